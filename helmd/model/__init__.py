@@ -1,0 +1,1 @@
+"""Facts and decisions of the domain, without any input or output."""

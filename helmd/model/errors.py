@@ -1,0 +1,128 @@
+"""The errors Helm raises on purpose: a stable code, a sentence for a person, and what to do next.
+
+The same object becomes an exit code in `helmd.cli.exits` and an HTTP status in `helmd.web.problems`, once each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class HelmError(Exception):
+    """Base of every error that a person is meant to read.
+
+    ``sentence`` says what happened; ``hint`` says what to do next (may be empty); ``lines`` are the last log lines
+    that bear on it.
+    """
+
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, sentence: str, *, hint: str = "", lines: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.hint = hint
+        self.lines = tuple(lines)
+
+
+class UnknownServiceError(HelmError):
+    """No such service in the registry, nor any unit of that name."""
+
+    code = "unknown_service"
+
+
+class UsageError(HelmError):
+    """The request makes no sense as it was given."""
+
+    code = "usage"
+
+
+class NotSetUpError(HelmError):
+    """The account has no suite yet, or a part of it is missing."""
+
+    code = "not_set_up"
+
+
+class DeniedError(HelmError):
+    """The caller may not do this."""
+
+    code = "denied"
+
+
+class BusError(HelmError):
+    """The account's systemd manager can't be reached, or refused a call."""
+
+    code = "bus"
+
+
+class StoreError(HelmError):
+    """The log store can't be reached or refused a statement."""
+
+    code = "store"
+
+
+class DependencyFailedError(HelmError):
+    """A service was not started because one that it needs failed."""
+
+    code = "dependency_failed"
+
+
+class StartFailedError(HelmError):
+    """A unit's job ended in failure."""
+
+    code = "start_failed"
+
+
+class TimeoutExceededError(HelmError):
+    """It was not done within the time allowed; it may still be under way."""
+
+    code = "timeout"
+
+
+class PortTakenError(HelmError):
+    """A stranger listens on a service's port."""
+
+    code = "port_taken"
+
+
+class UnitRefusedError(HelmError):
+    """systemd-analyze found fault with a rendered unit; nothing was installed."""
+
+    code = "unit_refused"
+
+
+class LockedError(HelmError):
+    """Another process applies units right now."""
+
+    code = "locked"
+
+
+class FetchError(HelmError):
+    """A download failed or was not what it should be."""
+
+    code = "fetch"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in a configuration file. ``line`` counts from 1; 0 when it is about the file as a whole."""
+
+    file: str
+    line: int
+    where: str
+    sentence: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.where}: {self.sentence}" if self.where else f"{place}: {self.sentence}"
+
+
+class ConfigurationError(HelmError):
+    """Configuration with faults, all of them listed; nothing was changed."""
+
+    code = "configuration"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        sentence = f"{count} fault{'s' if count != 1 else ''} in the configuration; nothing was changed"
+        super().__init__(sentence, hint="Mend the lines named and run the command again.")

@@ -1,0 +1,103 @@
+"""Where an account keeps its files (XDG Base Directory Specification), as plain facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The directories of one account's suite. Nothing here touches the disk."""
+
+    home: Path
+    uid: int
+    config: Path
+    """``helm.toml``, ``services.toml``, ``services.d/``, ``secrets/``."""
+    data: Path
+    """Checkouts and Keycloak."""
+    state: Path
+    """PostgreSQL clusters, keys, backups."""
+    runtime: Path
+    """Sockets; gone when the account's user manager ends."""
+    units: Path
+    """Rendered units (systemd.unit(5), user unit search path)."""
+    admin_units: Path
+    """The admin's own units and drop-ins; never written."""
+    share: Path
+    """The package's files: unit templates, default registry, migrations."""
+    machine: Path
+    """Machine-wide defaults of the admin."""
+
+    @property
+    def settings_file(self) -> Path:
+        return self.config / "helm.toml"
+
+    @property
+    def registry_file(self) -> Path:
+        return self.config / "services.toml"
+
+    @property
+    def registry_directory(self) -> Path:
+        return self.config / "services.d"
+
+    @property
+    def secrets(self) -> Path:
+        return self.config / "secrets"
+
+    @property
+    def discovery_file(self) -> Path:
+        """What every service's ``services.json`` is copied from before it starts."""
+        return self.data / "services.json"
+
+    @property
+    def apply_lock(self) -> Path:
+        return self.state / "apply.lock"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "helm.sock"
+
+    @property
+    def store_cluster(self) -> Path:
+        return self.state / "postgres-helm"
+
+    @property
+    def store_socket(self) -> Path:
+        return self.runtime / "postgres-helm"
+
+    @property
+    def suite_cluster(self) -> Path:
+        return self.state / "postgres-suite"
+
+    @property
+    def suite_socket(self) -> Path:
+        return self.runtime / "postgres-suite"
+
+    @property
+    def keycloak(self) -> Path:
+        return self.data / "keycloak"
+
+
+def layout(environment: Mapping[str, str], home: Path, uid: int, share: Path) -> Layout:
+    """The layout of the account with this HOME and uid; XDG variables that hold absolute paths are honoured."""
+
+    def base(variable: str, default: Path) -> Path:
+        value = environment.get(variable, "")
+        return Path(value) if value.startswith("/") else default
+
+    config = base("XDG_CONFIG_HOME", home / ".config")
+    data = base("XDG_DATA_HOME", home / ".local/share")
+    state = base("XDG_STATE_HOME", home / ".local/state")
+    runtime = base("XDG_RUNTIME_DIR", Path(f"/run/user/{uid}"))
+    return Layout(
+        home=home,
+        uid=uid,
+        config=config / "hivematrix",
+        data=data / "hivematrix",
+        state=state / "hivematrix",
+        runtime=runtime / "hivematrix",
+        units=data / "systemd/user",
+        admin_units=config / "systemd/user",
+        share=share,
+        machine=Path("/etc/hivematrix"),
+    )
