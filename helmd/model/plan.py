@@ -1,0 +1,71 @@
+"""Orders in which services start and stop."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+Graph = Mapping[str, Collection[str]]
+"""Each name's dependencies."""
+
+
+def find_cycle(graph: Graph) -> tuple[str, ...]:
+    """A cycle of GRAPH, its first name repeated at the end; empty when there is none."""
+    done: set[str] = set()
+    for root in graph:
+        trail: list[str] = []
+        pending: list[tuple[str, bool]] = [(root, False)]
+        while pending:
+            name, leaving = pending.pop()
+            if leaving:
+                trail.pop()
+                done.add(name)
+            elif name in trail:
+                return (*trail[trail.index(name) :], name)
+            elif name not in done:
+                trail.append(name)
+                pending.append((name, True))
+                pending += [(needed, False) for needed in graph.get(name, ()) if needed in graph]
+    return ()
+
+
+def closure(graph: Graph, names: Iterable[str]) -> frozenset[str]:
+    """NAMES and everything they depend on, directly or not."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending += graph.get(name, ())
+    return frozenset(found)
+
+
+def start_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:
+    """NAMES with dependencies first; otherwise in the order of GRAPH. GRAPH must have no cycle."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        for needed in graph.get(name, ()):
+            visit(needed)
+        if name in names:
+            ordered.setdefault(name)
+
+    for name in graph:
+        if name in names:
+            visit(name)
+    return tuple(ordered)
+
+
+def stop_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:
+    """NAMES with dependents first."""
+    return tuple(reversed(start_order(graph, names)))
+
+
+def dependents(graph: Graph, name: str) -> tuple[str, ...]:
+    """Those that depend on NAME, directly or not, in the order of GRAPH."""
+    return tuple(other for other in graph if other != name and name in closure(graph, [other]))
+
+
+def ready(graph: Graph, waiting: Sequence[str], healthy: Collection[str], within: Collection[str]) -> tuple[str, ...]:
+    """Those of WAITING whose dependencies among WITHIN are all HEALTHY."""
+    return tuple(
+        name for name in waiting if all(needed in healthy for needed in graph.get(name, ()) if needed in within)
+    )

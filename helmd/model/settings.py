@@ -1,0 +1,75 @@
+"""Helm's own settings (``helm.toml``) as a fact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.layout import Layout
+from helmd.model.schema import HELM_SETTINGS
+from helmd.model.service import Mode
+from helmd.model.tables import Given, Source, parse, read_settings
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``helm.toml`` says, defaults filled in. Database URIs may hold secrets: never print them."""
+
+    listen: str = "127.0.0.1"
+    port: int = 5004
+    url: str = "http://localhost:5004"
+    store: str = field(default=EMBEDDED, repr=False)
+    suite_database: str = field(default=EMBEDDED, repr=False)
+    suite_database_port: int = 5433
+    mode: Mode = "development"
+    monitor_interval: float = 15.0
+
+    @property
+    def store_embedded(self) -> bool:
+        return self.store == EMBEDDED
+
+    @property
+    def suite_embedded(self) -> bool:
+        return self.suite_database == EMBEDDED
+
+    def taken_ports(self) -> dict[int, str]:
+        """Ports that no service may have, with what they are for."""
+        taken = {self.port: "helmd"}
+        if self.suite_embedded:
+            taken[self.suite_database_port] = "the suite's PostgreSQL"
+        return taken
+
+    def store_conninfo(self, layout: Layout, owner: bool = False) -> str:
+        """How helmd reaches the log store: as the role that inserts and selects, or as the one that owns the schema."""
+        if not self.store_embedded:
+            return self.store
+        user = "helm_owner" if owner else "helm"
+        return f"host={layout.store_socket} port=5432 dbname=helm user={user}"
+
+
+_ATTRIBUTES = {
+    "http.listen": "listen",
+    "http.port": "port",
+    "http.url": "url",
+    "store.database": "store",
+    "suite.database": "suite_database",
+    "suite.database_port": "suite_database_port",
+    "suite.mode": "mode",
+    "monitor.interval": "monitor_interval",
+}
+
+
+def read_settings_files(sources: Sequence[Source]) -> Settings:
+    """The settings that SOURCES give, later ones overriding. Raises ConfigurationError with every fault."""
+    faults: list[Fault] = []
+    given: dict[str, Given] = {}
+    for source in sources:
+        tables, lines = parse(source, faults)
+        given |= read_settings(tables, HELM_SETTINGS, (), source.file, lines, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    values = {_ATTRIBUTES[key]: item.value for key, item in given.items()}
+    if "url" not in values and "port" in values:
+        values["url"] = f"http://localhost:{values['port']}"
+    return Settings(**values)
