@@ -1,0 +1,6 @@
+"""Codex of the sample suite: notes on its clients, kept in its own database."""
+
+from hivesuite.notes import run_notes_service
+
+if __name__ == "__main__":
+    run_notes_service("codex", 5010)

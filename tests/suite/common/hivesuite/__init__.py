@@ -1,0 +1,1 @@
+"""What the sample services share: settings, log styles, the HTTP frame, token checks, the notes store."""

@@ -1,0 +1,189 @@
+"""The HTTP frame of every sample service: correlation ids, problem documents, health, a prompt and clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import shutil
+import signal
+import ssl
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from aiohttp import web
+
+from .logs import ACCESS_LOGGER, AccessLog, AccessStyle, correlation_id
+from .settings import Settings
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CORRELATION_HEADER = "X-Correlation-ID"
+SHUTDOWN_SECONDS = 0.1
+"""How long open requests may take once SIGTERM has come; the whole end stays below 0.3 s."""
+
+_CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_DISK_FULL_PERCENT = 95.0
+_NOT_FOUND = (
+    "404 Not Found: The requested URL was not found on the server. If you entered the URL manually please check "
+    "your spelling and try again."
+)
+_BAD_REQUEST = "400 Bad Request: The browser (or proxy) sent a request that this server could not understand."
+_log = logging.getLogger("app")
+
+
+class UnsupportedBodyError(Exception):
+    """The request says it carries something else than JSON. The real services answer this with a 500."""
+
+
+class ListenError(Exception):
+    """The service's address can't be had."""
+
+
+def json_reply(body: object, status: int = 200, content_type: str = "application/json") -> web.Response:
+    """JSON with the bare media type, as Flask sends it (aiohttp's own adds a charset)."""
+    return web.Response(body=json.dumps(body).encode(), status=status, headers={"Content-Type": content_type})
+
+
+def problem(request: web.Request, status: int, detail: str) -> web.Response:
+    """An `application/problem+json` document (RFC 9457)."""
+    title = HTTPStatus(status).phrase
+    body = {
+        "type": "about:blank#" + title.lower().replace(" ", "-"),
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+    }
+    return json_reply(body, status, "application/problem+json")
+
+
+async def json_body(request: web.Request) -> dict[str, object]:
+    """The request's JSON object; UnsupportedBodyError on another media type, HTTPBadRequest on anything else."""
+    media_type = request.content_type
+    if media_type != "application/json" and not re.fullmatch(r"application/.*\+json", media_type):
+        raise UnsupportedBodyError(
+            "415 Unsupported Media Type: Did not attempt to load JSON data because the request Content-Type was not "
+            "'application/json'."
+        )
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise web.HTTPBadRequest from error
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest
+    return body
+
+
+def bearer_token(request: web.Request) -> str:
+    """The token of `Authorization: Bearer`, or an empty text."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+@web.middleware
+async def correlation_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Echoes a usable X-Correlation-ID or makes one, and puts it into the log lines of this request."""
+    given = request.headers.get(CORRELATION_HEADER, "")
+    identifier = given if _CORRELATION_ID.fullmatch(given) else str(uuid.uuid4())
+    correlation_id.set(identifier)
+    return await handler(request)
+
+
+async def _add_correlation_id(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.setdefault(CORRELATION_HEADER, correlation_id.get())
+
+
+@web.middleware
+async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns what a handler raises into a problem document.
+
+    A method that a route lacks and a body of another media type become 500, as in the real services, whose generic
+    handler treats both as unexpected.
+    """
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return problem(request, 404, _NOT_FOUND)
+    except web.HTTPBadRequest:
+        return problem(request, 400, _BAD_REQUEST)
+    except web.HTTPRequestEntityTooLarge as error:
+        return problem(request, 413, error.text or "The request's body is too large.")
+    except web.HTTPMethodNotAllowed as error:
+        _log.error(
+            "Unexpected error: 405 Method Not Allowed: The method is not allowed for the requested URL.", exc_info=error
+        )
+    except Exception as error:  # noqa: BLE001 - the frame's last resort: logged with its traceback, told as a 500
+        _log.error("Unexpected error: %s", error, exc_info=error)
+    return problem(request, 500, "An unexpected error occurred")
+
+
+def disk_check() -> dict[str, object]:
+    """The root file system's use."""
+    usage = shutil.disk_usage("/")
+    percent = round(100 * usage.used / usage.total, 2)
+    return {
+        "status": "healthy" if percent < _DISK_FULL_PERCENT else "degraded",
+        "free_gb": round(usage.free / 2**30, 2),
+        "total_gb": round(usage.total / 2**30, 2),
+        "usage_percent": percent,
+    }
+
+
+def health_reply(service: str, checks: Mapping[str, Mapping[str, object]]) -> web.Response:
+    """The worst of the checks; 503 for anything but healthy, as the real services do."""
+    found = {str(check["status"]) for check in checks.values()}
+    status = next((level for level in ("unhealthy", "degraded") if level in found), "healthy")
+    body = {
+        "service": service,
+        "status": status,
+        "timestamp": datetime.now(UTC).isoformat(),
+        "checks": {name: dict(check) for name, check in checks.items()},
+    }
+    return json_reply(body, 200 if status == "healthy" else 503)
+
+
+def make_app() -> web.Application:
+    """An application with the frame's middlewares and no routes."""
+    app = web.Application(middlewares=[correlation_middleware, problem_middleware])
+    app.on_response_prepare.append(_add_correlation_id)
+    return app
+
+
+def run(app: web.Application, settings: Settings, access: AccessStyle, tls: ssl.SSLContext | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, then ends with exit code 0; a port in use ends it with a sentence and 1."""
+    try:
+        asyncio.run(_serve(app, settings, access, tls))
+    except ListenError as error:
+        sys.exit(f"{settings.name}: {error}")
+
+
+async def _serve(app: web.Application, settings: Settings, access: AccessStyle, tls: ssl.SSLContext | None) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runner = web.AppRunner(
+        app,
+        access_log_class=AccessLog,
+        access_log_format=access.value,
+        access_log=logging.getLogger(ACCESS_LOGGER),
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=tls, shutdown_timeout=SHUTDOWN_SECONDS)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ListenError(f"cannot listen: {error.strerror or error}") from error
+        scheme = "https" if tls else "http"
+        url = f"{scheme}://{settings.host}:{settings.port}"
+        _log.info("%s listens on %s in %s mode", settings.name, url, settings.mode)
+        await stop.wait()
+        _log.info("%s is ending", settings.name)
+    finally:
+        await runner.cleanup()

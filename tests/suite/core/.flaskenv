@@ -1,0 +1,4 @@
+FLASK_APP=run.py
+FLASK_ENV=production
+SERVICE_NAME=core
+KEYCLOAK_REALM=master

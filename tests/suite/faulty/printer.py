@@ -1,0 +1,29 @@
+#!/usr/bin/python3
+"""Prints "line 1", "line 2" … at an exact pace.
+
+RATE lines a second (1000), COUNT lines in all (60000; 0: without end), STREAM stdout or stderr. Line n is due at
+start + (n - 1)/RATE whatever the lines before it took. Ends with 0 after the last line, or with HOLD=1 stays, silent,
+until SIGTERM. Each line is one write(2).
+"""
+
+import os
+import signal
+import sys
+import time
+
+rate = float(os.environ.get("RATE", "1000"))
+count = int(os.environ.get("COUNT", "60000"))
+descriptor = 2 if os.environ.get("STREAM") == "stderr" else 1
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+start = time.monotonic()
+number = 0
+while count == 0 or number < count:
+    number += 1
+    ahead = start + (number - 1) / rate - time.monotonic()
+    if ahead > 0:
+        time.sleep(ahead)
+    os.write(descriptor, b"line %d\n" % number)
+
+while os.environ.get("HOLD") == "1":
+    signal.pause()

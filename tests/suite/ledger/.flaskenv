@@ -1,0 +1,3 @@
+FLASK_APP=run.py
+FLASK_ENV=production
+SERVICE_NAME=ledger

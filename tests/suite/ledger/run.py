@@ -1,0 +1,6 @@
+"""Ledger of the sample suite: notes on its billing, kept in its own database."""
+
+from hivesuite.notes import run_notes_service
+
+if __name__ == "__main__":
+    run_notes_service("ledger", 5030)

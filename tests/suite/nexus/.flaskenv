@@ -1,0 +1,5 @@
+FLASK_APP=run.py
+FLASK_ENV=production
+SERVICE_NAME=nexus
+KEYCLOAK_REALM=master
+KEYCLOAK_CLIENT_ID=admin-cli
