@@ -28,6 +28,10 @@ class Layout:
     machine: Path
     """Machine-wide defaults of the admin."""
 
+    def resolve(self, path: str) -> Path:
+        """A configured path: absolute, below the home directory, or relative to where checkouts are."""
+        return self.home / path[2:] if path.startswith("~/") else self.data / path
+
     @property
     def settings_file(self) -> Path:
         return self.config / "helm.toml"
@@ -73,9 +77,13 @@ class Layout:
     def suite_socket(self) -> Path:
         return self.runtime / "postgres-suite"
 
-    @property
-    def keycloak(self) -> Path:
-        return self.data / "keycloak"
+    def secrets_file(self, service: str) -> Path:
+        """Environment variables of a service that are secret; mode 0600, written by the admin and by set-up."""
+        return self.secrets / f"{service}.env"
+
+    def unit_file(self, unit: str) -> Path:
+        """Where a rendered unit is installed."""
+        return self.units / unit
 
 
 def layout(environment: Mapping[str, str], home: Path, uid: int, share: Path) -> Layout:

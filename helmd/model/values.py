@@ -23,6 +23,8 @@ _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 _SECRET = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL)")
 _SECRET_REFERENCE = re.compile(r"_(FILE|PATH|DIR|URL|TTL|TIMEOUT|EXPIRY|LIFETIME)\Z")
+_PATH_REFUSED = re.compile(r"""[:"'\\$%`*?<>|]""")
+"""Characters that mean something in systemd's lists of paths; refused rather than escaped in five different ways."""
 _URL_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
@@ -150,6 +152,8 @@ def path(value: object) -> str:
         raise ValueError("must not be empty")
     if ".." in read.split("/"):
         raise ValueError(f"must not contain '..', as {_shown(read)} does")
+    if found := _PATH_REFUSED.search(read):
+        raise ValueError(f"must not contain {found.group()!r}, as {_shown(read)} does")
     return read
 
 

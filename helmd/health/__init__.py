@@ -1,0 +1,1 @@
+"""Asking a service whether it is well."""

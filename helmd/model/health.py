@@ -1,0 +1,69 @@
+"""Reading a service's answer: healthy, degraded or unhealthy.
+
+A degraded service works and counts as started. Imported by the probe of every unit, so it stays light.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+HEALTHY = "healthy"
+DEGRADED = "degraded"
+UNHEALTHY = "unhealthy"
+UNKNOWN = "unknown"
+
+
+class Verdict(NamedTuple):
+    """A health state and a sentence that says what it rests on."""
+
+    state: str
+    sentence: str
+
+    @property
+    def started(self) -> bool:
+        """Whether a service in this state counts as started."""
+        return self.state in (HEALTHY, DEGRADED)
+
+
+def judge(code: int, body: bytes, expect: Collection[int] = (), realm: str = "") -> Verdict:
+    """What an HTTP answer means. EXPECT are the codes that mean healthy, empty for any 2xx.
+
+    With REALM the answer must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2).
+    """
+    accepted = code in expect if expect else 200 <= code <= 299
+    document = _document(body)
+    if realm:
+        issuer = document.get("issuer")
+        if accepted and isinstance(issuer, str) and issuer.endswith(f"/realms/{realm}"):
+            return Verdict(HEALTHY, f"realm {realm} answers")
+        return Verdict(UNHEALTHY, f"answered {code}, which is not the discovery document of realm {realm}")
+    if document.get("status") == "degraded":
+        return Verdict(DEGRADED, f"answered {code}: degraded" + _reasons(document))
+    if accepted:
+        return Verdict(HEALTHY, f"answered {code}")
+    return Verdict(UNHEALTHY, f"answered {code}")
+
+
+def _document(body: bytes) -> dict[str, object]:
+    if body.lstrip()[:1] != b"{":
+        return {}
+    import json
+
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _reasons(document: dict[str, object]) -> str:
+    """The checks of a health document that are not healthy, by name."""
+    checks = document.get("checks")
+    if not isinstance(checks, dict):
+        return ""
+    bad = [
+        str(name)
+        for name, check in checks.items()
+        if isinstance(check, dict) and check.get("status") not in ("healthy", "ok", "up", None)
+    ]
+    shown = ", ".join(name for name in bad[:5] if name.isprintable() and len(name) < 40)
+    return f" ({shown})" if shown else ""

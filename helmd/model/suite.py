@@ -1,0 +1,40 @@
+"""The suite as it runs: the registry's services, plus the PostgreSQL that they share."""
+
+from dataclasses import replace
+
+from helmd.model.names import SUITE_CLUSTER
+from helmd.model.plan import Graph
+from helmd.model.service import Health, Registry, Restart, Service
+from helmd.model.settings import Settings
+
+
+def uses_database(service: Service) -> bool:
+    """Whether it keeps something in the suite's PostgreSQL. Keycloak always does, in both modes."""
+    return not service.external and (service.database or service.type == "keycloak")
+
+
+def whole_suite(registry: Registry, settings: Settings) -> Registry:
+    """REGISTRY with the suite's embedded PostgreSQL as a service of its own, first, where anybody uses it."""
+    users = {name for name, service in registry.services.items() if uses_database(service)}
+    if not settings.suite_embedded or not users:
+        return registry
+    cluster = Service(
+        name=SUITE_CLUSTER,
+        type="postgres",
+        description="PostgreSQL of the suite",
+        port=settings.suite_database_port,
+        visible=False,
+        admin_only=True,
+        health=Health(check="port"),
+        restart=Restart(stop_timeout=60.0),
+    )
+    services = {
+        name: replace(service, depends_on=(SUITE_CLUSTER, *service.depends_on)) if name in users else service
+        for name, service in registry.services.items()
+    }
+    return Registry({SUITE_CLUSTER: cluster, **services})
+
+
+def dependencies(registry: Registry) -> Graph:
+    """Each service's dependencies."""
+    return {name: service.depends_on for name, service in registry.services.items()}

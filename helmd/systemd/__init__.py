@@ -1,0 +1,1 @@
+"""systemd's words: rendering and installing units, the manager's bus, what a unit's processes use."""

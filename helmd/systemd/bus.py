@@ -1,0 +1,308 @@
+"""The account's systemd manager over D-Bus (org.freedesktop.systemd1(5)): calls, properties, signals.
+
+Calls block and hold the interpreter's lock, so they are few and short, and bounded by ``SYSTEMD_BUS_TIMEOUT``. Signals
+have a connection of their own: those that arrive during a call on the same connection are not announced by its
+file descriptor.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from helmd.model.errors import BusError
+from helmd.model.state import UnitFacts
+from helmd.systemd.dbuslib import DBus, DBusBaseError, apply_signature
+
+DESTINATION = b"org.freedesktop.systemd1"
+MANAGER = b"/org/freedesktop/systemd1"
+MANAGER_INTERFACE = b"org.freedesktop.systemd1.Manager"
+PROPERTIES = b"org.freedesktop.DBus.Properties"
+NO_MEMORY_FIGURE = (1 << 64) - 1
+
+_MEND = 'Is the account\'s user manager up? "loginctl enable-linger" keeps it up; "systemctl --user status" shows it.'
+
+
+class Finished(NamedTuple):
+    """A job that has ended: its object path, its unit and systemd's result (done, failed, canceled, timeout ...)."""
+
+    job: str
+    unit: str
+    result: str
+
+
+def _open() -> Any:
+    bus = DBus(user_mode=True)
+    try:
+        bus.open()
+    except DBusBaseError as problem:
+        raise BusError(f"can't reach the systemd user manager ({_message(problem)})", hint=_MEND) from None
+    return bus
+
+
+def _message(problem: Any) -> str:
+    text = getattr(problem, "err_message", b"") or b""
+    if text:
+        return str(text.decode("utf-8", "replace") if isinstance(text, bytes) else text).rstrip(".")
+    number = abs(getattr(problem, "errno", 0))
+    return os.strerror(number) if number else str(problem)
+
+
+class Manager:
+    """A connection for calls. Use it in one thread, as a context manager."""
+
+    def __init__(self) -> None:
+        self._bus = _open()
+
+    def close(self) -> None:
+        self._bus.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _call(
+        self, method: str, signature: str = "", *words: Any, path: bytes = MANAGER, interface: bytes = MANAGER_INTERFACE
+    ) -> Any:
+        arguments = apply_signature(signature.encode(), list(words)) if signature else []
+        try:
+            return self._bus.call_method(DESTINATION, path, interface, method.encode(), arguments).body
+        except DBusBaseError as problem:
+            raise BusError(f"systemd refused {method}: {_message(problem)}") from None
+
+    def subscribe(self) -> None:
+        """Asks the manager to send signals; it sends none before."""
+        self._call("Subscribe")
+
+    def start(self, unit: str, mode: str = "replace") -> str:
+        """Queues a start; the job's object path. MODE as in ``systemctl --job-mode``."""
+        return _text(self._call("StartUnit", "ss", unit.encode(), mode.encode()))
+
+    def stop(self, unit: str) -> str:
+        return _text(self._call("StopUnit", "ss", unit.encode(), b"replace"))
+
+    def restart(self, unit: str, mode: str = "replace") -> str:
+        return _text(self._call("RestartUnit", "ss", unit.encode(), mode.encode()))
+
+    def reload(self, unit: str) -> str:
+        return _text(self._call("ReloadUnit", "ss", unit.encode(), b"replace"))
+
+    def reset_failed(self, unit: str) -> None:
+        """Forgets failures and the count of starts. A unit that isn't loaded has none."""
+        try:
+            self._bus.call_method(
+                DESTINATION, MANAGER, MANAGER_INTERFACE, b"ResetFailedUnit", apply_signature(b"s", [unit.encode()])
+            )
+        except DBusBaseError as problem:
+            if "not loaded" not in _message(problem):
+                raise BusError(f"systemd refused ResetFailedUnit: {_message(problem)}") from None
+
+    def daemon_reload(self) -> None:
+        """Makes the manager read unit files anew."""
+        self._call("Reload")
+
+    def enable(self, units: Iterable[str]) -> list[tuple[str, str, str]]:
+        """Enables UNITS as ``systemctl enable`` does; the changes made (kind, link, target)."""
+        return self._unit_files("EnableUnitFiles", "asbb", units, False, False)
+
+    def disable(self, units: Iterable[str]) -> list[tuple[str, str, str]]:
+        return self._unit_files("DisableUnitFiles", "asb", units, False)
+
+    def _unit_files(
+        self, method: str, signature: str, units: Iterable[str], *flags: bool
+    ) -> list[tuple[str, str, str]]:
+        answer = self._call(method, signature, [unit.encode() for unit in units], *flags)
+        changes = next((part for part in _parts(answer) if isinstance(part, list)), [])
+        return [(_text(kind), _text(link), _text(target)) for kind, link, target in changes]
+
+    def units_like(self, *patterns: str) -> list[str]:
+        """Names of loaded units that match PATTERNS (glob(7))."""
+        found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
+        return [_text(row[0]) for row in found or ()]
+
+    def unit_files_like(self, *patterns: str) -> list[str]:
+        """Names of installed unit files that match PATTERNS."""
+        found = self._call("ListUnitFilesByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
+        return [os.path.basename(_text(row[0])) for row in found or ()]
+
+    def facts(self, unit: str) -> UnitFacts:
+        """The properties of UNIT; those of an unknown unit say ``not-found``."""
+        path = self._call("LoadUnit", "s", unit.encode())
+        return facts_of(unit, self._call("GetAll", "s", b"", path=path, interface=PROPERTIES))
+
+    def properties(self, unit: str) -> dict[str, Any]:
+        """Every property of UNIT, as ``systemctl show`` has them; bytes made text."""
+        path = self._call("LoadUnit", "s", unit.encode())
+        found = self._call("GetAll", "s", b"", path=path, interface=PROPERTIES)
+        return {_text(key): _plain(value) for key, value in found.items()}
+
+    def processes(self, unit: str) -> list[int]:
+        """The pids in the unit's control group."""
+        try:
+            found = self._call("GetUnitProcesses", "s", unit.encode())
+        except BusError:
+            return []
+        return [row[1] for row in found or ()]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _parts(answer: Any) -> Sequence[Any]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return _text(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _ended(commands: Any) -> tuple[int, int]:
+    """Code and status of the last of COMMANDS that ran (the type of ``ExecStartPre`` and its like)."""
+    for command in reversed(commands or ()):
+        if command[8]:
+            return command[8], command[9]
+    return 0, 0
+
+
+def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
+    """The facts that a unit's properties hold."""
+
+    def text(name: bytes) -> str:
+        return _text(found.get(name, b""))
+
+    def seconds(name: bytes) -> float:
+        return float(found.get(name, 0)) / 1e6
+
+    memory = found.get(b"MemoryCurrent", NO_MEMORY_FIGURE)
+    cpu = found.get(b"CPUUsageNSec", NO_MEMORY_FIGURE)
+    job = found.get(b"Job", (0, b"/"))
+    return UnitFacts(
+        unit=unit,
+        load_state=text(b"LoadState"),
+        active_state=text(b"ActiveState"),
+        sub_state=text(b"SubState"),
+        result=text(b"Result") or "success",
+        file_state=text(b"UnitFileState"),
+        fragment=text(b"FragmentPath"),
+        drop_ins=tuple(_text(path) for path in found.get(b"DropInPaths", ())),
+        need_reload=bool(found.get(b"NeedDaemonReload", False)),
+        job=_text(job[1]) if job[0] else "",
+        main_pid=int(found.get(b"MainPID", 0)),
+        exit_code=int(found.get(b"ExecMainCode", 0)),
+        exit_status=int(found.get(b"ExecMainStatus", 0)),
+        restarts=int(found.get(b"NRestarts", 0)),
+        active_since=seconds(b"ActiveEnterTimestamp"),
+        changed_at=seconds(b"StateChangeTimestamp"),
+        started_at=seconds(b"ExecMainStartTimestamp"),
+        invocation=bytes(found.get(b"InvocationID", ())).hex(),
+        control_group=text(b"ControlGroup"),
+        memory=None if memory == NO_MEMORY_FIGURE else int(memory),
+        cpu_seconds=None if cpu == NO_MEMORY_FIGURE else cpu / 1e9,
+        start_exit=_ended(found.get(b"ExecStartPre")),
+        probe_exit=_ended(found.get(b"ExecStartPost")),
+        restart_delay=seconds(b"RestartUSec"),
+        status_text=text(b"StatusText"),
+    )
+
+
+class Signals:
+    """A connection for signals: finished jobs, and which units changed.
+
+    Open it and `Manager.subscribe` before dispatching a job. ``fd`` becomes readable when there is something to
+    `drain`.
+    """
+
+    def __init__(self) -> None:
+        self._bus = _open()
+        self._finished: list[Finished] = []
+        self._changed: set[str] = set()
+        self._match(b"JobRemoved", MANAGER, MANAGER_INTERFACE, self._job_removed)
+
+    def watch_units(self) -> None:
+        """Also gathers the object paths of units whose properties change, and ``""`` after a daemon-reload."""
+        self._match(b"PropertiesChanged", None, PROPERTIES, self._unit_changed)
+        self._match(b"Reloading", MANAGER, MANAGER_INTERFACE, self._reloading)
+
+    def _match(self, member: bytes, path: bytes | None, interface: bytes, callback: Callable[[Any], None]) -> None:
+        def received(message: Any, error: Any = None, userdata: Any = None) -> None:
+            callback(message)  # pystemd hangs an attribute on what it is given, which a bound method refuses
+
+        try:
+            self._bus.match_signal(DESTINATION, path, interface, member, received, None)
+        except DBusBaseError as problem:
+            raise BusError(f"can't listen to systemd's signals ({_message(problem)})") from None
+
+    def _job_removed(self, message: Any) -> None:
+        message.process_reply(True)
+        _, job, unit, result = message.body
+        self._finished.append(Finished(_text(job), _text(unit), _text(result)))
+
+    def _unit_changed(self, message: Any) -> None:
+        message.process_reply(True)
+        self._changed.add(unit_of_path(_text(message.headers.get("Path", b""))))
+
+    def _reloading(self, message: Any) -> None:
+        self._changed.add("")
+
+    @property
+    def fd(self) -> int:
+        return int(self._bus.get_fd())
+
+    def drain(self) -> list[Finished]:
+        """The jobs that have ended since the last call. Does not block."""
+        try:
+            while not self._bus.process().is_empty():
+                pass
+        except DBusBaseError as problem:
+            raise BusError(f"the connection to the systemd user manager broke ({_message(problem)})") from None
+        finished, self._finished = self._finished, []
+        return finished
+
+    def changed(self) -> set[str]:
+        """Units that changed since the last call, as far as drained."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def wait(self, deadline: float) -> list[Finished]:
+        """Waits for a finished job until DEADLINE (time.monotonic()); an empty list when none came."""
+        while not (finished := self.drain()):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            select.select([self.fd], [], [], remaining)
+        return finished
+
+    def close(self) -> None:
+        self._bus.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def unit_of_path(path: str) -> str:
+    """The unit whose object path this is (sd_bus_path_encode(3))."""
+    encoded = path.rpartition("/")[2].encode()
+    plain = bytearray()
+    position = 0
+    while position < len(encoded):
+        if encoded[position : position + 1] == b"_":
+            plain += bytes.fromhex(encoded[position + 1 : position + 3].decode())
+            position += 3
+        else:
+            plain.append(encoded[position])
+            position += 1
+    return plain.decode("utf-8", "replace")

@@ -1,0 +1,40 @@
+"""What this host's systemd can do."""
+
+import subprocess
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """``user_namespaces``: whether PrivateUsers= works in user units, on which most hardening rests."""
+
+    systemd: int
+    user_namespaces: bool
+
+
+def systemd_version() -> int:
+    """The number in the first line of ``systemctl --version``."""
+    shown = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, timeout=10, check=True)
+    return int(shown.stdout.split()[1])
+
+
+def probe_host() -> Host:
+    """Asks the running user manager to start a unit in a user namespace; takes some tens of milliseconds."""
+    tried = subprocess.run(
+        [
+            "systemd-run",
+            "--user",
+            "--wait",
+            "--quiet",
+            "--collect",
+            "-p",
+            "PrivateUsers=yes",
+            "-p",
+            "ProtectSystem=strict",
+            "true",
+        ],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    return Host(systemd_version(), tried.returncode == 0)

@@ -1,0 +1,68 @@
+"""The ``ExecStartPre=`` of every service: refuses a taken port, and puts ``services.json`` into its directory.
+
+Runs as ``python3 -I -S prestart.py KEY=VALUE...``. A symlink in the place of ``services.json`` is replaced, never
+written through; the file is written only when it changed.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rpartition("/helmd/")[0])
+
+import os
+
+from helmd.systemd.listeners import holder_of
+
+DISCOVERY = "services.json"
+
+
+def place_discovery(source: str, directory: str) -> bool:
+    """Copies SOURCE to DIRECTORY/services.json atomically, mode 0644; False when it was already so."""
+    with open(source, "rb") as file:
+        wanted = file.read()
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _present(folder) == wanted:
+            return False
+        temporary = f".{DISCOVERY}.{os.getpid()}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(wanted)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, DISCOVERY, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(temporary, dir_fd=folder)
+            raise
+    finally:
+        os.close(folder)
+    return True
+
+
+def _present(folder: int) -> bytes | None:
+    try:
+        descriptor = os.open(DISCOVERY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read() if os.fstat(file.fileno()).st_mode & 0o777 == 0o644 else None
+
+
+def main(words: list[str]) -> int:
+    given = dict(word.split("=", 1) for word in words)
+    if "port" in given and (holder := holder_of(int(given["port"]))):
+        print(f"port {given['port']} is taken by {holder}", file=sys.stderr)
+        return 1
+    if "discovery" in given:
+        try:
+            place_discovery(given["discovery"], given["directory"])
+        except OSError as problem:
+            print(f"can't place services.json in {given['directory']}: {problem}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

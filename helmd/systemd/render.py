@@ -1,0 +1,140 @@
+"""From a service to the text of its unit: one jinja2 template a kind, every value through its own escaping."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from helmd.health.target import probe_words
+from helmd.model.layout import Layout
+from helmd.model.names import MODES, TARGET, identifier_of, unit_of
+from helmd.model.service import Registry, Service
+from helmd.model.settings import Settings
+from helmd.systemd import quoting
+from helmd.systemd.host import Host
+
+PYTHON = ("/usr/bin/python3", "-I", "-S")
+"""The interpreter of Helm's small programs inside units: without site-packages, it starts in 8 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What rendering needs to know besides the service. ``environment`` is what set-up adds for each service."""
+
+    layout: Layout
+    settings: Settings
+    host: Host
+    environment: Mapping[str, Mapping[str, str]]
+    postgres_bin: Path | None = None
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}" if value >= 1 else f"{value * 1000:g}ms"
+
+
+def template_environment(directory: Path) -> Environment:
+    """Templates of DIRECTORY, with the escaping filters. Unit files are no HTML, hence no autoescape."""
+    environment = Environment(
+        loader=FileSystemLoader(directory), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters |= {
+        "line": quoting.line,
+        "path": quoting.path,
+        "command": quoting.command_line,
+        "seconds": _seconds,
+    }
+    environment.globals["assignment"] = quoting.assignment
+    return environment
+
+
+def start_command(service: Service, mode: str, layout: Layout) -> tuple[str, ...]:
+    """The words that start the service in MODE, the program as an absolute path where it has a slash."""
+    directory = layout.resolve(service.path)
+    override = service.modes[mode].start_command if mode in service.modes else ()
+    words = override or service.start_command
+    if not words and service.type == "python":
+        words = (service.python_bin, service.run_script)
+    if not words:
+        return ()
+    program = str(directory / words[0]) if "/" in words[0] else words[0]
+    return (program, *words[1:])
+
+
+def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
+    """WORDS run so that stdout and stderr reach the journal at different priorities (systemd-cat(1)), same pid."""
+    if service.streams == "merged":
+        return words
+    tell_apart = ("-t", identifier_of(service.name), "-p", "info", "--stderr-priority=notice", "--")
+    return ("/usr/bin/systemd-cat", *tell_apart, *words)
+
+
+def mode_environment(service: Service, mode: str) -> dict[str, str]:
+    """What the service finds in its environment in MODE, from the registry alone."""
+    base = {"HIVEMATRIX_MODE": mode}
+    if service.type == "python":
+        base |= {"PYTHONUNBUFFERED": "1", "FLASK_ENV": mode}
+    chosen = service.modes[mode].environment if mode in service.modes else {}
+    return {**base, **service.environment, **chosen}
+
+
+def _context(service: Service, registry: Registry, mode: str, setup: Setup) -> dict[str, Any]:
+    layout, settings = setup.layout, setup.settings
+    directory = layout.resolve(service.path)
+    programs = layout.share / "helmd"
+    hardening = service.hardening
+    if hardening == "strict" and not setup.host.user_namespaces:
+        hardening = "basic"
+    prestart = [*PYTHON, str(programs / "systemd/prestart.py")]
+    if service.port is not None:
+        prestart.append(f"port={service.port}")
+    prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
+    return {
+        "name": service.name,
+        "unit": unit_of(service.name),
+        "target": TARGET,
+        "identifier": identifier_of(service.name),
+        "description": f"HiveMatrix {service.name}: {service.description}",
+        "after": [unit_of(needed) for needed in service.depends_on if not registry[needed].external],
+        "mode": mode,
+        "port": service.port,
+        "directory": str(directory),
+        "environment": {**mode_environment(service, mode), **setup.environment.get(service.name, {})},
+        "secrets_file": str(layout.secrets_file(service.name)),
+        "command": with_streams(service, start_command(service, mode, layout)),
+        "prestart": prestart,
+        "probe": [*PYTHON, str(programs / "health/probe.py"), *probe_words(service)],
+        "start_timeout": service.health.start_timeout + 5,
+        "restart": service.restart,
+        "limits": service.limits,
+        "success_exit_status": service.success_exit_status,
+        "hardening": hardening,
+        "writes_code": service.type == "keycloak",
+        "home": str(layout.home),
+        "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],
+        "readable": [str(layout.discovery_file), str(layout.suite_socket), *_share_inside_home(layout)],
+        "python": PYTHON,
+        "programs": str(programs),
+        "layout": layout,
+        "settings": settings,
+        "postgres_bin": setup.postgres_bin,
+    }
+
+
+def _share_inside_home(layout: Layout) -> list[str]:
+    """Helm's own programs, when they run from a checkout below a directory that hardening hides."""
+    hidden = (layout.home, Path("/home"), Path("/root"))
+    return [str(layout.share)] if any(layout.share.is_relative_to(place) for place in hidden) else []
+
+
+def render(service: Service, registry: Registry, mode: str, setup: Setup, templates: Environment) -> str:
+    """The unit of SERVICE in MODE (one of MODES)."""
+    if mode not in MODES:
+        raise ValueError(f"no such mode: {mode}")
+    context = _context(service, registry, mode, setup)
+    template = templates.get_template(f"{service.type}.service.j2")
+    text = template.render(u={**context, "digest": "-"})
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return template.render(u={**context, "digest": digest}).rstrip() + "\n"
