@@ -8,7 +8,7 @@ file descriptor.
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -116,7 +116,7 @@ class Manager:
         self, method: str, signature: str, units: Iterable[str], *flags: bool
     ) -> list[tuple[str, str, str]]:
         answer = self._call(method, signature, [unit.encode() for unit in units], *flags)
-        changes = next((part for part in _parts(answer) if isinstance(part, list)), [])
+        changes = answer[1] if answer and isinstance(answer[0], bool) else answer or ()
         return [(_text(kind), _text(link), _text(target)) for kind, link, target in changes]
 
     def units_like(self, *patterns: str) -> list[str]:
@@ -151,10 +151,6 @@ class Manager:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _parts(answer: Any) -> Sequence[Any]:
-    return answer if isinstance(answer, tuple) else (answer,)
 
 
 def _plain(value: Any) -> Any:
@@ -227,6 +223,7 @@ class Signals:
         self._bus = _open()
         self._finished: list[Finished] = []
         self._changed: set[str] = set()
+        self._receivers: list[Callable[..., None]] = []
         self._match(b"JobRemoved", MANAGER, MANAGER_INTERFACE, self._job_removed)
 
     def watch_units(self) -> None:
@@ -236,8 +233,10 @@ class Signals:
 
     def _match(self, member: bytes, path: bytes | None, interface: bytes, callback: Callable[[Any], None]) -> None:
         def received(message: Any, error: Any = None, userdata: Any = None) -> None:
-            callback(message)  # pystemd hangs an attribute on what it is given, which a bound method refuses
+            callback(message)
 
+        # pystemd hangs an attribute on what it is given, which a bound method refuses, and holds no reference to it.
+        self._receivers.append(received)
         try:
             self._bus.match_signal(DESTINATION, path, interface, member, received, None)
         except DBusBaseError as problem:
