@@ -1,0 +1,215 @@
+"""Bringing a sandbox up and taking it down, by order, by reboot and by power cut."""
+
+import os
+import shutil
+import signal
+import time
+import uuid
+from pathlib import Path
+
+from . import base, cgroup, enter, host, keeper, network
+from .host_environment import proxies
+from .place import ACCOUNT, Place, SandboxError, Settings, private_directory, state_root
+
+BOOT_TIMEOUT = 120.0
+SHUTDOWN_TIMEOUT = 200.0  # above systemd's 90 s for a hanging unit, twice (the account's manager, then the system's)
+SIGRTMIN_POWEROFF = signal.SIGRTMIN + 4  # systemd(1), SIGNALS
+SIGRTMIN_REBOOT = signal.SIGRTMIN + 5
+
+
+def up(place: Place, network_kind: str, publish: tuple[tuple[int, int], ...], layer: str | None) -> None:
+    """Start a new sandbox and return once its system and the account's user manager are up."""
+    host.require_commands(host.BOOT_COMMANDS + (host.NETWORK_COMMANDS if network_kind == "private" else ()))
+    identity = base.ensure()
+    stack: tuple[str, ...] = ()
+    if layer is not None:
+        found = base.usable_layer(layer, identity)
+        stack = (found.name, *found.parents)
+    settings = Settings(network_kind, identity, publish, stack)
+    try:
+        private_directory(state_root())
+        place.directory.mkdir(mode=0o700)
+        settings.write(place.settings)
+        keeper.make_disk(place)
+        _boot(place, settings, first=True)
+    except BaseException:
+        down(place)
+        raise
+
+
+def _boot(place: Place, settings: Settings, first: bool) -> None:
+    started = keeper.start(place, settings)
+    network.start(place, settings, started.pid)
+    if first:
+        _seed(place, started.root, settings)
+        # A power cut right after `up` must not lose the machine's identity.
+        host.run(["sync", "--file-system", str(started.root)], "could not sync the new sandbox")
+    started.boot()
+    await_up(place)
+    place.ready.touch()
+
+
+def _seed(place: Place, root: Path, settings: Settings) -> None:
+    """What differs between sandboxes. The machine id is fixed before the first boot, as on an installed machine."""
+    names = network.resolv_conf(settings, host.resolv_conf())
+    settled = "".join(f"{key}={value}\n" for key, value in proxies().items())
+    _write(root / "etc/machine-id", uuid.uuid4().hex + "\n")
+    _write(root / "etc/hostname", place.name + "\n")
+    _write(root / "etc/hosts", f"127.0.0.1 localhost {place.name}\n::1 localhost ip6-localhost ip6-loopback\n")
+    _write(root / "etc/resolv.conf", names)
+    if settled:
+        _write(root / "etc/environment", settled)
+        _write(root / "etc/environment.d/50-host-proxy.conf", settled)
+
+
+def _write(path: Path, text: str) -> None:
+    # A link in its place would lead out of the sandbox, as the host sees it: never written through.
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    with path.open("x") as stream:
+        stream.write(text)
+
+
+def await_up(place: Place) -> None:
+    """Wait for PID 1, the end of its start-up jobs, and the account's user manager."""
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while True:
+        if not cgroup.processes(cgroup.top(place) / "box") and not cgroup.processes(cgroup.top(place) / "keeper"):
+            raise SandboxError(f"{place.name!r} ended while it was booting", keeper.console_tail(place))
+        pid = cgroup.leader(place)
+        state = _manager_state(pid, []) if pid else "not running"
+        user = ""
+        if pid and state in {"running", "degraded"}:
+            user = _user_state(pid)
+            if user in {"running", "degraded"}:
+                break
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"{place.name!r} was not up after {BOOT_TIMEOUT:.0f} s "
+                f"(system {state}, user manager {user or 'not asked'})",
+                keeper.console_tail(place),
+            )
+        time.sleep(0.03)
+    for manager, options in (("system", []), (f"{ACCOUNT}'s", ["--user"])):
+        if (state if manager == "system" else user) == "degraded":
+            failed = enter.capture(pid, ["systemctl", *options, "--failed", "--plain", "--no-legend"],
+                                   account=bool(options)).stdout
+            units = ", ".join(line.split()[0] for line in failed.splitlines() if line.strip())
+            host.say(f"Note: {manager} manager is degraded; failed: {units}")
+
+
+def _manager_state(pid: int, options: list[str]) -> str:
+    done = enter.capture(pid, ["systemctl", *options, "is-system-running", "--wait"], timeout=20)
+    return done.stdout.strip() or "not answering"
+
+
+def _user_state(pid: int) -> str:
+    done = enter.capture(pid, ["systemctl", "--user", "is-system-running", "--wait"], account=True, timeout=20)
+    return done.stdout.strip() or "not answering"
+
+
+def is_up(place: Place) -> bool:
+    """Was `up` through with it, and does it run?"""
+    return place.ready.exists() and cgroup.leader(place) is not None
+
+
+def reboot(place: Place) -> None:
+    """An orderly reboot; the keeper starts the system again."""
+    before = _require_leader(place)
+    _signal_and_wait(place, before, SIGRTMIN_REBOOT)
+    await_up(place)
+
+
+def power_cut(place: Place) -> None:
+    """Lose what a power cut loses, then boot again from what the disk has."""
+    _require_leader(place)
+    settings = Settings.read(place.settings)
+    keeper.cut_power(place)
+    _stop_everything(place)
+    boot_again(place, settings)
+
+
+def boot_again(place: Place, settings: Settings) -> None:
+    """Boot from the disk that is there; on failure nothing runs, and the disk stays for a look at it."""
+    try:
+        _boot(place, settings, first=False)
+    except BaseException:
+        _stop_everything(place)
+        raise
+
+
+def save(place: Place, name: str, stay_down: bool) -> None:
+    """Shut down in order and keep what was changed as a layer; boot again unless `stay_down`."""
+    leader = _require_leader(place)
+    settings = Settings.read(place.settings)
+    target = base.layer_directory(name)
+    with base.cache_lock():
+        base.sweep()
+        if any(name in item.parents for item in base.layers()) or name in settings.layers:
+            raise SandboxError(f"other layers or this sandbox stand on layer {name!r}", "save it under another name")
+        base.remove_unused(target, f"layer {name!r}")
+        _signal_and_wait(place, leader, SIGRTMIN_POWEROFF)
+        _stop_everything(place)
+        base.store_layer(place, settings, target)
+    if stay_down:
+        down(place)
+    else:
+        boot_again(place, settings)
+
+
+def _require_leader(place: Place) -> int:
+    pid = cgroup.leader(place)
+    if pid is None:
+        raise not_up(place)
+    return pid
+
+
+def not_up(place: Place) -> SandboxError:
+    extra = "" if place.name == "helm" else f" --name {place.name}"
+    return SandboxError(f"sandbox {place.name!r} is not up", f"start it: scripts/sandbox up{extra}")
+
+
+def _signal_and_wait(place: Place, pid: int, number: int) -> None:
+    """Ask PID 1 for an orderly end and wait for it."""
+    watch = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(watch, number)
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT
+        while cgroup.leader(place) == pid:
+            if time.monotonic() > deadline:
+                raise SandboxError(
+                    f"{place.name!r} did not shut down within {SHUTDOWN_TIMEOUT:.0f} s", keeper.console_tail(place)
+                )
+            time.sleep(0.01)
+    finally:
+        os.close(watch)
+
+
+def _stop_everything(place: Place) -> None:
+    cgroup.kill(place)
+    keeper.await_release(place)
+    cgroup.remove(place)
+
+
+def down(place: Place) -> None:
+    """Leave nothing of it: no process, mount, device, cgroup or directory. May be repeated at any point."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        _stop_everything(place)
+        if place.directory.exists():
+            for mount in (place.root_mount, place.disk_mount):
+                if mount.is_mount():  # not by us: removing it would delete what is mounted there
+                    raise SandboxError(f"something is mounted on {mount}", f"look what it is, then: umount {mount}")
+            shutil.rmtree(place.directory)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def exists(place: Place) -> bool:
+    return place.directory.exists() or cgroup.top(place).exists()
+
+
+def disk_usage(place: Place) -> int:
+    """Bytes that the sandbox really takes on the host."""
+    return place.disk.stat().st_blocks * 512 if place.disk.exists() else 0
+

@@ -1,0 +1,164 @@
+"""Going into a running sandbox: as root, or as an account on its own user bus.
+
+`execute` is the path of `scripts/sandbox exec`: it joins the namespaces of the sandbox's PID 1 itself instead of
+starting nsenter, setpriv and env one after the other, so it costs little, and it stays as a parent outside to pass
+signals and the exit status on.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from . import cgroup
+from .place import ACCOUNT, Place, SandboxError
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
+CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG = 1
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# Not a unit that systemd inside knows of: what is run from outside belongs to none, and says where it came from.
+EXEC_GROUP = "sandbox-exec.scope"
+USER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CANNOT_RUN, NOT_FOUND = 126, 127
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An account inside and what to run as it."""
+
+    account: str
+    command: list[str]
+    settings: dict[str, str]
+    login: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Open handles on a sandbox, taken before its namespaces are entered."""
+
+    pid: int
+    root: int
+    group: int
+
+
+def open_entry(place: Place) -> Entry | None:
+    """Handles on the running sandbox; None if it has no PID 1."""
+    pid = cgroup.leader(place)
+    if pid is None:
+        return None
+    group = cgroup.top(place) / "box" / "payload" / EXEC_GROUP
+    group.mkdir(exist_ok=True)
+    try:
+        return Entry(
+            os.pidfd_open(pid),
+            os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+            os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),
+        )
+    except (ProcessLookupError, FileNotFoundError):
+        return None
+
+
+def setns(descriptor: int, kinds: int) -> None:
+    if _libc.setns(descriptor, kinds) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def execute(entry: Entry, target: Target) -> int:
+    """Run the command with this process's stdin, stdout and stderr; its exit status, or 128+n for signal n."""
+    watched = {signal.SIGCHLD, *FORWARDED}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    setns(entry.pid, CLONE_NEWPID)  # for the child: a process cannot change its own
+    child = os.fork()
+    if child == 0:
+        become(entry, target, stay_with_parent=True)
+    while True:
+        arrived = signal.sigwaitinfo(watched)
+        if arrived.si_signo == signal.SIGCHLD:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+        elif arrived.si_code <= 0:  # sent by a process; what the terminal sends, the child has got itself
+            with suppress(ProcessLookupError):
+                os.kill(child, arrived.si_signo)
+
+
+def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
+    """In a child: enter the rest of the namespaces, take the account on and run the command."""
+    status = CANNOT_RUN
+    try:
+        os.write(entry.group, b"0")
+        setns(entry.pid, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP)
+        os.fchdir(entry.root)
+        os.chroot(".")
+        environment = _take_account(target)
+        if stay_with_parent:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        program = target.command[0]
+        arguments = [f"-{Path(program).name}", *target.command[1:]] if target.login else target.command
+        os.execvpe(program, arguments, environment)  # noqa: S606
+    except FileNotFoundError:
+        status = NOT_FOUND
+        print(f"sandbox: {target.command[0]}: not found in the sandbox", file=sys.stderr)
+    except (OSError, SandboxError) as error:
+        print(f"sandbox: {target.command[0]}: {error}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _take_account(target: Target) -> dict[str, str]:
+    """Switch to the account as the sandbox's own passwd(5) and group(5) have it; its environment."""
+    rows = (line.split(":") for line in Path("/etc/passwd").read_text().splitlines())
+    row = next((row for row in rows if row[0] == target.account and len(row) == 7), None)
+    if row is None:
+        raise SandboxError(f"the sandbox has no account {target.account!r}")
+    uid, gid, home, shell = int(row[2]), int(row[3]), row[5], row[6]
+    groups = {gid}
+    for line in Path("/etc/group").read_text().splitlines():
+        _, _, number, members = (line.split(":") + [""] * 4)[:4]
+        if target.account in members.split(","):
+            groups.add(int(number))
+    os.setgroups(sorted(groups))
+    os.setgid(gid)
+    os.setuid(uid)
+    try:
+        os.chdir(home)
+    except OSError:
+        os.chdir("/")
+    environment = {
+        "HOME": home, "USER": target.account, "LOGNAME": target.account, "SHELL": shell, "LANG": "C.UTF-8",
+        "PATH": USER_PATH if uid else ROOT_PATH, **target.settings,
+    }
+    if uid:
+        runtime = f"/run/user/{uid}"
+        environment |= {"XDG_RUNTIME_DIR": runtime, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus"}
+    return environment
+
+
+def capture(pid: int, command: list[str], account: bool = False, timeout: float = 60
+            ) -> "subprocess.CompletedProcess[str]":
+    """Run a short command in the sandbox whose PID 1 is `pid`, as root or as the account, and keep what it says."""
+    settings = [f"PATH={ROOT_PATH}", "LANG=C.UTF-8"]
+    prefix = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", "env", "-i", *settings]
+    if account:
+        prefix += ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups", "sh", "-c",
+                   'export XDG_RUNTIME_DIR=/run/user/$(id -u); '
+                   'export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus; exec "$@"', "sh"]
+    try:
+        return subprocess.run(prefix + command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace", timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", "timed out")

@@ -1,0 +1,165 @@
+"""The keeper: the process that owns a sandbox's mounts and starts systemd-nspawn, again after each reboot.
+
+It lives in a mount namespace of its own (and a network namespace, for a private network). The disk, the overlay and
+nspawn's own mounts exist only there, so they end with the last process inside, and the loop device with them:
+there is no state of the host that a killed run could leave behind except a directory and an empty cgroup.
+"""
+
+import fcntl
+import os
+import shlex
+import struct
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import base, cgroup, host
+from .place import Place, SandboxError, Settings
+
+DISK_SIZE = 20 << 30  # apparent; the file is sparse
+DISK_RESERVE = 2 << 30  # refuse to start with less room than this
+REBOOT_STATUS = 133  # systemd-nspawn(1), EXIT STATUS
+EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/ext4.h
+EXT4_GOING_FLAGS_NOLOGFLUSH = 0x2
+
+SCRIPT = """
+for file in {join_keeper}; do echo $$ > "$file"; done
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=755 sandbox /run/systemd/nspawn
+mount -t ext4 -o loop,noatime {disk} {disk_mount}
+mkdir -p {disk_mount}/upper {disk_mount}/work
+mount -t overlay -o lowerdir={lower},upperdir={disk_mount}/upper,workdir={disk_mount}/work sandbox {root_mount}
+{loopback}
+echo mounted
+exec >&2
+read -r go
+exec < /dev/null
+while :; do
+    status=0
+    /bin/sh -euc {start} || status=$?
+    [ "$status" -eq {reboot} ] || exit "$status"
+done
+"""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """A keeper that has mounted everything and waits for the word to boot."""
+
+    pid: int
+    root: Path
+    process: subprocess.Popen[bytes]
+
+    def boot(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"go\n")
+        self.process.stdin.close()
+
+
+def make_disk(place: Place) -> None:
+    """A sparse image with an ext4 of its own: what `powercut` cuts."""
+    free = os.statvfs(place.directory)
+    if free.f_bavail * free.f_frsize < DISK_RESERVE:
+        raise SandboxError(
+            f"less than {DISK_RESERVE >> 30} GB free for the sandbox's disk under {place.directory.parent}",
+            "make room, or point $HIVEMATRIX_SANDBOX_STATE elsewhere",
+        )
+    with place.disk.open("xb") as image:
+        image.truncate(DISK_SIZE)
+    host.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
+              str(place.disk)], "could not format the sandbox's disk")
+
+
+def start(place: Place, settings: Settings) -> Keeper:
+    """Start the keeper and wait until it has mounted the sandbox's root."""
+    for directory in (place.disk_mount, place.root_mount):
+        directory.mkdir(exist_ok=True)
+    cgroup.create(place)
+    trees = [base.layer_directory(name) / "upper" for name in settings.layers] + [base.tree()]
+    held = base.hold([tree.parent for tree in trees])
+    mounted, announce = os.pipe()
+    private = settings.network == "private"
+    command = ["unshare", "--mount", "--propagation", "slave", *(["--net"] if private else []),
+               "/bin/sh", "-euc", _script(place, trees, private)]
+    try:
+        with place.console.open("ab") as console:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=announce, stderr=console, cwd="/",
+                                       env=host.environment(), pass_fds=held, start_new_session=True, bufsize=0)
+    finally:
+        for descriptor in (announce, *held):
+            os.close(descriptor)
+    with os.fdopen(mounted) as reader:
+        word = reader.readline()
+    if not word:
+        process.wait()
+        raise SandboxError(f"could not mount the disk of {place.name!r}", console_tail(place))
+    return Keeper(process.pid, Path(f"/proc/{process.pid}/root") / place.root_mount.relative_to("/"), process)
+
+
+def _script(place: Place, trees: list[Path], private: bool) -> str:
+    nspawn = ["systemd-nspawn", "--quiet", "--directory", str(place.root_mount), "--boot", "--register=no",
+              "--keep-unit", "--console=pipe", "--machine", place.name, "--resolv-conf=off",
+              "--link-journal=no", "--timezone=off"]
+    if private:  # what nspawn itself would allow with --private-network
+        nspawn = ["env", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", *nspawn, "--capability=CAP_NET_ADMIN"]
+    join = "; ".join(f"echo $$ > {shlex.quote(str(path))}" for path in cgroup.join_files(place, "box"))
+    box = f"{join}; export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1; exec {shlex.join(nspawn)}"
+    return SCRIPT.format(
+        join_keeper=shlex.join(str(path) for path in cgroup.join_files(place, "keeper")),
+        disk=shlex.quote(str(place.disk)),
+        disk_mount=shlex.quote(str(place.disk_mount)),
+        root_mount=shlex.quote(str(place.root_mount)),
+        lower=shlex.quote(":".join(str(tree) for tree in trees)),
+        loopback="ip link set lo up" if private else "",
+        start=shlex.quote(box),
+        reboot=REBOOT_STATUS,
+    )
+
+
+def cut_power(place: Place) -> None:
+    """Shut the disk's ext4 down without writing its journal: what was not synced is lost, as by a power cut."""
+    keepers = cgroup.processes(cgroup.top(place) / "keeper")
+    for pid in keepers:
+        with suppress(OSError):
+            mount = f"/proc/{pid}/root{place.disk_mount}"
+            if os.stat(mount).st_dev == os.stat(place.disk_mount).st_dev:
+                continue  # a process of the network, which is outside and sees the bare directory
+            descriptor = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", EXT4_GOING_FLAGS_NOLOGFLUSH))
+            finally:
+                os.close(descriptor)
+            return
+    raise SandboxError(f"found no mounted disk of {place.name!r}", "look at scripts/sandbox status")
+
+
+def loop_devices(image: Path) -> list[str]:
+    """The loop devices that stand on `image`."""
+    found: list[str] = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            if path.read_text().strip().removesuffix(" (deleted)") == str(image):
+                found.append(f"/dev/{path.parts[3]}")
+    return found
+
+
+def await_release(place: Place, timeout: float = 20) -> None:
+    """Wait until the kernel has let go of the disk, which it does a moment after the last process."""
+    deadline = time.monotonic() + timeout
+    while devices := loop_devices(place.disk):
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"the disk of {place.name!r} is still held: {', '.join(devices)}",
+                "a process outside has it open; see 'losetup -l', then scripts/sandbox down again",
+            )
+        time.sleep(0.005)
+
+
+def console_tail(place: Place, lines: int = 25) -> str:
+    try:
+        text = place.console.read_text(errors="replace")
+    except FileNotFoundError:
+        return "(no console log)"
+    return "\n".join(text.rstrip().splitlines()[-lines:])

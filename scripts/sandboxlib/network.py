@@ -1,0 +1,109 @@
+"""A sandbox's network: the host's own, or a private one.
+
+`host`: services inside listen on the host's addresses; simple, but two sandboxes cannot use one port.
+`private`: a network namespace of its own. slirp4netns lets it reach out (package registries, say) through ordinary
+sockets of the host, so neither firewall rules nor forwarding settings of the host are touched; published ports are
+forwarded from the host's 127.0.0.1 to the sandbox's 127.0.0.1, where Helm's services listen. Both processes are in
+the sandbox's cgroup and end with it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from . import cgroup, host
+from .place import Place, SandboxError, Settings
+
+DEVICE = "tap0"
+SLIRP_RESOLVER = "10.0.2.3"  # slirp4netns(1): answers for the host's name servers
+LOOPBACK = "127.0.0.1"
+
+
+def parse_publish(words: list[str]) -> tuple[tuple[int, int], ...]:
+    """`HOST:SANDBOX` or `PORT`, each once, as pairs of port numbers."""
+    pairs: list[tuple[int, int]] = []
+    for word in words:
+        outside, _, inside = word.partition(":")
+        try:
+            pair = (int(outside), int(inside or outside))
+        except ValueError:
+            pair = (0, 0)
+        if not all(0 < port < 65536 for port in pair):
+            raise SandboxError(f"--publish {word}: not a port or pair of ports", "write HOST:SANDBOX, say 15004:5004")
+        pairs.append(pair)
+    return tuple(pairs)
+
+
+def resolv_conf(settings: Settings, of_host: str) -> str:
+    """resolv.conf(5) for the sandbox: a name server on the host's loopback is out of a private network's reach."""
+    if settings.network != "private":
+        return of_host
+    kept = [line for line in of_host.splitlines() if line.split()[:1] in (["search"], ["domain"], ["options"])]
+    return "\n".join([f"nameserver {SLIRP_RESOLVER}", *kept]) + "\n"
+
+
+def start(place: Place, settings: Settings, keeper: int) -> None:
+    """Connect a private network (that of the process `keeper`) and publish its ports. Nothing for the host's own."""
+    if settings.network != "private":
+        return
+    listeners = _listen(settings.publish)
+    try:
+        _start_slirp(place, keeper)
+        if listeners:
+            _start_forwarder(place, settings, keeper, listeners)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _listen(publish: tuple[tuple[int, int], ...]) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    for outside, _ in publish:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listeners.append(listener)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, outside))
+            listener.listen(128)
+        except OSError as error:
+            for opened in listeners:
+                opened.close()
+            raise SandboxError(f"cannot publish on port {outside} of the host: {error.strerror}",
+                               f"see what has it: ss -ltnp 'sport = :{outside}'; or publish another") from None
+    return listeners
+
+
+def _spawn(place: Place, command: list[str], descriptors: list[int]) -> "subprocess.Popen[bytes]":
+    """Start a process that belongs to the sandbox's cgroup from its first instruction on."""
+    join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
+    with place.console.open("ab") as console:
+        return subprocess.Popen(["/bin/sh", "-euc", f'{join}; exec "$@"', "sh", *command], stdin=subprocess.DEVNULL,
+                                stdout=console, stderr=console, cwd="/", env=host.environment(),
+                                pass_fds=descriptors, start_new_session=True)
+
+
+def _start_slirp(place: Place, keeper: int) -> None:
+    ready, announce = os.pipe()
+    try:
+        _spawn(place, ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd",
+                       str(announce), "--netns-type=path", f"/proc/{keeper}/ns/net", DEVICE], [announce])
+    finally:
+        os.close(announce)
+    with os.fdopen(ready, "rb") as reader:
+        if reader.read(1) != b"1":
+            raise SandboxError("slirp4netns could not connect the private network",
+                               f"see {place.console}; or share the host's network: --network host")
+
+
+def _start_forwarder(place: Place, settings: Settings, keeper: int, listeners: list[socket.socket]) -> None:
+    program = Path(__file__).parent.parent / "sandbox"
+    inside = [str(port) for _, port in settings.publish]
+    namespace = os.open(f"/proc/{keeper}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pairs = [f"{listener.fileno()}:{port}" for listener, port in zip(listeners, inside, strict=True)]
+        _spawn(place, [sys.executable, "-IS", str(program), "_forward", str(namespace), *pairs],
+               [namespace, *(listener.fileno() for listener in listeners)])
+    finally:
+        os.close(namespace)
