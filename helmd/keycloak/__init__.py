@@ -1,0 +1,1 @@
+"""The Keycloak distribution: fetched, checked, unpacked, built and launched."""

@@ -1,0 +1,1 @@
+"""Private PostgreSQL clusters of the owning account, and roles and databases on them or on an external server."""

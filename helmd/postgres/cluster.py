@@ -1,0 +1,230 @@
+"""Making a private PostgreSQL cluster and keeping its configuration: once, whole, and safe to interrupt.
+
+A cluster is made in a directory beside its place and renamed there when it is complete, so its place holds either
+nothing or a working cluster.
+"""
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, ClassVar
+
+from helmd.model.errors import HelmError, LockedError
+from helmd.model.layout import Layout
+from helmd.postgres import unlock
+from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, major_of, newest
+from helmd.postgres.configuration import (
+    HELM_FILE,
+    SUPERUSER,
+    Access,
+    Cluster,
+    hba_file,
+    helm_file,
+    ident_file,
+    main_file,
+    roles_in,
+)
+from helmd.postgres.durable import fsync_directory, write_if_changed
+
+STORE_PORT = 5432
+STORE_ROLES = ("helm_owner", "helm")
+_LOCK_WAIT = 120.0
+
+
+class ClusterError(HelmError):
+    """A PostgreSQL cluster could not be made, changed or reached."""
+
+    code: ClassVar[str] = "cluster"
+
+
+def store_cluster(layout: Layout, account: str) -> Cluster:
+    """The cluster of Helm's own store: socket only."""
+    return Cluster(
+        layout.store_cluster, layout.store_socket, STORE_PORT, account, roles=STORE_ROLES, max_connections=50
+    )
+
+
+def suite_cluster(layout: Layout, account: str, port: int, services: Iterable[str] = ()) -> Cluster:
+    """The cluster of the suite's SERVICES with a database; Keycloak's role may come by TCP on this port."""
+    return Cluster(
+        layout.suite_cluster,
+        layout.suite_socket,
+        port,
+        account,
+        roles=("keycloak", *services),
+        tcp=(Access("keycloak", "keycloak"),),
+    )
+
+
+def account_name() -> str:
+    """The name of the account that runs this process, as peer authentication sees it."""
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def machine_memory() -> int:
+    """The machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def server_environment() -> Mapping[str, str]:
+    """The environment of PostgreSQL's programs: the caller's without the variables that would redirect them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Path = INSTALLED) -> bool:
+    """Makes the cluster when it isn't there, and brings its configuration up to date; True when it was made.
+
+    Raises ClusterError, NotSetUpError (no PostgreSQL installed) or LockedError (another process is at it for minutes).
+    """
+    fault = cluster.fault()
+    if fault:
+        raise ClusterError(f"no PostgreSQL cluster can be made: {fault}")
+    with cluster_lock(cluster.directory) as lock:
+        made = major_of(cluster.directory) is None
+        if made:
+            _refuse_stranger(cluster.directory)
+            _make(cluster, binaries or newest(root), lock)
+        else:
+            binaries_of(cluster.directory, root)
+        configure(cluster)
+    return made
+
+
+def configure(cluster: Cluster, place: Path | None = None) -> bool:
+    """Writes the configuration files and has a running server read them; True when something changed.
+
+    Roles that are already mapped stay so. PLACE is where the files go while the cluster isn't in its own directory.
+    A changed port, socket, number of connections or memory takes effect with the next restart.
+    """
+    directory = place or cluster.directory
+    ident = directory / "pg_ident.conf"
+    known = roles_in(ident.read_text(encoding="utf-8")) if ident.is_file() else set[str]()
+    files = {
+        "postgresql.conf": main_file(),
+        HELM_FILE: helm_file(cluster, machine_memory()),
+        "pg_hba.conf": hba_file(cluster),
+        "pg_ident.conf": ident_file(cluster.account, known | set(cluster.roles)),
+    }
+    changed = [write_if_changed(directory / name, text, 0o600) for name, text in files.items()]
+    if any(changed) and place is None:
+        reload_cluster(cluster)
+    return any(changed)
+
+
+def reload_cluster(cluster: Cluster) -> None:
+    """Has a running server read its configuration again (SIGHUP); nothing when it isn't running."""
+    pid = running(cluster)
+    if pid is not None:
+        os.kill(pid, signal.SIGHUP)
+
+
+def running(cluster: Cluster) -> int | None:
+    """The pid of the server on this cluster, or None."""
+    return unlock.holder(str(cluster.directory))
+
+
+@contextlib.contextmanager
+def cluster_lock(directory: Path) -> Iterator[int]:
+    """Held by whoever makes or upgrades this cluster, and by the programs it starts should it be killed itself."""
+    directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory.parent / f".{directory.name}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LockedError(f"another process works on the cluster in {directory}") from None
+                time.sleep(0.1)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def run_program(
+    arguments: list[str], lock: int, cwd: Path, what: str, output: IO[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs one of PostgreSQL's programs to its end. Raises ClusterError with its last lines when it fails."""
+    done = subprocess.run(
+        arguments,
+        cwd=cwd,
+        env=dict(server_environment()),
+        stdin=subprocess.DEVNULL,
+        stdout=output or subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=(lock,),
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ClusterError(
+            f"{what} failed with exit code {done.returncode}", lines=(done.stdout or "").splitlines()[-12:]
+        )
+    return done
+
+
+def initialise(cluster: Cluster, place: Path, binaries: Binaries, lock: int, checksums: bool = True) -> None:
+    """initdb(1) into PLACE, an empty directory, with the configuration of CLUSTER."""
+    command = [
+        str(binaries.program("initdb")),
+        f"--pgdata={place}",
+        f"--username={SUPERUSER}",
+        "--auth-local=peer",
+        "--auth-host=reject",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--no-instructions",
+    ]
+    if checksums:
+        command.append("--data-checksums")
+    elif binaries.major >= 18:
+        command.append("--no-data-checksums")
+    run_program(command, lock, place.parent, "initdb")
+    configure(cluster, place)
+
+
+def scratch(directory: Path, purpose: str) -> Path:
+    """A new directory beside DIRECTORY; those that earlier runs left behind are removed first."""
+    prefix = f".{directory.name}.{purpose}-"
+    for left in directory.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+
+
+def _make(cluster: Cluster, binaries: Binaries, lock: int) -> None:
+    place = scratch(cluster.directory, "making")
+    try:
+        initialise(cluster, place, binaries, lock)
+        if cluster.directory.is_dir():
+            cluster.directory.rmdir()
+        place.rename(cluster.directory)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    fsync_directory(cluster.directory.parent)
+
+
+def _refuse_stranger(directory: Path) -> None:
+    """A directory with something else in it is not ours to replace."""
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise ClusterError(
+            f"{directory} is not a directory", hint="Move it away and run helmctl setup again."
+        )
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ClusterError(
+            f"{directory} holds files but no PostgreSQL cluster",
+            hint="Move it away and run helmctl setup again.",
+        )

@@ -1,0 +1,138 @@
+"""What Helm writes into a cluster's configuration files: settings, who may connect, and as which role.
+
+``postgresql.conf`` includes ``hivematrix.conf``, which is Helm's and rewritten, and then ``postgresql.local.conf``,
+which is the admin's and wins. PostgreSQL 15 manual, chapters 20 and 21.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+SUPERUSER = "postgres"
+"""The bootstrap role of every cluster; pg_upgrade(1) wants the same name in the old and the new one."""
+
+MAP = "hivematrix"
+HELM_FILE = "hivematrix.conf"
+ADMIN_FILE = "postgresql.local.conf"
+
+_MIB = 1024 * 1024
+_SOCKET_PATH_LIMIT = 107
+_IDENT_LINE = re.compile(rf'{MAP}\s+"(?:[^"]|"")*"\s+"((?:[^"]|"")*)"\s*\Z')
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A role that may log in to one database by password over TCP on 127.0.0.1 (JDBC has no unix sockets)."""
+
+    role: str
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A private cluster: where it is, and who reaches it how."""
+
+    directory: Path
+    socket: Path
+    """The directory of its socket, mode 0700."""
+    port: int
+    """The number in the socket's name; also the TCP port when there is a role with TCP access."""
+    account: str
+    """The operating system's user that owns it and may act as any of its roles."""
+    roles: tuple[str, ...] = ()
+    tcp: tuple[Access, ...] = ()
+    max_connections: int = 100
+
+    @property
+    def socket_file(self) -> Path:
+        return self.socket / f".s.PGSQL.{self.port}"
+
+    def fault(self) -> str | None:
+        """Why this can't be a cluster, as a sentence; None when it can."""
+        paths = (str(self.directory), str(self.socket), self.account)
+        if any(sign in path for path in paths for sign in "\n\r\0"):
+            return "a path or account name with a line break in it"
+        if len(str(self.socket_file).encode()) > _SOCKET_PATH_LIMIT:
+            return (
+                f"{self.socket_file} is longer than a unix socket's name may be ({_SOCKET_PATH_LIMIT} bytes)"
+            )
+        return None
+
+
+def main_file() -> str:
+    """``postgresql.conf``: nothing but the two files it includes, the later one winning."""
+    return (
+        "# Written by Helm; changes here are lost.\n"
+        f"# Put your own settings into {ADMIN_FILE} beside this file: they win over Helm's.\n"
+        f"include '{HELM_FILE}'\n"
+        f"include_if_exists '{ADMIN_FILE}'\n"
+    )
+
+
+def helm_file(cluster: Cluster, memory: int) -> str:
+    """``hivematrix.conf`` for a machine with MEMORY bytes, on which the cluster is one guest among several."""
+    buffers = min(max(memory // 32, 64 * _MIB), 512 * _MIB) // _MIB
+    cache = max(memory // 4, 256 * _MIB) // _MIB
+    maintenance = min(max(memory // 64, 64 * _MIB), 256 * _MIB) // _MIB
+    settings = {
+        "listen_addresses": _quoted("127.0.0.1" if cluster.tcp else ""),
+        "port": str(cluster.port),
+        "unix_socket_directories": _quoted('"' + str(cluster.socket).replace('"', '""') + '"'),
+        "unix_socket_permissions": "0700",
+        "max_connections": str(cluster.max_connections),
+        "password_encryption": "scram-sha-256",
+        "shared_buffers": f"{buffers}MB",
+        "effective_cache_size": f"{cache}MB",
+        "maintenance_work_mem": f"{maintenance}MB",
+        "work_mem": "8MB",
+        "wal_compression": "on",
+        "max_wal_size": "2GB",
+        "checkpoint_timeout": "15min",
+        "random_page_cost": "1.1",
+        "jit": "off",
+        "timezone": "'UTC'",
+        "log_timezone": "'UTC'",
+        "log_destination": "'stderr'",
+        "logging_collector": "off",
+        # journald stamps time, so a line begins with the process; sessions add who they are.
+        "log_line_prefix": "'[%p] %q%u@%d '",
+        "log_checkpoints": "off",
+        "log_lock_waits": "on",
+        "log_min_duration_statement": "2s",
+        # Otherwise the messages, and so their levels, come in the language of whoever started it.
+        "lc_messages": "'C'",
+    }
+    body = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    return f"# Written by Helm; changes here are lost. Yours go into {ADMIN_FILE}.\n{body}"
+
+
+def hba_file(cluster: Cluster) -> str:
+    """``pg_hba.conf``: the owning account over the socket, single password logins over loopback, nobody else."""
+    lines = [f"local all all peer map={MAP}"]
+    lines += [
+        f"host {_name(access.database)} {_name(access.role)} 127.0.0.1/32 scram-sha-256"
+        for access in cluster.tcp
+    ]
+    lines += ["host all all all reject"]
+    return "# Written by Helm; changes here are lost.\n" + "".join(f"{line}\n" for line in lines)
+
+
+def ident_file(account: str, roles: Iterable[str]) -> str:
+    """``pg_ident.conf``: the account may be any of these roles. PostgreSQL 15 has no word for "all" here (16 has)."""
+    lines = [f"{MAP} {_name(account)} {_name(role)}" for role in sorted({SUPERUSER, *roles})]
+    return "# Written by Helm; roles are added as services get their databases.\n" + "\n".join(lines) + "\n"
+
+
+def roles_in(ident: str) -> set[str]:
+    """The roles that an `ident_file` names."""
+    found = (_IDENT_LINE.match(line) for line in ident.splitlines())
+    return {match.group(1).replace('""', '"') for match in found if match}
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _name(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'

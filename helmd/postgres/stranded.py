@@ -1,0 +1,107 @@
+"""Whether an upgrade of the distribution has stranded a cluster, or is about to, from what can be known locally."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from helmd.postgres.binaries import INSTALLED, UPGRADE_COMMAND, installed, major_of
+from helmd.postgres.configuration import Cluster
+
+_APT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """One thing amiss with a cluster. ``broken`` when it can't start as things are, else it still can."""
+
+    sentence: str
+    hint: str
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFacts:
+    """What apt knows of a server package. ``source`` is False when no configured archive has it any more."""
+
+    installed: bool
+    source: bool
+    leaving: bool
+    """The next full upgrade or autoremove would take it away."""
+
+
+def stranded(cluster: Cluster, root: Path = INSTALLED) -> Sequence[Concern]:
+    """What an admin should know before upgrading the distribution; empty when all is well or there is no cluster."""
+    major = major_of(cluster.directory)
+    if major is None:
+        return ()
+    return verdict(major, [each.major for each in installed(root)], package_facts(f"postgresql-{major}"))
+
+
+def verdict(major: int, versions: Sequence[int], package: PackageFacts | None) -> Sequence[Concern]:
+    """The concerns that these facts call for; PACKAGE is None where apt doesn't manage the machine."""
+    if major not in versions:
+        return (
+            Concern(
+                f"the cluster needs PostgreSQL {major}, which is not installed",
+                f"sudo apt install postgresql-{major} from this or the earlier release, then: {UPGRADE_COMMAND}",
+                broken=True,
+            ),
+        )
+    found = []
+    if versions[-1] > major:
+        found.append(
+            Concern(
+                f"the cluster is of PostgreSQL {major} while {versions[-1]} is installed",
+                f"Move it while both are there: {UPGRADE_COMMAND}",
+            )
+        )
+    if package is None:
+        return found
+    name = f"postgresql-{major}"
+    hold = f"sudo apt-mark manual {name}; then install the newer PostgreSQL and run: {UPGRADE_COMMAND}"
+    if package.installed and not package.source:
+        found.append(
+            Concern(f"{name} is in no configured package archive any more: it gets no security updates", hold)
+        )
+    if package.leaving:
+        found.append(
+            Concern(f"the next upgrade or autoremove would remove {name}, without which it can't start", hold)
+        )
+    return found
+
+
+def package_facts(name: str) -> PackageFacts | None:
+    """Asks dpkg and apt, without changing anything; None where they are not the ones to ask."""
+    status = _output(["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", name])
+    policy = _output(["apt-cache", "policy", name])
+    plan = _output(["apt-get", "--simulate", "--quiet", "--auto-remove", "dist-upgrade"])
+    if policy is None or plan is None:
+        return None
+    # Without any list of an archive (a fresh image, say) nothing can be said about sources.
+    source = _names_archive(policy) or not _names_archive(_output(["apt-cache", "policy"]) or "")
+    leaving = any(line.split()[1:2] == [name] for line in plan.splitlines() if line.startswith("Remv "))
+    return PackageFacts((status or "").startswith("ii"), source, leaving)
+
+
+def _names_archive(policy: str) -> bool:
+    """Whether a table of apt-cache(8) policy has a line "PRIORITY ARCHIVE" that is not dpkg's own record."""
+    lines = (line.split() for line in policy.splitlines() if line.startswith(" "))
+    return any(len(words) > 2 and words[0].lstrip("-").isdigit() and "/" in words[1] for words in lines)
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_APT_SECONDS,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

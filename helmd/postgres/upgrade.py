@@ -1,0 +1,175 @@
+"""Moving a cluster to a newer major version of PostgreSQL with pg_upgrade(1), keeping the old one.
+
+The new cluster is made whole beside the old, then the two directories change places in one step
+(renameat2(2), RENAME_EXCHANGE), so a kill at any point leaves either the old cluster or the new one in place.
+"""
+
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from helmd.model.errors import NotSetUpError
+from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, newest
+from helmd.postgres.cluster import ClusterError, cluster_lock, initialise, run_program, running, scratch
+from helmd.postgres.configuration import ADMIN_FILE, SUPERUSER, Cluster
+from helmd.postgres.durable import fsync_directory
+
+_UNUSED = "hivematrix.unused"
+"""In a new cluster until it has taken the old one's place: such a directory may be thrown away."""
+
+_ADMIN_FILES = (ADMIN_FILE, "postgresql.auto.conf")
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """What an upgrade did. ``kept`` is the old cluster, for the admin to delete when content."""
+
+    old: int
+    new: int
+    kept: Path | None
+
+
+def upgrade_cluster(
+    cluster: Cluster,
+    progress: Progress = lambda sentence: None,
+    *,
+    target: Binaries | None = None,
+    root: Path = INSTALLED,
+) -> Upgraded:
+    """Moves a stopped cluster to TARGET (default: the newest version installed); safe to interrupt and run again.
+
+    Without a TARGET, a cluster of the newest version is left alone. PROGRESS gets a sentence a step. Raises
+    ClusterError when it runs or pg_upgrade refuses, NotSetUpError when a version's programs are missing.
+    """
+    with cluster_lock(cluster.directory) as lock:
+        old = binaries_of(cluster.directory, root)
+        new = target or newest(root)
+        kept = kept_directory(cluster.directory, old.major)
+        _finish_interrupted(cluster.directory, kept)
+        if target is None and new.major <= old.major:
+            return Upgraded(old.major, old.major, None)
+        _check(cluster, old, new, kept)
+        place = scratch(cluster.directory, "upgrading")
+        try:
+            _build(cluster, old, new, place, lock, progress)
+            progress("Putting the new cluster in the old one's place")
+            (place / "new").rename(kept)
+            fsync_directory(kept.parent)
+            _exchange(kept, cluster.directory)
+            (cluster.directory / _UNUSED).unlink()
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return Upgraded(old.major, new.major, kept)
+
+
+def kept_directory(directory: Path, major: int) -> Path:
+    """Where the cluster of the version before an upgrade stays."""
+    return directory.with_name(f"{directory.name}.before-upgrade-{major}")
+
+
+def delete_kept(cluster: Cluster, kept: Path) -> None:
+    """Deletes an old cluster that an upgrade kept."""
+    if kept.parent != cluster.directory.parent or not kept.name.startswith(
+        f"{cluster.directory.name}.before-upgrade-"
+    ):
+        raise ClusterError(f"{kept} is not what an upgrade of {cluster.directory} left")
+    shutil.rmtree(kept)
+
+
+def _check(cluster: Cluster, old: Binaries, new: Binaries, kept: Path) -> None:
+    pid = running(cluster)
+    if pid is not None:
+        raise ClusterError(
+            f"the cluster in {cluster.directory} is running (pid {pid})",
+            hint="Stop its unit, then run this again.",
+        )
+    if new.major < old.major:
+        raise ClusterError(f"a cluster of PostgreSQL {old.major} can't go back to {new.major}")
+    for each in (old, new):
+        if not each.has("pg_upgrade", "pg_dump", "pg_controldata"):
+            raise NotSetUpError(
+                f"{each.directory} has no pg_upgrade, pg_dump or pg_controldata",
+                hint=f"sudo apt install postgresql-{each.major} postgresql-client-{each.major}",
+            )
+    if kept.exists():
+        raise ClusterError(
+            f"{kept} is still there from an earlier upgrade",
+            hint="Delete it when you no longer need it, or move it away.",
+        )
+    size = sum(file.lstat().st_size for file in cluster.directory.rglob("*") if not file.is_dir())
+    free = shutil.disk_usage(cluster.directory.parent).free
+    if free < size * 1.1 + 256 * 2**20:
+        raise ClusterError(
+            f"the upgrade copies {size // 2**20} MB and needs 256 MB more, but only {free // 2**20} MB are free",
+            hint="Free some space and run this again; nothing was changed.",
+        )
+
+
+def _build(
+    cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: int, progress: Progress
+) -> None:
+    """The finished new cluster at PLACE/new."""
+    control = run_program(
+        [str(old.program("pg_controldata")), str(cluster.directory)], lock, place, "pg_controldata"
+    ).stdout
+    facts = dict(line.split(":", 1) for line in control.splitlines() if ":" in line)
+    if facts.get("Database cluster state", "").strip() != "shut down":
+        progress("The old cluster was not shut down cleanly: recovering it first")
+        command = [str(old.program("postgres")), "--single", "-D", str(cluster.directory), "template1"]
+        run_program(command, lock, place, "recovery of the old cluster")
+    progress(f"Making an empty cluster of PostgreSQL {new.major}")
+    made = place / "new"
+    made.mkdir(mode=0o700)
+    checksums = facts.get("Data page checksum version", "0").strip() != "0"
+    initialise(cluster, made, new, lock, checksums)
+    shutil.copy2(cluster.directory / "pg_ident.conf", made / "pg_ident.conf")
+    progress(f"Copying the databases from PostgreSQL {old.major} to {new.major}")
+    with ExitStack() as stack:
+        # A socket's name has at most 107 bytes, which a path below a home directory may exceed.
+        socket = stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-", dir=_short_directory()))
+        command = [str(new.program("pg_upgrade")), f"--username={SUPERUSER}", f"--socketdir={socket}"]
+        command += [f"--old-bindir={old.directory}", f"--new-bindir={new.directory}"]
+        command += [f"--old-datadir={cluster.directory}", f"--new-datadir={made}"]
+        run_program(command, lock, place, "pg_upgrade")
+    for name in _ADMIN_FILES:
+        if (cluster.directory / name).is_file():
+            shutil.copy2(cluster.directory / name, made / name)
+    check = [str(new.program("postgres")), "-D", str(made), "-C", "shared_buffers"]
+    run_program(check, lock, place, f"reading {' and '.join(_ADMIN_FILES)} with PostgreSQL {new.major}")
+    (made / _UNUSED).touch()
+    os.sync()
+
+
+def _finish_interrupted(directory: Path, kept: Path) -> None:
+    """Settles an upgrade that was killed around the exchange: what stands in the cluster's place is the valid one."""
+    (directory / _UNUSED).unlink(missing_ok=True)
+    for place in directory.parent.glob(f"{directory.name}.before-upgrade-*"):
+        if (place / _UNUSED).exists():
+            shutil.rmtree(place)
+    scratch(directory, "upgrading").rmdir()
+
+
+def _short_directory() -> str:
+    return "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()  # noqa: S108 - a fresh 0700 directory in it
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Two directories change places at once, or nothing happens."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        shutil.rmtree(one)
+        raise ClusterError(
+            f"{one} and {other} can't change places: {os.strerror(number)}",
+            hint="The file system below it can't exchange directories; nothing was changed.",
+        )
+    fsync_directory(one.parent)

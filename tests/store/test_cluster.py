@@ -1,0 +1,250 @@
+"""Private clusters for real: made, interrupted, configured, reached by the right roles only."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from cluster_account import (
+    ACCOUNT,
+    Server,
+    as_account,
+    ask,
+    fork_as_account,
+    made,
+    own_directory,
+    refused,
+    running_server,
+    start,
+    suite_like,
+    wait_for,
+)
+
+from helmd.postgres import unlock
+from helmd.postgres.binaries import binaries_of
+from helmd.postgres.cluster import ClusterError, configure, create_cluster, running
+from helmd.postgres.configuration import Cluster, ident_file, roles_in
+from helmd.postgres.roles import (
+    admin_conninfo,
+    dsn,
+    ensure_local_database,
+    ensure_role_and_database,
+    ensure_store,
+)
+
+PASSWORD = "s3cret'with\\signs"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with own_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def cluster(place: Path) -> Cluster:
+    return suite_like(place)
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> Iterator[Server]:
+    with running_server(cluster) as server:
+        yield server
+
+
+def test_cluster_is_made_once_private_and_as_configured(server: Server) -> None:
+    cluster = server.cluster
+    assert stat.S_IMODE(cluster.directory.stat().st_mode) == 0o700
+    before = {file: file.stat().st_mtime_ns for file in cluster.directory.glob("*.conf")}
+
+    def again() -> None:
+        assert create_cluster(cluster) is False
+        admin = admin_conninfo(cluster)
+        assert ask(admin, "SHOW data_checksums") == "on"
+        assert ask(admin, "SHOW server_encoding") == "UTF8"
+        assert ask(admin, "SHOW lc_collate") == "C.UTF-8"
+        assert ask(admin, "SHOW listen_addresses") == "127.0.0.1"
+        assert ask(admin, "SHOW log_line_prefix") == "[%p] %q%u@%d "
+        assert ask(admin, "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL") == 0
+        assert ask(admin, "SELECT count(*) FROM pg_ident_file_mappings WHERE error IS NOT NULL") == 0
+        assert running(cluster) == server.process.pid
+
+    as_account(again)
+    assert {file: file.stat().st_mtime_ns for file in cluster.directory.glob("*.conf")} == before
+    assert stat.S_IMODE(cluster.socket_file.stat().st_mode) == 0o700
+    (cluster.directory / "postgresql.local.conf").write_text("work_mem = 33MB\njit = on\n")
+    server.process.send_signal(signal.SIGHUP)
+
+    def admin_wins() -> None:
+        deadline = time.monotonic() + 5
+        while ask(admin_conninfo(cluster), "SHOW work_mem") != "33MB" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert ask(admin_conninfo(cluster), "SHOW jit") == "on"
+
+    shutil.chown(cluster.directory / "postgresql.local.conf", ACCOUNT)
+    as_account(admin_wins)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["helm alone", "and initdb"])
+def test_killed_while_initdb_works_then_run_again(cluster: Cluster, group: bool) -> None:
+    child = fork_as_account(lambda: made(cluster))
+    wait_for(lambda: list(cluster.directory.parent.glob(".cluster.making-*/global")))
+    os.killpg(child, signal.SIGKILL) if group else os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not cluster.directory.exists()
+    assert list(cluster.directory.parent.glob(".cluster.making-*"))
+
+    as_account(lambda: made(cluster))
+    assert not list(cluster.directory.parent.glob(".cluster.making-*"))
+    start(cluster).stop()
+
+
+def test_each_service_gets_into_its_own_database_only(server: Server) -> None:
+    cluster = server.cluster
+
+    def databases() -> None:
+        for _ in range(2):
+            assert ensure_local_database(cluster, "codex") == dsn(cluster, "codex")
+            ensure_local_database(cluster, "knowledge-tree_2")
+        codex = dsn(cluster, "codex")
+        assert ask(codex, "SELECT has_schema_privilege('public', 'CREATE')") is True
+        assert ask(codex, "SELECT current_user || current_database()") == "codexcodex"
+        assert not ask(
+            codex, "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'codex'"
+        )
+        assert ask(dsn(cluster, "knowledge-tree_2"), "SELECT current_user::text") == "knowledge-tree_2"
+        assert "permission denied for database" in refused(dsn(cluster, "codex", "knowledge-tree_2"))
+        assert configure(cluster) is False, "a later configure forgets no service"
+        with pytest.raises(ClusterError, match="administrator"):
+            ensure_local_database(cluster, "postgres")
+
+    as_account(databases)
+
+
+def test_other_accounts_are_refused_at_the_socket(server: Server) -> None:
+    for role in ("postgres", "keycloak", "root"):
+        assert "eer authentication failed" in refused(dsn(server.cluster, role, "postgres"))
+
+
+def test_over_tcp_only_keycloak_gets_in_and_only_with_its_password(server: Server) -> None:
+    cluster = server.cluster
+
+    def prepare() -> None:
+        ensure_local_database(cluster, "keycloak", "an older password")
+        ensure_local_database(cluster, "keycloak", PASSWORD)
+        ensure_local_database(cluster, "codex", PASSWORD)
+        assert ask(
+            admin_conninfo(cluster), "SELECT rolpassword FROM pg_authid WHERE rolname = 'keycloak'"
+        ).startswith("SCRAM-SHA-256$")
+
+    as_account(prepare)
+
+    def over_tcp(user: str, database: str, password: str) -> str:
+        parts = {
+            "host": "127.0.0.1",
+            "port": cluster.port,
+            "user": user,
+            "dbname": database,
+            "password": password,
+        }
+        return psycopg.conninfo.make_conninfo(**parts)
+
+    assert ask(over_tcp("keycloak", "keycloak", PASSWORD), "SELECT current_user::text") == "keycloak"
+    assert "password authentication failed" in refused(over_tcp("keycloak", "keycloak", "an older password"))
+    for user, database in (
+        ("codex", "codex"),
+        ("postgres", "postgres"),
+        ("keycloak", "postgres"),
+        ("nobody", "codex"),
+    ):
+        assert "rejects connection" in refused(over_tcp(user, database, PASSWORD))
+    with socket.socket() as elsewhere, pytest.raises(ConnectionRefusedError):
+        elsewhere.connect(("127.0.0.2", cluster.port))
+    assert PASSWORD not in server.log.read_text() and "s3cret" not in server.log.read_text()
+
+
+def test_an_administrator_who_is_no_superuser_can_make_roles_and_databases(server: Server) -> None:
+    """As on an external server, where Helm gets CREATEROLE and CREATEDB at most."""
+    cluster = server.cluster
+
+    def external() -> None:
+        with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
+            connection.execute("CREATE ROLE steward LOGIN CREATEROLE CREATEDB")
+        configure(replace(cluster, roles=("keycloak", "steward", "ledger")))
+        time.sleep(0.3)
+        steward = dsn(cluster, "steward", "postgres")
+        for _ in range(2):
+            ensure_role_and_database(steward, "ledger", PASSWORD)
+        assert ask(dsn(cluster, "ledger"), "SELECT current_database()::text") == "ledger"
+        with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE billing OWNER postgres")
+        with pytest.raises(ClusterError, match="belongs to the role 'postgres'"):
+            ensure_role_and_database(steward, "billing", PASSWORD)
+
+    as_account(external)
+
+
+def test_store_is_reached_by_socket_alone(place: Path) -> None:
+    cluster = Cluster(place / "cluster", place / "run", 5432, ACCOUNT, ("helm", "helm_owner"))
+    as_account(lambda: made(cluster))
+    server = start(cluster)
+
+    def store() -> None:
+        ensure_store(cluster)
+        ensure_store(cluster)
+        assert ask(admin_conninfo(cluster), "SHOW listen_addresses") == ""
+        owner = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = 'helm'"
+        assert ask(dsn(cluster, "helm"), owner) == "helm_owner"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            ask(dsn(cluster, "helm"), "CREATE TABLE public.t ()")
+        assert (
+            ask(dsn(cluster, "helm_owner", "helm"), "SELECT has_schema_privilege('public', 'CREATE')") is True
+        )
+
+    try:
+        as_account(store)
+    finally:
+        server.stop()
+
+
+def test_stale_lock_of_another_process_does_not_keep_it_from_starting(cluster: Cluster) -> None:
+    as_account(lambda: made(cluster))
+    start(cluster).stop(signal.SIGKILL)
+    lock = cluster.directory / "postmaster.pid"
+    stranger = subprocess.Popen(["sleep", "60"], user=ACCOUNT)
+    try:
+        lock.write_text("\n".join([str(stranger.pid), *lock.read_text().splitlines()[1:]]) + "\n")
+        postgres = str(binaries_of(cluster.directory).program("postgres"))
+        start_anyway = [postgres, "-D", str(cluster.directory)]
+        alone = subprocess.run(start_anyway, user=ACCOUNT, cwd="/", capture_output=True, check=False)
+        assert b'lock file "postmaster.pid" already exists' in alone.stderr, "the reason for unlock is gone"
+        program = ["/usr/bin/python3", "-I", "-S", unlock.__file__, str(cluster.directory)]
+        subprocess.run(program, check=True, user=ACCOUNT)
+        server = start(cluster)
+        subprocess.run(program, check=True, user=ACCOUNT)
+        assert lock.exists(), "the lock of a running server stays"
+        server.stop()
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_files_of_a_stranger_are_not_replaced(place: Path) -> None:
+    cluster = Cluster(place, place / "run", 5432, ACCOUNT)
+    with pytest.raises(ClusterError, match="holds files but no PostgreSQL cluster"):
+        create_cluster(cluster)
+    with pytest.raises(ClusterError, match="longer than a unix socket's name"):
+        create_cluster(replace(cluster, socket=place / ("x" * 100)))
+
+
+def test_names_with_quotes_survive_the_ident_file() -> None:
+    names = {'a"b', "plain", "with space", "postgres"}
+    assert roles_in(ident_file('acc"ount', names)) == names
