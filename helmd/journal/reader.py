@@ -1,0 +1,273 @@
+"""Walks this account's part of the systemd journal, boot by boot, from where reading stopped, and follows it.
+
+Why boot by boot: libsystemd orders entries of different files by sequence number, by monotonic time, or, between
+boots written to different files, by the wall clock, and that one steps. A machine that comes up with its clock behind
+(a power cut, no battery) writes entries that sort *before* the stored cursor and would never be read. Within one boot
+the order is total.
+
+Finding the place again, in a boot read before:
+
+- The cursor is there: go on behind it.
+- It is not (rotated away; lost in a power cut, so that the store is ahead of the journal; or the file was written
+  anew): what is older than the stored monotonic time is behind us, what is younger is new. Among entries of just that
+  microsecond the sequence number decides, or, in a file with other numbers, their count. A gap is told, unless the
+  numbers prove that nothing is missing or the very entry turns up under another number.
+- A boot never seen is new from its head; a boot read to its end is never looked at again.
+
+sd_journal(3); journald's file format as of systemd 252.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from systemd import _reader
+
+from helmd.model.errors import HelmError
+from helmd.model.position import Gap, Missing, Position, parse_cursor
+from helmd.model.row import MESSAGE_LIMIT, Entry, Value
+
+_OVERHEAD = 1024
+"""Bytes that an entry takes here besides its message, for the bound on a batch."""
+_STALE = 1.0
+"""Seconds without a look at the journal's files after which one may have come and gone unseen."""
+
+
+class JournalError(HelmError):
+    """The journal can't be opened or read."""
+
+    code: ClassVar[str] = "journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one read gave, all of one boot. ``position`` is None when nothing has ever been read of that boot."""
+
+    entries: tuple[Entry, ...]
+    gaps: tuple[Gap, ...]
+    position: Position | None
+    at_end: bool
+    """There is nothing more to read at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Boot:
+    boot_id: str
+    position: Position | None
+    starts: int
+
+
+class JournalReader:
+    """A reader of the entries of one account (``_UID``) on this machine; not to be shared between tasks.
+
+    ``directory`` reads the files of one directory instead of the machine's; ``boot_id`` is the running boot, whose part
+    is read last and followed.
+    """
+
+    def __init__(self, uid: int, boot_id: str, directory: Path | None = None) -> None:
+        self._uid = uid
+        self._current = boot_id
+        try:
+            if directory is None:
+                self._journal = _reader._Reader(_reader.LOCAL_ONLY)
+            else:
+                self._journal = _reader._Reader(0, str(directory))
+            # Asked for now, because libsystemd watches the directories only from here on.
+            self._descriptor = self._journal.fileno()
+        except OSError as error:
+            raise JournalError(f"the journal can't be opened: {error.strerror}") from error
+        # One byte more than is kept, so that what was cut can be told; the default would cut at 64 KiB unseen.
+        self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
+        self._ahead: list[_Boot] = []
+        self._boot_id = boot_id
+        self._position: Position | None = None
+        self._gaps: list[Gap] = []
+        self._pending = False
+        self._unreadable = 0
+        self._looked = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of the journal's files."""
+        self._journal.close()
+
+    def seek(self, positions: Mapping[str, Position]) -> None:
+        """Stand behind what POSITIONS (by boot) say was read. Raises JournalError."""
+        try:
+            self._gaps.clear()
+            self._unreadable = 0
+            self._ahead = self._boots_to_read(positions)
+            self._enter(self._ahead.pop(0))
+        except OSError as error:
+            raise JournalError(f"the journal can't be read: {error.strerror}") from error
+
+    def read(self, most_entries: int, most_bytes: int) -> Batch:
+        """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
+        entries: list[Entry] = []
+        size = 0
+        at_end = False
+        try:
+            while len(entries) < most_entries and size < most_bytes:
+                if not self._advance():
+                    at_end = True
+                    break
+                entry = self._take()
+                if entry is not None:
+                    entries.append(entry)
+                    size += _OVERHEAD + len(entry.fields.get("MESSAGE", b""))
+            position, gaps = self._position, tuple(self._gaps)
+            self._gaps.clear()
+            if at_end and self._boot_id != self._current:
+                position = position and replace(position, finished=True)
+                self._enter(self._ahead.pop(0))
+                at_end = False
+        except OSError as error:
+            raise JournalError(f"the journal can't be read: {error.strerror}") from error
+        return Batch(tuple(entries), gaps, position, at_end)
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
+        stale = time.monotonic() - self._looked > _STALE
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        patience = self._journal.get_timeout_ms()
+        if patience >= 0:
+            # Only where the journal is on a network file system, which tells nothing.
+            seconds = min(seconds, patience / 1000)
+        loop.add_reader(self._descriptor, woken.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await woken.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(self._descriptor)
+        try:
+            state = self._journal.process()
+            # Files that were rotated away unread while nobody looked are gone without a trace but this one.
+            if state == _reader.INVALIDATE and stale and self._position is not None:
+                self._place(self._position, _now())
+        except OSError as error:
+            raise JournalError(f"the journal can't be read: {error.strerror}") from error
+        self._looked = time.monotonic()
+
+    def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
+        """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""
+        present = {raw.decode("ascii", "replace") for raw in self._journal.query_unique("_BOOT_ID")}
+        earlier: list[_Boot] = []
+        for boot_id in (present | set(positions)) - {self._current}:
+            position = positions.get(boot_id)
+            if position is not None and position.finished:
+                continue
+            starts = position.realtime if position is not None else self._first_time(boot_id)
+            if starts is not None:
+                earlier.append(_Boot(boot_id, position, starts))
+        earlier.sort(key=lambda boot: boot.starts)
+        first = self._first_time(self._current)
+        return [*earlier, _Boot(self._current, positions.get(self._current), _now() if first is None else first)]
+
+    def _first_time(self, boot_id: str) -> int | None:
+        """When this account's first entry of a boot was written, or None when it wrote none."""
+        self._match(boot_id)
+        self._journal.seek_head()
+        return self._journal._get_realtime() if self._journal._next() else None
+
+    def _match(self, boot_id: str) -> None:
+        self._journal.flush_matches()
+        self._journal.add_match(f"_UID={self._uid}")
+        self._journal.add_match(f"_BOOT_ID={boot_id}")
+
+    def _enter(self, boot: _Boot) -> None:
+        """Go on with another boot."""
+        self._boot_id, self._position = boot.boot_id, boot.position
+        self._pending = False
+        if boot.position is None:
+            self._match(boot.boot_id)
+            self._journal.seek_head()
+        else:
+            self._place(boot.position, self._ahead[0].starts if self._ahead else _now())
+
+    def _place(self, position: Position, end: int) -> None:
+        """Stand behind POSITION. END is the time up to which lines may be missing if the boot has none after it."""
+        self._match(position.boot_id)
+        self._pending = False
+        if position.cursor and self._stand_on(position.cursor):
+            return
+        self._journal.seek_monotonic(position.monotonic, position.boot_id)
+        self._position = replace(position, cursor="")
+        gap = self._skip_known(position, end)
+        if gap is not None and position.cursor:
+            self._gaps.append(gap)
+
+    def _stand_on(self, cursor: str) -> bool:
+        """Stand on the entry of a cursor; False when the journal does not have it."""
+        try:
+            self._journal.seek_cursor(cursor)
+        except ValueError:  # EINVAL: not a form that this systemd knows
+            return False
+        # seek_cursor lands on the nearest entry without a word when the very one is gone.
+        return bool(self._journal._next() and self._journal.test_cursor(cursor))
+
+    def _skip_known(self, position: Position, end: int) -> Gap | None:
+        """Pass by what was read before the cursor got lost. The next new entry, if there is one, is left pending."""
+        last = parse_cursor(position.cursor)
+        known = position.ties
+        seen_again = False
+        while self._journal._next():
+            monotonic = self._journal._get_monotonic().timestamp
+            if monotonic < position.monotonic:
+                continue
+            here = parse_cursor(self._journal._get_cursor())
+            behind = None  # how many numbers this entry is behind the lost one, where numbers can be compared
+            if last is not None and here is not None and here.seqnum_id == last.seqnum_id:
+                behind = here.seqnum - last.seqnum
+            if monotonic == position.monotonic:
+                seen_again = seen_again or (last is not None and here is not None and here.xor_hash == last.xor_hash)
+                if behind is not None and behind <= 0:
+                    continue
+                if behind is None and known > 0:
+                    known -= 1
+                    continue
+            self._pending = True
+            until = self._journal._get_realtime()
+            if behind is None:
+                return None if seen_again else Gap(position.realtime, until, Missing.LOST)
+            if behind == 1:
+                return None
+            return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
+        return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
+
+    def _advance(self) -> bool:
+        """Stand on the next new entry; False at the end."""
+        if self._pending:
+            self._pending = False
+            return True
+        return bool(self._journal._next())
+
+    def _take(self) -> Entry | None:
+        """The entry stood on, or None when its file is damaged there; reading goes on behind it."""
+        try:
+            fields: dict[str, Value] = self._journal._get_all()
+            monotonic = self._journal._get_monotonic().timestamp
+            realtime = self._journal._get_realtime()
+            cursor = self._journal._get_cursor()
+        except OSError:
+            fields = {}
+        if "_UID" not in fields or "_BOOT_ID" not in fields:
+            self._unreadable += 1
+            return None
+        before = self._position
+        if self._unreadable:
+            # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
+            since = before.realtime if before is not None else realtime
+            self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
+            self._unreadable = 0
+        ties = before.ties + 1 if before is not None and before.monotonic == monotonic else 1
+        self._position = Position(self._boot_id, cursor, realtime, monotonic, ties)
+        return Entry(fields, cursor, self._boot_id, monotonic, realtime)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,63 @@
+"""How far a boot's part of the journal has been read, and what was found missing on the way.
+
+The journal is read one boot at a time. Within one boot the monotonic clock never steps and gives a total order that no
+wrong wall clock, no new journal file and no reused sequence number can upset; between boots there is no such order.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last entry read of one boot. It is stored in the transaction that stores the entries before it."""
+
+    boot_id: str
+    cursor: str
+    """systemd.journal-fields(7) ``__CURSOR``; empty once it was said that the journal has lost that entry."""
+    realtime: int
+    """Microseconds since 1970, as the machine's clock had it."""
+    monotonic: int
+    """Microseconds since the machine's start."""
+    ties: int
+    """How many entries with exactly this ``monotonic`` are behind us: journald gives all lines of one read one time."""
+    finished: bool = False
+    """The boot is over and was read to its end."""
+
+
+class Missing(StrEnum):
+    """Why entries are not in the store."""
+
+    LOST = "lost"
+    """The entry where reading stopped is no longer in the journal: rotated away, or lost in a power cut."""
+    UNREADABLE = "unreadable"
+    """A journal file is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch of time of which entries may be missing. Times are microseconds since 1970."""
+
+    since: int
+    until: int
+    why: Missing
+    at_most: int | None = None
+    """No more than this many entries are missing, those of other accounts counted in; None when it can't be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The parts of a journal cursor that tell entries apart (sd_journal_get_cursor(3), JOURNAL_FILE_FORMAT)."""
+
+    seqnum_id: str
+    seqnum: int
+    xor_hash: str
+
+
+def parse_cursor(text: str) -> Cursor | None:
+    """The parts of a cursor, or None for an empty or unknown form (the form is systemd's own and may change)."""
+    parts = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+    try:
+        return Cursor(parts["s"], int(parts["i"], 16), parts["x"])
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,95 @@
+"""A real PostgreSQL cluster for the tests of this directory: made once, a fresh database for each test."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+BINARIES = Path("/usr/lib/postgresql/15/bin")
+OPTIONS = "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A server on a unix socket in ``directory``, trusting whoever connects."""
+
+    directory: Path
+
+    def conninfo(self, role: str, database: str = "postgres", socket: Path | None = None) -> str:
+        return f"host={socket or self.directory} port=5432 dbname={database} user={role}"
+
+    def start(self) -> None:
+        self._pg_ctl("start", "-o", f"-k {self.directory} {OPTIONS}", "-l", str(self.directory / "log"))
+
+    def stop(self) -> None:
+        self._pg_ctl("stop", "-m", "immediate")
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        with psycopg.connect(self.conninfo("postgres", database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        self.run(BINARIES / "pg_ctl", "-w", "-D", self.directory / "data", *arguments)
+
+    def run(self, *command: object) -> None:
+        words = [str(word) for word in command]
+        if os.getuid() == 0:  # PostgreSQL refuses to run as root.
+            words = ["runuser", "-u", "postgres", "--", *words]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd=self.directory)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of one test, owned by ``helm_owner``."""
+
+    cluster: Cluster
+    name: str
+
+    @property
+    def owner(self) -> str:
+        return self.cluster.conninfo("helm_owner", self.name)
+
+    @property
+    def store(self) -> str:
+        return self.cluster.conninfo("helm", self.name)
+
+    def query(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """What a statement gives, as the superuser."""
+        with psycopg.connect(self.cluster.conninfo("postgres", self.name), autocommit=True) as connection:
+            return connection.execute(statement.encode(), values).fetchall()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    directory = Path(tempfile.mkdtemp(prefix="helm-tests-", dir="/tmp"))
+    if os.getuid() == 0:
+        shutil.chown(directory, "postgres")
+    directory.chmod(0o755)
+    cluster = Cluster(directory)
+    try:
+        cluster.run(BINARIES / "initdb", "-D", directory / "data", "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
+        cluster.start()
+        try:
+            cluster.execute("CREATE ROLE helm_owner LOGIN")
+            cluster.execute("CREATE ROLE helm LOGIN")
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[Database]:
+    name = "helm"
+    cluster.execute(f"CREATE DATABASE {name} OWNER helm_owner")
+    try:
+        yield Database(cluster, name)
+    finally:
+        cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,0 +1,239 @@
+"""Finding the place again in journals that were rotated, cut by a power failure, renumbered or damaged."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from journals import BOOT_A, BOOT_B, BOOT_C, SECOND, START, UID, append, continue_numbers, damage, line, lines
+
+from helmd.journal.reader import JournalReader
+from helmd.model.position import Gap, Missing, Position
+
+Positions = dict[str, Position]
+
+
+@contextmanager
+def reading(directory: Path, positions: Positions, boot: str = BOOT_A) -> Iterator[JournalReader]:
+    reader = JournalReader(UID, boot, directory)
+    try:
+        reader.seek(positions)
+        yield reader
+    finally:
+        reader.close()
+
+
+def drain(reader: JournalReader, positions: Positions, most: int = 7) -> tuple[list[str], list[Gap]]:
+    """All that is there now, batch by batch; POSITIONS moves along as the store's would."""
+    texts: list[str] = []
+    gaps: list[Gap] = []
+    while True:
+        batch = reader.read(most, 1 << 20)
+        texts += [bytes(entry.fields["MESSAGE"]).decode() for entry in batch.entries]  # type: ignore[arg-type]
+        gaps += batch.gaps
+        if batch.position is not None:
+            positions[batch.position.boot_id] = batch.position
+        if batch.at_end:
+            return texts, gaps
+
+
+def read(directory: Path, positions: Positions, boot: str = BOOT_A) -> tuple[list[str], list[Gap]]:
+    with reading(directory, positions, boot) as reader:
+        return drain(reader, positions)
+
+
+def names(first: int, last: int, boot: str = BOOT_A) -> list[str]:
+    return [f"{boot[0]}-{n}" for n in range(first, last + 1)]
+
+
+def moment(n: int) -> int:
+    return START + SECOND + n * 1000
+
+
+def test_starts_at_the_head_and_resumes_behind_the_cursor(tmp_path: Path) -> None:
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 40))
+    assert read(tmp_path, positions) == (names(1, 40), [])
+    assert read(tmp_path, positions) == ([], [])
+    append(tmp_path / "a.journal", lines(41, 60))
+    assert read(tmp_path, positions) == (names(41, 60), [])
+
+
+def test_other_accounts_are_left_out(tmp_path: Path) -> None:
+    append(tmp_path / "a.journal", [*lines(1, 2), line("alien", SECOND + 5000, uid=1), *lines(6, 7)])
+    assert read(tmp_path, {})[0] == names(1, 2) + names(6, 7)
+
+
+def test_stops_in_the_middle_of_a_microsecond_and_goes_on_there(tmp_path: Path) -> None:
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(0, 39, each=10))
+    with reading(tmp_path, positions) as reader:
+        batch = reader.read(14, 1 << 20)
+    assert batch.position is not None and batch.position.ties == 4
+    positions[BOOT_A] = batch.position
+    assert read(tmp_path, positions) == (names(14, 39), [])
+
+
+def test_boots_are_read_in_order_and_the_earlier_one_is_closed(tmp_path: Path) -> None:
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 10))
+    append(tmp_path / "a.journal", lines(1, 10, boot=BOOT_B, realtime=START + 100 * SECOND))
+    assert read(tmp_path, positions, BOOT_B) == (names(1, 10) + names(1, 10, BOOT_B), [])
+    assert positions[BOOT_A].finished and not positions[BOOT_B].finished
+    append(tmp_path / "a.journal", [line("3-1", SECOND, boot=BOOT_C, realtime=START + 200 * SECOND)])
+    assert read(tmp_path, positions, BOOT_C) == (["3-1"], [])
+    assert positions[BOOT_B].finished
+
+
+def test_a_clock_that_went_back_over_a_boot_hides_nothing(tmp_path: Path) -> None:
+    """By wall clock the new boot lies before the cursor, in a file with other sequence numbers."""
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 30))
+    assert read(tmp_path, positions) == (names(1, 30), [])
+    append(tmp_path / "b.journal", lines(1, 30, boot=BOOT_B, realtime=START - 3600 * SECOND))
+    assert read(tmp_path, positions, BOOT_B) == (names(1, 30, BOOT_B), [])
+
+
+def test_power_cut_leaves_the_store_ahead_and_reuses_sequence_numbers(tmp_path: Path) -> None:
+    file, saved = tmp_path / "a.journal", tmp_path / "saved"
+    positions: Positions = {}
+    append(file, lines(1, 60))
+    shutil.copy(file, saved)
+    append(file, lines(61, 100))
+    assert read(tmp_path, positions) == (names(1, 100), [])
+    shutil.move(saved, file)
+    # The same file goes on in a new boot, with the numbers 61 … a second time.
+    append(file, lines(1, 50, boot=BOOT_B, realtime=START + 500 * SECOND))
+    texts, gaps = read(tmp_path, positions, BOOT_B)
+    assert texts == names(1, 50, BOOT_B)
+    assert gaps == [Gap(moment(100), START + 500 * SECOND, Missing.LOST)]
+    assert read(tmp_path, positions, BOOT_B) == ([], [])
+
+
+def test_power_cut_with_a_new_file_and_the_clock_behind(tmp_path: Path) -> None:
+    file, saved = tmp_path / "a.journal", tmp_path / "saved"
+    positions: Positions = {}
+    append(file, lines(1, 60))
+    shutil.copy(file, saved)
+    append(file, lines(61, 100))
+    read(tmp_path, positions)
+    shutil.move(saved, tmp_path / "a@cut.journal")
+    file.unlink()
+    append(file, lines(1, 50, boot=BOOT_B, realtime=START))
+    texts, gaps = read(tmp_path, positions, BOOT_B)
+    assert texts == names(1, 50, BOOT_B)
+    assert [gap.at_most for gap in gaps] == [None]
+
+
+def test_power_cut_before_the_rest_of_a_boot_was_read(tmp_path: Path) -> None:
+    """The cursor survived: the rest that the journal has of that boot is read, then the new boot; no gap is told."""
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 30))
+    read(tmp_path, positions)
+    append(tmp_path / "a.journal", lines(31, 60))
+    append(tmp_path / "b.journal", lines(1, 5, boot=BOOT_B, realtime=START))
+    assert read(tmp_path, positions, BOOT_B) == (names(31, 60) + names(1, 5, BOOT_B), [])
+
+
+def test_rotated_past_the_cursor_tells_how_many_at_most(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.journal", tmp_path / "a.journal"
+    positions: Positions = {}
+    append(old, lines(1, 50))
+    read(tmp_path, positions)
+    append(new, lines(81, 100))
+    continue_numbers(new, old, 81)
+    old.unlink()
+    assert read(tmp_path, positions) == (names(81, 100), [Gap(moment(50), moment(81), Missing.LOST, 30)])
+    assert read(tmp_path, positions) == ([], [])
+
+
+def test_rotated_just_behind_the_cursor_is_no_gap(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.journal", tmp_path / "a.journal"
+    positions: Positions = {}
+    append(old, lines(0, 49, each=100))
+    read(tmp_path, positions)
+    append(new, lines(50, 99, each=100))
+    continue_numbers(new, old, 51)
+    old.unlink()
+    # All hundred entries have the same time; only the numbers tell that these are others.
+    assert read(tmp_path, positions) == (names(50, 99), [])
+
+
+def test_everything_rotated_away_is_told_once(tmp_path: Path) -> None:
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 20))
+    read(tmp_path, positions)
+    (tmp_path / "a.journal").unlink()
+    texts, gaps = read(tmp_path, positions)
+    assert (texts, [gap.since for gap in gaps]) == ([], [moment(20)])
+    assert read(tmp_path, positions) == ([], [])
+    append(tmp_path / "b.journal", lines(21, 30))
+    assert read(tmp_path, positions) == (names(21, 30), [])
+
+
+def test_entries_copied_to_another_file_are_known_again(tmp_path: Path) -> None:
+    """journalctl --flush copies the runtime journal to disk: other numbers, the same entries."""
+    positions: Positions = {}
+    append(tmp_path / "run.journal", lines(0, 24, each=10))
+    read(tmp_path, positions)
+    (tmp_path / "run.journal").unlink()
+    append(tmp_path / "a.journal", lines(0, 39, each=10))
+    assert read(tmp_path, positions) == (names(25, 39), [])
+
+
+def test_a_cursor_of_unknown_form_counts_as_lost(tmp_path: Path) -> None:
+    append(tmp_path / "a.journal", lines(1, 20))
+    positions = {BOOT_A: Position(BOOT_A, "gibberish", moment(12), SECOND + 12_000, 1)}
+    texts, gaps = read(tmp_path, positions)
+    assert texts == names(13, 20)
+    assert [gap.why for gap in gaps] == [Missing.LOST]
+
+
+@pytest.mark.parametrize("size", [64, 4000, 60_000])
+def test_garbage_in_a_file_ends_nothing_before_the_end(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "a.journal"
+    append(file, lines(1, 4000))
+    damage(file, 0.3, size)
+    append(tmp_path / "b.journal", lines(5001, 5100))
+    command = ["journalctl", "-D", str(tmp_path), f"_UID={UID}", "-o", "cat", "--output-fields=MESSAGE"]
+    seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    texts, _ = read(tmp_path, {})
+    assert set(seen) <= set(texts)
+    assert len(texts) == len(set(texts))
+    assert 1100 < len(texts) < 4100
+
+
+async def test_follows_appended_entries_and_new_files(tmp_path: Path) -> None:
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 5))
+    with reading(tmp_path, positions) as reader:
+        assert drain(reader, positions)[0] == names(1, 5)
+        for n in range(6, 12):
+            file = tmp_path / ("a.journal" if n % 2 else f"{n}.journal")
+            await asyncio.gather(reader.wait(5), asyncio.to_thread(append, file, lines(n, n)))
+            texts: list[str] = []
+            async with asyncio.timeout(5):
+                while not texts:
+                    texts = drain(reader, positions)[0]
+                    if not texts:
+                        await reader.wait(1)
+            assert texts == names(n, n)
+
+
+async def test_files_that_came_and_went_while_nobody_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helmd.journal.reader._STALE", 0.0)
+    positions: Positions = {}
+    old, new = tmp_path / "old.journal", tmp_path / "a.journal"
+    append(old, lines(1, 50))
+    with reading(tmp_path, positions) as reader:
+        drain(reader, positions)
+        append(new, lines(81, 100))
+        continue_numbers(new, old, 81)
+        old.unlink()
+        await reader.wait(5)
+        assert drain(reader, positions) == (names(81, 100), [Gap(moment(50), moment(81), Missing.LOST, 30)])
