@@ -1,6 +1,5 @@
 """From a service to the text of its unit: one jinja2 template a kind, every value through its own escaping."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helmd.health.target import probe_words
 from helmd.model.layout import Layout
-from helmd.model.names import MODES, TARGET, identifier_of, unit_of
-from helmd.model.service import Registry, Service
+from helmd.model.names import MODES, STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, identifier_of, unit_of
+from helmd.model.service import Health, Registry, Restart, Service
 from helmd.model.settings import Settings
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
@@ -28,7 +27,9 @@ class Setup:
     settings: Settings
     host: Host
     environment: Mapping[str, Mapping[str, str]]
-    postgres_bin: Path | None = None
+    suite_postgres: Path | None = None
+    store_postgres: Path | None = None
+    """The directories of the PostgreSQL programs that each cluster needs; None where there is no such cluster."""
 
 
 def _seconds(value: float) -> str:
@@ -81,45 +82,60 @@ def mode_environment(service: Service, mode: str) -> dict[str, str]:
 
 
 def _context(service: Service, registry: Registry, mode: str, setup: Setup) -> dict[str, Any]:
-    layout, settings = setup.layout, setup.settings
+    layout = setup.layout
     directory = layout.resolve(service.path)
     programs = layout.share / "helmd"
-    hardening = service.hardening
-    if hardening == "strict" and not setup.host.user_namespaces:
-        hardening = "basic"
     prestart = [*PYTHON, str(programs / "systemd/prestart.py")]
     if service.port is not None:
         prestart.append(f"port={service.port}")
     prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     return {
-        "name": service.name,
+        **_common(service, mode, setup),
         "unit": unit_of(service.name),
-        "target": TARGET,
+        "part_of": TARGET,
+        "wanted_by": TARGET,
         "identifier": identifier_of(service.name),
         "description": f"HiveMatrix {service.name}: {service.description}",
         "after": [unit_of(needed) for needed in service.depends_on if not registry[needed].external],
-        "mode": mode,
-        "port": service.port,
         "directory": str(directory),
-        "environment": {**mode_environment(service, mode), **setup.environment.get(service.name, {})},
-        "secrets_file": str(layout.secrets_file(service.name)),
         "command": with_streams(service, start_command(service, mode, layout)),
         "prestart": prestart,
         "probe": [*PYTHON, str(programs / "health/probe.py"), *probe_words(service)],
+        "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],
+        "readable": [str(layout.discovery_file), str(layout.suite_socket), *_share_inside_home(layout)],
+    }
+
+
+def _common(service: Service, mode: str, setup: Setup) -> dict[str, Any]:
+    hardening = service.hardening
+    if hardening == "strict" and not setup.host.user_namespaces:
+        hardening = "basic"
+    return {
+        "name": service.name,
+        "mode": mode,
+        "port": service.port,
+        "environment": {**mode_environment(service, mode), **setup.environment.get(service.name, {})},
+        "secrets_file": str(setup.layout.secrets_file(service.name)),
         "start_timeout": service.health.start_timeout + 5,
         "restart": service.restart,
         "limits": service.limits,
         "success_exit_status": service.success_exit_status,
         "hardening": hardening,
         "writes_code": service.type == "keycloak",
-        "home": str(layout.home),
-        "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],
-        "readable": [str(layout.discovery_file), str(layout.suite_socket), *_share_inside_home(layout)],
+        "home": str(setup.layout.home),
         "python": PYTHON,
-        "programs": str(programs),
-        "layout": layout,
-        "settings": settings,
-        "postgres_bin": setup.postgres_bin,
+        "layout": setup.layout,
+        "settings": setup.settings,
+    }
+
+
+def _cluster_context(directory: Path, socket: Path, binaries: Path) -> dict[str, Any]:
+    return {
+        "directory": str(directory),
+        "command": [str(binaries / "postgres"), "-D", str(directory)],
+        "writable": [str(directory), str(socket)],
+        "readable": [],
+        "runtime_directory": f"hivematrix/{socket.name}",
     }
 
 
@@ -129,12 +145,36 @@ def _share_inside_home(layout: Layout) -> list[str]:
     return [str(layout.share)] if any(layout.share.is_relative_to(place) for place in hidden) else []
 
 
+def _filled(template: str, context: Mapping[str, Any], templates: Environment) -> str:
+    return templates.get_template(template).render(u=context).rstrip() + "\n"
+
+
 def render(service: Service, registry: Registry, mode: str, setup: Setup, templates: Environment) -> str:
     """The unit of SERVICE in MODE (one of MODES)."""
     if mode not in MODES:
         raise ValueError(f"no such mode: {mode}")
     context = _context(service, registry, mode, setup)
-    template = templates.get_template(f"{service.type}.service.j2")
-    text = template.render(u={**context, "digest": "-"})
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return template.render(u={**context, "digest": digest}).rstrip() + "\n"
+    if service.name == SUITE_CLUSTER:
+        if setup.suite_postgres is None:
+            raise ValueError("the suite's PostgreSQL has no programs")
+        layout = setup.layout
+        context |= _cluster_context(layout.suite_cluster, layout.suite_socket, setup.suite_postgres)
+    return _filled(f"{service.type}.service.j2", context, templates)
+
+
+def render_store_cluster(setup: Setup, templates: Environment) -> str:
+    """The unit of the PostgreSQL that holds Helm's store; it belongs to no suite, so that `helmctl down` leaves it."""
+    if setup.store_postgres is None:
+        raise ValueError("the store's PostgreSQL has no programs")
+    service = Service(name="helm", type="postgres", restart=Restart(stop_timeout=60.0), health=Health(check="process"))
+    context = {
+        **_common(service, setup.settings.mode, setup),
+        "unit": STORE_CLUSTER_UNIT,
+        "part_of": "",
+        "wanted_by": "default.target",
+        "identifier": "helmd-postgres",
+        "description": "HiveMatrix Helm: PostgreSQL of the log store",
+        "after": [],
+        **_cluster_context(setup.layout.store_cluster, setup.layout.store_socket, setup.store_postgres),
+    }
+    return _filled("postgres.service.j2", context, templates)

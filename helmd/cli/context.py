@@ -1,0 +1,92 @@
+"""What a command works with, made when first asked for: layout, settings, suite, bus."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helmd.model.errors import ConfigurationError, UnknownServiceError
+from helmd.model.layout import Layout, layout
+from helmd.model.names import service_of, unit_of
+
+if TYPE_CHECKING:
+    from helmd.model.service import Registry
+    from helmd.model.settings import Settings
+    from helmd.systemd.bus import Manager
+
+SHARE = Path(__file__).resolve().parents[2]
+"""The package's files: /usr/share/hivematrix-helm, or the checkout when helmctl runs from there."""
+
+
+class Context:
+    """Everything is cached, since a command runs once."""
+
+    @cached_property
+    def layout(self) -> Layout:
+        home = Path(os.environ.get("HOME") or os.path.expanduser("~"))
+        return layout(os.environ, home, os.getuid(), SHARE)
+
+    @cached_property
+    def settings(self) -> "Settings":
+        from helmd.operations.configuration import load_settings
+
+        return load_settings(self.layout)
+
+    @cached_property
+    def suite(self) -> "Registry":
+        """The suite as configured. Raises ConfigurationError with every fault."""
+        from helmd.operations.configuration import load_suite
+
+        return load_suite(self.layout, self.settings)
+
+    @cached_property
+    def suite_or_installed(self) -> "Registry":
+        """The suite as configured; with a faulty configuration what is installed, so that it can still be seen and stopped."""
+        try:
+            return self.suite
+        except ConfigurationError as error:
+            from helmd.operations.installed_suite import installed_suite
+
+            for fault in error.faults:
+                print(f"warning: {fault}", file=sys.stderr)
+            print("warning: the configuration has faults; this is what is installed", file=sys.stderr)
+            return installed_suite(self.layout)
+
+    @cached_property
+    def manager(self) -> "Manager":
+        from helmd.systemd.bus import Manager
+
+        os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "10")
+        return Manager()
+
+    def strays(self) -> list[str]:
+        """Services with a loaded ``hivematrix-*`` unit but in no registry."""
+        loaded = self.manager.units_like("hivematrix-*.service")
+        names = {name for unit in loaded if (name := service_of(unit)) and name != "helm" and not name.startswith("job-")}
+        present = [name for name in sorted(names) if name not in self.suite_or_installed]
+        return [name for name in present if self.manager.facts(unit_of(name)).exists]
+
+    def chosen(self, names: Sequence[str], registry: "Registry", strays: bool = False) -> tuple[str, ...]:
+        """The services meant by NAMES: all for none or ``all``. Raises UnknownServiceError."""
+        if not names or "all" in names:
+            return (*registry.names, *(self.strays() if strays else ()))
+        known = set(registry.names)
+        plain = [name.removeprefix("hivematrix-").removesuffix(".service") for name in names]
+        missing = [name for name in plain if name not in known]
+        if missing and strays:
+            missing = [name for name in missing if not self._stray(name)]
+        if missing:
+            raise UnknownServiceError(
+                f"there is no service '{printable_name(missing[0])}'", hint="See them: helmctl status"
+            )
+        return tuple(dict.fromkeys(plain))
+
+    def _stray(self, name: str) -> bool:
+        return service_of(unit_of(name)) == name and self.manager.facts(unit_of(name)).exists
+
+
+def printable_name(name: str) -> str:
+    """A name as it was given, safe to print."""
+    return name[:60] if name.isprintable() else ascii(name[:60])

@@ -1,0 +1,128 @@
+"""The command tree: each command's module is imported only when that command runs."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from helmd import __version__
+from helmd.cli import account, exits
+from helmd.cli.context import Context
+from helmd.model.errors import ConfigurationError, HelmError
+
+COMMANDS = {
+    "status": "status",
+    "why": "why",
+    "start": "control",
+    "stop": "control",
+    "restart": "control",
+    "reload": "control",
+    "up": "control",
+    "down": "control",
+    "logs": "logs",
+    "top": "top",
+    "is-active": "queries",
+    "is-healthy": "queries",
+    "is-failed": "queries",
+    "wait": "queries",
+    "show": "units",
+    "cat": "units",
+    "deps": "units",
+    "diff": "units",
+    "apply": "units",
+    "edit": "units",
+    "enable": "units",
+    "disable": "units",
+    "reset-failed": "units",
+    "setup": "setup",
+    "keycloak": "keycloak",
+    "postgres": "postgres",
+    "import": "importing",
+    "doctor": "doctor",
+    "completion": "completion",
+}
+"""Command → module of `helmd.cli`, where a function called NAME_command (with _ for -) stands."""
+
+ALIASES = {"ps": "status", "list": "status"}
+
+
+class LazyGroup(click.Group):
+    """Finds commands by COMMANDS, without importing the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"helmd.cli.{COMMANDS[name]}")
+        command: click.Command = getattr(module, name.replace("-", "_") + "_command")
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            if close := difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1):
+                raise click.UsageError(f"No such command '{args[0]}'. Did you mean '{close[0]}'?", ctx) from None
+            raise error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="helmctl")
+@click.option("--account", "account_name", metavar="NAME", help="As root: act for this account's suite.")
+@click.pass_context
+def helmctl(ctx: click.Context, account_name: str | None) -> None:
+    """Run the HiveMatrix suite: start and stop its services, see how they are and why.
+
+    Services are systemd user units: "systemctl --user status hivematrix-NAME" and "journalctl --user -u hivematrix-NAME"
+    work as well.
+    """
+    import os
+
+    if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "completion", None):
+        if (chosen := account.owner(account_name)) and chosen != "root":
+            account.become(chosen)
+    elif account_name:
+        account.become(account_name)
+    ctx.obj = Context()
+
+
+def tell_error(error: HelmError) -> None:
+    """An error as the command line shows it: what happened, the last lines, what to do next."""
+    click.echo(click.style("error: ", fg="red", bold=True) + error.sentence, err=True)
+    if isinstance(error, ConfigurationError):
+        for fault in error.faults:
+            click.echo(f"  {fault}", err=True)
+    for line in error.lines:
+        click.echo(f"  | {line}", err=True)
+    if error.hint:
+        click.echo(error.hint, err=True)
+
+
+def run(words: list[str] | None = None) -> None:
+    """Runs helmctl and exits with SPEC's codes."""
+    try:
+        ended: Any = helmctl.main(words, prog_name="helmctl", standalone_mode=False)
+        code = ended if isinstance(ended, int) else exits.OK
+    except click.exceptions.Exit as ended_early:
+        code = ended_early.exit_code
+    except click.Abort:
+        click.echo("aborted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = exits.USAGE if isinstance(error, click.UsageError) else exits.FAILED
+    except HelmError as error:
+        tell_error(error)
+        code = exits.exit_of(error.code)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 141
+    sys.exit(code)

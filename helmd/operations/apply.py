@@ -1,0 +1,161 @@
+"""Bringing the installed units in line with the registry: what would change, and doing it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from helmd.model.discovery import discovery_document
+from helmd.model.errors import ConfigurationError, NotSetUpError
+from helmd.model.layout import Layout
+from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, service_of, unit_of
+from helmd.model.service import Registry
+from helmd.model.settings import Settings
+from helmd.operations.configuration import path_faults
+from helmd.postgres.binaries import binaries_of, major_of, newest
+from helmd.systemd.bus import Manager
+from helmd.systemd.host import Host, probe_host
+from helmd.systemd.installed import applying, is_ours, mode_of, read_unit, verify, write_atomically
+from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
+
+Kind = Literal["new", "changed", "same", "foreign", "orphan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What applying would do to one unit. ``foreign``: somebody else's file stands in its place and is left alone;
+    ``orphan``: a unit of ours whose service is in no registry any more."""
+
+    unit: str
+    kind: Kind
+    before: str
+    after: str
+
+    @property
+    def pending(self) -> bool:
+        return self.kind in ("new", "changed", "orphan")
+
+
+def installed_mode(layout: Layout, service: str) -> str | None:
+    """The mode in which a service's unit is rendered; None when it isn't."""
+    return mode_of(read_unit(layout.unit_file(unit_of(service))))
+
+
+def host_of(layout: Layout) -> Host:
+    """What this host can do; asked once and remembered in the account's state."""
+    path = layout.state / "host.json"
+    try:
+        known = json.loads(path.read_text())
+        return Host(int(known["systemd"]), bool(known["user_namespaces"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return remember_host(layout)
+
+
+def remember_host(layout: Layout) -> Host:
+    """Asks anew what this host can do, and remembers it."""
+    host = probe_host()
+    text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
+    write_atomically(layout.state / "host.json", text)
+    return host
+
+
+def database_uri(name: str, layout: Layout, settings: Settings) -> str:
+    """Where a service finds its own database on the embedded cluster: peer authentication, so no secret in it."""
+    return f"postgresql://{name}@/{name}?host={quote(str(layout.suite_socket), safe='')}&port={settings.suite_database_port}"
+
+
+def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
+    given: dict[str, dict[str, str]] = {}
+    for name, service in registry.services.items():
+        own: dict[str, str] = {}
+        if service.database and settings.suite_embedded:
+            own[service.database_variable] = database_uri(name, layout, settings)
+        given[name] = own
+    return given
+
+
+def _programs_of(cluster: Path) -> Path:
+    """The programs of the version that made CLUSTER, or of the newest, which set-up will make it with."""
+    return (newest() if major_of(cluster) is None else binaries_of(cluster)).directory
+
+
+def rendered(
+    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, str] | None = None
+) -> Mapping[str, str]:
+    """Every unit's text by name. MODES overrides the mode in which a service is installed."""
+    setup = Setup(
+        layout,
+        settings,
+        host_of(layout),
+        _given_environment(registry, layout, settings),
+        _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
+        _programs_of(layout.store_cluster) if settings.store_embedded else None,
+    )
+    templates = template_environment(layout.share / "units")
+    units = {}
+    for name, service in registry.services.items():
+        if not service.external:
+            mode = (modes or {}).get(name) or installed_mode(layout, name) or settings.mode
+            units[unit_of(name)] = render(service, registry, mode, setup, templates)
+    if settings.store_embedded:
+        units[STORE_CLUSTER_UNIT] = render_store_cluster(setup, templates)
+    return units
+
+
+def changes(
+    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, str] | None = None
+) -> list[Change]:
+    """What applying would do, unit by unit. Raises ConfigurationError when directories of services are missing."""
+    if faults := path_faults(registry, layout):
+        raise ConfigurationError(faults)
+    wanted = rendered(registry, layout, settings, modes)
+    found = []
+    for unit, text in wanted.items():
+        before = read_unit(layout.unit_file(unit))
+        kind: Kind = "same" if before == text else "changed"
+        if before is None:
+            kind = "new"
+        elif not is_ours(before):
+            kind = "foreign"
+        found.append(Change(unit, kind, before or "", text))
+    for path in sorted(layout.units.glob("hivematrix-*.service")):
+        text = read_unit(path) or ""
+        if path.name not in wanted and is_ours(text) and service_of(path.name):
+            found.append(Change(path.name, "orphan", text, ""))
+    return found
+
+
+def apply(
+    found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
+) -> list[Change]:
+    """Installs what `changes` found: verified first, each file atomically, one reload. What was done.
+
+    A unit whose service is gone is removed only when it doesn't run.
+    """
+    if not layout.config.is_dir():
+        raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
+    with applying(layout.apply_lock):
+        document = discovery_document(registry, settings)
+        if read_unit(layout.discovery_file) != document:
+            write_atomically(layout.discovery_file, document)
+        todo = [change for change in found if change.pending]
+        if not todo:
+            return []
+        if written := {change.unit: change.after for change in todo if change.kind != "orphan"}:
+            verify({**{c.unit: c.after for c in found if c.after}, **written})
+        done = []
+        for change in todo:
+            path = layout.unit_file(change.unit)
+            if change.kind == "orphan":
+                if manager.facts(change.unit).active_state not in ("inactive", "failed"):
+                    continue
+                manager.disable([change.unit])
+                path.unlink(missing_ok=True)
+            else:
+                write_atomically(path, change.after)
+            done.append(change)
+        if done:
+            manager.daemon_reload()
+    return done

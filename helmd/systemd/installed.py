@@ -1,0 +1,98 @@
+"""Rendered units on disk: reading their mode, telling ours from others', writing them atomically."""
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from helmd.model.errors import LockedError, UnitRefusedError
+
+HEADER = '# Rendered by "helmctl apply"'
+
+_MODE = re.compile(r"^Mode=(\w+)$", re.MULTILINE)
+
+
+def read_unit(path: Path) -> str | None:
+    """The text of a unit file; None when there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def is_ours(text: str) -> bool:
+    """Whether Helm rendered this unit, and so may replace it."""
+    return text.startswith(HEADER)
+
+
+def mode_of(text: str | None) -> str | None:
+    """The mode in which a rendered unit was rendered."""
+    found = _MODE.search(text.partition("[X-HiveMatrix]")[2]) if text else None
+    return found.group(1) if found else None
+
+
+def verify(units: Mapping[str, str]) -> None:
+    """Lets systemd-analyze(1) read UNITS (text by name) before any is installed; raises UnitRefusedError."""
+    with tempfile.TemporaryDirectory(prefix="helm-verify-") as directory:
+        files = []
+        for name, text in units.items():
+            path = Path(directory, name)
+            path.write_text(text)
+            files.append(str(path))
+        try:
+            told = subprocess.run(
+                ["systemd-analyze", "--user", "verify", "--man=no", *files],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=60,
+                check=False,
+                env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
+            )
+        except subprocess.TimeoutExpired:
+            raise UnitRefusedError("systemd-analyze verify took over a minute; no unit was installed") from None
+        # It reads the other units of the account too; what is wrong with those is not ours to judge.
+        about_ours = [line for line in told.stderr.splitlines() if any(name in line for name in units)]
+        if told.returncode or about_ours:
+            lines = about_ours or told.stderr.splitlines()
+            raise UnitRefusedError("systemd-analyze finds fault with a rendered unit; none was installed", lines=lines)
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Puts TEXT at PATH in one step, so that a reader or a power cut sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def applying(lock: Path) -> Iterator[None]:
+    """Holds the lock of whoever applies units; raises LockedError when somebody else holds it."""
+    import fcntl
+
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                "units are being applied by another process", hint="Wait a moment and run the command again."
+            ) from None
+        yield
