@@ -64,6 +64,11 @@ class Database:
         with psycopg.connect(self.cluster.conninfo("postgres", self.name), autocommit=True) as connection:
             return connection.execute(statement.encode(), values).fetchall()
 
+    def kill_backends(self, application: str) -> int:
+        """End the server's side of every connection of an application; how many there were."""
+        killed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE (datname, application_name) = (%s, %s)"
+        return len(self.query(killed, self.name, application))
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:

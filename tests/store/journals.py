@@ -47,7 +47,8 @@ def line(
 
 def lines(first: int, last: int, *, boot: str = BOOT_A, each: int = 1, realtime: int | None = None) -> list[bytes]:
     """Entries ``FIRST`` to ``LAST``, a millisecond apart, or EACH of them in the same microsecond."""
-    return [line(f"{boot[0]}-{n}", SECOND + n // each * 1000, boot=boot, realtime=realtime) for n in range(first, last + 1)]
+    numbers = range(first, last + 1)
+    return [line(f"{boot[0]}-{n}", SECOND + n // each * 1000, boot=boot, realtime=realtime) for n in numbers]
 
 
 def append(file: Path, entries: Iterable[bytes]) -> None:

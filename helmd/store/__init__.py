@@ -1,0 +1,1 @@
+"""The log store in PostgreSQL."""

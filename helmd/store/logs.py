@@ -1,0 +1,137 @@
+"""Writing log entries: rows by COPY, and with rows of the journal how far it was read, in one transaction."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from zlib import crc32
+
+from psycopg import sql
+
+from helmd.model.errors import StoreError
+from helmd.model.position import Position
+from helmd.model.row import LogRow
+from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection, border, connect, deadline
+
+COLUMNS = tuple(field.name for field in fields(LogRow))
+_COPY = sql.SQL("COPY log_entries ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
+_ANSWER_SECONDS = 20.0
+"""How long the store may take over a batch before the connection counts as dead."""
+
+_INSERT_POSITION = """
+    INSERT INTO journal_cursor (machine_id, uid, boot_id, cursor, realtime, monotonic, ties, finished)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+_MOVE_POSITION = """
+    UPDATE journal_cursor SET cursor = %s, realtime = %s, monotonic = %s, ties = %s, finished = %s, updated_at = now()
+    WHERE (machine_id, uid, boot_id) = (%s, %s, %s)
+      AND (cursor, monotonic, ties, finished) = (%s, %s, %s, %s)
+"""
+
+
+class PositionMovedError(StoreError):
+    """The stored position is not the one that was read on from. Nothing was stored; read again from where it is."""
+
+
+class IngestTakenError(StoreError):
+    """Another process is storing this account's journal right now."""
+
+
+async def append_rows(connection: Connection, rows: Sequence[LogRow]) -> None:
+    """Insert rows, within the caller's transaction.
+
+    Whoever inserts holds one lock from before the first id is drawn until the commit, so ids become visible in their
+    order and a reader that asks for what is after id N misses nothing.
+    """
+    await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
+    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        for row in rows:
+            context = None if row.context is None else json.dumps(row.context, ensure_ascii=False)
+            await copy.write_row(
+                (
+                    row.timestamp,
+                    row.service_name,
+                    row.level,
+                    row.message,
+                    context,
+                    row.trace_id,
+                    row.user_id,
+                    row.hostname,
+                    row.process_id,
+                    row.source,
+                    row.unit,
+                    row.stream,
+                    row.boot_id,
+                )
+            )
+
+
+class JournalStore:
+    """The store as the one process that reads an account's journal sees it, on a connection of its own.
+
+    After any StoreError but PositionMovedError the connection is gone and a new JournalStore has to be opened: then
+    what was in doubt has either been committed or not, and the stored position tells which.
+    """
+
+    def __init__(self, connection: Connection, machine_id: str, uid: int) -> None:
+        self._connection = connection
+        self._machine_id = machine_id
+        self._uid = uid
+
+    @classmethod
+    async def open(cls, conninfo: str, machine_id: str, uid: int) -> "JournalStore":
+        """Connect and become the only one to store this account's journal. Raises StoreError, IngestTakenError."""
+        connection = await connect(conninfo, "helmd-journal")
+        try:
+            with border("the log store can't be used"), deadline(connection, _ANSWER_SECONDS):
+                key = crc32(f"{machine_id}/{uid}".encode()) - 2**31
+                cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS + 1, key))
+                found = await cursor.fetchone()
+            if found is None or not found[0]:
+                raise IngestTakenError("another process is storing this account's journal")
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, machine_id, uid)
+
+    async def close(self) -> None:
+        """Let go of the connection and, with it, of the right to store."""
+        await self._connection.close()
+
+    async def positions(self) -> dict[str, Position]:
+        """How far each boot of the journal was read and stored, by boot id. Raises StoreError."""
+        with border("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
+            cursor = await self._connection.execute(
+                "SELECT boot_id, cursor, realtime, monotonic, ties, finished FROM journal_cursor"
+                " WHERE (machine_id, uid) = (%s, %s)",
+                (self._machine_id, self._uid),
+            )
+            return {row[0]: Position(*row) async for row in cursor}
+
+    async def append(self, rows: Sequence[LogRow], position: Position, before: Position | None) -> None:
+        """Store rows and POSITION together, or neither; BEFORE is what is stored for that boot now.
+
+        Raises PositionMovedError when it is not, StoreError when the outcome is unknown or the store refuses.
+        """
+        try:
+            with border("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
+                async with self._connection.transaction():
+                    # First of all: a rival, or this process' own former connection still at its commit, holds this row.
+                    await self._move(position, before)
+                    if rows:
+                        await append_rows(self._connection, rows)
+        except PositionMovedError:
+            raise
+        except BaseException:
+            await self._connection.close()
+            raise
+
+    async def _move(self, position: Position, before: Position | None) -> None:
+        key = (self._machine_id, self._uid, position.boot_id)
+        value = (position.cursor, position.realtime, position.monotonic, position.ties, position.finished)
+        if before is None:
+            done = await self._connection.execute(_INSERT_POSITION, key + value)
+        else:
+            known = (before.cursor, before.monotonic, before.ties, before.finished)
+            done = await self._connection.execute(_MOVE_POSITION, value + key + known)
+        if done.rowcount != 1:
+            raise PositionMovedError("the journal was stored further by somebody else")

@@ -1,0 +1,46 @@
+"""Measurements of services over time."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from helmd.store.session import Connection, border
+
+_COPY = "COPY service_metrics (service_name, timestamp, metric_name, metric_value, tags) FROM STDIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of ``service_metrics``; the fields are its columns, the unit is the metric's."""
+
+    service_name: str
+    timestamp: datetime
+    metric_name: str
+    metric_value: float
+    tags: Mapping[str, str] | None = None
+
+
+async def put_samples(connection: Connection, samples: Sequence[Sample]) -> None:
+    """Store samples, all or none. Raises StoreError."""
+    with border("metrics can't be stored"):
+        async with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for sample in samples:
+                tags = None if sample.tags is None else json.dumps(dict(sample.tags), ensure_ascii=False)
+                await copy.write_row(
+                    (sample.service_name, sample.timestamp, sample.metric_name, sample.metric_value, tags)
+                )
+
+
+async def read_samples(
+    connection: Connection, service: str, start: datetime, end: datetime, name: str | None = None
+) -> tuple[Sample, ...]:
+    """One service's samples from START up to but not including END, oldest first. Raises StoreError."""
+    with border("metrics can't be read"):
+        cursor = await connection.execute(
+            "SELECT service_name, timestamp, metric_name, metric_value, tags FROM service_metrics"
+            " WHERE service_name = %s AND timestamp >= %s AND timestamp < %s"
+            " AND (%s::text IS NULL OR metric_name = %s) ORDER BY timestamp, id",
+            (service, start, end, name, name),
+        )
+        return tuple([Sample(*row) async for row in cursor])

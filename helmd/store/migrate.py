@@ -1,0 +1,127 @@
+"""Brings the store's schema up to date: numbered SQL files, each applied once, in order.
+
+A file and its row in ``schema_migrations`` are one transaction under one advisory lock, so an interruption at any point
+leaves the file either applied and noted or neither, and of two processes one waits for the other. In a file,
+``:"helm_role"`` (as psql(1) writes a quoted variable) stands for the role that the daemons work as; there is no other
+placeholder.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import psycopg
+from psycopg import sql
+
+from helmd.model.errors import StoreError
+from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK, Connection, border, connect, reason
+
+ROLE_PLACEHOLDER = ':"helm_role"'
+_FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z")
+_LOCK_WAIT = "60s"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered step of the schema."""
+
+    number: int
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.number:04d}_{self.name}"
+
+
+def migrations(directory: Traversable | None = None) -> tuple[Migration, ...]:
+    """The steps that this version of Helm knows, in order. Raises StoreError when a number is missing or double."""
+    place = directory if directory is not None else files("helmd.store") / "migrations"
+    found = []
+    for file in place.iterdir():
+        match = _FILE.match(file.name)
+        if match:
+            found.append(Migration(int(match.group(1)), match.group(2), file.read_text(encoding="utf-8")))
+    found.sort(key=lambda step: step.number)
+    if [step.number for step in found] != list(range(1, len(found) + 1)):
+        raise StoreError("the migrations are not numbered 1, 2, 3 …: the installation is damaged")
+    return tuple(found)
+
+
+async def migrate(
+    owner_conninfo: str, store_role: str | None = None, steps: Sequence[Migration] | None = None
+) -> tuple[Migration, ...]:
+    """Apply what is not yet applied, as the role that owns the schema; the steps applied now are returned.
+
+    STORE_ROLE gets the rights that the daemons need; None when they work as the owner. Raises StoreError when the
+    database can't be reached, refuses a step, has a step that was changed since, or is newer than this version.
+    """
+    known = migrations() if steps is None else tuple(steps)
+    connection = await connect(owner_conninfo, "helm migrations")
+    applied = []
+    try:
+        with border("the store's schema can't be brought up to date"):
+            await connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
+            role = store_role or connection.info.user
+            while (step := await _apply_next(connection, known, role)) is not None:
+                applied.append(step)
+    finally:
+        await connection.close()
+    return tuple(applied)
+
+
+async def _apply_next(connection: Connection, known: Sequence[Migration], role: str) -> Migration | None:
+    """Apply the first step that is missing, in a transaction of its own; None when there is none."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (number integer PRIMARY KEY, name text NOT NULL,"
+            " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        cursor = await connection.execute("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
+        done = await cursor.fetchall()
+        step = next_step(known, [(int(number), str(name), str(digest)) for number, name, digest in done])
+        if step is None:
+            return None
+        try:
+            # Without parameters a string of several statements is sent as it stands (libpq's simple query).
+            await connection.execute(_for_role(step.text, role, connection))
+        except psycopg.Error as error:
+            raise StoreError(f"migration {step} failed and was undone: {_told(error)}") from error
+        await connection.execute(
+            "INSERT INTO schema_migrations (number, name, sha256) VALUES (%s, %s, %s)",
+            (step.number, step.name, step.sha256),
+        )
+        return step
+
+
+def next_step(known: Sequence[Migration], done: Sequence[tuple[int, str, str]]) -> Migration | None:
+    """The first of KNOWN that is not in DONE (number, name, sha256). Raises StoreError when the two don't fit."""
+    if len(done) > len(known):
+        number, name, _ = done[-1]
+        raise StoreError(
+            f"the store's schema ({number:04d}_{name}) is newer than this version of Helm knows",
+            hint="Install the newer version again, or restore a backup from before it.",
+        )
+    for step, (number, name, digest) in zip(known, done, strict=False):
+        if (number, digest) != (step.number, step.sha256):
+            raise StoreError(
+                f"migration {number:04d}_{name} was applied in another form than {step} has now",
+                hint="A migration must not change once it was released: reinstall the package.",
+            )
+    return known[len(done)] if len(done) < len(known) else None
+
+
+def _for_role(text: str, role: str, connection: Connection) -> bytes:
+    return text.replace(ROLE_PLACEHOLDER, sql.Identifier(role).as_string(connection)).encode()
+
+
+def _told(error: psycopg.Error) -> str:
+    detail = error.diag.message_detail
+    return f"{reason(error)} ({detail})" if detail else reason(error)

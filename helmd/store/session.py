@@ -1,0 +1,117 @@
+"""Connections to the store: how they are made, bounded in time, and how their errors leave this room as StoreError."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import LiteralString
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from helmd.model.errors import StoreError
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+CONNECT_SECONDS = 5
+"""How long a connection may take to come about."""
+
+LOCK_CLASS = 0x48454C4D
+"""First key of all of Helm's advisory locks: the letters HELM."""
+MIGRATE_LOCK = 1
+APPEND_LOCK = 2
+
+_OPTIONS = " ".join(
+    (
+        "-c timezone=UTC",
+        # A host that vanished must not hold its advisory locks for hours; no effect on a unix socket.
+        "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
+    )
+)
+
+
+@contextmanager
+def border(doing: str) -> Iterator[None]:
+    """Turn psycopg's errors into a StoreError that says what was being done and what PostgreSQL had against it."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise StoreError(f"{doing}: {reason(error)}") from error
+
+
+def reason(error: psycopg.Error) -> str:
+    """PostgreSQL's own sentence about an error, on one line."""
+    said = error.diag.message_primary or str(error)
+    lines = said.strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+async def connect(conninfo: str, application: str) -> Connection:
+    """A connection of one's own, in autocommit. Raises StoreError."""
+    with border("the log store can't be reached"):
+        return await psycopg.AsyncConnection.connect(
+            conninfo,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            application_name=application,
+            options=_OPTIONS,
+        )
+
+
+@contextmanager
+def deadline(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cut the connection when the block takes longer; what waits in it then fails as if the server had gone.
+
+    Cancelling the task instead would leave psycopg waiting for the answer of a server that hangs.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, cut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def cut(connection: Connection) -> None:
+    """Break the connection at once, without a word to the server."""
+    with suppress(OSError, psycopg.OperationalError):
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+
+class Pool:
+    """A few connections shared by a daemon's tasks; an async context manager. Opening it does not need the server."""
+
+    def __init__(self, conninfo: str, application: str, size: int = 4) -> None:
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            min_size=1,
+            max_size=size,
+            open=False,
+            name=application,
+            kwargs={
+                "autocommit": True,
+                "connect_timeout": CONNECT_SECONDS,
+                "application_name": application,
+                "options": _OPTIONS,
+            },
+        )
+
+    async def __aenter__(self) -> "Pool":
+        await self._pool.open(wait=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close(timeout=1)
+
+    @asynccontextmanager
+    async def connection(self, doing: LiteralString, seconds: float = 5.0) -> AsyncIterator[Connection]:
+        """Lend a connection, waiting SECONDS for it at most, and for its use as long again. Raises StoreError.
+
+        DOING is a noun phrase for the error's sentence, "reading metrics".
+        """
+        with border(f"{doing}: the log store"):
+            async with self._pool.connection(timeout=seconds) as connection:
+                with deadline(connection, seconds):
+                    yield connection
