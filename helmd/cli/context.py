@@ -43,7 +43,7 @@ class Context:
 
     @cached_property
     def suite_or_installed(self) -> "Registry":
-        """The suite as configured; with a faulty configuration what is installed, so that it can still be seen and stopped."""
+        """The suite as configured; with faults what is installed, so that it can still be seen and stopped."""
         try:
             return self.suite
         except ConfigurationError as error:
@@ -64,7 +64,9 @@ class Context:
     def strays(self) -> list[str]:
         """Services with a loaded ``hivematrix-*`` unit but in no registry."""
         loaded = self.manager.units_like("hivematrix-*.service")
-        names = {name for unit in loaded if (name := service_of(unit)) and name != "helm" and not name.startswith("job-")}
+        names = {
+            name for unit in loaded if (name := service_of(unit)) and name != "helm" and not name.startswith("job-")
+        }
         present = [name for name in sorted(names) if name not in self.suite_or_installed]
         return [name for name in present if self.manager.facts(unit_of(name)).exists]
 

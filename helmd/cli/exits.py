@@ -1,6 +1,6 @@
 """Exit codes of helmctl: the one place where an error becomes a number.
 
-3 and 4 are those of systemctl(1) (LSB: not running, no such unit); 69 and 77 those of sysexits.h; 124 that of timeout(1).
+3 and 4 are those of systemctl(1) (LSB: not running, no such unit), 69 and 77 those of sysexits.h, 124 is timeout(1)'s.
 """
 
 OK = 0

@@ -61,7 +61,9 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, name.replace("-", "_") + "_command")
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -79,8 +81,8 @@ class LazyGroup(click.Group):
 def helmctl(ctx: click.Context, account_name: str | None) -> None:
     """Run the HiveMatrix suite: start and stop its services, see how they are and why.
 
-    Services are systemd user units: "systemctl --user status hivematrix-NAME" and "journalctl --user -u hivematrix-NAME"
-    work as well.
+    Services are systemd user units, so "systemctl --user status hivematrix-NAME" and "journalctl --user -u
+    hivematrix-NAME" work as well.
     """
     import os
 

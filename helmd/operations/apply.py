@@ -62,8 +62,9 @@ def remember_host(layout: Layout) -> Host:
 
 
 def database_uri(name: str, layout: Layout, settings: Settings) -> str:
-    """Where a service finds its own database on the embedded cluster: peer authentication, so no secret in it."""
-    return f"postgresql://{name}@/{name}?host={quote(str(layout.suite_socket), safe='')}&port={settings.suite_database_port}"
+    """Where a service finds its own database on the embedded cluster; peer authentication, so no secret in it."""
+    host = quote(str(layout.suite_socket), safe="")
+    return f"postgresql://{name}@/{name}?host={host}&port={settings.suite_database_port}"
 
 
 def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:

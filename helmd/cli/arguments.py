@@ -1,0 +1,42 @@
+"""Arguments and options that several commands share."""
+
+import re
+from typing import Any
+
+import click
+
+
+class Duration(click.ParamType):
+    """Seconds, as ``90``, ``90s``, ``500ms`` or ``2min``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        from helmd.model import values
+
+        try:
+            return values.duration(float(value) if re.fullmatch(r"\d+(\.\d+)?", str(value)) else value)
+        except ValueError as problem:
+            self.fail(str(problem), param, ctx)
+
+
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from helmd.cli.completion import service_names
+
+    return service_names(ctx, param, incomplete)
+
+
+def services_argument(command: Any) -> Any:
+    """Any number of services; none means all."""
+    return click.argument("services", nargs=-1, metavar="[SERVICE]...", shell_complete=_names)(command)
+
+
+def some_services_argument(command: Any) -> Any:
+    """At least one service, or ``all``."""
+    return click.argument("services", nargs=-1, required=True, metavar="SERVICE...|all", shell_complete=_names)(command)
+
+
+def one_service_argument(command: Any) -> Any:
+    return click.argument("service", metavar="SERVICE", shell_complete=_names)(command)

@@ -1,0 +1,224 @@
+"""``helmctl start|stop|restart|reload|up|down``."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from helmd.cli import exits
+from helmd.cli.arguments import Duration, some_services_argument
+from helmd.cli.context import Context
+from helmd.model.names import MODES
+from helmd.operations import control
+from helmd.operations.control import Options, Report, Step
+
+MARKS = {
+    "begun": ("…", "cyan"),
+    "done": ("✓", "green"),
+    "already": ("✓", "green"),
+    "queued": ("✓", "green"),
+    "killed": ("!", "yellow"),
+    "failed": ("✗", "red"),
+    "skipped": ("-", "yellow"),
+}
+
+
+class Teller:
+    """Says each step on stderr as it happens; on a terminal what is awaited is replaced by what came of it."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._open: list[str] = []
+
+    def __call__(self, step: Step) -> None:
+        if self._quiet and not step.bad:
+            return
+        mark, colour = MARKS[step.kind]
+        took = f" ({step.seconds:.2f} s)" if step.seconds else ""
+        shown = click.style(mark, fg=colour) if self._live else mark
+        click.echo(f"{shown} {step.service}: {step.sentence}{took}", err=True)
+        for line in step.lines:
+            click.echo(f"    | {line}", err=True)
+        if step.hint:
+            click.echo(f"    {step.hint}", err=True)
+
+
+def _common(command: Any) -> Any:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON on stdout."),
+        click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+        click.option("--dry-run", is_flag=True, help="Only say what would be done."),
+        click.option("--reason", default="", metavar="TEXT", help="Why; it goes into the log."),
+        click.option(
+            "--timeout", type=Duration(), metavar="TIME", help="Give up waiting after this long (exit code 124)."
+        ),
+        click.option("--no-block", is_flag=True, help="Queue it and return at once."),
+    ):
+        command = option(command)
+    return command
+
+
+def _starting(command: Any) -> Any:
+    command = click.option("-f", "--follow", is_flag=True, help="Then follow the log.")(command)
+    command = click.option("--no-deps", is_flag=True, help="Leave the services that it needs alone.")(command)
+    return click.option("--mode", type=click.Choice(MODES), help="Switch to this mode first.")(command)
+
+
+@click.command("start")
+@some_services_argument
+@_starting
+@_common
+@click.pass_obj
+def start_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
+    """Start services and what they need, in order, each once the one before is healthy."""
+    return _run(context, "start", services, options)
+
+
+@click.command("restart")
+@some_services_argument
+@_starting
+@_common
+@click.pass_obj
+def restart_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
+    """Restart services, one after another, each until it is healthy."""
+    return _run(context, "restart", services, options)
+
+
+@click.command("stop")
+@some_services_argument
+@_common
+@click.pass_obj
+def stop_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
+    """Stop services, those that depend on others first."""
+    return _run(context, "stop", services, options)
+
+
+@click.command("reload")
+@some_services_argument
+@_common
+@click.pass_obj
+def reload_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
+    """Make services read their configuration anew, where they know how."""
+    return _run(context, "reload", services, options)
+
+
+@click.command("up")
+@_starting
+@_common
+@click.pass_obj
+def up_command(context: Context, **options: Any) -> int:
+    """Apply the configuration and start the whole suite."""
+    return _run(context, "start", ("all",), options, whole=True)
+
+
+@click.command("down")
+@_common
+@click.pass_obj
+def down_command(context: Context, **options: Any) -> int:
+    """Stop the whole suite, in reverse order. Helm itself goes on keeping logs."""
+    return _run(context, "stop", ("all",), options, whole=True)
+
+
+def _run(context: Context, verb: str, services: Sequence[str], options: dict[str, Any], whole: bool = False) -> int:
+    registry = context.suite if verb in ("start", "restart") else context.suite_or_installed
+    names = context.chosen(services, registry)
+    no_deps = options.get("no_deps", False)
+    if options["dry_run"]:
+        for name, what in control.dry_run(registry, names, verb, not no_deps).items():
+            click.echo(f"{name}: {what}")
+        return exits.OK
+    if verb in ("start", "restart"):
+        _bring_units_in_line(context, names, verb, options.get("mode"), not no_deps, whole)
+    report = _drive(
+        context, verb, names, Options(not options["no_block"], not no_deps, options["timeout"]), options["quiet"]
+    )
+    if verb == "start" and whole and report.good:
+        control.mark_target(context.manager)
+    _record(context, verb, report, options["reason"])
+    if options["as_json"]:
+        from helmd.cli.output import print_json
+
+        print_json([{key: getattr(step, key) for key in step.__slots__} for step in report.steps])
+    if report.good and options.get("follow"):
+        from helmd.cli.logs import follow
+
+        return follow(context, names)
+    cause = report.cause
+    return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
+
+
+def _drive(context: Context, verb: str, names: Sequence[str], options: Options, quiet: bool) -> Report:
+    from helmd.systemd.bus import Signals
+
+    work = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}[verb]
+    with Signals() as signals:
+        context.manager.subscribe()
+        generator = work(context.suite_or_installed, names, context.manager, options, Teller(quiet))
+        return control.drive(generator, signals.wait)
+
+
+def _bring_units_in_line(
+    context: Context, names: Sequence[str], verb: str, mode: str | None, with_dependencies: bool, whole: bool
+) -> None:
+    """Installs units that are missing, and with a mode those that are to change; says when others have changed."""
+    from helmd.model.errors import UsageError
+    from helmd.model.names import unit_of
+
+    touched = control.to_start(context.suite, names, with_dependencies) if verb == "start" else tuple(names)
+    ours = [name for name in touched if not context.suite[name].external]
+    missing = [name for name in ours if not context.layout.unit_file(unit_of(name)).exists()]
+    if not (missing or mode or whole):
+        if _changed_since_applied(context, ours):
+            click.echo("note: the configuration changed since it was applied; see: helmctl diff", err=True)
+        return
+    from helmd.operations.apply import apply, changes, installed_mode
+
+    modes = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
+    for name in modes:
+        if verb == "start" and installed_mode(context.layout, name) not in (mode, None):
+            facts = context.manager.facts(unit_of(name))
+            if facts.active:
+                sentence = f"{name} runs in {installed_mode(context.layout, name)} mode"
+                raise UsageError(sentence, hint=f"Switch it: helmctl restart {name} --mode {mode}")
+    found = changes(context.suite, context.layout, context.settings, {k: v for k, v in modes.items() if v})
+    units = {unit_of(name) for name in (*missing, *modes)}
+    wanted = found if whole else [change for change in found if change.unit in units]
+    for change in apply(wanted, context.suite, context.layout, context.settings, context.manager):
+        click.echo(f"{change.unit}: {'removed' if change.kind == 'orphan' else 'installed'}", err=True)
+
+
+def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
+    """Whether a configuration file is newer than a unit; only then is rendering worth its time."""
+    from helmd.model.names import unit_of
+    from helmd.operations.configuration import registry_sources
+
+    sources, _ = registry_sources(context.layout)
+    newest = max((os.stat(source.file).st_mtime for source in sources), default=0.0)
+    files = [context.layout.unit_file(unit_of(name)) for name in names]
+    if all(file.stat().st_mtime >= newest for file in files if file.exists()):
+        return False
+    from helmd.operations.apply import changes
+
+    units = {file.name for file in files}
+    found = changes(context.suite, context.layout, context.settings)
+    return any(change.unit in units and change.pending for change in found)
+
+
+def _record(context: Context, verb: str, report: Report, reason: str) -> None:
+    from helmd.journal.actions import record
+
+    for step in report.steps:
+        if step.kind in ("done", "failed", "killed", "queued"):
+            record(verb, step.service, step.kind, reason, actor="helmctl", on_behalf_of=_person(), detail=step.sentence)
+
+
+def _person() -> str:
+    """Who asked, for the log: the account, and who became it where sudo says so."""
+    import pwd
+
+    name = pwd.getpwuid(os.getuid()).pw_name
+    behind = os.environ.get("SUDO_USER", "")
+    return f"{name} (for {behind[:60]})" if behind and behind.isprintable() else name

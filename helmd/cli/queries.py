@@ -1,0 +1,86 @@
+"""``helmctl is-active|is-healthy|is-failed|wait``: questions answered by an exit code."""
+
+import time
+
+import click
+
+from helmd.cli import exits
+from helmd.cli.arguments import Duration, some_services_argument
+from helmd.cli.context import Context
+from helmd.operations.status import View, look
+
+PAUSE = 0.05
+CONDITIONS = ("healthy", "active", "inactive", "failed")
+
+
+def _views(context: Context, services: tuple[str, ...]) -> list[View]:
+    registry = context.suite_or_installed
+    return look(registry, context.chosen(services, registry, strays=True), context.manager)
+
+
+@click.command("is-active")
+@some_services_argument
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
+@click.pass_obj
+def is_active_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
+    """Exit code 0 when one of the services is active, as systemctl is-active; else 3."""
+    views = _views(context, services)
+    if not quiet:
+        click.echo("\n".join(view.facts.active_state for view in views))
+    return exits.OK if any(view.facts.active for view in views) else exits.INACTIVE
+
+
+@click.command("is-failed")
+@some_services_argument
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
+@click.pass_obj
+def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
+    """Exit code 0 when one of the services has failed, as systemctl is-failed; else 1."""
+    views = _views(context, services)
+    if not quiet:
+        click.echo("\n".join(view.facts.active_state for view in views))
+    return exits.OK if any(view.word in ("failed", "flapping") for view in views) else exits.FAILED
+
+
+@click.command("is-healthy")
+@some_services_argument
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
+@click.pass_obj
+def is_healthy_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
+    """Exit code 0 when all of the services are healthy (degraded ones are not); else 3."""
+    views = _views(context, services)
+    if not quiet:
+        click.echo("\n".join(view.word for view in views))
+    return exits.OK if all(view.word == "healthy" for view in views) else exits.INACTIVE
+
+
+def _holds(view: View, condition: str) -> bool:
+    if condition == "healthy":
+        return view.good
+    if condition == "active":
+        return view.facts.active
+    if condition == "failed":
+        return view.facts.active_state == "failed"
+    return view.facts.active_state in ("inactive", "failed")
+
+
+@click.command("wait")
+@some_services_argument
+@click.option("--for", "condition", type=click.Choice(CONDITIONS), default="healthy", show_default=True)
+@click.option(
+    "--timeout", type=Duration(), default=60.0, metavar="TIME", help="Give up after this long (exit code 124)."
+)
+@click.pass_obj
+def wait_command(context: Context, services: tuple[str, ...], condition: str, timeout: float) -> int:
+    """Wait until all of the services are in a state. Degraded counts as healthy, since it has started."""
+    deadline = time.monotonic() + timeout
+    while True:
+        views = _views(context, services)
+        missing = [view for view in views if not _holds(view, condition)]
+        if not missing:
+            return exits.OK
+        if time.monotonic() >= deadline:
+            for view in missing:
+                click.echo(f"{view.service.name} is {view.word}, not {condition}: {view.verdict.sentence}", err=True)
+            return exits.TIMEOUT
+        time.sleep(PAUSE)

@@ -1,0 +1,110 @@
+"""``helmctl status``: a line for each service, or the whole story of one."""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.arguments import services_argument
+from helmd.cli.context import Context
+from helmd.model.state import last_exit
+from helmd.operations.apply import installed_mode
+from helmd.operations.status import View, look
+
+HEADER = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
+WIDE = (*HEADER, "MODE", "UNIT", "SINCE", "DESCRIPTION")
+REFRESH = 2.0
+
+
+@click.command("status")
+@services_argument
+@output.format_option("table", "wide", "json", "name")
+@click.option("-w", "--watch", is_flag=True, help="Show it again every 2 seconds.")
+@click.pass_obj
+def status_command(context: Context, services: tuple[str, ...], output: str, as_json: bool, watch: bool) -> int:
+    """Show how services are.
+
+    Exit code 0 when all that were asked for work, 3 when one doesn't, 4 when there is no such service.
+    """
+    form = "json" if as_json else output
+    while True:
+        registry = context.suite_or_installed
+        views = look(registry, context.chosen(services, registry, strays=True), context.manager)
+        if watch and form != "json" and sys.stdout.isatty():
+            click.echo("\x1b[H\x1b[2J", nl=False)
+        _print(views, form, context, stream=watch)
+        if not watch:
+            return exits.OK if views and all(view.good or view.stray for view in views) else exits.INACTIVE
+        time.sleep(REFRESH)
+
+
+def _print(views: list[View], form: str, context: Context, stream: bool) -> None:
+    if form == "name":
+        click.echo("\n".join(view.service.name for view in views))
+    elif form == "json":
+        found = [as_json(view, context) for view in views]
+        for entry in found if stream else ():
+            output.print_json_line(entry)
+        if not stream:
+            output.print_json(found)
+    elif not views:
+        click.echo("No services yet. Name some in services.toml; see services.toml(5).", err=True)
+    else:
+        rows = [_row(view, context, form == "wide") for view in views]
+        click.echo("\n".join(output.table(WIDE if form == "wide" else HEADER, rows, painted=(1,))))
+        _remark(views, context)
+
+
+def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
+    facts = view.facts
+    up = facts.active and facts.active_since
+    row = (
+        view.service.name,
+        view.word + (" (in no registry)" if view.stray else ""),
+        str(facts.main_pid or "-"),
+        output.duration(time.time() - facts.active_since) if up else "-",
+        str(facts.restarts),
+        str(view.service.port or "-"),
+        "external: " + view.verdict.sentence if view.service.external else _health(view),
+    )
+    if not wide:
+        return row
+    mode = installed_mode(context.layout, view.service.name) or "-"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts.changed_at)) if facts.changed_at else "-"
+    unit = "-" if view.service.external else facts.unit
+    return (*row, mode, unit, since, view.service.description)
+
+
+def _health(view: View) -> str:
+    if view.facts.active:
+        return view.verdict.sentence
+    if view.word in ("failed", "flapping"):
+        return f"{last_exit(view.facts) or view.facts.result}; helmctl why {view.service.name}"
+    if not view.facts.exists:
+        return "its unit is not installed; helmctl apply"
+    return "-"
+
+
+def _remark(views: list[View], context: Context) -> None:
+    """What a table has no column for."""
+    for view in views:
+        facts = view.facts
+        if facts.need_reload:
+            click.echo(f"{view.service.name}: its unit changed on disk; run: systemctl --user daemon-reload", err=True)
+        if facts.drop_ins:
+            click.echo(f"{view.service.name}: with drop-in {', '.join(facts.drop_ins)}", err=True)
+        if facts.exists and not view.service.external and facts.fragment != str(context.layout.unit_file(facts.unit)):
+            where = facts.fragment or "a transient unit"
+            click.echo(f"{view.service.name}: its unit is not Helm's ({where})", err=True)
+
+
+def as_json(view: View, context: Context) -> dict[str, Any]:
+    """One service in SPEC's words, as the API gives it, plus ``word``."""
+    from helmd.model.status import Observed, service_status
+
+    name = view.service.name
+    mode = installed_mode(context.layout, name)
+    observed = Observed(name, None if view.stray else view.service, view.facts, mode, view.verdict)
+    return {**service_status(observed, time.time()), "state": view.word}

@@ -1,0 +1,230 @@
+"""``helmctl show|cat|deps|diff|apply|edit|enable|disable|reset-failed``: the units behind the services."""
+
+import difflib
+import os
+from typing import Any
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.arguments import one_service_argument, services_argument, some_services_argument
+from helmd.cli.context import Context
+from helmd.model.errors import UnknownServiceError
+from helmd.model.names import unit_of
+from helmd.model.suite import dependencies
+from helmd.operations.apply import Change, apply, changes
+
+WORDS = {
+    "new": "would be installed",
+    "changed": "would change",
+    "foreign": "is not Helm's and stays as it is",
+    "orphan": "belongs to no service any more and would be removed",
+}
+DONE = {"new": "installed", "changed": "changed", "orphan": "removed"}
+
+
+def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:
+    found = changes(context.suite, context.layout, context.settings)
+    if not services:
+        return found
+    wanted = {unit_of(name) for name in context.chosen(services, context.suite)}
+    return [change for change in found if change.unit in wanted]
+
+
+@click.command("diff")
+@services_argument
+@click.pass_obj
+def diff_command(context: Context, services: tuple[str, ...]) -> int:
+    """Show what "helmctl apply" would change. Exit code 0 when nothing, 1 otherwise."""
+    pending = False
+    for change in _changes(context, services):
+        if change.kind == "foreign":
+            click.echo(f"{change.unit}: {WORDS['foreign']} ({context.layout.unit_file(change.unit)})", err=True)
+        if not change.pending:
+            continue
+        pending = True
+        click.echo(f"{change.unit}: {WORDS[change.kind]}", err=True)
+        old, new = change.before.splitlines(keepends=True), change.after.splitlines(keepends=True)
+        for line in difflib.unified_diff(old, new, f"installed/{change.unit}", f"services.toml/{change.unit}"):
+            colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[0]) if output.coloured() else None
+            click.echo(click.style(line, fg=colour) if colour else line, nl=False)
+    return exits.FAILED if pending else exits.OK
+
+
+@click.command("apply")
+@services_argument
+@click.option("--dry-run", is_flag=True, help="Only name the units that would change.")
+@click.pass_obj
+def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) -> int:
+    """Bring the installed units in line with services.toml.
+
+    Running services go on as they are until they are restarted. Drop-ins are never touched.
+    """
+    found = _changes(context, services)
+    for change in found:
+        if change.kind == "foreign" or (dry_run and change.pending):
+            click.echo(f"{change.unit}: {WORDS[change.kind]}", err=True)
+    if dry_run:
+        return exits.OK
+    done = apply(found, context.suite, context.layout, context.settings, context.manager)
+    stale = []
+    for change in done:
+        click.echo(f"{change.unit}: {DONE[change.kind]}", err=True)
+        if change.kind == "changed" and context.manager.facts(change.unit).active:
+            stale.append(change.unit.removeprefix("hivematrix-").removesuffix(".service"))
+    for change in found:
+        if change.kind == "orphan" and change not in done:
+            click.echo(f"{change.unit}: still runs, so its unit stays; stop it and apply again", err=True)
+    if not done:
+        click.echo("Nothing to change.", err=True)
+    if stale:
+        click.echo(f"To take effect: helmctl restart {' '.join(stale)}", err=True)
+    return exits.OK
+
+
+@click.command("show")
+@one_service_argument
+@output.format_option("table", "json")
+@click.pass_obj
+def show_command(context: Context, service: str, output: str, as_json: bool) -> int:
+    """Show all that systemd knows of a service's unit, as "systemctl show" does."""
+    (name,) = context.chosen((service,), context.suite_or_installed, strays=True)
+    found = context.manager.properties(unit_of(name))
+    if as_json or output == "json":
+        _print_json(found)
+    else:
+        for key in sorted(found):
+            click.echo(f"{key}={_plain(found[key])}")
+    return exits.OK
+
+
+def _print_json(value: Any) -> None:
+    output.print_json(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(_plain(item) for item in value)
+    text = "[not set]" if value == (1 << 64) - 1 else str(value)
+    return text if text.isprintable() else ascii(text)
+
+
+@click.command("cat")
+@one_service_argument
+@click.pass_obj
+def cat_command(context: Context, service: str) -> int:
+    """Show a service's unit and its drop-ins, as "systemctl cat" does."""
+    (name,) = context.chosen((service,), context.suite_or_installed, strays=True)
+    facts = context.manager.facts(unit_of(name))
+    if not facts.fragment:
+        raise UnknownServiceError(f"{unit_of(name)} is not installed", hint="Run: helmctl apply")
+    for path in (facts.fragment, *facts.drop_ins):
+        with open(path, errors="replace") as file:
+            click.echo(f"# {path}\n{file.read()}")
+    return exits.OK
+
+
+@click.command("deps")
+@services_argument
+@click.option("--reverse", is_flag=True, help="Show what depends on each instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.pass_obj
+def deps_command(context: Context, services: tuple[str, ...], reverse: bool, as_json: bool) -> int:
+    """Show what services need, as a tree."""
+    registry = context.suite_or_installed
+    graph = {name: tuple(needs) for name, needs in dependencies(registry).items()}
+    if reverse:
+        graph = {name: tuple(other for other in graph if name in graph[other]) for name in graph}
+    names = context.chosen(services, registry)
+    if as_json:
+        output.print_json({name: list(graph[name]) for name in names})
+        return exits.OK
+    for name in names:
+        click.echo(name)
+        _tree(graph, name, "")
+    return exits.OK
+
+
+def _tree(graph: dict[str, tuple[str, ...]], name: str, indent: str) -> None:
+    needs = graph[name]
+    for index, needed in enumerate(needs):
+        last = index == len(needs) - 1
+        click.echo(f"{indent}{'└─' if last else '├─'}{needed}")
+        _tree(graph, needed, indent + ("  " if last else "│ "))
+
+
+@click.command("edit")
+@one_service_argument
+@click.pass_obj
+def edit_command(context: Context, service: str) -> int:
+    """Edit a drop-in of a service's unit, as "systemctl --user edit" does; "systemctl --user revert" takes it back."""
+    (name,) = context.chosen((service,), context.suite_or_installed)
+    os.execvp("systemctl", ["systemctl", "--user", "edit", unit_of(name)])
+
+
+@click.command("enable")
+@some_services_argument
+@click.option("--now", is_flag=True, help="Start them as well.")
+@click.pass_context
+def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> int:
+    """Let services start with the suite and at boot."""
+    context: Context = ctx.obj
+    names = context.chosen(services, context.suite)
+    units = [unit_of(name) for name in names if not context.suite[name].external]
+    missing = [unit for unit in units if not context.layout.unit_file(unit).exists()]
+    if missing:
+        found = [
+            change for change in changes(context.suite, context.layout, context.settings) if change.unit in missing
+        ]
+        apply(found, context.suite, context.layout, context.settings, context.manager)
+    _say(context.manager.enable(units))
+    context.manager.daemon_reload()
+    if now:
+        from helmd.cli.control import start_command
+
+        code: int = ctx.invoke(start_command, services=services, mode=None, no_deps=False, follow=False, **QUIET)
+        return code
+    return exits.OK
+
+
+@click.command("disable")
+@some_services_argument
+@click.option("--now", is_flag=True, help="Stop them as well.")
+@click.pass_context
+def disable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> int:
+    """Keep services from starting with the suite and at boot."""
+    context: Context = ctx.obj
+    names = context.chosen(services, context.suite_or_installed, strays=True)
+    _say(context.manager.disable([unit_of(name) for name in names]))
+    context.manager.daemon_reload()
+    if now:
+        from helmd.cli.control import stop_command
+
+        code: int = ctx.invoke(stop_command, services=services, **QUIET)
+        return code
+    return exits.OK
+
+
+QUIET: dict[str, Any] = {
+    "as_json": False, "quiet": False, "dry_run": False, "reason": "", "timeout": None, "no_block": False,
+}  # fmt: skip
+"""What `start` and `stop` are given when another command calls them."""
+
+
+def _say(made: list[tuple[str, str, str]]) -> None:
+    for kind, link, target in made:
+        click.echo(f"created {link} → {target}" if kind == "symlink" else f"removed {link}", err=True)
+    if not made:
+        click.echo("Nothing to change.", err=True)
+
+
+@click.command("reset-failed")
+@services_argument
+@click.pass_obj
+def reset_failed_command(context: Context, services: tuple[str, ...]) -> int:
+    """Forget failures and restart counts, as "systemctl reset-failed" does."""
+    for name in context.chosen(services, context.suite_or_installed, strays=True):
+        context.manager.reset_failed(unit_of(name))
+    return exits.OK
