@@ -1,0 +1,290 @@
+"""Fetching and unpacking against a real HTTP server that truncates, lies and resumes, and archives made to harm."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from helmd.keycloak.artefact import KEYCLOAK, Artefact
+from helmd.keycloak.fetch import fetch, main
+from helmd.keycloak.unpack import unpack
+from helmd.model.errors import FetchError, LockedError
+
+TOP = "keycloak-1.2.3"
+
+
+def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for info, body in members:
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, mode
+    return info
+
+
+GOOD = archive(
+    (member(TOP, tarfile.DIRTYPE, mode=0o755), b""),
+    (member(f"{TOP}/bin/kc.sh", mode=0o6755), b"#!/bin/sh\n"),
+    (member(f"{TOP}/lib/quarkus-run.jar"), os.urandom(300_000)),
+)
+
+
+def described(content: bytes, url: str = "http://127.0.0.1:9/none") -> Artefact:
+    return Artefact("1.2.3", len(content), hashlib.sha256(content).hexdigest(), url)
+
+
+@dataclass
+class Site:
+    """A server whose answers are those of `reply`; it notes the ranges asked for."""
+
+    port: int = 0
+    reply: Callable[[BaseHTTPRequestHandler], None] = lambda handler: None
+    ranges: list[str | None] = field(default_factory=list)
+
+    def artefact(self) -> Artefact:
+        return described(GOOD, f"http://127.0.0.1:{self.port}/keycloak.tar.gz")
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.ranges.append(self.headers.get("Range"))
+            site.reply(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        site.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield site
+        server.shutdown()
+
+
+def whole(body: bytes, sent: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answers 200 with BODY, of which only SENT bytes really come."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body[:sent])
+
+    return reply
+
+
+def in_pieces(body: bytes, piece: int) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Honours Range, and breaks off after PIECE bytes each time."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        asked = handler.headers.get("Range")
+        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        handler.send_response(206 if asked else 200)
+        if asked:
+            handler.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        handler.send_header("Content-Length", str(len(body) - first))
+        handler.end_headers()
+        handler.wfile.write(body[first : first + piece])
+
+    return reply
+
+
+def status(code: int) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda handler: handler.send_error(code)
+
+
+def names(directory: Path) -> set[str]:
+    return {each.name for each in directory.iterdir()}
+
+
+def test_download_is_resumed_where_it_broke_off(site: Site, tmp_path: Path) -> None:
+    site.reply = in_pieces(GOOD, 100_000)
+    seen: list[tuple[int, int]] = []
+    path = fetch(tmp_path, progress=lambda done, total: seen.append((done, total)), artefact=site.artefact())
+    assert path.read_bytes() == GOOD
+    assert site.ranges == [None, "bytes=100000-", "bytes=200000-", "bytes=300000-"]
+    assert seen[-1] == (len(GOOD), len(GOOD)) and seen == sorted(seen)
+    assert names(tmp_path) == {f"{TOP}.tar.gz"}
+    site.reply = status(500)
+    assert fetch(tmp_path, artefact=site.artefact()) == path, "what is there isn't fetched again"
+
+
+def test_part_survives_for_the_next_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.keycloak.download._ATTEMPTS", 1)
+    first = [whole(GOOD, 1000)]
+    site.reply = lambda handler: (first.pop() if first else status(503))(handler)
+    with pytest.raises(FetchError, match="503"):
+        fetch(tmp_path, artefact=site.artefact())
+    assert (tmp_path / f"{TOP}.tar.gz.part").stat().st_size == 1000
+    site.reply = in_pieces(GOOD, len(GOOD))
+    assert fetch(tmp_path, artefact=site.artefact()).read_bytes() == GOOD
+    assert site.ranges[-1] == "bytes=1000-"
+
+
+def test_server_without_ranges_starts_again(site: Site, tmp_path: Path) -> None:
+    (tmp_path / f"{TOP}.tar.gz.part").write_bytes(b"x" * 5000)
+    site.reply = whole(GOOD)
+    assert fetch(tmp_path, artefact=site.artefact()).read_bytes() == GOOD
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [whole(GOOD[:-1] + b"!"), whole(GOOD + b"more"), status(404), whole(b"<html>log in</html>")],
+    ids=["one byte differs", "too long", "not found", "a login page"],
+)
+def test_wrong_content_leaves_nothing_behind(
+    site: Site,
+    tmp_path: Path,
+    reply: Callable[[BaseHTTPRequestHandler], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("helmd.keycloak.download._ATTEMPTS", 1)
+    site.reply = reply
+    with pytest.raises(FetchError) as caught:
+        fetch(tmp_path, artefact=site.artefact())
+    assert caught.value.hint
+    assert names(tmp_path) == set()
+
+
+def test_symbolic_link_in_the_place_of_the_part_is_not_followed(site: Site, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "into").mkdir()
+    (tmp_path / "into" / f"{TOP}.tar.gz.part").symlink_to(victim)
+    site.reply = whole(GOOD)
+    with pytest.raises((FetchError, OSError)):
+        fetch(tmp_path / "into", artefact=site.artefact())
+    assert victim.read_text() == "precious"
+
+
+def test_one_fetch_at_a_time(site: Site, tmp_path: Path) -> None:
+    site.reply = whole(GOOD)
+
+    def second(done: int, total: int) -> None:
+        with pytest.raises(LockedError):
+            fetch(tmp_path, artefact=site.artefact())
+
+    fetch(tmp_path, progress=second, artefact=site.artefact())
+
+
+def test_given_file_is_checked_and_used_where_it_is(tmp_path: Path) -> None:
+    given = tmp_path / "copy.tgz"
+    given.write_bytes(GOOD)
+    assert fetch(tmp_path / "into", given, artefact=described(GOOD)) == given
+    given.write_bytes(GOOD[:-1])
+    with pytest.raises(FetchError, match="bytes instead of"):
+        fetch(tmp_path / "into", given, artefact=described(GOOD))
+    with pytest.raises(FetchError, match="can't be read"):
+        fetch(tmp_path / "into", tmp_path / "absent", artefact=described(GOOD))
+    assert not (tmp_path / "into").exists()
+
+
+def maven_client(tmp_path: Path, body: str) -> str:
+    """A program that is called as mvn is; $REPOSITORY is where it has to put what it fetches."""
+    client = tmp_path / "mvn"
+    client.write_text(
+        '#!/bin/sh\nfor each; do case "$each" in -Dmaven.repo.local=*) r=${each#*=};; esac; done\n'
+        f"REPOSITORY=$r/org/keycloak/keycloak-quarkus-dist/1.2.3\nmkdir -p $REPOSITORY\n{body}\n"
+    )
+    client.chmod(0o755)
+    return str(client)
+
+
+def test_maven_brings_it_and_leaves_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(GOOD)
+    name = "keycloak-quarkus-dist-1.2.3.tar.gz"
+    client = maven_client(tmp_path, f"cp {tmp_path}/good $REPOSITORY/{name}")
+    assert fetch(tmp_path / "into", artefact=described(GOOD), mvn=client).read_bytes() == GOOD
+    assert names(tmp_path / "into") == {f"{TOP}.tar.gz"}
+
+
+def test_release_is_next_when_maven_fails_and_both_reasons_are_told(site: Site, tmp_path: Path) -> None:
+    client = maven_client(tmp_path, 'echo "[ERROR] no such artefact"; exit 1')
+    site.reply = whole(GOOD)
+    assert fetch(tmp_path / "into", artefact=site.artefact(), mvn=client).read_bytes() == GOOD
+    site.reply = status(404)
+    with pytest.raises(FetchError, match=r"mvn failed with exit code 1; then .* answered 404") as caught:
+        fetch(tmp_path / "other", artefact=site.artefact(), mvn=client)
+    assert caught.value.lines == ("[ERROR] no such artefact",)
+    wrong = maven_client(tmp_path, "echo wrong > $REPOSITORY/keycloak-quarkus-dist-1.2.3.tar.gz")
+    with pytest.raises(FetchError, match="what mvn brought is not"):
+        fetch(tmp_path / "other", artefact=site.artefact(), mvn=wrong)
+    assert names(tmp_path / "other") == set()
+
+
+def test_unpacked_once_with_plain_modes(tmp_path: Path) -> None:
+    (tmp_path / "a.tgz").write_bytes(GOOD)
+    place = unpack(tmp_path / "a.tgz", tmp_path / "data", described(GOOD))
+    assert place == tmp_path / "data" / TOP
+    assert (place / "bin/kc.sh").stat().st_mode & 0o7777 == 0o755
+    assert (place / "data").is_dir()
+    (place / "conf").mkdir()
+    assert unpack(tmp_path / "absent", tmp_path / "data", described(GOOD)) == place
+    assert (place / "conf").is_dir() and names(tmp_path / "data") == {TOP}
+
+
+HOSTILE = {
+    "absolute": [(member("/tmp/helm-escaped"), b"x")],
+    "parent": [(member(f"{TOP}/../../escaped"), b"x")],
+    "other top": [(member("elsewhere/file"), b"x")],
+    "symbolic link": [
+        (member(f"{TOP}/l", tarfile.SYMTYPE, "/etc"), b""),
+        (member(f"{TOP}/l/helm-escaped"), b"x"),
+    ],
+    "hard link": [(member(f"{TOP}/l", tarfile.LNKTYPE, "/etc/passwd"), b"")],
+    "device": [(member(f"{TOP}/null", tarfile.CHRTYPE), b"")],
+    "fifo": [(member(f"{TOP}/pipe", tarfile.FIFOTYPE), b"")],
+    "twice": [(member(f"{TOP}/a"), b"1"), (member(f"{TOP}/a"), b"2")],
+    "empty": [],
+}
+
+
+@pytest.mark.parametrize("content", [*HOSTILE.values()], ids=[*HOSTILE])
+def test_hostile_archives_leave_nothing_behind(
+    tmp_path: Path, content: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    refuse(tmp_path, archive(*content))
+
+
+def test_broken_and_bloated_archives_are_refused(tmp_path: Path) -> None:
+    refuse(tmp_path, GOOD[: len(GOOD) // 2])
+    refuse(tmp_path, b"not an archive at all")
+    huge = member(f"{TOP}/zeroes")
+    huge.size = 2 << 30
+    refuse(tmp_path, gzip.compress(huge.tobuf()))
+    (tmp_path / "a.tgz").write_bytes(GOOD)
+    with pytest.raises(FetchError, match="SHA-256"):
+        unpack(tmp_path / "a.tgz", tmp_path / "data", replace(described(GOOD), sha256="0" * 64))
+
+
+def refuse(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tgz").write_bytes(content)
+    with pytest.raises(FetchError):
+        unpack(tmp_path / "a.tgz", tmp_path / "data", described(content))
+    assert names(tmp_path / "data") == set()
+    assert not Path("/etc/helm-escaped").exists() and not Path("/tmp/helm-escaped").exists()
+
+
+def test_program_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wrong").write_bytes(b"x")
+    assert main(["--into", str(tmp_path), "--file", str(tmp_path / "wrong")]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and f"instead of {KEYCLOAK.size}" in said.err
