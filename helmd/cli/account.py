@@ -2,7 +2,9 @@
 
 import os
 import pwd
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from helmd.model.errors import UsageError
@@ -21,8 +23,17 @@ def owner(option: str | None) -> str | None:
         return None
 
 
-def become(account: str) -> None:
-    """Runs this very command again as ACCOUNT on its user bus. Returns only when that is already so."""
+def remember(account: str) -> None:
+    """Makes ACCOUNT the one that root acts for on this machine."""
+    ACCOUNT_FILE.parent.mkdir(exist_ok=True)
+    ACCOUNT_FILE.write_text(f"{account}\n")
+
+
+def become(account: str, readable: Sequence[Path] = ()) -> None:
+    """Runs this very command again as ACCOUNT on its user bus. Returns only when that is already so.
+
+    Files in READABLE must be open to the account; UsageError says which isn't.
+    """
     try:
         entry = pwd.getpwnam(account)
     except KeyError:
@@ -42,8 +53,13 @@ def become(account: str) -> None:
         "XDG_RUNTIME_DIR": runtime,
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
     }
+    for path in readable:
+        test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
+        if subprocess.run(test, check=False, cwd="/").returncode:
+            raise UsageError(
+                f"{account} can't read {path}", hint="Put it where that account may read it, such as /tmp."
+            )
     sys.stdout.flush()
-    os.chdir("/")
     os.execve(
         "/usr/sbin/runuser", ["runuser", "-u", account, "--", os.path.abspath(sys.argv[0]), *sys.argv[1:]], environment
     )

@@ -11,6 +11,7 @@ from helmd.cli import exits
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.model.names import MODES
+from helmd.model.service import Mode
 from helmd.operations import control
 from helmd.operations.control import Options, Report, Step
 
@@ -161,7 +162,7 @@ def _drive(context: Context, verb: str, names: Sequence[str], options: Options, 
 
 
 def _bring_units_in_line(
-    context: Context, names: Sequence[str], verb: str, mode: str | None, with_dependencies: bool, whole: bool
+    context: Context, names: Sequence[str], verb: str, mode: Mode | None, with_dependencies: bool, whole: bool
 ) -> None:
     """Installs units that are missing, and with a mode those that are to change; says when others have changed."""
     from helmd.model.errors import UsageError
@@ -176,14 +177,14 @@ def _bring_units_in_line(
         return
     from helmd.operations.apply import apply, changes, installed_mode
 
-    modes = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
+    modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
     for name in modes:
         if verb == "start" and installed_mode(context.layout, name) not in (mode, None):
             facts = context.manager.facts(unit_of(name))
             if facts.active:
                 sentence = f"{name} runs in {installed_mode(context.layout, name)} mode"
                 raise UsageError(sentence, hint=f"Switch it: helmctl restart {name} --mode {mode}")
-    found = changes(context.suite, context.layout, context.settings, {k: v for k, v in modes.items() if v})
+    found = changes(context.suite, context.layout, context.settings, modes)
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else [change for change in found if change.unit in units]
     for change in apply(wanted, context.suite, context.layout, context.settings, context.manager):

@@ -89,7 +89,6 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
         health = {"check": "realm", "start_timeout": 180.0}
         restart = {"stop_timeout": 30.0, "within": 300.0}
         plain["success_exit_status"] = (143,)
-        plain["path"] = "keycloak"
     if port:
         plain["url"] = f"http://localhost:{port}"
     if port and "url" in entry and entry["url"].file != entry["port"].file:

@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
+from helmd.keycloak import launch
 from helmd.model.discovery import discovery_document
 from helmd.model.errors import ConfigurationError, NotSetUpError
 from helmd.model.layout import Layout
 from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, service_of, unit_of
-from helmd.model.service import Registry
+from helmd.model.service import Mode, Registry
 from helmd.model.settings import Settings
 from helmd.operations.configuration import path_faults
+from helmd.operations.databases import embedded_cluster, ensure_databases
 from helmd.postgres.binaries import binaries_of, major_of, newest
+from helmd.postgres.cluster import account_name
+from helmd.postgres.roles import dsn
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, probe_host
 from helmd.systemd.installed import applying, is_ours, mode_of, read_unit, verify, write_atomically
@@ -38,7 +41,7 @@ class Change:
         return self.kind in ("new", "changed", "orphan")
 
 
-def installed_mode(layout: Layout, service: str) -> str | None:
+def installed_mode(layout: Layout, service: str) -> Mode | None:
     """The mode in which a service's unit is rendered; None when it isn't."""
     return mode_of(read_unit(layout.unit_file(unit_of(service))))
 
@@ -61,18 +64,15 @@ def remember_host(layout: Layout) -> Host:
     return host
 
 
-def database_uri(name: str, layout: Layout, settings: Settings) -> str:
-    """Where a service finds its own database on the embedded cluster; peer authentication, so no secret in it."""
-    host = quote(str(layout.suite_socket), safe="")
-    return f"postgresql://{name}@/{name}?host={host}&port={settings.suite_database_port}"
-
-
 def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
     given: dict[str, dict[str, str]] = {}
+    cluster = embedded_cluster(registry, layout, settings)
     for name, service in registry.services.items():
         own: dict[str, str] = {}
         if service.database and settings.suite_embedded:
-            own[service.database_variable] = database_uri(name, layout, settings)
+            own[service.database_variable] = dsn(cluster, name)
+        if service.type == "keycloak" and service.port is not None:
+            own = launch.environment(service.port, settings.suite_database_port)
         given[name] = own
     return given
 
@@ -83,13 +83,14 @@ def _programs_of(cluster: Path) -> Path:
 
 
 def rendered(
-    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, str] | None = None
+    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, Mode] | None = None
 ) -> Mapping[str, str]:
     """Every unit's text by name. MODES overrides the mode in which a service is installed."""
     setup = Setup(
         layout,
         settings,
         host_of(layout),
+        account_name(),
         _given_environment(registry, layout, settings),
         _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
         _programs_of(layout.store_cluster) if settings.store_embedded else None,
@@ -98,7 +99,7 @@ def rendered(
     units = {}
     for name, service in registry.services.items():
         if not service.external:
-            mode = (modes or {}).get(name) or installed_mode(layout, name) or settings.mode
+            mode: Mode = (modes or {}).get(name) or installed_mode(layout, name) or settings.mode
             units[unit_of(name)] = render(service, registry, mode, setup, templates)
     if settings.store_embedded:
         units[STORE_CLUSTER_UNIT] = render_store_cluster(setup, templates)
@@ -106,7 +107,7 @@ def rendered(
 
 
 def changes(
-    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, str] | None = None
+    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, Mode] | None = None
 ) -> list[Change]:
     """What applying would do, unit by unit. Raises ConfigurationError when directories of services are missing."""
     if faults := path_faults(registry, layout):
@@ -159,4 +160,5 @@ def apply(
             done.append(change)
         if done:
             manager.daemon_reload()
+        ensure_databases(registry, layout, settings)
     return done

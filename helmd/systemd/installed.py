@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from helmd.model.errors import LockedError, UnitRefusedError
+from helmd.model.service import Mode
 
 HEADER = '# Rendered by "helmctl apply"'
 
@@ -28,10 +29,11 @@ def is_ours(text: str) -> bool:
     return text.startswith(HEADER)
 
 
-def mode_of(text: str | None) -> str | None:
+def mode_of(text: str | None) -> Mode | None:
     """The mode in which a rendered unit was rendered."""
     found = _MODE.search(text.partition("[X-HiveMatrix]")[2]) if text else None
-    return found.group(1) if found else None
+    word = found.group(1) if found else ""
+    return "development" if word == "development" else "production" if word == "production" else None
 
 
 def verify(units: Mapping[str, str]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helmd.health.target import probe_words
+from helmd.keycloak import launch
 from helmd.model.layout import Layout
-from helmd.model.names import MODES, STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, identifier_of, unit_of
-from helmd.model.service import Health, Registry, Restart, Service
+from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, identifier_of, unit_of
+from helmd.model.service import Health, Mode, Registry, Restart, Service
 from helmd.model.settings import Settings
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
@@ -26,6 +27,7 @@ class Setup:
     layout: Layout
     settings: Settings
     host: Host
+    account: str
     environment: Mapping[str, Mapping[str, str]]
     suite_postgres: Path | None = None
     store_postgres: Path | None = None
@@ -51,11 +53,13 @@ def template_environment(directory: Path) -> Environment:
     return environment
 
 
-def start_command(service: Service, mode: str, layout: Layout) -> tuple[str, ...]:
+def start_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, ...]:
     """The words that start the service in MODE, the program as an absolute path where it has a slash."""
     directory = layout.resolve(service.path)
     override = service.modes[mode].start_command if mode in service.modes else ()
     words = override or service.start_command
+    if not words and service.type == "keycloak":
+        return tuple(launch.command(directory, mode))
     if not words and service.type == "python":
         words = (service.python_bin, service.run_script)
     if not words:
@@ -81,7 +85,7 @@ def mode_environment(service: Service, mode: str) -> dict[str, str]:
     return {**base, **service.environment, **chosen}
 
 
-def _context(service: Service, registry: Registry, mode: str, setup: Setup) -> dict[str, Any]:
+def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> dict[str, Any]:
     layout = setup.layout
     directory = layout.resolve(service.path)
     programs = layout.share / "helmd"
@@ -129,14 +133,44 @@ def _common(service: Service, mode: str, setup: Setup) -> dict[str, Any]:
     }
 
 
-def _cluster_context(directory: Path, socket: Path, binaries: Path) -> dict[str, Any]:
+def _cluster_context(layout: Layout, directory: Path, socket: Path, binaries: Path) -> dict[str, Any]:
     return {
+        "unlock": [*PYTHON, str(layout.share / "helmd/postgres/unlock.py"), str(directory)],
         "directory": str(directory),
         "command": [str(binaries / "postgres"), "-D", str(directory)],
         "writable": [str(directory), str(socket)],
         "readable": [],
+        "provision": [],
         "runtime_directory": f"hivematrix/{socket.name}",
     }
+
+
+def _suite_cluster_context(registry: Registry, setup: Setup) -> dict[str, Any]:
+    layout = setup.layout
+    if setup.suite_postgres is None:
+        raise ValueError("the suite's PostgreSQL has no programs")
+    context = _cluster_context(layout, layout.suite_cluster, layout.suite_socket, setup.suite_postgres)
+    provision = [
+        "/usr/bin/env",
+        f"PYTHONPATH={layout.share}",
+        "/usr/bin/python3",
+        "-s",
+        "-m",
+        "helmd.postgres.provision",
+        f"directory={layout.suite_cluster}",
+        f"socket={layout.suite_socket}",
+        f"port={setup.settings.suite_database_port}",
+        f"account={setup.account}",
+    ]
+    for name, service in registry.services.items():
+        if service.type == "keycloak":
+            secrets = layout.secrets_file(name)
+            provision.append(f"keycloak={secrets}")
+            context["readable"].append(str(secrets))
+        elif service.database:
+            provision.append(name)
+    context["readable"] += _share_inside_home(layout)
+    return {**context, "provision": provision}
 
 
 def _share_inside_home(layout: Layout) -> list[str]:
@@ -149,16 +183,14 @@ def _filled(template: str, context: Mapping[str, Any], templates: Environment) -
     return templates.get_template(template).render(u=context).rstrip() + "\n"
 
 
-def render(service: Service, registry: Registry, mode: str, setup: Setup, templates: Environment) -> str:
-    """The unit of SERVICE in MODE (one of MODES)."""
-    if mode not in MODES:
-        raise ValueError(f"no such mode: {mode}")
+def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templates: Environment) -> str:
+    """The unit of SERVICE in MODE."""
     context = _context(service, registry, mode, setup)
     if service.name == SUITE_CLUSTER:
-        if setup.suite_postgres is None:
-            raise ValueError("the suite's PostgreSQL has no programs")
-        layout = setup.layout
-        context |= _cluster_context(layout.suite_cluster, layout.suite_socket, setup.suite_postgres)
+        context |= _suite_cluster_context(registry, setup)
+    if service.type == "keycloak":
+        prepare = setup.layout.share / "helmd/keycloak/prepare.py"
+        context["prepare"] = [*PYTHON, str(prepare), context["directory"], str(launch.JAVA)]
     return _filled(f"{service.type}.service.j2", context, templates)
 
 
@@ -175,6 +207,6 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
         "identifier": "helmd-postgres",
         "description": "HiveMatrix Helm: PostgreSQL of the log store",
         "after": [],
-        **_cluster_context(setup.layout.store_cluster, setup.layout.store_socket, setup.store_postgres),
+        **_cluster_context(setup.layout, setup.layout.store_cluster, setup.layout.store_socket, setup.store_postgres),
     }
     return _filled("postgres.service.j2", context, templates)

@@ -1,0 +1,198 @@
+"""``helmctl logs``: what the services printed, and what systemd and Helm said about them, from the journal."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.arguments import services_argument
+from helmd.cli.context import Context, printable_name
+from helmd.cli.log_format import FORMATS, format_named
+from helmd.cli.pager import paged
+from helmd.journal.query import HELM, Found, JournalQuery, Wanted, hidden_files, this_boot
+from helmd.model.errors import UnknownServiceError, UsageError
+from helmd.model.level import levels_named
+from helmd.model.names import SUITE_CLUSTER, service_of
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+FOLLOWED = 10
+"""Lines shown before those that come, as journalctl and tail(1) have it."""
+
+
+class Count(click.ParamType):
+    """A number of lines, or ``all``."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value) == "all":
+            return -1
+        # More digits than any journal has lines.
+        if re.fullmatch(r"\d{1,12}", str(value)):
+            return int(value)
+        self.fail(f"{ascii(str(value)[:40])} is neither a number of lines nor 'all'", param, ctx)
+
+
+@click.command("logs")
+@services_argument
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=Count(), metavar="N|all", help=f"Only the last N lines. [default: {FOLLOWED} with -f, else all]"
+)
+@click.option("-S", "--since", metavar="TIME", help='From then on: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.')
+@click.option("-U", "--until", metavar="TIME", help="Up to then.")
+@click.option("-b", "--boot", is_flag=True, help="Only since the machine was booted.")
+@click.option(
+    "-p",
+    "--level",
+    "--priority",
+    "level",
+    metavar="LEVEL",
+    help="This level and graver ones (debug, info, warning, error, critical), or a range FROM..TO.",
+)
+@click.option(
+    "-g",
+    "--grep",
+    "pattern",
+    metavar="REGEX",
+    help="Only messages that match; in any case when REGEX is all lower-case.",
+)
+@click.option("--trace", metavar="ID", help="Only lines of this trace.")
+@click.option("-r", "--reverse", is_flag=True, help="Newest first.")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(FORMATS), default="short", show_default=True, help="How to print it."
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json: one object a line.")
+@click.option("--stdout", "only_stdout", is_flag=True, help="Only what was printed to stdout.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only what was printed to stderr.")
+@click.option("--no-pager", is_flag=True, help="Straight to the terminal.")
+@click.pass_obj
+def logs_command(
+    context: Context,
+    services: tuple[str, ...],
+    following: bool,
+    lines: int | None,
+    since: str | None,
+    until: str | None,
+    form: str,
+    as_json: bool,
+    reverse: bool,
+    no_pager: bool,
+    **filters: Any,
+) -> int:
+    """Show what services printed, and what systemd and Helm said about them.
+
+    SERVICE may also be "postgres" (the suite's database) and "helm" (Helm's own units); without any, it is all of them.
+    Stdout is shown at level INFO, and so is stderr; -p finds what carries a level of its own.
+    """
+    if following and reverse:
+        raise UsageError("--follow and --reverse don't go together")
+    if following and until:
+        raise UsageError("--follow and --until don't go together")
+    wanted = Wanted(
+        since=_moment("--since", since),
+        until=_moment("--until", until),
+        services=_plain_names(services),
+        **_filters(**filters),
+    )
+    if lines is None and following and wanted.since is None:
+        lines = FOLLOWED
+    terminal = sys.stdout.isatty()
+    write = format_named("json" if as_json else form, output.coloured(), terminal)
+    with JournalQuery(context.layout.uid, wanted) as query:
+        _refuse_unknown(context, query, wanted.services)
+        with _destination(terminal and not following and not no_pager) as sink:
+            any_found = False
+            for found in _backlog(query, lines, reverse):
+                sink.write(write(found))
+                any_found = True
+            if following:
+                for found in query.follow(sink.flush, sys.stdout.fileno()):
+                    sink.write(write(found))
+            sink.flush()
+    if not any_found and not following:
+        _say_nothing_found()
+    return exits.OK
+
+
+def follow(context: Context, names: Sequence[str]) -> int:
+    """Shows what the services NAMES print from a moment ago on, as ``helmctl logs -f`` does."""
+    ended: int = logs_command.main(["--follow", *names], standalone_mode=False, obj=context, prog_name="helmctl logs")
+    return ended
+
+
+def _destination(with_pager: bool) -> Any:
+    if not with_pager:
+        # A reader that has seen enough ends this program as it ends any other in a pipe.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    return paged(with_pager)
+
+
+def _backlog(query: JournalQuery, lines: int | None, reverse: bool) -> Iterator[Found]:
+    if lines is None or lines < 0:
+        yield from query.backward() if reverse else query.forward()
+    else:
+        last = query.last(lines)
+        yield from reversed(last) if reverse else last
+
+
+def _moment(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from helmd.systemd.timestamp import moment_of
+
+    try:
+        return moment_of(text)
+    except ValueError as problem:
+        raise UsageError(f"{option}: {problem}") from None
+
+
+def _filters(
+    level: str | None, pattern: str | None, trace: str | None, boot: bool, only_stdout: bool, only_stderr: bool
+) -> dict[str, Any]:
+    streams = {name for name, given in (("stdout", only_stdout), ("stderr", only_stderr)) if given}
+    try:
+        levels = levels_named(level) if level else None
+    except ValueError as problem:
+        raise UsageError(f"--level: {problem}") from None
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE if pattern == pattern.lower() else 0) if pattern else None
+    except (re.error, OverflowError, RecursionError) as problem:
+        raise UsageError(f"--grep: this is no regular expression ({problem})") from None
+    return {
+        "levels": levels,
+        "streams": frozenset(streams) or None,
+        "pattern": compiled,
+        "trace": trace,
+        "boot": this_boot() if boot else None,
+    }
+
+
+def _plain_names(names: Sequence[str]) -> frozenset[str] | None:
+    """Services by the names given, which may be those of their units; None for all."""
+    if not names or "all" in names:
+        return None
+    return frozenset(service_of(f"{name.removesuffix('.service')}.service") or name for name in names)
+
+
+def _refuse_unknown(context: Context, query: JournalQuery, names: frozenset[str] | None) -> None:
+    """Raises UnknownServiceError for a name that neither the journal nor the configuration has."""
+    for name in sorted((names or frozenset()) - query.services() - {HELM, SUITE_CLUSTER}):
+        if name not in context.suite_or_installed:
+            raise UnknownServiceError(
+                f"there is no service '{printable_name(name)}', nor any line of it", hint="See them: helmctl status"
+            )
+
+
+def _say_nothing_found() -> None:
+    click.echo("no lines", err=True)
+    if (hidden := hidden_files()) and os.getuid() != 0:
+        files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
+        click.echo(f"{files} of this machine can't be read by this account; helmctl doctor says more", err=True)

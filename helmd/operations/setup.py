@@ -1,0 +1,291 @@
+"""Making a suite out of an account: every step said as it happens, each safe to run again."""
+
+import grp
+import os
+import pwd
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from helmd.keycloak import launch
+from helmd.keycloak.artefact import KEYCLOAK
+from helmd.keycloak.environment_file import ensure_secrets
+from helmd.keycloak.fetch import fetch
+from helmd.keycloak.maven import available
+from helmd.keycloak.unpack import unpack, unpacked
+from helmd.model.errors import BusError, ConfigurationError, DeniedError, NotSetUpError, StartFailedError
+from helmd.model.layout import Layout
+from helmd.model.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET, unit_of
+from helmd.model.schema import HELM_SETTINGS
+from helmd.model.service import Registry
+from helmd.model.settings import Settings
+from helmd.operations.apply import apply, changes, remember_host
+from helmd.operations.configuration import load_settings, load_suite
+from helmd.operations.databases import embedded_cluster, ensure_databases, keycloak_service
+from helmd.operations.keys import gateway_certificate, signing_key
+from helmd.postgres.cluster import account_name, create_cluster, store_cluster
+from helmd.postgres.roles import ensure_store
+from helmd.systemd.bus import Manager, Signals
+from helmd.systemd.installed import write_atomically
+
+JOURNAL_GROUP = "systemd-journal"
+JOB_TIMEOUT = 120.0
+
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller gives: a registry to install, a Keycloak archive, a DSN of an existing log store."""
+
+    registry_file: Path | None = None
+    keycloak_archive: Path | None = None
+    database: str | None = None
+
+
+REGISTRY_TEMPLATE = """\
+# The services of this account's suite; see services.toml(5). A table names a service that the package knows, or a new
+# one. For example:
+#
+# [services.keycloak]
+#
+# [services.core]
+# path = "~/hivematrix-core"
+"""
+
+
+def settings_template(database: str | None) -> str:
+    """A ``helm.toml`` that shows every setting, commented out, at its default."""
+    lines = ["# Settings of HiveMatrix Helm; see helm.toml(5). What is commented out is the default."]
+    table = ""
+    for setting in HELM_SETTINGS:
+        head, _, key = setting.key.rpartition(".")
+        if head != table:
+            lines += ["", f"[{head}]"]
+            table = head
+        lines.append(f"# {setting.meaning}")
+        if setting.key == "store.database" and database:
+            lines.append('database = "' + database.replace("\\", "\\\\").replace('"', '\\"') + '"')
+        else:
+            shown = setting.default if setting.default.isdigit() else f'"{setting.default}"'
+            lines.append(f"#{key} = {shown}")
+    return "\n".join(lines) + "\n"
+
+
+def prepare_account(layout: Layout, tell: Tell) -> None:
+    """Lingering, so that the suite outlives the login and starts at boot; access to the journal."""
+    name = account_name()
+    if Path("/var/lib/systemd/linger", name).exists():
+        tell("lingering is on")
+    else:
+        tried = subprocess.run(["loginctl", "enable-linger"], capture_output=True, text=True, timeout=30, check=False)
+        if tried.returncode:
+            raise DeniedError(
+                "lingering is off and can't be turned on", hint=f"Run: sudo loginctl enable-linger {name}"
+            )
+        tell("lingering turned on: the suite runs without a login, and from boot")
+    account = pwd.getpwuid(os.getuid())
+    members = os.getgrouplist(name, account.pw_gid)
+    if account.pw_uid < 1000 and grp.getgrnam(JOURNAL_GROUP).gr_gid not in members:
+        raise DeniedError(
+            f"a system account reads its journal only in the group {JOURNAL_GROUP}",
+            hint=f"Run: sudo usermod -aG {JOURNAL_GROUP} {name} && sudo systemctl restart user@{account.pw_uid}",
+        )
+
+
+def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
+    """Directories, and the configuration files where there are none."""
+    for directory in (layout.config, layout.secrets, layout.data, layout.state):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+    layout.registry_directory.mkdir(exist_ok=True)
+    if not layout.settings_file.exists():
+        write_atomically(layout.settings_file, settings_template(wishes.database), 0o600)
+        tell(f"wrote {layout.settings_file}")
+    if wishes.registry_file is not None:
+        _install_registry(layout, wishes.registry_file, tell)
+    elif not layout.registry_file.exists():
+        write_atomically(layout.registry_file, REGISTRY_TEMPLATE)
+        tell(f"wrote {layout.registry_file}; name your services in it")
+
+
+def _install_registry(layout: Layout, given: Path, tell: Tell) -> None:
+    text = given.read_text()
+    if layout.registry_file.exists() and layout.registry_file.read_text() not in (text, REGISTRY_TEMPLATE):
+        raise NotSetUpError(
+            f"{layout.registry_file} is there already and differs from {given}",
+            hint="Move it away, or edit it instead of giving a registry.",
+        )
+    before = layout.registry_file.read_text() if layout.registry_file.exists() else None
+    write_atomically(layout.registry_file, text)
+    try:
+        load_suite(layout, load_settings(layout))
+    except ConfigurationError:
+        if before is None:
+            layout.registry_file.unlink()
+        else:
+            write_atomically(layout.registry_file, before)
+        raise
+    tell(f"installed {given} as {layout.registry_file}")
+
+
+def prepare_keycloak(registry: Registry, layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> None:
+    """The Keycloak that the suite runs: fetched, checked, unpacked; its secrets made."""
+    name = keycloak_service(registry)
+    if name is None:
+        return
+    directory = layout.resolve(registry[name].path)
+    if directory == layout.data / KEYCLOAK.directory and unpacked(layout.data) is None:
+        tell(f"fetching Keycloak {KEYCLOAK.version}")
+        archive = fetch(layout.data / "downloads", wishes.keycloak_archive, progress, mvn=available())
+        tell(f"unpacking {archive.name}, whose checksum is right")
+        unpack(archive, layout.data)
+        if wishes.keycloak_archive is None:
+            archive.unlink()
+    fresh = not layout.secrets_file(name).exists()
+    ensure_secrets(layout.secrets_file(name), launch.SECRETS)
+    if fresh:
+        tell(f"made Keycloak's first admin and its database password ({layout.secrets_file(name)}, 0600)")
+
+
+def prepare_keys(registry: Registry, layout: Layout, tell: Tell) -> None:
+    """What Core signs with and what the gateway shows, where they are missing."""
+    for name, make, what in (("core", signing_key, "signing key"), ("nexus", gateway_certificate, "certificate")):
+        if name in registry and not registry[name].external:
+            directory = layout.resolve(registry[name].path)
+            if directory.is_dir() and (made := make(directory)):
+                tell(f"made the {what} of {name} ({made})")
+
+
+def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, tell: Tell) -> None:
+    """The private PostgreSQL clusters, where the settings want them."""
+    if settings.store_embedded and create_cluster(store_cluster(layout, account_name())):
+        tell("made the PostgreSQL cluster of the log store")
+    if "postgres" in registry and create_cluster(embedded_cluster(registry, layout, settings)):
+        tell("made the PostgreSQL cluster of the suite")
+
+
+def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False) -> None:
+    """Starts UNIT and waits for it. Raises StartFailedError."""
+    job = manager.restart(unit) if restart else manager.start(unit)
+    deadline = time.monotonic() + JOB_TIMEOUT
+    while True:
+        for finished in signals.wait(deadline):
+            if finished.job == job:
+                if finished.result != "done":
+                    raise StartFailedError(
+                        f"{unit} did not start ({finished.result})", hint=f"See: journalctl --user -u {unit}"
+                    )
+                return
+        if time.monotonic() >= deadline:
+            raise StartFailedError(f"{unit} did not start in {JOB_TIMEOUT:g} s")
+
+
+def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell) -> None:
+    """Helm's own units, from now on and at boot: its store, the journal's reader, the daemon."""
+    units = [unit for unit in HELM_UNITS if unit != STORE_CLUSTER_UNIT or settings.store_embedded]
+    manager.enable(units)
+    manager.daemon_reload()
+    with Signals() as signals:
+        manager.subscribe()
+        if settings.store_embedded:
+            run_unit(manager, signals, STORE_CLUSTER_UNIT)
+            ensure_store(store_cluster(layout, account_name()))
+            tell("the log store runs")
+        for unit, what in ((JOURNAL_UNIT, "the journal is being read into it"), (HELMD_UNIT, "helmd runs")):
+            run_unit(manager, signals, unit, restart=True)
+            tell(what)
+
+
+def enable_suite(registry: Registry, layout: Layout, manager: Manager, tell: Tell) -> None:
+    """Every service starts with the target, and the target at boot, from now on.
+
+    A service that was installed before keeps what the admin chose for it.
+    """
+    units = [unit_of(name) for name, service in registry.services.items() if not service.external]
+    fresh = [unit for unit in units if not manager.facts(unit).file_state or not _seen(layout, unit)]
+    manager.enable([TARGET, *fresh])
+    manager.daemon_reload()
+    for unit in fresh:
+        _remember(layout, unit)
+    if fresh:
+        tell(f"{len(fresh)} service{'s' if len(fresh) != 1 else ''} will start at boot")
+
+
+def _seen(layout: Layout, unit: str) -> bool:
+    return (layout.state / "enabled" / unit).exists()
+
+
+def _remember(layout: Layout, unit: str) -> None:
+    directory = layout.state / "enabled"
+    directory.mkdir(exist_ok=True)
+    (directory / unit).touch()
+
+
+def set_up(layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> Registry:
+    """All of it, for the account that runs this. The suite itself is not started."""
+    prepare_account(layout, tell)
+    manager = _manager(layout)
+    prepare_files(layout, wishes, tell)
+    settings = load_settings(layout)
+    registry = load_suite(layout, settings)
+    prepare_keycloak(registry, layout, wishes, tell, progress)
+    prepare_keys(registry, layout, tell)
+    prepare_clusters(registry, layout, settings, tell)
+    host = remember_host(layout)
+    if not host.user_namespaces:
+        tell("this host gives user units no user namespaces, so hardening is limited to what works without")
+    done = apply(changes(registry, layout, settings), registry, layout, settings, manager)
+    tell(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
+    ensure_databases(registry, layout, settings)
+    start_helm(layout, settings, manager, tell)
+    enable_suite(registry, layout, manager, tell)
+    return registry
+
+
+def _manager(layout: Layout) -> Manager:
+    try:
+        return Manager()
+    except BusError as error:
+        name = account_name()
+        raise BusError(
+            error.sentence,
+            hint=f"Log in as {name} afresh (su keeps no session), or: sudo systemctl start user@{layout.uid}",
+        ) from None
+
+
+def create_account(name: str, tell: Tell) -> Mapping[str, str]:
+    """As root: a system account that owns the suite, its home below /var/lib, lingering, reading its journal."""
+    if os.geteuid() != 0:
+        raise DeniedError("only root can create an account", hint=f"Run: sudo helmctl setup --account {name}")
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        words = ["--system", "--group", "--home", f"/var/lib/{name}", "--shell", "/bin/bash", name]
+        _run(["adduser", "--quiet", "--gecos", "HiveMatrix suite", "--disabled-password", *words])
+        entry = pwd.getpwnam(name)
+        tell(f"created the account {name} (home {entry.pw_dir})")
+    if name not in grp.getgrnam(JOURNAL_GROUP).gr_mem:
+        # Before lingering, since the user manager keeps the groups that it was started with.
+        _run(["usermod", "-aG", JOURNAL_GROUP, name])
+        if Path(f"/run/user/{entry.pw_uid}/bus").exists():
+            _run(["systemctl", "restart", f"user@{entry.pw_uid}.service"])
+        tell(f"{name} may read the journal")
+    _run(["loginctl", "enable-linger", name])
+    deadline = time.monotonic() + 30
+    while not Path(f"/run/user/{entry.pw_uid}/bus").exists():
+        if time.monotonic() > deadline:
+            raise NotSetUpError(
+                f"the user manager of {name} did not come up", hint=f"See: systemctl status user@{entry.pw_uid}"
+            )
+        time.sleep(0.05)
+    return {"name": name, "home": entry.pw_dir, "uid": str(entry.pw_uid)}
+
+
+def _run(words: list[str]) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise NotSetUpError(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[:300]}")

@@ -1,0 +1,32 @@
+"""Times in systemd's own words ("10 min ago", "yesterday", "-1h"; systemd.time(7)), read by systemd itself."""
+
+import re
+import subprocess
+from decimal import Decimal
+
+from helmd.model.moments import iso_moment
+
+_SECONDS = re.compile(r"^\s*UNIX seconds: @(\d+(?:\.\d+)?)$", re.MULTILINE)
+
+
+def moment_of(text: str) -> int:
+    """Microseconds since 1970. ISO 8601 with T, Z or an offset, which systemd 252 can't read, is read here.
+
+    Raises ValueError with a sentence.
+    """
+    if (moment := iso_moment(text)) is not None:
+        return moment
+    if text and "\0" not in text:
+        told = subprocess.run(
+            ["systemd-analyze", "timestamp", "--", text],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
+        if told.returncode == 0 and (found := _SECONDS.search(told.stdout)):
+            return int(Decimal(found.group(1)) * 1_000_000)
+    raise ValueError(
+        f'{ascii(text[:60])} is no time; write it like "10 min ago", "yesterday", "09:30", "2026-11-23 09:30" or "-1h"'
+    )
