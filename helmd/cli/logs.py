@@ -5,7 +5,8 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO
 
 import click
 
@@ -18,9 +19,6 @@ from helmd.journal.query import HELM, Found, JournalQuery, Wanted, hidden_files,
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.level import levels_named
 from helmd.model.names import SUITE_CLUSTER, service_of
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
 
 FOLLOWED = 10
 """Lines shown before those that come, as journalctl and tail(1) have it."""
@@ -35,18 +33,24 @@ class Count(click.ParamType):
         if str(value) == "all":
             return -1
         # More digits than any journal has lines.
-        if re.fullmatch(r"\d{1,12}", str(value)):
-            return int(value)
-        self.fail(f"{ascii(str(value)[:40])} is neither a number of lines nor 'all'", param, ctx)
+        if not re.fullmatch(r"\d{1,12}", str(value)):
+            self.fail(f"{str(value)[:40]!a} is neither a number of lines nor 'all'", param, ctx)
+        return int(value)
 
 
 @click.command("logs")
 @services_argument
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
 @click.option(
-    "-n", "--lines", type=Count(), metavar="N|all", help=f"Only the last N lines. [default: {FOLLOWED} with -f, else all]"
+    "-n",
+    "--lines",
+    type=Count(),
+    metavar="N|all",
+    help=f"Only the last N lines. [default: {FOLLOWED} with -f, else all]",
 )
-@click.option("-S", "--since", metavar="TIME", help='From then on: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.')
+@click.option(
+    "-S", "--since", metavar="TIME", help='From then on: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.'
+)
 @click.option("-U", "--until", metavar="TIME", help="Up to then.")
 @click.option("-b", "--boot", is_flag=True, help="Only since the machine was booted.")
 @click.option(
@@ -128,10 +132,11 @@ def follow(context: Context, names: Sequence[str]) -> int:
     return ended
 
 
-def _destination(with_pager: bool) -> Any:
+def _destination(with_pager: bool) -> AbstractContextManager[BinaryIO]:
     if not with_pager:
-        # A reader that has seen enough ends this program as it ends any other in a pipe.
+        # A reader that has seen enough, and ^C, end this program as they end journalctl: at once, without a word.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return paged(with_pager)
 
 

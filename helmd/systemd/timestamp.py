@@ -28,5 +28,5 @@ def moment_of(text: str) -> int:
         if told.returncode == 0 and (found := _SECONDS.search(told.stdout)):
             return int(Decimal(found.group(1)) * 1_000_000)
     raise ValueError(
-        f'{ascii(text[:60])} is no time; write it like "10 min ago", "yesterday", "09:30", "2026-11-23 09:30" or "-1h"'
+        f'{text[:60]!a} is no time; write it like "10 min ago", "yesterday", "09:30", "2026-11-23 09:30" or "-1h"'
     )

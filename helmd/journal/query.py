@@ -1,0 +1,243 @@
+"""The suite's lines straight from the journal: chosen, in either direction, and followed.
+
+Which line belongs to which service, and its level and stream, is `helmd.model.row`'s to say, as for the log store.
+Quick to import: helmctl uses it. Entries of all boots are walked in libsystemd's order, as journalctl does.
+"""
+
+import os
+import re
+import select
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
+
+from systemd import _reader
+
+from helmd.model.errors import HelmError
+from helmd.model.names import HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
+from helmd.model.row import MESSAGE_LIMIT, Entry, LogRow, row_of
+
+HELM = "helm"
+SEARCHED = 64 * 1024
+"""Characters of a message that a pattern is held against."""
+
+_HELM_IDENTIFIER = "helmctl"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class JournalUnreadableError(HelmError):
+    """The journal can't be opened or read."""
+
+    code: ClassVar[str] = "journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines are asked for; None asks for all. Times are microseconds since 1970."""
+
+    services: frozenset[str] | None = None
+    levels: frozenset[str] | None = None
+    streams: frozenset[str] | None = None
+    pattern: re.Pattern[str] | None = None
+    trace: str | None = None
+    since: int | None = None
+    until: int | None = None
+    boot: str | None = None
+    """A boot's id, 32 hexadecimal digits."""
+
+
+class Found(NamedTuple):
+    """A journal entry and the row that it makes."""
+
+    entry: Entry
+    row: LogRow
+
+
+def accepts(wanted: Wanted, row: LogRow) -> bool:
+    """Whether ROW is asked for, its time aside."""
+    return (
+        (wanted.services is None or row.service_name in wanted.services)
+        and (wanted.levels is None or row.level in wanted.levels)
+        and (wanted.streams is None or row.stream in wanted.streams)
+        and (wanted.trace is None or _has_trace(row, wanted.trace))
+        and (wanted.pattern is None or wanted.pattern.search(row.message[:SEARCHED]) is not None)
+    )
+
+
+def _has_trace(row: LogRow, trace: str) -> bool:
+    """Whether a line is of this trace: by its field, or, where a service only prints it, by its text."""
+    return row.trace_id == trace or (row.context or {}).get("trace_id") == trace or trace in row.message
+
+
+def this_boot() -> str:
+    """The id of the running boot, as the journal writes it."""
+    return _BOOT_ID.read_text().strip().replace("-", "")
+
+
+class JournalQuery:
+    """One walk through the lines of one account (``_UID``). ``directory`` reads its files instead of the machine's.
+
+    Use it as a context manager, in one thread. Raises JournalUnreadableError.
+    """
+
+    def __init__(self, uid: int, wanted: Wanted, directory: Path | None = None) -> None:
+        self._uid = uid
+        self._wanted = wanted
+        self._newest = ""
+        self._opened = time.time_ns() // 1000
+        try:
+            if directory is None:
+                self._journal = _reader._Reader(_reader.LOCAL_ONLY)
+            else:
+                self._journal = _reader._Reader(0, str(directory))
+            # Asked for now, because libsystemd watches the directories only from here on.
+            self._descriptor = self._journal.fileno()
+        except OSError as error:
+            raise JournalUnreadableError(f"the journal can't be opened: {error.strerror}") from error
+        # The default would cut messages at 64 KiB unseen.
+        self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._journal.close()
+
+    def services(self) -> frozenset[str]:
+        """Services of which the journal has a line. Reads indexes only, whatever the journal's size."""
+        found = {service_of(_text(unit)) for unit in self._values("_SYSTEMD_USER_UNIT")}
+        found |= {service_of(_text(unit)) for unit in self._values("USER_UNIT")}
+        found |= {service_of_identifier(_text(name)) for name in self._values("SYSLOG_IDENTIFIER")}
+        return frozenset(name for name in found if name)
+
+    def forward(self) -> Iterator[Found]:
+        """The lines, oldest first."""
+        since, until = self._wanted.since, self._wanted.until
+        self._match(self._wanted.services or self.services())
+        if since is None:
+            self._journal.seek_head()
+        else:
+            self._journal.seek_realtime(since)
+        for entry in self._walk(self._journal._next):
+            self._newest = entry.cursor
+            if until is not None and entry.realtime > until:
+                return
+            if (since is None or entry.realtime >= since) and (found := self._chosen(entry)):
+                yield found
+
+    def backward(self) -> Iterator[Found]:
+        """The lines, newest first."""
+        since, until = self._wanted.since, self._wanted.until
+        self._match(self._wanted.services or self.services())
+        if until is None:
+            self._journal.seek_tail()
+        else:
+            self._journal.seek_realtime(until + 1)
+        for entry in self._walk(self._journal._previous):
+            self._newest = self._newest or entry.cursor
+            if since is not None and entry.realtime < since:
+                return
+            if (until is None or entry.realtime <= until) and (found := self._chosen(entry)):
+                yield found
+
+    def last(self, count: int) -> list[Found]:
+        """The last COUNT lines, oldest first."""
+        return list(islice(self.backward(), count))[::-1]
+
+    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[Found]:
+        """Lines written after the newest one read so far, else after this query was opened, as they come.
+
+        CAUGHT_UP is called before each wait. Ends when nobody reads from the descriptor OUTPUT any more.
+        """
+        poller = select.poll()
+        poller.register(self._descriptor, self._journal.get_events())
+        poller.register(output, 0)
+        # Asked of all services, those are followed too that print their first line yet.
+        self._match(self._wanted.services)
+        pending = self._stand_behind_newest()
+        while True:
+            for entry in self._walk(self._journal._next, pending):
+                if found := self._chosen(entry):
+                    yield found
+            pending = False
+            caught_up()
+            ready = poller.poll(self._journal.get_timeout_ms())
+            if any(descriptor == output for descriptor, _ in ready):
+                return
+            self._journal.process()
+
+    def _values(self, field: str) -> Iterable[bytes]:
+        try:
+            values: Iterable[bytes] = self._journal.query_unique(field)
+        except OSError as error:
+            raise JournalUnreadableError(f"the journal can't be read: {error.strerror}") from error
+        return values
+
+    def _match(self, services: frozenset[str] | None) -> None:
+        """Has libsystemd find the entries that may belong to SERVICES by its indexes; None for all of the account."""
+        journal = self._journal
+        journal.flush_matches()
+        common = [f"_UID={self._uid}"] + ([f"_BOOT_ID={self._wanted.boot}"] if self._wanted.boot else [])
+        for matches in [()] if services is None else _alternatives(services):
+            journal.add_disjunction()
+            for match in (*common, *matches):
+                journal.add_match(match)
+
+    def _stand_behind_newest(self) -> bool:
+        """Whether the entry stood on is a new one."""
+        if not self._newest:
+            self._journal.seek_realtime(self._opened)
+            return False
+        self._journal.seek_cursor(self._newest)
+        return bool(self._journal._next()) and not self._journal.test_cursor(self._newest)
+
+    def _walk(self, step: Callable[[], bool], pending: bool = False) -> Iterator[Entry]:
+        """Entries until there is none in this direction; what is damaged is passed by."""
+        journal = self._journal
+        try:
+            while pending or step():
+                pending = False
+                try:
+                    fields = journal._get_all()
+                    boot = _text(fields.get("_BOOT_ID", b""))
+                    entry = Entry(fields, journal._get_cursor(), boot, 0, journal._get_realtime())
+                except OSError:
+                    continue
+                yield entry
+        except OSError as error:
+            raise JournalUnreadableError(f"the journal can't be read: {error.strerror}") from error
+
+    def _chosen(self, entry: Entry) -> Found | None:
+        row = row_of(entry)
+        return Found(entry, row) if row is not None and accepts(self._wanted, row) else None
+
+
+def _alternatives(services: Iterable[str]) -> list[tuple[str, ...]]:
+    """Matches of which an entry of SERVICES meets at least one group, all of a field's values in one group."""
+    units: list[str] = []
+    identifiers: list[str] = []
+    for service in sorted(services):
+        if service == HELM:
+            units += HELM_UNITS
+            identifiers.append(_HELM_IDENTIFIER)
+        else:
+            units.append(unit_of(service))
+            identifiers.append(identifier_of(service))
+    return [
+        tuple(f"_SYSTEMD_USER_UNIT={unit}" for unit in units),
+        tuple(f"SYSLOG_IDENTIFIER={identifier}" for identifier in identifiers),
+        tuple(f"USER_UNIT={unit}" for unit in units),
+    ]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def hidden_files() -> list[Path]:
+    """Journal files of this machine that this process may not read."""
+    places = (Path("/var/log/journal"), Path("/run/log/journal"))
+    return [file for place in places for file in sorted(place.glob("*/*.journal")) if not os.access(file, os.R_OK)]

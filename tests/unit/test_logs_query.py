@@ -1,0 +1,166 @@
+"""Choosing lines from real journal files: whose, in which order, and between which times; and following one."""
+
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helmd.cli.log_format import format_named
+from helmd.journal.query import Found, JournalQuery, Wanted
+from helmd.model.level import LEVELS, level_named, levels_named
+from helmd.model.moments import iso_moment
+from helmd.systemd.timestamp import moment_of
+from tests.store.journals import BOOT_B, SECOND, START, UID, append, line
+
+REMARK = {"_SYSTEMD_USER_UNIT": "init.scope", "USER_UNIT": "hivematrix-core.service", "SYSLOG_IDENTIFIER": "systemd"}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    entries = [
+        line("started", 1 * SECOND, fields=REMARK | {"_TRANSPORT": "journal"}),
+        line("one", 2 * SECOND),
+        line("Two, trace-17", 3 * SECOND, service="nexus", fields={"PRIORITY": "5"}),
+        line("a child's", 4 * SECOND, fields={"_SYSTEMD_USER_UNIT": "init.scope", "SYSLOG_IDENTIFIER": "bash"}),
+        line("unit unknown", 5 * SECOND).replace(b"_SYSTEMD_USER_UNIT=hivematrix-core.service\n", b""),
+        line("grave", 6 * SECOND, fields={"PRIORITY": "3"}),
+        line("somebody else's", 7 * SECOND, uid=UID + 1),
+        line("helm's own", 8 * SECOND, fields={"_SYSTEMD_USER_UNIT": "helmd.service", "SYSLOG_IDENTIFIER": "helmd"}),
+        line("\x1b[31mred\x1b[0m\nbelow", 9 * SECOND, service="nexus"),
+    ]
+    append(tmp_path / "test.journal", entries)
+    return tmp_path
+
+
+def messages(found: list[Found]) -> list[str]:
+    return [each.row.message for each in found]
+
+
+def ask(journal: Path, wanted: Wanted) -> list[str]:
+    with JournalQuery(UID, wanted, journal) as query:
+        forward = messages(list(query.forward()))
+    with JournalQuery(UID, wanted, journal) as query:
+        assert messages(list(query.backward())) == forward[::-1]
+    return forward
+
+
+RED = "\x1b[31mred\x1b[0m\nbelow"
+
+
+def test_whole_suite_is_everything_that_has_a_service(journal: Path) -> None:
+    assert ask(journal, Wanted()) == ["started", "one", "Two, trace-17", "unit unknown", "grave", "helm's own", RED]
+
+
+def test_a_service_has_its_output_its_orphans_and_what_systemd_said(journal: Path) -> None:
+    assert ask(journal, Wanted(services=frozenset({"core"}))) == ["started", "one", "unit unknown", "grave"]
+    assert ask(journal, Wanted(services=frozenset({"helm"}))) == ["helm's own"]
+    assert ask(journal, Wanted(services=frozenset({"helm", "nexus"}))) == ["Two, trace-17", "helm's own", RED]
+    assert ask(journal, Wanted(services=frozenset({"codex"}))) == []
+
+
+def test_services_that_have_lines(journal: Path) -> None:
+    with JournalQuery(UID, Wanted(), journal) as query:
+        assert query.services() == {"core", "nexus", "helm"}
+
+
+def test_filters(journal: Path) -> None:
+    assert ask(journal, Wanted(levels=levels_named("warning"))) == ["grave"]
+    assert ask(journal, Wanted(streams=frozenset({"stderr"}))) == ["Two, trace-17"]
+    assert ask(journal, Wanted(pattern=re.compile("two", re.IGNORECASE))) == ["Two, trace-17"]
+    assert ask(journal, Wanted(trace="trace-17")) == ["Two, trace-17"]
+    assert ask(journal, Wanted(boot=BOOT_B)) == []
+
+
+def test_times_are_inclusive(journal: Path) -> None:
+    assert ask(journal, Wanted(since=START + 5 * SECOND, until=START + 8 * SECOND)) == [
+        "unit unknown",
+        "grave",
+        "helm's own",
+    ]
+    assert ask(journal, Wanted(since=START + 9 * SECOND + 1)) == []
+
+
+def test_last_lines_are_in_order(journal: Path) -> None:
+    with JournalQuery(UID, Wanted(services=frozenset({"core"})), journal) as query:
+        assert messages(query.last(2)) == ["unit unknown", "grave"]
+        assert query.last(0) == []
+        assert len(query.last(100)) == 4
+
+
+def test_follow_gives_each_new_line_once_and_ends_with_its_reader(journal: Path) -> None:
+    """New lines of a service unknown until then, too; then the reader of the output goes away."""
+    reading, writing = os.pipe()
+    idle = threading.Semaphore(0)
+    seen: list[str] = []
+
+    def follow() -> None:
+        with JournalQuery(UID, Wanted(), journal) as query:
+            seen.extend(messages(query.last(2)))
+            for found in query.follow(idle.release, writing):
+                seen.append(found.row.message)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    assert idle.acquire(timeout=10)
+    append(journal / "test.journal", [line("new", 20 * SECOND, service="late"), line("newer", 21 * SECOND)])
+    deadline = 100
+    while len(seen) < 4 and deadline:
+        idle.acquire(timeout=0.1)
+        deadline -= 1
+    os.close(reading)
+    thread.join(10)
+    os.close(writing)
+    assert not thread.is_alive()
+    assert seen == ["helm's own", RED, "new", "newer"]
+
+
+def formatted(journal: Path, name: str, *, terminal: bool) -> bytes:
+    wanted = Wanted(services=frozenset({"nexus"}))
+    write = format_named(name, colour=False, terminal=terminal)
+    with JournalQuery(UID, wanted, journal) as query:
+        return write(query.last(1)[0])
+
+
+def test_escapes_never_reach_a_terminal(journal: Path) -> None:
+    for name in ("short", "cat", "json", "verbose"):
+        assert b"\x1b" not in formatted(journal, name, terminal=True), name
+    assert b"\x1b" not in formatted(journal, "json", terminal=False)
+    assert formatted(journal, "cat", terminal=False) == RED.encode() + b"\n"
+
+
+def test_a_second_line_stands_below_the_first(journal: Path) -> None:
+    first, second, rest = formatted(journal, "short", terminal=True).decode().split("\n")
+    assert rest == ""
+    assert first.endswith(r"nexus[77]: \x1b[31mred\x1b[0m")
+    assert second == " " * first.index("\\") + "below"
+
+
+def test_levels() -> None:
+    assert levels_named("err") == {"ERROR", "CRITICAL"}
+    assert levels_named("6") == {"INFO", "WARNING", "ERROR", "CRITICAL"}
+    assert levels_named("Warning..info") == {"INFO", "WARNING"}
+    assert level_named("FATAL") == "CRITICAL"
+    with pytest.raises(ValueError, match="no level 'loud'"):
+        levels_named("loud")
+
+
+@given(st.sampled_from(LEVELS), st.sampled_from(LEVELS))
+def test_a_range_has_both_ends(one: str, other: str) -> None:
+    assert {one, other} <= levels_named(f"{one}..{other}") <= set(LEVELS)
+    assert one in levels_named(one)
+
+
+def test_moments() -> None:
+    assert iso_moment("2023-11-14T22:13:20Z") == START
+    assert iso_moment("2023-11-15T00:13:20+02:00") == START
+    assert iso_moment("10 min ago") is None
+    assert moment_of("@1700000000") == START
+    assert moment_of("2023-11-14 22:13:20 UTC") == START
+    assert moment_of("-1h") < moment_of("10 min ago") < moment_of("now")
+    for bad in ("", "gestern", "--help", "a\0b", "\x1b[31m", "9" * 400, "0001-01-01"):
+        with pytest.raises(ValueError, match="is no time"):
+            moment_of(bad)
