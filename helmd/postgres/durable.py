@@ -18,7 +18,7 @@ def write_atomically(path: Path, text: str, mode: int) -> None:
     """Puts TEXT at PATH with these permissions; a symbolic link there is replaced, not followed."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()

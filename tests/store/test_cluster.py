@@ -54,9 +54,10 @@ def cluster(place: Path) -> Cluster:
     return suite_like(place)
 
 
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[Server]:
-    with running_server(cluster) as server:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One for the tests that only look at it, or add what the others don't look at."""
+    with own_directory() as directory, running_server(suite_like(directory)) as server:
         yield server
 
 

@@ -1,0 +1,108 @@
+"""Environment files: read as systemd and a shell read them, completed without touching what is there."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helmd.keycloak.environment_file import assignment, ensure_secrets, parse, read_environment_file
+from helmd.keycloak.launch import SECRETS
+from helmd.model.errors import ConfigurationError, DeniedError
+
+
+def test_missing_values_are_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "secrets" / "keycloak.env"
+    made = ensure_secrets(path, SECRETS)
+    assert set(made) == set(SECRETS) and len(made["KC_DB_PASSWORD"]) >= 40
+    assert made["KC_DB_PASSWORD"] != made["KC_BOOTSTRAP_ADMIN_PASSWORD"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    before = path.stat()
+    assert ensure_secrets(path, SECRETS) == made == read_environment_file(path)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_other_lines_stay_and_what_the_admin_set_wins(tmp_path: Path) -> None:
+    path = tmp_path / "keycloak.env"
+    theirs = b"# mine\xff\r\n; also mine\nKC_DB_PASSWORD='chosen by me'\nOTHER=1\n"
+    theirs += b"KC_BOOTSTRAP_ADMIN_PASSWORD=\nLAST=no newline"
+    path.write_bytes(theirs)
+    path.chmod(0o644)
+    made = ensure_secrets(path, SECRETS)
+    assert made["KC_DB_PASSWORD"] == "chosen by me"
+    assert path.read_bytes().startswith(theirs + b"\n")
+    assert read_environment_file(path)["LAST"] == "no newline"
+    assert (
+        read_environment_file(path)["KC_BOOTSTRAP_ADMIN_PASSWORD"]
+        == made["KC_BOOTSTRAP_ADMIN_PASSWORD"]
+        != ""
+    )
+    path.chmod(0o644)
+    ensure_secrets(path, SECRETS)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_links_and_other_things_in_its_place_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name in ("link", "pipe", "directory"):
+        with pytest.raises(DeniedError):
+            ensure_secrets(tmp_path / name, SECRETS)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("text", ["A='open", 'A="open\n', "A=1\nB=x\\"])
+def test_nothing_is_appended_to_an_open_quote(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.env"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        ensure_secrets(path, SECRETS)
+    assert str(path) in str(caught.value.faults[0])
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A=plain", "plain"),
+        ("  A  =  spaced out  \n", "spaced out"),
+        ('A="double \\" \\\\ \\$ \\n"', 'double " \\ $ \\n'),
+        ("A='single \\ \"'", 'single \\ "'),
+        ("A=con\\\ntinued", "continued"),
+        ('A="two\nlines"', "two\nlines"),
+        ("A='ab'\"cd\"ef", "abcdef"),
+        ("A=1\nA=2", "2"),
+        ("#A=1\n;A=2\nA=", ""),
+        ("A=trailing\\ ", "trailing "),
+    ],
+)
+def test_syntax_of_systemd(text: str, value: str) -> None:
+    assert parse(text, "f")["A"] == value
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=60))
+def test_any_value_survives_its_line(value: str) -> None:
+    assert parse(f"B=1\n{assignment('A', value)}\nC=2\n", "f") == {"A": value, "B": "1", "C": "2"}
+
+
+@pytest.mark.parametrize(
+    "value", ["plain", "with space ", "q\"u'o`t$e\\s", "$(id) `id` ${HOME}", "two\nlines", "ü€"]
+)
+def test_a_shell_reads_the_line_the_same(tmp_path: Path, value: str) -> None:
+    (tmp_path / "f").write_text(assignment("A", value) + "\n")
+    said = subprocess.run(
+        ["/bin/sh", "-c", '. ./f; printf %s "$A"'], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
+    assert said.decode() == value
+
+
+def test_what_no_line_can_hold_is_refused() -> None:
+    for key, value in (("A B", "x"), ("", "x"), ("A\n", "x"), ("A", "x\0")):
+        with pytest.raises(ValueError, match="can't be set"):
+            assignment(key, value)
