@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -Es
 """Builds the manual pages: generate.py OUTPUT.
 
-The .scd files beside this one are scdoc(5) text. A line ``@NAME@`` in them stands for what is written down elsewhere: the
-commands of helmctl (its click tree) and the settings (helmd.model.schema), so that the pages can't fall behind.
+The .scd files beside this one are scdoc(5) text. A line ``@NAME@`` in them stands for what is written down elsewhere:
+the commands of helmctl (its click tree) and the settings (helmd.model.schema), so that the pages can't fall behind.
 """
 
 import inspect
@@ -83,7 +83,12 @@ def command_reference(root: click.Group, name: str) -> str:
     shown = []
     for command, inner in commands(root, context):
         title = inner.command_path.removeprefix(name + " ")
-        parts = [f"## {plain(title)}", synopsis(command, inner), paragraphs(command.help or ""), options(command, inner)]
+        parts = [
+            f"## {plain(title)}",
+            synopsis(command, inner),
+            paragraphs(command.help or ""),
+            options(command, inner),
+        ]
         shown.append("\n\n".join(part.rstrip() for part in parts if part))
     return "\n\n".join(shown)
 

@@ -1,0 +1,109 @@
+"""What the package promises and what the code says, held against each other."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from helmd import __version__
+from helmd.model.registry import read_registry
+from helmd.model.settings import Settings, read_settings_files
+from helmd.model.tables import Source
+
+ROOT = Path(__file__).resolve().parents[2]
+DEBIAN = ROOT / "debian"
+UNITS = sorted((ROOT / "packaging/systemd/user").iterdir())
+
+PACKAGE_OF = {
+    "aiohttp": "python3-aiohttp",
+    "click": "python3-click",
+    "cryptography": "python3-cryptography",
+    "jinja2": "python3-jinja2",
+    "jwt": "python3-jwt",
+    "psutil": "python3-psutil",
+    "psycopg": "python3-psycopg",
+    "psycopg_pool": "python3-psycopg-pool",
+    "pystemd": "python3-pystemd",
+    "systemd": "python3-systemd",
+    "multidict": "python3-aiohttp",
+    "yarl": "python3-aiohttp",
+}
+"""The Debian package of each module that Helm may import."""
+
+
+def imported() -> set[str]:
+    found = set()
+    for file in [ROOT / "helmctl.py", *(ROOT / "helmd").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    return {name.partition(".")[0] for name in found}
+
+
+def depends() -> str:
+    binary = (DEBIAN / "control").read_text().split("\n\n")[1]
+    found = re.search(r"^Depends:\n((?: .*\n)+)", binary, re.MULTILINE)
+    assert found
+    return found.group(1)
+
+
+def test_versions_agree() -> None:
+    first = (DEBIAN / "changelog").read_text().splitlines()[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert first.startswith(f"hivematrix-helm ({__version__}) ")
+    assert project["version"] == __version__
+
+
+def test_every_module_imported_is_of_a_package_depended_on() -> None:
+    outside = imported() - sys.stdlib_module_names - {"helmd"}
+    assert outside
+    wanted = {PACKAGE_OF[name] for name in outside}
+    assert {package for package in wanted if not re.search(rf"^ {package},$", depends(), re.MULTILINE)} == set()
+
+
+@pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
+def test_maintainer_scripts_are_shell(script: str) -> None:
+    text = (DEBIAN / f"hivematrix-helm.{script}").read_text()
+    assert text.count("\n#ACCOUNTS#\n") == text.count("\n#DEBHELPER#\n") == 1
+    whole = text.replace("#ACCOUNTS#", (DEBIAN / "accounts.sh").read_text())
+    checked = subprocess.run(["sh", "-n"], input=whole, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
+    checked = subprocess.run(
+        ["systemd-analyze", "--user", "verify", "--man=no", *map(str, UNITS)],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_units_name_manual_pages_that_exist() -> None:
+    ours = {source.stem for source in (ROOT / "packaging/man").glob("*.scd")}
+    for unit in [*UNITS, *(ROOT / "units").iterdir()]:
+        named = {f"{page}.{section}" for page, section in re.findall(r"man:(\S+)\((\d)\)", unit.read_text())}
+        assert named <= ours, unit
+
+
+def test_the_example_of_a_suite_is_one() -> None:
+    catalogue, example = ROOT / "services.toml", ROOT / "packaging/examples/services.toml"
+    sources = [Source(str(catalogue), catalogue.read_text(), catalogue=True), Source(str(example), example.read_text())]
+    suite = read_registry(sources, Settings().taken_ports())
+    assert suite["tickets"].depends_on == ("core", "codex")
+    assert suite["ledger"].limits.memory_max == 1 << 30
+
+
+def test_the_example_of_settings_is_one() -> None:
+    example = ROOT / "packaging/examples/helm.toml"
+    commented_out = example.read_text().replace("# [store]", "[store]").replace("# database =", "database =")
+    settings = read_settings_files([Source(str(example), commented_out)])
+    assert settings.mode == "production"
+    assert settings.store.startswith("postgresql://helm@")
