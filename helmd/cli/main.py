@@ -36,7 +36,6 @@ COMMANDS = {
     "disable": "units",
     "reset-failed": "units",
     "setup": "setup",
-    "keycloak": "keycloak",
     "postgres": "postgres",
     "import": "importing",
     "doctor": "doctor",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from helmd.journal.lines import last_lines, printable
 from helmd.keycloak import launch
 from helmd.keycloak.artefact import KEYCLOAK
 from helmd.keycloak.environment_file import ensure_secrets
@@ -168,20 +169,18 @@ def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, tel
         tell("made the PostgreSQL cluster of the suite")
 
 
-def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False) -> None:
-    """Starts UNIT and waits for it. Raises StartFailedError."""
-    job = manager.restart(unit) if restart else manager.start(unit)
+def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False, stop: bool = False) -> None:
+    """Starts UNIT, restarts or stops it, and waits for it. Raises StartFailedError with its last lines."""
+    begun = time.time()
+    job = manager.stop(unit) if stop else manager.restart(unit) if restart else manager.start(unit)
     deadline = time.monotonic() + JOB_TIMEOUT
-    while True:
-        for finished in signals.wait(deadline):
-            if finished.job == job:
-                if finished.result != "done":
-                    raise StartFailedError(
-                        f"{unit} did not start ({finished.result})", hint=f"See: journalctl --user -u {unit}"
-                    )
-                return
-        if time.monotonic() >= deadline:
-            raise StartFailedError(f"{unit} did not start in {JOB_TIMEOUT:g} s")
+    ended = ""
+    while not ended and time.monotonic() < deadline:
+        ended = next((finished.result for finished in signals.wait(deadline) if finished.job == job), "")
+    if ended != "done":
+        sentence = f"{unit} did not {'stop' if stop else 'start'} ({ended or f'not done in {JOB_TIMEOUT:g} s'})"
+        lines = [printable(line.message) for line in last_lines(unit, 10, begun)]
+        raise StartFailedError(sentence, hint=f"See: journalctl --user -u {unit}", lines=lines)
 
 
 def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell) -> None:
@@ -192,7 +191,8 @@ def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell)
     with Signals() as signals:
         manager.subscribe()
         if settings.store_embedded:
-            run_unit(manager, signals, STORE_CLUSTER_UNIT)
+            # A start that is under way may still be one of an older unit; it would be joined, not begun anew.
+            run_unit(manager, signals, STORE_CLUSTER_UNIT, restart=not manager.facts(STORE_CLUSTER_UNIT).active)
             ensure_store(store_cluster(layout, account_name()))
             tell("the log store runs")
         for unit, what in ((JOURNAL_UNIT, "the journal is being read into it"), (HELMD_UNIT, "helmd runs")):

@@ -25,6 +25,10 @@ def _ago(then: float, now: float) -> str:
     return f"{seconds} second{'s' if seconds != 1 else ''}"
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[str]]:
     """The paragraph, and the last lines that bear on it."""
     graph = dependencies(registry)
@@ -61,7 +65,7 @@ def _now(view: View, now: float) -> str:
         running = f"{name} has been running (pid {facts.main_pid}) for {_ago(facts.active_since, now)}"
         return f"{running} and is {view.word}: {view.verdict.sentence}."
     if view.word == "flapping":
-        return f"{name} is flapping: systemd has restarted it {facts.restarts} times, and {explain(facts, name)}."
+        return f"{name} is flapping: systemd has restarted it {_times(facts.restarts)}, and {explain(facts, name)}."
     if view.word == "failed":
         return f"{name} has failed{since}: {explain(facts, name)}."
     if view.word == "stopped":
@@ -74,8 +78,7 @@ def _detail(view: View, now: float) -> list[str]:
     facts = view.facts
     told = []
     if facts.restarts and view.word != "flapping":
-        times = "once" if facts.restarts == 1 else f"{facts.restarts} times"
-        told.append(f"systemd has restarted it {times} since it was last started by hand.")
+        told.append(f"systemd has restarted it {_times(facts.restarts)} since it was last started by hand.")
     if view.stray:
         told.append("It is in no registry; Helm only shows it.")
     if facts.drop_ins:

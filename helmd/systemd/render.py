@@ -139,7 +139,8 @@ def _cluster_context(layout: Layout, directory: Path, socket: Path, binaries: Pa
         "directory": str(directory),
         "command": [str(binaries / "postgres"), "-D", str(directory)],
         "writable": [str(directory), str(socket)],
-        "readable": [],
+        # Where the server says that it is ready (sd_notify(3)): in the directory that hardening hides.
+        "readable": [str(layout.runtime.parent / "systemd/notify")],
         "provision": [],
         "runtime_directory": f"hivematrix/{socket.name}",
     }

@@ -53,6 +53,9 @@ class UnitWatch:
     def _drain(self) -> None:
         try:
             self._signals.drain()
+            # sd-bus takes the end of a connection for a message like any other; only the descriptor is gone after it.
+            if self._signals.fd < 0:
+                raise BusError("the connection to the systemd user manager ended")
         except BusError as broken:
             self._broken = broken
             self._loop.remove_reader(self._fd)

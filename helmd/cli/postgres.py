@@ -1,0 +1,69 @@
+"""``helmctl postgres``: the private PostgreSQL clusters."""
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.context import Context
+
+
+@click.group("postgres")
+def postgres_command() -> None:
+    """Look after the private PostgreSQL clusters."""
+
+
+@postgres_command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.pass_obj
+def status_command(context: Context, as_json: bool) -> int:
+    """Show each cluster: its version, its directory, how to reach it."""
+    from helmd.operations.upgrade_clusters import clusters, outdated
+    from helmd.postgres.binaries import major_of
+    from helmd.postgres.cluster import running
+
+    found = clusters(context.suite_or_installed, context.layout, context.settings)
+    rows = [
+        {
+            "unit": unit,
+            "version": major_of(cluster.directory),
+            "outdated": outdated(cluster),
+            "pid": running(cluster),
+            "directory": str(cluster.directory),
+            "psql": f"psql -h {cluster.socket} -p {cluster.port}",
+        }
+        for unit, cluster in found.items()
+    ]
+    if as_json:
+        output.print_json(rows)
+    else:
+        cells = [
+            (
+                r["unit"],
+                f"{r['version']}{' (outdated)' if r['outdated'] else ''}",
+                r["pid"] or "-",
+                r["directory"],
+                r["psql"],
+            )
+            for r in rows
+        ]
+        table = output.table(
+            ("UNIT", "VERSION", "PID", "DIRECTORY", "REACH IT WITH"), [tuple(map(str, row)) for row in cells]
+        )
+        click.echo("\n".join(table))
+    return exits.OK
+
+
+@postgres_command.command("upgrade")
+@click.pass_obj
+def upgrade_command(context: Context) -> int:
+    """Move the clusters to the newest PostgreSQL installed, before or after an upgrade of the distribution.
+
+    What uses a cluster is stopped meanwhile. The old cluster is kept beside the new one.
+    """
+    from helmd.operations.upgrade_clusters import upgrade_clusters
+
+    def tell(sentence: str) -> None:
+        click.echo(f"• {sentence}", err=True)
+
+    done = upgrade_clusters(context.suite, context.layout, context.settings, context.manager, tell)
+    click.echo(f"{done} cluster{'s' if done != 1 else ''} upgraded.", err=True)
+    return exits.OK
