@@ -68,8 +68,8 @@ async def append_rows(connection: Connection, rows: Sequence[LogRow]) -> None:
 class JournalStore:
     """The store as the one process that reads an account's journal sees it, on a connection of its own.
 
-    After any StoreError but PositionMovedError the connection is gone and a new JournalStore has to be opened: then
-    what was in doubt has either been committed or not, and the stored position tells which.
+    After any error the connection is gone and a new JournalStore has to be opened: then what was in doubt has either
+    been committed or not, and the stored position tells which.
     """
 
     def __init__(self, connection: Connection, machine_id: str, uid: int) -> None:
@@ -114,14 +114,14 @@ class JournalStore:
         """
         try:
             with border("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
-                async with self._connection.transaction():
-                    # First of all: a rival, or this process' own former connection still at its commit, holds this row.
-                    await self._move(position, before)
-                    if rows:
-                        await append_rows(self._connection, rows)
-        except PositionMovedError:
-            raise
+                await self._connection.execute("BEGIN")
+                # First of all: a rival, or this process' own former connection still at its commit, holds this row.
+                await self._move(position, before)
+                if rows:
+                    await append_rows(self._connection, rows)
+                await self._connection.execute("COMMIT")
         except BaseException:
+            # No word to a server that may not answer: without a connection it rolls back by itself.
             await self._connection.close()
             raise
 

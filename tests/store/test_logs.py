@@ -104,7 +104,9 @@ async def test_a_position_replaces_only_the_one_read_on_from(
     with pytest.raises(PositionMovedError):
         await store.append(rows(11, 20), position(20), before)
     assert state(migrated) == (10, [position(10).cursor])
-    await store.append(rows(11, 20), position(20), position(10))
+    again = await JournalStore.open(migrated.store, MACHINE, UID)
+    await again.append(rows(11, 20), position(20), position(10))
+    await again.close()
     assert state(migrated) == (20, [position(20).cursor])
 
 

@@ -1,0 +1,123 @@
+"""What both daemons share: telling systemd how they are (sd_notify(3)), the watchdog, ending and reloading on signals."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from helmd.model.errors import HelmError
+
+_log = logging.getLogger(__name__)
+
+
+def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float | None:
+    """How often systemd wants to hear from this process, or None (sd_watchdog_enabled(3))."""
+    if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    given = environment.get("WATCHDOG_USEC", "")
+    return int(given) / 1_000_000 if given.isdigit() and int(given) > 0 else None
+
+
+class Lifecycle:
+    """One daemon's life. The work calls ``beat`` whenever it got somewhere, ``ready`` once it can serve.
+
+    ``notify`` sends one sd_notify message; it may do nothing when there is no systemd. ``watchdog`` is in seconds.
+    """
+
+    def __init__(self, notify: Callable[[str], object], watchdog: float | None = None) -> None:
+        self._notify = notify
+        self._watchdog = watchdog
+        self._beaten = time.monotonic()
+        self._status = ""
+
+    def beat(self) -> None:
+        """Progress was made. Without a beat for half the watchdog's time systemd is not told that all is well."""
+        self._beaten = time.monotonic()
+
+    def ready(self, status: str) -> None:
+        """The daemon serves; STATUS is what systemctl status shows."""
+        self._status = status
+        self._notify(f"READY=1\nSTATUS={_line(status)}")
+
+    def status(self, sentence: str) -> None:
+        """What systemctl status shows from now on."""
+        if sentence != self._status:
+            self._status = sentence
+            self._notify(f"STATUS={_line(sentence)}")
+
+    async def run(self, work: Coroutine[Any, Any, None], reload: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Do WORK until it ends or SIGTERM or SIGINT cancels it; RELOAD runs on SIGHUP, a HelmError of it is only told.
+
+        An error of WORK comes out in an ExceptionGroup.
+        """
+        loop = asyncio.get_running_loop()
+        hangup = asyncio.Event()
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(self._watch()), group.create_task(self._reload(hangup, reload))]
+                main = group.create_task(work)
+                main.add_done_callback(lambda _: [task.cancel() for task in beside])
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, self._stop, main, number)
+                loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _stop(self, main: asyncio.Task[None], number: signal.Signals) -> None:
+        self._notify(f"STOPPING=1\nSTATUS=ending on {number.name}")
+        main.cancel()
+
+    async def _watch(self) -> None:
+        if self._watchdog is None:
+            return
+        period = self._watchdog / 2
+        while True:
+            silent = time.monotonic() - self._beaten
+            if silent < period:
+                self._notify("WATCHDOG=1")
+            else:
+                _log.warning("no progress for %.0f s; systemd will restart this process if that goes on", silent)
+            await asyncio.sleep(period / 2)
+
+    async def _reload(self, hangup: asyncio.Event, reload: Callable[[], Awaitable[None]] | None) -> None:
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            # The time lets Type=notify-reload (systemd 253) tell this reload from an earlier one.
+            usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._notify(f"RELOADING=1\nMONOTONIC_USEC={usec}")
+            status = self._status
+            try:
+                if reload is not None:
+                    await reload()
+            except HelmError as error:
+                _log.error("the reload failed and everything stays as it was: %s", error.sentence)
+                status = f"the reload failed: {error.sentence}"
+            self.ready(status)
+
+
+def log_to_stderr(environment: Mapping[str, str]) -> None:
+    """Log lines to stderr, with the priority prefix that journald reads (sd-daemon(3)) when it listens there."""
+    handler = logging.StreamHandler()
+    plain = logging.Formatter("%(levelname)s %(message)s")
+    handler.setFormatter(_Prefixed() if "JOURNAL_STREAM" in environment else plain)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _Prefixed(logging.Formatter):
+    """``<4>text``, on every line of a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
