@@ -13,34 +13,26 @@ def holder(directory: str) -> int | None:
     """The pid of the server that runs on this cluster; None when none does. What can't be told counts as running."""
     try:
         with open(os.path.join(directory, "postmaster.pid"), "rb") as file:
-            pid = int(file.readline())
-    except FileNotFoundError:
-        return None
-    except ValueError:
+            # Negative for a server in single-user mode.
+            pid = abs(int(file.readline()))
+    except (FileNotFoundError, ValueError):
         return None
     try:
         os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        # Gone, or another account's, which PostgreSQL doesn't take for a server of ours either.
+        return None
+    try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             name = file.read().strip()
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             arguments = file.read().split(b"\0")
-    except (ProcessLookupError, FileNotFoundError):
-        # A hidden /proc entry looks the same as none; a process that takes signals is there.
-        return pid if _alive(pid) else None
-    except PermissionError:
-        return None
+    except OSError:
+        return pid
     if name != b"postgres":
         return None
     elsewhere = b"-D" in arguments and _other(arguments[arguments.index(b"-D") + 1], directory)
     return None if elsewhere else pid
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _other(argument: bytes, directory: str) -> bool:

@@ -89,7 +89,9 @@ def test_both_modes_run_the_same_data_with_different_commands() -> None:
     home = Path("/srv/keycloak-26.4.0")
     development, production = launch.command(home, "development"), launch.command(home, "production")
     assert development[-1:] == ("start-dev",) and production[-2:] == ("start", "--optimized")
-    assert development[:-1] == production[:-2]
+    quicker = "-XX:TieredStopAtLevel=1"
+    assert [word for word in development[:-1] if word != quicker] == list(production[:-2])
+    assert quicker not in production
     values = launch.environment(8080, 5433)
     assert values["KC_DB_URL"] == "jdbc:postgresql://127.0.0.1:5433/keycloak"
     assert not set(values) & set(launch.SECRETS)
