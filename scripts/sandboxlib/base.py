@@ -156,10 +156,20 @@ def _build() -> str:
         (room / "base.json").write_text(json.dumps(facts) + "\n")
         room.rename(cache_root() / "base")
     except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
+        _remove_despite_writers(room)
         raise
     host.say(f"Base ready after {time.monotonic() - started:.0f} s, in {cache_root() / 'base'}")
     return identity
+
+
+def _remove_despite_writers(room: Path) -> None:
+    """Remove a tree in which killed processes may write a moment longer."""
+    for _ in range(100):
+        shutil.rmtree(room, ignore_errors=True)
+        if not room.exists():
+            return
+        time.sleep(0.05)
+    host.say(f"Could not remove {room}; the next build will try again")
 
 
 def _bootstrap(target: Path) -> None:
@@ -274,7 +284,7 @@ def store_layer(place: Place, settings: Settings, target: Path) -> None:
         (room / "layer.json").write_text(json.dumps(facts) + "\n")
         room.rename(target)
     except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
+        _remove_despite_writers(room)
         raise
     finally:
         cgroup.kill(place)

@@ -13,6 +13,7 @@ from .place import ACCOUNT, Place, SandboxError, Settings, private_directory, st
 
 BOOT_TIMEOUT = 120.0
 SHUTDOWN_TIMEOUT = 200.0  # above systemd's 90 s for a hanging unit, twice (the account's manager, then the system's)
+USER_JOBS_TIMEOUT = 5.0
 SIGRTMIN_POWEROFF = signal.SIGRTMIN + 4  # systemd(1), SIGNALS
 SIGRTMIN_REBOOT = signal.SIGRTMIN + 5
 
@@ -74,14 +75,14 @@ def await_up(place: Place) -> None:
     """Wait for PID 1, the end of its start-up jobs, and the account's user manager."""
     deadline = time.monotonic() + BOOT_TIMEOUT
     while True:
-        if not cgroup.processes(cgroup.top(place) / "box") and not cgroup.processes(cgroup.top(place) / "keeper"):
+        if not cgroup.populated(place):
             raise SandboxError(f"{place.name!r} ended while it was booting", keeper.console_tail(place))
         pid = cgroup.leader(place)
         state = _manager_state(pid, []) if pid else "not running"
         user = ""
         if pid and state in {"running", "degraded"}:
             user = _user_state(pid)
-            if user in {"running", "degraded"}:
+            if user in {"running", "degraded", "starting"}:
                 break
         if time.monotonic() > deadline:
             raise SandboxError(
@@ -96,6 +97,8 @@ def await_up(place: Place) -> None:
                                    account=bool(options)).stdout
             units = ", ".join(line.split()[0] for line in failed.splitlines() if line.strip())
             host.say(f"Note: {manager} manager is degraded; failed: {units}")
+    if user == "starting":
+        host.say(f"Note: {ACCOUNT}'s manager is up and still starting units")
 
 
 def _manager_state(pid: int, options: list[str]) -> str:
@@ -104,7 +107,11 @@ def _manager_state(pid: int, options: list[str]) -> str:
 
 
 def _user_state(pid: int) -> str:
-    done = enter.capture(pid, ["systemctl", "--user", "is-system-running", "--wait"], account=True, timeout=20)
+    """Its state once its first jobs are done; units that take long to start are not waited for."""
+    ask = ["systemctl", "--user", "is-system-running"]
+    done = enter.capture(pid, [*ask, "--wait"], account=True, timeout=USER_JOBS_TIMEOUT)
+    if not done.stdout:
+        done = enter.capture(pid, ask, account=True, timeout=USER_JOBS_TIMEOUT)
     return done.stdout.strip() or "not answering"
 
 
@@ -125,7 +132,7 @@ def power_cut(place: Place) -> None:
     _require_leader(place)
     settings = Settings.read(place.settings)
     keeper.cut_power(place)
-    _stop_everything(place)
+    stop_everything(place)
     boot_again(place, settings)
 
 
@@ -134,7 +141,7 @@ def boot_again(place: Place, settings: Settings) -> None:
     try:
         _boot(place, settings, first=False)
     except BaseException:
-        _stop_everything(place)
+        stop_everything(place)
         raise
 
 
@@ -149,7 +156,7 @@ def save(place: Place, name: str, stay_down: bool) -> None:
             raise SandboxError(f"other layers or this sandbox stand on layer {name!r}", "save it under another name")
         base.remove_unused(target, f"layer {name!r}")
         _signal_and_wait(place, leader, SIGRTMIN_POWEROFF)
-        _stop_everything(place)
+        stop_everything(place)
         base.store_layer(place, settings, target)
     if stay_down:
         down(place)
@@ -185,7 +192,8 @@ def _signal_and_wait(place: Place, pid: int, number: int) -> None:
         os.close(watch)
 
 
-def _stop_everything(place: Place) -> None:
+def stop_everything(place: Place) -> None:
+    """End all that runs and is mounted; the disk stays."""
     cgroup.kill(place)
     keeper.await_release(place)
     cgroup.remove(place)
@@ -195,7 +203,7 @@ def down(place: Place) -> None:
     """Leave nothing of it: no process, mount, device, cgroup or directory. May be repeated at any point."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
-        _stop_everything(place)
+        stop_everything(place)
         if place.directory.exists():
             for mount in (place.root_mount, place.disk_mount):
                 if mount.is_mount():  # not by us: removing it would delete what is mounted there

@@ -108,7 +108,7 @@ def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         program = target.command[0]
         arguments = [f"-{Path(program).name}", *target.command[1:]] if target.login else target.command
-        os.execvpe(program, arguments, environment)  # noqa: S606
+        os.execvpe(program, arguments, environment)
     except FileNotFoundError:
         status = NOT_FOUND
         print(f"sandbox: {target.command[0]}: not found in the sandbox", file=sys.stderr)

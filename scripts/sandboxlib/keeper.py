@@ -39,8 +39,10 @@ exec < /dev/null
 while :; do
     status=0
     /bin/sh -euc {start} || status=$?
-    [ "$status" -eq {reboot} ] || exit "$status"
+    [ "$status" -eq {reboot} ] || break
 done
+echo "systemd-nspawn ended with status $status"
+echo 1 > {kill} || exit "$status"
 """
 
 
@@ -114,6 +116,7 @@ def _script(place: Place, trees: list[Path], private: bool) -> str:
         lower=shlex.quote(":".join(str(tree) for tree in trees)),
         loopback="ip link set lo up" if private else "",
         start=shlex.quote(box),
+        kill=shlex.quote(str(cgroup.top(place) / "cgroup.kill")),  # the network's processes, and this one
         reboot=REBOOT_STATUS,
     )
 
