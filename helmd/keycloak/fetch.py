@@ -106,13 +106,9 @@ class _Meter:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit code 0, 1 when the archive could not be had."""
-    parser = argparse.ArgumentParser(
-        prog="fetch", description=f"Fetches the Keycloak {KEYCLOAK.version} archive."
-    )
+    parser = argparse.ArgumentParser(prog="fetch", description=f"Fetches the Keycloak {KEYCLOAK.version} archive.")
     parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where the archive goes")
-    parser.add_argument(
-        "--file", type=Path, metavar="FILE", help="an archive that is there already: check it only"
-    )
+    parser.add_argument("--file", type=Path, metavar="FILE", help="an archive that is there already: check it only")
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.into, options.file, _Meter(), mvn=maven.available()))

@@ -45,9 +45,7 @@ def fetch_by_maven(mvn: str, artefact: Artefact, target: Path, progress: Progres
         found.rename(target)
 
 
-def _run(
-    command: list[str], place: Path, log: Path, home: Path, artefact: Artefact, progress: Progress
-) -> None:
+def _run(command: list[str], place: Path, log: Path, home: Path, artefact: Artefact, progress: Progress) -> None:
     """Runs mvn in a process group of its own, so that what it starts ends with it."""
     with log.open("wb") as output:
         process = subprocess.Popen(

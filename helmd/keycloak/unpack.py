@@ -24,9 +24,7 @@ def unpacked(parent: Path, artefact: Artefact = KEYCLOAK) -> Path | None:
     return place if (place / "lib" / "quarkus-run.jar").is_file() else None
 
 
-def unpack(
-    archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress: Progress | None = None
-) -> Path:
+def unpack(archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress: Progress | None = None) -> Path:
     """The distribution as PARENT/keycloak-VERSION; nothing to do when it is there already.
 
     The archive is verified first, as the very file that is then read. PROGRESS counts bytes of the archive. Raises
@@ -79,12 +77,7 @@ def extract(file: BinaryIO, into: Path, artefact: Artefact, progress: Progress |
 
 def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path, artefact: Artefact) -> None:
     name = PurePosixPath(member.name)
-    if (
-        name.is_absolute()
-        or ".." in name.parts
-        or "\0" in member.name
-        or name.parts[:1] != (artefact.directory,)
-    ):
+    if name.is_absolute() or ".." in name.parts or "\0" in member.name or name.parts[:1] != (artefact.directory,):
         raise FetchError(f"{artefact.file} holds a name that leads elsewhere: {member.name!r}")
     target = into / name
     if member.isdir():

@@ -7,6 +7,9 @@ from helmd.model.plan import Graph
 from helmd.model.service import Health, Registry, Restart, Service
 from helmd.model.settings import Settings
 
+RECOVERY = 600.0
+"""How long (seconds) a PostgreSQL may take to start: after a power cut it replays its log first."""
+
 
 def uses_database(service: Service) -> bool:
     """Whether it keeps something in the suite's PostgreSQL. Keycloak always does, in both modes."""
@@ -25,7 +28,7 @@ def whole_suite(registry: Registry, settings: Settings) -> Registry:
         port=settings.suite_database_port,
         visible=False,
         admin_only=True,
-        health=Health(check="port"),
+        health=Health(check="port", start_timeout=RECOVERY),
         restart=Restart(stop_timeout=60.0),
     )
     services = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from helmd.files.durable import write_atomically
 from helmd.keycloak import launch
 from helmd.model.discovery import discovery_document
 from helmd.model.errors import ConfigurationError, NotSetUpError
@@ -20,7 +21,7 @@ from helmd.postgres.cluster import account_name
 from helmd.postgres.roles import dsn
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, probe_host
-from helmd.systemd.installed import applying, is_ours, mode_of, read_unit, verify, write_atomically
+from helmd.systemd.installed import applying, is_ours, mode_of, read_unit, verify
 from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
 
 Kind = Literal["new", "changed", "same", "foreign", "orphan"]

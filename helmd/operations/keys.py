@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from helmd.systemd.installed import write_atomically
+from helmd.files.durable import write_atomically
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from helmd.files.durable import write_atomically
+from helmd.files.environment_file import ensure_secrets
 from helmd.journal.lines import last_lines, printable
 from helmd.keycloak import launch
 from helmd.keycloak.artefact import KEYCLOAK
-from helmd.keycloak.environment_file import ensure_secrets
 from helmd.keycloak.fetch import fetch
 from helmd.keycloak.maven import available
-from helmd.keycloak.unpack import unpack, unpacked
+from helmd.keycloak.unpack import WRITABLE, unpack, unpacked
 from helmd.model.errors import BusError, ConfigurationError, DeniedError, NotSetUpError, StartFailedError
 from helmd.model.layout import Layout
 from helmd.model.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET, unit_of
@@ -29,7 +30,6 @@ from helmd.operations.keys import gateway_certificate, signing_key
 from helmd.postgres.cluster import account_name, create_cluster, store_cluster
 from helmd.postgres.roles import ensure_store
 from helmd.systemd.bus import Manager, Signals
-from helmd.systemd.installed import write_atomically
 
 JOURNAL_GROUP = "systemd-journal"
 JOB_TIMEOUT = 120.0
@@ -146,6 +146,8 @@ def prepare_keycloak(registry: Registry, layout: Layout, wishes: Wishes, tell: T
         unpack(archive, layout.data)
         if wishes.keycloak_archive is None:
             archive.unlink()
+    for place in WRITABLE:
+        (directory / place).mkdir(parents=True, exist_ok=True)
     fresh = not layout.secrets_file(name).exists()
     ensure_secrets(layout.secrets_file(name), launch.SECRETS)
     if fresh:

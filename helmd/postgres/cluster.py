@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, ClassVar
 
+from helmd.files.durable import fsync_directory, write_if_changed
 from helmd.model.errors import HelmError, LockedError
 from helmd.model.layout import Layout
 from helmd.postgres import unlock
@@ -32,7 +33,6 @@ from helmd.postgres.configuration import (
     main_file,
     roles_in,
 )
-from helmd.postgres.durable import fsync_directory, write_if_changed
 
 STORE_PORT = 5432
 STORE_ROLES = ("helm_owner", "helm")
@@ -220,9 +220,7 @@ def _make(cluster: Cluster, binaries: Binaries, lock: int) -> None:
 def _refuse_stranger(directory: Path) -> None:
     """A directory with something else in it is not ours to replace."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        raise ClusterError(
-            f"{directory} is not a directory", hint="Move it away and run helmctl setup again."
-        )
+        raise ClusterError(f"{directory} is not a directory", hint="Move it away and run helmctl setup again.")
     if directory.is_dir() and any(directory.iterdir()):
         raise ClusterError(
             f"{directory} holds files but no PostgreSQL cluster",

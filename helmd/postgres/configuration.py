@@ -54,9 +54,7 @@ class Cluster:
         if any(sign in path for path in paths for sign in "\n\r\0"):
             return "a path or account name with a line break in it"
         if len(str(self.socket_file).encode()) > _SOCKET_PATH_LIMIT:
-            return (
-                f"{self.socket_file} is longer than a unix socket's name may be ({_SOCKET_PATH_LIMIT} bytes)"
-            )
+            return f"{self.socket_file} is longer than a unix socket's name may be ({_SOCKET_PATH_LIMIT} bytes)"
         return None
 
 
@@ -111,8 +109,7 @@ def hba_file(cluster: Cluster) -> str:
     """``pg_hba.conf``: the owning account over the socket, single password logins over loopback, nobody else."""
     lines = [f"local all all peer map={MAP}"]
     lines += [
-        f"host {_name(access.database)} {_name(access.role)} 127.0.0.1/32 scram-sha-256"
-        for access in cluster.tcp
+        f"host {_name(access.database)} {_name(access.role)} 127.0.0.1/32 scram-sha-256" for access in cluster.tcp
     ]
     lines += ["host all all all reject"]
     return "# Written by Helm; changes here are lost.\n" + "".join(f"{line}\n" for line in lines)

@@ -7,7 +7,7 @@ with Keycloak's database password.
 import sys
 from pathlib import Path
 
-from helmd.keycloak.environment_file import read_environment_file
+from helmd.files.environment_file import read_environment_file
 from helmd.model.errors import HelmError
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.roles import admin_conninfo, ensure_role_and_database

@@ -114,9 +114,7 @@ def _ensure_database(connection: _Connection, name: str, owner: str) -> None:
 
 def _join(connection: _Connection, owner: str) -> None:
     """Only a member of a role may give it a database, unless it is a superuser."""
-    query = (
-        "SELECT rolsuper OR pg_has_role(current_user, %s, 'USAGE') FROM pg_roles WHERE rolname = current_user"
-    )
+    query = "SELECT rolsuper OR pg_has_role(current_user, %s, 'USAGE') FROM pg_roles WHERE rolname = current_user"
     row = connection.execute(query, (owner,)).fetchone()
     if row is None or not row[0]:
         connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(owner)))

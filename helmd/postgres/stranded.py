@@ -62,13 +62,9 @@ def verdict(major: int, versions: Sequence[int], package: PackageFacts | None) -
     name = f"postgresql-{major}"
     hold = f"sudo apt-mark manual {name}; then install the newer PostgreSQL and run: {UPGRADE_COMMAND}"
     if package.installed and not package.source:
-        found.append(
-            Concern(f"{name} is in no configured package archive any more: it gets no security updates", hold)
-        )
+        found.append(Concern(f"{name} is in no configured package archive any more: it gets no security updates", hold))
     if package.leaving:
-        found.append(
-            Concern(f"the next upgrade or autoremove would remove {name}, without which it can't start", hold)
-        )
+        found.append(Concern(f"the next upgrade or autoremove would remove {name}, without which it can't start", hold))
     return found
 
 

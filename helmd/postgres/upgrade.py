@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from helmd.files.durable import fsync_directory
 from helmd.model.errors import NotSetUpError
 from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, newest
 from helmd.postgres.cluster import ClusterError, cluster_lock, initialise, run_program, running, scratch
 from helmd.postgres.configuration import ADMIN_FILE, SUPERUSER, Cluster
-from helmd.postgres.durable import fsync_directory
 
 _UNUSED = "hivematrix.unused"
 """In a new cluster until it has taken the old one's place: such a directory may be thrown away."""
@@ -78,9 +78,7 @@ def kept_directory(directory: Path, major: int) -> Path:
 
 def delete_kept(cluster: Cluster, kept: Path) -> None:
     """Deletes an old cluster that an upgrade kept."""
-    if kept.parent != cluster.directory.parent or not kept.name.startswith(
-        f"{cluster.directory.name}.before-upgrade-"
-    ):
+    if kept.parent != cluster.directory.parent or not kept.name.startswith(f"{cluster.directory.name}.before-upgrade-"):
         raise ClusterError(f"{kept} is not what an upgrade of {cluster.directory} left")
     shutil.rmtree(kept)
 
@@ -114,9 +112,7 @@ def _check(cluster: Cluster, old: Binaries, new: Binaries, kept: Path) -> None:
         )
 
 
-def _build(
-    cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: int, progress: Progress
-) -> None:
+def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: int, progress: Progress) -> None:
     """The finished new cluster at PLACE/new."""
     control = run_program(
         [str(old.program("pg_controldata")), str(cluster.directory)], lock, place, "pg_controldata"

@@ -63,27 +63,6 @@ def verify(units: Mapping[str, str]) -> None:
             raise UnitRefusedError("systemd-analyze finds fault with a rendered unit; none was installed", lines=lines)
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Puts TEXT at PATH in one step, so that a reader or a power cut sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 @contextlib.contextmanager
 def applying(lock: Path) -> Iterator[None]:
     """Holds the lock of whoever applies units; raises LockedError when somebody else holds it."""

@@ -9,10 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helmd.health.target import probe_words
 from helmd.keycloak import launch
+from helmd.keycloak.unpack import WRITABLE
 from helmd.model.layout import Layout
 from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, identifier_of, unit_of
 from helmd.model.service import Health, Mode, Registry, Restart, Service
 from helmd.model.settings import Settings
+from helmd.model.suite import RECOVERY
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
 
@@ -92,7 +94,8 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     prestart = [*PYTHON, str(programs / "systemd/prestart.py")]
     if service.port is not None:
         prestart.append(f"port={service.port}")
-    prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
+    if service.type != "keycloak":
+        prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     return {
         **_common(service, mode, setup),
         "unit": unit_of(service.name),
@@ -192,6 +195,8 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
     if service.type == "keycloak":
         prepare = setup.layout.share / "helmd/keycloak/prepare.py"
         context["prepare"] = [*PYTHON, str(prepare), context["directory"], str(launch.JAVA)]
+        context["readable"].append(context["directory"])
+        context["writable"] = [f"{context['directory']}/{place}" for place in WRITABLE]
     return _filled(f"{service.type}.service.j2", context, templates)
 
 
@@ -199,7 +204,12 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
     """The unit of the PostgreSQL that holds Helm's store; it belongs to no suite, so that `helmctl down` leaves it."""
     if setup.store_postgres is None:
         raise ValueError("the store's PostgreSQL has no programs")
-    service = Service(name="helm", type="postgres", restart=Restart(stop_timeout=60.0), health=Health(check="process"))
+    service = Service(
+        name="helm",
+        type="postgres",
+        restart=Restart(stop_timeout=60.0),
+        health=Health(check="process", start_timeout=RECOVERY),
+    )
     context = {
         **_common(service, setup.settings.mode, setup),
         "unit": STORE_CLUSTER_UNIT,

@@ -14,8 +14,9 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str, mode: int) -> None:
-    """Puts TEXT at PATH with these permissions; a symbolic link there is replaced, not followed."""
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Puts TEXT at PATH with these permissions, making its directory; a symbolic link there is replaced, not followed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -32,11 +33,7 @@ def write_atomically(path: Path, text: str, mode: int) -> None:
 
 def write_if_changed(path: Path, text: str, mode: int) -> bool:
     """As `write_atomically`, but leaves a regular file that already says TEXT; True when it wrote."""
-    if (
-        path.is_file()
-        and not path.is_symlink()
-        and path.read_text(encoding="utf-8", errors="replace") == text
-    ):
+    if path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace") == text:
         path.chmod(mode)
         return False
     write_atomically(path, text, mode)

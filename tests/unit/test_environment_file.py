@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.keycloak.environment_file import assignment, ensure_secrets, parse, read_environment_file
+from helmd.files.environment_file import assignment, ensure_secrets, parse, read_environment_file
 from helmd.keycloak.launch import SECRETS
 from helmd.model.errors import ConfigurationError, DeniedError
 

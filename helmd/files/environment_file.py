@@ -10,8 +10,8 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from helmd.files.durable import write_atomically
 from helmd.model.errors import ConfigurationError, DeniedError, Fault
-from helmd.postgres.durable import write_atomically
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _WHITESPACE = " \t\n\r"
@@ -124,9 +124,7 @@ def _read(path: Path) -> str:
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
         os.close(descriptor)
-        raise DeniedError(
-            f"{path} is not a plain file of this account", hint="Remove it, then run this again."
-        )
+        raise DeniedError(f"{path} is not a plain file of this account", hint="Remove it, then run this again.")
     # As it is, byte for byte: what isn't ours goes back the way it came.
     with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
         return file.read()

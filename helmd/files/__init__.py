@@ -1,0 +1,1 @@
+"""Writing files that must be whole: atomically, durably, privately."""

@@ -1,0 +1,44 @@
+"""For all tests: nothing may be left running behind a test's back."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def children() -> set[int]:
+    """Pids of this process's living children."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        for word in (task / "children").read_text().split():
+            try:
+                state = Path(f"/proc/{word}/stat").read_text().rpartition(")")[2].split()[0]
+            except FileNotFoundError:
+                continue
+            if state != "Z":
+                found.add(int(word))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fails a test that leaves a child process or an asyncio task behind.
+
+    Fixtures of a wider scope are set up before this one, so their processes count as having been there.
+    """
+    before = children()
+    yield
+    kept = children() - before
+    names = [f"{pid} {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')[:100]}" for pid in kept]
+    assert not kept, f"left running: {names} (this is {os.getpid()})"
+
+
+@pytest.fixture
+async def no_task_leaks() -> object:
+    """For tests of asyncio code: fails when tasks are left behind."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before
+    assert not left, f"tasks left behind: {left}"

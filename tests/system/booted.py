@@ -1,0 +1,145 @@
+"""A booted sandbox as the system tests use it: running commands, services of a test's own, polling."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did. ``seconds`` is as long as the caller waited."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@dataclass
+class Sandbox:
+    """A booted sandbox. Commands run as the account ``hive`` unless ``root``."""
+
+    name: str
+    demo_seconds: float = 0.0
+    demo_output: str = ""
+    demo_code: int = 0
+    registered: list[str] = field(default_factory=list)
+
+    def script(self, verb: str, *words: str, timeout: float = 180.0) -> Done:
+        """``scripts/sandbox VERB --name NAME WORDS``."""
+        return run([str(TOP / "scripts/sandbox"), verb, "--name", self.name, *words], timeout)
+
+    def __call__(
+        self, *words: str, root: bool = False, stdin: str | None = None, check: bool = True, timeout: float = 180.0
+    ) -> Done:
+        """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
+        as_whom = ["--root"] if root else []
+        done = run([str(TOP / "scripts/sandbox"), "exec", "--name", self.name, *as_whom, "--", *words], timeout, stdin)
+        if check and done.code:
+            pytest.fail(f"{' '.join(words)}: exit code {done.code}\n{done.text}")
+        return done
+
+    def shell(self, command: str, **how: Any) -> Done:
+        return self("bash", "-c", command, **how)
+
+    def helmctl(self, *words: str, **how: Any) -> Done:
+        return self("helmctl", *words, **how)
+
+    def status(self, *names: str) -> dict[str, dict[str, Any]]:
+        """``helmctl status --json`` by service."""
+        done = self.helmctl("status", "--json", *names, check=False)
+        return {entry["service_name"]: entry for entry in json.loads(done.out)}
+
+    def sql(self, query: str) -> str:
+        """Asks the log store; the bare value."""
+        socket = "/run/user/1000/hivematrix/postgres-helm"
+        return self("psql", "-h", socket, "-U", "helm", "-d", "helm", "-Atqc", query).out.strip()
+
+    def write(self, path: str, text: str, root: bool = False) -> None:
+        self("sh", "-c", f'mkdir -p "$(dirname {path})" && cat > {path}', stdin=text, root=root)
+
+    def register(self, name: str, text: str) -> None:
+        """Adds services by ``services.d/NAME.toml`` and applies; gone again at the end of the test."""
+        self.write(f"/home/hive/.config/hivematrix/services.d/{name}.toml", text)
+        self.registered.append(name)
+        self.helmctl("apply")
+
+    def unregister(self) -> None:
+        """Takes away what tests added: services stopped, units removed."""
+        if not self.registered:
+            return
+        for name in self.registered:
+            path = f"/home/hive/.config/hivematrix/services.d/{name}.toml"
+            self.shell(
+                f"helmctl stop $(sed -n 's/^\\[services\\.\\([a-z0-9_-]*\\)\\]$/\\1/p' {path}); rm -f {path}",
+                check=False,
+            )
+        self.registered.clear()
+        self.helmctl("apply")
+
+
+def run(words: list[str], timeout: float, stdin: str | None = None) -> Done:
+    """Runs a command on this machine."""
+    began = time.monotonic()
+    done = subprocess.run(
+        words,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+
+def until(what: Callable[[], Any], within: float, pause: float = 0.2) -> Any:
+    """Asks until the answer is true; fails the test after WITHIN seconds, showing the last answer."""
+    deadline = time.monotonic() + within
+    while not (answer := what()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within:g} s; last: {answer!r}")
+        time.sleep(pause)
+    return answer
+
+
+class Poller:
+    """Asks an address every 10 ms from a process of its own, and notes when it first answered well."""
+
+    def __init__(self, box: Sandbox, url: str) -> None:
+        program = (
+            "import sys,time,urllib.request,ssl\n"
+            "c=ssl._create_unverified_context()\n"
+            "while True:\n"
+            "  try:\n"
+            "    urllib.request.urlopen(sys.argv[1],timeout=1,context=c).read(); break\n"
+            "  except Exception: time.sleep(0.01)\n"
+            "print(time.clock_gettime(time.CLOCK_MONOTONIC))\n"
+        )
+        self._process = subprocess.Popen(
+            [str(TOP / "scripts/sandbox"), "exec", "--name", box.name, "--", "python3", "-c", program, url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def first_good_answer(self, timeout: float = 120.0) -> float:
+        """When, on the kernel's monotonic clock, which sandbox and host share."""
+        out, _ = self._process.communicate(timeout=timeout)
+        return float(out)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
