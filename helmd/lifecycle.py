@@ -11,6 +11,9 @@ from helmd.model.errors import HelmError
 
 _log = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_SECONDS = 10.0
+"""Time for a task's own cleaning up, which a second cancellation would break off."""
+
 
 def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float | None:
     """How often systemd wants to hear from this process, or None (sd_watchdog_enabled(3))."""
@@ -53,23 +56,28 @@ class Lifecycle:
         An error of WORK comes out in an ExceptionGroup.
         """
         loop = asyncio.get_running_loop()
-        hangup = asyncio.Event()
+        hangup, told_to_end = asyncio.Event(), asyncio.Event()
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._watch()), group.create_task(self._reload(hangup, reload))]
                 main = group.create_task(work)
+                beside = [
+                    group.create_task(self._watch()),
+                    group.create_task(self._reload(hangup, reload)),
+                    group.create_task(self._end(told_to_end, main)),
+                ]
                 main.add_done_callback(lambda _: [task.cancel() for task in beside])
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, self._stop, main, number)
+                    loop.add_signal_handler(number, told_to_end.set)
                 loop.add_signal_handler(signal.SIGHUP, hangup.set)
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
 
-    def _stop(self, main: asyncio.Task[None], number: signal.Signals) -> None:
-        self._notify(f"STOPPING=1\nSTATUS=ending on {number.name}")
-        main.cancel()
+    async def _end(self, told: asyncio.Event, main: asyncio.Task[None]) -> None:
+        await told.wait()
+        self._notify("STOPPING=1\nSTATUS=ending")
+        await end(main)
 
     async def _watch(self) -> None:
         if self._watchdog is None:
@@ -98,6 +106,16 @@ class Lifecycle:
                 _log.error("the reload failed and everything stays as it was: %s", error.sentence)
                 status = f"the reload failed: {error.sentence}"
             self.ready(status)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and again if it goes on all the same, until it is done.
+
+    asyncio.wait_for, with which psycopg connects, can swallow a cancellation before Python 3.12 (CPython issue 86296).
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 def log_to_stderr(environment: Mapping[str, str]) -> None:

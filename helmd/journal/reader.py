@@ -100,6 +100,9 @@ class JournalReader:
     def seek(self, positions: Mapping[str, Position]) -> None:
         """Stand behind what POSITIONS (by boot) say was read. Raises JournalError."""
         try:
+            # A file that came since would otherwise make a cursor in it look lost.
+            self._journal.process()
+            self._looked = time.monotonic()
             self._gaps.clear()
             self._unreadable = 0
             self._ahead = self._boots_to_read(positions)
@@ -251,7 +254,7 @@ class JournalReader:
         return bool(self._journal._next())
 
     def _take(self) -> Entry | None:
-        """The entry stood on, or None when its file is damaged there; reading goes on behind it."""
+        """The entry stood on, or None to go on: its file is damaged there, or it is behind us."""
         try:
             fields: dict[str, Value] = self._journal._get_all()
             monotonic = self._journal._get_monotonic().timestamp
@@ -263,6 +266,8 @@ class JournalReader:
             self._unreadable += 1
             return None
         before = self._position
+        if before is not None and monotonic < before.monotonic:
+            return None  # a file that was noticed late; what is older than the position is behind us
         if self._unreadable:
             # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
             since = before.realtime if before is not None else realtime

@@ -237,3 +237,16 @@ async def test_files_that_came_and_went_while_nobody_looked(
         old.unlink()
         await reader.wait(5)
         assert drain(reader, positions) == (names(81, 100), [Gap(moment(50), moment(81), Missing.LOST, 30)])
+
+
+def test_a_reader_told_to_go_on_in_a_file_that_came_since_finds_it(tmp_path: Path) -> None:
+    """As when another process stored for a while and this one takes over again."""
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 10))
+    with reading(tmp_path, positions) as reader:
+        drain(reader, positions)
+        append(tmp_path / "b.journal", lines(11, 30))
+        assert read(tmp_path, positions) == (names(11, 30), [])
+        append(tmp_path / "b.journal", lines(31, 40))
+        reader.seek(positions)
+        assert drain(reader, positions) == (names(31, 40), [])
