@@ -1,0 +1,39 @@
+"""``helmctl import``: the services of an older Helm."""
+
+from pathlib import Path
+
+import click
+
+from helmd.cli import exits
+from helmd.cli.context import Context
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--base",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where relative paths start from. [default: the directory of each FILE, which was the older Helm's]",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--force", is_flag=True, help="Replace an earlier import.")
+@click.pass_obj
+def import_command(context: Context, files: tuple[Path, ...], base: Path | None, dry_run: bool, force: bool) -> int:
+    """Take over services from an older Helm's services.json.
+
+    They are written to services.d/imported.toml beside services.toml. With any fault nothing is written. The older
+    Helm's files stay as they are; master_services.json may be given as well, for its descriptions.
+    """
+    from helmd.operations.import_json import plan_import, write_import
+
+    planned = plan_import(files, base, context.layout, context.settings)
+    for remark in planned.remarks:
+        click.echo(f"warning: {remark}", err=True)
+    if dry_run:
+        click.echo(planned.text, nl=False)
+        return exits.OK
+    write_import(planned, force)
+    click.echo(f"{planned.target}: {', '.join(planned.services)}", err=True)
+    click.echo("See what that changes: helmctl diff; then: helmctl apply", err=True)
+    return exits.OK
