@@ -1,4 +1,4 @@
-"""What both daemons share: telling systemd how they are (sd_notify(3)), the watchdog, ending and reloading on signals."""
+"""What both daemons share: telling systemd how they are (sd_notify(3)), the watchdog, signals that reload and end."""
 
 import asyncio
 import logging

@@ -14,9 +14,9 @@ Finding the place again, in a boot read before:
   numbers prove that nothing is missing or the very entry turns up under another number.
 - A boot never seen is new from its head; a boot read to its end is never looked at again.
 
-Files that journald rotated away or deleted stay readable as long as they are open, so the set of files is looked at only
-at the end, not while there is a backlog: a flood can delete files faster than they are read. That relies on journald's
-writing an account's entries to one file at a time.
+Files that journald rotated away or deleted stay readable as long as they are open, so the set of files is looked at
+only at the end, not while there is a backlog: a flood can delete files faster than they are read. That relies on
+journald's writing an account's entries to one file at a time.
 
 sd_journal(3); journald's file format as of systemd 252.
 """

@@ -1,4 +1,4 @@
-"""A line to PostgreSQL that can be cut: at any time, or just when the server has committed and its answer is on the way."""
+"""A line to PostgreSQL that can be cut: at any time, or when the server has committed and its answer is on the way."""
 
 import asyncio
 import os

@@ -185,7 +185,7 @@ async def test_entries_of_strangers_move_the_position_now_and_then(
 async def test_every_line_once_whatever_breaks(
     database: Database, journal: Path, cluster: Cluster, tmp_path: Path, seed: int
 ) -> None:
-    """Random writing against random cuts, killed backends, lost answers, restarts, a power cut and a second instance."""
+    """Random writing against cuts, killed backends, lost answers, restarts, a power cut and a second instance."""
     chance = random.Random(seed)
     await migrate(database.owner, "helm")
     store = cluster.conninfo("helm", database.name, tmp_path)

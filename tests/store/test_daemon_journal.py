@@ -1,0 +1,120 @@
+"""helmd-journal as a process: what it tells systemd, with PostgreSQL away and there, and how it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from conftest import Database
+
+ROOT = Path(__file__).parents[2]
+JOURNAL = ("/usr/bin/python3", "-m", "helmd.daemon", "journal")
+
+
+class Manager:
+    """The end of NOTIFY_SOCKET where systemd would listen."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.heard: list[str] = []
+
+    async def hear(self, part: str, seconds: float = 10) -> str:
+        """The next message that has PART in it."""
+        async with asyncio.timeout(seconds):
+            while True:
+                message = (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode()
+                self.heard.append(message)
+                if part in message:
+                    return message
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@asynccontextmanager
+async def started(
+    home: Path, *command: str, **environment: str
+) -> AsyncIterator[tuple[Manager, asyncio.subprocess.Process]]:
+    manager = Manager(home / "notify")
+    variables = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "NOTIFY_SOCKET": str(manager.path),
+        **environment,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *command, env=variables, cwd=ROOT, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield manager, process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+        manager.close()
+
+
+async def test_ready_without_a_store_then_with_it_and_a_clean_end(database: Database, tmp_path: Path) -> None:
+    sockets = tmp_path / "run/hivematrix/postgres-helm"
+    sockets.mkdir(parents=True)
+    async with started(tmp_path, *JOURNAL, WATCHDOG_USEC="400000") as (manager, process):
+        await manager.hear("READY=1")
+        assert "can't be reached" in await manager.hear("STATUS=waiting")
+        await manager.hear("WATCHDOG=1")
+        (sockets / ".s.PGSQL.5432").symlink_to(database.cluster.directory / ".s.PGSQL.5432")
+        await manager.hear("STATUS=the journal has nothing of this account yet")
+        assert database.query("SELECT count(*) > 0 FROM schema_migrations") == [(True,)]
+        process.send_signal(signal.SIGHUP)
+        usec = int((await manager.hear("RELOADING=1")).partition("MONOTONIC_USEC=")[2])
+        assert abs(usec - time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000) < 5_000_000
+        await manager.hear("READY=1")
+        process.send_signal(signal.SIGTERM)
+        await manager.hear("STOPPING=1")
+        _, errors = await process.communicate()
+        assert process.returncode == 0
+        assert errors.decode().count("can't be reached") == 1
+        assert "Traceback" not in errors.decode()
+
+
+async def test_faulty_settings_end_it_at_once_with_the_place(tmp_path: Path) -> None:
+    config = tmp_path / ".config/hivematrix"
+    config.mkdir(parents=True)
+    (config / "helm.toml").write_text("[store]\ndatabas = 3\n")
+    async with started(tmp_path, *JOURNAL) as (_, process):
+        _, errors = await process.communicate()
+    assert process.returncode == 78
+    assert f"{config}/helm.toml:2" in errors.decode()
+
+
+async def test_a_loop_that_hangs_gets_no_watchdog_message(tmp_path: Path) -> None:
+    hanging = (
+        "import asyncio, os\n"
+        "from systemd import daemon\n"
+        "from helmd.lifecycle import Lifecycle, watchdog_seconds\n"
+        "life = Lifecycle(daemon.notify, watchdog_seconds(os.environ, os.getpid()))\n"
+        "async def work():\n"
+        "    life.ready('at work')\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(life.run(work()))\n"
+    )
+    async with started(tmp_path, sys.executable, "-c", hanging, WATCHDOG_USEC="400000") as (manager, process):
+        await manager.hear("READY=1")
+        begun = time.monotonic()
+        try:
+            while time.monotonic() - begun < 1.5:
+                await manager.hear("WATCHDOG=1", seconds=1)
+        except TimeoutError:
+            pass
+        assert manager.heard.count("WATCHDOG=1") <= 3
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        assert process.returncode == 0
