@@ -9,7 +9,7 @@ from typing import LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from helmd.model.errors import StoreError
 
@@ -17,6 +17,8 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 CONNECT_SECONDS = 5
 """How long a connection may take to come about."""
+
+_RECONNECT_SECONDS = 2.0
 
 LOCK_CLASS = 0x48454C4D
 """First key of all of Helm's advisory locks: the letters HELM."""
@@ -43,6 +45,8 @@ def border(doing: str) -> Iterator[None]:
 
 def reason(error: psycopg.Error) -> str:
     """PostgreSQL's own sentence about an error, on one line."""
+    if isinstance(error, PoolTimeout):
+        return "the log store can't be reached"
     said = error.diag.message_primary or str(error)
     lines = said.strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -90,6 +94,9 @@ class Pool:
             max_size=size,
             open=False,
             name=application,
+            # The pool doubles its pause up to this and then rests until somebody asks again. With its default of five
+            # minutes a store that comes back after an outage can stay unused for minutes.
+            reconnect_timeout=_RECONNECT_SECONDS,
             kwargs={
                 "autocommit": True,
                 "connect_timeout": CONNECT_SECONDS,
@@ -111,7 +118,7 @@ class Pool:
 
         DOING is a noun phrase for the error's sentence, "reading metrics".
         """
-        with border(f"{doing}: the log store"):
+        with border(doing):
             async with self._pool.connection(timeout=seconds) as connection:
                 with deadline(connection, seconds):
                     yield connection

@@ -1,6 +1,7 @@
 """The manager's signals in an asyncio loop: which units changed, without ever asking in between."""
 
 import asyncio
+import subprocess
 from types import TracebackType
 from typing import Self
 
@@ -85,19 +86,14 @@ async def ping(seconds: float) -> str | None:
 
     It is asked through busctl(1), since a call on our own connection would hold up the whole process meanwhile.
     """
-    process = await asyncio.create_subprocess_exec(
-        "busctl",
-        "--user",
-        f"--timeout={seconds:g}",
-        "call",
-        "org.freedesktop.systemd1",
-        "/org/freedesktop/systemd1",
-        "org.freedesktop.DBus.Peer",
-        "Ping",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    where = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.DBus.Peer")
+    command = ("busctl", "--user", f"--timeout={seconds:g}", "call", *where, "Ping")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError as problem:
+        return f"busctl can't be run ({problem.strerror})"
     try:
         async with asyncio.timeout(seconds + 0.2):
             _, told = await process.communicate()

@@ -1,0 +1,29 @@
+"""What of the journal is not in the store yet."""
+
+from systemd import _reader
+
+from helmd.model.row import Entry, row_of
+
+_LOOKED_AT = 500
+"""How many entries of the account are looked at to find one that belongs to the suite."""
+
+
+def first_after(uid: int, boot_id: str, realtime: int) -> int | None:
+    """When (microseconds since 1970) the first entry of the suite after REALTIME was written in this boot, or None.
+
+    Raises OSError when the journal can't be read. Takes a few milliseconds.
+    """
+    journal = _reader._Reader(_reader.LOCAL_ONLY)
+    try:
+        journal.add_match(f"_UID={uid}")
+        journal.add_match(f"_BOOT_ID={boot_id}")
+        journal.seek_realtime(realtime + 1)
+        for _ in range(_LOOKED_AT):
+            if not journal._next():
+                break
+            when: int = journal._get_realtime()
+            if when > realtime and row_of(Entry(journal._get_all(), "", boot_id, 0, when)) is not None:
+                return when
+        return None
+    finally:
+        journal.close()

@@ -1,0 +1,88 @@
+"""helmd's part of the composition root: the watcher of the suite and its API, put together and run."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from helmd.health.crew import Answer, Crew
+from helmd.lifecycle import Lifecycle
+from helmd.model.errors import ConfigurationError
+from helmd.model.layout import Layout
+from helmd.model.service import Service
+from helmd.model.status import summary
+from helmd.operations.current import Current
+from helmd.operations.health_report import HealthReport
+from helmd.operations.ingest import Account
+from helmd.operations.line_rates import LineRates
+from helmd.operations.monitor import HELM, Monitor
+from helmd.operations.recording import Recorder
+from helmd.store.session import Pool
+from helmd.systemd.listeners import holder_of
+from helmd.systemd.usage import Meter
+from helmd.web.api import Api
+from helmd.web.routes import routes
+from helmd.web.server import Server, application
+
+_log = logging.getLogger("helmd")
+
+
+async def run_helmd(
+    lifecycle: Lifecycle, places: Layout, account: Account, prepare: Callable[[str, str], Callable[[], Awaitable[None]]]
+) -> None:
+    """helmd until it is told to end. PREPARE gives what brings a store's schema up to date, from its two conninfos.
+
+    It is ready once its sockets listen, whatever is wrong besides: without PostgreSQL, with faulty configuration or
+    with a manager that does not answer it serves, and says so in its status and its health.
+    """
+    current = Current(places)
+    current.load_at_start()
+    _tell_faults(current)
+    settings = current.settings
+    store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
+    crew = Crew()
+    async with Pool(store, "helmd") as pool:
+        recorder = Recorder(pool, prepare(store, owner))
+
+        async def ask(service: Service) -> Answer:
+            return await (report.answer() if service.name == HELM else crew.ask(service))
+
+        def say() -> None:
+            suite = [status for name, status in monitor.statuses().items() if name != HELM]
+            faults = f"{len(current.faults)} faults in the configuration" if current.faults else ""
+            told = (summary(suite), monitor.trouble, recorder.trouble, faults)
+            lifecycle.status("; ".join(part for part in told if part))
+
+        monitor = Monitor(ask, LineRates(pool).take, recorder, Meter(), told=say, beat=lifecycle.beat)
+        report = HealthReport(monitor, pool, crew, account, places.state, lambda: len(current.faults))
+        server = Server(application(routes(Api(monitor, report))), places.socket, holder_of)
+
+        async def reload() -> None:
+            try:
+                current.load()
+            except ConfigurationError:
+                _tell_faults(current)
+                raise
+            monitor.adopt(current.watched(), current.settings.monitor_interval)
+            if current.settings.store != settings.store:
+                _log.warning("store.database has changed: that takes effect when helmd is restarted")
+            await server.listen(current.settings.listen, current.settings.port)
+            # Once the lifecycle has said that the reload is over.
+            asyncio.get_running_loop().call_soon(say)
+
+        async def serve() -> None:
+            try:
+                await server.start(settings.listen, settings.port)
+                lifecycle.ready("reading the states of units")
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(recorder.run())
+                    group.create_task(monitor.run())
+            finally:
+                await server.stop()
+
+        monitor.adopt(current.watched(), settings.monitor_interval)
+        await lifecycle.run(serve(), reload)
+
+
+def _tell_faults(current: Current) -> None:
+    for fault in current.faults:
+        _log.error("%s", fault)

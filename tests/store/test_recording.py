@@ -1,0 +1,146 @@
+"""States and measurements into a real PostgreSQL, across its absence."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import Database
+
+from helmd.model.row import LogRow
+from helmd.operations import recording
+from helmd.operations.line_rates import LineRates
+from helmd.operations.recording import Recorder
+from helmd.store.ingested import stored_up_to
+from helmd.store.logs import append_rows
+from helmd.store.metrics import Sample
+from helmd.store.migrate import migrate
+from helmd.store.session import Pool, connect
+from helmd.store.status import StatusRow
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def samples(count: int, name: str = "cpu_percent") -> list[Sample]:
+    return [Sample("core", NOW + timedelta(seconds=n), name, float(n)) for n in range(count)]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def recording_to(database: Database) -> AsyncIterator[Recorder]:
+    async def prepare() -> None:
+        await migrate(database.owner, "helm")
+
+    async with Pool(database.store, "test-recorder") as pool:
+        recorder = Recorder(pool, prepare)
+        task = asyncio.create_task(recorder.run())
+        try:
+            yield recorder
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def counted(database: Database, statement: str) -> int:
+    try:
+        return int(str(database.query(statement)[0][0]))
+    except Exception:  # noqa: BLE001 - the server or the table is not there yet
+        return -1
+
+
+async def test_it_makes_the_schema_and_writes_the_newest_state_and_every_sample(database: Database) -> None:
+    async with recording_to(database) as recorder:
+        recorder.statuses([StatusRow("core", "starting", NOW)])
+        recorder.statuses([StatusRow("core", "running", NOW, 42, 5000, NOW, "healthy", "answered 200", 1.5, 60.0)])
+        recorder.statuses([StatusRow("codex", "stopped", NOW)])
+        recorder.samples(samples(7))
+        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 7)
+    rows = database.query("SELECT service_name, status, pid, health_status FROM service_status ORDER BY 1")
+    assert rows == [("codex", "stopped", None, None), ("core", "running", 42, "healthy")]
+
+
+async def test_what_came_while_the_store_was_away_is_written_when_it_is_back(database: Database) -> None:
+    async with recording_to(database) as recorder:
+        recorder.samples(samples(1))
+        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 1)
+        database.cluster.stop()
+        try:
+            recorder.samples(samples(20, "memory_mb"))
+            recorder.statuses([StatusRow("core", "error", NOW)])
+            await until(lambda: bool(recorder.trouble))
+            recorder.statuses([StatusRow("core", "running", NOW + timedelta(seconds=9))])
+        finally:
+            database.cluster.start()
+        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 21)
+        await until(lambda: not recorder.trouble)
+    assert database.query("SELECT status FROM service_status") == [("running",)]
+
+
+async def test_the_queue_is_bounded_and_keeps_the_newest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "KEPT_SAMPLES", 10)
+    async with recording_to(database) as recorder:
+        recorder.samples(samples(8))
+        recorder.samples(samples(25)[8:])
+        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 10)
+    assert database.query("SELECT min(metric_value), max(metric_value) FROM service_metrics") == [(15.0, 24.0)]
+
+
+async def test_services_that_are_gone_are_forgotten(database: Database) -> None:
+    async with recording_to(database) as recorder:
+        recorder.statuses([StatusRow(name, "running", NOW) for name in ("core", "codex", "old")])
+        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
+        recorder.keep_only(["core", "codex"])
+        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
+    assert database.query("SELECT service_name FROM service_status ORDER BY 1") == [("codex",), ("core",)]
+
+
+async def add_lines(database: Database, counts: dict[str, int]) -> None:
+    connection = await connect(database.owner, "test")
+    try:
+        async with connection.transaction():
+            rows = [LogRow(NOW, name, "INFO", "x") for name, count in counts.items() for _ in range(count)]
+            await append_rows(connection, rows)
+    finally:
+        await connection.close()
+
+
+async def test_line_rates_count_what_came_since_the_last_look(database: Database) -> None:
+    await migrate(database.owner, "helm")
+    await add_lines(database, {"core": 5})
+    async with Pool(database.store, "test-rates") as pool:
+        rates = LineRates(pool)
+        assert await rates.take() is None, "what was there before says nothing about a rate"
+        assert await rates.take() == {}
+        await add_lines(database, {"core": 30, "codex": 10})
+        await asyncio.sleep(0.5)
+        found = await rates.take()
+        assert found is not None
+        assert 2.9 < found["core"] / found["codex"] < 3.1
+        assert 5 < found["core"] < 60
+        database.cluster.stop()
+        try:
+            assert await rates.take() is None
+        finally:
+            database.cluster.start()
+
+
+async def test_how_far_the_journal_is_stored(database: Database) -> None:
+    await migrate(database.owner, "helm")
+    async with Pool(database.store, "test-position") as pool:
+        async with pool.connection("testing") as connection:
+            assert await stored_up_to(connection, "m", 7) is None
+        for boot, realtime in (("a", 100), ("b", 300), ("c", 200)):
+            values = f"('m', 7, '{boot}', '', {realtime}, 1, 1, false), ('m', 8, '{boot}', '', 999, 1, 1, false)"
+            database.query(
+                "INSERT INTO journal_cursor (machine_id, uid, boot_id, cursor, realtime, monotonic, ties, finished)"
+                f" VALUES {values} RETURNING 1"
+            )
+        async with pool.connection("testing") as connection:
+            assert await stored_up_to(connection, "m", 7) == 300

@@ -1,0 +1,81 @@
+"""Health checks from threads, against real servers."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helmd.health.crew import Crew
+from helmd.model.service import Health, Service
+
+
+def service(port: int, timeout: float = 2.0) -> Service:
+    return Service("core", url=f"http://localhost:{port}", port=port, health=Health(timeout=timeout))
+
+
+async def answering(body: bytes) -> tuple[asyncio.Server, int]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+async def test_the_verdict_and_how_long_it_took() -> None:
+    server, port = await answering(b'HTTP/1.0 503 Busy\r\n\r\n{"status": "degraded"}')
+    async with server:
+        answer = await Crew(2).ask(service(port))
+    assert answer.verdict == ("degraded", "answered 503: degraded")
+    assert answer.response_ms is not None
+    assert 0 < answer.response_ms < 1000
+
+
+async def test_a_service_without_a_port_is_well_while_its_process_lives() -> None:
+    answer = await Crew(1).ask(Service("ticker", "command", health=Health(check="process")))
+    assert (answer.verdict.state, answer.response_ms) == ("healthy", None)
+
+
+async def test_one_that_hangs_is_unhealthy_and_holds_up_nobody_else() -> None:
+    server, port = await answering(b"HTTP/1.0 200 OK\r\n\r\n")
+    crew = Crew(2)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        late = asyncio.ensure_future(crew.ask(service(hanging.getsockname()[1], timeout=1.0)))
+        async with server:
+            begun = time.monotonic()
+            quick = [await crew.ask(service(port)) for _ in range(20)]
+            assert time.monotonic() - begun < 0.9
+        assert {answer.verdict.state for answer in quick} == {"healthy"}
+        assert not late.done()
+        assert (await late).verdict == ("unhealthy", "no answer within 1 s")
+
+
+async def test_an_error_comes_out_where_it_is_waited_for() -> None:
+    def fail() -> None:
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        await Crew(1).run(fail)
+
+
+def test_a_process_ends_at_once_though_a_check_is_under_way() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        program = (
+            "import asyncio\n"
+            "from helmd.health.crew import Crew\n"
+            "from helmd.model.service import Health, Service\n"
+            "async def main():\n"
+            f"    service = Service('x', url='http://localhost', port={hanging.getsockname()[1]},"
+            " health=Health(timeout=30.0))\n"
+            "    task = asyncio.create_task(Crew(1).ask(service))\n"
+            "    await asyncio.sleep(0.2)\n"
+            "asyncio.run(main())\n"
+        )
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+    assert time.monotonic() - begun < 5

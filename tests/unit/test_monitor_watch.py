@@ -1,0 +1,90 @@
+"""What follows from watching a service: pure decisions."""
+
+from dataclasses import replace
+
+import pytest
+
+from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
+from helmd.model.service import Health, Service
+from helmd.model.state import UnitFacts
+from helmd.model.status import Observed, Usage
+from helmd.model.watch import judged, measured, next_check, restart_reason, restarted, seen
+
+RUNNING = UnitFacts("hivematrix-core.service", "loaded", "active", "running", main_pid=7, invocation="a1")
+CORE = Service("core", port=5000, health=Health(interval=10.0), on_unhealthy="restart", unhealthy_after=3)
+WELL = Verdict(HEALTHY, "answered 200")
+ILL = Verdict(UNHEALTHY, "no answer within 2 s")
+
+
+def running(service: Service | None = CORE) -> Observed:
+    return Observed("core", service, RUNNING)
+
+
+def failing(times: int, observed: Observed | None = None) -> Observed:
+    observed = observed or running()
+    for at in range(times):
+        observed = judged(observed, ILL, 2000.0, float(at))
+    return observed
+
+
+def test_a_verdict_outlives_news_about_the_same_process() -> None:
+    before = measured(judged(running(), WELL, 3.0, 100.0), Usage(1.0, 20.0))
+    after = seen(before, replace(RUNNING, status_text="busy"), "production")
+    assert (after.verdict, after.response_ms, after.usage, after.mode) == (WELL, 3.0, Usage(1.0, 20.0), "production")
+    assert after.facts.status_text == "busy"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(RUNNING, invocation="a2"),
+        replace(RUNNING, main_pid=8),
+        replace(RUNNING, active_state="deactivating"),
+        replace(RUNNING, active_state="failed", sub_state="failed"),
+    ],
+    ids=["started anew", "another process", "stopping", "failed"],
+)
+def test_nothing_known_of_one_process_is_said_of_the_next(facts: UnitFacts) -> None:
+    after = seen(measured(failing(2), Usage(9.0, 9.0)), facts, None)
+    assert (after.verdict, after.failures, after.response_ms, after.usage) == (None, 0, None, Usage())
+
+
+def test_a_service_that_has_just_become_active_is_asked_at_once_and_then_at_its_interval() -> None:
+    assert next_check(running()) == 0.0
+    assert next_check(judged(running(), WELL, 1.0, 100.0)) == 110.0
+
+
+def test_what_does_not_run_or_is_in_no_registry_is_not_asked() -> None:
+    assert next_check(replace(running(), facts=replace(RUNNING, active_state="activating"))) is None
+    assert next_check(running(service=None)) is None
+
+
+def test_an_external_service_is_asked_though_it_has_no_unit() -> None:
+    external = Observed("idp", Service("idp", "external", url="https://idp.example"), UnitFacts(""))
+    assert next_check(external) == 0.0
+    assert seen(judged(external, WELL, 1.0, 5.0), UnitFacts(""), None).verdict == WELL
+
+
+def test_degraded_is_no_failure_and_ends_a_row_of_them() -> None:
+    assert judged(failing(2), Verdict(DEGRADED, "answered 503: degraded"), 1.0, 9.0).failures == 0
+
+
+def test_restart_after_so_many_failures_in_a_row() -> None:
+    assert restart_reason(failing(2)) is None
+    assert restart_reason(failing(3)) == "its health check failed 3 times in a row: no answer within 2 s"
+    assert restart_reason(restarted(failing(3))) is None
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        failing(9, running(replace(CORE, on_unhealthy="show"))),
+        failing(9, running(replace(CORE, type="external"))),
+        failing(9, running(service=None)),
+        replace(failing(9), facts=replace(RUNNING, job="/org/freedesktop/systemd1/job/1")),
+        replace(failing(9), facts=replace(RUNNING, active_state="deactivating")),
+    ],
+    ids=["only shown", "external", "in no registry", "a job is under way", "stopping already"],
+)
+def test_no_restart_of_what_is_not_to_be_restarted(observed: Observed) -> None:
+    assert restart_reason(observed) is None

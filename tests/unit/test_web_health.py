@@ -1,0 +1,182 @@
+"""GET /health: its rules, and that it answers in time when nothing it asks does."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from helmd.health.crew import Crew
+from helmd.model.health import HEALTHY, Verdict
+from helmd.model.service import Registry, Service
+from helmd.operations.health_report import HealthReport, disk_check, journal_check, overall
+from helmd.operations.ingest import Account
+from helmd.operations.line_rates import LineRates
+from helmd.operations.monitor import Monitor
+from helmd.operations.recording import Recorder
+from helmd.store.session import Pool
+from helmd.systemd.listeners import holder_of
+from helmd.systemd.usage import Meter
+from helmd.web.api import Api
+from helmd.web.routes import routes
+from helmd.web.server import Server, application
+
+WELL: dict[str, Any] = {
+    "database": {"status": "healthy"},
+    "disk": {"status": "healthy"},
+    "systemd": {"status": "healthy"},
+    "journal": {"status": "healthy"},
+    "dependencies": {"core": {"status": "healthy"}},
+    "configuration": {"status": "healthy"},
+}
+
+
+def with_check(name: str, state: str) -> dict[str, Any]:
+    return WELL | {name: {"status": state}}
+
+
+def test_all_well() -> None:
+    assert overall(WELL) == "healthy"
+    assert overall(WELL | {"dependencies": {}}) == "healthy"
+
+
+def test_a_core_that_is_degraded_for_ever_does_not_make_helm_so() -> None:
+    assert overall(WELL | {"dependencies": {"core": {"status": "degraded"}}}) == "healthy"
+    assert overall(WELL | {"dependencies": {"core": {"status": "unhealthy"}}}) == "degraded"
+    assert overall(WELL | {"dependencies": {"core": {"status": "unknown"}}}) == "degraded"
+
+
+@pytest.mark.parametrize("name", ["database", "disk", "journal", "configuration"])
+def test_helm_works_without_its_store_and_says_degraded(name: str) -> None:
+    assert overall(with_check(name, "unhealthy")) == "degraded"
+    assert overall(with_check(name, "degraded")) == "degraded"
+
+
+def test_without_systemd_it_is_unhealthy() -> None:
+    assert overall(with_check("systemd", "unhealthy")) == "unhealthy"
+
+
+def test_disk() -> None:
+    gib = 1 << 30
+    assert disk_check(100 * gib, 50 * gib) == {
+        "status": "healthy",
+        "free_gb": 50.0,
+        "total_gb": 100.0,
+        "usage_percent": 50.0,
+    }
+    assert [disk_check(1000, free)["status"] for free in (100, 99, 20, 19, 0)] == [
+        "healthy",
+        "degraded",
+        "degraded",
+        "unhealthy",
+        "unhealthy",
+    ]
+
+
+def test_journal() -> None:
+    assert journal_check("active", 0.2) == {"status": "healthy", "lag_seconds": 0.2}
+    assert journal_check(None, 0.2)["status"] == "healthy"
+    assert journal_check("active", 60.0)["status"] == "degraded"
+    assert journal_check("active", None)["status"] == "degraded"
+    assert journal_check("failed", 0.0)["status"] == "unhealthy"
+
+
+class Stood:
+    """A helmd whose PostgreSQL accepts connections and never answers, and that has no systemd."""
+
+    def __init__(self, path: Path, port: int, monitor: Monitor) -> None:
+        self.path = path
+        self.port = port
+        self.monitor = monitor
+
+
+async def nothing_to_do() -> None:
+    return None
+
+
+@pytest.fixture
+async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stood]:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/no-bus")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    crew = Crew(2)
+    account = Account(os.getuid(), "0" * 32, "0" * 32, "host")
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        probe.close()
+        conninfo = f"host=127.0.0.1 port={mute.getsockname()[1]} dbname=helm user=helm sslmode=disable"
+        async with Pool(conninfo, "test") as pool:
+            recorder = Recorder(pool, nothing_to_do)
+            monitor = Monitor(crew.ask, LineRates(pool).take, recorder, Meter(), told=lambda: None, beat=lambda: None)
+            report = HealthReport(monitor, pool, crew, account, tmp_path / "state", lambda: 2)
+            server = Server(application(routes(Api(monitor, report))), tmp_path / "helm.sock", holder_of)
+            await server.start("127.0.0.1", port)
+            try:
+                yield Stood(tmp_path / "helm.sock", port, monitor)
+            finally:
+                await server.stop()
+        # The pool gives up on workers that wait for the mute server; asyncio.run() would cancel them in a daemon.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def get(stood: Stood, path: str) -> tuple[int, Any]:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(stood.path))) as session:
+        async with session.get(f"http://helm{path}") as answer:
+            return answer.status, json.loads(await answer.read())
+
+
+async def test_health_answers_within_a_second_when_nothing_that_it_asks_does(stood: Stood) -> None:
+    stood.monitor.adopt(Registry({"core": Service("core", url="http://localhost:1", port=1)}), 15.0)
+    begun = time.monotonic()
+    (code, body), *others = await asyncio.gather(*(get(stood, "/health") for _ in range(5)))
+    assert time.monotonic() - begun < 1.0
+    assert all(other[1] == body for other in others), "one report answers all who ask at the same time"
+    checks = body["checks"]
+    assert (code, body["status"], body["service"]) == (503, "unhealthy", "helm")
+    assert checks["database"] == {"status": "unhealthy", "type": "postgresql", "latency_ms": None}
+    assert checks["systemd"]["status"] == "unhealthy"
+    assert checks["journal"]["lag_seconds"] is None
+    assert checks["dependencies"] == {"core": {"status": "unhealthy", "response_time_ms": None}}
+    assert checks["configuration"] == {"status": "degraded", "faults": 2}
+    assert set(checks["disk"]) == {"status", "free_gb", "total_gb", "usage_percent"}
+    assert 0 < checks["disk"]["free_gb"] <= checks["disk"]["total_gb"]
+
+
+async def test_it_is_made_anew_after_a_second(stood: Stood) -> None:
+    first = (await get(stood, "/health"))[1]["timestamp"]
+    assert (await get(stood, "/helm/health"))[1]["timestamp"] == first
+    await asyncio.sleep(1.1)
+    assert (await get(stood, "/health"))[1]["timestamp"] > first
+
+
+async def test_statuses_of_services(stood: Stood) -> None:
+    external = Service("idp", "external", url="https://idp.example")
+    stood.monitor.adopt(Registry({"core": Service("core", port=5000), "idp": external}), 15.0)
+    code, body = await get(stood, "/api/services/status")
+    assert (code, list(body)) == (200, ["core", "idp"])
+    assert (await get(stood, "/helm/api/services/core/status"))[1] == body["core"]
+    assert (body["core"]["status"], body["core"]["configured_port"]) == ("stopped", 5000)
+    assert (body["idp"]["status"], body["idp"]["unit"]) == ("unknown", None)
+    code, body = await get(stood, "/api/services/nosuch/status")
+    assert (code, body["code"], body["error"]) == (404, "unknown_service", "there is no service 'nosuch'")
+    stood.monitor.adopt(Registry({"core": Service("core", port=5001)}), 15.0)
+    body = (await get(stood, "/api/services/status"))[1]
+    assert (list(body), body["core"]["configured_port"]) == (["core"], 5001)
+
+
+def test_a_verdict_names_what_is_not_well() -> None:
+    from datetime import UTC, datetime
+
+    from helmd.operations.health_report import Report
+
+    report = Report("degraded", datetime.now(UTC), with_check("database", "unhealthy"))
+    assert report.verdict == Verdict("degraded", "database unhealthy")
+    assert Report("healthy", datetime.now(UTC), WELL).verdict.state == HEALTHY

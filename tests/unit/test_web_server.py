@@ -1,0 +1,250 @@
+"""The application on real sockets: who gets in, what errors look like, what becomes of the sockets."""
+
+import asyncio
+import importlib
+import logging
+import os
+import pkgutil
+import pwd
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import helmd
+from helmd.model.errors import ConfigurationError, Fault, HelmError, LockedError, PortTakenError, StartFailedError
+from helmd.systemd.listeners import holder_of
+from helmd.web.problems import STATUS
+from helmd.web.roles import Role
+from helmd.web.routes import Route
+from helmd.web.server import Server, application, bind_tcp, bind_unix
+
+
+async def who(request: web.Request) -> web.Response:
+    identity = request["identity"]
+    return web.json_response(None if identity is None else [identity.name, identity.role, identity.via])
+
+
+async def break_down(request: web.Request) -> web.Response:
+    raise RuntimeError("a fault nobody foresaw")
+
+
+async def fail(request: web.Request) -> web.Response:
+    raise StartFailedError("core exited with code 1", hint="Look at its log.", lines=["boom"])
+
+
+async def refuse(request: web.Request) -> web.Response:
+    raise ConfigurationError([Fault("services.toml", 3, "services.core.port", "is no port")])
+
+
+TABLE = (
+    Route("GET", "/open", who, Role.PUBLIC, "open"),
+    Route("GET", "/guarded", who, Role.CLIENT, "guarded"),
+    Route("POST", "/admin", who, Role.ADMIN, "admin"),
+    Route("GET", "/broken", break_down, Role.PUBLIC, "broken"),
+    Route("GET", "/failed", fail, Role.PUBLIC, "failed"),
+    Route("GET", "/refused", refuse, Role.PUBLIC, "refused"),
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[tuple[Path, int]]:
+    """The unix socket and the TCP port of a running server."""
+    path, port = tmp_path / "run" / "helm.sock", free_port()
+    server = Server(application(TABLE), path, holder_of)
+    await server.start("127.0.0.1", port)
+    try:
+        yield path, port
+    finally:
+        await server.stop()
+
+
+Answer = tuple[int, Any, Any]
+
+
+async def over_tcp(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
+    async with aiohttp.ClientSession() as session:
+        async with session.request(method, f"http://127.0.0.1:{port}{path}", headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None), answer.headers
+
+
+async def over_unix(socket_path: Path, path: str, method: str = "GET") -> Answer:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket_path))) as session:
+        async with session.request(method, f"http://helm{path}") as answer:
+            return answer.status, await answer.json(content_type=None), answer.headers
+
+
+async def test_the_account_itself_is_admin_over_the_unix_socket(served: tuple[Path, int]) -> None:
+    name = pwd.getpwuid(os.getuid()).pw_name
+    for path, method in (("/guarded", "GET"), ("/admin", "POST"), ("/helm/guarded", "GET"), ("/open", "GET")):
+        status, body, _ = await over_unix(served[0], path, method)
+        assert (status, body) == (200, [name, "admin", "socket"])
+
+
+async def test_over_tcp_only_what_is_public_is_open(served: tuple[Path, int]) -> None:
+    assert (await over_tcp(served[1], "/open"))[:2] == (200, None)
+    for path, method in (("/guarded", "GET"), ("/helm/admin", "POST")):
+        status, body, headers = await over_tcp(served[1], path, method, Authorization="Bearer anything")
+        assert (status, body["code"], body["error"]) == (401, "no_credential", body["detail"])
+        assert headers["WWW-Authenticate"] == 'Bearer realm="helm"'
+
+
+async def test_another_account_is_turned_away_even_when_it_reaches_the_socket(served: tuple[Path, int]) -> None:
+    """Only root can become somebody else to try; as anybody else the file's mode is all there is to see."""
+    path = served[0]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    if os.getuid() != 0:
+        return
+    path.chmod(0o666)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    program = (
+        "import os, socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX); os.chdir(sys.argv[1])\n"
+        "os.setgroups([]); os.setuid(int(sys.argv[2]))\n"
+        "s.connect('helm.sock')\n"
+        "s.sendall(b'GET /guarded HTTP/1.0\\r\\n\\r\\n'); print(s.recv(999).split()[1].decode())\n"
+    )
+    for directory in (path.parent, *path.parent.parents):
+        if not directory.stat().st_mode & 0o001 and directory.stat().st_uid == 0:
+            directory.chmod(directory.stat().st_mode | 0o011)
+    words = [sys.executable, "-c", program, str(path.parent), str(nobody)]
+    told = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=10)
+    assert told.stdout.strip() == "403", told.stderr
+
+
+async def test_an_error_is_a_problem_document(served: tuple[Path, int]) -> None:
+    status, body, headers = await over_tcp(served[1], "/helm/failed")
+    assert (status, headers["Content-Type"]) == (500, "application/problem+json")
+    assert body == {
+        "type": "urn:hivematrix:problem:start_failed",
+        "title": "Internal Server Error",
+        "status": 500,
+        "detail": "core exited with code 1",
+        "instance": "/helm/failed",
+        "code": "start_failed",
+        "error": "core exited with code 1",
+        "hint": "Look at its log.",
+        "lines": ["boom"],
+    }
+
+
+async def test_faults_of_the_configuration_are_listed(served: tuple[Path, int]) -> None:
+    status, body, _ = await over_tcp(served[1], "/refused")
+    assert (status, body["faults"]) == (422, ["services.toml:3: services.core.port: is no port"])
+
+
+async def test_what_nobody_foresaw_is_logged_under_the_correlation_id_and_not_told(
+    served: tuple[Path, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        status, body, _ = await over_tcp(served[1], "/broken", **{"X-Correlation-ID": "abc-123"})
+    assert (status, body["code"], body["correlation_id"]) == (500, "internal", "abc-123")
+    assert "nobody foresaw" not in str(body)
+    assert "abc-123" in caplog.text
+    assert "RuntimeError: a fault nobody foresaw" in caplog.text
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/open", 405)])
+async def test_what_is_not_there_is_a_problem_too(
+    served: tuple[Path, int], method: str, path: str, status: int
+) -> None:
+    code, body, headers = await over_tcp(served[1], path, method)
+    assert (code, body["status"], body["instance"]) == (status, status, path)
+    assert headers["Content-Type"] == "application/problem+json"
+    assert headers.get("Allow") == ("GET, HEAD" if status == 405 else None)
+
+
+async def test_a_correlation_id_is_echoed_when_harmless_and_made_otherwise(served: tuple[Path, int]) -> None:
+    for given in ("3ebc7ed0-e20f-43bb-a535-30a5f6b03d83", "req_1:2.3"):
+        assert (await over_tcp(served[1], "/open", **{"X-Correlation-ID": given}))[2]["X-Correlation-ID"] == given
+    made = set()
+    for given in ("", "a b", "<script>", "x" * 129, "é"):
+        made.add((await over_tcp(served[1], "/open", **{"X-Correlation-ID": given}))[2]["X-Correlation-ID"])
+    assert len(made) == 5
+    assert all(len(one) == 36 for one in made)
+
+
+async def test_security_headers_are_on_every_answer(served: tuple[Path, int]) -> None:
+    for path in ("/open", "/guarded", "/nothing", "/broken"):
+        headers = (await over_tcp(served[1], path))[2]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "aiohttp" not in headers["Server"]
+
+
+def errors(kind: type[HelmError] = HelmError) -> Iterator[type[HelmError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from errors(below)
+
+
+def test_every_error_has_its_http_status() -> None:
+    for module in pkgutil.walk_packages(helmd.__path__, "helmd."):
+        importlib.import_module(module.name)
+    assert {kind.code for kind in errors() if kind.__module__.startswith("helmd.")} <= set(STATUS)
+
+
+async def test_a_socket_that_a_dead_helmd_left_is_replaced_and_ours_is_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "helm.sock"
+    bind_unix(path).close()
+    assert path.exists()
+    server = Server(application(TABLE), path, holder_of)
+    await server.start("127.0.0.1", free_port())
+    assert (await over_unix(path, "/open"))[0] == 200
+    await server.stop()
+    assert not path.exists()
+
+
+async def test_a_living_helmds_socket_is_left_alone(served: tuple[Path, int]) -> None:
+    with pytest.raises(LockedError, match="another helmd"):
+        bind_unix(served[0])
+    assert (await over_unix(served[0], "/open"))[0] == 200
+
+
+def test_what_is_no_socket_is_not_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "helm.sock"
+    path.write_text("precious")
+    with pytest.raises(LockedError, match="no socket"):
+        bind_unix(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_taken_port_is_reported_with_who_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        with pytest.raises(PortTakenError, match=f"pid {os.getpid()}"):
+            bind_tcp("127.0.0.1", holder.getsockname()[1], holder_of)
+
+
+def test_an_address_that_is_not_ours_is_reported() -> None:
+    with pytest.raises(HelmError, match=r"can't listen on 203\.0\.113\.9"):
+        bind_tcp("203.0.113.9", free_port(), holder_of)
+
+
+async def test_another_port_is_taken_up_while_serving(tmp_path: Path) -> None:
+    first, second = free_port(), free_port()
+    server = Server(application(TABLE), tmp_path / "helm.sock", holder_of)
+    await server.start("127.0.0.1", first)
+    try:
+        await server.listen("127.0.0.1", second)
+        assert (await over_tcp(second, "/open"))[0] == 200
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await over_tcp(first, "/open")
+        with socket.create_server(("127.0.0.1", 0)) as holder:
+            with pytest.raises(PortTakenError):
+                await server.listen("127.0.0.1", holder.getsockname()[1])
+        assert (await over_tcp(second, "/open"))[0] == 200
+    finally:
+        await server.stop()
