@@ -175,7 +175,8 @@ def _bring_units_in_line(
         if _changed_since_applied(context, ours):
             click.echo("note: the configuration changed since it was applied; see: helmctl diff", err=True)
         return
-    from helmd.operations.apply import apply, changes, installed_mode
+    from helmd.operations.apply import apply, changes
+    from helmd.systemd.installed import installed_mode
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
     for name in modes:

@@ -10,8 +10,8 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.model.state import last_exit
-from helmd.operations.apply import installed_mode
 from helmd.operations.status import View, look
+from helmd.systemd.installed import installed_mode
 
 HEADER = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
 WIDE = (*HEADER, "MODE", "UNIT", "SINCE", "DESCRIPTION")

@@ -79,8 +79,11 @@ def _connect(probe: Probe, deadline: float) -> socket.socket:
         return connection
     import ssl
 
-    context = ssl.create_default_context()
-    if not probe.verify:
+    if probe.verify:
+        context = ssl.create_default_context()
+    else:
+        # Not the default context, which reads all of the machine's authorities first: 20 ms for nothing.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     try:

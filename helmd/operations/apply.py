@@ -21,7 +21,7 @@ from helmd.postgres.cluster import account_name
 from helmd.postgres.roles import dsn
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, probe_host
-from helmd.systemd.installed import applying, is_ours, mode_of, read_unit, verify
+from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify
 from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
 
 Kind = Literal["new", "changed", "same", "foreign", "orphan"]
@@ -40,11 +40,6 @@ class Change:
     @property
     def pending(self) -> bool:
         return self.kind in ("new", "changed", "orphan")
-
-
-def installed_mode(layout: Layout, service: str) -> Mode | None:
-    """The mode in which a service's unit is rendered; None when it isn't."""
-    return mode_of(read_unit(layout.unit_file(unit_of(service))))
 
 
 def host_of(layout: Layout) -> Host:

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from helmd.model.errors import LockedError, UnitRefusedError
+from helmd.model.layout import Layout
+from helmd.model.names import unit_of
 from helmd.model.service import Mode
 
 HEADER = '# Rendered by "helmctl apply"'
@@ -36,8 +36,16 @@ def mode_of(text: str | None) -> Mode | None:
     return "development" if word == "development" else "production" if word == "production" else None
 
 
+def installed_mode(layout: Layout, service: str) -> Mode | None:
+    """The mode in which a service's unit is rendered; None when it isn't."""
+    return mode_of(read_unit(layout.unit_file(unit_of(service))))
+
+
 def verify(units: Mapping[str, str]) -> None:
     """Lets systemd-analyze(1) read UNITS (text by name) before any is installed; raises UnitRefusedError."""
+    import subprocess
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="helm-verify-") as directory:
         files = []
         for name, text in units.items():
