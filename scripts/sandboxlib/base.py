@@ -83,11 +83,11 @@ def cache_lock() -> Iterator[None]:
         os.close(descriptor)
 
 
-def base_identity() -> str | None:
-    """The id of the cached base; None if there is none, or one made by another recipe."""
+def base_identity(any_recipe: bool = False) -> str | None:
+    """The id of the cached base; None if there is none, or one made by another recipe (unless any will do)."""
     with suppress(OSError, ValueError, KeyError):
         facts = json.loads((cache_root() / "base" / "base.json").read_text())
-        if facts["recipe"] == RECIPE:
+        if any_recipe or facts["recipe"] == RECIPE:
             return str(facts["id"])
     return None
 

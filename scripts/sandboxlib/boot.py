@@ -138,6 +138,11 @@ def power_cut(place: Place) -> None:
 
 def boot_again(place: Place, settings: Settings) -> None:
     """Boot from the disk that is there; on failure nothing runs, and the disk stays for a look at it."""
+    # Changes laid over another base than they were made on would be a system that never existed.
+    if base.base_identity(any_recipe=True) != settings.base:
+        raise SandboxError(f"the base that {place.name!r} stands on has been replaced", "take it down, then up again")
+    for name in settings.layers:
+        base.usable_layer(name, settings.base)
     try:
         _boot(place, settings, first=False)
     except BaseException:

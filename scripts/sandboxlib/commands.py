@@ -102,7 +102,7 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
             host.say(f"Sandbox {place.name!r} is already up")
             return 0
         host.say(f"Switching {place.name!r} on again with the disk it has (for a clean one: down, then up)")
-        boot.stop_everything(place)
+        boot.stop_everything(place)  # a power cut or a reboot that was interrupted may have left a half
         boot.boot_again(place, Settings.read(place.settings))
     else:
         if boot.exists(place):
