@@ -75,6 +75,8 @@ def _connect(probe: Probe, deadline: float) -> socket.socket:
         raise NoAnswerError(f"no connection within {probe.timeout:g} s") from None
     except OSError as problem:
         raise NoAnswerError(f"no connection ({problem.strerror or problem})") from None
+    except UnicodeError:  # of the codec for international names, which the name goes through first
+        raise NoAnswerError("its URL has no valid host name") from None
     if parts.scheme != "https":
         return connection
     import ssl

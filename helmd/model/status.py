@@ -108,7 +108,7 @@ def health_of(observed: Observed, now: float) -> Verdict:
         return Verdict(UNHEALTHY, explain(facts, name))
     if state == "stopped":
         return Verdict(UNKNOWN, "not running" if facts.exists else "its unit is not installed")
-    return Verdict(UNKNOWN, state)
+    return Verdict(UNKNOWN, "not known yet" if state == "unknown" else state)
 
 
 def service_status(observed: Observed, now: float) -> Status:

@@ -41,7 +41,7 @@ HELM = "helm"
 """The name under which helmd itself is shown."""
 _COMPANIONS = (JOURNAL_UNIT, STORE_CLUSTER_UNIT)
 _PATTERNS = ("hivematrix-*.service", "helmd*.service")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _LONGEST_REST = 5.0
 """Seconds after which the loop that asks for health shows a sign of life even when there is nothing to ask."""
 
@@ -77,8 +77,8 @@ class Monitor:
         self._watch: UnitWatch | None = None
         self._due = asyncio.Event()
         self._asking: set[str] = set()
-        self.trouble = "systemd has not been asked yet"
-        """Why the states of units are not known right now, as a sentence; empty when they are."""
+        self.trouble = ""
+        """Why the states of units can't be known right now, as a sentence; empty when they can."""
 
     def adopt(self, registry: Registry, interval: float) -> None:
         """The suite to watch from now on, and how often (seconds) it is measured."""
@@ -87,7 +87,7 @@ class Monitor:
             unit = "" if service.external else _unit(name)
             before = self._observed.get(name)
             if before is None or before.external != service.external:
-                before = Observed(name, service, UnitFacts(unit))
+                before = Observed(name, service, UnitFacts(unit, active_state=UNKNOWN))
             self._observed[name] = replace(before, service=service)
         for name in [name for name in self._observed if name not in registry]:
             observed = self._observed.pop(name)
@@ -131,9 +131,9 @@ class Monitor:
                 with UnitWatch() as watch:
                     self._watch = watch
                     await self._read_all(watch)
-                    if self.trouble:
-                        _log.info("units are watched")
+                    _log.info("%d units are watched", len(self._observed))
                     self.trouble, pause = "", _FIRST_PAUSE
+                    self._told()
                     while True:
                         changed = await watch.changes()
                         await (self._read_all(watch) if EVERYTHING in changed else self._read(watch, changed))
@@ -141,6 +141,7 @@ class Monitor:
                 if error.sentence != self.trouble:
                     _log.warning("%s; units are not watched until it is back", error.sentence)
                 self.trouble = error.sentence
+                self._told()
             finally:
                 self._watch = None
             await asyncio.sleep(pause)

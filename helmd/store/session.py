@@ -110,7 +110,7 @@ class Pool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._pool.close(timeout=1)
+        await self._pool.close(timeout=0.3)
 
     @asynccontextmanager
     async def connection(self, doing: LiteralString, seconds: float = 5.0) -> AsyncIterator[Connection]:

@@ -55,6 +55,12 @@ async def test_one_that_hangs_is_unhealthy_and_holds_up_nobody_else() -> None:
         assert (await late).verdict == ("unhealthy", "no answer within 1 s")
 
 
+async def test_a_url_that_nobody_can_resolve_is_a_verdict_too() -> None:
+    for url in ("http://a..b", f"http://{'a' * 70}.example", "http://%00", "https://[::1]:9"):
+        answer = await Crew(1).ask(Service("idp", "external", url=url, health=Health(timeout=0.5)))
+        assert answer.verdict.state == "unhealthy", url
+
+
 async def test_an_error_comes_out_where_it_is_waited_for() -> None:
     def fail() -> None:
         raise OSError("broken")

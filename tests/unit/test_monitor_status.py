@@ -65,7 +65,7 @@ def test_all_fields_of_a_running_service() -> None:
         ),
         ({"restarts": 4, "active_since": NOW - 1}, "error", "unhealthy", "it was restarted 4 times"),
         ({"active_state": "failed", "result": "start-limit-hit"}, "error", "unhealthy", "failed too often"),
-        ({"active_state": "maintenance"}, "unknown", "unknown", "unknown"),
+        ({"active_state": "unknown"}, "unknown", "unknown", "not known yet"),
     ],
 )
 def test_states(changes: dict[str, object], word: str, health: str, says: str) -> None:

@@ -163,7 +163,7 @@ async def test_statuses_of_services(stood: Stood) -> None:
     code, body = await get(stood, "/api/services/status")
     assert (code, list(body)) == (200, ["core", "idp"])
     assert (await get(stood, "/helm/api/services/core/status"))[1] == body["core"]
-    assert (body["core"]["status"], body["core"]["configured_port"]) == ("stopped", 5000)
+    assert (body["core"]["status"], body["core"]["configured_port"]) == ("unknown", 5000)
     assert (body["idp"]["status"], body["idp"]["unit"]) == ("unknown", None)
     code, body = await get(stood, "/api/services/nosuch/status")
     assert (code, body["code"], body["error"]) == (404, "unknown_service", "there is no service 'nosuch'")
