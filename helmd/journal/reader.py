@@ -34,10 +34,12 @@ from helmd.model.errors import HelmError
 from helmd.model.position import Gap, Missing, Position, parse_cursor
 from helmd.model.row import MESSAGE_LIMIT, Entry, Value
 
-_OVERHEAD = 1024
-"""Bytes that an entry takes here besides its message, for the bound on a batch."""
+_OVERHEAD = 4096
+"""Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
 _STALE = 1.0
 """Seconds without a look at the journal's files after which one may have come and gone unseen."""
+_REOPEN_AFTER = 20_000
+"""Entries after which the files are opened anew at the next rest: libsystemd keeps tens of megabytes of them mapped."""
 
 
 class JournalError(HelmError):
@@ -74,17 +76,8 @@ class JournalReader:
     def __init__(self, uid: int, boot_id: str, directory: Path | None = None) -> None:
         self._uid = uid
         self._current = boot_id
-        try:
-            if directory is None:
-                self._journal = _reader._Reader(_reader.LOCAL_ONLY)
-            else:
-                self._journal = _reader._Reader(0, str(directory))
-            # Asked for now, because libsystemd watches the directories only from here on.
-            self._descriptor = self._journal.fileno()
-        except OSError as error:
-            raise JournalError(f"the journal can't be opened: {error.strerror}") from error
-        # One byte more than is kept, so that what was cut can be told; the default would cut at 64 KiB unseen.
-        self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
+        self._directory = directory
+        self._open()
         self._ahead: list[_Boot] = []
         self._boot_id = boot_id
         self._position: Position | None = None
@@ -92,6 +85,20 @@ class JournalReader:
         self._pending = False
         self._unreadable = 0
         self._looked = time.monotonic()
+
+    def _open(self) -> None:
+        try:
+            if self._directory is None:
+                self._journal = _reader._Reader(_reader.LOCAL_ONLY)
+            else:
+                self._journal = _reader._Reader(0, str(self._directory))
+            # Asked for now, because libsystemd watches the directories only from here on.
+            self._descriptor = self._journal.fileno()
+        except OSError as error:
+            raise JournalError(f"the journal can't be opened: {error.strerror}") from error
+        # One byte more than is kept, so that what was cut can be told; the default would cut at 64 KiB unseen.
+        self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
+        self._taken = 0
 
     def close(self) -> None:
         """Let go of the journal's files."""
@@ -136,6 +143,12 @@ class JournalReader:
 
     async def wait(self, seconds: float) -> None:
         """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
+        if self._taken > _REOPEN_AFTER and self._position is not None:
+            self._journal.close()
+            self._open()
+            self._place(self._position, _now())
+            self._looked = time.monotonic()
+            return
         stale = time.monotonic() - self._looked > _STALE
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
@@ -273,6 +286,7 @@ class JournalReader:
             since = before.realtime if before is not None else realtime
             self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
             self._unreadable = 0
+        self._taken += 1
         ties = before.ties + 1 if before is not None and before.monotonic == monotonic else 1
         self._position = Position(self._boot_id, cursor, realtime, monotonic, ties)
         return Entry(fields, cursor, self._boot_id, monotonic, realtime)

@@ -17,7 +17,7 @@ from helmd.model.position import Position
 from helmd.model.row import LogRow, gap_row, moment, row_of
 from helmd.store.logs import IngestTakenError, JournalStore, PositionMovedError
 
-BATCH_ENTRIES = 5_000
+BATCH_ENTRIES = 2_000
 BATCH_BYTES = 4 * 1024 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _IDLE_SECONDS = 5.0
