@@ -21,6 +21,7 @@ COMMANDS = {
     "up": "control",
     "down": "control",
     "logs": "logs",
+    "top": "top",
     "is-active": "queries",
     "is-healthy": "queries",
     "is-failed": "queries",

@@ -51,6 +51,18 @@ def _pids(group: Path) -> Iterable[int]:
             yield from map(int, _text(Path(directory, "cgroup.procs")).split())
 
 
+def count_tasks(group: Path) -> int | None:
+    """Processes and threads in a control group, those of groups below it included; None when it is gone."""
+    if figure := _text(group / "pids.current").strip():
+        return int(figure)
+    counts = [
+        len(_text(Path(directory, "cgroup.threads")).split())
+        for directory, _, files in os.walk(group)
+        if "cgroup.threads" in files
+    ]
+    return sum(counts) if counts else None
+
+
 def _resident(pid: int) -> int:
     """Bytes; proc(5). Read directly, because psutil looks up a process' start time first, at five times the cost."""
     fields = _text(Path(f"/proc/{pid}/statm")).split()

@@ -20,7 +20,7 @@ from helmd.operations.import_json import plan_import, write_import
 
 SHARE = Path(__file__).resolve().parents[2]
 
-OLDER = {
+OLDER: dict[str, dict[str, Any]] = {
     "codex": {
         "path": "../hivematrix-codex",
         "port": 5010,

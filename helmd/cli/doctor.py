@@ -1,0 +1,47 @@
+"""``helmctl doctor``: what is wrong with this account's suite and machine, and what mends it."""
+
+import os
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.context import Context
+from helmd.model.finding import Verdict
+
+MARKS: dict[Verdict, tuple[str, str]] = {
+    "ok": ("✓ ok", "green"),
+    "warn": ("! warn", "yellow"),
+    "bad": ("✗ bad", "red"),
+    "unknown": ("? unknown", "cyan"),
+}
+_WIDTH = max(len(mark) for mark, _ in MARKS.values())
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_obj
+def doctor_command(context: Context, as_json: bool) -> int:
+    """Examine this account, its suite and the machine, and print the mend for what is wrong.
+
+    Changes nothing. Exit code 0 when nothing is bad (warnings are allowed), else 1.
+    """
+    from helmd.operations.doctor import CHECKS, Result, examine
+    from helmd.operations.patient import Patient
+
+    os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "10")
+    results: list[Result] = []
+    width = max(len(check.name) for check in CHECKS)
+    for check, finding in examine(Patient(context.layout)):
+        results.append(Result(check, finding))
+        if not as_json:
+            mark, colour = MARKS[finding.verdict]
+            shown = mark.ljust(_WIDTH)
+            shown = click.style(shown, fg=colour) if output.coloured() else shown
+            click.echo(f"{shown}  {check:<{width}}  {finding.sentence}")
+            if finding.mend:
+                click.echo(f"{'':{_WIDTH + width + 4}}{finding.mend}")
+    worst = [result.finding.verdict for result in results]
+    if as_json:
+        found = [{"check": check, **finding._asdict()} for check, finding in results]
+        output.print_json({"healthy": "bad" not in worst, "findings": found})
+    return exits.FAILED if "bad" in worst else exits.OK

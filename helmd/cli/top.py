@@ -1,0 +1,132 @@
+"""``helmctl top``: what each service takes, renewed every two seconds."""
+
+import dataclasses
+import os
+import select
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.arguments import Duration, services_argument
+from helmd.cli.context import Context
+from helmd.operations.top import Sample, Sampler
+
+HEADER = ("SERVICE", "STATE", "PID", "CPU %", "MEMORY", "TASKS", "RESTARTS", "UPTIME")
+_FIRST = 0.5
+"""Seconds over which the first figures are taken."""
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_HIDE, _SHOW = "\x1b[?25l\x1b[2J", "\x1b[?25h"
+
+
+@click.command("top")
+@services_argument
+@click.option("-d", "--delay", type=Duration(), default=2.0, metavar="TIME", help="Pause between two looks. [2s]")
+@click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(0),
+    metavar="N",
+    help="How many times; 0 for without end. [default: 0 on a terminal, else 1]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object a service and look, one a line.")
+@click.pass_obj
+def top_command(context: Context, services: tuple[str, ...], delay: float, count: int | None, as_json: bool) -> int:
+    """Show what each service takes: processor, memory, tasks. Ends with q or Ctrl-C.
+
+    Processor time is in percent of one processor; tasks are processes and threads. Helm's own units are shown as well
+    unless services are named.
+    """
+    registry = context.suite_or_installed
+    names = [name for name in context.chosen(services, registry, strays=True) if not _external(context, name)]
+    sampler = Sampler(context.manager, names, with_helm=not services or "all" in services)
+    live = sys.stdout.isatty() and not as_json
+    remaining = count if count is not None else int(not sys.stdout.isatty())
+    endless = remaining == 0
+    sampler.sample()
+    try:
+        with _screen(live) as pressed_q:
+            if pressed_q(min(_FIRST, delay)):
+                return exits.OK
+            while True:
+                _show(sampler.sample(), live, as_json)
+                remaining -= 1
+                if (not endless and remaining <= 0) or pressed_q(delay):
+                    return exits.OK
+    except KeyboardInterrupt:
+        return exits.OK
+
+
+def _external(context: Context, name: str) -> bool:
+    registry = context.suite_or_installed
+    return name in registry and registry[name].external
+
+
+def _show(samples: list[Sample], live: bool, as_json: bool) -> None:
+    if as_json:
+        moment = datetime.now(UTC).isoformat()
+        for sample in samples:
+            output.print_json_line({"timestamp": moment, **dataclasses.asdict(sample)})
+        sys.stdout.flush()
+        return
+    lines = output.table(HEADER, [_row(sample) for sample in samples], painted=(1,))
+    if not live:
+        click.echo("\n".join(lines))
+        return
+    room = shutil.get_terminal_size().lines - 1
+    head = f"{time.strftime('%H:%M:%S')}  load {os.getloadavg()[0]:.2f}  q: quit"
+    shown = [head, *lines][:room]
+    click.echo(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown) + _CLEAR_BELOW, nl=False)
+    sys.stdout.flush()
+
+
+def _row(sample: Sample) -> tuple[str, ...]:
+    return (
+        sample.name,
+        sample.state,
+        str(sample.pid or "-"),
+        "-" if sample.cpu_percent is None else f"{sample.cpu_percent:.1f}",
+        "-" if sample.memory_mb is None else f"{sample.memory_mb:.0f}M",
+        "-" if sample.tasks is None else str(sample.tasks),
+        str(sample.restarts),
+        "-" if sample.uptime is None else output.duration(sample.uptime),
+    )
+
+
+@contextmanager
+def _screen(live: bool) -> Iterator[Callable[[float], bool]]:
+    """A function that waits for some seconds and says whether q was pressed meanwhile; the terminal is put back."""
+    if not (live and sys.stdin.isatty()):
+
+        def only_wait(seconds: float) -> bool:
+            time.sleep(seconds)
+            return False
+
+        yield only_wait
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    click.echo(_HIDE, nl=False)
+    try:
+        yield _pressed_q
+    finally:
+        click.echo(_SHOW, nl=False)
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pressed_q(seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([sys.stdin], [], [], left)[0]:
+            key = os.read(sys.stdin.fileno(), 1)
+            if key in (b"q", b"Q", b""):
+                return True
+    return False

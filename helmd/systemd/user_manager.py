@@ -1,0 +1,85 @@
+"""An account's user manager as the system sees it: lingering, groups, and what journald lets through from it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from helmd.model.finding import RateLimit
+from helmd.model.moments import timespan
+
+_LINGER = Path("/var/lib/systemd/linger")
+_EXPORTED = Path("/run/systemd/units")
+_DROP_INS = (Path("/etc/systemd/system"), Path("/run/systemd/system"), Path("/usr/lib/systemd/system"))
+_JOURNALD_INTERVAL, _JOURNALD_BURST = 30.0, 10_000
+"""journald's own defaults; it allows more while the disk has much free space (journald.conf(5))."""
+
+
+def _output(*command: str) -> str:
+    """What COMMAND prints. Raises OSError or CalledProcessError."""
+    told = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=15, check=True)
+    return told.stdout
+
+
+def _assignments(text: str) -> dict[str, str]:
+    """``KEY=value`` lines; the last of a key counts."""
+    lines = (line.partition("=") for line in text.splitlines() if not line.startswith(("#", ";", "[")))
+    return {key.strip(): value.strip() for key, equals, value in lines if equals}
+
+
+def unit_name(uid: int) -> str:
+    """The system unit in which an account's manager runs."""
+    return f"user@{uid}.service"
+
+
+def lingers(account: str) -> bool:
+    """Whether the account's manager runs without a login, and from boot (loginctl(1))."""
+    return (_LINGER / account).exists()
+
+
+def manager_properties(uid: int) -> dict[str, str]:
+    """Properties of user@UID.service that say how it was started and how it would be now."""
+    names = ("MainPID", "LogRateLimitIntervalUSec", "LogRateLimitBurst")
+    return _assignments(_output("systemctl", "show", unit_name(uid), *(f"--property={name}" for name in names)))
+
+
+def configured_limit(properties: dict[str, str]) -> RateLimit | None:
+    """The limit that user@UID.service is loaded with. There, 0 means that journald's own counts."""
+    seconds = timespan(properties.get("LogRateLimitIntervalUSec") or "0")
+    burst = int(properties.get("LogRateLimitBurst") or 0)
+    return RateLimit(seconds, burst) if seconds and burst else None
+
+
+def effective_limit(uid: int) -> RateLimit | None:
+    """What journald goes by: links that systemd makes when it starts the unit, and not when it reads files anew."""
+    try:
+        interval = os.readlink(_EXPORTED / f"log-rate-limit-interval:{unit_name(uid)}")
+        burst = os.readlink(_EXPORTED / f"log-rate-limit-burst:{unit_name(uid)}")
+    except FileNotFoundError:
+        return None
+    return RateLimit(int(interval) / 1e6, int(burst))
+
+
+def drop_in_present() -> bool:
+    """Whether a file sets a limit for every user manager of this machine."""
+    files = (file for place in _DROP_INS for file in sorted(place.glob("user@.service.d/*.conf")))
+    return any("LogRateLimitBurst" in file.read_text(errors="replace") for file in files)
+
+
+def journald_settings() -> dict[str, str]:
+    """journald.conf(5) with all its drop-ins, as far as something is set."""
+    return _assignments(_output("systemd-analyze", "cat-config", "systemd/journald.conf"))
+
+
+def journald_limit(settings: dict[str, str]) -> RateLimit:
+    """The machine's limit for a service; without either number there is none."""
+    interval = settings.get("RateLimitIntervalSec")
+    burst = settings.get("RateLimitBurst")
+    return RateLimit(timespan(interval) if interval else _JOURNALD_INTERVAL, int(burst) if burst else _JOURNALD_BURST)
+
+
+def groups_of(pid: int) -> frozenset[int]:
+    """The groups that a process has (proc(5))."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("Groups:"):
+            return frozenset(map(int, line.split()[1:]))
+    return frozenset()

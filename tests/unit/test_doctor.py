@@ -1,0 +1,188 @@
+"""The doctor's judgements, and that it gets through on a machine where nearly everything is missing."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helmd.model.errors import BusError, ConfigurationError, Fault
+from helmd.model.finding import Finding, RateLimit, java_major, judge_java, judge_rate_limit, judge_space, ok
+from helmd.model.layout import Layout, layout
+from helmd.model.moments import timespan
+from helmd.operations import doctor_host, doctor_suite
+from helmd.operations.doctor import CHECKS, Check, examine
+from helmd.operations.patient import Patient
+from helmd.systemd import user_manager
+
+SHARE = Path(__file__).resolve().parents[2]
+
+DEFAULT = RateLimit(30, 10_000)
+LIFTED = RateLimit(1, 10_000_000)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Layout:
+    made = layout({}, tmp_path, os.getuid(), SHARE)
+    made.registry_directory.mkdir(parents=True)
+    made.secrets.mkdir(mode=0o700)
+    return made
+
+
+def test_rate_limit_is_judged_by_what_is_in_effect() -> None:
+    assert judge_rate_limit(DEFAULT, LIFTED, LIFTED, True, 7).verdict == "ok"
+    assert judge_rate_limit(RateLimit(0, 10_000), None, None, False, 7).verdict == "ok"
+    loaded = judge_rate_limit(DEFAULT, LIFTED, None, True, 7)
+    assert loaded.verdict == "warn"
+    assert loaded.mend.startswith("sudo systemctl restart user@7.service")
+    unread = judge_rate_limit(DEFAULT, None, None, True, 7)
+    assert unread.mend.startswith("sudo systemctl daemon-reload; sudo systemctl restart user@7.service")
+    none = judge_rate_limit(DEFAULT, None, None, False, 7)
+    assert "beyond 10,000 lines in 30 s" in none.sentence
+    assert "LogRateLimitBurst=10000000" in none.mend
+    assert judge_rate_limit(DEFAULT, LIFTED, RateLimit(1, 50), True, 7).verdict == "warn"
+
+
+def test_the_packages_own_drop_in_is_ample() -> None:
+    text = (SHARE / "packaging/systemd/system/user@.service.d/50-hivematrix-helm.conf").read_text()
+    set_to = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("LogRate"))
+    assert RateLimit(timespan(set_to["LogRateLimitIntervalSec"]), int(set_to["LogRateLimitBurst"])).ample
+
+
+def test_configured_limit_reads_what_systemctl_shows() -> None:
+    shown = {"LogRateLimitIntervalUSec": "1min 30s", "LogRateLimitBurst": "500"}
+    assert user_manager.configured_limit(shown) == RateLimit(90, 500)
+    assert user_manager.configured_limit({"LogRateLimitIntervalUSec": "0", "LogRateLimitBurst": "0"}) is None
+    assert user_manager.journald_limit({}) == DEFAULT
+    assert user_manager.journald_limit({"RateLimitIntervalSec": "0"}).ample
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1),
+        ("1min 30s", 90),
+        ("30", 30),
+        ("0", 0),
+        ("500ms", 0.5),
+        ("1h30min", 5400),
+        ("1.5s", 1.5),
+        ("2d", 172800),
+    ],
+)
+def test_timespan(text: str, seconds: float) -> None:
+    assert timespan(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "1 fortnight", "-1s", "1s x"])
+def test_no_timespan(text: str) -> None:
+    with pytest.raises(ValueError, match="no length of time"):
+        timespan(text)
+
+
+@given(st.integers(0, 10**15), st.integers(1, 10**15))
+def test_space_is_worse_the_less_is_free(free: int, total: int) -> None:
+    verdict = judge_space("/", min(free, total), total).verdict
+    share = min(free, total) / total
+    assert verdict == ("bad" if share < 0.02 else "warn" if share < 0.1 else "ok")
+
+
+def test_java() -> None:
+    assert java_major('openjdk version "17.0.21.1" 2026-11-17\nOpenJDK ...') == 17
+    assert java_major('java version "1.8.0_292"') == 8
+    assert judge_java(None, 17).verdict == "bad"
+    assert judge_java('openjdk version "11.0.2"', 17).verdict == "bad"
+    assert judge_java('openjdk version "21" 2023-09-19', 17).verdict == "ok"
+    assert judge_java("Segmentation fault", 17).verdict == "unknown"
+
+
+def test_bare_machine_before_set_up(tmp_path: Path) -> None:
+    """No bus, no login manager, no suite: every check says something, none raises, and set-up is what to do."""
+    code = (
+        "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from helmd.cli.doctor import doctor_command; from helmd.cli.context import Context\n"
+        "sys.exit(doctor_command.main([], standalone_mode=False, obj=Context()))"
+    )
+    nowhere = {"HOME": str(tmp_path), "PATH": "/nowhere", "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(SHARE)], env=nowhere, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert told.stderr == ""
+    assert told.returncode == 1
+    assert "helmctl setup" in told.stdout
+    for check in CHECKS:
+        assert check.after_set_up or f" {check.name} " in told.stdout, check.name
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_failure_of_a_check_is_told_and_the_next_one_is_made(place: Layout) -> None:
+    problems = [
+        ConfigurationError([Fault("f", 1, "", "bad")]),
+        BusError("no bus"),
+        subprocess.TimeoutExpired(["slow"], 3),
+        subprocess.CalledProcessError(1, ["false"], stderr="first\nlast words\n"),
+        PermissionError(13, "Permission denied"),
+        ValueError("no number"),
+        KeyError("systemd-journal"),
+    ]
+
+    def failing(problem: Exception) -> Check:
+        def examine_it(patient: Patient) -> list[Finding]:
+            raise problem
+
+        return Check(type(problem).__name__, examine_it)
+
+    checks = (*map(failing, problems), Check("last", lambda patient: [ok("fine")]))
+    results = list(examine(Patient(place), checks))
+    assert [result.finding.verdict for result in results] == ["unknown"] * len(problems) + ["ok"]
+    assert results[3].finding.sentence == "could not be checked: false failed: last words"
+
+
+def test_every_fault_of_the_configuration_is_told(place: Layout) -> None:
+    place.registry_file.write_text('[services.a]\nport = "x"\ncolour = 1\n')
+    found = doctor_suite.configuration(Patient(place))
+    assert [finding.verdict for finding in found] == ["bad", "bad"]
+    assert "services.toml:2" in found[0].sentence
+    place.registry_file.write_text('[services.a]\nport = 5999\npath = "nowhere"\n')
+    assert "there is no directory" in doctor_suite.configuration(Patient(place))[0].sentence
+
+
+def test_secrets_that_others_can_read(place: Layout) -> None:
+    assert doctor_suite.secrets(Patient(place))[0].verdict == "ok"
+    open_to_all, closed, link = (place.secrets / name for name in ("core.env", "nexus.env", "codex.env"))
+    open_to_all.write_text("A=b")
+    open_to_all.chmod(0o644)
+    closed.write_text("A=b")
+    closed.chmod(0o600)
+    link.symlink_to(closed)
+    place.settings_file.write_text('[store]\ndatabase = "postgresql://helm:secret@db/helm"\n')
+    place.settings_file.chmod(0o640)
+    found = doctor_suite.secrets(Patient(place))
+    assert {finding.mend for finding in found} == {
+        f"chmod 600 {open_to_all}",
+        f"chmod 600 {place.settings_file}",
+        f"ls -lL {link}",
+    }
+    assert "secret@" not in str(found)
+
+
+def test_a_stranger_on_a_port_is_named(place: Layout) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        place.registry_file.write_text(f'[services.a]\ntype = "command"\nstart_command = ["sleep"]\nport = {port}\n')
+        found = [finding for finding in doctor_suite.ports(Patient(place)) if str(port) in finding.sentence]
+    assert found[0].verdict == "bad"
+    assert f"pid {os.getpid()}" in found[0].sentence
+    place.registry_file.write_text('[services.a]\ntype = "command"\nstart_command = ["sleep"]\nport = 1\n')
+    privileged = [finding for finding in doctor_suite.ports(Patient(place)) if "port 1," in finding.sentence]
+    assert "ip_unprivileged_port_start=1 " in privileged[0].mend
+
+
+def test_disk_counts_each_file_system_once(place: Layout) -> None:
+    found = doctor_host.disk(Patient(place))
+    devices = {path.stat().st_dev for path in (place.home, Path("/var/log"), Path("/run"))}
+    assert 1 <= len([finding for finding in found if "disk space" in finding.sentence]) <= len(devices)
