@@ -1,10 +1,11 @@
 """Lets a cluster start after a power cut whose ``postmaster.pid`` names a process that is now somebody else's.
 
 PostgreSQL refuses to start when any process of the account has the pid in that file, and after a reboot another unit
-often has it. A hardened unit sees no process but its own, so it is asked of the kernel whether anybody is attached to
-the server's small System V segment, PostgreSQL's own proof of life, which line 7 of the file names (miscinit.c). Run before
-the server as ``python3 -I -S unlock.py DIRECTORY``; only the standard library, and little of it: importing pathlib alone
-would double the time it takes.
+often has it. A hardened unit sees no process but its own, so the kernel is asked whether anybody is attached to the
+server's small System V segment, PostgreSQL's own proof of life, which line 7 of the file names (miscinit.c).
+
+Run before the server as ``python3 -I -S unlock.py DIRECTORY``; only the standard library, and little of it: importing
+pathlib alone would double the time it takes.
 """
 
 import os
