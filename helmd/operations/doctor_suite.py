@@ -4,6 +4,7 @@ import re
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from helmd.keycloak.launch import JAVA
 from helmd.model.errors import ConfigurationError
 from helmd.model.finding import Finding, bad, judge_java, ok, warn
 from helmd.model.names import HELM_UNITS, HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, unit_of
+from helmd.model.state import UnitFacts, condition, explain
 from helmd.operations.apply import Change, changes
 from helmd.operations.configuration import path_faults
 from helmd.operations.databases import embedded_cluster
@@ -193,6 +195,15 @@ def _external(what: str, dsn: str) -> Finding:
     return ok(f"the PostgreSQL {version} of {what} answers")
 
 
+def _down(facts: UnitFacts) -> Finding:
+    """One of Helm's own units that doesn't run: failing, or only not started."""
+    word = condition(facts, time.time())
+    if word in ("failed", "flapping"):
+        mend = f"See why: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
+        return bad(f"{word}: {explain(facts, facts.unit)}", mend)
+    return bad(f"{facts.unit} is {word}", f"systemctl --user enable --now {facts.unit}")
+
+
 def helm(patient: Patient) -> list[Finding]:
     """Whether Helm's own units run now and will after a reboot, and the suite with them."""
     found = []
@@ -203,8 +214,7 @@ def helm(patient: Patient) -> list[Finding]:
         if not facts.exists:
             found.append(bad(f"{unit} is not installed", "helmctl setup"))
         elif not facts.active:
-            state = f"{facts.active_state} ({facts.result})" if facts.active_state == "failed" else facts.active_state
-            found.append(bad(f"{unit} is {state}", f"systemctl --user enable --now {unit}"))
+            found.append(_down(facts))
         elif facts.file_state not in ("enabled", "enabled-runtime"):
             found.append(warn(f"{unit} runs, but will not after a reboot", f"systemctl --user enable {unit}"))
     target = patient.manager.facts(TARGET)
