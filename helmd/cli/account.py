@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +52,8 @@ def become(account: str, readable: Sequence[Path] = ()) -> None:
         "XDG_RUNTIME_DIR": runtime,
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
     }
+    import subprocess
+
     for path in readable:
         test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
         if subprocess.run(test, check=False, cwd="/").returncode:

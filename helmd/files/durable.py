@@ -15,7 +15,7 @@ def fsync_directory(directory: Path) -> None:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Puts TEXT at PATH with these permissions, making its directory; a symbolic link there is replaced, not followed."""
+    """Puts TEXT at PATH with these permissions, making its directory; a symbolic link is replaced, not followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -14,9 +14,8 @@ CLD_EXITED = 1
 CLD_KILLED = 2
 CLD_DUMPED = 3
 
-FLAPPING_RESTARTS = 2
-FLAPPING_SECONDS = 30.0
-"""A service restarted this often by systemd, and up for less than this, is flapping rather than running."""
+PROVING_SECONDS = (5.0, 30.0)
+"""How long a service that systemd restarted must be up to count as running: after one restart, after several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,8 @@ class UnitFacts:
 def condition(facts: UnitFacts, now: float) -> Condition:
     """One word for the unit's state. A service that systemd keeps restarting is never "running"."""
     if facts.active_state in ("active", "reloading"):
-        fresh = now - facts.active_since < FLAPPING_SECONDS
-        return "flapping" if facts.restarts >= FLAPPING_RESTARTS and fresh else "running"
+        proving = PROVING_SECONDS[min(facts.restarts, len(PROVING_SECONDS)) - 1]
+        return "flapping" if facts.restarts and now - facts.active_since < proving else "running"
     if facts.active_state == "activating":
         return "flapping" if facts.restarts or facts.sub_state == "auto-restart" else "starting"
     if facts.active_state == "deactivating":

@@ -279,6 +279,8 @@ class Signals:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
+            if self.fd < 0:
+                raise BusError("the connection to the systemd user manager ended", hint=_MEND)
             select.select([self.fd], [], [], remaining)
         return finished
 

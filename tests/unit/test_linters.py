@@ -19,7 +19,7 @@ ROOMS = {
     "store": {"model"},
     "systemd": {"model", "files", "health", "keycloak"},
     "operations": {"model", "files", "health", "journal", "keycloak", "postgres", "store", "systemd"},
-    "web": {"model", "operations"},
+    "web": {"model", "operations", "systemd"},
     "cli": {"model", "files", "health", "journal", "operations", "postgres", "systemd"},
 }
 """Which rooms a room may import besides itself; helmd.daemon may import all (DESIGN, "Rooms")."""
