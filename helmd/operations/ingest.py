@@ -77,6 +77,7 @@ class Ingest:
         self._kept: _Portion | None = None
         self._stored_at = time.monotonic()
         self._said_at = 0.0
+        self._at_end = False
         self._rows = 0
         self._rows_said = 0
 
@@ -177,7 +178,9 @@ class Ingest:
     def _tell(self, portion: _Portion) -> None:
         now = time.monotonic()
         passed = now - self._said_at
-        if passed < _STATUS_SECONDS:
+        caught_up = portion.at_end and not self._at_end
+        self._at_end = portion.at_end
+        if passed < _STATUS_SECONDS and not caught_up:
             return
         rate = (self._rows - self._rows_said) / passed if self._said_at else 0.0
         self._said_at, self._rows_said = now, self._rows
