@@ -1,0 +1,118 @@
+"""A printing service, and its lines as the store and the journal have them: for the tests of what is never lost."""
+
+import os
+import random
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from tests.system.booted import Sandbox, until
+
+SUITE = ("postgres", "keycloak", "core", "nexus", "codex", "ledger", "knowledgetree", "ticker")
+FAULTY = "/home/hive/sample-suite/faulty"
+
+Lives = dict[str, tuple[int, int]]
+"""Main process and number of restarts by service."""
+
+
+@dataclass(frozen=True)
+class Printer:
+    """A service that prints ``line 1``, ``line 2`` …, registered for one test. Its name is used only once."""
+
+    box: Sandbox
+    name: str
+
+    @property
+    def unit(self) -> str:
+        return f"hivematrix-{self.name}.service"
+
+    def stored(self, boot_id: str = "") -> Counter[str]:
+        """How often the store has each line, of all boots or one."""
+        of_boot = f" AND boot_id = '{boot_id}'" if boot_id else ""
+        return Counter(
+            self.box.sql(
+                f"SELECT message FROM log_entries WHERE service_name = '{self.name}' AND source = 'journal'{of_boot}"
+            ).splitlines()
+        )
+
+    def journal(self, boot_id: str) -> Counter[str]:
+        """How often the journal has each line, as journalctl sees it."""
+        matches = (f"_SYSTEMD_USER_UNIT={self.unit}", f"_BOOT_ID={boot_id}", "_TRANSPORT=stdout")
+        return Counter(self.box("journalctl", "--quiet", "-o", "cat", *matches, timeout=120).out.splitlines())
+
+    def count(self) -> int:
+        """How many lines the store has."""
+        where = f"service_name = '{self.name}' AND source = 'journal'"
+        return int(self.box.sql(f"SELECT count(*) FROM log_entries WHERE {where}"))
+
+
+def register(box: Sandbox, lines: int, rate: int = 1000) -> Printer:
+    """A printer that stays, silent, after its last line; LINES 0 for one without end. Not yet started."""
+    name = f"printer-{secrets.token_hex(3)}"
+    box.register(
+        name,
+        f'[services.{name}]\ntype = "command"\npath = "{FAULTY}"\n'
+        'start_command = ["/usr/bin/python3", "printer.py"]\nhealth = { check = "process" }\n'
+        f'environment = {{ RATE = "{rate}", COUNT = "{lines}", HOLD = "1" }}\n',
+    )
+    return Printer(box, name)
+
+
+def lines(count: int) -> Counter[str]:
+    """``line 1`` to ``line COUNT``, each once."""
+    return Counter(f"line {number}" for number in range(1, count + 1))
+
+
+def compare(found: Counter[str], wanted: Counter[str]) -> None:
+    """Fails unless both have the same lines equally often, saying what is missing and what is too much."""
+    missing, extra = wanted - found, found - wanted
+    told = [
+        f"{len(some)} {what} ({sorted(some)[:5]} …)" for what, some in (("missing", missing), ("extra", extra)) if some
+    ]
+    assert not told, f"of {len(wanted)} lines " + ", ".join(told)
+
+
+def lives(box: Sandbox, *more: str) -> Lives:
+    """Who runs, and how often systemd had to start it anew."""
+    names = (*SUITE, *more)
+    units = [f"hivematrix-{name}.service" for name in names]
+    shown = box("systemctl", "--user", "show", "--property=MainPID,NRestarts", *units).out.strip().split("\n\n")
+    facts = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown]
+    return {name: (int(fact["MainPID"]), int(fact["NRestarts"])) for name, fact in zip(names, facts, strict=True)}
+
+
+def kill_main(box: Sandbox, unit: str) -> int:
+    """kill -9 of a unit's main process, once it has one; its process id."""
+    script = (
+        f"until pid=$(systemctl --user show -P MainPID {unit}) && [ $pid != 0 ]; do sleep 0.02; done; "
+        "kill -9 $pid; echo $pid"
+    )
+    return int(box.shell(script, timeout=60).out)
+
+
+def main_pid(box: Sandbox, unit: str) -> int:
+    return int(box("systemctl", "--user", "show", "-P", "MainPID", unit).out)
+
+
+def restarts(box: Sandbox, unit: str) -> int:
+    """How often systemd restarted it by itself since it was last started by hand."""
+    return int(box("systemctl", "--user", "show", "-P", "NRestarts", unit).out)
+
+
+def boot_id(box: Sandbox) -> str:
+    return box("cat", "/proc/sys/kernel/random/boot_id").out.strip().replace("-", "")
+
+
+def chance() -> random.Random:
+    """Random moments that can be had again: HIVEMATRIX_TEST_SEED, else a new seed that is shown."""
+    seed = int(os.environ.get("HIVEMATRIX_TEST_SEED", secrets.randbelow(1_000_000)))
+    print(f"HIVEMATRIX_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+def all_healthy(box: Sandbox, within: float) -> float:
+    """Waits until ``helmctl status`` is content; the seconds that took."""
+    began = time.monotonic()
+    until(lambda: box.helmctl("status", check=False).code == 0, within, pause=0.5)
+    return time.monotonic() - began
