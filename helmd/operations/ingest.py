@@ -100,7 +100,7 @@ class Ingest:
     async def _session(self) -> NoReturn:
         """Store batch after batch on one connection, until it fails."""
         if not self._prepared:
-            await self._prepare()
+            await self._beating(asyncio.ensure_future(self._prepare()))
             self._prepared = True
         store = await self._open_store()
         try:
@@ -119,6 +119,16 @@ class Ingest:
                     await asyncio.sleep(0)
         finally:
             await store.close()
+
+    async def _beating(self, work: asyncio.Future[None]) -> None:
+        """Wait for WORK that may rightly take longer than the watchdog's patience: a migration of large tables."""
+        try:
+            while not work.done():
+                self._beat()
+                await asyncio.wait({work}, timeout=_IDLE_SECONDS)
+            work.result()
+        finally:
+            work.cancel()
 
     def _agree(self, stored: dict[str, Position]) -> None:
         """Go on where the store stands: with the batch in hand if its commit did not happen, behind it if it did."""
