@@ -12,14 +12,19 @@ def children() -> set[int]:
     """Pids of this process's living children."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for word in (task / "children").read_text().split():
-            try:
-                state = Path(f"/proc/{word}/stat").read_text().rpartition(")")[2].split()[0]
-            except FileNotFoundError:
-                continue
-            if state != "Z":
+        for word in read_proc(task / "children").split():
+            state = read_proc(Path(f"/proc/{word}/stat")).rpartition(")")[2].split()
+            if state and state[0] != "Z":
                 found.add(int(word))
     return found
+
+
+def read_proc(path: Path) -> str:
+    """What stands there; nothing for a thread or process that has ended meanwhile."""
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +36,7 @@ def nothing_leaks() -> Iterator[None]:
     before = children()
     yield
     kept = children() - before
-    names = [f"{pid} {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')[:100]}" for pid in kept]
+    names = [f"{pid} {read_proc(Path(f'/proc/{pid}/cmdline')).replace(chr(0), ' ')[:100]}" for pid in kept]
     assert not kept, f"left running: {names} (this is {os.getpid()})"
 
 

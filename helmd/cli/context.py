@@ -85,6 +85,14 @@ class Context:
             )
         return tuple(dict.fromkeys(plain))
 
+    def with_strays(self, registry: "Registry", names: Sequence[str]) -> "Registry":
+        """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
+        from helmd.model.service import Health, Registry, Service
+
+        lacking = [name for name in names if name not in registry]
+        alone = {name: Service(name=name, type="command", health=Health(check="process")) for name in lacking}
+        return Registry({**registry.services, **alone}) if alone else registry
+
     def _stray(self, name: str) -> bool:
         return service_of(unit_of(name)) == name and self.manager.facts(unit_of(name)).exists
 

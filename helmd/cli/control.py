@@ -11,7 +11,7 @@ from helmd.cli import exits
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.model.names import MODES
-from helmd.model.service import Mode
+from helmd.model.service import Mode, Registry
 from helmd.operations import control
 from helmd.operations.control import Options, Report, Step
 
@@ -125,17 +125,18 @@ def down_command(context: Context, **options: Any) -> int:
 
 def _run(context: Context, verb: str, services: Sequence[str], options: dict[str, Any], whole: bool = False) -> int:
     registry = context.suite if verb in ("start", "restart") else context.suite_or_installed
-    names = context.chosen(services, registry)
+    names = context.chosen(services, registry, strays="all" not in services)
+    registry = context.with_strays(registry, names)
     no_deps = options.get("no_deps", False)
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps).items():
             click.echo(f"{name}: {what}")
         return exits.OK
     if verb in ("start", "restart"):
-        _bring_units_in_line(context, names, verb, options.get("mode"), not no_deps, whole)
-    report = _drive(
-        context, verb, names, Options(not options["no_block"], not no_deps, options["timeout"]), options["quiet"]
-    )
+        ours = [name for name in names if name in context.suite]
+        _bring_units_in_line(context, ours, verb, options.get("mode"), not no_deps, whole)
+    how = Options(not options["no_block"], not no_deps, options["timeout"])
+    report = _drive(context, registry, verb, names, how, options["quiet"])
     if verb == "start" and whole and report.good:
         control.mark_target(context.manager)
     _record(context, verb, report, options["reason"])
@@ -151,13 +152,15 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
 
 
-def _drive(context: Context, verb: str, names: Sequence[str], options: Options, quiet: bool) -> Report:
+def _drive(
+    context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool
+) -> Report:
     from helmd.systemd.bus import Signals
 
     work = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}[verb]
     with Signals() as signals:
         context.manager.subscribe()
-        generator = work(context.suite_or_installed, names, context.manager, options, Teller(quiet))
+        generator = work(registry, names, context.manager, options, Teller(quiet))
         return control.drive(generator, signals.wait)
 
 

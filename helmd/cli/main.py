@@ -38,6 +38,7 @@ COMMANDS = {
     "setup": "setup",
     "postgres": "postgres",
     "import": "importing",
+    "export": "exporting",
     "doctor": "doctor",
     "completion": "completion",
 }

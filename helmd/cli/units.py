@@ -48,6 +48,8 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
         for line in difflib.unified_diff(old, new, f"installed/{change.unit}", f"services.toml/{change.unit}"):
             colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[0]) if output.coloured() else None
             click.echo(click.style(line, fg=colour) if colour else line, nl=False)
+    if not pending:
+        click.echo("Nothing would change.", err=True)
     return exits.FAILED if pending else exits.OK
 
 

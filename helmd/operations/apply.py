@@ -15,7 +15,7 @@ from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, service_of, uni
 from helmd.model.service import Mode, Registry
 from helmd.model.settings import Settings
 from helmd.operations.configuration import path_faults
-from helmd.operations.databases import embedded_cluster, ensure_databases
+from helmd.operations.databases import database_server, embedded_cluster, ensure_databases
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.postgres.roles import dsn
@@ -68,7 +68,7 @@ def _given_environment(registry: Registry, layout: Layout, settings: Settings) -
         if service.database and settings.suite_embedded:
             own[service.database_variable] = dsn(cluster, name)
         if service.type == "keycloak" and service.port is not None:
-            own = launch.environment(service.port, settings.suite_database_port)
+            own = launch.environment(service.port, database_server(settings))
         given[name] = own
     return given
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from helmd.keycloak.environment_file import ensure_secrets
+from helmd.files.environment_file import ensure_secrets
 from helmd.model.layout import Layout
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
@@ -30,6 +30,19 @@ def embedded_cluster(registry: Registry, layout: Layout, settings: Settings) -> 
     return suite_cluster(layout, account_name(), settings.suite_database_port, database_services(registry))
 
 
+def database_server(settings: Settings) -> str:
+    """HOST:PORT at which the suite's PostgreSQL takes TCP connections, which is all that Keycloak can make."""
+    if settings.suite_embedded:
+        return f"127.0.0.1:{settings.suite_database_port}"
+    host, port = _external_place(settings)
+    return f"{host}:{port}"
+
+
+def _external_place(settings: Settings) -> tuple[str, int]:
+    server = conninfo_to_dict(settings.suite_database)
+    return str(server.get("host", "localhost")), int(server.get("port", 5432))
+
+
 def ensure_databases(registry: Registry, layout: Layout, settings: Settings) -> tuple[str, ...]:
     """Makes what is missing, on the embedded cluster if it runs or on the external server. The names concerned.
 
@@ -46,12 +59,12 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings) -> 
         if keycloak:
             ensure_local_database(cluster, "keycloak", _password(layout.secrets_file(keycloak), "KC_DB_PASSWORD"))
         return (*names, "keycloak") if keycloak else names
-    server = conninfo_to_dict(settings.suite_database)
+    host, port = _external_place(settings)
     for name in names:
         service = registry[name]
         password = _password(layout.secrets_file(name), "HIVEMATRIX_DATABASE_PASSWORD")
         ensure_role_and_database(settings.suite_database, name, password)
-        uri = external_dsn(str(server.get("host", "localhost")), int(server.get("port", 5432)), name, password)
+        uri = external_dsn(host, port, name, password)
         ensure_secrets(layout.secrets_file(name), {service.database_variable: partial(str, uri)})
     if keycloak:
         password = _password(layout.secrets_file(keycloak), "KC_DB_PASSWORD")

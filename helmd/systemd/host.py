@@ -3,6 +3,19 @@
 import subprocess
 from dataclasses import dataclass
 
+TRIED = (
+    "PrivateUsers=yes",
+    "CapabilityBoundingSet=",
+    "ProtectSystem=strict",
+    "ProtectHome=tmpfs",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectControlGroups=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+)
+"""What ``units/common.j2`` asks for and a host may refuse: namespaces, mounts, devices, proc."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -20,19 +33,9 @@ def systemd_version() -> int:
 
 def probe_host() -> Host:
     """Asks the running user manager to start a unit in a user namespace; takes some tens of milliseconds."""
+    properties = [word for directive in TRIED for word in ("-p", directive)]
     tried = subprocess.run(
-        [
-            "systemd-run",
-            "--user",
-            "--wait",
-            "--quiet",
-            "--collect",
-            "-p",
-            "PrivateUsers=yes",
-            "-p",
-            "ProtectSystem=strict",
-            "true",
-        ],
+        ["systemd-run", "--user", "--wait", "--quiet", "--collect", *properties, "true"],
         capture_output=True,
         timeout=30,
         check=False,

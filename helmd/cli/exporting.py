@@ -1,0 +1,17 @@
+"""``helmctl export``: the directories of services that other programs read."""
+
+import click
+
+from helmd.cli import exits
+from helmd.cli.context import Context
+from helmd.model.discovery import discovery_document, master_document
+
+
+@click.command("export")
+@click.option("--discovery", is_flag=True, help="Print services.json instead, as every service gets it.")
+@click.pass_obj
+def export_command(context: Context, discovery: bool) -> int:
+    """Print master_services.json, the directory of the suite that older tools read."""
+    document = discovery_document if discovery else master_document
+    click.echo(document(context.suite, context.settings), nl=False)
+    return exits.OK

@@ -1,0 +1,60 @@
+"""Databases for services on an external server: a role, a database and a password each, known to the service alone."""
+
+import os
+import stat
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from helmd.files.environment_file import read_environment_file
+from helmd.model.layout import Layout, layout
+from helmd.model.registry import read_registry
+from helmd.model.service import Registry
+from helmd.model.settings import Settings
+from helmd.model.suite import whole_suite
+from helmd.model.tables import Source
+from helmd.operations.databases import ensure_databases
+from tests.store.conftest import Cluster
+
+REGISTRY = """
+[services.keycloak]
+type = "keycloak"
+port = 8080
+[services.shop]
+type = "python"
+port = 6000
+database = true
+database_variable = "SHOP_DB"
+"""
+
+
+@pytest.fixture
+def suite(cluster: Cluster) -> tuple[Registry, Settings]:
+    settings = Settings(suite_database=f"postgresql://postgres@/postgres?host={cluster.directory}&port=5432")
+    return whole_suite(read_registry([Source("test", REGISTRY)], {}), settings), settings
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Layout:
+    return layout({}, tmp_path, os.getuid(), tmp_path)
+
+
+def test_each_service_gets_its_own(suite: tuple[Registry, Settings], place: Layout, cluster: Cluster) -> None:
+    registry, settings = suite
+    assert "postgres" not in registry, "an external server is no service of the suite"
+    assert ensure_databases(registry, place, settings) == ("shop", "keycloak")
+    secrets = read_environment_file(place.secrets_file("shop"))
+    assert stat.S_IMODE(place.secrets_file("shop").stat().st_mode) == 0o600
+    with psycopg.connect(secrets["SHOP_DB"]) as connection:
+        row = connection.execute("select current_user, current_database()").fetchone()
+        assert row == ("shop", "shop")
+    assert secrets["HIVEMATRIX_DATABASE_PASSWORD"] in secrets["SHOP_DB"]
+
+
+def test_again_changes_nothing(suite: tuple[Registry, Settings], place: Layout) -> None:
+    registry, settings = suite
+    ensure_databases(registry, place, settings)
+    before = read_environment_file(place.secrets_file("shop"))
+    ensure_databases(registry, place, settings)
+    assert read_environment_file(place.secrets_file("shop")) == before
