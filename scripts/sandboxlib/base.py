@@ -33,9 +33,7 @@ from .place import (
 )
 
 SUITE = "bookworm"
-INCLUDE = (
-    "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,ca-certificates,iproute2,procps"
-)
+INCLUDE = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,ca-certificates,iproute2,procps"
 # The account is in systemd-journal before it lingers: its user manager never learns of a group joined later.
 SETTLE = f"""
 useradd --create-home --uid {ACCOUNT_UID} --user-group --shell /bin/bash --groups systemd-journal {ACCOUNT}
@@ -116,8 +114,10 @@ def remove_unused(path: Path, what: str) -> None:
         path.rename(doomed)
         shutil.rmtree(doomed)
     except BlockingIOError:
-        raise SandboxError(f"{what} is in use by a running sandbox",
-                           "see scripts/sandbox list; end it first: scripts/sandbox down --all") from None
+        raise SandboxError(
+            f"{what} is in use by a running sandbox",
+            "see scripts/sandbox list; end it first: scripts/sandbox down --all",
+        ) from None
     finally:
         os.close(descriptor)
 
@@ -183,9 +183,15 @@ def _bootstrap(target: Path) -> None:
     command += [SUITE, str(target), *host.debian_sources(SUITE)]
     # --kill-child and a mount namespace of its own: whichever way this ends, no process and no mount stays.
     wrapped = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
-    builder = subprocess.Popen(wrapped, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, env=host.environment(),
-                               preexec_fn=_die_with_parent)
+    builder = subprocess.Popen(
+        wrapped,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=host.environment(),
+        preexec_fn=_die_with_parent,
+    )
     words: list[str] = []
     try:
         assert builder.stdout is not None
@@ -254,8 +260,9 @@ def usable_layer(name: str, identity: str) -> Layer:
     again = f"prepare it again, then: scripts/sandbox save {name}"
     if found is None:
         have = ", ".join(item.name for item in layers()) or "none yet"
-        raise SandboxError(f"there is no layer {name!r}",
-                           f"saved layers: {have}. Save one: scripts/sandbox save {name}")
+        raise SandboxError(
+            f"there is no layer {name!r}", f"saved layers: {have}. Save one: scripts/sandbox save {name}"
+        )
     if found.base != identity:
         raise SandboxError(f"layer {name!r} was made on a base that has been replaced since", again)
     for parent in found.parents:
@@ -274,8 +281,10 @@ def store_layer(place: Place, settings: Settings, target: Path) -> None:
         join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
         upper = place.disk_mount / "upper"
         copy = f"{join}; mount -t ext4 -o loop '{place.disk}' '{place.disk_mount}'; cp -a '{upper}' '{room}/upper'"
-        host.run(["unshare", "--mount", "--propagation", "slave", "/bin/sh", "-euc", copy],
-                 "could not copy the sandbox's changes")
+        host.run(
+            ["unshare", "--mount", "--propagation", "slave", "/bin/sh", "-euc", copy],
+            "could not copy the sandbox's changes",
+        )
         for path in (room / "upper/var/log/journal").glob("*"):
             shutil.rmtree(path)
         for name in ("etc/machine-id", "var/lib/systemd/random-seed"):

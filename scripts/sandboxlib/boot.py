@@ -93,8 +93,9 @@ def await_up(place: Place) -> None:
         time.sleep(0.03)
     for manager, options in (("system", []), (f"{ACCOUNT}'s", ["--user"])):
         if (state if manager == "system" else user) == "degraded":
-            failed = enter.capture(pid, ["systemctl", *options, "--failed", "--plain", "--no-legend"],
-                                   account=bool(options)).stdout
+            failed = enter.capture(
+                pid, ["systemctl", *options, "--failed", "--plain", "--no-legend"], account=bool(options)
+            ).stdout
             units = ", ".join(line.split()[0] for line in failed.splitlines() if line.strip())
             host.say(f"Note: {manager} manager is degraded; failed: {units}")
     if user == "starting":
@@ -225,4 +226,3 @@ def exists(place: Place) -> bool:
 def disk_usage(place: Place) -> int:
     """Bytes that the sandbox really takes on the host."""
     return place.disk.stat().st_blocks * 512 if place.disk.exists() else 0
-

@@ -33,7 +33,9 @@ class Interrupted(BaseException):
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="scripts/sandbox", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="scripts/sandbox",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit status: 0 done, 1 failed, 2 usage; exec and shell pass on the command's (125: not entered).",
     )
     top.add_argument("--name", default=places.DEFAULT_NAME, help=NAME_TEXT)
@@ -41,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str, example: str = "", **more: str) -> argparse.ArgumentParser:
         made = commands.add_parser(
-            name, help=text, description=more.get("description", text[0].upper() + text[1:] + "."),
+            name,
+            help=text,
+            description=more.get("description", text[0].upper() + text[1:] + "."),
             epilog=f"example:\n{example}" if example else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -52,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--fresh", action="store_true", help="build it anew; saved layers must then be made again")
 
     up = add(
-        "up", "start a sandbox and wait until its system and user manager are up",
+        "up",
+        "start a sandbox and wait until its system and user manager are up",
         "  scripts/sandbox up\n"
         "  scripts/sandbox up --name two --publish 15004:5004\n"
         "  scripts/sandbox up --name three --from helm-installed",
@@ -62,14 +67,24 @@ def parser() -> argparse.ArgumentParser:
         "out through slirp4netns, and the host reaches in by the ports that --publish names.",
     )
     up.add_argument("--from", dest="layer", metavar="LAYER", help="start from a layer made by 'save'")
-    up.add_argument("--network", choices=("host", "private"), help=f"default: host for {places.DEFAULT_NAME}, "
-                    "private for other names and with --publish")
-    up.add_argument("--publish", action="append", default=[], metavar="HOST:SANDBOX",
-                    help="reach 127.0.0.1:SANDBOX inside at 127.0.0.1:HOST; may be repeated (private network)")
+    up.add_argument(
+        "--network",
+        choices=("host", "private"),
+        help=f"default: host for {places.DEFAULT_NAME}, private for other names and with --publish",
+    )
+    up.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="HOST:SANDBOX",
+        help="reach 127.0.0.1:SANDBOX inside at 127.0.0.1:HOST; may be repeated (private network)",
+    )
 
-    run = add("exec", "run a command inside; stdin, output, signals and exit status pass through",
-              "  scripts/sandbox exec -- helmctl status\n"
-              "  scripts/sandbox exec --root -- sh -c 'cat > /etc/motd' < motd")
+    run = add(
+        "exec",
+        "run a command inside; stdin, output, signals and exit status pass through",
+        "  scripts/sandbox exec -- helmctl status\n  scripts/sandbox exec --root -- sh -c 'cat > /etc/motd' < motd",
+    )
     shell = add("shell", "open a login shell inside", "  scripts/sandbox shell --root")
     for made in (run, shell):
         who = made.add_mutually_exclusive_group()
@@ -78,26 +93,34 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable for it")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- CMD …", help="the command and its arguments")
 
-    copy = add("copy", "put a file or directory of this machine into it",
-               "  scripts/sandbox copy tests/suite /home/hive/\n"
-               "  scripts/sandbox copy --root helm.deb /root/helm.deb",
-               description="Put a file or directory of this machine into it, owned by hive (--root: by root). Like\n"
-               "cp -r: into DST if that is a directory or ends with '/', else as DST; parents are made.")
+    copy = add(
+        "copy",
+        "put a file or directory of this machine into it",
+        "  scripts/sandbox copy tests/suite /home/hive/\n  scripts/sandbox copy --root helm.deb /root/helm.deb",
+        description="Put a file or directory of this machine into it, owned by hive (--root: by root). Like\n"
+        "cp -r: into DST if that is a directory or ends with '/', else as DST; parents are made.",
+    )
     copy.add_argument("--root", action="store_true", help="write as root, owned by root")
     copy.add_argument("source", metavar="SRC", help="path on this machine")
     copy.add_argument("target", metavar="DST", help="absolute path inside")
 
     add("reboot", "reboot it in order; returns when it is up again")
-    add("powercut", "cut its power: what was not synced is lost; then boot it again",
+    add(
+        "powercut",
+        "cut its power: what was not synced is lost; then boot it again",
         description="Shut its disk down without a flush (the ext4 shutdown ioctl), kill everything, and boot it again\n"
-        "from what the disk has. Returns when it is up.")
-    save = add("save", "keep what was installed in it as a layer that 'up --from' starts from",
-               "  scripts/sandbox up --name prepare\n"
-               "  scripts/sandbox exec --name prepare --root -- apt-get install -y postgresql\n"
-               "  scripts/sandbox save --name prepare with-postgres --down\n"
-               "  scripts/sandbox up --name one --from with-postgres",
-               description="Shut it down in order, keep what it changed as LAYER (replacing an older one), and boot\n"
-               "it again. Journal and machine id are not kept.")
+        "from what the disk has. Returns when it is up.",
+    )
+    save = add(
+        "save",
+        "keep what was installed in it as a layer that 'up --from' starts from",
+        "  scripts/sandbox up --name prepare\n"
+        "  scripts/sandbox exec --name prepare --root -- apt-get install -y postgresql\n"
+        "  scripts/sandbox save --name prepare with-postgres --down\n"
+        "  scripts/sandbox up --name one --from with-postgres",
+        description="Shut it down in order, keep what it changed as LAYER (replacing an older one), and boot\n"
+        "it again. Journal and machine id are not kept.",
+    )
     save.add_argument("layer", metavar="LAYER", help="the layer's name")
     save.add_argument("--down", action="store_true", help="take the sandbox down instead of booting it again")
     forget = add("forget", "remove layers from the cache", "  scripts/sandbox forget with-postgres")
@@ -143,7 +166,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
     if "--" not in arguments:
         return arguments, None
     at = arguments.index("--")
-    return arguments[:at], arguments[at + 1:]
+    return arguments[:at], arguments[at + 1 :]
 
 
 def main(given: list[str]) -> int:

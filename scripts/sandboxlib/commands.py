@@ -93,8 +93,9 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
     publish = network.parse_publish(arguments.publish)
     kind = arguments.network or ("private" if publish or place.name != DEFAULT_NAME else "host")
     if publish and kind == "host":
-        raise SandboxError("--publish is for a private network",
-                           "on the host's network every port is reachable as it is")
+        raise SandboxError(
+            "--publish is for a private network", "on the host's network every port is reachable as it is"
+        )
     began = time.monotonic()
     if place.ready.exists():
         _check_same(place, arguments, kind, publish)
@@ -124,8 +125,10 @@ def _check_same(place: Place, arguments: argparse.Namespace, kind: str, publish:
         or (arguments.layer is not None and has.layers[:1] != (arguments.layer,))
     )
     if other:
-        raise SandboxError(f"{place.name!r} was started with other settings: {_reach(has)}",
-                           "take it down first, or use another --name")
+        raise SandboxError(
+            f"{place.name!r} was started with other settings: {_reach(has)}",
+            "take it down first, or use another --name",
+        )
 
 
 def _reach(settings: Settings) -> str:
@@ -158,8 +161,10 @@ def _copy(place: Place, arguments: argparse.Namespace) -> int:
     if pack.wait() != 0 and status == 0:
         raise SandboxError(f"{source}: could not be read whole")
     if status != 0:
-        raise SandboxError(f"could not write {arguments.target} as {account} (exit {status})",
-                           "" if arguments.root else f"where {ACCOUNT} may not write: copy --root")
+        raise SandboxError(
+            f"could not write {arguments.target} as {account} (exit {status})",
+            "" if arguments.root else f"where {ACCOUNT} may not write: copy --root",
+        )
     return 0
 
 

@@ -58,18 +58,27 @@ def require_commands(commands: tuple[str, ...]) -> None:
         return
     packages = sorted({PACKAGES[command] for command in missing})
     if shutil.which("apt-get", path=path) is None:
-        raise SandboxError(f"missing on this machine: {', '.join(missing)}",
-                           f"install what Debian calls: {' '.join(packages)}")
+        raise SandboxError(
+            f"missing on this machine: {', '.join(missing)}", f"install what Debian calls: {' '.join(packages)}"
+        )
     say(f"Installing on this machine: {' '.join(packages)}")
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     settings = {**environment(), "DEBIAN_FRONTEND": "noninteractive"}
     for command in (install, ["apt-get", "update", "-qq"], install):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True, env=settings)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=settings,
+        )
         if command is install and done.returncode == 0:
             return
-    raise SandboxError(f"could not install {' '.join(packages)}: {done.stderr.strip()}",
-                       f"install it yourself, then try again: apt-get install {' '.join(packages)}")
+    raise SandboxError(
+        f"could not install {' '.join(packages)}: {done.stderr.strip()}",
+        f"install it yourself, then try again: apt-get install {' '.join(packages)}",
+    )
 
 
 def release() -> dict[str, str]:
@@ -111,8 +120,10 @@ def apt_options() -> str:
     kept = [
         line
         for line in dump.splitlines()
-        if line.startswith("Acquire::") and not line.startswith(("Acquire::IndexTargets", "Acquire::Changelogs",
-                                                                 "Acquire::CompressionTypes", "Acquire::cdrom"))
+        if line.startswith("Acquire::")
+        and not line.startswith(
+            ("Acquire::IndexTargets", "Acquire::Changelogs", "Acquire::CompressionTypes", "Acquire::cdrom")
+        )
     ]
     return "".join(f"{line}\n" for line in kept if not line.endswith(' "";'))
 

@@ -70,8 +70,10 @@ def make_disk(place: Place) -> None:
         )
     with place.disk.open("xb") as image:
         image.truncate(DISK_SIZE)
-    host.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
-              str(place.disk)], "could not format the sandbox's disk")
+    host.run(
+        ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", str(place.disk)],
+        "could not format the sandbox's disk",
+    )
 
 
 def start(place: Place, settings: Settings) -> Keeper:
@@ -83,12 +85,29 @@ def start(place: Place, settings: Settings) -> Keeper:
     held = base.hold([tree.parent for tree in trees])
     mounted, announce = os.pipe()
     private = settings.network == "private"
-    command = ["unshare", "--mount", "--propagation", "slave", *(["--net"] if private else []),
-               "/bin/sh", "-euc", _script(place, trees, private)]
+    command = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        *(["--net"] if private else []),
+        "/bin/sh",
+        "-euc",
+        _script(place, trees, private),
+    ]
     try:
         with place.console.open("ab") as console:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=announce, stderr=console, cwd="/",
-                                       env=host.environment(), pass_fds=held, start_new_session=True, bufsize=0)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=announce,
+                stderr=console,
+                cwd="/",
+                env=host.environment(),
+                pass_fds=held,
+                start_new_session=True,
+                bufsize=0,
+            )
     finally:
         for descriptor in (announce, *held):
             os.close(descriptor)
@@ -101,9 +120,21 @@ def start(place: Place, settings: Settings) -> Keeper:
 
 
 def _script(place: Place, trees: list[Path], private: bool) -> str:
-    nspawn = ["systemd-nspawn", "--quiet", "--directory", str(place.root_mount), "--boot", "--register=no",
-              "--keep-unit", "--console=pipe", "--machine", place.name, "--resolv-conf=off",
-              "--link-journal=no", "--timezone=off"]
+    nspawn = [
+        "systemd-nspawn",
+        "--quiet",
+        "--directory",
+        str(place.root_mount),
+        "--boot",
+        "--register=no",
+        "--keep-unit",
+        "--console=pipe",
+        "--machine",
+        place.name,
+        "--resolv-conf=off",
+        "--link-journal=no",
+        "--timezone=off",
+    ]
     if private:  # what nspawn itself would allow with --private-network
         nspawn = ["env", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", *nspawn, "--capability=CAP_NET_ADMIN"]
     join = "; ".join(f"echo $$ > {shlex.quote(str(path))}" for path in cgroup.join_files(place, "box"))

@@ -70,8 +70,10 @@ def _listen(publish: tuple[tuple[int, int], ...]) -> list[socket.socket]:
         except OSError as error:
             for opened in listeners:
                 opened.close()
-            raise SandboxError(f"cannot publish on port {outside} of the host: {error.strerror}",
-                               f"see what has it: ss -ltnp 'sport = :{outside}'; or publish another") from None
+            raise SandboxError(
+                f"cannot publish on port {outside} of the host: {error.strerror}",
+                f"see what has it: ss -ltnp 'sport = :{outside}'; or publish another",
+            ) from None
     return listeners
 
 
@@ -79,22 +81,44 @@ def _spawn(place: Place, command: list[str], descriptors: list[int]) -> "subproc
     """Start a process that belongs to the sandbox's cgroup from its first instruction on."""
     join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
     with place.console.open("ab") as console:
-        return subprocess.Popen(["/bin/sh", "-euc", f'{join}; exec "$@"', "sh", *command], stdin=subprocess.DEVNULL,
-                                stdout=console, stderr=console, cwd="/", env=host.environment(),
-                                pass_fds=descriptors, start_new_session=True)
+        return subprocess.Popen(
+            ["/bin/sh", "-euc", f'{join}; exec "$@"', "sh", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            cwd="/",
+            env=host.environment(),
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
 
 
 def _start_slirp(place: Place, keeper: int) -> None:
     ready, announce = os.pipe()
     try:
-        _spawn(place, ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd",
-                       str(announce), "--netns-type=path", f"/proc/{keeper}/ns/net", DEVICE], [announce])
+        _spawn(
+            place,
+            [
+                "slirp4netns",
+                "--configure",
+                "--mtu=65520",
+                "--disable-host-loopback",
+                "--ready-fd",
+                str(announce),
+                "--netns-type=path",
+                f"/proc/{keeper}/ns/net",
+                DEVICE,
+            ],
+            [announce],
+        )
     finally:
         os.close(announce)
     with os.fdopen(ready, "rb") as reader:
         if reader.read(1) != b"1":
-            raise SandboxError("slirp4netns could not connect the private network",
-                               f"see {place.console}; or share the host's network: --network host")
+            raise SandboxError(
+                "slirp4netns could not connect the private network",
+                f"see {place.console}; or share the host's network: --network host",
+            )
 
 
 def _start_forwarder(place: Place, settings: Settings, keeper: int, listeners: list[socket.socket]) -> None:
@@ -103,7 +127,10 @@ def _start_forwarder(place: Place, settings: Settings, keeper: int, listeners: l
     namespace = os.open(f"/proc/{keeper}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         pairs = [f"{listener.fileno()}:{port}" for listener, port in zip(listeners, inside, strict=True)]
-        _spawn(place, [sys.executable, "-IS", str(program), "_forward", str(namespace), *pairs],
-               [namespace, *(listener.fileno() for listener in listeners)])
+        _spawn(
+            place,
+            [sys.executable, "-IS", str(program), "_forward", str(namespace), *pairs],
+            [namespace, *(listener.fileno() for listener in listeners)],
+        )
     finally:
         os.close(namespace)

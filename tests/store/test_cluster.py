@@ -118,9 +118,7 @@ def test_each_service_gets_into_its_own_database_only(server: Server) -> None:
         codex = dsn(cluster, "codex")
         assert ask(codex, "SELECT has_schema_privilege('public', 'CREATE')") is True
         assert ask(codex, "SELECT current_user || current_database()") == "codexcodex"
-        assert not ask(
-            codex, "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'codex'"
-        )
+        assert not ask(codex, "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'codex'")
         assert ask(dsn(cluster, "knowledge-tree_2"), "SELECT current_user::text") == "knowledge-tree_2"
         assert "permission denied for database" in refused(dsn(cluster, "codex", "knowledge-tree_2"))
         assert configure(cluster) is False, "a later configure forgets no service"
@@ -142,9 +140,9 @@ def test_over_tcp_only_keycloak_gets_in_and_only_with_its_password(server: Serve
         ensure_local_database(cluster, "keycloak", "an older password")
         ensure_local_database(cluster, "keycloak", PASSWORD)
         ensure_local_database(cluster, "codex", PASSWORD)
-        assert ask(
-            admin_conninfo(cluster), "SELECT rolpassword FROM pg_authid WHERE rolname = 'keycloak'"
-        ).startswith("SCRAM-SHA-256$")
+        assert ask(admin_conninfo(cluster), "SELECT rolpassword FROM pg_authid WHERE rolname = 'keycloak'").startswith(
+            "SCRAM-SHA-256$"
+        )
 
     as_account(prepare)
 
@@ -206,9 +204,7 @@ def test_store_is_reached_by_socket_alone(place: Path) -> None:
         assert ask(dsn(cluster, "helm"), owner) == "helm_owner"
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             ask(dsn(cluster, "helm"), "CREATE TABLE public.t ()")
-        assert (
-            ask(dsn(cluster, "helm_owner", "helm"), "SELECT has_schema_privilege('public', 'CREATE')") is True
-        )
+        assert ask(dsn(cluster, "helm_owner", "helm"), "SELECT has_schema_privilege('public', 'CREATE')") is True
 
     try:
         as_account(store)

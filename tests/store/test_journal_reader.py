@@ -223,9 +223,7 @@ async def test_follows_appended_entries_and_new_files(tmp_path: Path) -> None:
             assert texts == names(n, n)
 
 
-async def test_files_that_came_and_went_while_nobody_looked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_files_that_came_and_went_while_nobody_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("helmd.journal.reader._STALE", 0.0)
     positions: Positions = {}
     old, new = tmp_path / "old.journal", tmp_path / "a.journal"

@@ -12,7 +12,7 @@ from helmd.store.migrate import Migration, migrate, migrations
 from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK
 
 STEPS = (
-    Migration(1, "one", "CREATE TABLE one (n int); GRANT SELECT ON one TO :\"helm_role\";"),
+    Migration(1, "one", 'CREATE TABLE one (n int); GRANT SELECT ON one TO :"helm_role";'),
     Migration(2, "two", "CREATE TABLE two (n int); INSERT INTO one SELECT generate_series(1, 1000);"),
     Migration(3, "three", "ALTER TABLE two ADD COLUMN m int;"),
 )

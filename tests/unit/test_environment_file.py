@@ -36,11 +36,7 @@ def test_other_lines_stay_and_what_the_admin_set_wins(tmp_path: Path) -> None:
     assert made["KC_DB_PASSWORD"] == "chosen by me"
     assert path.read_bytes().startswith(theirs + b"\n")
     assert read_environment_file(path)["LAST"] == "no newline"
-    assert (
-        read_environment_file(path)["KC_BOOTSTRAP_ADMIN_PASSWORD"]
-        == made["KC_BOOTSTRAP_ADMIN_PASSWORD"]
-        != ""
-    )
+    assert read_environment_file(path)["KC_BOOTSTRAP_ADMIN_PASSWORD"] == made["KC_BOOTSTRAP_ADMIN_PASSWORD"] != ""
     path.chmod(0o644)
     ensure_secrets(path, SECRETS)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -91,9 +87,7 @@ def test_any_value_survives_its_line(value: str) -> None:
     assert parse(f"B=1\n{assignment('A', value)}\nC=2\n", "f") == {"A": value, "B": "1", "C": "2"}
 
 
-@pytest.mark.parametrize(
-    "value", ["plain", "with space ", "q\"u'o`t$e\\s", "$(id) `id` ${HOME}", "two\nlines", "ü€"]
-)
+@pytest.mark.parametrize("value", ["plain", "with space ", "q\"u'o`t$e\\s", "$(id) `id` ${HOME}", "two\nlines", "ü€"])
 def test_a_shell_reads_the_line_the_same(tmp_path: Path, value: str) -> None:
     (tmp_path / "f").write_text(assignment("A", value) + "\n")
     said = subprocess.run(

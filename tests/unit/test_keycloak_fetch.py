@@ -258,9 +258,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("content", [*HOSTILE.values()], ids=[*HOSTILE])
-def test_hostile_archives_leave_nothing_behind(
-    tmp_path: Path, content: list[tuple[tarfile.TarInfo, bytes]]
-) -> None:
+def test_hostile_archives_leave_nothing_behind(tmp_path: Path, content: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     refuse(tmp_path, archive(*content))
 
 

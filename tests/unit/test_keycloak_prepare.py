@@ -50,10 +50,7 @@ def count(home: Path) -> int:
 
 def test_built_once_for_both_modes_and_without_secrets(home: Path) -> None:
     assert run(home) == 0
-    assert (
-        run(home, ENVIRONMENT | {"KC_HTTP_PORT": "8081", "KC_DB_PASSWORD": "new", "KC_LOG_LEVEL": "debug"})
-        == 0
-    )
+    assert run(home, ENVIRONMENT | {"KC_HTTP_PORT": "8081", "KC_DB_PASSWORD": "new", "KC_LOG_LEVEL": "debug"}) == 0
     assert (home / "data/builds").read_text() == "build --db=postgres from shipped\n"
     seen = (home / "data/environment").read_text()
     assert "secret" not in seen and "JAVA=/usr/bin/java" in seen and "KC_DB=postgres" in seen

@@ -24,7 +24,19 @@ ROOMS = {
 }
 """Which rooms a room may import besides itself; helmd.daemon may import all (DESIGN, "Rooms")."""
 
-PURE = {"asyncio", "subprocess", "socket", "psycopg", "aiohttp", "pystemd", "systemd", "psutil", "click", "os", "pathlib"}
+PURE = {
+    "asyncio",
+    "subprocess",
+    "socket",
+    "psycopg",
+    "aiohttp",
+    "pystemd",
+    "systemd",
+    "psutil",
+    "click",
+    "os",
+    "pathlib",
+}
 """What the model may not import: it has no words for the outside world. (pathlib only as a word for paths.)"""
 
 PATH_WORDS = {"layout.py"}
@@ -44,7 +56,9 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)], ids=" ".join
+)
 def test_linter(command: tuple[str, ...]) -> None:
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
