@@ -17,7 +17,8 @@ def command(name: str, program: str, port: int | None = None, more: str = "", **
     given = {**environment, **({"PORT": str(port)} if port else {})}
     table = ", ".join(f'{key} = "{value}"' for key, value in given.items())
     return (
-        f'[services.{name}]\ntype = "command"\npath = "{FAULTY}"\nstart_command = ["/usr/bin/python3", "{program}.py"]\n'
+        f'[services.{name}]\ntype = "command"\npath = "{FAULTY}"\n'
+        f'start_command = ["/usr/bin/python3", "{program}.py"]\n'
         + (f"port = {port}\n" if port else "")
         + f"environment = {{ {table} }}\n{more}\n"
     )
@@ -144,8 +145,8 @@ def test_failed_probe_keeps_dependents_down(box: Sandbox) -> None:
     try:
         done = box.helmctl("start", "nexus", check=False)
         assert done.code == 1
-        assert re.search(r"^✗ core: core was not healthy within 3 s: GET http://127.0.0.1:5000/no-such-page: answered 404",
-                         done.err, re.MULTILINE), done.err  # fmt: skip
+        reason = "core was not healthy within 3 s: GET http://127.0.0.1:5000/no-such-page: answered 404"
+        assert f"✗ core: {reason}" in done.err
         assert "- nexus: not started, because core failed" in done.err
         assert box.status("nexus")["nexus"]["active_state"] == "inactive"
         paragraph = " ".join(box.helmctl("why", "nexus").out.split())
@@ -185,3 +186,44 @@ def test_what_helmctl_did_is_in_the_log(demo: Sandbox) -> None:
     demo.helmctl("restart", "ticker", "--reason", "to see it in the log")
     query = "select count(*) from log_entries where service_name = 'ticker' and message like '%to see it in the log%'"
     until(lambda: demo.sql(query) == "1", within=15)
+
+
+def test_external_service_is_probed_but_never_controlled(box: Sandbox) -> None:
+    """One that answers (Core, by another name) and one that is not there."""
+    box.register(
+        "external",
+        '[services.elsewhere]\ntype = "external"\nurl = "http://127.0.0.1:5000"\n'
+        '[services.nowhere]\ntype = "external"\nurl = "http://127.0.0.1:6199"\n'
+        + command("dependent", "printer", COUNT="0", RATE="1", more='depends_on = ["nowhere"]'),
+    )
+    states = {name: entry["state"] for name, entry in box.status("elsewhere", "nowhere").items()}
+    assert states == {"elsewhere": "healthy", "nowhere": "unhealthy"}
+    done = box.helmctl("start", "dependent", check=False)
+    assert done.code == 1
+    assert "✗ nowhere: external and unhealthy: nothing listens on port 6199" in done.err
+    assert "- dependent: not started, because nowhere failed" in done.err
+    assert box.helmctl("restart", "elsewhere", check=False).code == 1
+    assert "hivematrix-elsewhere.service" not in box("systemctl", "--user", "list-unit-files", "--no-pager").out
+
+
+def test_stray_unit_is_shown_and_can_be_stopped(box: Sandbox) -> None:
+    box("systemd-run", "--user", "--quiet", "--unit=hivematrix-guest", "sleep", "1000")
+    assert "guest" in box.helmctl("status").out
+    assert "in no registry" in box.helmctl("why", "guest").out
+    box.helmctl("stop", "guest")
+    assert "guest" not in box.helmctl("status").out
+
+
+def test_boundaries_of_a_start(box: Sandbox) -> None:
+    """--timeout gives up and says that systemd goes on; --no-block returns at once; --dry-run does nothing."""
+    box.register("slow", command("slow", "hang", 6103, HANG="silent", more='health = { start_timeout = "6s" }'))
+    assert (
+        "slow: start, then wait for GET http://127.0.0.1:6103/health" in box.helmctl("start", "slow", "--dry-run").out
+    )
+    assert box.status("slow")["slow"]["active_state"] == "inactive"
+    done = box.helmctl("start", "slow", "--timeout", "1s", check=False)
+    assert done.code == 124
+    assert "systemd goes on with it" in done.err
+    box.helmctl("stop", "slow")
+    assert box.helmctl("start", "slow", "--no-block").seconds < 3
+    until(lambda: box.status("slow")["slow"]["active_state"] != "inactive", within=5)
