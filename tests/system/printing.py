@@ -73,6 +73,17 @@ def compare(found: Counter[str], wanted: Counter[str]) -> None:
     assert not told, f"of {len(wanted)} lines " + ", ".join(told)
 
 
+def whole(printer: Printer, boot_id: str) -> int:
+    """Fails unless the store comes to have what a printer that has ended printed in a boot; how many lines that is."""
+    written = printer.journal(boot_id)
+    compare(written, lines(len(written)))
+    until(lambda: printer.stored(boot_id).total() >= len(written), 60)
+    # Whatever would be stored a second time is stored by now.
+    time.sleep(3)
+    compare(printer.stored(boot_id), written)
+    return len(written)
+
+
 def lives(box: Sandbox, *more: str) -> Lives:
     """Who runs, and how often systemd had to start it anew."""
     names = (*SUITE, *more)

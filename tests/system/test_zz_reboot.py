@@ -1,0 +1,37 @@
+"""An orderly reboot. The name sorts last, since everything in the sandbox goes through it."""
+
+import json
+
+from tests.system import printing
+from tests.system.booted import Sandbox, until
+
+BACK_WITHIN = 240.0
+"""Seconds, on a machine that does other things as well; Keycloak takes most of them."""
+
+
+def test_suite_comes_back_by_itself(box: Sandbox) -> None:
+    """Healthy again with no hand put to it, Keycloak as well; every line from before and after is stored once."""
+    printer = printing.register(box, 0, rate=100)
+    box.helmctl("enable", printer.name)
+    box.helmctl("start", printer.name)
+    old = printing.boot_id(box)
+    until(lambda: printer.count() > 300, 60)
+    done = box.script("reboot")
+    assert done.code == 0, done.text
+    took = printing.all_healthy(box, BACK_WITHIN)
+    print(f"up {done.seconds:.1f} s after the reboot was asked for, healthy {took:.1f} s later")
+    new = printing.boot_id(box)
+    assert new != old
+    units = [f"hivematrix-{name}.service" for name in printing.SUITE]
+    helm = ["helmd.service", "helmd-journal.service", "helmd-postgres.service"]
+    shown = box("systemctl", "--user", "is-active", "hivematrix.target", *helm, *units).out.split()
+    assert set(shown) == {"active"}, shown
+    assert box.status("keycloak")["keycloak"]["health"] == "healthy"
+    assert box("systemctl", "--user", "--failed", "--plain", "--no-legend").out == ""
+
+    until(lambda: printer.stored(new).total() > 300, 60)
+    box.helmctl("stop", printer.name)
+    found = [printing.whole(printer, boot) for boot in (old, new)]
+    print(f"lines before and after: {found}")
+    asked = ["curl", "--silent", "http://127.0.0.1:5004/health"]
+    until(lambda: json.loads(box(*asked).out)["status"] == "healthy", 60)
