@@ -127,6 +127,8 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
     registry = context.suite if verb in ("start", "restart") else context.suite_or_installed
     names = context.chosen(services, registry, strays="all" not in services)
     registry = context.with_strays(registry, names)
+    if whole and verb == "start":
+        names = _without_disabled(context, names)
     no_deps = options.get("no_deps", False)
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps).items():
@@ -150,6 +152,19 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
         return follow(context, names)
     cause = report.cause
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
+
+
+def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]:
+    """NAMES without those that the admin took out of the suite; they are still started for one that needs them."""
+    from helmd.model.names import unit_of
+
+    kept = []
+    for name in names:
+        if not context.suite[name].external and context.manager.facts(unit_of(name)).file_state == "disabled":
+            click.echo(f"- {name}: disabled, left alone (helmctl enable {name})", err=True)
+        else:
+            kept.append(name)
+    return tuple(kept)
 
 
 def _drive(
@@ -178,7 +193,7 @@ def _bring_units_in_line(
         if _changed_since_applied(context, ours):
             click.echo("note: the configuration changed since it was applied; see: helmctl diff", err=True)
         return
-    from helmd.operations.apply import apply, changes
+    from helmd.operations.apply import DONE, apply, changes
     from helmd.systemd.installed import installed_mode
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
@@ -192,7 +207,7 @@ def _bring_units_in_line(
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else [change for change in found if change.unit in units]
     for change in apply(wanted, context.suite, context.layout, context.settings, context.manager):
-        click.echo(f"{change.unit}: {'removed' if change.kind == 'orphan' else 'installed'}", err=True)
+        click.echo(f"{change.unit}: {DONE[change.kind]}", err=True)
 
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:

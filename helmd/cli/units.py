@@ -12,7 +12,7 @@ from helmd.cli.context import Context
 from helmd.model.errors import UnknownServiceError
 from helmd.model.names import unit_of
 from helmd.model.suite import dependencies
-from helmd.operations.apply import Change, apply, changes
+from helmd.operations.apply import DONE, Change, apply, changes
 
 WORDS = {
     "new": "would be installed",
@@ -20,7 +20,6 @@ WORDS = {
     "foreign": "is not Helm's and stays as it is",
     "orphan": "belongs to no service any more and would be removed",
 }
-DONE = {"new": "installed", "changed": "changed", "orphan": "removed"}
 
 
 def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:

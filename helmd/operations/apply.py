@@ -26,6 +26,9 @@ from helmd.systemd.render import Setup, render, render_store_cluster, template_e
 
 Kind = Literal["new", "changed", "same", "foreign", "orphan"]
 
+DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed"}
+"""What was done about a change, for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -154,6 +157,9 @@ def apply(
             else:
                 write_atomically(path, change.after)
             done.append(change)
+        # A new service is part of the suite from now on, at boot as well; "disable" takes it out again.
+        if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
+            manager.enable(fresh)
         if done:
             manager.daemon_reload()
         ensure_databases(registry, layout, settings)

@@ -5,7 +5,7 @@ import os
 import pwd
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,16 @@ from helmd.keycloak.artefact import KEYCLOAK
 from helmd.keycloak.fetch import fetch
 from helmd.keycloak.maven import available
 from helmd.keycloak.unpack import WRITABLE, unpack, unpacked
-from helmd.model.errors import BusError, ConfigurationError, DeniedError, NotSetUpError, StartFailedError
+from helmd.model.errors import (
+    BusError,
+    ConfigurationError,
+    DeniedError,
+    NotSetUpError,
+    StartFailedError,
+    UsageError,
+)
 from helmd.model.layout import Layout
-from helmd.model.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET, unit_of
+from helmd.model.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET
 from helmd.model.schema import HELM_SETTINGS
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
@@ -99,10 +106,16 @@ def prepare_account(layout: Layout, tell: Tell) -> None:
 
 def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
     """Directories, and the configuration files where there are none."""
-    for directory in (layout.config, layout.secrets, layout.data, layout.state):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.chmod(0o700)
-    layout.registry_directory.mkdir(exist_ok=True)
+    try:
+        for directory in (layout.config, layout.secrets, layout.data, layout.state):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            directory.chmod(0o700)
+        layout.registry_directory.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise NotSetUpError(
+            f"{problem.filename} can't be made ({problem.strerror})",
+            hint="The account that owns a suite needs a home directory that it may write in.",
+        ) from None
     if not layout.settings_file.exists():
         write_atomically(layout.settings_file, settings_template(wishes.database), 0o600)
         tell(f"wrote {layout.settings_file}")
@@ -202,31 +215,6 @@ def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell)
             tell(what)
 
 
-def enable_suite(registry: Registry, layout: Layout, manager: Manager, tell: Tell) -> None:
-    """Every service starts with the target, and the target at boot, from now on.
-
-    A service that was installed before keeps what the admin chose for it.
-    """
-    units = [unit_of(name) for name, service in registry.services.items() if not service.external]
-    fresh = [unit for unit in units if not manager.facts(unit).file_state or not _seen(layout, unit)]
-    manager.enable([TARGET, *fresh])
-    manager.daemon_reload()
-    for unit in fresh:
-        _remember(layout, unit)
-    if fresh:
-        tell(f"{len(fresh)} service{'s' if len(fresh) != 1 else ''} will start at boot")
-
-
-def _seen(layout: Layout, unit: str) -> bool:
-    return (layout.state / "enabled" / unit).exists()
-
-
-def _remember(layout: Layout, unit: str) -> None:
-    directory = layout.state / "enabled"
-    directory.mkdir(exist_ok=True)
-    (directory / unit).touch()
-
-
 def set_up(layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> Registry:
     """All of it, for the account that runs this. The suite itself is not started."""
     prepare_account(layout, tell)
@@ -244,7 +232,9 @@ def set_up(layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> Re
     tell(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
     ensure_databases(registry, layout, settings)
     start_helm(layout, settings, manager, tell)
-    enable_suite(registry, layout, manager, tell)
+    manager.enable([TARGET])
+    manager.daemon_reload()
+    tell("the suite will start at boot")
     return registry
 
 
@@ -259,8 +249,11 @@ def _manager(layout: Layout) -> Manager:
         ) from None
 
 
-def create_account(name: str, tell: Tell) -> Mapping[str, str]:
-    """As root: a system account that owns the suite, its home below /var/lib, lingering, reading its journal."""
+def create_account(name: str, tell: Tell) -> None:
+    """As root: a system account that owns the suite, its home below /var/lib, lingering, reading its journal.
+
+    An account that is there already is taken, unless it could own nothing: root's, or one without a home of its own.
+    """
     if os.geteuid() != 0:
         raise DeniedError("only root can create an account", hint=f"Run: sudo helmctl setup --account {name}")
     try:
@@ -270,6 +263,8 @@ def create_account(name: str, tell: Tell) -> Mapping[str, str]:
         _run(["adduser", "--quiet", "--gecos", "HiveMatrix suite", "--disabled-password", *words])
         entry = pwd.getpwnam(name)
         tell(f"created the account {name} (home {entry.pw_dir})")
+    if fault := _unfit(entry):
+        raise UsageError(f"{name} can't own a suite: {fault}", hint="Take another: helmctl setup --account hivematrix")
     if name not in grp.getgrnam(JOURNAL_GROUP).gr_mem:
         # Before lingering, since the user manager keeps the groups that it was started with.
         _run(["usermod", "-aG", JOURNAL_GROUP, name])
@@ -284,7 +279,17 @@ def create_account(name: str, tell: Tell) -> Mapping[str, str]:
                 f"the user manager of {name} did not come up", hint=f"See: systemctl status user@{entry.pw_uid}"
             )
         time.sleep(0.05)
-    return {"name": name, "home": entry.pw_dir, "uid": str(entry.pw_uid)}
+
+
+def _unfit(entry: pwd.struct_passwd) -> str:
+    """Why an account can't own a suite; empty when it can."""
+    if entry.pw_uid == 0:
+        return "root should not run services"
+    try:
+        owner = Path(entry.pw_dir).stat().st_uid
+    except OSError as problem:
+        return f"its home directory {entry.pw_dir} can't be used ({problem.strerror})"
+    return "" if owner == entry.pw_uid else f"its home directory {entry.pw_dir} is not its own"
 
 
 def _run(words: list[str]) -> None:
