@@ -1,0 +1,204 @@
+"""The real Keycloak: both modes on the same data, a clean stop, a login through the gateway, databases of one's own."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.system import printing
+from tests.system.booted import Done, Sandbox
+
+KEYCLOAK = "http://127.0.0.1:8080"
+NEXUS = "https://127.0.0.1:8443"
+START = 240.0
+"""Seconds that a start of Keycloak may take here, a build of it included; on a quiet machine some 10."""
+SECRETS = "/home/hive/.config/hivematrix/secrets/keycloak.env"
+SOCKET = "/run/user/1000/hivematrix/postgres-suite"
+WITH_NOTES = ("codex", "ledger", "knowledgetree")
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    headers: dict[str, str]
+    text: str
+
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def ask(
+    box: Sandbox,
+    url: str,
+    method: str = "GET",
+    form: dict[str, str] | None = None,
+    body: object = None,
+    headers: tuple[str, ...] = (),
+) -> Answer:
+    """One request from inside. What it says goes to curl on stdin, where no other process can read it."""
+    given = [("url", url), ("request", method), ("max-time", "60"), *(("header", header) for header in headers)]
+    given += [("data-urlencode", f"{name}={value}") for name, value in (form or {}).items()]
+    if body is not None:
+        given += [("header", "Content-Type: application/json"), ("data", json.dumps(body))]
+    config = "silent\ninsecure\ninclude\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in given)
+    head, _, text = box("curl", "--config", "-", stdin=config).out.replace("\r\n", "\n").partition("\n\n")
+    status, *fields = head.splitlines()
+    pairs = (field.partition(": ") for field in fields)
+    return Answer(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, text)
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Keycloak's first admin, with a fresh token for every request."""
+
+    box: Sandbox
+
+    def __call__(self, method: str, path: str, body: object = None) -> Answer:
+        text = self.box("cat", SECRETS).out
+        known = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        form = {
+            "grant_type": "password",
+            "client_id": "admin-cli",
+            "username": known["KC_BOOTSTRAP_ADMIN_USERNAME"].strip('"'),
+            "password": known["KC_BOOTSTRAP_ADMIN_PASSWORD"].strip('"'),
+        }
+        token = ask(self.box, f"{KEYCLOAK}/realms/master/protocol/openid-connect/token", "POST", form)
+        assert token.code == 200, token
+        bearer = f"Authorization: Bearer {token.json()['access_token']}"
+        return ask(self.box, f"{KEYCLOAK}/admin/realms{path}", method, body=body, headers=(bearer,))
+
+
+@pytest.fixture
+def admin(demo: Sandbox) -> Admin:
+    return Admin(demo)
+
+
+@pytest.fixture
+def realm(admin: Admin) -> Iterator[str]:
+    """A realm made through the admin API; gone at the end, with Keycloak in development mode as it was."""
+    name = f"kept-{secrets.token_hex(4)}"
+    made = admin("POST", "", {"realm": name, "enabled": True, "displayName": "Must survive"})
+    assert made.code == 201, made
+    yield name
+    if admin.box.status("keycloak")["keycloak"]["mode"] != "development":
+        admin.box.helmctl("restart", "keycloak", "--mode", "development", timeout=START)
+    assert admin("DELETE", f"/{name}").code == 204
+
+
+def command_line(box: Sandbox) -> list[str]:
+    """The arguments of the Keycloak that runs."""
+    pid = printing.main_pid(box, "hivematrix-keycloak")
+    return box("cat", f"/proc/{pid}/cmdline").out.rstrip("\0").split("\0")
+
+
+def test_modes_are_real_and_share_the_data(admin: Admin, realm: str) -> None:
+    """development, production, a stop and a start in the mode it had, and back: the realm is there each time."""
+    box = admin.box
+
+    def check(mode: str, words: list[str]) -> None:
+        assert command_line(box)[-len(words) :] == words
+        shown = box.status("keycloak")["keycloak"]
+        assert (shown["mode"], shown["health"]) == (mode, "healthy")
+        found = admin("GET", f"/{realm}")
+        assert found.code == 200 and found.json()["displayName"] == "Must survive", found
+
+    check("development", ["start-dev"])
+    took = [box.helmctl("restart", "keycloak", "--mode", "production", timeout=START).seconds]
+    check("production", ["start", "--optimized"])
+
+    stopped = box.helmctl("stop", "keycloak")
+    wanted = ["ActiveState", "Result", "ExecMainCode", "ExecMainStatus"]
+    found = box("systemctl", "--user", "show", f"--property={','.join(wanted)}", "hivematrix-keycloak").out.split()
+    # SIGTERM ends Java with 128 + 15, which is an exit (CLD_EXITED, 1) and a clean stop.
+    assert set(found) == {"ActiveState=inactive", "Result=success", "ExecMainCode=1", "ExecMainStatus=143"}
+    assert "keycloak: stopped" in stopped.err and "failed" not in stopped.err, stopped.err
+    assert box.status("keycloak")["keycloak"]["status"] == "stopped"
+    assert box.helmctl("is-failed", "keycloak", check=False).code != 0
+
+    took.append(box.helmctl("start", "keycloak", timeout=START).seconds)
+    check("production", ["start", "--optimized"])
+    took.append(box.helmctl("restart", "keycloak", "--mode", "development", timeout=START).seconds)
+    check("development", ["start-dev"])
+    print(f"to production, start, to development: {', '.join(f'{seconds:.1f} s' for seconds in took)}; "
+          f"stop {stopped.seconds:.1f} s")  # fmt: skip
+
+
+def test_login_through_the_gateway(admin: Admin) -> None:
+    """Nexus' login form, Keycloak, Core's exchange, and Codex through Nexus with the cookie or the token in it."""
+    box, notes = admin.box, f"{NEXUS}/codex/api/notes"
+    name, password = f"ada-{secrets.token_hex(4)}", secrets.token_urlsafe(12)
+    person = {
+        "username": name,
+        "enabled": True,
+        "email": f"{name}@example.org",
+        "firstName": "Ada",
+        "lastName": "Lovelace",
+        "credentials": [{"type": "password", "value": password, "temporary": False}],
+    }
+    assert admin("POST", "/master/users", person).code == 201
+    user = admin("GET", f"/master/users?exact=true&username={name}").json()[0]["id"]
+    try:
+        assert ask(box, notes).code == 401
+        refused = ask(box, f"{NEXUS}/login", "POST", {"username": name, "password": "wrong"})
+        assert refused.code == 401 and "set-cookie" not in refused.headers
+
+        form = {"username": name, "password": password}
+        entered = ask(box, f"{NEXUS}/login?next=/codex/api/notes", "POST", form)
+        assert (entered.code, entered.headers.get("location")) == (303, "/codex/api/notes"), entered
+        cookie, *attributes = entered.headers["set-cookie"].split("; ")
+        assert {"HttpOnly", "Secure"} <= set(attributes)
+        token = cookie.removeprefix("access_token=")
+
+        text = f"written by {name}"
+        written = ask(box, notes, "POST", body={"body": text}, headers=(f"Authorization: Bearer {token}",))
+        assert written.code in (200, 201) and written.json()["body"] == text, written
+        read = ask(box, notes, headers=(f"Cookie: {cookie}",))
+        assert read.code == 200 and text in read.text, read
+        query = f"SELECT author FROM notes WHERE body = '{text}'"
+        author = psql(box, f"-h {SOCKET} -p 5433 -U codex -d codex", query).out.strip()
+        assert author and author in read.text
+
+        assert ask(box, f"{NEXUS}/logout", "POST", headers=(f"Cookie: {cookie}",)).code == 303
+        revoked = ask(box, "http://127.0.0.1:5000/api/token/validate", "POST", body={"token": token})
+        assert revoked.code == 401, revoked
+    finally:
+        assert admin("DELETE", f"/master/users/{user}").code == 204
+
+
+def psql(box: Sandbox, where: str, query: str = "SELECT current_user || ' in ' || current_database()") -> Done:
+    """A query; WHERE are psql's options, which may hold shell."""
+    return box.shell(f'psql --no-psqlrc --no-password -Atq {where} -c "$(cat)"', stdin=query, check=False)
+
+
+@pytest.mark.parametrize("name", WITH_NOTES)
+def test_database_of_ones_own(demo: Sandbox, name: str) -> None:
+    """``database = true``: a role and a database of the service's name, told by its environment, and no other."""
+    pid = printing.main_pid(demo, f"hivematrix-{name}")
+    environment = demo("cat", f"/proc/{pid}/environ").out.split("\0")
+    (uri,) = (line.partition("=")[2] for line in environment if line.startswith("DATABASE_URL="))
+    assert psql(demo, f"'{uri}'").out.strip() == f"{name} in {name}"
+    assert psql(demo, f"'{uri}'", "SELECT tableowner FROM pg_tables WHERE tablename = 'notes'").out.strip() == name
+    rights = "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = current_user"
+    assert psql(demo, f"'{uri}'", rights).out.strip() == "f|f|f|f"
+    for other in {*WITH_NOTES, "keycloak"} - {name}:
+        refused = psql(demo, f"-h {SOCKET} -p 5433 -U {name} -d {other}")
+        assert refused.code and f'permission denied for database "{other}"' in refused.err, refused
+
+
+def test_keycloaks_database_takes_its_password_over_tcp_and_nobody_else(demo: Sandbox) -> None:
+    tcp = "-h 127.0.0.1 -p 5433"
+    right = f'env PGPASSWORD="$(sed -n "s/^KC_DB_PASSWORD=//p" {SECRETS} | tr -d \\")" '
+    words = 'psql --no-psqlrc --no-password -Atqc "SELECT current_user" '
+    assert demo.shell(f"{right} {words} {tcp} -U keycloak -d keycloak").out.strip() == "keycloak"
+    without = psql(demo, f"{tcp} -U keycloak -d keycloak")
+    assert without.code and "no password supplied" in without.err, without
+    wrong = demo.shell(f"env PGPASSWORD=wrong {words} {tcp} -U keycloak -d keycloak", check=False)
+    assert wrong.code and "password authentication failed" in wrong.err, wrong
+    for role, database in (("codex", "codex"), ("keycloak", "codex"), ("codex", "keycloak"), ("postgres", "postgres")):
+        refused = demo.shell(f"{right} {words} {tcp} -U {role} -d {database}", check=False)
+        assert refused.code and "pg_hba.conf rejects connection" in refused.err, refused
+    assert demo("stat", "-c", "%a", SECRETS).out.strip() == "600"
+    assert demo.sql("SHOW listen_addresses") == "", "the log store is reached by its socket alone"
