@@ -112,7 +112,8 @@ class Fault:
     sentence: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        file = self.file if self.file.isprintable() else ascii(self.file)
+        place = f"{file}:{self.line}" if self.line else file
         return f"{place}: {self.where}: {self.sentence}" if self.where else f"{place}: {self.sentence}"
 
 

@@ -40,17 +40,18 @@ def closure(graph: Graph, names: Iterable[str]) -> frozenset[str]:
 
 def start_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:
     """NAMES with dependencies first; otherwise in the order of GRAPH. GRAPH must have no cycle."""
-    ordered: dict[str, None] = {}
-
-    def visit(name: str) -> None:
-        for needed in graph.get(name, ()):
-            visit(needed)
-        if name in names:
-            ordered.setdefault(name)
-
-    for name in graph:
-        if name in names:
-            visit(name)
+    ordered: list[str] = []
+    seen: set[str] = set()
+    for root in graph:
+        pending = [(root, False)] if root in names else []
+        while pending:
+            name, leaving = pending.pop()
+            if leaving and name in names:
+                ordered.append(name)
+            elif not leaving and name not in seen:
+                seen.add(name)
+                pending.append((name, True))
+                pending += [(needed, False) for needed in reversed(tuple(graph.get(name, ())))]
     return tuple(ordered)
 
 

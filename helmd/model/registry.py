@@ -14,6 +14,9 @@ from helmd.model.tables import Given, Source, parse, read_settings, shown
 
 Entries = dict[str, dict[str, Given]]
 
+CYCLE_SHOWN = 8
+"""How many names of a cycle are told."""
+
 _MERGED_BY_KEY = ("environment", *(f"{mode}.environment" for mode in MODES))
 
 
@@ -53,9 +56,7 @@ def _read_source(source: Source, entries: Entries, members: dict[str, Given], fa
         faults.append(Fault(source.file, lines.get(("services",), 0), "services", "must be a table"))
         return
     for name, table in services.items():
-        line = lines.get(("services", name), 0) or min(
-            (number for key, number in lines.items() if key[:2] == ("services", name)), default=0
-        )
+        line = lines.get(("services", name), 0)
         where = f"services.{shown(name)}"
         if sentence := fault_in_name(name):
             faults.append(Fault(source.file, line, where, sentence))
@@ -133,7 +134,7 @@ def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fa
         faults.append(_fault(service, entry, "url", "is needed for a service of type external"))
     if service.external and service.database:
         faults.append(_fault(service, entry, "database", "can't be given to an external service"))
-    if service.external and service.health.check == "process":
+    if service.external and service.url and service.health.check == "process":
         faults.append(_fault(service, entry, "health.check", "can't be 'process' for an external service"))
     if service.health.check != "process" and service.port is None and not service.url:
         faults.append(_fault(service, entry, "health.check", f"'{service.health.check}' needs a port or url"))
@@ -163,5 +164,6 @@ def _check_dependencies(services: Mapping[str, Service], entries: Entries, fault
                 faults.append(_fault(service, entries[service.name], "depends_on", sentence))
     if cycle := find_cycle({service.name: service.depends_on for service in services.values()}):
         first = services[cycle[0]]
-        sentence = "is a cycle: " + " -> ".join(cycle)
+        told = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
+        sentence = "is a cycle: " + " -> ".join(told)
         faults.append(_fault(first, entries[first.name], "depends_on", sentence))

@@ -13,6 +13,9 @@ from helmd.model.toml_lines import Lines, key_lines, line_of
 MAX_FILE = 1 << 20
 """Configuration files larger than this (bytes) are refused unread."""
 
+GUESSES = 100
+"""For so many faults it is worth the time to guess what was meant."""
+
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -44,8 +47,13 @@ def parse(source: Source, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines
     except tomllib.TOMLDecodeError as problem:
         found = _AT_LINE.search(str(problem))
         sentence = _AT_LINE.sub("", str(problem)).strip()
+        sentence = sentence if len(sentence) <= 200 else sentence[:197] + "..."
         last = source.text.count("\n") + 1
         faults.append(Fault(source.file, int(found.group(1)) if found else last, "", f"is not valid TOML: {sentence}"))
+        return {}, {}
+    except ValueError:
+        # Python's own limit on the digits of an integer; it doesn't say where.
+        faults.append(Fault(source.file, 0, "", "is not valid TOML: a number has too many digits"))
         return {}, {}
     except RecursionError:
         faults.append(Fault(source.file, 0, "", "is nested too deeply"))
@@ -60,13 +68,15 @@ def shown(key: object) -> str:
     return word if len(word) <= 60 else word[:57] + "..."
 
 
-def _leaves(table: Mapping[str, Any], groups: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(
+    table: Mapping[str, Any], groups: frozenset[str], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in table.items():
-        dotted = f"{prefix}{key}"
-        if dotted in groups and isinstance(value, dict):
-            yield from _leaves(value, groups, dotted + ".")
+        path = (*above, key)
+        if ".".join(path) in groups and isinstance(value, dict):
+            yield from _leaves(value, groups, path)
         else:
-            yield dotted, value
+            yield path, value
 
 
 def read_settings(
@@ -81,12 +91,14 @@ def read_settings(
     known = {setting.key: setting for setting in settings}
     groups = frozenset(key.rpartition(".")[0] for key in known if "." in key)
     read: dict[str, Given] = {}
-    for key, value in _leaves(table, groups):
-        line = line_of(lines, (*place, *key.split(".")))
-        where = shown(".".join((*place, key)))
+    for path, value in _leaves(table, groups):
+        key = ".".join(path)
+        line = line_of(lines, (*place, *path))
+        where = shown(".".join((*place, *path)))
         setting = known.get(key)
-        if setting is None:
-            sentence = "must be a table" if key in groups else "is not a known setting" + _meant(key, known)
+        if setting is None or len(path) != key.count(".") + 1:
+            meant = _meant(key, known) if len(faults) < GUESSES else ""
+            sentence = "must be a table" if key in groups else "is not a known setting" + meant
             faults.append(Fault(file, line, where, sentence))
             continue
         try:

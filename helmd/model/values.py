@@ -16,20 +16,25 @@ Reader = Callable[[object], Any]
 MAX_TEXT = 4096
 MAX_ENVIRONMENT_VALUE = 32768
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min|m|h|d)?\Z")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min|m|h|d)?\Z", re.ASCII)
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)i?B?\Z")
+_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)i?B?\Z", re.ASCII)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 _SECRET = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL)")
 _SECRET_REFERENCE = re.compile(r"_(FILE|PATH|DIR|URL|TTL|TIMEOUT|EXPIRY|LIFETIME)\Z")
 _PATH_REFUSED = re.compile(r"""[:"'\\$%`*?<>|]""")
 """Characters that mean something in systemd's lists of paths; refused rather than escaped in five different ways."""
+_PROGRAM_PREFIXES = "-@+!"
+"""What systemd.service(5) takes from the first word of a command line, quoted or not; ``:`` is refused anyway."""
 _URL_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def _shown(value: object) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # Python's limit on the digits of an integer
+        return "a number of too many digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -74,7 +79,7 @@ def choice(*allowed: str) -> Reader:
 
 def duration(value: object) -> float:
     """Seconds, from a number or from text such as "500ms", "2s", "5min"."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10:
         value = str(value)
     found = _DURATION.match(value) if isinstance(value, str) else None
     if not found:
@@ -87,7 +92,9 @@ def duration(value: object) -> float:
 
 def size(value: object) -> int:
     """Bytes, from a number or from text such as "512M"."""
-    found = _SIZE.match(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60:
+        value = str(value)
+    found = _SIZE.match(value) if isinstance(value, str) else None
     if not found:
         raise ValueError(f'must be a size such as "512M" or "2G", not {_shown(value)}')
     count = int(found.group(1)) * _SIZE_UNITS[found.group(2)]
@@ -98,7 +105,7 @@ def size(value: object) -> int:
 
 def percent(value: object) -> int:
     """Percent of one CPU, from a whole number or from text such as "150%"."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,6}%", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}%", value):
         value = int(value[:-1])
     return int(integer(1, 100_000)(value))
 
@@ -118,8 +125,13 @@ def words(value: object) -> tuple[str, ...]:
         raise ValueError(f"has {len(parts):,} words; at most 256 are allowed")
     if not parts or not parts[0]:
         raise ValueError("must name a program")
-    if len(parts[0].split("/")) > 1 and ".." in parts[0].split("/"):
+    program = parts[0]
+    if ".." in program.split("/"):
         raise ValueError("the program's path must not contain '..'")
+    if found := _PATH_REFUSED.search(program):
+        raise ValueError(f"the program must not contain {found.group()!r}, as {_shown(program)} does")
+    if program[0] in _PROGRAM_PREFIXES:
+        raise ValueError(f"the program must not begin with {program[0]!r}, as {_shown(program)} does")
     return tuple(parts)
 
 
@@ -221,7 +233,7 @@ def environment(value: object) -> Mapping[str, str]:
         name = variable(key)
         if isinstance(item, bool):
             item = "1" if item else "0"
-        elif isinstance(item, int | float):
+        elif isinstance(item, int | float) and abs(item) < 1e30:
             item = str(item)
         if not isinstance(item, str):
             raise ValueError(f"{name} must be text or a number, not {_shown(item)}")

@@ -15,10 +15,15 @@ from helmd.model.suite import whole_suite
 from helmd.model.tables import MAX_FILE, Source
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens PATH; a pipe without a writer would keep an ordinary open(2) waiting."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> Source | None:
     """The text of a configuration file; None when there is none, or with a fault when it can't be read."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 faults.append(Fault(str(path), 0, "", "is not a regular file"))
                 return None
