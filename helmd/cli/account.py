@@ -4,12 +4,27 @@ import os
 import pwd
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
-from helmd.model.errors import UsageError
+from helmd.cli.context import Context
+from helmd.model.errors import NotSetUpError, UsageError
+from helmd.model.layout import Layout
 
 ACCOUNT_FILE = Path("/etc/hivematrix/account")
 """Names the dedicated account, written by ``helmctl setup --account``."""
+
+
+class Ownerless(Context):
+    """Root's, on a machine where no account was set up for it to act for: whatever needs a suite says so."""
+
+    @cached_property
+    def layout(self) -> Layout:
+        raise NotSetUpError(
+            "root owns no suite, and no account was set up here that it acts for",
+            hint="Make one: helmctl setup --account hivematrix\n"
+            "For a suite of somebody's own account: helmctl --account NAME ..., or run it there without sudo.",
+        )
 
 
 def owner(option: str | None) -> str | None:
@@ -28,11 +43,20 @@ def remember(account: str) -> None:
     ACCOUNT_FILE.write_text(f"{account}\n")
 
 
-def become(account: str, readable: Sequence[Path] = ()) -> None:
-    """Runs this very command again as ACCOUNT on its user bus. Returns only when that is already so.
+def check_readable(account: str, files: Sequence[Path]) -> None:
+    """As root: FILES are open to ACCOUNT, or UsageError says which isn't."""
+    import subprocess
 
-    Files in READABLE must be open to the account; UsageError says which isn't.
-    """
+    for path in files:
+        test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
+        if subprocess.run(test, check=False, cwd="/").returncode:
+            raise UsageError(
+                f"{account} can't read {path}", hint="Put it where that account may read it, such as /tmp."
+            )
+
+
+def become(account: str) -> None:
+    """Runs this very command again as ACCOUNT on its user bus. Returns only when that is already so."""
     try:
         entry = pwd.getpwnam(account)
     except KeyError:
@@ -52,14 +76,6 @@ def become(account: str, readable: Sequence[Path] = ()) -> None:
         "XDG_RUNTIME_DIR": runtime,
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
     }
-    import subprocess
-
-    for path in readable:
-        test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
-        if subprocess.run(test, check=False, cwd="/").returncode:
-            raise UsageError(
-                f"{account} can't read {path}", hint="Put it where that account may read it, such as /tmp."
-            )
     sys.stdout.flush()
     os.execve(
         "/usr/sbin/runuser", ["runuser", "-u", account, "--", os.path.abspath(sys.argv[0]), *sys.argv[1:]], environment

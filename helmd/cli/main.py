@@ -87,9 +87,12 @@ def helmctl(ctx: click.Context, account_name: str | None) -> None:
     import os
 
     if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "completion", None):
-        if (chosen := account.owner(account_name)) and chosen != "root":
+        chosen = account.owner(account_name)
+        if chosen and chosen != "root":
             account.become(chosen)
-    elif account_name:
+        ctx.obj = Context() if chosen else account.Ownerless()
+        return
+    if account_name:
         account.become(account_name)
     ctx.obj = Context()
 

@@ -50,10 +50,11 @@ def setup_command(
     if dedicated and os.geteuid() != 0:
         account.become(dedicated)
     elif dedicated:
-        made = create_account(dedicated, _tell)
+        create_account(dedicated, _tell)
+        account.check_readable(dedicated, [path for path in (registry, keycloak_archive) if path])
         account.remember(dedicated)
-        _tell(f"root's helmctl acts for {made['name']} from now on")
-        account.become(dedicated, readable=[path for path in (registry, keycloak_archive) if path])
+        _tell(f"root's helmctl acts for {dedicated} from now on")
+        account.become(dedicated)
     elif os.geteuid() == 0:
         raise UsageError(
             "root should not own the suite",
