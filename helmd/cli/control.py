@@ -13,7 +13,7 @@ from helmd.cli.context import Context
 from helmd.model.names import MODES
 from helmd.model.service import Mode, Registry
 from helmd.operations import control
-from helmd.operations.control import Options, Report, Step
+from helmd.operations.steps import Options, Report, Step, drive
 
 MARKS = {
     "begun": ("…", "cyan"),
@@ -176,7 +176,7 @@ def _drive(
     with Signals() as signals:
         context.manager.subscribe()
         generator = work(registry, names, context.manager, options, Teller(quiet))
-        return control.drive(generator, signals.wait)
+        return drive(generator, signals.wait)
 
 
 def _bring_units_in_line(

@@ -153,6 +153,7 @@ def apply(
                 if manager.facts(change.unit).active_state not in ("inactive", "failed"):
                     continue
                 manager.disable([change.unit])
+                manager.reset_failed(change.unit)
                 path.unlink(missing_ok=True)
             else:
                 write_atomically(path, change.after)

@@ -5,10 +5,7 @@ time.monotonic()'s clock) until which they want to hear of finished jobs; whoeve
 same code serves helmctl, which blocks, and helmd, which doesn't.
 """
 
-import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from helmd.health.probe import ask
 from helmd.health.target import probe_of
@@ -18,106 +15,13 @@ from helmd.model.plan import closure, ready, start_order, stop_order
 from helmd.model.service import Registry, Service
 from helmd.model.state import UnitFacts, explain, retry
 from helmd.model.suite import dependencies
-from helmd.systemd.bus import Finished, Manager
+from helmd.operations.steps import Kind, Options, Run, Step, Work, quiet
+from helmd.systemd.bus import Manager
 from helmd.systemd.listeners import holder_of
-
-Kind = Literal["begun", "done", "already", "failed", "skipped", "killed", "queued"]
-Code = Literal["", "start_failed", "dependency_failed", "port_taken", "timeout", "failed", "bus"]
-
-Work = Generator[float, Sequence[Finished], "Report"]
 
 QUICK_LOOK = 0.08
 """How long (seconds) a service just started is asked for its health, to show it as degraded."""
 EXPLAINING_LINES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What happened to one service. ``sentence`` has no full stop; ``lines`` are its last log lines."""
-
-    service: str
-    kind: Kind
-    sentence: str
-    code: Code = ""
-    seconds: float = 0.0
-    hint: str = ""
-    lines: tuple[str, ...] = ()
-
-    @property
-    def bad(self) -> bool:
-        return self.kind in ("failed", "skipped")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All steps of one operation, in the order in which they ended."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def good(self) -> bool:
-        return not any(step.bad for step in self.steps)
-
-    @property
-    def cause(self) -> Step | None:
-        """The first failure, which is why others were skipped."""
-        return next((step for step in self.steps if step.kind == "failed"), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """``timeout`` (seconds) bounds the whole operation; None leaves it to each service's own."""
-
-    block: bool = True
-    with_dependencies: bool = True
-    timeout: float | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """The bookkeeping of one operation."""
-
-    registry: Registry
-    manager: Manager
-    options: Options
-    tell: Callable[[Step], None]
-    begun: float = field(default_factory=time.monotonic)
-    steps: list[Step] = field(default_factory=list)
-    jobs: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-    def add(self, step: Step) -> None:
-        self.steps.append(step)
-        self.tell(step)
-
-    def dispatch(self, name: str, job: str) -> None:
-        self.jobs[job] = (name, time.monotonic())
-
-    @property
-    def deadline(self) -> float:
-        # systemd has time limits of its own for every job; ours is only for a manager that stopped answering.
-        return self.begun + (self.options.timeout if self.options.timeout is not None else 86400.0)
-
-    def out_of_time(self) -> None:
-        for name, since in self.jobs.values():
-            waited = time.monotonic() - since
-            sentence = f"not done after {waited:.1f} s; systemd goes on with it"
-            self.add(Step(name, "failed", sentence, "timeout", waited, f"Look at it: helmctl why {name}"))
-        self.jobs.clear()
-
-
-def _quiet(step: Step) -> None:
-    """Tells nobody."""
-
-
-def drive(work: Work, wait: Callable[[float], Sequence[Finished]]) -> Report:
-    """Runs WORK, blocking in WAIT, which returns the jobs that finish before a moment."""
-    try:
-        until = next(work)
-        while True:
-            until = work.send(wait(until))
-    except StopIteration as ended:
-        report: Report = ended.value
-        return report
 
 
 def to_start(registry: Registry, names: Collection[str], with_dependencies: bool = True) -> tuple[str, ...]:
@@ -136,10 +40,10 @@ def start(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = _quiet,
+    tell: Callable[[Step], None] = quiet,
 ) -> Work:
     """Starts NAMES and what they need. Those whose dependency fails are left alone and say so."""
-    run = _Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, tell)
     graph = dependencies(registry)
     order = to_start(registry, names, options.with_dependencies)
     waiting = list(order)
@@ -157,24 +61,17 @@ def start(
             if waiting and eligible:
                 continue
             break
-        finished = yield run.deadline
-        if not finished and time.monotonic() >= run.deadline:
-            run.out_of_time()
+        finished = yield from run.next_finished()
+        if finished is None:
             break
-        for name, since, result in _ours(run, finished):
-            step = _started(run, registry[name], time.monotonic() - since, result)
+        for name, seconds, result in finished:
+            step = _started(run, registry[name], seconds, result)
             run.add(step)
             (failed.update({name: name}) if step.bad else healthy.add(name))
-    return Report(tuple(run.steps))
+    return run.report
 
 
-def _ours(run: _Run, finished: Iterable[Finished]) -> Iterable[tuple[str, float, str]]:
-    for item in finished:
-        if found := run.jobs.pop(item.job, None):
-            yield found[0], found[1], item.result
-
-
-def _skip_unreachable(run: _Run, waiting: list[str], failed: dict[str, str]) -> None:
+def _skip_unreachable(run: Run, waiting: list[str], failed: dict[str, str]) -> None:
     for name in list(waiting):
         broken = next((needed for needed in run.registry[name].depends_on if needed in failed), None)
         if broken is not None:
@@ -186,7 +83,7 @@ def _skip_unreachable(run: _Run, waiting: list[str], failed: dict[str, str]) -> 
             run.add(Step(name, "skipped", f"not started, because {root} failed{via}", "dependency_failed", hint=hint))
 
 
-def _begin(run: _Run, service: Service, with_dependencies: bool) -> Step | None:
+def _begin(run: Run, service: Service, with_dependencies: bool) -> Step | None:
     """Dispatches a start; a step when there is nothing to wait for."""
     if service.external:
         verdict = ask(probe_of(service))
@@ -216,7 +113,7 @@ def _begin(run: _Run, service: Service, with_dependencies: bool) -> Step | None:
     return None
 
 
-def _started(run: _Run, service: Service, seconds: float, result: str) -> Step:
+def _started(run: Run, service: Service, seconds: float, result: str) -> Step:
     if result == "done":
         probe = probe_of(service, starting=True)
         sentence = f"started, after waiting for {probe.asked}"
@@ -250,10 +147,10 @@ def stop(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = _quiet,
+    tell: Callable[[Step], None] = quiet,
 ) -> Work:
     """Stops NAMES, each after those of NAMES that depend on it."""
-    run = _Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, tell)
     needed_by: dict[str, list[str]] = {name: [] for name in registry.names}
     for name, needs in dependencies(registry).items():
         for needed in needs:
@@ -280,14 +177,13 @@ def stop(
             if waiting:
                 continue
             break
-        finished = yield run.deadline
-        if not finished and time.monotonic() >= run.deadline:
-            run.out_of_time()
+        finished = yield from run.next_finished()
+        if finished is None:
             break
-        for name, since, result in _ours(run, finished):
-            run.add(_stopped(manager, registry[name], time.monotonic() - since, result))
+        for name, seconds, result in finished:
+            run.add(_stopped(manager, registry[name], seconds, result))
             stopped.add(name)
-    return Report(tuple(run.steps))
+    return run.report
 
 
 def _stopped(manager: Manager, service: Service, seconds: float, result: str) -> Step:
@@ -308,10 +204,10 @@ def restart(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = _quiet,
+    tell: Callable[[Step], None] = quiet,
 ) -> Work:
     """Restarts NAMES one after another in starting order, or starts one that doesn't run; ends at the first failure."""
-    run = _Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, tell)
     for name in start_order(dependencies(registry), frozenset(names)):
         service = registry[name]
         if service.external:
@@ -328,23 +224,22 @@ def restart(
         run.dispatch(name, job)
         run.tell(Step(name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
         while run.jobs:
-            finished = yield run.deadline
-            if not finished and time.monotonic() >= run.deadline:
-                run.out_of_time()
-                return Report(tuple(run.steps))
-            for _, since, result in _ours(run, finished):
-                step = _started(run, service, time.monotonic() - since, result)
+            finished = yield from run.next_finished()
+            if finished is None:
+                return run.report
+            for _, seconds, result in finished:
+                step = _started(run, service, seconds, result)
                 run.add(step if step.bad else _renamed(step, "started", "restarted"))
         if run.steps[-1].bad:
             break
-    return Report(tuple(run.steps))
+    return run.report
 
 
 def _renamed(step: Step, word: str, other: str) -> Step:
     return Step(step.service, step.kind, step.sentence.replace(word, other, 1), step.code, step.seconds)
 
 
-def _unmet(run: _Run, service: Service) -> Step | None:
+def _unmet(run: Run, service: Service) -> Step | None:
     """A dependency that isn't up, without which a restart would only take the service away."""
     if not run.options.with_dependencies:
         return None
@@ -363,10 +258,10 @@ def reload(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = _quiet,
+    tell: Callable[[Step], None] = quiet,
 ) -> Work:
     """Makes NAMES read their own configuration anew, where their units know how."""
-    run = _Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, tell)
     for name in start_order(dependencies(registry), frozenset(names)):
         properties = manager.properties(unit_of(name))
         if properties.get("ActiveState") != "active":
@@ -377,14 +272,12 @@ def reload(
             continue
         run.dispatch(name, manager.reload(unit_of(name)))
     while run.jobs:
-        finished = yield run.deadline
-        if not finished and time.monotonic() >= run.deadline:
-            run.out_of_time()
-        for name, since, result in _ours(run, finished):
+        finished = yield from run.next_finished()
+        for name, seconds, result in finished or ():
             kind: Kind = "done" if result == "done" else "failed"
             sentence = "reloaded" if kind == "done" else f"its reload ended with result '{result}'"
-            run.add(Step(name, kind, sentence, "" if kind == "done" else "failed", time.monotonic() - since))
-    return Report(tuple(run.steps))
+            run.add(Step(name, kind, sentence, "" if kind == "done" else "failed", seconds))
+    return run.report
 
 
 def mark_target(manager: Manager) -> None:

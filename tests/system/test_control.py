@@ -183,8 +183,9 @@ def test_exit_codes(demo: Sandbox) -> None:
 
 
 def test_what_helmctl_did_is_in_the_log(demo: Sandbox) -> None:
-    demo.helmctl("restart", "ticker", "--reason", "to see it in the log")
-    query = "select count(*) from log_entries where service_name = 'ticker' and message like '%to see it in the log%'"
+    reason = f"to see it in the log at {time.time()}"
+    demo.helmctl("restart", "ticker", "--reason", reason)
+    query = f"select count(*) from log_entries where service_name = 'ticker' and message like '%{reason}%'"
     until(lambda: demo.sql(query) == "1", within=15)
 
 
