@@ -28,7 +28,7 @@ fi
 """
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion_command(shell: str) -> None:
     """Print what makes a shell complete helmctl's commands, options and service names.

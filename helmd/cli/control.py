@@ -68,7 +68,7 @@ def _starting(command: Any) -> Any:
     return click.option("--mode", type=click.Choice(MODES), help="Switch to this mode first.")(command)
 
 
-@click.command("start")
+@click.command("start", short_help="Start services and what they need, in order.")
 @some_services_argument
 @_starting
 @_common
@@ -78,7 +78,7 @@ def start_command(context: Context, services: tuple[str, ...], **options: Any) -
     return _run(context, "start", services, options)
 
 
-@click.command("restart")
+@click.command("restart", short_help="Restart services, each until it is healthy.")
 @some_services_argument
 @_starting
 @_common
@@ -88,7 +88,7 @@ def restart_command(context: Context, services: tuple[str, ...], **options: Any)
     return _run(context, "restart", services, options)
 
 
-@click.command("stop")
+@click.command("stop", short_help="Stop services, dependents first.")
 @some_services_argument
 @_common
 @click.pass_obj
@@ -97,7 +97,7 @@ def stop_command(context: Context, services: tuple[str, ...], **options: Any) ->
     return _run(context, "stop", services, options)
 
 
-@click.command("reload")
+@click.command("reload", short_help="Make services reread their configuration.")
 @some_services_argument
 @_common
 @click.pass_obj
@@ -106,7 +106,7 @@ def reload_command(context: Context, services: tuple[str, ...], **options: Any) 
     return _run(context, "reload", services, options)
 
 
-@click.command("up")
+@click.command("up", short_help="Apply the configuration, start the suite.")
 @_starting
 @_common
 @click.pass_obj

@@ -17,7 +17,7 @@ MARKS: dict[Verdict, tuple[str, str]] = {
 _WIDTH = max(len(mark) for mark, _ in MARKS.values())
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Examine suite and machine, name the mends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_obj
 def doctor_command(context: Context, as_json: bool) -> int:

@@ -7,7 +7,7 @@ from helmd.cli.context import Context
 from helmd.model.discovery import discovery_document, master_document
 
 
-@click.command("export")
+@click.command("export", short_help="Print master_services.json.")
 @click.option("--discovery", is_flag=True, help="Print services.json instead, as every service gets it.")
 @click.pass_obj
 def export_command(context: Context, discovery: bool) -> int:

@@ -8,7 +8,7 @@ from helmd.cli import exits
 from helmd.cli.context import Context
 
 
-@click.command("import")
+@click.command("import", short_help="Take over an older Helm's services.json.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
     "--base",

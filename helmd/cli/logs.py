@@ -38,7 +38,7 @@ class Count(click.ParamType):
         return int(value)
 
 
-@click.command("logs")
+@click.command("logs", short_help="Show what services printed.")
 @services_argument
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
 @click.option(

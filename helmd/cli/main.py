@@ -69,7 +69,8 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib
 
-            if close := difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1):
+            begun = [name for name in COMMANDS if name.startswith(args[0])]
+            if close := begun or difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1):
                 raise click.UsageError(f"No such command '{args[0]}'. Did you mean '{close[0]}'?", ctx) from None
             raise error
 

@@ -6,7 +6,7 @@ from helmd.cli import exits, output
 from helmd.cli.context import Context
 
 
-@click.group("postgres")
+@click.group("postgres", short_help="Look after the private PostgreSQL.")
 def postgres_command() -> None:
     """Look after the private PostgreSQL clusters."""
 

@@ -18,7 +18,7 @@ def _views(context: Context, services: tuple[str, ...]) -> list[View]:
     return look(registry, context.chosen(services, registry, strays=True), context.manager)
 
 
-@click.command("is-active")
+@click.command("is-active", short_help="Exit code 0 when one is active.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_obj
@@ -30,7 +30,7 @@ def is_active_command(context: Context, services: tuple[str, ...], quiet: bool) 
     return exits.OK if any(view.facts.active for view in views) else exits.INACTIVE
 
 
-@click.command("is-failed")
+@click.command("is-failed", short_help="Exit code 0 when one has failed.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_obj
@@ -42,7 +42,7 @@ def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) 
     return exits.OK if any(view.word in ("failed", "flapping") for view in views) else exits.FAILED
 
 
-@click.command("is-healthy")
+@click.command("is-healthy", short_help="Exit code 0 when all are healthy.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_obj
@@ -64,7 +64,7 @@ def _holds(view: View, condition: str) -> bool:
     return view.facts.active_state in ("inactive", "failed")
 
 
-@click.command("wait")
+@click.command("wait", short_help="Wait until services are in a state.")
 @some_services_argument
 @click.option("--for", "condition", type=click.Choice(CONDITIONS), default="healthy", show_default=True)
 @click.option(

@@ -33,7 +33,7 @@ def _tell(sentence: str) -> None:
     click.echo(f"• {sentence}", err=True)
 
 
-@click.command("setup")
+@click.command("setup", short_help="Make a suite out of this account.")
 @click.option("--account", "dedicated", metavar="NAME", help="As root: create this system account and set it up.")
 @click.option("--registry", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Install FILE as services.toml.")  # fmt: skip

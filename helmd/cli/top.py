@@ -24,7 +24,7 @@ _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _HIDE, _SHOW = "\x1b[?25l\x1b[2J", "\x1b[?25h"
 
 
-@click.command("top")
+@click.command("top", short_help="Show what each service takes, live.")
 @services_argument
 @click.option("-d", "--delay", type=Duration(), default=2.0, metavar="TIME", help="Pause between two looks. [2s]")
 @click.option(

@@ -30,7 +30,7 @@ def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:
     return [change for change in found if change.unit in wanted]
 
 
-@click.command("diff")
+@click.command("diff", short_help="Show what apply would change.")
 @services_argument
 @click.pass_obj
 def diff_command(context: Context, services: tuple[str, ...]) -> int:
@@ -52,7 +52,7 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
     return exits.FAILED if pending else exits.OK
 
 
-@click.command("apply")
+@click.command("apply", short_help="Bring units in line with services.toml.")
 @services_argument
 @click.option("--dry-run", is_flag=True, help="Only name the units that would change.")
 @click.pass_obj
@@ -83,7 +83,7 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     return exits.OK
 
 
-@click.command("show")
+@click.command("show", short_help="Show all that systemd knows of a unit.")
 @one_service_argument
 @output.format_option("table", "json")
 @click.pass_obj
@@ -112,7 +112,7 @@ def _plain(value: Any) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-@click.command("cat")
+@click.command("cat", short_help="Show a service's unit and its drop-ins.")
 @one_service_argument
 @click.pass_obj
 def cat_command(context: Context, service: str) -> int:
@@ -156,7 +156,7 @@ def _tree(graph: dict[str, tuple[str, ...]], name: str, indent: str) -> None:
         _tree(graph, needed, indent + ("  " if last else "│ "))
 
 
-@click.command("edit")
+@click.command("edit", short_help="Edit a drop-in of a service's unit.")
 @one_service_argument
 @click.pass_obj
 def edit_command(context: Context, service: str) -> int:
@@ -165,7 +165,7 @@ def edit_command(context: Context, service: str) -> int:
     os.execvp("systemctl", ["systemctl", "--user", "edit", unit_of(name)])
 
 
-@click.command("enable")
+@click.command("enable", short_help="Let services start with the suite.")
 @some_services_argument
 @click.option("--now", is_flag=True, help="Start them as well.")
 @click.pass_context
@@ -190,7 +190,7 @@ def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> 
     return exits.OK
 
 
-@click.command("disable")
+@click.command("disable", short_help="Keep services from starting with it.")
 @some_services_argument
 @click.option("--now", is_flag=True, help="Stop them as well.")
 @click.pass_context
@@ -221,7 +221,7 @@ def _say(made: list[tuple[str, str, str]]) -> None:
         click.echo("Nothing to change.", err=True)
 
 
-@click.command("reset-failed")
+@click.command("reset-failed", short_help="Forget failures and restart counts.")
 @services_argument
 @click.pass_obj
 def reset_failed_command(context: Context, services: tuple[str, ...]) -> int:

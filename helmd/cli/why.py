@@ -8,7 +8,7 @@ from helmd.cli.context import Context
 from helmd.operations.why import why
 
 
-@click.command("why")
+@click.command("why", short_help="Say what a service does, or why not, and what to do.")
 @one_service_argument
 @click.pass_obj
 def why_command(context: Context, service: str) -> int:
