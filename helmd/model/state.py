@@ -107,8 +107,8 @@ def explain(facts: UnitFacts, service: str) -> str:
         return f"{service} failed too often and systemd gave up" + _last(facts)
     if result == "oom-kill":
         return f"{service} was killed for lack of memory"
-    if result == "timeout" and facts.exit_code == 0 and facts.active_state in ("activating", "auto-restart"):
-        return f"{service} was not ready in time"
+    if result == "timeout" and facts.active_since < facts.started_at:
+        return f"{service} was not ready in time and was killed"
     if result == "timeout":
         return f"{service} did not end in time and was killed"
     if result == "watchdog":

@@ -1,0 +1,282 @@
+"""The probe against real sockets: whatever a port answers, or doesn't, is a verdict in time."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helmd.health.probe import MAX_ANSWER, Probe, ask, wait
+from helmd.health.target import probe_of, probe_words
+from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY
+from helmd.model.service import Health, Service
+from helmd.systemd.render import PYTHON
+
+TOP = Path(__file__).resolve().parents[2]
+PROGRAM = TOP / "helmd/health/probe.py"
+Serve = Callable[[Callable[[socket.socket], None]], int]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server on a free port of 127.0.0.1 that hands each connection to a function; the port."""
+    stop, listeners, threads = threading.Event(), [], []
+
+    def begin(handle: Callable[[socket.socket], None]) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def run() -> None:
+            while not stop.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    try:
+                        handle(connection)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=run)
+        threads.append(thread)
+        thread.start()
+        return int(listener.getsockname()[1])
+
+    yield begin
+    stop.set()
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join()
+
+
+def answering(*parts: bytes, then: Callable[[], None] = lambda: None) -> Callable[[socket.socket], None]:
+    """Reads the request, then sends PARTS one after another."""
+
+    def handle(connection: socket.socket) -> None:
+        connection.recv(4096)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.005)
+        then()
+
+    return handle
+
+
+def at(port: int, path: str = "/health", **more: object) -> Probe:
+    return Probe(url=f"http://127.0.0.1:{port}{path}", **{"timeout": 0.5, **more})  # type: ignore[arg-type]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("parts", "state", "sentence"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n\r\n"], HEALTHY, "answered 200"),
+        ([b"HTTP/1.0 2", b"00 OK\r\nContent-", b"Length: 2\r\n\r", b"\nOK"], HEALTHY, "answered 200"),
+        ([b'HTTP/1.1 503 X\r\n\r\n{"status":', b' "degraded"}'], DEGRADED, "answered 503: degraded"),
+        ([b"HTTP/1.1 500 \r\n\r\n"], UNHEALTHY, "answered 500"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3 * MAX_ANSWER], HEALTHY, "answered 200"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], UNHEALTHY, "what answers does not speak HTTP"),
+        ([b"HTTP/1.1 20 OK\r\n\r\n"], UNHEALTHY, "what answers does not speak HTTP"),
+        ([b"HTTP/1.1\r\n\r\n"], UNHEALTHY, "what answers does not speak HTTP"),
+        ([b"\x16\x03\x01\x02\x00\x01\xff"], UNHEALTHY, "what answers does not speak HTTP"),
+        ([], UNHEALTHY, "the connection was closed unanswered"),
+    ],
+    ids=str,
+)
+def test_answers(serve: Serve, parts: list[bytes], state: str, sentence: str) -> None:
+    assert ask(at(serve(answering(*parts)))) == (state, sentence)
+
+
+def test_the_request(serve: Serve) -> None:
+    seen: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        seen.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    port = serve(handle)
+    assert ask(at(port, "/up?deep=1")).state == HEALTHY
+    lines = seen[0].decode().split("\r\n")
+    assert lines[0] == "GET /up?deep=1 HTTP/1.0" and f"Host: 127.0.0.1:{port}" in lines and lines[-2:] == ["", ""]
+
+
+def test_a_server_that_keeps_the_connection_open_is_not_waited_for(serve: Serve) -> None:
+    done = threading.Event()
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK"
+    port = serve(answering(reply, then=lambda: done.wait(20)))
+    begun = time.monotonic()
+    verdict = ask(at(port, timeout=20.0))
+    done.set()
+    assert verdict.state == HEALTHY and time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("pace", ["silent", "slow"])
+def test_a_hanging_server_costs_the_timeout_and_no_more(serve: Serve, pace: str) -> None:
+    done = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        while not done.wait(0.05):
+            if pace == "slow":
+                connection.sendall(b"H")
+
+    port = serve(handle)
+    begun = time.monotonic()
+    verdict = ask(at(port, timeout=0.3))
+    took = time.monotonic() - begun
+    done.set()
+    assert verdict == (UNHEALTHY, "no answer within 0.3 s") and 0.29 < took < 5
+
+
+def test_nobody_listens() -> None:
+    port = free_port()
+    assert ask(at(port)) == (UNHEALTHY, f"nothing listens on port {port}")
+    assert ask(at(port, check="port")) == (UNHEALTHY, f"nothing listens on port {port}")
+
+
+def test_a_port_alone(serve: Serve) -> None:
+    assert ask(at(serve(lambda connection: None), check="port")).state == HEALTHY
+
+
+def test_a_process_alone() -> None:
+    assert ask(Probe("process")) == (HEALTHY, "its process runs")
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".invalid", "x..y"])
+def test_a_host_that_does_not_exist(host: str) -> None:
+    verdict = ask(Probe(url=f"http://{host}:80/", timeout=2.0))
+    assert verdict.state == UNHEALTHY and verdict.sentence.isprintable()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    name = ["-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.crt"]
+    subprocess.run(["openssl", *words, *name], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+def test_tls(serve: Serve, certificate: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    def handle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(4096)
+            secured.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    url = f"https://127.0.0.1:{serve(handle)}/health"
+    assert ask(Probe(url=url)).state == HEALTHY
+    verdict = ask(Probe(url=url, verify=True))
+    assert verdict.state == UNHEALTHY and verdict.sentence.startswith("no TLS connection (")
+    plain = serve(answering(b"HTTP/1.0 400 Bad Request\r\n\r\n"))
+    verdict = ask(Probe(url=f"https://127.0.0.1:{plain}/"))
+    assert verdict.state == UNHEALTHY and verdict.sentence.startswith("no TLS connection (")
+
+
+def sleeper() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["sleep", "100"])
+
+
+def test_waiting_ends_when_it_is_healthy(serve: Serve) -> None:
+    answers = iter([b"HTTP/1.0 500 X\r\n\r\n"] * 3 + [b"HTTP/1.0 200 OK\r\n\r\n"] * 9)
+    port = serve(lambda connection: answering(next(answers))(connection))
+    process = sleeper()
+    try:
+        assert wait(at(port), process.pid, within=30, settle=0) == (HEALTHY, "answered 200")
+        assert next(answers).startswith(b"HTTP/1.0 200"), "it was asked four times, no more"
+    finally:
+        process.kill()
+        process.wait()
+    assert len(list(answers)) == 7
+
+
+def test_waiting_ends_when_the_process_does() -> None:
+    process = sleeper()
+    threading.Timer(0.2, process.kill).start()
+    begun = time.monotonic()
+    assert wait(at(free_port()), process.pid, within=60, settle=0) is None
+    assert time.monotonic() - begun < 30
+    process.wait()
+    assert wait(at(free_port()), process.pid, within=60, settle=0) is None, "it had ended before"
+
+
+def test_waiting_ends_when_the_time_is_up() -> None:
+    port = free_port()
+    verdict = wait(at(port), os.getpid(), within=0.2, settle=0)
+    assert verdict == (UNHEALTHY, f"nothing listens on port {port}")
+
+
+def test_a_service_without_a_port_has_to_live_a_moment() -> None:
+    begun = time.monotonic()
+    assert wait(Probe("process"), os.getpid(), within=5, settle=0.2) == (HEALTHY, "its process runs")
+    assert time.monotonic() - begun >= 0.2
+
+
+def run(pid: int, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The program as units run it."""
+    command = [*PYTHON, str(PROGRAM), *words]
+    return subprocess.run(command, env={"MAINPID": str(pid)}, capture_output=True, text=True, timeout=60)
+
+
+def test_the_program(serve: Serve) -> None:
+    port = serve(answering(b"HTTP/1.0 401 X\r\n\r\n"))
+    service = Service("x", port=port, health=Health(expect=(401,), start_timeout=0.3))
+    done = run(os.getpid(), *probe_words(service))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = run(os.getpid(), *probe_words(Service("x", port=port, health=Health(start_timeout=0.3))))
+    assert done.returncode == 1
+    assert done.stderr == f"not healthy within 0.3 s: GET http://127.0.0.1:{port}/health: answered 401\n"
+    gone = sleeper()
+    gone.send_signal(signal.SIGKILL)
+    gone.wait()
+    assert run(gone.pid, *probe_words(service)).returncode == 2
+
+
+def test_the_program_imports_little() -> None:
+    """It runs beside every start, so what it loads delays every start."""
+    code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import helmd.health.probe; print(*sys.modules)"
+    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {
+        "json",
+        "ssl",
+        "http.client",
+        "urllib.request",
+        "asyncio",
+        "dataclasses",
+        "subprocess",
+        "email",
+    }
+
+
+def test_which_probe_a_service_wants() -> None:
+    core = Service("core", url="http://core.example:5000", port=5000, health=Health(path="/up", start_path="/ready"))
+    assert probe_of(core).url == "http://127.0.0.1:5000/up"
+    assert probe_of(core, starting=True).url == "http://127.0.0.1:5000/ready"
+    nexus = Service("nexus", url="https://desk.example", port=8443)
+    assert probe_of(nexus).url == "https://127.0.0.1:8443/health"
+    external = Service("mail", "external", url="https://mail.example/base/")
+    assert probe_of(external).url == "https://mail.example/base/health"
+    realm = Service("keycloak", "keycloak", port=8080, realm="master", health=Health(check="realm"))
+    assert probe_of(realm).url == "http://127.0.0.1:8080/realms/master/.well-known/openid-configuration"
+    assert probe_of(realm).realm == "master"
+    quiet = Service("job", "command", health=Health(check="process"))
+    assert probe_of(quiet).url == "" and probe_of(quiet).asked == "its process"
+    assert probe_words(quiet) == ["check=process", "timeout=2", "within=60"]
+    port = Service("db", port=5433, health=Health(check="port"))
+    assert probe_of(port).asked == "port 5433"

@@ -1,0 +1,293 @@
+"""Rendered units: what stands in them for each kind and mode, read back as systemd would, and by systemd-analyze."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helmd.model.errors import UnitRefusedError
+from helmd.model.layout import Layout, layout
+from helmd.model.registry import read_registry
+from helmd.model.service import Mode, Registry, Service
+from helmd.model.settings import Settings
+from helmd.model.suite import whole_suite
+from helmd.model.tables import Source
+from helmd.systemd.host import Host
+from helmd.systemd.installed import is_ours, mode_of, verify
+from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
+from tests.unit import systemd_syntax as syntax
+from tests.unit.test_quoting import VALUES
+
+TOP = Path(__file__).resolve().parents[2]
+TEMPLATES = template_environment(TOP / "units")
+REGISTRY = """
+[services.keycloak]
+[services.core]
+environment = { BOTH = "both", LEVEL = "base" }
+development.environment = { LEVEL = "debug" }
+production.environment = { LEVEL = "error", ONLY = "production" }
+production.start_command = ["pyenv/bin/gunicorn", "--workers", "4"]
+[services.codex]
+limits = { memory_high = "256M", memory_max = "512M", cpu_percent = 150, tasks = 64, open_files = 4096 }
+restart = { policy = "always", delay = "250ms", burst = 3, within = "2min", stop_timeout = "7s" }
+success_exit_status = [3, 4]
+writable_paths = ["/srv/shared files"]
+[services.job]
+type = "command"
+path = "~/my job"
+start_command = ["bin/run", "--all"]
+streams = "merged"
+depends_on = ["mail", "core"]
+[services.mail]
+type = "external"
+url = "https://mail.example"
+"""
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """An account whose services' programs exist, so that systemd-analyze has nothing to say about that."""
+    home = tmp_path_factory.mktemp("home")
+    for program in ("my job/bin/run", "bin/postgres"):
+        (home / program).parent.mkdir(parents=True, exist_ok=True)
+        (home / program).write_text("#!/bin/sh\n")
+        (home / program).chmod(0o755)
+    return layout({}, home, 1000, TOP)
+
+
+@pytest.fixture(autouse=True)
+def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd-analyze --user wants to know one, as every login has it; a machine that only builds may have none."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+def setup_of(account: Layout, user_namespaces: bool = True) -> Setup:
+    given = {"codex": {"DATABASE_URL": "postgresql:///codex?host=/run/user/1000/x"}}
+    binaries = account.home / "bin"
+    return Setup(account, Settings(), Host(252, user_namespaces), "hive", given, binaries, binaries)
+
+
+def suite(text: str = REGISTRY) -> Registry:
+    catalogue = Source("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
+    return whole_suite(read_registry([catalogue, Source("file", text)], {}), Settings())
+
+
+def rendered(account: Layout, mode: Mode = "development", user_namespaces: bool = True) -> Mapping[str, str]:
+    found, setup = suite(), setup_of(account, user_namespaces)
+    ours = {name: service for name, service in found.services.items() if not service.external}
+    units = {
+        f"hivematrix-{name}.service": render(service, found, mode, setup, TEMPLATES) for name, service in ours.items()
+    }
+    return {**units, "helmd-postgres.service": render_store_cluster(setup, TEMPLATES)}
+
+
+def values(text: str, key: str) -> list[str]:
+    return [value for _, name, value in syntax.assignments(text) if name == key]
+
+
+def one(text: str, key: str) -> str:
+    (value,) = values(text, key)
+    return value
+
+
+@pytest.mark.parametrize("user_namespaces", [True, False])
+@pytest.mark.parametrize("mode", ["development", "production"])
+def test_systemd_has_nothing_to_say(account: Layout, mode: Mode, user_namespaces: bool) -> None:
+    units = rendered(account, mode, user_namespaces)
+    assert len(units) == 6
+    verify(units)
+    for text in units.values():
+        assert is_ours(text) and mode_of(text) == (mode if "Service=helm\n" not in text else "development")
+
+
+def test_a_unit_that_systemd_refuses_is_not_passed(account: Layout) -> None:
+    units = dict(rendered(account))
+    broken = units["hivematrix-core.service"]
+    for change in (
+        ("Type=exec", "Type=exce"),
+        ("KillMode=mixed", "KilMode=mixed"),
+        ("ExecStart=/usr", "ExecStart=/nusr"),
+    ):
+        assert change[0] in broken
+        with pytest.raises(UnitRefusedError, match="none was installed") as caught:
+            verify({**units, "hivematrix-core.service": broken.replace(*change)})
+        assert any("hivematrix-core.service" in line for line in caught.value.lines)
+
+
+def test_verify_minds_only_what_it_was_given(account: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "systemd/user").mkdir(parents=True)
+    (tmp_path / "systemd/user/hivematrix-postgres.service").write_text("[Service]\nType=nonsense\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    verify({"hivematrix-core.service": rendered(account)["hivematrix-core.service"]})
+
+
+def test_modes_differ_in_environment_and_command(account: Layout) -> None:
+    development, production = (
+        rendered(account, mode)["hivematrix-core.service"] for mode in ("development", "production")
+    )
+    first, second = (syntax.environment(values(text, "Environment")) for text in (development, production))
+    assert first == {
+        "HIVEMATRIX_MODE": "development", "PYTHONUNBUFFERED": "1", "FLASK_ENV": "development", "BOTH": "both",
+        "LEVEL": "debug",
+    }  # fmt: skip
+    assert second == {
+        "HIVEMATRIX_MODE": "production", "PYTHONUNBUFFERED": "1", "FLASK_ENV": "production", "BOTH": "both",
+        "LEVEL": "error", "ONLY": "production",
+    }  # fmt: skip
+    checkout = f"{account.data}/hivematrix-core"
+    commands = [syntax.command(one(text, "ExecStart"), {}) for text in (development, production)]
+    assert commands[0][-2:] == [f"{checkout}/pyenv/bin/python", "run.py"]
+    assert commands[1][-3:] == [f"{checkout}/pyenv/bin/gunicorn", "--workers", "4"]
+    keycloak = [rendered(account, mode)["hivematrix-keycloak.service"] for mode in ("development", "production")]
+    assert one(keycloak[0], "ExecStart") != one(keycloak[1], "ExecStart")
+
+
+def test_order_and_readiness(account: Layout) -> None:
+    units = rendered(account)
+    core = units["hivematrix-core.service"]
+    assert values(core, "After") == values(core, "Wants") == ["hivematrix-keycloak.service"]
+    assert (one(core, "PartOf"), one(core, "WantedBy")) == ("hivematrix.target", "hivematrix.target")
+    probe = syntax.command(one(core, "ExecStartPost"), {})
+    assert probe[:4] == ["/usr/bin/python3", "-I", "-S", f"{TOP}/helmd/health/probe.py"]
+    assert "url=http://127.0.0.1:5000/.well-known/jwks.json" in probe and "within=60" in probe
+    assert one(core, "TimeoutStartSec") == "65", "systemd gives up after the probe, which knows why"
+    job = units["hivematrix-job.service"]
+    assert values(job, "After") == ["hivematrix-core.service"], "an external service has no unit"
+    store = units["helmd-postgres.service"]
+    assert not values(store, "PartOf") and one(store, "WantedBy") == "default.target"
+
+
+def test_before_the_start(account: Layout) -> None:
+    words = syntax.command(one(rendered(account)["hivematrix-job.service"], "ExecStartPre"), {})
+    assert words[3:] == [
+        f"{TOP}/helmd/systemd/prestart.py", f"discovery={account.discovery_file}", f"directory={account.home}/my job"
+    ]  # fmt: skip
+    core = syntax.command(one(rendered(account)["hivematrix-core.service"], "ExecStartPre"), {})
+    assert "port=5000" in core
+
+
+def test_streams(account: Layout) -> None:
+    units = rendered(account)
+    core = syntax.command(one(units["hivematrix-core.service"], "ExecStart"), {})
+    assert core[:6] == [
+        "/usr/bin/systemd-cat", "-t", "hivematrix-core", "-p", "info", "--stderr-priority=notice"
+    ]  # fmt: skip
+    job = syntax.command(one(units["hivematrix-job.service"], "ExecStart"), {})
+    assert job == [f"{account.home}/my job/bin/run", "--all"]
+    assert one(units["hivematrix-job.service"], "SyslogIdentifier") == "hivematrix-job"
+
+
+def test_limits_and_restarts(account: Layout) -> None:
+    codex = rendered(account)["hivematrix-codex.service"]
+    expected = {
+        "MemoryHigh": str(256 << 20), "MemoryMax": str(512 << 20), "CPUQuota": "150%", "TasksMax": "64",
+        "LimitNOFILE": "4096", "Restart": "always", "RestartSec": "250ms", "StartLimitBurst": "3",
+        "StartLimitIntervalSec": "120", "TimeoutStopSec": "7", "SuccessExitStatus": "3 4", "OOMPolicy": "stop",
+    }  # fmt: skip
+    assert {key: one(codex, key) for key in expected} == expected
+    core = rendered(account)["hivematrix-core.service"]
+    assert not any(values(core, key) for key in ("MemoryHigh", "MemoryMax", "CPUQuota", "TasksMax", "LimitNOFILE"))
+    assert one(rendered(account)["hivematrix-keycloak.service"], "SuccessExitStatus") == "143"
+
+
+def test_secrets_are_only_pointed_to(account: Layout) -> None:
+    for name, text in rendered(account).items():
+        service = name.removeprefix("hivematrix-").removesuffix(".service")
+        if service in ("core", "codex", "job", "keycloak"):
+            assert one(text, "EnvironmentFile") == f"-{account.secrets}/{service}.env"
+        assert "PASSWORD" not in text
+    assert 'Environment="DATABASE_URL=' in rendered(account)["hivematrix-codex.service"]
+
+
+NEEDS_NAMESPACES = {
+    "PrivateUsers", "CapabilityBoundingSet", "ProtectSystem", "ProtectHome", "TemporaryFileSystem", "BindPaths",
+    "PrivateTmp", "PrivateDevices", "ProtectControlGroups", "ProtectProc",
+}  # fmt: skip
+EFFECTIVE_ALONE = {"NoNewPrivileges", "RestrictNamespaces", "SystemCallFilter", "LockPersonality", "UMask"}
+
+
+def keys(text: str) -> set[str]:
+    return {key for _, key, _ in syntax.assignments(text)}
+
+
+def test_hardening_is_what_the_host_allows_and_the_service_wants(account: Layout) -> None:
+    for text in rendered(account).values():
+        assert keys(text) >= NEEDS_NAMESPACES | EFFECTIVE_ALONE
+        assert ("MemoryDenyWriteExecute" in keys(text)) == ("Service=keycloak" not in text), "Java writes code"
+    for text in rendered(account, user_namespaces=False).values():
+        assert keys(text) >= EFFECTIVE_ALONE and not keys(text) & NEEDS_NAMESPACES
+    found = suite()
+    core = found["core"]
+    for level, expected in (("basic", EFFECTIVE_ALONE), ("off", set())):
+        text = render(replace(core, hardening=level), found, "development", setup_of(account), TEMPLATES)
+        assert keys(text) & (NEEDS_NAMESPACES | EFFECTIVE_ALONE) == expected
+
+
+def test_a_service_sees_its_own_directories(account: Layout) -> None:
+    codex = rendered(account)["hivematrix-codex.service"]
+    bound = [syntax.specifiers(word) for value in values(codex, "BindPaths") for word in syntax.words(value)]
+    assert bound == [f"{account.data}/hivematrix-codex", "/srv/shared files"]
+    readable = [word for value in values(codex, "BindReadOnlyPaths") for word in syntax.words(value)]
+    assert f"-{account.discovery_file}" in readable and not any("secrets" in word for word in readable)
+
+
+def test_rendering_is_the_same_every_time(account: Layout) -> None:
+    assert rendered(account) == rendered(account)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    variables=st.dictionaries(st.from_regex("[A-Z_]{1,8}", fullmatch=True), VALUES, max_size=3),
+    words=st.lists(VALUES, max_size=3),
+    description=VALUES,
+    merged=st.booleans(),
+)
+def test_whatever_the_registry_says_stays_in_its_place(
+    account: Layout, variables: dict[str, str], words: list[str], description: str, merged: bool
+) -> None:
+    plain = replace(suite()["job"], depends_on=(), streams="merged" if merged else "split")
+    nasty = replace(
+        plain, environment=variables, start_command=("bin/run", *words), description=description.replace("\t", " ")
+    )
+    registry = Registry({"job": nasty})
+    before = render(plain, registry, "production", setup_of(account), TEMPLATES)
+    after = render(nasty, registry, "production", setup_of(account), TEMPLATES)
+    added = {"HIVEMATRIX_MODE": "production", **variables}
+    assert syntax.environment(values(after, "Environment")) == added
+    assert syntax.command(one(after, "ExecStart"), {"HOME": "/x"})[-len(words) - 1 :] == [
+        f"{account.home}/my job/bin/run", *words
+    ]  # fmt: skip
+    assert syntax.specifiers(one(after, "Description")) == f"HiveMatrix job: {nasty.description}".strip()
+    changed = {"Environment", "ExecStart", "Description"}
+    assert [line for line in syntax.assignments(after) if line[1] not in changed] == [
+        line for line in syntax.assignments(before) if line[1] not in changed
+    ]
+
+
+def test_systemd_takes_nasty_values(account: Layout) -> None:
+    nasty = "%h %n $HOME ${X} $$ \"q\" 'q' \\ \\n ; # \t é 日本 🐝"
+    service = replace(
+        suite()["job"],
+        depends_on=(),
+        description=nasty.replace("\t", " ") + " \\",
+        environment={"NASTY": nasty, "LONG": "x" * 32768},
+        start_command=("bin/run", *nasty.split(" "), nasty),
+    )
+    for streams in ("split", "merged"):
+        text = render(
+            replace(service, streams=streams), Registry({"job": service}), "production", setup_of(account), TEMPLATES
+        )
+        verify({"hivematrix-job.service": text})
+
+
+def test_a_home_with_a_blank_and_a_percent_sign(account: Layout, tmp_path: Path) -> None:
+    odd = layout({}, tmp_path / "50% of a home", os.getuid(), TOP)
+    (odd.home / "job").mkdir(parents=True)
+    service = Service("job", "command", path="~/job", start_command=("/bin/true",))
+    text = render(service, Registry({"job": service}), "production", setup_of(odd), TEMPLATES)
+    verify({"hivematrix-job.service": text})
+    assert syntax.specifiers(one(text, "WorkingDirectory")) == f"{odd.home}/job"
