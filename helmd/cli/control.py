@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -10,10 +11,15 @@ import click
 from helmd.cli import exits
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
-from helmd.model.names import MODES
+from helmd.journal.lines import last_lines, printable
+from helmd.model.names import MODES, unit_of
 from helmd.model.service import Mode, Registry
 from helmd.operations import control
 from helmd.operations.steps import Options, Report, Step, drive
+from helmd.systemd.bus import Finished, Signals
+
+GOES_ON = 10.0
+"""After how long (seconds) without news, and then how often, it is said that a step goes on."""
 
 MARKS = {
     "begun": ("…", "cyan"),
@@ -27,24 +33,49 @@ MARKS = {
 
 
 class Teller:
-    """Says each step on stderr as it happens; on a terminal what is awaited is replaced by what came of it."""
+    """Says each step on stderr as it happens, and of a long one now and then that it goes on."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._live = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        self._open: list[str] = []
+        self._coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self._under_way: dict[str, float] = {}
 
     def __call__(self, step: Step) -> None:
+        if step.kind == "begun":
+            self._under_way[step.service] = time.monotonic()
+        else:
+            self._under_way.pop(step.service, None)
         if self._quiet and not step.bad:
             return
-        mark, colour = MARKS[step.kind]
         took = f" ({step.seconds:.2f} s)" if step.seconds else ""
-        shown = click.style(mark, fg=colour) if self._live else mark
-        click.echo(f"{shown} {step.service}: {step.sentence}{took}", err=True)
+        self._say(step.kind, f"{step.service}: {step.sentence}{took}")
         for line in step.lines:
             click.echo(f"    | {line}", err=True)
         if step.hint:
             click.echo(f"    {step.hint}", err=True)
+
+    def _say(self, kind: str, sentence: str) -> None:
+        mark, colour = MARKS[kind]
+        click.echo(f"{click.style(mark, fg=colour) if self._coloured else mark} {sentence}", err=True)
+
+    def go_on(self) -> None:
+        """What is under way for long: how long, and what it printed last."""
+        if self._quiet:
+            return
+        for name, since in self._under_way.items():
+            waited = time.monotonic() - since
+            if waited >= GOES_ON:
+                said = last_lines(unit_of(name), 1, time.time() - waited)
+                words = f", it says: {printable(said[0].message)[:100]}" if said else ""
+                self._say("begun", f"{name}: {waited:.0f} s so far{words}")
+
+    def waiting(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
+        """WAIT, in slices, so that there is something to say in between."""
+        while True:
+            finished = wait(min(until, time.monotonic() + GOES_ON))
+            if finished or time.monotonic() >= until:
+                return finished
+            self.go_on()
 
 
 def _common(command: Any) -> Any:
@@ -156,8 +187,6 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
 
 def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]:
     """NAMES without those that the admin took out of the suite; they are still started for one that needs them."""
-    from helmd.model.names import unit_of
-
     kept = []
     for name in names:
         if not context.suite[name].external and context.manager.facts(unit_of(name)).file_state == "disabled":
@@ -170,13 +199,12 @@ def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]
 def _drive(
     context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool
 ) -> Report:
-    from helmd.systemd.bus import Signals
-
     work = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}[verb]
     with Signals() as signals:
         context.manager.subscribe()
-        generator = work(registry, names, context.manager, options, Teller(quiet))
-        return drive(generator, signals.wait)
+        teller = Teller(quiet)
+        generator = work(registry, names, context.manager, options, teller)
+        return drive(generator, lambda until: teller.waiting(signals.wait, until))
 
 
 def _bring_units_in_line(
@@ -184,7 +212,6 @@ def _bring_units_in_line(
 ) -> None:
     """Installs units that are missing, and with a mode those that are to change; says when others have changed."""
     from helmd.model.errors import UsageError
-    from helmd.model.names import unit_of
 
     touched = control.to_start(context.suite, names, with_dependencies) if verb == "start" else tuple(names)
     ours = [name for name in touched if not context.suite[name].external]
@@ -212,7 +239,6 @@ def _bring_units_in_line(
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
     """Whether a configuration file is newer than a unit; only then is rendering worth its time."""
-    from helmd.model.names import unit_of
     from helmd.operations.configuration import registry_sources
 
     sources, _ = registry_sources(context.layout)
