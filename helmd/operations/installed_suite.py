@@ -4,6 +4,7 @@ import re
 
 from helmd.model.layout import Layout
 from helmd.model.names import service_of, unit_of
+from helmd.model.plan import find_cycle
 from helmd.model.service import Health, Registry, Service
 from helmd.systemd.installed import is_ours, read_unit
 
@@ -12,11 +13,14 @@ _AFTER = re.compile(r"^After=(\S+)$", re.MULTILINE)
 
 def installed_suite(layout: Layout) -> Registry:
     """Services of our rendered units, with their order; only whether their processes live is known of their health."""
-    needs = {}
+    needs: dict[str, list[str]] = {}
     for path in sorted(layout.units.glob("hivematrix-*.service")):
         name, text = service_of(path.name), read_unit(path)
         if name and text and is_ours(text):
-            needs[name] = [service_of(unit) for unit in _AFTER.findall(text)]
+            needs[name] = [other for unit in _AFTER.findall(text) if (other := service_of(unit))]
+    # Units that were rendered at different times can need each other; then no order among them is right.
+    while cycle := find_cycle(needs):
+        needs[cycle[0]].remove(cycle[1])
     return Registry(
         {
             name: Service(

@@ -10,6 +10,7 @@ if __name__ == "__main__":
     sys.path.insert(0, __file__.rpartition("/helmd/")[0])
 
 import os
+import stat
 
 from helmd.systemd.listeners import holder_of
 
@@ -46,8 +47,11 @@ def _present(folder: int) -> bytes | None:
         descriptor = os.open(DISCOVERY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
         return None
+    if os.fstat(descriptor).st_mode != stat.S_IFREG | 0o644:
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        return file.read() if os.fstat(file.fileno()).st_mode & 0o777 == 0o644 else None
+        return file.read()
 
 
 def main(words: list[str]) -> int:

@@ -1,0 +1,196 @@
+"""What every unit does before its service starts: refusing a taken port, placing ``services.json``."""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from helmd.model.discovery import discovery_document, master_document
+from helmd.model.registry import read_registry
+from helmd.model.settings import Settings
+from helmd.model.suite import whole_suite
+from helmd.model.tables import Source
+from helmd.systemd.listeners import holder_of
+from helmd.systemd.prestart import place_discovery
+from helmd.systemd.render import PYTHON
+
+TOP = Path(__file__).resolve().parents[2]
+PROGRAM = TOP / "helmd/systemd/prestart.py"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Path, Path]:
+    """The suite's document, and a service's directory."""
+    source, directory = tmp_path / "source.json", tmp_path / "service"
+    source.write_text('{"core": {}}\n')
+    directory.mkdir()
+    return source, directory
+
+
+def put(source: Path, directory: Path) -> bool:
+    return place_discovery(str(source), str(directory))
+
+
+def test_written_once_and_readable_for_all(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    old = os.umask(0o077)
+    try:
+        assert put(source, directory)
+    finally:
+        os.umask(old)
+    found = directory / "services.json"
+    assert found.read_text() == source.read_text() and found.stat().st_mode & 0o7777 == 0o644
+    before = found.stat()
+    assert not put(source, directory)
+    after = found.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [path.name for path in directory.iterdir()] == ["services.json"]
+
+
+def test_written_when_it_changed(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    put(source, directory)
+    source.write_text('{"nexus": {}}\n')
+    assert put(source, directory) and (directory / "services.json").read_text() == '{"nexus": {}}\n'
+    (directory / "services.json").chmod(0o600)
+    assert put(source, directory) and (directory / "services.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_link_is_replaced_and_never_written_through(place: tuple[Path, Path], tmp_path: Path) -> None:
+    source, directory = place
+    victim = tmp_path / "victim"
+    for content in ("precious", source.read_text()):
+        victim.write_text(content)
+        found = directory / "services.json"
+        found.unlink(missing_ok=True)
+        found.symlink_to(victim)
+        assert put(source, directory)
+        assert victim.read_text() == content
+        assert not found.is_symlink() and found.read_text() == source.read_text()
+
+
+def test_a_dangling_link_makes_no_file_elsewhere(place: tuple[Path, Path], tmp_path: Path) -> None:
+    source, directory = place
+    (directory / "services.json").symlink_to(tmp_path / "nowhere")
+    assert put(source, directory) and not (tmp_path / "nowhere").exists()
+
+
+def test_a_hard_link_is_not_written_through(place: tuple[Path, Path], tmp_path: Path) -> None:
+    source, directory = place
+    (tmp_path / "victim").write_text("precious")
+    (directory / "services.json").hardlink_to(tmp_path / "victim")
+    assert put(source, directory) and (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_pipe_in_its_place_is_replaced(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    os.mkfifo(directory / "services.json")
+    assert put(source, directory) and (directory / "services.json").is_file()
+
+
+def test_what_can_not_be_replaced_is_an_error_that_leaves_nothing(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    (directory / "services.json/inside").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"Is a directory.*services\.json"):
+        put(source, directory)
+    assert [path.name for path in directory.iterdir()] == ["services.json"]
+
+
+def test_a_reader_sees_the_old_or_the_new_one(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    texts = ['{"a": "' + "a" * 200_000 + '"}', '{"b": "' + "b" * 300_000 + '"}']
+    source.write_text(texts[0])
+    put(source, directory)
+    over, seen = threading.Event(), set()
+
+    def read() -> None:
+        while not over.is_set():
+            seen.add((directory / "services.json").read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(40):
+        source.write_text(texts[number % 2])
+        put(source, directory)
+    over.set()
+    reader.join()
+    assert seen <= set(texts)
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*PYTHON, str(PROGRAM), *words], capture_output=True, text=True, timeout=60)
+
+
+def test_a_taken_port_is_refused_naming_its_holder(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = run(f"port={port}", f"discovery={source}", f"directory={directory}")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"port {port} is taken by pid {os.getpid()}, ")
+        assert not (directory / "services.json").exists()
+    done = run(f"port={port}", f"discovery={source}", f"directory={directory}")
+    assert (done.returncode, done.stderr) == (0, "") and (directory / "services.json").exists()
+
+
+def test_a_directory_that_is_gone_is_said(place: tuple[Path, Path]) -> None:
+    source, directory = place
+    done = run(f"discovery={source}", f"directory={directory}/gone")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"can't place services.json in {directory}/gone: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"])
+def test_who_listens(address: str) -> None:
+    """On whatever local address. Java listens on the mapped one."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        port = listener.getsockname()[1]
+        assert holder_of(port) is None, "bound, but not listening"
+        listener.listen()
+        holder = holder_of(port)
+        assert holder is not None and (holder.pid, holder.uid) == (os.getpid(), os.getuid())
+        client = socket.create_connection((address, port))
+        listener.close()
+        with client:
+            assert holder_of(port) is None, "a connection is no listener"
+
+
+def test_a_holder_is_printable(tmp_path: Path) -> None:
+    listens = "s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+    script = f"import socket, sys; {listens}; sys.stdin.read()"
+    words = ["/usr/bin/python3", "-c", script, "\x1b[2J\n" + "x" * 300]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin and process.stdout
+    try:
+        holder = holder_of(int(process.stdout.readline()))
+        assert holder is not None and holder.pid == process.pid
+        assert str(holder).isprintable() and len(str(holder)) < 200
+    finally:
+        process.communicate()
+
+
+def test_the_documents() -> None:
+    catalogue = Source("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
+    text = "[services.keycloak]\n[services.core]\n[services.codex]\nbilling_or_admin_only = true\n"
+    text += '[services.job]\ntype = "command"\nstart_command = "run"\n'
+    suite = whole_suite(read_registry([catalogue, Source("file", text)], {}), Settings(url="http://desk:5004"))
+    found = json.loads(discovery_document(suite, Settings(url="http://desk:5004", port=5004)))
+    assert sorted(found) == ["codex", "core", "helm", "keycloak"], "neither what has no address nor the database"
+    assert found["codex"] == {
+        "url": "http://localhost:5010", "visible": True, "admin_only": False, "billing_or_admin_only": True
+    }  # fmt: skip
+    assert found["keycloak"]["admin_only"] is True and found["keycloak"]["visible"] is False
+    assert found["helm"] == {
+        "url": "http://desk:5004", "visible": True, "admin_only": True, "billing_or_admin_only": False
+    }  # fmt: skip
+    master = json.loads(master_document(suite, Settings(url="http://desk:5004", port=5004)))
+    assert master["core"] == {
+        "url": "http://localhost:5000", "port": 5000, "description": "Core: tokens and identity"
+    }  # fmt: skip
+    assert master["helm"]["port"] == 5004
