@@ -210,6 +210,9 @@ def restart(
     run = Run(registry, manager, options, tell)
     for name in start_order(dependencies(registry), frozenset(names)):
         service = registry[name]
+        if service.external and len(names) > 1:
+            run.add(Step(name, "already", "external: it is not Helm's to restart"))
+            continue
         if service.external:
             run.add(Step(name, "failed", "external: it is not Helm's to restart", "failed"))
             break
