@@ -18,8 +18,10 @@ def test_files_that_are_named_exist(document: str) -> None:
         place = TOP / path
         if not place.exists():
             missing.append(path)
-        elif definition and not re.search(rf"^(?:async )?(?:def|class) {definition}\b", place.read_text(), re.MULTILINE):
-            missing.append(f"{definition} in {path}")
+        elif definition:
+            defined = rf"^(?:async )?(?:def|class) {definition}\b"
+            if not re.search(defined, place.read_text(), re.MULTILINE):
+                missing.append(f"{definition} in {path}")
     links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not ((TOP / document).parent / link).exists()]
     assert not missing + links
 
