@@ -37,8 +37,9 @@ class Printer:
         )
 
     def journal(self, boot_id: str) -> Counter[str]:
-        """How often the journal has each line, as journalctl sees it."""
-        matches = (f"_SYSTEMD_USER_UNIT={self.unit}", f"_BOOT_ID={boot_id}", "_TRANSPORT=stdout")
+        """How often the journal has each line, as ``journalctl --user -u`` sees it."""
+        # All of them, as that command has it: after a power cut one index of the journal can lack what another has.
+        matches = (f"_SYSTEMD_USER_UNIT={self.unit}", "_UID=1000", f"_BOOT_ID={boot_id}", "_TRANSPORT=stdout")
         return Counter(self.box("journalctl", "--quiet", "-o", "cat", *matches, timeout=120).out.splitlines())
 
     def count(self) -> int:
