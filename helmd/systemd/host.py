@@ -12,7 +12,6 @@ TRIED = (
     "PrivateDevices=yes",
     "ProtectControlGroups=yes",
     "ProtectKernelTunables=yes",
-    "ProtectProc=invisible",
 )
 """What ``units/common.j2`` asks for and a host may refuse: namespaces, mounts, devices, proc."""
 

@@ -205,7 +205,7 @@ def test_secrets_are_only_pointed_to(account: Layout) -> None:
 
 NEEDS_NAMESPACES = {
     "PrivateUsers", "CapabilityBoundingSet", "ProtectSystem", "ProtectHome", "TemporaryFileSystem", "BindPaths",
-    "PrivateTmp", "PrivateDevices", "ProtectControlGroups", "ProtectProc",
+    "PrivateTmp", "PrivateDevices", "ProtectControlGroups",
 }  # fmt: skip
 EFFECTIVE_ALONE = {"NoNewPrivileges", "RestrictNamespaces", "SystemCallFilter", "LockPersonality", "UMask"}
 
