@@ -29,6 +29,8 @@ def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> Source 
                 return None
             content = file.read(MAX_FILE + 1)
     except FileNotFoundError:
+        if path.is_symlink():
+            faults.append(Fault(str(path), 0, "", "is a link to a file that isn't there"))
         return None
     except OSError as problem:
         faults.append(Fault(str(path), 0, "", f"can't be read ({problem.strerror})"))
@@ -41,15 +43,27 @@ def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> Source 
         return None
 
 
+def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
+    """The files of installed modules. A directory that can't be read is a fault: its services are not gone."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as problem:
+        faults.append(Fault(str(directory), 0, "", f"can't be read ({problem.strerror})"))
+        return []
+    # Not what editors keep beside a file that is being edited.
+    return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+
 def registry_sources(layout: Layout) -> tuple[list[Source], list[Fault]]:
     """The registry's files in the order in which they override: package, machine, account, installed modules."""
     faults: list[Fault] = []
-    modules = sorted(layout.registry_directory.glob("*.toml")) if layout.registry_directory.is_dir() else []
     found = [
         _source(layout.share / "services.toml", faults, catalogue=True),
         _source(layout.machine / "services.toml", faults, catalogue=True),
         _source(layout.registry_file, faults),
-        *(_source(path, faults) for path in modules),
+        *(_source(path, faults) for path in _modules(layout.registry_directory, faults)),
     ]
     return [source for source in found if source], faults
 

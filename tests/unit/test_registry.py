@@ -86,7 +86,19 @@ def test_files_that_are_none(account: Layout, tmp_path: Path) -> None:
         "b.toml: can't be read (Is a directory)",
         "c.toml: can't be read (Too many levels of symbolic links)",
         "d.toml: is not a regular file",
+        "f.toml: is a link to a file that isn't there",
         "e\\x1b[2J.toml':2: services.e.port: must be from 1 to 65,535, not 0",
+    ]
+
+
+def test_modules_that_can_not_be_listed_are_not_gone(account: Layout) -> None:
+    (account.registry_directory / ".#note.toml").symlink_to("what an editor leaves beside its file")
+    assert "core" in load_suite(account, Settings())
+    (account.registry_directory / ".#note.toml").unlink()
+    account.registry_directory.rmdir()
+    account.registry_directory.write_text("")
+    assert [str(fault) for fault in loaded_faults(account)] == [
+        f"{account.registry_directory}: can't be read (Not a directory)"
     ]
 
 
