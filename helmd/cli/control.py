@@ -220,7 +220,7 @@ def _bring_units_in_line(
         if _changed_since_applied(context, ours):
             click.echo("note: the configuration changed since it was applied; see: helmctl diff", err=True)
         return
-    from helmd.operations.apply import DONE, apply, changes
+    from helmd.operations.apply import DONE, apply, changes, concerning
     from helmd.systemd.installed import installed_mode
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
@@ -232,7 +232,7 @@ def _bring_units_in_line(
                 raise UsageError(sentence, hint=f"Switch it: helmctl restart {name} --mode {mode}")
     found = changes(context.suite, context.layout, context.settings, modes)
     units = {unit_of(name) for name in (*missing, *modes)}
-    wanted = found if whole else [change for change in found if change.unit in units]
+    wanted = found if whole else concerning(found, units)
     for change in apply(wanted, context.suite, context.layout, context.settings, context.manager):
         click.echo(f"{change.unit}: {DONE[change.kind]}", err=True)
 

@@ -12,7 +12,7 @@ from helmd.cli.context import Context
 from helmd.model.errors import UnknownServiceError
 from helmd.model.names import unit_of
 from helmd.model.suite import dependencies
-from helmd.operations.apply import DONE, Change, apply, changes
+from helmd.operations.apply import DONE, Change, apply, changes, concerning
 
 WORDS = {
     "new": "would be installed",
@@ -26,8 +26,7 @@ def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:
     found = changes(context.suite, context.layout, context.settings)
     if not services:
         return found
-    wanted = {unit_of(name) for name in context.chosen(services, context.suite)}
-    return [change for change in found if change.unit in wanted]
+    return concerning(found, {unit_of(name) for name in context.chosen(services, context.suite)})
 
 
 @click.command("diff", short_help="Show what apply would change.")
@@ -176,9 +175,7 @@ def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> 
     units = [unit_of(name) for name in names if not context.suite[name].external]
     missing = [unit for unit in units if not context.layout.unit_file(unit).exists()]
     if missing:
-        found = [
-            change for change in changes(context.suite, context.layout, context.settings) if change.unit in missing
-        ]
+        found = concerning(changes(context.suite, context.layout, context.settings), missing)
         apply(found, context.suite, context.layout, context.settings, context.manager)
     _say(context.manager.enable(units))
     context.manager.daemon_reload()

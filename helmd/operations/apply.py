@@ -1,7 +1,7 @@
 """Bringing the installed units in line with the registry: what would change, and doing it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,9 +9,9 @@ from typing import Literal
 from helmd.files.durable import write_atomically
 from helmd.keycloak import launch
 from helmd.model.discovery import discovery_document
-from helmd.model.errors import ConfigurationError, NotSetUpError
+from helmd.model.errors import ConfigurationError, LockedError, NotSetUpError
 from helmd.model.layout import Layout
-from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, service_of, unit_of
+from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, SUITE_CLUSTER_UNIT, service_of, unit_of
 from helmd.model.service import Mode, Registry
 from helmd.model.settings import Settings
 from helmd.operations.configuration import path_faults
@@ -128,12 +128,21 @@ def changes(
     return found
 
 
+def concerning(found: list[Change], units: Collection[str]) -> list[Change]:
+    """Those of FOUND about UNITS; with them the suite's PostgreSQL, whose unit makes the database of a new service."""
+    chosen = {change.unit for change in found if change.unit in units}
+    if any(change.pending for change in found if change.unit in chosen):
+        chosen.add(SUITE_CLUSTER_UNIT)
+    return [change for change in found if change.unit in chosen]
+
+
 def apply(
     found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
 ) -> list[Change]:
     """Installs what `changes` found: verified first, each file atomically, one reload. What was done.
 
-    A unit whose service is gone is removed only when it doesn't run.
+    A unit whose service is gone is removed only when it doesn't run. Raises LockedError when another process applies
+    units, or has since `changes` looked.
     """
     if not layout.config.is_dir():
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
@@ -144,8 +153,12 @@ def apply(
         todo = [change for change in found if change.pending]
         if not todo:
             return []
-        if written := {change.unit: change.after for change in todo if change.kind != "orphan"}:
-            verify({**{c.unit: c.after for c in found if c.after}, **written})
+        if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
+            raise LockedError("another process has just applied units", hint="Run the command again.")
+        if any(change.after for change in todo):
+            verify({change.unit: change.after for change in found if change.after})
+        # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
+        ensure_databases(registry, layout, settings)
         done = []
         for change in todo:
             path = layout.unit_file(change.unit)
@@ -163,5 +176,4 @@ def apply(
             manager.enable(fresh)
         if done:
             manager.daemon_reload()
-        ensure_databases(registry, layout, settings)
     return done

@@ -10,7 +10,8 @@ from helmd.files.environment_file import ensure_secrets
 from helmd.model.layout import Layout
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
-from helmd.postgres.cluster import account_name, running, suite_cluster
+from helmd.postgres.binaries import major_of
+from helmd.postgres.cluster import account_name, configure, running, suite_cluster
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.roles import ensure_local_database, ensure_role_and_database, external_dsn
 
@@ -53,6 +54,9 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings) -> 
     if settings.suite_embedded:
         cluster = embedded_cluster(registry, layout, settings)
         if running(cluster) is None:
+            if major_of(cluster.directory) is not None:
+                # It makes databases by itself, but not its own configuration, without which no new role may log in.
+                configure(cluster)
             return ()
         for name in names:
             ensure_local_database(cluster, name)

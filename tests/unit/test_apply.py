@@ -1,0 +1,58 @@
+"""Applying: nothing that another process did meanwhile is undone, and no new service is left without its database."""
+
+import os
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from helmd.model.errors import LockedError
+from helmd.model.layout import Layout, layout
+from helmd.model.registry import read_registry
+from helmd.model.service import Registry
+from helmd.model.settings import Settings
+from helmd.model.suite import whole_suite
+from helmd.model.tables import Source
+from helmd.operations.apply import Change, apply, concerning
+from helmd.operations.databases import ensure_databases
+from helmd.postgres.configuration import roles_in
+from helmd.systemd.bus import Manager
+
+POSTGRES = Change("hivematrix-postgres.service", "changed", "provision core", "provision core shop")
+SHOP = Change("hivematrix-shop.service", "new", "", "shop")
+CORE = Change("hivematrix-core.service", "same", "core", "core")
+LEDGER = Change("hivematrix-ledger.service", "changed", "ledger", "ledger 2")
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Layout:
+    made = layout({}, tmp_path, os.getuid(), tmp_path)
+    made.config.mkdir(parents=True)
+    made.units.mkdir(parents=True)
+    return made
+
+
+def test_a_new_service_brings_what_makes_its_database() -> None:
+    found = [POSTGRES, SHOP, CORE, LEDGER]
+    assert concerning(found, {SHOP.unit}) == [POSTGRES, SHOP]
+    assert concerning(found, {CORE.unit}) == [CORE]
+    assert concerning([SHOP, CORE], {SHOP.unit}) == [SHOP]
+
+
+def test_what_another_process_applied_meanwhile_stays(account: Layout) -> None:
+    unit = account.unit_file(LEDGER.unit)
+    unit.write_text("ledger 3")
+    with pytest.raises(LockedError):
+        # It is refused before the manager is asked for anything.
+        apply([LEDGER], Registry({}), account, Settings(), cast(Manager, None))
+    assert unit.read_text() == "ledger 3"
+
+
+def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:
+    account.suite_cluster.mkdir(parents=True)
+    (account.suite_cluster / "PG_VERSION").write_text("15\n")
+    settings = Settings()
+    shop = '[services.shop]\ntype = "python"\nport = 6000\ndatabase = true\n'
+    registry = whole_suite(read_registry([Source("test", shop)], {}), settings)
+    assert ensure_databases(registry, account, settings) == (), "its databases are made when it starts"
+    assert "shop" in roles_in((account.suite_cluster / "pg_ident.conf").read_text())
