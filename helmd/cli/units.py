@@ -10,7 +10,7 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import one_service_argument, services_argument, some_services_argument
 from helmd.cli.context import Context
 from helmd.model.errors import UnknownServiceError
-from helmd.model.names import unit_of
+from helmd.model.names import STORE_CLUSTER_UNIT, service_of, unit_of
 from helmd.model.suite import dependencies
 from helmd.operations.apply import DONE, Change, apply, changes, concerning
 
@@ -36,6 +36,8 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
     """Show what "helmctl apply" would change. Exit code 0 when nothing, 1 otherwise."""
     pending = False
     for change in _changes(context, services):
+        for path in sorted((context.layout.admin_units / f"{change.unit}.d").glob("*.conf")):
+            click.echo(f"{change.unit}: your drop-in stays as it is ({path})", err=True)
         if change.kind == "foreign":
             click.echo(f"{change.unit}: {WORDS['foreign']} ({context.layout.unit_file(change.unit)})", err=True)
         if not change.pending:
@@ -71,14 +73,16 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     for change in done:
         click.echo(f"{change.unit}: {DONE[change.kind]}", err=True)
         if change.kind == "changed" and context.manager.facts(change.unit).active:
-            stale.append(change.unit.removeprefix("hivematrix-").removesuffix(".service"))
+            stale.append(change.unit)
     for change in found:
         if change.kind == "orphan" and change not in done:
             click.echo(f"{change.unit}: still runs, so its unit stays; stop it and apply again", err=True)
     if not done:
         click.echo("Nothing to change.", err=True)
-    if stale:
-        click.echo(f"To take effect: helmctl restart {' '.join(stale)}", err=True)
+    if again := [name for unit in stale if (name := service_of(unit)) and name != "helm"]:
+        click.echo(f"To take effect: helmctl restart {' '.join(again)}", err=True)
+    if STORE_CLUSTER_UNIT in stale:
+        click.echo(f"To take effect: systemctl --user restart {STORE_CLUSTER_UNIT}", err=True)
     return exits.OK
 
 
