@@ -21,8 +21,7 @@ from helmd.journal.reader import JournalReader
 from helmd.lifecycle import Lifecycle, log_to_stderr, watchdog_seconds
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.layout import Layout, layout
-from helmd.model.settings import Settings, read_settings_files
-from helmd.model.tables import Source
+from helmd.operations.configuration import load_settings
 from helmd.operations.ingest import Account, Ingest
 from helmd.store.logs import JournalStore
 from helmd.store.migrate import migrate
@@ -44,12 +43,6 @@ def this_layout(environment: Mapping[str, str]) -> Layout:
 def this_account() -> Account:
     """Whose journal is read: this account's, on this machine, in this boot."""
     return Account(os.getuid(), id128.get_machine().hex, id128.get_boot().hex, socket.gethostname())
-
-
-def read_settings(places: Layout) -> Settings:
-    """The machine's ``helm.toml``, then the account's. Raises ConfigurationError."""
-    files = (places.machine / "helm.toml", places.settings_file)
-    return read_settings_files([Source(str(file), file.read_text()) for file in files if file.is_file()])
 
 
 def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
@@ -97,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "300ms")
         return _told(run_helmd(lifecycle, places, this_account(), schema_up_to_date))
     try:
-        settings = read_settings(places)
+        settings = load_settings(places)
     except ConfigurationError as error:
         for fault in error.faults:
             _log.error("%s", fault)

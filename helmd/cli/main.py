@@ -131,4 +131,8 @@ def run(words: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 141
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        tell_error(HelmError(f"{what}{error.strerror or error}"))
+        code = exits.FAILED
     sys.exit(code)

@@ -11,7 +11,7 @@ from helmd.keycloak import launch
 from helmd.model.discovery import discovery_document
 from helmd.model.errors import ConfigurationError, LockedError, NotSetUpError
 from helmd.model.layout import Layout
-from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, SUITE_CLUSTER_UNIT, service_of, unit_of
+from helmd.model.names import HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, SUITE_CLUSTER_UNIT, service_of, unit_of
 from helmd.model.service import Mode, Registry
 from helmd.model.settings import Settings
 from helmd.operations.configuration import path_faults
@@ -147,33 +147,43 @@ def apply(
     if not layout.config.is_dir():
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
     with applying(layout.apply_lock):
-        document = discovery_document(registry, settings)
-        if read_unit(layout.discovery_file) != document:
-            write_atomically(layout.discovery_file, document)
-        todo = [change for change in found if change.pending]
-        if not todo:
-            return []
-        if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
-            raise LockedError("another process has just applied units", hint="Run the command again.")
-        if any(change.after for change in todo):
-            verify({change.unit: change.after for change in found if change.after})
-        # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
-        ensure_databases(registry, layout, settings)
-        done = []
-        for change in todo:
-            path = layout.unit_file(change.unit)
-            if change.kind == "orphan":
-                if manager.facts(change.unit).active_state not in ("inactive", "failed"):
-                    continue
-                manager.disable([change.unit])
-                manager.reset_failed(change.unit)
-                path.unlink(missing_ok=True)
-            else:
-                write_atomically(path, change.after)
-            done.append(change)
-        # A new service is part of the suite from now on, at boot as well; "disable" takes it out again.
-        if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
-            manager.enable(fresh)
-        if done:
-            manager.daemon_reload()
+        done = _install(found, registry, layout, settings, manager)
+    # helmd watches the suite by the same files; what has changed in them need not show in any unit.
+    if manager.facts(HELMD_UNIT).active_state == "active":
+        manager.reload(HELMD_UNIT)
+    return done
+
+
+def _install(
+    found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
+) -> list[Change]:
+    document = discovery_document(registry, settings)
+    if read_unit(layout.discovery_file) != document:
+        write_atomically(layout.discovery_file, document)
+    todo = [change for change in found if change.pending]
+    if not todo:
+        return []
+    if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
+        raise LockedError("another process has just applied units", hint="Run the command again.")
+    if any(change.after for change in todo):
+        verify({change.unit: change.after for change in found if change.after})
+    # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
+    ensure_databases(registry, layout, settings)
+    done = []
+    for change in todo:
+        path = layout.unit_file(change.unit)
+        if change.kind == "orphan":
+            if manager.facts(change.unit).active_state not in ("inactive", "failed"):
+                continue
+            manager.disable([change.unit])
+            manager.reset_failed(change.unit)
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, change.after)
+        done.append(change)
+    # A new service is part of the suite from now on, at boot as well; "disable" takes it out again.
+    if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
+        manager.enable(fresh)
+    if done:
+        manager.daemon_reload()
     return done
