@@ -21,6 +21,7 @@ from helmd.model.errors import (
     BusError,
     ConfigurationError,
     DeniedError,
+    Fault,
     NotSetUpError,
     StartFailedError,
     UsageError,
@@ -119,6 +120,11 @@ def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
     if not layout.settings_file.exists():
         write_atomically(layout.settings_file, settings_template(wishes.database), 0o600)
         tell(f"wrote {layout.settings_file}")
+    elif wishes.database is not None and load_settings(layout).store != wishes.database:
+        raise UsageError(
+            f"{layout.settings_file} is there already and keeps logs elsewhere",
+            hint="Set database in its table [store], then: helmctl setup",
+        )
     if wishes.registry_file is not None:
         _install_registry(layout, wishes.registry_file, tell)
     elif not layout.registry_file.exists():
@@ -127,7 +133,10 @@ def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
 
 
 def _install_registry(layout: Layout, given: Path, tell: Tell) -> None:
-    text = given.read_text()
+    try:
+        text = given.read_text()
+    except UnicodeDecodeError:
+        raise ConfigurationError([Fault(str(given), 0, "", "is not UTF-8 text")]) from None
     if layout.registry_file.exists() and layout.registry_file.read_text() not in (text, REGISTRY_TEMPLATE):
         raise NotSetUpError(
             f"{layout.registry_file} is there already and differs from {given}",
