@@ -66,7 +66,8 @@ def become(account: str) -> None:
     if os.geteuid() != 0:
         raise UsageError("only root can act for another account", hint=f"Use: sudo helmctl --account {account} ...")
     runtime = f"/run/user/{entry.pw_uid}"
-    kept = {name: os.environ[name] for name in ("TERM", "LANG", "NO_COLOR", "COLUMNS", "TZ") if name in os.environ}
+    passed = ("TERM", "LANG", "NO_COLOR", "COLUMNS", "TZ", "SUDO_USER")
+    kept = {name: os.environ[name] for name in passed if name in os.environ}
     environment = {
         **kept,
         "PATH": "/usr/local/bin:/usr/bin:/bin",

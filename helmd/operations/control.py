@@ -63,6 +63,8 @@ def start(
             break
         finished = yield from run.next_finished()
         if finished is None:
+            for name in waiting:
+                run.add(Step(name, "skipped", "not started, because the time was up", "timeout"))
             break
         for name, seconds, result in finished:
             step = _started(run, registry[name], seconds, result)
@@ -273,7 +275,11 @@ def reload(
         if not properties.get("CanReload"):
             run.add(Step(name, "failed", "can't reload", "failed", hint=f"Restart it: helmctl restart {name}"))
             continue
-        run.dispatch(name, manager.reload(unit_of(name)))
+        job = manager.reload(unit_of(name))
+        if not options.block:
+            run.add(Step(name, "queued", "reload queued"))
+            continue
+        run.dispatch(name, job)
     while run.jobs:
         finished = yield from run.next_finished()
         for name, seconds, result in finished or ():

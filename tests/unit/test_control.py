@@ -249,10 +249,11 @@ def test_out_of_time_leaves_it_to_systemd() -> None:
     report = perform(control.start, ["core", "ticker"], manager, options=Options(timeout=0.1), wait=wait)
     assert asked and begun + 0.1 <= asked[0] <= time.monotonic()
     assert [(step.service, step.kind, step.code) for step in report.steps] == [
-        ("postgres", "failed", "timeout"), ("ticker", "failed", "timeout")
+        ("postgres", "failed", "timeout"), ("ticker", "failed", "timeout"),
+        ("keycloak", "skipped", "timeout"), ("core", "skipped", "timeout"),
     ]  # fmt: skip
     assert manager.calls == ["start postgres", "start ticker"]
-    assert all("systemd goes on with it" in step.sentence for step in report.steps)
+    assert all("systemd goes on with it" in step.sentence for step in report.steps if step.kind == "failed")
 
 
 def test_jobs_of_others_and_idle_wake_ups_change_nothing() -> None:
@@ -464,6 +465,12 @@ def test_reload() -> None:
     report = perform(control.reload, ["core"], manager)
     assert report.steps[0].sentence == "can't reload" and "helmctl restart core" in report.steps[0].hint
     assert manager.calls == ["reload core", "reload nexus"]
+
+
+def test_a_reload_that_is_only_queued() -> None:
+    manager = FakeManager(**all_running(["core"]))
+    report = perform(control.reload, ["core"], manager, options=Options(block=False), wait=lambda until: pytest.fail())
+    assert kinds(report) == {"core": "queued"} and manager.calls == ["reload core"]
 
 
 def test_a_reload_that_fails_or_takes_too_long() -> None:
