@@ -27,7 +27,7 @@ def assignments(text: str) -> list[tuple[str, str, str]]:
 
 
 def words(value: str) -> list[str]:
-    """VALUE split at blanks, quotes taken off and C escapes resolved."""
+    """VALUE split at blanks, quotes taken off and C escapes resolved. A bare ``;`` would begin another command."""
     found = []
     word: str | None = None
     quote = ""
@@ -49,6 +49,8 @@ def words(value: str) -> list[str]:
                 quote = ""
             else:
                 word = (word or "") + c
+        elif word is None and re.match(r";(\s|$)", value[position:]):
+            raise AssertionError("an unquoted ';' begins another command")
         elif c in "\"'":
             quote = c
             word = word or ""
@@ -79,7 +81,6 @@ def _variables(word: str, environment: dict[str, str]) -> str:
 
 def command(value: str, environment: dict[str, str]) -> list[str]:
     """The argument vector of ``ExecStart=VALUE`` in ENVIRONMENT. The first word is a path and knows no variables."""
-    assert ";" not in value.split(), "an unquoted ';' begins another command"
     split = [specifiers(word) for word in words(value)]
     assert split[0][:1] not in "-@:+!", "a prefix"
     found = split[:1]

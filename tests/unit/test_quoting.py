@@ -25,6 +25,7 @@ def test_a_word_of_a_command_line_arrives_as_it_was(value: str) -> None:
 
 
 @given(st.lists(VALUES))
+@example([";", " ; ", ";;", "; x"])
 def test_a_command_line_arrives_as_it_was(words: list[str]) -> None:
     assert syntax.command(quoting.command_line(["/bin/true", *words]), ENVIRONMENT) == ["/bin/true", *words]
 
