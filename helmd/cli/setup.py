@@ -66,5 +66,7 @@ def setup_command(
     if services:
         click.echo("Set up. Start the suite: helmctl up", err=True)
     else:
-        click.echo(f"Set up. Name your services in {context.layout.registry_file}, then: helmctl up", err=True)
+        click.echo(
+            f"Set up. Name your services in {context.layout.registry_file}, then once more: helmctl setup", err=True
+        )
     return exits.OK

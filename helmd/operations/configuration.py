@@ -106,7 +106,8 @@ def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
         return Fault(service.file, service.line, f"services.{service.name}.{key}", sentence)
 
     if not directory.is_dir():
-        return [fault("path", f"there is no directory {directory}")]
+        mend = "; helmctl setup fetches Keycloak" if service.type == "keycloak" else ""
+        return [fault("path", f"there is no directory {directory}{mend}")]
     found = []
     if service.type == "python" and not service.start_command:
         if not os.access(directory / service.python_bin, os.X_OK):

@@ -8,10 +8,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from helmd.files.environment_file import ensure_secrets
 from helmd.model.layout import Layout
+from helmd.model.names import SUITE_CLUSTER
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
-from helmd.postgres.binaries import major_of
-from helmd.postgres.cluster import account_name, configure, running, suite_cluster
+from helmd.postgres.cluster import account_name, create_cluster, running, suite_cluster
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.roles import ensure_local_database, ensure_role_and_database, external_dsn
 
@@ -47,16 +47,17 @@ def _external_place(settings: Settings) -> tuple[str, int]:
 def ensure_databases(registry: Registry, layout: Layout, settings: Settings) -> tuple[str, ...]:
     """Makes what is missing, on the embedded cluster if it runs or on the external server. The names concerned.
 
-    An embedded cluster that doesn't run makes them when it starts (see `helmd.postgres.provision`).
+    An embedded cluster is made when there is none; one that doesn't run makes databases when it starts (see
+    `helmd.postgres.provision`).
     """
     names = database_services(registry)
     keycloak = keycloak_service(registry)
     if settings.suite_embedded:
         cluster = embedded_cluster(registry, layout, settings)
         if running(cluster) is None:
-            if major_of(cluster.directory) is not None:
+            if SUITE_CLUSTER in registry:
                 # It makes databases by itself, but not its own configuration, without which no new role may log in.
-                configure(cluster)
+                create_cluster(cluster)
             return ()
         for name in names:
             ensure_local_database(cluster, name)

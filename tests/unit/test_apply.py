@@ -56,3 +56,8 @@ def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:
     registry = whole_suite(read_registry([Source("test", shop)], {}), settings)
     assert ensure_databases(registry, account, settings) == (), "its databases are made when it starts"
     assert "shop" in roles_in((account.suite_cluster / "pg_ident.conf").read_text())
+
+
+def test_without_anybody_to_use_it_no_cluster_is_made(account: Layout) -> None:
+    assert ensure_databases(Registry({}), account, Settings()) == ()
+    assert not account.suite_cluster.exists()
