@@ -74,7 +74,7 @@ SERVICE_SETTINGS = (
         "DATABASE_URL",
         "The environment variable that holds that URI.",
     ),
-    Setting("realm", values.text, "text", "hivematrix", "For keycloak: the realm whose discovery document is asked."),
+    Setting("realm", values.realm, "text", "hivematrix", "For keycloak: the realm whose discovery document is asked."),
     Setting(
         "streams",
         values.choice("split", "merged"),

@@ -217,6 +217,14 @@ def git_ref(value: object) -> str:
     return read
 
 
+def realm(value: object) -> str:
+    """The name of a Keycloak realm, as it can stand in a path."""
+    read = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", read, re.ASCII):
+        raise ValueError(f"must be the name of a realm (letters, digits, '.', '_', '-'), not {_shown(value)}")
+    return read
+
+
 def variable(value: object) -> str:
     read = text(value)
     if not _VARIABLE.match(read):
