@@ -158,6 +158,9 @@ def stop(
         for needed in needs:
             needed_by[needed].append(name)
     order = to_stop(registry, names)
+    for name in names:
+        if registry[name].external:
+            run.add(Step(name, "already", "external: it is not Helm's to stop"))
     waiting = list(order)
     stopped: set[str] = {name for name in registry.names if name not in order}
     while True:
