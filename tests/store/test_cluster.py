@@ -13,7 +13,19 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from cluster_account import (
+
+from helmd.postgres import unlock
+from helmd.postgres.binaries import binaries_of
+from helmd.postgres.cluster import ClusterError, configure, create_cluster, running
+from helmd.postgres.configuration import Cluster, ident_file, roles_in
+from helmd.postgres.roles import (
+    admin_conninfo,
+    dsn,
+    ensure_local_database,
+    ensure_role_and_database,
+    ensure_store,
+)
+from tests.store.cluster_account import (
     ACCOUNT,
     Server,
     as_account,
@@ -26,18 +38,6 @@ from cluster_account import (
     start,
     suite_like,
     wait_for,
-)
-
-from helmd.postgres import unlock
-from helmd.postgres.binaries import binaries_of
-from helmd.postgres.cluster import ClusterError, configure, create_cluster, running
-from helmd.postgres.configuration import Cluster, ident_file, roles_in
-from helmd.postgres.roles import (
-    admin_conninfo,
-    dsn,
-    ensure_local_database,
-    ensure_role_and_database,
-    ensure_store,
 )
 
 PASSWORD = "s3cret'with\\signs"

@@ -8,17 +8,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from cluster_account import (
-    Server,
-    as_account,
-    ask,
-    fork_as_account,
-    own_directory,
-    running_server,
-    start,
-    suite_like,
-    wait_for,
-)
 
 from helmd.model.errors import HelmError, NotSetUpError
 from helmd.postgres.binaries import binaries_of, newest
@@ -30,6 +19,17 @@ from helmd.postgres.roles import (
 )
 from helmd.postgres.stranded import PackageFacts, verdict
 from helmd.postgres.upgrade import delete_kept, kept_directory, upgrade_cluster
+from tests.store.cluster_account import (
+    Server,
+    as_account,
+    ask,
+    fork_as_account,
+    own_directory,
+    running_server,
+    start,
+    suite_like,
+    wait_for,
+)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from conftest import Database
+from tests.store.conftest import Database
 
 ROOT = Path(__file__).parents[2]
 JOURNAL = ("/usr/bin/python3", "-m", "helmd.daemon", "journal")

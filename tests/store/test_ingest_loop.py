@@ -7,9 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import Cluster, Database
-from journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
-from proxy import Proxy
 
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
@@ -17,6 +14,9 @@ from helmd.operations import ingest
 from helmd.operations.ingest import Account, Ingest
 from helmd.store.logs import JournalStore
 from helmd.store.migrate import migrate
+from tests.store.conftest import Cluster, Database
+from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
+from tests.store.proxy import Proxy
 
 
 class Daemon:

@@ -8,10 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from journals import BOOT_A, BOOT_B, BOOT_C, SECOND, START, UID, append, continue_numbers, damage, line, lines
 
 from helmd.journal.reader import JournalReader
 from helmd.model.position import Gap, Missing, Position
+from tests.store.journals import (
+    BOOT_A,
+    BOOT_B,
+    BOOT_C,
+    SECOND,
+    START,
+    UID,
+    append,
+    continue_numbers,
+    damage,
+    line,
+    lines,
+)
 
 Positions = dict[str, Position]
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from conftest import Database
 
 from helmd.model.errors import StoreError
 from helmd.model.position import Position
@@ -15,6 +14,7 @@ from helmd.store import metrics, status
 from helmd.store.logs import IngestTakenError, JournalStore, PositionMovedError, append_rows
 from helmd.store.migrate import migrate
 from helmd.store.session import Pool, connect, deadline
+from tests.store.conftest import Database
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 MACHINE, UID, BOOT = "m" * 32, 1000, "b" * 32

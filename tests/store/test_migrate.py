@@ -5,11 +5,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Cluster, Database
 
 from helmd.model.errors import StoreError
 from helmd.store.migrate import Migration, migrate, migrations
 from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK
+from tests.store.conftest import Cluster, Database
 
 STEPS = (
     Migration(1, "one", 'CREATE TABLE one (n int); GRANT SELECT ON one TO :"helm_role";'),

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Database
 
 from helmd.model.row import LogRow
 from helmd.operations import recording
@@ -18,6 +17,7 @@ from helmd.store.metrics import Sample
 from helmd.store.migrate import migrate
 from helmd.store.session import Pool, connect
 from helmd.store.status import StatusRow
+from tests.store.conftest import Database
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
