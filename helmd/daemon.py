@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import pwd
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -55,11 +56,18 @@ def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
     return prepare
 
 
-async def run_journal(lifecycle: Lifecycle, account: Account, store: str, owner: str) -> None:
+async def run_journal(lifecycle: Lifecycle, account: Account, store: str, owner: str, places: Layout) -> None:
     """helmd-journal until it is told to end. STORE and OWNER are conninfo strings of the store's two roles.
 
     It is ready at once, PostgreSQL or not: the journal is the buffer, and its status says how things stand.
     """
+
+    async def reload() -> None:
+        # All it is configured by is where the store is. At another one it begins anew: systemd starts it again.
+        if load_settings(places).store_conninfo(places) != store:
+            _log.info("the log store is another one now; starting anew")
+            os.kill(os.getpid(), signal.SIGTERM)
+
     ingest = Ingest(
         account,
         lambda: JournalReader(account.uid, account.boot_id),
@@ -69,7 +77,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, store: str, owner:
         say=lifecycle.status,
     )
     lifecycle.ready("opening the log store")
-    await lifecycle.run(ingest.run())
+    await lifecycle.run(ingest.run(), reload)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
             _log.error("%s", fault)
         return EX_CONFIG
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
-    asyncio.run(run_journal(lifecycle, this_account(), store, owner))
+    asyncio.run(run_journal(lifecycle, this_account(), store, owner, places))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.layout import Layout, layout
 from helmd.model.names import service_of, unit_of
+from helmd.model.printable import printable
 
 if TYPE_CHECKING:
     from helmd.model.service import Registry
@@ -81,7 +82,7 @@ class Context:
             missing = [name for name in missing if not self._stray(name)]
         if missing:
             raise UnknownServiceError(
-                f"there is no service '{printable_name(missing[0])}'", hint="See them: helmctl status"
+                f"there is no service '{printable(missing[0], 60)}'", hint="See them: helmctl status"
             )
         return tuple(dict.fromkeys(plain))
 
@@ -95,8 +96,3 @@ class Context:
 
     def _stray(self, name: str) -> bool:
         return service_of(unit_of(name)) == name and self.manager.facts(unit_of(name)).exists
-
-
-def printable_name(name: str) -> str:
-    """A name as it was given, safe to print."""
-    return name[:60] if name.isprintable() else ascii(name[:60])

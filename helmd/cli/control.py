@@ -11,8 +11,9 @@ import click
 from helmd.cli import exits
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
-from helmd.journal.lines import last_lines, printable
+from helmd.journal.lines import last_lines
 from helmd.model.names import MODES, unit_of
+from helmd.model.printable import printable
 from helmd.model.service import Mode, Registry
 from helmd.operations import control
 from helmd.operations.steps import Options, Report, Step, drive

@@ -1,6 +1,6 @@
 """Exit codes of helmctl: the one place where an error becomes a number.
 
-3 and 4 are those of systemctl(1) (LSB: not running, no such unit), 69 and 77 those of sysexits.h, 124 is timeout(1)'s.
+3 and 4 are those of systemctl(1) (LSB: not running, no such unit), 77 that of sysexits.h, 124 that of timeout(1).
 """
 
 OK = 0
@@ -8,7 +8,6 @@ FAILED = 1
 USAGE = 2
 INACTIVE = 3
 UNKNOWN_SERVICE = 4
-UNREACHABLE = 69
 DENIED = 77
 TIMEOUT = 124
 
@@ -16,7 +15,6 @@ EXIT_OF_CODE = {
     "unknown_service": UNKNOWN_SERVICE,
     "usage": USAGE,
     "denied": DENIED,
-    "unreachable": UNREACHABLE,
     "timeout": TIMEOUT,
 }
 """By `HelmError.code`; what isn't listed is FAILED."""

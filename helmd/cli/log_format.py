@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from helmd.journal.lines import printable
 from helmd.journal.query import Found
+from helmd.model.printable import printable
 from helmd.model.row import HELM, JOURNAL, LogRow
 
 Format = Callable[[Found], bytes]

@@ -12,13 +12,14 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
-from helmd.cli.context import Context, printable_name
+from helmd.cli.context import Context
 from helmd.cli.log_format import FORMATS, format_named
 from helmd.cli.pager import paged
 from helmd.journal.query import HELM, Found, JournalQuery, Wanted, hidden_files, this_boot
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.level import levels_named
 from helmd.model.names import SUITE_CLUSTER, service_of
+from helmd.model.printable import printable
 
 FOLLOWED = 10
 """Lines shown before those that come, as journalctl and tail(1) have it."""
@@ -192,7 +193,7 @@ def _refuse_unknown(context: Context, query: JournalQuery, names: frozenset[str]
     for name in sorted((names or frozenset()) - query.services() - {HELM, SUITE_CLUSTER}):
         if name not in context.suite_or_installed:
             raise UnknownServiceError(
-                f"there is no service '{printable_name(name)}', nor any line of it", hint="See them: helmctl status"
+                f"there is no service '{printable(name, 60)}', nor any line of it", hint="See them: helmctl status"
             )
 
 

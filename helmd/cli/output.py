@@ -37,7 +37,7 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
 
 def coloured() -> bool:
     """Whether stdout takes colour: a terminal, and NO_COLOR (no-color.org) not set."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def paint(word: str, width: int = 0) -> str:
@@ -47,12 +47,12 @@ def paint(word: str, width: int = 0) -> str:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2))
 
 
 def print_json_line(value: Any) -> None:
     """One object a line (NDJSON), for streams."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json.dumps(value))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], painted: Sequence[int] = ()) -> list[str]:

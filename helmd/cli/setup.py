@@ -1,6 +1,7 @@
 """``helmctl setup``: make a suite out of this account, or of a dedicated one."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import click
 from helmd.cli import account, exits
 from helmd.cli.context import Context
 from helmd.model.errors import UsageError
+
+PASSWORD_IN_URI = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&]password=")
 
 
 class Meter:
@@ -39,7 +42,7 @@ def _tell(sentence: str) -> None:
               help="Install FILE as services.toml.")  # fmt: skip
 @click.option("--keycloak-archive", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Take Keycloak from this file instead of fetching it.")  # fmt: skip
-@click.option("--database", metavar="DSN", help="Keep logs in this PostgreSQL instead of a private one.")
+@click.option("--database", metavar="URI|-", help="Keep logs in this PostgreSQL instead of a private one; - reads it.")
 @click.pass_obj
 def setup_command(
     context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
@@ -47,6 +50,11 @@ def setup_command(
     """Make a suite out of this account: directories, PostgreSQL, Keycloak, keys, units. Safe to run again."""
     from helmd.operations.setup import Wishes, create_account, set_up
 
+    if database and PASSWORD_IN_URI.search(database):
+        raise UsageError(
+            "a command line can be read by everybody, so a password has no place in it",
+            hint="Let it be read instead: helmctl setup --database - < FILE",
+        )
     if dedicated and os.geteuid() != 0:
         account.become(dedicated)
     elif dedicated:
@@ -60,6 +68,8 @@ def setup_command(
             "root should not own the suite",
             hint="Run it as the account that shall, or: helmctl setup --account hivematrix",
         )
+    if database == "-":
+        database = sys.stdin.readline().strip()
     wishes = Wishes(registry, keycloak_archive, database)
     suite = set_up(context.layout, wishes, _tell, Meter())
     services = [name for name, service in suite.services.items() if not service.external]

@@ -9,8 +9,10 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import one_service_argument, services_argument, some_services_argument
 from helmd.cli.context import Context
+from helmd.cli.output import print_json
 from helmd.model.errors import UnknownServiceError
 from helmd.model.names import STORE_CLUSTER_UNIT, service_of, unit_of
+from helmd.model.printable import printable
 from helmd.model.suite import dependencies
 from helmd.operations.apply import DONE, Change, apply, changes, concerning
 
@@ -95,15 +97,11 @@ def show_command(context: Context, service: str, output: str, as_json: bool) -> 
     (name,) = context.chosen((service,), context.suite_or_installed, strays=True)
     found = context.manager.properties(unit_of(name))
     if as_json or output == "json":
-        _print_json(found)
+        print_json(found)
     else:
         for key in sorted(found):
             click.echo(f"{key}={_plain(found[key])}")
     return exits.OK
-
-
-def _print_json(value: Any) -> None:
-    output.print_json(value)
 
 
 def _plain(value: Any) -> str:
@@ -112,7 +110,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_plain(item) for item in value)
     text = "[not set]" if value == (1 << 64) - 1 else str(value)
-    return text if text.isprintable() else ascii(text)
+    return printable(text)
 
 
 @click.command("cat", short_help="Show a service's unit and its drop-ins.")

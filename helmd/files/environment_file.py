@@ -24,22 +24,37 @@ def ensure_secrets(path: Path, wanted: Mapping[str, Callable[[], str]]) -> dict[
     The file has mode 0600 afterwards. Raises DeniedError for a symbolic link or somebody else's file and
     ConfigurationError for one that nothing can be appended to.
     """
+
+    def missing(present: Mapping[str, str]) -> dict[str, str]:
+        return {key: make() for key, make in wanted.items() if not present.get(key)}
+
+    present = _append(path, missing)
+    return {key: present[key] for key in wanted}
+
+
+def put_secret(path: Path, key: str, value: str) -> None:
+    """Makes KEY say VALUE in the file at PATH; of several lines the last holds. Errors as `ensure_secrets`."""
+    _append(path, lambda present: {} if present.get(key) == value else {key: value})
+
+
+def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -> dict[str, str]:
+    """Appends what CHOOSE makes of what is there, under a lock; all that is there then."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         text = _read(path)
         present = parse(text, str(path))
-        made = {key: make() for key, make in wanted.items() if not present.get(key)}
+        made = choose(present)
         if made:
             lines = "".join(f"{assignment(key, value)}\n" for key, value in made.items())
             separator = "\n" if text and not text.endswith("\n") else ""
             write_atomically(path, f"{text}{separator}{lines}", 0o600)
-        elif stat.S_IMODE(path.lstat().st_mode) != 0o600:
+        elif path.exists() and stat.S_IMODE(path.lstat().st_mode) != 0o600:
             path.chmod(0o600)
     finally:
         os.close(directory)
-    return {key: made.get(key) or present[key] for key in wanted}
+    return {**present, **made}
 
 
 def read_environment_file(path: Path) -> dict[str, str]:

@@ -26,12 +26,12 @@ SECRETS: Mapping[str, Callable[[], str]] = {
 def environment(http_port: int, database: str, hostname: str | None = None) -> dict[str, str]:
     """The unit's environment without its secrets, the same in both modes, so that a mode switch keeps the data.
 
-    DATABASE is HOST:PORT of its PostgreSQL. HOSTNAME is the URL under which browsers see Keycloak; without one it
+    DATABASE is HOST:PORT/NAME of its PostgreSQL. HOSTNAME is the URL under which browsers see Keycloak; without one it
     believes the gateway's X-Forwarded headers.
     """
     values = {
         "KC_DB": "postgres",
-        "KC_DB_URL": f"jdbc:postgresql://{database}/keycloak",
+        "KC_DB_URL": f"jdbc:postgresql://{database}",
         "KC_DB_USERNAME": "keycloak",
         # Its default of 100 would be all the connections that the suite's cluster has.
         "KC_DB_POOL_MAX_SIZE": str(_POOL),

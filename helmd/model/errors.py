@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from helmd.model.printable import printable
+
 
 class HelmError(Exception):
     """Base of every error that a person is meant to read.
@@ -60,22 +62,10 @@ class StoreError(HelmError):
     code = "store"
 
 
-class DependencyFailedError(HelmError):
-    """A service was not started because one that it needs failed."""
-
-    code = "dependency_failed"
-
-
 class StartFailedError(HelmError):
     """A unit's job ended in failure."""
 
     code = "start_failed"
-
-
-class TimeoutExceededError(HelmError):
-    """It was not done within the time allowed; it may still be under way."""
-
-    code = "timeout"
 
 
 class PortTakenError(HelmError):
@@ -112,7 +102,7 @@ class Fault:
     sentence: str
 
     def __str__(self) -> str:
-        file = self.file if self.file.isprintable() else ascii(self.file)
+        file = printable(self.file)
         place = f"{file}:{self.line}" if self.line else file
         return f"{place}: {self.where}: {self.sentence}" if self.where else f"{place}: {self.sentence}"
 

@@ -188,7 +188,7 @@ HELM_SETTINGS = (
         "suite.database_port",
         values.integer(1024, 65535),
         "port",
-        "5433",
+        "5499",
         "The port of the suite's embedded PostgreSQL: its socket's name, and on 127.0.0.1 for Keycloak alone.",
     ),
     Setting(

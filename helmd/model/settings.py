@@ -21,7 +21,7 @@ class Settings:
     url: str = "http://localhost:5004"
     store: str = field(default=EMBEDDED, repr=False)
     suite_database: str = field(default=EMBEDDED, repr=False)
-    suite_database_port: int = 5433
+    suite_database_port: int = 5499
     mode: Mode = "development"
     monitor_interval: float = 15.0
 

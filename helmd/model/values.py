@@ -263,4 +263,6 @@ def dsn(value: object) -> str:
     read = text(value)
     if read != "embedded" and not re.match(r"postgres(ql)?://", read):
         raise ValueError('must be "embedded" or a postgresql:// URI')
+    if read != "embedded" and "," in read.partition("://")[2].partition("/")[0].rpartition("@")[2]:
+        raise ValueError("must name one server, not several")
     return read

@@ -9,13 +9,13 @@ from typing import Literal
 from helmd.files.durable import write_atomically
 from helmd.keycloak import launch
 from helmd.model.discovery import discovery_document
-from helmd.model.errors import ConfigurationError, LockedError, NotSetUpError
+from helmd.model.errors import BusError, ConfigurationError, LockedError, NotSetUpError
 from helmd.model.layout import Layout
 from helmd.model.names import HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, SUITE_CLUSTER_UNIT, service_of, unit_of
 from helmd.model.service import Mode, Registry
 from helmd.model.settings import Settings
 from helmd.operations.configuration import path_faults
-from helmd.operations.databases import database_server, embedded_cluster, ensure_databases
+from helmd.operations.databases import embedded_cluster, ensure_databases, keycloak_database
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.postgres.roles import dsn
@@ -71,7 +71,7 @@ def _given_environment(registry: Registry, layout: Layout, settings: Settings) -
         if service.database and settings.suite_embedded:
             own[service.database_variable] = dsn(cluster, name)
         if service.type == "keycloak" and service.port is not None:
-            own = launch.environment(service.port, database_server(settings))
+            own = launch.environment(service.port, keycloak_database(settings))
         given[name] = own
     return given
 
@@ -183,7 +183,13 @@ def _install(
         done.append(change)
     # A new service is part of the suite from now on, at boot as well; "disable" takes it out again.
     if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
-        manager.enable(fresh)
+        try:
+            manager.enable(fresh)
+        except BusError:
+            # Otherwise the next apply would find them installed, and never enable them.
+            for unit in fresh:
+                layout.unit_file(unit).unlink(missing_ok=True)
+            raise
     if done:
         manager.daemon_reload()
     return done

@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from helmd.health.probe import ask
 from helmd.health.target import probe_of
-from helmd.journal.lines import last_lines, printable
-from helmd.model.names import TARGET, unit_of
+from helmd.journal.lines import last_lines
+from helmd.model.names import SUITE_CLUSTER, TARGET, unit_of
 from helmd.model.plan import closure, ready, start_order, stop_order
+from helmd.model.printable import printable
 from helmd.model.service import Registry, Service
 from helmd.model.state import UnitFacts, explain, retry
 from helmd.model.suite import dependencies
@@ -104,7 +105,8 @@ def _begin(run: Run, service: Service, with_dependencies: bool) -> Step | None:
         hint = f"Restart it: helmctl restart {service.name}"
         return Step(service.name, "failed", f"runs but is unhealthy: {verdict.sentence}", "start_failed", 0, hint)
     if service.port is not None and facts.active_state in ("inactive", "failed") and (h := holder_of(service.port)):
-        hint = "Stop that process, or give the service another port in services.toml."
+        place = "suite.database_port in helm.toml" if service.name == SUITE_CLUSTER else "services.toml"
+        hint = f"Stop that process, or set another port: {place}."
         return Step(service.name, "failed", f"port {service.port} is taken by {h}", "port_taken", 0, hint)
     run.manager.reset_failed(unit)
     job = run.manager.start(unit, "replace" if with_dependencies else "ignore-dependencies")

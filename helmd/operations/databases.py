@@ -1,12 +1,14 @@
 """A database and a role for each service that declares one, and for Keycloak."""
 
 import secrets
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 
-from helmd.files.environment_file import ensure_secrets
+from helmd.files.environment_file import ensure_secrets, put_secret
 from helmd.model.layout import Layout
 from helmd.model.names import SUITE_CLUSTER
 from helmd.model.service import Registry
@@ -31,17 +33,32 @@ def embedded_cluster(registry: Registry, layout: Layout, settings: Settings) -> 
     return suite_cluster(layout, account_name(), settings.suite_database_port, database_services(registry))
 
 
-def database_server(settings: Settings) -> str:
-    """HOST:PORT at which the suite's PostgreSQL takes TCP connections, which is all that Keycloak can make."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where an external PostgreSQL is, and how it is to be spoken to (``sslmode`` and the like)."""
+
+    host: str
+    port: int
+    parameters: Mapping[str, str]
+
+    @property
+    def query(self) -> str:
+        return f"?{urlencode(self.parameters)}" if self.parameters else ""
+
+
+def external_server(settings: Settings) -> Server:
+    """The server that ``suite.database`` names, without who logs in there."""
+    given = conninfo_to_dict(settings.suite_database)
+    parameters = {key: str(value) for key, value in given.items() if key.startswith("ssl")}
+    return Server(str(given.get("host", "localhost")), int(given.get("port", 5432)), parameters)
+
+
+def keycloak_database(settings: Settings) -> str:
+    """HOST:PORT/DATABASE?PARAMETERS for Keycloak, which can only speak TCP (JDBC has no unix sockets)."""
     if settings.suite_embedded:
-        return f"127.0.0.1:{settings.suite_database_port}"
-    host, port = _external_place(settings)
-    return f"{host}:{port}"
-
-
-def _external_place(settings: Settings) -> tuple[str, int]:
-    server = conninfo_to_dict(settings.suite_database)
-    return str(server.get("host", "localhost")), int(server.get("port", 5432))
+        return f"127.0.0.1:{settings.suite_database_port}/keycloak"
+    server = external_server(settings)
+    return f"{server.host}:{server.port}/keycloak{server.query}"
 
 
 def ensure_databases(registry: Registry, layout: Layout, settings: Settings) -> tuple[str, ...]:
@@ -64,13 +81,13 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings) -> 
         if keycloak:
             ensure_local_database(cluster, "keycloak", _password(layout.secrets_file(keycloak), "KC_DB_PASSWORD"))
         return (*names, "keycloak") if keycloak else names
-    host, port = _external_place(settings)
+    server = external_server(settings)
     for name in names:
         service = registry[name]
         password = _password(layout.secrets_file(name), "HIVEMATRIX_DATABASE_PASSWORD")
         ensure_role_and_database(settings.suite_database, name, password)
-        uri = external_dsn(host, port, name, password)
-        ensure_secrets(layout.secrets_file(name), {service.database_variable: partial(str, uri)})
+        uri = external_dsn(server.host, server.port, name, password) + server.query
+        put_secret(layout.secrets_file(name), service.database_variable, uri)
     if keycloak:
         password = _password(layout.secrets_file(keycloak), "KC_DB_PASSWORD")
         ensure_role_and_database(settings.suite_database, "keycloak", password)

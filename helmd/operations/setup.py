@@ -11,7 +11,7 @@ from pathlib import Path
 
 from helmd.files.durable import write_atomically
 from helmd.files.environment_file import ensure_secrets
-from helmd.journal.lines import last_lines, printable
+from helmd.journal.lines import last_lines
 from helmd.keycloak import launch
 from helmd.keycloak.artefact import KEYCLOAK
 from helmd.keycloak.fetch import fetch
@@ -28,6 +28,7 @@ from helmd.model.errors import (
 )
 from helmd.model.layout import Layout
 from helmd.model.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET
+from helmd.model.printable import printable
 from helmd.model.schema import HELM_SETTINGS
 from helmd.model.service import Registry
 from helmd.model.settings import Settings

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from helmd.model.errors import StartFailedError
 from helmd.model.layout import Layout
 from helmd.model.names import HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, unit_of
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
-from helmd.operations.apply import apply, changes
+from helmd.operations.apply import apply, changes, concerning
 from helmd.operations.databases import embedded_cluster
 from helmd.operations.setup import run_unit
 from helmd.postgres.binaries import major_of, newest
@@ -51,12 +52,25 @@ def upgrade_clusters(
                 upgraded = upgrade_cluster(cluster, tell)
                 tell(f"{unit}: PostgreSQL {upgraded.old} -> {upgraded.new}; the old cluster is kept in {upgraded.kept}")
                 done += 1
-                apply(changes(registry, layout, settings), registry, layout, settings, manager)
+                found = concerning(changes(registry, layout, settings), [unit])
+                apply(found, registry, layout, settings, manager)
             finally:
-                for other in reversed(running):
-                    tell(f"starting {other}")
-                    run_unit(manager, signals, other)
+                _start_again(running, manager, signals, tell)
     return done
+
+
+def _start_again(units: list[str], manager: Manager, signals: Signals, tell: Callable[[str], None]) -> None:
+    """Starts what was stopped, in reverse; one that doesn't start keeps none of the others down."""
+    failed: StartFailedError | None = None
+    for unit in reversed(units):
+        tell(f"starting {unit}")
+        try:
+            run_unit(manager, signals, unit)
+        except StartFailedError as error:
+            tell(error.sentence)
+            failed = failed or error
+    if failed:
+        raise failed
 
 
 def _users(unit: str, registry: Registry) -> list[str]:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Sequence
 
-from helmd.journal.lines import last_lines, printable
+from helmd.journal.lines import last_lines
 from helmd.model.names import unit_of
 from helmd.model.plan import closure, start_order
+from helmd.model.printable import printable
 from helmd.model.service import Registry
 from helmd.model.state import explain, last_exit, retry
 from helmd.model.suite import dependencies

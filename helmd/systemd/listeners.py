@@ -4,6 +4,8 @@ import os
 import re
 from typing import NamedTuple
 
+from helmd.model.printable import printable
+
 _LISTEN = "0A"
 
 
@@ -54,7 +56,7 @@ def _command(pid: int) -> str:
     except OSError:
         return "?"
     text = b" ".join(word for word in words if word)[:80].decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "?" for c in text) or "?"
+    return printable(text) or "?"
 
 
 def holder_of(port: int) -> Holder | None:

@@ -60,7 +60,7 @@ report = {
     "read_core_environment": attempt(lambda: len(open(f"/proc/{os.environ['CORE_PID']}/environ").read())),
     "signal_core": attempt(lambda: os.kill(int(os.environ["CORE_PID"]), 0)),
     "use_discovery": attempt(lambda: len(open("services.json").read())),
-    "postgres_socket": attempt(lambda: connect(f"{run}/hivematrix/postgres-suite/.s.PGSQL.5433")),
+    "postgres_socket": attempt(lambda: connect(f"{run}/hivematrix/postgres-suite/.s.PGSQL.5499")),
 }
 with open("report.json", "w") as file:
     json.dump(report, file)

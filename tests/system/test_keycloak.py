@@ -158,7 +158,7 @@ def test_login_through_the_gateway(admin: Admin) -> None:
         read = ask(box, notes, headers=(f"Cookie: {cookie}",))
         assert read.code == 200 and text in read.text, read
         query = f"SELECT author FROM notes WHERE body = '{text}'"
-        author = psql(box, f"-h {SOCKET} -p 5433 -U codex -d codex", query).out.strip()
+        author = psql(box, f"-h {SOCKET} -p 5499 -U codex -d codex", query).out.strip()
         assert author and author in read.text
 
         assert ask(box, f"{NEXUS}/logout", "POST", headers=(f"Cookie: {cookie}",)).code == 303
@@ -184,12 +184,12 @@ def test_database_of_ones_own(demo: Sandbox, name: str) -> None:
     rights = "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = current_user"
     assert psql(demo, f"'{uri}'", rights).out.strip() == "f|f|f|f"
     for other in {*WITH_NOTES, "keycloak"} - {name}:
-        refused = psql(demo, f"-h {SOCKET} -p 5433 -U {name} -d {other}")
+        refused = psql(demo, f"-h {SOCKET} -p 5499 -U {name} -d {other}")
         assert refused.code and f'permission denied for database "{other}"' in refused.err, refused
 
 
 def test_keycloaks_database_takes_its_password_over_tcp_and_nobody_else(demo: Sandbox) -> None:
-    tcp = "-h 127.0.0.1 -p 5433"
+    tcp = "-h 127.0.0.1 -p 5499"
     right = f'env PGPASSWORD="$(sed -n "s/^KC_DB_PASSWORD=//p" {SECRETS} | tr -d \\")" '
     words = 'psql --no-psqlrc --no-password -Atqc "SELECT current_user" '
     assert demo.shell(f"{right} {words} {tcp} -U keycloak -d keycloak").out.strip() == "keycloak"

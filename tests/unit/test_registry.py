@@ -87,7 +87,7 @@ def test_files_that_are_none(account: Layout, tmp_path: Path) -> None:
         "c.toml: can't be read (Too many levels of symbolic links)",
         "d.toml: is not a regular file",
         "f.toml: is a link to a file that isn't there",
-        "e\\x1b[2J.toml':2: services.e.port: must be from 1 to 65,535, not 0",
+        "e\\x1b[2J.toml:2: services.e.port: must be from 1 to 65,535, not 0",
     ]
 
 
