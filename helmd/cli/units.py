@@ -94,14 +94,22 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
 @click.pass_obj
 def show_command(context: Context, service: str, output: str, as_json: bool) -> int:
     """Show all that systemd knows of a service's unit, as "systemctl show" does."""
-    (name,) = context.chosen((service,), context.suite_or_installed, strays=True)
-    found = context.manager.properties(unit_of(name))
+    found = context.manager.properties(_unit(context, service))
     if as_json or output == "json":
         print_json(found)
     else:
         for key in sorted(found):
             click.echo(f"{key}={_plain(found[key])}")
     return exits.OK
+
+
+def _unit(context: Context, service: str) -> str:
+    """The unit of SERVICE. Raises UnknownServiceError, also for an external one, which has none."""
+    registry = context.suite_or_installed
+    (name,) = context.chosen((service,), registry, strays=True)
+    if name in registry and registry[name].external:
+        raise UnknownServiceError(f"{name} is external: it has no unit here", hint=f"See: helmctl status {name}")
+    return unit_of(name)
 
 
 def _plain(value: Any) -> str:
@@ -118,10 +126,9 @@ def _plain(value: Any) -> str:
 @click.pass_obj
 def cat_command(context: Context, service: str) -> int:
     """Show a service's unit and its drop-ins, as "systemctl cat" does."""
-    (name,) = context.chosen((service,), context.suite_or_installed, strays=True)
-    facts = context.manager.facts(unit_of(name))
+    facts = context.manager.facts(_unit(context, service))
     if not facts.fragment:
-        raise UnknownServiceError(f"{unit_of(name)} is not installed", hint="Run: helmctl apply")
+        raise UnknownServiceError(f"{facts.unit} is not installed", hint="Run: helmctl apply")
     for path in (facts.fragment, *facts.drop_ins):
         with open(path, errors="replace") as file:
             click.echo(f"# {path}\n{file.read()}")

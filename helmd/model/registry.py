@@ -38,6 +38,7 @@ def read_registry(sources: Sequence[Source], taken_ports: Mapping[int, str]) -> 
         _check_service(service, entries[service.name], found)
         faults += [fault for fault in found if fault.where not in unread]
     _check_ports(services, entries, taken_ports, faults)
+    _check_keycloaks(services, entries, faults)
     _check_dependencies(services, entries, faults)
     if faults:
         raise ConfigurationError(sorted(faults, key=lambda fault: (fault.file, fault.line)))
@@ -154,6 +155,14 @@ def _check_ports(
             faults.append(_fault(service, entries[service.name], "port", sentence))
         else:
             holders[service.port] = service.name
+
+
+def _check_keycloaks(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:
+    """One at most: its database and its secrets go by the kind, not by the name."""
+    own = [service for service in services.values() if service.type == "keycloak"]
+    for service in own[1:]:
+        sentence = f"keycloak is already {own[0].name}; a second one can only be external"
+        faults.append(_fault(service, entries[service.name], "type", sentence))
 
 
 def _check_dependencies(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:

@@ -58,6 +58,7 @@ def host_of(layout: Layout) -> Host:
 def remember_host(layout: Layout) -> Host:
     """Asks anew what this host can do, and remembers it."""
     host = probe_host()
+    layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
     write_atomically(layout.state / "host.json", text)
     return host

@@ -77,12 +77,17 @@ def load_settings(layout: Layout) -> Settings:
     return read_settings_files([source for source in found if source])
 
 
-def load_suite(layout: Layout, settings: Settings) -> Registry:
+def load_suite(layout: Layout, settings: Settings, instead: Source | None = None) -> Registry:
     """The suite as configured, with its embedded PostgreSQL. Raises ConfigurationError with every fault.
 
-    Whether the paths exist is another question: see `path_faults`.
+    With INSTEAD, as it would be if the account's own file said that. Whether the paths exist is another question: see
+    `path_faults`.
     """
     sources, faults = registry_sources(layout)
+    if instead:
+        modules = [source for source in sources if source.file.startswith(f"{layout.registry_directory}/")]
+        defaults = [source for source in sources if source.catalogue]
+        sources = [*defaults, instead, *modules]
     try:
         registry = read_registry(sources, settings.taken_ports())
     except ConfigurationError as error:

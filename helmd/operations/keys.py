@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from helmd.files.durable import write_atomically
+from helmd.model.errors import DeniedError
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""
@@ -67,6 +68,9 @@ def gateway_certificate(directory: Path, now: datetime.datetime | None = None) -
 
 def _write_key(path: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
     path.parent.mkdir(exist_ok=True, mode=0o700)
+    if path.parent.is_symlink():
+        # The service writes its own directory; it must not choose where a key goes.
+        raise DeniedError(f"{path.parent} is a link", hint="Remove it, then run helmctl setup again.")
     os.chmod(path.parent, 0o700)
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -32,6 +32,7 @@ from helmd.model.printable import printable
 from helmd.model.schema import HELM_SETTINGS
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
+from helmd.model.tables import Source
 from helmd.operations.apply import apply, changes, remember_host
 from helmd.operations.configuration import load_settings, load_suite
 from helmd.operations.databases import embedded_cluster, ensure_databases, keycloak_service
@@ -143,16 +144,8 @@ def _install_registry(layout: Layout, given: Path, tell: Tell) -> None:
             f"{layout.registry_file} is there already and differs from {given}",
             hint="Move it away, or edit it instead of giving a registry.",
         )
-    before = layout.registry_file.read_text() if layout.registry_file.exists() else None
+    load_suite(layout, load_settings(layout), Source(str(layout.registry_file), text))
     write_atomically(layout.registry_file, text)
-    try:
-        load_suite(layout, load_settings(layout))
-    except ConfigurationError:
-        if before is None:
-            layout.registry_file.unlink()
-        else:
-            write_atomically(layout.registry_file, before)
-        raise
     tell(f"installed {given} as {layout.registry_file}")
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from helmd.files.environment_file import read_environment_file
+from helmd.files.environment_file import put_secret, read_environment_file
 from helmd.model.layout import Layout, layout
 from helmd.model.registry import read_registry
 from helmd.model.service import Registry
 from helmd.model.settings import Settings
 from helmd.model.suite import whole_suite
 from helmd.model.tables import Source
-from helmd.operations.databases import ensure_databases
+from helmd.operations.databases import ensure_databases, external_server, keycloak_database
 from tests.store.conftest import Cluster
 
 REGISTRY = """
@@ -58,3 +58,21 @@ def test_again_changes_nothing(suite: tuple[Registry, Settings], place: Layout) 
     before = read_environment_file(place.secrets_file("shop"))
     ensure_databases(registry, place, settings)
     assert read_environment_file(place.secrets_file("shop")) == before
+
+
+def test_another_server_is_followed(suite: tuple[Registry, Settings], place: Layout) -> None:
+    registry, settings = suite
+    ensure_databases(registry, place, settings)
+    put_secret(place.secrets_file("shop"), "SHOP_DB", "postgresql://shop:old@elsewhere:5432/shop")
+    ensure_databases(registry, place, settings)
+    with psycopg.connect(read_environment_file(place.secrets_file("shop"))["SHOP_DB"]) as connection:
+        assert connection.execute("select current_database()").fetchone() == ("shop",)
+
+
+def test_how_the_server_is_spoken_to_is_passed_on() -> None:
+    settings = Settings(
+        suite_database="postgresql://root:x@db.example:6543/postgres?sslmode=verify-full&sslrootcert=/ca"
+    )
+    assert external_server(settings).query == "?sslmode=verify-full&sslrootcert=%2Fca"
+    assert keycloak_database(settings) == "db.example:6543/keycloak?sslmode=verify-full&sslrootcert=%2Fca"
+    assert keycloak_database(Settings()) == "127.0.0.1:5499/keycloak"

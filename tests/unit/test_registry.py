@@ -285,3 +285,12 @@ def test_dotted_keys_have_the_line_that_first_speaks_of_them() -> None:
     assert lines["a", "b", "d"] == 3 and lines["a", "b", "d", "f"] == 5 and lines["a", "b", "xA"] == 6
     assert line_of(lines, ("a", "b", "d", "f", "inside")) == 5
     assert line_of(lines, ("elsewhere",)) == 0
+
+
+def test_a_second_keycloak_is_refused() -> None:
+    text = '[services.keycloak]\n[services.sso]\ntype = "keycloak"\nport = 8090\n'
+    with pytest.raises(ConfigurationError) as refused:
+        registry(text)
+    assert [str(fault) for fault in refused.value.faults if "already" in str(fault)] == [
+        "file1:3: services.sso.type: keycloak is already keycloak; a second one can only be external"
+    ]
