@@ -20,6 +20,7 @@ from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import Meter
 from helmd.web.api import Api
+from helmd.web.identity import Callers
 from helmd.web.routes import routes
 from helmd.web.server import Server, application
 
@@ -40,7 +41,7 @@ async def run_helmd(
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
     crew = Crew()
-    async with Pool(store, "helmd") as pool:
+    async with Pool(store, "helmd") as pool, Callers() as callers:
         recorder = Recorder(pool, prepare(store, owner))
 
         async def ask(service: Service) -> Answer:
@@ -54,7 +55,7 @@ async def run_helmd(
 
         monitor = Monitor(ask, LineRates(pool).take, recorder, Meter(), told=say, beat=lifecycle.beat)
         report = HealthReport(monitor, pool, crew, account, places.state, lambda: len(current.faults))
-        server = Server(application(routes(Api(monitor, report))), places.socket, holder_of)
+        server = Server(application(routes(Api(monitor, report)), callers), places.socket, holder_of)
 
         async def reload() -> None:
             try:
@@ -63,6 +64,7 @@ async def run_helmd(
                 _tell_faults(current)
                 raise
             monitor.adopt(current.watched(), current.settings.monitor_interval)
+            callers.adopt(current.settings, current.registry)
             if current.settings.store != settings.store:
                 _log.warning("store.database has changed: that takes effect when helmd is restarted")
             await server.listen(current.settings.listen, current.settings.port)
@@ -80,6 +82,7 @@ async def run_helmd(
                 await server.stop()
 
         monitor.adopt(current.watched(), settings.monitor_interval)
+        callers.adopt(settings, current.registry)
         await lifecycle.run(serve(), reload)
 
 

@@ -97,6 +97,13 @@ SERVICE_SETTINGS = (
         "After how many failed checks in a row it is restarted.",
     ),
     Setting(
+        "retention",
+        values.retention,
+        "7 | 30 | 90 | 365",
+        "logs.retention in helm.toml",
+        "How many days its log entries are kept.",
+    ),
+    Setting(
         "success_exit_status",
         values.numbers(0, 255),
         "list of numbers",
@@ -178,6 +185,20 @@ HELM_SETTINGS = (
         "Where logs, states and metrics are kept: embedded (a private PostgreSQL), or a postgresql:// URI.",
     ),
     Setting(
+        "logs.retention",
+        values.retention,
+        "7 | 30 | 90 | 365",
+        "90",
+        "How many days log entries are kept, of services that say nothing else.",
+    ),
+    Setting(
+        "logs.min_free_percent",
+        values.integer(0, 50),
+        "percent",
+        "10",
+        "Free space on the disk of the embedded store below which entries wait in the journal; 0 for no such bound.",
+    ),
+    Setting(
         "suite.database",
         values.dsn,
         "DSN",
@@ -199,4 +220,26 @@ HELM_SETTINGS = (
         "The mode in which a service is first rendered.",
     ),
     Setting("monitor.interval", values.duration, _seconds, "15s", "How often metrics are taken."),
+    Setting(
+        "core.url",
+        values.url,
+        "URL",
+        "that of the service core",
+        "Where helmd asks Core for its keys and whether a session still lasts.",
+    ),
+    Setting(
+        "ingest.anonymous",
+        values.choice("no", "loopback"),
+        "choice",
+        "no",
+        "Whose log entries and metrics are taken without a token: nobody's, or those of programs on this machine. "
+        "A proxy on this machine must add X-Forwarded-For, or whoever comes through it counts as one of these.",
+    ),
+    Setting(
+        "roles.billing.services",
+        values.names,
+        "list of names",
+        "[]",
+        "The services whose logs users with the role billing may read.",
+    ),
 )

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.schema import HELM_SETTINGS
-from helmd.model.service import Mode
+from helmd.model.service import Mode, Registry
 from helmd.model.tables import Given, Source, parse, read_settings
 
 EMBEDDED = "embedded"
@@ -24,6 +25,12 @@ class Settings:
     suite_database_port: int = 5499
     mode: Mode = "development"
     monitor_interval: float = 15.0
+    retention: int = 90
+    min_free_percent: int = 10
+    core: str = ""
+    """Core's URL, where it is another than the registry's; see `core_url`."""
+    ingest_anonymous: Literal["no", "loopback"] = "no"
+    billing_services: tuple[str, ...] = ()
 
     @property
     def store_embedded(self) -> bool:
@@ -39,6 +46,11 @@ class Settings:
         if self.suite_embedded:
             taken[self.suite_database_port] = "the suite's PostgreSQL"
         return taken
+
+    def core_url(self, registry: Registry) -> str:
+        """Where Core is: as said here, else as REGISTRY has it, else where the catalogue puts it."""
+        known = registry["core"].url if "core" in registry else ""
+        return self.core or known or "http://localhost:5000"
 
     def store_conninfo(self, layout: Layout, owner: bool = False) -> str:
         """How helmd reaches the log store: as the role that inserts and selects, or as the one that owns the schema."""
@@ -57,6 +69,11 @@ _ATTRIBUTES = {
     "suite.database_port": "suite_database_port",
     "suite.mode": "mode",
     "monitor.interval": "monitor_interval",
+    "logs.retention": "retention",
+    "logs.min_free_percent": "min_free_percent",
+    "core.url": "core",
+    "ingest.anonymous": "ingest_anonymous",
+    "roles.billing.services": "billing_services",
 }
 
 

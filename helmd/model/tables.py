@@ -89,7 +89,7 @@ def read_settings(
 ) -> Mapping[str, Given]:
     """The values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
     known = {setting.key: setting for setting in settings}
-    groups = frozenset(key.rpartition(".")[0] for key in known if "." in key)
+    groups = frozenset(key[: dot.start()] for key in known for dot in re.finditer(r"\.", key))
     read: dict[str, Given] = {}
     for path, value in _leaves(table, groups):
         key = ".".join(path)

@@ -21,6 +21,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "unknown_service": HTTPStatus.NOT_FOUND,
     "usage": HTTPStatus.BAD_REQUEST,
     "no_credential": HTTPStatus.UNAUTHORIZED,
+    "bad_token": HTTPStatus.UNAUTHORIZED,
     "denied": HTTPStatus.FORBIDDEN,
     "not_set_up": HTTPStatus.CONFLICT,
     "dependency_failed": HTTPStatus.CONFLICT,
@@ -35,6 +36,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "bus": HTTPStatus.SERVICE_UNAVAILABLE,
     "store": HTTPStatus.SERVICE_UNAVAILABLE,
     "journal": HTTPStatus.SERVICE_UNAVAILABLE,
+    "core_unreachable": HTTPStatus.SERVICE_UNAVAILABLE,
     "timeout": HTTPStatus.GATEWAY_TIMEOUT,
 }
 
@@ -67,8 +69,13 @@ def problem(
         "error": sentence,
         **(extra or {}),
     }
-    headers = {"WWW-Authenticate": 'Bearer realm="helm"'} if status == HTTPStatus.UNAUTHORIZED else None
+    headers = {"WWW-Authenticate": _challenge(code)} if status == HTTPStatus.UNAUTHORIZED else None
     return as_json(body, status, "application/problem+json", headers)
+
+
+def _challenge(code: str) -> str:
+    """What a caller is asked for (RFC 6750, section 3)."""
+    return 'Bearer realm="helm"' + (', error="invalid_token"' if code == "bad_token" else "")
 
 
 def problem_of(request: web.Request, error: HelmError) -> web.Response:

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+Via = Literal["socket", "token", "anonymous"]
 
 
 class Role(StrEnum):
-    """The least that a route asks of its caller; all but PUBLIC are also what a caller can be."""
+    """The least that a route asks of its caller; users have one of the others than PUBLIC."""
 
     PUBLIC = "public"
-    """No credential is asked for."""
+    """No credential is asked for. As a caller's role: no user, but a service or somebody unknown."""
     CLIENT = "client"
     """Any user."""
     BILLING = "billing"
@@ -28,12 +31,37 @@ _COVERS: Mapping[Role, frozenset[Role]] = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls. ``name`` is the account or user, ``via`` how that is known ("socket")."""
+    """Who calls. ``name`` is the account, the user or ``service:NAME``; ``via`` is how that is known."""
 
     name: str
     role: Role
-    via: str
+    via: Via
+    service: str | None = None
+    """The service that calls, where it is one and not a user."""
+    services: frozenset[str] | None = None
+    """The services to whose logs the caller is confined; None for all."""
 
     def may(self, asked: Role) -> bool:
         """Whether a route that asks for this role is open to the caller."""
         return asked in _COVERS[self.role]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whom a route is open to: users who have ``role``, and others as marked."""
+
+    role: Role
+    services: bool = False
+    """Also services, with their own tokens."""
+    anonymous: bool = False
+    """Also programs on this machine without any token, where ``ingest.anonymous`` allows them."""
+
+    def refusal(self, caller: Identity) -> str | None:
+        """Why CALLER is not let in, as a sentence, or None."""
+        if caller.service is not None:
+            return None if self.services else f"this is not for services, and {caller.name} is one"
+        if caller.via == "anonymous":
+            return None if self.anonymous else "this is not for callers without a name"
+        if not caller.may(self.role):
+            return f"this takes the role {self.role}; {caller.name} has {caller.role}"
+        return None

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
 from helmd.web.api import Api
-from helmd.web.identity import authorize
+from helmd.web.identity import Callers
 from helmd.web.problems import Handler
-from helmd.web.roles import Role
+from helmd.web.roles import Access, Role
 
 PREFIX = "/helm"
 """Everything is also found under this prefix, for proxies that do not strip it."""
@@ -16,13 +17,29 @@ PREFIX = "/helm"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and path. ``role`` is the least its caller must be."""
+    """One method and path. ``role`` is the least that a user must be.
+
+    ``services`` and ``anonymous`` are as in `Access`. ``confined`` says that the handler shows only what is of the
+    services in ``request["identity"].services``: what asks for BILLING must.
+    """
 
     method: str
     path: str
     handler: Handler
     role: Role
     summary: str
+    services: bool = False
+    anonymous: bool = False
+    confined: bool = False
+
+    @property
+    def fault(self) -> str | None:
+        """Why nobody may be let in here, as the end of a sentence, or None."""
+        if not isinstance(self.role, Role):
+            return "has no role"
+        if self.confined != (self.role is Role.BILLING):
+            return "is open to billing without being confined, or confined without being open to billing"
+        return None
 
 
 def routes(api: Api) -> tuple[Route, ...]:
@@ -34,24 +51,29 @@ def routes(api: Api) -> tuple[Route, ...]:
     )
 
 
-def install(application: web.Application, table: Sequence[Route]) -> None:
-    """Adds the routes of TABLE, guarded. Raises ValueError for a route that says nobody's role, or is there twice."""
+def install(application: web.Application, table: Sequence[Route], callers: Callers) -> None:
+    """Adds the routes of TABLE, guarded. Raises ValueError for one that doesn't say whose it is, or is there twice."""
     known: set[tuple[str, str]] = set()
     for route in table:
-        if not isinstance(route.role, Role):
-            raise ValueError(f"the route {route.method} {route.path} has no role")
+        if fault := route.fault:
+            raise ValueError(f"the route {route.method} {route.path} {fault}")
         if (route.method, route.path) in known:
             raise ValueError(f"the route {route.method} {route.path} is there twice")
         known.add((route.method, route.path))
+        guarded = _guarded(route, callers)
         for path in (route.path, PREFIX + route.path):
-            application.router.add_route(route.method, path, _guarded(route))
+            application.router.add_route(route.method, path, guarded)
             if route.method == "GET":
-                application.router.add_route("HEAD", path, _guarded(route))
+                application.router.add_route("HEAD", path, guarded)
 
 
-def _guarded(route: Route) -> Handler:
+def _guarded(route: Route, callers: Callers) -> Handler:
+    access = Access(route.role, services=route.services, anonymous=route.anonymous)
+
     async def handle(request: web.Request) -> web.StreamResponse:
-        request["identity"] = authorize(request, route.role)
+        request["identity"] = await callers.authorize(request, access)
+        # For what takes long: raises once the token has expired or its session has ended.
+        request["recheck"] = partial(callers.authorize, request, access)
         return await route.handler(request)
 
     return handle

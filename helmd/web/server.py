@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from helmd.model.errors import HelmError, LockedError, PortTakenError
+from helmd.web.identity import Callers
 from helmd.web.problems import CORRELATION, problems
 from helmd.web.routes import Route, install
 
@@ -35,11 +36,11 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers[CORRELATION] = request.get("correlation_id", "")
 
 
-def application(table: Sequence[Route]) -> web.Application:
-    """The application that answers the routes of TABLE."""
+def application(table: Sequence[Route], callers: Callers | None = None) -> web.Application:
+    """The application that answers the routes of TABLE to CALLERS; without them, to the unix socket's alone."""
     made = web.Application(middlewares=[problems], client_max_size=MAX_BODY)
     made.on_response_prepare.append(_add_headers)
-    install(made, table)
+    install(made, table, callers or Callers())
     return made
 
 

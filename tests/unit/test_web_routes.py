@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from helmd.web.api import Api
+from helmd.web.identity import Callers
 from helmd.web.roles import Identity, Role
 from helmd.web.routes import Route, install, routes
 
@@ -21,12 +22,19 @@ ROUTE = Route("GET", "/x", nothing, Role.CLIENT, "X")
 @pytest.mark.parametrize("role", [None, "", "client", "admin"])
 def test_a_route_without_a_role_refuses_start_up(role: object) -> None:
     with pytest.raises(ValueError, match="GET /x has no role"):
-        install(web.Application(), [replace(ROUTE, role=cast(Role, role))])
+        install(web.Application(), [replace(ROUTE, role=cast(Role, role))], Callers())
+
+
+@pytest.mark.parametrize(("role", "confined"), [(Role.BILLING, False), (Role.TECHNICIAN, True), (Role.PUBLIC, True)])
+def test_a_route_for_billing_that_does_not_confine_itself_refuses_start_up(role: Role, confined: bool) -> None:
+    with pytest.raises(ValueError, match="GET /x is open to billing without"):
+        install(web.Application(), [replace(ROUTE, role=role, confined=confined)], Callers())
+    install(web.Application(), [replace(ROUTE, role=Role.BILLING, confined=True)], Callers())
 
 
 def test_a_route_that_is_there_twice_refuses_start_up() -> None:
     with pytest.raises(ValueError, match="twice"):
-        install(web.Application(), [ROUTE, replace(ROUTE, role=Role.ADMIN)])
+        install(web.Application(), [ROUTE, replace(ROUTE, role=Role.ADMIN)], Callers())
 
 
 def test_only_health_is_public_and_every_route_says_what_it_is_for() -> None:
