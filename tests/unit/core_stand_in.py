@@ -1,0 +1,106 @@
+"""Core as far as tokens go: real keys, and a real server whose answers a test can change."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any
+
+import jwt
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+KID = "hivematrix-signing-key-1"
+USER: dict[str, Any] = {
+    "iss": "hivematrix-core",
+    "sub": "5f95eb1d-5849-40bd-9ea0-d29fcddae0d1",
+    "jti": "d0GoGjbLBFhKKM5ltnpzlt_APsMrnYMHDxxCzhceHvw",
+    "name": "Tess Tech",
+    "email": "tech@hivematrix.local",
+    "preferred_username": "tech",
+    "permission_level": "technician",
+    "groups": ["technicians"],
+}
+SERVICE: dict[str, Any] = {
+    "iss": "hivematrix-core",
+    "sub": "service:codex",
+    "calling_service": "codex",
+    "target_service": "helm",
+    "type": "service",
+}
+
+
+@cache
+def private_key(name: str = "first", bits: int = 2048) -> rsa.RSAPrivateKey:
+    """The key of that name; made once, since making one takes a while."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def signed(claims: dict[str, Any], key: Any = None, algorithm: str | None = "RS256", **header: Any) -> str:
+    """A token with these claims. HEADER's None takes a field away."""
+    fields = {"kid": KID, **header}
+    given = {name: value for name, value in fields.items() if value is not None}
+    return jwt.encode(claims, private_key() if key is None else key, algorithm=algorithm, headers=given)
+
+
+def jwk(key: rsa.RSAPrivateKey, kid: str = KID) -> dict[str, Any]:
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+    return {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": public["n"], "e": public["e"]}
+
+
+class StandIn:
+    """Answers for keys and sessions. ``asked`` counts requests by path; ``down`` makes each answer 500."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.keys: list[dict[str, Any]] = [jwk(private_key())]
+        self.revoked: set[str] = set()
+        self.down = False
+        self.go_on = asyncio.Event()
+        """Cleared, requests wait."""
+        self.go_on.set()
+        self.keys_reply: web.Response | None = None
+        self.validate_reply: web.Response | None = None
+        self.url = ""
+
+    async def _enter(self, request: web.Request) -> None:
+        self.asked[request.path] += 1
+        await self.go_on.wait()
+        if self.down:
+            raise web.HTTPInternalServerError
+
+    async def jwks(self, request: web.Request) -> web.StreamResponse:
+        await self._enter(request)
+        # An answer is a mapping, and an empty one counts as false.
+        return web.json_response({"keys": self.keys}) if self.keys_reply is None else self.keys_reply
+
+    async def validate(self, request: web.Request) -> web.StreamResponse:
+        await self._enter(request)
+        if self.validate_reply is not None:
+            return self.validate_reply
+        token = (await request.json())["token"]
+        claims = jwt.decode(token, options={"verify_signature": False})
+        if "jti" not in claims:
+            return web.json_response({"valid": False, "error": "Token has no session ID"}, status=401)
+        if claims["jti"] in self.revoked:
+            return web.json_response({"valid": False, "error": "Session expired or revoked"}, status=401)
+        return web.json_response({"valid": True, "user": {"sub": claims["sub"]}})
+
+
+@asynccontextmanager
+async def standing_in() -> AsyncIterator[StandIn]:
+    core = StandIn()
+    application = web.Application()
+    application.router.add_get("/.well-known/jwks.json", core.jwks)
+    application.router.add_post("/api/token/validate", core.validate)
+    server = TestServer(application)
+    await server.start_server()
+    core.url = str(server.make_url("")).rstrip("/")
+    try:
+        yield core
+    finally:
+        core.go_on.set()
+        await server.close()
