@@ -92,7 +92,7 @@ class StandIn:
 
 @asynccontextmanager
 async def standing_in() -> AsyncIterator[StandIn]:
-    core = StandIn()
+    core, before = StandIn(), asyncio.all_tasks()
     application = web.Application()
     application.router.add_get("/.well-known/jwks.json", core.jwks)
     application.router.add_post("/api/token/validate", core.validate)
@@ -103,4 +103,7 @@ async def standing_in() -> AsyncIterator[StandIn]:
         yield core
     finally:
         core.go_on.set()
+        # Answers to those who have gone away are given too, or aiohttp leaves their tasks behind.
+        if others := asyncio.all_tasks() - before - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=1)
         await server.close()

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
@@ -269,9 +270,10 @@ class Clock:
 class Checked:
     """A verifier, the Core that it asks, and the time."""
 
-    def __init__(self, core: StandIn, verifier: Verifier, clock: Clock) -> None:
+    def __init__(self, core: StandIn, verifier: Verifier, flights: Flights, clock: Clock) -> None:
         self.core = core
         self.verifier = verifier
+        self.flights = flights
         self.clock = clock
 
     async def name(self, token: str) -> str:
@@ -287,7 +289,8 @@ class Checked:
 async def checked() -> AsyncIterator[Checked]:
     clock, flights = Clock(), Flights()
     async with standing_in() as core, core_session() as session:
-        yield Checked(core, Verifier(Core(session, core.url), flights, clock.wall, clock.steady), clock)
+        verifier = Verifier(Core(session, core.url), flights, clock.wall, clock.steady)
+        yield Checked(core, verifier, flights, clock)
         await flights.stop()
 
 
@@ -473,6 +476,24 @@ async def test_a_core_that_is_not_there() -> None:
         with pytest.raises(CoreUnreachableError, match=r"Core at http://127\.0\.0\.1:1 can't be asked") as caught:
             await Verifier(Core(session, "http://127.0.0.1:1/"), flights).identity(SERVICES)
     assert SERVICES not in str(caught.value)
+
+
+async def test_a_core_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.web.core._TIMEOUT", aiohttp.ClientTimeout(total=0.05))
+    async with standing_in() as core, core_session() as session:
+        core.go_on.clear()
+        with pytest.raises(CoreUnreachableError, match=r"no answer within 0\.05 s"):
+            await Verifier(Core(session, core.url), Flights()).identity(SERVICES)
+
+
+async def test_what_is_under_way_ends_when_told_to(checked: Checked) -> None:
+    checked.core.go_on.clear()
+    waiting = asyncio.create_task(checked.name(USERS))
+    while not checked.core.asked:
+        await asyncio.sleep(0.001)
+    await checked.flights.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_a_signature_is_checked_once(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
