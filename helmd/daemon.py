@@ -24,7 +24,7 @@ from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.layout import Layout, layout
 from helmd.operations.configuration import load_settings
 from helmd.operations.ingest import Account, Ingest
-from helmd.store.logs import JournalStore
+from helmd.store.journal import JournalStore
 from helmd.store.migrate import migrate
 
 _log = logging.getLogger("helmd")
@@ -71,7 +71,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, store: str, owner:
     ingest = Ingest(
         account,
         lambda: JournalReader(account.uid, account.boot_id),
-        lambda: JournalStore.open(store, account.machine_id, account.uid),
+        lambda: JournalStore.open(store, account.machine_id, account.uid, lambda _: 90),
         prepare=schema_up_to_date(store, owner),
         beat=lifecycle.beat,
         say=lifecycle.status,

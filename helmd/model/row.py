@@ -8,6 +8,7 @@ import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from helmd.model.names import SERVICE_NAME, service_of, service_of_identifier
 from helmd.model.position import Gap, Missing
@@ -18,8 +19,8 @@ Value = bytes | list[bytes]
 MESSAGE_LIMIT = 1024 * 1024
 """Bytes of a message that are kept."""
 
-JOURNAL, SYSTEMD, HELM = "journal", "systemd", "helm"
-"""Sources of a row: what a service printed, what systemd said of it, what Helm did with it."""
+JOURNAL, SYSTEMD, HELM, HTTP = "journal", "systemd", "helm", "http"
+"""Sources of a row: what a service printed, what systemd said of it, what Helm did with it, what was posted to Helm."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
@@ -53,9 +54,8 @@ class Entry:
     realtime: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogRow:
-    """One row of ``log_entries``; the fields are its columns."""
+class LogRow(NamedTuple):
+    """One row of ``log_entries``; the fields are its columns. A tuple, since a flood makes 100,000 of them a second."""
 
     timestamp: datetime
     service_name: str
@@ -70,6 +70,8 @@ class LogRow:
     unit: str | None = None
     stream: str | None = None
     boot_id: str | None = None
+    same_as: int | None = None
+    """The id of the earlier row that is this very line: a service both printed and posted it."""
 
 
 def moment(realtime: int) -> datetime:

@@ -86,6 +86,8 @@ class Service:
     streams: Literal["split", "merged"] = "split"
     on_unhealthy: Literal["show", "restart"] = "show"
     unhealthy_after: int = 4
+    retention: int | None = None
+    """Days for which its log entries are kept; None for what Helm's settings say."""
     success_exit_status: tuple[int, ...] = ()
     hardening: Literal["strict", "basic", "off"] = "strict"
     writable_paths: tuple[str, ...] = ()

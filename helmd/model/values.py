@@ -68,6 +68,16 @@ def integer(low: int, high: int) -> Reader:
     return read
 
 
+RETENTIONS = (7, 30, 90, 365)
+"""Days for which log entries can be kept: each is a class of partitions of its own (migration 0002)."""
+
+
+def retention(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in RETENTIONS:
+        raise ValueError(f"must be one of {', '.join(map(str, RETENTIONS))} days, not {_shown(value)}")
+    return value
+
+
 def choice(*allowed: str) -> Reader:
     def read(value: object) -> str:
         if value not in allowed:

@@ -15,7 +15,7 @@ from helmd.journal.reader import JournalError, JournalReader
 from helmd.model.errors import HelmError, StoreError
 from helmd.model.position import Position
 from helmd.model.row import LogRow, gap_row, moment, row_of
-from helmd.store.logs import IngestTakenError, JournalStore, PositionMovedError
+from helmd.store.journal import IngestTakenError, JournalStore, PositionMovedError
 
 BATCH_ENTRIES = 2_000
 BATCH_BYTES = 4 * 1024 * 1024

@@ -1,137 +1,164 @@
-"""Writing log entries: rows by COPY, and with rows of the journal how far it was read, in one transaction."""
+"""Writing log entries: by COPY, with everything that goes with them, in one transaction.
 
-import json
-from collections.abc import Sequence
-from dataclasses import fields
-from zlib import crc32
+What goes with rows: the partitions they need, ids that become visible in order, the counts of the rollups, the mark on
+lines that are there already because a service both prints and posts them, and word to followers.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from psycopg import sql
 
-from helmd.model.errors import StoreError
-from helmd.model.position import Position
-from helmd.model.row import LogRow
-from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection, border, connect, deadline
+from helmd.model.announcement import Announcement
+from helmd.model.row import HTTP, JOURNAL, LogRow
+from helmd.model.twins import APART, OTHER, Single, Window, paired, windows
+from helmd.store.copy_text import COLUMNS, Counts, RetentionOf, chunks, days_of
+from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection
 
-COLUMNS = tuple(field.name for field in fields(LogRow))
+LOG_CHANNEL = "log_entries"
+"""NOTIFY channel of `Announcement`."""
+
 _COPY = sql.SQL("COPY log_entries ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
-_ANSWER_SECONDS = 20.0
-"""How long the store may take over a batch before the connection counts as dead."""
-
-_INSERT_POSITION = """
-    INSERT INTO journal_cursor (machine_id, uid, boot_id, cursor, realtime, monotonic, ties, finished)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
-"""
-_MOVE_POSITION = """
-    UPDATE journal_cursor SET cursor = %s, realtime = %s, monotonic = %s, ties = %s, finished = %s, updated_at = now()
-    WHERE (machine_id, uid, boot_id) = (%s, %s, %s)
-      AND (cursor, monotonic, ties, finished) = (%s, %s, %s, %s)
-"""
+_WINDOWS = 20
+"""In how many stretches of time twins are looked for; entries posted late, from all over, are not worth more."""
+_SINGLES = (
+    "SELECT id, timestamp, service_name, message, source FROM {{}} WHERE source = '{}' AND timestamp BETWEEN %s AND %s"
+    " AND service_name = ANY(%s) AND same_as IS NULL{} LIMIT 50000"
+)
+_POSTED = sql.SQL(_SINGLES.format(HTTP, ""))
+_PRINTED = sql.SQL(_SINGLES.format(JOURNAL, " AND message = ANY(%s)"))
+_REFERRED = sql.SQL("SELECT same_as FROM {} WHERE same_as = ANY(%s)")
 
 
-class PositionMovedError(StoreError):
-    """The stored position is not the one that was read on from. Nothing was stored; read again from where it is."""
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What `append_rows` did. ``same`` of the ``stored`` rows are lines that were there already."""
+
+    first_id: int
+    last_id: int
+    stored: int
+    same: int
 
 
-class IngestTakenError(StoreError):
-    """Another process is storing this account's journal right now."""
+def leaf_of(retention: int, day: str) -> str:
+    """The partition of a retention class and a day (``2026-01-31``)."""
+    return f"log_entries_{retention}_{day.replace('-', '')}"
 
 
-async def append_rows(connection: Connection, rows: Sequence[LogRow]) -> None:
-    """Insert rows, within the caller's transaction.
+class Appender:
+    """Appends rows. One for each connection, or for each task that appends: it remembers which partitions there are.
 
-    Whoever inserts holds one lock from before the first id is drawn until the commit, so ids become visible in their
-    order and a reader that asks for what is after id N misses nothing.
-    """
-    await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
-    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for row in rows:
-            context = None if row.context is None else json.dumps(row.context, ensure_ascii=False)
-            await copy.write_row(
-                (
-                    row.timestamp,
-                    row.service_name,
-                    row.level,
-                    row.message,
-                    context,
-                    row.trace_id,
-                    row.user_id,
-                    row.hostname,
-                    row.process_id,
-                    row.source,
-                    row.unit,
-                    row.stream,
-                    row.boot_id,
-                )
-            )
-
-
-class JournalStore:
-    """The store as the one process that reads an account's journal sees it, on a connection of its own.
-
-    After any error the connection is gone and a new JournalStore has to be opened: then what was in doubt has either
-    been committed or not, and the stored position tells which.
+    After an error of the store a new one is to be made.
     """
 
-    def __init__(self, connection: Connection, machine_id: str, uid: int) -> None:
-        self._connection = connection
-        self._machine_id = machine_id
-        self._uid = uid
+    def __init__(self, retention_of: RetentionOf) -> None:
+        self._retention_of = retention_of
+        self._there: set[str] = set()
 
-    @classmethod
-    async def open(cls, conninfo: str, machine_id: str, uid: int) -> "JournalStore":
-        """Connect and become the only one to store this account's journal. Raises StoreError, IngestTakenError."""
-        connection = await connect(conninfo, "helmd-journal")
-        try:
-            with border("the log store can't be used"), deadline(connection, _ANSWER_SECONDS):
-                key = crc32(f"{machine_id}/{uid}".encode()) - 2**31
-                cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS + 1, key))
-                found = await cursor.fetchone()
-            if found is None or not found[0]:
-                raise IngestTakenError("another process is storing this account's journal")
-        except BaseException:
-            await connection.close()
-            raise
-        return cls(connection, machine_id, uid)
+    async def append(self, connection: Connection, rows: Sequence[LogRow]) -> Appended:
+        """Insert rows, within the caller's transaction. Raises psycopg's errors.
 
-    async def close(self) -> None:
-        """Let go of the connection and, with it, of the right to store."""
-        await self._connection.close()
-
-    async def positions(self) -> dict[str, Position]:
-        """How far each boot of the journal was read and stored, by boot id. Raises StoreError."""
-        with border("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
-            cursor = await self._connection.execute(
-                "SELECT boot_id, cursor, realtime, monotonic, ties, finished FROM journal_cursor"
-                " WHERE (machine_id, uid) = (%s, %s)",
-                (self._machine_id, self._uid),
-            )
-            return {row[0]: Position(*row) async for row in cursor}
-
-    async def append(self, rows: Sequence[LogRow], position: Position, before: Position | None) -> None:
-        """Store rows and POSITION together, or neither; BEFORE is what is stored for that boot now.
-
-        Raises PositionMovedError when it is not, StoreError when the outcome is unknown or the store refuses.
+        Whoever inserts holds one lock from before the first id is drawn until the commit, so ids become visible in
+        their order and a reader that asks for what is after id N misses nothing.
         """
-        try:
-            with border("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
-                await self._connection.execute("BEGIN")
-                # First of all: a rival, or this process' own former connection still at its commit, holds this row.
-                await self._move(position, before)
-                if rows:
-                    await append_rows(self._connection, rows)
-                await self._connection.execute("COMMIT")
-        except BaseException:
-            # No word to a server that may not answer: without a connection it rolls back by itself.
-            await self._connection.close()
-            raise
+        if not rows:
+            return Appended(0, 0, 0, 0)
+        cursor = await connection.execute(
+            "SELECT pg_advisory_xact_lock(%s, %s), reserve_log_ids(%s)",
+            (LOCK_CLASS, APPEND_LOCK, len(rows)),
+            prepare=True,
+        )
+        found = await cursor.fetchone()
+        assert found is not None
+        last = int(found[1])
+        first = last - len(rows) + 1
+        leaves = await self._partitions(connection, days_of(rows, self._retention_of))
+        marked = await self._marked(connection, rows, first)
+        counts: Counts = {}
+        async with connection.cursor() as copying, copying.copy(_COPY) as copy:
+            for text in chunks(marked, first, self._retention_of, counts):
+                await copy.write(text)
+        await _count(connection, counts)
+        await connection.execute(
+            "SELECT pg_notify(%s, %s)", (LOG_CHANNEL, str(Announcement(last, tuple(leaves)))), prepare=True
+        )
+        return Appended(first, last, len(rows), sum(row.same_as is not None for row in marked))
 
-    async def _move(self, position: Position, before: Position | None) -> None:
-        key = (self._machine_id, self._uid, position.boot_id)
-        value = (position.cursor, position.realtime, position.monotonic, position.ties, position.finished)
-        if before is None:
-            done = await self._connection.execute(_INSERT_POSITION, key + value)
-        else:
-            known = (before.cursor, before.monotonic, before.ties, before.finished)
-            done = await self._connection.execute(_MOVE_POSITION, value + key + known)
-        if done.rowcount != 1:
-            raise PositionMovedError("the journal was stored further by somebody else")
+    async def _partitions(self, connection: Connection, days: Iterable[tuple[int, str]]) -> list[str]:
+        """Sees to it that there is a partition for each (retention, day); their names."""
+        leaves = []
+        for retention, day in sorted(days):
+            leaf = leaf_of(retention, day)
+            leaves.append(leaf)
+            if leaf in self._there:
+                continue
+            cursor = await connection.execute("SELECT make_log_partition(%s::smallint, %s::date)", (retention, day))
+            if await cursor.fetchone() == (False,):
+                # One made just now is gone again if this transaction fails.
+                self._there.add(leaf)
+        return leaves
+
+    async def _marked(self, connection: Connection, rows: Sequence[LogRow], first: int) -> Sequence[LogRow]:
+        """ROWS with ``same_as`` set where a line is there already."""
+        sources = {row.source for row in rows} & OTHER.keys()
+        singles: list[Single] = []
+        for source in sources:
+            for window in windows(rows, source)[:_WINDOWS]:
+                services = {row.service_name for row in window.rows}
+                for leaf in await self._around(connection, services, (window.since, window.until)):
+                    singles += await _singles(connection, leaf, OTHER[source], window)
+        if singles:
+            singles = await self._untaken(connection, singles)
+        if not singles and len(sources) < len(OTHER):
+            return rows
+        return paired(rows, first, singles)
+
+    async def _around(self, connection: Connection, services: Iterable[str], moments: Iterable[datetime]) -> list[str]:
+        """The partitions of SERVICES on the days of MOMENTS."""
+        days = {moment.astimezone(UTC).date().isoformat() for moment in moments}
+        classes = {self._retention_of(service) for service in services}
+        return await self._partitions(connection, {(each, day) for each in classes for day in days})
+
+    async def _untaken(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
+        """Those of SINGLES that have no twin yet: none that came later refers to them."""
+        ids = [single.id for single in singles]
+        moments = {single.timestamp + apart for single in singles for apart in (-APART, APART)}
+        taken: set[int] = set()
+        for leaf in await self._around(connection, {single.service_name for single in singles}, moments):
+            cursor = await connection.execute(_REFERRED.format(sql.Identifier(leaf)), (ids,))
+            taken |= {row[0] async for row in cursor}
+        return [single for single in singles if single.id not in taken]
+
+
+async def _singles(connection: Connection, leaf: str, source: str, window: Window) -> list[Single]:
+    """Rows of LEAF that came by SOURCE, are nobody's twin by their own account, and have the text of one of WINDOW."""
+    wanted = {(row.service_name, row.message) for row in window.rows}
+    services = list({service for service, _ in wanted})
+    # What was printed may be a flood, of which only these texts matter; what was posted is little.
+    texts = list({message for _, message in wanted}) if source == JOURNAL else None
+    statement = _PRINTED if source == JOURNAL else _POSTED
+    given = (window.since, window.until, services, *([texts] if texts is not None else []))
+    cursor = await connection.execute(statement.format(sql.Identifier(leaf)), given, prepare=True)
+    return [Single(*row) async for row in cursor if (row[2], row[3]) in wanted]
+
+
+async def _count(connection: Connection, counts: Counts) -> None:
+    """Adds COUNTS to the rollups."""
+    hours: Counts = {}
+    for (minute, *rest), entries in counts.items():
+        key = (minute[:13] + ":00", *rest)
+        hours[key] = hours.get(key, 0) + entries  # type: ignore[index, arg-type]
+    for table, slots in (("log_counts_minute", counts), ("log_counts_hour", hours)):
+        if not slots:
+            continue
+        keys = sorted(slots)
+        await connection.execute(
+            sql.SQL(
+                "INSERT INTO {0} SELECT * FROM unnest(%s::timestamptz[], %s::smallint[], %s::text[], %s::text[],"
+                " %s::bigint[]) ON CONFLICT (slot, service_name, level, retention)"
+                " DO UPDATE SET entries = {0}.entries + excluded.entries"
+            ).format(sql.Identifier(table)),
+            ([f"{key[0]}Z" for key in keys], *([key[n] for key in keys] for n in (1, 2, 3)), [slots[k] for k in keys]),
+            prepare=True,
+        )

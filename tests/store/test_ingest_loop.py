@@ -12,7 +12,7 @@ from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
 from helmd.operations import ingest
 from helmd.operations.ingest import Account, Ingest
-from helmd.store.logs import JournalStore
+from helmd.store.journal import JournalStore
 from helmd.store.migrate import migrate
 from tests.store.conftest import Cluster, Database
 from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
@@ -35,7 +35,7 @@ class Daemon:
         self.loop = Ingest(
             account,
             lambda: JournalReader(UID, boot, journal),
-            lambda: JournalStore.open(store, MACHINE, UID),
+            lambda: JournalStore.open(store, MACHINE, UID, lambda _: 90),
             prepare=prepare,
             beat=self._beat,
             say=self.said.append,

@@ -11,7 +11,8 @@ from helmd.model.errors import StoreError
 from helmd.model.position import Position
 from helmd.model.row import LogRow
 from helmd.store import metrics, status
-from helmd.store.logs import IngestTakenError, JournalStore, PositionMovedError, append_rows
+from helmd.store.journal import IngestTakenError, JournalStore, PositionMovedError
+from helmd.store.logs import Appender
 from helmd.store.migrate import migrate
 from helmd.store.session import Pool, connect, deadline
 from tests.store.conftest import Database
@@ -36,7 +37,7 @@ async def migrated(database: Database) -> Database:
 
 @pytest.fixture
 async def store(migrated: Database) -> AsyncIterator[JournalStore]:
-    store = await JournalStore.open(migrated.store, MACHINE, UID)
+    store = await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
     yield store
     await store.close()
 
@@ -90,7 +91,7 @@ async def test_the_backend_killed_in_the_middle_stores_neither(store: JournalSto
         with pytest.raises(StoreError):
             await task
     assert state(migrated) == (10, [position(10).cursor])
-    again = await JournalStore.open(migrated.store, MACHINE, UID)
+    again = await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
     await again.append(rows(11, 20), position(20), (await again.positions())[BOOT])
     await again.close()
     assert state(migrated) == (20, [position(20).cursor])
@@ -104,7 +105,7 @@ async def test_a_position_replaces_only_the_one_read_on_from(
     with pytest.raises(PositionMovedError):
         await store.append(rows(11, 20), position(20), before)
     assert state(migrated) == (10, [position(10).cursor])
-    again = await JournalStore.open(migrated.store, MACHINE, UID)
+    again = await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
     await again.append(rows(11, 20), position(20), position(10))
     await again.close()
     assert state(migrated) == (20, [position(20).cursor])
@@ -118,13 +119,13 @@ async def test_a_position_that_was_never_stored_is_not_moved(store: JournalStore
 
 async def test_only_one_stores_an_accounts_journal(store: JournalStore, migrated: Database) -> None:
     with pytest.raises(IngestTakenError):
-        await JournalStore.open(migrated.store, MACHINE, UID)
-    other = await JournalStore.open(migrated.store, MACHINE, UID + 1)
+        await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
+    other = await JournalStore.open(migrated.store, MACHINE, UID + 1, lambda _: 90)
     await other.close()
     await store.close()
     for _ in range(100):
         try:
-            again = await JournalStore.open(migrated.store, MACHINE, UID)
+            again = await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
         except IngestTakenError:
             await asyncio.sleep(0.01)
         else:
@@ -138,7 +139,7 @@ async def test_ids_become_visible_in_order(migrated: Database) -> None:
         connection = await connect(migrated.store, "writer")
         for _ in range(20):
             async with connection.transaction():
-                await append_rows(connection, rows(1, 1 + n))
+                await Appender(lambda _: 90).append(connection, rows(1, 1 + n))
         await connection.close()
 
     async def watch() -> int:

@@ -12,7 +12,7 @@ from helmd.operations import recording
 from helmd.operations.line_rates import LineRates
 from helmd.operations.recording import Recorder
 from helmd.store.ingested import stored_up_to
-from helmd.store.logs import append_rows
+from helmd.store.logs import Appender
 from helmd.store.metrics import Sample
 from helmd.store.migrate import migrate
 from helmd.store.session import Pool, connect
@@ -106,7 +106,7 @@ async def add_lines(database: Database, counts: dict[str, int]) -> None:
     try:
         async with connection.transaction():
             rows = [LogRow(NOW, name, "INFO", "x") for name, count in counts.items() for _ in range(count)]
-            await append_rows(connection, rows)
+            await Appender(lambda _: 90).append(connection, rows)
     finally:
         await connection.close()
 

@@ -1,0 +1,75 @@
+"""Lines that a service both prints and posts: which of two rows is the other one again.
+
+Two rows are one line when they have the same service and message, came by the two different ways, and are at most two
+seconds apart. It is one to one: what was printed twice and posted twice is two lines.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from helmd.model.row import HTTP, JOURNAL, LogRow
+
+APART = timedelta(seconds=2)
+OTHER = {JOURNAL: HTTP, HTTP: JOURNAL}
+"""By which way a row's twin would have come."""
+
+_SPLIT = timedelta(seconds=10)
+
+
+class Single(NamedTuple):
+    """A stored row that is nobody's twin yet."""
+
+    id: int
+    timestamp: datetime
+    service_name: str
+    message: str
+    source: str
+
+
+class Window(NamedTuple):
+    """A stretch of time in which twins of rows from ``source`` are looked for."""
+
+    since: datetime
+    until: datetime
+    rows: tuple[LogRow, ...]
+
+
+def windows(rows: Iterable[LogRow], source: str) -> list[Window]:
+    """The stretches in which stored rows may be twins of those of ROWS that came by SOURCE."""
+    found: list[Window] = []
+    near: list[LogRow] = []
+    for row in sorted((row for row in rows if row.source == source), key=lambda row: row.timestamp):
+        if near and row.timestamp - near[-1].timestamp > _SPLIT:
+            found.append(_window(near))
+            near = []
+        near.append(row)
+    return [*found, _window(near)] if near else found
+
+
+def _window(rows: Sequence[LogRow]) -> Window:
+    return Window(rows[0].timestamp - APART, rows[-1].timestamp + APART, tuple(rows))
+
+
+def paired(rows: Sequence[LogRow], first_id: int, stored: Iterable[Single]) -> list[LogRow]:
+    """ROWS, which get the ids from FIRST_ID on, with ``same_as`` set where one is the twin of an earlier row."""
+    waiting: dict[tuple[str, str, str], list[tuple[datetime, int]]] = {}
+    for single in stored:
+        key = (single.service_name, single.message, single.source)
+        waiting.setdefault(key, []).append((single.timestamp, single.id))
+    marked = []
+    for number, row in enumerate(rows, first_id):
+        other = OTHER.get(row.source)
+        if other is None:
+            marked.append(row)
+            continue
+        twins = waiting.get((row.service_name, row.message, other), [])
+        near = [twin for twin in twins if abs(twin[0] - row.timestamp) <= APART]
+        if near:
+            nearest = min(near, key=lambda twin: abs(twin[0] - row.timestamp))
+            twins.remove(nearest)
+            row = row._replace(same_as=nearest[1])
+        else:
+            waiting.setdefault((row.service_name, row.message, row.source), []).append((row.timestamp, number))
+        marked.append(row)
+    return marked
