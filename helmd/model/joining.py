@@ -40,13 +40,14 @@ _JAVA_MORE = re.compile(
     r"\s+at [\w.$<>/@ -]+\(|\s*\.\.\. \d+ (?:more|common frames omitted)|\s*(?:Caused by|Suppressed): "
 )
 _PYTHON_END = re.compile(
-    r"(?!(?:DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b)(?:[A-Za-z_][\w.]{0,300}\.\w+|[A-Z_]\w{0,300})(?:: |:?\Z)"
+    r"(?!(?:DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b)"
+    r"(?:[A-Za-z_][\w.]{0,300}\.\w{1,300}|[A-Z_]\w{0,300})(?:: |:?\Z)"
 )
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ")
 """What SQLAlchemy and psycopg put below their messages."""
 _POSTGRESQL_MORE = re.compile(
-    r"(?:[\d:. -]{19,27}[A-Z+0-9-]{1,6} )?\[\d+(?:-\d+)?\] (?:\S*@\S* )?"
+    r"(?:[\d:. -]{19,27}[A-Z+0-9-]{1,6} )?\[\d+(?:-\d+)?\] (?:[^\s@]{0,100}@\S{0,100} )?"
     r"(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
 )
 _UNFINISHED = frozenset({"line-max", "nul"})

@@ -162,6 +162,13 @@ def test_a_complete_line_is_not_held() -> None:
     assert not joiner.add(KEY, "  x", 0)
 
 
+@pytest.mark.parametrize("text", ["[1] " + "@" * 10**6, "a." * 500_000, "_" * 10**6, " " * 10**6, "a.A" + "a" * 10**6])
+def test_hostile_lines_take_no_time(text: str) -> None:
+    """Patterns that try all ways would not come back from these."""
+    for begin in ("ERROR x", "Traceback (most recent call last):", "java.lang.Error: x"):
+        assert "".join(entries([begin, text], ["ERROR"])).replace("\n", "") == begin + text
+
+
 def test_two_errors_in_a_row() -> None:
     assert entries(["ERROR a", " more", "ERROR b"], ["ERROR", "INFO", "ERROR"]) == ["ERROR a\n more", "ERROR b"]
 
