@@ -3,7 +3,7 @@
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 """From the least to the gravest."""
 
-_NAMES = {
+NAMES = {
     "debug": "DEBUG",
     "7": "DEBUG",
     "info": "INFO",
@@ -26,12 +26,12 @@ _NAMES = {
     "panic": "CRITICAL",
     "0": "CRITICAL",
 }
-"""Python's names, and the names and numbers of syslog(3)."""
+"""Python's names, and the names and numbers of syslog(3), in lower case."""
 
 
 def level_named(name: str) -> str:
     """The level called NAME, in any case. Raises ValueError with a sentence."""
-    level = _NAMES.get(name.strip().lower())
+    level = NAMES.get(name.strip().lower())
     if level is None:
         raise ValueError(f"there is no level {name[:40]!a}; levels are {', '.join(LEVELS).lower()}")
     return level

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.format_schema import read_formats
 from helmd.model.layout import Layout
 from helmd.model.names import SUITE_CLUSTER
+from helmd.model.parsed import Formats
 from helmd.model.registry import read_registry
 from helmd.model.service import Registry, Service
 from helmd.model.settings import Settings, read_settings_files
 from helmd.model.suite import whole_suite
 from helmd.model.tables import MAX_FILE, Source
+
+FORMATS_FILE = "formats.toml"
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -95,6 +99,21 @@ def load_suite(layout: Layout, settings: Settings, instead: Source | None = None
     if faults:
         raise ConfigurationError(faults)
     return whole_suite(registry, settings)
+
+
+def load_formats(layout: Layout) -> Formats:
+    """How lines are read: the package's formats with the machine's and the account's over them.
+
+    Raises ConfigurationError with every fault.
+    """
+    faults: list[Fault] = []
+    own = layout.share / FORMATS_FILE
+    found = [_source(directory / FORMATS_FILE, faults) for directory in (layout.share, layout.machine, layout.config)]
+    if found[0] is None and not faults:
+        faults.append(Fault(str(own), 0, "", "is missing; install the package again"))
+    if faults:
+        raise ConfigurationError(faults)
+    return read_formats([source for source in found if source])
 
 
 def path_faults(registry: Registry, layout: Layout) -> list[Fault]:

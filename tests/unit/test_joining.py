@@ -162,9 +162,10 @@ def test_a_complete_line_is_not_held() -> None:
     assert not joiner.add(KEY, "  x", 0)
 
 
-@pytest.mark.parametrize("text", ["[1] " + "@" * 10**6, "a." * 500_000, "_" * 10**6, " " * 10**6, "a.A" + "a" * 10**6])
-def test_hostile_lines_take_no_time(text: str) -> None:
+@pytest.mark.parametrize("start, repeated", [("[1] ", "@"), ("", "a."), ("", "_"), ("", " "), ("a.A", "a")])
+def test_hostile_lines_take_no_time(start: str, repeated: str) -> None:
     """Patterns that try all ways would not come back from these."""
+    text = start + repeated * (10**6 // len(repeated))
     for begin in ("ERROR x", "Traceback (most recent call last):", "java.lang.Error: x"):
         assert "".join(entries([begin, text], ["ERROR"])).replace("\n", "") == begin + text
 

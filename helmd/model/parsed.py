@@ -1,0 +1,97 @@
+"""What a line's text says, and what is known about the forms that such texts have: the compiled ``formats.toml``."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Kind = Literal["pattern", "json", "logfmt"]
+
+
+class Parsed(NamedTuple):
+    """What a line's text says. None is for what it does not say."""
+
+    level: str | None
+    message: str
+    context: dict[str, object] | None = None
+    """Can be stored as jsonb as it is: no NUL, no lone surrogate, no NaN, at most 64 levels deep."""
+    trace_id: str | None = None
+    user_id: str | None = None
+    process_id: int | None = None
+    """The pid that the text states; anybody can write anything there."""
+    complete: bool = False
+    """Its form has room for all there is to say, so no line after it belongs to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """How an id is found in running text: PATTERN, whose group ``id`` it is, where one of WORDS occurs."""
+
+    words: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+LevelWords = Mapping[str, tuple[str, bool]]
+"""Levels by what they are called; False for a word that says more than the level does, so that it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """One form of a line."""
+
+    name: str
+    kind: Kind = "pattern"
+    pattern: re.Pattern[str] | None = None
+    groups: tuple[str, ...] = ()
+    """The names of the pattern's groups, in their order."""
+    level: str | None = None
+    levels: LevelWords | None = None
+    """Its own words for levels and all others'; None for just those of all."""
+    numbers: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    """Empty for all."""
+    again: bool = False
+    complete: bool = False
+
+
+Table = Mapping[str, tuple[TextFormat, ...]]
+"""The formats to try, by the first character of a text; under "" those for any other one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """All of ``formats.toml``, ready for use."""
+
+    common: Table
+    services: Mapping[str, Table]
+    """For services that formats name, instead of ``common``."""
+    inside: tuple[tuple[str, TextFormat], ...]
+    """Formats that are also tried on the message of another one if it has the text in it."""
+    levels: LevelWords
+    roles: Mapping[str, str]
+    """What a key of a JSON or logfmt line stands for."""
+    ranks: Mapping[str, int]
+    """Among keys of one role the one of the least rank counts."""
+    nested: Mapping[str, Mapping[str, str]]
+    """Keys whose tables are looked into, each with the roles of the keys there."""
+    trace: Mention | None
+    user: Mention | None
+
+
+def level_of(levels: LevelWords, word: str) -> tuple[str, bool] | None:
+    """The level that WORD is for, in any case."""
+    return levels.get(word) or (levels.get(word.strip().lower()) if len(word) <= 40 else None)
+
+
+def mentioned(mention: Mention | None, text: str) -> str | None:
+    """The id that TEXT mentions."""
+    if mention is not None:
+        for word in mention.words:
+            if word in text:
+                found = mention.pattern.search(text, 0, 8192)
+                return None if found is None or found["id"].lower() in ABSENT else found["id"]
+    return None
+
+
+ABSENT = frozenset({"", "-", "none", "null", "nil", "undefined", "n/a"})
+"""How programs print an id that there is not."""

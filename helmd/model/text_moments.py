@@ -1,0 +1,69 @@
+"""The times that log lines state themselves, against the journal's, which no program can set."""
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MONTHS = {
+    name: number
+    for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
+}
+_CLOSE = 2_000_000
+_ZONE_STEP = 15 * 60 * 1_000_000
+"""All zones of the world differ by multiples of this from each other."""
+_ZONE_FARTHEST = 14 * 60 * 60 * 1_000_000
+_EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))
+"""A count since 1970 below so much is one of seconds, milliseconds, microseconds; else of nanoseconds."""
+
+
+def says_nothing_new(stated: object, realtime: int) -> bool:
+    """Whether STATED, the time in a line's text, is REALTIME (microseconds since 1970) to within two seconds.
+
+    A time without a zone is somebody's local time; it agrees if there is a zone in which it would. False for what is
+    no time at all.
+    """
+    aware = True
+    if isinstance(stated, str):
+        try:
+            moment = datetime.fromisoformat(stated)
+        except ValueError:
+            other = _other_form(stated)
+            if other is None:
+                return False
+            moment = other
+        if moment.tzinfo is None:
+            moment, aware = moment.replace(tzinfo=UTC), False
+        off = abs((moment - _EPOCH) // _MICROSECOND - realtime)
+    elif isinstance(stated, int | float) and not isinstance(stated, bool) and 0 < stated < 1e20:
+        off = abs(_since_epoch(stated) - realtime)
+    else:
+        return False
+    if off <= _CLOSE:
+        return True
+    if aware or off > _ZONE_FARTHEST + _CLOSE:
+        return False
+    beyond = off % _ZONE_STEP
+    return beyond <= _CLOSE or beyond >= _ZONE_STEP - _CLOSE
+
+
+def _since_epoch(count: int | float) -> int:
+    for below, unit in _EPOCH_UNITS:
+        if count < below:
+            return int(count * unit)
+    return int(count // 1000)
+
+
+def _other_form(text: str) -> datetime | None:
+    """``23/Nov/2026:06:12:46 +0000``, ``23/Nov/2026 06:10:38``, ``23 Nov 2026 06:10:34.258``, and ISO 8601 with a
+    space or a name before its offset.
+    """
+    if len(text) < 19 or len(text) > 40:
+        return None
+    try:
+        month = _MONTHS.get(text[3:6])
+        iso = f"{text[7:11]}-{month:02}-{text[:2]}T{text[12:]}" if month else text.replace("/", "-", 2)
+        for name in (" UTC", " GMT"):
+            iso = iso.replace(name, "Z")
+        return datetime.fromisoformat(iso.replace(" +", "+").replace(" -", "-"))
+    except ValueError:
+        return None
