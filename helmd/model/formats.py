@@ -175,10 +175,13 @@ def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str
 
 
 def _within(outer: Parsed, inner: Parsed) -> Parsed:
+    context = dict(outer.context or {})
+    for key, value in (inner.context or {}).items():
+        context[key if context.get(key, value) == value else f"inner_{key}"] = value
     return Parsed(
         _graver(outer.level, inner.level),
         inner.message,
-        {**(inner.context or {}), **(outer.context or {})} or None,
+        context or None,
         outer.trace_id or inner.trace_id,
         outer.user_id or inner.user_id,
         outer.process_id or inner.process_id,

@@ -121,6 +121,7 @@ def fill(template: str, values: Mapping[str, Callable[[], str]]) -> str:
 def helmctl_values() -> Mapping[str, Callable[[], str]]:
     """What the placeholders stand for. Each is looked up only for a page that has it."""
     from helmd.cli.main import ALIASES, helmctl
+    from helmd.model.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
     from helmd.model.schema import HELM_SETTINGS, SERVICE_SETTINGS
 
     return {
@@ -129,6 +130,9 @@ def helmctl_values() -> Mapping[str, Callable[[], str]]:
         "ALIASES": lambda: aliases_reference(ALIASES),
         "SERVICE_SETTINGS": lambda: settings_reference(SERVICE_SETTINGS),
         "HELM_SETTINGS": lambda: settings_reference(HELM_SETTINGS),
+        "FORMAT_SETTINGS": lambda: settings_reference(FORMAT_SETTINGS),
+        "FIELD_SETTINGS": lambda: settings_reference(FIELD_SETTINGS),
+        "MENTION_SETTINGS": lambda: settings_reference(MENTION_SETTINGS),
     }
 
 

@@ -146,6 +146,7 @@ def test_manual_pages_and_completions_are_installed(installed: Machine) -> None:
         "/usr/lib/systemd/user/hivematrix.target",
         "/usr/lib/systemd/system/user@.service.d/50-hivematrix-helm.conf",
         "/usr/share/man/man1/helmctl.1.gz",
+        "/usr/share/man/man5/formats.toml.5.gz",
         "/usr/share/man/man5/helm.toml.5.gz",
         "/usr/share/man/man5/services.toml.5.gz",
         "/usr/share/man/man8/helmd.8.gz",

@@ -214,7 +214,7 @@ OTHERS: list[tuple[str, Parsed]] = [
     ),
     ("<4>low on space", Parsed("WARNING", "low on space")._replace(context={"level": "4"})),
     ("<6>ERROR:root:x", Parsed("ERROR", "x", {"logger": "root", "level": "6"})),
-    ("<6><3>x", Parsed("ERROR", "x", {"level": "6"})),
+    ("<6><3>x", Parsed("ERROR", "x", {"level": "6", "inner_level": "3"})),
     ("<9>x", plain("<9>x")),
     (
         'level=warn msg="a \\"b\\"" trace_id=t-1 user_id=null port=17',
@@ -620,3 +620,11 @@ def test_files_of_an_account(tmp_path: Path) -> None:
     assert [fault.line for fault in caught.value.faults] == [2]
     with pytest.raises(ConfigurationError):
         load_formats(layout({}, tmp_path, os.getuid(), tmp_path / "nothing"))
+
+
+def test_the_example_of_the_manual_page() -> None:
+    page = (TOP / "packaging/man/formats.toml.5.scd").read_text()
+    formats = with_file(page.partition("```\n")[2].partition("```")[0])
+    expected = Parsed("ERROR", "could not send", {"ticket": "T-17"})
+    assert said("E|2026-11-23 06:10:34|T-17|could not send", "tickets", formats) == expected
+    assert said('{"message": "m", "flow_id": "f"}', "tickets", formats).trace_id == "f"

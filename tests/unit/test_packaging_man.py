@@ -9,6 +9,7 @@ import click
 import pytest
 
 from helmd.cli.main import ALIASES, helmctl
+from helmd.model.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
 from helmd.model.schema import HELM_SETTINGS, SERVICE_SETTINGS
 
 PAGES = Path(__file__).resolve().parents[2] / "packaging/man"
@@ -106,7 +107,12 @@ def test_helmctl_page_has_every_command_and_option() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "settings"), [("services.toml.5.scd", SERVICE_SETTINGS), ("helm.toml.5.scd", HELM_SETTINGS)]
+    ("page", "settings"),
+    [
+        ("services.toml.5.scd", SERVICE_SETTINGS),
+        ("helm.toml.5.scd", HELM_SETTINGS),
+        ("formats.toml.5.scd", (*FORMAT_SETTINGS, *FIELD_SETTINGS, *MENTION_SETTINGS)),
+    ],
 )
 def test_settings_pages_have_every_setting(page: str, settings: tuple[object, ...]) -> None:
     text = whole(page)
@@ -123,5 +129,5 @@ def test_choices_are_listed() -> None:
 def test_pages_are_built(tmp_path: Path) -> None:
     generate.main(tmp_path)
     built = {file.name: file.read_text() for file in tmp_path.iterdir()}
-    assert set(built) == {"helmctl.1", "helmd.8", "services.toml.5", "helm.toml.5"}
+    assert set(built) == {"helmctl.1", "helmd.8", "services.toml.5", "helm.toml.5", "formats.toml.5"}
     assert all(".SH NAME" in text for text in built.values())
