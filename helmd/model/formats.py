@@ -28,13 +28,24 @@ def parse(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
     """What TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
     microseconds since 1970: a time in the text that says the same is left out.
     """
-    if "\x1b" not in text:
-        return _parse(formats, text, service, realtime)
-    bare = _ESCAPE.sub("", text)
+    bare = without_escapes(text)
     parsed = _parse(formats, bare, service, realtime)
-    if bare == text:
-        return parsed
-    return parsed._replace(context={"ansi": True, **(parsed.context or {})})
+    message = parsed.message
+    if "\x1b" in message or bare is not text:
+        # JSON can have escapes that are escaped.
+        message = without_escapes(message)
+        if bare != text or message != parsed.message:
+            parsed = parsed._replace(message=message, context={"ansi": True, **(parsed.context or {})})
+    if parsed.trace_id is None and (trace_id := mentioned(formats.trace, message)) is not None:
+        parsed = parsed._replace(trace_id=trace_id)
+    if parsed.user_id is None and (user_id := mentioned(formats.user, message)) is not None:
+        parsed = parsed._replace(user_id=user_id)
+    return parsed
+
+
+def without_escapes(text: str) -> str:
+    """TEXT without what terminals obey."""
+    return _ESCAPE.sub("", text) if "\x1b" in text else text
 
 
 def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool = False) -> Parsed:
@@ -50,19 +61,8 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
         if given is None:
             continue
         parsed = parse_object(formats, given, text, realtime, form.complete)
-        if "\x1b" in parsed.message:
-            parsed = _without_escapes(parsed)
         return _looked_into(formats, form, parsed, service, realtime, inner)
-    trace_id, user_id = mentioned(formats.trace, text), mentioned(formats.user, text)
-    return Parsed(None, text, None, trace_id, user_id)
-
-
-def _without_escapes(parsed: Parsed) -> Parsed:
-    """JSON can have escapes escaped."""
-    bare = _ESCAPE.sub("", parsed.message)
-    if bare == parsed.message:
-        return parsed
-    return parsed._replace(message=bare, context={"ansi": True, **(parsed.context or {})})
+    return Parsed(None, text)
 
 
 def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:
@@ -83,7 +83,7 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
         return None
     groups: dict[str, Any] = {}
     for name, value in zip(form.groups, found.groups(), strict=True):
-        if value and value != "-":
+        if value and value != "-" and name:
             groups[name] = value
     level = form.level
     if (word := found["level"] if "level" in form.groups else None) is not None:
@@ -96,7 +96,10 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
                 groups.pop("level", None)
     if (status := groups.get("status")) is not None and status.isdecimal():
         groups["status"] = number = int(status[:9])
+        stated = level
         level = _graver(level, "ERROR" if 500 <= number <= 599 else "WARNING" if 400 <= number <= 499 else "INFO")
+        if word is not None and level != stated:
+            groups["level"] = word
     message = text
     if "message" in form.groups:
         whole = _message(found, groups, text)
@@ -112,8 +115,7 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
         value = groups.get(name)
         if value is not None and value.isdecimal() and len(value) <= 18:
             groups[name] = int(value)
-    trace_id = groups.pop("trace_id", None) or mentioned(formats.trace, message)
-    user_id = groups.pop("user_id", None) or mentioned(formats.user, message)
+    trace_id, user_id = groups.pop("trace_id", None), groups.pop("user_id", None)
     return Parsed(level, message, groups or None, trace_id, user_id, pid, form.complete)
 
 
@@ -128,11 +130,6 @@ def parse_message(formats: Formats, message: str, service: str, realtime: int) -
             if found is not None:
                 return found
     return Parsed(None, bare)
-
-
-def without_escapes(text: str) -> str:
-    """TEXT without what terminals obey."""
-    return _ESCAPE.sub("", text) if "\x1b" in text else text
 
 
 def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | None:
@@ -175,11 +172,14 @@ def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str
 
 
 def _within(outer: Parsed, inner: Parsed) -> Parsed:
+    level = _graver(outer.level, inner.level)
     context = dict(outer.context or {})
+    if outer.level is not None and level != outer.level:
+        context.setdefault("level", outer.level)
     for key, value in (inner.context or {}).items():
         context[key if context.get(key, value) == value else f"inner_{key}"] = value
     return Parsed(
-        _graver(outer.level, inner.level),
+        level,
         inner.message,
         context or None,
         outer.trace_id or inner.trace_id,

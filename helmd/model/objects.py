@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from json import JSONDecoder
 from typing import Any
 
-from helmd.model.parsed import ABSENT, Formats, Parsed, level_of, mentioned
+from helmd.model.parsed import ABSENT, Formats, Parsed, level_of
 from helmd.model.text_moments import says_nothing_new
 
 _DEEPEST = 64
@@ -162,10 +162,6 @@ def _take(
         process_id = pid_of(given[key])
         if process_id is not None:
             del given[key]
-    if trace_id is None:
-        trace_id = mentioned(formats.trace, message)
-    if user_id is None:
-        user_id = mentioned(formats.user, message)
     return Parsed(level, message, given or None, trace_id, user_id, process_id, complete)
 
 

@@ -1,14 +1,14 @@
 """The times that log lines state themselves, against the journal's, which no program can set."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _MONTHS = {
     name: number
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
 _CLOSE = 2_000_000
+"""Microseconds, as all here."""
 _ZONE_STEP = 15 * 60 * 1_000_000
 """All zones of the world differ by multiples of this from each other."""
 _ZONE_FARTHEST = 14 * 60 * 60 * 1_000_000
@@ -23,6 +23,7 @@ def says_nothing_new(stated: object, realtime: int) -> bool:
     no time at all.
     """
     aware = True
+    off: float
     if isinstance(stated, str):
         try:
             moment = datetime.fromisoformat(stated)
@@ -33,7 +34,8 @@ def says_nothing_new(stated: object, realtime: int) -> bool:
             moment = other
         if moment.tzinfo is None:
             moment, aware = moment.replace(tzinfo=UTC), False
-        off = abs((moment - _EPOCH) // _MICROSECOND - realtime)
+        # A float is exact to the microsecond for some centuries to come.
+        off = abs(moment.timestamp() * 1_000_000 - realtime)
     elif isinstance(stated, int | float) and not isinstance(stated, bool) and 0 < stated < 1e20:
         off = abs(_since_epoch(stated) - realtime)
     else:
@@ -53,6 +55,7 @@ def _since_epoch(count: int | float) -> int:
     return int(count // 1000)
 
 
+@lru_cache(maxsize=64)  # access logs state whole seconds: the same time comes again and again
 def _other_form(text: str) -> datetime | None:
     """``23/Nov/2026:06:12:46 +0000``, ``23/Nov/2026 06:10:38``, ``23 Nov 2026 06:10:34.258``, and ISO 8601 with a
     space or a name before its offset.
