@@ -114,23 +114,22 @@ def _unquoted(value: str) -> str:
 
 def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: int, complete: bool) -> Parsed:
     """What the object GIVEN, read from TEXT, says; GIVEN becomes the context."""
-    roles = formats.roles
+    role_of = formats.roles.get
     found: dict[str, str] = {}
     nested: list[str] = []
     empty: list[str] = []
-    for key in given:
-        role = roles.get(key)
-        if role is None:
+    for key, value in given.items():
+        if (role := role_of(key)) is None:
             continue
-        value = given[key]
         if value.__class__ is dict and key in formats.nested:
             nested.append(key)
         elif value is None:
             empty.append(key)
         elif role not in found or formats.ranks[key] < formats.ranks[found[role]]:
             found[role] = key
-    for key in empty:
-        del given[key]
+    if empty:
+        for key in empty:
+            del given[key]
     parsed = _take(formats, given, found, text, realtime, complete)
     return _look_into(formats, given, nested, parsed, text, realtime) if nested else parsed
 
@@ -144,7 +143,7 @@ def _take(
     if (key := found.get("level")) is not None:
         value = given[key]
         word = value if value.__class__ is str else str(value.get("name") if value.__class__ is dict else value)
-        known = level_of(formats.levels, word)
+        known = formats.levels.get(word) or level_of(formats.levels, word)
         if known is not None:
             level, says_it_all = known
             if says_it_all and value.__class__ is str:
@@ -173,7 +172,7 @@ def _id(given: dict[str, Any], key: str) -> str | None:
             return None
         value = str(value)
     del given[key]
-    return None if value.strip().lower() in ABSENT else value
+    return None if value.isspace() or (len(value) < 16 and value.strip().lower() in ABSENT) else value
 
 
 def pid_of(value: object) -> int | None:
