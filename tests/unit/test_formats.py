@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from helmd.model.errors import ConfigurationError
 from helmd.model.format_schema import read_formats
 from helmd.model.formats import parse
+from helmd.model.joining import Joiner
 from helmd.model.layout import layout
 from helmd.model.level import LEVELS
 from helmd.model.moments import iso_moment
@@ -26,7 +27,7 @@ TOP = Path(__file__).resolve().parents[2]
 OWN = Source("own", (TOP / "formats.toml").read_text())
 FORMATS = read_formats([OWN])
 WHEN = iso_moment("2026-11-23T06:10:34Z") or 0
-SAMPLES = TOP.parent / "shared/contract/wire_stdout_samples.json"
+SAMPLES = Path(os.environ.get("HIVEMATRIX_SHARED") or TOP.parent / "shared") / "contract/wire_stdout_samples.json"
 
 
 def said(text: str, service: str = "core", formats: Formats = FORMATS, when: int = WHEN) -> Parsed:
@@ -630,3 +631,29 @@ def test_the_example_of_the_manual_page() -> None:
     expected = Parsed("ERROR", "could not send", {"ticket": "T-17"})
     assert said("E|2026-11-23 06:10:34|T-17|could not send", "tickets", formats) == expected
     assert said('{"message": "m", "flow_id": "f"}', "tickets", formats).trace_id == "f"
+
+
+def test_what_the_formats_say_of_the_suite_joins_its_tracebacks() -> None:
+    """As the ingest does it: an error is held open unless its form is complete, and ids of its first line count."""
+    lines = [
+        "ERROR:app:boom trace_id=t-1",
+        "Traceback (most recent call last):",
+        '  File "run.py", line 1, in <module>',
+        "ValueError: no",
+        '127.0.0.1 - - [23/Nov/2026 06:10:34] "GET /health HTTP/1.1" 500 -',
+        "  not a part of it",
+        '{"level": "ERROR", "message": "m"}',
+        "  nor this",
+    ]
+    joiner: Joiner[Parsed] = Joiner()
+    done = []
+    for line in lines:
+        if not joiner.add(("core", 1, ""), line, WHEN):
+            parsed = said(line)
+            done += joiner.push(("core", 1, ""), line, parsed.level or "INFO", parsed, WHEN, parsed.complete)
+    assert len(joiner) == 0
+    first = done[0]
+    assert (first.payload.message + first.more, first.lines) == ("\n".join(["boom trace_id=t-1", *lines[1:4]]), 4)
+    assert (first.payload.level, first.payload.trace_id, first.traceback) == ("ERROR", "t-1", True)
+    assert [joined.lines for joined in done[1:]] == [1, 1, 1, 1]
+    assert [joined.payload.level for joined in done[1:]] == ["ERROR", None, "ERROR", None]
