@@ -157,6 +157,8 @@ class Joiner(Generic[T]):
         size = _bytes(text) + 1
         if state is None or entry.size + size > MESSAGE_LIMIT or len(entry.lines) + 1 >= MOST_LINES:
             return False
+        if self._open_bytes + size > MOST_BYTES:
+            return False
         entry.traceback = entry.traceback or state != _OTHER
         entry.state = state
         entry.lines.append(text)

@@ -232,6 +232,17 @@ def test_the_oldest_is_let_go_when_too_much_is_open() -> None:
     assert shown(done[-1]) == large
 
 
+def test_all_that_is_open_is_bounded_however_it_grows() -> None:
+    joiner: Joiner[str] = Joiner()
+    for n in range(40):
+        put(joiner, ("x", n, ""), "ERROR", "ERROR")
+    for _ in range(9):
+        for n in range(40):
+            put(joiner, ("x", n, ""), " " * 100_000)
+    held = joiner.dump(str)["open"]
+    assert sum(len(line) for entry in held for line in entry[5]) <= MOST_BYTES
+
+
 def parts(joiner: Joiner[str], pieces: Sequence[tuple[bytes, str]]) -> list[Whole[str]]:
     return [whole for n, (raw, why) in enumerate(pieces) for whole in joiner.part(KEY, raw, why, f"p{n}", n)]
 
