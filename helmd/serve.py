@@ -5,22 +5,28 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from helmd.health.crew import Answer, Crew
+from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
 from helmd.model.errors import ConfigurationError
 from helmd.model.layout import Layout
+from helmd.model.rate import Rates
 from helmd.model.service import Service
 from helmd.model.status import summary
 from helmd.operations.current import Current
+from helmd.operations.custom_metrics import recorded_by
 from helmd.operations.health_report import HealthReport
 from helmd.operations.ingest import Account
 from helmd.operations.line_rates import LineRates
 from helmd.operations.monitor import HELM, Monitor
+from helmd.operations.posted import PostedLogs
 from helmd.operations.recording import Recorder
+from helmd.store.ingest_requests import PostedStore
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import Meter
 from helmd.web.api import Api
 from helmd.web.identity import Callers
+from helmd.web.ingest import Intake
 from helmd.web.routes import routes
 from helmd.web.server import Server, application
 
@@ -55,7 +61,10 @@ async def run_helmd(
 
         monitor = Monitor(ask, LineRates(pool).take, recorder, Meter(), told=say, beat=lifecycle.beat)
         report = HealthReport(monitor, pool, crew, account, places.state, lambda: len(current.faults))
-        server = Server(application(routes(Api(monitor, report)), callers), places.socket, holder_of)
+        posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), write)
+        rates = Rates(settings.ingest_rate, settings.ingest_burst)
+        intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, current.read_message)
+        server = Server(application(routes(Api(monitor, report), intake), callers), places.socket, holder_of)
 
         async def reload() -> None:
             try:
@@ -65,6 +74,7 @@ async def run_helmd(
                 raise
             monitor.adopt(current.watched(), current.settings.monitor_interval)
             callers.adopt(current.settings, current.registry)
+            rates.adopt(current.settings.ingest_rate, current.settings.ingest_burst)
             if current.settings.store != settings.store:
                 _log.warning("store.database has changed: that takes effect when helmd is restarted")
             await server.listen(current.settings.listen, current.settings.port)
@@ -77,6 +87,7 @@ async def run_helmd(
                 lifecycle.ready("reading the states of units")
                 async with asyncio.TaskGroup() as group:
                     group.create_task(recorder.run())
+                    group.create_task(posted.run())
                     group.create_task(monitor.run())
             finally:
                 await server.stop()

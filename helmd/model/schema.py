@@ -236,6 +236,21 @@ HELM_SETTINGS = (
         "A proxy on this machine must add X-Forwarded-For, or whoever comes through it counts as one of these.",
     ),
     Setting(
+        "ingest.rate",
+        values.integer(1, 10_000_000),
+        "entries a second",
+        "20000",
+        "How many log entries and measurements a service may post in the long run. Beyond that it is told to come again "
+        "(429) if its requests have an Idempotency-Key, and is answered late if not.",
+    ),
+    Setting(
+        "ingest.burst",
+        values.integer(1, 100_000_000),
+        "entries",
+        "200000",
+        "How many it may post at once after a rest.",
+    ),
+    Setting(
         "roles.billing.services",
         values.names,
         "list of names",

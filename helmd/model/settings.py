@@ -30,6 +30,9 @@ class Settings:
     core: str = ""
     """Core's URL, where it is another than the registry's; see `core_url`."""
     ingest_anonymous: Literal["no", "loopback"] = "no"
+    ingest_rate: int = 20_000
+    """Entries a second that each service may post; ``ingest_burst`` of them at once."""
+    ingest_burst: int = 200_000
     billing_services: tuple[str, ...] = ()
 
     @property
@@ -73,6 +76,8 @@ _ATTRIBUTES = {
     "logs.min_free_percent": "min_free_percent",
     "core.url": "core",
     "ingest.anonymous": "ingest_anonymous",
+    "ingest.rate": "ingest_rate",
+    "ingest.burst": "ingest_burst",
     "roles.billing.services": "billing_services",
 }
 

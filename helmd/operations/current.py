@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 
 from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.formats import parse_message
+from helmd.model.ingest_body import plain_reading
 from helmd.model.layout import Layout
+from helmd.model.parsed import Formats, Parsed
 from helmd.model.service import Registry, Service
 from helmd.model.settings import Settings
-from helmd.operations.configuration import load_settings, load_suite
+from helmd.operations.configuration import load_formats, load_settings, load_suite
 
 
 @dataclass(slots=True)
@@ -16,6 +19,7 @@ class Current:
     layout: Layout
     settings: Settings = field(default_factory=Settings)
     registry: Registry = field(default_factory=lambda: Registry({}))
+    formats: Formats | None = None
     faults: tuple[Fault, ...] = ()
 
     def load(self) -> None:
@@ -23,10 +27,11 @@ class Current:
         try:
             settings = load_settings(self.layout)
             registry = load_suite(self.layout, settings)
+            formats = load_formats(self.layout)
         except ConfigurationError as error:
             self.faults = error.faults
             raise
-        self.settings, self.registry, self.faults = settings, registry, ()
+        self.settings, self.registry, self.formats, self.faults = settings, registry, formats, ()
 
     def load_at_start(self) -> None:
         """Like `load`, but takes over what it can: Helm must serve with faulty files too."""
@@ -35,6 +40,21 @@ class Current:
             self.registry = load_suite(self.layout, self.settings)
         except ConfigurationError as error:
             self.faults = error.faults
+        try:
+            self.formats = load_formats(self.layout)
+        except ConfigurationError as error:
+            self.faults += error.faults
+
+    def retention_of(self, service: str) -> int:
+        """For how many days a service's log entries are kept; it need not be one of the suite."""
+        own = self.registry[service].retention if service in self.registry else None
+        return self.settings.retention if own is None else own
+
+    def read_message(self, message: str, service: str, realtime: int) -> Parsed:
+        """What a posted message says by itself; REALTIME is when it was logged, in microseconds since 1970."""
+        if self.formats is None:
+            return plain_reading(message, service, realtime)
+        return parse_message(self.formats, message, service, realtime)
 
     def watched(self) -> Registry:
         """The suite with Helm itself as one of its services."""

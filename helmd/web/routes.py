@@ -8,6 +8,7 @@ from aiohttp import web
 
 from helmd.web.api import Api
 from helmd.web.identity import Callers
+from helmd.web.ingest import Intake
 from helmd.web.problems import Handler
 from helmd.web.roles import Access, Role
 
@@ -42,12 +43,30 @@ class Route:
         return None
 
 
-def routes(api: Api) -> tuple[Route, ...]:
+def routes(api: Api, intake: Intake) -> tuple[Route, ...]:
     """The table."""
     return (
         Route("GET", "/health", api.health, Role.PUBLIC, "How Helm itself is"),
         Route("GET", "/api/services/status", api.statuses, Role.CLIENT, "The status of every service"),
         Route("GET", "/api/services/{name}/status", api.status, Role.CLIENT, "The status of one service"),
+        Route(
+            "POST",
+            "/api/logs/ingest",
+            intake.logs,
+            Role.CLIENT,
+            "Log entries into the store",
+            services=True,
+            anonymous=True,
+        ),
+        Route(
+            "POST",
+            "/api/metrics/ingest",
+            intake.metrics,
+            Role.CLIENT,
+            "Measurements into the store",
+            services=True,
+            anonymous=True,
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -24,6 +24,7 @@ from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import Meter
 from helmd.web.api import Api
+from helmd.web.ingest import Intake
 from helmd.web.routes import routes
 from helmd.web.server import Server, application
 
@@ -114,7 +115,9 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             recorder = Recorder(pool, nothing_to_do)
             monitor = Monitor(crew.ask, LineRates(pool).take, recorder, Meter(), told=lambda: None, beat=lambda: None)
             report = HealthReport(monitor, pool, crew, account, tmp_path / "state", lambda: 2)
-            server = Server(application(routes(Api(monitor, report))), tmp_path / "helm.sock", holder_of)
+            nobody = cast(Any, None)
+            table = routes(Api(monitor, report), Intake(nobody, nobody, nobody, nobody))
+            server = Server(application(table), tmp_path / "helm.sock", holder_of)
             await server.start("127.0.0.1", port)
             try:
                 yield Stood(tmp_path / "helm.sock", port, monitor)

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from helmd.web.api import Api
 from helmd.web.identity import Callers
+from helmd.web.ingest import Intake
 from helmd.web.roles import Identity, Role
 from helmd.web.routes import Route, install, routes
 
@@ -38,7 +39,8 @@ def test_a_route_that_is_there_twice_refuses_start_up() -> None:
 
 
 def test_only_health_is_public_and_every_route_says_what_it_is_for() -> None:
-    table = routes(cast(Any, Api(cast(Any, None), cast(Any, None))))
+    nobody = cast(Any, None)
+    table = routes(Api(nobody, nobody), Intake(nobody, nobody, nobody, nobody))
     assert [route.path for route in table if route.role is Role.PUBLIC] == ["/health"]
     assert all(route.summary for route in table)
 

@@ -69,8 +69,10 @@ CREATE TABLE log_partitions (
     leaf        text PRIMARY KEY,
     retention   smallint NOT NULL,
     day         date NOT NULL,
-    -- Ids from one of these to before the next have a text index of their own; from the last one on there is none yet.
+    -- While it is not sealed: ids from one of these to before the next have a text index of their own, from the last one
+    -- on there is none yet.
     text_bounds bigint[] NOT NULL DEFAULT '{0}',
+    -- It is over and has indexes over all of its entries.
     sealed      boolean NOT NULL DEFAULT false
 );
 
@@ -97,6 +99,8 @@ BEGIN
     END IF;
     -- Made apart and attached, so that those who read and write the others need not wait.
     EXECUTE format('CREATE TABLE %I (LIKE log_entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', made);
+    -- No search is planned by what messages hold; estimating that from samples takes longer than looking it up.
+    EXECUTE format('ALTER TABLE %I ALTER message SET STATISTICS 0, ALTER context SET STATISTICS 0', made);
     EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, made,
                    asked::timestamp AT TIME ZONE 'UTC', (asked + 1)::timestamp AT TIME ZONE 'UTC');
     EXECUTE format('CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON %I'
@@ -134,8 +138,10 @@ CREATE TABLE ingest_requests (
     service_name text NOT NULL,
     key          text,
     entries      integer NOT NULL,
+    by_journal   boolean NOT NULL DEFAULT false,
     received_at  timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN ingest_requests.by_journal IS 'its entries are those that the journal brings, in several portions perhaps';
 CREATE UNIQUE INDEX ingest_requests_key ON ingest_requests (service_name, key) WHERE key IS NOT NULL;
 CREATE INDEX ingest_requests_received ON ingest_requests (received_at);
 

@@ -1,0 +1,126 @@
+"""helmd's ingest on a real socket, with a real PostgreSQL, and a list in the journal's place."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+
+from helmd.journal.reader import JournalError
+from helmd.model.format_schema import read_formats
+from helmd.model.formats import parse_message
+from helmd.model.parsed import Parsed
+from helmd.model.posted import PostedRow, fields_of
+from helmd.model.rate import Rates
+from helmd.model.service import Registry, Service
+from helmd.model.settings import read_settings_files
+from helmd.model.tables import Source
+from helmd.operations.custom_metrics import recorded_by
+from helmd.operations.posted import PostedLogs
+from helmd.store.ingest_requests import PostedStore
+from helmd.store.metrics import Sample
+from helmd.systemd.listeners import holder_of
+from helmd.web.api import Api
+from helmd.web.identity import Callers
+from helmd.web.ingest import Intake
+from helmd.web.routes import routes
+from helmd.web.server import Server, application
+from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in
+
+FORMATS_FILE = Path(__file__).resolve().parents[2] / "formats.toml"
+FORMATS = read_formats([Source(str(FORMATS_FILE), FORMATS_FILE.read_text())])
+LOGS, METRICS = "/api/logs/ingest", "/api/metrics/ingest"
+
+
+def read_message(message: str, service: str, realtime: int) -> Parsed:
+    return parse_message(FORMATS, message, service, realtime)
+
+
+def service_token(name: str) -> str:
+    given = {"sub": f"service:{name}", "calling_service": name, "exp": int(time.time()) + 300}
+    return signed({**SERVICE, **given})
+
+
+def user_token(level: str) -> str:
+    given = {"preferred_username": level, "permission_level": level, "jti": level, "exp": int(time.time()) + 3600}
+    return signed({**USER, **given})
+
+
+class Journal:
+    """Takes what is written as the fields that journald would have; ``away`` makes it fail."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, bytes]] = []
+        self.away = False
+        self.seconds = 0.0
+
+    def write(self, posted: Iterable[PostedRow]) -> None:
+        if self.away:
+            raise JournalError("the journal can't be written: No such file or directory")
+        time.sleep(self.seconds)
+        for row in posted:
+            fields = dict(cast(tuple[bytes, bytes], field.split(b"=", 1)) for field in fields_of(row))
+            self.entries.append(
+                {name.decode(): value for name, value in fields.items()} | {"_SYSTEMD_USER_UNIT": b"helmd.service"}
+            )
+
+
+Answer = tuple[int, Any, Any]
+
+
+class Served:
+    """``post`` sends as codex unless told otherwise."""
+
+    def __init__(self, port: int, session: aiohttp.ClientSession, journal: Journal, samples: list[Sample]) -> None:
+        self.port = port
+        self.session = session
+        self.journal = journal
+        self.samples = samples
+        self.tokens = {name: service_token(name) for name in ("codex", "core")}
+
+    async def post(
+        self, body: object, path: str = LOGS, token: str | None = "codex", raw: bool = False, **headers: str
+    ) -> Answer:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            given["Authorization"] = f"Bearer {self.tokens.get(token) or token}"
+        data = body if raw else json.dumps(body).encode()
+        async with self.session.post(f"http://127.0.0.1:{self.port}{path}", data=data, headers=given) as answer:
+            return answer.status, await answer.json(content_type=None), answer.headers
+
+
+@asynccontextmanager
+async def serving(
+    conninfo: str,
+    directory: Path,
+    rates: Rates | None = None,
+    settings: str = "",
+    journal: Journal | None = None,
+    paused: Callable[[], bool] = lambda: False,
+) -> AsyncIterator[Served]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    journal = journal or Journal()
+    samples: list[Sample] = []
+    posted = PostedLogs(lambda: PostedStore.open(conninfo, lambda _: 90), journal.write, paused)
+    intake = Intake(posted, recorded_by(samples.extend), rates or Rates(1e6, 1e6), lambda _: 90, read_message)
+    nobody = cast(Any, None)
+    async with standing_in() as core, Callers() as callers, aiohttp.ClientSession() as session:
+        callers.adopt(
+            read_settings_files([Source("helm.toml", settings)]), Registry({"core": Service("core", url=core.url)})
+        )
+        server = Server(application(routes(Api(nobody, nobody), intake), callers), directory / "h.sock", holder_of)
+        await server.start("127.0.0.1", port)
+        running = asyncio.create_task(posted.run())
+        try:
+            yield Served(port, session, journal, samples)
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            await server.stop()

@@ -1,0 +1,441 @@
+"""What is posted over real HTTP, in a real PostgreSQL: odd bodies, repeats, the store away and back."""
+
+import asyncio
+import json
+import struct
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helmd.journal.reader import JournalReader
+from helmd.model.posted import PostedRow, all_posted, fields_of, posted_row
+from helmd.model.rate import Rates
+from helmd.model.row import HTTP, MESSAGE_LIMIT, LogRow
+from helmd.store.ingest_requests import admit, drop_old_requests
+from helmd.store.logs import Appender
+from helmd.store.migrate import migrate
+from helmd.store.session import connect
+from tests.store.conftest import Cluster, Database
+from tests.store.ingest_bodies import NOW, REFUSED, STORED, Refused, Stored
+from tests.store.ingest_server import LOGS, METRICS, Journal, Served, serving, user_token
+from tests.store.journals import BOOT_A, START, UID, append
+from tests.store.proxy import Proxy
+
+CONTRACT = Path(__file__).resolve().parents[3] / "shared/contract"
+
+
+@pytest.fixture(scope="module")
+def filled(cluster: Cluster) -> Iterator[Database]:
+    """One database for all odd bodies: making one takes longer than posting."""
+    cluster.execute("CREATE DATABASE helm_posted OWNER helm_owner")
+    database = Database(cluster, "helm_posted")
+    asyncio.run(migrate(database.owner, "helm"))
+    try:
+        yield database
+    finally:
+        cluster.execute("DROP DATABASE helm_posted WITH (FORCE)")
+
+
+@pytest.fixture
+async def bodies(filled: Database, tmp_path: Path) -> AsyncIterator[tuple[Served, Database, int]]:
+    """With the newest id there is."""
+    newest = filled.query("SELECT coalesce(max(id), 0) FROM log_entries")[0][0]
+    assert isinstance(newest, int)
+    async with serving(filled.store, tmp_path) as served:
+        yield served, filled, newest
+
+
+def rows_after(database: Database, newest: int, *columns: str) -> list[dict[str, Any]]:
+    if not columns:
+        count = database.query("SELECT count(*) FROM log_entries WHERE id > %s", newest)[0][0]
+        return [{}] * int(str(count))
+    found = database.query(f"SELECT {', '.join(columns)} FROM log_entries WHERE id > %s ORDER BY id", newest)
+    return [dict(zip(columns, row, strict=True)) for row in found]
+
+
+@pytest.mark.parametrize("case", STORED, ids=str)
+async def test_what_has_a_sensible_reading_is_stored(bodies: tuple[Served, Database, int], case: Stored) -> None:
+    served, database, newest = bodies
+    before = datetime.now(UTC)
+    status, answer, _ = await served.post(case.sent, raw=True)
+    count = len(case.rows)
+    assert (status, answer) == (
+        200,
+        {"success": True, "ingested": count, "message": f"Successfully ingested {count} log entries"},
+    )
+    expected = [dict(row) for row in case.rows]
+    found = rows_after(database, newest, *(case.rows[0] if case.rows else ()))
+    for row, wanted in zip(found, expected, strict=False):
+        if wanted.get("timestamp") == NOW:
+            wanted["timestamp"] = row["timestamp"]
+            assert before <= row["timestamp"] <= datetime.now(UTC)
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+async def test_what_has_none_is_refused_whole(bodies: tuple[Served, Database, int], case: Refused) -> None:
+    served, database, newest = bodies
+    status, answer, headers = await served.post(case.sent, raw=True, **case.headers)
+    assert (status, headers["Content-Type"]) == (case.status, "application/problem+json")
+    assert case.words in answer["error"]
+    assert answer["error"] == answer["detail"]
+    assert rows_after(database, newest) == []
+
+
+async def test_what_older_clients_send_is_taken(bodies: tuple[Served, Database, int]) -> None:
+    served, database, newest = bodies
+    sent = [sample["body"] for sample in json.loads((CONTRACT / "wire_helm_logger_samples.json").read_text())]
+    now = datetime.now(UTC).replace(tzinfo=None)
+    for body in sent:
+        for number, log in enumerate(body["logs"]):
+            log["timestamp"] = (now - timedelta(seconds=100 - number)).isoformat()
+        token = user_token("client")
+        status, answer, _ = await served.post(body, token=token)
+        assert (status, answer["ingested"]) == (200, len(body["logs"]))
+    found = rows_after(database, newest, "service_name", "message", "level", "source")
+    assert len(found) == sum(len(body["logs"]) for body in sent)
+    assert not any("\x1b" in row["message"] for row in found)
+    assert {
+        "service_name": "core",
+        "message": '"POST /service-token HTTP/1.1" 400',
+        "level": "WARNING",
+        "source": "http",
+    } in found
+
+
+async def test_who_may_post(bodies: tuple[Served, Database, int]) -> None:
+    served, database, newest = bodies
+    body = {"service_name": "core", "logs": [{"message": "x"}]}
+    assert (await served.post(body, token=None))[0] == 401
+    assert (await served.post(body, token="codex"))[0] == 403
+    assert rows_after(database, newest) == []
+    assert (await served.post(body, token="core"))[0] == 200
+    assert (await served.post(body, token=user_token("client")))[0] == 200
+    assert (await served.post(body, path="/helm" + LOGS, token="core"))[0] == 200
+    assert len(rows_after(database, newest)) == 3
+
+
+async def test_programs_of_this_machine_need_no_token_where_the_settings_say_so(
+    filled: Database, tmp_path: Path
+) -> None:
+    async with serving(filled.store, tmp_path, settings='ingest.anonymous = "loopback"') as served:
+        assert (await served.post({"service_name": "odd", "message": "x"}, token=None))[0] == 200
+        assert (await served.post({"service_name": "odd", "message": "x"}, token=None, X_Forwarded_For="1.2.3.4"))[
+            0
+        ] == 401
+
+
+@pytest.fixture
+async def migrated(database: Database) -> Database:
+    await migrate(database.owner, "helm")
+    return database
+
+
+def messages(database: Database) -> list[str]:
+    return [str(message) for (message,) in database.query("SELECT message FROM log_entries ORDER BY id")]
+
+
+def batch(*texts: str) -> dict[str, Any]:
+    return {"service_name": "codex", "logs": [{"message": text} for text in texts]}
+
+
+async def through_the_journal(database: Database, entries: list[dict[str, bytes]], portion: int = 3) -> None:
+    """As helmd-journal does it, some entries at a time."""
+    posted: list[PostedRow] = []
+    for fields in entries:
+        row = posted_row(fields)
+        assert row is not None
+        posted.append(row)
+    connection = await connect(database.store, "test-journal")
+    appender = Appender(lambda _: 90)
+    for begin in range(0, len(posted), portion):
+        async with connection.transaction():
+            await appender.append(connection, await admit(connection, posted[begin : begin + portion]))
+    await connection.close()
+
+
+async def test_a_repeat_stores_nothing_and_gets_the_first_answer(migrated: Database, tmp_path: Path) -> None:
+    async with serving(migrated.store, tmp_path) as served:
+        first = await served.post(batch("a", "b"), Idempotency_Key="k 1")
+        again = await asyncio.gather(*(served.post(batch("c"), Idempotency_Key="k 1") for _ in range(20)))
+        assert {(status, answer["ingested"]) for status, answer, _ in [first, *again]} == {(200, 2)}
+        together = await asyncio.gather(*(served.post(batch("d", "e"), Idempotency_Key="k 2") for _ in range(20)))
+        assert {(status, answer["ingested"]) for status, answer, _ in together} == {(200, 2)}
+        other = await served.post({**batch("f"), "service_name": "core"}, token="core", Idempotency_Key="k 1")
+        assert other[1]["ingested"] == 1, "another service's key"
+    async with serving(migrated.store, tmp_path) as served:
+        assert (await served.post(batch("g"), Idempotency_Key="k 2"))[1]["ingested"] == 2, "after a restart too"
+    assert sorted(messages(migrated)) == ["a", "b", "d", "e", "f"]
+
+
+async def test_many_at_once_are_each_stored_once(migrated: Database, tmp_path: Path) -> None:
+    async def client(served: Served, name: int) -> None:
+        for n in range(10):
+            assert (await served.post(batch(*(f"{name} {n} {m}" for m in range(5)))))[0] == 200
+
+    async with serving(migrated.store, tmp_path) as served:
+        await asyncio.gather(*(client(served, name) for name in range(16)))
+        assert served.journal.entries == []
+    assert sorted(messages(migrated)) == sorted(f"{a} {n} {m}" for a in range(16) for n in range(10) for m in range(5))
+
+
+async def test_the_store_away_the_journal_takes_it(migrated: Database, tmp_path: Path) -> None:
+    async with serving(migrated.store, tmp_path) as served:
+        await served.post(batch("before"))
+        migrated.cluster.stop()
+        try:
+            begun = time.monotonic()
+            full = {**batch("gone"), "logs": [{"message": "gone", "level": "LOUD", "user_id": "u", "process_id": 3}]}
+            assert (await served.post(full))[0] == 200
+            assert (await served.post(batch("a", "b", "c", "d"), Idempotency_Key="k"))[1]["ingested"] == 4
+            assert (await served.post(batch("a"), Idempotency_Key="k"))[1]["ingested"] == 4
+            assert time.monotonic() - begun < 2
+            assert len(served.journal.entries) == 5
+        finally:
+            migrated.cluster.start()
+        async with asyncio.timeout(20):
+            while "back" not in messages(migrated):
+                assert (await served.post(batch("back")))[0] == 200
+                await asyncio.sleep(0.1)
+        # The journal's entries have not been stored yet, and the key is known all the same.
+        assert (await served.post(batch("a"), Idempotency_Key="k"))[1]["ingested"] == 4
+        await through_the_journal(migrated, served.journal.entries)
+        assert (await served.post(batch("a"), Idempotency_Key="k"))[1]["ingested"] == 4
+    async with serving(migrated.store, tmp_path) as served:
+        assert (await served.post(batch("a"), Idempotency_Key="k"))[1]["ingested"] == 4
+    stored = messages(migrated)
+    assert [stored.count(text) for text in ("before", "gone", "a", "b", "c", "d")] == [1] * 6
+    kept = migrated.query("SELECT level, user_id, process_id, source, context FROM log_entries WHERE message = 'gone'")
+    assert kept == [("INFO", "u", 3, HTTP, {"_changed": {"level": "LOUD"}})]
+
+
+async def test_the_journal_gives_back_what_was_written_down(tmp_path: Path) -> None:
+    row = LogRow(
+        datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+        "codex",
+        "CRITICAL",
+        "ü" * (MESSAGE_LIMIT // 2),
+        {"a": "ü\n\u2028" * 200_000, "n": [1, None, 1.5]},
+        "t" * 2048,
+        "ü\n=",
+        "h",
+        7,
+        HTTP,
+    )
+    small = LogRow(row.timestamp, "core", "INFO", "", source=HTTP)
+    written = [
+        *all_posted([row, row], "ffffffff-0000-4000-8000-00000000000f", 'k "1"='),
+        *all_posted([small], "ffffffff-0000-4000-8000-0000000000ff", None),
+    ]
+
+    def exported(fields: list[bytes], number: int, unit: bytes) -> bytes:
+        named = [field.split(b"=", 1) for field in fields]
+        named += [[b"_SYSTEMD_USER_UNIT", unit], [b"_UID", str(UID).encode()]]
+        head = f"__REALTIME_TIMESTAMP={START + number}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID={BOOT_A}\n".encode()
+        return head + b"".join(n + b"\n" + struct.pack("<Q", len(v)) + v + b"\n" for n, v in named) + b"\n"
+
+    forged = exported(fields_of(written[0]), 9, b"hivematrix-codex.service")
+    entries = [exported(fields_of(each), n, b"helmd.service") for n, each in enumerate(written, 1)]
+    append(tmp_path / "a.journal", [*entries, forged])
+    reader = JournalReader(UID, BOOT_A, tmp_path)
+    reader.seek({})
+    read = reader.read(100, 1 << 30).entries
+    reader.close()
+    assert [posted_row(entry.fields) for entry in read] == [*written, None]
+
+
+async def test_a_key_that_was_stored_first_keeps_the_journals_batch_out(migrated: Database, tmp_path: Path) -> None:
+    journal = Journal()
+    async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
+        assert (await served.post(batch(*"abcde"), Idempotency_Key="k"))[0] == 200
+    async with serving(migrated.store, tmp_path) as served:
+        assert (await served.post(batch(*"abcde"), Idempotency_Key="k"))[0] == 200
+    await through_the_journal(migrated, journal.entries, portion=2)
+    assert messages(migrated) == list("abcde")
+
+
+async def test_two_batches_of_one_key_in_the_journal_are_one(migrated: Database, tmp_path: Path) -> None:
+    journal = Journal()
+    for _ in range(2):
+        # helmd was started anew in between, so it knows of none.
+        async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
+            assert (await served.post(batch(*"abc"), Idempotency_Key="k"))[1]["ingested"] == 3
+    assert len(journal.entries) == 6
+    await through_the_journal(migrated, journal.entries, portion=4)
+    assert messages(migrated) == list("abc")
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "k"}], ids=["no key", "key"])
+async def test_a_commit_in_doubt_stores_nothing_twice(migrated: Database, tmp_path: Path, key: dict[str, str]) -> None:
+    async with Proxy(tmp_path, migrated.cluster.directory) as proxy:
+        conninfo = migrated.cluster.conninfo("helm", migrated.name, tmp_path)
+        async with serving(conninfo, tmp_path) as served:
+            # On its first connection there is no second attempt, so the journal takes what has been committed.
+            proxy.lose_answers_to_commit = 1
+            assert (await served.post(batch("a", "b"), **key))[1]["ingested"] == 2
+            assert (proxy.lost, len(served.journal.entries)) == (1, 2)
+            await through_the_journal(migrated, served.journal.entries)
+            assert messages(migrated) == ["a", "b"]
+            await asyncio.sleep(0.6)
+            assert (await served.post(batch("c")))[0] == 200
+            # On one that has been there a while it is tried again.
+            proxy.lose_answers_to_commit = 1
+            assert (await served.post(batch("d", "e"), **({} if not key else {"Idempotency_Key": "l"})))[1][
+                "ingested"
+            ] == 2
+            assert (proxy.lost, len(served.journal.entries)) == (2, 2)
+    assert messages(migrated) == list("abcde")
+
+
+async def test_a_store_that_hangs_holds_nobody_up(migrated: Database, tmp_path: Path) -> None:
+    async with serving(migrated.store, tmp_path) as served:
+        await served.post(batch("first"))
+        blocker = await connect(migrated.owner, "blocker")
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE log_entries IN SHARE MODE")
+            begun = time.monotonic()
+            answers = await asyncio.gather(*(served.post(batch(f"n{n}")) for n in range(20)))
+            assert {status for status, *_ in answers} == {200}
+            assert time.monotonic() - begun < 3
+            assert len(served.journal.entries) == 20
+        await blocker.close()
+        await through_the_journal(migrated, served.journal.entries)
+    assert sorted(messages(migrated)) == sorted(["first", *(f"n{n}" for n in range(20))])
+
+
+async def test_neither_store_nor_journal(tmp_path: Path) -> None:
+    async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path) as served:
+        served.journal.away = True
+        status, answer, _ = await served.post(batch("a"))
+        assert (status, answer["code"]) == (503, "journal")
+        served.journal.away = False
+        assert (await served.post(batch("a")))[0] == 200
+
+
+async def test_with_the_disk_nearly_full_the_journal_takes_it(migrated: Database, tmp_path: Path) -> None:
+    low = True
+    async with serving(migrated.store, tmp_path, paused=lambda: low) as served:
+        assert (await served.post(batch("a")))[0] == 200
+        assert (messages(migrated), len(served.journal.entries)) == ([], 1)
+        low = False
+        assert (await served.post(batch("b")))[0] == 200
+        assert (messages(migrated), len(served.journal.entries)) == (["b"], 1)
+
+
+async def test_what_waits_when_helmd_ends_goes_to_the_journal(migrated: Database, tmp_path: Path) -> None:
+    blocker = await connect(migrated.owner, "blocker")
+    journal = Journal()
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE log_entries IN SHARE MODE")
+        async with serving(migrated.store, tmp_path, journal=journal) as served:
+            waiting = [asyncio.create_task(served.post(batch(f"n{n}"))) for n in range(5)]
+            while not migrated.query("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+    await blocker.close()
+    assert [answer[0] for answer in answers if not isinstance(answer, BaseException)] == [200] * 5
+    await through_the_journal(migrated, journal.entries)
+    assert sorted(messages(migrated)) == [f"n{n}" for n in range(5)]
+
+
+async def test_who_posts_too_much_is_slowed_or_told_to_come_again(filled: Database, tmp_path: Path) -> None:
+    async with serving(filled.store, tmp_path, rates=Rates(rate=10, burst=5)) as served:
+        assert (await served.post(batch(*"abcdefghij")))[0] == 200
+        status, answer, headers = await served.post(batch("x"), Idempotency_Key="rate")
+        assert (status, answer["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
+        begun = time.monotonic()
+        assert (await served.post(batch("x")))[0] == 200
+        assert 0.3 < time.monotonic() - begun < 3
+        begun = time.monotonic()
+        assert (await served.post({**batch("x"), "service_name": "core"}, token="core"))[0] == 200
+        assert time.monotonic() - begun < 0.3, "another service has a rate of its own"
+
+
+async def test_large_bodies_leave_room_for_others(filled: Database, tmp_path: Path) -> None:
+    entry = {"message": "m" * 1500, "context": {"numbers": list(range(10))}}
+    body = json.dumps({"service_name": "codex", "logs": [entry] * 9_000}).encode()
+    async with serving(filled.store, tmp_path) as served:
+        large = asyncio.create_task(served.post(body, raw=True))
+        slowest = 0.0
+        while not large.done():
+            begun = time.monotonic()
+            assert (await served.post(batch("small"), token=None))[0] == 401
+            slowest = max(slowest, time.monotonic() - begun)
+        assert (await large)[1]["ingested"] == 9_000
+        assert slowest < 0.5
+
+
+async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Path) -> None:
+    connection = await connect(migrated.store, "test-journal")
+    async with connection.transaction():
+        printed = LogRow(datetime.now(UTC), "codex", "INFO", '"GET /x HTTP/1.1" 200', source="journal")
+        await Appender(lambda _: 90).append(connection, [printed])
+    await connection.close()
+    async with serving(migrated.store, tmp_path) as served:
+        await served.post(batch('127.0.0.1 - - [23/Nov/2026 06:12:46] "GET /x HTTP/1.1" 200 -'))
+    first, second = migrated.query("SELECT id, same_as FROM log_entries ORDER BY id")
+    assert second[1] == first[0]
+
+
+async def test_old_batches_are_forgotten(migrated: Database) -> None:
+    for key, age in (("old", "5 days"), ("new", "25 hours")):
+        migrated.query(
+            "INSERT INTO ingest_requests (request, service_name, key, entries, received_at)"
+            " VALUES (gen_random_uuid(), 'a', %s, 1, now() - %s::interval) RETURNING 1",
+            key,
+            age,
+        )
+    connection = await connect(migrated.owner, "test-owner")
+    await drop_old_requests(connection)
+    await connection.close()
+    assert migrated.query("SELECT key FROM ingest_requests") == [("new",)]
+
+
+def measured(**fields: Any) -> dict[str, Any]:
+    return {"service_name": "codex", "metrics": [{"name": "queue.length", "value": 3, **fields}]}
+
+
+async def test_measurements(filled: Database, tmp_path: Path) -> None:
+    async with serving(filled.store, tmp_path) as served:
+        stamp = datetime.now(UTC) - timedelta(hours=1)
+        good = measured(timestamp=stamp.isoformat(), tags={"queue": "mail\0"})
+        status, answer, _ = await served.post(good, path=METRICS)
+        assert (status, answer["success"], answer["ingested"]) == (200, True, 1)
+        (sample,) = served.samples
+        assert (sample.service_name, sample.metric_name, sample.metric_value) == ("codex", "queue.length", 3.0)
+        assert (sample.timestamp, sample.tags) == (stamp, {"queue": "mail\ufffd"})
+        assert (await served.post(measured(), path=METRICS, token="core"))[0] == 403
+        assert (await served.post(measured(), path=METRICS, token=None))[0] == 401
+        flat = {"service_name": "codex", "name": "x", "value": -1.5}
+        assert (await served.post(flat, path=METRICS))[0] == 200
+        assert len(served.samples) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"service_name": "codex"}, "metrics: is missing"),
+        ({"service_name": "codex", "metrics": {}}, "metrics: must be a list"),
+        ({"service_name": "codex", "metrics": [1]}, "metrics[0]: must be an object"),
+        (measured(name="1x"), "metrics[0].name"),
+        (measured(name="x" * 101), "metrics[0].name"),
+        (measured(name=None), "metrics[0].name"),
+        (measured(value="3"), "metrics[0].value"),
+        (measured(value=True), "metrics[0].value"),
+        (measured(value=float("nan")), "metrics[0].value"),
+        (measured(value=float("inf")), "metrics[0].value"),
+        (measured(value=10**400), "metrics[0].value"),
+        (measured(tags=[]), "metrics[0].tags"),
+        (measured(tags={"a": 1}), "metrics[0].tags"),
+        (measured(tags={str(n): "x" for n in range(33)}), "metrics[0].tags"),
+    ],
+)
+async def test_measurements_that_are_none(filled: Database, tmp_path: Path, body: object, words: str) -> None:
+    async with serving(filled.store, tmp_path) as served:
+        status, answer, _ = await served.post(body, path=METRICS)
+        assert (status, served.samples) == (400, [])
+        assert words in answer["error"]

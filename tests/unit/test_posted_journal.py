@@ -1,0 +1,16 @@
+"""Handing posted entries to journald."""
+
+from pathlib import Path
+
+import pytest
+
+from helmd.journal import posted
+from helmd.journal.reader import JournalError
+
+
+def test_a_journal_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posted, "SOCKET", tmp_path / "socket")
+    with pytest.raises(JournalError, match="can't be written: No such file"):
+        posted.write([])
+    (tmp_path / "socket").touch()
+    posted.write([])
