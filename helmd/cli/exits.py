@@ -1,6 +1,7 @@
 """Exit codes of helmctl: the one place where an error becomes a number.
 
-3 and 4 are those of systemctl(1) (LSB: not running, no such unit), 77 that of sysexits.h, 124 that of timeout(1).
+3 and 4 are those of systemctl(1) (LSB: not running, no such unit), 69 and 77 those of sysexits.h, 124 that of
+timeout(1).
 """
 
 OK = 0
@@ -8,12 +9,14 @@ FAILED = 1
 USAGE = 2
 INACTIVE = 3
 UNKNOWN_SERVICE = 4
+UNREACHABLE = 69
 DENIED = 77
 TIMEOUT = 124
 
 EXIT_OF_CODE = {
     "unknown_service": UNKNOWN_SERVICE,
     "usage": USAGE,
+    "helmd_away": UNREACHABLE,
     "denied": DENIED,
     "timeout": TIMEOUT,
 }

@@ -1,10 +1,10 @@
-"""``helmctl logs``: what the services printed, and what systemd and Helm said about them, from the journal."""
+"""``helmctl logs``: what the services printed and posted, and what systemd and Helm said about them."""
 
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
@@ -14,8 +14,9 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.cli.log_format import FORMATS, format_named
+from helmd.cli.log_source import opened, store_has
 from helmd.cli.pager import paged
-from helmd.journal.query import HELM, Found, JournalQuery, Wanted, hidden_files, this_boot
+from helmd.journal.query import HELM, JournalQuery, JournalUnreadableError, Wanted, hidden_files, this_boot
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.level import levels_named
 from helmd.model.names import SUITE_CLUSTER, service_of
@@ -77,6 +78,9 @@ class Count(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json: one object a line.")
 @click.option("--stdout", "only_stdout", is_flag=True, help="Only what was printed to stdout.")
 @click.option("--stderr", "only_stderr", is_flag=True, help="Only what was printed to stderr.")
+@click.option(
+    "--journal", "from_journal", is_flag=True, help="Ask the journal, not the log store, even where helmd is there."
+)
 @click.option("--no-pager", is_flag=True, help="Straight to the terminal.")
 @click.pass_obj
 def logs_command(
@@ -89,13 +93,15 @@ def logs_command(
     form: str,
     as_json: bool,
     reverse: bool,
+    from_journal: bool,
     no_pager: bool,
     **filters: Any,
 ) -> int:
-    """Show what services printed, and what systemd and Helm said about them.
+    """Show what services printed and posted, and what systemd and Helm said about them.
 
     SERVICE may also be "postgres" (the suite's database) and "helm" (Helm's own units); without any, it is all of them.
-    Stdout is shown at level INFO, and so is stderr; -p finds what carries a level of its own.
+    Lines come from the log store, with the level that their text tells (INFO where it tells none, whether stdout or
+    stderr). When helmd or its database is away they come from the journal, and helmctl says so.
     """
     if following and reverse:
         raise UsageError("--follow and --reverse don't go together")
@@ -111,16 +117,17 @@ def logs_command(
         lines = FOLLOWED
     terminal = sys.stdout.isatty()
     write = format_named("json" if as_json else form, output.coloured(), terminal)
-    with JournalQuery(context.layout.uid, wanted) as query:
-        _refuse_unknown(context, query, wanted.services)
+    _refuse_unknown(context, wanted.services, from_journal)
+    count = None if lines is None or lines < 0 else lines
+    with opened(context.layout, wanted, count, reverse, following, from_journal, _tell) as (source, backlog):
         with _destination(terminal and not following and not no_pager) as sink:
             any_found = False
-            for found in _backlog(query, lines, reverse):
-                sink.write(write(found))
+            for line in backlog:
+                sink.write(write(line))
                 any_found = True
             if following:
-                for found in query.follow(sink.flush, sys.stdout.fileno()):
-                    sink.write(write(found))
+                for line in source.follow(sink.flush, sys.stdout.fileno()):
+                    sink.write(write(line))
             sink.flush()
     if not any_found and not following:
         _say_nothing_found()
@@ -139,14 +146,6 @@ def _destination(with_pager: bool) -> AbstractContextManager[BinaryIO]:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return paged(with_pager)
-
-
-def _backlog(query: JournalQuery, lines: int | None, reverse: bool) -> Iterator[Found]:
-    if lines is None or lines < 0:
-        yield from query.backward() if reverse else query.forward()
-    else:
-        last = query.last(lines)
-        yield from reversed(last) if reverse else last
 
 
 def _moment(option: str, text: str | None) -> int | None:
@@ -188,13 +187,28 @@ def _plain_names(names: Sequence[str]) -> frozenset[str] | None:
     return frozenset(service_of(f"{name.removesuffix('.service')}.service") or name for name in names)
 
 
-def _refuse_unknown(context: Context, query: JournalQuery, names: frozenset[str] | None) -> None:
-    """Raises UnknownServiceError for a name that neither the journal nor the configuration has."""
-    for name in sorted((names or frozenset()) - query.services() - {HELM, SUITE_CLUSTER}):
-        if name not in context.suite_or_installed:
+def _refuse_unknown(context: Context, names: frozenset[str] | None, from_journal: bool) -> None:
+    """Raises UnknownServiceError for a name that neither journal nor configuration nor log store has."""
+    asked = (names or frozenset()) - {HELM, SUITE_CLUSTER}
+    for name in sorted(asked - _in_journal(context) if asked else ()):
+        if name in context.suite_or_installed:
+            continue
+        if from_journal or not store_has(context.layout, name):
             raise UnknownServiceError(
                 f"there is no service '{printable(name, 60)}', nor any line of it", hint="See them: helmctl status"
             )
+
+
+def _in_journal(context: Context) -> frozenset[str]:
+    try:
+        with JournalQuery(context.layout.uid, Wanted()) as query:
+            return query.services()
+    except JournalUnreadableError:
+        return frozenset()
+
+
+def _tell(sentence: str) -> None:
+    click.echo(sentence, err=True)
 
 
 def _say_nothing_found() -> None:

@@ -37,6 +37,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "store": HTTPStatus.SERVICE_UNAVAILABLE,
     "journal": HTTPStatus.SERVICE_UNAVAILABLE,
     "core_unreachable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "helmd_away": HTTPStatus.SERVICE_UNAVAILABLE,
     "timeout": HTTPStatus.GATEWAY_TIMEOUT,
 }
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.cli.log_format import format_named
+from helmd.cli.log_format import Line, format_named
 from helmd.journal.query import Found, JournalQuery, Wanted
 from helmd.model.level import LEVELS, level_named, levels_named
 from helmd.model.moments import iso_moment
@@ -122,7 +122,8 @@ def formatted(journal: Path, name: str, *, terminal: bool) -> bytes:
     wanted = Wanted(services=frozenset({"nexus"}))
     write = format_named(name, colour=False, terminal=terminal)
     with JournalQuery(UID, wanted, journal) as query:
-        return write(query.last(1)[0])
+        found = query.last(1)[0]
+        return write(Line(found.row, entry=found.entry))
 
 
 def test_escapes_never_reach_a_terminal(journal: Path) -> None:

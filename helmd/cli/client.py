@@ -1,0 +1,201 @@
+"""Asking helmd over the account's unix socket, where the peer's uid is the credential.
+
+http.client does the protocol; the bytes come through `_Bytes`, which waits below its buffers, so that one thread can
+watch the socket, the time and the reader of the output at once.
+"""
+
+import io
+import json
+import select
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from helmd.model.errors import DeniedError, HelmError, UsageError
+from helmd.model.printable import printable
+
+CONNECT_SECONDS = 1.0
+_PORTION = 64 * 1024
+_PROBLEM_LIMIT = 64 * 1024
+
+
+class HelmdAwayError(HelmError):
+    """helmd, or the database behind it, does not answer. The sentence stands at the beginning of a longer one, too."""
+
+    code: ClassVar[str] = "helmd_away"
+
+
+class OutputClosedError(Exception):
+    """Nobody reads any more what is written."""
+
+
+@dataclass(slots=True)
+class Wait:
+    """How an answer is waited for, byte by byte; may be changed while it comes."""
+
+    seconds: float | None
+    """Without a byte that ends it (HelmdAwayError); None for no end."""
+    idle: Callable[[], None] | None = None
+    """Called before each wait."""
+    output: int | None = None
+    """A descriptor whose reader may go away (OutputClosedError)."""
+
+
+def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event: int | None = None) -> HTTPResponse:
+    """The answer to a GET over the socket at PATH, once it is known to be good.
+
+    Raises HelmdAwayError, OutputClosedError, and UsageError and DeniedError as helmd does.
+    """
+    target = f"{route}?{urlencode(given, errors='replace')}" if given else route
+    head = f"GET {target} HTTP/1.1\r\nHost: helm\r\nConnection: close\r\n"
+    if last_event is not None:
+        head += f"Last-Event-ID: {last_event}\r\n"
+    with _border():
+        connected = _Socket(wait)
+        try:
+            connected.connect(str(path))
+            connected.sendall(f"{head}\r\n".encode("ascii"))
+            response = HTTPResponse(connected, method="GET")
+            response.begin()
+        except BaseException:
+            connected.close()
+            raise
+        if response.status != 200:
+            with response:
+                raise _refusal(response, route)
+    return response
+
+
+def document(response: HTTPResponse) -> Any:
+    """The JSON of an answer. Raises HelmdAwayError."""
+    with response, _border():
+        return json.loads(response.read())
+
+
+def lines_of(response: HTTPResponse) -> Iterator[bytes]:
+    """The lines of an answer as they come. One that breaks off is told from one that ends: HelmdAwayError."""
+    with response:
+        yield from _lines(_parts(response))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A server-sent event. ``id`` is None where it has none."""
+
+    kind: str
+    data: str
+    id: int | None = None
+
+
+def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
+    """The events in the lines of a stream (WHATWG HTML, 9.2.6); comments are passed by."""
+    kind, data, number = "message", list[str](), None
+    for line in lines:
+        if not line:
+            if data:
+                yield Event(kind, "\n".join(data), number)
+            kind, data, number = "message", [], None
+            continue
+        name, _, value = line.decode("utf-8", "replace").partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif name == "id" and value.isdecimal():
+            number = int(value)
+
+
+def _parts(response: HTTPResponse) -> Iterator[bytes]:
+    while True:
+        with _border():
+            part = response.read1(_PORTION)
+        if not part:
+            return
+        yield part
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for part in parts:
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.removesuffix(b"\r")
+    if rest:
+        yield rest
+
+
+class _Socket(socket.socket):
+    """A unix socket whose answer is waited for by WAIT."""
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.settimeout(CONNECT_SECONDS)
+        self._wait = wait
+
+    def makefile(self, *_: object, **__: object) -> io.BufferedReader:  # type: ignore[override]
+        """What HTTPResponse reads from. Closing that closes the socket."""
+        return io.BufferedReader(_Bytes(self, self._wait), _PORTION)
+
+
+class _Bytes(io.RawIOBase):
+    """The bytes of a socket, with a wait before each read."""
+
+    def __init__(self, connected: socket.socket, wait: Wait) -> None:
+        super().__init__()
+        self._socket, self._wait = connected, wait
+        self._poller = select.poll()
+        self._poller.register(connected.fileno(), select.POLLIN)
+        if wait.output is not None:
+            self._poller.register(wait.output, 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._wait.idle is not None:
+            try:
+                self._wait.idle()
+            except BrokenPipeError as error:
+                raise OutputClosedError from error
+        seconds = self._wait.seconds
+        ready = self._poller.poll(None if seconds is None else seconds * 1000)
+        if not ready:
+            raise TimeoutError("no answer in time")
+        if any(descriptor == self._wait.output for descriptor, _ in ready):
+            raise OutputClosedError
+        return self._socket.recv_into(buffer)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+@contextmanager
+def _border() -> Iterator[None]:
+    """Makes every way in which helmd can fail to answer a HelmdAwayError."""
+    try:
+        yield
+    except (OSError, HTTPException, ValueError) as error:
+        raise HelmdAwayError("helmd can't be reached", hint="See: systemctl --user status helmd") from error
+
+
+def _refusal(response: HTTPResponse, route: str) -> HelmError:
+    """The error that a problem document says (RFC 9457)."""
+    try:
+        problem = json.loads(response.read(_PROBLEM_LIMIT))
+        code, detail = str(problem["code"]), printable(str(problem["detail"]), 500)
+    except (ValueError, TypeError, KeyError):
+        code, detail = "", f"it answered {response.status} for {route}"
+    if code == "usage":
+        return UsageError(detail)
+    if code == "denied":
+        return DeniedError(detail)
+    if code == "store":
+        return HelmdAwayError("helmd's database can't be reached", hint="See: helmctl doctor")
+    return HelmdAwayError(f"helmd can't say ({detail})", hint="See: systemctl --user status helmd")

@@ -1,0 +1,167 @@
+"""``helmctl logs`` as it is run: from helmd, from the journal when that is away, and with what exit code."""
+
+import json
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from helmd.cli import log_source
+from helmd.cli.log_source import opened, store_has
+from helmd.cli.log_store import StoreLines
+from helmd.journal.query import JournalQuery, Wanted
+from helmd.model.layout import Layout, layout
+from tests.store.journals import UID, append, line
+from tests.unit.helmd_stand_in import StandIn, row, stand_in
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def helmd(tmp_path: Path) -> Iterator[StandIn]:
+    with stand_in(tmp_path / "run" / "hivematrix") as made:
+        yield made
+
+
+def environment(helmd: StandIn) -> dict[str, str]:
+    home = helmd.socket.parents[2]
+    return {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "PATH": os.environ["PATH"], "TZ": "UTC"}
+
+
+def command(*words: str) -> list[str]:
+    # Root's own suite; for anybody else the option names who runs it anyway.
+    account = pwd.getpwuid(os.getuid()).pw_name
+    return [sys.executable, str(TOP / "helmctl.py"), "--account", account, "logs", *words]
+
+
+def helmctl(helmd: StandIn, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run(command(*words), env=environment(helmd), capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_lines_and_nothing_else(helmd: StandIn) -> None:
+    helmd.add(*(row(n, level="ERROR" if n == 3 else "INFO") for n in range(1, 5)))
+    code, out, err = helmctl(helmd, "-n", "2")
+    assert (code, err) == (0, "")
+    assert out == "Nov 24 12:00:03 core[77] ERROR: line 3\nNov 24 12:00:04 core[77]: line 4\n"
+    code, out, err = helmctl(helmd, "--json", "-r", "-p", "error", "core")
+    assert (code, err) == (0, "")
+    assert [json.loads(text)["id"] for text in out.splitlines()] == [3]
+    assert helmctl(helmd, "-g", "nothing like it") == (0, "", "no lines\n")
+
+
+def test_a_service_that_only_posted_is_known_and_one_that_nobody_knows_is_not(helmd: StandIn) -> None:
+    helmd.add(row(1, service="guest", source="http"))
+    assert helmctl(helmd, "-o", "cat", "guest") == (0, "line 1\n", "")
+    for name in ("ghost", "GUEST", "a b"):
+        code, out, err = helmctl(helmd, name)
+        assert (code, out) == (4, "") and f"there is no service '{name}'" in err
+
+
+def test_without_helmd_the_journal_is_asked_and_that_is_said_once(helmd: StandIn) -> None:
+    helmd.stop()
+    code, out, err = helmctl(helmd, "-n", "5", "--since", "@1", "--until", "@2")
+    assert (code, out) == (0, "")
+    assert err.startswith("helmd can't be reached; this is from the journal\nno lines\n")
+    code, out, err = helmctl(helmd, "--journal", "-n", "5", "--until", "@2")
+    assert (code, out) == (0, "") and err.startswith("no lines\n")
+    assert helmctl(helmd, "ghost")[0] == 4
+
+
+def test_a_database_that_is_away_is_named(helmd: StandIn) -> None:
+    helmd.failure = lambda: web.json_response({"code": "store", "detail": "gone"}, status=503)
+    code, _, err = helmctl(helmd, "--until", "@2")
+    assert code == 0
+    assert err.startswith("helmd's database can't be reached; this is from the journal\n")
+
+
+@pytest.mark.parametrize("way", ["interrupt", "closed pipe"])
+def test_following_ends_quietly(helmd: StandIn, way: str) -> None:
+    helmd.add(row(1))
+    running = subprocess.Popen(
+        command("-f", "-o", "cat"),
+        env=environment(helmd),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stdout is not None and running.stderr is not None
+    try:
+        assert running.stdout.readline() == b"line 1\n"
+        helmd.add(row(2))
+        assert running.stdout.readline() == b"line 2\n"
+        if way == "interrupt":
+            running.send_signal(signal.SIGINT)
+            assert running.wait(10) == -signal.SIGINT
+        else:
+            running.stdout.close()
+            assert running.wait(10) == 0
+        assert running.stderr.read() == b""
+    finally:
+        running.kill()
+        running.wait()
+
+
+@pytest.fixture
+def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """With a journal of its own, in which core printed a line a minute ago and another one just now."""
+    now = time.time_ns() // 1000
+    files = tmp_path / "journal"
+    files.mkdir()
+    at = [("a minute ago", now - 60_000_000), ("now", now)]
+    append(files / "test.journal", [line(text, n + 1, realtime=when) for n, (text, when) in enumerate(at)])
+
+    def query(uid: int, wanted: Wanted) -> JournalQuery:
+        return JournalQuery(UID, wanted, files)
+
+    monkeypatch.setattr(log_source, "JournalQuery", query)
+    return layout(environment(helmd), tmp_path, UID, TOP)
+
+
+def answer(places: Layout, wanted: Wanted | None = None, *, from_journal: bool = False) -> tuple[list[str], list[str]]:
+    """The messages, and what was told."""
+    told: list[str] = []
+    with opened(places, wanted or Wanted(), None, False, False, from_journal, told.append) as (source, lines):
+        assert from_journal or isinstance(source, StoreLines)
+        return [found.row.message for found in lines], told
+
+
+def test_a_store_that_lags_behind_is_told(helmd: StandIn, places: Layout) -> None:
+    now = datetime.now(UTC)
+    told = "the log store is far behind the journal; --journal shows what is newer"
+    assert answer(places) == ([], [told])
+    helmd.add(row(1, timestamp=now - timedelta(seconds=120), source="journal"))
+    messages, said = answer(places)
+    assert messages == ["line 1"]
+    assert re.fullmatch(r"the log store is (59s|1min.*) behind the journal; --journal shows what is newer", *said)
+    assert answer(places, Wanted(services=frozenset({"nexus"}))) == ([], [])
+    assert answer(places, from_journal=True) == (["a minute ago", "now"], [])
+    # What is a second old need not be there yet.
+    helmd.add(row(2, timestamp=now - timedelta(seconds=60), source="journal"))
+    assert answer(places) == (["line 1", "line 2"], [])
+
+
+def test_what_was_posted_does_not_hide_that_the_store_lags(helmd: StandIn, places: Layout) -> None:
+    helmd.add(row(1, timestamp=datetime.now(UTC), source="http"))
+    assert answer(places)[1] == ["the log store is far behind the journal; --journal shows what is newer"]
+
+
+def test_the_running_boot_begins_with_the_kernel(places: Layout) -> None:
+    from helmd.journal.query import this_boot
+
+    boot = log_source._boot(places, this_boot())
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    assert abs((datetime.now(UTC) - boot.began).total_seconds() - up) < 60
+    assert boot.lines_after < boot.began
+
+
+def test_only_names_under_which_lines_can_be_posted_are_asked_for(helmd: StandIn, places: Layout) -> None:
+    assert not store_has(places, "a,b") and helmd.asked == []
