@@ -14,6 +14,7 @@ from helmd.model.service import Service
 from helmd.model.status import summary
 from helmd.operations.current import Current
 from helmd.operations.custom_metrics import recorded_by
+from helmd.operations.disk import LowDisk
 from helmd.operations.health_report import HealthReport
 from helmd.operations.ingest import Account
 from helmd.operations.line_rates import LineRates
@@ -61,7 +62,10 @@ async def run_helmd(
 
         monitor = Monitor(ask, LineRates(pool).take, recorder, Meter(), told=say, beat=lifecycle.beat)
         report = HealthReport(monitor, pool, crew, account, places.state, lambda: len(current.faults))
-        posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), write)
+        low_disk = LowDisk(
+            places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
+        )
+        posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), write, low_disk)
         rates = Rates(settings.ingest_rate, settings.ingest_burst)
         intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, current.read_message)
         server = Server(application(routes(Api(monitor, report), intake), callers), places.socket, holder_of)

@@ -5,7 +5,6 @@ only when it can't reach systemd, without which it can neither see nor do anythi
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from helmd.journal.tail import first_after
 from helmd.model.errors import HelmError
 from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY, UNKNOWN, Verdict
 from helmd.model.names import JOURNAL_UNIT
+from helmd.operations.disk import space
 from helmd.operations.ingest import Account
 from helmd.operations.monitor import Monitor
 from helmd.store.ingested import stored_up_to
@@ -150,7 +150,7 @@ class HealthReport:
         }
 
     async def _disk_check(self) -> Check:
-        free, total = await self._crew.run(lambda: _space(self._disk))
+        free, total = await self._crew.run(lambda: space(self._disk))
         return disk_check(total, free)
 
     async def _systemd(self) -> Check:
@@ -196,13 +196,3 @@ _LATE_CHECK: Mapping[str, Check] = {
     "journal": {"status": DEGRADED, "lag_seconds": None},
 }
 """What a check says that has no answer."""
-
-
-def _space(path: Path) -> tuple[int, int]:
-    """Bytes that this account may still use, and bytes in all, of the file system that PATH is or will be on."""
-    while not path.exists():
-        path = path.parent
-    found = os.statvfs(path)
-    # As df(1) counts: what is reserved for root belongs to neither side.
-    usable = (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize
-    return found.f_bavail * found.f_frsize, usable

@@ -22,6 +22,7 @@ from helmd.web.roles import Identity
 from helmd.web.room import Room
 
 MAX_BODY = 16 << 20
+"""Bytes of a request's body (SPEC)."""
 _SMALL = 64 << 10
 """Bytes of a body that is read and parsed in passing; a larger one takes a thread, one at a time."""
 _SMALL_ROOM, _LARGE_ROOM = 32 << 20, 96 << 20

@@ -11,11 +11,10 @@ from aiohttp import web
 
 from helmd.model.errors import HelmError, LockedError, PortTakenError
 from helmd.web.identity import Callers
+from helmd.web.ingest import MAX_BODY
 from helmd.web.problems import CORRELATION, problems
 from helmd.web.routes import Route, install
 
-MAX_BODY = 16 << 20
-"""Bytes of a request's body; the log ingest's bound (SPEC)."""
 _SHUTDOWN_SECONDS = 0.5
 """How long requests under way may take to end when helmd does."""
 

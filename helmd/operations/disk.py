@@ -1,0 +1,38 @@
+"""How full the disk is that the log store is on."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_LOOK_SECONDS = 1.0
+
+
+def space(path: Path) -> tuple[int, int]:
+    """Bytes that this account may still use, and bytes in all, of the file system that PATH is or will be on."""
+    while not path.exists():
+        path = path.parent
+    found = os.statvfs(path)
+    # As df(1) counts: what is reserved for root belongs to neither side.
+    usable = (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize
+    return found.f_bavail * found.f_frsize, usable
+
+
+class LowDisk:
+    """Whether less than so many percent of PATH's disk are free. LEAST says how many; 0 for no such bound."""
+
+    def __init__(self, path: Path, least: Callable[[], int], look: Callable[[Path], tuple[int, int]] = space) -> None:
+        self._path = path
+        self._least = least
+        self._look = look
+        self._looked: float | None = None
+        self._low = False
+
+    def __call__(self) -> bool:
+        """As it was a second ago at the earliest."""
+        now = time.monotonic()
+        if self._looked is None or now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            free, total = self._look(self._path)
+            self._low = 100 * free < self._least() * total
+        return self._low

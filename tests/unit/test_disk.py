@@ -1,0 +1,30 @@
+"""When the log store's disk counts as nearly full."""
+
+from pathlib import Path
+
+import pytest
+
+from helmd.operations import disk
+from helmd.operations.disk import LowDisk, space
+
+
+@pytest.mark.parametrize(
+    ("free", "least", "low"), [(99, 10, True), (100, 10, False), (0, 0, False), (0, 1, True), (1000, 50, False)]
+)
+def test_below_so_many_percent(free: int, least: int, low: bool) -> None:
+    assert LowDisk(Path("/"), lambda: least, lambda _: (free, 1000))() is low
+
+
+def test_it_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [0, 1000]
+    low = LowDisk(Path("/"), lambda: 10, lambda _: (free.pop(0), 1000))
+    assert low()
+    assert low()
+    monkeypatch.setattr(disk, "_LOOK_SECONDS", -1)
+    assert not low()
+
+
+def test_a_path_that_is_not_there_yet_is_on_its_parents_disk(tmp_path: Path) -> None:
+    free, total = space(tmp_path / "not" / "yet")
+    assert total > 0
+    assert free <= total
