@@ -18,11 +18,14 @@ from typing import Any
 from psycopg.conninfo import conninfo_to_dict
 from systemd import daemon, id128
 
+from helmd.journal.damage import truncated_files
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import Lifecycle, log_to_stderr, watchdog_seconds
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.layout import Layout, layout
-from helmd.operations.configuration import load_settings
+from helmd.operations.configuration import load_formats, load_settings
+from helmd.operations.current import Current
+from helmd.operations.disk import LowDisk
 from helmd.operations.ingest import Account, Ingest
 from helmd.store.journal import JournalStore
 from helmd.store.migrate import migrate
@@ -56,25 +59,37 @@ def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
     return prepare
 
 
-async def run_journal(lifecycle: Lifecycle, account: Account, store: str, owner: str, places: Layout) -> None:
-    """helmd-journal until it is told to end. STORE and OWNER are conninfo strings of the store's two roles.
+async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) -> None:
+    """helmd-journal until it is told to end.
 
     It is ready at once, PostgreSQL or not: the journal is the buffer, and its status says how things stand.
     """
+    settings, formats, places = current.settings, current.formats, current.layout
+    assert formats is not None
+    store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
+    low = LowDisk(places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0)
 
     async def reload() -> None:
-        # All it is configured by is where the store is. At another one it begins anew: systemd starts it again.
-        if load_settings(places).store_conninfo(places) != store:
-            _log.info("the log store is another one now; starting anew")
+        current.load()
+        # Half-read entries and open batches belong to these; systemd starts it again, and it begins anew.
+        if (current.settings.store, current.formats) != (settings.store, formats):
+            _log.info("the log store or the formats have changed; starting anew")
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def full() -> str:
+        least = current.settings.min_free_percent
+        return f"less than {least} % of the log store's disk are free (logs.min_free_percent)" if low() else ""
 
     ingest = Ingest(
         account,
         lambda: JournalReader(account.uid, account.boot_id),
-        lambda: JournalStore.open(store, account.machine_id, account.uid, lambda _: 90),
+        lambda: JournalStore.open(store, account.machine_id, account.uid, current.retention_of),
+        formats,
         prepare=schema_up_to_date(store, owner),
         beat=lifecycle.beat,
         say=lifecycle.status,
+        full=full,
+        damaged=lambda: list(truncated_files()),
     )
     lifecycle.ready("opening the log store")
     await lifecycle.run(ingest.run(), reload)
@@ -98,13 +113,18 @@ def main(arguments: Sequence[str]) -> int:
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "300ms")
         return _told(run_helmd(lifecycle, places, this_account(), schema_up_to_date))
     try:
-        settings = load_settings(places)
+        # Without these it would store the wrong thing for good, while the journal keeps what comes.
+        load_settings(places)
+        load_formats(places)
     except ConfigurationError as error:
         for fault in error.faults:
             _log.error("%s", fault)
         return EX_CONFIG
-    store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
-    asyncio.run(run_journal(lifecycle, this_account(), store, owner, places))
+    current = Current(places)
+    current.load_at_start()
+    for fault in current.faults:
+        _log.warning("%s; until it is mended, entries are kept as long as those of other services", fault)
+    asyncio.run(run_journal(lifecycle, this_account(), current))
     return 0
 
 

@@ -24,7 +24,7 @@ sd_journal(3); journald's file format as of systemd 252.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,7 +32,7 @@ from systemd import _reader
 
 from helmd.model.errors import HelmError
 from helmd.model.position import Gap, Missing, Position, parse_cursor
-from helmd.model.row import MESSAGE_LIMIT, Entry, Value
+from helmd.model.row import MESSAGE_LIMIT, SUPPRESSED, Entry, Value
 
 _OVERHEAD = 4096
 """Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
@@ -117,14 +117,22 @@ class JournalReader:
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
 
+    @property
+    def boot_id(self) -> str:
+        """The boot that is being read."""
+        return self._boot_id
+
     def read(self, most_entries: int, most_bytes: int) -> Batch:
         """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
         entries: list[Entry] = []
         size = 0
         at_end = False
         try:
+            advance = self._journal._next
             while len(entries) < most_entries and size < most_bytes:
-                if not self._advance():
+                if self._pending:
+                    self._pending = False
+                elif not advance():
                     at_end = True
                     break
                 entry = self._take()
@@ -134,7 +142,7 @@ class JournalReader:
             position, gaps = self._position, tuple(self._gaps)
             self._gaps.clear()
             if at_end and self._boot_id != self._current:
-                position = position and replace(position, finished=True)
+                position = position and position._replace(finished=True)
                 self._enter(self._ahead.pop(0))
                 at_end = False
         except OSError as error:
@@ -198,6 +206,11 @@ class JournalReader:
         self._journal.flush_matches()
         self._journal.add_match(f"_UID={self._uid}")
         self._journal.add_match(f"_BOOT_ID={boot_id}")
+        # journald's own notice that it threw away lines of this account.
+        self._journal.add_disjunction()
+        self._journal.add_match(f"MESSAGE_ID={SUPPRESSED.decode()}")
+        self._journal.add_match(f"OBJECT_UID={self._uid}")
+        self._journal.add_match(f"_BOOT_ID={boot_id}")
 
     def _enter(self, boot: _Boot) -> None:
         """Go on with another boot."""
@@ -216,7 +229,7 @@ class JournalReader:
         if position.cursor and self._stand_on(position.cursor):
             return
         self._journal.seek_monotonic(position.monotonic, position.boot_id)
-        self._position = replace(position, cursor="")
+        self._position = position._replace(cursor="")
         gap = self._skip_known(position, end)
         if gap is not None and position.cursor:
             self._gaps.append(gap)
@@ -258,13 +271,6 @@ class JournalReader:
                 return None
             return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
         return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
-
-    def _advance(self) -> bool:
-        """Stand on the next new entry; False at the end."""
-        if self._pending:
-            self._pending = False
-            return True
-        return bool(self._journal._next())
 
     def _take(self) -> Entry | None:
         """The entry stood on, or None to go on: its file is damaged there, or it is behind us."""

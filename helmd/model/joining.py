@@ -256,6 +256,11 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
+def opens(text: str, level: str, complete: bool) -> bool:
+    """Whether an entry that begins with TEXT waits for more lines; what does not need not be pushed while none does."""
+    return not complete and (level in _ERRORS or _opens(text, level, complete) is not None)
+
+
 def _opens(text: str, level: str, complete: bool) -> str | None:
     """The state in which an entry that begins with TEXT waits for more; None when there can be none."""
     if complete:

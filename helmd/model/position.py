@@ -6,11 +6,14 @@ wrong wall clock, no new journal file and no reused sequence number can upset; b
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The last entry read of one boot. It is stored in the transaction that stores the entries before it."""
+class Position(NamedTuple):
+    """The last entry read of one boot. It is stored in the transaction that stores the entries before it.
+
+    A tuple, since one is made for every entry read.
+    """
 
     boot_id: str
     cursor: str

@@ -6,7 +6,6 @@ taken for what it claims only where being wrong does no harm (systemd.journal-fi
 
 import codecs
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ JOURNAL, SYSTEMD, HELM, HTTP = "journal", "systemd", "helm", "http"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
-_LEVELS = {
+LEVEL_OF_PRIORITY = {
     b"0": "CRITICAL",
     b"1": "CRITICAL",
     b"2": "CRITICAL",
@@ -34,17 +33,18 @@ _LEVELS = {
     b"6": "INFO",
     b"7": "DEBUG",
 }
-_STREAMS = {b"6": "stdout", b"5": "stderr"}
+STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
 """Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority tells the streams apart."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})
 _ACTION_PREFIX = "HIVEMATRIX_"
 _OWN_COLUMN = frozenset({"MESSAGE", "PRIORITY", "USER_UNIT", "USER_INVOCATION_ID", "TID"})
+SUPPRESSED = b"a596d6fe7bfa4994828e72309e95d61e"
+"""MESSAGE_ID of journald's notice that it has suppressed messages (sd-messages.h)."""
 _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One journal entry as read, with the address fields that journald itself gives it."""
 
     fields: Mapping[str, Value]
@@ -80,13 +80,15 @@ def moment(realtime: int) -> datetime:
 
 
 def row_of(entry: Entry) -> LogRow | None:
-    """The row for an entry, or None when it belongs to no service of the suite.
+    """The row for an entry as it stands, or None when it belongs to no service of the suite.
+
+    What the text of a printed line says, and which lines belong together, is `helmd.model.assembly`'s to find.
 
     The time is journald's own (``__REALTIME_TIMESTAMP``): it is always there and no program can set it, unlike
     ``_SOURCE_REALTIME_TIMESTAMP``, which lines printed to stdout do not have.
     """
     fields = entry.fields
-    owner = _owner(fields)
+    owner = owner_of(fields)
     if owner is None:
         return None
     service, source = owner
@@ -97,18 +99,17 @@ def row_of(entry: Entry) -> LogRow | None:
     else:
         context |= _extra(fields)
     unit = _first(fields, "_SYSTEMD_USER_UNIT") if source == JOURNAL else _first(fields, "USER_UNIT")
-    # What the text itself says (JSON, Python logging, access lines) would be read here and override level and message.
     return LogRow(
         timestamp=moment(entry.realtime),
         service_name=service,
-        level=_LEVELS.get(priority, "INFO"),
+        level=LEVEL_OF_PRIORITY.get(priority, "INFO"),
         message=message,
         context=context or None,
         hostname=_text(_first(fields, "_HOSTNAME")) or None,
         process_id=_pid(_first(fields, "_PID")),
         source=source,
         unit=_text(unit) or None,
-        stream=_stream(fields, priority),
+        stream=stream_of(fields, priority),
         boot_id=entry.boot_id,
     )
 
@@ -137,7 +138,32 @@ def gap_row(gap: Gap, hostname: str) -> LogRow:
     )
 
 
-def _owner(fields: Mapping[str, Value]) -> tuple[str, str] | None:
+def suppression_row(entry: Entry) -> LogRow | None:
+    """The row for journald's own notice that it has thrown away lines of this account; None for any other entry.
+
+    They are gone for good, of which service nobody knows: journald counts all of an account's units together.
+    """
+    fields = entry.fields
+    if _first(fields, "MESSAGE_ID") != SUPPRESSED or _first(fields, "_TRANSPORT") != b"driver":
+        return None
+    dropped = text_of(fields, "N_DROPPED")
+    count = int(dropped) if dropped.isdigit() and len(dropped) <= 18 else None
+    until = moment(entry.realtime)
+    said = "an unknown number of lines" if count is None else f"{count:,} lines"
+    return LogRow(
+        timestamp=until,
+        service_name="helm",
+        level="WARNING",
+        message=f"{said} of this account's units were thrown away by journald before {until.isoformat()}: "
+        "they came faster than its rate limit allows; helmctl doctor says more.",
+        context={"gap": "suppressed", "until": until.isoformat(), "count": count},
+        hostname=text_of(fields, "_HOSTNAME") or None,
+        source=HELM,
+        boot_id=entry.boot_id,
+    )
+
+
+def owner_of(fields: Mapping[str, Value]) -> tuple[str, str] | None:
     """The service an entry belongs to, and its source."""
     identifier = _first(fields, "SYSLOG_IDENTIFIER")
     if identifier in _ACTORS and "HIVEMATRIX_ACTION" in fields:
@@ -164,13 +190,23 @@ def _owner(fields: Mapping[str, Value]) -> tuple[str, str] | None:
 def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
     """The message as clean text, and notes on what had to be changed."""
     value = fields.get("MESSAGE", b"")
-    raw = b"\n".join(value) if isinstance(value, list) else value
+    text, notes = clean_text(b"\n".join(value) if isinstance(value, list) else value)
+    line_break = _first(fields, "_LINE_BREAK")
+    if line_break:
+        notes["line_break"] = _text(line_break)
+    return text, notes
+
+
+def clean_text(raw: bytes, cut: bool = False) -> tuple[str, dict[str, object]]:
+    """Bytes of a line as text that can be stored, and notes on what was changed. CUT: it goes on in another entry."""
     notes: dict[str, object] = {}
     if len(raw) > MESSAGE_LIMIT:
         # A character that the cut goes through is dropped, not shown as a broken one.
         whole = codecs.getincrementaldecoder("utf-8")("replace").decode(raw[:MESSAGE_LIMIT])
         raw = whole.encode()
         notes["cut_at_bytes"] = MESSAGE_LIMIT
+    if cut:
+        notes["goes_on"] = True
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -179,10 +215,12 @@ def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
         notes["bytes_replaced"] = True
-    line_break = _first(fields, "_LINE_BREAK")
-    if line_break:
-        notes["line_break"] = _text(line_break)
     return text, notes
+
+
+def text_of(fields: Mapping[str, Value], name: str) -> str:
+    """A field as text; of several the first, empty when there is none."""
+    return _text(_first(fields, name))
 
 
 def _action(fields: Mapping[str, Value]) -> dict[str, object]:
@@ -206,12 +244,12 @@ def _is_extra(name: str) -> bool:
     return not name.startswith(("_", "SYSLOG_")) and name not in _OWN_COLUMN
 
 
-def _stream(fields: Mapping[str, Value], priority: bytes) -> str | None:
+def stream_of(fields: Mapping[str, Value], priority: bytes) -> str | None:
     """Which stream a line came from; None when it can't be told (printed past systemd-cat, or a ``<3>`` prefix)."""
     if fields.get("_TRANSPORT") != b"stdout":
         return None
     service = service_of_identifier(_text(_first(fields, "SYSLOG_IDENTIFIER")))
-    return None if service in (None, "helm") else _STREAMS.get(priority)
+    return None if service in (None, "helm") else STREAM_OF_PRIORITY.get(priority)
 
 
 def _first(fields: Mapping[str, Value], name: str) -> bytes:

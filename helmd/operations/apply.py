@@ -11,7 +11,15 @@ from helmd.keycloak import launch
 from helmd.model.discovery import discovery_document
 from helmd.model.errors import BusError, ConfigurationError, LockedError, NotSetUpError
 from helmd.model.layout import Layout
-from helmd.model.names import HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, SUITE_CLUSTER_UNIT, service_of, unit_of
+from helmd.model.names import (
+    HELMD_UNIT,
+    JOURNAL_UNIT,
+    STORE_CLUSTER_UNIT,
+    SUITE_CLUSTER,
+    SUITE_CLUSTER_UNIT,
+    service_of,
+    unit_of,
+)
 from helmd.model.service import Mode, Registry
 from helmd.model.settings import Settings
 from helmd.operations.configuration import path_faults
@@ -150,8 +158,9 @@ def apply(
     with applying(layout.apply_lock):
         done = _install(found, registry, layout, settings, manager)
     # helmd watches the suite by the same files; what has changed in them need not show in any unit.
-    if manager.facts(HELMD_UNIT).active_state == "active":
-        manager.reload(HELMD_UNIT)
+    for unit in (HELMD_UNIT, JOURNAL_UNIT):
+        if manager.facts(unit).active_state == "active":
+            manager.reload(unit)
     return done
 
 

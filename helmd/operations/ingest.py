@@ -1,30 +1,51 @@
 """The journal into the store: every line of the suite's services exactly once, whatever dies in between.
 
-Rows and the position behind them commit together, and a position only replaces the one it was read on from. So there
-is nothing to make good after a failure: the stored position says where to read on, and the journal is the buffer.
+Rows, the position behind them and what is still being joined commit together, and a position only replaces the one it
+was read on from. So there is nothing to make good after a failure: what is stored says where and with what to go on,
+and the journal is the buffer. While one portion is stored the next one is read and parsed; there are never more.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
+from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalError, JournalReader
+from helmd.model.assembly import Assembler
+from helmd.model.clock import clock_steps
 from helmd.model.errors import HelmError, StoreError
-from helmd.model.position import Position
-from helmd.model.row import LogRow, gap_row, moment, row_of
+from helmd.model.parsed import Formats
+from helmd.model.position import Gap, Missing, Position
+from helmd.model.posted import PostedRow
+from helmd.model.row import LogRow, gap_row, moment
 from helmd.store.journal import IngestTakenError, JournalStore, PositionMovedError
 
-BATCH_ENTRIES = 2_000
-BATCH_BYTES = 4 * 1024 * 1024
+PORTION_ROWS = 8_000
+PORTION_BYTES = 24 * 1024 * 1024
+"""Bounds of what is stored in one transaction; two such portions are in memory at most."""
+SLICE_ENTRIES = 250
+_SLICE_BYTES = 4 * 1024 * 1024
+"""What is read at once, between looks at the connection: the server must not wait for its next rows."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _IDLE_SECONDS = 5.0
 """How long to wait for the journal before showing that we are alive."""
+_LIVELY_SECONDS = 5.0
+_POLL = 0.02
+"""How often the journal is looked at while lines come: journald tells of new ones up to a quarter of a second late."""
+HOLD = 150_000
+"""Microseconds for which an error waits for lines that belong to it."""
+_HOLD_IN_BACKLOG = 2_000_000
 _UNWRITTEN_SECONDS = 30.0
 """How far a position may run ahead of the stored one while nothing of the suite passes by."""
 _STATUS_SECONDS = 2.0
+_DISK_SECONDS = 5.0
+_DAMAGE_SECONDS = 600.0
+"""How often damaged files are looked for."""
+_JOINING, _TOLD = "joining", "told"
+"""What is kept with the position: open entries, and the damaged files that were told of."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,18 +60,21 @@ class Account:
     hostname: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Portion:
     """What goes into the store in one transaction."""
 
-    rows: tuple[LogRow, ...]
-    position: Position | None
-    at_end: bool
+    rows: list[LogRow] = field(default_factory=list)
+    posted: list[PostedRow] = field(default_factory=list)
+    position: Position | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+    at_end: bool = False
 
 
 class Ingest:
     """The loop. ``prepare`` runs before the store is first used (migrations); ``beat`` is called on all progress;
-    ``say`` takes a sentence on how things stand, for systemctl status.
+    ``say`` takes a sentence on how things stand, for systemctl status; ``full`` gives a sentence when the disk is too
+    full to store more, else nothing; ``damaged`` looks for damaged journal files.
     """
 
     def __init__(
@@ -58,25 +82,35 @@ class Ingest:
         account: Account,
         open_reader: Callable[[], JournalReader],
         open_store: Callable[[], Awaitable[JournalStore]],
+        formats: Formats,
         *,
         prepare: Callable[[], Awaitable[None]],
         beat: Callable[[], None],
         say: Callable[[str], None],
+        full: Callable[[], str] = lambda: "",
+        damaged: Callable[[], list[Truncated]] = list,
     ) -> None:
         self._account = account
         self._open_reader = open_reader
         self._open_store = open_store
+        self._formats = formats
         self._prepare = prepare
         self._beat = beat
         self._say = say
+        self._full = full
+        self._damaged = damaged
         self._prepared = False
         self._trouble = ""
         self._pause = _FIRST_PAUSE
         self._reader: JournalReader | None = None
+        self._assembler = Assembler(formats)
+        self._told: list[str] = []
+        self._kept: dict[str, Any] = {}
+        self._damage_due = 0.0
         self._known: dict[str, Position] = {}
-        self._kept: _Portion | None = None
-        self._stored_at = time.monotonic()
-        self._said_at = 0.0
+        self._clocks: dict[str, int] = {}
+        self._stored_at = self._lively_at = time.monotonic()
+        self._disk_at = self._said_at = 0.0
         self._at_end = False
         self._rows = 0
         self._rows_said = 0
@@ -89,34 +123,35 @@ class Ingest:
                     await self._session()
                 except (StoreError, JournalError) as error:
                     if isinstance(error, JournalError | PositionMovedError):
-                        self._forget_place()
+                        self._close_reader()
                     self._complain(error)
                     self._beat()
                     await asyncio.sleep(self._pause)
                     self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         finally:
-            self._forget_place()
+            self._close_reader()
 
     async def _session(self) -> NoReturn:
-        """Store batch after batch on one connection, until it fails."""
+        """Store portion after portion on one connection, until it fails."""
         if not self._prepared:
             await self._beating(asyncio.ensure_future(self._prepare()))
             self._prepared = True
         store = await self._open_store()
         try:
-            self._agree(await store.positions())
+            await self._stand(store)
+            portion = await self._read()
             while True:
                 self._beat()
-                portion = self._kept or self._read()
-                if self._worth_storing(portion):
-                    await self._store(store, portion)
-                self._kept = None
-                self._recovered()
-                self._tell(portion)
-                if portion.at_end:
-                    await self._opened().wait(_IDLE_SECONDS)
+                await self._room()
+                if portion.at_end or not self._worth_storing(portion):
+                    await self._store_if_worth(store, portion)
+                    self._recovered()
+                    self._tell(portion)
+                    if portion.at_end:
+                        await self._rest()
+                    portion = await self._read()
                 else:
-                    await asyncio.sleep(0)
+                    portion = await self._store_and_read(store, portion)
         finally:
             await store.close()
 
@@ -130,46 +165,135 @@ class Ingest:
         finally:
             work.cancel()
 
-    def _agree(self, stored: dict[str, Position]) -> None:
-        """Go on where the store stands: with the batch in hand if its commit did not happen, behind it if it did."""
-        if self._reader is not None and stored == self._known:
-            return
-        self._known = stored
-        self._kept = None
-        self._opened().seek(stored)
-
-    def _opened(self) -> JournalReader:
+    async def _stand(self, store: JournalStore) -> None:
+        """Go on where the store stands, with what was open there. The files stay open: they may be deleted by now."""
+        self._known = await store.positions()
         if self._reader is None:
             self._reader = self._open_reader()
-        return self._reader
+        self._reader.seek(self._known)
+        self._kept = kept = await store.kept(self._reader.boot_id)
+        try:
+            self._assembler = Assembler(self._formats, kept.get(_JOINING))
+        except (ValueError, TypeError):
+            _log.warning("what was kept of half-read entries can't be read; they are given up")
+            self._assembler = Assembler(self._formats)
+        told = kept.get(_TOLD)
+        self._told = [str(number) for number in told] if isinstance(told, list) else []
+        self._clocks = {boot: position.realtime - position.monotonic for boot, position in self._known.items()}
 
-    def _forget_place(self) -> None:
+    def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
         self._reader = None
-        self._kept = None
 
-    def _read(self) -> _Portion:
-        batch = self._opened().read(BATCH_ENTRIES, BATCH_BYTES)
-        gaps = [gap_row(gap, self._account.hostname) for gap in batch.gaps]
-        rows = [row for entry in batch.entries if (row := row_of(entry)) is not None]
-        return _Portion((*gaps, *rows), batch.position, batch.at_end)
+    async def _store_and_read(self, store: JournalStore, portion: _Portion) -> _Portion:
+        """Stores PORTION while the next one is read."""
+        reading = asyncio.create_task(self._read())
+        try:
+            await self._store_if_worth(store, portion)
+            self._recovered()
+            self._tell(portion)
+            return await reading
+        finally:
+            # What was read in vain is read again: `_stand` goes by what is stored.
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+            elif not reading.cancelled():
+                reading.exception()
+
+    async def _read(self) -> _Portion:
+        """The next portion: as much as there is, within its bounds."""
+        assert self._reader is not None
+        portion, assembler, size = _Portion(), self._assembler, 0
+        if damaged := [file for file in self._look_for_damage() if file.file_id not in self._told]:
+            portion.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
+            self._told += [file.file_id for file in damaged]
+        while True:
+            batch = self._reader.read(SLICE_ENTRIES, _SLICE_BYTES)
+            for gap in batch.gaps:
+                portion.rows.append(gap_row(gap, self._account.hostname))
+            if batch.entries:
+                self._lively_at = time.monotonic()
+                self._see_clock(portion, batch.entries)
+                for entry in batch.entries:
+                    assembler.take(entry)
+                    size += len(entry.fields.get("MESSAGE", b""))
+            portion.position = batch.position or portion.position
+            self._expire(batch.at_end, batch.position)
+            portion.rows += assembler.rows
+            portion.posted += assembler.posted
+            assembler.rows, assembler.posted = [], []
+            finished = batch.position is not None and batch.position.finished
+            size += 512 * len(batch.entries)
+            if batch.at_end or finished or size > PORTION_BYTES or len(portion.rows) >= PORTION_ROWS:
+                break
+            await asyncio.sleep(0)
+        portion.at_end = batch.at_end
+        joining = assembler.state()
+        portion.kept = ({_JOINING: joining} if joining else {}) | ({_TOLD: self._told[-100:]} if self._told else {})
+        return portion
+
+    def _see_clock(self, portion: _Portion, entries: tuple[Any, ...]) -> None:
+        last = entries[-1]
+        portion.rows += clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname)
+        self._clocks[last.boot_id] = last.realtime - last.monotonic
+
+    def _expire(self, at_end: bool, position: Position | None) -> None:
+        """Lets go of open entries to which nothing came for a while, and of all when their boot is over."""
+        if not len(self._assembler) or position is None:
+            return
+        if position.finished:
+            self._assembler.let_go()
+        elif at_end:
+            self._assembler.expire(time.time_ns() // 1000 - HOLD)
+        else:
+            self._assembler.expire(position.realtime - _HOLD_IN_BACKLOG)
+
+    def _look_for_damage(self) -> list[Truncated]:
+        now = time.monotonic()
+        if now < self._damage_due:
+            return []
+        self._damage_due = now + _DAMAGE_SECONDS
+        return self._damaged()
 
     def _worth_storing(self, portion: _Portion) -> bool:
         """Whether there is something to commit; entries of strangers alone move the position only now and then."""
-        if portion.position is None or portion.position == self._known.get(portion.position.boot_id):
+        position = portion.position
+        if position is None:
+            return False
+        if portion.rows or portion.posted:
+            return True
+        if position == self._known.get(position.boot_id) and portion.kept == self._kept:
             return False
         waited = time.monotonic() - self._stored_at
-        return bool(portion.rows) or portion.position.finished or waited > _UNWRITTEN_SECONDS
+        return position.finished or portion.kept != self._kept or waited > _UNWRITTEN_SECONDS
 
-    async def _store(self, store: JournalStore, portion: _Portion) -> None:
-        assert portion.position is not None
-        self._kept = portion
+    async def _store_if_worth(self, store: JournalStore, portion: _Portion) -> None:
+        if portion.position is None or not self._worth_storing(portion):
+            return
         boot_id = portion.position.boot_id
-        await store.append(portion.rows, portion.position, self._known.get(boot_id))
+        await store.append(portion.rows, portion.position, self._known.get(boot_id), portion.kept, portion.posted)
         self._known[boot_id] = portion.position
+        self._kept = portion.kept
         self._stored_at = time.monotonic()
-        self._rows += len(portion.rows)
+        self._rows += len(portion.rows) + len(portion.posted)
+
+    async def _rest(self) -> None:
+        """Waits for the journal to have more, or for an open entry to be let go."""
+        assert self._reader is not None
+        lively = time.monotonic() - self._lively_at < _LIVELY_SECONDS
+        await self._reader.wait(_POLL if lively or len(self._assembler) else _IDLE_SECONDS)
+
+    async def _room(self) -> None:
+        """Waits while the disk is too full; the journal keeps its own bounds meanwhile."""
+        if time.monotonic() - self._disk_at < _DISK_SECONDS:
+            return
+        while full := self._full():
+            self._complain(StoreError(full))
+            self._beat()
+            await asyncio.sleep(_LONGEST_PAUSE)
+        self._disk_at = time.monotonic()
 
     def _complain(self, error: HelmError) -> None:
         """Say what is wrong; in the log once for each new trouble, since that log comes back here as lines to store."""
@@ -200,3 +324,7 @@ class Ingest:
         lag = 0.0 if portion.at_end else max(0.0, time.time() - portion.position.realtime / 1_000_000)
         place = moment(portion.position.realtime).isoformat(timespec="milliseconds")
         self._say(f"stored up to {place}, lag {lag:.1f} s, {rate:,.0f} rows/s, {self._rows:,} rows since the start")
+
+
+def _gap_of(file: Truncated) -> Gap:
+    return Gap(file.first, max(file.first, file.last), Missing.UNREADABLE)

@@ -29,6 +29,7 @@ RetentionOf = Callable[[str], int]
 """The retention class of a service, in days."""
 
 _CHUNK_ROWS = 500
+_NULL = "\\N"
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
@@ -51,35 +52,44 @@ def days_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tuple[int,
 
 def chunks(rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, counts: Counts) -> Iterator[bytes]:
     """ROWS as COPY text of COLUMNS, some at a time, with ids from FIRST_ID on; COUNTS gets what the rollups get."""
+    heads: dict[str, tuple[int, str]] = {}
+    tails: dict[tuple[str | None, ...], str] = {}
+    special = _SPECIAL.search
     for begin in range(0, len(rows), _CHUNK_ROWS):
         lines = []
         for number, row in enumerate(rows[begin : begin + _CHUNK_ROWS], first_id + begin):
-            service, level, message, context, same = row.service_name, row.level, row.message, row.context, row.same_as
-            retention, iso = retention_of(service), _iso(row)
+            timestamp, service, level, message, context, trace, user, host, pid, source, unit, stream, boot, same = row
+            iso = timestamp.isoformat()
+            if iso[-6:] != "+00:00":
+                iso = timestamp.astimezone(UTC).isoformat()
+            if (head := heads.get(service)) is None:
+                heads[service] = head = (retention_of(service), escaped(service))
+            retention, name = head
             if same is None:
                 key = (iso[:16], retention, service, level)
                 counts[key] = counts.get(key, 0) + 1
-            if _SPECIAL.search(message) is not None:
+            if special(message) is not None:
                 message = escaped(message)
+            noted = _NULL
+            if context is not None:
+                noted = _encode(context)
+                if "\\" in noted:
+                    noted = noted.replace("\\", "\\\\")
+            # What all lines of a process have in common.
+            if (tail := tails.get((host, source, unit, stream, boot))) is None:
+                tail = f"{_text(host)}\t{source}\t{_text(unit)}\t{_text(stream)}\t{_text(boot)}\n"
+                tails[host, source, unit, stream, boot] = tail
             lines.append(
-                f"{number}\t{iso}\t{_plain(same)}\t{_plain(row.process_id)}\t{retention}\t{escaped(service)}\t"
-                f"{escaped(level)}\t{message}\t{_NULL if context is None else escaped(_encode(context))}\t"
-                f"{_text(row.trace_id)}\t{_text(row.user_id)}\t{_text(row.hostname)}\t{row.source}\t"
-                f"{_text(row.unit)}\t{_text(row.stream)}\t{_text(row.boot_id)}\n"
+                f"{number}\t{iso}\t{_NULL if same is None else same}\t{_NULL if pid is None else pid}\t{retention}\t"
+                f"{name}\t{level}\t{message}\t{noted}\t{_NULL if trace is None else escaped(trace)}\t"
+                f"{_NULL if user is None else escaped(user)}\t{tail}"
             )
         yield "".join(lines).encode()
-
-
-_NULL = "\\N"
 
 
 def _iso(row: LogRow) -> str:
     text = row.timestamp.isoformat()
     return text if text.endswith("+00:00") else row.timestamp.astimezone(UTC).isoformat()
-
-
-def _plain(number: int | None) -> str:
-    return _NULL if number is None else str(number)
 
 
 def _text(text: str | None) -> str:

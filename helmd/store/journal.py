@@ -7,8 +7,10 @@ from zlib import crc32
 
 from helmd.model.errors import StoreError
 from helmd.model.position import Position
+from helmd.model.posted import PostedRow
 from helmd.model.row import LogRow
 from helmd.store.copy_text import RetentionOf
+from helmd.store.ingest_requests import admit
 from helmd.store.logs import Appender
 from helmd.store.session import LOCK_CLASS, Connection, border, connect, deadline
 
@@ -78,7 +80,7 @@ class JournalStore:
             )
             return {row[0]: Position(*row) async for row in cursor}
 
-    async def pending(self, boot_id: str) -> Mapping[str, Any]:
+    async def kept(self, boot_id: str) -> dict[str, Any]:
         """What was stored with a boot's position: entries that were begun before it. Raises StoreError."""
         with border("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
             cursor = await self._connection.execute(
@@ -93,9 +95,12 @@ class JournalStore:
         rows: Sequence[LogRow],
         position: Position,
         before: Position | None,
-        pending: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Any] | None = None,
+        posted: Sequence[PostedRow] = (),
     ) -> None:
-        """Store rows, POSITION and PENDING together, or none; BEFORE is what is stored for that boot now.
+        """Store rows, POSITION and what is KEPT with it together, or none; BEFORE is what is stored for that boot now.
+
+        POSTED are rows that helmd put into the journal, of which some may be in the store already.
 
         Raises PositionMovedError when it is not, StoreError when the outcome is unknown or the store refuses.
         """
@@ -103,8 +108,9 @@ class JournalStore:
             with border("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
                 await self._connection.execute("BEGIN")
                 # First of all: a rival, or this process' own former connection still at its commit, holds this row.
-                await self._move(position, before, pending)
-                await self._appender.append(self._connection, rows)
+                await self._move(position, before, kept)
+                admitted = await admit(self._connection, posted) if posted else []
+                await self._appender.append(self._connection, [*rows, *admitted])
                 await self._connection.execute("COMMIT")
         except BaseException:
             # No word to a server that may not answer: without a connection it rolls back by itself.

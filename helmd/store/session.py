@@ -77,6 +77,13 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
+async def limit_statements(connection: Connection, seconds: float) -> None:
+    """Until the transaction ends, PostgreSQL breaks off a statement that takes longer (QueryCanceled)."""
+    await connection.execute(
+        "SELECT set_config('statement_timeout', %s, true)", (f"{max(1, round(seconds * 1000))}ms",), prepare=True
+    )
+
+
 def cut(connection: Connection) -> None:
     """Break the connection at once, without a word to the server."""
     with suppress(OSError, psycopg.OperationalError):

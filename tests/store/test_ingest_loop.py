@@ -10,13 +10,18 @@ import pytest
 
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
+from helmd.model.layout import layout
 from helmd.operations import ingest
+from helmd.operations.configuration import load_formats
 from helmd.operations.ingest import Account, Ingest
 from helmd.store.journal import JournalStore
 from helmd.store.migrate import migrate
 from tests.store.conftest import Cluster, Database
 from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
 from tests.store.proxy import Proxy
+
+SHARE = Path(__file__).resolve().parents[2]
+FORMATS = load_formats(layout({}, SHARE, UID, SHARE))
 
 
 class Daemon:
@@ -36,6 +41,7 @@ class Daemon:
             account,
             lambda: JournalReader(UID, boot, journal),
             lambda: JournalStore.open(store, MACHINE, UID, lambda _: 90),
+            FORMATS,
             prepare=prepare,
             beat=self._beat,
             say=self.said.append,
@@ -58,7 +64,8 @@ class Daemon:
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small batches, so that failures fall between and into them."""
-    monkeypatch.setattr(ingest, "BATCH_ENTRIES", 13)
+    monkeypatch.setattr(ingest, "SLICE_ENTRIES", 7)
+    monkeypatch.setattr(ingest, "PORTION_ROWS", 13)
 
 
 @pytest.fixture

@@ -1,0 +1,265 @@
+"""How many log entries there are: from the rollups where they can tell, else by counting, within a time limit."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from helmd.model.errors import UsageError
+from helmd.model.log_filter import LogFilter
+from helmd.store.entries import conditions, where
+from helmd.store.partitions import Leaf, days_of, leaves
+from helmd.store.session import Connection, border, limit_statements, reason
+
+EXACT_UP_TO = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+Where = tuple[list[sql.Composable], list[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many entries a filter takes; ``estimate`` where they were not all counted."""
+
+    entries: int
+    estimate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Entries from ``start`` on for one step, by level; levels without any are left out."""
+
+    start: datetime
+    levels: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Buckets in the order of time, none left out. ``counted_back_to`` is set when the time limit ended it early."""
+
+    buckets: tuple[Bucket, ...]
+    counted_back_to: datetime | None = None
+
+
+async def total(connection: Connection, wanted: LogFilter, seconds: float) -> Total:
+    """How many entries are WANTED: exact up to a million, unless counting takes longer than SECONDS.
+
+    Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
+    """
+    with border("log entries can't be counted"):
+        if wanted.counted:
+            return Total(await _by_rollups(connection, wanted))
+        return await _by_walking(connection, wanted, seconds)
+
+
+async def histogram(
+    connection: Connection, wanted: LogFilter, start: datetime, end: datetime, step: timedelta, seconds: float = 2.0
+) -> Histogram:
+    """Entries by level in each STEP (whole minutes) from START to END, both taken to whole steps. Raises as `total`."""
+    first, last = _floor(start, step), _ceiling(end, step)
+    wanted = replace(wanted, start=first, end=last)
+    counts: dict[datetime, dict[str, int]] = {}
+    reached = None
+    with border("log entries can't be counted"):
+        if wanted.counted:
+            table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
+            met, given = _rollup_conditions(wanted)
+            cursor = await connection.execute(
+                sql.SQL(
+                    "SELECT date_bin(%s, slot, %s) AS bucket, level, sum(entries) FROM {} WHERE {} GROUP BY 1, 2"
+                ).format(sql.Identifier(table), where([*met, sql.SQL("slot >= %s"), sql.SQL("slot < %s")])),
+                [step, _EPOCH, *given, first, last],
+            )
+            async for bucket, level, entries in cursor:
+                counts.setdefault(bucket, {})[level] = int(entries)
+        else:
+            reached = await _histogram_by_walking(connection, wanted, step, seconds, counts)
+    number = max(0, -(-(last - first) // step))
+    return Histogram(tuple(Bucket(first + n * step, counts.get(first + n * step, {})) for n in range(number)), reached)
+
+
+async def level_counts(connection: Connection, since: datetime) -> dict[str, dict[str, int]]:
+    """Entries by service and level since then, the minute of SINCE with them. Raises StoreError."""
+    hour = _ceiling(since, _HOUR)
+    found: dict[str, dict[str, int]] = {}
+    with border("log entries can't be counted"):
+        cursor = await connection.execute(
+            "SELECT service_name, level, sum(entries) FROM ("
+            " SELECT * FROM log_counts_hour WHERE slot >= %s UNION ALL"
+            " SELECT * FROM log_counts_minute WHERE slot >= %s AND slot < %s) AS counts GROUP BY 1, 2",
+            (hour, _floor(since, _MINUTE), hour),
+            prepare=True,
+        )
+        async for service, level, entries in cursor:
+            found.setdefault(service, {})[level] = int(entries)
+    return found
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    return moment - (moment - _EPOCH) % step
+
+
+def _ceiling(moment: datetime, step: timedelta) -> datetime:
+    return moment + (_EPOCH - moment) % step
+
+
+def _rollup_conditions(wanted: LogFilter) -> Where:
+    met: list[sql.Composable] = []
+    given: list[object] = []
+    for column, chosen in (("service_name", wanted.services), ("level", wanted.levels)):
+        if chosen is not None:
+            met.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
+            given.append(sorted(chosen))
+    return met, given
+
+
+async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
+    """Whole hours and minutes from the rollups, what is left at both ends by counting; all of one moment."""
+    start, end = wanted.start, wanted.end
+    if start is not None and end is not None and end <= start:
+        return 0
+    parts: list[tuple[sql.Composable, list[object]]] = []
+    first = None if start is None else _ceiling(start, _MINUTE)
+    last = None if end is None else _floor(end, _MINUTE)
+    if first is not None and last is not None and first > last:
+        # All within one minute.
+        first = last = end
+    if start is not None and first is not None and start < first:
+        parts.append(_counting(replace(wanted, end=first)))
+    if end is not None and last is not None and last < end and first != end:
+        parts.append(_counting(replace(wanted, start=last)))
+    first_hour = None if first is None else _ceiling(first, _HOUR)
+    last_hour = None if last is None else _floor(last, _HOUR)
+    if first_hour is not None and last_hour is not None and first_hour >= last_hour:
+        parts.append(_summing("log_counts_minute", wanted, first, last))
+    else:
+        parts.append(_summing("log_counts_hour", wanted, first_hour, last_hour))
+        if first is not None:
+            parts.append(_summing("log_counts_minute", wanted, first, first_hour))
+        if last is not None:
+            parts.append(_summing("log_counts_minute", wanted, last_hour, last))
+    statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sql.SQL("({})").format(part) for part, _ in parts))
+    cursor = await connection.execute(statement, [value for _, given in parts for value in given])
+    found = await cursor.fetchone()
+    return int(found[0]) if found else 0
+
+
+def _counting(wanted: LogFilter) -> tuple[sql.Composable, list[object]]:
+    met, given = conditions(wanted)
+    return sql.SQL("SELECT count(*) FROM log_entries WHERE {}").format(where(met)), given
+
+
+def _summing(
+    table: str, wanted: LogFilter, first: datetime | None, last: datetime | None
+) -> tuple[sql.Composable, list[object]]:
+    met, given = _rollup_conditions(wanted)
+    for condition, moment in ((sql.SQL("slot >= %s"), first), (sql.SQL("slot < %s"), last)):
+        if moment is not None:
+            met.append(condition)
+            given.append(moment)
+    return sql.SQL("SELECT coalesce(sum(entries), 0) FROM {} WHERE {}").format(sql.Identifier(table), where(met)), given
+
+
+async def _by_walking(connection: Connection, wanted: LogFilter, seconds: float) -> Total:
+    deadline = time.monotonic() + seconds
+    met, given = conditions(wanted)
+    counted = 0
+    reached = None
+    days = days_of(await leaves(connection, wanted.start, wanted.end))
+    for some in _portions(days):
+        found = [leaf for day in some for leaf in day]
+        parts = [
+            sql.SQL("(SELECT count(*) FROM {} WHERE {})").format(sql.Identifier(leaf.name), where([*met, *ids]))
+            for leaf in found
+            for ids in _id_ranges(leaf, wanted)
+        ]
+        statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(parts))
+        rows = await _within(connection, statement, given * len(parts), deadline)
+        if rows is None:
+            return Total(await _estimated(connection, wanted, counted, reached), True)
+        counted += int(rows[0][0])
+        reached = some[-1][-1].begins
+        if counted > EXACT_UP_TO:
+            return Total(await _estimated(connection, wanted, counted, reached), True)
+    return Total(counted)
+
+
+async def _estimated(connection: Connection, wanted: LogFilter, counted: int, reached: datetime | None) -> int:
+    """How many there will be in all, when those since REACHED are COUNTED and the rest is like them."""
+    if reached is None:
+        return counted
+    like = replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None)
+    everything = await _by_rollups(connection, like)
+    seen = await _by_rollups(connection, replace(like, start=max(reached, like.start) if like.start else reached))
+    return counted * everything // seen if seen else counted
+
+
+async def _histogram_by_walking(
+    connection: Connection,
+    wanted: LogFilter,
+    step: timedelta,
+    seconds: float,
+    counts: dict[datetime, dict[str, int]],
+) -> datetime | None:
+    """Fills COUNTS, the newest days first; how far back that came when the time was over."""
+    deadline = time.monotonic() + seconds
+    met, given = conditions(wanted)
+    for some in _portions(days_of(await leaves(connection, wanted.start, wanted.end))):
+        parts = [
+            sql.SQL("SELECT timestamp, level FROM {} WHERE {}").format(sql.Identifier(leaf.name), where([*met, *ids]))
+            for day in some
+            for leaf in day
+            for ids in _id_ranges(leaf, wanted)
+        ]
+        statement = sql.SQL("SELECT date_bin(%s, timestamp, %s), level, count(*) FROM ({}) AS e GROUP BY 1, 2").format(
+            sql.SQL(" UNION ALL ").join(parts)
+        )
+        rows = await _within(connection, statement, [step, _EPOCH, *given * len(parts)], deadline)
+        if rows is None:
+            return some[0][0].begins + timedelta(days=1)
+        for bucket, level, entries in rows:
+            levels = counts.setdefault(bucket, {})
+            levels[level] = levels.get(level, 0) + entries
+    return None
+
+
+def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[sql.Composable]]:
+    """For a text the ranges of ids that have an index of their own; else all at once."""
+    if wanted.text is None or leaf.sealed:
+        return [[]]
+    ranges = []
+    for first, last in leaf.text_ranges:
+        ids: list[sql.Composable] = [sql.SQL("id >= {}").format(sql.Literal(first))]
+        ranges.append(ids if last is None else [*ids, sql.SQL("id < {}").format(sql.Literal(last))])
+    return ranges
+
+
+def _portions(days: Sequence[Sequence[Leaf]]) -> Iterable[Sequence[Sequence[Leaf]]]:
+    """One day, then eight at a time: enough to save on statements, few enough to stop in time."""
+    if days:
+        yield days[:1]
+    for begin in range(1, len(days), 8):
+        yield days[begin : begin + 8]
+
+
+async def _within(
+    connection: Connection, statement: sql.Composed, given: Sequence[object], deadline: float
+) -> list[TupleRow] | None:
+    """What STATEMENT gives, or None when it does not by DEADLINE."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return None
+    try:
+        async with connection.transaction():
+            await limit_statements(connection, left)
+            cursor = await connection.execute(statement, given)
+            return await cursor.fetchall()
+    except psycopg.errors.QueryCanceled:
+        return None
+    except psycopg.errors.InvalidRegularExpression as error:
+        raise UsageError(f"q: this is no regular expression ({reason(error)})") from None

@@ -1,0 +1,79 @@
+"""The partitions of ``log_entries``: one a retention class and UTC day. Which there are, and making them ahead."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from helmd.model.errors import StoreError
+from helmd.store.session import Connection, border
+
+_NAME = re.compile(r"log_entries_\d{1,3}_\d{8}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A partition. Ids from one of ``text_bounds`` to before the next have a text index of their own.
+
+    ``sealed``: it is over, and has indexes over all of its entries instead.
+    """
+
+    name: str
+    retention: int
+    day: date
+    text_bounds: tuple[int, ...]
+    sealed: bool
+
+    @property
+    def begins(self) -> datetime:
+        return datetime(self.day.year, self.day.month, self.day.day, tzinfo=UTC)
+
+    @property
+    def text_ranges(self) -> tuple[tuple[int, int | None], ...]:
+        """Ids FROM, up to but not with TO; the last one has no text index, and no end."""
+        return tuple(zip(self.text_bounds, (*self.text_bounds[1:], None), strict=True))
+
+
+async def leaves(
+    connection: Connection, start: datetime | None = None, end: datetime | None = None
+) -> tuple[Leaf, ...]:
+    """The partitions that can have entries from START to before END, the newest first. Raises StoreError."""
+    with border("the log store's partitions can't be read"):
+        cursor = await connection.execute(
+            "SELECT leaf, retention, day, text_bounds, sealed FROM log_partitions"
+            " WHERE day BETWEEN %s AND %s ORDER BY day DESC, leaf",
+            (_day(start, date.min), _day(end, date.max)),
+            prepare=True,
+        )
+        found = [Leaf(name, each, day, tuple(bounds), sealed) async for name, each, day, bounds, sealed in cursor]
+    # Statements name them as they are.
+    if not all(_NAME.match(leaf.name) for leaf in found):
+        raise StoreError("log_partitions names a table that is no partition")
+    return tuple(found)
+
+
+def _day(moment: datetime | None, otherwise: date) -> date:
+    return otherwise if moment is None else moment.astimezone(UTC).date()
+
+
+def days_of(found: Iterable[Leaf]) -> list[list[Leaf]]:
+    """Partitions by day, in the order they come in."""
+    days: list[list[Leaf]] = []
+    for leaf in found:
+        if days and days[-1][0].day == leaf.day:
+            days[-1].append(leaf)
+        else:
+            days.append([leaf])
+    return days
+
+
+async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:
+    """Makes the partitions of today and of the DAYS after it; how many were made. Raises StoreError."""
+    made = 0
+    with border("partitions can't be made ahead"):
+        for retention in sorted(set(retentions)):
+            for ahead in range(days + 1):
+                day = (now.astimezone(UTC) + timedelta(days=ahead)).date()
+                cursor = await connection.execute("SELECT make_log_partition(%s::smallint, %s)", (retention, day))
+                made += await cursor.fetchone() == (True,)
+    return made

@@ -1,0 +1,272 @@
+"""Finding log entries, the newest first, page by page, within a time limit.
+
+The search walks the partitions day by day instead of asking the whole table: planning a query over hundreds of
+partitions takes longer than the query, and a walk can say how far back it got when its time is over. It takes in more
+days at each step, so that what is new is found at once and what is rare or absent in few steps; over several days it
+first finds the places of entries and then fetches those, since planning goes by the number of columns as well.
+
+Text is first looked for among the newest entries themselves: where it is common that fills the page. Otherwise the
+trigram indexes of the ranges of ids that have one are asked, and the entries behind them looked through.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from helmd.model.errors import UsageError
+from helmd.model.literals import indexable
+from helmd.model.log_filter import LogFilter, Place
+from helmd.store.entries import READ, READ_SQL, StoredEntry, conditions, stored, text_conditions, where
+from helmd.store.partitions import Leaf, days_of, leaves
+from helmd.store.session import Connection, border, limit_statements, reason
+
+_PROBE, _CHUNK = 5_000, 10_000
+"""Entries that are looked through at once for a text."""
+_COMMON = 4
+"""A text counts as common when looking through this many chunks would fill the page."""
+_DEEP_OFFSET = 2_000
+"""Entries that are fetched only to be left out; a deeper offset is counted off first."""
+_MOST_AT_ONCE = 64
+
+_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+_ALL = ", ".join(READ)
+_NEWEST = sql.SQL("ORDER BY timestamp DESC, id DESC LIMIT {}")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries, the newest first. ``next`` is where the next page begins, None at the end.
+
+    ``searched_back_to`` is set when the time limit ended the search before its range did; ``next`` goes on there.
+    """
+
+    entries: tuple[StoredEntry, ...]
+    next: Place | None = None
+    searched_back_to: datetime | None = None
+
+
+class _Branch(NamedTuple):
+    """What to ask of one partition: a condition as SQL, with the search's own parameters, and whether to fence it.
+
+    OFFSET 0 is the fence: it keeps the planner from walking by time until it happens upon what is rare.
+    """
+
+    leaf: Leaf
+    condition: str
+    fenced: bool
+
+    def statement(self, columns: str, limit: int) -> str:
+        newest = f"ORDER BY timestamp DESC, id DESC LIMIT {limit:d}"
+        asked = f"SELECT {columns} FROM {self.leaf.name} WHERE {self.condition}"  # noqa: S608 - both are SQL already
+        return f"(SELECT * FROM ({asked} OFFSET 0) AS few {newest})" if self.fenced else f"({asked} {newest})"  # noqa: S608
+
+
+class _OutOfTimeError(Exception):
+    """The time limit is over."""
+
+
+async def find(
+    connection: Connection,
+    wanted: LogFilter,
+    limit: int,
+    before: Place | None = None,
+    offset: int = 0,
+    seconds: float = 1.0,
+) -> Page:
+    """The newest LIMIT entries that are WANTED, those before a place and after the first OFFSET ones.
+
+    Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
+    """
+    with border("log entries can't be searched"):
+        try:
+            async with connection.transaction():
+                search = _Search(connection, wanted, before, seconds)
+                if offset > _DEEP_OFFSET:
+                    if not await search.skip(offset):
+                        return Page(())
+                    offset = 0
+                return await search.page(limit, offset)
+        except psycopg.errors.InvalidRegularExpression as error:
+            raise UsageError(f"q: this is no regular expression ({reason(error)})") from None
+
+
+class _Search:
+    """One search: where it stands, what it found, and its time."""
+
+    def __init__(self, connection: Connection, wanted: LogFilter, before: Place | None, seconds: float) -> None:
+        self._connection = connection
+        self._wanted = wanted
+        self._before = before
+        self._deadline = time.monotonic() + seconds
+        self._limit_set = 0.0
+        self._found: list[StoredEntry] = []
+
+    async def page(self, limit: int, offset: int) -> Page:
+        needed = limit + offset + 1
+        end = self._wanted.end if self._before is None else self._before.timestamp
+        days = days_of(await leaves(self._connection, self._wanted.start, end))
+        try:
+            if self._wanted.text is None:
+                await self._walk(days, needed)
+            else:
+                await self._walk_for_text(days, needed)
+        except (_OutOfTimeError, psycopg.errors.QueryCanceled):
+            reached = self._before or Place(end or _FUTURE, 0)
+            return Page(tuple(self._found[offset : offset + limit]), reached, reached.timestamp)
+        found = tuple(self._found[offset : offset + limit])
+        more = len(self._found) >= needed
+        return Page(found, _place(found[-1]) if more and found else None)
+
+    async def skip(self, offset: int) -> bool:
+        """Stand behind the first OFFSET entries; False when there are not so many."""
+        met, given = self._conditions()
+        await self._bound_statement()
+        try:
+            cursor = await self._connection.execute(
+                sql.SQL(
+                    "SELECT timestamp, id FROM log_entries WHERE {} ORDER BY timestamp DESC, id DESC OFFSET {} LIMIT 1"
+                ).format(where(met), sql.Literal(offset - 1)),
+                given,
+            )
+        except psycopg.errors.QueryCanceled:
+            raise UsageError("offset: is too deep for this search", hint="Use next_cursor as cursor.") from None
+        found = await cursor.fetchone()
+        if found is None:
+            return False
+        self._before = Place(*found)
+        return True
+
+    async def _walk(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
+        """Takes in more and more days until there are NEEDED entries."""
+        for some in _growing(days):
+            met, given = self._conditions()
+            condition = where(met).as_string(self._connection)
+            branches = [branch for day in some for leaf in day for branch in self._branches(leaf, condition)]
+            await self._take(branches, given, needed - len(self._found))
+            if len(self._found) >= needed:
+                return
+            self._stand(Place(some[-1][-1].begins, 0))
+
+    def _branches(self, leaf: Leaf, condition: str) -> list[_Branch]:
+        """What to ask of a partition, in parts that each use an index, as far as there is one."""
+        if self._wanted.text is None:
+            return [_Branch(leaf, condition, self._wanted.trace_id is not None)]
+        if leaf.sealed:
+            return [_Branch(leaf, condition, True)]
+        # As numbers, not parameters: the planner must see that they are those of a partial index.
+        return [
+            _Branch(leaf, f"{condition} AND id >= {first:d}" + ("" if end is None else f" AND id < {end:d}"), True)
+            for first, end in leaf.text_ranges
+        ]
+
+    async def _walk_for_text(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
+        rest = [list(day) for day in days]
+        chunk, by_index = _PROBE, indexable(self._wanted)
+        while rest:
+            before = len(self._found)
+            if await self._look_through(rest[0], chunk, needed - before):
+                self._stand(Place(rest.pop(0)[-1].begins, 0))
+            if len(self._found) >= needed:
+                del self._found[needed:]
+                return
+            share = (len(self._found) - before) / chunk
+            chunk = _CHUNK
+            if by_index and share * _CHUNK * _COMMON < needed - len(self._found):
+                await self._walk(rest, needed)
+                return
+
+    async def _look_through(self, day: Sequence[Leaf], count: int, needed: int) -> bool:
+        """Looks for NEEDED more in the COUNT newest entries of DAY still ahead; True when it has no others."""
+        met, given = conditions(replace(self._wanted, text=None))
+        met, given = self._bounded(met, given)
+        texts = text_conditions(self._wanted)
+        tables = sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(leaf.name), where(met))
+            for leaf in day
+        )
+        statement = sql.SQL(
+            "WITH chunk AS MATERIALIZED (SELECT * FROM ({tables}) AS day {newest})"
+            " (SELECT 0, {columns} FROM chunk WHERE {text} {few})"
+            " UNION ALL (SELECT (SELECT count(*) FROM chunk), {columns} FROM chunk ORDER BY timestamp, id LIMIT 1)"
+        ).format(
+            tables=tables,
+            newest=_NEWEST.format(sql.Literal(count)),
+            few=_NEWEST.format(sql.Literal(needed)),
+            columns=READ_SQL,
+            text=where([condition for condition, _ in texts]),
+        )
+        await self._bound_statement()
+        cursor = await self._connection.execute(statement, [*given * len(day), *(value for _, value in texts)])
+        seen = 0
+        hits = []
+        async for number, *columns in cursor:
+            if number:
+                seen, last = number, stored(tuple(columns))
+                reached = _place(last)
+            else:
+                hits.append(stored(tuple(columns)))
+        self._found += sorted(hits, key=_place, reverse=True)
+        if seen:
+            self._stand(reached)
+        return seen < count
+
+    async def _take(self, branches: Sequence[_Branch], given: Sequence[object], needed: int) -> None:
+        """Adds the newest NEEDED entries of BRANCHES; GIVEN are the parameters of each."""
+        if len(branches) == 1:
+            rows = await self._ask(branches[0].statement(_ALL, needed), given)
+            self._found += [stored(row) for row in rows]
+            return
+        places = " UNION ALL ".join(
+            branch.statement(f"{number} AS branch, timestamp, id", needed) for number, branch in enumerate(branches)
+        )
+        newest = f"SELECT branch, id FROM ({places}) AS e ORDER BY timestamp DESC, id DESC LIMIT {needed:d}"  # noqa: S608
+        ids: dict[str, list[int]] = {}
+        for number, found in await self._ask(newest, [*given] * len(branches)):
+            ids.setdefault(branches[number].leaf.name, []).append(found)
+        if ids:
+            each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s)" for leaf in ids]  # noqa: S608
+            rows = await self._ask(" UNION ALL ".join(each), list(ids.values()))
+            self._found += sorted((stored(row) for row in rows), key=_place, reverse=True)
+
+    async def _ask(self, statement: str, given: Sequence[object]) -> list[TupleRow]:
+        await self._bound_statement()
+        cursor = await self._connection.execute(statement.encode(), given)
+        return await cursor.fetchall()
+
+    def _conditions(self) -> tuple[list[sql.Composable], list[object]]:
+        return self._bounded(*conditions(self._wanted))
+
+    def _bounded(self, met: list[sql.Composable], given: list[object]) -> tuple[list[sql.Composable], list[object]]:
+        if self._before is None:
+            return met, given
+        return [*met, sql.SQL("(timestamp, id) < (%s, %s)")], [*given, *self._before]
+
+    def _stand(self, place: Place) -> None:
+        self._before = place
+
+    async def _bound_statement(self) -> None:
+        """Gives the next statement what is left of the time."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise _OutOfTimeError
+        if self._limit_set == 0.0 or left < 0.7 * self._limit_set:
+            await limit_statements(self._connection, left)
+            self._limit_set = left
+
+
+def _growing(days: Sequence[Sequence[Leaf]]) -> Iterator[Sequence[Sequence[Leaf]]]:
+    """DAYS in portions of one, four, sixteen and so on."""
+    begin, size = 0, 1
+    while begin < len(days):
+        yield days[begin : begin + size]
+        begin, size = begin + size, min(4 * size, _MOST_AT_ONCE)
+
+
+def _place(entry: StoredEntry) -> Place:
+    return Place(entry.row.timestamp, entry.id)
