@@ -227,7 +227,7 @@ class PostedLogs:
         return True
 
     def _refuse(self, group: Sequence[_Waiting], error: JournalError) -> None:
-        _log.error("%d posted batches are lost to those who don't send them again: %s", len(group), error.sentence)
+        _log.error("there is no journal either, so posted batches (%d) are refused: %s", len(group), error.sentence)
         for one in group:
             one.fail(JournalError(error.sentence))
 
@@ -258,10 +258,4 @@ def _number(group: Iterable[_Waiting]) -> None:
 
 
 def _rows_of(group: Iterable[_Waiting]) -> list[PostedRow]:
-    """All rows of a group. Of batches with the same key only the first one's."""
-    firsts: dict[tuple[str, str], str] = {}
-    rows: list[PostedRow] = []
-    for one in group:
-        if one.key is None or firsts.setdefault((one.service, one.key), one.id) == one.id:
-            rows += all_posted(one.rows, one.id, one.key)
-    return rows
+    return [row for one in group for row in all_posted(one.rows, one.id, one.key)]

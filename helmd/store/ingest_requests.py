@@ -143,8 +143,10 @@ class PostedStore:
         seconds = _ANSWER_SECONDS + sum(map(len, rows)) / _ROWS_A_SECOND
         try:
             with deadline(self._connection, seconds):
-                async with self._connection.transaction():
-                    return await self._append(requests, rows)
+                await self._connection.execute("BEGIN")
+                answers = await self._append(requests, rows)
+                await self._connection.execute("COMMIT")
+                return answers
         except BaseException as error:
             # No word to a server that may not answer: without a connection it rolls back by itself.
             await self._connection.close()

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from helmd.journal.reader import JournalReader
+from helmd.model.errors import StoreError
 from helmd.model.posted import PostedRow, all_posted, fields_of, posted_row
 from helmd.model.rate import Rates
 from helmd.model.row import HTTP, MESSAGE_LIMIT, LogRow
-from helmd.store.ingest_requests import admit, drop_old_requests
+from helmd.operations.posted import PostedLogs
+from helmd.store.ingest_requests import PostedStore, admit, drop_old_requests
 from helmd.store.logs import Appender
 from helmd.store.migrate import migrate
 from helmd.store.session import connect
@@ -258,15 +260,19 @@ async def test_a_key_that_was_stored_first_keeps_the_journals_batch_out(migrated
     assert messages(migrated) == list("abcde")
 
 
-async def test_two_batches_of_one_key_in_the_journal_are_one(migrated: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("portion", [4, 48])
+async def test_of_two_batches_of_one_key_in_the_journal_the_first_counts(
+    migrated: Database, tmp_path: Path, portion: int
+) -> None:
     journal = Journal()
-    for _ in range(2):
+    for texts in ("abc", "xyz"):
         # helmd was started anew in between, so it knows of none.
         async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
-            assert (await served.post(batch(*"abc"), Idempotency_Key="k"))[1]["ingested"] == 3
-    assert len(journal.entries) == 6
-    await through_the_journal(migrated, journal.entries, portion=4)
-    assert messages(migrated) == list("abc")
+            for key in range(8):
+                assert (await served.post(batch(*texts), Idempotency_Key=str(key)))[1]["ingested"] == 3
+    assert len(journal.entries) == 48
+    await through_the_journal(migrated, journal.entries, portion=portion)
+    assert messages(migrated) == list("abc" * 8)
 
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "k"}], ids=["no key", "key"])
@@ -305,6 +311,23 @@ async def test_a_store_that_hangs_holds_nobody_up(migrated: Database, tmp_path: 
         await blocker.close()
         await through_the_journal(migrated, served.journal.entries)
     assert sorted(messages(migrated)) == sorted(["first", *(f"n{n}" for n in range(20))])
+
+
+async def test_what_postgresql_refuses_takes_no_other_batch_with_it(migrated: Database) -> None:
+    journal = Journal()
+    posted = PostedLogs(lambda: PostedStore.open(migrated.store, lambda _: 90), journal.write)
+    good = [LogRow(datetime.now(UTC), "codex", "INFO", text, source=HTTP) for text in "abc"]
+    bad = good[0]._replace(level="LOUD")
+    together = [asyncio.create_task(posted.post("codex", [row], None, 1)) for row in (good[0], bad, *good[1:])]
+    await asyncio.sleep(0)
+    running = asyncio.create_task(posted.run())
+    answers = await asyncio.gather(*together, return_exceptions=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [answers[0], *answers[2:]] == [1, 1, 1]
+    assert isinstance(answers[1], StoreError)
+    assert "log_entries_level_check" in answers[1].sentence
+    assert (messages(migrated), journal.entries) == (list("abc"), [])
 
 
 async def test_neither_store_nor_journal(tmp_path: Path) -> None:
