@@ -9,7 +9,7 @@ import json
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -46,7 +46,20 @@ class Wait:
     """A descriptor whose reader may go away (OutputClosedError)."""
 
 
-def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event: int | None = None) -> HTTPResponse:
+class Answer(HTTPResponse):
+    """An answer whose body is still to come."""
+
+    def __init__(self, connected: "_Socket") -> None:
+        super().__init__(connected, method="GET")
+        self._connected = connected
+
+    def give_up(self) -> None:
+        """Ends the connection, from any thread: whoever reads finds that it has broken off."""
+        with suppress(OSError):
+            self._connected.shutdown(socket.SHUT_RDWR)
+
+
+def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event: int | None = None) -> Answer:
     """The answer to a GET over the socket at PATH, once it is known to be good.
 
     Raises HelmdAwayError, OutputClosedError, and UsageError and DeniedError as helmd does.
@@ -60,7 +73,7 @@ def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event
         try:
             connected.connect(str(path))
             connected.sendall(f"{head}\r\n".encode("ascii"))
-            response = HTTPResponse(connected, method="GET")
+            response = Answer(connected)
             response.begin()
         except BaseException:
             connected.close()
@@ -71,13 +84,13 @@ def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event
     return response
 
 
-def document(response: HTTPResponse) -> Any:
+def document(response: Answer) -> Any:
     """The JSON of an answer. Raises HelmdAwayError."""
     with response, _border():
         return json.loads(response.read())
 
 
-def lines_of(response: HTTPResponse) -> Iterator[bytes]:
+def lines_of(response: Answer) -> Iterator[bytes]:
     """The lines of an answer as they come. One that breaks off is told from one that ends: HelmdAwayError."""
     with response:
         yield from _lines(_parts(response))
@@ -85,7 +98,7 @@ def lines_of(response: HTTPResponse) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A server-sent event. ``id`` is None where it has none."""
+    """A server-sent event. ``id`` is None where it has none; one with nothing else says how far all is dealt with."""
 
     kind: str
     data: str
@@ -97,7 +110,7 @@ def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
     kind, data, number = "message", list[str](), None
     for line in lines:
         if not line:
-            if data:
+            if data or number is not None:
                 yield Event(kind, "\n".join(data), number)
             kind, data, number = "message", [], None
             continue
@@ -111,7 +124,7 @@ def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
             number = int(value)
 
 
-def _parts(response: HTTPResponse) -> Iterator[bytes]:
+def _parts(response: Answer) -> Iterator[bytes]:
     while True:
         with _border():
             part = response.read1(_PORTION)
@@ -181,11 +194,13 @@ def _border() -> Iterator[None]:
     """Makes every way in which helmd can fail to answer a HelmdAwayError."""
     try:
         yield
+    except TimeoutError as error:
+        raise HelmdAwayError("helmd does not answer", hint="See: systemctl --user status helmd") from error
     except (OSError, HTTPException, ValueError) as error:
         raise HelmdAwayError("helmd can't be reached", hint="See: systemctl --user status helmd") from error
 
 
-def _refusal(response: HTTPResponse, route: str) -> HelmError:
+def _refusal(response: Answer, route: str) -> HelmError:
     """The error that a problem document says (RFC 9457)."""
     try:
         problem = json.loads(response.read(_PROBLEM_LIMIT))

@@ -2,22 +2,20 @@
 
 import json
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from helmd.cli.client import Event, HelmdAwayError, OutputClosedError, Wait, ask, document, events_of, lines_of
+from helmd.cli.client import Answer, Event, HelmdAwayError, OutputClosedError, Wait, ask, document, events_of, lines_of
 from helmd.cli.log_format import Line
 from helmd.cli.required import required_text
 from helmd.journal.query import SEARCHED, Wanted
 from helmd.model.row import LogRow, moment
-
-if TYPE_CHECKING:
-    from http.client import HTTPResponse
 
 Tell = Callable[[str], None]
 """Says a sentence to the admin, beside the lines."""
@@ -28,15 +26,20 @@ _SEARCH_SECONDS = 10.0
 """In which it answers, with what it found until then, when it has to search and is busy."""
 _QUICK = frozenset({"service", "start_time", "end_time", "source"})
 """What it finds without a search."""
+_STREAM_SECONDS = 3.0
+"""In which it begins to tell a follower what is new."""
 _SILENCE_SECONDS = 40.0
 """Without a heartbeat, which comes every 15 s, a follower takes helmd for gone."""
 _TOLD_AFTER = 2.0
 _PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
 """Before asking again in the middle, together longer than helmd takes to restart."""
+_IDLE_SECONDS = 8.0
 _PAGE = 1000
 """Entries that helmd gives at once."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CLOCK_SLACK = timedelta(seconds=1)
+_MICROSECOND = timedelta(microseconds=1)
+
+_Place = tuple[datetime, int]
 
 
 class Boot(NamedTuple):
@@ -90,7 +93,7 @@ class StoreLines:
         """
         last, absence = self._followed_from, _Absence(self._tell)
         while True:
-            wait = Wait(_ANSWER_SECONDS, caught_up, output)
+            wait = Wait(_STREAM_SECONDS, caught_up, output)
             try:
                 response = ask(self._socket, "/api/logs/stream", self._filter, wait, last)
                 absence.over()
@@ -98,9 +101,13 @@ class StoreLines:
                 for event in events_of(lines_of(response)):
                     absence.pause = _Absence.FIRST_PAUSE
                     line = self._line_of(event)
-                    if line is not None and event.id is not None and event.id > last and event.id not in self._shown:
+                    if line is not None and line.id not in self._shown:
                         yield line
-                    last = max(last, event.id or 0, self._skipped(event))
+                    if event.kind == "log" and event.id is not None:
+                        # Also when that is a lower one: a store may have been put back to an earlier state.
+                        last = event.id
+                    else:
+                        last = max(last, event.id or 0, self._skipped(event))
             except HelmdAwayError:
                 pass
             except OutputClosedError:
@@ -109,35 +116,34 @@ class StoreLines:
                 return
 
     def _backlog(self, count: int | None, newest_first: bool) -> Iterator[Line]:
-        forward = count is None and not newest_first
-        if forward or self._filter.keys() - _QUICK:
+        if count is None or self._filter.keys() - _QUICK:
             # A search may be a while in coming; whether helmd and its database are there shows at once.
             self._newest()
-        if forward:
-            return self._forward()
-        lines = self._backward(count)
+        if count is None:
+            return self._exported(self._export(self._filter, newest_first), newest_first)
+        lines = self._last(count)
         if newest_first:
             return lines
         last = deque(lines)
         return (last.pop() for _ in range(len(last)))
 
-    def _backward(self, count: int | None) -> Iterator[Line]:
+    def _last(self, count: int) -> Iterator[Line]:
         """The newest COUNT lines, newest first. The first page is asked for at once."""
-        size = _PAGE if count is None else min(_PAGE, max(2 * count, 50) if self._local else count)
         if count == 0:
             return iter(())
+        size = min(_PAGE, max(2 * count, 50) if self._local else count)
         return islice(self._pages(self._page(self._filter, size, None), size, count), count)
 
-    def _pages(self, page: _Page, size: int, count: int | None) -> Iterator[Line]:
+    def _pages(self, page: _Page, size: int, count: int) -> Iterator[Line]:
         seen = 0
         while True:
             for line in page.lines:
                 if self._suits(line.row):
                     seen += 1
                     yield line
-            if page.cursor is None or seen == count:
+            if page.cursor is None or seen >= count:
                 return
-            size = min(_PAGE, 4 * size if count is None or self._local else count - seen)
+            size = min(_PAGE, 4 * size if self._local else count - seen)
             page = self._page_after(page.cursor, size)
 
     def _page_after(self, cursor: str, size: int) -> _Page:
@@ -160,36 +166,40 @@ class StoreLines:
         except (KeyError, TypeError, AttributeError) as error:
             raise _nonsense() from error
 
-    def _forward(self) -> Iterator[Line]:
-        """All lines, oldest first. When helmd goes away in the middle it is asked again for those behind the last."""
-        return self._exported(self._export(self._filter))
-
-    def _export(self, given: dict[str, str]) -> "HTTPResponse":
+    def _export(self, given: dict[str, str], newest_first: bool) -> Answer:
+        order = {"format": "ndjson", "order": "desc" if newest_first else "asc"}
         # Without an end: a search through everything may be long in finding its first line.
-        return ask(self._socket, "/api/logs/export", given | {"format": "ndjson", "order": "asc"}, Wait(None))
+        return ask(self._socket, "/api/logs/export", given | order, Wait(None))
 
-    def _exported(self, response: "HTTPResponse | None") -> Iterator[Line]:
+    def _exported(self, answer: Answer | None, newest_first: bool) -> Iterator[Line]:
+        """The lines of an export. When helmd goes away in the middle it is asked for those behind the last one."""
         given, failures = dict(self._filter), 0
-        last = resumed = (_EPOCH, -1)
+        last: _Place | None = None
         while True:
+            resumed = last
             try:
-                for text in lines_of(response or self._export(given)):
-                    line = _line(_parsed(text))
-                    place = (line.row.timestamp, line.id or 0)
-                    if place <= resumed:
-                        continue
-                    failures, last = 0, place
-                    if self._suits(line.row):
-                        yield line
+                with _Held(answer or self._export(given, newest_first)) as held:
+                    for text in lines_of(held.answer):
+                        line = _line(_parsed(text))
+                        place = (line.row.timestamp, line.id or 0)
+                        if resumed is not None and (place >= resumed if newest_first else place <= resumed):
+                            continue
+                        failures, last = 0, place
+                        if self._suits(line.row):
+                            held.idle_since = time.monotonic()
+                            yield line
+                            held.idle_since = None
                 return
             except HelmdAwayError as error:
                 if failures == len(_PAUSES):
                     raise _ended_early(error) from error
                 time.sleep(_PAUSES[failures])
                 failures += 1
-                response = None
-                if last != (_EPOCH, -1):
-                    given["start_time"], resumed = last[0].isoformat(), last
+                answer = None
+                if last is not None and newest_first:
+                    given["end_time"] = (last[0] + _MICROSECOND).isoformat()
+                elif last is not None:
+                    given["start_time"] = last[0].isoformat()
 
     def _newest(self) -> int:
         """The id of the newest line there is, 0 for none. No line that is stored from now on has a lower one."""
@@ -226,7 +236,8 @@ class StoreLines:
             count, last = int(told["count"]), int(told["to_id"])
         except (KeyError, TypeError, ValueError) as error:
             raise _nonsense() from error
-        self._tell(f"{count:,} lines came too fast to be shown here; helmctl logs without -f has them")
+        number = f"up to {count:,} lines" if told.get("at_most") else f"{count:,} lines"
+        self._tell(f"{number} came too fast to be shown here; helmctl logs without -f has them")
         return last
 
 
@@ -280,6 +291,32 @@ def _line(entry: Any) -> Line:
         return Line(row, int(entry["id"]))
     except (KeyError, TypeError, ValueError) as error:
         raise _nonsense() from error
+
+
+class _Held:
+    """An export that is given up while nobody takes its lines, as when a pager rests: it holds a transaction in the
+    database, and one of few turns. It is asked for again behind the last line then.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.idle_since: float | None = None
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "_Held":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(_IDLE_SECONDS / 4):
+            since = self.idle_since
+            if since is not None and time.monotonic() - since > _IDLE_SECONDS:
+                self.answer.give_up()
+                return
 
 
 class _Absence:

@@ -49,6 +49,8 @@ class StandIn:
     """Entries in a page at most, as when the time for a search is over."""
     export_ends_after: list[int] = field(default_factory=list)
     """After how many rows each of the next exports breaks off."""
+    exporting: int = 0
+    """Exports under way."""
     failure: Callable[[], web.Response] | None = None
     """What every route answers instead."""
     skipped: list[dict[str, int]] = field(default_factory=list)
@@ -111,11 +113,26 @@ class StandIn:
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
         wanted = self._wanted(request)
-        found = sorted((one.timestamp, number, one) for number, one in self.rows if accepts(wanted, one))
-        assert (request.query["format"], request.query["order"]) == ("ndjson", "asc")
+        newest_first = {"asc": False, "desc": True}[request.query["order"]]
+        found = [(one.timestamp, number, one) for number, one in self.rows if accepts(wanted, one)]
+        found.sort(reverse=newest_first)
+        assert request.query["format"] == "ndjson"
         answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await answer.prepare(request)
         limit = self.export_ends_after.pop(0) if self.export_ends_after else None
+        self.exporting += 1
+        try:
+            return await self._send(request, answer, found, limit)
+        finally:
+            self.exporting -= 1
+
+    async def _send(
+        self,
+        request: web.Request,
+        answer: web.StreamResponse,
+        found: list[tuple[datetime, int, LogRow]],
+        limit: int | None,
+    ) -> web.StreamResponse:
         for count, (_, number, one) in enumerate(found):
             if count == limit:
                 assert request.transport is not None

@@ -120,8 +120,10 @@ def test_an_export_that_breaks_off_goes_on_behind_its_last_line(helmd: StandIn, 
     """Several rows of one moment among them, of which some had come."""
     moment = BEGAN + timedelta(seconds=5)
     helmd.add(*(row(n, timestamp=moment) for n in range(1, 11)), *(row(n) for n in range(11, 21)))
-    helmd.export_ends_after = [0, 4, 8, 12]
-    assert lines_of(helmd, Wanted()) == list(range(1, 21))
+    for newest_first in (False, True):
+        helmd.export_ends_after = [0, 4, 8, 12]
+        assert lines_of(helmd, Wanted(), newest_first=newest_first) == list(range(1, 21))[:: -1 if newest_first else 1]
+        assert helmd.export_ends_after == []
 
 
 def test_an_end_in_the_middle_is_an_error(helmd: StandIn, hurried: None) -> None:
@@ -137,7 +139,7 @@ def test_an_end_in_the_middle_is_an_error(helmd: StandIn, hurried: None) -> None
 
 def test_a_page_that_fails_is_asked_for_again(helmd: StandIn, hurried: None) -> None:
     helmd.add(*(row(n) for n in range(1, 1501)))
-    lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(None, True, False)
+    lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(5000, True, False)
     assert [next(lines).id for _ in range(1000)] == list(range(1500, 500, -1))
     answers = iter([lambda: refusal(503, "store")])
     helmd.failure = lambda: (setattr(helmd, "failure", None), next(answers)())[1]
@@ -328,9 +330,24 @@ def test_skipped_lines_are_told_and_not_asked_for_again(helmd: StandIn) -> None:
     assert helmd.resumed_at[1] == 5000
 
 
+def test_an_export_is_not_held_while_nobody_takes_its_lines(helmd: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20,000 lines most have not been sent yet when the reader rests; each comes once all the same."""
+    monkeypatch.setattr(log_store, "_IDLE_SECONDS", 0.1)
+    helmd.add(*(row(n, "x" * 500) for n in range(1, 20_001)))
+    lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(None, False, False)
+    seen = [next(lines).id for _ in range(10)]
+    deadline = time.monotonic() + 10
+    while helmd.exporting:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert seen + ids(lines) == list(range(1, 20_001))
+    assert len([asked for asked in helmd.asked if "/export" in asked]) >= 2
+
+
 def test_events() -> None:
     stream = [b"retry: 2000", b"", b": heartbeat", b"", b"id: 7", b"event: log", b"data: {", b"data:}", b"", b"data: x"]
     assert [(event.kind, event.data, event.id) for event in events_of(stream)] == [("log", "{\n}", 7)]
+    assert [(event.data, event.id) for event in events_of([b"id: 7", b"", b"id: x", b"", b"data: x"])] == [("", 7)]
 
 
 def test_a_header_cannot_be_smuggled_in(helmd: StandIn) -> None:
