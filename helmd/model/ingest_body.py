@@ -31,6 +31,8 @@ CHANGED = "_changed"
 """The key in an entry's context for what was not stored as given: field → what was given."""
 AHEAD = timedelta(minutes=10)
 """A time further ahead than this is none that anything was logged at."""
+CONTEXT_LIMIT = 1024 * 1024
+"""Characters of a context, as JSON, above which it is kept as a text, and no more of it."""
 ID_LIMIT = 2048
 """Bytes of an id or host name that have a place in an index (PostgreSQL, B-tree: a third of a page)."""
 
@@ -40,7 +42,7 @@ Reading = Callable[[str, str, int], Parsed]
 _NAME = re.compile(r"[a-z0-9_-]{1,50}\Z")
 _METRIC = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,99}\Z")
 _SPACE = re.compile(r"[ \t\n\r]*")
-_SUSPECT = re.compile("\\\\u(?:0000|[dD][89a-fA-F])|[\0\ud800-\udfff]")
+_HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _FIELDS = frozenset(
     {"level", "message", "context", "trace_id", "user_id", "timestamp", "hostname", "process_id", "service_name"}
@@ -50,7 +52,8 @@ _ORIGINAL_LIMIT = 4096
 _METRIC_DAYS = 14
 _MOST_TAGS, _TAG_KEY, _TAG_VALUE = 32, 100, 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encoder = json.JSONEncoder(ensure_ascii=False)
+_encode = _encoder.encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Body:
     entries: tuple[Any, ...]
     suspect: bool
     """Whether it may hold text that can't be stored."""
+    large: bool
+    """Whether it may hold a context that is too large."""
     single: bool = False
 
 
@@ -83,8 +88,7 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
     of a list, is known. Raises UsageError.
     """
     try:
-        # Bytes that are no UTF-8 become lone surrogates, which are replaced where they turn up, and noted there.
-        text = body.decode(json.detect_encoding(body), "surrogateescape").removeprefix("\ufeff")
+        text, suspect = _decoded(body)
         found = _members(text, listed)
     except RecursionError:
         raise UsageError("the body is nested too deeply") from None
@@ -96,15 +100,32 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
     if not isinstance(name, str) or not _NAME.match(name):
         shown = _shown(name) if "service_name" in found else "missing"
         raise UsageError(f"service_name: must be 1 to 50 of a-z, 0-9, '_' and '-', and is {shown}")
-    suspect = _SUSPECT.search(text) is not None
+    large = len(text) > CONTEXT_LIMIT
     if listed in found:
         entries = found[listed]
         if not isinstance(entries, list):
             raise UsageError(f"{listed}: must be a list, not {_kind(entries)}")
-        return Body(name, tuple(entries), suspect)
+        return Body(name, tuple(entries), suspect, large)
     if sign not in found:
         raise UsageError(f"{listed}: is missing")
-    return Body(name, (found,), suspect, single=True)
+    return Body(name, (found,), suspect, large, single=True)
+
+
+def _decoded(body: bytes) -> tuple[str, bool]:
+    """The text of BODY, and whether there may be some in it that can't be stored. Raises ValueError.
+
+    A regular expression over all of a large body would hold up every thread.
+    """
+    suspect = b"\0" in body or b"\\u0000" in body
+    if not suspect and (b"\\ud" in body or b"\\uD" in body):
+        suspect = _HALVES.search(body) is not None
+    encoding = json.detect_encoding(body)
+    try:
+        text = body.decode(encoding)
+    except UnicodeDecodeError:
+        # Bytes that are no UTF-8 become lone surrogates, which are replaced where they turn up, and noted there.
+        text, suspect = body.decode(encoding, "surrogateescape"), True
+    return text.removeprefix("\ufeff"), suspect
 
 
 def _members(text: str, listed: str) -> dict[str, Any]:
@@ -193,6 +214,7 @@ class _Row:
     def __init__(self, body: Body, entry: dict[str, Any], now: datetime, days: int, read: Reading) -> None:
         self._service = body.service_name
         self._suspect = body.suspect
+        self._large = body.large
         self._entry = entry
         self._now = now
         self._days = days
@@ -302,21 +324,28 @@ class _Row:
             self._change("context", given)
         if parsed.context:
             context = {**parsed.context, **(context or {})}
-        for name in self._entry.keys() - _FIELDS:
+        others = [name for name in self._entry if name not in _FIELDS]
+        if not others:
+            return context
+        kept = dict(context or {})
+        for name in others:
             value = self._entry[name]
             key = storable(name) if self._suspect else name
-            if too_deep(value) or (context is not None and key in context):
+            if key in kept or (value.__class__ in (dict, list) and too_deep(value)):
                 self._change(key, value)
             else:
-                context = {**(context or {}), key: storable(value) if self._suspect else value}
-        return context
+                kept[key] = storable(value) if self._suspect else value
+        return kept
 
     def _noted(self, context: dict[str, Any] | None) -> dict[str, Any] | None:
-        if not self._changed:
-            return context
-        if context and CHANGED in context:
-            self._change(CHANGED, context[CHANGED])
-        return {**(context or {}), CHANGED: self._changed}
+        if self._changed:
+            if context and CHANGED in context:
+                self._change(CHANGED, context[CHANGED])
+            context = {**(context or {}), CHANGED: self._changed}
+        if context is not None and self._large and len(text := _begun(context)) > CONTEXT_LIMIT:
+            # As jsonb it would cost everybody who reads it a second and hundreds of megabytes.
+            return {CHANGED: {"context": text[:CONTEXT_LIMIT]}}
+        return context
 
     def _clean(self, text: str) -> str:
         return _UNSTORABLE.sub("\ufffd", text) if self._suspect else text
@@ -382,6 +411,18 @@ def _tags(dot: str, given: object) -> dict[str, str] | None:
             )
         tags[storable(key)] = storable(value)
     return tags
+
+
+def _begun(context: dict[str, Any]) -> str:
+    """CONTEXT as JSON, or the beginning of it, which is longer than CONTEXT_LIMIT then."""
+    parts: list[str] = []
+    size = 0
+    # Part by part, unlike `_encode`: no other thread runs during that.
+    for part in _encoder.iterencode(context):
+        parts.append(part)
+        if (size := size + len(part)) > CONTEXT_LIMIT:
+            break
+    return "".join(parts)
 
 
 def _escaped(text: str) -> str:

@@ -169,6 +169,17 @@ STORED = (
         {"message": "x", "level": "LOUD", "context": {"_changed": 1, "a": 2}},
         context={"a": 2, "_changed": {"level": "LOUD", "_changed": 1}},
     ),
+    entry(
+        "context of more than 1 MiB",
+        {"message": "x", "context": {"a": [[1]] * 400_000}},
+        message="x",
+        context=noted(context=json.dumps({"a": [[1]] * 400_000})[:1048576]),
+    ),
+    entry(
+        "200,000 fields that there are not",
+        {"message": "x", **dict.fromkeys(map(str, range(200_000)), 1)},
+        message="x",
+    ),
     entry("context 90 deep", {"message": "x", "context": json.loads('{"a":' * 90 + "1" + "}" * 90)}, message="x"),
     raw(
         "NaN",
