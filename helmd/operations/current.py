@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.formats import parse_message
-from helmd.model.ingest_body import plain_reading
 from helmd.model.layout import Layout
 from helmd.model.parsed import Formats, Parsed
+from helmd.model.posted_logs import plain_reading
 from helmd.model.service import Registry, Service
 from helmd.model.settings import Settings
 from helmd.operations.configuration import load_formats, load_settings, load_suite

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from helmd.model.ingest_body import Measurement
+from helmd.model.posted_metrics import Measurement
 from helmd.store.metrics import Sample
 
 

@@ -13,7 +13,9 @@ from typing import TypeVar
 from aiohttp import web
 
 from helmd.model.errors import DeniedError, UsageError
-from helmd.model.ingest_body import Body, Measurement, Reading, log_rows, measurements, plain_reading, read_body
+from helmd.model.ingest_body import Body, read_body
+from helmd.model.posted_logs import Reading, log_rows, plain_reading
+from helmd.model.posted_metrics import Measurement, measurements
 from helmd.model.rate import Rates
 from helmd.model.row import LogRow
 from helmd.operations.posted import PostedLogs
