@@ -15,21 +15,26 @@ from helmd.model.status import summary
 from helmd.operations.current import Current
 from helmd.operations.custom_metrics import recorded_by
 from helmd.operations.disk import LowDisk
+from helmd.operations.feed import Feed
 from helmd.operations.health_report import HealthReport
 from helmd.operations.ingest import Account
 from helmd.operations.line_rates import LineRates
+from helmd.operations.log_reader import CONNECTIONS, LogReader
 from helmd.operations.monitor import HELM, Monitor
 from helmd.operations.posted import PostedLogs
 from helmd.operations.recording import Recorder
 from helmd.store.ingest_requests import PostedStore
+from helmd.store.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import Meter
 from helmd.web.api import Api
 from helmd.web.identity import Callers
 from helmd.web.ingest import Intake
-from helmd.web.routes import routes
+from helmd.web.logs import Logs
+from helmd.web.routes import log_routes, routes
 from helmd.web.server import Server, application
+from helmd.web.stream import Streams
 
 _log = logging.getLogger("helmd")
 
@@ -48,7 +53,7 @@ async def run_helmd(
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
     crew = Crew()
-    async with Pool(store, "helmd") as pool, Callers() as callers:
+    async with Pool(store, "helmd") as pool, Pool(store, "helmd-logs", CONNECTIONS) as readers, Callers() as callers:
         recorder = Recorder(pool, prepare(store, owner))
 
         async def ask(service: Service) -> Answer:
@@ -68,7 +73,13 @@ async def run_helmd(
         posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), write, low_disk)
         rates = Rates(settings.ingest_rate, settings.ingest_burst)
         intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, current.read_message)
-        server = Server(application(routes(Api(monitor, report), intake), callers), places.socket, holder_of)
+        feed = Feed(lambda: Listener.open(store, "helmd-feed"))
+        reader = LogReader(readers, store, lambda: bool(feed.trouble))
+        table = (
+            *routes(Api(monitor, report), intake),
+            *log_routes(Logs(reader, monitor), Streams(feed, reader)),
+        )
+        server = Server(application(table, callers), places.socket, holder_of)
 
         async def reload() -> None:
             try:
@@ -92,6 +103,7 @@ async def run_helmd(
                 async with asyncio.TaskGroup() as group:
                     group.create_task(recorder.run())
                     group.create_task(posted.run())
+                    group.create_task(feed.run())
                     group.create_task(monitor.run())
             finally:
                 await server.stop()

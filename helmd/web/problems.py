@@ -19,6 +19,7 @@ _GIVEN_CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 STATUS: Mapping[str, HTTPStatus] = {
     "unknown_service": HTTPStatus.NOT_FOUND,
+    "unknown_entry": HTTPStatus.NOT_FOUND,
     "usage": HTTPStatus.BAD_REQUEST,
     "no_credential": HTTPStatus.UNAUTHORIZED,
     "bad_token": HTTPStatus.UNAUTHORIZED,
@@ -35,6 +36,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "cluster": HTTPStatus.SERVICE_UNAVAILABLE,
     "bus": HTTPStatus.SERVICE_UNAVAILABLE,
     "store": HTTPStatus.SERVICE_UNAVAILABLE,
+    "busy": HTTPStatus.SERVICE_UNAVAILABLE,
     "journal": HTTPStatus.SERVICE_UNAVAILABLE,
     "core_unreachable": HTTPStatus.SERVICE_UNAVAILABLE,
     "helmd_away": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -9,8 +9,10 @@ from aiohttp import web
 from helmd.web.api import Api
 from helmd.web.identity import Callers
 from helmd.web.ingest import Intake
+from helmd.web.logs import Logs
 from helmd.web.problems import Handler
 from helmd.web.roles import Access, Role
+from helmd.web.stream import Streams
 
 PREFIX = "/helm"
 """Everything is also found under this prefix, for proxies that do not strip it."""
@@ -67,6 +69,23 @@ def routes(api: Api, intake: Intake) -> tuple[Route, ...]:
             services=True,
             anonymous=True,
         ),
+    )
+
+
+def log_routes(logs: Logs, streams: Streams) -> tuple[Route, ...]:
+    """The part of the table where log entries are read."""
+
+    def get(path: str, handler: Handler, summary: str) -> Route:
+        return Route("GET", path, handler, Role.BILLING, summary, confined=True)
+
+    return (
+        get("/api/logs", logs.list, "Log entries, the newest first"),
+        get("/api/logs/histogram", logs.histogram, "How many log entries there were when, by level"),
+        get("/api/logs/export", logs.export, "All log entries that are asked for, as NDJSON or CSV"),
+        get("/api/logs/stream", streams.events, "New log entries as server-sent events"),
+        get("/api/logs/ws", streams.socket, "New log entries over a WebSocket"),
+        get(r"/api/logs/{id:[0-9]+}", logs.entry, "One log entry"),
+        Route("GET", "/api/dashboard/status", logs.dashboard, Role.CLIENT, "Every service's status and log counts"),
     )
 
 

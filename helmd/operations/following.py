@@ -1,0 +1,127 @@
+"""Following the log: what a follower missed or asked to see first, from the store; then what is new, as it comes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import psycopg
+
+from helmd.model.errors import StoreError
+from helmd.model.log_filter import LogFilter
+from helmd.operations.feed import BEHIND, Batch, Feed, FeedEndedError, News, Skipped, Subscription, batch_of, line_of
+from helmd.operations.log_reader import LogReader
+from helmd.store.entries import StoredEntry
+
+MAX_TAIL = 1000
+_IDS = 20_000
+"""Ids among which entries are looked for at once; it bounds what a search for something rare takes."""
+_FIRST_PAGE, _LAST_PAGE = 50, 500
+_PAGE_BYTES = 512 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a follower begins: with what it has not seen after the id ``since``, or with the newest ``tail`` ones."""
+
+    since: int | None = None
+    tail: int = 0
+
+
+async def follow(
+    feed: Feed, reader: LogReader, wanted: LogFilter, start: Start, beat: float
+) -> AsyncGenerator[News, None]:
+    """What is WANTED, each entry once, the first news at once; every BEAT seconds some at least, if without entries.
+
+    Ends with helmd. Raises UsageError for a bad regular expression, BusyError, and StoreError, in the middle too: then
+    the follower may begin again after the last id.
+    """
+    await reader.check(wanted)
+    position = await feed.position()
+    if start.since is not None and start.since < position:
+        yield News(start.since)
+        async with aclosing(_between(reader, wanted, start.since, position)) as missed:
+            async for news in missed:
+                yield news
+    with feed.subscribe(wanted) as subscription:
+        begin = subscription.start
+        if start.since is None:
+            yield News(begin)
+            if start.tail:
+                found = [entry for entry in await reader.last(wanted, start.tail) if entry.id <= begin]
+                yield News(begin, batches=_batches(found[::-1]))
+        elif start.since < position:
+            # The little that came while the rest was read; what comes from now on waits meanwhile.
+            async with aclosing(_between(reader, wanted, position, begin)) as missed:
+                async for news in missed:
+                    yield news
+        else:
+            yield News(begin)
+        # Who has seen, in a list, more than the feed has had does not see it again. In a store that was put back to
+        # an earlier state all is new.
+        ahead = start.since is not None and start.since > begin and start.since <= await reader.newest_id()
+        given = _live(subscription, reader, wanted, beat)
+        async with aclosing(given):
+            async for news in given:
+                yield _without(news, start.since or 0) if ahead else news
+                ahead = ahead and start.since is not None and news.reached < start.since
+
+
+async def _live(
+    subscription: Subscription, reader: LogReader, wanted: LogFilter, beat: float
+) -> AsyncGenerator[News, None]:
+    pulls = wanted.text is not None and wanted.mode == "regex"
+    position = subscription.start
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            news = await subscription.next(beat)
+        except FeedEndedError:
+            return
+        if not pulls or news.reached <= position:
+            yield news
+            continue
+        if news.reached - position > BEHIND:
+            to = news.reached - _LAST_PAGE
+            yield News(to, Skipped(position + 1, to, to - position, True))
+            position = to
+        begun = loop.time()
+        async with aclosing(_between(reader, wanted, position, news.reached, news.leaves)) as pulled:
+            async for each in pulled:
+                yield each
+        position = news.reached
+        # As long as it took, so that what is slow is done the less often.
+        await asyncio.sleep(loop.time() - begun)
+
+
+async def _between(
+    reader: LogReader, wanted: LogFilter, last_seen: int, up_to: int, leaves: Sequence[str] = ()
+) -> AsyncGenerator[News, None]:
+    """Entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are told of as skipped."""
+    size = _FIRST_PAGE
+    while last_seen < up_to:
+        end = min(up_to, last_seen + _IDS)
+        try:
+            entries = await reader.after(last_seen, end, size, wanted, leaves)
+        except StoreError as error:
+            if not isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+                raise
+            yield News(end, Skipped(last_seen + 1, end, end - last_seen, True))
+            last_seen = end
+            continue
+        full = len(entries) == size
+        last_seen = entries[-1].id if full else end
+        batches = _batches(entries)
+        if batches:
+            size = max(4, min(_LAST_PAGE, 2 * size, _PAGE_BYTES * len(entries) // batches[0].size))
+        yield News(last_seen, batches=batches)
+
+
+def _batches(entries: Sequence[StoredEntry]) -> tuple[Batch, ...]:
+    return (batch_of([line_of(entry) for entry in entries]),) if entries else ()
+
+
+def _without(news: News, seen: int) -> News:
+    """NEWS without the entries up to the id SEEN."""
+    kept = [[line for line in batch.lines if line.id > seen] for batch in news.batches]
+    return News(max(news.reached, seen), news.skipped, tuple(batch_of(lines) for lines in kept if lines), news.leaves)

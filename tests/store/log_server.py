@@ -1,0 +1,166 @@
+"""helmd's log routes on a real socket, with a real PostgreSQL and tokens of a stand-in for Core."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+
+from helmd.model.row import LogRow
+from helmd.model.service import Registry, Service
+from helmd.model.settings import Settings
+from helmd.operations.feed import Feed
+from helmd.operations.log_reader import CONNECTIONS, LogReader
+from helmd.store.listen import Listener
+from helmd.store.logs import Appended, Appender
+from helmd.store.session import Pool, connect
+from helmd.systemd.listeners import holder_of
+from helmd.web.identity import Callers
+from helmd.web.logs import Logs
+from helmd.web.routes import log_routes
+from helmd.web.server import Server, application
+from helmd.web.stream import Streams
+from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+
+
+def token(level: str, seconds: float = 3600) -> str:
+    given = {"preferred_username": level, "permission_level": level, "jti": level, "exp": int(time.time() + seconds)}
+    return signed({**USER, **given})
+
+
+def rows(count: int, service: str = "core", level: str = "INFO", text: str = "line") -> list[LogRow]:
+    return [LogRow(NOW + timedelta(milliseconds=n), service, level, f"{text} {n}") for n in range(count)]
+
+
+class Monitored:
+    """Stands for the Monitor, of which only the statuses are asked."""
+
+    def statuses(self) -> dict[str, Any]:
+        return {"core": {"status": "running"}, "codex": {"status": "stopped"}}
+
+
+@dataclass
+class Served:
+    conninfo: str
+    port: int
+    unix_socket: Path
+    session: aiohttp.ClientSession
+    feed: Feed
+    core: StandIn
+    running: "asyncio.Task[None]"
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    async def get(self, path: str, role: str | None = "admin", **given: str) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {token(role)}"} if role else {}
+        async with self.session.get(self.url(path), params=given, headers=headers) as answer:
+            body = await answer.read()
+            return answer.status, json.loads(body) if answer.content_type.endswith(("/json", "+json")) else body
+
+    async def append(self, some: Sequence[LogRow]) -> Appended:
+        connection = await connect(self.conninfo, "test-append")
+        try:
+            async with connection.transaction():
+                return await Appender(lambda _: 90).append(connection, some)
+        finally:
+            await connection.close()
+
+
+@dataclass
+class Event:
+    kind: str
+    data: Any
+    id: int | None
+
+
+class Events:
+    """A server-sent stream as a browser reads it."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.answer = answer
+        self.last_id: int | None = None
+        self.comments = 0
+
+    async def next(self, seconds: float = 5.0) -> Event | None:
+        """The next event with data, None at the end."""
+        kind, data = "message", list[str]()
+        async with asyncio.timeout(seconds):
+            while raw := await self.answer.content.readline():
+                line = raw.decode().rstrip("\n")
+                name, _, value = line.partition(": ")
+                if line.startswith(":"):
+                    self.comments += 1
+                elif name == "event":
+                    kind = value
+                elif name == "data":
+                    data.append(value)
+                elif name == "id":
+                    self.last_id = int(value)
+                elif not line and data:
+                    return Event(kind, json.loads("".join(data)), self.last_id)
+        return None
+
+    async def messages(self, count: int) -> list[str]:
+        found = []
+        for _ in range(count):
+            event = await self.next()
+            assert event is not None and event.kind == "log", event
+            assert event.id == event.data["id"]
+            found.append(event.data["message"])
+        return found
+
+
+@asynccontextmanager
+async def streaming(
+    served: Served, role: str = "admin", path: str = "/api/logs/stream", since: int | None = None, **given: str
+) -> AsyncIterator[Events]:
+    headers = {"Authorization": f"Bearer {token(role)}"}
+    if since is not None:
+        headers["Last-Event-ID"] = str(since)
+    async with served.session.get(
+        served.url(path), params=given, headers=headers, timeout=aiohttp.ClientTimeout(total=None)
+    ) as answer:
+        assert answer.status == 200, await answer.text()
+        yield Events(answer)
+
+
+@asynccontextmanager
+async def serving(
+    conninfo: str, directory: Path, heartbeat: float = 15.0, feeding: str | None = None
+) -> AsyncIterator[Served]:
+    """FEEDING is another way to the store for the feed alone."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    before = asyncio.all_tasks()
+    feed = Feed(lambda: Listener.open(feeding or conninfo, "helmd-feed"))
+    async with (
+        Pool(conninfo, "helmd-logs", CONNECTIONS) as pool,
+        standing_in() as core,
+        Callers() as callers,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        callers.adopt(Settings(billing_services=("codex",)), Registry({"core": Service("core", url=core.url)}))
+        reader = LogReader(pool, conninfo, lambda: bool(feed.trouble))
+        table = log_routes(Logs(reader, cast(Any, Monitored())), Streams(feed, reader, heartbeat))
+        server = Server(application(table, callers), directory / "h.sock", holder_of)
+        await server.start("127.0.0.1", port)
+        running = asyncio.ensure_future(cast(Any, feed.run()))
+        try:
+            yield Served(conninfo, port, directory / "h.sock", session, feed, core, running)
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            await server.stop()
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
