@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
+PSQL = ("psql", "-h", "/run/user/1000/hivematrix/postgres-helm", "-U", "helm", "-d", "helm", "-Atq")
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,15 @@ class Sandbox:
         self, *words: str, root: bool = False, stdin: str | None = None, check: bool = True, timeout: float = 180.0
     ) -> Done:
         """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
-        as_whom = ["--root"] if root else []
-        done = run([str(TOP / "scripts/sandbox"), "exec", "--name", self.name, *as_whom, "--", *words], timeout, stdin)
+        done = run(self.command(*words, root=root), timeout, stdin)
         if check and done.code:
             pytest.fail(f"{' '.join(words)}: exit code {done.code}\n{done.text}")
         return done
+
+    def command(self, *words: str, root: bool = False) -> list[str]:
+        """The command on this machine that runs WORDS inside."""
+        as_whom = ["--root"] if root else []
+        return [str(TOP / "scripts/sandbox"), "exec", "--name", self.name, *as_whom, "--", *words]
 
     def shell(self, command: str, **how: Any) -> Done:
         return self("bash", "-c", command, **how)
@@ -64,8 +69,20 @@ class Sandbox:
 
     def sql(self, query: str) -> str:
         """Asks the log store; the bare value."""
-        socket = "/run/user/1000/hivematrix/postgres-helm"
-        return self("psql", "-h", socket, "-U", "helm", "-d", "helm", "-Atqc", query).out.strip()
+        return self.psql(query).out.strip()
+
+    def psql(self, query: str, **how: Any) -> Done:
+        """Asks the log store as Helm's daemons do."""
+        return self(*PSQL, "-c", query, **how)
+
+    def rows(self, query: str) -> Iterator[str]:
+        """A line for each row, of however many there are."""
+        command = self.command(*PSQL, "-v", "FETCH_COUNT=5000", "-c", query)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as asked:
+            assert asked.stdout is not None
+            for line in asked.stdout:
+                yield line.removesuffix("\n")
+        assert asked.returncode == 0, f"{query}: exit code {asked.returncode}"
 
     def write(self, path: str, text: str, root: bool = False) -> None:
         self("sh", "-c", f'mkdir -p "$(dirname {path})" && cat > {path}', stdin=text, root=root)
@@ -130,7 +147,7 @@ class Poller:
             "print(time.clock_gettime(time.CLOCK_MONOTONIC))\n"
         )
         self._process = subprocess.Popen(
-            [str(TOP / "scripts/sandbox"), "exec", "--name", box.name, "--", "python3", "-c", program, url],
+            box.command("python3", "-c", program, url),
             stdout=subprocess.PIPE,
             text=True,
         )
