@@ -15,13 +15,15 @@ Finding the place again, in a boot read before:
 - A boot never seen is new from its head; a boot read to its end is never looked at again.
 
 Files that journald rotated away or deleted stay readable as long as they are open, so the set of files is looked at
-only at the end, not while there is a backlog: a flood can delete files faster than they are read. That relies on
+only at the end, and while there is a backlog as long as none that is open was deleted: a flood can delete files faster
+than they are read. That relies on
 journald's writing an account's entries to one file at a time.
 
 sd_journal(3); journald's file format as of systemd 252.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,8 +40,9 @@ _OVERHEAD = 4096
 """Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
 _STALE = 1.0
 """Seconds without a look at the journal's files after which one may have come and gone unseen."""
-_REOPEN_AFTER = 20_000
-"""Entries after which the files are opened anew at the next rest: libsystemd keeps tens of megabytes of them mapped."""
+_REOPEN_AT_REST, _REOPEN_AFTER = 20_000, 100_000
+"""Entries after which the files are opened anew, at the next rest or in between: libsystemd keeps hundreds of megabytes
+of them mapped, which count as this process's memory."""
 
 
 class JournalError(HelmError):
@@ -124,21 +127,10 @@ class JournalReader:
 
     def read(self, most_entries: int, most_bytes: int) -> Batch:
         """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
-        entries: list[Entry] = []
-        size = 0
-        at_end = False
         try:
-            advance = self._journal._next
-            while len(entries) < most_entries and size < most_bytes:
-                if self._pending:
-                    self._pending = False
-                elif not advance():
-                    at_end = True
-                    break
-                entry = self._take()
-                if entry is not None:
-                    entries.append(entry)
-                    size += _OVERHEAD + len(entry.fields.get("MESSAGE", b""))
+            if self._taken > _REOPEN_AFTER and not self._pending and not _deleted_files_open():
+                self._reopen()
+            entries, at_end = self._walk(most_entries, most_bytes)
             position, gaps = self._position, tuple(self._gaps)
             self._gaps.clear()
             if at_end and self._boot_id != self._current:
@@ -149,13 +141,52 @@ class JournalReader:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
         return Batch(tuple(entries), gaps, position, at_end)
 
+    def _walk(self, most_entries: int, most_bytes: int) -> tuple[list[Entry], bool]:
+        """Entries from here on, and whether these are all there are. The hot path: no call that can be done without."""
+        journal, boot_id = self._journal, self._boot_id
+        advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
+        get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
+        entries: list[Entry] = []
+        size, at_end = 0, False
+        last = self._position
+        newest, ties = (last.monotonic, last.ties) if last is not None else (-1, 0)
+        while len(entries) < most_entries and size < most_bytes:
+            if self._pending:
+                self._pending = False
+            elif not advance():
+                at_end = True
+                break
+            try:
+                fields: dict[str, Value] = get_all()
+                monotonic: int = get_monotonic().timestamp
+                realtime: int = get_realtime()
+                cursor: str = get_cursor()
+            except OSError:
+                fields = {}
+            if "_UID" not in fields or "_BOOT_ID" not in fields:
+                self._unreadable += 1
+                continue
+            if monotonic < newest:
+                continue  # a file that was noticed late; what is older than the position is behind us
+            if self._unreadable:
+                # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
+                since = entries[-1].realtime if entries else last.realtime if last is not None else realtime
+                self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
+                self._unreadable = 0
+            ties = ties + 1 if monotonic == newest else 1
+            newest = monotonic
+            entries.append(Entry(fields, cursor, boot_id, monotonic, realtime))
+            size += _OVERHEAD + len(fields.get("MESSAGE", b""))
+        if entries:
+            end = entries[-1]
+            self._position = Position(boot_id, end.cursor, end.realtime, end.monotonic, ties)
+            self._taken += len(entries)
+        return entries, at_end
+
     async def wait(self, seconds: float) -> None:
         """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
-        if self._taken > _REOPEN_AFTER and self._position is not None:
-            self._journal.close()
-            self._open()
-            self._place(self._position, _now())
-            self._looked = time.monotonic()
+        if self._taken > _REOPEN_AT_REST:
+            self._reopen()
             return
         stale = time.monotonic() - self._looked > _STALE
         loop = asyncio.get_running_loop()
@@ -180,6 +211,15 @@ class JournalReader:
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
         self._looked = time.monotonic()
+
+    def _reopen(self) -> None:
+        """Opens the files anew and stands where it stood."""
+        self._taken = 0
+        if self._position is not None:
+            self._journal.close()
+            self._open()
+            self._place(self._position, _now())
+            self._looked = time.monotonic()
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
         """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""
@@ -272,30 +312,16 @@ class JournalReader:
             return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
         return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
 
-    def _take(self) -> Entry | None:
-        """The entry stood on, or None to go on: its file is damaged there, or it is behind us."""
+
+def _deleted_files_open() -> bool:
+    """Whether this process holds a file that journald has deleted: closed, it would be gone unread."""
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            fields: dict[str, Value] = self._journal._get_all()
-            monotonic = self._journal._get_monotonic().timestamp
-            realtime = self._journal._get_realtime()
-            cursor = self._journal._get_cursor()
-        except OSError:
-            fields = {}
-        if "_UID" not in fields or "_BOOT_ID" not in fields:
-            self._unreadable += 1
-            return None
-        before = self._position
-        if before is not None and monotonic < before.monotonic:
-            return None  # a file that was noticed late; what is older than the position is behind us
-        if self._unreadable:
-            # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
-            since = before.realtime if before is not None else realtime
-            self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
-            self._unreadable = 0
-        self._taken += 1
-        ties = before.ties + 1 if before is not None and before.monotonic == monotonic else 1
-        self._position = Position(self._boot_id, cursor, realtime, monotonic, ties)
-        return Entry(fields, cursor, self._boot_id, monotonic, realtime)
+            if (name := os.readlink(descriptor)).endswith(" (deleted)") and ".journal" in name:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def _now() -> int:

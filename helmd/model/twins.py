@@ -5,7 +5,7 @@ seconds apart. It is one to one: what was printed twice and posted twice is two 
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from helmd.model.row import HTTP, JOURNAL, LogRow
@@ -49,6 +49,18 @@ def windows(rows: Iterable[LogRow], source: str) -> list[Window]:
 
 def _window(rows: Sequence[LogRow]) -> Window:
     return Window(rows[0].timestamp - APART, rows[-1].timestamp + APART, tuple(rows))
+
+
+def whole_window(rows: Sequence[LogRow]) -> Window:
+    """The one stretch in which stored rows may be twins of ROWS, however long."""
+    times = [row.timestamp for row in rows]
+    return Window(min(times) - APART, max(times) + APART, tuple(rows))
+
+
+def days_in(window: Window) -> list[str]:
+    """The UTC days that a window touches, as ``2026-01-31``."""
+    first, last = window.since.astimezone(UTC).date(), window.until.astimezone(UTC).date()
+    return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
 
 
 def paired(rows: Sequence[LogRow], first_id: int, stored: Iterable[Single]) -> list[LogRow]:

@@ -47,7 +47,11 @@ def escaped(text: str) -> str:
 
 def days_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tuple[int, str]]:
     """The partitions that ROWS go to, as (retention, day)."""
-    return {(retention_of(row.service_name), _iso(row)[:10]) for row in rows}
+    times = [row[0] for row in rows]
+    first, last = min(times).astimezone(UTC).date(), max(times).astimezone(UTC).date()
+    if first == last:
+        return {(retention_of(service), first.isoformat()) for service in {row[1] for row in rows}}
+    return {(retention_of(row.service_name), row.timestamp.astimezone(UTC).date().isoformat()) for row in rows}
 
 
 def chunks(rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, counts: Counts) -> Iterator[bytes]:
@@ -85,11 +89,6 @@ def chunks(rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, cou
                 f"{_NULL if user is None else escaped(user)}\t{tail}"
             )
         yield "".join(lines).encode()
-
-
-def _iso(row: LogRow) -> str:
-    text = row.timestamp.isoformat()
-    return text if text.endswith("+00:00") else row.timestamp.astimezone(UTC).isoformat()
 
 
 def _text(text: str | None) -> str:

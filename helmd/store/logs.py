@@ -6,13 +6,13 @@ lines that are there already because a service both prints and posts them, and w
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 
 from psycopg import sql
 
 from helmd.model.announcement import Announcement
 from helmd.model.row import HTTP, JOURNAL, LogRow
-from helmd.model.twins import APART, OTHER, Single, Window, paired, windows
+from helmd.model.twins import APART, OTHER, Single, Window, days_in, paired, whole_window, windows
 from helmd.store.copy_text import COLUMNS, Counts, RetentionOf, chunks, days_of
 from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection
 
@@ -103,44 +103,58 @@ class Appender:
         """ROWS with ``same_as`` set where a line is there already."""
         sources = {row.source for row in rows} & OTHER.keys()
         singles: list[Single] = []
-        for source in sources:
-            for window in windows(rows, source)[:_WINDOWS]:
-                services = {row.service_name for row in window.rows}
-                for leaf in await self._around(connection, services, (window.since, window.until)):
-                    singles += await _singles(connection, leaf, OTHER[source], window)
+        if HTTP in sources:
+            for window in windows(rows, HTTP)[:_WINDOWS]:
+                for leaf in await self._leaves(connection, window):
+                    singles += await _printed(connection, leaf, window)
+        if JOURNAL in sources:
+            window = whole_window(rows)
+            for leaf in await self._leaves(connection, window):
+                singles += await _posted(connection, leaf, window)
         if singles:
             singles = await self._untaken(connection, singles)
         if not singles and len(sources) < len(OTHER):
             return rows
         return paired(rows, first, singles)
 
-    async def _around(self, connection: Connection, services: Iterable[str], moments: Iterable[datetime]) -> list[str]:
-        """The partitions of SERVICES on the days of MOMENTS."""
-        days = {moment.astimezone(UTC).date().isoformat() for moment in moments}
-        classes = {self._retention_of(service) for service in services}
-        return await self._partitions(connection, {(each, day) for each in classes for day in days})
+    async def _leaves(self, connection: Connection, window: Window) -> list[str]:
+        """The partitions that can have twins of the rows of WINDOW."""
+        classes = {self._retention_of(service) for service in {row.service_name for row in window.rows}}
+        return await self._partitions(connection, {(each, day) for each in classes for day in days_in(window)})
 
     async def _untaken(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
         """Those of SINGLES that have no twin yet: none that came later refers to them."""
         ids = [single.id for single in singles]
+        classes = {self._retention_of(service) for service in {single.service_name for single in singles}}
         moments = {single.timestamp + apart for single in singles for apart in (-APART, APART)}
+        days = {(each, moment.astimezone(UTC).date().isoformat()) for each in classes for moment in moments}
         taken: set[int] = set()
-        for leaf in await self._around(connection, {single.service_name for single in singles}, moments):
+        for leaf in await self._partitions(connection, days):
             cursor = await connection.execute(_REFERRED.format(sql.Identifier(leaf)), (ids,))
             taken |= {row[0] async for row in cursor}
         return [single for single in singles if single.id not in taken]
 
 
-async def _singles(connection: Connection, leaf: str, source: str, window: Window) -> list[Single]:
-    """Rows of LEAF that came by SOURCE, are nobody's twin by their own account, and have the text of one of WINDOW."""
+async def _printed(connection: Connection, leaf: str, window: Window) -> list[Single]:
+    """Printed rows of LEAF that may be twins of WINDOW's. They may be a flood, of which only these texts matter."""
     wanted = {(row.service_name, row.message) for row in window.rows}
-    services = list({service for service, _ in wanted})
-    # What was printed may be a flood, of which only these texts matter; what was posted is little.
-    texts = list({message for _, message in wanted}) if source == JOURNAL else None
-    statement = _PRINTED if source == JOURNAL else _POSTED
-    given = (window.since, window.until, services, *([texts] if texts is not None else []))
-    cursor = await connection.execute(statement.format(sql.Identifier(leaf)), given, prepare=True)
+    texts, services = list({message for _, message in wanted}), list({service for service, _ in wanted})
+    given = (window.since, window.until, services, texts)
+    cursor = await connection.execute(_PRINTED.format(sql.Identifier(leaf)), given, prepare=True)
     return [Single(*row) async for row in cursor if (row[2], row[3]) in wanted]
+
+
+async def _posted(connection: Connection, leaf: str, window: Window) -> list[Single]:
+    """Posted rows of LEAF that may be twins of WINDOW's. There are few or none, so their texts are looked at last."""
+    services = list({row.service_name for row in window.rows})
+    cursor = await connection.execute(
+        _POSTED.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True
+    )
+    found = [Single(*row) async for row in cursor]
+    if not found:
+        return []
+    wanted = {(row.service_name, row.message) for row in window.rows}
+    return [single for single in found if (single.service_name, single.message) in wanted]
 
 
 async def _count(connection: Connection, counts: Counts) -> None:

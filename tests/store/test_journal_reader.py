@@ -265,7 +265,7 @@ def test_a_reader_told_to_go_on_in_a_file_that_came_since_finds_it(tmp_path: Pat
 async def test_files_opened_anew_after_a_backlog_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 30)
+    monkeypatch.setattr("helmd.journal.reader._REOPEN_AT_REST", 30)
     positions: Positions = {}
     append(tmp_path / "a.journal", lines(1, 50))
     with reading(tmp_path, positions) as reader:
