@@ -32,6 +32,7 @@ from typing import ClassVar
 
 from systemd import _reader
 
+from helmd.journal.doubled import Doubles
 from helmd.model.errors import HelmError
 from helmd.model.position import Gap, Missing, Position, parse_cursor
 from helmd.model.row import MESSAGE_LIMIT, SUPPRESSED, Entry, Value
@@ -80,6 +81,7 @@ class JournalReader:
         self._uid = uid
         self._current = boot_id
         self._directory = directory
+        self._doubles = Doubles() if directory is None else Doubles((directory,))
         self._open()
         self._ahead: list[_Boot] = []
         self._boot_id = boot_id
@@ -149,7 +151,7 @@ class JournalReader:
         entries: list[Entry] = []
         size, at_end = 0, False
         last = self._position
-        newest, ties = (last.monotonic, last.ties) if last is not None else (-1, 0)
+        newest, ties, before = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
         while len(entries) < most_entries and size < most_bytes:
             if self._pending:
                 self._pending = False
@@ -174,7 +176,10 @@ class JournalReader:
                 self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
                 self._unreadable = 0
             ties = ties + 1 if monotonic == newest else 1
-            newest = monotonic
+            # A cursor ends with the entry's hash, which is looked at first, since the rest costs more.
+            if ties > 1 and cursor[-12:] == before[-12:] and self._doubles.repeats(before, cursor):
+                continue
+            newest, before = monotonic, cursor
             entries.append(Entry(fields, cursor, boot_id, monotonic, realtime))
             size += _OVERHEAD + len(fields.get("MESSAGE", b""))
         if entries:

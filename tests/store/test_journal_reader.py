@@ -162,6 +162,20 @@ def test_rotated_past_the_cursor_tells_how_many_at_most(tmp_path: Path) -> None:
     assert read(tmp_path, positions) == ([], [])
 
 
+@pytest.mark.parametrize("batch", [7, 52, 53, 1000])
+def test_an_entry_that_journald_wrote_into_two_files_is_one(tmp_path: Path, batch: int) -> None:
+    """As it does when a file is full; the same text once more in the same microsecond of one file is another line."""
+    old, new = tmp_path / "old.journal", tmp_path / "a.journal"
+    positions: Positions = {}
+    append(old, [*lines(1, 49), *[line("again", SECOND + 60_000)] * 3])
+    append(new, [*[line("again", SECOND + 60_000)] * 2, *lines(71, 80)])
+    continue_numbers(new, old, 53)
+    with reading(tmp_path, positions) as reader:
+        texts, gaps = drain(reader, positions, batch)
+    assert (texts, gaps) == ([*names(1, 49), *["again"] * 4, *names(71, 80)], [])
+    assert read(tmp_path, positions) == ([], [])
+
+
 def test_rotated_just_behind_the_cursor_is_no_gap(tmp_path: Path) -> None:
     old, new = tmp_path / "old.journal", tmp_path / "a.journal"
     positions: Positions = {}

@@ -1,0 +1,79 @@
+"""Entries that journald itself wrote twice.
+
+When a file has reached its size in the middle of an entry, journald 252 rotates it away and writes the entry again into
+the next one, though the full file has it whole: the last entry of the one and the first of the other are the same line,
+with the same time and the numbers N and N + 1. Seen at every rotation by size. (journal_file_append_entry() fails once
+the entry stands, and write_to_journal() tries again.)
+
+Two lines of one text are printed in one microsecond often enough, so only the first entry of a file is taken for such.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from helmd.journal.damage import PLACES
+from helmd.model.position import parse_cursor
+
+_HEADER = struct.Struct("<8s64x16s80xQ")
+"""Signature, seqnum_id at 72 and head_entry_seqnum at 168 (JOURNAL_FILE_FORMAT, systemd.io)."""
+_SIGNATURE = b"LPKSHHRH"
+
+Number = tuple[str, int]
+
+
+class Doubles:
+    """Tells them, by the first numbers of the files below PLACES; files are looked at only when there is a question."""
+
+    def __init__(self, places: tuple[Path, ...] = PLACES) -> None:
+        self._places = places
+        self._seen: dict[Path, int] = {}
+        self._first: set[Number] = set()
+        self._empty: list[Path] = []
+
+    def repeats(self, before: str, cursor: str) -> bool:
+        """Whether the entry at CURSOR is that at BEFORE once more. Both have the same monotonic time and boot."""
+        if before.rpartition(";x=")[2] != cursor.rpartition(";x=")[2]:
+            return False
+        last, here = parse_cursor(before), parse_cursor(cursor)
+        if last is None or here is None or (last.seqnum_id, last.seqnum + 1) != (here.seqnum_id, here.seqnum):
+            return False
+        return self._begins_a_file((here.seqnum_id, here.seqnum))
+
+    def _begins_a_file(self, number: Number) -> bool:
+        directories = dict(self._directories())
+        if directories != self._seen:
+            self._seen = directories
+            self._first.clear()
+            self._empty = [path for directory in directories for path in directory.glob("*.journal")]
+        # One without an entry may have got its first since.
+        still_empty = []
+        for path in self._empty:
+            first = _first_number(path)
+            if first is not None and first[1]:
+                self._first.add(first)
+            else:
+                still_empty.append(path)
+        self._empty = still_empty
+        return number in self._first
+
+    def _directories(self) -> Iterator[tuple[Path, int]]:
+        """Where there are files, and when one came or went last."""
+        for place in self._places:
+            try:
+                for directory in (place, *(path for path in place.iterdir() if path.is_dir())):
+                    yield directory, directory.stat().st_mtime_ns
+            except OSError:
+                continue
+
+
+def _first_number(path: Path) -> Number | None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(_HEADER.size)
+    except OSError:
+        return None
+    if len(start) < _HEADER.size:
+        return None
+    signature, seqnum_id, first = _HEADER.unpack(start)
+    return (seqnum_id.hex(), first) if signature == _SIGNATURE else None
