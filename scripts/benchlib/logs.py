@@ -1,0 +1,79 @@
+"""Runs inside the sandbox as the account that owns the suite: what the log store does, against its peers and limits."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from logs_catchup import catch_up
+from logs_figures import note, say
+from logs_flood import flood, sustained
+from logs_http import http_ingest
+from logs_latency import latency
+from logs_queries import queries
+from logs_tools import BENCH, HELM_UNITS, HOME, SHORT, Sizes, run, units
+
+PARTS: dict[str, Callable[[Sizes], None]] = {
+    "catchup": catch_up,
+    "queries": queries,
+    "latency": latency,
+    "http": http_ingest,
+    "flood": flood,
+    "sustained": sustained,
+}
+"""In this order: what needs much of the disk comes before the floods have filled the journal."""
+
+_SETTINGS = """\
+[ingest]
+# For the client that posts over TCP; and a rate that no client here comes near, since it is not what is measured.
+anonymous = "loopback"
+rate = 10000000
+burst = 100000000
+"""
+_REGISTRY = '[services.one]\ntype = "command"\npath = "~/bench"\nstart_command = ["/usr/bin/sleep", "infinity"]\n'
+
+
+def sizes_of(arguments: list[str]) -> tuple[Sizes, list[str]]:
+    """What the command line asks for: how much, and which parts."""
+    parser = argparse.ArgumentParser(prog="scripts/bench logs")
+    parser.add_argument("--runs", type=int, help=f"how often each is measured (default {Sizes().runs})")
+    parser.add_argument("--only", help=f"only these, with commas between: {', '.join(PARTS)}")
+    parser.add_argument("--short", action="store_true", help="everything once and tiny")
+    parser.add_argument("--keep", action="store_true", help="drop nothing of the store: it is somebody's")
+    given = parser.parse_args(arguments)
+    parts = given.only.split(",") if given.only else list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"--only: there is no {', '.join(unknown)}")
+    if given.runs is not None and given.runs < 1:
+        parser.error("--runs: at least 1")
+    sizes = SHORT if given.short else Sizes()
+    if given.runs is not None:
+        sizes = replace(sizes, runs=given.runs)
+    return replace(sizes, keep=given.keep), [part for part in PARTS if part in parts]
+
+
+def prepare() -> None:
+    settings = HOME / ".config/hivematrix/helm.toml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(_SETTINGS)
+    (BENCH / "logs-services.toml").write_text(_REGISTRY)
+    run("helmctl", "setup", "--registry", BENCH / "logs-services.toml")
+
+
+def main() -> None:
+    sizes, parts = sizes_of(sys.argv[1:])
+    if not sizes.keep:
+        prepare()
+    try:
+        for part in parts:
+            began = time.monotonic()
+            PARTS[part](sizes)
+            note(f"{part} took {time.monotonic() - began:.0f} s")
+            say("")
+    finally:
+        units("start", *HELM_UNITS)
+
+
+if __name__ == "__main__":
+    main()

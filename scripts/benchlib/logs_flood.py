@@ -1,0 +1,141 @@
+"""Floods: as fast as journald takes lines, and at a steady rate for long."""
+
+import statistics
+import time
+from typing import Any
+
+import psycopg
+from logs_figures import note, percentile, show
+from logs_lines import printed_at
+from logs_tools import (
+    HELM_UNITS,
+    Printing,
+    Sizes,
+    all_stored,
+    counted,
+    cpu_seconds,
+    empty_store,
+    resident_mb,
+    settle,
+    store,
+    units,
+    wait_for,
+)
+
+_LONGEST_DRAIN = 300.0
+_SAMPLE_EVERY = 0.05
+
+
+def flood(sizes: Sizes) -> None:
+    """Several services print as fast as they can."""
+    taken, meanwhile, drained, peaks = [], [], [], []
+    for number in range(sizes.runs):
+        _fresh(sizes)
+        note(f"flood, run {number + 1}: {sizes.writers} writers for {sizes.flood_seconds:g} s")
+        began = time.time()
+        writers = [Printing("flood", seconds=sizes.flood_seconds) for _ in range(sizes.writers)]
+        names = [writer.name for writer in writers]
+        try:
+            with store() as connection:
+                # The count is taken right at the end: the lines are stored by the tens of thousands a second.
+                time.sleep(max(0.0, began + sizes.flood_seconds - time.time() - 0.1))
+                wait_for(writers[0].done, 60, 0.01)
+                stored, counted_at = counted(connection, names), time.time()
+                reports = [writer.report() for writer in writers]
+                ended = max(report["ended"] for report in reports)
+                took = ended - min(report["began"] for report in reports)
+                printed = int(sum(report["printed"] for report in reports))
+                seen, _ = all_stored(connection, names, printed, _LONGEST_DRAIN)
+                drained.append(max(0.0, seen - time.monotonic() + time.time() - ended))
+            taken.append(printed / took)
+            meanwhile.append(stored / (counted_at - began))
+            peaks.append(resident_mb("helmd-journal", "VmHWM"))
+        finally:
+            for writer in writers:
+                writer.stop()
+    aim = f"aim <= {sizes.flood_seconds:g} s more; beyond that aim: never behind"
+    share = f"{100 * statistics.median(meanwhile) / statistics.median(taken):.0f} % of what journald took"
+    show(f"a flood of {sizes.flood_seconds:g} s by {sizes.writers} writers: journald took", taken, "{:,.0f} lines/s")
+    show("    stored meanwhile", meanwhile, "{:,.0f} rows/s", share)
+    show("    until drained, after the last line was printed", drained, "{:,.1f} s", aim)
+    show("    helmd-journal's memory at its most (VmHWM)", peaks, "{:,.0f} MB", "bound 200 MB")
+
+
+def sustained(sizes: Sizes) -> None:
+    """A steady rate: how far the store is behind, and what it costs."""
+    rate, seconds = sizes.sustained_rate, sizes.sustained_seconds
+    middle, high, most = [], [], []
+    costs: dict[str, list[float]] = {"helmd-journal": [], "helmd-postgres": [], "helmd": [], "systemd-journald": []}
+    memory: dict[str, list[float]] = {"helmd-journal": [], "helmd": []}
+    for number in range(sizes.runs):
+        _fresh(sizes)
+        note(f"sustained, run {number + 1}: {rate:,} lines/s for {seconds:g} s")
+        before = _costs(costs)
+        printing = Printing("steady", lines=round(rate * seconds), rate=rate)
+        try:
+            with store() as connection:
+                lags = _lags(connection, printing, seconds)
+                printed = int(printing.report(60)["printed"])
+                all_stored(connection, [printing.name], printed, 60)
+            after = _costs(costs)
+            for unit in costs:
+                costs[unit].append(1e6 * (after[unit] - before[unit]) / printed)
+            for unit in memory:
+                memory[unit].append(resident_mb(unit))
+            if lags:
+                middle.append(1000 * statistics.median(lags))
+                high.append(1000 * percentile(lags, 0.99))
+                most.append(1000 * max(lags))
+        finally:
+            printing.stop()
+    show(f"{rate:,} lines/s for {seconds:g} s: lag, median", middle, "{:,.0f} ms")
+    show("    lag, 99 %", high, "{:,.0f} ms", "aim < 1,000 ms")
+    show("    lag, greatest", most, "{:,.0f} ms")
+    journald = costs.pop("systemd-journald")
+    for unit, figures in costs.items():
+        beside = ratio_to(figures, journald)
+        show(f"    {unit}'s CPU seconds a million lines", figures, "{:,.1f} s", beside)
+    for unit, figures in memory.items():
+        show(f"    {unit}'s memory (VmRSS)", figures, "{:,.0f} MB", "bound 200 MB")
+
+
+def ratio_to(figures: list[float], journald: list[float]) -> str:
+    other = statistics.median(journald)
+    return f"{statistics.median(figures) / other:.2f} x journald's own ({other:.1f} s)"
+
+
+def _fresh(sizes: Sizes) -> None:
+    """An empty store, and Helm running with nothing left to read."""
+    empty_store(sizes)
+    units("start", *HELM_UNITS)
+    with store() as connection:
+        settle(connection)
+
+
+def _costs(names: dict[str, list[float]]) -> dict[str, float]:
+    return {unit: cpu_seconds(unit, of_system=unit == "systemd-journald") for unit in names}
+
+
+def _lags(connection: psycopg.Connection[Any], printing: Printing, seconds: float) -> list[float]:
+    """How old the newest stored line of PRINTING is, again and again while it prints.
+
+    A first second is left out: the service has only just begun.
+    """
+    lags: list[float] = []
+    query = (
+        "SELECT message FROM log_entries WHERE service_name = %s AND source = 'journal' AND timestamp > now() - "
+        "interval '10 minutes'"
+        " ORDER BY timestamp DESC, id DESC LIMIT 1"
+    )
+    end = time.monotonic() + seconds + 30
+    first = None
+    while not printing.done() and time.monotonic() < end:
+        found = connection.execute(query, (printing.name,), prepare=True).fetchone()
+        now = time.time()
+        if found is not None:
+            first = first or now
+            if now - first > min(1.0, seconds / 4):
+                lags.append(now - printed_at(found[0]))
+        time.sleep(_SAMPLE_EVERY)
+    # The last sample may have been taken when nothing was printed any more.
+    return lags[:-1]

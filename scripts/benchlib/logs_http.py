@@ -1,0 +1,60 @@
+"""HTTP ingest: rows a second and how long a request takes, by batch size and number of clients.
+
+The limit to hold it against: the same clients and bodies at a bare aiohttp server that only reads the JSON.
+"""
+
+import json
+import secrets
+import subprocess
+import sys
+from statistics import median
+
+from logs_figures import note, show
+from logs_tools import BENCH, HELM_SOCKET, HELM_UNITS, PORT, Sizes, all_stored, settle, store, units
+
+
+def http_ingest(sizes: Sizes) -> None:
+    units("start", *HELM_UNITS)
+    with store() as connection:
+        settle(connection)
+        for batch in sizes.batches:
+            for clients in sizes.clients:
+                note(f"HTTP ingest: batches of {batch:,} by {clients}")
+                helm, bare = [], []
+                for _ in range(sizes.runs):
+                    name = f"posted-{secrets.token_hex(3)}"
+                    # Somebody's Helm takes nothing over TCP without a token.
+                    place = str(HELM_SOCKET) if sizes.keep else str(PORT)
+                    helm.append(_posted(place, name, batch, clients, sizes.http_seconds))
+                    all_stored(connection, [name], round(helm[-1]["rows"]), 60)
+                    bare.append(_posted_bare(name, batch, clients, sizes.http_seconds))
+                rates, limits = [each["rate"] for each in helm], [each["rate"] for each in bare]
+                p50, p99 = (median([each[key] for each in helm]) for key in ("p50", "p99"))
+                show(
+                    f"HTTP ingest, batches of {batch:,} by {clients} client{'s'[: clients > 1]}",
+                    rates,
+                    "{:,.0f} rows/s",
+                    f"p50 {p50:.1f}, p99 {p99:.1f} ms",
+                    f"{median(rates) / median(limits):.2f} x aiohttp storing nothing ({median(limits):,.0f} rows/s, "
+                    f"p99 {median([each['p99'] for each in bare]):.1f} ms)",
+                )
+
+
+def _posted(place: str, name: str, batch: int, clients: int, seconds: float) -> dict[str, float]:
+    words = [sys.executable, str(BENCH / "logs_post.py"), place, name, str(batch), str(clients), str(seconds)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"bench: {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _posted_bare(name: str, batch: int, clients: int, seconds: float) -> dict[str, float]:
+    with subprocess.Popen(
+        [sys.executable, str(BENCH / "logs_bare.py")], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            return _posted(server.stdout.readline().strip(), name, batch, clients, seconds)
+        finally:
+            server.terminate()

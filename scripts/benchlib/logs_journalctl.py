@@ -1,0 +1,81 @@
+"""The same five filters by journalctl, by helmctl logs and by the API, on the lines that the catch-up has left."""
+
+from datetime import datetime
+from statistics import median
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlencode
+
+import psycopg
+from logs_figures import note, say
+from logs_lines import RARE_WORD, number_of, trace_id, user_id
+from logs_tools import Helmd, Sizes, store, timed, value, wait_for
+
+_INDEXED_WITHIN = 90.0
+
+
+def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
+    """Prints how long each takes to show the newest 100 lines of service NAME that fit, printed SINCE to UNTIL."""
+    with store() as connection:
+        if sizes.backlog > 100_000:
+            note("waiting for the text index of the running day")
+            wait_for(lambda: _loose(connection, name) < 100_000, _INDEXED_WITHIN, 0.5)
+        message = str(
+            value(connection, "SELECT message FROM log_entries WHERE service_name = %s AND trace_id IS NOT NULL"
+                  " AND user_id IS NOT NULL ORDER BY timestamp, id OFFSET %s LIMIT 1", name, sizes.backlog // 4)
+        )  # fmt: skip
+    number = number_of(message)
+    trace, user = trace_id(name, number), user_id(number)
+    third = (until - since) / 3
+    start, end = since + third, until - third
+    plain = {"service": name, "limit": "100"}
+    kinds: list[tuple[str, dict[str, str], list[str] | None, list[str]]] = [
+        (
+            "service+level+time",
+            {"level": "ERROR", "start_time": start.isoformat(), "end_time": end.isoformat()},
+            ["-p", "error..error", "-S", start.isoformat(), "-U", end.isoformat()],
+            ["-g", '"level": "ERROR"', "-S", _local(start), "-U", _local(end)],
+        ),
+        ("trace", {"trace_id": trace or ""}, ["--trace", trace or ""], ["-g", f'"correlation_id": "{trace}"']),
+        ("user", {"user_id": user or ""}, None, ["-g", f'"user_id": "{user}"']),
+        ("rare word", {"q": RARE_WORD}, ["-g", RARE_WORD], ["-g", RARE_WORD]),
+        (
+            "regex with a literal part",
+            {"q": "quick.*ver [0-9]+ at", "mode": "regex"},
+            ["-g", "quick.*ver [0-9]+ at"],
+            ["-g", "quick.*ver [0-9]+ at"],
+        ),
+    ]
+    helmd = Helmd()
+    say(f"the newest 100 of {sizes.backlog:,} lines by the same filters (median of {max(1, sizes.runs)}):")
+    for what, asked, words, theirs in kinds:
+        path = f"/api/logs?{urlencode({**plain, **asked})}"
+        api = [_seconds(helmd, path) for _ in range(10 * sizes.runs)]
+        there = len(helmd.get(path)["logs"])
+        newest = ("-u", f"hivematrix-{name}", "-o", "cat", "-r", "-n", "100")
+        journal = [timed("journalctl", "--user", "-q", *newest, *theirs) for _ in range(sizes.runs)]
+        line = f"    {what:<54} {1000 * median(api):9.1f} ms by the API ({there} lines)"
+        if words is not None:
+            own = [timed("helmctl", "logs", name, "-r", "-n", "100", "--no-pager", *words) for _ in range(sizes.runs)]
+            line += f", {1000 * median(own):.0f} ms by helmctl logs"
+        say(f"{line}   {median(journal) / median(api):,.0f} x as fast as journalctl ({1000 * median(journal):,.0f} ms)")
+    helmd.close()
+
+
+def _seconds(helmd: Helmd, path: str) -> float:
+    began = perf_counter()
+    helmd.get(path)
+    return perf_counter() - began
+
+
+def _local(moment: datetime) -> str:
+    """As systemd.time(7) has it."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _loose(connection: psycopg.Connection[Any], name: str) -> int:
+    """How many entries of NAME the running day's text indexes don't cover yet."""
+    return int(
+        value(connection, "SELECT count(*) FROM log_entries WHERE service_name = %s AND id >= (SELECT max(text_bounds["
+              "array_upper(text_bounds, 1)]) FROM log_partitions WHERE NOT sealed)", name)
+    )  # fmt: skip

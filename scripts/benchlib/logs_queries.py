@@ -1,0 +1,188 @@
+"""Questions to a store of many rows over many days, a tenth of them today: by the API, and by the search alone."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from time import perf_counter
+from urllib.parse import urlencode
+
+from logs_figures import percentile, say, show_times
+from logs_rows import OWN_DATABASE, SERVICES, drop_own_database, make_rows, own_database, sealed_until, show_sizes
+from logs_tools import HELM_UNITS, Helmd, Sizes, conninfo, empty_store, store, units
+
+from helmd.model.log_filter import Place, log_filter_of
+from helmd.store.search import find
+from helmd.store.session import connect
+
+_LIMIT = 100
+_SLOW_SAMPLES = 5
+_NUMBERS = random.Random(4)  # noqa: S311 - which rows are asked for
+
+Asked = Callable[[int], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """``asked`` gives the parameters of its nth time; ``slow`` ones are asked only a few times."""
+
+    what: str
+    asked: Asked
+    aim: str
+    slow: bool = False
+
+
+def queries(sizes: Sizes) -> None:
+    database = OWN_DATABASE if sizes.keep else "helm"
+    if sizes.keep:
+        own_database()
+    else:
+        empty_store(sizes)
+    try:
+        make_rows(sizes, database)
+        if not sizes.keep:
+            units("start", *HELM_UNITS)
+        say(f"{sizes.rows:,} rows over {sizes.days} days, a tenth of them today; the first {_LIMIT} that fit:")
+        for question in _questions(sizes, database):
+            _ask(sizes, database, question)
+        _page_by_cursor(sizes, database)
+        if not sizes.keep:
+            _histogram(sizes)
+        show_sizes(database)
+    finally:
+        if sizes.keep:
+            drop_own_database()
+
+
+def _questions(sizes: Sizes, database: str) -> list[Question]:
+    with store(database) as connection:
+        traces = _traces(connection, sizes.samples)
+        sealed = sealed_until(connection)
+    now = datetime.now(UTC)
+    day = timedelta(days=1)
+    to_seal = {"end_time": sealed.isoformat()}
+
+    def of_a_day(number: int) -> dict[str, str]:
+        end = now - (number % (sizes.days - 2)) * day
+        return {
+            "service": SERVICES[number % len(SERVICES)],
+            "level": "ERROR",
+            "start_time": (end - 2 * day).isoformat(),
+            "end_time": end.isoformat(),
+        }
+
+    found = [
+        Question("service+level+time", of_a_day, "aim p99 <= 20 ms"),
+        Question("trace", lambda number: {"trace_id": traces[number % len(traces)]}, "aim p99 <= 20 ms"),
+        Question("user", lambda number: {"user_id": f"user{number % 200}@example.com"}, "aim p99 <= 20 ms"),
+    ]
+    for kind, word in (("rare", "quicksilver"), ("common", "ticket"), ("absent", "zzzyqx{}")):
+        sealed_days = lambda number, word=word: {"q": word.format(number)} | to_seal  # noqa: E731
+        whole = lambda number, word=word: {"q": word.format(number)}  # noqa: E731
+        found.append(Question(f"{kind} word, sealed days", sealed_days, "aim <= 20 ms"))
+        found.append(Question(f"{kind} word, with today", whole, "aim <= 200 ms"))
+    literal = {"q": "quick.*ver$", "mode": "regex"}
+    without = {"q": "[0-9]{9}$", "mode": "regex"}
+    found.append(Question("regex with a literal part", lambda _: literal, "aim <= 200 ms"))
+    found.append(Question("regex without one", lambda _: without, "stops at 1 s", slow=True))
+    return found
+
+
+def _traces(connection: object, count: int) -> list[str]:
+    first, last = connection.execute("SELECT min(id), max(id) FROM log_entries").fetchone()  # type: ignore[attr-defined]
+    some = [_NUMBERS.randint(first, last) for _ in range(4 * count)]
+    query = "SELECT trace_id FROM log_entries WHERE id = ANY(%s) AND trace_id IS NOT NULL LIMIT %s"
+    return [trace for (trace,) in connection.execute(query, (some, count))]  # type: ignore[attr-defined]
+
+
+def _ask(sizes: Sizes, database: str, question: Question) -> None:
+    times = min(sizes.samples, _SLOW_SAMPLES) if question.slow else sizes.samples
+    alone, searched = asyncio.run(_by_search(database, question, times))
+    told = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
+    if sizes.keep:
+        show_times(f"    {question.what}", alone, question.aim)
+        return
+    helmd = Helmd()
+    took, back = [], searched
+    for number in range(-1, times):
+        path = f"/api/logs?{urlencode({'limit': str(_LIMIT), **question.asked(number % times)})}"
+        began = perf_counter()
+        answer = helmd.get(path)
+        # The first one reads from the disk what the others find in memory.
+        if number >= 0:
+            took.append(perf_counter() - began)
+            back = answer.get("searched_back_to") or ""
+    helmd.close()
+    beside = [question.aim, told]
+    if back:
+        beside.append(f"it says: searched back to {back}")
+    show_times(f"    {question.what}", took, *beside)
+
+
+async def _by_search(database: str, question: Question, times: int) -> tuple[list[float], str]:
+    """Seconds that the search takes without the API, and how far back the last one says it got."""
+    connection = await connect(conninfo(database, "helm"), "bench")
+    took, back = [], None
+    try:
+        for number in range(-1, times):
+            wanted = log_filter_of(question.asked(number % times))
+            began = perf_counter()
+            back = (await find(connection, wanted, _LIMIT)).searched_back_to
+            if number >= 0:
+                took.append(perf_counter() - began)
+    finally:
+        await connection.close()
+    return took, back.isoformat() if back else ""
+
+
+def _page_by_cursor(sizes: Sizes, database: str) -> None:
+    """Walks to the last page but one, and then asks for the last one again and again."""
+    what = f"    page {sizes.pages:,} by cursor"
+    alone, walked = asyncio.run(_walk(sizes, database))
+    told = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
+    if sizes.keep:
+        show_times(what, alone, "aim p99 <= 20 ms")
+        return
+    helmd = Helmd()
+    took = []
+    for number in range(-1, sizes.samples):
+        began = perf_counter()
+        helmd.get(f"/api/logs?limit={_LIMIT}&cursor={walked}")
+        if number >= 0:
+            took.append(perf_counter() - began)
+    helmd.close()
+    show_times(what, took, "aim p99 <= 20 ms", told)
+
+
+async def _walk(sizes: Sizes, database: str) -> tuple[list[float], Place | None]:
+    connection = await connect(conninfo(database, "helm"), "bench")
+    place: Place | None = None
+    took = []
+    wanted = log_filter_of({})
+    try:
+        for _ in range(sizes.pages - 1):
+            place = (await find(connection, wanted, _LIMIT, place)).next
+        for _ in range(sizes.samples):
+            began = perf_counter()
+            await find(connection, wanted, _LIMIT, place)
+            took.append(perf_counter() - began)
+    finally:
+        await connection.close()
+    return took, place
+
+
+def _histogram(sizes: Sizes) -> None:
+    helmd = Helmd()
+    now = datetime.now(UTC)
+    month = {"start_time": (now - timedelta(days=30)).isoformat(), "end_time": now.isoformat()}
+    for what, more in (("all", {}), ("one service", {"service": "core"})):
+        took = []
+        for number in range(-1, sizes.samples):
+            began = perf_counter()
+            helmd.get(f"/api/logs/histogram?{urlencode({**month, **more})}")
+            if number >= 0:
+                took.append(perf_counter() - began)
+        show_times(f"    histogram of a month, {what}", took, "aim <= 50 ms")
+    helmd.close()
