@@ -23,7 +23,8 @@ from helmd.operations.log_reader import CONNECTIONS, LogReader
 from helmd.operations.monitor import HELM, Monitor
 from helmd.operations.posted import PostedLogs
 from helmd.operations.recording import Recorder
-from helmd.store.ingest_requests import PostedStore
+from helmd.operations.retain import Retain
+from helmd.store.ingest_requests import PostedStore, drop_old_requests
 from helmd.store.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
@@ -75,6 +76,7 @@ async def run_helmd(
         intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, current.read_message)
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
+        retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests])
         table = (
             *routes(Api(monitor, report), intake),
             *log_routes(Logs(reader, monitor), Streams(feed, reader)),
@@ -104,6 +106,7 @@ async def run_helmd(
                     group.create_task(recorder.run())
                     group.create_task(posted.run())
                     group.create_task(feed.run())
+                    group.create_task(retain.run())
                     group.create_task(monitor.run())
             finally:
                 await server.stop()

@@ -50,6 +50,11 @@ class Current:
         own = self.registry[service].retention if service in self.registry else None
         return self.settings.retention if own is None else own
 
+    def retentions(self) -> set[int]:
+        """The retention classes that are in use."""
+        own = {service.retention for service in self.registry.services.values() if service.retention is not None}
+        return own | {self.settings.retention}
+
     def read_message(self, message: str, service: str, realtime: int) -> Parsed:
         """What a posted message says by itself; REALTIME is when it was logged, in microseconds since 1970."""
         if self.formats is None:
