@@ -201,6 +201,11 @@ class Feed:
         """How many there are."""
         return self._followers.number
 
+    def check_room(self) -> None:
+        """Raises BusyError when there are as many followers as there may be."""
+        if self.followers >= MAX_FOLLOWERS:
+            raise BusyError(f"there are {MAX_FOLLOWERS} followers already")
+
     async def position(self) -> int:
         """The id up to which followers are served. Raises StoreError when the store has not been reached yet."""
         if self._position is None:
@@ -219,8 +224,7 @@ class Feed:
         With a regular expression nothing is given: the follower has to read itself, so that it harms only itself.
         Raises BusyError.
         """
-        if self.followers >= MAX_FOLLOWERS:
-            raise BusyError(f"there are {MAX_FOLLOWERS} followers already")
+        self.check_room()
         subscription = Subscription(self._position or 0)
         if self._ended:
             subscription.end()

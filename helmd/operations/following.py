@@ -18,6 +18,8 @@ _IDS = 20_000
 """Ids among which entries are looked for at once; it bounds what a search for something rare takes."""
 _FIRST_PAGE, _LAST_PAGE = 50, 500
 _PAGE_BYTES = 512 << 10
+_NEAR = 500
+"""What can be read while new entries wait in the follower's queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +38,37 @@ async def follow(
     Ends with helmd. Raises UsageError for a bad regular expression, BusyError, and StoreError, in the middle too: then
     the follower may begin again after the last id.
     """
+    feed.check_room()
     await reader.check(wanted)
-    position = await feed.position()
-    if start.since is not None and start.since < position:
-        yield News(start.since)
-        async with aclosing(_between(reader, wanted, start.since, position)) as missed:
+    seen = await feed.position() if start.since is None else start.since
+    yield News(seen)
+    # As far as there is much, without a queue that could overflow meanwhile.
+    while (there := await feed.position()) - seen > _NEAR:
+        async with aclosing(_between(reader, wanted, seen, there)) as missed:
             async for news in missed:
                 yield news
+        seen = there
     with feed.subscribe(wanted) as subscription:
-        begin = subscription.start
-        if start.since is None:
-            yield News(begin)
-            if start.tail:
-                found = [entry for entry in await reader.last(wanted, start.tail) if entry.id <= begin]
-                yield News(begin, batches=_batches(found[::-1]))
-        elif start.since < position:
-            # The little that came while the rest was read; what comes from now on waits meanwhile.
-            async with aclosing(_between(reader, wanted, position, begin)) as missed:
+        # Up to here entries have been given, or are known not to be wanted.
+        floor = subscription.start
+        if start.since is None and start.tail:
+            # The feed may be a little behind what is found.
+            floor = max(floor, await reader.newest_id())
+            found = [entry for entry in await reader.last(wanted, start.tail) if entry.id <= floor]
+            yield News(floor, batches=_batches(sorted(found, key=lambda entry: entry.id)))
+        elif seen < floor:
+            async with aclosing(_between(reader, wanted, seen, floor)) as missed:
                 async for news in missed:
                     yield news
-        else:
-            yield News(begin)
-        # Who has seen, in a list, more than the feed has had does not see it again. In a store that was put back to
-        # an earlier state all is new.
-        ahead = start.since is not None and start.since > begin and start.since <= await reader.newest_id()
-        given = _live(subscription, reader, wanted, beat)
-        async with aclosing(given):
-            async for news in given:
-                yield _without(news, start.since or 0) if ahead else news
-                ahead = ahead and start.since is not None and news.reached < start.since
+        elif start.since is not None and floor < seen <= await reader.newest_id():
+            # Whoever knows an id from a list may be ahead of the feed. An id that the store can't have given is of a
+            # time before it was put back to an earlier state.
+            floor = seen
+        async with aclosing(_live(subscription, reader, wanted, beat)) as live:
+            reached = subscription.start
+            async for news in live:
+                yield _without(news, floor) if reached < floor else news
+                reached = news.reached
 
 
 async def _live(

@@ -35,9 +35,7 @@ async def while_there(request: web.Request, work: Coroutine[Any, Any, Result]) -
                 raise GoneError("the client went away")
         return task.result()
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        await put_an_end_to(task)
 
 
 async def while_welcome(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
@@ -52,9 +50,17 @@ async def while_welcome(request: web.Request, work: Coroutine[Any, Any, None]) -
             if task.done():
                 task.result()
     finally:
-        working.cancel()
-        watching.cancel()
-        await asyncio.wait({working, watching})
+        await put_an_end_to(working, watching)
+
+
+async def put_an_end_to(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels TASKS and waits for their end. An error of theirs is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
 
 
 async def _watch(request: web.Request) -> None:

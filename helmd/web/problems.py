@@ -105,11 +105,18 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if answer.status < HTTPStatus.BAD_REQUEST:
             raise
         return _of_http(request, answer)
-    except Exception:  # noqa: BLE001 - the last place to turn it into an answer; its cause is logged
+    except Exception as error:  # noqa: BLE001 - the last place to turn it into an answer; its cause is logged
+        if isinstance(error, ConnectionResetError) and _gone(request):
+            return web.Response()
         correlation = request["correlation_id"]
         _log.exception("%s %s failed (correlation id %s)", request.method, request.path, correlation)
         sentence = f"something went wrong inside Helm; its log says what, under {correlation}"
         return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", sentence, {"correlation_id": correlation})
+
+
+def _gone(request: web.Request) -> bool:
+    """Whether there is nobody to answer any more."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _of_http(request: web.Request, answer: web.HTTPException) -> web.Response:

@@ -14,7 +14,7 @@ from helmd.operations.feed import Batch, Feed, News, Skipped
 from helmd.operations.following import MAX_TAIL, Start, follow
 from helmd.operations.log_reader import LogReader
 from helmd.web.log_query import filter_of, number, parameters
-from helmd.web.presence import while_welcome
+from helmd.web.presence import put_an_end_to, while_welcome
 
 HEARTBEAT_SECONDS = 15.0
 """A proxy gives up a stream after 30 s without a byte (SPEC)."""
@@ -100,9 +100,7 @@ class Streams:
             for task in done:
                 task.result()
         finally:
-            sending.cancel()
-            listening.cancel()
-            await asyncio.wait({sending, listening})
+            await put_an_end_to(sending, listening)
 
     async def _send_messages(self, response: web.WebSocketResponse, source: AsyncGenerator[News, None]) -> None:
         async for news, silent in self._timed(source):

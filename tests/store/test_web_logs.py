@@ -219,7 +219,9 @@ async def test_an_export_that_breaks_off_does_not_end_cleanly(served: Served, da
                 pass
 
 
-async def test_an_export_is_not_read_ahead_and_ends_with_its_client(served: Served, database: Database) -> None:
+async def test_an_export_is_not_read_ahead_and_ends_with_its_client(
+    served: Served, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     await served.append([row._replace(message="x" * 2000) for row in rows(30_000)])
     headers = {"Authorization": f"Bearer {token('admin')}"}
     async with served.session.get(served.url("/api/logs/export"), headers=headers) as answer:
@@ -231,10 +233,11 @@ async def test_an_export_is_not_read_ahead_and_ends_with_its_client(served: Serv
     async with asyncio.timeout(5):
         while database.query(fetching):
             await asyncio.sleep(0.05)
+    assert not caplog.records
 
 
 async def test_who_goes_away_takes_the_query_along(
-    served: Served, database: Database, monkeypatch: pytest.MonkeyPatch
+    served: Served, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(log_reader, "SEARCH_SECONDS", 60.0)
     await served.append([row._replace(message=HARD) for row in rows(3)])
@@ -249,6 +252,7 @@ async def test_who_goes_away_takes_the_query_along(
         while database.query(active) != [(0,)]:
             await asyncio.sleep(0.05)
     assert (await served.get("/api/logs", limit="1"))[0] == 200
+    assert not caplog.records
 
 
 async def test_a_runaway_expression_ends_in_time_and_others_are_answered(served: Served) -> None:
