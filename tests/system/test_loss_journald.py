@@ -11,7 +11,7 @@ from tests.campaign import scaled
 from tests.system import printing, talking
 from tests.system.booted import Sandbox, until
 
-SECONDS = scaled(120.0, 12.0)
+SECONDS = scaled(120.0, 9.0)
 PATIENCE = scaled(300.0, 60.0)
 LIMITS = "/run/systemd/units/log-rate-limit"
 ACCOUNT = "user@1000.service"
