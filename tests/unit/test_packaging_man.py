@@ -4,13 +4,17 @@ import importlib.util
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from unittest.mock import Mock
 
 import click
 import pytest
 
 from helmd.cli.main import ALIASES, helmctl
 from helmd.model.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
+from helmd.model.log_filter import log_filter_of
 from helmd.model.schema import HELM_SETTINGS, SERVICE_SETTINGS
+from helmd.web.routes import log_routes, routes
 
 PAGES = Path(__file__).resolve().parents[2] / "packaging/man"
 
@@ -131,3 +135,29 @@ def test_pages_are_built(tmp_path: Path) -> None:
     built = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert set(built) == {"helmctl.1", "helmd.8", "services.toml.5", "helm.toml.5", "formats.toml.5"}
     assert all(".SH NAME" in text for text in built.values())
+
+
+def test_every_log_route_and_filter_is_in_the_manual() -> None:
+    page = whole("helmd.8.scd")
+    table = [*routes(Mock(), Mock()), *log_routes(Mock(), Mock())]
+    paths = {
+        route.path.replace(":[0-9]+", "") for route in table if route.path.startswith(("/api/logs", "/api/metrics"))
+    }
+    assert len(paths) == 8
+    assert {path for path in paths if path not in page} == set()
+    asked = RecordingDict()
+    log_filter_of(asked)
+    assert len(asked.names) > 8
+    assert {name for name in asked.names if name not in page} == set()
+
+
+class RecordingDict(dict[str, str]):
+    """Empty parameters that note which of them are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: object = None) -> Any:
+        self.names.add(name)
+        return default
