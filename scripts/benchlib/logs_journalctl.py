@@ -19,7 +19,8 @@ def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
     with store() as connection:
         if sizes.backlog > 100_000:
             note("waiting for the text index of the running day")
-            wait_for(lambda: _loose(connection, name) < 100_000, _INDEXED_WITHIN, 0.5)
+            if not wait_for(lambda: _loose(connection, name) < 100_000, _INDEXED_WITHIN, 0.5):
+                say(f"WRONG: {_loose(connection, name):,} lines have no text index after {_INDEXED_WITHIN:g} s")
         message = str(
             value(connection, "SELECT message FROM log_entries WHERE service_name = %s AND trace_id IS NOT NULL"
                   " AND user_id IS NOT NULL ORDER BY timestamp, id OFFSET %s LIMIT 1", name, sizes.backlog // 4)

@@ -43,7 +43,10 @@ def rsyslogd() -> str | None:
 
 
 def rsyslog_rate(unit: str, lines: int) -> float | None:
-    """Rows a second, from its start on until LINES lines of UNIT are stored; None when it stores nothing."""
+    """Rows a second until LINES lines of UNIT are stored; None when it stores nothing.
+
+    From the first one on: before, it has read all that the journal holds of others.
+    """
     program = rsyslogd()
     if program is None:
         return None
@@ -59,7 +62,6 @@ def rsyslog_rate(unit: str, lines: int) -> float | None:
     try:
         with store("bench_rsyslog") as connection:
             connection.execute(_TABLE)
-            began = time.monotonic()
             with (work / "output").open("wb") as output:
                 process = subprocess.Popen(
                     [program, "-n", "-f", str(settings), "-i", str(work / "pid")], stdout=output, stderr=output
@@ -72,11 +74,12 @@ def rsyslog_rate(unit: str, lines: int) -> float | None:
                 if not wait_for(lambda: last() >= 1 or process.poll() is not None, 60, 0.01):
                     note(f"rsyslog stores nothing: {(work / 'output').read_text()[-500:]}")
                     return None
+                first, began = last(), time.monotonic()
                 whole = wait_for(lambda: last() >= lines or process.poll() is not None, _LONGEST)
                 took, stored = time.monotonic() - began, last()
                 if not whole or stored < lines:
                     note(f"rsyslog has stored {stored:,} of {lines:,} lines after {took:.0f} s")
-                return stored / took
+                return (stored - first) / took
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
