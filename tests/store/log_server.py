@@ -32,8 +32,8 @@ from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
 
-def token(level: str, seconds: float = 3600) -> str:
-    given = {"preferred_username": level, "permission_level": level, "jti": level, "exp": int(time.time() + seconds)}
+def token(level: str) -> str:
+    given = {"preferred_username": level, "permission_level": level, "jti": level, "exp": int(time.time()) + 3600}
     return signed({**USER, **given})
 
 

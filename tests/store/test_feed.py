@@ -14,7 +14,7 @@ from helmd.operations import feed as feed_module
 from helmd.operations.feed import FeedEndedError, Skipped, Subscription, batch_of, line_of
 from helmd.store.entries import StoredEntry
 from helmd.store.migrate import migrate
-from helmd.web import presence
+from helmd.web import presence, verifier
 from tests.store.conftest import Database
 from tests.store.log_server import Served, rows, serving, streaming, token
 from tests.store.proxy import Proxy
@@ -225,11 +225,17 @@ async def read_line(events: object) -> bool:
 async def test_a_stream_ends_with_its_session(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_WATCH_SECONDS", 0.05)
     monkeypatch.setattr(presence, "_RECHECK_SECONDS", 0.1)
-    headers = {"Authorization": f"Bearer {token('technician', seconds=-4)}"}
-    async with served.session.get(served.url("/api/logs/stream"), headers=headers) as answer:
-        assert answer.status == 200
-        whole = (await asyncio.wait_for(answer.read(), 5)).decode()
-    assert whole.endswith('event: end\ndata: {"code": "bad_token", "error": "the token has expired"}\n\n')
+    monkeypatch.setattr(verifier, "VERDICT_SECONDS", 0.0)
+    async with streaming(served, role="technician") as events, streaming(served) as others:
+        await served.append(rows(1))
+        assert await events.messages(1) == ["line 0"]
+        served.core.revoked.add("technician")
+        event = await events.next()
+        assert event is not None
+        assert (event.kind, event.data) == ("end", {"code": "bad_token", "error": "the session has ended"})
+        assert await events.next() is None
+        await served.append(rows(1, text="more"))
+        assert await others.messages(2) == ["line 0", "more 0"]
 
 
 async def test_streams_end_with_helmd_at_once(served: Served) -> None:
