@@ -31,6 +31,10 @@ from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
+SLOW = r"^(x*)(x*)(x*)(x+)\1\2\3\4y$"
+HARD = "x" * 301 + "y"
+"""Takes PostgreSQL very long to hold against SLOW, since it is odd."""
+
 
 def token(level: str) -> str:
     given = {"preferred_username": level, "permission_level": level, "jti": level, "exp": int(time.time()) + 3600}

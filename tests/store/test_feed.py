@@ -11,12 +11,13 @@ import pytest
 
 from helmd.model.log_filter import LogFilter
 from helmd.operations import feed as feed_module
+from helmd.operations import log_reader
 from helmd.operations.feed import FeedEndedError, Skipped, Subscription, batch_of, line_of
 from helmd.store.entries import StoredEntry
 from helmd.store.migrate import migrate
 from helmd.web import presence, verifier
 from tests.store.conftest import Database
-from tests.store.log_server import Served, rows, serving, streaming, token
+from tests.store.log_server import HARD, SLOW, Served, rows, serving, streaming, token
 from tests.store.proxy import Proxy
 
 
@@ -200,6 +201,20 @@ async def test_a_slow_client_is_told_and_holds_up_nobody(served: Served, monkeyp
     raw = await asyncio.wait_for(reader.readuntil(b"at last"), 10)
     assert b'event: skipped\ndata: {"from_id": ' in raw
     writer.close()
+
+
+async def test_an_expression_that_runs_away_harms_only_its_follower(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "SEARCH_SECONDS", 1.0)
+    async with streaming(served, q=SLOW, mode="regex") as slow, streaming(served) as events:
+        done = await served.append([row._replace(message=HARD) for row in rows(3)])
+        assert await events.messages(3) == [HARD] * 3
+        event = await slow.next(10)
+        assert event is not None and event.kind == "skipped"
+        assert (event.data["to_id"], event.data["at_most"]) == (done.last_id, True)
+        await served.append([rows(1)[0]._replace(message="xxxxy")])
+        assert await slow.messages(1) == ["xxxxy"]
 
 
 async def test_heartbeats_say_where_to_resume(database: Database, tmp_path: Path) -> None:

@@ -15,16 +15,12 @@ import pytest
 from helmd.operations import log_reader
 from helmd.store.migrate import migrate
 from tests.store.conftest import Database
-from tests.store.log_server import NOW, Served, rows, serving, token
+from tests.store.log_server import HARD, NOW, SLOW, Served, rows, serving, token
 
 FIELDS = {"id", "timestamp", "service_name", "level", "message", "context", "trace_id", "user_id", "hostname"} | {
     "process_id",
     "source",
 }
-
-SLOW = r"^(x*)(x*)(x*)(x+)\1\2\3\4y$"
-HARD = "x" * 301 + "y"
-"""Takes PostgreSQL very long to hold against SLOW, since it is odd."""
 
 
 @pytest.fixture
