@@ -1,6 +1,7 @@
 """Runs inside the sandbox as the account that owns the suite: what the log store does, against its peers and limits."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -63,6 +64,8 @@ def prepare() -> None:
 
 def main() -> None:
     sizes, parts = sizes_of(sys.argv[1:])
+    # What was started is stopped by then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not sizes.keep:
         prepare()
     try:

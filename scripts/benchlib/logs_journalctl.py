@@ -59,7 +59,7 @@ def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
         if words is not None:
             own = [timed("helmctl", "logs", name, "-r", "-n", "100", "--no-pager", *words) for _ in range(sizes.runs)]
             line += f", {1000 * median(own):.0f} ms by helmctl logs"
-        say(f"{line}   {median(journal) / median(api):,.0f} x as fast as journalctl ({1000 * median(journal):,.0f} ms)")
+        say(f"{line}   {median(journal) / median(api):,.1f} x as fast as journalctl ({1000 * median(journal):,.0f} ms)")
     helmd.close()
 
 
