@@ -37,7 +37,7 @@ class Setup:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:g}" if value >= 1 else f"{value * 1000:g}ms"
+    return f"{value:g}" if value >= 1 or not value else f"{value * 1000:g}ms"
 
 
 def template_environment(directory: Path) -> Environment:
@@ -207,7 +207,8 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
     service = Service(
         name="helm",
         type="postgres",
-        restart=Restart(stop_timeout=60.0),
+        # On a full disk it can't even start; it must come back by itself when there is room again.
+        restart=Restart(delay=2.0, within=0.0, stop_timeout=60.0),
         health=Health(check="process", start_timeout=RECOVERY),
     )
     context = {
