@@ -241,7 +241,7 @@ async def test_who_goes_away_takes_the_query_along(
     given = {"q": SLOW, "mode": "regex"}
     answer = asyncio.ensure_future(served.session.get(served.url("/api/logs"), params=given, headers=headers))
     async with asyncio.timeout(10):
-        while database.query(active) != [(2,)]:
+        while database.query(active) != [(1,)]:
             await asyncio.sleep(0.05)
         answer.cancel()
         while database.query(active) != [(0,)]:
