@@ -251,9 +251,9 @@ def test_a_split_line() -> None:
     joiner: Joiner[str] = Joiner()
     cut_through = "é".encode()
     assert parts(joiner, [(b"a" + cut_through[:1], "line-max"), (cut_through[1:] + b"b", "line-max")]) == []
-    assert joiner.splitting(KEY) and not joiner.splitting(OTHER)
+    assert KEY in joiner.splits and OTHER not in joiner.splits
     assert parts(joiner, [(b"c", "")]) == [Whole("aébc".encode(), "p0", 3, False)]
-    assert not joiner.splitting(KEY)
+    assert KEY not in joiner.splits
 
 
 @pytest.mark.parametrize(
