@@ -4,11 +4,11 @@ Lines that services print (``_TRANSPORT=stdout``) go through the formats and the
 own protocol says its level itself. All that is open can be written down with the position and taken up again.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
 
-from helmd.model.formats import parse
+from helmd.model.formats import parse, without_escapes
 from helmd.model.joining import Joined, Joiner, Key, opens
 from helmd.model.parsed import Formats
 from helmd.model.posted import PostedRow, posted_row
@@ -34,6 +34,7 @@ _WRITERS = 4_096
 """Writers that are remembered: one for each process and stream."""
 
 _State = dict[str, Any]
+_new = tuple.__new__
 
 
 class _Writer(NamedTuple):
@@ -83,23 +84,30 @@ class Assembler:
         """All that is open, as JSON can hold it; None when nothing is."""
         return self._joiner.dump(_encoded) if len(self._joiner) else None
 
-    def take(self, entry: Entry) -> None:
-        """One more entry."""
-        fields = entry.fields
-        if fields.get("_TRANSPORT") == b"stdout":
-            writer = self._writer(fields)
-            if writer is not None:
-                self._take_line(writer, entry)
-                return
-        if (posted := posted_row(fields)) is not None:
-            self.posted.append(posted)
-        elif (row := suppression_row(entry) or row_of(entry)) is not None:
-            self.rows.append(row)
+    def take(self, entries: Iterable[Entry]) -> None:
+        """More entries. The hot path: no call that can be done without."""
+        for entry in entries:
+            fields, _, boot_id, _, realtime = entry
+            get = fields.get
+            if get("_TRANSPORT") == b"stdout" and (writer := self._writer(fields)) is not None:
+                raw, priority = get("MESSAGE", b""), get("PRIORITY", b"")
+                if raw.__class__ is list:
+                    raw = b"\n".join(raw)
+                if priority.__class__ is list:
+                    priority = priority[0]
+                if "_LINE_BREAK" in fields or writer.key in self._joiner.splits:
+                    self._take_part(_Line(writer, realtime, priority, boot_id), raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
+                else:
+                    self._add(writer, realtime, priority, boot_id, raw)  # type: ignore[arg-type]
+            elif (posted := posted_row(fields)) is not None:
+                self.posted.append(posted)
+            elif (row := suppression_row(entry) or row_of(entry)) is not None:
+                self.rows.append(row)
 
     def expire(self, before: int) -> None:
         """Lets go what no line came to since BEFORE (the journal's time, microseconds since 1970)."""
         for whole in self._joiner.expire_parts(before):
-            self._add(whole.payload.line, whole.raw, whole.cut)
+            self._add(*whole.payload.line, whole.raw, whole.cut)
         for joined in self._joiner.expire(before):
             self.rows.append(_finished(joined))
 
@@ -110,7 +118,14 @@ class Assembler:
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
         """Whose line it is; None for a line that is nobody's of the suite, or not told by its process alone."""
         get = fields.get
-        asked = (get("_SYSTEMD_USER_UNIT"), get("SYSLOG_IDENTIFIER"), get("_PID"), get("_STREAM_ID"), get("USER_UNIT"))
+        asked = (
+            get("_STREAM_ID"),
+            get("_PID"),
+            get("_SYSTEMD_USER_UNIT"),
+            get("SYSLOG_IDENTIFIER"),
+            get("_HOSTNAME"),
+            get("USER_UNIT"),
+        )
         try:
             return self._writers[asked]
         except KeyError:
@@ -122,25 +137,16 @@ class Assembler:
         self._writers[asked] = writer = _writer_of(fields)
         return writer
 
-    def _take_line(self, writer: _Writer, entry: Entry) -> None:
-        fields, joiner = entry.fields, self._joiner
-        raw = fields.get("MESSAGE", b"")
-        if isinstance(raw, list):
-            raw = b"\n".join(raw)
-        priority = fields.get("PRIORITY", b"")
-        if isinstance(priority, list):
-            priority = priority[0]
-        line = _Line(writer, entry.realtime, priority, entry.boot_id)
-        if "_LINE_BREAK" in fields or (len(joiner) and joiner.splitting(writer.key)):
-            line_break = text_of(fields, "_LINE_BREAK")
-            for whole in joiner.part(writer.key, raw, line_break, _Begun(line, None), entry.realtime):
-                self._add(whole.payload.line, whole.raw, whole.cut)
-            return
-        self._add(line, raw)
+    def _take_part(self, line: _Line, raw: bytes, line_break: str) -> None:
+        """A part of a line that journald split."""
+        for whole in self._joiner.part(line.writer.key, raw, line_break, _Begun(line, None), line.realtime):
+            self._add(*whole.payload.line, whole.raw, whole.cut)
 
-    def _add(self, line: _Line, raw: bytes, cut: bool = False) -> None:
+    def _add(
+        self, writer: _Writer, realtime: int, priority: bytes, boot_id: str, raw: bytes, cut: bool = False
+    ) -> None:
         """A whole line: parsed, unless it goes on an open entry."""
-        writer, realtime, priority, boot_id = line
+        service, key, hostname, pid, unit, split = writer
         notes = None
         if len(raw) > MESSAGE_LIMIT or cut or b"\0" in raw:
             text, notes = clean_text(raw, cut)
@@ -149,44 +155,47 @@ class Assembler:
                 text = raw.decode()
             except UnicodeDecodeError:
                 text, notes = clean_text(raw)
-        joiner, key = self._joiner, writer.key
-        joining = len(joiner) > 0
-        if joining and joiner.add(key, text, realtime):
+        joiner = self._joiner
+        # Colours are not what an entry goes on by, nor are they kept.
+        bare = text if "\x1b" not in text else without_escapes(text)
+        if key in joiner.opened and joiner.add(key, bare, realtime):
             return
-        level, message, context, trace_id, user_id, process_id, complete = parse(
-            self._formats, text, writer.service, realtime
-        )
-        if process_id is not None and process_id != writer.process_id:
-            context = {**(context or {}), "pid": process_id}
+        level, message, context, trace_id, user_id, stated, complete = parse(self._formats, text, service, realtime)
+        if stated is not None and stated != pid:
+            context = {**(context or {}), "pid": stated}
         if notes is not None:
             context = {**(context or {}), **notes}
-        row = LogRow(
-            self._moment(realtime),
-            writer.service,
-            level or LEVEL_OF_PRIORITY.get(priority, "INFO"),
-            message,
-            context,
-            trace_id,
-            user_id,
-            writer.hostname,
-            writer.process_id,
-            JOURNAL,
-            writer.unit,
-            STREAM_OF_PRIORITY.get(priority) if writer.split else None,
-            boot_id,
-        )
-        if not joining and not opens(text, row.level, complete):
-            self.rows.append(row)
-            return
-        for joined in joiner.push(key, text, row.level, _Begun(line, row), realtime, complete):
-            self.rows.append(_finished(joined))
-
-    def _moment(self, realtime: int) -> datetime:
-        """The same as `moment`, a little quicker for many of one second."""
+        if level is None:
+            level = LEVEL_OF_PRIORITY.get(priority, "INFO")
         second, rest = divmod(realtime, 1_000_000)
         if second != self._second:
             self._second, self._begins = second, moment(second * 1_000_000)
-        return self._begins.replace(microsecond=rest)
+        stream = STREAM_OF_PRIORITY.get(priority) if split else None
+        row = _new(
+            LogRow,
+            (
+                self._begins + timedelta(0, 0, rest),
+                service,
+                level,
+                message,
+                context,
+                trace_id,
+                user_id,
+                hostname,
+                pid,
+                JOURNAL,
+                unit,
+                stream,
+                boot_id,
+                None,
+            ),
+        )
+        if key not in joiner.opened and (complete or not opens(bare, level)):
+            self.rows.append(row)
+            return
+        begun = _Begun(_Line(writer, realtime, priority, boot_id), row)
+        for joined in joiner.push(key, bare, level, begun, realtime, complete):
+            self.rows.append(_finished(joined))
 
 
 def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:
@@ -194,7 +203,7 @@ def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:
     if owner is None or owner[1] != JOURNAL:
         return None
     process = text_of(fields, "_PID")
-    pid = int(process) if process.isdigit() and len(process) <= 9 else None
+    pid = int(process) if process.isascii() and process.isdigit() and len(process) <= 9 else None
     return _Writer(
         owner[0],
         (owner[0], pid or 0, text_of(fields, "_STREAM_ID")),
@@ -221,11 +230,11 @@ def _finished(joined: Joined[_Begun]) -> LogRow:
 def _encoded(begun: _Begun) -> list[Any]:
     (service, (_, pid, stream), *writer), realtime, priority, boot_id = begun.line
     row = None if begun.row is None else list(begun.row[1:])
-    return [[service, pid, stream, *writer], realtime, priority.decode("ascii", "replace"), boot_id, row]
+    return [[service, pid, stream, *writer], realtime, clean_text(priority)[0], boot_id, row]
 
 
 def _decoded(written: list[Any]) -> _Begun:
     (service, pid, stream, hostname, process_id, unit, split), realtime, priority, boot_id, row = written
     writer = _Writer(service, (service, pid, stream), hostname, process_id, unit, split)
-    line = _Line(writer, realtime, priority.encode(), boot_id)
+    line = _Line(writer, realtime, str(priority).encode(), boot_id)
     return _Begun(line, None if row is None else LogRow(moment(realtime), *row))

@@ -291,7 +291,15 @@ def _compile_mention(name: str, entry: Entry, read: _Read) -> Mention | None:
     if pattern is not None and "id" not in pattern.groupindex:
         read.faults.append(Fault(entry["pattern"].file, entry["pattern"].line, where, "has no group 'id'"))
         return None
-    return Mention(entry["words"].value, pattern) if pattern is not None else None
+    words = entry["words"].value
+    return Mention(words, pattern, _in_common(words)) if pattern is not None else None
+
+
+def _in_common(words: Sequence[str]) -> str:
+    """The longest piece that is in all WORDS."""
+    least = min(words, key=len)
+    pieces = (least[at : at + size] for size in range(len(least), 0, -1) for at in range(len(least) - size + 1))
+    return next((piece for piece in pieces if all(piece in word for word in words)), "")
 
 
 def _words(levels: Mapping[str, str], common: LevelWords) -> LevelWords:

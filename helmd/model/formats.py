@@ -28,10 +28,10 @@ def parse(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
     """What TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
     microseconds since 1970: a time in the text that says the same is left out.
     """
-    bare = without_escapes(text)
+    bare = text if "\x1b" not in text else without_escapes(text)
     parsed = _parse(formats, bare, service, realtime)
     message = parsed.message
-    if "\x1b" in message or bare is not text:
+    if bare is not text or "\x1b" in message:
         # JSON can have escapes that are escaped.
         message = without_escapes(message)
         if bare != text or message != parsed.message:

@@ -104,17 +104,16 @@ class _Split(Generic[T]):
 
 
 class Joiner(Generic[T]):
-    """For each line in turn: `part` if journald split it or `splitting`; then `add`; and `push` if that was False."""
+    """For each line in turn: `part` if journald split it or its writer is in ``splits``; then `add`; and `push` if that
+    was False.
+    """
 
     def __init__(self) -> None:
-        self._open: dict[Key, _Open[T]] = {}
-        self._splits: dict[Key, _Split[T]] = {}
+        self.opened: dict[Key, _Open[T]] = {}
+        self.splits: dict[Key, _Split[T]] = {}
+        """To be looked at only: whose entries wait for lines, and whose lines for parts."""
         self._open_bytes = 0
         self._split_bytes = 0
-
-    def splitting(self, key: Key) -> bool:
-        """Whether a line of KEY is only half there."""
-        return key in self._splits
 
     def part(self, key: Key, raw: bytes, line_break: str, payload: T, realtime: int) -> list[Whole[T]]:
         """A part of a line, LINE_BREAK being its ``_LINE_BREAK`` (systemd.journal-fields(7)), "" for the last one.
@@ -124,7 +123,7 @@ class Joiner(Generic[T]):
         done: list[Whole[T]] = []
         if line_break == "nul":
             raw += b"\0"
-        split = self._splits.get(key)
+        split = self.splits.get(key)
         if split is not None and split.size + len(raw) > MESSAGE_LIMIT:
             done.append(self._end_split(key).whole(cut=True))
             split = None
@@ -132,25 +131,25 @@ class Joiner(Generic[T]):
         if split is None:
             if not unfinished:
                 return [*done, Whole(raw, payload, 1, False)]
-            self._splits[key] = split = _Split(payload, 0, realtime, [])
+            self.splits[key] = split = _Split(payload, 0, realtime, [])
         split.parts.append(raw)
         split.size += len(raw)
         split.touched = realtime
         self._split_bytes += len(raw)
         if not unfinished:
             done.append(self._end_split(key).whole())
-        while len(self._splits) > MOST_OPEN or self._split_bytes > MOST_BYTES:
-            done.append(self._end_split(next(iter(self._splits))).whole(cut=True))
+        while len(self.splits) > MOST_OPEN or self._split_bytes > MOST_BYTES:
+            done.append(self._end_split(next(iter(self.splits))).whole(cut=True))
         return done
 
     def _end_split(self, key: Key) -> _Split[T]:
-        split = self._splits.pop(key)
+        split = self.splits.pop(key)
         self._split_bytes -= split.size
         return split
 
     def add(self, key: Key, text: str, realtime: int) -> bool:
         """Puts TEXT to the open entry of KEY if it belongs there; False when it is a line for `push`."""
-        entry = self._open.get(key)
+        entry = self.opened.get(key)
         if entry is None:
             return False
         state = _continues(entry.state, text)
@@ -176,7 +175,7 @@ class Joiner(Generic[T]):
         state = _opens(text, level, complete)
         traceback = state in (_PYTHON, _PYTHON_ENDED)
         done: list[Joined[T]] = []
-        if key in self._open:
+        if key in self.opened:
             before = self._end(key)
             done.append(before.joined())
             # What does not fit into an entry any more goes on in a second one.
@@ -186,37 +185,37 @@ class Joiner(Generic[T]):
             done.append(Joined(payload, "", 1, False))
             return done
         size = _bytes(text)
-        self._open[key] = _Open(payload, state, size, realtime, traceback=traceback)
+        self.opened[key] = _Open(payload, state, size, realtime, traceback=traceback)
         self._open_bytes += size
-        while len(self._open) > MOST_OPEN or self._open_bytes > MOST_BYTES:
-            done.append(self._end(next(iter(self._open))).joined())
+        while len(self.opened) > MOST_OPEN or self._open_bytes > MOST_BYTES:
+            done.append(self._end(next(iter(self.opened))).joined())
         return done
 
     def _end(self, key: Key) -> _Open[T]:
-        entry = self._open.pop(key)
+        entry = self.opened.pop(key)
         self._open_bytes -= entry.size
         return entry
 
     def expire_parts(self, before: int) -> list[Whole[T]]:
         """Lines of which no part came since BEFORE, as far as they came; they are still to be added or pushed."""
-        old = [key for key, split in self._splits.items() if split.touched < before]
+        old = [key for key, split in self.splits.items() if split.touched < before]
         return [self._end_split(key).whole(cut=True) for key in old]
 
     def expire(self, before: int) -> list[Joined[T]]:
         """Entries to which no line came since BEFORE."""
-        old = [key for key, entry in self._open.items() if entry.touched < before]
+        old = [key for key, entry in self.opened.items() if entry.touched < before]
         return [self._end(key).joined() for key in old]
 
     def __len__(self) -> int:
         """How much is open."""
-        return len(self._open) + len(self._splits)
+        return len(self.opened) + len(self.splits)
 
     def dump(self, encode: Callable[[T], Any]) -> dict[str, Any]:
         """All that is open, as JSON can hold it; ENCODE turns a payload into that."""
         return {
             "open": [
                 [list(key), encode(e.payload), e.state, e.size, e.touched, e.lines, e.traceback]
-                for key, e in self._open.items()
+                for key, e in self.opened.items()
             ],
             "splits": [
                 [
@@ -226,7 +225,7 @@ class Joiner(Generic[T]):
                     s.before + len(s.parts),
                     b64encode(b"".join(s.parts)).decode(),
                 ]
-                for key, s in self._splits.items()
+                for key, s in self.splits.items()
             ],
         }
 
@@ -236,11 +235,11 @@ class Joiner(Generic[T]):
         joiner = cls()
         try:
             for key, payload, name, size, touched, lines, traceback in state["open"]:
-                joiner._open[_key(key)] = _Open(decode(payload), name, size, touched, list(lines), traceback)
+                joiner.opened[_key(key)] = _Open(decode(payload), name, size, touched, list(lines), traceback)
                 joiner._open_bytes += size
             for key, payload, touched, count, encoded in state["splits"]:
                 raw = b64decode(encoded)
-                joiner._splits[_key(key)] = _Split(decode(payload), len(raw), touched, [raw], count - 1)
+                joiner.splits[_key(key)] = _Split(decode(payload), len(raw), touched, [raw], count - 1)
                 joiner._split_bytes += len(raw)
         except (KeyError, TypeError) as problem:
             raise ValueError(f"this is no state of a joiner: {problem}") from None
@@ -256,9 +255,12 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
-def opens(text: str, level: str, complete: bool) -> bool:
-    """Whether an entry that begins with TEXT waits for more lines; what does not need not be pushed while none does."""
-    return not complete and (level in _ERRORS or _opens(text, level, complete) is not None)
+def opens(text: str, level: str) -> bool:
+    """Whether an entry that begins with TEXT, and whose form leaves room for more, waits for more lines.
+
+    One that does not need not be pushed unless its writer has one open.
+    """
+    return level in _ERRORS or _opens(text, level, False) is not None
 
 
 def _opens(text: str, level: str, complete: bool) -> str | None:

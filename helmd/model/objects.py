@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from json import JSONDecoder
 from typing import Any
 
-from helmd.model.parsed import ABSENT, Formats, Parsed, level_of
+from helmd.model.parsed import ABSENT, ROLES, Formats, Keys, Parsed, level_of
 from helmd.model.text_moments import says_nothing_new
 
 _DEEPEST = 64
@@ -18,6 +18,10 @@ _REPLACED = re.compile("[\0\ud800-\udfff]")
 _PAIR = re.compile(r'([A-Za-z_@][\w.@/-]{0,200})=("(?:[^"\\]|\\.)*+"|[^\s"]*)(?:\s+|\Z)')
 _MOST_PAIRS = 200
 _ENOUGH_PAIRS = 2
+_MOST_SHAPES, _SHAPED = 512, 4096
+"""Sets of names that are remembered, and characters of a line at most whose names are."""
+_new = tuple.__new__
+"""Makes a named tuple with half the work of calling its class, which is Python code; this is the hot path."""
 
 
 def _finite(digits: str) -> float | str:
@@ -32,7 +36,8 @@ def _whole(digits: str) -> int | str:
 
 
 # strict=False: control characters in strings are no reason to lose sight of the level.
-_decode = JSONDecoder(strict=False, parse_constant=str, parse_float=_finite).raw_decode
+_decoder = JSONDecoder(strict=False, parse_constant=str, parse_float=_finite)
+_decode, _scan = _decoder.raw_decode, _decoder.scan_once  # type: ignore[attr-defined]
 decode_any_number = JSONDecoder(strict=False, parse_constant=str, parse_float=_finite, parse_int=_whole).raw_decode
 """Reads one JSON value from a place in a text on: the value, and where it ends. jsonb has all numbers it gives."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
@@ -42,8 +47,8 @@ def json_object(text: str) -> dict[str, Any] | None:
     """The object that TEXT is, such that it can be stored as jsonb; None when it is none."""
     try:
         try:
-            read, end = _decode(text)
-        except json.JSONDecodeError:
+            read, end = _scan(text, 0)
+        except (json.JSONDecodeError, StopIteration):
             return None
         except ValueError:
             read, end = decode_any_number(text)
@@ -114,12 +119,17 @@ def _unquoted(value: str) -> str:
 
 def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: int, complete: bool) -> Parsed:
     """What the object GIVEN, read from TEXT, says; GIVEN becomes the context."""
-    role_of = formats.roles.get
+    names = tuple(given)
+    keys = formats.shapes.get(names)
+    if keys is None:
+        keys = _shape(formats, names, len(text))
+    if keys:
+        return _take(formats, given, keys, text, realtime, complete)
     found: dict[str, str] = {}
     nested: list[str] = []
     empty: list[str] = []
     for key, value in given.items():
-        if (role := role_of(key)) is None:
+        if (role := formats.roles.get(key)) is None:
             continue
         if value.__class__ is dict and key in formats.nested:
             nested.append(key)
@@ -130,44 +140,69 @@ def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: i
     if empty:
         for key in empty:
             del given[key]
-    parsed = _take(formats, given, found, text, realtime, complete)
+    parsed = _take(formats, given, tuple(map(found.get, ROLES)), text, realtime, complete)
     return _look_into(formats, given, nested, parsed, text, realtime) if nested else parsed
 
 
-def _take(
-    formats: Formats, given: dict[str, Any], found: dict[str, str], text: str, realtime: int, complete: bool
-) -> Parsed:
-    """Moves what has a place of its own out of GIVEN; FOUND are the keys, by role."""
+def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Keys:
+    """The keys of the ROLES among NAMES; () where it also takes the values to tell. Programs use few sets of names."""
+    found: dict[str, str] = {}
+    told = True
+    for name in names:
+        if (role := formats.roles.get(name)) is not None:
+            told = told and role not in found and name not in formats.nested
+            found[role] = name
+    keys = tuple(map(found.get, ROLES)) if told else ()
+    if size <= _SHAPED:
+        if len(formats.shapes) >= _MOST_SHAPES:
+            formats.shapes.clear()
+        formats.shapes[names] = keys
+    return keys
+
+
+def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realtime: int, complete: bool) -> Parsed:
+    """Moves what has a place of its own out of GIVEN; KEYS are where it is. What is null says nothing."""
     level = trace_id = user_id = process_id = None
     message = text
-    if (key := found.get("level")) is not None:
-        value = given[key]
-        word = value if value.__class__ is str else str(value.get("name") if value.__class__ is dict else value)
-        known = formats.levels.get(word) or level_of(formats.levels, word)
-        if known is not None:
-            level, says_it_all = known
-            if says_it_all and value.__class__ is str:
-                del given[key]
-    if (key := found.get("message")) is not None:
-        value = given.pop(key)
-        message = value if value.__class__ is str else _encode(value)
-    if (key := found.get("timestamp")) is not None and says_nothing_new(given[key], realtime):
-        del given[key]
-    if (key := found.get("trace_id")) is not None:
-        trace_id = _id(given, key)
-    if (key := found.get("user_id")) is not None:
-        user_id = _id(given, key)
-    if (key := found.get("process_id")) is not None:
-        process_id = pid_of(given[key])
-        if process_id is not None:
-            del given[key]
-    return Parsed(level, message, given or None, trace_id, user_id, process_id, complete)
+    at_level, at_message, at_timestamp, at_trace, at_user, at_pid = keys
+    if at_level is not None:
+        if (value := given[at_level]) is None:
+            del given[at_level]
+        else:
+            word = value if value.__class__ is str else str(value.get("name") if value.__class__ is dict else value)
+            known = formats.levels.get(word) or level_of(formats.levels, word)
+            if known is not None:
+                level, says_it_all = known
+                if says_it_all and value.__class__ is str:
+                    del given[at_level]
+    if at_message is not None:
+        value = given.pop(at_message)
+        if value.__class__ is str:
+            message = value
+        elif value is not None:
+            message = _encode(value)
+    if at_timestamp is not None:
+        value = given[at_timestamp]
+        if value is None or says_nothing_new(value, realtime):
+            del given[at_timestamp]
+    if at_trace is not None:
+        trace_id = _id(given, at_trace)
+    if at_user is not None:
+        user_id = _id(given, at_user)
+    if at_pid is not None:
+        value = given[at_pid]
+        process_id = pid_of(value)
+        if process_id is not None or value is None:
+            del given[at_pid]
+    return _new(Parsed, (level, message, given or None, trace_id, user_id, process_id, complete))
 
 
 def _id(given: dict[str, Any], key: str) -> str | None:
     """The id under KEY as text, taken out; what can be no id stays in the context."""
     value = given[key]
     if value.__class__ is not str:
+        if value is None:
+            del given[key]
         if value.__class__ is not int and value.__class__ is not float:
             return None
         value = str(value)
@@ -203,7 +238,7 @@ def _look_into(
             "timestamp": False,
         }
         found = {role: key for role, key in found.items() if not said[role]}
-        inner = _take(formats, table, found, text, realtime, outer.complete)
+        inner = _take(formats, table, tuple(map(found.get, ROLES)), text, realtime, outer.complete)
         given[outer_key] = table
         if not table:
             del given[outer_key]

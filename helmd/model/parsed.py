@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Kind = Literal["pattern", "json", "logfmt"]
@@ -29,6 +29,8 @@ class Mention:
 
     words: tuple[str, ...]
     pattern: re.Pattern[str]
+    common: str = ""
+    """A piece that all words have in common."""
 
 
 LevelWords = Mapping[str, tuple[str, bool]]
@@ -54,6 +56,12 @@ class TextFormat:
     complete: bool = False
 
 
+ROLES = ("level", "message", "timestamp", "trace_id", "user_id", "process_id")
+"""What a key of a JSON or logfmt line can stand for, besides tables that are looked into."""
+
+Keys = tuple[str | None, ...]
+"""The keys of one object that stand for the ROLES."""
+
 Table = Mapping[str, tuple[TextFormat, ...]]
 """The formats to try, by the first character of a text; under "" those for any other one."""
 
@@ -76,6 +84,8 @@ class Formats:
     """Keys whose tables are looked into, each with the roles of the keys there."""
     trace: Mention | None
     user: Mention | None
+    shapes: dict[tuple[str, ...], Keys] = field(default_factory=dict, compare=False)
+    """Remembered: the keys that stand for something in objects that have just these names."""
 
 
 def level_of(levels: LevelWords, word: str) -> tuple[str, bool] | None:
@@ -85,7 +95,7 @@ def level_of(levels: LevelWords, word: str) -> tuple[str, bool] | None:
 
 def mentioned(mention: Mention | None, text: str) -> str | None:
     """The id that TEXT mentions."""
-    if mention is not None:
+    if mention is not None and mention.common in text:
         for word in mention.words:
             if word in text:
                 found = mention.pattern.search(text, 0, 8192)

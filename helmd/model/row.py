@@ -147,7 +147,7 @@ def suppression_row(entry: Entry) -> LogRow | None:
     if _first(fields, "MESSAGE_ID") != SUPPRESSED or _first(fields, "_TRANSPORT") != b"driver":
         return None
     dropped = text_of(fields, "N_DROPPED")
-    count = int(dropped) if dropped.isdigit() and len(dropped) <= 18 else None
+    count = int(dropped) if dropped.isascii() and dropped.isdigit() and len(dropped) <= 18 else None
     until = moment(entry.realtime)
     said = "an unknown number of lines" if count is None else f"{count:,} lines"
     return LogRow(

@@ -206,9 +206,6 @@ class Ingest:
         """The next portion: as much as there is, within its bounds."""
         assert self._reader is not None
         portion, assembler, size = _Portion(), self._assembler, 0
-        if damaged := [file for file in self._look_for_damage() if file.file_id not in self._told]:
-            portion.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
-            self._told += [file.file_id for file in damaged]
         while True:
             batch = self._reader.read(SLICE_ENTRIES, _SLICE_BYTES)
             for gap in batch.gaps:
@@ -216,34 +213,40 @@ class Ingest:
             if batch.entries:
                 self._lively_at = time.monotonic()
                 self._see_clock(portion, batch.entries)
-                for entry in batch.entries:
-                    assembler.take(entry)
-                    size += len(entry.fields.get("MESSAGE", b""))
+                assembler.take(batch.entries)
             portion.position = batch.position or portion.position
             self._expire(batch.at_end, batch.position)
             portion.rows += assembler.rows
             portion.posted += assembler.posted
             assembler.rows, assembler.posted = [], []
             finished = batch.position is not None and batch.position.finished
-            size += 512 * len(batch.entries)
+            size += batch.text + 512 * len(batch.entries)
             if batch.at_end or finished or size > PORTION_BYTES or len(portion.rows) >= PORTION_ROWS:
                 break
             await asyncio.sleep(0)
         portion.at_end = batch.at_end
+        if portion.position is not None:  # else there is nothing with which it could be stored
+            damaged = [file for file in self._look_for_damage() if file.file_id not in self._told]
+            portion.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
+            self._told += [file.file_id for file in damaged]
         joining = assembler.state()
         portion.kept = ({_JOINING: joining} if joining else {}) | ({_TOLD: self._told[-100:]} if self._told else {})
         return portion
 
     def _see_clock(self, portion: _Portion, entries: tuple[Any, ...]) -> None:
         last = entries[-1]
-        portion.rows += clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname)
+        if steps := clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname):
+            # How long ago a line came can't be told over a step.
+            self._assembler.let_go()
+            portion.rows += steps
         self._clocks[last.boot_id] = last.realtime - last.monotonic
 
     def _expire(self, at_end: bool, position: Position | None) -> None:
         """Lets go of open entries to which nothing came for a while, and of all when their boot is over."""
         if not len(self._assembler) or position is None:
             return
-        if position.finished:
+        quiet = time.monotonic() - self._lively_at
+        if position.finished or (at_end and quiet * 1_000_000 > HOLD):
             self._assembler.let_go()
         elif at_end:
             self._assembler.expire(time.time_ns() // 1000 - HOLD)

@@ -1,9 +1,10 @@
 """Log rows as the text that COPY reads (PostgreSQL manual, COPY, "Text Format"). Built by hand: it is the hot path."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
+from typing import Any
 
 from helmd.model.row import LogRow
 
@@ -32,7 +33,16 @@ _CHUNK_ROWS = 500
 _NULL = "\\N"
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _refused(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} is nothing that JSON has")
+
+
+_pieces = c_make_encoder(None, _refused, encode_basestring, None, ":", ",", False, False, True)
+"""JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")), which makes one of these anew for
+each value; that takes longer than the value."""
 
 Counts = dict[tuple[str, int, str, str], int]
 """Rows by (minute as ``2026-01-31T09:30``, retention, service, level)."""
@@ -59,33 +69,40 @@ def chunks(rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, cou
     heads: dict[str, tuple[int, str]] = {}
     tails: dict[tuple[str | None, ...], str] = {}
     special = _SPECIAL.search
+    second, began, minute = None, "", ""
     for begin in range(0, len(rows), _CHUNK_ROWS):
         lines = []
         for number, row in enumerate(rows[begin : begin + _CHUNK_ROWS], first_id + begin):
             timestamp, service, level, message, context, trace, user, host, pid, source, unit, stream, boot, same = row
-            iso = timestamp.isoformat()
-            if iso[-6:] != "+00:00":
-                iso = timestamp.astimezone(UTC).isoformat()
+            since = timestamp - _EPOCH
+            if (since.seconds, since.days) != second:
+                second = since.seconds, since.days
+                began = timestamp.astimezone(UTC).isoformat()[:19]
+                minute = began[:16]
             if (head := heads.get(service)) is None:
                 heads[service] = head = (retention_of(service), escaped(service))
             retention, name = head
             if same is None:
-                key = (iso[:16], retention, service, level)
+                key = (minute, retention, service, level)
                 counts[key] = counts.get(key, 0) + 1
             if special(message) is not None:
                 message = escaped(message)
             noted = _NULL
             if context is not None:
-                noted = _encode(context)
+                noted = "".join(_pieces(context, 0))
                 if "\\" in noted:
                     noted = noted.replace("\\", "\\\\")
+            if trace is None:
+                trace = _NULL
+            elif special(trace) is not None:
+                trace = escaped(trace)
             # What all lines of a process have in common.
             if (tail := tails.get((host, source, unit, stream, boot))) is None:
                 tail = f"{_text(host)}\t{source}\t{_text(unit)}\t{_text(stream)}\t{_text(boot)}\n"
                 tails[host, source, unit, stream, boot] = tail
             lines.append(
-                f"{number}\t{iso}\t{_NULL if same is None else same}\t{_NULL if pid is None else pid}\t{retention}\t"
-                f"{name}\t{level}\t{message}\t{noted}\t{_NULL if trace is None else escaped(trace)}\t"
+                f"{number}\t{began}.{since.microseconds:06}+00\t{_NULL if same is None else same}\t"
+                f"{_NULL if pid is None else pid}\t{retention}\t{name}\t{level}\t{message}\t{noted}\t{trace}\t"
                 f"{_NULL if user is None else escaped(user)}\t{tail}"
             )
         yield "".join(lines).encode()
