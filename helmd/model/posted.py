@@ -1,6 +1,6 @@
 """Entries that were posted while the store was away, as fields of the journal, and back.
 
-Only what helmd itself wrote is believed: the unit is journald's own word (systemd.journal-fields(7)).
+Only what helmd itself wrote is believed: the unit, if there is one, is journald's own word (systemd.journal-fields(7)).
 """
 
 import json
@@ -24,6 +24,7 @@ _TEXTS = {
     "process_id": "HIVEMATRIX_PROCESS_ID",
 }
 _PRIORITIES = {"DEBUG": "7", "INFO": "6", "WARNING": "4", "ERROR": "3", "CRITICAL": "2"}
+_UNIT = HELMD_UNIT.encode()
 _PART = 512 * 1024
 """Bytes of a field: whoever reads the journal reads little more of each (`JournalReader`)."""
 
@@ -65,7 +66,9 @@ def fields_of(posted: PostedRow) -> list[bytes]:
 
 def posted_row(fields: Mapping[str, Value]) -> PostedRow | None:
     """The row that helmd wrote down in a journal entry; None for every other entry."""
-    if _POSTED not in fields or fields.get("_SYSTEMD_USER_UNIT") != HELMD_UNIT.encode():
+    # Where helmd was killed before journald looked, there is no unit; what this account writes without one is believed
+    # as well, since any of its processes may post on helmd's socket what it likes.
+    if _POSTED not in fields or fields.get("_SYSTEMD_USER_UNIT", _UNIT) != _UNIT:
         return None
     try:
         level = _text(fields, _LEVEL)
