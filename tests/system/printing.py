@@ -1,5 +1,6 @@
 """A printing service, and its lines as the store and the journal have them: for the tests of what is never lost."""
 
+import json
 import os
 import random
 import secrets
@@ -40,7 +41,10 @@ class Printer:
         """How often the journal has each line, as ``journalctl --user -u`` sees it."""
         # All of them, as that command has it: after a power cut one index of the journal can lack what another has.
         matches = (f"_SYSTEMD_USER_UNIT={self.unit}", "_UID=1000", f"_BOOT_ID={boot_id}", "_TRANSPORT=stdout")
-        return Counter(self.box("journalctl", "--quiet", "-o", "cat", *matches, timeout=120).out.splitlines())
+        shown = self.box("journalctl", "--quiet", "-o", "json", "--output-fields=MESSAGE", *matches, timeout=120).out
+        entries = [json.loads(line) for line in shown.splitlines()]
+        # A line that journald wrote into two files is one (helmd/journal/doubled.py); no line is printed twice at once.
+        return Counter(message for message, _ in {(each["MESSAGE"], each["__MONOTONIC_TIMESTAMP"]) for each in entries})
 
     def count(self) -> int:
         """How many lines the store has."""
