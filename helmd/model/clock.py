@@ -10,32 +10,28 @@ STEP = 2_000_000
 
 def clock_steps(offset: int | None, entries: Sequence[Entry], hostname: str) -> list[LogRow]:
     """A row for each step of the clock among ENTRIES of one boot; OFFSET is the one between the clocks before them."""
-    if not entries:
+    offsets = [realtime - monotonic for _, _, _, monotonic, realtime in entries]
+    if not offsets:
         return []
-    if offset is not None and abs(_offset(entries[-1]) - offset) < STEP and abs(_offset(entries[0]) - offset) < STEP:
+    if offset is not None and max(offsets) - offset < STEP and offset - min(offsets) < STEP:
         return []
     steps = []
-    for entry in entries:
-        now = _offset(entry)
+    for entry, now in zip(entries, offsets, strict=True):
         if offset is not None and abs(now - offset) >= STEP:
             steps.append(_step_row(now - offset, entry, hostname))
         offset = now
     return steps
 
 
-def _offset(entry: Entry) -> int:
-    return entry.realtime - entry.monotonic
-
-
 def _step_row(step: int, entry: Entry, hostname: str) -> LogRow:
-    since, until = moment(entry.realtime - step), moment(entry.realtime)
+    since, until = sorted((moment(entry.realtime - step), moment(entry.realtime)))
     seconds = abs(step) / 1_000_000
     if step > 0:
         said = f"went forward by {seconds:,.1f} s: it was set, or the machine slept; no line has a time between"
     else:
-        said = f"was set back by {seconds:,.1f} s: lines from before may have later times than those from after,"
+        said = f"was set back by {seconds:,.1f} s: lines of before and of after it have times between"
     return LogRow(
-        timestamp=until,
+        timestamp=moment(entry.realtime),
         service_name="helm",
         level="WARNING",
         message=f"The clock {said} {since.isoformat()} and {until.isoformat()}.",

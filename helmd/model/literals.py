@@ -4,6 +4,7 @@ pg_trgm draws trigrams out of words alone; a pattern without any has it read the
 """
 
 import re
+import warnings
 from collections.abc import Iterable
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
@@ -36,7 +37,10 @@ def regex_has_run(pattern: str) -> bool:
     It is read as Python's, whose syntax is close enough to PostgreSQL's for this; one that Python can't read has none.
     """
     try:
-        return _run_in(_parser.parse(pattern, re.IGNORECASE))
+        with warnings.catch_warnings():
+            # Of what may mean something else in a later Python: it is PostgreSQL that reads the pattern.
+            warnings.simplefilter("ignore", FutureWarning)
+            return _run_in(_parser.parse(pattern, re.IGNORECASE))
     except (re.error, OverflowError, RecursionError):
         return False
 

@@ -1,0 +1,75 @@
+"""Whether a follower's filter takes a row."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from helmd.model.log_filter import LogFilter
+from helmd.model.matching import SEARCHED, accepts
+from helmd.model.row import LogRow
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ROW = LogRow(NOON, "core", "ERROR", "The Disk is full: größer", None, "t1", "u1", "box", 7, "journal", "x", "stderr")
+
+
+def some(*words: str) -> frozenset[str]:
+    return frozenset(words)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken"),
+    [
+        (LogFilter(), True),
+        (LogFilter(services=some("core", "nexus")), True),
+        (LogFilter(services=some("nexus")), False),
+        (LogFilter(services=some()), False),
+        (LogFilter(levels=some("ERROR")), True),
+        (LogFilter(levels=some()), False),
+        (LogFilter(levels=some("INFO")), False),
+        (LogFilter(sources=some("journal")), True),
+        (LogFilter(sources=some("http")), False),
+        (LogFilter(streams=some("stderr")), True),
+        (LogFilter(streams=some("stdout")), False),
+        (LogFilter(trace_id="t1"), True),
+        (LogFilter(trace_id="T1"), False),
+        (LogFilter(user_id="u1"), True),
+        (LogFilter(user_id="u"), False),
+        (LogFilter(start=NOON), True),
+        (LogFilter(start=NOON + timedelta(microseconds=1)), False),
+        (LogFilter(end=NOON), False),
+        (LogFilter(end=NOON + timedelta(microseconds=1)), True),
+        (LogFilter(text="disk is"), True),
+        (LogFilter(text="is disk"), False),
+        (LogFilter(text="GRÖSSER"), False),
+        (LogFilter(text="GRÖßER"), True),
+        (LogFilter(text="%"), False),
+        (LogFilter(text="d.sk"), False),
+        (LogFilter(text="full DISK", mode="words"), True),
+        (LogFilter(text="dis", mode="words"), False),
+        (LogFilter(text="full:", mode="words"), True),
+        (LogFilter(text="full disk empty", mode="words"), False),
+        (LogFilter(services=some("core"), text="absent"), False),
+    ],
+)
+def test_a_row(wanted: LogFilter, taken: bool) -> None:
+    assert accepts(wanted, ROW) is taken
+
+
+def test_a_line_that_is_there_already_only_where_its_source_is_asked_for() -> None:
+    again = ROW._replace(source="http", same_as=5)
+    assert not accepts(LogFilter(), again)
+    assert accepts(LogFilter(sources=some("http")), again)
+
+
+def test_a_stream_that_is_not_known_is_none() -> None:
+    assert not accepts(LogFilter(streams=some("stdout", "stderr")), ROW._replace(stream=None))
+
+
+def test_a_long_message_is_looked_at_to_a_bound() -> None:
+    assert accepts(LogFilter(text="end"), ROW._replace(message="x" * (SEARCHED - 3) + "end"))
+    assert not accepts(LogFilter(text="end"), ROW._replace(message="x" * SEARCHED + "end"))
+
+
+def test_a_regular_expression_is_the_stores() -> None:
+    with pytest.raises(ValueError, match="in the store"):
+        accepts(LogFilter(text="a+", mode="regex"), ROW)

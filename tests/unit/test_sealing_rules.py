@@ -1,0 +1,71 @@
+"""When entries that lie get their text index, and when a day goes."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from helmd.model.sealing import LOOSE, RANGES, TextIndex, bounds_with, expired, is_over, text_index
+
+DAY = date(2026, 1, 31)
+
+
+def at(day: date, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
+
+
+def test_a_day_is_over_an_hour_after_its_end() -> None:
+    following = DAY + timedelta(days=1)
+    assert not is_over(DAY, at(DAY, 23, 59))
+    assert not is_over(DAY, at(following, 0, 59))
+    assert is_over(DAY, at(following, 1))
+    assert not is_over(following + timedelta(days=3), at(following, 1))
+
+
+@pytest.mark.parametrize("retention", [7, 30, 90, 365])
+def test_a_day_goes_when_its_last_entry_is_too_old(retention: int) -> None:
+    assert not expired(DAY, retention, at(DAY + timedelta(days=retention), 23, 59))
+    assert expired(DAY, retention, at(DAY + timedelta(days=retention + 1)))
+    last = at(DAY, 23, 59)
+    assert at(DAY + timedelta(days=retention + 1)) - last >= timedelta(days=retention)
+
+
+def test_no_index_before_it_is_worth_it() -> None:
+    assert text_index((1,), LOOSE - 1, LOOSE) is None
+    assert text_index((1,), LOOSE, LOOSE) == TextIndex(1, LOOSE + 1)
+    assert text_index((1, 500), LOOSE, 900_000) == TextIndex(500, 900_001)
+    assert text_index((1, 500), 0, 900_000) is None
+
+
+def test_many_ranges_become_one() -> None:
+    bounds = tuple(range(1, 100 * (RANGES + 2), 100))
+    found = text_index(bounds, 0, bounds[-1])
+    assert found == TextIndex(1, bounds[-1])
+    assert bounds_with(bounds, found) == (1, bounds[-1])
+
+
+def test_a_large_range_is_not_indexed_anew_for_small_ones() -> None:
+    bounds = (1, 1_000_000, *range(1_000_100, 1_000_100 + 100 * RANGES, 100))
+    found = text_index(bounds, 0, bounds[-1])
+    assert found is not None and found.first == 1_000_000
+    assert bounds_with(bounds, found) == (1, 1_000_000, bounds[-1])
+
+
+def test_bounds_grow_at_their_end() -> None:
+    assert bounds_with((1, 500), TextIndex(500, 900)) == (1, 500, 900)
+    assert bounds_with((1,), TextIndex(1, 5)) == (1, 5)
+
+
+def test_a_day_that_goes_on_stays_cheap() -> None:
+    """Ranges are few, in order and without holes, and an entry is indexed anew a few times at most."""
+    bounds, newest, written = (1,), 0, 0
+    for _ in range(400):
+        newest += LOOSE
+        while (found := text_index(bounds, newest + 1 - bounds[-1], newest)) is not None:
+            written += found.end - found.first
+            after = bounds_with(bounds, found)
+            assert after != bounds
+            bounds = after
+            assert bounds[0] == 1 and bounds == tuple(sorted(set(bounds)))
+        assert len(bounds) <= RANGES + 1
+        assert newest + 1 - bounds[-1] < LOOSE
+    assert written <= 8 * newest
