@@ -15,7 +15,7 @@ from helmd.model.names import HELMD_UNIT, identifier_of
 from helmd.model.row import HTTP, LogRow, Value
 
 _POSTED, _SERVICE, _REQUEST = "HIVEMATRIX_POSTED", "HIVEMATRIX_SERVICE", "HIVEMATRIX_REQUEST"
-_KEY, _ENTRIES = "HIVEMATRIX_KEY", "HIVEMATRIX_ENTRIES"
+_KEY, _ENTRIES, _NUMBER = "HIVEMATRIX_KEY", "HIVEMATRIX_ENTRIES", "HIVEMATRIX_NUMBER"
 _LEVEL, _TIMESTAMP, _CONTEXT = "HIVEMATRIX_LEVEL", "HIVEMATRIX_TIMESTAMP", "HIVEMATRIX_CONTEXT"
 _TEXTS = {
     "trace_id": "HIVEMATRIX_TRACE_ID",
@@ -37,6 +37,8 @@ class PostedRow(NamedTuple):
     key: str | None
     """The batch's Idempotency-Key."""
     entries: int = 1
+    number: int = 0
+    """Which of them it is, from 0 on."""
 
 
 def fields_of(posted: PostedRow) -> list[bytes]:
@@ -50,6 +52,7 @@ def fields_of(posted: PostedRow) -> list[bytes]:
         _SERVICE: row.service_name,
         _REQUEST: posted.request,
         _ENTRIES: str(posted.entries),
+        _NUMBER: str(posted.number),
         _LEVEL: row.level,
         _TIMESTAMP: row.timestamp.isoformat(),
     }
@@ -89,7 +92,8 @@ def posted_row(fields: Mapping[str, Value]) -> PostedRow | None:
             source=HTTP,
         )
         request = str(UUID(_text(fields, _REQUEST)))
-        return PostedRow(row, request, _optional(fields, _KEY), int(_text(fields, _ENTRIES)))
+        entries, number = int(_text(fields, _ENTRIES)), int(_text(fields, _NUMBER))
+        return PostedRow(row, request, _optional(fields, _KEY), entries, number)
     except (KeyError, ValueError):
         # The journal's file is damaged there.
         return None
@@ -118,6 +122,6 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
     return (value[0] if isinstance(value, list) else value).decode()
 
 
-def all_posted(rows: Sequence[LogRow], request: str, key: str | None) -> list[PostedRow]:
-    """The rows of one batch, to be written down."""
-    return [PostedRow(row, request, key, len(rows)) for row in rows]
+def all_posted(rows: Sequence[LogRow], request: str, key: str | None, first: int = 0) -> list[PostedRow]:
+    """The rows of one batch, to be written down; numbered from FIRST on where several share an id."""
+    return [PostedRow(row, request, key, first + len(rows), first + number) for number, row in enumerate(rows)]

@@ -258,4 +258,10 @@ def _number(group: Iterable[_Waiting]) -> None:
 
 
 def _rows_of(group: Iterable[_Waiting]) -> list[PostedRow]:
-    return [row for one in group for row in all_posted(one.rows, one.id, one.key)]
+    rows: list[PostedRow] = []
+    counts: dict[str, int] = {}
+    for one in group:
+        first = counts.get(one.id, 0)
+        rows += all_posted(one.rows, one.id, one.key, first)
+        counts[one.id] = first + len(one.rows)
+    return rows

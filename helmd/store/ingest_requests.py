@@ -1,6 +1,6 @@
 """Posted batches: none is stored twice, whether it came again, or by the journal, or its commit was in doubt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import psycopg
@@ -21,17 +21,24 @@ _FAULTY = ("22", "23", "54", "0A")
 """Classes of SQLSTATE in which PostgreSQL refuses values for what they are (manual, appendix A)."""
 
 _INSERT = """
-    INSERT INTO ingest_requests (request, service_name, key, entries, by_journal)
-    SELECT request, service_name, key, entries, %s
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::integer[]) AS given (request, service_name, key, entries)
+    INSERT INTO ingest_requests (request, service_name, key, entries, stored)
+    SELECT request, service_name, key, entries, stored
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::integer[], %s::integer[])
+         AS given (request, service_name, key, entries, stored)
     ORDER BY service_name, key, request
     ON CONFLICT DO NOTHING RETURNING request::text
 """
 _KNOWN = """
-    SELECT request::text, service_name, key, entries, by_journal FROM ingest_requests WHERE request = ANY(%s::uuid[])
-    UNION ALL
-    SELECT request::text, service_name, key, entries, by_journal
-    FROM ingest_requests JOIN unnest(%s::text[], %s::text[]) AS given (service_name, key) USING (service_name, key)
+    SELECT request::text, service_name, key, entries, stored FROM ingest_requests WHERE request IN (
+        SELECT request FROM ingest_requests WHERE request = ANY(%s::uuid[])
+        UNION ALL
+        SELECT request FROM ingest_requests JOIN unnest(%s::text[], %s::text[]) AS given (service_name, key)
+                            USING (service_name, key)
+    ) ORDER BY request FOR UPDATE
+"""
+_STORED = """
+    UPDATE ingest_requests SET stored = given.stored FROM unnest(%s::uuid[], %s::integer[]) AS given (request, stored)
+    WHERE ingest_requests.request = given.request
 """
 
 
@@ -49,11 +56,15 @@ class Request(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is remembered of a batch that was there already: perhaps another one, with the same key."""
+    """What is remembered of a batch that was there already: perhaps another one, with the same key.
+
+    Its first ``stored`` entries are in the store; the others are not yet, where helmd was killed while it put the batch
+    into the journal, or the journal is still being read.
+    """
 
     id: str
     entries: int
-    by_journal: bool
+    stored: int
 
 
 async def register(
@@ -62,12 +73,14 @@ async def register(
     """Remembers REQUESTS, within the caller's transaction; those that were known before, by their ids.
 
     No two of them have the same id, or the same key of one service. Comes before the rows are appended: whoever waits
-    here for another transaction must not hold the appenders' lock, which that one may need. Raises psycopg's errors.
+    here for another transaction must not hold the appenders' lock, which that one may need. Of what comes BY_JOURNAL
+    nothing is stored yet. Raises psycopg's errors.
     """
     if not requests:
         return {}
     columns = [list(column) for column in zip(*requests, strict=True)]
-    cursor = await connection.execute(_INSERT, (by_journal, *columns), prepare=True)
+    stored = [0 if by_journal else request.entries for request in requests]
+    cursor = await connection.execute(_INSERT, (*columns, stored), prepare=True)
     new = {row[0] async for row in cursor}
     if len(new) == len(requests):
         return {}
@@ -80,32 +93,40 @@ async def register(
     )
     by_id: dict[str, Known] = {}
     by_key: dict[tuple[str, str], Known] = {}
-    async for number, service, key, entries, journal in cursor:
-        by_id[number] = Known(number, entries, journal)
+    async for number, service, key, entries, count in cursor:
+        by_id[number] = Known(number, entries, count)
         if key is not None:
             by_key[service, key] = by_id[number]
     return {r.id: by_id.get(r.id) or by_key[r.service_name, r.key or ""] for r in others}
 
 
+async def note_stored(connection: Connection, stored: Mapping[str, int]) -> None:
+    """That so many entries of a batch, by its id, are in the store with this transaction. Raises psycopg's errors."""
+    if stored:
+        await connection.execute(_STORED, (list(stored), list(stored.values())), prepare=True)
+
+
 async def admit(connection: Connection, posted: Sequence[PostedRow]) -> list[LogRow]:
     """The rows among POSTED, which came by the journal, that are to be stored now; within the caller's transaction.
 
-    A batch that helmd did store, or whose key another batch had, is dropped; one may come in several portions.
-    Raises psycopg's errors.
+    An entry that is there already, by its number in the batch, is dropped: helmd did store the batch after all, or a
+    repeat of it. One may come in several portions. Raises psycopg's errors.
     """
-    requests: dict[str, Request] = {}
-    dropped: set[str] = set()
-    keys: dict[tuple[str, str], str] = {}
-    for row, request, key, entries in posted:
-        if request in requests or request in dropped:
-            continue
-        if key is not None and keys.setdefault((row.service_name, key), request) != request:
-            dropped.add(request)
-            continue
-        requests[request] = Request(request, row.service_name, key, entries)
-    known = await register(connection, list(requests.values()), by_journal=True)
-    dropped |= {number for number, known_as in known.items() if known_as.id != number or not known_as.by_journal}
-    return [each.row for each in posted if each.request not in dropped]
+    firsts: dict[object, Request] = {}
+    for row, request, key, entries, _ in posted:
+        place = request if key is None else (row.service_name, key)
+        firsts.setdefault(place, Request(request, row.service_name, key, entries))
+    known = await register(connection, list(firsts.values()), by_journal=True)
+    ids = {place: known[first.id].id if first.id in known else first.id for place, first in firsts.items()}
+    stored = {each.id: each.stored for each in known.values()}
+    admitted = []
+    for row, request, key, _, number in posted:
+        batch = ids[request if key is None else (row.service_name, key)]
+        if number >= stored.get(batch, 0):
+            stored[batch] = number + 1
+            admitted.append(row)
+    await note_stored(connection, stored)
+    return admitted
 
 
 async def drop_old_requests(connection: Connection) -> None:
@@ -167,13 +188,20 @@ class PostedStore:
         known = await register(self._connection, list(firsts.values()))
         answers = []
         stored: list[LogRow] = []
+        completed: dict[str, int] = {}
         for request, its_rows in zip(requests, rows, strict=True):
             first = request if request.key is None else firsts[request.service_name, request.key]
-            if first.id in known:
-                answers.append(request.entries if known[first.id].id == request.id else known[first.id].entries)
+            remembered = known.get(first.id)
+            if remembered is None:
+                answers.append(first.entries)
+                if first.id == request.id:
+                    stored += its_rows
                 continue
-            answers.append(first.entries)
-            if first.id == request.id:
-                stored += its_rows
+            answers.append(request.entries if remembered.id == request.id else remembered.entries)
+            if request.key is not None and first.id == request.id and remembered.stored < remembered.entries:
+                # What of it the journal does not have, or has not brought yet.
+                stored += its_rows[remembered.stored :]
+                completed[remembered.id] = remembered.entries
+        await note_stored(self._connection, completed)
         await self._appender.append(self._connection, stored)
         return answers

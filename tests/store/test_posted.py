@@ -250,6 +250,37 @@ async def test_the_journal_gives_back_what_was_written_down(tmp_path: Path) -> N
     assert [posted_row(entry.fields) for entry in read] == [*written, None]
 
 
+@pytest.mark.parametrize("order", ["journal first", "repeat first", "repeat in between"])
+async def test_a_batch_that_was_half_written_down_is_completed_by_its_repeat(
+    migrated: Database, tmp_path: Path, order: str
+) -> None:
+    """helmd was killed while it put a batch into the journal; its client sends it again with the same key."""
+    journal = Journal()
+    async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
+        assert (await served.post(batch(*"abcdefgh"), Idempotency_Key="k"))[0] == 200
+    half = journal.entries[:5]
+    first = {"journal first": half, "repeat first": [], "repeat in between": half[:2]}[order]
+    await through_the_journal(migrated, first, portion=2)
+    async with serving(migrated.store, tmp_path) as served:
+        code, body, *_ = await served.post(batch(*"abcdefgh"), Idempotency_Key="k")
+        assert (code, body["ingested"]) == (200, 8)
+    await through_the_journal(migrated, half[len(first) :], portion=2)
+    async with serving(migrated.store, tmp_path) as served:
+        assert (await served.post(batch(*"abcdefgh"), Idempotency_Key="k"))[0] == 200
+    assert sorted(messages(migrated)) == list("abcdefgh")
+
+
+async def test_a_batch_written_down_twice_is_stored_once(migrated: Database, tmp_path: Path) -> None:
+    """Killed in the middle, and the store is away still when it comes again."""
+    journals = [Journal(), Journal()]
+    for journal in journals:
+        async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
+            assert (await served.post(batch(*"abcdefgh"), Idempotency_Key="k"))[0] == 200
+    await through_the_journal(migrated, journals[0].entries[:3], portion=2)
+    await through_the_journal(migrated, journals[1].entries, portion=3)
+    assert messages(migrated) == list("abcdefgh")
+
+
 async def test_a_key_that_was_stored_first_keeps_the_journals_batch_out(migrated: Database, tmp_path: Path) -> None:
     journal = Journal()
     async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
@@ -407,8 +438,8 @@ async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Pat
 async def test_old_batches_are_forgotten(migrated: Database) -> None:
     for key, age in (("old", "5 days"), ("new", "25 hours")):
         migrated.query(
-            "INSERT INTO ingest_requests (request, service_name, key, entries, received_at)"
-            " VALUES (gen_random_uuid(), 'a', %s, 1, now() - %s::interval) RETURNING 1",
+            "INSERT INTO ingest_requests (request, service_name, key, entries, stored, received_at)"
+            " VALUES (gen_random_uuid(), 'a', %s, 1, 1, now() - %s::interval) RETURNING 1",
             key,
             age,
         )

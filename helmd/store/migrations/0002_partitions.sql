@@ -76,7 +76,16 @@ CREATE TABLE log_partitions (
     sealed      boolean NOT NULL DEFAULT false
 );
 
+-- One for each table that a statement may name: such triggers see nothing of what is addressed to another level.
 CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON log_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION log_entries_are_final();
+CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON log_entries_7
+    FOR EACH STATEMENT EXECUTE FUNCTION log_entries_are_final();
+CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON log_entries_30
+    FOR EACH STATEMENT EXECUTE FUNCTION log_entries_are_final();
+CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON log_entries_90
+    FOR EACH STATEMENT EXECUTE FUNCTION log_entries_are_final();
+CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON log_entries_365
     FOR EACH STATEMENT EXECUTE FUNCTION log_entries_are_final();
 
 -- Makes a day's partition; false when it is there. Writers call it, who have no right to make tables otherwise.
@@ -85,16 +94,17 @@ CREATE FUNCTION make_log_partition(class smallint, asked date) RETURNS boolean
 DECLARE
     parent text := format('log_entries_%s', class);
     made   text := format('log_entries_%s_%s', class, to_char(asked, 'YYYYMMDD'));
-    reader regrole;
+    granted record;
 BEGIN
     IF class NOT IN (7, 30, 90, 365) OR NOT asked BETWEEN '1970-01-01' AND '9999-12-30' THEN
         RAISE EXCEPTION 'there is no retention class %, or no day %', class, asked;
     END IF;
-    IF to_regclass(made) IS NOT NULL THEN
+    IF EXISTS (SELECT FROM log_partitions WHERE leaf = made) THEN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(1212501069, 3);
-    IF to_regclass(made) IS NOT NULL THEN
+    -- Not by to_regclass: waiting for this lock does not tell the session's cache that the table came about meanwhile.
+    IF EXISTS (SELECT FROM log_partitions WHERE leaf = made) THEN
         RETURN false;
     END IF;
     -- Made apart and attached, so that those who read and write the others need not wait.
@@ -106,9 +116,10 @@ BEGIN
     EXECUTE format('CREATE TRIGGER log_entries_are_final BEFORE UPDATE OR DELETE OR TRUNCATE ON %I'
                    ' FOR EACH STATEMENT EXECUTE FUNCTION log_entries_are_final()', made);
     -- Readers name a day's partition itself, so what was granted on the whole holds for it.
-    FOR reader IN SELECT DISTINCT grantee::regrole FROM pg_class, aclexplode(relacl)
-                  WHERE pg_class.oid = 'log_entries'::regclass AND grantee NOT IN (0, relowner) LOOP
-        EXECUTE format('GRANT SELECT, INSERT ON %I TO %s', made, reader);
+    FOR granted IN SELECT grantee::regrole AS reader, privilege_type AS right_to FROM pg_class, aclexplode(relacl)
+                   WHERE pg_class.oid = 'log_entries'::regclass AND grantee NOT IN (0, relowner)
+                     AND privilege_type IN ('SELECT', 'INSERT') LOOP
+        EXECUTE format('GRANT %s ON %I TO %s', granted.right_to, made, granted.reader);
     END LOOP;
     INSERT INTO log_partitions (leaf, retention, day) VALUES (made, class, asked);
     RETURN true;
@@ -138,10 +149,10 @@ CREATE TABLE ingest_requests (
     service_name text NOT NULL,
     key          text,
     entries      integer NOT NULL,
-    by_journal   boolean NOT NULL DEFAULT false,
+    stored       integer NOT NULL,
     received_at  timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON COLUMN ingest_requests.by_journal IS 'its entries are those that the journal brings, in several portions perhaps';
+COMMENT ON COLUMN ingest_requests.stored IS 'how many of its entries, from the first on, are in the store';
 CREATE UNIQUE INDEX ingest_requests_key ON ingest_requests (service_name, key) WHERE key IS NOT NULL;
 CREATE INDEX ingest_requests_received ON ingest_requests (received_at);
 
@@ -170,4 +181,4 @@ REVOKE ALL ON FUNCTION make_log_partition(smallint, date), reserve_log_ids(bigin
 GRANT EXECUTE ON FUNCTION make_log_partition(smallint, date), reserve_log_ids(bigint) TO :"helm_role";
 GRANT SELECT ON log_partitions TO :"helm_role";
 GRANT SELECT, INSERT, UPDATE ON log_counts_minute, log_counts_hour TO :"helm_role";
-GRANT SELECT, INSERT ON ingest_requests TO :"helm_role";
+GRANT SELECT, INSERT, UPDATE (stored) ON ingest_requests TO :"helm_role";
