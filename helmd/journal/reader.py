@@ -40,6 +40,7 @@ from helmd.model.row import MESSAGE_LIMIT, SUPPRESSED, Entry, Value
 _OVERHEAD = 4096
 """Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
 _new = tuple.__new__
+"""Makes a named tuple with half the work of calling its class, which is Python code."""
 _STALE = 1.0
 """Seconds without a look at the journal's files after which one may have come and gone unseen."""
 _REOPEN_AT_REST, _REOPEN_AFTER = 20_000, 100_000
@@ -92,7 +93,6 @@ class JournalReader:
         self._gaps: list[Gap] = []
         self._pending = False
         self._unreadable = 0
-        self._backlog = False
         self._looked = time.monotonic()
 
     def _open(self) -> None:
@@ -136,7 +136,7 @@ class JournalReader:
         try:
             if self._taken > _REOPEN_AFTER and not self._pending and not _deleted_files_open():
                 self._reopen()
-            entries, size, at_end = self._walk(most_entries, most_bytes)
+            entries, text, at_end = self._walk(most_entries, most_bytes)
             position, gaps = self._position, tuple(self._gaps)
             self._gaps.clear()
             if at_end and self._boot_id != self._current:
@@ -145,39 +145,21 @@ class JournalReader:
                 at_end = False
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
-        return Batch(tuple(entries), gaps, position, at_end, size - _OVERHEAD * len(entries))
+        return Batch(tuple(entries), gaps, position, at_end, text)
 
     def _walk(self, most_entries: int, most_bytes: int) -> tuple[list[Entry], int, bool]:
-        """Entries from here on, their size, and whether these are all there are.
+        """Entries from here on, the bytes of their messages, and whether these are all there are.
 
-        In a backlog it is known beforehand which entry will be the last one, the only one whose cursor is needed. Where
-        that was wrong (the end came, or what can't be read, or is there twice), they are read again with all cursors.
-        """
-        start, plain = self._position, not self._pending and not self._unreadable
-        if self._backlog and plain and start is not None and start.cursor:
-            entries, size, as_expected = self._entries(most_entries, most_bytes, False)
-            if as_expected:
-                return entries, size, False
-            self._place(start, _now())
-        entries, size, at_end = self._entries(most_entries, most_bytes, True)
-        self._backlog = not at_end
-        return entries, size, at_end
-
-    def _entries(self, most_entries: int, most_bytes: int, each_cursor: bool) -> tuple[list[Entry], int, bool]:
-        """Entries, their size, and whether the end was reached; or, without EACH_CURSOR, whether they are good: those
-        that are not leave everything but the place in the journal as it was.
-
-        The hot path: no call that can be done without.
+        The hot path: no call that can be done without. (The cursors can't: after damage libsystemd doesn't find back.)
         """
         journal, boot_id = self._journal, self._boot_id
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
         entries: list[Entry] = []
-        size, left, at_end, cursor = 0, most_entries, False, ""
+        text, room, at_end = 0, most_bytes, False
         last = self._position
         newest, ties, before = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
-        said: object = None
-        while left and size < most_bytes:
+        while len(entries) < most_entries and room > 0:
             if self._pending:
                 self._pending = False
             elif not advance():
@@ -187,21 +169,13 @@ class JournalReader:
                 fields: dict[str, Value] = get_all()
                 monotonic: int = get_monotonic().timestamp
                 realtime: int = get_realtime()
-                message = fields.get("MESSAGE", b"")
-                size += _OVERHEAD + len(message)
-                left -= 1
-                if each_cursor or not left or not entries or size >= most_bytes:
-                    cursor = get_cursor()
+                cursor: str = get_cursor()
             except OSError:
                 fields = {}
             if "_UID" not in fields or "_BOOT_ID" not in fields:
-                if not each_cursor:
-                    return [], 0, False
                 self._unreadable += 1
                 continue
             if monotonic < newest:
-                if not each_cursor:
-                    return [], 0, False
                 continue  # a file that was noticed late; what is older than the position is behind us
             if self._unreadable:
                 # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
@@ -209,22 +183,19 @@ class JournalReader:
                 self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
                 self._unreadable = 0
             ties = ties + 1 if monotonic == newest else 1
-            if ties > 1:
-                if not each_cursor and entries:
-                    if message == said:
-                        return [], 0, False
-                # A cursor ends with the entry's hash, which is looked at first, since the rest costs more.
-                elif cursor[-12:] == before[-12:] and self._doubles.repeats(before, cursor):
-                    continue
-            newest, before, said = monotonic, cursor, message
+            # A cursor ends with the entry's hash, which is looked at first, since the rest costs more.
+            if ties > 1 and cursor[-12:] == before[-12:] and self._doubles.repeats(before, cursor):
+                continue
+            newest, before = monotonic, cursor
             entries.append(_new(Entry, (fields, cursor, boot_id, monotonic, realtime)))
-        if at_end and not each_cursor:
-            return [], 0, False
+            size = len(fields.get("MESSAGE", b""))
+            text += size
+            room -= size + _OVERHEAD
         if entries:
             end = entries[-1]
-            self._position = _new(Position, (boot_id, end.cursor, end.realtime, end.monotonic, ties, False))
+            self._position = Position(boot_id, end.cursor, end.realtime, end.monotonic, ties)
             self._taken += len(entries)
-        return entries, size, at_end or not each_cursor
+        return entries, text, at_end
 
     async def wait(self, seconds: float) -> None:
         """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
@@ -256,13 +227,21 @@ class JournalReader:
         self._looked = time.monotonic()
 
     def _reopen(self) -> None:
-        """Opens the files anew and stands where it stood."""
-        self._taken = self._unreadable = 0
-        if self._position is not None:
+        """Opens the files anew and stands where it stood; where the place is not found again, all stays as it is."""
+        self._taken = 0
+        if self._position is None or not self._position.cursor:
+            return
+        before = self._journal
+        self._open()
+        self._match(self._position.boot_id)
+        if not self._stand_on(self._position.cursor):
+            # In a damaged file it is found by walking on only.
             self._journal.close()
-            self._open()
-            self._place(self._position, _now())
-            self._looked = time.monotonic()
+            self._journal, self._descriptor = before, before.fileno()
+            return
+        before.close()
+        self._unreadable = 0
+        self._looked = time.monotonic()
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
         """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""

@@ -11,6 +11,7 @@ import pytest
 
 from helmd.journal.reader import JournalReader
 from helmd.model.position import Gap, Missing, Position
+from helmd.model.row import SUPPRESSED, row_of, suppression_row
 from tests.store.journals import (
     BOOT_A,
     BOOT_B,
@@ -287,3 +288,124 @@ async def test_files_opened_anew_after_a_backlog_change_nothing(
         append(tmp_path / "b.journal", lines(51, 60))
         await reader.wait(5)
         assert drain(reader, positions) == (names(51, 60), [])
+
+
+@pytest.mark.parametrize("batch", [3, 7, 40])
+@pytest.mark.parametrize("each", [1, 4])
+def test_files_opened_anew_in_a_backlog_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, each: int
+) -> None:
+    opened = 0
+    open_files = JournalReader._open
+
+    def counted(reader: JournalReader) -> None:
+        nonlocal opened
+        opened += 1
+        open_files(reader)
+
+    monkeypatch.setattr(JournalReader, "_open", counted)
+    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 20)
+    append(tmp_path / "a.journal", lines(1, 91, each=each))
+    append(tmp_path / "b.journal", lines(92, 200, each=each))
+    append(tmp_path / "b.journal", lines(1, 60, boot=BOOT_B, realtime=START + 500 * SECOND))
+    positions: Positions = {}
+    with reading(tmp_path, positions, BOOT_B) as reader:
+        assert drain(reader, positions, batch) == (names(1, 200) + names(1, 60, BOOT_B), [])
+    assert opened > 3
+
+
+def test_a_deleted_file_that_is_still_being_read_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 5)
+    append(tmp_path / "a.journal", lines(1, 90))
+    append(tmp_path / "b.journal", lines(91, 200))
+    positions: Positions = {}
+    with reading(tmp_path, positions) as reader:
+        first = reader.read(4, 1 << 20)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        texts, gaps = drain(reader, positions)
+    assert (len(first.entries), texts, gaps) == (4, names(5, 200), [])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64, 1000])
+def test_one_can_stop_and_go_on_anywhere(tmp_path: Path, batch: int) -> None:
+    """At each stop another one can go on."""
+    file = tmp_path / "a.journal"
+    append(file, [*lines(0, 99, each=5), *[line("same", SECOND + 500_000)] * 9, *lines(600, 640)])
+    expected = names(0, 99) + ["same"] * 9 + names(600, 640)
+    positions: Positions = {}
+    with reading(tmp_path, positions) as reader:
+        done = 0
+        while not (read_now := reader.read(batch, 1 << 20)).at_end:
+            done += len(read_now.entries)
+            assert read_now.position is not None and read_now.position.cursor
+            assert read_now.text == sum(len(entry.fields["MESSAGE"]) for entry in read_now.entries)
+            elsewhere = {BOOT_A: read_now.position}
+            assert read(tmp_path, elsewhere) == (expected[done:], [])
+    assert done + len(read_now.entries) == len(expected)
+
+
+@pytest.mark.parametrize("size", [64, 3000])
+@pytest.mark.parametrize("reopen", [20, 1_000_000])
+def test_damage_is_read_over_alike_whatever_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reopen: int, size: int
+) -> None:
+    """What comes behind it in its file is found by walking on only, so nothing may look for its place again."""
+    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", reopen)
+    append(tmp_path / "a.journal", lines(1, 1000))
+    damage(tmp_path / "a.journal", 0.3, size)
+    append(tmp_path / "b.journal", lines(5001, 5100))
+    found = []
+    for batch in (7, 250, 2000):
+        positions: Positions = {}
+        with reading(tmp_path, positions) as reader:
+            texts, gaps = drain(reader, positions, batch)
+        found.append(texts)
+        assert all(gap.why == Missing.UNREADABLE for gap in gaps)
+        assert positions[BOOT_A].monotonic == SECOND + 5100 * 1000
+    assert found[0] == found[1] == found[2]
+    assert len(set(found[0])) == len(found[0]) > 300 and found[0][-100:] == names(5001, 5100)
+
+
+def suppressed(monotonic: int, **fields: str) -> bytes:
+    """journald's notice that it threw away lines of this account."""
+    notice = {
+        "MESSAGE_ID": SUPPRESSED.decode(),
+        "N_DROPPED": "4711",
+        "OBJECT_UID": str(UID),
+        "_TRANSPORT": "driver",
+        "SYSLOG_IDENTIFIER": "systemd-journald",
+        "_SYSTEMD_USER_UNIT": "",
+        **fields,
+    }
+    uid = int(notice.pop("_UID", "0"))
+    return line("Suppressed 4711 messages", monotonic, uid=uid, fields=notice)
+
+
+def test_journalds_notice_is_read_and_nobody_elses(tmp_path: Path) -> None:
+    """Another account can write all fields but those that begin with an underscore."""
+    forged = {"_TRANSPORT": "journal", "SYSLOG_IDENTIFIER": "hivematrix-core"}
+    mine = {**forged, "_SYSTEMD_USER_UNIT": "hivematrix-core.service"}
+    positions: Positions = {}
+    append(
+        tmp_path / "a.journal",
+        [
+            *lines(1, 3),
+            suppressed(SECOND + 4_000),
+            suppressed(SECOND + 5_000, _UID="1001", **forged),
+            suppressed(SECOND + 5_000, _UID="1001", **mine),
+            suppressed(SECOND + 6_000, _UID="0", **forged),
+            suppressed(SECOND + 7_000, _UID="1001"),
+            suppressed(SECOND + 8_000, OBJECT_UID="1001"),
+            suppressed(SECOND + 9_000, _UID=str(UID), **mine),
+            *lines(10, 12),
+        ],
+    )
+    with reading(tmp_path, positions) as reader:
+        texts, gaps = drain(reader, positions, 2)
+    assert (len(texts), gaps) == (3 + 1 + 1 + 3, [])
+    assert positions[BOOT_A].monotonic == SECOND + 12_000
+    with reading(tmp_path, {}) as reader:
+        found = [suppression_row(entry) or row_of(entry) for entry in reader.read(100, 1 << 20).entries]
+    told = [(row.source, row.service_name) for row in found if row is not None and "4" in row.message]
+    assert told == [("helm", "helm"), ("journal", "core")]
