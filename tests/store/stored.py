@@ -1,0 +1,75 @@
+"""Rows put into a store by its own writers, for tests that read them."""
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from helmd.model.level import LEVELS
+from helmd.model.row import HELM, HTTP, JOURNAL, SYSTEMD, LogRow
+from helmd.store.entries import StoredEntry
+from helmd.store.logs import Appended, Appender
+from helmd.store.session import Connection
+
+BASE = datetime(2026, 3, 10, tzinfo=UTC)
+"""Midnight; random rows are around it."""
+CLASSES = {"core": 7, "nexus": 30, "codex": 90, "ledger": 365}
+_WORDS = (
+    "error",
+    "Errors",
+    "terror",
+    "(error)",
+    "time-out",
+    "100%",
+    "a_b",
+    "axb",
+    "back\\slash",
+    "*?",
+    "naïve",
+    "x",
+    "42",
+)
+
+
+def retention(service: str) -> int:
+    return CLASSES.get(service, 90)
+
+
+async def append(
+    connection: Connection, rows: Sequence[LogRow], retention_of: Callable[[str], int] = retention
+) -> Appended:
+    """Each time by a new writer, in a transaction of its own."""
+    async with connection.transaction():
+        return await Appender(retention_of).append(connection, rows)
+
+
+def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
+    """Rows of several services and days, many at the same moment, as a search has to tell them apart."""
+    chosen = random.Random(seed)
+    moments = [
+        BASE
+        + timedelta(days=chosen.randrange(days), seconds=chosen.randrange(86_400), microseconds=chosen.choice((0, 1)))
+        for _ in range(number // 3)
+    ]
+    return [
+        LogRow(
+            timestamp=chosen.choice(moments),
+            service_name=chosen.choice(list(CLASSES)),
+            level=chosen.choice(LEVELS),
+            message=" ".join(chosen.choices(_WORDS, k=chosen.randrange(1, 5))),
+            context=chosen.choice((None, {"n": n})),
+            trace_id=chosen.choice((None, f"t{chosen.randrange(50)}")),
+            user_id=chosen.choice((None, f"u{chosen.randrange(20)}")),
+            source=chosen.choice((JOURNAL, JOURNAL, HTTP, HELM, SYSTEMD)),
+            stream=chosen.choice((None, "stdout", "stderr")),
+        )
+        for n in range(number)
+    ]
+
+
+async def everything(connection: Connection) -> list[StoredEntry]:
+    """All that is stored, the newest first, read as plainly as can be."""
+    cursor = await connection.execute(
+        "SELECT id, timestamp, service_name, level, message, context, trace_id, user_id, hostname, process_id, source,"
+        " unit, stream, boot_id, same_as FROM log_entries ORDER BY timestamp DESC, id DESC"
+    )
+    return [StoredEntry(number, LogRow(*rest)) async for number, *rest in cursor]
