@@ -12,18 +12,15 @@ from typing import Any
 
 from helmd.model.errors import UsageError
 from helmd.model.formats import without_escapes
+from helmd.model.ids import CHANGED, short_id
 from helmd.model.ingest_body import Body, moment_of, objects
 from helmd.model.level import LEVELS, level_named
 from helmd.model.objects import pid_of, storable, too_deep
 from helmd.model.parsed import Parsed
 from helmd.model.row import HTTP, MESSAGE_LIMIT, LogRow
 
-CHANGED = "_changed"
-"""The key in an entry's context for what was not stored as given: field → what was given."""
 CONTEXT_LIMIT = 1024 * 1024
 """Characters of a context, as JSON, above which it is kept as a text, and no more of it."""
-ID_LIMIT = 2048
-"""Bytes of an id or host name that have a place in an index (PostgreSQL, B-tree: a third of a page)."""
 
 Reading = Callable[[str, str, int], Parsed]
 """What a message says by itself, from its text, its service, and when it was logged in microseconds since 1970."""
@@ -77,7 +74,8 @@ class _Row:
         parsed = self._message(timestamp)
         if parsed.level is not None and LEVELS.index(parsed.level) > LEVELS.index(level):
             level = parsed.level
-        trace_id, user_id = self._text("trace_id"), self._text("user_id")
+        trace_id = self._text("trace_id") or self._short("trace_id", parsed.trace_id)
+        user_id = self._text("user_id") or self._short("user_id", parsed.user_id)
         hostname, process_id = self._text("hostname"), self._process_id()
         context = self._context(parsed)
         return LogRow(
@@ -86,8 +84,8 @@ class _Row:
             level=level,
             message=self._cut(parsed.message),
             context=self._noted(context),
-            trace_id=trace_id or parsed.trace_id,
-            user_id=user_id or parsed.user_id,
+            trace_id=trace_id,
+            user_id=user_id,
             hostname=hostname,
             process_id=process_id,
             source=HTTP,
@@ -152,9 +150,12 @@ class _Row:
         text = self._clean(given)
         if text != given:
             self._change(field, _escaped(given))
-        if len(text) * 4 > ID_LIMIT and len(raw := text.encode()) > ID_LIMIT:
+        return self._short(field, text)
+
+    def _short(self, field: str, text: str | None) -> str | None:
+        if text is not None and (short := short_id(text)) is not text:
             self._changed.setdefault(field, text)
-            text = getincrementaldecoder("utf-8")().decode(raw[:ID_LIMIT])
+            return short
         return text
 
     def _process_id(self) -> int | None:

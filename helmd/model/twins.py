@@ -4,6 +4,7 @@ Two rows are one line when they have the same service and message, came by the t
 seconds apart. It is one to one: what was printed twice and posted twice is two lines.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -51,10 +52,11 @@ def _window(rows: Sequence[LogRow]) -> Window:
     return Window(rows[0].timestamp - APART, rows[-1].timestamp + APART, tuple(rows))
 
 
-def whole_window(rows: Sequence[LogRow]) -> Window:
-    """The one stretch in which stored rows may be twins of ROWS, however long."""
-    times = [row.timestamp for row in rows]
-    return Window(min(times) - APART, max(times) + APART, tuple(rows))
+def whole_window(rows: Iterable[LogRow], source: str) -> Window:
+    """The one stretch in which stored rows may be twins of those of ROWS that came by SOURCE, however long."""
+    its = tuple(row for row in rows if row.source == source)
+    times = [row.timestamp for row in its]
+    return Window(min(times) - APART, max(times) + APART, its)
 
 
 def days_in(window: Window) -> list[str]:
@@ -65,23 +67,29 @@ def days_in(window: Window) -> list[str]:
 
 def paired(rows: Sequence[LogRow], first_id: int, stored: Iterable[Single]) -> list[LogRow]:
     """ROWS, which get the ids from FIRST_ID on, with ``same_as`` set where one is the twin of an earlier row."""
+    # In the order of time: a service may say the same ten thousand times, and then each must be found at once.
     waiting: dict[tuple[str, str, str], list[tuple[datetime, int]]] = {}
-    for single in stored:
+    for single in sorted(stored, key=lambda single: single.timestamp):
         key = (single.service_name, single.message, single.source)
-        waiting.setdefault(key, []).append((single.timestamp, single.id))
+        insort(waiting.setdefault(key, []), (single.timestamp, single.id))
     marked = []
     for number, row in enumerate(rows, first_id):
         other = OTHER.get(row.source)
         if other is None:
             marked.append(row)
             continue
-        twins = waiting.get((row.service_name, row.message, other), [])
-        near = [twin for twin in twins if abs(twin[0] - row.timestamp) <= APART]
-        if near:
-            nearest = min(near, key=lambda twin: abs(twin[0] - row.timestamp))
-            twins.remove(nearest)
-            row = row._replace(same_as=nearest[1])
+        twins = waiting.get((row.service_name, row.message, other))
+        place = None if not twins else _nearest(twins, row.timestamp)
+        if twins and place is not None:
+            row = row._replace(same_as=twins.pop(place)[1])
         else:
-            waiting.setdefault((row.service_name, row.message, row.source), []).append((row.timestamp, number))
+            insort(waiting.setdefault((row.service_name, row.message, row.source), []), (row.timestamp, number))
         marked.append(row)
     return marked
+
+
+def _nearest(twins: Sequence[tuple[datetime, int]], moment: datetime) -> int | None:
+    """Where in TWINS, which is sorted, the one nearest to MOMENT is; None when none is near enough."""
+    later = bisect_left(twins, (moment, 0))
+    near = [at for at in (later - 1, later) if 0 <= at < len(twins) and abs(twins[at][0] - moment) <= APART]
+    return min(near, key=lambda at: abs(twins[at][0] - moment), default=None)

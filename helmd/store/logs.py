@@ -6,11 +6,12 @@ lines that are there already because a service both prints and posts them, and w
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta
 
 from psycopg import sql
 
 from helmd.model.announcement import Announcement
+from helmd.model.ids import with_short_ids
 from helmd.model.row import HTTP, JOURNAL, LogRow
 from helmd.model.twins import APART, OTHER, Single, Window, days_in, paired, whole_window, windows
 from helmd.store.copy_text import COLUMNS, Counts, RetentionOf, chunks, days_of
@@ -22,12 +23,18 @@ LOG_CHANNEL = "log_entries"
 _COPY = sql.SQL("COPY log_entries ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
 _WINDOWS = 20
 """In how many stretches of time twins are looked for; entries posted late, from all over, are not worth more."""
+_ONE_WINDOW = timedelta(hours=6)
+"""How long a stretch of printed lines may be for one look at what was posted meanwhile."""
 _SINGLES = (
     "SELECT id, timestamp, service_name, message, source FROM {{}} WHERE source = '{}' AND timestamp BETWEEN %s AND %s"
-    " AND service_name = ANY(%s) AND same_as IS NULL{} LIMIT 50000"
+    " AND service_name = ANY(%s) AND same_as IS NULL AND message = ANY(%s) LIMIT 50000"
 )
-_POSTED = sql.SQL(_SINGLES.format(HTTP, ""))
-_PRINTED = sql.SQL(_SINGLES.format(JOURNAL, " AND message = ANY(%s)"))
+_POSTED, _PRINTED = (sql.SQL(_SINGLES.format(source)) for source in (HTTP, JOURNAL))
+_POSTERS = sql.SQL(
+    "SELECT DISTINCT service_name FROM {} WHERE source = 'http' AND timestamp BETWEEN %s AND %s"
+    " AND service_name = ANY(%s) AND same_as IS NULL"
+)
+_THERE = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
 _REFERRED = sql.SQL("SELECT same_as FROM {} WHERE same_as = ANY(%s)")
 
 
@@ -64,6 +71,7 @@ class Appender:
         """
         if not rows:
             return Appended(0, 0, 0, 0)
+        rows = with_short_ids(rows)
         cursor = await connection.execute(
             "SELECT pg_advisory_xact_lock(%s, %s), reserve_log_ids(%s)",
             (LOCK_CLASS, APPEND_LOCK, len(rows)),
@@ -106,11 +114,11 @@ class Appender:
         if HTTP in sources:
             for window in windows(rows, HTTP)[:_WINDOWS]:
                 for leaf in await self._leaves(connection, window):
-                    singles += await _printed(connection, leaf, window)
+                    singles += await _singles(connection, _PRINTED, leaf, window)
         if JOURNAL in sources:
-            window = whole_window(rows)
-            for leaf in await self._leaves(connection, window):
-                singles += await _posted(connection, leaf, window)
+            for window in _journal_windows(rows):
+                for leaf in await self._leaves(connection, window):
+                    singles += await _posted(connection, leaf, window)
         if singles:
             singles = await self._untaken(connection, singles)
         if not singles and len(sources) < len(OTHER):
@@ -120,41 +128,56 @@ class Appender:
     async def _leaves(self, connection: Connection, window: Window) -> list[str]:
         """The partitions that can have twins of the rows of WINDOW."""
         classes = {self._retention_of(service) for service in {row.service_name for row in window.rows}}
-        return await self._partitions(connection, {(each, day) for each in classes for day in days_in(window)})
+        return await self._existing(connection, {leaf_of(each, day) for each in classes for day in days_in(window)})
+
+    async def _existing(self, connection: Connection, leaves: set[str]) -> list[str]:
+        """Those of LEAVES that there are; none is made for rows that may have been."""
+        unknown = leaves - self._there
+        if unknown:
+            cursor = await connection.execute(_THERE, (list(unknown),), prepare=True)
+            # Not to be remembered: one of them may be of this transaction.
+            unknown = {row[0] async for row in cursor}
+        return sorted(leaves & self._there | unknown)
 
     async def _untaken(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
         """Those of SINGLES that have no twin yet: none that came later refers to them."""
         ids = [single.id for single in singles]
         classes = {self._retention_of(service) for service in {single.service_name for single in singles}}
         moments = {single.timestamp + apart for single in singles for apart in (-APART, APART)}
-        days = {(each, moment.astimezone(UTC).date().isoformat()) for each in classes for moment in moments}
+        days = {moment.astimezone(UTC).date().isoformat() for moment in moments}
         taken: set[int] = set()
-        for leaf in await self._partitions(connection, days):
+        for leaf in await self._existing(connection, {leaf_of(each, day) for each in classes for day in days}):
             cursor = await connection.execute(_REFERRED.format(sql.Identifier(leaf)), (ids,))
             taken |= {row[0] async for row in cursor}
         return [single for single in singles if single.id not in taken]
 
 
-async def _printed(connection: Connection, leaf: str, window: Window) -> list[Single]:
-    """Printed rows of LEAF that may be twins of WINDOW's. They may be a flood, of which only these texts matter."""
+def _journal_windows(rows: Sequence[LogRow]) -> list[Window]:
+    """The stretches of time of the printed ones among ROWS: one, unless a clock was set or the batch spans days."""
+    window = whole_window(rows, JOURNAL)
+    return [window] if window.until - window.since < _ONE_WINDOW else windows(rows, JOURNAL)[-_WINDOWS:]
+
+
+async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window: Window) -> list[Single]:
+    """Rows of LEAF that may be twins of WINDOW's. They may be among a flood, of which only these texts matter."""
     wanted = {(row.service_name, row.message) for row in window.rows}
     texts, services = list({message for _, message in wanted}), list({service for service, _ in wanted})
     given = (window.since, window.until, services, texts)
-    cursor = await connection.execute(_PRINTED.format(sql.Identifier(leaf)), given, prepare=True)
+    cursor = await connection.execute(statement.format(sql.Identifier(leaf)), given, prepare=True)
     return [Single(*row) async for row in cursor if (row[2], row[3]) in wanted]
 
 
 async def _posted(connection: Connection, leaf: str, window: Window) -> list[Single]:
-    """Posted rows of LEAF that may be twins of WINDOW's. There are few or none, so their texts are looked at last."""
+    """Posted rows of LEAF that may be twins of WINDOW's. Mostly there are none, and no text has to be sent for that."""
     services = list({row.service_name for row in window.rows})
     cursor = await connection.execute(
-        _POSTED.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True
+        _POSTERS.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True
     )
-    found = [Single(*row) async for row in cursor]
-    if not found:
+    posters = {row[0] async for row in cursor}
+    if not posters:
         return []
-    wanted = {(row.service_name, row.message) for row in window.rows}
-    return [single for single in found if (single.service_name, single.message) in wanted]
+    of_posters = window._replace(rows=tuple(row for row in window.rows if row.service_name in posters))
+    return await _singles(connection, _POSTED, leaf, of_posters)
 
 
 async def _count(connection: Connection, counts: Counts) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from helmd.model.posted_logs import ID_LIMIT
+from helmd.model.ids import ID_LIMIT
 from helmd.model.row import MESSAGE_LIMIT
 
 NOW = "the time of receipt"
