@@ -64,10 +64,23 @@ class Retain:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def _round(self, connection: Connection) -> None:
+        """All that is due. What fails is told once the rest is done: one who reads an old day holds up only its end."""
+        failed: StoreError | None = None
+        for step in (self._make, _drop, self._index, *self._also):
+            try:
+                await step(connection)
+            except StoreError as error:
+                if connection.broken or connection.closed:
+                    raise
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    async def _make(self, connection: Connection) -> None:
+        await make_ahead(connection, sorted(set(self._retentions())), datetime.now(UTC))
+
+    async def _index(self, connection: Connection) -> None:
         now = datetime.now(UTC)
-        await make_ahead(connection, sorted(set(self._retentions())), now)
-        for name in await drop_expired(connection, now):
-            _log.info("the partition %s has expired and was dropped", name)
         newest = await newest_id(connection)
         busy = self._newest is not None and newest - self._newest > _BUSY_RATE * ROUND_SECONDS
         self._newest = newest
@@ -76,8 +89,6 @@ class Retain:
             await index_text(connection, now)
         for name in await seal(connection, now, self._resting, trigrams):
             _log.info("the partition %s is over and has its indexes", name)
-        for tidy in self._also:
-            await tidy(connection)
 
     def _resting(self, leaf: str, newest: int) -> bool:
         """Whether a partition's highest id has been the same for a while."""
@@ -87,3 +98,8 @@ class Retain:
             since = now
         self._seen[leaf] = (newest, since)
         return now - since >= REST_SECONDS
+
+
+async def _drop(connection: Connection) -> None:
+    for name in await drop_expired(connection, datetime.now(UTC)):
+        _log.info("the partition %s has expired and was dropped", name)

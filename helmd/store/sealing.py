@@ -11,12 +11,15 @@ from itertools import pairwise
 
 from psycopg import sql
 
+from helmd.model.errors import StoreError
 from helmd.model.sealing import LOOSE, TextIndex, bounds_with, expired, is_over, text_index
 from helmd.store.partitions import Leaf, leaves
 from helmd.store.session import LOCK_CLASS, Connection, border, connect
 
 _UPKEEP_LOCK = 4
-_LOCK_WAIT = "5s"
+_LOCK_WAIT, _INDEX_WAIT = "5s", "10min"
+"""How long locks are waited for. An index made by CONCURRENTLY waits for whoever reads anything (an export), holds up
+nobody meanwhile, and is dear to begin anew."""
 
 
 async def connect_as_owner(conninfo: str) -> Connection | None:
@@ -44,25 +47,48 @@ async def has_trigrams(connection: Connection) -> bool:
 
 
 async def drop_expired(connection: Connection, now: datetime) -> list[str]:
-    """Drops the partitions whose time is over, with their counts; their names. Raises StoreError."""
+    """Drops the partitions whose time is over, with their counts; their names. Raises StoreError.
+
+    One that somebody is reading is left for the next time, told by a StoreError once the others are dropped.
+    """
     dropped = []
-    for leaf in await leaves(connection):
-        if not expired(leaf.day, leaf.retention, now):
-            continue
-        with border(f"the expired partition {leaf.name} can't be dropped"):
-            await _detach(connection, leaf)
-            async with connection.transaction():
-                await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(leaf.name)))
-                await connection.execute("DELETE FROM log_partitions WHERE leaf = %s", (leaf.name,))
-                for table in ("log_counts_minute", "log_counts_hour"):
-                    await connection.execute(
-                        sql.SQL(
-                            "DELETE FROM {} WHERE retention = %s AND slot >= %s AND slot < %s + interval '1 day'"
-                        ).format(sql.Identifier(table)),
-                        (leaf.retention, leaf.begins, leaf.begins),
-                    )
-        dropped.append(leaf.name)
+    kept: StoreError | None = None
+    due = [leaf for leaf in await leaves(connection) if expired(leaf.day, leaf.retention, now)]
+    pending = await _pending(connection)
+    # PostgreSQL detaches one at a time of each class: first the one where it was broken off.
+    for leaf in sorted(due, key=lambda leaf: leaf.name not in pending):
+        try:
+            with border(f"the expired partition {leaf.name} can't be dropped"):
+                await _drop(connection, leaf)
+        except StoreError as error:
+            if connection.broken or connection.closed:
+                raise
+            kept = kept or error
+        else:
+            dropped.append(leaf.name)
+    if kept is not None:
+        raise kept
     return dropped
+
+
+async def _pending(connection: Connection) -> set[str]:
+    with border("the log store can't be kept up"):
+        cursor = await connection.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending")
+        return {name async for (name,) in cursor}
+
+
+async def _drop(connection: Connection, leaf: Leaf) -> None:
+    await _detach(connection, leaf)
+    async with connection.transaction():
+        await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(leaf.name)))
+        await connection.execute("DELETE FROM log_partitions WHERE leaf = %s", (leaf.name,))
+        for table in ("log_counts_minute", "log_counts_hour"):
+            await connection.execute(
+                sql.SQL("DELETE FROM {} WHERE retention = %s AND slot >= %s AND slot < %s + interval '1 day'").format(
+                    sql.Identifier(table)
+                ),
+                (leaf.retention, leaf.begins, leaf.begins),
+            )
 
 
 async def _detach(connection: Connection, leaf: Leaf) -> None:
@@ -72,6 +98,11 @@ async def _detach(connection: Connection, leaf: Leaf) -> None:
     attached = await cursor.fetchone()
     if attached is None:
         return
+    if not attached[0]:
+        # Once begun it keeps all others of its class from being detached until this day's last reader is gone.
+        async with connection.transaction():
+            lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT")
+            await connection.execute(lock.format(sql.Identifier(leaf.name)))
     statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + ("FINALIZE" if attached[0] else "CONCURRENTLY"))
     parent = sql.Identifier(f"log_entries_{leaf.retention}")
     await connection.execute(statement.format(parent, sql.Identifier(leaf.name)))
@@ -154,8 +185,18 @@ async def _drop_ranges(connection: Connection, leaf: Leaf, bounds: Sequence[int]
 async def _rebuild(connection: Connection, name: str, form: sql.Composable) -> None:
     """Makes an index; one that was broken off, and is there without being valid, is made anew."""
     await _drop_index(connection, name)
-    await connection.execute(sql.SQL("CREATE INDEX CONCURRENTLY {} ON {}").format(sql.Identifier(name), form))
+    await _patiently(connection, sql.SQL("CREATE INDEX CONCURRENTLY {} ON {}").format(sql.Identifier(name), form))
 
 
 async def _drop_index(connection: Connection, name: str) -> None:
-    await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
+    await _patiently(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
+
+
+async def _patiently(connection: Connection, statement: sql.Composed) -> None:
+    set_wait = sql.SQL("SET lock_timeout = {}")
+    await connection.execute(set_wait.format(sql.Literal(_INDEX_WAIT)))
+    try:
+        await connection.execute(statement)
+    finally:
+        if not connection.broken:
+            await connection.execute(set_wait.format(sql.Literal(_LOCK_WAIT)))

@@ -1,0 +1,297 @@
+"""Upkeep while others write and read: nothing is lost, nobody is held up, and what was broken off is taken up again."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from helmd.model import sealing as decisions
+from helmd.model.errors import StoreError
+from helmd.model.log_filter import LogFilter
+from helmd.model.row import LogRow
+from helmd.operations import retain
+from helmd.operations.retain import Retain
+from helmd.store import sealing
+from helmd.store.migrate import migrate
+from helmd.store.partitions import leaves
+from helmd.store.sealing import connect_as_owner, drop_expired, has_trigrams, index_text, seal
+from helmd.store.search import find
+from helmd.store.session import Connection, connect
+from tests.store.conftest import Database
+from tests.store.stored import BASE, append, everything, random_rows
+
+DAY = timedelta(days=1)
+OVER = BASE + DAY + timedelta(hours=1)
+"""When the first day of the rows is over."""
+LEAF = "log_entries_90_20260310"
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[Connection]:
+    await migrate(database.owner, "helm")
+    connection = await connect(database.store, "writer")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(writer: Connection, database: Database) -> AsyncIterator[Connection]:
+    connection = await connect_as_owner(database.owner)
+    assert connection is not None
+    await connection.execute("SET lock_timeout = '200ms'")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (sealing, decisions):
+        monkeypatch.setattr(module, "LOOSE", 100)
+    monkeypatch.setattr(sealing, "_LOCK_WAIT", "200ms")
+    monkeypatch.setattr(sealing, "_INDEX_WAIT", "300ms")
+
+
+def rows(number: int, days: float = 0.0) -> list[LogRow]:
+    return [LogRow(BASE + timedelta(days=days), "codex", "INFO", f"line {n}") for n in range(number)]
+
+
+def indexes(database: Database) -> set[str]:
+    """Those of LEAF that upkeep made, and finished."""
+    found = database.query(
+        "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+        " WHERE indisvalid AND indrelid = %s::regclass AND relname ~ '_(text|trace|t[0-9]+_[0-9]+)$'",
+        LEAF,
+    )
+    return {str(name) for (name,) in found}
+
+
+async def test_one_at_a_time(owner: Connection, database: Database) -> None:
+    assert await connect_as_owner(database.owner) is None
+    await owner.close()
+    for _ in range(100):
+        if (again := await connect_as_owner(database.owner)) is not None:
+            await again.close()
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the lock outlived its connection")
+
+
+@pytest.mark.usefixtures("small")
+async def test_ranges_get_an_index_each_and_many_become_one(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    await append(writer, rows(99))
+    assert await index_text(owner, BASE) == []
+    first = await append(writer, rows(1))
+    assert await index_text(owner, BASE) == [f"{LEAF}_t0_{first.last_id + 1}"]
+    assert await index_text(owner, BASE) == []
+    for _ in range(40):
+        await append(writer, rows(100))
+        while await index_text(owner, BASE):
+            pass
+        (leaf,) = await leaves(owner)
+        assert len(leaf.text_bounds) <= decisions.RANGES + 1
+        assert leaf.text_bounds[0] == 0
+        assert indexes(database) == {f"{LEAF}_t{first}_{end}" for first, end in leaf.text_ranges if end is not None}
+        assert len((await find(writer, LogFilter(text="line"), 10_000)).entries) == len(await everything(writer))
+    # As in a merge tree: few large ones, not all of one size.
+    assert len(indexes(database)) < decisions.RANGES
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_day_that_is_over_is_sealed_once_nothing_comes(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    newest = (await append(writer, rows(150))).last_id
+    await append(writer, rows(10, days=1))
+    await index_text(owner, BASE)
+    asked: list[tuple[str, int]] = []
+
+    def resting(leaf: str, newest: int) -> bool:
+        asked.append((leaf, newest))
+        return len(asked) > 1
+
+    before = OVER - timedelta(seconds=1)
+    assert await seal(owner, before, resting, True) == []
+    assert asked == []
+    assert await seal(owner, OVER, resting, True) == []
+    assert await seal(owner, OVER, resting, True) == [LEAF]
+    assert asked == [(LEAF, newest)] * 2
+    assert await seal(owner, OVER, resting, True) == []
+    assert indexes(database) == {f"{LEAF}_text", f"{LEAF}_trace"}
+    assert await index_text(owner, OVER) == []
+    # A straggler is found like any other.
+    await append(writer, [LogRow(BASE, "codex", "INFO", "straggler", trace_id="late")])
+    for wanted in (LogFilter(text="straggler"), LogFilter(trace_id="late")):
+        assert len((await find(writer, wanted, 5)).entries) == 1
+
+
+@pytest.mark.usefixtures("small")
+async def test_while_others_write(writer: Connection, owner: Connection, database: Database) -> None:
+    stopped = asyncio.Event()
+    number = 0
+
+    async def write(days: float) -> None:
+        nonlocal number
+        connection = await connect(database.store, "writer")
+        while not stopped.is_set():
+            await append(connection, rows(50, days))
+            number += 50
+        await connection.close()
+
+    writing = asyncio.gather(write(0.0), write(0.5), write(1.0))
+    built: list[str] = []
+    while len(built) < 6:
+        built += await index_text(owner, BASE)
+    sealed = await seal(owner, OVER, lambda *_: True, True)
+    await asyncio.sleep(0.1)
+    stopped.set()
+    await writing
+    assert sealed == [LEAF]
+    assert len(await everything(writer)) == number
+    assert len((await find(writer, LogFilter(text="line"), number + 1, seconds=30)).entries) == number
+    assert database.query("SELECT sum(entries) FROM log_counts_minute") == [(number,)]
+
+
+@pytest.mark.usefixtures("small")
+async def test_an_index_that_was_broken_off_is_made_anew(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    await append(writer, rows(200))
+    with psycopg.connect(database.store) as reader:
+        # An export that goes on keeps an index from being finished.
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT count(*) FROM log_entries")
+        with pytest.raises(StoreError, match=f"{LEAF} can't be indexed: canceling statement due to lock timeout"):
+            await index_text(owner, BASE)
+        with pytest.raises(StoreError, match="lock timeout"):
+            await seal(owner, OVER, lambda *_: True, True)
+        assert (await leaves(owner))[0].text_bounds == (0,)
+        assert not (await leaves(owner))[0].sealed
+        assert len((await find(writer, LogFilter(text="line"), 500)).entries) == 200
+        newest = (await append(writer, rows(50))).last_id
+    broken = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    assert database.query(broken) != [(0,)]
+    assert await index_text(owner, BASE) == [f"{LEAF}_t0_{newest + 1}"]
+    assert await seal(owner, OVER, lambda *_: True, True) == [LEAF]
+    assert database.query(broken) == [(0,)]
+    assert indexes(database) == {f"{LEAF}_text", f"{LEAF}_trace"}
+    assert await (await owner.execute("SHOW lock_timeout")).fetchone() == ("200ms",)
+
+
+async def test_what_expired_goes_with_its_counts(writer: Connection, owner: Connection, database: Database) -> None:
+    await append(writer, random_rows(800, seed=1))
+    now = BASE + 8 * DAY
+    kept = [
+        entry
+        for entry in await everything(writer)
+        if entry.row.service_name != "core" or entry.row.timestamp >= now - 7 * DAY
+    ]
+    assert await drop_expired(owner, now) == ["log_entries_7_20260310"]
+    assert await drop_expired(owner, now) == []
+    assert await everything(writer) == kept
+    number = sum(entry.row.same_as is None for entry in kept)
+    for table in ("log_counts_minute", "log_counts_hour"):
+        assert database.query(f"SELECT sum(entries) FROM {table}") == [(number,)]
+    assert len(await drop_expired(owner, BASE + 400 * DAY)) == 15
+    assert await everything(writer) == []
+    assert database.query("SELECT count(*) FROM log_counts_minute") == [(0,)]
+
+
+async def test_a_reader_of_an_old_day_holds_up_that_day_alone(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    await append(writer, [row for days in range(4) for row in rows(5, days)])
+    now = BASE + 93 * DAY
+    # It reads what is neither the newest nor the oldest of those that go.
+    with psycopg.connect(database.store) as reader:
+        reader.execute("SELECT count(*) FROM log_entries_90_20260311")
+        with pytest.raises(StoreError, match=r"the expired partition log_entries_90_20260311 can't be dropped: .*lock"):
+            await drop_expired(owner, now)
+        assert [leaf.name for leaf in await leaves(owner)] == ["log_entries_90_20260313", "log_entries_90_20260311"]
+        # Others go on meanwhile.
+        await append(writer, rows(1, days=3))
+        assert len(await everything(writer)) == 11
+    assert await drop_expired(owner, now) == ["log_entries_90_20260311"]
+    assert len((await find(writer, LogFilter(), 100)).entries) == 6
+
+
+async def test_a_detaching_that_was_broken_off_is_finished_first(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    await append(writer, [row for days in range(4) for row in rows(5, days)])
+    with psycopg.connect(database.store) as reader:
+        # A query of the whole table, but for that day: detaching waits for it, half done.
+        reader.execute("SELECT count(*) FROM log_entries WHERE timestamp >= '2026-03-13' AND retention = 90")
+        with pytest.raises(StoreError, match="lock timeout"):
+            await drop_expired(owner, BASE + 91 * DAY)
+    assert database.query("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending") == [(LEAF,)]
+    # Meanwhile more have expired, on both sides of it in every order.
+    await append(writer, rows(1, days=-1))
+    dropped = await drop_expired(owner, BASE + 93 * DAY)
+    assert dropped[0] == LEAF
+    assert sorted(dropped) == [f"log_entries_90_202603{day:02}" for day in (9, 10, 11, 12)]
+    assert len(await everything(writer)) == 5
+
+
+@pytest.mark.usefixtures("small")
+async def test_without_trigrams_days_are_sealed_and_searched(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    assert await has_trigrams(owner)
+    with psycopg.connect(database.cluster.conninfo("postgres", database.name), autocommit=True) as superuser:
+        superuser.execute("DROP EXTENSION pg_trgm CASCADE")
+    assert not await has_trigrams(owner)
+    await append(writer, rows(120))
+    assert await seal(owner, OVER, lambda *_: True, False) == [LEAF]
+    assert indexes(database) == {f"{LEAF}_trace"}
+    assert len((await find(writer, LogFilter(text="line 11"), 500)).entries) == 11
+    assert (await find(writer, LogFilter(text="absent"), 500)).entries == ()
+
+
+async def test_the_loop_goes_on_past_what_fails(
+    writer: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retain, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(retain, "REST_SECONDS", 0.1)
+    monkeypatch.setattr(sealing, "_LOCK_WAIT", "100ms")
+    now = datetime.now(UTC)
+    old, over = now - 91 * DAY, now - 2 * DAY
+    await append(writer, [LogRow(old, "codex", "INFO", "old"), LogRow(over, "codex", "INFO", "over")])
+    tidied = 0
+
+    async def tidy(_: Connection) -> None:
+        nonlocal tidied
+        tidied += 1
+
+    async def nothing() -> None:
+        pass
+
+    caplog.set_level(logging.INFO)
+    with psycopg.connect(database.store) as reader:
+        reader.execute(f"SELECT count(*) FROM log_entries_90_{old:%Y%m%d}".encode())
+        loop = asyncio.create_task(Retain(database.owner, nothing, lambda: [90, 7], [tidy]).run())
+        try:
+            async with asyncio.timeout(20):
+                # The day that somebody reads stays; all else is done.
+                while (
+                    database.query("SELECT count(*) FROM log_partitions WHERE sealed") != [(2,)]
+                    or database.query("SELECT count(*) FROM log_partitions") != [(8,)]
+                    or not tidied
+                ):
+                    await asyncio.sleep(0.05)
+                assert "can't be dropped" in caplog.text
+                reader.rollback()
+                while database.query("SELECT count(*) FROM log_partitions") != [(7,)]:
+                    await asyncio.sleep(0.05)
+                database.kill_backends("helm upkeep")
+                before = tidied
+                while tidied < before + 2:
+                    await asyncio.sleep(0.05)
+        finally:
+            loop.cancel()
+            await asyncio.wait({loop})
+    assert "has expired and was dropped" in caplog.text
