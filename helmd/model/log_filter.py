@@ -17,7 +17,7 @@ _TEXT_LIMIT = 1000
 _SERVICE = re.compile(r"[a-z0-9_-]{1,50}\Z")
 _SOURCES = frozenset({"journal", "systemd", "helm", "http"})
 _STREAMS = frozenset({"stdout", "stderr"})
-_CURSOR = re.compile(r"(\d{1,17})-(\d{1,18})\Z")
+_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,6 +52,11 @@ class LogFilter:
         """Whether the rollups alone can tell how many entries there are (whole minutes aside)."""
         asked = (self.trace_id, self.user_id, self.text, self.sources, self.streams)
         return all(part is None for part in asked)
+
+    def holds_day(self, begins: datetime) -> bool:
+        """Whether all of the day that BEGINS then is asked for, as far as it goes by time."""
+        ends = begins + timedelta(days=1)
+        return (self.start is None or self.start <= begins) and (self.end is None or self.end >= ends)
 
     def confined(self, services: frozenset[str]) -> "LogFilter":
         """The same, for a caller who may see only SERVICES."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 from psycopg import sql
@@ -11,11 +11,12 @@ from psycopg.rows import TupleRow
 
 from helmd.model.errors import UsageError
 from helmd.model.log_filter import LogFilter
-from helmd.store.entries import conditions, where
-from helmd.store.partitions import Leaf, days_of, leaves
+from helmd.store.entries import READ_SQL, conditions, where
+from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
 EXACT_UP_TO = 1_000_000
+_SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -51,10 +52,27 @@ async def total(connection: Connection, wanted: LogFilter, seconds: float) -> To
 
     Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
     """
-    with border("log entries can't be counted"):
+    deadline = time.monotonic() + seconds
+
+    async def attempt() -> Total:
         if wanted.counted:
             return Total(await _by_rollups(connection, wanted))
-        return await _by_walking(connection, wanted, seconds)
+        return await _by_walking(connection, wanted, deadline)
+
+    with border("log entries can't be counted"):
+        return await whatever_expires(attempt)
+
+
+async def counted_by_day(connection: Connection, wanted: LogFilter) -> dict[date, int]:
+    """Entries a UTC day by the rollups, for a ``counted`` filter, whatever its times. Raises psycopg's errors."""
+    met, given = _rollup_conditions(wanted)
+    cursor = await connection.execute(
+        sql.SQL("SELECT (slot AT TIME ZONE 'UTC')::date, sum(entries) FROM log_counts_hour WHERE {} GROUP BY 1").format(
+            where(met)
+        ),
+        given,
+    )
+    return {day: int(entries) async for day, entries in cursor}
 
 
 async def histogram(
@@ -63,8 +81,14 @@ async def histogram(
     """Entries by level in each STEP (whole minutes) from START to END, both taken to whole steps. Raises as `total`."""
     first, last = _floor(start, step), _ceiling(end, step)
     wanted = replace(wanted, start=first, end=last)
+    deadline = time.monotonic() + seconds
     counts: dict[datetime, dict[str, int]] = {}
     reached = None
+
+    async def attempt() -> datetime | None:
+        counts.clear()
+        return await _histogram_by_walking(connection, wanted, step, deadline, counts)
+
     with border("log entries can't be counted"):
         if wanted.counted:
             table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
@@ -78,7 +102,7 @@ async def histogram(
             async for bucket, level, entries in cursor:
                 counts.setdefault(bucket, {})[level] = int(entries)
         else:
-            reached = await _histogram_by_walking(connection, wanted, step, seconds, counts)
+            reached = await whatever_expires(attempt)
     number = max(0, -(-(last - first) // step))
     return Histogram(tuple(Bucket(first + n * step, counts.get(first + n * step, {})) for n in range(number)), reached)
 
@@ -165,8 +189,7 @@ def _summing(
     return sql.SQL("SELECT coalesce(sum(entries), 0) FROM {} WHERE {}").format(sql.Identifier(table), where(met)), given
 
 
-async def _by_walking(connection: Connection, wanted: LogFilter, seconds: float) -> Total:
-    deadline = time.monotonic() + seconds
+async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
     met, given = conditions(wanted)
     counted = 0
     reached = None
@@ -181,6 +204,8 @@ async def _by_walking(connection: Connection, wanted: LogFilter, seconds: float)
         statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(parts))
         rows = await _within(connection, statement, given * len(parts), deadline)
         if rows is None:
+            if not counted:
+                counted, reached = await _sampled(connection, wanted, days)
             return Total(await _estimated(connection, wanted, counted, reached), True)
         counted += int(rows[0][0])
         reached = some[-1][-1].begins
@@ -199,15 +224,35 @@ async def _estimated(connection: Connection, wanted: LogFilter, counted: int, re
     return counted * everything // seen if seen else counted
 
 
+async def _sampled(
+    connection: Connection, wanted: LogFilter, days: Sequence[Sequence[Leaf]]
+) -> tuple[int, datetime | None]:
+    """How many of the newest few entries are WANTED, and how far back those go: for what can't be counted in time."""
+    met, given = conditions(replace(wanted, trace_id=None, user_id=None, text=None))
+    asked, values = conditions(wanted)
+    for day in days:
+        tables = sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(leaf.name), where(met))
+            for leaf in day
+        )
+        statement = sql.SQL(
+            "SELECT count(*) FILTER (WHERE {}), min(timestamp)"
+            " FROM (SELECT * FROM ({}) AS day ORDER BY timestamp DESC, id DESC LIMIT {}) AS few"
+        ).format(where(asked), tables, sql.Literal(_SAMPLE))
+        rows = await _within(connection, statement, [*values, *given * len(day)], time.monotonic() + _SAMPLE_SECONDS)
+        if rows is None or rows[0][1] is not None:
+            return (0, None) if rows is None else (rows[0][0], rows[0][1])
+    return 0, None
+
+
 async def _histogram_by_walking(
     connection: Connection,
     wanted: LogFilter,
     step: timedelta,
-    seconds: float,
+    deadline: float,
     counts: dict[datetime, dict[str, int]],
 ) -> datetime | None:
     """Fills COUNTS, the newest days first; how far back that came when the time was over."""
-    deadline = time.monotonic() + seconds
     met, given = conditions(wanted)
     for some in _portions(days_of(await leaves(connection, wanted.start, wanted.end))):
         parts = [
@@ -240,11 +285,11 @@ def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[sql.Composable]]:
 
 
 def _portions(days: Sequence[Sequence[Leaf]]) -> Iterable[Sequence[Sequence[Leaf]]]:
-    """One day, then eight at a time: enough to save on statements, few enough to stop in time."""
-    if days:
-        yield days[:1]
-    for begin in range(1, len(days), 8):
-        yield days[begin : begin + 8]
+    """One day, one more, two, four, then eight at a time: enough to save on statements, few enough to stop in time."""
+    begin, size = 0, 1
+    while begin < len(days):
+        yield days[begin : begin + size]
+        begin, size = begin + size, min(8, max(1, begin + size))
 
 
 async def _within(

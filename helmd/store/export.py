@@ -17,9 +17,11 @@ from helmd.store.partitions import Leaf, days_of, leaves
 from helmd.store.session import Connection, border, reason
 
 Form = Literal["ndjson", "csv"]
-_ROWS = 2_000
-"""Rows that are fetched, and held, at once."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FEW, _ROWS = 50, 500
+"""Rows that are fetched, and held, at once: at first, and where they are short."""
+_CHUNK = 1024 * 1024
+"""Bytes of a chunk after which fewer rows are fetched: one message may have as many."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 async def export(
@@ -48,20 +50,38 @@ async def _day(
     connection: Connection, day: Sequence[Leaf], wanted: LogFilter, form: Form, oldest_first: bool
 ) -> AsyncIterator[bytes]:
     met, given = conditions(wanted)
-    tables = sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(leaf.name), where(met)) for leaf in day
-    )
     # PostgreSQL writes the JSON: a line of it costs a fifth of a row's sixteen values made and written here.
     columns = sql.SQL("row_to_json(day)::text") if form == "ndjson" else READ_SQL
     order = sql.SQL("timestamp, id") if oldest_first else sql.SQL("timestamp DESC, id DESC")
+    there = await _still_there(connection, day)
+    if not there:
+        return
+    tables = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(name), where(met)) for name in there
+    )
     statement = sql.SQL("SELECT {} FROM ({}) AS day ORDER BY {}").format(columns, tables, order)
     async with connection.cursor(name="export") as cursor:
-        await cursor.execute(statement, given * len(day))
-        while rows := await cursor.fetchmany(_ROWS):
-            if form == "ndjson":
-                yield "".join(f"{line}\n" for (line,) in rows).encode()
-            else:
-                yield _csv(rows)
+        await cursor.execute(statement, given * len(there))
+        number = _FEW
+        while rows := await cursor.fetchmany(number):
+            text = "".join(f"{line}\n" for (line,) in rows).encode() if form == "ndjson" else _csv(rows)
+            number = max(1, min(2 * number, _ROWS, _CHUNK * len(rows) // len(text)))
+            yield text
+
+
+async def _still_there(connection: Connection, day: Sequence[Leaf]) -> list[str]:
+    """The partitions of DAY but those that have expired since the export began, held until it ends."""
+    there = []
+    for leaf in day:
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(leaf.name))
+                )
+            there.append(leaf.name)
+        except psycopg.errors.UndefinedTable:
+            continue
+    return there
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:

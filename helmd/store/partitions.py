@@ -1,13 +1,18 @@
 """The partitions of ``log_entries``: one a retention class and UTC day. Which there are, and making them ahead."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
+
+import psycopg
 
 from helmd.model.errors import StoreError
 from helmd.store.session import Connection, border
 
+T = TypeVar("T")
+_ATTEMPTS = 3
 _NAME = re.compile(r"log_entries_\d{1,3}_\d{8}\Z")
 
 
@@ -37,11 +42,15 @@ class Leaf:
 async def leaves(
     connection: Connection, start: datetime | None = None, end: datetime | None = None
 ) -> tuple[Leaf, ...]:
-    """The partitions that can have entries from START to before END, the newest first. Raises StoreError."""
+    """The partitions that can have entries from START to before END, the newest first. Raises StoreError.
+
+    Of days to come mostly there are none yet, which is told from their size: to plan for them costs more.
+    """
     with border("the log store's partitions can't be read"):
         cursor = await connection.execute(
             "SELECT leaf, retention, day, text_bounds, sealed FROM log_partitions"
-            " WHERE day BETWEEN %s AND %s ORDER BY day DESC, leaf",
+            " WHERE day BETWEEN %s AND %s AND (day <= current_date OR pg_relation_size(to_regclass(leaf)) > 0)"
+            " ORDER BY day DESC, leaf",
             (_day(start, date.min), _day(end, date.max)),
             prepare=True,
         )
@@ -65,6 +74,16 @@ def days_of(found: Iterable[Leaf]) -> list[list[Leaf]]:
         else:
             days.append([leaf])
     return days
+
+
+async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
+    """What READING of partitions gives, begun anew when one of them is dropped meanwhile. Raises psycopg's errors."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await reading()
+        except psycopg.errors.UndefinedTable:
+            continue
+    return await reading()
 
 
 async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:

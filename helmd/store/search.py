@@ -22,8 +22,9 @@ from psycopg.rows import TupleRow
 from helmd.model.errors import UsageError
 from helmd.model.literals import indexable
 from helmd.model.log_filter import LogFilter, Place
+from helmd.store.counts import counted_by_day
 from helmd.store.entries import READ, READ_SQL, StoredEntry, conditions, stored, text_conditions, where
-from helmd.store.partitions import Leaf, days_of, leaves
+from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
 _PROBE, _CHUNK = 5_000, 10_000
@@ -81,17 +82,21 @@ async def find(
 ) -> Page:
     """The newest LIMIT entries that are WANTED, those before a place and after the first OFFSET ones.
 
-    Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
+    Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read or takes too long over, and
+    for an offset that is not reached in time.
     """
+    deadline = time.monotonic() + seconds
+
+    async def attempt() -> Page:
+        async with connection.transaction():
+            search = _Search(connection, wanted, before, deadline)
+            if offset <= _DEEP_OFFSET:
+                return await search.page(limit, offset)
+            return await search.page(limit, 0) if await search.skip(offset) else Page(())
+
     with border("log entries can't be searched"):
         try:
-            async with connection.transaction():
-                search = _Search(connection, wanted, before, seconds)
-                if offset > _DEEP_OFFSET:
-                    if not await search.skip(offset):
-                        return Page(())
-                    offset = 0
-                return await search.page(limit, offset)
+            return await whatever_expires(attempt)
         except psycopg.errors.InvalidRegularExpression as error:
             raise UsageError(f"q: this is no regular expression ({reason(error)})") from None
 
@@ -99,48 +104,67 @@ async def find(
 class _Search:
     """One search: where it stands, what it found, and its time."""
 
-    def __init__(self, connection: Connection, wanted: LogFilter, before: Place | None, seconds: float) -> None:
+    def __init__(self, connection: Connection, wanted: LogFilter, before: Place | None, deadline: float) -> None:
         self._connection = connection
         self._wanted = wanted
         self._before = before
-        self._deadline = time.monotonic() + seconds
+        self._deadline = deadline
         self._limit_set = 0.0
         self._found: list[StoredEntry] = []
 
     async def page(self, limit: int, offset: int) -> Page:
         needed = limit + offset + 1
-        end = self._wanted.end if self._before is None else self._before.timestamp
-        days = days_of(await leaves(self._connection, self._wanted.start, end))
+        begun = self._before
+        days = await self._days()
         try:
             if self._wanted.text is None:
                 await self._walk(days, needed)
             else:
                 await self._walk_for_text(days, needed)
         except (_OutOfTimeError, psycopg.errors.QueryCanceled):
-            reached = self._before or Place(end or _FUTURE, 0)
+            if self._before == begun and self._wanted.mode == "regex" and self._limit_set:
+                # Whoever goes on from there would for ever.
+                raise UsageError("q: this regular expression takes too long", hint="Ask for a plainer one.") from None
+            reached = self._before or Place(self._wanted.end or _FUTURE, 0)
             return Page(tuple(self._found[offset : offset + limit]), reached, reached.timestamp)
         found = tuple(self._found[offset : offset + limit])
         more = len(self._found) >= needed
         return Page(found, _place(found[-1]) if more and found else None)
 
+    async def _days(self) -> list[list[Leaf]]:
+        end = self._wanted.end if self._before is None else self._before.timestamp
+        return days_of(await leaves(self._connection, self._wanted.start, end))
+
     async def skip(self, offset: int) -> bool:
-        """Stand behind the first OFFSET entries; False when there are not so many."""
-        met, given = self._conditions()
-        await self._bound_statement()
+        """Stand behind the first OFFSET entries; False when there are not so many. Raises UsageError."""
+        # What comes meanwhile must not be skipped without being counted.
+        await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         try:
-            cursor = await self._connection.execute(
-                sql.SQL(
-                    "SELECT timestamp, id FROM log_entries WHERE {} ORDER BY timestamp DESC, id DESC OFFSET {} LIMIT 1"
-                ).format(where(met), sql.Literal(offset - 1)),
-                given,
-            )
-        except psycopg.errors.QueryCanceled:
+            await self._bound_statement()
+            counted = await counted_by_day(self._connection, self._wanted) if self._wanted.counted else {}
+            for day in await self._days():
+                tables, given = self._of_day(day)
+                whole = self._wanted.holds_day(day[0].begins) and self._before is None
+                if whole and self._wanted.counted:
+                    number = counted.get(day[0].day, 0)
+                else:
+                    number = (await self._ask(f"SELECT count(*) FROM ({tables}) AS day", given))[0][0]  # noqa: S608
+                if number < offset:
+                    offset -= number
+                    continue
+                place = f"SELECT timestamp, id FROM ({tables}) AS day ORDER BY timestamp DESC, id DESC"  # noqa: S608
+                self._before = Place(*(await self._ask(f"{place} OFFSET {offset - 1:d} LIMIT 1", given))[0])
+                return True
+        except (_OutOfTimeError, psycopg.errors.QueryCanceled):
             raise UsageError("offset: is too deep for this search", hint="Use next_cursor as cursor.") from None
-        found = await cursor.fetchone()
-        if found is None:
-            return False
-        self._before = Place(*found)
-        return True
+        return False
+
+    def _of_day(self, day: Sequence[Leaf]) -> tuple[str, list[object]]:
+        """All places of a day as SQL, and its parameters."""
+        met, given = self._conditions()
+        condition = where(met).as_string(self._connection)
+        each = [f"SELECT timestamp, id FROM {leaf.name} WHERE {condition}" for leaf in day]  # noqa: S608
+        return " UNION ALL ".join(each), [*given] * len(day)
 
     async def _walk(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         """Takes in more and more days until there are NEEDED entries."""

@@ -1,0 +1,131 @@
+"""Counts by the rollups and by walking are those of counting each row."""
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from helmd.model.level import LEVELS
+from helmd.model.log_filter import LogFilter
+from helmd.model.row import LogRow
+from helmd.store import counts
+from helmd.store.counts import Total, histogram, level_counts, total
+from helmd.store.entries import StoredEntry
+from helmd.store.migrate import migrate
+from helmd.store.session import Connection, connect
+from tests.store.conftest import Database
+from tests.store.stored import BASE, CLASSES, append, everything, random_rows
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[Connection]:
+    await migrate(database.owner, "helm")
+    connection = await connect(database.store, "reader")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def stored(connection: Connection) -> list[StoredEntry]:
+    """In two parts, as the rollups are added to; without lines that are there twice."""
+    await append(connection, random_rows(1_500, seed=1))
+    await append(connection, random_rows(1_500, seed=2))
+    return [entry for entry in await everything(connection) if entry.row.same_as is None]
+
+
+def odd_moment(chosen: random.Random) -> datetime:
+    """On a minute's, an hour's or a day's edge, just beside it, or anywhere."""
+    moment = BASE + timedelta(seconds=chosen.randrange(-3_600, 4 * 86_400 + 3_600))
+    step = chosen.choice((MINUTE, HOUR, DAY, timedelta(microseconds=1)))
+    return counts._floor(moment, step) + timedelta(microseconds=chosen.choice((-1, 0, 1)))
+
+
+async def test_totals_of_odd_ranges(connection: Connection, stored: list[StoredEntry]) -> None:
+    chosen = random.Random(7)
+    for _ in range(300):
+        start = odd_moment(chosen) if chosen.random() < 0.8 else None
+        end = odd_moment(chosen) if chosen.random() < 0.8 else None
+        if start is not None and chosen.random() < 0.4:
+            # Within a minute, an hour, nothing, or the wrong way round.
+            end = start + timedelta(seconds=chosen.choice((-5, 0, 7, 59, 60, 61, 3_599, 3_600)))
+        services = frozenset(chosen.sample(sorted(CLASSES), 2)) if chosen.random() < 0.5 else None
+        levels = frozenset(chosen.sample(LEVELS, 2)) if chosen.random() < 0.5 else None
+        wanted = LogFilter(services=services, levels=levels, start=start, end=end)
+        expected = sum(
+            (start is None or entry.row.timestamp >= start)
+            and (end is None or entry.row.timestamp < end)
+            and (services is None or entry.row.service_name in services)
+            and (levels is None or entry.row.level in levels)
+            for entry in stored
+        )
+        assert await total(connection, wanted, 10.0) == Total(expected), wanted
+
+
+@pytest.mark.parametrize("text", [None, "err"])
+@pytest.mark.parametrize("step", [MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY])
+async def test_a_histogram_has_every_entry_in_its_bucket(
+    connection: Connection, stored: list[StoredEntry], step: timedelta, text: str | None
+) -> None:
+    start, end = BASE + timedelta(hours=5, seconds=7), BASE + timedelta(days=2, hours=3, seconds=1)
+    found = await histogram(connection, LogFilter(text=text), start, end, step)
+    assert found.counted_back_to is None
+    first, last = found.buckets[0].start, found.buckets[-1].start + step
+    assert first <= start < first + step
+    assert last - step < end <= last
+    assert [bucket.start for bucket in found.buckets] == [first + n * step for n in range((last - first) // step)]
+    expected = Counter(
+        (counts._floor(entry.row.timestamp, step), entry.row.level)
+        for entry in stored
+        if first <= entry.row.timestamp < last and (text is None or text in entry.row.message.lower())
+    )
+    assert {(b.start, level): n for b in found.buckets for level, n in b.levels.items()} == expected
+    asked = LogFilter(text=text, start=first, end=last)
+    assert (await total(connection, asked, 10.0)).entries == expected.total()
+
+
+async def test_a_histogram_of_nothing(connection: Connection, stored: list[StoredEntry]) -> None:
+    for text in (None, "err"):
+        assert (await histogram(connection, LogFilter(text=text), BASE + HOUR, BASE, MINUTE)).buckets == ()
+        assert (await histogram(connection, LogFilter(text=text), BASE, BASE, MINUTE)).buckets == ()
+
+
+async def test_levels_since_a_minute(connection: Connection, stored: list[StoredEntry]) -> None:
+    for since in (BASE, BASE + timedelta(days=1, hours=3, minutes=5), BASE + 100 * DAY):
+        found = await level_counts(connection, since + timedelta(seconds=59))
+        expected = Counter((e.row.service_name, e.row.level) for e in stored if e.row.timestamp >= since)
+        assert {(service, level): n for service, levels in found.items() for level, n in levels.items()} == expected
+
+
+async def test_more_than_is_counted_is_estimated_and_said_so(
+    connection: Connection, stored: list[StoredEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "EXACT_UP_TO", 200)
+    expected = sum("err" in entry.row.message.lower() for entry in stored)
+    found = await total(connection, LogFilter(text="err"), 10.0)
+    assert found.estimate
+    assert 0.7 * expected < found.entries < 1.3 * expected
+    assert await total(connection, LogFilter(), 10.0) == Total(len(stored))
+
+
+async def test_what_can_not_be_counted_in_time_is_estimated_by_the_newest(
+    connection: Connection, stored: list[StoredEntry]
+) -> None:
+    found = await total(connection, LogFilter(text="err"), 0.0)
+    expected = sum("err" in entry.row.message.lower() for entry in stored)
+    assert found.estimate
+    assert 0.7 * expected < found.entries < 1.3 * expected
+    assert (await total(connection, LogFilter(text="absent"), 0.0)) == Total(0, True)
+
+
+async def test_a_line_that_is_there_twice_counts_once_unless_a_source_is_asked_for(connection: Connection) -> None:
+    await append(connection, [LogRow(BASE, "codex", "INFO", "said")])
+    await append(connection, [LogRow(BASE, "codex", "INFO", "said", source="http")])
+    assert await total(connection, LogFilter(), 1.0) == Total(1)
+    assert await total(connection, LogFilter(text="said"), 1.0) == Total(1)
+    assert await total(connection, LogFilter(sources=frozenset({"http"})), 1.0) == Total(1)
+    assert await total(connection, LogFilter(sources=frozenset({"http", "journal"})), 1.0) == Total(2)
+    assert await level_counts(connection, BASE) == {"codex": {"INFO": 1}}

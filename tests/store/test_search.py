@@ -1,0 +1,328 @@
+"""A search finds what reading all rows and looking at each would, whichever indexes there are."""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from helmd.model import sealing as decisions
+from helmd.model.errors import UsageError
+from helmd.model.level import LEVELS
+from helmd.model.log_filter import MODES, LogFilter, Place, place_of, words_of
+from helmd.model.row import LogRow
+from helmd.store import sealing, search
+from helmd.store.counts import Histogram, histogram, total
+from helmd.store.entries import StoredEntry
+from helmd.store.export import export
+from helmd.store.migrate import migrate
+from helmd.store.partitions import leaves
+from helmd.store.search import Page, find
+from helmd.store.session import Connection, connect
+from tests.store.conftest import Database
+from tests.store.stored import BASE, CLASSES, append, everything, random_rows
+
+DAY = timedelta(days=1)
+TEXTS = (
+    "error",
+    "ERROR",
+    "err",
+    "%",
+    "_",
+    "a_b",
+    "\\",
+    "100%",
+    "(error)",
+    "time-out",
+    "x",
+    "42",
+    "ï",
+    "no such",
+    "er er",
+    "*?",
+)
+EXPRESSIONS = (r"err|time", r"^x", r"\d\d$", r"a.b", r"[*]\?", r"(error) .*\1", "err(or)?s?", "zzz", r"\merror\M")
+
+
+def is_wanted(wanted: LogFilter, row: LogRow) -> bool:
+    """What the filter says, read by another than the store."""
+    if wanted.sources is None and row.same_as is not None:
+        return False
+    for chosen, value in (
+        (wanted.services, row.service_name),
+        (wanted.levels, row.level),
+        (wanted.sources, row.source),
+        (wanted.streams, row.stream),
+    ):
+        if chosen is not None and value not in chosen:
+            return False
+    if (wanted.start is not None and row.timestamp < wanted.start) or (wanted.end and row.timestamp >= wanted.end):
+        return False
+    if wanted.trace_id not in (None, row.trace_id) or wanted.user_id not in (None, row.user_id):
+        return False
+    if wanted.text is None:
+        return True
+    if wanted.mode == "substring":
+        return wanted.text.lower() in row.message.lower()
+    if wanted.mode == "regex":
+        return (
+            re.search(wanted.text.replace(r"\m", r"\b").replace(r"\M", r"\b"), row.message, re.IGNORECASE) is not None
+        )
+    return all(
+        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", row.message, re.IGNORECASE) for word in words_of(wanted.text)
+    )
+
+
+def random_filter(chosen: random.Random) -> LogFilter:
+    def some(names: list[str]) -> frozenset[str] | None:
+        return frozenset(chosen.sample(names, chosen.randint(1, 2))) if chosen.random() < 0.3 else None
+
+    def moment() -> datetime | None:
+        return BASE + timedelta(seconds=chosen.randint(-9_000, 4 * 86_400 + 9_000)) if chosen.random() < 0.3 else None
+
+    mode = chosen.choice(MODES)
+    text = chosen.choice(EXPRESSIONS if mode == "regex" else TEXTS)
+    return LogFilter(
+        services=some(list(CLASSES)),
+        levels=some(list(LEVELS)),
+        start=moment(),
+        end=moment(),
+        trace_id=f"t{chosen.randrange(60)}" if chosen.random() < 0.15 else None,
+        user_id=f"u{chosen.randrange(25)}" if chosen.random() < 0.15 else None,
+        text=text if chosen.random() < 0.6 else None,
+        mode=mode,
+        sources=some(["journal", "http", "helm", "systemd"]),
+        streams=some(["stdout", "stderr"]),
+    )
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[Connection]:
+    await migrate(database.owner, "helm")
+    connection = await connect(database.store, "reader")
+    yield connection
+    await connection.close()
+
+
+async def all_pages(connection: Connection, wanted: LogFilter, limit: int, seconds: float = 30.0) -> list[StoredEntry]:
+    found: list[StoredEntry] = []
+    place: Place | None = None
+    while True:
+        page = await find(connection, wanted, limit, place, seconds=seconds)
+        found += page.entries
+        assert len(page.entries) <= limit
+        if page.next is None:
+            return found
+        place = place_of(str(page.next))
+
+
+async def index_some(database: Database, monkeypatch: pytest.MonkeyPatch, rows: list[LogRow]) -> None:
+    """One day sealed, of the others ranges indexed and a rest that is not."""
+    monkeypatch.setattr(decisions, "LOOSE", 100)
+    monkeypatch.setattr(sealing, "LOOSE", 100)
+    writer = await connect(database.store, "writer")
+    owner = await sealing.connect_as_owner(database.owner)
+    assert owner is not None
+    step = len(rows) // 4
+    for begin in range(0, len(rows), step):
+        await append(writer, rows[begin : begin + step])
+        if begin < 3 * step:
+            await sealing.index_text(owner, BASE)
+    assert await sealing.seal(owner, BASE + DAY + timedelta(hours=2), lambda *_: True, True)
+    await owner.close()
+    await writer.close()
+
+
+@pytest.mark.parametrize("common", [1, 10_000], ids=["by index", "looked through"])
+async def test_every_filter_finds_what_it_says_page_by_page(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, common: int
+) -> None:
+    monkeypatch.setattr(search, "_PROBE", 50)
+    monkeypatch.setattr(search, "_CHUNK", 100)
+    monkeypatch.setattr(search, "_COMMON", common)
+    await index_some(database, monkeypatch, random_rows(3_000, seed=common))
+    stored = await everything(connection)
+    assert len(stored) == 3_000
+    assert {sealed for (sealed,) in database.query("SELECT sealed FROM log_partitions")} == {True, False}
+    assert database.query("SELECT max(cardinality(text_bounds)) > 1 FROM log_partitions") == [(True,)]
+    chosen = random.Random(common)
+    hits = 0
+    for _ in range(120):
+        wanted = random_filter(chosen)
+        expected = [entry for entry in stored if is_wanted(wanted, entry.row)]
+        hits += bool(expected)
+        assert await all_pages(connection, wanted, chosen.choice((1 + len(expected) // 5, 1_000))) == expected, wanted
+        assert (await total(connection, wanted, 30.0)).entries == len(expected), wanted
+        offset = chosen.randrange(len(expected) + 2)
+        page = await find(connection, wanted, 7, offset=offset, seconds=30.0)
+        assert list(page.entries) == expected[offset : offset + 7], wanted
+        monkeypatch.setattr(search, "_DEEP_OFFSET", -1)
+        if offset:
+            assert (await find(connection, wanted, 7, offset=offset, seconds=30.0)) == page, wanted
+        monkeypatch.setattr(search, "_DEEP_OFFSET", 2_000)
+    assert hits > 60
+
+
+async def test_entries_of_one_moment_are_paged_by_id(connection: Connection) -> None:
+    await append(connection, [LogRow(BASE, service, "INFO", f"line {n}") for n in range(60) for service in CLASSES])
+    for limit in (1, 7, 240):
+        found = await all_pages(connection, LogFilter(), limit)
+        assert [entry.id for entry in found] == sorted((entry.id for entry in found), reverse=True)
+        assert len(found) == 240
+
+
+async def test_days_to_come_that_are_empty_are_passed_by_and_others_found(connection: Connection) -> None:
+    ahead = datetime.now(UTC).replace(hour=12) + 2 * DAY
+    await connection.execute("SELECT make_log_partition(90::smallint, %s)", ((ahead - DAY).date(),))
+    await append(
+        connection, [LogRow(ahead, "codex", "INFO", "to come"), LogRow(ahead - 4 * DAY, "codex", "INFO", "was")]
+    )
+    assert [entry.row.message for entry in await all_pages(connection, LogFilter(), 5)] == ["to come", "was"]
+
+
+async def test_a_search_whose_time_is_over_goes_on_where_it_was(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_PROBE", 20)
+    monkeypatch.setattr(search, "_CHUNK", 20)
+    await append(connection, random_rows(2_000, seed=5))
+    stored = await everything(connection)
+    for wanted in (
+        LogFilter(text="err"),
+        LogFilter(text="zzzz"),
+        LogFilter(text="x"),
+        LogFilter(levels=frozenset({"DEBUG"})),
+    ):
+        found: list[StoredEntry] = []
+        place: Place | None = None
+        ended_early = 0
+        while True:
+            page = await find(connection, wanted, 50, place, seconds=0.01)
+            found += page.entries
+            if page.searched_back_to is not None:
+                ended_early += 1
+                assert page.next is not None
+                assert page.next.timestamp == page.searched_back_to
+            if page.next is None:
+                break
+            place = place_of(str(page.next))
+        assert found == [entry for entry in stored if is_wanted(wanted, entry.row)]
+
+
+async def test_no_time_at_all_is_told_and_can_be_gone_on_from(connection: Connection) -> None:
+    await append(connection, random_rows(30, seed=1))
+    page = await find(connection, LogFilter(), 10, seconds=0.0)
+    assert page.entries == ()
+    assert page.next is not None
+    assert page.searched_back_to == page.next.timestamp
+    again = await find(connection, LogFilter(), 100, place_of(str(page.next)))
+    assert len(again.entries) == 30
+    with pytest.raises(UsageError, match="offset"):
+        await find(connection, LogFilter(), 10, offset=5_000, seconds=0.0)
+
+
+async def test_bad_and_runaway_expressions(connection: Connection) -> None:
+    await append(connection, [LogRow(BASE, "codex", "INFO", "x" * 301 + "y") for _ in range(50)])
+    for bad in ("(", "[a", "*a", r"a{2,1}", "(a{1,255}){1,255}"):
+        for asked in (
+            find(connection, LogFilter(text=bad, mode="regex"), 5),
+            total(connection, LogFilter(text=bad, mode="regex"), 1.0),
+        ):
+            with pytest.raises(UsageError, match="q: this is no regular expression"):
+                await asked
+    runaway = LogFilter(text=r"^(x*)(x*)(x*)(x+)\1\2\3\4y$", mode="regex")
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match="takes too long"):
+        await find(connection, runaway, 5, seconds=0.3)
+    assert (await total(connection, runaway, 0.3)).estimate
+    assert time.monotonic() - begun < 5
+    # The connection is as good as before.
+    assert len((await find(connection, LogFilter(), 100)).entries) == 50
+
+
+async def test_a_partition_that_is_dropped_meanwhile_does_not_fail_a_reader(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(connection, random_rows(400, seed=3))
+    listed = leaves
+    victims = [str(name) for (name,) in database.query("SELECT leaf FROM log_partitions ORDER BY leaf")]
+    armed = False
+
+    async def and_drop(*given: object) -> object:
+        nonlocal armed
+        found = await listed(*given)  # type: ignore[arg-type]
+        if armed:
+            armed, name = False, victims.pop()
+            database.query(
+                f"WITH gone AS (DELETE FROM log_partitions WHERE leaf = '{name}' RETURNING 1) SELECT 1 FROM gone"
+            )
+            with psycopg.connect(database.owner, autocommit=True) as owner:
+                owner.execute(f"DROP TABLE {name}".encode())
+        return found
+
+    for module in ("search", "counts", "export"):
+        monkeypatch.setattr(f"helmd.store.{module}.leaves", and_drop)
+    text = LogFilter(text="err")
+
+    async def matching(wanted: LogFilter) -> list[StoredEntry]:
+        return [entry for entry in await everything(connection) if is_wanted(wanted, entry.row)]
+
+    async def exported() -> int:
+        return sum([chunk.count(b"\n") async for chunk in export(connection, LogFilter(), "ndjson")])
+
+    async def once(asked: object) -> object:
+        nonlocal armed
+        armed = True
+        answer = await asked  # type: ignore[misc]
+        assert not armed
+        return answer
+
+    page = await once(find(connection, LogFilter(), 1_000))
+    assert isinstance(page, Page)
+    assert list(page.entries) == await matching(LogFilter())
+    found = await once(find(connection, text, 1_000))
+    assert isinstance(found, Page)
+    assert list(found.entries) == await matching(text)
+    number = await once(total(connection, text, 5.0))
+    assert number == replace(await total(connection, text, 5.0), entries=len(await matching(text)))
+    counted = await once(histogram(connection, text, BASE, BASE + 4 * DAY, DAY))
+    assert isinstance(counted, Histogram)
+    sums = sum(sum(bucket.levels.values()) for bucket in counted.buckets)
+    assert sums == len(await matching(text))
+    assert await once(exported()) == len(await matching(LogFilter()))
+
+
+async def test_rows_that_come_meanwhile_change_no_page(connection: Connection, database: Database) -> None:
+    await append(connection, random_rows(600, seed=9))
+    before = await everything(connection)
+    writer = await connect(database.store, "writer")
+    stopped = asyncio.Event()
+
+    async def write() -> None:
+        n = 0
+        while not stopped.is_set():
+            n += 1
+            await append(writer, [LogRow(BASE + 5 * DAY + timedelta(seconds=n), "codex", "INFO", f"error {n}")])
+
+    writing = asyncio.create_task(write())
+    page = await find(connection, LogFilter(text="err"), 5)
+    while len(page.entries) < 5 or page.entries[0].row.timestamp < BASE + 5 * DAY:
+        page = await find(connection, LogFilter(text="err"), 5)
+    assert page.next is not None
+    found, place = list(page.entries), page.next
+    while place is not None:
+        page = await find(connection, LogFilter(text="err"), 50, place)
+        found += page.entries
+        place = page.next  # type: ignore[assignment]
+    stopped.set()
+    await writing
+    await writer.close()
+    assert found[-len([e for e in before if "err" in e.row.message.lower()]) :] == [
+        entry for entry in before if "err" in entry.row.message.lower()
+    ]
+    assert len({entry.id for entry in found}) == len(found)
