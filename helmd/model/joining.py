@@ -211,10 +211,10 @@ class Joiner(Generic[T]):
         return len(self.opened) + len(self.splits)
 
     def dump(self, encode: Callable[[T], Any]) -> dict[str, Any]:
-        """All that is open, as JSON can hold it; ENCODE turns a payload into that."""
+        """All that is open now, as JSON can hold it; ENCODE turns a payload into that."""
         return {
             "open": [
-                [list(key), encode(e.payload), e.state, e.size, e.touched, e.lines, e.traceback]
+                [list(key), encode(e.payload), e.state, e.size, e.touched, list(e.lines), e.traceback]
                 for key, e in self.opened.items()
             ],
             "splits": [

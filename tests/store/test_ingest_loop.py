@@ -2,15 +2,23 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
+from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
 from helmd.model.layout import layout
+from helmd.model.posted import PostedRow, fields_of
+from helmd.model.row import LogRow
 from helmd.operations import ingest
 from helmd.operations.configuration import load_formats
 from helmd.operations.ingest import Account, Ingest
@@ -27,7 +35,7 @@ FORMATS = load_formats(layout({}, SHARE, UID, SHARE))
 class Daemon:
     """An ingest loop as helmd-journal runs it, on a journal directory and a store of this test."""
 
-    def __init__(self, journal: Path, store: str, owner: str, boot: str = BOOT_A) -> None:
+    def __init__(self, journal: Path, store: str, owner: str, boot: str = BOOT_A, **looks: Callable[[], Any]) -> None:
         self.said: list[str] = []
         self.beats = 0
         self.prepared = 0
@@ -45,6 +53,7 @@ class Daemon:
             prepare=prepare,
             beat=self._beat,
             say=self.said.append,
+            **looks,
         )
 
     def _beat(self) -> None:
@@ -97,6 +106,32 @@ def numbered(first: int, last: int) -> list[bytes]:
 
 def numbers(first: int, last: int) -> list[str]:
     return [str(n) for n in range(first, last + 1)]
+
+
+TRACEBACK = ("Traceback (most recent call last):", '  File "/app/run.py", line 3, in f', "    f()", "ValueError: no")
+
+
+def lines_in(messages: list[str]) -> list[str]:
+    """All lines, whichever entries they were joined to."""
+    return [text for message in messages for text in message.split("\n")]
+
+
+async def stored_lines(database: Database, expected: list[str]) -> None:
+    """Waits until there are as many lines as EXPECTED has."""
+    async with asyncio.timeout(20):
+        while len(lines_in(await asyncio.to_thread(texts, database))) < len(lines_in(expected)):
+            await asyncio.sleep(0.02)
+
+
+async def seen(database: Database, statement: str, expected: list[tuple[Any, ...]], seconds: float = 10) -> None:
+    """Waits until STATEMENT gives what is EXPECTED."""
+    async with asyncio.timeout(seconds):
+        while await asyncio.to_thread(database.query, statement) != expected:
+            await asyncio.sleep(0.01)
+
+
+def now() -> int:
+    return time.time_ns() // 1000
 
 
 async def test_what_is_there_and_what_comes(database: Database, journal: Path) -> None:
@@ -207,8 +242,9 @@ async def test_every_line_once_whatever_breaks(
         entries = []
         for _ in range(count):
             ticks += chance.choice((0, 0, 1, 500))
-            text = chance.choice(("same", f"{len(expected)} ü\n\tx", "\\N"))
-            entries.append(line(text, ticks, boot=boot, realtime=START + offset + ticks))
+            text = chance.choice(("same", f"{len(expected)} ü\n\tx", "\\N", *TRACEBACK, *TRACEBACK))
+            pid = {"_PID": chance.choice("12")}
+            entries.append(line(text, ticks, boot=boot, realtime=START + offset + ticks, fields=pid))
             expected.append(text)
         append(journal / f"{file}.journal", entries)
 
@@ -232,12 +268,178 @@ async def test_every_line_once_whatever_breaks(
                                     await through.open()
             if half == 0:
                 async with Daemon(journal, store, database.owner, boot).running():
-                    await stored(database, len(expected))
+                    await stored_lines(database, expected)
                 # A new boot, its clock an hour behind, and the last boot's newest file has lost itself.
                 (journal / f"{file}.journal").unlink()
                 boot, offset, ticks, file = BOOT_B, -3600 * SECOND, SECOND, file + 1
         through.lose_answers_to_commit = 0
         async with Daemon(journal, store, database.owner, boot).running():
-            await stored(database, len(expected))
+            await stored_lines(database, expected)
             await asyncio.sleep(0.2)
-    assert sorted(texts(database)) == sorted(expected)
+    assert sorted(lines_in(texts(database))) == sorted(lines_in(expected))
+    joined = database.query("SELECT count(*) FROM log_entries WHERE (context->>'lines')::int > 2 AND level = 'ERROR'")
+    assert joined > [(5,)]
+
+
+@pytest.mark.parametrize("told", [1, 2, 3])
+async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
+    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    monkeypatch.setattr(ingest, "HOLD", 60 * SECOND)
+    entries = [
+        line(text, SECOND + n, realtime=now(), fields={"PRIORITY": "5"}) for n, text in enumerate((*TRACEBACK, "after"))
+    ]
+    await migrate(database.owner, "helm")
+    append(journal / "a.journal", entries[:told])
+    for _ in range(2):  # a restart of its own without anything new, too
+        async with Daemon(journal, database.store, database.owner).running():
+            kept = "SELECT monotonic, pending IS NOT NULL FROM journal_cursor"
+            await seen(database, kept, [(SECOND + told - 1, True)])
+            assert texts(database) == []
+    append(journal / "a.journal", entries[told:])
+    async with Daemon(journal, database.store, database.owner).running():
+        assert await stored(database, 2) == ["\n".join(TRACEBACK), "after"]
+        await seen(database, "SELECT pending IS NULL FROM journal_cursor", [(True,)])
+    found = "SELECT level, stream, context FROM log_entries WHERE level = 'ERROR'"
+    assert database.query(found) == [("ERROR", "stderr", {"lines": 4})]
+
+
+@pytest.mark.parametrize("ahead", [0, 3600])
+async def test_an_error_at_the_end_waits_a_moment_only(database: Database, journal: Path, ahead: int) -> None:
+    """Also when the clock was set back since: by the clock, AHEAD seconds are still to pass."""
+    append(journal / "a.journal", numbered(1, 5))
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 5)
+        error = line("ERROR:app:alone", 2 * SECOND, realtime=now() + ahead * SECOND)
+        await asyncio.to_thread(append, journal / "a.journal", [error])
+        begun = time.monotonic()
+        assert (await stored(database, 6))[-1] == "alone"
+        assert time.monotonic() - begun < 5
+
+
+async def test_a_line_is_stored_at_once_while_lines_come(database: Database, journal: Path) -> None:
+    append(journal / "a.journal", numbered(1, 5))
+    latencies = []
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 5)
+        async with await psycopg.AsyncConnection.connect(database.store, autocommit=True) as connection:
+            for n in range(6, 16):
+                await asyncio.to_thread(append, journal / "a.journal", numbered(n, n))
+                written = time.monotonic()
+                while True:
+                    cursor = await connection.execute("SELECT max(message::int) FROM log_entries")
+                    if await cursor.fetchone() == (n,):
+                        break
+                    await asyncio.sleep(0.001)
+                latencies.append(time.monotonic() - written)
+    # Of ten the best, since other tests may run beside this one; journald's own word comes after 250 ms.
+    assert min(latencies) < 0.06
+
+
+async def test_a_full_disk_pauses_and_what_came_meanwhile_follows(
+    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(ingest, "_DISK_SECONDS", 0.0)
+    full = ["less than 10 % of the disk are free"]
+    append(journal / "a.journal", numbered(1, 30))
+    daemon = Daemon(journal, database.store, database.owner, full=lambda: full[0])
+    async with daemon.running():
+        async with asyncio.timeout(10):
+            while not any(said.startswith("waiting: less than 10 %") for said in daemon.said):
+                await asyncio.sleep(0.01)
+        beats = daemon.beats
+        await asyncio.sleep(0.2)
+        assert daemon.beats > beats
+        assert texts(database) == []
+        append(journal / "a.journal", numbered(31, 60))
+        full[0] = ""
+        assert await stored(database, 60) == numbers(1, 60)
+        assert "waiting" not in daemon.said[-1]
+        full[0] = "less than 10 % of the disk are free"
+        await asyncio.sleep(0.2)
+        append(journal / "a.journal", numbered(61, 70))
+        await asyncio.sleep(0.2)
+        assert texts(database) == numbers(1, 60)
+        full[0] = ""
+        assert await stored(database, 70) == numbers(1, 70)
+
+
+async def test_a_damaged_file_is_told_once_over_restarts(database: Database, journal: Path) -> None:
+    damaged = [Truncated("f1", journal / "x.journal", START, START + 5 * SECOND)]
+    found = "SELECT context->>'gap', context->>'until' FROM log_entries WHERE service_name = 'helm' ORDER BY id"
+    one = ("unreadable", "2023-11-14T22:13:25+00:00")
+
+    def daemon() -> Daemon:
+        return Daemon(journal, database.store, database.owner, damaged=lambda: list(damaged))
+
+    async with daemon().running() as before:  # nothing is there with which it could be stored
+        async with asyncio.timeout(10):
+            while not before.said:
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(append, journal / "a.journal", numbered(1, 5))
+        await seen(database, found, [one])
+        await stored(database, 5)
+    append(journal / "a.journal", numbered(6, 9))
+    async with daemon().running():
+        assert await stored(database, 9) == numbers(1, 9)
+    assert database.query(found) == [one]
+    damaged.append(Truncated("f2", journal / "y.journal", 0, 0))
+    async with daemon().running():
+        await seen(database, found, [one, ("unreadable", "1970-01-01T00:00:00+00:00")])
+    async with daemon().running():
+        append(journal / "a.journal", numbered(10, 12))
+        await stored(database, 12)
+    assert len(database.query(found)) == 2
+
+
+async def test_steps_of_the_clock_are_told_once(database: Database, journal: Path) -> None:
+    def at(n: int, off: int) -> bytes:
+        return line(str(n), SECOND + n * 10, realtime=START + SECOND + n * 10 + off * SECOND)
+
+    append(journal / "a.journal", [at(n, 0) for n in range(1, 21)])
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 20)
+    append(journal / "a.journal", [at(n, 3600) for n in range(21, 41)] + [at(n, -60) for n in range(41, 61)])
+    for _ in range(2):
+        async with Daemon(journal, database.store, database.owner).running():
+            assert await stored(database, 60) == numbers(1, 60)
+    found = database.query(
+        "SELECT (context->>'seconds')::float, level FROM log_entries WHERE context->>'gap' = 'clock' ORDER BY id"
+    )
+    assert found == [(3600.0, "WARNING"), (-3660.0, "WARNING")]
+
+
+async def test_posted_entries_come_in_once(database: Database, journal: Path) -> None:
+    """What helmd wrote down while the store was away; the same batch may be in the journal twice, or in the store."""
+
+    def written(number: int, request: int, ticks: int) -> bytes:
+        row = LogRow(datetime.fromtimestamp(START // SECOND, UTC), "core", "ERROR", f"p{number}", source="http")
+        fields = {}
+        for pair in fields_of(PostedRow(row, str(UUID(int=request)), None, 1)):
+            name, _, value = pair.decode().partition("=")
+            fields[name] = value
+        message = fields.pop("MESSAGE")
+        return line(message, ticks, fields={**fields, "_SYSTEMD_USER_UNIT": "helmd.service", "_TRANSPORT": "journal"})
+
+    append(journal / "a.journal", [*numbered(1, 3), written(1, 1, 2 * SECOND), written(2, 2, 3 * SECOND)])
+    async with Daemon(journal, database.store, database.owner).running():
+        assert sorted(await stored(database, 5)) == ["1", "2", "3", "p1", "p2"]
+    append(journal / "a.journal", [written(1, 1, 4 * SECOND), written(3, 3, 5 * SECOND), line("4", 6 * SECOND)])
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 7)
+        await asyncio.sleep(0.2)
+    assert sorted(texts(database)) == ["1", "2", "3", "4", "p1", "p2", "p3"]
+    sources = database.query("SELECT source, level FROM log_entries WHERE left(message, 1) = 'p'")
+    assert sources == [("http", "ERROR")] * 3
+
+
+async def test_what_was_kept_and_can_not_be_read_stops_nothing(database: Database, journal: Path) -> None:
+    append(journal / "a.journal", numbered(1, 5))
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 5)
+    for number, kept in enumerate(("[1]", '{"joining": {"open": [[1, 2]]}}', '{"joining": 5, "told": {"a": 1}}')):
+        database.query("UPDATE journal_cursor SET pending = %s::jsonb RETURNING 1", kept)
+        append(journal / "a.journal", numbered(6 + number, 6 + number))
+        async with Daemon(journal, database.store, database.owner).running():
+            assert await stored(database, 6 + number) == numbers(1, 6 + number)

@@ -405,3 +405,13 @@ def test_a_pattern_of_a_users_gets_each_whole_line_once() -> None:
     assembler.take(split(b"@error it is long", size=5))
     assembler.let_go()
     assert [(row.level, row.message) for row in assembler.rows] == [("ERROR", "it is long")]
+
+
+def test_what_is_written_down_does_not_change_with_later_lines() -> None:
+    """It is stored while the next lines are read: what it held too much came twice after a restart."""
+    assembler = Assembler(FORMATS)
+    assembler.take([entry(TRACEBACK[0].encode()), *split(b"abcd", size=2, _PID=b"9")[:1]])
+    state = assembler.state()
+    before = json.dumps(state)
+    assembler.take([entry(TRACEBACK[1].encode(), 1), entry(b"cd", 2, _PID=b"9", _LINE_BREAK=b"line-max")])
+    assert json.dumps(state) == before
