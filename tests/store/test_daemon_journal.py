@@ -118,3 +118,52 @@ async def test_a_loop_that_hangs_gets_no_watchdog_message(tmp_path: Path) -> Non
         process.send_signal(signal.SIGINT)
         await process.communicate()
         assert process.returncode == 0
+
+
+def configured(home: Path, name: str, text: str) -> Path:
+    """A file of the account's configuration."""
+    file = home / ".config/hivematrix" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+async def test_faulty_services_do_not_stop_it(tmp_path: Path) -> None:
+    file = configured(tmp_path, "services.toml", "[services.core]\nprot = 5000\n")
+    async with started(tmp_path, *JOURNAL) as (manager, process):
+        await manager.hear("STATUS=waiting")
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+    assert process.returncode == 0
+    assert f"{file}:2" in errors.decode()
+
+
+async def test_faulty_formats_end_it_at_once_with_the_place(tmp_path: Path) -> None:
+    file = configured(tmp_path, "formats.toml", '[formats.mine]\nfirst = "x"\npattern = "(x"\n')
+    async with started(tmp_path, *JOURNAL) as (_, process):
+        _, errors = await process.communicate()
+    assert process.returncode == 78
+    assert f"{file}:3" in errors.decode()
+    assert "Traceback" not in errors.decode()
+
+
+MINE = '[formats.mine]\norder = 1\nfirst = "@"\npattern = "@(?P<message>.*)"\n'
+
+
+async def test_changed_formats_have_it_start_anew(tmp_path: Path) -> None:
+    """systemd starts it again, as its unit says."""
+    async with started(tmp_path, *JOURNAL) as (manager, process):
+        await manager.hear("STATUS=waiting")
+        process.send_signal(signal.SIGHUP)
+        await manager.hear("RELOADING=1")
+        await manager.hear("READY=1")
+        file = configured(tmp_path, "formats.toml", MINE.replace("(?P<", "(?P["))
+        process.send_signal(signal.SIGHUP)
+        await manager.hear("STATUS=the reload failed")
+        assert process.returncode is None
+        file.write_text(MINE)
+        process.send_signal(signal.SIGHUP)
+        await manager.hear("STOPPING=1")
+        _, errors = await process.communicate()
+    assert process.returncode == 0
+    assert "the formats have changed" in errors.decode()
