@@ -53,10 +53,11 @@ class LogFilter:
         asked = (self.trace_id, self.user_id, self.text, self.sources, self.streams)
         return all(part is None for part in asked)
 
-    def holds_day(self, begins: datetime) -> bool:
-        """Whether all of the day that BEGINS then is asked for, as far as it goes by time."""
-        ends = begins + timedelta(days=1)
-        return (self.start is None or self.start <= begins) and (self.end is None or self.end >= ends)
+    def of_day(self, begins: datetime) -> "LogFilter":
+        """What is left to ask of the entries of the day that BEGINS then: not what all times of the day meet."""
+        start = None if self.start is not None and self.start <= begins else self.start
+        end = None if self.end is not None and self.end >= begins + timedelta(days=1) else self.end
+        return self if (start, end) == (self.start, self.end) else replace(self, start=start, end=end)
 
     def confined(self, services: frozenset[str]) -> "LogFilter":
         """The same, for a caller who may see only SERVICES."""

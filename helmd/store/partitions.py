@@ -44,12 +44,12 @@ async def leaves(
 ) -> tuple[Leaf, ...]:
     """The partitions that can have entries from START to before END, the newest first. Raises StoreError.
 
-    Of days to come mostly there are none yet, which is told from their size: to plan for them costs more.
+    Of today and days to come there may be none yet, which is told from their size: to plan for them costs more.
     """
     with border("the log store's partitions can't be read"):
         cursor = await connection.execute(
             "SELECT leaf, retention, day, text_bounds, sealed FROM log_partitions"
-            " WHERE day BETWEEN %s AND %s AND (day <= current_date OR pg_relation_size(to_regclass(leaf)) > 0)"
+            " WHERE day BETWEEN %s AND %s AND (day < current_date OR pg_relation_size(to_regclass(leaf)) > 0)"
             " ORDER BY day DESC, leaf",
             (_day(start, date.min), _day(end, date.max)),
             prepare=True,

@@ -10,9 +10,10 @@ trigram indexes of the ranges of ids that have one are asked, and the entries be
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import NamedTuple
 
 import psycopg
@@ -27,14 +28,17 @@ from helmd.store.entries import READ, READ_SQL, StoredEntry, conditions, stored,
 from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
-_PROBE, _CHUNK = 5_000, 10_000
+_PROBE, _CHUNK = 2_000, 10_000
 """Entries that are looked through at once for a text."""
 _COMMON = 4
 """A text counts as common when looking through this many chunks would fill the page."""
+_FEW_LOOKS = 3
+"""Days that are looked through before the indexes are asked, though they have but few entries."""
 _DEEP_OFFSET = 2_000
 """Entries that are fetched only to be left out; a deeper offset is counted off first."""
 _MOST_AT_ONCE = 64
 
+_DAY = timedelta(days=1)
 _FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
 _ALL = ", ".join(READ)
 _NEWEST = sql.SQL("ORDER BY timestamp DESC, id DESC LIMIT {}")
@@ -62,9 +66,12 @@ class _Branch(NamedTuple):
     condition: str
     fenced: bool
 
+    def plain(self, columns: str) -> str:
+        return f"SELECT {columns} FROM {self.leaf.name} WHERE {self.condition}"  # noqa: S608 - both are SQL already
+
     def statement(self, columns: str, limit: int) -> str:
         newest = f"ORDER BY timestamp DESC, id DESC LIMIT {limit:d}"
-        asked = f"SELECT {columns} FROM {self.leaf.name} WHERE {self.condition}"  # noqa: S608 - both are SQL already
+        asked = self.plain(columns)
         return f"(SELECT * FROM ({asked} OFFSET 0) AS few {newest})" if self.fenced else f"({asked} {newest})"  # noqa: S608
 
 
@@ -144,8 +151,8 @@ class _Search:
             counted = await counted_by_day(self._connection, self._wanted) if self._wanted.counted else {}
             for day in await self._days():
                 tables, given = self._of_day(day)
-                whole = self._wanted.holds_day(day[0].begins) and self._before is None
-                if whole and self._wanted.counted:
+                asked = self._wanted.of_day(day[0].begins)
+                if asked.counted and asked.start is None and asked.end is None and self._before is None:
                     number = counted.get(day[0].day, 0)
                 else:
                     number = (await self._ask(f"SELECT count(*) FROM ({tables}) AS day", given))[0][0]  # noqa: S608
@@ -169,13 +176,33 @@ class _Search:
     async def _walk(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         """Takes in more and more days until there are NEEDED entries."""
         for some in _growing(days):
-            met, given = self._conditions()
-            condition = where(met).as_string(self._connection)
-            branches = [branch for day in some for leaf in day for branch in self._branches(leaf, condition)]
+            conditions_of = self._by_day()
+            branches: list[_Branch] = []
+            given: list[object] = []
+            for leaf in chain.from_iterable(some):
+                condition, values = conditions_of(leaf.begins)
+                its = self._branches(leaf, condition)
+                branches += its
+                given += values * len(its)
             await self._take(branches, given, needed - len(self._found))
             if len(self._found) >= needed:
                 return
             self._stand(Place(some[-1][-1].begins, 0))
+
+    def _by_day(self) -> Callable[[datetime], tuple[str, list[object]]]:
+        """What entries of a day must meet, without what all of its entries do: planning goes by conditions as well."""
+        before = self._before
+        made: dict[tuple[LogFilter, bool], tuple[str, list[object]]] = {}
+
+        def of_day(begins: datetime) -> tuple[str, list[object]]:
+            narrowed = self._wanted.of_day(begins)
+            bounded = before is not None and before.timestamp < begins + _DAY
+            if (found := made.get((narrowed, bounded))) is None:
+                met, given = self._bounded(*conditions(narrowed)) if bounded else conditions(narrowed)
+                made[narrowed, bounded] = found = where(met).as_string(self._connection), given
+            return found
+
+        return of_day
 
     def _branches(self, leaf: Leaf, condition: str) -> list[_Branch]:
         """What to ask of a partition, in parts that each use an index, as far as there is one."""
@@ -191,22 +218,26 @@ class _Search:
 
     async def _walk_for_text(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         rest = [list(day) for day in days]
-        chunk, by_index = _PROBE, indexable(self._wanted)
+        by_index = indexable(self._wanted)
+        chunk, seen, looks = _PROBE, 0, 0
         while rest:
-            before = len(self._found)
-            if await self._look_through(rest[0], chunk, needed - before):
+            number = await self._look_through(rest[0], chunk, needed - len(self._found))
+            if number < chunk:
                 self._stand(Place(rest.pop(0)[-1].begins, 0))
             if len(self._found) >= needed:
                 del self._found[needed:]
                 return
-            share = (len(self._found) - before) / chunk
+            seen, looks = seen + number, looks + 1
+            # A day that has just begun says little; many that are all but empty are not gone through one by one.
+            if seen < _PROBE and looks < _FEW_LOOKS:
+                continue
             chunk = _CHUNK
-            if by_index and share * _CHUNK * _COMMON < needed - len(self._found):
+            if by_index and len(self._found) * _CHUNK * _COMMON < (needed - len(self._found)) * seen:
                 await self._walk(rest, needed)
                 return
 
-    async def _look_through(self, day: Sequence[Leaf], count: int, needed: int) -> bool:
-        """Looks for NEEDED more in the COUNT newest entries of DAY still ahead; True when it has no others."""
+    async def _look_through(self, day: Sequence[Leaf], count: int, needed: int) -> int:
+        """Looks for NEEDED more in the COUNT newest entries of DAY still ahead; how many there were of these."""
         met, given = conditions(replace(self._wanted, text=None))
         met, given = self._bounded(met, given)
         texts = text_conditions(self._wanted)
@@ -238,20 +269,27 @@ class _Search:
         self._found += sorted(hits, key=_place, reverse=True)
         if seen:
             self._stand(reached)
-        return seen < count
+        return seen
 
     async def _take(self, branches: Sequence[_Branch], given: Sequence[object], needed: int) -> None:
-        """Adds the newest NEEDED entries of BRANCHES; GIVEN are the parameters of each."""
+        """Adds the newest NEEDED entries of BRANCHES; GIVEN are the parameters of them all."""
         if len(branches) == 1:
             rows = await self._ask(branches[0].statement(_ALL, needed), given)
             self._found += [stored(row) for row in rows]
             return
+        fenced = all(branch.fenced for branch in branches)
         places = " UNION ALL ".join(
-            branch.statement(f"{number} AS branch, timestamp, id", needed) for number, branch in enumerate(branches)
+            branch.plain(columns) if fenced else branch.statement(columns, needed)
+            for branch, columns in (
+                (branch, f"{number} AS branch, timestamp, id") for number, branch in enumerate(branches)
+            )
         )
+        if fenced:
+            # One fence around them all: each one of its own takes planning twice as long.
+            places += " OFFSET 0"
         newest = f"SELECT branch, id FROM ({places}) AS e ORDER BY timestamp DESC, id DESC LIMIT {needed:d}"  # noqa: S608
         ids: dict[str, list[int]] = {}
-        for number, found in await self._ask(newest, [*given] * len(branches)):
+        for number, found in await self._ask(newest, given):
             ids.setdefault(branches[number].leaf.name, []).append(found)
         if ids:
             each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s)" for leaf in ids]  # noqa: S608
@@ -280,6 +318,9 @@ class _Search:
         if left <= 0:
             raise _OutOfTimeError
         if self._limit_set == 0.0 or left < 0.7 * self._limit_set:
+            if self._limit_set == 0.0:
+                # Starting workers takes longer than what they would do, and others need the processor too.
+                await self._connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
             await limit_statements(self._connection, left)
             self._limit_set = left
 

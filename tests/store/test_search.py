@@ -326,3 +326,19 @@ async def test_rows_that_come_meanwhile_change_no_page(connection: Connection, d
         entry for entry in before if "err" in entry.row.message.lower()
     ]
     assert len({entry.id for entry in found}) == len(found)
+
+
+async def test_a_common_text_is_found_at_once_though_the_newest_day_has_just_begun(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an index of the day before, all that has the text would be read for one page of it."""
+    monkeypatch.setattr(search, "_PROBE", 100)
+    await append(connection, [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", "an error") for n in range(1_000)])
+    await append(connection, [LogRow(BASE + DAY, "codex", "INFO", "just begun")])
+
+    async def by_index(*_: object) -> None:
+        pytest.fail("an index was asked")
+
+    monkeypatch.setattr(search._Search, "_walk", by_index)
+    page = await find(connection, LogFilter(text="error"), 50)
+    assert len(page.entries) == 50
