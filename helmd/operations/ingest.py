@@ -212,8 +212,8 @@ class Ingest:
                 portion.rows.append(gap_row(gap, self._account.hostname))
             if batch.entries:
                 self._lively_at = time.monotonic()
-                self._see_clock(portion, batch.entries)
                 assembler.take(batch.entries)
+                self._see_clock(portion, batch.entries)
             portion.position = batch.position or portion.position
             self._expire(batch.at_end, batch.position)
             portion.rows += assembler.rows
@@ -236,7 +236,7 @@ class Ingest:
     def _see_clock(self, portion: _Portion, entries: tuple[Any, ...]) -> None:
         last = entries[-1]
         if steps := clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname):
-            # How long ago a line came can't be told over a step.
+            # How long ago a line came can't be told over a step. At worst an entry comes in two parts.
             self._assembler.let_go()
             portion.rows += steps
         self._clocks[last.boot_id] = last.realtime - last.monotonic

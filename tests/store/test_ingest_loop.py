@@ -443,3 +443,15 @@ async def test_what_was_kept_and_can_not_be_read_stops_nothing(database: Databas
         append(journal / "a.journal", numbered(6 + number, 6 + number))
         async with Daemon(journal, database.store, database.owner).running():
             assert await stored(database, 6 + number) == numbers(1, 6 + number)
+
+
+async def test_an_error_before_the_clock_is_set_back_is_not_held(database: Database, journal: Path) -> None:
+    """Neither by others' lines that go on, with earlier times than it has."""
+    ahead = now() + 3600 * SECOND
+    entries = [line("ERROR:app:before", 2 * SECOND, realtime=ahead)]
+    entries += [line(str(n), 2 * SECOND + n, realtime=ahead - 3600 * SECOND + n, fields={"_PID": "9"}) for n in (1, 2)]
+    append(journal / "a.journal", entries)
+    async with Daemon(journal, database.store, database.owner).running():
+        assert sorted(await stored(database, 3)) == ["1", "2", "before"]
+        found = "SELECT (context->>'seconds')::float FROM log_entries WHERE context->>'gap' = 'clock'"
+        await seen(database, found, [(-3600.0,)])
