@@ -197,6 +197,14 @@ class JournalReader:
             self._taken += len(entries)
         return entries, text, at_end
 
+    def has_more(self) -> bool:
+        """Whether the files that are open have an entry behind the last one read; takes some microseconds."""
+        try:
+            self._pending = self._pending or bool(self._journal._next())
+        except OSError as error:
+            raise JournalError(f"the journal can't be read: {error.strerror}") from error
+        return self._pending
+
     async def wait(self, seconds: float) -> None:
         """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
         if self._taken > _REOPEN_AT_REST:
