@@ -32,26 +32,25 @@ def stored(found: TupleRow) -> StoredEntry:
     return StoredEntry(found[0], LogRow(*found[1:]))
 
 
-def conditions(wanted: LogFilter, *, text: bool = True) -> tuple[list[sql.Composable], list[object]]:
-    """What a row must meet, as SQL and its parameters; without TEXT all but what the message must hold."""
-    met: list[sql.Composable] = []
+Conditions = tuple[list[sql.Composable], list[object]]
+"""What a row must meet, as SQL, and the parameters of that."""
+
+
+def conditions(wanted: LogFilter) -> Conditions:
+    """All that a row must meet."""
+    walked, looked = walked_conditions(wanted), looked_conditions(wanted)
+    return [*walked[0], *looked[0]], [*walked[1], *looked[1]]
+
+
+def walked_conditions(wanted: LogFilter) -> Conditions:
+    """What an index by time helps with, so that the newest rows that meet it are found at once."""
+    met: list[sql.Composable] = [*_among("service_name", wanted.services), *_among("level", wanted.levels)]
     given: list[object] = []
 
     def add(condition: LiteralString, *values: object) -> None:
         met.append(sql.SQL(condition))
         given.extend(values)
 
-    for column, chosen in (
-        ("service_name", wanted.services),
-        ("level", wanted.levels),
-        ("source", wanted.sources),
-        ("stream", wanted.streams),
-    ):
-        if chosen is not None:
-            # A single value as such, since only then does an index give rows in the order of time.
-            name, values = sql.Identifier(column), sorted(chosen)
-            shown = sql.SQL(", ").join(map(sql.Literal, values)) if values else sql.SQL("NULL")
-            met.append((sql.SQL("{} = {}") if len(values) == 1 else sql.SQL("{} IN ({})")).format(name, shown))
     if wanted.sources is None:
         add("same_as IS NULL")
     if wanted.start is not None:
@@ -62,14 +61,30 @@ def conditions(wanted: LogFilter, *, text: bool = True) -> tuple[list[sql.Compos
         add("trace_id = %s", wanted.trace_id)
     if wanted.user_id is not None:
         add("user_id = %s", wanted.user_id)
-    if text and wanted.text is not None:
-        for condition, value in text_conditions(wanted):
+    return met, given
+
+
+def looked_conditions(wanted: LogFilter) -> Conditions:
+    """The others: rows have to be looked at one by one, a text's index aside."""
+    met: list[sql.Composable] = [*_among("source", wanted.sources), *_among("stream", wanted.streams)]
+    given: list[object] = []
+    if wanted.text is not None:
+        for condition, value in _text_conditions(wanted):
             met.append(condition)
             given.append(value)
     return met, given
 
 
-def text_conditions(wanted: LogFilter) -> list[tuple[sql.Composable, str]]:
+def _among(column: str, chosen: frozenset[str] | None) -> list[sql.Composable]:
+    if chosen is None:
+        return []
+    # A single value as such, since only then does an index give rows in the order of time.
+    name, values = sql.Identifier(column), sorted(chosen)
+    shown = sql.SQL(", ").join(map(sql.Literal, values)) if values else sql.SQL("NULL")
+    return [(sql.SQL("{} = {}") if len(values) == 1 else sql.SQL("{} IN ({})")).format(name, shown)]
+
+
+def _text_conditions(wanted: LogFilter) -> list[tuple[sql.Composable, str]]:
     """What the message must hold, each with its parameter; all of these can use a trigram index."""
     text = wanted.text or ""
     if wanted.mode == "regex":

@@ -11,7 +11,7 @@ trigram indexes of the ranges of ids that have one are asked, and the entries be
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import NamedTuple
@@ -24,7 +24,16 @@ from helmd.model.errors import UsageError
 from helmd.model.literals import indexable
 from helmd.model.log_filter import LogFilter, Place
 from helmd.store.counts import counted_by_day
-from helmd.store.entries import READ, READ_SQL, StoredEntry, conditions, stored, text_conditions, where
+from helmd.store.entries import (
+    READ,
+    READ_SQL,
+    StoredEntry,
+    conditions,
+    looked_conditions,
+    stored,
+    walked_conditions,
+    where,
+)
 from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
@@ -124,10 +133,10 @@ class _Search:
         begun = self._before
         days = await self._days()
         try:
-            if self._wanted.text is None:
-                await self._walk(days, needed)
+            if looked_conditions(self._wanted)[0]:
+                await self._walk_looking(days, needed)
             else:
-                await self._walk_for_text(days, needed)
+                await self._walk(days, needed)
         except (_OutOfTimeError, psycopg.errors.QueryCanceled):
             if self._before == begun and self._wanted.mode == "regex" and self._limit_set:
                 # Whoever goes on from there would for ever.
@@ -216,9 +225,9 @@ class _Search:
             for first, end in leaf.text_ranges
         ]
 
-    async def _walk_for_text(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
+    async def _walk_looking(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         rest = [list(day) for day in days]
-        by_index = indexable(self._wanted)
+        by_index = self._wanted.text is not None and indexable(self._wanted)
         chunk, seen, looks = _PROBE, 0, 0
         while rest:
             number = await self._look_through(rest[0], chunk, needed - len(self._found))
@@ -238,26 +247,25 @@ class _Search:
 
     async def _look_through(self, day: Sequence[Leaf], count: int, needed: int) -> int:
         """Looks for NEEDED more in the COUNT newest entries of DAY still ahead; how many there were of these."""
-        met, given = conditions(replace(self._wanted, text=None))
-        met, given = self._bounded(met, given)
-        texts = text_conditions(self._wanted)
+        met, given = self._bounded(*walked_conditions(self._wanted))
+        looked, values = looked_conditions(self._wanted)
         tables = sql.SQL(" UNION ALL ").join(
             sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(leaf.name), where(met))
             for leaf in day
         )
         statement = sql.SQL(
             "WITH chunk AS MATERIALIZED (SELECT * FROM ({tables}) AS day {newest})"
-            " (SELECT 0, {columns} FROM chunk WHERE {text} {few})"
+            " (SELECT 0, {columns} FROM chunk WHERE {looked} {few})"
             " UNION ALL (SELECT (SELECT count(*) FROM chunk), {columns} FROM chunk ORDER BY timestamp, id LIMIT 1)"
         ).format(
             tables=tables,
             newest=_NEWEST.format(sql.Literal(count)),
             few=_NEWEST.format(sql.Literal(needed)),
             columns=READ_SQL,
-            text=where([condition for condition, _ in texts]),
+            looked=where(looked),
         )
         await self._bound_statement()
-        cursor = await self._connection.execute(statement, [*given * len(day), *(value for _, value in texts)])
+        cursor = await self._connection.execute(statement, [*given * len(day), *values])
         seen = 0
         hits = []
         async for number, *columns in cursor:
