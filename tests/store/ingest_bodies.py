@@ -12,7 +12,7 @@ NOW = "the time of receipt"
 RECENT = datetime.now(UTC).replace(microsecond=123456) - timedelta(hours=5)
 NAIVE = RECENT.replace(tzinfo=None).isoformat()
 OLD = (RECENT - timedelta(days=400)).isoformat()
-AHEAD = (RECENT + timedelta(hours=5, minutes=11)).isoformat()
+AHEAD = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 SOON = RECENT + timedelta(hours=5, minutes=9)
 ACCESS = '127.0.0.1 - - [23/Nov/2026 06:12:46] "\x1b[31m\x1b[1mPOST /api HTTP/1.1\x1b[0m" 401 -'
 LONG_ID = "trace-" + "".join(map(str, range(400)))

@@ -141,6 +141,8 @@ def test_followers_see_each_line_once_across_restarts_of_helmd(box: Sandbox) -> 
 
 
 def test_a_reader_who_has_seen_enough_ends_it(demo: Sandbox) -> None:
+    # Tests before this one end the store's PostgreSQL.
+    until(lambda: demo.helmctl("logs", "-n", "1").err == "", 60)
     done = demo.shell("helmctl logs -o cat | head -n 1; echo ${PIPESTATUS[0]}")
     assert len(done.out.splitlines()) == 2 and done.err == ""
     done = demo.shell("timeout 20 helmctl logs -f -n 5 -o cat ticker | head -n 3 | wc -l")
