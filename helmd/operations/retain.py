@@ -10,7 +10,7 @@ from typing import NoReturn
 from helmd.model.errors import StoreError
 from helmd.store.ingested import newest_id
 from helmd.store.partitions import make_ahead
-from helmd.store.sealing import connect_as_owner, drop_expired, has_trigrams, index_text, seal
+from helmd.store.sealing import connect_as_owner, drop_expired, has_trigrams, index_text, seal, summarize
 from helmd.store.session import Connection
 
 ROUND_SECONDS = 15.0
@@ -84,6 +84,7 @@ class Retain:
         newest = await newest_id(connection)
         busy = self._newest is not None and newest - self._newest > _BUSY_RATE * ROUND_SECONDS
         self._newest = newest
+        await summarize(connection)
         trigrams = await has_trigrams(connection)
         if trigrams and not busy:
             await index_text(connection, now)

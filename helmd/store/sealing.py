@@ -108,6 +108,28 @@ async def _detach(connection: Connection, leaf: Leaf) -> None:
     await connection.execute(statement.format(parent, sql.Identifier(leaf.name)))
 
 
+async def summarize(connection: Connection) -> int:
+    """Has the indexes by ranges of pages take in the pages that are full by now; how many ranges. Raises StoreError.
+
+    autosummarize leaves that to autovacuum, which looks once a minute and forgets most of what a flood asks of it;
+    a search reads through all pages that were not taken in.
+    """
+    taken = 0
+    for leaf in await leaves(connection):
+        if leaf.sealed:
+            continue
+        with border(f"the partition {leaf.name} can't be indexed"):
+            cursor = await connection.execute(
+                "SELECT sum(brin_summarize_new_values(indexrelid)) FROM pg_index"
+                " JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam"
+                " WHERE indrelid = to_regclass(%s) AND amname = 'brin'",
+                (leaf.name,),
+            )
+            found = await cursor.fetchone()
+            taken += int(found[0] or 0) if found else 0
+    return taken
+
+
 async def index_text(connection: Connection, now: datetime) -> list[str]:
     """Builds the text indexes that are due on days that go on; the names of those built. Raises StoreError."""
     built = []

@@ -17,7 +17,7 @@ from helmd.operations.retain import Retain
 from helmd.store import sealing
 from helmd.store.migrate import migrate
 from helmd.store.partitions import leaves
-from helmd.store.sealing import connect_as_owner, drop_expired, has_trigrams, index_text, seal
+from helmd.store.sealing import connect_as_owner, drop_expired, has_trigrams, index_text, seal, summarize
 from helmd.store.search import find
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
@@ -130,6 +130,12 @@ async def test_a_day_that_is_over_is_sealed_once_nothing_comes(
 
 
 @pytest.mark.usefixtures("small")
+async def test_what_is_new_is_taken_into_the_index_of_traces(writer: Connection, owner: Connection) -> None:
+    await append(writer, [row._replace(trace_id=f"t{n}") for n, row in enumerate(rows(12_000))])
+    assert await summarize(owner) > 2
+    assert await summarize(owner) == 0
+
+
 async def test_while_others_write(writer: Connection, owner: Connection, database: Database) -> None:
     stopped = asyncio.Event()
     number = 0
