@@ -20,6 +20,8 @@ from helmd.store.session import Connection, Pool, connect, limit_statements
 CONNECTIONS = 10
 """What the pool should have: three searches with their counts, two followers, and some for what is quick."""
 SEARCH_SECONDS = 1.0
+COUNT_SECONDS = 0.2
+"""How long entries are counted that only looking at them tells; after that their number is estimated."""
 _SEARCHES, _READS, _EXPORTS = 3, 2, 2
 _QUICK_SECONDS = 2.0
 _TURN_SECONDS = 5.0
@@ -141,7 +143,7 @@ class LogReader:
 
     async def _total(self, wanted: LogFilter) -> Total:
         async with self._lent("counting log entries", 5.0) as connection:
-            return await breakable(connection, total(connection, wanted, SEARCH_SECONDS))
+            return await breakable(connection, total(connection, wanted, COUNT_SECONDS))
 
     @asynccontextmanager
     async def _lent(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:

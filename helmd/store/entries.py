@@ -32,6 +32,9 @@ def stored(found: TupleRow) -> StoredEntry:
     return StoredEntry(found[0], LogRow(*found[1:]))
 
 
+SEEN_ONCE = sql.SQL("same_as IS NULL")
+"""Of a line that was printed and posted only the entry that came first counts."""
+
 Conditions = tuple[list[sql.Composable], list[object]]
 """What a row must meet, as SQL, and the parameters of that."""
 
@@ -52,7 +55,7 @@ def walked_conditions(wanted: LogFilter) -> Conditions:
         given.extend(values)
 
     if wanted.sources is None:
-        add("same_as IS NULL")
+        met.append(SEEN_ONCE)
     if wanted.start is not None:
         add("timestamp >= %s", wanted.start)
     if wanted.end is not None:
