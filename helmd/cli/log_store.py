@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from helmd.cli.client import Answer, Event, HelmdAwayError, OutputClosedError, Wait, ask, document, events_of, lines_of
 from helmd.cli.log_format import Line
 from helmd.cli.required import required_text
-from helmd.journal.query import SEARCHED, Wanted
+from helmd.journal.query import Wanted
+from helmd.model.matching import SEARCHED
 from helmd.model.row import LogRow, moment
 
 Tell = Callable[[str], None]

@@ -17,12 +17,11 @@ from typing import ClassVar, NamedTuple, Self
 from systemd import _reader
 
 from helmd.model.errors import HelmError
+from helmd.model.matching import SEARCHED
 from helmd.model.names import HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
 from helmd.model.row import MESSAGE_LIMIT, Entry, LogRow, row_of
 
 HELM = "helm"
-SEARCHED = 64 * 1024
-"""Characters of a message that a pattern is held against."""
 
 _HELM_IDENTIFIER = "helmctl"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

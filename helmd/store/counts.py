@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from helmd.model.errors import UsageError
 from helmd.model.log_filter import LogFilter
-from helmd.store.entries import READ_SQL, SEEN_ONCE, conditions, where
+from helmd.store.entries import SEEN_ONCE, conditions, day_rows, where
 from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
@@ -235,10 +235,7 @@ async def _sampled(
     met, given = conditions(replace(wanted, trace_id=None, user_id=None, text=None))
     asked, values = conditions(wanted)
     for day in days:
-        tables = sql.SQL(" UNION ALL ").join(
-            sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(leaf.name), where(met))
-            for leaf in day
-        )
+        tables = day_rows((leaf.name for leaf in day), met)
         statement = sql.SQL(
             "SELECT count(*) FILTER (WHERE {}), min(timestamp)"
             " FROM (SELECT * FROM ({}) AS day ORDER BY timestamp DESC, id DESC LIMIT {}) AS few"

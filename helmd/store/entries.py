@@ -1,6 +1,6 @@
 """Stored log entries as they are read: one by its id, those after an id, and how a filter becomes a condition."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -111,6 +111,12 @@ def _bounded(word: str) -> str:
 
 def where(met: Sequence[sql.Composable]) -> sql.Composable:
     return sql.SQL(" AND ").join(met) if met else sql.SQL("true")
+
+
+def day_rows(leaves: Iterable[str], met: Sequence[sql.Composable]) -> sql.Composed:
+    """READ of the rows of several partitions that are MET, as one; the parameters are those of each, in turn."""
+    one = sql.SQL("SELECT {} FROM {} WHERE {}")
+    return sql.SQL(" UNION ALL ").join(one.format(READ_SQL, sql.Identifier(leaf), where(met)) for leaf in leaves)
 
 
 async def entry(connection: Connection, number: int) -> StoredEntry | None:

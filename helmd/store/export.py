@@ -12,7 +12,7 @@ from psycopg import sql
 
 from helmd.model.errors import UsageError
 from helmd.model.log_filter import LogFilter
-from helmd.store.entries import READ, READ_SQL, conditions, where
+from helmd.store.entries import READ, READ_SQL, conditions, day_rows
 from helmd.store.partitions import Leaf, days_of, leaves
 from helmd.store.session import Connection, border, reason
 
@@ -56,9 +56,7 @@ async def _day(
     there = await _still_there(connection, day)
     if not there:
         return
-    tables = sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(name), where(met)) for name in there
-    )
+    tables = day_rows(there, met)
     statement = sql.SQL("SELECT {} FROM ({}) AS day ORDER BY {}").format(columns, tables, order)
     async with connection.cursor(name="export") as cursor:
         await cursor.execute(statement, given * len(there))

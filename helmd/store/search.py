@@ -29,6 +29,7 @@ from helmd.store.entries import (
     READ_SQL,
     StoredEntry,
     conditions,
+    day_rows,
     looked_conditions,
     stored,
     walked_conditions,
@@ -249,10 +250,7 @@ class _Search:
         """Looks for NEEDED more in the COUNT newest entries of DAY still ahead; how many there were of these."""
         met, given = self._bounded(*walked_conditions(self._wanted))
         looked, values = looked_conditions(self._wanted)
-        tables = sql.SQL(" UNION ALL ").join(
-            sql.SQL("SELECT {} FROM {} WHERE {}").format(READ_SQL, sql.Identifier(leaf.name), where(met))
-            for leaf in day
-        )
+        tables = day_rows((leaf.name for leaf in day), met)
         statement = sql.SQL(
             "WITH chunk AS MATERIALIZED (SELECT * FROM ({tables}) AS day {newest})"
             " (SELECT 0, {columns} FROM chunk WHERE {looked} {few})"
