@@ -23,7 +23,7 @@ from helmd.model.posted import PostedRow
 from helmd.model.row import LogRow, gap_row, moment
 from helmd.store.journal import IngestTakenError, JournalStore, PositionMovedError
 
-PORTION_ROWS = 8_000
+PORTION_ROWS = 16_000
 PORTION_BYTES = 24 * 1024 * 1024
 """Bounds of what is stored in one transaction; two such portions are in memory at most."""
 SLICE_ENTRIES = 250

@@ -185,6 +185,8 @@ async def _build_text_index(connection: Connection, leaf: Leaf, index: TextIndex
     table = sql.Identifier(leaf.name)
     form = sql.SQL("{} USING gin (message gin_trgm_ops) WITH (fastupdate = off) WHERE id >= {} AND id < {}")
     await _rebuild(connection, name, form.format(table, sql.Literal(index.first), sql.Literal(index.end)))
+    # Autovacuum comes a minute later at best; till then searches are planned as if the day were all but empty.
+    await connection.execute(sql.SQL("ANALYZE {}").format(table))
     bounds = bounds_with(leaf.text_bounds, index)
     await connection.execute("UPDATE log_partitions SET text_bounds = %s WHERE leaf = %s", (list(bounds), leaf.name))
     await _drop_ranges(connection, leaf, bounds)
