@@ -1,7 +1,7 @@
 """How many log entries there are: from the rollups where they can tell, else by counting, within a time limit."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -11,11 +11,13 @@ from psycopg.rows import TupleRow
 
 from helmd.model.errors import UsageError
 from helmd.model.log_filter import LogFilter
-from helmd.store.entries import SEEN_ONCE, conditions, day_rows, where
-from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
+from helmd.store.entries import SEEN_ONCE, conditions, day_rows, looked_conditions, where
+from helmd.store.partitions import MOST_DAYS, Leaf, days_of, leaves, portions, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
 EXACT_UP_TO = 1_000_000
+_FEW_DAYS = 8
+"""Days whose entries are looked at at once: enough to save on statements, few enough to stop in time."""
 _SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -93,14 +95,16 @@ async def histogram(
         if wanted.counted:
             table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
             met, given = _rollup_conditions(wanted)
+            # Numbers of steps: reading a moment takes psycopg longer than PostgreSQL to sum up what belongs to it.
             cursor = await connection.execute(
                 sql.SQL(
-                    "SELECT date_bin(%s, slot, %s) AS bucket, level, sum(entries) FROM {} WHERE {} GROUP BY 1, 2"
+                    "SELECT extract(epoch FROM date_bin(%s, slot, %s) - %s)::float8, level, sum(entries)::bigint"
+                    " FROM {} WHERE {} GROUP BY 1, 2"
                 ).format(sql.Identifier(table), where([*met, sql.SQL("slot >= %s"), sql.SQL("slot < %s")])),
-                [step, _EPOCH, *given, first, last],
+                [step, _EPOCH, first, *given, first, last],
             )
-            async for bucket, level, entries in cursor:
-                counts.setdefault(bucket, {})[level] = int(entries)
+            async for seconds_on, level, entries in cursor:
+                counts.setdefault(first + timedelta(seconds=seconds_on), {})[level] = entries
         else:
             reached = await whatever_expires(attempt)
     number = max(0, -(-(last - first) // step))
@@ -190,23 +194,20 @@ def _summing(
 
 
 async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
-    met, given = conditions(wanted)
-    # Those seen twice are few and have an index; counted apart, the others may need theirs alone, and not the rows.
-    whole = [condition for condition in met if condition is not SEEN_ONCE]
-    again = [[*whole, sql.SQL("same_as IS NOT NULL")]] if len(whole) < len(met) else []
     counted = 0
     reached = None
     days = days_of(await leaves(connection, wanted.start, wanted.end))
-    for some in _portions(days):
-        found = [leaf for day in some for leaf in day]
-        one = sql.SQL("(SELECT count(*) FROM {} WHERE {})")
-        parts = [
-            sql.SQL(" - ").join(one.format(sql.Identifier(leaf.name), where([*each, *ids])) for each in (whole, *again))
-            for leaf in found
-            for ids in _id_ranges(leaf, wanted)
-        ]
-        statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(parts))
-        rows = await _within(connection, statement, given * len(parts) * (1 + len(again)), deadline)
+    by_index = not looked_conditions(wanted)[0]
+    counting = _counting_by_day(connection, wanted, apart=by_index)
+    for some in portions(days, MOST_DAYS if by_index else _FEW_DAYS):
+        parts: list[str] = []
+        given: list[object] = []
+        for leaf in (leaf for day in some for leaf in day):
+            for part, values in counting(leaf):
+                parts.append(part)
+                given += values
+        statement = f"SELECT {' + '.join(parts)}".encode()
+        rows = await _within(connection, statement, given, deadline, keep_plan=True)
         if rows is None:
             if not counted:
                 counted, reached = await _sampled(connection, wanted, days)
@@ -216,6 +217,35 @@ async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float
         if counted > EXACT_UP_TO:
             return Total(await _estimated(connection, wanted, counted, reached), True)
     return Total(counted)
+
+
+def _counting_by_day(
+    connection: Connection, wanted: LogFilter, *, apart: bool
+) -> Callable[[Leaf], list[tuple[str, list[object]]]]:
+    """What counts the entries of a partition, in parts for each index, with their parameters.
+
+    With APART those seen twice are counted apart, of which there are few, so that the others need their index alone
+    and not the rows.
+    """
+    made: dict[LogFilter, tuple[list[str], list[object]]] = {}
+
+    def counting(leaf: Leaf) -> list[tuple[str, list[object]]]:
+        narrowed = wanted.of_day(leaf.begins)
+        if narrowed not in made:
+            met, given = conditions(narrowed)
+            whole = [condition for condition in met if condition is not SEEN_ONCE] if apart else met
+            again = [[*whole, sql.SQL("same_as IS NOT NULL")]] if len(whole) < len(met) else []
+            made[narrowed] = [where(each).as_string(connection) for each in (whole, *again)], given
+        each, given = made[narrowed]
+        return [
+            (
+                " - ".join(f"(SELECT count(*) FROM {leaf.name} WHERE {' AND '.join([asked, *ids])})" for asked in each),  # noqa: S608
+                given * len(each),
+            )
+            for ids in _id_ranges(leaf, wanted)
+        ]
+
+    return counting
 
 
 async def _estimated(connection: Connection, wanted: LogFilter, counted: int, reached: datetime | None) -> int:
@@ -255,9 +285,11 @@ async def _histogram_by_walking(
 ) -> datetime | None:
     """Fills COUNTS, the newest days first; how far back that came when the time was over."""
     met, given = conditions(wanted)
-    for some in _portions(days_of(await leaves(connection, wanted.start, wanted.end))):
+    for some in portions(days_of(await leaves(connection, wanted.start, wanted.end)), _FEW_DAYS):
         parts = [
-            sql.SQL("SELECT timestamp, level FROM {} WHERE {}").format(sql.Identifier(leaf.name), where([*met, *ids]))
+            sql.SQL("SELECT timestamp, level FROM {} WHERE {}").format(
+                sql.Identifier(leaf.name), where([*met, *map(sql.SQL, ids)])
+            )
             for day in some
             for leaf in day
             for ids in _id_ranges(leaf, wanted)
@@ -274,27 +306,23 @@ async def _histogram_by_walking(
     return None
 
 
-def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[sql.Composable]]:
+def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[str]]:
     """For a text the ranges of ids that have an index of their own; else all at once."""
     if wanted.text is None or leaf.sealed:
         return [[]]
-    ranges = []
-    for first, last in leaf.text_ranges:
-        ids: list[sql.Composable] = [sql.SQL("id >= {}").format(sql.Literal(first))]
-        ranges.append(ids if last is None else [*ids, sql.SQL("id < {}").format(sql.Literal(last))])
-    return ranges
-
-
-def _portions(days: Sequence[Sequence[Leaf]]) -> Iterable[Sequence[Sequence[Leaf]]]:
-    """One day, one more, two, four, then eight at a time: enough to save on statements, few enough to stop in time."""
-    begin, size = 0, 1
-    while begin < len(days):
-        yield days[begin : begin + size]
-        begin, size = begin + size, min(8, max(1, begin + size))
+    return [
+        [f"id >= {first:d}"] if end is None else [f"id >= {first:d}", f"id < {end:d}"]
+        for first, end in leaf.text_ranges
+    ]
 
 
 async def _within(
-    connection: Connection, statement: sql.Composed, given: Sequence[object], deadline: float
+    connection: Connection,
+    statement: sql.Composed | bytes,
+    given: Sequence[object],
+    deadline: float,
+    *,
+    keep_plan: bool = False,
 ) -> list[TupleRow] | None:
     """What STATEMENT gives, or None when it does not by DEADLINE."""
     left = deadline - time.monotonic()
@@ -302,8 +330,8 @@ async def _within(
         return None
     try:
         async with connection.transaction():
-            await limit_statements(connection, left)
-            cursor = await connection.execute(statement, given)
+            await limit_statements(connection, left, keep_plans=keep_plan)
+            cursor = await connection.execute(statement, given, prepare=keep_plan or None)
             return await cursor.fetchall()
     except psycopg.errors.QueryCanceled:
         return None

@@ -1,7 +1,7 @@
 """The partitions of ``log_entries``: one a retention class and UTC day. Which there are, and making them ahead."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
@@ -13,6 +13,8 @@ from helmd.store.session import Connection, border
 
 T = TypeVar("T")
 _ATTEMPTS = 3
+MOST_DAYS = 64
+"""Days that are asked at once, where asking takes less time than planning."""
 _NAME = re.compile(r"log_entries_\d{1,3}_\d{8}\Z")
 
 
@@ -74,6 +76,22 @@ def days_of(found: Iterable[Leaf]) -> list[list[Leaf]]:
         else:
             days.append([leaf])
     return days
+
+
+def portions(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
+    """DAYS in portions of one, four, sixteen and so on, of up to MOST of them.
+
+    Where one ends goes by the calendar, so that the same days are asked together wherever a search begins: their
+    statement is the same then, and PostgreSQL has a plan for it.
+    """
+    begin, size = 0, 1
+    while begin < len(days):
+        last = days[begin][0].day.toordinal() // size * size
+        end = begin + 1
+        while end < len(days) and days[end][0].day.toordinal() >= last:
+            end += 1
+        yield days[begin:end]
+        begin, size = end, min(4 * size, most)
 
 
 async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:

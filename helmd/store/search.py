@@ -6,11 +6,16 @@ days at each step, so that what is new is found at once and what is rare or abse
 first finds the places of entries and then fetches those, since planning goes by the number of columns as well.
 
 Text is first looked for among the newest entries themselves: where it is common that fills the page. Otherwise the
-trigram indexes of the ranges of ids that have one are asked, and the entries behind them looked through.
+trigram indexes of the ranges of ids that have one are asked, and the entries behind them looked through. If that comes
+to nothing in half of the time (PostgreSQL knows little of a day that has just filled), looking through goes on instead,
+so that each page gets further back than the one before it.
+
+Many days asked at once are asked by prepared statements whose plan is kept (`helmd.store.partitions.portions`): making
+it takes several times as long as carrying it out.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -35,7 +40,7 @@ from helmd.store.entries import (
     walked_conditions,
     where,
 )
-from helmd.store.partitions import Leaf, days_of, leaves, whatever_expires
+from helmd.store.partitions import MOST_DAYS, Leaf, days_of, leaves, portions, whatever_expires
 from helmd.store.session import Connection, border, limit_statements, reason
 
 _PROBE, _CHUNK = 2_000, 10_000
@@ -46,7 +51,10 @@ _FEW_LOOKS = 3
 """Days that are looked through before the indexes are asked, though they have but few entries."""
 _DEEP_OFFSET = 2_000
 """Entries that are fetched only to be left out; a deeper offset is counted off first."""
-_MOST_AT_ONCE = 64
+_INDEX_SHARE = 0.5
+"""How much of the time a text's indexes are asked for, before the entries are looked through without them."""
+_KEPT = 4
+"""Partitions from which on a plan is worth keeping."""
 
 _DAY = timedelta(days=1)
 _FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
@@ -127,6 +135,7 @@ class _Search:
         self._before = before
         self._deadline = deadline
         self._limit_set = 0.0
+        self._keeps_plans = False
         self._found: list[StoredEntry] = []
 
     async def page(self, limit: int, offset: int) -> Page:
@@ -185,7 +194,7 @@ class _Search:
 
     async def _walk(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         """Takes in more and more days until there are NEEDED entries."""
-        for some in _growing(days):
+        for some in portions(days, MOST_DAYS):
             conditions_of = self._by_day()
             branches: list[_Branch] = []
             given: list[object] = []
@@ -243,8 +252,24 @@ class _Search:
                 continue
             chunk = _CHUNK
             if by_index and len(self._found) * _CHUNK * _COMMON < (needed - len(self._found)) * seen:
-                await self._walk(rest, needed)
-                return
+                if await self._walked_in_part(rest, needed):
+                    return
+                by_index = False
+                rest = [day for day in rest if self._before is None or Place(day[0].begins, 0) < self._before]
+
+    async def _walked_in_part(self, days: Sequence[Sequence[Leaf]], needed: int) -> bool:
+        """Walks DAYS for a part of the time; False when that was not enough, as far as it came."""
+        now, deadline, limit_set = time.monotonic(), self._deadline, self._limit_set
+        self._deadline = now + _INDEX_SHARE * (deadline - now)
+        try:
+            # A savepoint: a statement that is broken off would end the transaction otherwise.
+            async with self._connection.transaction():
+                await self._walk(days, needed)
+        except (_OutOfTimeError, psycopg.errors.QueryCanceled):
+            return False
+        finally:
+            self._deadline, self._limit_set, self._keeps_plans = deadline, limit_set, False
+        return True
 
     async def _look_through(self, day: Sequence[Leaf], count: int, needed: int) -> int:
         """Looks for NEEDED more in the COUNT newest entries of DAY still ahead; how many there were of these."""
@@ -295,16 +320,21 @@ class _Search:
             places += " OFFSET 0"
         newest = f"SELECT branch, id FROM ({places}) AS e ORDER BY timestamp DESC, id DESC LIMIT {needed:d}"  # noqa: S608
         ids: dict[str, list[int]] = {}
-        for number, found in await self._ask(newest, given):
+        for number, found in await self._ask(newest, given, keep_plan=len(branches) >= _KEPT):
             ids.setdefault(branches[number].leaf.name, []).append(found)
         if ids:
-            each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s)" for leaf in ids]  # noqa: S608
-            rows = await self._ask(" UNION ALL ".join(each), list(ids.values()))
+            # Of all that were asked, so that the statement is the same whatever was found.
+            kept = len(ids) >= _KEPT
+            chosen = dict.fromkeys(branch.leaf.name for branch in branches) if kept else ids
+            each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s::bigint[])" for leaf in chosen]  # noqa: S608
+            # As text: psycopg's type for a list goes by the numbers in it, and with it which statement is prepared.
+            numbers = ["{" + ",".join(map(str, ids.get(leaf, ()))) + "}" for leaf in chosen]
+            rows = await self._ask(" UNION ALL ".join(each), numbers, keep_plan=kept)
             self._found += sorted((stored(row) for row in rows), key=_place, reverse=True)
 
-    async def _ask(self, statement: str, given: Sequence[object]) -> list[TupleRow]:
-        await self._bound_statement()
-        cursor = await self._connection.execute(statement.encode(), given)
+    async def _ask(self, statement: str, given: Sequence[object], *, keep_plan: bool = False) -> list[TupleRow]:
+        await self._bound_statement(keep_plan=keep_plan)
+        cursor = await self._connection.execute(statement.encode(), given, prepare=keep_plan or None)
         return await cursor.fetchall()
 
     def _conditions(self) -> tuple[list[sql.Composable], list[object]]:
@@ -318,25 +348,15 @@ class _Search:
     def _stand(self, place: Place) -> None:
         self._before = place
 
-    async def _bound_statement(self) -> None:
+    async def _bound_statement(self, *, keep_plan: bool = False) -> None:
         """Gives the next statement what is left of the time."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise _OutOfTimeError
-        if self._limit_set == 0.0 or left < 0.7 * self._limit_set:
-            if self._limit_set == 0.0:
-                # Starting workers takes longer than what they would do, and others need the processor too.
-                await self._connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
-            await limit_statements(self._connection, left)
+        if self._limit_set == 0.0 or left < 0.7 * self._limit_set or keep_plan > self._keeps_plans:
+            self._keeps_plans |= keep_plan
+            await limit_statements(self._connection, left, keep_plans=self._keeps_plans)
             self._limit_set = left
-
-
-def _growing(days: Sequence[Sequence[Leaf]]) -> Iterator[Sequence[Sequence[Leaf]]]:
-    """DAYS in portions of one, four, sixteen and so on."""
-    begin, size = 0, 1
-    while begin < len(days):
-        yield days[begin : begin + size]
-        begin, size = begin + size, min(4 * size, _MOST_AT_ONCE)
 
 
 def _place(entry: StoredEntry) -> Place:

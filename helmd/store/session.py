@@ -77,10 +77,17 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-async def limit_statements(connection: Connection, seconds: float) -> None:
-    """Until the transaction ends, PostgreSQL breaks off a statement that takes longer (QueryCanceled)."""
+async def limit_statements(connection: Connection, seconds: float, *, keep_plans: bool = False) -> None:
+    """Until the transaction ends, PostgreSQL breaks off a statement that takes longer (QueryCanceled).
+
+    No workers are started for it, which takes longer than what they would do and takes the processor from others. With
+    KEEP_PLANS a prepared statement is planned once, whatever its parameters are.
+    """
     await connection.execute(
-        "SELECT set_config('statement_timeout', %s, true)", (f"{max(1, round(seconds * 1000))}ms",), prepare=True
+        "SELECT set_config('statement_timeout', %s, true), set_config('plan_cache_mode', %s, true),"
+        " set_config('max_parallel_workers_per_gather', '0', true)",
+        (f"{max(1, round(seconds * 1000))}ms", "force_generic_plan" if keep_plans else "auto"),
+        prepare=True,
     )
 
 
