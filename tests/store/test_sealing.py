@@ -138,6 +138,7 @@ async def test_what_is_new_is_taken_into_the_index_of_traces(writer: Connection,
     assert await summarize(owner) == 0
 
 
+@pytest.mark.usefixtures("small")
 async def test_while_others_write(writer: Connection, owner: Connection, database: Database) -> None:
     stopped = asyncio.Event()
     number = 0
