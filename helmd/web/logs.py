@@ -1,5 +1,6 @@
 """Stored log entries: lists, single ones, counts, and exports."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzin
 """Beyond these the store has no entries, and a calendar soon no days."""
 _HISTOGRAM_SPAN = timedelta(hours=1)
 _STATS_SPAN = timedelta(hours=24)
+_STALLED_SECONDS = 600.0
+"""How long an export waits for its client, which keeps one of few turns and what it reads from being dropped."""
 _CONTENT: dict[str, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 _log = logging.getLogger(__name__)
@@ -120,6 +123,9 @@ class Logs:
             except HelmError as error:
                 _log.warning("an export was broken off: %s", error.sentence)
                 _abort(request)
+            except TimeoutError:
+                _log.info("an export was broken off: its client took nothing for %.0f s", _STALLED_SECONDS)
+                _abort(request)
         return response
 
     async def dashboard(self, request: web.Request) -> web.Response:
@@ -168,7 +174,8 @@ async def _send(
 
 
 async def _written(response: web.StreamResponse, chunk: bytes) -> None:
-    await response.write(chunk)
+    async with asyncio.timeout(_STALLED_SECONDS):
+        await response.write(chunk)
 
 
 def _abort(request: web.Request) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from helmd.operations import log_reader
 from helmd.store.migrate import migrate
+from helmd.web import logs
 from tests.store.conftest import Database
 from tests.store.log_server import HARD, NOW, SLOW, Served, rows, serving, token
 
@@ -229,6 +230,22 @@ async def test_an_export_is_not_read_ahead_and_ends_with_its_client(
         while database.query(fetching):
             await asyncio.sleep(0.05)
     assert not caplog.records
+
+
+async def test_an_export_nobody_reads_gives_up_its_turn(
+    served: Served, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_STALLED_SECONDS", 0.5)
+    await served.append([row._replace(message="x" * 2000) for row in rows(30_000)])
+    headers = {"Authorization": f"Bearer {token('admin')}"}
+    async with served.session.get(served.url("/api/logs/export"), headers=headers) as answer:
+        await answer.content.readexactly(1000)
+        async with asyncio.timeout(10):
+            while database.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'helmd-export'"):
+                await asyncio.sleep(0.05)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            while await answer.content.readany():
+                pass
 
 
 async def test_who_goes_away_takes_the_query_along(
