@@ -18,10 +18,14 @@ NAMES = [f"s{number:02}" for number in range(60)]
 UNITS = [f"hivematrix-{name}" for name in NAMES]
 SUPERVISOR = ["supervisorctl", "-c", str(BENCH / "supervisord.conf")]
 STOPPED = 5.0
+LONGEST = 300.0
 
 
 def run(*words: str, check: bool = True) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"WRONG: {' '.join(words)}: not done within {LONGEST:g} s")
     if check and done.returncode:
         sys.exit(f"bench: {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -4,16 +4,17 @@ import argparse
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
 from logs_catchup import catch_up
-from logs_figures import note, say
+from logs_figures import GivenUp, note, say
 from logs_flood import flood, sustained
 from logs_http import http_ingest
 from logs_latency import latency
 from logs_queries import queries
-from logs_tools import BENCH, HELM_UNITS, HOME, SHORT, Sizes, run, units
+from logs_tools import BENCH, HELM_UNITS, HOME, SHORT, Sizes, figure, run, units
 
 PARTS: dict[str, Callable[[Sizes], None]] = {
     "catchup": catch_up,
@@ -71,12 +72,26 @@ def main() -> None:
     try:
         for part in parts:
             began = time.monotonic()
-            PARTS[part](sizes)
+            _measure(part, sizes)
             note(f"{part} took {time.monotonic() - began:.0f} s")
             say("")
     finally:
         units("start", *HELM_UNITS)
 
 
+def _measure(part: str, sizes: Sizes) -> None:
+    try:
+        with figure(part):
+            PARTS[part](sizes)
+    except SystemExit:
+        # Where it waited is what one wants to know of a bench that took too long.
+        traceback.print_exc()
+        say(f"WRONG: told to end during {part}")
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except GivenUp as missing:
+        sys.exit(f"bench: {missing}")

@@ -6,6 +6,10 @@ import sys
 from collections.abc import Sequence
 
 
+class GivenUp(Exception):  # noqa: N818 - it is no fault of the bench
+    """A figure can't be had; the text says what was missing."""
+
+
 def percentile(figures: Sequence[float], part: float) -> float:
     """The least figure that PART of the figures do not exceed; 0.99 of fewer than 100 is the greatest."""
     return sorted(figures)[max(0, math.ceil(part * len(figures)) - 1)]
@@ -13,6 +17,9 @@ def percentile(figures: Sequence[float], part: float) -> float:
 
 def show(what: str, figures: Sequence[float], form: str = "{:,.0f} rows/s", *beside: str) -> None:
     """A line: the median of the runs, their range where there are several, and what to hold it against."""
+    if not figures:
+        say(f"{what:<58} {'nothing measured':>16}")
+        return
     line = f"{what:<58} {form.format(statistics.median(figures)):>16}"
     if len(figures) > 1:
         line += f"  [{form.format(min(figures))} to {form.format(max(figures))}]"
@@ -30,6 +37,8 @@ def show_times(what: str, seconds: Sequence[float], *beside: str) -> None:
 
 def ratio(figures: Sequence[float], name: str, theirs: Sequence[float], aim: str = "") -> str:
     """``3.10 x rsyslog (23,500; aim >= 3)``"""
+    if not figures or not theirs:
+        return f"nothing to hold against {name}"
     other = statistics.median(theirs)
     told = f"{other:,.0f}" if other >= 100 else f"{other:.3g}"
     return f"{statistics.median(figures) / other:.2f} x {name} ({told}{f'; aim {aim}' if aim else ''})"

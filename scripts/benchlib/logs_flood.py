@@ -15,6 +15,7 @@ from logs_tools import (
     counted,
     cpu_seconds,
     empty_store,
+    figure,
     resident_mb,
     settle,
     store,
@@ -22,39 +23,43 @@ from logs_tools import (
     wait_for,
 )
 
-_LONGEST_DRAIN = 300.0
 _SAMPLE_EVERY = 0.05
 
 
 def flood(sizes: Sizes) -> None:
     """Several services print as fast as they can."""
-    taken, meanwhile, drained, peaks = [], [], [], []
+    taken: list[float] = []
+    meanwhile: list[float] = []
+    drained: list[float] = []
+    peaks: list[float] = []
     for number in range(sizes.runs):
-        _fresh(sizes)
-        note(f"flood, run {number + 1}: {sizes.writers} writers for {sizes.flood_seconds:g} s")
-        began = time.time()
-        writers = [Printing("flood", seconds=sizes.flood_seconds) for _ in range(sizes.writers)]
-        names = [writer.name for writer in writers]
-        try:
-            with store() as connection:
-                # The count is taken right at the end: the lines are stored by the tens of thousands a second.
-                time.sleep(max(0.0, began + sizes.flood_seconds - time.time() - 0.1))
-                wait_for(writers[0].done, 60, 0.01)
-                stored, counted_at = counted(connection, names), time.time()
-                reports = [writer.report() for writer in writers]
-                ended = max(report["ended"] for report in reports)
-                took = ended - min(report["began"] for report in reports)
-                printed = int(sum(report["printed"] for report in reports))
-                seen, _ = all_stored(connection, names, printed, _LONGEST_DRAIN)
-                drained.append(max(0.0, seen - time.monotonic() + time.time() - ended))
-            taken.append(printed / took)
-            meanwhile.append(stored / (counted_at - began))
-            peaks.append(resident_mb("helmd-journal", "VmHWM"))
-        finally:
-            for writer in writers:
-                writer.stop()
+        with figure(f"flood, run {number + 1}"):
+            _fresh(sizes)
+            note(f"flood, run {number + 1}: {sizes.writers} writers for {sizes.flood_seconds:g} s")
+            began = time.time()
+            writers = [Printing("flood", seconds=sizes.flood_seconds) for _ in range(sizes.writers)]
+            names = [writer.name for writer in writers]
+            try:
+                with store() as connection:
+                    # The count is taken right at the end: the lines are stored by the tens of thousands a second.
+                    time.sleep(max(0.0, began + sizes.flood_seconds - time.time() - 0.1))
+                    wait_for(writers[0].done, sizes.patience, 0.01)
+                    stored, counted_at = counted(connection, names), time.time()
+                    reports = [writer.report(sizes.patience) for writer in writers]
+                    ended = max(report["ended"] for report in reports)
+                    took = ended - min(report["began"] for report in reports)
+                    printed = int(sum(report["printed"] for report in reports))
+                    seen = all_stored(connection, names, printed, sizes.patience)
+                    if seen is not None:
+                        drained.append(max(0.0, seen - time.monotonic() + time.time() - ended))
+                taken.append(printed / took)
+                meanwhile.append(stored / (counted_at - began))
+                peaks.append(resident_mb("helmd-journal", "VmHWM"))
+            finally:
+                for writer in writers:
+                    writer.stop()
     aim = f"aim <= {sizes.flood_seconds:g} s more; beyond that aim: never behind"
-    share = f"{100 * statistics.median(meanwhile) / statistics.median(taken):.0f} % of what journald took"
+    share = "" if not taken else f"{100 * statistics.median(meanwhile) / statistics.median(taken):.0f} % of that"
     show(f"a flood of {sizes.flood_seconds:g} s by {sizes.writers} writers: journald took", taken, "{:,.0f} lines/s")
     show("    stored meanwhile", meanwhile, "{:,.0f} rows/s", share)
     show("    until drained, after the last line was printed", drained, "{:,.1f} s", aim)
@@ -64,30 +69,33 @@ def flood(sizes: Sizes) -> None:
 def sustained(sizes: Sizes) -> None:
     """A steady rate: how far the store is behind, and what it costs."""
     rate, seconds = sizes.sustained_rate, sizes.sustained_seconds
-    middle, high, most = [], [], []
+    middle: list[float] = []
+    high: list[float] = []
+    most: list[float] = []
     costs: dict[str, list[float]] = {"helmd-journal": [], "helmd-postgres": [], "helmd": [], "systemd-journald": []}
     memory: dict[str, list[float]] = {"helmd-journal": [], "helmd": []}
     for number in range(sizes.runs):
-        _fresh(sizes)
-        note(f"sustained, run {number + 1}: {rate:,} lines/s for {seconds:g} s")
-        before = _costs(costs)
-        printing = Printing("steady", lines=round(rate * seconds), rate=rate)
-        try:
-            with store() as connection:
-                lags = _lags(connection, printing, seconds)
-                printed = int(printing.report(60)["printed"])
-                all_stored(connection, [printing.name], printed, 60)
-            after = _costs(costs)
-            for unit in costs:
-                costs[unit].append(1e6 * (after[unit] - before[unit]) / printed)
-            for unit in memory:
-                memory[unit].append(resident_mb(unit))
-            if lags:
-                middle.append(1000 * statistics.median(lags))
-                high.append(1000 * percentile(lags, 0.99))
-                most.append(1000 * max(lags))
-        finally:
-            printing.stop()
+        with figure(f"sustained, run {number + 1}"):
+            _fresh(sizes)
+            note(f"sustained, run {number + 1}: {rate:,} lines/s for {seconds:g} s")
+            before = _costs(costs)
+            printing = Printing("steady", lines=round(rate * seconds), rate=rate)
+            try:
+                with store() as connection:
+                    lags = _lags(connection, printing, seconds)
+                    printed = int(printing.report(sizes.patience)["printed"])
+                    all_stored(connection, [printing.name], printed, sizes.patience)
+                after = _costs(costs)
+                for unit in costs:
+                    costs[unit].append(1e6 * (after[unit] - before[unit]) / printed)
+                for unit in memory:
+                    memory[unit].append(resident_mb(unit))
+                if lags:
+                    middle.append(1000 * statistics.median(lags))
+                    high.append(1000 * percentile(lags, 0.99))
+                    most.append(1000 * max(lags))
+            finally:
+                printing.stop()
     show(f"{rate:,} lines/s for {seconds:g} s: lag, median", middle, "{:,.0f} ms")
     show("    lag, 99 %", high, "{:,.0f} ms", "aim < 1,000 ms")
     show("    lag, greatest", most, "{:,.0f} ms")
@@ -100,6 +108,8 @@ def sustained(sizes: Sizes) -> None:
 
 
 def ratio_to(figures: list[float], journald: list[float]) -> str:
+    if not figures or not journald:
+        return ""
     other = statistics.median(journald)
     return f"{statistics.median(figures) / other:.2f} x journald's own ({other:.1f} s)"
 
@@ -109,7 +119,7 @@ def _fresh(sizes: Sizes) -> None:
     empty_store(sizes)
     units("start", *HELM_UNITS)
     with store() as connection:
-        settle(connection)
+        settle(connection, sizes.patience)
 
 
 def _costs(names: dict[str, list[float]]) -> dict[str, float]:

@@ -7,54 +7,58 @@ import json
 import secrets
 import subprocess
 import sys
+from itertools import product
 from statistics import median
+from typing import Any
 
+import psycopg
 from logs_figures import note, show
-from logs_tools import BENCH, HELM_SOCKET, HELM_UNITS, PORT, Sizes, all_stored, settle, store, units
+from logs_tools import BENCH, HELM_SOCKET, HELM_UNITS, PORT, Sizes, all_stored, figure, run, settle, store, units
 
 
 def http_ingest(sizes: Sizes) -> None:
     units("start", *HELM_UNITS)
     with store() as connection:
-        settle(connection)
-        for batch in sizes.batches:
-            for clients in sizes.clients:
-                note(f"HTTP ingest: batches of {batch:,} by {clients}")
-                helm, bare = [], []
-                for _ in range(sizes.runs):
-                    name = f"posted-{secrets.token_hex(3)}"
-                    # Somebody's Helm takes nothing over TCP without a token.
-                    place = str(HELM_SOCKET) if sizes.keep else str(PORT)
-                    helm.append(_posted(place, name, batch, clients, sizes.http_seconds))
-                    all_stored(connection, [name], round(helm[-1]["rows"]), 60)
-                    bare.append(_posted_bare(name, batch, clients, sizes.http_seconds))
-                rates, limits = [each["rate"] for each in helm], [each["rate"] for each in bare]
-                p50, p99 = (median([each[key] for each in helm]) for key in ("p50", "p99"))
-                show(
-                    f"HTTP ingest, batches of {batch:,} by {clients} client{'s'[: clients > 1]}",
-                    rates,
-                    "{:,.0f} rows/s",
-                    f"p50 {p50:.1f}, p99 {p99:.1f} ms",
-                    f"{median(rates) / median(limits):.2f} x aiohttp storing nothing ({median(limits):,.0f} rows/s, "
-                    f"p99 {median([each['p99'] for each in bare]):.1f} ms)",
-                )
+        settle(connection, sizes.patience)
+        for batch, clients in product(sizes.batches, sizes.clients):
+            with figure(f"HTTP ingest, batches of {batch:,} by {clients}"):
+                _ingest(connection, sizes, batch, clients)
 
 
-def _posted(place: str, name: str, batch: int, clients: int, seconds: float) -> dict[str, float]:
-    words = [sys.executable, str(BENCH / "logs_post.py"), place, name, str(batch), str(clients), str(seconds)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"bench: {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout)
+def _ingest(connection: psycopg.Connection[Any], sizes: Sizes, batch: int, clients: int) -> None:
+    note(f"HTTP ingest: batches of {batch:,} by {clients}")
+    helm, bare = [], []
+    for _ in range(sizes.runs):
+        name = f"posted-{secrets.token_hex(3)}"
+        # Somebody's Helm takes nothing over TCP without a token.
+        place = str(HELM_SOCKET) if sizes.keep else str(PORT)
+        helm.append(_posted(place, name, batch, clients, sizes))
+        all_stored(connection, [name], round(helm[-1]["rows"]), sizes.patience)
+        bare.append(_posted_bare(name, batch, clients, sizes))
+    rates, limits = [each["rate"] for each in helm], [each["rate"] for each in bare]
+    p50, p99 = (median([each[key] for each in helm]) for key in ("p50", "p99"))
+    show(
+        f"HTTP ingest, batches of {batch:,} by {clients} client{'s'[: clients > 1]}",
+        rates,
+        "{:,.0f} rows/s",
+        f"p50 {p50:.1f}, p99 {p99:.1f} ms",
+        f"{median(rates) / median(limits):.2f} x aiohttp storing nothing ({median(limits):,.0f} rows/s, "
+        f"p99 {median([each['p99'] for each in bare]):.1f} ms)",
+    )
+
+
+def _posted(place: str, name: str, batch: int, clients: int, sizes: Sizes) -> dict[str, float]:
+    words = (sys.executable, BENCH / "logs_post.py", place, name, str(batch), str(clients), str(sizes.http_seconds))
+    found: dict[str, float] = json.loads(run(*words, within=sizes.http_seconds + sizes.patience))
     return found
 
 
-def _posted_bare(name: str, batch: int, clients: int, seconds: float) -> dict[str, float]:
+def _posted_bare(name: str, batch: int, clients: int, sizes: Sizes) -> dict[str, float]:
     with subprocess.Popen(
         [sys.executable, str(BENCH / "logs_bare.py")], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
         try:
-            return _posted(server.stdout.readline().strip(), name, batch, clients, seconds)
+            return _posted(server.stdout.readline().strip(), name, batch, clients, sizes)
         finally:
-            server.terminate()
+            server.kill()

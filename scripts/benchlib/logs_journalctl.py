@@ -7,11 +7,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import psycopg
-from logs_figures import note, say
+from logs_figures import GivenUp, note, say
 from logs_lines import RARE_WORD, number_of, trace_id, user_id
-from logs_tools import Helmd, Sizes, store, timed, value, wait_for
+from logs_tools import Helmd, Sizes, figure, store, timed, value, wait_for
 
 _INDEXED_WITHIN = 90.0
+_LONGEST = 180.0
 
 
 def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
@@ -21,10 +22,15 @@ def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
             note("waiting for the text index of the running day")
             if not wait_for(lambda: _loose(connection, name) < 100_000, _INDEXED_WITHIN, 0.5):
                 say(f"WRONG: {_loose(connection, name):,} lines have no text index after {_INDEXED_WITHIN:g} s")
-        message = str(
-            value(connection, "SELECT message FROM log_entries WHERE service_name = %s AND trace_id IS NOT NULL"
-                  " AND user_id IS NOT NULL ORDER BY timestamp, id OFFSET %s LIMIT 1", name, sizes.backlog // 4)
-        )  # fmt: skip
+        message = value(
+            connection,
+            "SELECT message FROM log_entries WHERE service_name = %s AND trace_id IS NOT NULL"
+            " AND user_id IS NOT NULL ORDER BY timestamp, id OFFSET %s LIMIT 1",
+            name,
+            sizes.backlog // 4,
+        )
+    if message is None:
+        raise GivenUp(f"the store has no line of {name} with a trace and a user to look for")
     number = number_of(message)
     trace, user = trace_id(name, number), user_id(number)
     third = (until - since) / 3
@@ -50,16 +56,20 @@ def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
     helmd = Helmd()
     say(f"the newest 100 of {sizes.backlog:,} lines by the same filters (median of {max(1, sizes.runs)}):")
     for what, asked, words, theirs in kinds:
-        path = f"/api/logs?{urlencode({**plain, **asked})}"
-        api = [_seconds(helmd, path) for _ in range(10 * sizes.runs)]
-        there = len(helmd.get(path)["logs"])
-        newest = ("-u", f"hivematrix-{name}", "-o", "cat", "-r", "-n", "100")
-        journal = [timed("journalctl", "--user", "-q", *newest, *theirs) for _ in range(sizes.runs)]
-        line = f"    {what:<54} {1000 * median(api):9.1f} ms by the API ({there} lines)"
-        if words is not None:
-            own = [timed("helmctl", "logs", name, "-r", "-n", "100", "--no-pager", *words) for _ in range(sizes.runs)]
-            line += f", {1000 * median(own):.0f} ms by helmctl logs"
-        say(f"{line}   {median(journal) / median(api):,.1f} x as fast as journalctl ({1000 * median(journal):,.0f} ms)")
+        with figure(what):
+            path = f"/api/logs?{urlencode({**plain, **asked})}"
+            api = [_seconds(helmd, path) for _ in range(10 * sizes.runs)]
+            there = len(helmd.get(path)["logs"])
+            if not there:
+                say(f"WRONG: {what}: the API finds no line")
+            line = f"    {what:<54} {1000 * median(api):9.1f} ms by the API ({there} lines)"
+            if words is not None:
+                took = _times(sizes, "helmctl", "logs", name, "-r", "-n", "100", "--no-pager", *words)
+                line += f", {1000 * median(took):.0f} ms by helmctl logs" if took else ""
+            newest = ("-u", f"hivematrix-{name}", "-o", "cat", "-r", "-n", "100")
+            if took := _times(sizes, "journalctl", "--user", "-q", *newest, *theirs):
+                line += f"   {median(took) / median(api):,.1f} x as fast as journalctl ({1000 * median(took):,.0f} ms)"
+            say(line)
     helmd.close()
 
 
@@ -67,6 +77,17 @@ def _seconds(helmd: Helmd, path: str) -> float:
     began = perf_counter()
     helmd.get(path)
     return perf_counter() - began
+
+
+def _times(sizes: Sizes, *words: str) -> list[float]:
+    """Seconds of a command's runs; none, and that is said, once a run takes too long."""
+    took = []
+    for _ in range(sizes.runs):
+        if (seconds := timed(*words, within=_LONGEST)) is None:
+            say(f"WRONG: {' '.join(words)}: not done within {_LONGEST:g} s")
+            return []
+        took.append(seconds)
+    return took
 
 
 def _local(moment: datetime) -> str:

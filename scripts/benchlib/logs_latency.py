@@ -6,15 +6,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from logs_figures import note, say, show_times
+from logs_figures import GivenUp, note, say, show_times
 from logs_lines import number_of, printed_at
-from logs_tools import HELM_SOCKET, HELM_UNITS, Printing, Sizes, settle, store, units, wait_for
+from logs_tools import HELM_SOCKET, HELM_UNITS, Printing, Sizes, figure, settle, store, units, wait_for
 
 _MARKERS_A_SECOND = 20
 _BEFORE_MARKERS = 1.5
 _POLL = 0.002
+_ENDING = 10.0
 _AIM = "aim p50 < 100, p99 < 300 ms"
 
 
@@ -31,27 +32,28 @@ class _Seen:
 def latency(sizes: Sizes) -> None:
     units("start", *HELM_UNITS)
     with store() as connection:
-        settle(connection)
+        settle(connection, sizes.patience)
     for rate in sizes.background:
         found: list[float] = []
         streamed: list[float] = []
         followed: list[float] = []
         for number in range(sizes.runs):
-            note(f"latency at {rate:,} lines/s, run {number + 1}")
-            # Some seconds more than the markers take, for what is begun before and ended after them.
-            seconds = sizes.markers / _MARKERS_A_SECOND + 8
-            noise = Printing("noise", seconds=seconds, rate=rate, every=max(0.01, 1 / rate))
-            try:
-                time.sleep(min(2.0, seconds / 3))
-                by_query, by_stream, by_journalctl = _one(sizes)
-            finally:
-                noise.stop()
-            for what, seen in (("query", by_query), ("stream", by_stream)):
-                if missing := sizes.markers - len(seen.seconds):
-                    say(f"WRONG: {missing} of {sizes.markers} marked lines did not come by the {what}")
-            found += by_query.seconds.values()
-            streamed += by_stream.seconds.values()
-            followed += by_journalctl.seconds.values()
+            with figure(f"latency, run {number + 1}"):
+                note(f"latency at {rate:,} lines/s, run {number + 1}")
+                # Some seconds more than the markers take, for what is begun before and ended after them.
+                seconds = sizes.markers / _MARKERS_A_SECOND + 8
+                noise = Printing("noise", seconds=seconds, rate=rate, every=max(0.01, 1 / rate))
+                try:
+                    time.sleep(min(2.0, seconds / 3))
+                    by_query, by_stream, by_journalctl = _one(sizes)
+                finally:
+                    noise.stop()
+                for what, seen in (("query", by_query), ("stream", by_stream)):
+                    if missing := sizes.markers - len(seen.seconds):
+                        say(f"WRONG: {missing} of {sizes.markers} marked lines did not come by the {what}")
+                found += by_query.seconds.values()
+                streamed += by_stream.seconds.values()
+                followed += by_journalctl.seconds.values()
         show_times(f"print to queryable, at {rate:,} lines/s", found, _AIM)
         show_times(f"print to a client of the stream, at {rate:,} lines/s", streamed, _AIM)
         show_times("    print to journalctl -f, the same lines", followed)
@@ -91,7 +93,11 @@ def _poll(marker: Printing, count: int, seen: _Seen) -> None:
 def _following_stream(name: str, seen: _Seen) -> Iterator[None]:
     """Server-sent events over helmd's socket, as a client of a handful of lines has them."""
     line = socket.socket(socket.AF_UNIX)
-    line.connect(str(HELM_SOCKET))
+    try:
+        line.connect(str(HELM_SOCKET))
+    except OSError as error:
+        line.close()
+        raise GivenUp(f"the stream: {HELM_SOCKET}: {error}") from None
     path = f"/api/logs/stream?service={name}&source=journal"
     line.sendall(f"GET {path} HTTP/1.1\r\nHost: helm\r\nAccept: text/event-stream\r\n\r\n".encode())
 
@@ -113,13 +119,15 @@ def _following_stream(name: str, seen: _Seen) -> Iterator[None]:
         except (OSError, ValueError) as error:
             note(f"the stream has ended: {error}")
 
-    thread = threading.Thread(target=quietly)
+    thread = threading.Thread(target=quietly, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        line.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        # The other side may have closed it.
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+        thread.join(_ENDING)
         line.close()
 
 
@@ -138,11 +146,11 @@ def _following_journal(unit: str, seen: _Seen) -> Iterator[None]:
             if text.startswith("{"):
                 seen.note(json.loads(text)["message"])
 
-    thread = threading.Thread(target=follow)
+    thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        process.terminate()
+        process.kill()
         process.wait()
-        thread.join()
+        thread.join(_ENDING)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from logs_figures import note
+from logs_figures import say
 from logs_tools import HOME, STORE_SOCKET, counted_exactly, run, store, value, wait_for
 
 _RSYSLOG = """\
@@ -42,10 +42,11 @@ def rsyslogd() -> str | None:
     return shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")
 
 
-def rsyslog_rate(unit: str, lines: int) -> float | None:
+def rsyslog_rate(unit: str, lines: int, within: float) -> float | None:
     """Rows a second until LINES lines of UNIT are stored; None when it stores nothing.
 
-    From the first one on: before, it has read all that the journal holds of others.
+    From the first one on: before, it has read all that the journal holds of others. WITHIN: seconds for that, and again
+    for the rest.
     """
     program = rsyslogd()
     if program is None:
@@ -71,14 +72,14 @@ def rsyslog_rate(unit: str, lines: int) -> float | None:
                 def last() -> int:
                     return int(value(connection, "SELECT coalesce(max(id), 0) FROM log_entries"))
 
-                if not wait_for(lambda: last() >= 1 or process.poll() is not None, 60, 0.01):
-                    note(f"rsyslog stores nothing: {(work / 'output').read_text()[-500:]}")
+                if not wait_for(lambda: last() >= 1 or process.poll() is not None, within, 0.01):
+                    say(f"WRONG: rsyslog stores nothing: {(work / 'output').read_text()[-500:]}")
                     return None
                 first, began = last(), time.monotonic()
-                whole = wait_for(lambda: last() >= lines or process.poll() is not None, _LONGEST)
+                whole = wait_for(lambda: last() >= lines or process.poll() is not None, within)
                 took, stored = time.monotonic() - began, last()
                 if not whole or stored < lines:
-                    note(f"rsyslog has stored {stored:,} of {lines:,} lines after {took:.0f} s")
+                    say(f"WRONG: rsyslog has stored {stored:,} of {lines:,} lines after {took:.0f} s")
                 return (stored - first) / took
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -111,6 +112,7 @@ def copy_rate(name: str) -> float:
                 database,
                 "-c",
                 f"\\copy (SELECT * FROM {leaf} WHERE service_name = '{name}' ORDER BY id) TO '{file}'",  # noqa: S608
+                within=_LONGEST,
             )
             rows = counted_exactly(connection, [name])
             connection.execute("DROP TABLE IF EXISTS bench_copy")
@@ -122,7 +124,7 @@ def copy_rate(name: str) -> float:
                 connection.execute(f'DROP INDEX "{index}"')
             connection.execute("CHECKPOINT")
             began = time.monotonic()
-            run("psql", "-qd", database, "-c", f"\\copy bench_copy FROM '{file}'")
+            run("psql", "-qd", database, "-c", f"\\copy bench_copy FROM '{file}'", within=_LONGEST)
             return rows / (time.monotonic() - began)
         finally:
             file.unlink(missing_ok=True)

@@ -2,16 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from time import perf_counter
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from logs_figures import percentile, say, show_times
+from logs_figures import GivenUp, percentile, say, show_times
 from logs_rows import OWN_DATABASE, SERVICES, drop_own_database, make_rows, own_database, sealed_until, show_sizes
-from logs_tools import HELM_UNITS, Helmd, Sizes, conninfo, empty_store, store, units
+from logs_tools import HELM_UNITS, Helmd, Sizes, conninfo, empty_store, figure, store, units
 
 from helmd.model.log_filter import Place, log_filter_of
 from helmd.store.search import find
@@ -19,8 +20,11 @@ from helmd.store.session import connect
 
 _LIMIT = 100
 _SLOW_SAMPLES = 5
+_LONGEST = 120.0
+"""Seconds for all samples of a question; then those that there are must do."""
 _NUMBERS = random.Random(4)  # noqa: S311 - which rows are asked for
 
+_T = TypeVar("_T")
 Asked = Callable[[int], dict[str, str]]
 
 
@@ -46,10 +50,13 @@ def queries(sizes: Sizes) -> None:
             units("start", *HELM_UNITS)
         say(f"{sizes.rows:,} rows over {sizes.days} days, a tenth of them today; the first {_LIMIT} that fit:")
         for question in _questions(sizes, database):
-            _ask(sizes, database, question)
-        _page_by_cursor(sizes, database)
+            with figure(question.what):
+                _ask(sizes, database, question)
+        with figure("page by cursor"):
+            _page_by_cursor(sizes, database)
         if not sizes.keep:
-            _histogram(sizes)
+            with figure("histogram"):
+                _histogram(sizes)
         show_sizes(database)
     finally:
         if sizes.keep:
@@ -99,14 +106,19 @@ def _traces(connection: object, count: int) -> list[str]:
 
 def _ask(sizes: Sizes, database: str, question: Question) -> None:
     times = min(sizes.samples, _SLOW_SAMPLES) if question.slow else sizes.samples
-    alone, searched = asyncio.run(_by_search(database, question, times))
+    alone, searched = _limited(question.what, _by_search(database, question, times))
     told = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
     if sizes.keep:
         show_times(f"    {question.what}", alone, question.aim)
         return
     helmd = Helmd()
-    took, back = [], searched
+    took: list[float] = []
+    back = searched
+    end = perf_counter() + _LONGEST
     for number in range(-1, times):
+        if took and perf_counter() > end:
+            say(f"WRONG: {question.what}: the API was asked {len(took)} of {times} times within {_LONGEST:g} s")
+            break
         path = f"/api/logs?{urlencode({'limit': str(_LIMIT), **question.asked(number % times)})}"
         began = perf_counter()
         answer = helmd.get(path)
@@ -121,12 +133,30 @@ def _ask(sizes: Sizes, database: str, question: Question) -> None:
     show_times(f"    {question.what}", took, *beside)
 
 
+def _limited(what: str, work: Coroutine[Any, Any, _T]) -> _T:
+    """What WORK gives. Raises GivenUp when a single search of it does not end."""
+
+    async def limited() -> _T:
+        async with asyncio.timeout(3 * _LONGEST):
+            return await work
+
+    try:
+        return asyncio.run(limited())
+    except TimeoutError:
+        raise GivenUp(f"{what}: the search alone has not ended within {3 * _LONGEST:g} s") from None
+
+
 async def _by_search(database: str, question: Question, times: int) -> tuple[list[float], str]:
     """Seconds that the search takes without the API, and how far back the last one says it got."""
     connection = await connect(conninfo(database, "helm"), "bench")
-    took, back = [], None
+    took: list[float] = []
+    back = None
+    end = perf_counter() + _LONGEST
     try:
         for number in range(-1, times):
+            if took and perf_counter() > end:
+                say(f"WRONG: {question.what}: searched {len(took)} of {times} times within {_LONGEST:g} s")
+                break
             wanted = log_filter_of(question.asked(number % times))
             began = perf_counter()
             back = (await find(connection, wanted, _LIMIT)).searched_back_to
@@ -140,7 +170,7 @@ async def _by_search(database: str, question: Question, times: int) -> tuple[lis
 def _page_by_cursor(sizes: Sizes, database: str) -> None:
     """Walks to the last page but one, and then asks for the last one again and again."""
     what = f"    page {sizes.pages:,} by cursor"
-    alone, walked = asyncio.run(_walk(sizes, database))
+    alone, walked = _limited(what.strip(), _walk(sizes, database))
     told = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
     if sizes.keep:
         show_times(what, alone, "aim p99 <= 20 ms")

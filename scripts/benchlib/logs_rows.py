@@ -1,15 +1,12 @@
 """Rows made up by PostgreSQL itself, spread over days, with the indexes that the product's own upkeep builds."""
 
 import asyncio
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from logs_figures import note, say, show
+from logs_figures import GivenUp, note, say, show
 from logs_tools import Sizes, conninfo, store, value
-
-sys.path.append("/usr/share/hivematrix-helm")
 
 from helmd.store.migrate import migrate
 from helmd.store.sealing import connect_as_owner, has_trigrams, index_text, seal
@@ -41,6 +38,7 @@ _MAKE = """
         FROM generate_series(%(first)s::bigint, %(first)s::bigint + %(rows)s - 1) AS n
     ) AS numbered
 """
+_ROUNDS = 500
 _COUNT = (
     "INSERT INTO log_counts_minute SELECT date_trunc('minute', timestamp), retention, service_name, level, count(*)"
     " FROM log_entries GROUP BY 1, 2, 3, 4",
@@ -89,7 +87,7 @@ def make_rows(sizes: Sizes, database: str) -> None:
             connection.execute(statement)
         connection.execute("ANALYZE")
     made = time.monotonic()
-    asyncio.run(_index(database))
+    asyncio.run(_index(sizes, database))
     with store(database) as connection:
         # What autovacuum does in a while: counting by an index then needs no rows.
         connection.execute("VACUUM ANALYZE")
@@ -97,20 +95,24 @@ def make_rows(sizes: Sizes, database: str) -> None:
     note(f"{sizes.rows:,} rows made in {made - began:.0f} s, sealed and indexed in {time.monotonic() - made:.0f} s")
 
 
-async def _index(database: str) -> None:
+async def _index(sizes: Sizes, database: str) -> None:
     """As helmd's upkeep does it, round by round, until nothing is due."""
-    connection = await connect_as_owner(conninfo(database, "helm_owner"))
-    if connection is None:
-        sys.exit("bench: somebody else is keeping up the store")
+    end = time.monotonic() + sizes.patience
+    # A helmd that has just been stopped may still hold it.
+    while (connection := await connect_as_owner(conninfo(database, "helm_owner"))) is None:
+        if time.monotonic() > end:
+            raise GivenUp(f"somebody else has been keeping up the store for {sizes.patience:g} s")
+        await asyncio.sleep(0.5)
     try:
         text = await has_trigrams(connection)
         if not text:
             say("WRONG: the store has no trigram indexes")
-        for _ in range(100):
+        for _ in range(_ROUNDS):
             now = datetime.now(UTC)
             built = await index_text(connection, now) if text else []
             if not built + await seal(connection, now, lambda leaf, newest: True, text):
                 return
+        say(f"WRONG: after {_ROUNDS} rounds of upkeep there are still indexes due")
     finally:
         await connection.close()
 
@@ -118,6 +120,8 @@ async def _index(database: str) -> None:
 def sealed_until(connection: psycopg.Connection[object]) -> datetime:
     """The end of the last day that is sealed."""
     last = value(connection, "SELECT max(day) FROM log_partitions WHERE sealed")
+    if last is None:
+        raise GivenUp("no day of the store is sealed")
     return datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
 
 

@@ -1,5 +1,6 @@
 """What the parts of `scripts/bench logs` share: how much is done, and the store and units as the bench sees them."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -8,14 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
-from logs_figures import say
+from logs_figures import GivenUp, say
+
+sys.path.append("/usr/share/hivematrix-helm")
+
+from helmd.model.errors import HelmError
 
 HOME = Path.home()
 BENCH = Path(__file__).resolve().parent
@@ -24,14 +30,22 @@ STORE_SOCKET = RUNTIME / "postgres-helm"
 HELM_SOCKET = RUNTIME / "helm.sock"
 PORT = 5004
 HELM_UNITS = ("helmd", "helmd-journal")
+_LONGEST_STATEMENT = 1200
+_STALLED = 60.0
+FAULTS = (ArithmeticError, LookupError, OSError, ValueError, HelmError, psycopg.Error)
+"""What may go wrong in a part; what was measured before it is shown all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is done. ``keep``: the store is somebody's, so nothing of it is dropped and nothing is made up in it."""
+    """How much is done. ``keep``: the store is somebody's, so nothing of it is dropped and nothing is made up in it.
+
+    ``patience`` is for how many seconds anything is waited for at most.
+    """
 
     runs: int = 3
     keep: bool = False
+    patience: float = 600.0
     backlog: int = 1_000_000
     rsyslog_lines: int = 300_000
     flood_seconds: float = 60.0
@@ -51,6 +65,7 @@ class Sizes:
 
 SHORT = Sizes(
     runs=1,
+    patience=30.0,
     backlog=5_000,
     rsyslog_lines=2_000,
     flood_seconds=1.0,
@@ -70,21 +85,53 @@ SHORT = Sizes(
 """Everything once and tiny: that it works, not what it costs."""
 
 
-def run(*words: str | Path, check: bool = True) -> str:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, errors="replace")
+@contextlib.contextmanager
+def figure(what: str) -> Iterator[None]:
+    """WHAT ends where something can't be had: that is said, and the bench goes on with what comes next."""
+    try:
+        yield
+    except GivenUp as missing:
+        say(f"WRONG: {what}: {missing}")
+    except FAULTS as error:
+        traceback.print_exc()
+        say(f"WRONG: {what}: {error!r}")
+
+
+def run(*words: str | Path, check: bool = True, within: float = 300.0) -> str:
+    """What a command prints. Raises GivenUp if it fails (with CHECK) or takes too long."""
+    try:
+        done = _done(words, within)
+    except subprocess.TimeoutExpired:
+        raise GivenUp(f"{_told(words)}: not done within {within:g} s") from None
     if check and done.returncode:
-        sys.exit(f"bench: {' '.join(map(str, words))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        raise GivenUp(f"{_told(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
-def timed(*words: str | Path) -> float:
-    """Seconds that a command takes, which must succeed; or fail silently, as those do that find nothing."""
+def timed(*words: str | Path, within: float) -> float | None:
+    """Seconds that a command takes, which must succeed; or fail silently, as those do that find nothing.
+
+    None when it took too long. Raises GivenUp if it fails.
+    """
     began = time.perf_counter()
-    done = subprocess.run([str(word) for word in words], capture_output=True, check=False)
+    try:
+        done = _done(words, within)
+    except subprocess.TimeoutExpired:
+        return None
     took = time.perf_counter() - began
-    if done.returncode and done.stderr.strip() not in (b"", b"no lines"):
-        sys.exit(f"bench: {' '.join(map(str, words))}: exit code {done.returncode}\n{done.stderr.decode()}")
+    if done.returncode and done.stderr.strip() not in ("", "no lines"):
+        raise GivenUp(f"{_told(words)}: exit code {done.returncode}\n{done.stderr}")
     return took
+
+
+def _done(words: Sequence[str | Path], within: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, errors="replace", check=False, timeout=within
+    )
+
+
+def _told(words: Sequence[str | Path]) -> str:
+    return " ".join(map(str, words))
 
 
 # The store
@@ -92,7 +139,8 @@ def timed(*words: str | Path) -> float:
 
 def store(database: str = "helm", user: str = "postgres") -> psycopg.Connection[Any]:
     """A connection to the cluster of the log store, in autocommit, as its superuser."""
-    return psycopg.connect(conninfo(database, user), autocommit=True)
+    limit = f"-c timezone=UTC -c statement_timeout={1000 * _LONGEST_STATEMENT}"
+    return psycopg.connect(conninfo(database, user), autocommit=True, connect_timeout=10, options=limit)
 
 
 def conninfo(database: str = "helm", user: str = "postgres") -> str:
@@ -101,7 +149,7 @@ def conninfo(database: str = "helm", user: str = "postgres") -> str:
 
 def value(connection: psycopg.Connection[Any], query: str, *given: object) -> Any:
     """The one value that a query gives."""
-    found = connection.execute(query, given, prepare=True).fetchone()  # type: ignore[call-overload]
+    found = connection.execute(query, given, prepare=True).fetchone()
     return None if found is None else found[0]
 
 
@@ -127,24 +175,45 @@ def counted_exactly(connection: psycopg.Connection[Any], names: Sequence[str]) -
     )
 
 
-def all_stored(
-    connection: psycopg.Connection[Any], names: Sequence[str], lines: int, within: float
-) -> tuple[float, int]:
-    """Waits until the store has LINES of services NAMES: when it was seen to (time.monotonic), and how many it has.
+def all_stored(connection: psycopg.Connection[Any], names: Sequence[str], lines: int, within: float) -> float | None:
+    """Waits until the store has LINES of services NAMES: when it was seen to (time.monotonic).
 
-    Too few, or too many, are said; the moment is then that of giving up.
+    Too few, or too many, are said; then there is no such moment. It is given up early when nothing comes any more.
     """
-    end = time.monotonic() + within
+    began = moved = time.monotonic()
+    last = -1
     while True:
         asked = time.monotonic()
         if (stored := counted(connection, names)) >= lines:
             asked, stored = time.monotonic(), counted_exactly(connection, names)
-        if stored >= lines or asked > end:
+        if stored != last:
+            last, moved = stored, asked
+        if stored >= lines or asked > min(began + within, moved + _STALLED):
             break
         time.sleep(0.05)
-    if stored != lines:
-        say(f"WRONG: of {lines:,} lines {stored:,} are stored, after {within:.0f} s of waiting at most")
-    return asked, stored
+    if stored == lines:
+        return asked
+    stored = counted_exactly(connection, names)
+    say(
+        f"WRONG: of {lines:,} lines {stored:,} are stored after {asked - began:.0f} s of waiting, the last"
+        f" {asked - moved:.0f} s before; the journal has {_in_journal(names)} of them{_gaps(connection)}"
+    )
+    return None
+
+
+def _in_journal(names: Sequence[str]) -> str:
+    """How many lines of services it has; none of those that were posted."""
+    units = " ".join(f"_SYSTEMD_USER_UNIT=hivematrix-{name}.service" for name in names)
+    return run("sh", "-c", f"journalctl --user -q -o cat _TRANSPORT=stdout {units} | wc -l").strip()
+
+
+def _gaps(connection: psycopg.Connection[Any]) -> str:
+    """What Helm itself tells of lines that it did not get."""
+    found = connection.execute(
+        "SELECT message FROM log_entries WHERE service_name = 'helm' AND context ? 'gap'"
+        " AND timestamp > now() - interval '15 minutes' ORDER BY timestamp DESC, id DESC LIMIT 3"
+    )
+    return "".join(f"; Helm tells: {message}" for (message,) in found)
 
 
 def empty_store(sizes: Sizes) -> None:
@@ -160,18 +229,6 @@ def empty_store(sizes: Sizes) -> None:
             connection.execute("DELETE FROM log_partitions")
             connection.execute("TRUNCATE log_counts_minute, log_counts_hour, ingest_requests")
         connection.execute("CHECKPOINT")
-
-
-def settle(connection: psycopg.Connection[Any], within: float = 60.0) -> None:
-    """Waits until nothing new has come to the store for a second."""
-    end, last, since = time.monotonic() + within, -1, time.monotonic()
-    while time.monotonic() < end:
-        now = int(value(connection, "SELECT coalesce(max(id), 0) FROM log_entries"))
-        if now != last:
-            last, since = now, time.monotonic()
-        elif time.monotonic() - since > 1:
-            return
-        time.sleep(0.1)
 
 
 def wait_for(what: Callable[[], bool], within: float, pause: float = 0.05) -> bool:
@@ -201,12 +258,19 @@ def main_pid(unit: str) -> int:
 
 
 def resident_mb(unit: str, which: str = "VmRSS") -> float:
-    """Of a unit's main process and what it has started; VmHWM is the most that it ever was."""
-    main = psutil.Process(main_pid(unit))
+    """Of a unit's main process and what it has started; VmHWM is the most that it ever was. Raises GivenUp."""
     total = 0
-    for process in (main, *main.children(recursive=True)):
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        total += int(next(line for line in status.splitlines() if line.startswith(which)).split()[1])
+    try:
+        main = psutil.Process(main_pid(unit))
+        for process in (main, *main.children(recursive=True)):
+            # One that has just ended has none, or is gone.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(which))
+    except psutil.Error as error:
+        raise GivenUp(f"{unit}'s memory: {error}") from None
+    if not total:
+        raise GivenUp(f"{unit}'s memory: it does not run")
     return total / 1024
 
 
@@ -237,7 +301,7 @@ class Printing:
     def report(self, within: float = 600.0) -> dict[str, float]:
         """``printed``, ``began`` and ``ended``, once it has printed all."""
         if not wait_for(self.done, within):
-            sys.exit(f"bench: {self.unit} has not printed its lines within {within:g} s")
+            raise GivenUp(f"{self.unit} has not printed its lines within {within:g} s")
         found: dict[str, float] = json.loads(self._report.read_text())
         return found
 
@@ -246,11 +310,25 @@ class Printing:
         self._report.unlink(missing_ok=True)
 
 
+def settle(connection: psycopg.Connection[Any], within: float) -> None:
+    """Waits until the store has all that the journal held: what is printed now comes last. Raises GivenUp.
+
+    It does not wait for silence: where the store is somebody's there is always a service that prints.
+    """
+    last = Printing("settle", lines=1)
+    try:
+        if not wait_for(lambda: counted_exactly(connection, [last.name]) > 0, within):
+            told = f"the journal has {_in_journal([last.name])} of it{_gaps(connection)}"
+            raise GivenUp(f"a line that was printed is not stored after {within:g} s; {told}")
+    finally:
+        last.stop()
+
+
 # helmd
 
 
 class Helmd(http.client.HTTPConnection):
-    """A connection to helmd's socket, kept open."""
+    """A connection to helmd's socket, kept open, and opened anew after a failure."""
 
     def __init__(self, timeout: float = 60.0) -> None:
         super().__init__("helm", timeout=timeout)
@@ -261,11 +339,15 @@ class Helmd(http.client.HTTPConnection):
         self.sock.connect(str(HELM_SOCKET))
 
     def get(self, path: str) -> dict[str, Any]:
-        """A JSON answer; anything but 200 ends the bench."""
-        self.request("GET", path)
-        answer = self.getresponse()
-        body = answer.read()
+        """A JSON answer. Raises GivenUp for anything but 200, and when there is none in time."""
+        try:
+            self.request("GET", path)
+            answer = self.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise GivenUp(f"GET {path}: {error!r}") from None
         if answer.status != 200:
-            sys.exit(f"bench: GET {path}: {answer.status} {body[:500].decode(errors='replace')}")
+            raise GivenUp(f"GET {path}: {answer.status} {body[:500].decode(errors='replace')}")
         found: dict[str, Any] = json.loads(body)
         return found
