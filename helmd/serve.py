@@ -19,7 +19,7 @@ from helmd.operations.feed import Feed
 from helmd.operations.health_report import HealthReport
 from helmd.operations.ingest import Account
 from helmd.operations.line_rates import LineRates
-from helmd.operations.log_reader import CONNECTIONS, LogReader
+from helmd.operations.log_reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.monitor import HELM, Monitor
 from helmd.operations.posted import PostedLogs
 from helmd.operations.recording import Recorder
@@ -54,7 +54,11 @@ async def run_helmd(
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
     crew = Crew()
-    async with Pool(store, "helmd") as pool, Pool(store, "helmd-logs", CONNECTIONS) as readers, Callers() as callers:
+    async with (
+        Pool(store, "helmd") as pool,
+        Pool(store, "helmd-logs", CONNECTIONS, KEPT) as readers,
+        Callers() as callers,
+    ):
         recorder = Recorder(pool, prepare(store, owner))
 
         async def ask(service: Service) -> Answer:
@@ -107,6 +111,7 @@ async def run_helmd(
                     group.create_task(posted.run())
                     group.create_task(feed.run())
                     group.create_task(retain.run())
+                    group.create_task(reader.run())
                     group.create_task(monitor.run())
             finally:
                 await server.stop()

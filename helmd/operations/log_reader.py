@@ -2,23 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, LiteralString, cast
+from weakref import WeakSet
 
-from helmd.model.errors import HelmError
+from helmd.model.errors import HelmError, StoreError
 from helmd.model.log_filter import LogFilter, Place
 from helmd.store.bounded import breakable, check_expression, end_with_client
 from helmd.store.counts import Histogram, Total, histogram, level_counts, total
 from helmd.store.entries import StoredEntry, after, entry
 from helmd.store.export import Form, export
 from helmd.store.ingested import newest_id
-from helmd.store.search import Page, find
+from helmd.store.search import Page, find, warm
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
 CONNECTIONS = 10
 """What the pool should have: three searches with their counts, two followers, and some for what is quick."""
+KEPT = 4
+"""How many of them stay, and know their way: a search and its count, twice."""
 SEARCH_SECONDS = 1.0
 COUNT_SECONDS = 0.2
 """How long entries are counted that only looking at them tells; after that their number is estimated."""
@@ -26,6 +29,8 @@ _SEARCHES, _READS, _EXPORTS = 3, 2, 2
 _QUICK_SECONDS = 2.0
 _TURN_SECONDS = 5.0
 """How long a search may wait for its turn."""
+_WARM_AGAIN_SECONDS = 3600.0
+_WARM_PAUSE_SECONDS = 0.2
 _AWAY_SECONDS = 0.7
 """How long a connection is waited for while the store is known to be away."""
 
@@ -55,6 +60,23 @@ class LogReader:
         self._reads = asyncio.Semaphore(_READS)
         self._exports = asyncio.Semaphore(_EXPORTS)
 
+    async def run(self) -> None:
+        """Warms connections before somebody waits for them (`helmd.store.search.warm`), one at a time, for ever."""
+        while True:
+            self._pool.made.clear()
+            warmed: WeakSet[Connection] = WeakSet()
+            # The pool lends the one that was idle longest, so in turn.
+            with suppress(StoreError):
+                for _ in range(CONNECTIONS):
+                    await asyncio.sleep(_WARM_PAUSE_SECONDS)
+                    async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+                        if connection not in warmed:
+                            warmed.add(connection)
+                            await breakable(connection, warm(connection))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WARM_AGAIN_SECONDS):
+                    await self._pool.made.wait()
+
     async def page(self, wanted: LogFilter, limit: int, before: Place | None, offset: int, *, counted: bool) -> Listing:
         """The newest entries, as `helmd.store.search.find` gives them. Raises as that, and BusyError."""
         await self.check(wanted)
@@ -66,7 +88,9 @@ class LogReader:
                 page = await searching
                 # What a search has seen to its end it has counted; else counting takes longer than searching.
                 whole = before is None and page.next is None and (offset == 0 or page.entries)
-                return Listing(page, Total(offset + len(page.entries)) if whole else await self._total(wanted))
+                return Listing(
+                    page, Total(offset + len(page.entries)) if whole else await self._total(wanted, page.common)
+                )
             # Not in a TaskGroup, out of which the one error that callers know would come in a group.
             found, number = asyncio.ensure_future(searching), asyncio.ensure_future(self._total(wanted))
             try:
@@ -141,9 +165,9 @@ class LogReader:
         async with self._lent("searching log entries", 5.0) as connection:
             return await breakable(connection, find(connection, wanted, limit, before, offset, SEARCH_SECONDS))
 
-    async def _total(self, wanted: LogFilter) -> Total:
+    async def _total(self, wanted: LogFilter, common: bool = False) -> Total:
         async with self._lent("counting log entries", 5.0) as connection:
-            return await breakable(connection, total(connection, wanted, COUNT_SECONDS))
+            return await breakable(connection, total(connection, wanted, COUNT_SECONDS, common=common))
 
     @asynccontextmanager
     async def _lent(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:

@@ -18,6 +18,8 @@ from helmd.store.session import Connection, border, limit_statements, reason
 EXACT_UP_TO = 1_000_000
 _FEW_DAYS = 8
 """Days whose entries are looked at at once: enough to save on statements, few enough to stop in time."""
+_FEW_ENTRIES = 50_000
+"""So many can be looked at within the time that counting has."""
 _SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -49,8 +51,10 @@ class Histogram:
     counted_back_to: datetime | None = None
 
 
-async def total(connection: Connection, wanted: LogFilter, seconds: float) -> Total:
+async def total(connection: Connection, wanted: LogFilter, seconds: float, *, common: bool = False) -> Total:
     """How many entries are WANTED: exact up to a million, unless counting takes longer than SECONDS.
+
+    With COMMON, when many of the newest are known to be, they are counted only if there are few to look at.
 
     Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
     """
@@ -59,6 +63,10 @@ async def total(connection: Connection, wanted: LogFilter, seconds: float) -> To
     async def attempt() -> Total:
         if wanted.counted:
             return Total(await _by_rollups(connection, wanted))
+        everything = await _by_rollups(connection, _without_looking(wanted)) if common else 0
+        if everything > _FEW_ENTRIES:
+            days = days_of(await leaves(connection, wanted.start, wanted.end))
+            return await _estimated(connection, wanted, *await _sampled(connection, wanted, days), everything)
         return await _by_walking(connection, wanted, deadline)
 
     with border("log entries can't be counted"):
@@ -95,15 +103,17 @@ async def histogram(
         if wanted.counted:
             table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
             met, given = _rollup_conditions(wanted)
-            # Numbers of steps: reading a moment takes psycopg longer than PostgreSQL to sum up what belongs to it.
+            # As one value of JSON: reading thousands of rows takes psycopg longer than PostgreSQL to sum them up.
             cursor = await connection.execute(
                 sql.SQL(
-                    "SELECT extract(epoch FROM date_bin(%s, slot, %s) - %s)::float8, level, sum(entries)::bigint"
-                    " FROM {} WHERE {} GROUP BY 1, 2"
+                    "SELECT json_agg(json_build_array(extract(epoch FROM bucket - %s), level, entries)) FROM"
+                    " (SELECT date_bin(%s, slot, %s) AS bucket, level, sum(entries)::bigint AS entries"
+                    " FROM {} WHERE {} GROUP BY 1, 2) AS counts"
                 ).format(sql.Identifier(table), where([*met, sql.SQL("slot >= %s"), sql.SQL("slot < %s")])),
-                [step, _EPOCH, first, *given, first, last],
+                [first, step, _EPOCH, *given, first, last],
             )
-            async for seconds_on, level, entries in cursor:
+            found = await cursor.fetchone()
+            for seconds_on, level, entries in (found and found[0]) or ():
                 counts.setdefault(first + timedelta(seconds=seconds_on), {})[level] = entries
         else:
             reached = await whatever_expires(attempt)
@@ -211,11 +221,11 @@ async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float
         if rows is None:
             if not counted:
                 counted, reached = await _sampled(connection, wanted, days)
-            return Total(await _estimated(connection, wanted, counted, reached), True)
+            return await _estimated(connection, wanted, counted, reached)
         counted += int(rows[0][0])
         reached = some[-1][-1].begins
         if counted > EXACT_UP_TO:
-            return Total(await _estimated(connection, wanted, counted, reached), True)
+            return await _estimated(connection, wanted, counted, reached)
     return Total(counted)
 
 
@@ -248,14 +258,25 @@ def _counting_by_day(
     return counting
 
 
-async def _estimated(connection: Connection, wanted: LogFilter, counted: int, reached: datetime | None) -> int:
-    """How many there will be in all, when those since REACHED are COUNTED and the rest is like them."""
+def _without_looking(wanted: LogFilter) -> LogFilter:
+    """What the rollups know of it."""
+    return replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None)
+
+
+async def _estimated(
+    connection: Connection, wanted: LogFilter, counted: int, reached: datetime | None, everything: int | None = None
+) -> Total:
+    """How many there will be in all, when those since REACHED are COUNTED and the rest is like them.
+
+    EVERYTHING is how many there are to look at, where that is known.
+    """
     if reached is None:
-        return counted
-    like = replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None)
-    everything = await _by_rollups(connection, like)
+        return Total(counted, True)
+    like = _without_looking(wanted)
+    if everything is None:
+        everything = await _by_rollups(connection, like)
     seen = await _by_rollups(connection, replace(like, start=max(reached, like.start) if like.start else reached))
-    return counted * everything // seen if seen else counted
+    return Total(counted * everything // seen if seen else counted, True)
 
 
 async def _sampled(

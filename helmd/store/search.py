@@ -15,8 +15,9 @@ it takes several times as long as carrying it out.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from psycopg.rows import TupleRow
 from helmd.model.errors import UsageError
 from helmd.model.literals import indexable
 from helmd.model.log_filter import LogFilter, Place
-from helmd.store.counts import counted_by_day
+from helmd.store.counts import counted_by_day, total
 from helmd.store.entries import (
     READ,
     READ_SQL,
@@ -55,6 +56,9 @@ _INDEX_SHARE = 0.5
 """How much of the time a text's indexes are asked for, before the entries are looked through without them."""
 _KEPT = 4
 """Partitions from which on a plan is worth keeping."""
+_LEAST_PLACES = 128
+_NOBODY, _NOTHING = "-", "zqxjkvzqxjkv"
+"""What hardly anybody looks for, and nobody finds."""
 
 _DAY = timedelta(days=1)
 _FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
@@ -67,11 +71,13 @@ class Page:
     """Entries, the newest first. ``next`` is where the next page begins, None at the end.
 
     ``searched_back_to`` is set when the time limit ended the search before its range did; ``next`` goes on there.
+    ``common`` is set when looking through the newest entries was enough to fill it.
     """
 
     entries: tuple[StoredEntry, ...]
     next: Place | None = None
     searched_back_to: datetime | None = None
+    common: bool = field(default=False, compare=False)
 
 
 class _Branch(NamedTuple):
@@ -126,6 +132,27 @@ async def find(
             raise UsageError(f"q: this is no regular expression ({reason(error)})") from None
 
 
+async def warm(connection: Connection) -> None:
+    """Has the connection know the partitions, and plans for what many searches ask of them. Raises StoreError.
+
+    Its process at the server reads about each partition and index when it first meets it, which takes longer than the
+    search that meets it.
+    """
+    for nobody in (LogFilter(trace_id=_NOBODY), LogFilter(user_id=_NOBODY), LogFilter(text=_NOTHING)):
+        await find(connection, nobody, 1)
+        if nobody.text is None:
+            await total(connection, nobody, 1.0)
+
+    async def fetch_none() -> None:
+        async with connection.transaction():
+            search = _Search(connection, LogFilter(), None, time.monotonic() + 1.0)
+            with suppress(_OutOfTimeError):
+                await search.fetch_none()
+
+    with border("log entries can't be searched"), suppress(psycopg.errors.QueryCanceled):
+        await whatever_expires(fetch_none)
+
+
 class _Search:
     """One search: where it stands, what it found, and its time."""
 
@@ -136,6 +163,7 @@ class _Search:
         self._deadline = deadline
         self._limit_set = 0.0
         self._keeps_plans = False
+        self._by_looking = False
         self._found: list[StoredEntry] = []
 
     async def page(self, limit: int, offset: int) -> Page:
@@ -155,7 +183,12 @@ class _Search:
             return Page(tuple(self._found[offset : offset + limit]), reached, reached.timestamp)
         found = tuple(self._found[offset : offset + limit])
         more = len(self._found) >= needed
-        return Page(found, _place(found[-1]) if more and found else None)
+        return Page(found, _place(found[-1]) if more and found else None, common=more and self._by_looking)
+
+    async def fetch_none(self) -> None:
+        """Asks each portion of days for no entry at all."""
+        for some in portions(await self._days(), MOST_DAYS):
+            await self._fetch([leaf.name for leaf in chain.from_iterable(some)], {})
 
     async def _days(self) -> list[list[Leaf]]:
         end = self._wanted.end if self._before is None else self._before.timestamp
@@ -238,6 +271,7 @@ class _Search:
     async def _walk_looking(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         rest = [list(day) for day in days]
         by_index = self._wanted.text is not None and indexable(self._wanted)
+        self._by_looking = True
         chunk, seen, looks = _PROBE, 0, 0
         while rest:
             number = await self._look_through(rest[0], chunk, needed - len(self._found))
@@ -252,9 +286,9 @@ class _Search:
                 continue
             chunk = _CHUNK
             if by_index and len(self._found) * _CHUNK * _COMMON < (needed - len(self._found)) * seen:
+                self._by_looking = by_index = False
                 if await self._walked_in_part(rest, needed):
                     return
-                by_index = False
                 rest = [day for day in rest if self._before is None or Place(day[0].begins, 0) < self._before]
 
     async def _walked_in_part(self, days: Sequence[Sequence[Leaf]], needed: int) -> bool:
@@ -308,9 +342,11 @@ class _Search:
             rows = await self._ask(branches[0].statement(_ALL, needed), given)
             self._found += [stored(row) for row in rows]
             return
+        # Not to the number, so that the statement is the same whatever was found before.
+        most = max(_LEAST_PLACES, 1 << (needed - 1).bit_length())
         fenced = all(branch.fenced for branch in branches)
         places = " UNION ALL ".join(
-            branch.plain(columns) if fenced else branch.statement(columns, needed)
+            branch.plain(columns) if fenced else branch.statement(columns, most)
             for branch, columns in (
                 (branch, f"{number} AS branch, timestamp, id") for number, branch in enumerate(branches)
             )
@@ -318,19 +354,25 @@ class _Search:
         if fenced:
             # One fence around them all: each one of its own takes planning twice as long.
             places += " OFFSET 0"
-        newest = f"SELECT branch, id FROM ({places}) AS e ORDER BY timestamp DESC, id DESC LIMIT {needed:d}"  # noqa: S608
+        newest = f"SELECT branch, id FROM ({places}) AS e ORDER BY timestamp DESC, id DESC LIMIT {most:d}"  # noqa: S608
         ids: dict[str, list[int]] = {}
-        for number, found in await self._ask(newest, given, keep_plan=len(branches) >= _KEPT):
+        for number, found in (await self._ask(newest, given, keep_plan=len(branches) >= _KEPT))[:needed]:
             ids.setdefault(branches[number].leaf.name, []).append(found)
         if ids:
-            # Of all that were asked, so that the statement is the same whatever was found.
-            kept = len(ids) >= _KEPT
-            chosen = dict.fromkeys(branch.leaf.name for branch in branches) if kept else ids
-            each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s::bigint[])" for leaf in chosen]  # noqa: S608
-            # As text: psycopg's type for a list goes by the numbers in it, and with it which statement is prepared.
-            numbers = ["{" + ",".join(map(str, ids.get(leaf, ()))) + "}" for leaf in chosen]
-            rows = await self._ask(" UNION ALL ".join(each), numbers, keep_plan=kept)
-            self._found += sorted((stored(row) for row in rows), key=_place, reverse=True)
+            await self._fetch(list(dict.fromkeys(branch.leaf.name for branch in branches)), ids)
+
+    async def _fetch(self, leaves: Sequence[str], ids: Mapping[str, Sequence[int]]) -> None:
+        """Adds the entries with these IDS, which are in some of LEAVES."""
+        # All of them are asked where there are many, so that the statement is the same whatever was found.
+        kept = len(leaves) >= _KEPT
+        asked = leaves if kept else list(ids)
+        if not asked:
+            return
+        each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s::bigint[])" for leaf in asked]  # noqa: S608
+        # As text: psycopg's type for a list goes by the numbers in it, and with it which statement is prepared.
+        numbers = ["{" + ",".join(map(str, ids.get(leaf, ()))) + "}" for leaf in asked]
+        rows = await self._ask(" UNION ALL ".join(each), numbers, keep_plan=kept)
+        self._found += sorted((stored(row) for row in rows), key=_place, reverse=True)
 
     async def _ask(self, statement: str, given: Sequence[object], *, keep_plan: bool = False) -> list[TupleRow]:
         await self._bound_statement(keep_plan=keep_plan)

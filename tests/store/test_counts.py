@@ -121,6 +121,17 @@ async def test_what_can_not_be_counted_in_time_is_estimated_by_the_newest(
     assert (await total(connection, LogFilter(text="absent"), 0.0)) == Total(0, True)
 
 
+async def test_what_is_common_is_counted_where_there_is_little_to_look_at(
+    connection: Connection, stored: list[StoredEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sum("err" in entry.row.message.lower() for entry in stored)
+    assert await total(connection, LogFilter(text="err"), 10.0, common=True) == Total(expected)
+    monkeypatch.setattr(counts, "_FEW_ENTRIES", 100)
+    found = await total(connection, LogFilter(text="err"), 10.0, common=True)
+    assert found.estimate
+    assert 0.7 * expected < found.entries < 1.3 * expected
+
+
 async def test_a_line_that_is_there_twice_counts_once_unless_a_source_is_asked_for(connection: Connection) -> None:
     await append(connection, [LogRow(BASE, "codex", "INFO", "said")])
     await append(connection, [LogRow(BASE, "codex", "INFO", "said", source="http")])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
@@ -11,7 +11,7 @@ from helmd.model.log_filter import LogFilter
 from helmd.model.row import LogRow
 from helmd.store.logs import Appender
 from helmd.store.migrate import migrate, migrations
-from helmd.store.partitions import leaves, make_ahead
+from helmd.store.partitions import Leaf, days_of, leaves, make_ahead, portions
 from helmd.store.search import find
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Cluster, Database
@@ -195,3 +195,19 @@ async def test_a_store_of_before_partitions_is_taken_over(database: Database) ->
     with psycopg.connect(database.owner, autocommit=True) as owner:
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="log entries are final"):
             owner.execute("DELETE FROM log_entries")
+
+
+def test_portions_of_days_are_the_same_wherever_one_begins() -> None:
+    found = [
+        Leaf(f"log_entries_{kept}_0", kept, date(2026, 3, 10) - timedelta(days=n), (0,), True)
+        for n in range(200)
+        for kept in (30, 90)
+    ]
+    days = days_of(found)
+    portioned = [list(portions(days[begin:], 64)) for begin in range(100)]
+    for begin, some in enumerate(portioned):
+        assert [day for portion in some for day in portion] == days[begin:]
+        assert all(len(portion) <= most for portion, most in zip(some, (1, 4, 16, *[64] * 9), strict=False))
+        assert len(some) <= 3 + 4
+    assert portioned[0][-2:] == portioned[40][-2:]
+    assert list(portions([], 64)) == []

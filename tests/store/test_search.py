@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,7 +23,7 @@ from helmd.store.entries import StoredEntry
 from helmd.store.export import export
 from helmd.store.migrate import migrate
 from helmd.store.partitions import leaves
-from helmd.store.search import Page, find
+from helmd.store.search import Page, find, warm
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, CLASSES, append, everything, random_rows
@@ -342,3 +343,51 @@ async def test_a_common_text_is_found_at_once_though_the_newest_day_has_just_beg
     monkeypatch.setattr(search._Search, "_walk", by_index)
     page = await find(connection, LogFilter(text="error"), 50)
     assert len(page.entries) == 50
+    assert page.common
+
+
+async def test_a_text_whose_index_comes_to_nothing_is_looked_for_without_it(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_PROBE", 50)
+    monkeypatch.setattr(search, "_CHUNK", 200)
+    monkeypatch.setattr(search, "_INDEX_SHARE", 0.0001)
+    rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", f"{'long ' * 4_000}{n:04d}.") for n in range(2_000)]
+    await append(connection, [LogRow(BASE - DAY, "codex", "INFO", "0042. of the day before"), *rows])
+    ended: list[object] = []
+    walk = search._Search._walk
+
+    async def noted(*given: Any) -> None:
+        try:
+            await walk(*given)
+        except psycopg.errors.QueryCanceled as error:
+            ended.append(error)
+            raise
+
+    monkeypatch.setattr(search._Search, "_walk", noted)
+    page = await find(connection, LogFilter(text="0042."), 10, seconds=30.0)
+    assert len(ended) == 1
+    assert page.searched_back_to is None
+    assert [entry.row.message[-24:] for entry in page.entries] == [rows[42].message[-24:], "0042. of the day before"]
+
+
+async def test_a_warm_connection_has_plans_for_what_is_asked(connection: Connection) -> None:
+    await append(connection, random_rows(500, seed=2))
+    await warm(connection)
+
+    async def kept() -> set[tuple[str, int]]:
+        cursor = await connection.execute(
+            "SELECT name, generic_plans FROM pg_prepared_statements"
+            " WHERE generic_plans > 0 AND statement LIKE '%log_entries_%'"
+        )
+        return {(name, plans) async for name, plans in cursor}
+
+    before = await kept()
+    assert before
+    stored = await everything(connection)
+    for wanted in (LogFilter(user_id="u3"), LogFilter(trace_id="t3"), LogFilter(user_id="u4")):
+        page = await find(connection, wanted, 100)
+        assert list(page.entries) == [entry for entry in stored if is_wanted(wanted, entry.row)]
+    after = await kept()
+    assert {name for name, _ in after} == {name for name, _ in before}
+    assert after != before
