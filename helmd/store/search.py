@@ -57,6 +57,9 @@ _INDEX_SHARE = 0.5
 _KEPT = 4
 """Partitions from which on a plan is worth keeping."""
 _LEAST_PLACES = 128
+_MOST_WARM = 256
+"""Partitions, the newest, that a connection is made to know: of each the server keeps up to 0.2 MB for it."""
+_WARM_SECONDS = 1.0
 _NOBODY, _NOTHING = "-", "zqxjkvzqxjkv"
 """What hardly anybody looks for, and nobody finds."""
 
@@ -138,19 +141,22 @@ async def warm(connection: Connection) -> None:
     Its process at the server reads about each partition and index when it first meets it, which takes longer than the
     search that meets it.
     """
-    for nobody in (LogFilter(trace_id=_NOBODY), LogFilter(user_id=_NOBODY), LogFilter(text=_NOTHING)):
-        await find(connection, nobody, 1)
-        if nobody.text is None:
-            await total(connection, nobody, 1.0)
 
-    async def fetch_none() -> None:
-        async with connection.transaction():
-            search = _Search(connection, LogFilter(), None, time.monotonic() + 1.0)
-            with suppress(_OutOfTimeError):
-                await search.fetch_none()
+    async def rehearse() -> None:
+        days = days_of(await leaves(connection))
+        some: list[Sequence[Leaf]] = []
+        for portion in portions(days, MOST_DAYS):
+            if some and sum(map(len, [*some, *portion])) > _MOST_WARM:
+                break
+            some += portion
+        for nobody in (LogFilter(trace_id=_NOBODY), LogFilter(user_id=_NOBODY), LogFilter(text=_NOTHING)):
+            async with connection.transaction():
+                await _Search(connection, nobody, None, time.monotonic() + _WARM_SECONDS).rehearse(some)
+            if nobody.text is None and len(some) == len(days):
+                await total(connection, nobody, _WARM_SECONDS)
 
-    with border("log entries can't be searched"), suppress(psycopg.errors.QueryCanceled):
-        await whatever_expires(fetch_none)
+    with border("log entries can't be searched"), suppress(_OutOfTimeError, psycopg.errors.QueryCanceled):
+        await whatever_expires(rehearse)
 
 
 class _Search:
@@ -185,9 +191,10 @@ class _Search:
         more = len(self._found) >= needed
         return Page(found, _place(found[-1]) if more and found else None, common=more and self._by_looking)
 
-    async def fetch_none(self) -> None:
-        """Asks each portion of days for no entry at all."""
-        for some in portions(await self._days(), MOST_DAYS):
+    async def rehearse(self, days: Sequence[Sequence[Leaf]]) -> None:
+        """Walks DAYS in search of what isn't there, and fetches none of their entries."""
+        await self._walk(days, 1)
+        for some in portions(days, MOST_DAYS):
             await self._fetch([leaf.name for leaf in chain.from_iterable(some)], {})
 
     async def _days(self) -> list[list[Leaf]]:

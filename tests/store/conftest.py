@@ -11,8 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from helmd.postgres.configuration import LOCKS
+
 BINARIES = Path("/usr/lib/postgresql/15/bin")
-OPTIONS = "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
+OPTIONS = (
+    "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
+    f" -c max_locks_per_transaction={LOCKS}"
+)
 
 
 @dataclass(frozen=True)

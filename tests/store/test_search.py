@@ -371,7 +371,9 @@ async def test_a_text_whose_index_comes_to_nothing_is_looked_for_without_it(
     assert [entry.row.message[-24:] for entry in page.entries] == [rows[42].message[-24:], "0042. of the day before"]
 
 
-async def test_a_warm_connection_has_plans_for_what_is_asked(connection: Connection) -> None:
+async def test_a_warm_connection_has_plans_for_what_is_asked(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await append(connection, random_rows(500, seed=2))
     await warm(connection)
 
@@ -388,6 +390,22 @@ async def test_a_warm_connection_has_plans_for_what_is_asked(connection: Connect
     for wanted in (LogFilter(user_id="u3"), LogFilter(trace_id="t3"), LogFilter(user_id="u4")):
         page = await find(connection, wanted, 100)
         assert list(page.entries) == [entry for entry in stored if is_wanted(wanted, entry.row)]
+    monkeypatch.setattr(search, "_MOST_WARM", 1)
+    await warm(connection)
     after = await kept()
     assert {name for name, _ in after} == {name for name, _ in before}
     assert after != before
+
+
+async def test_searches_over_a_year_in_every_class_get_their_locks(connection: Connection, database: Database) -> None:
+    """The cluster has as many as Helm's own; what is planned holds locks on each index of each partition."""
+    for kept in (7, 30, 90, 365):
+        await connection.execute(
+            "SELECT count(make_log_partition(%s::smallint, %s::date - n)) FROM generate_series(0, %s) AS n",
+            (kept, BASE, kept),
+        )
+    others = [await connect(database.store, "reader") for _ in range(3)]
+    searches = [find(each, LogFilter(text=f"zqx{n}jkv"), 100, seconds=20.0) for n, each in enumerate(others)]
+    assert await asyncio.gather(*searches) == [Page(())] * 3
+    for each in others:
+        await each.close()
