@@ -13,8 +13,9 @@ from tests.system.test_loss import health
 
 CLUSTER = "/home/hive/.local/state/hivematrix/postgres-helm"
 SETTINGS = "/home/hive/.config/hivematrix/helm.toml"
-MARGIN = {"": 200, "pg_wal": 40}
-"""Which part of the cluster lies on a small disk, and how many megabytes that has besides what it takes."""
+MARGIN = {"": scaled(1500, 200), "pg_wal": scaled(1000, 40)}
+"""Which part of the cluster lies on a small disk, and how many megabytes that has besides what it takes: room for all
+that comes once the ballast is gone."""
 BURN = "SELECT count(pg_logical_emit_message(false, 'burn', repeat('x', 1000000))) FROM generate_series(1, 1000)"
 """Fills PostgreSQL's log with nothing."""
 SECONDS = scaled(60.0, 6.0)
