@@ -182,7 +182,8 @@ async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
         if last is not None:
             parts.append(_summing("log_counts_minute", wanted, last_hour, last))
     statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sql.SQL("({})").format(part) for part, _ in parts))
-    cursor = await connection.execute(statement, [value for _, given in parts for value in given])
+    # Not prepared: PostgreSQL would once plan for all partitions, whichever are asked, to see what that is worth.
+    cursor = await connection.execute(statement, [value for _, given in parts for value in given], prepare=False)
     found = await cursor.fetchone()
     return int(found[0]) if found else 0
 
@@ -352,7 +353,7 @@ async def _within(
     try:
         async with connection.transaction():
             await limit_statements(connection, left, keep_plans=keep_plan)
-            cursor = await connection.execute(statement, given, prepare=keep_plan or None)
+            cursor = await connection.execute(statement, given, prepare=keep_plan)
             return await cursor.fetchall()
     except psycopg.errors.QueryCanceled:
         return None

@@ -383,7 +383,7 @@ class _Search:
 
     async def _ask(self, statement: str, given: Sequence[object], *, keep_plan: bool = False) -> list[TupleRow]:
         await self._bound_statement(keep_plan=keep_plan)
-        cursor = await self._connection.execute(statement.encode(), given, prepare=keep_plan or None)
+        cursor = await self._connection.execute(statement.encode(), given, prepare=keep_plan)
         return await cursor.fetchall()
 
     def _conditions(self) -> tuple[list[sql.Composable], list[object]]:
