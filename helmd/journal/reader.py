@@ -25,7 +25,7 @@ sd_journal(3); journald's file format as of systemd 252.
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -46,6 +46,8 @@ _STALE = 1.0
 _REOPEN_AT_REST, _REOPEN_AFTER = 20_000, 100_000
 """Entries after which the files are opened anew, at the next rest or in between: libsystemd keeps hundreds of megabytes
 of them mapped, which count as this process's memory."""
+_STEPS = 5_000
+"""Entries that are passed by between two signs of life."""
 
 
 class JournalError(HelmError):
@@ -94,6 +96,7 @@ class JournalReader:
         self._pending = False
         self._unreadable = 0
         self._looked = time.monotonic()
+        self._alive: Callable[[], None] = _nothing
 
     def _open(self) -> None:
         try:
@@ -113,8 +116,13 @@ class JournalReader:
         """Let go of the journal's files."""
         self._journal.close()
 
-    def seek(self, positions: Mapping[str, Position]) -> None:
-        """Stand behind what POSITIONS (by boot) say was read. Raises JournalError."""
+    def seek(self, positions: Mapping[str, Position], alive: Callable[[], None] | None = None) -> None:
+        """Stand behind what POSITIONS (by boot) say was read. Raises JournalError.
+
+        Where a place can't be looked up, all entries before it are passed by, which may take minutes; ALIVE is called
+        all along, and what it raises ends it.
+        """
+        self._alive = alive or _nothing
         try:
             # A file that came since would otherwise make a cursor in it look lost.
             self._journal.process()
@@ -125,6 +133,8 @@ class JournalReader:
             self._enter(self._ahead.pop(0))
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
+        finally:
+            self._alive = _nothing
 
     @property
     def boot_id(self) -> str:
@@ -239,17 +249,21 @@ class JournalReader:
         self._taken = 0
         if self._position is None or not self._position.cursor:
             return
+        if self._open_anew(self._position.boot_id, self._position.cursor):
+            self._unreadable = 0
+            self._looked = time.monotonic()
+
+    def _open_anew(self, boot_id: str, cursor: str) -> bool:
         before = self._journal
         self._open()
-        self._match(self._position.boot_id)
-        if not self._stand_on(self._position.cursor):
+        self._match(boot_id)
+        if not self._stand_on(cursor):
             # In a damaged file it is found by walking on only.
             self._journal.close()
             self._journal, self._descriptor = before, before.fileno()
-            return
+            return False
         before.close()
-        self._unreadable = 0
-        self._looked = time.monotonic()
+        return True
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
         """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""
@@ -300,11 +314,22 @@ class JournalReader:
         self._pending = False
         if position.cursor and self._stand_on(position.cursor):
             return
-        self._journal.seek_monotonic(position.monotonic, position.boot_id)
+        self._seek_near(position)
         self._position = position._replace(cursor="")
         gap = self._skip_known(position, end)
         if gap is not None and position.cursor:
             self._gaps.append(gap)
+
+    def _seek_near(self, position: Position) -> None:
+        """Before what comes after POSITION, if not right before.
+
+        By the time since the boot alone libsystemd 252 begins at the head of every file that ends earlier. A cursor,
+        even of an entry that is gone, has numbers and the wall clock as well, which tell that such a file has nothing.
+        """
+        try:
+            self._journal.seek_cursor(position.cursor)
+        except ValueError:  # EINVAL: not a form that this systemd knows, or none at all
+            self._journal.seek_monotonic(position.monotonic, position.boot_id)
 
     def _stand_on(self, cursor: str) -> bool:
         """Stand on the entry of a cursor; False when the journal does not have it."""
@@ -320,9 +345,15 @@ class JournalReader:
         last = parse_cursor(position.cursor)
         known = position.ties
         seen_again = False
+        passed = 0
         while self._journal._next():
+            passed += 1
+            if passed % _STEPS == 0:
+                self._alive()
             monotonic = self._journal._get_monotonic().timestamp
             if monotonic < position.monotonic:
+                if passed % _REOPEN_AFTER == 0 and not _deleted_files_open():
+                    self._open_anew(position.boot_id, self._journal._get_cursor())
                 continue
             here = parse_cursor(self._journal._get_cursor())
             behind = None  # how many numbers this entry is behind the lost one, where numbers can be compared
@@ -354,6 +385,10 @@ def _deleted_files_open() -> bool:
         except FileNotFoundError:
             continue
     return False
+
+
+def _nothing() -> None:
+    pass
 
 
 def _now() -> int:

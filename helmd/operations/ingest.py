@@ -7,6 +7,7 @@ and the journal is the buffer. While one portion is stored the next one is read 
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -158,7 +159,7 @@ class Ingest:
             await store.close()
 
     async def _beating(self, work: asyncio.Future[None]) -> None:
-        """Wait for WORK that may rightly take longer than the watchdog's patience: a migration of large tables."""
+        """Wait for WORK that may rightly take longer than the watchdog's patience: migrating large tables, say."""
         try:
             while not work.done():
                 self._beat()
@@ -172,7 +173,7 @@ class Ingest:
         self._known = await store.positions()
         if self._reader is None:
             self._reader = self._open_reader()
-        self._reader.seek(self._known)
+        await self._seek(self._reader)
         self._kept = kept = await store.kept(self._reader.boot_id)
         try:
             self._assembler = Assembler(self._formats, kept.get(_JOINING))
@@ -182,6 +183,23 @@ class Ingest:
         told = kept.get(_TOLD)
         self._told = [str(number) for number in told] if isinstance(told, list) else []
         self._clocks = {boot: position.realtime - position.monotonic for boot, position in self._known.items()}
+
+    async def _seek(self, reader: JournalReader) -> None:
+        """Stands where the store does. In a thread: it may take longer than the watchdog's patience."""
+        given_up = threading.Event()
+
+        def alive() -> None:
+            if given_up.is_set():
+                raise JournalError("finding the place in the journal was given up")
+
+        seeking = asyncio.ensure_future(asyncio.to_thread(reader.seek, self._known, alive))
+        try:
+            # Shielded, since a thread can't be cancelled, and nobody may touch the reader before it has let go of it.
+            await self._beating(asyncio.shield(seeking))
+        finally:
+            given_up.set()
+            await asyncio.wait({seeking})
+            seeking.exception()
 
     def _close_reader(self) -> None:
         if self._reader is not None:

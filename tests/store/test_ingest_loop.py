@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
 from helmd.model.layout import layout
+from helmd.model.position import Position
 from helmd.model.posted import PostedRow, fields_of
 from helmd.model.row import LogRow
 from helmd.operations import ingest
@@ -455,3 +457,34 @@ async def test_an_error_before_the_clock_is_set_back_is_not_held(database: Datab
         assert sorted(await stored(database, 3)) == ["1", "2", "before"]
         found = "SELECT (context->>'seconds')::float FROM log_entries WHERE context->>'gap' = 'clock'"
         await seen(database, found, [(-3600.0,)])
+
+
+async def test_a_long_search_for_the_place_is_no_silence(
+    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beats go on meanwhile; and who ends the loop does not wait for it."""
+    monkeypatch.setattr(ingest, "_IDLE_SECONDS", 0.01)
+    append(journal / "a.journal", numbered(1, 5))
+    seek, searching = JournalReader.seek, threading.Event()
+
+    def slowly(reader: JournalReader, positions: dict[str, Position], alive: Callable[[], None]) -> None:
+        searching.set()
+        while not found.is_set():
+            alive()
+            time.sleep(0.01)
+        seek(reader, positions, alive)
+
+    found = threading.Event()
+    monkeypatch.setattr(JournalReader, "seek", slowly)
+    daemon = Daemon(journal, database.store, database.owner)
+    async with daemon.running():
+        async with asyncio.timeout(10):
+            while not searching.is_set() or daemon.beats < 20:
+                await asyncio.sleep(0.01)
+    searching.clear()
+    async with daemon.running():
+        async with asyncio.timeout(10):
+            while not searching.is_set():
+                await asyncio.sleep(0.01)
+        found.set()
+        assert await stored(database, 5) == numbers(1, 5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helmd.journal.reader import JournalReader
+from helmd.journal.reader import JournalError, JournalReader
 from helmd.model.position import Gap, Missing, Position
 from helmd.model.row import SUPPRESSED, row_of, suppression_row
 from tests.store.journals import (
@@ -209,6 +209,52 @@ def test_entries_copied_to_another_file_are_known_again(tmp_path: Path) -> None:
     (tmp_path / "run.journal").unlink()
     append(tmp_path / "a.journal", lines(0, 39, each=10))
     assert read(tmp_path, positions) == (names(25, 39), [])
+
+
+@pytest.mark.parametrize(("cursor", "numbered"), [("", True), ("", False), ("x=1", False)])
+def test_a_lost_place_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cursor: str, numbered: bool
+) -> None:
+    """As after a power cut. Without a cursor all that is older is passed by, the files opened anew now and then."""
+    monkeypatch.setattr("helmd.journal.reader._STEPS", 1)
+    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 40)
+    positions: Positions = {}
+    files = [tmp_path / f"{n}.journal" for n in range(4)]
+    for n, file in enumerate(files):
+        append(file, lines(100 * n, 100 * n + 99))
+        if n and numbered:
+            continue_numbers(file, files[0], 100 * n + 1)
+    assert len(read(tmp_path, positions)[0]) == 400
+    files[3].unlink()
+    append(files[3], lines(450, 459))
+    if numbered:
+        continue_numbers(files[3], files[0], 451)
+    if cursor:
+        positions[BOOT_A] = positions[BOOT_A]._replace(cursor=cursor)
+    passed: list[None] = []
+    reader = JournalReader(UID, BOOT_A, tmp_path)
+    reader.seek(positions, lambda: passed.append(None))
+    assert len(passed) == (301 if cursor else 1)
+    gap = Gap(moment(399), moment(450), Missing.LOST, 50 if numbered else None)
+    assert drain(reader, positions) == (names(450, 459), [gap])
+    reader.close()
+
+
+def test_the_search_for_a_lost_place_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.journal.reader._STEPS", 10)
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 50))
+    read(tmp_path, positions)
+    last = positions[BOOT_A]
+    positions[BOOT_A] = last._replace(cursor="of another form", monotonic=last.monotonic + SECOND)
+
+    def enough() -> None:
+        raise JournalError("enough")
+
+    reader = JournalReader(UID, BOOT_A, tmp_path)
+    with pytest.raises(JournalError, match="enough"):
+        reader.seek(positions, enough)
+    reader.close()
 
 
 def test_a_cursor_of_unknown_form_counts_as_lost(tmp_path: Path) -> None:
