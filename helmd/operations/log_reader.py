@@ -88,9 +88,10 @@ class LogReader:
                 page = await searching
                 # What a search has seen to its end it has counted; else counting takes longer than searching.
                 whole = before is None and page.next is None and (offset == 0 or page.entries)
-                return Listing(
-                    page, Total(offset + len(page.entries)) if whole else await self._total(wanted, page.common)
-                )
+                if whole:
+                    return Listing(page, Total(offset + len(page.entries)))
+                # Nor can be counted in time what could not be searched in time.
+                return Listing(page, await self._total(wanted, page.common or page.searched_back_to is not None))
             # Not in a TaskGroup, out of which the one error that callers know would come in a group.
             found, number = asyncio.ensure_future(searching), asyncio.ensure_future(self._total(wanted))
             try:
@@ -165,9 +166,9 @@ class LogReader:
         async with self._lent("searching log entries", 5.0) as connection:
             return await breakable(connection, find(connection, wanted, limit, before, offset, SEARCH_SECONDS))
 
-    async def _total(self, wanted: LogFilter, common: bool = False) -> Total:
+    async def _total(self, wanted: LogFilter, dear: bool = False) -> Total:
         async with self._lent("counting log entries", 5.0) as connection:
-            return await breakable(connection, total(connection, wanted, COUNT_SECONDS, common=common))
+            return await breakable(connection, total(connection, wanted, COUNT_SECONDS, dear=dear))
 
     @asynccontextmanager
     async def _lent(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:

@@ -51,10 +51,11 @@ class Histogram:
     counted_back_to: datetime | None = None
 
 
-async def total(connection: Connection, wanted: LogFilter, seconds: float, *, common: bool = False) -> Total:
+async def total(connection: Connection, wanted: LogFilter, seconds: float, *, dear: bool = False) -> Total:
     """How many entries are WANTED: exact up to a million, unless counting takes longer than SECONDS.
 
-    With COMMON, when many of the newest are known to be, they are counted only if there are few to look at.
+    With DEAR, when many of the newest are or a search did not end in time, they are counted only if there are few to
+    look at.
 
     Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
     """
@@ -63,7 +64,7 @@ async def total(connection: Connection, wanted: LogFilter, seconds: float, *, co
     async def attempt() -> Total:
         if wanted.counted:
             return Total(await _by_rollups(connection, wanted))
-        everything = await _by_rollups(connection, _without_looking(wanted)) if common else 0
+        everything = await _by_rollups(connection, _without_looking(wanted)) if dear else 0
         if everything > _FEW_ENTRIES:
             days = days_of(await leaves(connection, wanted.start, wanted.end))
             return await _estimated(connection, wanted, *await _sampled(connection, wanted, days), everything)

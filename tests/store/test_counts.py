@@ -125,9 +125,9 @@ async def test_what_is_common_is_counted_where_there_is_little_to_look_at(
     connection: Connection, stored: list[StoredEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sum("err" in entry.row.message.lower() for entry in stored)
-    assert await total(connection, LogFilter(text="err"), 10.0, common=True) == Total(expected)
+    assert await total(connection, LogFilter(text="err"), 10.0, dear=True) == Total(expected)
     monkeypatch.setattr(counts, "_FEW_ENTRIES", 100)
-    found = await total(connection, LogFilter(text="err"), 10.0, common=True)
+    found = await total(connection, LogFilter(text="err"), 10.0, dear=True)
     assert found.estimate
     assert 0.7 * expected < found.entries < 1.3 * expected
 
