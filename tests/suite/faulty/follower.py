@@ -20,8 +20,9 @@ RESTLESS = float(os.environ.get("RESTLESS", "0"))
 SOCKET = os.environ["XDG_RUNTIME_DIR"] + "/hivematrix/helm.sock"
 PATIENCE = 15.0
 """Seconds without a byte after which a connection counts as dead; heartbeats come more often."""
-LOG = re.compile(rb"^event: log\nid: (\d+)\n", re.MULTILINE)
-ID = re.compile(rb"^id: (\d+)$", re.MULTILINE)
+LOG = re.compile(rb"event: log\nid: (\d+)\n")
+"""Without ^, which takes ten times as long, while two hundred clients share a processor with Helm."""
+LAST = b"\nid: "
 
 
 class Follower:
@@ -71,8 +72,8 @@ class Follower:
         """Notes what EVENTS give; False when entries were skipped."""
         before, skipped, _ = events.partition(b"event: skipped\n")
         self.ids += map(int, LOG.findall(before))
-        for last in ID.findall(before)[-1:]:
-            self.resume = int(last)
+        if (last := before.rfind(LAST)) >= 0:
+            self.resume = int(before[last + len(LAST) : before.index(b"\n", last + 1)])
             self.there.set()
         self.skipped += bool(skipped)
         return not skipped
