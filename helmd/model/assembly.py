@@ -104,11 +104,14 @@ class Assembler:
             elif (row := suppression_row(entry) or row_of(entry)) is not None:
                 self.rows.append(row)
 
-    def expire(self, before: int) -> None:
-        """Lets go what no line came to since BEFORE (the journal's time, microseconds since 1970)."""
-        for whole in self._joiner.expire_parts(before):
+    def expire(self, before: int, in_the_middle: int | None = None) -> None:
+        """Lets go what no line came to since BEFORE (the journal's time, microseconds since 1970).
+
+        With IN_THE_MIDDLE that is the time for lines of which parts are missing, and tracebacks without their end.
+        """
+        for whole in self._joiner.expire_parts(before if in_the_middle is None else in_the_middle):
             self._add(*whole.payload.line, whole.raw, whole.cut)
-        for joined in self._joiner.expire(before):
+        for joined in self._joiner.expire(before, in_the_middle):
             self.rows.append(_finished(joined))
 
     def let_go(self) -> None:

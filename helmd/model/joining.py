@@ -26,6 +26,8 @@ MOST_BYTES = 8 * MESSAGE_LIMIT
 
 _PYTHON, _PYTHON_ENDED, _PYTHON_CHAINED, _JAVA, _OTHER = "python", "python-ended", "python-chained", "java", "other"
 """What an open entry waits for: frames; what may follow the exception; the next traceback; stack lines; anything."""
+_IN_THE_MIDDLE = frozenset({_PYTHON, _PYTHON_CHAINED})
+"""More is to come for certain, if its writer lives."""
 
 _STARTS = (
     "Traceback (most recent call last):",
@@ -201,9 +203,14 @@ class Joiner(Generic[T]):
         old = [key for key, split in self.splits.items() if split.touched < before]
         return [self._end_split(key).whole(cut=True) for key in old]
 
-    def expire(self, before: int) -> list[Joined[T]]:
-        """Entries to which no line came since BEFORE."""
-        old = [key for key, entry in self.opened.items() if entry.touched < before]
+    def expire(self, before: int, in_the_middle: int | None = None) -> list[Joined[T]]:
+        """Entries to which no line came since BEFORE; with IN_THE_MIDDLE, since then where more is certain to come."""
+        patient = before if in_the_middle is None else in_the_middle
+        old = [
+            key
+            for key, entry in self.opened.items()
+            if entry.touched < (patient if entry.state in _IN_THE_MIDDLE else before)
+        ]
         return [self._end(key).joined() for key in old]
 
     def __len__(self) -> int:

@@ -38,9 +38,10 @@ _POLL, _QUIET_POLL = 0.02, 0.1
 """How often the journal is looked at while lines come, and else."""
 _LOOKS = 10
 """After so many it is listened to for once: new files are seen only then."""
-HOLD = 150_000
-"""Microseconds for which an error waits for lines that belong to it."""
-_HOLD_IN_BACKLOG = 2_000_000
+HOLD, HOLD_IN_THE_MIDDLE = 150_000, 2_000_000
+"""Microseconds for which an error waits for lines that may belong to it, and a traceback for its end: journald stops
+between any two lines, for as long as it takes to begin a new file."""
+_ALL = 1 << 62
 _UNWRITTEN_SECONDS = 30.0
 """How far a position may run ahead of the stored one while nothing of the suite passes by."""
 _STATUS_SECONDS = 2.0
@@ -265,13 +266,14 @@ class Ingest:
         """Lets go of open entries to which nothing came for a while, and of all when their boot is over."""
         if not len(self._assembler) or position is None:
             return
-        quiet = time.monotonic() - self._lively_at
-        if position.finished or (at_end and quiet * 1_000_000 > HOLD):
+        quiet = 1_000_000 * (time.monotonic() - self._lively_at)
+        if position.finished or (at_end and quiet > HOLD_IN_THE_MIDDLE):
             self._assembler.let_go()
         elif at_end:
-            self._assembler.expire(time.time_ns() // 1000 - HOLD)
+            now = time.time_ns() // 1000
+            self._assembler.expire(_ALL if quiet > HOLD else now - HOLD, now - HOLD_IN_THE_MIDDLE)
         else:
-            self._assembler.expire(position.realtime - _HOLD_IN_BACKLOG)
+            self._assembler.expire(position.realtime - HOLD_IN_THE_MIDDLE)
 
     def _look_for_damage(self) -> list[Truncated]:
         now = time.monotonic()

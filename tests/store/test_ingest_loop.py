@@ -287,7 +287,7 @@ async def test_every_line_once_whatever_breaks(
 async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
     database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
-    monkeypatch.setattr(ingest, "HOLD", 60 * SECOND)
+    monkeypatch.setattr(ingest, "HOLD_IN_THE_MIDDLE", 60 * SECOND)
     entries = [
         line(text, SECOND + n, realtime=now(), fields={"PRIORITY": "5"}) for n, text in enumerate((*TRACEBACK, "after"))
     ]
@@ -304,6 +304,24 @@ async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
         await seen(database, "SELECT pending IS NULL FROM journal_cursor", [(True,)])
     found = "SELECT level, stream, context FROM log_entries WHERE level = 'ERROR'"
     assert database.query(found) == [("ERROR", "stderr", {"lines": 4})]
+
+
+async def test_a_traceback_that_stops_in_the_middle_is_waited_for(database: Database, journal: Path) -> None:
+    """As when journald begins a new file between two of its lines. But not for ever."""
+    booted = now() - SECOND
+
+    def said(*texts: str) -> list[bytes]:
+        return [line(text, now() - booted, realtime=now()) for text in texts]
+
+    append(journal / "a.journal", said("1", *TRACEBACK[:3]))
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 1)
+        await asyncio.sleep(4 * ingest.HOLD / SECOND)
+        assert texts(database) == ["1"]
+        await asyncio.to_thread(append, journal / "a.journal", said(*TRACEBACK[3:]))
+        assert (await stored(database, 2))[-1] == "\n".join(TRACEBACK)
+        await asyncio.to_thread(append, journal / "a.journal", said(*TRACEBACK[:3]))
+        assert (await stored(database, 3))[-1] == "\n".join(TRACEBACK[:3])
 
 
 @pytest.mark.parametrize("ahead", [0, 3600])

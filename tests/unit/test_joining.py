@@ -204,6 +204,16 @@ def test_expiry_counts_from_the_last_line() -> None:
     assert [shown(joined) for joined in joiner.expire(201)] == ["ERROR x\n  more"]
 
 
+def test_what_is_in_the_middle_is_waited_for_longer() -> None:
+    joiner: Joiner[str] = Joiner()
+    for text in ("Traceback (most recent call last):", '  File "x.py", line 1'):
+        put(joiner, KEY, text, "ERROR", when=100)
+    put(joiner, OTHER, "ERROR y", "ERROR", when=100)
+    assert [shown(joined) for joined in joiner.expire(200, 100)] == ["ERROR y"]
+    put(joiner, KEY, "ValueError: x", when=300)
+    assert [joined.lines for joined in joiner.expire(400, 100)] == [3]
+
+
 def test_too_many_lines_go_on_in_a_second_entry() -> None:
     joiner: Joiner[str] = Joiner()
     lines = ["Traceback (most recent call last):", *(f"  frame {n}" for n in range(MOST_LINES + 9)), "ValueError: x"]
