@@ -15,6 +15,8 @@ from helmd.web.ingest import MAX_BODY
 from helmd.web.problems import CORRELATION, problems
 from helmd.web.routes import Route, install
 
+_BACKLOG = 1024
+"""Clients that may wait to be let in, as all followers do when helmd was restarted (net.core.somaxconn bounds it)."""
 _SHUTDOWN_SECONDS = 0.5
 """How long requests under way may take to end when helmd does."""
 
@@ -61,18 +63,21 @@ class Server:
         await self._runner.setup()
         unix = bind_unix(self._path)
         self._inode = self._path.stat().st_ino
-        await web.SockSite(self._runner, unix, shutdown_timeout=_SHUTDOWN_SECONDS).start()
+        await self._site(unix).start()
         await self.listen(listen, port)
 
     async def listen(self, listen: str, port: int) -> None:
         """Listen on another TCP address; the one before is given up once the new one serves. Raises as `start`."""
         if self._address == (listen, port):
             return
-        site = web.SockSite(self._runner, bind_tcp(listen, port, self._holder_of), shutdown_timeout=_SHUTDOWN_SECONDS)
+        site = self._site(bind_tcp(listen, port, self._holder_of))
         await site.start()
         if self._tcp is not None:
             await self._tcp.stop()
         self._tcp, self._address = site, (listen, port)
+
+    def _site(self, bound: socket.socket) -> web.SockSite:
+        return web.SockSite(self._runner, bound, shutdown_timeout=_SHUTDOWN_SECONDS, backlog=_BACKLOG)
 
     async def stop(self) -> None:
         """Close both sockets, and the connections."""
@@ -94,7 +99,7 @@ def bind_tcp(listen: str, port: int, holder_of: Callable[[int], object | None]) 
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
-        bound.listen(128)
+        bound.listen(_BACKLOG)
     except OSError as problem:
         bound.close()
         if holder := holder_of(port):
@@ -122,7 +127,7 @@ def bind_unix(path: Path) -> socket.socket:
         bound.bind(str(path))
     finally:
         os.umask(before)
-    bound.listen(128)
+    bound.listen(_BACKLOG)
     bound.setblocking(False)
     return bound
 

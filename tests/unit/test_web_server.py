@@ -125,6 +125,18 @@ async def test_another_account_is_turned_away_even_when_it_reaches_the_socket(se
     assert told.stdout.strip() == "403", told.stderr
 
 
+async def test_many_clients_may_come_at_once(served: tuple[Path, int]) -> None:
+    """A full queue of a unix socket turns clients away with EAGAIN, where one of a TCP socket lets them wait."""
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+    try:
+        for client in clients:
+            client.setblocking(False)
+            client.connect(str(served[0]))  # nobody accepts meanwhile: the server is a task of this thread
+    finally:
+        for client in clients:
+            client.close()
+
+
 async def test_an_error_is_a_problem_document(served: tuple[Path, int]) -> None:
     status, body, headers = await over_tcp(served[1], "/helm/failed")
     assert (status, headers["Content-Type"]) == (500, "application/problem+json")
