@@ -135,6 +135,8 @@ async def test_many_clients_may_come_at_once(served: tuple[Path, int]) -> None:
     finally:
         for client in clients:
             client.close()
+    assert (await over_unix(served[0], "/open"))[0] == 200
+    await asyncio.sleep(0.1)  # for the server to see that they are gone
 
 
 async def test_an_error_is_a_problem_document(served: tuple[Path, int]) -> None:
