@@ -15,15 +15,13 @@ Finding the place again, in a boot read before:
 - A boot never seen is new from its head; a boot read to its end is never looked at again.
 
 Files that journald rotated away or deleted stay readable as long as they are open, so the set of files is looked at
-only at the end, and while there is a backlog as long as none that is open was deleted: a flood can delete files faster
-than they are read. That relies on
-journald's writing an account's entries to one file at a time.
+only at the end: a flood can delete files faster than they are read. That relies on journald's writing an account's
+entries to one file at a time.
 
 sd_journal(3); journald's file format as of systemd 252.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from typing import ClassVar
 from systemd import _reader
 
 from helmd.journal.doubled import Doubles
+from helmd.journal.mapped import give_back
 from helmd.model.errors import HelmError
 from helmd.model.position import Gap, Missing, Position, parse_cursor
 from helmd.model.row import MESSAGE_LIMIT, SUPPRESSED, Entry, Value
@@ -43,9 +42,8 @@ _new = tuple.__new__
 """Makes a named tuple with half the work of calling its class, which is Python code."""
 _STALE = 1.0
 """Seconds without a look at the journal's files after which one may have come and gone unseen."""
-_REOPEN_AT_REST, _REOPEN_AFTER = 20_000, 100_000
-"""Entries after which the files are opened anew, at the next rest or in between: libsystemd keeps hundreds of megabytes
-of them mapped, which count as this process's memory."""
+_GIVE_BACK_AFTER = 20_000
+"""Entries after which the files' memory is given back."""
 _STEPS = 5_000
 """Entries that are passed by between two signs of life."""
 
@@ -144,8 +142,6 @@ class JournalReader:
     def read(self, most_entries: int, most_bytes: int) -> Batch:
         """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
         try:
-            if self._taken > _REOPEN_AFTER and not self._pending and not _deleted_files_open():
-                self._reopen()
             entries, text, at_end = self._walk(most_entries, most_bytes)
             position, gaps = self._position, tuple(self._gaps)
             self._gaps.clear()
@@ -204,7 +200,7 @@ class JournalReader:
         if entries:
             end = entries[-1]
             self._position = Position(boot_id, end.cursor, end.realtime, end.monotonic, ties)
-            self._taken += len(entries)
+            self._took(len(entries))
         return entries, text, at_end
 
     def has_more(self) -> bool:
@@ -217,9 +213,6 @@ class JournalReader:
 
     async def wait(self, seconds: float) -> None:
         """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
-        if self._taken > _REOPEN_AT_REST:
-            self._reopen()
-            return
         stale = time.monotonic() - self._looked > _STALE
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
@@ -244,26 +237,11 @@ class JournalReader:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
         self._looked = time.monotonic()
 
-    def _reopen(self) -> None:
-        """Opens the files anew and stands where it stood; where the place is not found again, all stays as it is."""
-        self._taken = 0
-        if self._position is None or not self._position.cursor:
-            return
-        if self._open_anew(self._position.boot_id, self._position.cursor):
-            self._unreadable = 0
-            self._looked = time.monotonic()
-
-    def _open_anew(self, boot_id: str, cursor: str) -> bool:
-        before = self._journal
-        self._open()
-        self._match(boot_id)
-        if not self._stand_on(cursor):
-            # In a damaged file it is found by walking on only.
-            self._journal.close()
-            self._journal, self._descriptor = before, before.fileno()
-            return False
-        before.close()
-        return True
+    def _took(self, entries: int) -> None:
+        self._taken += entries
+        if self._taken >= _GIVE_BACK_AFTER:
+            self._taken = 0
+            give_back()
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
         """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""
@@ -352,8 +330,7 @@ class JournalReader:
                 self._alive()
             monotonic = self._journal._get_monotonic().timestamp
             if monotonic < position.monotonic:
-                if passed % _REOPEN_AFTER == 0 and not _deleted_files_open():
-                    self._open_anew(position.boot_id, self._journal._get_cursor())
+                self._took(1)
                 continue
             here = parse_cursor(self._journal._get_cursor())
             behind = None  # how many numbers this entry is behind the lost one, where numbers can be compared
@@ -374,17 +351,6 @@ class JournalReader:
                 return None
             return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
         return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
-
-
-def _deleted_files_open() -> bool:
-    """Whether this process holds a file that journald has deleted: closed, it would be gone unread."""
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            if (name := os.readlink(descriptor)).endswith(" (deleted)") and ".journal" in name:
-                return True
-        except FileNotFoundError:
-            continue
-    return False
 
 
 def _nothing() -> None:

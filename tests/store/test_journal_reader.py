@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helmd.journal.mapped import give_back
 from helmd.journal.reader import JournalError, JournalReader
 from helmd.model.position import Gap, Missing, Position
 from helmd.model.row import SUPPRESSED, row_of, suppression_row
@@ -215,9 +216,9 @@ def test_entries_copied_to_another_file_are_known_again(tmp_path: Path) -> None:
 def test_a_lost_place_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cursor: str, numbered: bool
 ) -> None:
-    """As after a power cut. Without a cursor all that is older is passed by, the files opened anew now and then."""
+    """As after a power cut. Without a cursor all that is older is passed by, its memory given back now and then."""
     monkeypatch.setattr("helmd.journal.reader._STEPS", 1)
-    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 40)
+    monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", 40)
     positions: Positions = {}
     files = [tmp_path / f"{n}.journal" for n in range(4)]
     for n, file in enumerate(files):
@@ -323,45 +324,49 @@ def test_a_reader_told_to_go_on_in_a_file_that_came_since_finds_it(tmp_path: Pat
         assert drain(reader, positions) == (names(31, 40), [])
 
 
-async def test_files_opened_anew_after_a_backlog_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("helmd.journal.reader._REOPEN_AT_REST", 30)
-    positions: Positions = {}
-    append(tmp_path / "a.journal", lines(1, 50))
-    with reading(tmp_path, positions) as reader:
-        assert drain(reader, positions) == (names(1, 50), [])
-        append(tmp_path / "b.journal", lines(51, 60))
-        await reader.wait(5)
-        assert drain(reader, positions) == (names(51, 60), [])
-
-
 @pytest.mark.parametrize("batch", [3, 7, 40])
 @pytest.mark.parametrize("each", [1, 4])
-def test_files_opened_anew_in_a_backlog_change_nothing(
+def test_giving_memory_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, each: int
 ) -> None:
-    opened = 0
-    open_files = JournalReader._open
-
-    def counted(reader: JournalReader) -> None:
-        nonlocal opened
-        opened += 1
-        open_files(reader)
-
-    monkeypatch.setattr(JournalReader, "_open", counted)
-    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 20)
+    monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", 20)
     append(tmp_path / "a.journal", lines(1, 91, each=each))
     append(tmp_path / "b.journal", lines(92, 200, each=each))
     append(tmp_path / "b.journal", lines(1, 60, boot=BOOT_B, realtime=START + 500 * SECOND))
     positions: Positions = {}
     with reading(tmp_path, positions, BOOT_B) as reader:
         assert drain(reader, positions, batch) == (names(1, 200) + names(1, 60, BOOT_B), [])
-    assert opened > 3
+
+
+def resident(path: Path) -> int:
+    """Kilobytes of a file that count as this process's memory (proc(5), smaps)."""
+    found, of_it = 0, False
+    for text in Path("/proc/self/smaps").read_text().splitlines():
+        if not text.split(maxsplit=1)[0].endswith(":"):
+            of_it = text.endswith(str(path))
+        elif of_it and text.startswith("Rss:"):
+            found += int(text.split()[1])
+    return found
+
+
+def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.journal"
+    append(file, [line(f"{n:06}" + "x" * 2000, SECOND + n) for n in range(2000)])
+    for after, most in ((1_000_000, 1 << 20), (100, 1024)):
+        monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", after)
+        positions: Positions = {}
+        with reading(tmp_path, positions) as reader:
+            texts, _ = drain(reader, positions, 100)
+            assert [text[:6] for text in texts] == [f"{n:06}" for n in range(2000)]
+            assert resident(file) <= most
+            if after > len(texts):
+                assert resident(file) > 3000
+                assert give_back() > 0
+                assert resident(file) == 0
 
 
 def test_a_deleted_file_that_is_still_being_read_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", 5)
+    monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", 5)
     append(tmp_path / "a.journal", lines(1, 90))
     append(tmp_path / "b.journal", lines(91, 200))
     positions: Positions = {}
@@ -392,12 +397,8 @@ def test_one_can_stop_and_go_on_anywhere(tmp_path: Path, batch: int) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 3000])
-@pytest.mark.parametrize("reopen", [20, 1_000_000])
-def test_damage_is_read_over_alike_whatever_the_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reopen: int, size: int
-) -> None:
+def test_damage_is_read_over_alike_whatever_the_batches(tmp_path: Path, size: int) -> None:
     """What comes behind it in its file is found by walking on only, so nothing may look for its place again."""
-    monkeypatch.setattr("helmd.journal.reader._REOPEN_AFTER", reopen)
     append(tmp_path / "a.journal", lines(1, 1000))
     damage(tmp_path / "a.journal", 0.3, size)
     append(tmp_path / "b.journal", lines(5001, 5100))

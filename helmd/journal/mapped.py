@@ -1,0 +1,29 @@
+"""Gives back the memory that mapped journal files take.
+
+libsystemd maps hundreds of megabytes of them, and what was read of those counts as this process's memory for as long as
+they are mapped. Told that it isn't needed (madvise(2), MADV_DONTNEED), the kernel takes it out of the process and keeps
+it in its page cache, from where it comes back when it is read again.
+"""
+
+import ctypes
+import mmap
+from pathlib import Path
+
+_MAPS = Path("/proc/self/maps")
+_FIELDS = 6
+
+
+def give_back() -> int:
+    """Does so; how many bytes are mapped. Needs no more than a millisecond, and changes nothing of what is read."""
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    mapped = 0
+    # proc(5): range, permissions, offset, device, inode, path.
+    for line in _MAPS.read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=_FIELDS - 1)
+        if len(fields) < _FIELDS or ".journal" not in fields[5] or not fields[1].endswith("s"):
+            continue  # in what is not shared MADV_DONTNEED would throw away data
+        first, end = (int(number, 16) for number in fields[0].split("-"))
+        madvise(first, end - first, mmap.MADV_DONTNEED)
+        mapped += end - first
+    return mapped
