@@ -223,6 +223,10 @@ def empty_store(sizes: Sizes) -> None:
     """
     units("stop", *HELM_UNITS)
     with store() as connection:
+        # PostgreSQL finishes an index that helmd's upkeep had begun.
+        upkeep = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'helm upkeep'"
+        if not wait_for(lambda: value(connection, upkeep) == 0, sizes.patience):
+            raise TimeoutError("helmd's upkeep has not ended")
         if not sizes.keep:
             for (leaf,) in connection.execute("SELECT leaf FROM log_partitions").fetchall():
                 connection.execute(f'DROP TABLE IF EXISTS "{leaf}"')
