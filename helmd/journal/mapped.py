@@ -15,7 +15,7 @@ _FIELDS = 6
 
 def give_back() -> int:
     """Does so; how many bytes are mapped. Needs no more than a millisecond, and changes nothing of what is read."""
-    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     mapped = 0
     # proc(5): range, permissions, offset, device, inode, path.

@@ -93,6 +93,7 @@ class JournalReader:
         self._gaps: list[Gap] = []
         self._pending = False
         self._unreadable = 0
+        self._taken = 0
         self._looked = time.monotonic()
         self._alive: Callable[[], None] = _nothing
 
@@ -108,7 +109,6 @@ class JournalReader:
             raise JournalError(f"the journal can't be opened: {error.strerror}") from error
         # One byte more than is kept, so that what was cut can be told; the default would cut at 64 KiB unseen.
         self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
-        self._taken = 0
 
     def close(self) -> None:
         """Let go of the journal's files."""

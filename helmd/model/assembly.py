@@ -30,6 +30,8 @@ from helmd.model.row import (
 )
 
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
+EVER = 1 << 62
+"""Later than any time of the journal."""
 _WRITERS = 4_096
 """Writers that are remembered: one for each process and stream."""
 
@@ -116,7 +118,7 @@ class Assembler:
 
     def let_go(self) -> None:
         """Lets go everything: no line can come any more."""
-        self.expire(1 << 62)
+        self.expire(EVER)
 
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
         """Whose line it is; None for a line that is nobody's of the suite, or not told by its process alone."""

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalError, JournalReader
-from helmd.model.assembly import Assembler
+from helmd.model.assembly import EVER, Assembler
 from helmd.model.clock import clock_steps
 from helmd.model.errors import HelmError, StoreError
 from helmd.model.parsed import Formats
@@ -41,7 +41,6 @@ _LOOKS = 10
 HOLD, HOLD_IN_THE_MIDDLE = 150_000, 2_000_000
 """Microseconds for which an error waits for lines that may belong to it, and a traceback for its end: journald stops
 between any two lines, for as long as it takes to begin a new file."""
-_ALL = 1 << 62
 _UNWRITTEN_SECONDS = 30.0
 """How far a position may run ahead of the stored one while nothing of the suite passes by."""
 _STATUS_SECONDS = 2.0
@@ -271,7 +270,7 @@ class Ingest:
             self._assembler.let_go()
         elif at_end:
             now = time.time_ns() // 1000
-            self._assembler.expire(_ALL if quiet > HOLD else now - HOLD, now - HOLD_IN_THE_MIDDLE)
+            self._assembler.expire(EVER if quiet > HOLD else now - HOLD, now - HOLD_IN_THE_MIDDLE)
         else:
             self._assembler.expire(position.realtime - HOLD_IN_THE_MIDDLE)
 
