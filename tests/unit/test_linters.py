@@ -1,15 +1,15 @@
-"""The linters, run as tests: ruff, mypy, and which room may import which."""
+"""The linters, run as tests: ruff, mypy, and which package may import which."""
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-ROOMS = {
+PACKAGES: dict[str, set[str]] = {
     "model": set(),
     "files": {"model"},
     "health": {"model"},
@@ -22,7 +22,13 @@ ROOMS = {
     "web": {"model", "operations", "systemd"},
     "cli": {"model", "files", "health", "journal", "operations", "postgres", "systemd"},
 }
-"""Which rooms a room may import besides itself; helmd.daemon may import all (DESIGN, "Rooms")."""
+"""Which packages of helmd a package may import besides itself; the modules of helmd itself may import all."""
+
+SUBPACKAGES: dict[str, set[str]] = {}
+"""Which of its package's other subpackages (or single modules of them) a subpackage may import.
+
+A subpackage and the modules beside it in its package may import one another.
+"""
 
 PURE = {
     "asyncio",
@@ -37,9 +43,9 @@ PURE = {
     "os",
     "pathlib",
 }
-"""What the model may not import: it has no words for the outside world. (pathlib only as a word for paths.)"""
+"""What the model may not import: it knows nothing of the outside world. (pathlib only to name paths.)"""
 
-PATH_WORDS = {"layout.py"}
+PATH_MODULES = {"layout.py"}
 
 
 def modules() -> Iterator[Path]:
@@ -47,11 +53,17 @@ def modules() -> Iterator[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    """The modules that the module at PATH imports anywhere, and the names it takes from them."""
+    return names_imported(ast.walk(ast.parse(path.read_text())), path)
+
+
+def names_imported(nodes: Iterable[ast.AST], path: Path) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
@@ -64,32 +76,70 @@ def test_linter(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_rooms_import_only_what_they_may() -> None:
+def subpackage_of(name: str) -> str:
+    """The longest entry of SUBPACKAGES or PACKAGES that the module NAME (without "helmd.") lies in."""
+    words = name.split(".")
+    return next(
+        (key for n in range(len(words), 0, -1) if (key := ".".join(words[:n])) in SUBPACKAGES or key in PACKAGES), ""
+    )
+
+
+def may_import(importer: str, imported: str) -> bool:
+    """Whether the subpackage IMPORTER may import the module IMPORTED; both without "helmd."."""
+    package, other = importer.split(".")[0], imported.split(".")[0]
+    if other not in PACKAGES or not package:
+        return True
+    if other != package:
+        return other in PACKAGES[package]
+    target = subpackage_of(imported)
+    if importer == target or importer.startswith(f"{target}.") or target.startswith(f"{importer}."):
+        return True
+    return any(f"{imported}.".startswith(f"{allowed}.") for allowed in SUBPACKAGES.get(importer, ()))
+
+
+def test_every_package_stands_in_a_table() -> None:
+    found = {
+        ".".join(path.parent.relative_to(TOP / "helmd").parts) for path in (TOP / "helmd").rglob("__init__.py")
+    } - {""}
+    assert found == set(PACKAGES) | set(SUBPACKAGES)
+
+
+def test_packages_import_only_what_they_may() -> None:
     wrong = []
     for path in modules():
-        parts = path.relative_to(TOP / "helmd").parts
-        if len(parts) == 1:
-            continue
-        room = parts[0]
-        for name in imported(path):
-            words = name.split(".")
-            inside = words[0] == "helmd" and len(words) > 1 and words[1] in ROOMS
-            if inside and words[1] not in ROOMS[room] | {room}:
-                wrong.append(f"{path.relative_to(TOP)} imports {name}")
+        importer = subpackage_of(".".join(path.relative_to(TOP / "helmd").with_suffix("").parts))
+        wrong += [
+            f"{path.relative_to(TOP)} imports {name}"
+            for name in imported(path)
+            if name.startswith("helmd.") and not may_import(importer, name.removeprefix("helmd."))
+        ]
     assert not wrong, "\n".join(sorted(set(wrong)))
+
+
+@pytest.mark.parametrize(
+    ("importer", "name", "allowed"),
+    [
+        ("model", "operations.steps", False),
+        ("cli", "model.errors", True),
+        ("web", "store.session", False),
+        ("", "cli.main", True),
+    ],
+)
+def test_the_import_rule_refuses_what_it_should(importer: str, name: str, allowed: bool) -> None:
+    assert may_import(importer, name) is allowed
 
 
 def test_model_has_no_outside_words() -> None:
     wrong = [
         f"{path.relative_to(TOP)} imports {name}"
-        for path in (TOP / "helmd/model").glob("*.py")
+        for path in (TOP / "helmd/model").rglob("*.py")
         for name in imported(path)
-        if name.split(".")[0] in PURE and not (name.startswith("pathlib") and path.name in PATH_WORDS)
+        if name.split(".")[0] in PURE and not (name.startswith("pathlib") and path.name in PATH_MODULES)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_module_outgrows_its_room() -> None:
+def test_no_module_is_too_long() -> None:
     large = {str(path.relative_to(TOP)): n for path in modules() if (n := path.read_text().count("\n")) > 450}
     assert not large
 
@@ -98,13 +148,7 @@ def test_no_import_cycles() -> None:
     graph = {}
     for path in modules():
         name = ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
-        top_level = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        graph[name] = {
-            target
-            for node in top_level
-            if isinstance(node, ast.ImportFrom) and node.module
-            for target in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
-        }
+        graph[name] = set(names_imported(ast.parse(path.read_text()).body, path))
     from helmd.model.plan import find_cycle
 
     assert find_cycle({name: [target for target in needs if target in graph] for name, needs in graph.items()}) == ()
