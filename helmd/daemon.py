@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict
 from systemd import daemon, id128
 
 from helmd.journal.damage import truncated_files
@@ -24,12 +23,13 @@ from helmd.journal.reader import JournalReader
 from helmd.lifecycle import Lifecycle, log_to_stderr, watchdog_seconds
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.layout import Layout, layout
-from helmd.operations.configuration import load_formats, load_settings
-from helmd.operations.current import Current
-from helmd.operations.disk import LowDisk
-from helmd.operations.ingest import Account, Ingest
-from helmd.store.journal import JournalStore
-from helmd.store.migrate import migrate
+from helmd.operations.configuration.current import Current
+from helmd.operations.configuration.load import load_formats, load_settings
+from helmd.operations.logs.disk import LowDisk
+from helmd.operations.logs.ingest import Account, Ingest
+from helmd.store.ingest.journal import JournalStore
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.session import role_of
 
 _log = logging.getLogger("helmd")
 
@@ -54,7 +54,7 @@ def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
     """What brings the store's schema up to date as OWNER and grants to the role of STORE (both conninfo strings)."""
 
     async def prepare() -> None:
-        for step in await migrate(owner, conninfo_to_dict(store).get("user")):
+        for step in await migrate(owner, role_of(store)):
             _log.info("the store's schema was brought to %s", step)
 
     return prepare

@@ -4,38 +4,38 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from helmd.health.crew import Answer, Crew
+from helmd.health.thread_pool import Answer, Crew
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
 from helmd.model.errors import ConfigurationError
+from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
-from helmd.model.rate import Rates
-from helmd.model.service import Service
-from helmd.model.status import summary
-from helmd.operations.current import Current
-from helmd.operations.custom_metrics import recorded_by
-from helmd.operations.disk import LowDisk
-from helmd.operations.feed import Feed
-from helmd.operations.health_report import HealthReport
-from helmd.operations.ingest import Account
-from helmd.operations.line_rates import LineRates
-from helmd.operations.log_reader import CONNECTIONS, KEPT, LogReader
-from helmd.operations.monitor import HELM, Monitor
-from helmd.operations.posted import PostedLogs
-from helmd.operations.recording import Recorder
-from helmd.operations.retain import Retain
-from helmd.store.ingest_requests import PostedStore, drop_old_requests
-from helmd.store.listen import Listener
+from helmd.model.suite.service import Service
+from helmd.model.units.status import summary
+from helmd.operations.configuration.current import Current
+from helmd.operations.logs.disk import LowDisk
+from helmd.operations.logs.feed import Feed
+from helmd.operations.logs.ingest import Account
+from helmd.operations.logs.posted import PostedLogs
+from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
+from helmd.operations.logs.retention import Retain
+from helmd.operations.monitoring.custom_metrics import recorded_by
+from helmd.operations.monitoring.health_report import HealthReport
+from helmd.operations.monitoring.line_rates import LineRates
+from helmd.operations.monitoring.monitor import HELM, Monitor
+from helmd.operations.monitoring.recording import Recorder
+from helmd.store.ingest.requests import PostedStore, drop_old_requests
+from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import Meter
-from helmd.web.api import Api
-from helmd.web.identity import Callers
-from helmd.web.ingest import Intake
-from helmd.web.logs import Logs
+from helmd.web.api.ingest import Intake
+from helmd.web.api.logs import Logs
+from helmd.web.api.services import Api
+from helmd.web.api.stream import Streams
+from helmd.web.auth.identity import Callers
 from helmd.web.routes import log_routes, routes
 from helmd.web.server import Server, application
-from helmd.web.stream import Streams
 
 _log = logging.getLogger("helmd")
 

@@ -14,7 +14,7 @@ class Duration(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        from helmd.model import values
+        from helmd.model.config import validators as values
 
         try:
             return values.duration(float(value) if re.fullmatch(r"\d+(\.\d+)?", str(value)) else value)

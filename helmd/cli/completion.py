@@ -9,7 +9,7 @@ import click
 from helmd.cli.account import owner
 from helmd.cli.context import SHARE
 from helmd.model.layout import Layout, layout
-from helmd.model.names import service_of
+from helmd.model.suite.names import service_of
 
 if TYPE_CHECKING:
     from click.shell_completion import ShellComplete
@@ -69,7 +69,7 @@ def service_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 def _known() -> set[str]:
     """The configured services; with a faulty configuration those that are installed."""
     from helmd.model.errors import ConfigurationError
-    from helmd.operations.configuration import load_settings, load_suite
+    from helmd.operations.configuration.load import load_settings, load_suite
 
     try:
         place = _layout()

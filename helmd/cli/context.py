@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.layout import Layout, layout
-from helmd.model.names import service_of, unit_of
 from helmd.model.printable import printable
+from helmd.model.suite.names import service_of, unit_of
 
 if TYPE_CHECKING:
-    from helmd.model.service import Registry
-    from helmd.model.settings import Settings
+    from helmd.model.config.settings import Settings
+    from helmd.model.suite.service import Registry
     from helmd.systemd.bus import Manager
 
 SHARE = Path(__file__).resolve().parents[2]
@@ -31,14 +31,14 @@ class Context:
 
     @cached_property
     def settings(self) -> "Settings":
-        from helmd.operations.configuration import load_settings
+        from helmd.operations.configuration.load import load_settings
 
         return load_settings(self.layout)
 
     @cached_property
     def suite(self) -> "Registry":
         """The suite as configured. Raises ConfigurationError with every fault."""
-        from helmd.operations.configuration import load_suite
+        from helmd.operations.configuration.load import load_suite
 
         return load_suite(self.layout, self.settings)
 
@@ -48,7 +48,7 @@ class Context:
         try:
             return self.suite
         except ConfigurationError as error:
-            from helmd.operations.installed_suite import installed_suite
+            from helmd.operations.configuration.installed_suite import installed_suite
 
             for fault in error.faults:
                 print(f"warning: {fault}", file=sys.stderr)
@@ -88,7 +88,7 @@ class Context:
 
     def with_strays(self, registry: "Registry", names: Sequence[str]) -> "Registry":
         """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
-        from helmd.model.service import Health, Registry, Service
+        from helmd.model.suite.service import Health, Registry, Service
 
         lacking = [name for name in names if name not in registry]
         alone = {name: Service(name=name, type="command", health=Health(check="process")) for name in lacking}

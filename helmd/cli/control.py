@@ -12,11 +12,11 @@ from helmd.cli import exits
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.journal.lines import last_lines
-from helmd.model.names import MODES, unit_of
 from helmd.model.printable import printable
-from helmd.model.service import Mode, Registry
-from helmd.operations import control
-from helmd.operations.steps import Options, Report, Step, drive
+from helmd.model.suite.names import MODES, Mode, unit_of
+from helmd.model.suite.service import Registry
+from helmd.operations.lifecycle import control
+from helmd.operations.lifecycle.steps import Options, Report, Step, drive
 from helmd.systemd.bus import Finished, Signals
 
 GOES_ON = 10.0
@@ -179,7 +179,7 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
 
         print_json([{key: getattr(step, key) for key in step.__slots__} for step in report.steps])
     if report.good and options.get("follow"):
-        from helmd.cli.logs import follow
+        from helmd.cli.logs.command import follow
 
         return follow(context, names)
     cause = report.cause
@@ -221,7 +221,7 @@ def _bring_units_in_line(
         if _changed_since_applied(context, ours):
             click.echo("note: the configuration changed since it was applied; see: helmctl diff", err=True)
         return
-    from helmd.operations.apply import DONE, apply, changes, concerning
+    from helmd.operations.configuration.apply import DONE, apply, changes, concerning
     from helmd.systemd.installed import installed_mode
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
@@ -240,14 +240,14 @@ def _bring_units_in_line(
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
     """Whether a configuration file is newer than a unit; only then is rendering worth its time."""
-    from helmd.operations.configuration import registry_sources
+    from helmd.operations.configuration.load import registry_sources
 
     sources, _ = registry_sources(context.layout)
     newest = max((os.stat(source.file).st_mtime for source in sources), default=0.0)
     files = [context.layout.unit_file(unit_of(name)) for name in names]
     if all(file.stat().st_mtime >= newest for file in files if file.exists()):
         return False
-    from helmd.operations.apply import changes
+    from helmd.operations.configuration.apply import changes
 
     units = {file.name for file in files}
     found = changes(context.suite, context.layout, context.settings)

@@ -6,7 +6,7 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.context import Context
-from helmd.model.finding import Verdict
+from helmd.model.units.diagnostics import Verdict
 
 MARKS: dict[Verdict, tuple[str, str]] = {
     "ok": ("✓ ok", "green"),
@@ -25,8 +25,8 @@ def doctor_command(context: Context, as_json: bool) -> int:
 
     Changes nothing. Exit code 0 when nothing is bad (warnings are allowed), else 1.
     """
-    from helmd.operations.doctor import CHECKS, Result, examine
-    from helmd.operations.patient import Patient
+    from helmd.operations.diagnostics.context import Patient
+    from helmd.operations.diagnostics.doctor import CHECKS, Result, examine
 
     os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "10")
     results: list[Result] = []

@@ -4,7 +4,7 @@ import click
 
 from helmd.cli import exits
 from helmd.cli.context import Context
-from helmd.model.discovery import discovery_document, master_document
+from helmd.model.suite.discovery import discovery_document, master_document
 
 
 @click.command("export", short_help="Print master_services.json.")

@@ -25,7 +25,7 @@ def import_command(context: Context, files: tuple[Path, ...], base: Path | None,
     They are written to services.d/imported.toml beside services.toml. With any fault nothing is written. The older
     Helm's files stay as they are; master_services.json may be given as well, for its descriptions.
     """
-    from helmd.operations.import_json import plan_import, write_import
+    from helmd.operations.configuration.import_json import plan_import, write_import
 
     planned = plan_import(files, base, context.layout, context.settings)
     for remark in planned.remarks:

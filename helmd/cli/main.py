@@ -20,7 +20,7 @@ COMMANDS = {
     "reload": "control",
     "up": "control",
     "down": "control",
-    "logs": "logs",
+    "logs": "logs.command",
     "top": "top",
     "is-active": "queries",
     "is-healthy": "queries",

@@ -16,7 +16,7 @@ def postgres_command() -> None:
 @click.pass_obj
 def status_command(context: Context, as_json: bool) -> int:
     """Show each cluster: its version, its directory, how to reach it."""
-    from helmd.operations.upgrade_clusters import clusters, outdated
+    from helmd.operations.setup.upgrade_clusters import clusters, outdated
     from helmd.postgres.binaries import major_of
     from helmd.postgres.cluster import running
 
@@ -59,7 +59,7 @@ def upgrade_command(context: Context) -> int:
 
     What uses a cluster is stopped meanwhile. The old cluster is kept beside the new one.
     """
-    from helmd.operations.upgrade_clusters import upgrade_clusters
+    from helmd.operations.setup.upgrade_clusters import upgrade_clusters
 
     def tell(sentence: str) -> None:
         click.echo(f"• {sentence}", err=True)

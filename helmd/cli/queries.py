@@ -7,7 +7,7 @@ import click
 from helmd.cli import exits
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
-from helmd.operations.status import View, look
+from helmd.operations.monitoring.status import View, look
 
 PAUSE = 0.05
 CONDITIONS = ("healthy", "active", "inactive", "failed")

@@ -48,7 +48,7 @@ def setup_command(
     context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
 ) -> int:
     """Make a suite out of this account: directories, PostgreSQL, Keycloak, keys, units. Safe to run again."""
-    from helmd.operations.setup import Wishes, create_account, set_up
+    from helmd.operations.setup.setup import Wishes, create_account, set_up
 
     if database and PASSWORD_IN_URI.search(database):
         raise UsageError(

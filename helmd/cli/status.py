@@ -9,8 +9,8 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
-from helmd.model.state import last_exit
-from helmd.operations.status import View, look
+from helmd.model.units.unit_state import last_exit
+from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
 
 HEADER = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
@@ -102,7 +102,7 @@ def _remark(views: list[View], context: Context) -> None:
 
 def as_json(view: View, context: Context) -> dict[str, Any]:
     """One service in SPEC's words, as the API gives it, plus ``word``."""
-    from helmd.model.status import Observed, service_status
+    from helmd.model.units.status import Observed, service_status
 
     name = view.service.name
     mode = installed_mode(context.layout, name)

@@ -15,7 +15,7 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, services_argument
 from helmd.cli.context import Context
-from helmd.operations.top import Sample, Sampler
+from helmd.operations.monitoring.top import Sample, Sampler
 
 HEADER = ("SERVICE", "STATE", "PID", "CPU %", "MEMORY", "TASKS", "RESTARTS", "UPTIME")
 _FIRST = 0.5

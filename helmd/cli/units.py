@@ -11,10 +11,10 @@ from helmd.cli.arguments import one_service_argument, services_argument, some_se
 from helmd.cli.context import Context
 from helmd.cli.output import print_json
 from helmd.model.errors import UnknownServiceError
-from helmd.model.names import STORE_CLUSTER_UNIT, service_of, unit_of
 from helmd.model.printable import printable
-from helmd.model.suite import dependencies
-from helmd.operations.apply import DONE, Change, apply, changes, concerning
+from helmd.model.suite.composition import dependencies
+from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, unit_of
+from helmd.operations.configuration.apply import DONE, Change, apply, changes, concerning
 
 WORDS = {
     "new": "would be installed",

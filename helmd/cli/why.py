@@ -5,7 +5,7 @@ import click
 from helmd.cli import exits
 from helmd.cli.arguments import one_service_argument
 from helmd.cli.context import Context
-from helmd.operations.why import why
+from helmd.operations.diagnostics.why import why
 
 
 @click.command("why", short_help="Say what a service does, or why not, and what to do.")

@@ -17,7 +17,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from helmd.model.health import HEALTHY, UNHEALTHY, Verdict, judge
+from helmd.model.units.health import HEALTHY, UNHEALTHY, Verdict, judge
 
 MAX_ANSWER = 1 << 16
 FIRST_PAUSE = 0.025

@@ -1,7 +1,7 @@
 """Which probe a service wants, while it starts and while it runs."""
 
 from helmd.health.probe import Probe
-from helmd.model.service import Service
+from helmd.model.suite.service import Service
 
 
 def _url(service: Service, path: str) -> str:

@@ -1,12 +1,12 @@
 """Helm's own actions, written to the journal as structured entries; from there they reach the log store like any line.
 
 ``journalctl --user HIVEMATRIX_ACTION=restart`` finds them, ``journalctl --user -u hivematrix-NAME`` shows them among
-what systemd says about the unit, and `helmd.model.row` reads them back.
+what systemd says about the unit, and `helmd.model.logs.entry` reads them back.
 """
 
 from typing import Literal
 
-from helmd.model.names import unit_of
+from helmd.model.suite.names import unit_of
 
 Actor = Literal["helmctl", "helmd"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helmd.journal.damage import PLACES
-from helmd.model.position import parse_cursor
+from helmd.model.logs.parsing.position import parse_cursor
 
 _HEADER = struct.Struct("<8s64x16s80xQ")
 """Signature, seqnum_id at 72 and head_entry_seqnum at 168 (JOURNAL_FILE_FORMAT, systemd.io)."""

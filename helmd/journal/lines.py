@@ -39,6 +39,17 @@ def last_lines(unit: str, count: int, since: float = 0.0) -> list[Line]:
     return found[::-1]
 
 
+def newest_line(uid: int) -> float | None:
+    """When (seconds since the epoch) the newest readable entry of an account was written; None without any.
+
+    Raises OSError when the journal can't be read.
+    """
+    with _reader._Reader(_reader.LOCAL_ONLY) as reader:
+        reader.add_match(f"_UID={uid}")
+        reader.seek_tail()
+        return float(reader._get_realtime()) / 1e6 if reader._previous() else None
+
+
 def _message(fields: dict[str, bytes | list[bytes]]) -> str:
     value = fields.get("MESSAGE", b"")
     return (value[0] if isinstance(value, list) else value).decode("utf-8", "replace")

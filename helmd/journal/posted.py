@@ -1,6 +1,6 @@
 """Posted entries written to the journal while the store is away; from there they reach it like any line.
 
-`helmd.model.posted` says as which fields, and reads them back.
+`helmd.model.ingest.journal_codec` says as which fields, and reads them back.
 """
 
 import errno
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from helmd.journal.reader import JournalError
-from helmd.model.posted import PostedRow, fields_of
+from helmd.model.ingest.journal_codec import PostedRow, fields_of
 
 SOCKET = Path("/run/systemd/journal/socket")
 """Where journald takes entries (systemd-journald.service(8)). libsystemd has this very path."""

@@ -1,6 +1,6 @@
 """The suite's lines straight from the journal: chosen, in either direction, and followed.
 
-Which line belongs to which service, and its level and stream, is `helmd.model.row`'s to say, as for the log store.
+The service, level and stream of a line are decided in `helmd.model.logs.parsing.journal_fields`, as for the log store.
 Quick to import: helmctl uses it. Entries of all boots are walked in libsystemd's order, as journalctl does.
 """
 
@@ -17,9 +17,10 @@ from typing import ClassVar, NamedTuple, Self
 from systemd import _reader
 
 from helmd.model.errors import HelmError
-from helmd.model.matching import SEARCHED
-from helmd.model.names import HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
-from helmd.model.row import MESSAGE_LIMIT, Entry, LogRow, row_of
+from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
+from helmd.model.logs.matching import SEARCHED
+from helmd.model.logs.parsing.journal_fields import Entry, row_of
+from helmd.model.suite.names import HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
 
 HELM = "helm"
 

@@ -33,8 +33,9 @@ from systemd import _reader
 from helmd.journal.doubled import Doubles
 from helmd.journal.mapped import give_back
 from helmd.model.errors import HelmError
-from helmd.model.position import Gap, Missing, Position, parse_cursor
-from helmd.model.row import MESSAGE_LIMIT, SUPPRESSED, Entry, Value
+from helmd.model.logs.entry import MESSAGE_LIMIT
+from helmd.model.logs.parsing.journal_fields import SUPPRESSED, Entry, Value
+from helmd.model.logs.parsing.position import Gap, Missing, Position, parse_cursor
 
 _OVERHEAD = 4096
 """Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""

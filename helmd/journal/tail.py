@@ -2,7 +2,7 @@
 
 from systemd import _reader
 
-from helmd.model.row import Entry, row_of
+from helmd.model.logs.parsing.journal_fields import Entry, row_of
 
 _LOOKED_AT = 500
 """How many entries of the account are looked at to find one that belongs to the suite."""

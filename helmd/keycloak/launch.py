@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from helmd.model.service import Mode
+from helmd.model.suite.names import Mode
 
 JAVA = Path("/usr/bin/java")
 ADMIN = "admin"

@@ -1,6 +1,6 @@
 """The errors Helm raises on purpose: a stable code, a sentence for a person, and what to do next.
 
-The same object becomes an exit code in `helmd.cli.exits` and an HTTP status in `helmd.web.problems`, once each.
+The same object becomes an exit code in `helmd.cli.exits` and an HTTP status in `helmd.web.http.problems`, once each.
 """
 
 from collections.abc import Sequence
@@ -60,6 +60,12 @@ class StoreError(HelmError):
     """The log store can't be reached or refused a statement."""
 
     code = "store"
+
+
+class StoreTimeoutError(StoreError):
+    """PostgreSQL cancelled a statement of the log store that took longer than its limit."""
+
+    code = "store_timeout"
 
 
 class StartFailedError(HelmError):

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import LiteralString
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from helmd.model.errors import StoreError
+from helmd.model.errors import StoreError, StoreTimeoutError
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -41,6 +42,8 @@ def border(doing: str) -> Iterator[None]:
     """Turn psycopg's errors into a StoreError that says what was being done and what PostgreSQL had against it."""
     try:
         yield
+    except psycopg.errors.QueryCanceled as error:
+        raise StoreTimeoutError(f"{doing}: {reason(error)}") from error
     except psycopg.Error as error:
         raise StoreError(f"{doing}: {reason(error)}") from error
 
@@ -64,6 +67,12 @@ async def connect(conninfo: str, application: str) -> Connection:
             application_name=application,
             options=_OPTIONS,
         )
+
+
+def role_of(conninfo: str) -> str | None:
+    """The role that a connection string names, or None."""
+    role = conninfo_to_dict(conninfo).get("user")
+    return None if role is None else str(role)
 
 
 @contextmanager

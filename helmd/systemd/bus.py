@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from helmd.model.errors import BusError
-from helmd.model.state import UnitFacts
+from helmd.model.units.unit_state import UnitFacts
 from helmd.systemd.dbuslib import DBus, DBusBaseError, apply_signature
 
 DESTINATION = b"org.freedesktop.systemd1"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from helmd.model.errors import LockedError, UnitRefusedError
 from helmd.model.layout import Layout
-from helmd.model.names import unit_of
-from helmd.model.service import Mode
+from helmd.model.suite.names import Mode, unit_of
 
 HEADER = '# Rendered by "helmctl apply"'
 

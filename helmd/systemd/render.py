@@ -9,12 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helmd.health.target import probe_words
 from helmd.keycloak import launch
-from helmd.keycloak.unpack import WRITABLE
+from helmd.keycloak.distribution.unpack import WRITABLE
+from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
-from helmd.model.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, identifier_of, unit_of
-from helmd.model.service import Health, Mode, Registry, Restart, Service
-from helmd.model.settings import Settings
-from helmd.model.suite import RECOVERY
+from helmd.model.suite.composition import RECOVERY
+from helmd.model.suite.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, Mode, identifier_of, unit_of
+from helmd.model.suite.service import Health, Registry, Restart, Service
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
 
@@ -78,9 +78,9 @@ def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
     return ("/usr/bin/systemd-cat", *tell_apart, *words)
 
 
-def mode_environment(service: Service, mode: str) -> dict[str, str]:
+def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
     """What the service finds in its environment in MODE, from the registry alone."""
-    base = {"HIVEMATRIX_MODE": mode}
+    base: dict[str, str] = {"HIVEMATRIX_MODE": mode}
     if service.type == "python":
         base |= {"PYTHONUNBUFFERED": "1", "FLASK_ENV": mode}
     chosen = service.modes[mode].environment if mode in service.modes else {}
@@ -113,7 +113,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     }
 
 
-def _common(service: Service, mode: str, setup: Setup) -> dict[str, Any]:
+def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
     hardening = service.hardening
     if hardening == "strict" and not setup.host.user_namespaces:
         hardening = "basic"

@@ -4,7 +4,7 @@ import re
 import subprocess
 from decimal import Decimal
 
-from helmd.model.moments import iso_moment
+from helmd.model.logs.timestamps import iso_moment
 
 _SECONDS = re.compile(r"^\s*UNIX seconds: @(\d+(?:\.\d+)?)$", re.MULTILINE)
 

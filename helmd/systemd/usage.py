@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from helmd.model.status import Usage
+from helmd.model.units.status import Usage
 
 CGROUPS = Path("/sys/fs/cgroup")
 _MIB = 1 << 20

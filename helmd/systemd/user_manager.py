@@ -4,8 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from helmd.model.finding import RateLimit
-from helmd.model.moments import timespan
+from helmd.model.logs.timestamps import timespan
+from helmd.model.units.diagnostics import RateLimit
 
 _LINGER = Path("/var/lib/systemd/linger")
 _EXPORTED = Path("/run/systemd/units")

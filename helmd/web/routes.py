@@ -6,13 +6,13 @@ from functools import partial
 
 from aiohttp import web
 
-from helmd.web.api import Api
-from helmd.web.identity import Callers
-from helmd.web.ingest import Intake
-from helmd.web.logs import Logs
-from helmd.web.problems import Handler
-from helmd.web.roles import Access, Role
-from helmd.web.stream import Streams
+from helmd.web.api.ingest import Intake
+from helmd.web.api.logs import Logs
+from helmd.web.api.services import Api
+from helmd.web.api.stream import Streams
+from helmd.web.auth.identity import Callers
+from helmd.web.auth.roles import Access, Role
+from helmd.web.http.problems import Handler
 
 PREFIX = "/helm"
 """Everything is also found under this prefix, for proxies that do not strip it."""

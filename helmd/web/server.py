@@ -10,9 +10,9 @@ from pathlib import Path
 from aiohttp import web
 
 from helmd.model.errors import HelmError, LockedError, PortTakenError
-from helmd.web.identity import Callers
-from helmd.web.ingest import MAX_BODY
-from helmd.web.problems import CORRELATION, problems
+from helmd.web.api.ingest import MAX_BODY
+from helmd.web.auth.identity import Callers
+from helmd.web.http.problems import CORRELATION, problems
 from helmd.web.routes import Route, install
 
 _BACKLOG = 1024

@@ -14,8 +14,8 @@ from logs_figures import GivenUp, percentile, say, show_times
 from logs_rows import OWN_DATABASE, SERVICES, drop_own_database, make_rows, own_database, sealed_until, show_sizes
 from logs_tools import HELM_UNITS, Helmd, Sizes, conninfo, empty_store, figure, store, units
 
-from helmd.model.log_filter import Place, log_filter_of
-from helmd.store.search import find
+from helmd.model.logs.filter import Place, log_filter_of
+from helmd.store.logs.search import find
 from helmd.store.session import connect
 
 _LIMIT = 100

@@ -8,8 +8,8 @@ import psycopg
 from logs_figures import GivenUp, note, say, show
 from logs_tools import Sizes, conninfo, store, value
 
-from helmd.store.migrate import migrate
-from helmd.store.sealing import connect_as_owner, has_trigrams, index_text, seal
+from helmd.store.maintenance.indexes import connect_as_owner, has_trigrams, index_text, seal
+from helmd.store.maintenance.migrate import migrate
 
 OWN_DATABASE = "bench_queries"
 """Where rows are made up when the store itself is somebody's."""

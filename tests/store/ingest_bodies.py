@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from helmd.model.ids import ID_LIMIT
-from helmd.model.row import MESSAGE_LIMIT
+from helmd.model.logs.entry import MESSAGE_LIMIT
+from helmd.model.logs.ids import ID_LIMIT
 
 NOW = "the time of receipt"
 RECENT = datetime.now(UTC).replace(microsecond=123456) - timedelta(hours=5)

@@ -12,22 +12,22 @@ from typing import Any, cast
 import aiohttp
 
 from helmd.journal.reader import JournalError
-from helmd.model.format_schema import read_formats
-from helmd.model.formats import parse_message
-from helmd.model.parsed import Parsed
-from helmd.model.posted import PostedRow, fields_of
-from helmd.model.rate import Rates
-from helmd.model.service import Registry, Service
-from helmd.model.settings import read_settings_files
-from helmd.model.tables import Source
-from helmd.operations.custom_metrics import recorded_by
-from helmd.operations.posted import PostedLogs
-from helmd.store.ingest_requests import PostedStore
-from helmd.store.metrics import Sample
+from helmd.model.config.settings import read_settings_files
+from helmd.model.config.toml_tables import Source
+from helmd.model.ingest.journal_codec import PostedRow, fields_of
+from helmd.model.ingest.token_bucket import Rates
+from helmd.model.logs.parsing.format_schema import read_formats
+from helmd.model.logs.parsing.formats import parse_message
+from helmd.model.logs.parsing.parsed import Parsed
+from helmd.model.suite.service import Registry, Service
+from helmd.operations.logs.posted import PostedLogs
+from helmd.operations.monitoring.custom_metrics import recorded_by
+from helmd.store.ingest.requests import PostedStore
+from helmd.store.metrics.metrics import Sample
 from helmd.systemd.listeners import holder_of
-from helmd.web.api import Api
-from helmd.web.identity import Callers
-from helmd.web.ingest import Intake
+from helmd.web.api.ingest import Intake
+from helmd.web.api.services import Api
+from helmd.web.auth.identity import Callers
 from helmd.web.routes import routes
 from helmd.web.server import Server, application
 from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in

@@ -13,20 +13,20 @@ from typing import Any, cast
 
 import aiohttp
 
-from helmd.model.row import LogRow
-from helmd.model.service import Registry, Service
-from helmd.model.settings import Settings
-from helmd.operations.feed import Feed
-from helmd.operations.log_reader import CONNECTIONS, LogReader
-from helmd.store.listen import Listener
-from helmd.store.logs import Appended, Appender
+from helmd.model.config.settings import Settings
+from helmd.model.logs.entry import LogRow
+from helmd.model.suite.service import Registry, Service
+from helmd.operations.logs.feed import Feed
+from helmd.operations.logs.reader import CONNECTIONS, LogReader
+from helmd.store.ingest.logs import Appended, Appender
+from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool, connect
 from helmd.systemd.listeners import holder_of
-from helmd.web.identity import Callers
-from helmd.web.logs import Logs
+from helmd.web.api.logs import Logs
+from helmd.web.api.stream import Streams
+from helmd.web.auth.identity import Callers
 from helmd.web.routes import log_routes
 from helmd.web.server import Server, application
-from helmd.web.stream import Streams
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from helmd.model.level import LEVELS
-from helmd.model.row import HELM, HTTP, JOURNAL, SYSTEMD, LogRow
-from helmd.store.entries import StoredEntry
-from helmd.store.logs import Appended, Appender
+from helmd.model.logs.entry import HELM, HTTP, JOURNAL, SYSTEMD, LogRow
+from helmd.model.logs.level import LEVELS
+from helmd.store.ingest.logs import Appended, Appender
+from helmd.store.logs.entries import StoredEntry
 from helmd.store.session import Connection
 
 BASE = datetime(2026, 3, 10, tzinfo=UTC)

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from helmd.model.level import LEVELS
-from helmd.model.log_filter import LogFilter
-from helmd.model.row import LogRow
-from helmd.store import counts
-from helmd.store.counts import Total, histogram, level_counts, total
-from helmd.store.entries import StoredEntry
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter
+from helmd.model.logs.level import LEVELS
+from helmd.store.logs import counts
+from helmd.store.logs.counts import Total, histogram, level_counts, total
+from helmd.store.logs.entries import StoredEntry
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, CLASSES, append, everything, random_rows

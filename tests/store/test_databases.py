@@ -8,13 +8,14 @@ import psycopg
 import pytest
 
 from helmd.files.environment_file import put_secret, read_environment_file
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import Source
 from helmd.model.layout import Layout, layout
-from helmd.model.registry import read_registry
-from helmd.model.service import Registry
-from helmd.model.settings import Settings
-from helmd.model.suite import whole_suite
-from helmd.model.tables import Source
-from helmd.operations.databases import ensure_databases, external_server, keycloak_database
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.databases import ensure_databases, keycloak_database
+from helmd.postgres.external import server_of
 from tests.store.conftest import Cluster
 
 REGISTRY = """
@@ -73,6 +74,6 @@ def test_how_the_server_is_spoken_to_is_passed_on() -> None:
     settings = Settings(
         suite_database="postgresql://root:x@db.example:6543/postgres?sslmode=verify-full&sslrootcert=/ca"
     )
-    assert external_server(settings).query == "?sslmode=verify-full&sslrootcert=%2Fca"
+    assert server_of(settings.suite_database).query == "?sslmode=verify-full&sslrootcert=%2Fca"
     assert keycloak_database(settings) == "db.example:6543/keycloak?sslmode=verify-full&sslrootcert=%2Fca"
     assert keycloak_database(Settings()) == "127.0.0.1:5499/keycloak"

@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from helmd.model.errors import UsageError
-from helmd.model.log_filter import LogFilter
-from helmd.model.row import LogRow
-from helmd.store.entries import READ
-from helmd.store.export import Form, export
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter
+from helmd.store.logs.entries import READ
+from helmd.store.logs.export import Form, export
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, append, everything, random_rows

@@ -9,13 +9,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from helmd.model.log_filter import LogFilter
-from helmd.operations import feed as feed_module
-from helmd.operations import log_reader
-from helmd.operations.feed import FeedEndedError, Skipped, Subscription, batch_of, line_of
-from helmd.store.entries import StoredEntry
-from helmd.store.migrate import migrate
-from helmd.web import presence, verifier
+from helmd.model.logs.filter import LogFilter
+from helmd.operations.logs import feed as feed_module
+from helmd.operations.logs import reader as log_reader
+from helmd.operations.logs.feed import FeedEndedError, Skipped, Subscription, batch_of, line_of
+from helmd.store.logs.entries import StoredEntry
+from helmd.store.maintenance.migrate import migrate
+from helmd.web.auth import verifier
+from helmd.web.http import cancellation as presence
 from tests.store.conftest import Database
 from tests.store.log_server import HARD, SLOW, Served, rows, serving, streaming, token
 from tests.store.proxy import Proxy

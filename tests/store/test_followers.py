@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from helmd.model.row import LogRow
-from helmd.store import entries
-from helmd.store.ingested import newest_id
-from helmd.store.listen import Listener
-from helmd.store.logs import Appender
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.store.ingest.ingested import newest_id
+from helmd.store.ingest.logs import Appender
+from helmd.store.logs import entries
+from helmd.store.logs.listen import Listener
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import connect
 from tests.campaign import scaled
 from tests.store.conftest import Database

@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 
 from helmd.cli.client import HelmdAwayError
-from helmd.cli.log_format import Line
-from helmd.cli.log_store import StoreLines
+from helmd.cli.logs.format import Line
+from helmd.cli.logs.store import StoreLines
 from helmd.journal.query import Wanted
-from helmd.model.row import LogRow
-from helmd.operations.feed import Feed
-from helmd.operations.log_reader import CONNECTIONS, LogReader
-from helmd.store.listen import Listener
-from helmd.store.logs import Appender
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.operations.logs.feed import Feed
+from helmd.operations.logs.reader import CONNECTIONS, LogReader
+from helmd.store.ingest.logs import Appender
+from helmd.store.logs.listen import Listener
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Pool, connect
-from helmd.web.logs import Logs
-from helmd.web.roles import Role
+from helmd.web.api.logs import Logs
+from helmd.web.api.stream import Streams
+from helmd.web.auth.roles import Role
 from helmd.web.routes import Route
 from helmd.web.server import Server, application
-from helmd.web.stream import Streams
 from tests.store.conftest import Database
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -17,15 +17,15 @@ import pytest
 from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
+from helmd.model.ingest.journal_codec import PostedRow, fields_of
 from helmd.model.layout import layout
-from helmd.model.position import Position
-from helmd.model.posted import PostedRow, fields_of
-from helmd.model.row import LogRow
-from helmd.operations import ingest
-from helmd.operations.configuration import load_formats
-from helmd.operations.ingest import Account, Ingest
-from helmd.store.journal import JournalStore
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.parsing.position import Position
+from helmd.operations.configuration.load import load_formats
+from helmd.operations.logs import ingest
+from helmd.operations.logs.ingest import Account, Ingest
+from helmd.store.ingest.journal import JournalStore
+from helmd.store.maintenance.migrate import migrate
 from tests.store.conftest import Cluster, Database
 from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
 from tests.store.proxy import Proxy

@@ -11,8 +11,8 @@ import pytest
 
 from helmd.journal.mapped import give_back
 from helmd.journal.reader import JournalError, JournalReader
-from helmd.model.position import Gap, Missing, Position
-from helmd.model.row import SUPPRESSED, row_of, suppression_row
+from helmd.model.logs.parsing.journal_fields import SUPPRESSED, row_of, suppression_row
+from helmd.model.logs.parsing.position import Gap, Missing, Position
 from tests.store.journals import (
     BOOT_A,
     BOOT_B,

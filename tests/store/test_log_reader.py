@@ -4,8 +4,8 @@ import asyncio
 
 import psycopg
 
-from helmd.operations.log_reader import LogReader
-from helmd.store.migrate import migrate
+from helmd.operations.logs.reader import LogReader
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Pool, connect
 from tests.store.conftest import Database
 from tests.store.stored import append, random_rows

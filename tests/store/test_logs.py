@@ -8,12 +8,13 @@ import psycopg
 import pytest
 
 from helmd.model.errors import StoreError
-from helmd.model.position import Position
-from helmd.model.row import LogRow
-from helmd.store import metrics, status
-from helmd.store.journal import IngestTakenError, JournalStore, PositionMovedError
-from helmd.store.logs import Appender
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.parsing.position import Position
+from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionMovedError
+from helmd.store.ingest.logs import Appender
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.metrics import metrics
+from helmd.store.metrics import service_status as status
 from helmd.store.session import Pool, connect, deadline
 from tests.store.conftest import Database
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from helmd.model.errors import StoreError
-from helmd.store.migrate import Migration, migrate, migrations
+from helmd.store.maintenance.migrate import Migration, migrate, migrations
 from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK
 from tests.store.conftest import Cluster, Database
 

@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
-from helmd.model.log_filter import LogFilter
-from helmd.model.row import LogRow
-from helmd.store.logs import Appender
-from helmd.store.migrate import migrate, migrations
-from helmd.store.partitions import Leaf, days_of, leaves, make_ahead, portions
-from helmd.store.search import find
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter
+from helmd.store.ingest.logs import Appender
+from helmd.store.logs.search import find
+from helmd.store.maintenance.migrate import migrate, migrations
+from helmd.store.maintenance.partitions import Leaf, days_of, leaves, make_ahead, portions
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Cluster, Database
 from tests.store.stored import BASE, append, everything

@@ -13,13 +13,13 @@ import pytest
 
 from helmd.journal.reader import JournalReader
 from helmd.model.errors import StoreError
-from helmd.model.posted import PostedRow, all_posted, fields_of, posted_row
-from helmd.model.rate import Rates
-from helmd.model.row import HTTP, MESSAGE_LIMIT, LogRow
-from helmd.operations.posted import PostedLogs
-from helmd.store.ingest_requests import PostedStore, admit, drop_old_requests
-from helmd.store.logs import Appender
-from helmd.store.migrate import migrate
+from helmd.model.ingest.journal_codec import PostedRow, all_posted, fields_of, posted_row
+from helmd.model.ingest.token_bucket import Rates
+from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
+from helmd.operations.logs.posted import PostedLogs
+from helmd.store.ingest.logs import Appender
+from helmd.store.ingest.requests import PostedStore, admit, drop_old_requests
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import connect
 from tests.store.conftest import Cluster, Database
 from tests.store.ingest_bodies import NOW, REFUSED, STORED, Refused, Stored

@@ -7,16 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from helmd.model.row import LogRow
-from helmd.operations import recording
-from helmd.operations.line_rates import LineRates
-from helmd.operations.recording import Recorder
-from helmd.store.ingested import stored_up_to
-from helmd.store.logs import Appender
-from helmd.store.metrics import Sample
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import LogRow
+from helmd.operations.monitoring import recording
+from helmd.operations.monitoring.line_rates import LineRates
+from helmd.operations.monitoring.recording import Recorder
+from helmd.store.ingest.ingested import stored_up_to
+from helmd.store.ingest.logs import Appender
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.metrics.metrics import Sample
+from helmd.store.metrics.service_status import StatusRow
 from helmd.store.session import Pool, connect
-from helmd.store.status import StatusRow
 from tests.store.conftest import Database
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from helmd.model import sealing as decisions
 from helmd.model.errors import StoreError
-from helmd.model.log_filter import LogFilter
-from helmd.model.row import LogRow
-from helmd.operations import retain
-from helmd.operations.retain import Retain
-from helmd.store import sealing
-from helmd.store.migrate import migrate
-from helmd.store.partitions import leaves
-from helmd.store.sealing import connect_as_owner, drop_expired, has_trigrams, index_text, seal, summarize
-from helmd.store.search import find
+from helmd.model.logs import index_policy as decisions
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter
+from helmd.operations.logs import retention as retain
+from helmd.operations.logs.retention import Retain
+from helmd.store.logs.search import find
+from helmd.store.maintenance import indexes as sealing
+from helmd.store.maintenance.indexes import connect_as_owner, drop_expired, has_trigrams, index_text, seal, summarize
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, append, everything, random_rows

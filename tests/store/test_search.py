@@ -12,18 +12,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from helmd.model import sealing as decisions
 from helmd.model.errors import UsageError
-from helmd.model.level import LEVELS
-from helmd.model.log_filter import MODES, LogFilter, Place, place_of, words_of
-from helmd.model.row import LogRow
-from helmd.store import sealing, search
-from helmd.store.counts import Histogram, histogram, total
-from helmd.store.entries import StoredEntry
-from helmd.store.export import export
-from helmd.store.migrate import migrate
-from helmd.store.partitions import leaves
-from helmd.store.search import Page, find, warm
+from helmd.model.logs import index_policy as decisions
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import MODES, LogFilter, Place, place_of, words_of
+from helmd.model.logs.level import LEVELS
+from helmd.store.logs import search
+from helmd.store.logs.counts import Histogram, histogram, total
+from helmd.store.logs.entries import StoredEntry
+from helmd.store.logs.export import export
+from helmd.store.logs.search import Page, find, warm
+from helmd.store.maintenance import indexes as sealing
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, CLASSES, append, everything, random_rows
@@ -267,7 +268,7 @@ async def test_a_partition_that_is_dropped_meanwhile_does_not_fail_a_reader(
         return found
 
     for module in ("search", "counts", "export"):
-        monkeypatch.setattr(f"helmd.store.{module}.leaves", and_drop)
+        monkeypatch.setattr(f"helmd.store.logs.{module}.leaves", and_drop)
     text = LogFilter(text="err")
 
     async def matching(wanted: LogFilter) -> list[StoredEntry]:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from helmd.model.ids import CHANGED, ID_LIMIT
-from helmd.model.row import HTTP, JOURNAL, LogRow
-from helmd.store.migrate import migrate
+from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
+from helmd.model.logs.ids import CHANGED, ID_LIMIT
+from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, append

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from helmd.operations import log_reader
-from helmd.store.migrate import migrate
-from helmd.web import logs
+from helmd.operations.logs import reader as log_reader
+from helmd.store.maintenance.migrate import migrate
+from helmd.web.api import logs
 from tests.store.conftest import Database
 from tests.store.log_server import HARD, NOW, SLOW, Served, rows, serving, token
 

@@ -17,7 +17,7 @@ RENDER = """
 import os, pathlib, sys
 sys.path.insert(0, "/usr/share/hivematrix-helm")
 from helmd.cli.context import Context
-from helmd.operations.apply import rendered
+from helmd.operations.configuration.apply import rendered
 context = Context()
 modes = dict.fromkeys(context.suite.names, sys.argv[1])
 for name, text in rendered(context.suite, context.layout, context.settings, modes).items():

@@ -16,9 +16,9 @@ from typing import Any
 from aiohttp import web
 
 from helmd.model.errors import UsageError
-from helmd.model.log_filter import LogFilter, Place, log_filter_of, place_of
-from helmd.model.matching import accepts
-from helmd.model.row import LogRow
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of
+from helmd.model.logs.matching import accepts
 
 Row = tuple[int, LogRow]
 BEGAN = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -6,15 +6,15 @@ from typing import cast
 
 import pytest
 
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import Source
 from helmd.model.errors import LockedError
 from helmd.model.layout import Layout, layout
-from helmd.model.registry import read_registry
-from helmd.model.service import Registry
-from helmd.model.settings import Settings
-from helmd.model.suite import whole_suite
-from helmd.model.tables import Source
-from helmd.operations.apply import Change, apply, concerning
-from helmd.operations.databases import ensure_databases
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.apply import Change, apply, concerning
+from helmd.operations.configuration.databases import ensure_databases
 from helmd.postgres.configuration import roles_in
 from helmd.systemd.bus import Manager
 

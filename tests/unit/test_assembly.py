@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helmd.lifecycle import log_to_stderr
-from helmd.model import assembly
-from helmd.model.assembly import Assembler
-from helmd.model.format_schema import read_formats
+from helmd.model.config.toml_tables import Source
+from helmd.model.ingest.journal_codec import PostedRow, fields_of
 from helmd.model.layout import layout
-from helmd.model.posted import PostedRow, fields_of
-from helmd.model.row import MESSAGE_LIMIT, SUPPRESSED, Entry, LogRow, Value, moment
-from helmd.model.tables import Source
-from helmd.operations.configuration import load_formats
+from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow, moment
+from helmd.model.logs.parsing import journal_entries as assembly
+from helmd.model.logs.parsing.format_schema import read_formats
+from helmd.model.logs.parsing.journal_entries import Assembler
+from helmd.model.logs.parsing.journal_fields import SUPPRESSED, Entry, Value
+from helmd.operations.configuration.load import load_formats
 
 SHARE = Path(__file__).resolve().parents[2]
 FORMATS = load_formats(layout({}, SHARE, 0, SHARE))

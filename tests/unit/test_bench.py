@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helmd.model.objects import json_object
+from helmd.model.logs.parsing.structured import json_object
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts/benchlib"))
 

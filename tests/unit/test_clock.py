@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from helmd.model.clock import STEP, clock_steps
-from helmd.model.row import Entry
+from helmd.model.logs.parsing.clock_steps import STEP, clock_steps
+from helmd.model.logs.parsing.journal_fields import Entry
 
 START = 1_700_000_000_000_000
 BOOT = "b" * 32

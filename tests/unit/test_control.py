@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 
 from helmd.model.errors import BusError
-from helmd.model.service import Health, Registry, Restart, Service
-from helmd.model.state import CLD_EXITED, CLD_KILLED, UnitFacts
-from helmd.operations import control
-from helmd.operations.steps import Options, Report, Step, Work, drive
+from helmd.model.suite.service import Health, Registry, Restart, Service
+from helmd.model.units.unit_state import CLD_EXITED, CLD_KILLED, UnitFacts
+from helmd.operations.lifecycle import control
+from helmd.operations.lifecycle.steps import Options, Report, Step, Work, drive
 from helmd.systemd.bus import Finished
 
 QUIET = Health(check="process")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from helmd.operations import disk
-from helmd.operations.disk import LowDisk, space
+from helmd.operations.logs import disk
+from helmd.operations.logs.disk import LowDisk, space
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.errors import BusError, ConfigurationError, Fault
-from helmd.model.finding import Finding, RateLimit, java_major, judge_java, judge_rate_limit, judge_space, ok
 from helmd.model.layout import Layout, layout
-from helmd.model.moments import timespan
-from helmd.operations import doctor_host, doctor_suite
-from helmd.operations.doctor import CHECKS, Check, examine
-from helmd.operations.patient import Patient
+from helmd.model.logs.timestamps import timespan
+from helmd.model.units.diagnostics import Finding, RateLimit, java_major, judge_java, judge_rate_limit, judge_space, ok
+from helmd.operations.diagnostics import host as doctor_host
+from helmd.operations.diagnostics import suite as doctor_suite
+from helmd.operations.diagnostics.context import Patient
+from helmd.operations.diagnostics.doctor import CHECKS, Check, examine
 from helmd.systemd import user_manager
 
 SHARE = Path(__file__).resolve().parents[2]

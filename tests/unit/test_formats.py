@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helmd.model.config.toml_tables import Source
 from helmd.model.errors import ConfigurationError
-from helmd.model.format_schema import read_formats
-from helmd.model.formats import parse
-from helmd.model.joining import Joiner
 from helmd.model.layout import layout
-from helmd.model.level import LEVELS
-from helmd.model.moments import iso_moment
-from helmd.model.parsed import Formats, Parsed
-from helmd.model.tables import Source
-from helmd.model.text_moments import says_nothing_new
-from helmd.operations.configuration import load_formats
+from helmd.model.logs.level import LEVELS
+from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.format_schema import read_formats
+from helmd.model.logs.parsing.formats import parse
+from helmd.model.logs.parsing.multiline import Joiner
+from helmd.model.logs.parsing.parsed import Formats, Parsed
+from helmd.model.logs.timestamps import iso_moment
+from helmd.operations.configuration.load import load_formats
 
 TOP = Path(__file__).resolve().parents[2]
 OWN = Source("own", (TOP / "formats.toml").read_text())

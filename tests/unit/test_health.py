@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict, judge
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict, judge
 
 
 @pytest.mark.parametrize(

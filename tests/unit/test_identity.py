@@ -10,14 +10,15 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from helmd.model.service import Registry, Service
-from helmd.model.settings import Settings, read_settings_files
-from helmd.model.tables import Source
+from helmd.model.config.settings import Settings, read_settings_files
+from helmd.model.config.toml_tables import Source
+from helmd.model.suite.composition import core_url
+from helmd.model.suite.service import Registry, Service
 from helmd.systemd.listeners import holder_of
-from helmd.web.core import VALIDATE_PATH
-from helmd.web.identity import Callers, is_loopback
-from helmd.web.problems import as_json
-from helmd.web.roles import Access, Identity, Role
+from helmd.web.auth.core import VALIDATE_PATH
+from helmd.web.auth.identity import Callers, is_loopback
+from helmd.web.auth.roles import Access, Identity, Role
+from helmd.web.http.problems import as_json
 from helmd.web.routes import Route
 from helmd.web.server import Server, application
 from tests.unit.core_stand_in import SERVICE, USER, StandIn, signed, standing_in
@@ -259,6 +260,6 @@ def test_settings() -> None:
 
 def test_where_core_is() -> None:
     known = Registry({"core": Service("core", url="https://core.example")})
-    assert settings("").core_url(NOBODY) == "http://localhost:5000"
-    assert settings("").core_url(known) == "https://core.example"
-    assert settings('core.url = "http://127.0.0.1:9"').core_url(known) == "http://127.0.0.1:9"
+    assert core_url(settings(""), NOBODY) == "http://localhost:5000"
+    assert core_url(settings(""), known) == "https://core.example"
+    assert core_url(settings('core.url = "http://127.0.0.1:9"'), known) == "http://127.0.0.1:9"

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_text import toml_text
 from helmd.model.errors import ConfigurationError, UsageError
 from helmd.model.layout import Layout, layout
-from helmd.model.legacy import Document, Legacy, read_legacy
-from helmd.model.settings import Settings
-from helmd.model.toml_text import toml_text
-from helmd.operations.configuration import load_suite
-from helmd.operations.import_json import plan_import, write_import
+from helmd.model.suite.services_json import Document, Legacy, read_legacy
+from helmd.operations.configuration.import_json import plan_import, write_import
+from helmd.operations.configuration.load import load_suite
 
 SHARE = Path(__file__).resolve().parents[2]
 

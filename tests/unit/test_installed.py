@@ -10,9 +10,9 @@ import pytest
 from helmd.files.durable import write_atomically
 from helmd.model.errors import LockedError
 from helmd.model.layout import Layout, layout
-from helmd.model.plan import find_cycle
-from helmd.model.suite import dependencies
-from helmd.operations.installed_suite import installed_suite
+from helmd.model.suite.composition import dependencies
+from helmd.model.suite.dependencies import find_cycle
+from helmd.operations.configuration.installed_suite import installed_suite
 from helmd.systemd.installed import HEADER, applying, installed_mode, is_ours, mode_of, read_unit
 
 TOP = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helmd.model.joining import MOST_BYTES, MOST_LINES, MOST_OPEN, Joined, Joiner, Key, Whole
-from helmd.model.row import MESSAGE_LIMIT
+from helmd.model.logs.entry import MESSAGE_LIMIT
+from helmd.model.logs.parsing.multiline import MOST_BYTES, MOST_LINES, MOST_OPEN, Joined, Joiner, Key, Whole
 
 KEY: Key = ("core", 7, "s1")
 OTHER: Key = ("nexus", 8, "s2")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from helmd.keycloak.artefact import KEYCLOAK, Artefact
-from helmd.keycloak.fetch import fetch, main
-from helmd.keycloak.unpack import unpack
+from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact
+from helmd.keycloak.distribution.fetch import fetch, main
+from helmd.keycloak.distribution.unpack import unpack
 from helmd.model.errors import FetchError, LockedError
 
 TOP = "keycloak-1.2.3"
@@ -128,7 +128,7 @@ def test_download_is_resumed_where_it_broke_off(site: Site, tmp_path: Path) -> N
 
 
 def test_part_survives_for_the_next_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.keycloak.download._ATTEMPTS", 1)
+    monkeypatch.setattr("helmd.keycloak.distribution.download._ATTEMPTS", 1)
     first = [whole(GOOD, 1000)]
     site.reply = lambda handler: (first.pop() if first else status(503))(handler)
     with pytest.raises(FetchError, match="503"):
@@ -156,7 +156,7 @@ def test_wrong_content_leaves_nothing_behind(
     reply: Callable[[BaseHTTPRequestHandler], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("helmd.keycloak.download._ATTEMPTS", 1)
+    monkeypatch.setattr("helmd.keycloak.distribution.download._ATTEMPTS", 1)
     site.reply = reply
     with pytest.raises(FetchError) as caught:
         fetch(tmp_path, artefact=site.artefact())

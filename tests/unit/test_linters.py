@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,16 +20,52 @@ PACKAGES: dict[str, set[str]] = {
     "store": {"model"},
     "systemd": {"model", "files", "health", "keycloak"},
     "operations": {"model", "files", "health", "journal", "keycloak", "postgres", "store", "systemd"},
-    "web": {"model", "operations", "systemd"},
+    "web": {"model", "operations"},
     "cli": {"model", "files", "health", "journal", "operations", "postgres", "systemd"},
 }
 """Which packages of helmd a package may import besides itself; the modules of helmd itself may import all."""
 
-SUBPACKAGES: dict[str, set[str]] = {}
+SUBPACKAGES: dict[str, set[str]] = {
+    "model.config": {"model.suite.names"},
+    "model.ingest": {"model.logs", "model.suite.names"},
+    "model.logs": set(),
+    "model.logs.parsing": {"model.config", "model.ingest.journal_codec", "model.suite.names"},
+    "model.suite": {"model.config"},
+    "model.units": {"model.suite"},
+    "keycloak.distribution": set(),
+    "store.ingest": set(),
+    "store.logs": {"store.ingest", "store.maintenance"},
+    "store.maintenance": set(),
+    "store.metrics": set(),
+    "operations.configuration": set(),
+    "operations.diagnostics": {"operations.configuration", "operations.monitoring"},
+    "operations.lifecycle": set(),
+    "operations.logs": set(),
+    "operations.monitoring": {"operations.logs"},
+    "operations.setup": {"operations.configuration"},
+    "web.api": {"web.auth", "web.http"},
+    "web.auth": set(),
+    "web.http": {"web.auth"},
+    "cli.logs": set(),
+}
 """Which of its package's other subpackages (or single modules of them) a subpackage may import.
 
 A subpackage and the modules beside it in its package may import one another.
 """
+
+THIRD_PARTY: dict[str, set[str]] = {
+    "aiohttp": {"web"},
+    "click": {"cli"},
+    "cryptography": {"operations.setup", "web.auth"},
+    "jinja2": {"systemd"},
+    "jwt": {"web.auth"},
+    "psycopg": {"postgres", "store"},
+    "psycopg_pool": {"store"},
+    "pystemd": {"systemd"},
+    "systemd._reader": {"journal"},
+    "systemd": {"daemon", "journal", "operations.diagnostics"},
+}
+"""Which packages or modules of helmd may import a third-party module. The first entry that fits counts."""
 
 PURE = {
     "asyncio",
@@ -122,11 +159,29 @@ def test_packages_import_only_what_they_may() -> None:
         ("model", "operations.steps", False),
         ("cli", "model.errors", True),
         ("web", "store.session", False),
+        ("operations.logs", "operations.monitoring.monitor", False),
+        ("operations.monitoring", "operations.logs.disk", True),
+        ("model.logs", "model.logs.parsing.formats", True),
+        ("model.config", "model.suite.registry", False),
+        ("model.config", "model.suite.names", True),
         ("", "cli.main", True),
     ],
 )
 def test_the_import_rule_refuses_what_it_should(importer: str, name: str, allowed: bool) -> None:
     assert may_import(importer, name) is allowed
+
+
+def test_third_party_modules_are_imported_only_where_they_may_be() -> None:
+    wrong = []
+    for path in modules():
+        importer = ".".join(path.relative_to(TOP / "helmd").with_suffix("").parts)
+        for name in imported(path):
+            if name.split(".")[0] in {"helmd", *sys.stdlib_module_names}:
+                continue
+            where = next((packages for key, packages in THIRD_PARTY.items() if f"{name}.".startswith(f"{key}.")), set())
+            if not any(f"{importer}.".startswith(f"{package}.") for package in where):
+                wrong.append(f"{path.relative_to(TOP)} imports {name}")
+    assert not wrong, "\n".join(sorted(set(wrong)))
 
 
 def test_model_has_no_outside_words() -> None:
@@ -149,6 +204,6 @@ def test_no_import_cycles() -> None:
     for path in modules():
         name = ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
         graph[name] = set(names_imported(ast.parse(path.read_text()).body, path))
-    from helmd.model.plan import find_cycle
+    from helmd.model.suite.dependencies import find_cycle
 
     assert find_cycle({name: [target for target in needs if target in graph] for name, needs in graph.items()}) == ()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.literals import indexable, regex_has_run
-from helmd.model.log_filter import LogFilter
+from helmd.model.logs.filter import LogFilter
+from helmd.model.logs.trigrams import indexable, regex_has_run
 
 
 @pytest.mark.parametrize(

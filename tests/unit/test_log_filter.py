@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.errors import UsageError
-from helmd.model.log_filter import LogFilter, Place, log_filter_of, place_of, utc_moment, words_of
+from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of, utc_moment, words_of
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.cli.log_format import Line, format_named
+from helmd.cli.logs.format import Line, format_named
 from helmd.journal.query import Found, JournalQuery, Wanted
-from helmd.model.level import LEVELS, level_named, levels_named
-from helmd.model.moments import iso_moment
+from helmd.model.logs.level import LEVELS, level_named, levels_named
+from helmd.model.logs.timestamps import iso_moment
 from helmd.systemd.timestamp import moment_of
 from tests.store.journals import BOOT_B, SECOND, START, UID, append, line
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from helmd.cli import log_source
-from helmd.cli.log_source import opened, store_has
-from helmd.cli.log_store import StoreLines
+from helmd.cli.logs import source as log_source
+from helmd.cli.logs.source import opened, store_has
+from helmd.cli.logs.store import StoreLines
 from helmd.journal.query import JournalQuery, Wanted
 from helmd.model.layout import Layout, layout
 from tests.store.journals import UID, append, line

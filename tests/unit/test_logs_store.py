@@ -15,12 +15,12 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.cli import log_store
 from helmd.cli.client import HelmdAwayError, events_of
 from helmd.cli.exits import exit_of
-from helmd.cli.log_format import Line, format_named
-from helmd.cli.log_store import Boot, StoreLines
-from helmd.cli.required import required_text
+from helmd.cli.logs import store as log_store
+from helmd.cli.logs.format import Line, format_named
+from helmd.cli.logs.required import required_text
+from helmd.cli.logs.store import Boot, StoreLines
 from helmd.journal.query import Wanted
 from helmd.model.errors import UsageError
 from tests.unit.helmd_stand_in import BEGAN, StandIn, row, stand_in

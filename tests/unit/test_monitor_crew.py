@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from helmd.health.crew import Crew
-from helmd.model.service import Health, Service
+from helmd.health.thread_pool import Crew
+from helmd.model.suite.service import Health, Service
 
 
 def service(port: int, timeout: float = 2.0) -> Service:
@@ -73,8 +73,8 @@ def test_a_process_ends_at_once_though_a_check_is_under_way() -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         program = (
             "import asyncio\n"
-            "from helmd.health.crew import Crew\n"
-            "from helmd.model.service import Health, Service\n"
+            "from helmd.health.thread_pool import Crew\n"
+            "from helmd.model.suite.service import Health, Service\n"
             "async def main():\n"
             f"    service = Service('x', url='http://localhost', port={hanging.getsockname()[1]},"
             " health=Health(timeout=30.0))\n"

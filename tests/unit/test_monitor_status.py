@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
-from helmd.model.service import Service
-from helmd.model.state import UnitFacts
-from helmd.model.status import Observed, Usage, service_status, summary
+from helmd.model.suite.service import Service
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
+from helmd.model.units.status import Observed, Usage, service_status, summary
+from helmd.model.units.unit_state import UnitFacts
 
 NOW = 1_800_000_000.0
 CORE = Service("core", url="http://localhost:5000", port=5000)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
-from helmd.model.service import Health, Service
-from helmd.model.state import UnitFacts
-from helmd.model.status import Observed, Usage
-from helmd.model.watch import judged, measured, next_check, restart_reason, restarted, seen
+from helmd.model.suite.service import Health, Service
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
+from helmd.model.units.health_policy import judged, measured, next_check, restart_reason, restarted, seen
+from helmd.model.units.status import Observed, Usage
+from helmd.model.units.unit_state import UnitFacts
 
 RUNNING = UnitFacts("hivematrix-core.service", "loaded", "active", "running", main_pid=7, invocation="a1")
 CORE = Service("core", port=5000, health=Health(interval=10.0), on_unhealthy="restart", unhealthy_after=3)

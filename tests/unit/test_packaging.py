@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from helmd import __version__
-from helmd.model.registry import read_registry
-from helmd.model.settings import Settings, read_settings_files
-from helmd.model.tables import Source
+from helmd.model.config.settings import Settings, read_settings_files
+from helmd.model.config.toml_tables import Source
+from helmd.model.suite.registry import read_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "debian"

@@ -11,9 +11,9 @@ import click
 import pytest
 
 from helmd.cli.main import ALIASES, helmctl
-from helmd.model.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
-from helmd.model.log_filter import log_filter_of
-from helmd.model.schema import HELM_SETTINGS, SERVICE_SETTINGS
+from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS
+from helmd.model.logs.filter import log_filter_of
+from helmd.model.logs.parsing.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
 from helmd.web.routes import log_routes, routes
 
 PAGES = Path(__file__).resolve().parents[2] / "packaging/man"

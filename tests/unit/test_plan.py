@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.plan import closure, dependents, find_cycle, ready, start_order, stop_order
+from helmd.model.suite.dependencies import closure, dependents, find_cycle, ready, start_order, stop_order
 
 SUITE = {
     "postgres": (),

@@ -7,8 +7,8 @@ import pytest
 
 from helmd.journal import posted
 from helmd.journal.reader import JournalError
-from helmd.model.posted import PostedRow, fields_of, posted_row
-from helmd.model.row import HTTP, LogRow
+from helmd.model.ingest.journal_codec import PostedRow, fields_of, posted_row
+from helmd.model.logs.entry import HTTP, LogRow
 
 
 def test_a_journal_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

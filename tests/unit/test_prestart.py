@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from helmd.model.discovery import discovery_document, master_document
-from helmd.model.registry import read_registry
-from helmd.model.settings import Settings
-from helmd.model.suite import whole_suite
-from helmd.model.tables import Source
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import Source
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.discovery import discovery_document, master_document
+from helmd.model.suite.registry import read_registry
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.prestart import place_discovery
 from helmd.systemd.render import PYTHON

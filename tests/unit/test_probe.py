@@ -14,8 +14,8 @@ import pytest
 
 from helmd.health.probe import MAX_ANSWER, Probe, ask, wait
 from helmd.health.target import probe_of, probe_words
-from helmd.model.health import DEGRADED, HEALTHY, UNHEALTHY
-from helmd.model.service import Health, Service
+from helmd.model.suite.service import Health, Service
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY
 from helmd.systemd.render import PYTHON
 
 TOP = Path(__file__).resolve().parents[2]

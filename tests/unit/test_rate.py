@@ -1,7 +1,7 @@
 """How much each service may post."""
 
-from helmd.model import rate
-from helmd.model.rate import Rates
+from helmd.model.ingest import token_bucket as rate
+from helmd.model.ingest.token_bucket import Rates
 
 
 def test_a_burst_is_let_in_at_once_and_then_the_rate() -> None:

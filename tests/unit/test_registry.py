@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_lines import key_lines, line_of
+from helmd.model.config.toml_tables import Source
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
-from helmd.model.registry import read_registry
-from helmd.model.service import Registry
-from helmd.model.settings import Settings
-from helmd.model.suite import whole_suite
-from helmd.model.tables import Source
-from helmd.model.toml_lines import key_lines, line_of
-from helmd.operations.configuration import load_settings, load_suite, path_faults
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.load import load_settings, load_suite, path_faults
 from tests.unit.hostile.cases import CASES, Case
 
 TOP = Path(__file__).resolve().parents[2]

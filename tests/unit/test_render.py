@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import Source
 from helmd.model.errors import UnitRefusedError
 from helmd.model.layout import Layout, layout
-from helmd.model.registry import read_registry
-from helmd.model.service import Mode, Registry, Service
-from helmd.model.settings import Settings
-from helmd.model.suite import whole_suite
-from helmd.model.tables import Source
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.names import Mode
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry, Service
 from helmd.systemd.host import Host
 from helmd.systemd.installed import is_ours, mode_of, verify
 from helmd.systemd.render import Setup, render, render_store_cluster, template_environment

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from helmd.web.room import Room
+from helmd.web.http.memory_budget import Room
 
 
 async def settled() -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.position import Gap, Missing, parse_cursor
-from helmd.model.row import MESSAGE_LIMIT, Entry, LogRow, Value, gap_row, row_of
+from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
+from helmd.model.logs.parsing.journal_fields import Entry, Value, gap_row, row_of
+from helmd.model.logs.parsing.position import Gap, Missing, parse_cursor
 
 BOOT = "b" * 32
 WHEN = 1_700_000_000_123_456

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from helmd.model.sealing import LOOSE, RANGES, TextIndex, bounds_with, expired, is_over, text_index
+from helmd.model.logs.index_policy import LOOSE, RANGES, TextIndex, bounds_with, expired, is_over, text_index
 
 DAY = date(2026, 1, 31)
 

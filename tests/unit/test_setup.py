@@ -7,8 +7,8 @@ import pytest
 
 from helmd.model.errors import ConfigurationError, UsageError
 from helmd.model.layout import Layout, layout
-from helmd.operations.configuration import load_settings
-from helmd.operations.setup import Wishes, prepare_files
+from helmd.operations.configuration.load import load_settings
+from helmd.operations.setup.setup import Wishes, prepare_files
 
 TOP = Path(__file__).resolve().parents[2]
 DSN = "postgresql://helm@db.example/helm"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from helmd.model.state import (
+from helmd.model.units.unit_state import (
     CLD_DUMPED,
     CLD_EXITED,
     CLD_KILLED,

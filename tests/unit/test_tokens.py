@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.web.core import KEYS_PATH, VALIDATE_PATH, Core, CoreUnreachableError, core_session
-from helmd.web.flights import Flights
-from helmd.web.keyring import KEPT_SECONDS, PAUSE_SECONDS
-from helmd.web.roles import Identity, Role
-from helmd.web.tokens import LEEWAY, MAX_TOKEN, BadTokenError, Bearer, key_id, keys_of, verified
-from helmd.web.verifier import RETRY_SECONDS, VERDICT_SECONDS, Verifier
+from helmd.web.auth.core import KEYS_PATH, VALIDATE_PATH, Core, CoreUnreachableError, core_session
+from helmd.web.auth.keyring import KEPT_SECONDS, PAUSE_SECONDS
+from helmd.web.auth.roles import Identity, Role
+from helmd.web.auth.single_flight import Flights
+from helmd.web.auth.tokens import LEEWAY, MAX_TOKEN, BadTokenError, Bearer, key_id, keys_of, verified
+from helmd.web.auth.verifier import RETRY_SECONDS, VERDICT_SECONDS, Verifier
 from tests.unit.core_stand_in import (
     KID,
     SERVICE,
@@ -479,7 +479,7 @@ async def test_a_core_that_is_not_there() -> None:
 
 
 async def test_a_core_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.web.core._TIMEOUT", aiohttp.ClientTimeout(total=0.05))
+    monkeypatch.setattr("helmd.web.auth.core._TIMEOUT", aiohttp.ClientTimeout(total=0.05))
     async with standing_in() as core, core_session() as session:
         core.go_on.clear()
         with pytest.raises(CoreUnreachableError, match=r"no answer within 0\.05 s"):
@@ -504,7 +504,7 @@ async def test_a_signature_is_checked_once(checked: Checked, monkeypatch: pytest
         tokens.append(token)
         return verified(token, key, now)
 
-    monkeypatch.setattr("helmd.web.verifier.verified", counted)
+    monkeypatch.setattr("helmd.web.auth.verifier.verified", counted)
     for _ in range(3):
         await checked.name(SERVICES)
         await checked.name(USERS)
@@ -512,7 +512,7 @@ async def test_a_signature_is_checked_once(checked: Checked, monkeypatch: pytest
 
 
 async def test_only_so_many_tokens_are_remembered(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.web.verifier.MAX_KNOWN", 2)
+    monkeypatch.setattr("helmd.web.auth.verifier.MAX_KNOWN", 2)
     others = [signed({**USER, "jti": f"session{number}", "exp": NOW + 60}) for number in range(2)]
     for token in (USERS, others[0], USERS, others[1], USERS):
         assert await checked.name(token) == "tech"

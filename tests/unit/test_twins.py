@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.row import LogRow
-from helmd.model.twins import APART, OTHER, Single, days_in, paired, windows
+from helmd.model.logs.deduplication import APART, OTHER, Single, days_in, paired, windows
+from helmd.model.logs.entry import LogRow
 
 BASE = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

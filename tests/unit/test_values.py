@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helmd.model import values
-from helmd.model.schema import HELM_SETTINGS, SERVICE_SETTINGS, Setting
+from helmd.model.config import validators as values
+from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS, Setting
 
 SCALARS = st.one_of(
     st.text(max_size=30),

@@ -12,19 +12,19 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from helmd.health.crew import Crew
-from helmd.model.health import HEALTHY, Verdict
-from helmd.model.service import Registry, Service
-from helmd.operations.health_report import HealthReport, disk_check, journal_check, overall
-from helmd.operations.ingest import Account
-from helmd.operations.line_rates import LineRates
-from helmd.operations.monitor import Monitor
-from helmd.operations.recording import Recorder
+from helmd.health.thread_pool import Crew
+from helmd.model.suite.service import Registry, Service
+from helmd.model.units.health import HEALTHY, Verdict
+from helmd.operations.logs.ingest import Account
+from helmd.operations.monitoring.health_report import HealthReport, disk_check, journal_check, overall
+from helmd.operations.monitoring.line_rates import LineRates
+from helmd.operations.monitoring.monitor import Monitor
+from helmd.operations.monitoring.recording import Recorder
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import Meter
-from helmd.web.api import Api
-from helmd.web.ingest import Intake
+from helmd.web.api.ingest import Intake
+from helmd.web.api.services import Api
 from helmd.web.routes import routes
 from helmd.web.server import Server, application
 
@@ -178,7 +178,7 @@ async def test_statuses_of_services(stood: Stood) -> None:
 def test_a_verdict_names_what_is_not_well() -> None:
     from datetime import UTC, datetime
 
-    from helmd.operations.health_report import Report
+    from helmd.operations.monitoring.health_report import Report
 
     report = Report("degraded", datetime.now(UTC), with_check("database", "unhealthy"))
     assert report.verdict == Verdict("degraded", "database unhealthy")

@@ -6,10 +6,10 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from helmd.web.api import Api
-from helmd.web.identity import Callers
-from helmd.web.ingest import Intake
-from helmd.web.roles import Identity, Role
+from helmd.web.api.ingest import Intake
+from helmd.web.api.services import Api
+from helmd.web.auth.identity import Callers
+from helmd.web.auth.roles import Identity, Role
 from helmd.web.routes import Route, install, routes
 
 

@@ -21,8 +21,8 @@ from aiohttp import web
 import helmd
 from helmd.model.errors import ConfigurationError, Fault, HelmError, LockedError, PortTakenError, StartFailedError
 from helmd.systemd.listeners import holder_of
-from helmd.web.problems import STATUS
-from helmd.web.roles import Role
+from helmd.web.auth.roles import Role
+from helmd.web.http.problems import STATUS
 from helmd.web.routes import Route
 from helmd.web.server import Server, application, bind_tcp, bind_unix
 

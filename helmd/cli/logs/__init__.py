@@ -1,0 +1,1 @@
+"""helmctl logs."""

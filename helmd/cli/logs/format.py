@@ -1,0 +1,145 @@
+"""How ``helmctl logs`` prints a line: a function from what was found to bytes, for each format.
+
+A service writes what it likes. What goes to a terminal, or may end there, has its control characters shown instead of
+obeyed; only ``cat`` to a file or pipe gives the text as it is: the journal's very bytes, the store's message.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from helmd.model.logs.entry import HELM, SYSTEMD, LogRow
+from helmd.model.logs.parsing.journal_fields import Entry
+from helmd.model.printable import printable
+
+
+class Line(NamedTuple):
+    """A line to print: its row, and where that was found."""
+
+    row: LogRow
+    id: int | None = None
+    """Its id in the log store."""
+    entry: Entry | None = None
+    """Its entry in the journal."""
+
+
+Format = Callable[[Line], bytes]
+
+FORMATS = ("short", "cat", "json", "verbose")
+
+_COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+_REMARK, _PLAIN = "\x1b[2m", "\x1b[0m"
+_REMARKS = frozenset({SYSTEMD, HELM})
+"""Sources of what others say about a service; what it posted is its own, as is what it printed."""
+
+
+def format_named(name: str, colour: bool, terminal: bool) -> Format:
+    """The format called NAME, one of FORMATS. TERMINAL says whether a terminal may see the output."""
+    if name == "cat":
+        return _printable_cat if terminal else _raw_cat
+    if name == "json":
+        return _json
+    return _verbose if name == "verbose" else _Short(colour)
+
+
+class _Short:
+    """``Nov 23 08:27:17 core[123] ERROR: text``, in local time; a level of INFO goes without saying."""
+
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour
+        self._second = -1
+        self._time = ""
+
+    def __call__(self, line: Line) -> bytes:
+        row = line.row
+        second = int(row.timestamp.timestamp())
+        if second != self._second:
+            self._second, self._time = second, time.strftime("%b %d %H:%M:%S", time.localtime(second))
+        level = "" if row.level == "INFO" else f" {row.level}"
+        prefix = f"{self._time} {_who(line)}{level}: "
+        texts = [printable(text) for text in row.message.split("\n")]
+        if self._colour and (start := _COLOURS.get(row.level) or (_REMARK if row.source in _REMARKS else "")):
+            texts = [f"{start}{text}{_PLAIN}" for text in texts]
+        return (prefix + ("\n" + " " * len(prefix)).join(texts) + "\n").encode("utf-8", "replace")
+
+
+def _who(line: Line) -> str:
+    """The service and its process; for remarks about it also who made them."""
+    row = line.row
+    speaker = row.service_name
+    if row.source in _REMARKS:
+        identifier = b"helm" if row.source == HELM else b"systemd"
+        given = line.entry.fields.get("SYSLOG_IDENTIFIER", identifier) if line.entry is not None else identifier
+        speaker += " " + printable(_bytes(given).decode("utf-8", "replace")[:60])
+    return f"{speaker}[{row.process_id}]" if row.process_id is not None else speaker
+
+
+def _raw_cat(line: Line) -> bytes:
+    if line.entry is not None:
+        return _bytes(line.entry.fields.get("MESSAGE", b"")) + b"\n"
+    return line.row.message.encode("utf-8", "replace") + b"\n"
+
+
+def _printable_cat(line: Line) -> bytes:
+    return ("\n".join(printable(text) for text in line.row.message.split("\n")) + "\n").encode("utf-8", "replace")
+
+
+def _json(line: Line) -> bytes:
+    shown = as_json(line.row)
+    if line.id is not None:
+        shown = {"id": line.id} | shown
+    if line.entry is not None:
+        shown["cursor"] = line.entry.cursor
+    # With ensure_ascii no character in it means anything to a terminal.
+    return json.dumps(shown, ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def as_json(row: LogRow) -> dict[str, Any]:
+    """A row by the names that the API gives its fields."""
+    return {
+        "timestamp": row.timestamp.isoformat(),
+        "service_name": row.service_name,
+        "level": row.level,
+        "message": row.message,
+        "context": row.context,
+        "trace_id": row.trace_id,
+        "user_id": row.user_id,
+        "hostname": row.hostname,
+        "process_id": row.process_id,
+        "source": row.source,
+        "unit": row.unit,
+        "stream": row.stream,
+        "boot_id": row.boot_id,
+    }
+
+
+def _verbose(line: Line) -> bytes:
+    """Every field, as ``journalctl -o verbose`` has them: those of the entry, or those of the row and its context."""
+    if line.entry is None:
+        where, fields = str(line.id), _columns(line.row)
+    else:
+        where, fields = line.entry.cursor, _fields(line.entry)
+    lines = [f"{line.row.timestamp.astimezone():%a %Y-%m-%d %H:%M:%S.%f %Z} [{where}]"]
+    for name, value in fields:
+        lines.append(f"    {printable(name)}=" + "\n        ".join(printable(text) for text in value.split("\n")))
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
+def _columns(row: LogRow) -> Iterator[tuple[str, str]]:
+    for name, value in as_json(row).items():
+        if name == "context":
+            for key, inner in (value or {}).items():
+                yield f"context.{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+        elif value is not None:
+            yield name, str(value)
+
+
+def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
+    for name, value in sorted(entry.fields.items()):
+        for one in value if isinstance(value, list) else [value]:
+            yield name, one.decode("utf-8", "replace")
+
+
+def _bytes(value: bytes | list[bytes]) -> bytes:
+    return b"\n".join(value) if isinstance(value, list) else value

@@ -1,0 +1,124 @@
+"""Getting the Keycloak archive: a given file, one fetched before, Maven's artefact, or the public release.
+
+Also a program that needs nothing but Python: ``python3 -m helmd.keycloak.distribution.fetch --into DIR`` leaves the
+archive in DIR and prints its path.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from helmd.keycloak.distribution import maven
+from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, Progress, verify
+from helmd.keycloak.distribution.download import download, part_of
+from helmd.model.errors import FetchError, HelmError, LockedError
+
+
+def fetch(
+    into: Path,
+    given: Path | None = None,
+    progress: Progress = lambda done, total: None,
+    artefact: Artefact = KEYCLOAK,
+    mvn: str | None = None,
+) -> Path:
+    """The path of a verified archive: GIVEN itself, or the file in the directory INTO, fetched there when needed.
+
+    MVN is the Maven client to ask before the public release (see `maven.available`). Raises FetchError, or LockedError
+    when another process fetches into the same directory.
+    """
+    if given is not None:
+        _check(given, artefact)
+        return given
+    into.mkdir(parents=True, exist_ok=True)
+    with _alone(into):
+        target = _fetch_into(into, progress, artefact, mvn)
+        part_of(target).unlink(missing_ok=True)
+        return target
+
+
+def _fetch_into(into: Path, progress: Progress, artefact: Artefact, mvn: str | None) -> Path:
+    target = into / artefact.file
+    if target.is_file():
+        try:
+            _check(target, artefact)
+            return target
+        except FetchError:
+            target.unlink()
+    tried: list[FetchError] = []
+    if mvn:
+        try:
+            maven.fetch_by_maven(mvn, artefact, target, progress)
+            return target
+        except FetchError as fault:
+            tried.append(fault)
+    try:
+        download(artefact, target, progress)
+    except FetchError as fault:
+        if not tried:
+            raise
+        raise FetchError(
+            f"{tried[0].sentence}; then {fault.sentence}", hint=fault.hint, lines=tried[0].lines
+        ) from fault
+    return target
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise LockedError(f"another process fetches into {directory} right now") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path, artefact: Artefact) -> None:
+    try:
+        with path.open("rb") as file:
+            verify(file, artefact, str(path))
+    except OSError as fault:
+        raise FetchError(f"{path} can't be read: {fault.strerror}") from fault
+
+
+class _Meter:
+    """Progress on a terminal (one line, rewritten) or in a log (a line every few seconds)."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.next = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now < self.next and done < total:
+            return
+        self.next = now + (0.1 if self.terminal else 2.0)
+        text = f"Keycloak {KEYCLOAK.version}: {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        end = "\r" if self.terminal and done < total else "\n"
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Exit code 0, 1 when the archive could not be had."""
+    parser = argparse.ArgumentParser(prog="fetch", description=f"Fetches the Keycloak {KEYCLOAK.version} archive.")
+    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where the archive goes")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="an archive that is there already: check it only")
+    options = parser.parse_args(arguments)
+    try:
+        print(fetch(options.into, options.file, _Meter(), mvn=maven.available()))
+    except HelmError as fault:
+        for line in (f"fetch: {fault.sentence}", fault.hint, *fault.lines):
+            if line:
+                print(line, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Settings declared once, and reading TOML against those declarations."""

@@ -1,0 +1,260 @@
+"""Every setting of ``services.toml`` and ``helm.toml``, declared once: key, meaning, default, reader.
+
+The parser, the manual pages and the tests of the documentation all read these tables.
+"""
+
+from dataclasses import dataclass
+
+from helmd.model.config import validators as values
+from helmd.model.config.validators import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key. ``key`` is dotted below its table; ``default`` is what the documentation says about its absence."""
+
+    key: str
+    read: Reader
+    kind: str
+    default: str
+    meaning: str
+
+
+_seconds = "duration"
+
+SERVICE_SETTINGS = (
+    Setting(
+        "type",
+        values.choice("python", "keycloak", "command", "external"),
+        "choice",
+        "python",
+        "What kind of service it is: python (a checkout with run.py and a virtual environment), keycloak, command "
+        "(any program that stays in the foreground), or external (probed and shown, never controlled).",
+    ),
+    Setting("description", values.text, "text", "the name", "One line for people."),
+    Setting("url", values.url, "URL", "http://localhost:PORT", "Where other services reach it."),
+    Setting("port", values.integer(1, 65535), "port", "none", "The TCP port it listens on."),
+    Setting(
+        "path",
+        values.path,
+        "path",
+        "hivematrix-NAME",
+        "Its directory: absolute, below ~/, or relative to ~/.local/share/hivematrix.",
+    ),
+    Setting("python_bin", values.path, "path", "pyenv/bin/python", "Its interpreter, relative to path."),
+    Setting("run_script", values.path, "path", "run.py", "What the interpreter runs, relative to path."),
+    Setting(
+        "start_command",
+        values.words,
+        "words",
+        "none",
+        "The command line of a service that is not python; a program with a slash is relative to path.",
+    ),
+    Setting("visible", values.boolean, "boolean", "true", "Whether the gateway shows it to users."),
+    Setting("admin_only", values.boolean, "boolean", "false", "Whether the gateway shows it to admins only."),
+    Setting(
+        "billing_or_admin_only",
+        values.boolean,
+        "boolean",
+        "false",
+        "Whether the gateway shows it to billing and admins only.",
+    ),
+    Setting("depends_on", values.names, "list of names", "[]", "Services that must be healthy before it starts."),
+    Setting(
+        "database",
+        values.boolean,
+        "boolean",
+        "false",
+        "Whether it gets a PostgreSQL database and role of its own, and their URI in its environment.",
+    ),
+    Setting(
+        "database_variable",
+        values.variable,
+        "variable",
+        "DATABASE_URL",
+        "The environment variable that holds that URI.",
+    ),
+    Setting("realm", values.realm, "text", "hivematrix", "For keycloak: the realm whose discovery document is asked."),
+    Setting(
+        "streams",
+        values.choice("split", "merged"),
+        "choice",
+        "split",
+        "Whether stdout and stderr are told apart (two streams can overtake each other by a line) or merged.",
+    ),
+    Setting(
+        "on_unhealthy",
+        values.choice("show", "restart"),
+        "choice",
+        "show",
+        "What helmd does about a running service whose health check keeps failing.",
+    ),
+    Setting(
+        "unhealthy_after",
+        values.integer(1, 1000),
+        "number",
+        "4",
+        "After how many failed checks in a row it is restarted.",
+    ),
+    Setting(
+        "retention",
+        values.retention,
+        "7 | 30 | 90 | 365",
+        "logs.retention in helm.toml",
+        "How many days its log entries are kept.",
+    ),
+    Setting(
+        "success_exit_status",
+        values.numbers(0, 255),
+        "list of numbers",
+        "[] (keycloak: [143])",
+        "Exit codes besides 0 that are a clean end.",
+    ),
+    Setting(
+        "hardening",
+        values.choice("strict", "basic", "off"),
+        "choice",
+        "strict",
+        "How far it is locked in: strict, basic (what needs no user namespace), or off.",
+    ),
+    Setting("writable_paths", values.paths, "list of paths", "[]", "What it may write besides its own directory."),
+    Setting(
+        "environment",
+        values.environment,
+        "table",
+        "{}",
+        "Environment variables. Secrets belong into secrets/NAME.env instead.",
+    ),
+    Setting(
+        "health.check",
+        values.choice("http", "realm", "port", "process"),
+        "choice",
+        "http with a port, process without, realm for keycloak",
+        "How it is asked: an HTTP request, the realm's discovery document, an open port, or a living process.",
+    ),
+    Setting("health.path", values.url_path, "path", "/health", "What is asked while it runs."),
+    Setting("health.start_path", values.url_path, "path", "health.path", "What is asked while it starts."),
+    Setting("health.expect", values.numbers(100, 599), "list of numbers", "any 2xx", "HTTP codes that mean healthy."),
+    Setting(
+        "health.verify_tls", values.boolean, "boolean", "false", "Whether an https check verifies the certificate."
+    ),
+    Setting("health.timeout", values.duration, _seconds, "2s", "How long one check may take."),
+    Setting("health.start_timeout", values.duration, _seconds, "60s (keycloak: 180s)", "How long a start may take."),
+    Setting("health.interval", values.duration, _seconds, "15s", "How often helmd checks it."),
+    Setting("limits.memory_high", values.size, "size", "none", "Memory above which it is slowed (MemoryHigh=)."),
+    Setting("limits.memory_max", values.size, "size", "none", "Memory above which it is killed (MemoryMax=)."),
+    Setting("limits.cpu_percent", values.percent, "percent", "none", "Share of one CPU (CPUQuota=)."),
+    Setting("limits.tasks", values.integer(1, 1_000_000), "number", "none", "Threads and processes (TasksMax=)."),
+    Setting("limits.open_files", values.integer(16, 10_000_000), "number", "none", "Open files (LimitNOFILE=)."),
+    Setting(
+        "restart.policy",
+        values.choice("no", "on-failure", "always"),
+        "choice",
+        "on-failure",
+        "When systemd starts it again by itself (Restart=).",
+    ),
+    Setting("restart.delay", values.duration, _seconds, "1s", "Pause before that (RestartSec=)."),
+    Setting("restart.burst", values.integer(1, 1000), "number", "5", "How many starts are tried (StartLimitBurst=)."),
+    Setting("restart.within", values.duration, _seconds, "60s", "In what time (StartLimitIntervalSec=)."),
+    Setting(
+        "restart.stop_timeout",
+        values.duration,
+        _seconds,
+        "10s",
+        "How long it may take to stop before it is killed (TimeoutStopSec=).",
+    ),
+    Setting("install.source", values.git_source, "git source", "none", "Where its code is cloned from."),
+    Setting("install.ref", values.git_ref, "git ref", "the default branch", "Which branch, tag or commit."),
+    Setting(
+        "development.start_command", values.words, "words", "start_command", "The command line in development mode."
+    ),
+    Setting("development.environment", values.environment, "table", "{}", "Variables added in development mode."),
+    Setting("production.start_command", values.words, "words", "start_command", "The command line in production mode."),
+    Setting("production.environment", values.environment, "table", "{}", "Variables added in production mode."),
+)
+
+HELM_SETTINGS = (
+    Setting("http.listen", values.text, "address", "127.0.0.1", "The address on which helmd serves."),
+    Setting("http.port", values.integer(1, 65535), "port", "5004", "The port on which helmd serves."),
+    Setting("http.url", values.url, "URL", "http://localhost:PORT", "Where other services reach helmd."),
+    Setting(
+        "store.database",
+        values.dsn,
+        "DSN",
+        "embedded",
+        "Where logs, states and metrics are kept: embedded (a private PostgreSQL), or a postgresql:// URI.",
+    ),
+    Setting(
+        "logs.retention",
+        values.retention,
+        "7 | 30 | 90 | 365",
+        "90",
+        "How many days log entries are kept, of services that say nothing else.",
+    ),
+    Setting(
+        "logs.min_free_percent",
+        values.integer(0, 50),
+        "percent",
+        "10",
+        "Free space on the disk of the embedded store below which entries wait in the journal; 0 for no such bound.",
+    ),
+    Setting(
+        "suite.database",
+        values.dsn,
+        "DSN",
+        "embedded",
+        "Where services with database = true get theirs: embedded, or the postgresql:// URI of an admin role.",
+    ),
+    Setting(
+        "suite.database_port",
+        values.integer(1024, 65535),
+        "port",
+        "5499",
+        "The port of the suite's embedded PostgreSQL: its socket's name, and on 127.0.0.1 for Keycloak alone.",
+    ),
+    Setting(
+        "suite.mode",
+        values.choice("development", "production"),
+        "choice",
+        "development",
+        "The mode in which a service is first rendered.",
+    ),
+    Setting("monitor.interval", values.duration, _seconds, "15s", "How often metrics are taken."),
+    Setting(
+        "core.url",
+        values.url,
+        "URL",
+        "that of the service core",
+        "Where helmd asks Core for its keys and whether a session still lasts.",
+    ),
+    Setting(
+        "ingest.anonymous",
+        values.choice("no", "loopback"),
+        "choice",
+        "no",
+        "Whose log entries and metrics are taken without a token: nobody's, or those of programs on this machine. "
+        "A proxy on this machine must add X-Forwarded-For, or whoever comes through it counts as one of these.",
+    ),
+    Setting(
+        "ingest.rate",
+        values.integer(1, 10_000_000),
+        "entries a second",
+        "20000",
+        "How many log entries and measurements a service may post in the long run. Beyond that it is told to come "
+        "again (429) if its requests have an Idempotency-Key, and is answered late if not.",
+    ),
+    Setting(
+        "ingest.burst",
+        values.integer(1, 100_000_000),
+        "entries",
+        "200000",
+        "How many it may post at once after a rest.",
+    ),
+    Setting(
+        "roles.billing.services",
+        values.names,
+        "list of names",
+        "[]",
+        "The services whose logs users with the role billing may read.",
+    ),
+)

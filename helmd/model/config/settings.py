@@ -1,0 +1,92 @@
+"""Helm's own settings (``helm.toml``) as a fact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from helmd.model.config.schema import HELM_SETTINGS
+from helmd.model.config.toml_tables import Given, Source, parse, read_settings
+from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.layout import Layout
+from helmd.model.suite.names import Mode
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``helm.toml`` says, defaults filled in. Database URIs may hold secrets: never print them."""
+
+    listen: str = "127.0.0.1"
+    port: int = 5004
+    url: str = "http://localhost:5004"
+    store: str = field(default=EMBEDDED, repr=False)
+    suite_database: str = field(default=EMBEDDED, repr=False)
+    suite_database_port: int = 5499
+    mode: Mode = "development"
+    monitor_interval: float = 15.0
+    retention: int = 90
+    min_free_percent: int = 10
+    core: str = ""
+    """Core's URL, where it is another than the registry's; see `helmd.model.suite.composition.core_url`."""
+    ingest_anonymous: Literal["no", "loopback"] = "no"
+    ingest_rate: int = 20_000
+    """Entries a second that each service may post; ``ingest_burst`` of them at once."""
+    ingest_burst: int = 200_000
+    billing_services: tuple[str, ...] = ()
+
+    @property
+    def store_embedded(self) -> bool:
+        return self.store == EMBEDDED
+
+    @property
+    def suite_embedded(self) -> bool:
+        return self.suite_database == EMBEDDED
+
+    def taken_ports(self) -> dict[int, str]:
+        """Ports that no service may have, with what they are for."""
+        taken = {self.port: "helmd"}
+        if self.suite_embedded:
+            taken[self.suite_database_port] = "the suite's PostgreSQL"
+        return taken
+
+    def store_conninfo(self, layout: Layout, owner: bool = False) -> str:
+        """How helmd reaches the log store: as the role that inserts and selects, or as the one that owns the schema."""
+        if not self.store_embedded:
+            return self.store
+        user = "helm_owner" if owner else "helm"
+        return f"host={layout.store_socket} port=5432 dbname=helm user={user}"
+
+
+_ATTRIBUTES = {
+    "http.listen": "listen",
+    "http.port": "port",
+    "http.url": "url",
+    "store.database": "store",
+    "suite.database": "suite_database",
+    "suite.database_port": "suite_database_port",
+    "suite.mode": "mode",
+    "monitor.interval": "monitor_interval",
+    "logs.retention": "retention",
+    "logs.min_free_percent": "min_free_percent",
+    "core.url": "core",
+    "ingest.anonymous": "ingest_anonymous",
+    "ingest.rate": "ingest_rate",
+    "ingest.burst": "ingest_burst",
+    "roles.billing.services": "billing_services",
+}
+
+
+def read_settings_files(sources: Sequence[Source]) -> Settings:
+    """The settings that SOURCES give, later ones overriding. Raises ConfigurationError with every fault."""
+    faults: list[Fault] = []
+    given: dict[str, Given] = {}
+    for source in sources:
+        tables, lines = parse(source, faults)
+        given |= read_settings(tables, HELM_SETTINGS, (), source.file, lines, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    values = {_ATTRIBUTES[key]: item.value for key, item in given.items()}
+    if "url" not in values and "port" in values:
+        values["url"] = f"http://localhost:{values['port']}"
+    return Settings(**values)

@@ -1,0 +1,115 @@
+"""Reading one TOML text against declared settings: values with the place they came from, and every fault at once."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helmd.model.config.schema import Setting
+from helmd.model.config.toml_lines import Lines, key_lines, line_of
+from helmd.model.errors import Fault
+
+MAX_FILE = 1 << 20
+"""Configuration files larger than this (bytes) are refused unread."""
+
+GUESSES = 100
+"""For so many faults it is worth the time to guess what was meant."""
+
+_AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A configuration file's text. ``catalogue`` is set for defaults that do not bring a service into the suite."""
+
+    file: str
+    text: str
+    catalogue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value somebody wrote, and where."""
+
+    value: Any
+    file: str
+    line: int
+
+
+def parse(source: Source, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines]:
+    """The tables of a TOML text; empty, with a fault added, when it is none."""
+    if len(source.text.encode("utf-8", "replace")) > MAX_FILE:
+        faults.append(Fault(source.file, 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
+        return {}, {}
+    try:
+        tables = tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as problem:
+        found = _AT_LINE.search(str(problem))
+        sentence = _AT_LINE.sub("", str(problem)).strip()
+        sentence = sentence if len(sentence) <= 200 else sentence[:197] + "..."
+        last = source.text.count("\n") + 1
+        faults.append(Fault(source.file, int(found.group(1)) if found else last, "", f"is not valid TOML: {sentence}"))
+        return {}, {}
+    except ValueError:
+        # Python's own limit on the digits of an integer; it doesn't say where.
+        faults.append(Fault(source.file, 0, "", "is not valid TOML: a number has too many digits"))
+        return {}, {}
+    except RecursionError:
+        faults.append(Fault(source.file, 0, "", "is nested too deeply"))
+        return {}, {}
+    return tables, key_lines(source.text)
+
+
+def shown(key: object) -> str:
+    """A key as it may be printed: short, and without characters that a terminal obeys."""
+    word = str(key)
+    word = word if word.isascii() and word.isprintable() else ascii(word)
+    return word if len(word) <= 60 else word[:57] + "..."
+
+
+def _leaves(
+    table: Mapping[str, Any], groups: frozenset[str], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in table.items():
+        path = (*above, key)
+        if ".".join(path) in groups and isinstance(value, dict):
+            yield from _leaves(value, groups, path)
+        else:
+            yield path, value
+
+
+def read_settings(
+    table: Mapping[str, Any],
+    settings: Sequence[Setting],
+    place: tuple[str, ...],
+    file: str,
+    lines: Lines,
+    faults: list[Fault],
+) -> Mapping[str, Given]:
+    """The values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
+    known = {setting.key: setting for setting in settings}
+    groups = frozenset(key[: dot.start()] for key in known for dot in re.finditer(r"\.", key))
+    read: dict[str, Given] = {}
+    for path, value in _leaves(table, groups):
+        key = ".".join(path)
+        line = line_of(lines, (*place, *path))
+        where = shown(".".join((*place, *path)))
+        setting = known.get(key)
+        if setting is None or len(path) != key.count(".") + 1:
+            meant = _meant(key, known) if len(faults) < GUESSES else ""
+            sentence = "must be a table" if key in groups else "is not a known setting" + meant
+            faults.append(Fault(file, line, where, sentence))
+            continue
+        try:
+            read[key] = Given(setting.read(value), file, line)
+        except ValueError as problem:
+            faults.append(Fault(file, line, where, str(problem)))
+    return read
+
+
+def _meant(key: str, known: Mapping[str, Setting]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key[:60], known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,278 @@
+"""Readers of single configuration values: from what TOML holds to what the model holds, or ValueError with a sentence.
+
+Each reader takes the value as `tomllib` gives it. Nothing here trusts length, type or characters.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from helmd.model.suite.names import fault_in_name
+
+Reader = Callable[[object], Any]
+
+MAX_TEXT = 4096
+MAX_ENVIRONMENT_VALUE = 32768
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min|m|h|d)?\Z", re.ASCII)
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)i?B?\Z", re.ASCII)
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
+_SECRET = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL)")
+_SECRET_REFERENCE = re.compile(r"_(FILE|PATH|DIR|URL|TTL|TIMEOUT|EXPIRY|LIFETIME)\Z")
+_PATH_REFUSED = re.compile(r"""[:"'\\$%`*?<>|]""")
+"""Characters that mean something in systemd's lists of paths; refused rather than escaped in five different ways."""
+_PROGRAM_PREFIXES = "-@+!"
+"""What systemd.service(5) takes from the first word of a command line, quoted or not; ``:`` is refused anyway."""
+_URL_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def _shown(value: object) -> str:
+    try:
+        text = ascii(value)
+    except ValueError:  # Python's limit on the digits of an integer
+        return "a number of too many digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def text(value: object) -> str:
+    """One line of text."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {_shown(value)}")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"is {len(value):,} characters long; at most {MAX_TEXT:,} are allowed")
+    if any(not c.isprintable() for c in value):
+        raise ValueError(f"must be one line of printable characters, not {_shown(value)}")
+    return value
+
+
+def boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {_shown(value)}")
+    return value
+
+
+def integer(low: int, high: int) -> Reader:
+    """A whole number from LOW to HIGH."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be a whole number, not {_shown(value)}")
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:,} to {high:,}, not {_shown(value)}")
+        return value
+
+    return read
+
+
+RETENTIONS = (7, 30, 90, 365)
+"""Days for which log entries can be kept: each is a class of partitions of its own (migration 0002)."""
+
+
+def retention(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in RETENTIONS:
+        raise ValueError(f"must be one of {', '.join(map(str, RETENTIONS))} days, not {_shown(value)}")
+    return value
+
+
+def choice(*allowed: str) -> Reader:
+    def read(value: object) -> str:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}, not {_shown(value)}")
+        return str(value)
+
+    return read
+
+
+def duration(value: object) -> float:
+    """Seconds, from a number or from text such as "500ms", "2s", "5min"."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10:
+        value = str(value)
+    found = _DURATION.match(value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError(f'must be a duration such as "500ms", "2s" or "5min", not {_shown(value)}')
+    seconds = float(found.group(1)) * _DURATION_UNITS[found.group(2) or ""]
+    if not 0.01 <= seconds <= 366 * 86400:
+        raise ValueError(f"must be from 10 ms to a year, not {_shown(value)}")
+    return seconds
+
+
+def size(value: object) -> int:
+    """Bytes, from a number or from text such as "512M"."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60:
+        value = str(value)
+    found = _SIZE.match(value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError(f'must be a size such as "512M" or "2G", not {_shown(value)}')
+    count = int(found.group(1)) * _SIZE_UNITS[found.group(2)]
+    if not 1 << 20 <= count <= 1 << 50:
+        raise ValueError(f"must be at least 1M and at most 1024T, not {_shown(value)}")
+    return count
+
+
+def percent(value: object) -> int:
+    """Percent of one CPU, from a whole number or from text such as "150%"."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}%", value):
+        value = int(value[:-1])
+    return int(integer(1, 100_000)(value))
+
+
+def words(value: object) -> tuple[str, ...]:
+    """A command line: a list of words, or text split as a shell would (no shell ever runs it)."""
+    if isinstance(value, str):
+        try:
+            parts = shlex.split(text(value))
+        except ValueError as problem:
+            raise ValueError(f"can't be split into words ({problem})") from None
+    elif isinstance(value, list):
+        parts = [text(item) for item in value]
+    else:
+        raise ValueError(f"must be a list of words, not {_shown(value)}")
+    if len(parts) > 256:
+        raise ValueError(f"has {len(parts):,} words; at most 256 are allowed")
+    if not parts or not parts[0]:
+        raise ValueError("must name a program")
+    program = parts[0]
+    if ".." in program.split("/"):
+        raise ValueError("the program's path must not contain '..'")
+    if found := _PATH_REFUSED.search(program):
+        raise ValueError(f"the program must not contain {found.group()!r}, as {_shown(program)} does")
+    if program[0] in _PROGRAM_PREFIXES:
+        raise ValueError(f"the program must not begin with {program[0]!r}, as {_shown(program)} does")
+    return tuple(parts)
+
+
+def names(value: object) -> tuple[str, ...]:
+    """A list of service names."""
+    if not isinstance(value, list) or len(value) > 100:
+        raise ValueError(f"must be a list of service names, not {_shown(value)}")
+    for item in value:
+        if not isinstance(item, str) or fault_in_name(item):
+            raise ValueError(f"{_shown(item)} is not a service name")
+    return tuple(dict.fromkeys(value))
+
+
+def numbers(low: int, high: int) -> Reader:
+    """A list of whole numbers from LOW to HIGH."""
+    one = integer(low, high)
+
+    def read(value: object) -> tuple[int, ...]:
+        if not isinstance(value, list) or len(value) > 100:
+            raise ValueError(f"must be a list of whole numbers, not {_shown(value)}")
+        return tuple(one(item) for item in value)
+
+    return read
+
+
+def path(value: object) -> str:
+    """A file system path: absolute, below ``~/``, or relative; without ``..``."""
+    read = text(value)
+    if not read:
+        raise ValueError("must not be empty")
+    if ".." in read.split("/"):
+        raise ValueError(f"must not contain '..', as {_shown(read)} does")
+    if found := _PATH_REFUSED.search(read):
+        raise ValueError(f"must not contain {found.group()!r}, as {_shown(read)} does")
+    return read
+
+
+def paths(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > 100:
+        raise ValueError(f"must be a list of paths, not {_shown(value)}")
+    return tuple(path(item) for item in value)
+
+
+def url_path(value: object) -> str:
+    """The path of a request, with its query."""
+    read = text(value)
+    if not read.startswith("/") or not read.isascii() or re.search(r"[\s\"<>\\^`{|}#]", read):
+        raise ValueError(f"must be the path of a URL, starting with '/', not {_shown(value)}")
+    return read
+
+
+def url(value: object) -> str:
+    """An http or https URL without user name and password."""
+    read = text(value)
+    try:
+        parts = urlsplit(read)
+        port = parts.port
+    except ValueError as problem:
+        raise ValueError(f"is no URL ({problem})") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not read.isascii() or " " in read:
+        raise ValueError(f"must be an http or https URL, not {_shown(value)}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password")
+    if port == 0:
+        raise ValueError("has port 0")
+    return read
+
+
+def git_source(value: object) -> str:
+    """Where git fetches from: an https or ssh URL, or an absolute path."""
+    read = text(value)
+    if not re.match(r"(https://|ssh://|git@[A-Za-z0-9.-]+:|/)[^\s-]", read):
+        raise ValueError(f"must be an https or ssh URL or an absolute path, not {_shown(value)}")
+    if _URL_PASSWORD.search(read):
+        raise ValueError("must not hold a password; use a credential helper or a deploy key")
+    return read
+
+
+def git_ref(value: object) -> str:
+    read = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}", read) or ".." in read:
+        raise ValueError(f"must be a branch, tag or commit, not {_shown(value)}")
+    return read
+
+
+def realm(value: object) -> str:
+    """The name of a Keycloak realm, as it can stand in a path."""
+    read = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", read, re.ASCII):
+        raise ValueError(f"must be the name of a realm (letters, digits, '.', '_', '-'), not {_shown(value)}")
+    return read
+
+
+def variable(value: object) -> str:
+    read = text(value)
+    if not _VARIABLE.match(read):
+        raise ValueError(f"must be the name of an environment variable, not {_shown(value)}")
+    return read
+
+
+def environment(value: object) -> Mapping[str, str]:
+    """Environment variables. Secrets are refused, since a unit file is no place for them."""
+    if not isinstance(value, dict) or len(value) > 500:
+        raise ValueError(f"must be a table of variables, not {_shown(value)}")
+    read = {}
+    for key, item in value.items():
+        name = variable(key)
+        if isinstance(item, bool):
+            item = "1" if item else "0"
+        elif isinstance(item, int | float) and abs(item) < 1e30:
+            item = str(item)
+        if not isinstance(item, str):
+            raise ValueError(f"{name} must be text or a number, not {_shown(item)}")
+        if len(item) > MAX_ENVIRONMENT_VALUE:
+            raise ValueError(f"{name} is {len(item):,} characters long; at most {MAX_ENVIRONMENT_VALUE:,} are allowed")
+        if any(not c.isprintable() and c != "\t" for c in item):
+            raise ValueError(f"{name} must be one line of printable characters, not {_shown(item)}")
+        secret = _SECRET.search(name.upper()) and not _SECRET_REFERENCE.search(name.upper())
+        if (secret and item) or _URL_PASSWORD.search(item):
+            raise ValueError(
+                f"{name} looks like a secret; put it into secrets/SERVICE.env (mode 0600) beside this file instead"
+            )
+        read[name] = item
+    return read
+
+
+def dsn(value: object) -> str:
+    """``embedded``, or a PostgreSQL connection URI (libpq, "Connection URIs")."""
+    read = text(value)
+    if read != "embedded" and not re.match(r"postgres(ql)?://", read):
+        raise ValueError('must be "embedded" or a postgresql:// URI')
+    if read != "embedded" and "," in read.partition("://")[2].partition("/")[0].rpartition("@")[2]:
+        raise ValueError("must name one server, not several")
+    return read

@@ -1,0 +1,1 @@
+"""What is posted to Helm: bodies, entries, measurements, rate limits."""

@@ -1,0 +1,1 @@
+"""Rows of the log store: levels, ids, filters, and rules for their indexes."""

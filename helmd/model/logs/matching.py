@@ -1,0 +1,41 @@
+"""Whether a row is asked for by a filter: for those who follow along; of the past the store tells."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter, words_of
+
+SEARCHED = 64 * 1024
+"""Characters of a message that a pattern is held against."""
+
+
+def accepts(wanted: LogFilter, row: LogRow) -> bool:
+    """Whether ROW is asked for, for any filter but one with a regular expression (ValueError).
+
+    A line that is in the store already counts only where its source is asked for.
+    """
+    return (
+        (wanted.services is None or row.service_name in wanted.services)
+        and (wanted.levels is None or row.level in wanted.levels)
+        and (row.same_as is None if wanted.sources is None else row.source in wanted.sources)
+        and (wanted.streams is None or row.stream in wanted.streams)
+        and (wanted.trace_id is None or row.trace_id == wanted.trace_id)
+        and (wanted.user_id is None or row.user_id == wanted.user_id)
+        and (wanted.start is None or row.timestamp >= wanted.start)
+        and (wanted.end is None or row.timestamp < wanted.end)
+        and (wanted.text is None or _searcher(wanted)(row.message[:SEARCHED]))
+    )
+
+
+@lru_cache(maxsize=512)
+def _searcher(wanted: LogFilter) -> Callable[[str], bool]:
+    text = wanted.text or ""
+    if wanted.mode == "substring":
+        folded = text.lower()
+        return lambda message: folded in message.lower()
+    if wanted.mode == "words":
+        patterns = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE) for word in words_of(text)]
+        return lambda message: all(pattern.search(message) for pattern in patterns)
+    raise ValueError("a regular expression is matched in the store, where it can be broken off")

@@ -1,0 +1,43 @@
+"""Steps of the wall clock, told from the monotonic one that every journal entry has as well."""
+
+from collections.abc import Sequence
+
+from helmd.model.logs.entry import HELM, LogRow, moment
+from helmd.model.logs.parsing.journal_fields import Entry
+
+STEP = 2_000_000
+"""Microseconds by which the two must part to count; keeping the clock in time (adjtimex) never steps so far."""
+
+
+def clock_steps(offset: int | None, entries: Sequence[Entry], hostname: str) -> list[LogRow]:
+    """A row for each step of the clock among ENTRIES of one boot; OFFSET is the one between the clocks before them."""
+    offsets = [realtime - monotonic for _, _, _, monotonic, realtime in entries]
+    if not offsets:
+        return []
+    if offset is not None and max(offsets) - offset < STEP and offset - min(offsets) < STEP:
+        return []
+    steps = []
+    for entry, now in zip(entries, offsets, strict=True):
+        if offset is not None and abs(now - offset) >= STEP:
+            steps.append(_step_row(now - offset, entry, hostname))
+        offset = now
+    return steps
+
+
+def _step_row(step: int, entry: Entry, hostname: str) -> LogRow:
+    since, until = sorted((moment(entry.realtime - step), moment(entry.realtime)))
+    seconds = abs(step) / 1_000_000
+    if step > 0:
+        said = f"went forward by {seconds:,.1f} s: it was set, or the machine slept; no line has a time between"
+    else:
+        said = f"was set back by {seconds:,.1f} s: lines of before and of after it have times between"
+    return LogRow(
+        timestamp=moment(entry.realtime),
+        service_name="helm",
+        level="WARNING",
+        message=f"The clock {said} {since.isoformat()} and {until.isoformat()}.",
+        context={"gap": "clock", "since": since.isoformat(), "until": until.isoformat(), "seconds": step / 1_000_000},
+        hostname=hostname,
+        source=HELM,
+        boot_id=entry.boot_id,
+    )

@@ -1,0 +1,189 @@
+"""What the text of a line says by itself: its level, message, ids, and what else there is in it.
+
+Nothing is lost: what is cut from the message is in one of the fields or in the context. A pattern sees the first line
+only, and of that the first 8 KiB; so a bad pattern of a user's has a bounded text to be slow on.
+"""
+
+import re
+from typing import Any
+
+from helmd.model.logs.level import LEVELS
+from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.parsed import Formats, Parsed, TextFormat, level_of, mentioned
+from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
+
+HEAD = 8192
+"""Characters of a line that patterns see."""
+
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]"  # CSI, colours among them
+    r"|\][^\x07\x1b\n]{0,2048}(?:\x07|\x1b\\)"  # OSC: window titles, links
+    r"|[()][0-9A-Z]|[=>78DEHMNOZc])"
+)
+"""Sequences that terminals obey, as in ECMA-48 and xterm."""
+_GRAVITY = {level: gravity for gravity, level in enumerate(LEVELS)}
+
+
+def parse(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
+    """What TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
+    microseconds since 1970: a time in the text that says the same is left out.
+    """
+    bare = text if "\x1b" not in text else without_escapes(text)
+    parsed = _parse(formats, bare, service, realtime)
+    message = parsed.message
+    if bare is not text or "\x1b" in message:
+        # JSON can have escapes that are escaped.
+        message = without_escapes(message)
+        if bare != text or message != parsed.message:
+            parsed = parsed._replace(message=message, context={"ansi": True, **(parsed.context or {})})
+    if parsed.trace_id is None and (trace_id := mentioned(formats.trace, message)) is not None:
+        parsed = parsed._replace(trace_id=trace_id)
+    if parsed.user_id is None and (user_id := mentioned(formats.user, message)) is not None:
+        parsed = parsed._replace(user_id=user_id)
+    return parsed
+
+
+def without_escapes(text: str) -> str:
+    """TEXT without what terminals obey."""
+    return _ESCAPE.sub("", text) if "\x1b" in text else text
+
+
+def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool = False) -> Parsed:
+    table = formats.services.get(service) or formats.common
+    forms = table.get(text[:1])
+    for form in table[""] if forms is None else forms:
+        if form.kind == "pattern":
+            parsed = _by_pattern(formats, form, text, realtime)
+            if parsed is None:
+                continue
+            return _looked_into(formats, form, parsed, service, realtime, inner)
+        given = json_object(text) if form.kind == "json" else _logfmt(formats, text)
+        if given is None:
+            continue
+        parsed = parse_object(formats, given, text, realtime, form.complete)
+        return _looked_into(formats, form, parsed, service, realtime, inner)
+    return Parsed(None, text)
+
+
+def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:
+    """Pairs count as a log line only if one of them is a message or a level."""
+    pairs = logfmt_pairs(text)
+    if pairs is None or not any(formats.roles.get(key) in ("message", "level") for key in pairs):
+        return None
+    return pairs
+
+
+def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) -> Parsed | None:
+    head = text
+    if len(text) > HEAD or "\n" in text:
+        head = text.partition("\n")[0][:HEAD]
+    assert form.pattern is not None
+    found = form.pattern.match(head)
+    if found is None:
+        return None
+    groups: dict[str, Any] = {}
+    for name, value in zip(form.groups, found.groups(), strict=True):
+        if value and value != "-" and name:
+            groups[name] = value
+    level = form.level
+    if (word := found["level"] if "level" in form.groups else None) is not None:
+        known = level_of(form.levels or formats.levels, word)
+        if known is None and level is None:
+            return None
+        if known is not None:
+            level = known[0]
+            if known[1]:
+                groups.pop("level", None)
+    if (status := groups.get("status")) is not None and status.isdecimal():
+        groups["status"] = number = int(status[:9])
+        stated = level
+        level = _graver(level, "ERROR" if 500 <= number <= 599 else "WARNING" if 400 <= number <= 499 else "INFO")
+        if word is not None and level != stated:
+            groups["level"] = word
+    message = text
+    if "message" in form.groups:
+        whole = _message(found, groups, text)
+        if whole is None:
+            return None
+        message = whole
+    if (stamp := groups.get("timestamp")) is not None and says_nothing_new(stamp, realtime):
+        del groups["timestamp"]
+    pid = None
+    if (digits := groups.get("pid")) is not None and (pid := pid_of(digits)) is not None:
+        del groups["pid"]
+    for name in form.numbers:
+        value = groups.get(name)
+        if value is not None and value.isdecimal() and len(value) <= 18:
+            groups[name] = int(value)
+    trace_id, user_id = groups.pop("trace_id", None), groups.pop("user_id", None)
+    return Parsed(level, message, groups or None, trace_id, user_id, pid, form.complete)
+
+
+def parse_message(formats: Formats, message: str, service: str, realtime: int) -> Parsed:
+    """What a MESSAGE says that a program handed over by itself, with its level apart: `parse` makes the same message of
+    the line in which it was printed.
+    """
+    bare = without_escapes(message)
+    for needle, form in formats.inside:
+        if needle in bare and (not form.services or service in form.services):
+            found = _by_pattern(formats, form, bare, realtime)
+            if found is not None:
+                return found
+    return Parsed(None, bare)
+
+
+def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | None:
+    """The group "message" with whatever of TEXT the pattern did not see; None when it is not in the match."""
+    message = found["message"]
+    if message is None:
+        return None
+    groups.pop("message", None)
+    rest = text[found.end() :]
+    if not rest:
+        return message
+    if found.end("message") == found.end():
+        return message + rest
+    if "\n" in rest or len(rest) > HEAD:
+        return text
+    if rest.strip():
+        groups["rest"] = rest.strip()
+    return message
+
+
+def _graver(one: str | None, other: str | None) -> str | None:
+    if one is None or other is None:
+        return one or other
+    return one if _GRAVITY[one] >= _GRAVITY[other] else other
+
+
+def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str, realtime: int, inner: bool) -> Parsed:
+    """OUTER with what its message says in turn: an access line that was logged, a line behind a priority.
+
+    INNER is for a message already: hostile text would nest without end.
+    """
+    if form.again and not inner:
+        return _within(outer, _parse(formats, outer.message, service, realtime, inner=True))
+    for needle, other in formats.inside:
+        if needle in outer.message and other is not form and (not other.services or service in other.services):
+            found = _by_pattern(formats, other, outer.message, realtime)
+            if found is not None:
+                return _within(outer, found)
+    return outer
+
+
+def _within(outer: Parsed, inner: Parsed) -> Parsed:
+    level = _graver(outer.level, inner.level)
+    context = dict(outer.context or {})
+    if outer.level is not None and level != outer.level:
+        context.setdefault("level", outer.level)
+    for key, value in (inner.context or {}).items():
+        context[key if context.get(key, value) == value else f"inner_{key}"] = value
+    return Parsed(
+        level,
+        inner.message,
+        context or None,
+        outer.trace_id or inner.trace_id,
+        outer.user_id or inner.user_id,
+        outer.process_id or inner.process_id,
+        outer.complete or inner.complete,
+    )

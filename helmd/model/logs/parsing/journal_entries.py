@@ -1,0 +1,242 @@
+"""From journal entries to rows of the log store: parsed, joined, and told apart from what Helm itself wrote down.
+
+Lines that services print (``_TRANSPORT=stdout``) go through the formats and the joiner. Whatever speaks the journal's
+own protocol says its level itself. All that is open can be written down with the position and taken up again.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from helmd.model.ingest.journal_codec import PostedRow, posted_row
+from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, moment
+from helmd.model.logs.parsing.formats import parse, without_escapes
+from helmd.model.logs.parsing.journal_fields import (
+    LEVEL_OF_PRIORITY,
+    STREAM_OF_PRIORITY,
+    Entry,
+    Value,
+    clean_text,
+    owner_of,
+    row_of,
+    stream_of,
+    suppression_row,
+    text_of,
+)
+from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
+from helmd.model.logs.parsing.parsed import Formats
+
+_ERRORS = frozenset({"ERROR", "CRITICAL"})
+EVER = 1 << 62
+"""Later than any time of the journal."""
+_WRITERS = 4_096
+"""Writers that are remembered: one for each process and stream."""
+
+_State = dict[str, Any]
+_new = tuple.__new__
+
+
+class _Writer(NamedTuple):
+    """What all lines of one process's stream have in common."""
+
+    service: str
+    key: Key
+    hostname: str | None
+    process_id: int | None
+    unit: str | None
+    split: bool
+    """Its streams are told apart by the priority."""
+
+
+class _Line(NamedTuple):
+    """What a line is but for its text."""
+
+    writer: _Writer
+    realtime: int
+    priority: bytes
+    boot_id: str
+
+
+class _Begun(NamedTuple):
+    """What an open entry keeps: its first line, and the row of that once it is whole."""
+
+    line: _Line
+    row: LogRow | None
+
+
+class Assembler:
+    """Takes entries in the journal's order; ``rows`` and ``posted`` are what is complete and was not taken yet."""
+
+    def __init__(self, formats: Formats, state: Mapping[str, Any] | None = None) -> None:
+        self._formats = formats
+        self._writers: dict[tuple[Value | None, ...], _Writer | None] = {}
+        self._joiner: Joiner[_Begun] = Joiner.restore(state, _decoded) if state else Joiner()
+        self._second, self._begins = 0, moment(0)
+        self.rows: list[LogRow] = []
+        self.posted: list[PostedRow] = []
+
+    def __len__(self) -> int:
+        """How many entries are open."""
+        return len(self._joiner)
+
+    def state(self) -> _State | None:
+        """All that is open, as JSON can hold it; None when nothing is."""
+        return self._joiner.dump(_encoded) if len(self._joiner) else None
+
+    def take(self, entries: Iterable[Entry]) -> None:
+        """More entries. The hot path: no call that can be done without."""
+        for entry in entries:
+            fields, _, boot_id, _, realtime = entry
+            get = fields.get
+            if get("_TRANSPORT") == b"stdout" and (writer := self._writer(fields)) is not None:
+                raw, priority = get("MESSAGE", b""), get("PRIORITY", b"")
+                if raw.__class__ is list:
+                    raw = b"\n".join(raw)
+                if priority.__class__ is list:
+                    priority = priority[0]
+                if "_LINE_BREAK" in fields or writer.key in self._joiner.splits:
+                    self._take_part(_Line(writer, realtime, priority, boot_id), raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
+                else:
+                    self._add(writer, realtime, priority, boot_id, raw)  # type: ignore[arg-type]
+            elif (posted := posted_row(fields)) is not None:
+                self.posted.append(posted)
+            elif (row := suppression_row(entry) or row_of(entry)) is not None:
+                self.rows.append(row)
+
+    def expire(self, before: int, in_the_middle: int | None = None) -> None:
+        """Lets go what no line came to since BEFORE (the journal's time, microseconds since 1970).
+
+        With IN_THE_MIDDLE that is the time for lines of which parts are missing, and tracebacks without their end.
+        """
+        for whole in self._joiner.expire_parts(before if in_the_middle is None else in_the_middle):
+            self._add(*whole.payload.line, whole.raw, whole.cut)
+        for joined in self._joiner.expire(before, in_the_middle):
+            self.rows.append(_finished(joined))
+
+    def let_go(self) -> None:
+        """Lets go everything: no line can come any more."""
+        self.expire(EVER)
+
+    def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
+        """Whose line it is; None for a line that is nobody's of the suite, or not told by its process alone."""
+        get = fields.get
+        asked = (
+            get("_STREAM_ID"),
+            get("_PID"),
+            get("_SYSTEMD_USER_UNIT"),
+            get("SYSLOG_IDENTIFIER"),
+            get("_HOSTNAME"),
+            get("USER_UNIT"),
+        )
+        try:
+            return self._writers[asked]
+        except KeyError:
+            pass
+        except TypeError:  # a field that is there twice
+            return None
+        if len(self._writers) >= _WRITERS:
+            self._writers.clear()
+        self._writers[asked] = writer = _writer_of(fields)
+        return writer
+
+    def _take_part(self, line: _Line, raw: bytes, line_break: str) -> None:
+        """A part of a line that journald split."""
+        for whole in self._joiner.part(line.writer.key, raw, line_break, _Begun(line, None), line.realtime):
+            self._add(*whole.payload.line, whole.raw, whole.cut)
+
+    def _add(
+        self, writer: _Writer, realtime: int, priority: bytes, boot_id: str, raw: bytes, cut: bool = False
+    ) -> None:
+        """A whole line: parsed, unless it goes on an open entry."""
+        service, key, hostname, pid, unit, split = writer
+        notes = None
+        if len(raw) > MESSAGE_LIMIT or cut or b"\0" in raw:
+            text, notes = clean_text(raw, cut)
+        else:
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                text, notes = clean_text(raw)
+        joiner = self._joiner
+        # Colours are not what an entry goes on by, nor are they kept.
+        bare = text if "\x1b" not in text else without_escapes(text)
+        if key in joiner.opened and joiner.add(key, bare, realtime):
+            return
+        level, message, context, trace_id, user_id, stated, complete = parse(self._formats, text, service, realtime)
+        if stated is not None and stated != pid:
+            context = {**(context or {}), "pid": stated}
+        if notes is not None:
+            context = {**(context or {}), **notes}
+        if level is None:
+            level = LEVEL_OF_PRIORITY.get(priority, "INFO")
+        second, rest = divmod(realtime, 1_000_000)
+        if second != self._second:
+            self._second, self._begins = second, moment(second * 1_000_000)
+        stream = STREAM_OF_PRIORITY.get(priority) if split else None
+        row = _new(
+            LogRow,
+            (
+                self._begins + timedelta(0, 0, rest),
+                service,
+                level,
+                message,
+                context,
+                trace_id,
+                user_id,
+                hostname,
+                pid,
+                JOURNAL,
+                unit,
+                stream,
+                boot_id,
+                None,
+            ),
+        )
+        if key not in joiner.opened and (complete or not opens(bare, level)):
+            self.rows.append(row)
+            return
+        begun = _Begun(_Line(writer, realtime, priority, boot_id), row)
+        for joined in joiner.push(key, bare, level, begun, realtime, complete):
+            self.rows.append(_finished(joined))
+
+
+def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:
+    owner = owner_of(fields)
+    if owner is None or owner[1] != JOURNAL:
+        return None
+    process = text_of(fields, "_PID")
+    pid = int(process) if process.isascii() and process.isdigit() and len(process) <= 9 else None
+    return _Writer(
+        owner[0],
+        (owner[0], pid or 0, text_of(fields, "_STREAM_ID")),
+        text_of(fields, "_HOSTNAME") or None,
+        pid,
+        text_of(fields, "_SYSTEMD_USER_UNIT") or None,
+        stream_of(fields, b"6") is not None,
+    )
+
+
+def _finished(joined: Joined[_Begun]) -> LogRow:
+    """The row of an entry with all its lines."""
+    row = joined.payload.row
+    assert row is not None
+    if joined.lines == 1 and not joined.traceback:
+        return row
+    level = "ERROR" if joined.traceback and row.level not in _ERRORS else row.level
+    if joined.lines == 1:
+        return row._replace(level=level)
+    context = {**(row.context or {}), "lines": joined.lines}
+    return row._replace(level=level, message=row.message + joined.more, context=context)
+
+
+def _encoded(begun: _Begun) -> list[Any]:
+    (service, (_, pid, stream), *writer), realtime, priority, boot_id = begun.line
+    row = None if begun.row is None else list(begun.row[1:])
+    return [[service, pid, stream, *writer], realtime, clean_text(priority)[0], boot_id, row]
+
+
+def _decoded(written: list[Any]) -> _Begun:
+    (service, pid, stream, hostname, process_id, unit, split), realtime, priority, boot_id, row = written
+    writer = _Writer(service, (service, pid, stream), hostname, process_id, unit, split)
+    line = _Line(writer, realtime, str(priority).encode(), boot_id)
+    return _Begun(line, None if row is None else LogRow(moment(realtime), *row))

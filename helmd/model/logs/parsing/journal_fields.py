@@ -1,0 +1,234 @@
+"""From a journal entry's fields to a row of the log store: whose line it is, its level, its text.
+
+Everything in an entry but the fields that start with an underscore was written by the program itself, so each value is
+taken for what it claims only where being wrong does no harm (systemd.journal-fields(7)).
+"""
+
+import codecs
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, moment
+from helmd.model.logs.parsing.position import Gap, Missing
+from helmd.model.suite.names import SERVICE_NAME, service_of, service_of_identifier
+
+Value = bytes | list[bytes]
+"""A field's value; a list when the entry has the field more than once."""
+
+LEVEL_OF_PRIORITY = {
+    b"0": "CRITICAL",
+    b"1": "CRITICAL",
+    b"2": "CRITICAL",
+    b"3": "ERROR",
+    b"4": "WARNING",
+    b"5": "INFO",
+    b"6": "INFO",
+    b"7": "DEBUG",
+}
+STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
+"""Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority tells the streams apart."""
+_ACTORS = frozenset({b"helmctl", b"helmd"})
+_ACTION_PREFIX = "HIVEMATRIX_"
+_OWN_COLUMN = frozenset({"MESSAGE", "PRIORITY", "USER_UNIT", "USER_INVOCATION_ID", "TID"})
+SUPPRESSED = b"a596d6fe7bfa4994828e72309e95d61e"
+"""MESSAGE_ID of journald's notice that it has suppressed messages (sd-messages.h)."""
+_EXTRA_FIELDS = 32
+_EXTRA_LIMIT = 4096
+
+
+class Entry(NamedTuple):
+    """One journal entry as read, with the address fields that journald itself gives it."""
+
+    fields: Mapping[str, Value]
+    cursor: str
+    boot_id: str
+    monotonic: int
+    realtime: int
+
+
+def row_of(entry: Entry) -> LogRow | None:
+    """The row for an entry as it stands, or None when it belongs to no service of the suite.
+
+    The text of a printed line is parsed, and lines that belong together are joined, in
+    `helmd.model.logs.parsing.journal_entries`.
+
+    The time is journald's own (``__REALTIME_TIMESTAMP``): it is always there and no program can set it, unlike
+    ``_SOURCE_REALTIME_TIMESTAMP``, which lines printed to stdout do not have.
+    """
+    fields = entry.fields
+    owner = owner_of(fields)
+    if owner is None:
+        return None
+    service, source = owner
+    priority = _first(fields, "PRIORITY")
+    message, context = _message(fields)
+    if source == HELM:
+        context |= _action(fields)
+    else:
+        context |= _extra(fields)
+    unit = _first(fields, "_SYSTEMD_USER_UNIT") if source == JOURNAL else _first(fields, "USER_UNIT")
+    return LogRow(
+        timestamp=moment(entry.realtime),
+        service_name=service,
+        level=LEVEL_OF_PRIORITY.get(priority, "INFO"),
+        message=message,
+        context=context or None,
+        hostname=_text(_first(fields, "_HOSTNAME")) or None,
+        process_id=_pid(_first(fields, "_PID")),
+        source=source,
+        unit=_text(unit) or None,
+        stream=stream_of(fields, priority),
+        boot_id=entry.boot_id,
+    )
+
+
+def gap_row(gap: Gap, hostname: str) -> LogRow:
+    """The row that says that lines may be missing, from when to when, and how many at most."""
+    since, until = moment(gap.since), moment(gap.until)
+    reason = {
+        Missing.LOST: "the journal no longer has the entry where reading stopped",
+        Missing.UNREADABLE: "a journal file is damaged",
+    }[gap.why]
+    count = "an unknown number of lines" if gap.at_most is None else f"at most {gap.at_most:,} lines"
+    return LogRow(
+        timestamp=until,
+        service_name="helm",
+        level="WARNING",
+        message=f"Lines may be missing between {since.isoformat()} and {until.isoformat()}: {reason} ({count}).",
+        context={
+            "gap": str(gap.why),
+            "since": since.isoformat(),
+            "until": until.isoformat(),
+            "at_most": gap.at_most,
+        },
+        hostname=hostname,
+        source=HELM,
+    )
+
+
+def suppression_row(entry: Entry) -> LogRow | None:
+    """The row for journald's own notice that it has thrown away lines of this account; None for any other entry.
+
+    They are gone for good, of which service nobody knows: journald counts all of an account's units together.
+    """
+    fields = entry.fields
+    if _first(fields, "MESSAGE_ID") != SUPPRESSED or _first(fields, "_TRANSPORT") != b"driver":
+        return None
+    dropped = text_of(fields, "N_DROPPED")
+    count = int(dropped) if dropped.isascii() and dropped.isdigit() and len(dropped) <= 18 else None
+    until = moment(entry.realtime)
+    said = "an unknown number of lines" if count is None else f"{count:,} lines"
+    return LogRow(
+        timestamp=until,
+        service_name="helm",
+        level="WARNING",
+        message=f"{said} of this account's units were thrown away by journald before {until.isoformat()}: "
+        "they came faster than its rate limit allows; helmctl doctor says more.",
+        context={"gap": "suppressed", "until": until.isoformat(), "count": count},
+        hostname=text_of(fields, "_HOSTNAME") or None,
+        source=HELM,
+        boot_id=entry.boot_id,
+    )
+
+
+def owner_of(fields: Mapping[str, Value]) -> tuple[str, str] | None:
+    """The service an entry belongs to, and its source."""
+    identifier = _first(fields, "SYSLOG_IDENTIFIER")
+    if identifier in _ACTORS and "HIVEMATRIX_ACTION" in fields:
+        service = _text(_first(fields, "HIVEMATRIX_SERVICE"))
+        return (service if SERVICE_NAME.match(service) else "helm"), HELM
+    unit = _first(fields, "_SYSTEMD_USER_UNIT")
+    if unit:
+        service_by_unit = service_of(_text(unit))
+        if service_by_unit:
+            return service_by_unit, JOURNAL
+    elif identifier:
+        # Children that printed and were gone before journald looked have no unit.
+        service_by_name = service_of_identifier(_text(identifier))
+        if service_by_name:
+            return service_by_name, JOURNAL
+    about = _first(fields, "USER_UNIT")
+    if about:
+        service_by_subject = service_of(_text(about))
+        if service_by_subject:
+            return service_by_subject, SYSTEMD
+    return None
+
+
+def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
+    """The message as clean text, and notes on what had to be changed."""
+    value = fields.get("MESSAGE", b"")
+    text, notes = clean_text(b"\n".join(value) if isinstance(value, list) else value)
+    line_break = _first(fields, "_LINE_BREAK")
+    if line_break:
+        notes["line_break"] = _text(line_break)
+    return text, notes
+
+
+def clean_text(raw: bytes, cut: bool = False) -> tuple[str, dict[str, object]]:
+    """Bytes of a line as text that can be stored, and notes on what was changed. CUT: it goes on in another entry."""
+    notes: dict[str, object] = {}
+    if len(raw) > MESSAGE_LIMIT:
+        # A character that the cut goes through is dropped, not shown as a broken one.
+        whole = codecs.getincrementaldecoder("utf-8")("replace").decode(raw[:MESSAGE_LIMIT])
+        raw = whole.encode()
+        notes["cut_at_bytes"] = MESSAGE_LIMIT
+    if cut:
+        notes["goes_on"] = True
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("utf-8", "replace")
+        notes["bytes_replaced"] = True
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+        notes["bytes_replaced"] = True
+    return text, notes
+
+
+def text_of(fields: Mapping[str, Value], name: str) -> str:
+    """A field as text; of several the first, empty when there is none."""
+    return _text(_first(fields, name))
+
+
+def _action(fields: Mapping[str, Value]) -> dict[str, object]:
+    """Helm's own account of what it did: HIVEMATRIX_ACTION=start becomes ``{"action": "start"}``."""
+    return {
+        name.removeprefix(_ACTION_PREFIX).lower(): _text(_first(fields, name))[:_EXTRA_LIMIT]
+        for name in fields
+        if name.startswith(_ACTION_PREFIX)
+    }
+
+
+def _extra(fields: Mapping[str, Value]) -> dict[str, object]:
+    """What a program that speaks journald's own protocol added: exit codes of systemd, code lines, its own fields."""
+    if fields.get("_TRANSPORT") != b"journal":
+        return {}
+    names = [name for name in fields if _is_extra(name)]
+    return {name.lower(): _text(_first(fields, name))[:_EXTRA_LIMIT] for name in sorted(names)[:_EXTRA_FIELDS]}
+
+
+def _is_extra(name: str) -> bool:
+    return not name.startswith(("_", "SYSLOG_")) and name not in _OWN_COLUMN
+
+
+def stream_of(fields: Mapping[str, Value], priority: bytes) -> str | None:
+    """Which stream a line came from; None when it can't be told (printed past systemd-cat, or a ``<3>`` prefix)."""
+    if fields.get("_TRANSPORT") != b"stdout":
+        return None
+    service = service_of_identifier(_text(_first(fields, "SYSLOG_IDENTIFIER")))
+    return None if service in (None, "helm") else STREAM_OF_PRIORITY.get(priority)
+
+
+def _first(fields: Mapping[str, Value], name: str) -> bytes:
+    value = fields.get(name, b"")
+    return value[0] if isinstance(value, list) else value
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+def _pid(raw: bytes) -> int | None:
+    """A process id as pid_t has it, or None."""
+    return int(raw) if raw.isdigit() and len(raw) <= 9 else None

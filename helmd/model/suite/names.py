@@ -1,0 +1,59 @@
+"""Names that several rooms must agree on: units, reserved service names, modes.
+
+A service called NAME runs as the user unit ``hivematrix-NAME.service``; Helm's own units start with ``helmd``.
+"""
+
+import re
+from typing import Literal, get_args
+
+SERVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
+RESERVED_NAMES = frozenset({"all", "helm", "postgres"})
+RESERVED_PREFIX = "job-"
+
+TARGET = "hivematrix.target"
+HELMD_UNIT = "helmd.service"
+JOURNAL_UNIT = "helmd-journal.service"
+STORE_CLUSTER_UNIT = "helmd-postgres.service"
+SUITE_CLUSTER_UNIT = "hivematrix-postgres.service"
+HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
+
+SUITE_CLUSTER = "postgres"
+"""The service name under which the suite's own PostgreSQL is shown and controlled."""
+
+Mode = Literal["development", "production"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""Modes in which a suite can run; the first is the default."""
+
+_UNIT = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.service\Z")
+
+
+def unit_of(service: str) -> str:
+    """The unit in which a service runs."""
+    return f"hivematrix-{service}.service"
+
+
+def service_of(unit: str) -> str | None:
+    """The service that a unit belongs to; ``helm`` for Helm's own units, None for anybody else's."""
+    if unit in HELM_UNITS:
+        return "helm"
+    found = _UNIT.match(unit)
+    return found.group(1) if found else None
+
+
+def identifier_of(service: str) -> str:
+    """The SYSLOG_IDENTIFIER under which a service prints (systemd-cat(1) ``-t``)."""
+    return f"hivematrix-{service}"
+
+
+def service_of_identifier(identifier: str) -> str | None:
+    """The service whose output carries this SYSLOG_IDENTIFIER, or None."""
+    return service_of(identifier + ".service")
+
+
+def fault_in_name(name: str) -> str | None:
+    """Why NAME can't be a service's name, as a sentence, or None when it can."""
+    if not SERVICE_NAME.match(name):
+        return "a service name is a lower-case letter followed by up to 49 of a-z, 0-9, '_' and '-'"
+    if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):
+        return f"the name '{name}' is reserved"
+    return None

@@ -1,0 +1,178 @@
+"""From the registry's files to the suite: merged, checked whole, every fault reported at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from helmd.model.config.schema import SERVICE_SETTINGS
+from helmd.model.config.toml_tables import Given, Source, parse, read_settings, shown
+from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.suite.dependencies import find_cycle
+from helmd.model.suite.names import MODES, fault_in_name
+from helmd.model.suite.service import Health, Install, Limits, Override, Registry, Restart, Service
+
+Entries = dict[str, dict[str, Given]]
+
+CYCLE_SHOWN = 8
+"""How many names of a cycle are told."""
+
+_MERGED_BY_KEY = ("environment", *(f"{mode}.environment" for mode in MODES))
+
+
+def read_registry(sources: Sequence[Source], taken_ports: Mapping[int, str]) -> Registry:
+    """The suite that SOURCES describe, later ones overriding earlier ones setting by setting.
+
+    A service belongs to the suite once a source that is no catalogue names it. TAKEN_PORTS are ports that Helm itself
+    uses, with what for. Raises ConfigurationError with every fault found.
+    """
+    faults: list[Fault] = []
+    entries: Entries = {}
+    members: dict[str, Given] = {}
+    for source in sources:
+        _read_source(source, entries, members, faults)
+    services = {name: _service(name, entries[name], members[name]) for name in members if name in entries}
+    unread = {fault.where for fault in faults}
+    for service in services.values():
+        found: list[Fault] = []
+        _check_service(service, entries[service.name], found)
+        faults += [fault for fault in found if fault.where not in unread]
+    _check_ports(services, entries, taken_ports, faults)
+    _check_keycloaks(services, entries, faults)
+    _check_dependencies(services, entries, faults)
+    if faults:
+        raise ConfigurationError(sorted(faults, key=lambda fault: (fault.file, fault.line)))
+    return Registry(services)
+
+
+def _read_source(source: Source, entries: Entries, members: dict[str, Given], faults: list[Fault]) -> None:
+    tables, lines = parse(source, faults)
+    for key in tables:
+        if key != "services":
+            faults.append(
+                Fault(source.file, lines.get((key,), 0), shown(key), "is no known table; use [services.NAME]")
+            )
+    services = tables.get("services", {})
+    if not isinstance(services, dict):
+        faults.append(Fault(source.file, lines.get(("services",), 0), "services", "must be a table"))
+        return
+    for name, table in services.items():
+        line = lines.get(("services", name), 0)
+        where = f"services.{shown(name)}"
+        if sentence := fault_in_name(name):
+            faults.append(Fault(source.file, line, where, sentence))
+            continue
+        if not isinstance(table, dict):
+            faults.append(Fault(source.file, line, where, "must be a table"))
+            continue
+        read = read_settings(table, SERVICE_SETTINGS, ("services", name), source.file, lines, faults)
+        entry = entries.setdefault(name, {})
+        for key, given in read.items():
+            if key in _MERGED_BY_KEY and key in entry:
+                given = Given({**entry[key].value, **given.value}, given.file, given.line)
+            entry[key] = given
+        if not source.catalogue:
+            members[name] = Given(None, source.file, line)
+
+
+def _group(entry: Mapping[str, Given], kind: type, prefix: str, defaults: Mapping[str, Any]) -> Any:
+    given = {f.name: entry[f"{prefix}.{f.name}"].value for f in fields(kind) if f"{prefix}.{f.name}" in entry}
+    return kind(**{**defaults, **given})
+
+
+def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
+    given = {key: item.value for key, item in entry.items() if "." not in key}
+    kind = given.get("type", "python")
+    port = given.get("port")
+    health: dict[str, Any] = {"check": "http" if port or given.get("url") else "process"}
+    restart: dict[str, Any] = {}
+    plain: dict[str, Any] = {"description": name, "path": f"hivematrix-{name}"}
+    if kind == "keycloak":
+        health = {"check": "realm", "start_timeout": 180.0}
+        restart = {"stop_timeout": 30.0, "within": 300.0}
+        plain["success_exit_status"] = (143,)
+    if port:
+        plain["url"] = f"http://localhost:{port}"
+    if port and "url" in entry and entry["url"].file != entry["port"].file:
+        parts = urlsplit(entry["url"].value)
+        given["url"] = parts._replace(netloc=f"{parts.hostname}:{port}").geturl()
+    if "health.path" in entry:
+        health["start_path"] = entry["health.path"].value
+    modes = {
+        mode: Override(
+            entry[f"{mode}.start_command"].value if f"{mode}.start_command" in entry else (),
+            entry[f"{mode}.environment"].value if f"{mode}.environment" in entry else {},
+        )
+        for mode in MODES
+    }
+    return Service(
+        name=name,
+        health=_group(entry, Health, "health", health),
+        limits=_group(entry, Limits, "limits", {}),
+        restart=_group(entry, Restart, "restart", restart),
+        install=_group(entry, Install, "install", {}),
+        modes=modes,
+        file=member.file,
+        line=member.line,
+        **{**plain, **given},
+    )
+
+
+def _fault(service: Service, entry: Mapping[str, Given], key: str, sentence: str) -> Fault:
+    place = entry.get(key)
+    file, line = (place.file, place.line) if place else (service.file, service.line)
+    return Fault(file, line, f"services.{service.name}.{key}", sentence)
+
+
+def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fault]) -> None:
+    if service.type == "command" and not service.start_command:
+        faults.append(_fault(service, entry, "start_command", "is needed for a service of type command"))
+    if service.type == "python" and service.port is None:
+        faults.append(_fault(service, entry, "port", "is needed for a service of type python"))
+    if service.type == "keycloak" and service.port is None:
+        faults.append(_fault(service, entry, "port", "is needed for a service of type keycloak"))
+    if service.external and not service.url:
+        faults.append(_fault(service, entry, "url", "is needed for a service of type external"))
+    if service.external and service.database:
+        faults.append(_fault(service, entry, "database", "can't be given to an external service"))
+    if service.external and service.url and service.health.check == "process":
+        faults.append(_fault(service, entry, "health.check", "can't be 'process' for an external service"))
+    if service.health.check != "process" and service.port is None and not service.url:
+        faults.append(_fault(service, entry, "health.check", f"'{service.health.check}' needs a port or url"))
+    if service.type != "keycloak" and service.health.check == "realm" and not service.external:
+        faults.append(_fault(service, entry, "health.check", "'realm' is for keycloak or an external one"))
+
+
+def _check_ports(
+    services: Mapping[str, Service], entries: Entries, taken: Mapping[int, str], faults: list[Fault]
+) -> None:
+    holders: dict[int, str] = dict(taken)
+    for service in services.values():
+        if service.port is None or service.external:
+            continue
+        if service.port in holders:
+            sentence = f"{service.port} is also the port of {holders[service.port]}"
+            faults.append(_fault(service, entries[service.name], "port", sentence))
+        else:
+            holders[service.port] = service.name
+
+
+def _check_keycloaks(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:
+    """One at most: its database and its secrets go by the kind, not by the name."""
+    own = [service for service in services.values() if service.type == "keycloak"]
+    for service in own[1:]:
+        sentence = f"keycloak is already {own[0].name}; a second one can only be external"
+        faults.append(_fault(service, entries[service.name], "type", sentence))
+
+
+def _check_dependencies(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:
+    for service in services.values():
+        for needed in service.depends_on:
+            if needed not in services:
+                sentence = f"'{needed}' is not part of the suite; add a table [services.{needed}]"
+                faults.append(_fault(service, entries[service.name], "depends_on", sentence))
+    if cycle := find_cycle({service.name: service.depends_on for service in services.values()}):
+        first = services[cycle[0]]
+        told = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
+        sentence = "is a cycle: " + " -> ".join(told)
+        faults.append(_fault(first, entries[first.name], "depends_on", sentence))

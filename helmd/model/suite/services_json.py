@@ -1,0 +1,171 @@
+"""The older ``services.json``: what each service's entry says, in the words of ``services.toml``."""
+
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helmd.model.config.toml_tables import MAX_FILE, shown
+from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.suite.names import fault_in_name
+
+HELM = "helm"
+FIELDS = frozenset(
+    {
+        "url",
+        "path",
+        "port",
+        "type",
+        "python_bin",
+        "run_script",
+        "start_command",
+        "visible",
+        "admin_only",
+        "billing_or_admin_only",
+        "description",
+        "depends_on",
+    }
+)
+"""The fields that the older Helm knew, all of which still mean the same."""
+
+_BELOW_PATH = ("python_bin", "run_script")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An older file's text. BASE is the absolute directory that its relative paths start from."""
+
+    file: str
+    text: str
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """Services by name, each with the file that named it first; and what the admin should know, as sentences."""
+
+    services: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, str]
+    remarks: tuple[str, ...]
+
+
+def read_legacy(documents: Sequence[Document]) -> Legacy:
+    """What DOCUMENTS say, together. Raises ConfigurationError with every fault of their form.
+
+    The values themselves are the registry's to judge.
+    """
+    faults: list[Fault] = []
+    remarks: list[str] = []
+    services: dict[str, dict[str, Any]] = {}
+    files: dict[str, str] = {}
+    for document in documents:
+        for name, entry in _entries(document, faults).items():
+            if name == HELM:
+                remarks.append(_about_helm(entry))
+                continue
+            read = _fields(name, entry, document, remarks, faults)
+            known = services.setdefault(name, {})
+            files.setdefault(name, document.file)
+            for key, value in read.items():
+                if known.setdefault(key, value) != value:
+                    sentence = f"is something else than in {shown(files[name])}"
+                    faults.append(Fault(document.file, 0, f"{name}.{key}", sentence))
+    if not services and not faults:
+        faults.append(Fault(documents[0].file, 0, "", "names no service"))
+    if faults:
+        raise ConfigurationError(faults)
+    return Legacy({name: _today(name, entry, remarks) for name, entry in services.items()}, files, tuple(remarks))
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{shown(key)} stands in it twice")
+        found[key] = value
+    return found
+
+
+def _entries(document: Document, faults: list[Fault]) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of one document by name; those that can't be read are among FAULTS."""
+    if len(document.text.encode("utf-8", "replace")) > MAX_FILE:
+        faults.append(Fault(document.file, 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
+        return {}
+    try:
+        content = json.loads(document.text, object_pairs_hook=_pairs)
+    except json.JSONDecodeError as problem:
+        faults.append(Fault(document.file, problem.lineno, "", f"is not valid JSON: {problem.msg}"))
+        return {}
+    except ValueError as problem:
+        faults.append(Fault(document.file, 0, "", f"can't be read: {problem}"))
+        return {}
+    except RecursionError:
+        faults.append(Fault(document.file, 0, "", "is nested too deeply"))
+        return {}
+    if not isinstance(content, dict):
+        faults.append(Fault(document.file, 0, "", "must be an object with an entry for each service"))
+        return {}
+    good = {}
+    for name, entry in content.items():
+        if name != HELM and (sentence := fault_in_name(name)):
+            faults.append(Fault(document.file, 0, shown(name), sentence))
+        elif not isinstance(entry, dict):
+            faults.append(Fault(document.file, 0, shown(name), "must be an object with the service's fields"))
+        else:
+            good[name] = entry
+    return good
+
+
+def _about_helm(entry: Mapping[str, Any]) -> str:
+    port = entry.get("port")
+    told = f" (http.port = {port})" if isinstance(port, int) and port != 5004 else ""
+    return f"helm: left out; its address is set in helm.toml{told}"
+
+
+def _fields(
+    name: str, entry: Mapping[str, Any], document: Document, remarks: list[str], faults: list[Fault]
+) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key not in FIELDS:
+            remarks.append(f"{name}: the field {shown(key)} is not known and was left out")
+        elif isinstance(value, float | dict) or (isinstance(value, list) and key != "depends_on"):
+            faults.append(Fault(document.file, 0, f"{name}.{key}", f"can't be {shown(value)}"))
+        elif isinstance(value, str) and not _whole(value):
+            faults.append(Fault(document.file, 0, f"{name}.{key}", "has half a character in it"))
+        elif isinstance(value, list) and not all(isinstance(item, str) and _whole(item) for item in value):
+            faults.append(Fault(document.file, 0, f"{name}.{key}", "must be a list of service names"))
+        elif value is not None:
+            read[key] = value
+    if isinstance(read.get("path"), str) and read["path"]:
+        read["path"] = posixpath.normpath(posixpath.join(document.base, read["path"]))
+    return read
+
+
+def _whole(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _today(name: str, entry: Mapping[str, Any], remarks: list[str]) -> Mapping[str, Any]:
+    """An entry as it would be written now."""
+    found = dict(entry)
+    if found.get("type") == "keycloak":
+        left = [key for key in ("path", "start_command") if found.pop(key, None) is not None]
+        if left:
+            remarks.append(
+                f"{name}: {' and '.join(left)} left out; helmctl setup fetches Keycloak itself, and keeps its data in"
+                " PostgreSQL. Accounts of the older one move by its own export and import"
+            )
+        return found
+    if "type" not in found and "start_command" in found and not any(key in found for key in _BELOW_PATH):
+        found["type"] = "command"
+    path = found.get("path")
+    if not path:
+        found.pop("path", None)
+        remarks.append(f"{name}: no path given; its directory is hivematrix-{name} below ~/.local/share/hivematrix")
+    for key in _BELOW_PATH:
+        inner = found.get(key)
+        if isinstance(inner, str) and isinstance(path, str) and ".." in inner.split("/"):
+            found[key] = posixpath.normpath(posixpath.join(path, inner))
+    return found

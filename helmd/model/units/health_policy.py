@@ -1,0 +1,53 @@
+"""What follows from watching a service: whose verdict still holds, who is asked next, who is restarted."""
+
+from dataclasses import replace
+
+from helmd.model.units.health import Verdict
+from helmd.model.units.status import Observed, Usage
+from helmd.model.units.unit_state import UnitFacts
+
+
+def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
+    """The unit's newest facts. Health and figures hold only for the process that they are about."""
+    old = before.facts
+    same = facts.active and (facts.invocation, facts.main_pid) == (old.invocation, old.main_pid)
+    if same or before.external:
+        return replace(before, facts=facts, mode=mode)
+    return Observed(before.name, before.service, facts, mode)
+
+
+def next_check(observed: Observed) -> float | None:
+    """When (time.monotonic()) its health is due; 0 for at once, None for not at all."""
+    if observed.service is None or not observed.asked:
+        return None
+    return observed.asked_at + observed.service.health.interval if observed.verdict else 0.0
+
+
+def judged(observed: Observed, verdict: Verdict, response_ms: float | None, at: float) -> Observed:
+    """Its health was asked at AT (time.monotonic())."""
+    failures = 0 if verdict.started else observed.failures + 1
+    return replace(observed, verdict=verdict, response_ms=response_ms, asked_at=at, failures=failures)
+
+
+def measured(observed: Observed, usage: Usage) -> Observed:
+    return replace(observed, usage=usage)
+
+
+def restart_reason(observed: Observed) -> str | None:
+    """Why it must be restarted now, as a sentence, or None.
+
+    One that hangs is restarted when its registry entry says so; a job that is already under way is left to end.
+    """
+    service = observed.service
+    if service is None or service.external or service.on_unhealthy != "restart":
+        return None
+    if not observed.facts.active or observed.facts.job or observed.failures < service.unhealthy_after:
+        return None
+    said = observed.verdict.sentence if observed.verdict else "no answer"
+    times = f"{observed.failures} times in a row" if observed.failures > 1 else "once"
+    return f"its health check failed {times}: {said}"
+
+
+def restarted(observed: Observed) -> Observed:
+    """A restart was asked for: counting begins anew."""
+    return replace(observed, failures=0)

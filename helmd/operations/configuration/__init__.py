@@ -1,0 +1,1 @@
+"""An account's configuration: loading, importing, applying it to units."""

@@ -1,0 +1,206 @@
+"""Bringing the installed units in line with the registry: what would change, and doing it."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from helmd.files.durable import write_atomically
+from helmd.keycloak import launch
+from helmd.model.config.settings import Settings
+from helmd.model.errors import BusError, ConfigurationError, LockedError, NotSetUpError
+from helmd.model.layout import Layout
+from helmd.model.suite.discovery import discovery_document
+from helmd.model.suite.names import (
+    HELMD_UNIT,
+    JOURNAL_UNIT,
+    STORE_CLUSTER_UNIT,
+    SUITE_CLUSTER,
+    SUITE_CLUSTER_UNIT,
+    Mode,
+    service_of,
+    unit_of,
+)
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_database
+from helmd.operations.configuration.load import path_faults
+from helmd.postgres.binaries import binaries_of, major_of, newest
+from helmd.postgres.cluster import account_name
+from helmd.postgres.roles import dsn
+from helmd.systemd.bus import Manager
+from helmd.systemd.host import Host, probe_host
+from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify
+from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
+
+Kind = Literal["new", "changed", "same", "foreign", "orphan"]
+
+DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed"}
+"""What was done about a change, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What applying would do to one unit. ``foreign``: somebody else's file stands in its place and is left alone;
+    ``orphan``: a unit of ours whose service is in no registry any more."""
+
+    unit: str
+    kind: Kind
+    before: str
+    after: str
+
+    @property
+    def pending(self) -> bool:
+        return self.kind in ("new", "changed", "orphan")
+
+
+def host_of(layout: Layout) -> Host:
+    """What this host can do; asked once and remembered in the account's state."""
+    path = layout.state / "host.json"
+    try:
+        known = json.loads(path.read_text())
+        return Host(int(known["systemd"]), bool(known["user_namespaces"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return remember_host(layout)
+
+
+def remember_host(layout: Layout) -> Host:
+    """Asks anew what this host can do, and remembers it."""
+    host = probe_host()
+    layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
+    write_atomically(layout.state / "host.json", text)
+    return host
+
+
+def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
+    given: dict[str, dict[str, str]] = {}
+    cluster = embedded_cluster(registry, layout, settings)
+    for name, service in registry.services.items():
+        own: dict[str, str] = {}
+        if service.database and settings.suite_embedded:
+            own[service.database_variable] = dsn(cluster, name)
+        if service.type == "keycloak" and service.port is not None:
+            own = launch.environment(service.port, keycloak_database(settings))
+        given[name] = own
+    return given
+
+
+def _programs_of(cluster: Path) -> Path:
+    """The programs of the version that made CLUSTER, or of the newest, which set-up will make it with."""
+    return (newest() if major_of(cluster) is None else binaries_of(cluster)).directory
+
+
+def rendered(
+    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, Mode] | None = None
+) -> Mapping[str, str]:
+    """Every unit's text by name. MODES overrides the mode in which a service is installed."""
+    setup = Setup(
+        layout,
+        settings,
+        host_of(layout),
+        account_name(),
+        _given_environment(registry, layout, settings),
+        _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
+        _programs_of(layout.store_cluster) if settings.store_embedded else None,
+    )
+    templates = template_environment(layout.share / "units")
+    units = {}
+    for name, service in registry.services.items():
+        if not service.external:
+            mode: Mode = (modes or {}).get(name) or installed_mode(layout, name) or settings.mode
+            units[unit_of(name)] = render(service, registry, mode, setup, templates)
+    if settings.store_embedded:
+        units[STORE_CLUSTER_UNIT] = render_store_cluster(setup, templates)
+    return units
+
+
+def changes(
+    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, Mode] | None = None
+) -> list[Change]:
+    """What applying would do, unit by unit. Raises ConfigurationError when directories of services are missing."""
+    if faults := path_faults(registry, layout):
+        raise ConfigurationError(faults)
+    wanted = rendered(registry, layout, settings, modes)
+    found = []
+    for unit, text in wanted.items():
+        before = read_unit(layout.unit_file(unit))
+        kind: Kind = "same" if before == text else "changed"
+        if before is None:
+            kind = "new"
+        elif not is_ours(before):
+            kind = "foreign"
+        found.append(Change(unit, kind, before or "", text))
+    for path in sorted(layout.units.glob("hivematrix-*.service")):
+        text = read_unit(path) or ""
+        if path.name not in wanted and is_ours(text) and service_of(path.name):
+            found.append(Change(path.name, "orphan", text, ""))
+    return found
+
+
+def concerning(found: list[Change], units: Collection[str]) -> list[Change]:
+    """Those of FOUND about UNITS; with them the suite's PostgreSQL, whose unit makes the database of a new service."""
+    chosen = {change.unit for change in found if change.unit in units}
+    if any(change.pending for change in found if change.unit in chosen):
+        chosen.add(SUITE_CLUSTER_UNIT)
+    return [change for change in found if change.unit in chosen]
+
+
+def apply(
+    found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
+) -> list[Change]:
+    """Installs what `changes` found: verified first, each file atomically, one reload. What was done.
+
+    A unit whose service is gone is removed only when it doesn't run. Raises LockedError when another process applies
+    units, or has since `changes` looked.
+    """
+    if not layout.config.is_dir():
+        raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
+    with applying(layout.apply_lock):
+        done = _install(found, registry, layout, settings, manager)
+    # helmd watches the suite by the same files; what has changed in them need not show in any unit.
+    for unit in (HELMD_UNIT, JOURNAL_UNIT):
+        if manager.facts(unit).active_state == "active":
+            manager.reload(unit)
+    return done
+
+
+def _install(
+    found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
+) -> list[Change]:
+    document = discovery_document(registry, settings)
+    if read_unit(layout.discovery_file) != document:
+        write_atomically(layout.discovery_file, document)
+    todo = [change for change in found if change.pending]
+    if not todo:
+        return []
+    if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
+        raise LockedError("another process has just applied units", hint="Run the command again.")
+    if any(change.after for change in todo):
+        verify({change.unit: change.after for change in found if change.after})
+    # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
+    ensure_databases(registry, layout, settings)
+    done = []
+    for change in todo:
+        path = layout.unit_file(change.unit)
+        if change.kind == "orphan":
+            if manager.facts(change.unit).active_state not in ("inactive", "failed"):
+                continue
+            manager.disable([change.unit])
+            manager.reset_failed(change.unit)
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, change.after)
+        done.append(change)
+    # A new service is part of the suite from now on, at boot as well; "disable" takes it out again.
+    if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
+        try:
+            manager.enable(fresh)
+        except BusError:
+            # Otherwise the next apply would find them installed, and never enable them.
+            for unit in fresh:
+                layout.unit_file(unit).unlink(missing_ok=True)
+            raise
+    if done:
+        manager.daemon_reload()
+    return done

@@ -1,0 +1,167 @@
+"""Taking over the older Helm's ``services.json``: read whole, checked against the suite, written to its own file."""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helmd.files.durable import write_atomically
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import MAX_FILE, Source, parse, shown
+from helmd.model.config.toml_text import toml_text
+from helmd.model.errors import ConfigurationError, Fault, HelmError, UsageError
+from helmd.model.layout import Layout
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry
+from helmd.model.suite.services_json import Document, read_legacy
+from helmd.operations.configuration.load import path_faults, registry_sources
+
+FILE_NAME = "imported.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What would be written where. ``remarks`` are sentences without a full stop for the admin."""
+
+    target: Path
+    text: str
+    services: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def plan_import(files: Sequence[Path], base: Path | None, layout: Layout, settings: Settings) -> Import:
+    """Reads FILES and checks the suite as it would be with them. BASE is where relative paths start from.
+
+    Without BASE that is each file's own directory, which was the older Helm's. Raises ConfigurationError with every
+    fault; nothing is written here.
+    """
+    legacy = read_legacy(_documents(files, base))
+    target = layout.registry_directory / FILE_NAME
+    sources, faults = registry_sources(layout)
+    others = [source for source in sources if source.file != str(target)]
+    services, remarks = _fitted(legacy.services, others)
+    origin = ", ".join(shown(file.resolve()) for file in files)
+    head = f'# Imported from {origin} by "helmctl import"; yours to change.\n\n'
+    text = head + toml_text({"services": services})
+    try:
+        registry = read_registry(_in_order([*others, Source(str(target), text)], layout), settings.taken_ports())
+    except ConfigurationError as error:
+        faults += [_retold(fault, str(target), legacy.files) for fault in error.faults]
+    if faults:
+        raise ConfigurationError(faults)
+    # Keycloak's directory is for set-up to make.
+    own = {name: service for name, service in registry.services.items() if service.type != "keycloak"}
+    missing = [
+        f"{fault.where.removeprefix('services.')}: {fault.sentence}"
+        for fault in path_faults(Registry(own), layout)
+        if fault.file == str(target)
+    ]
+    return Import(target, text, tuple(services), (*legacy.remarks, *remarks, *missing))
+
+
+def write_import(planned: Import, force: bool) -> None:
+    """Puts the import in its place. Raises UsageError when there is one already, unless FORCE."""
+    if os.path.lexists(planned.target) and not force:
+        raise UsageError(
+            f"{planned.target} is there already", hint="Look at it; --force replaces it, --dry-run shows with what."
+        )
+    try:
+        planned.target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(planned.target, planned.text)
+    except OSError as problem:
+        raise HelmError(f"{planned.target} can't be written ({problem.strerror})") from None
+
+
+def _documents(files: Sequence[Path], base: Path | None) -> list[Document]:
+    faults: list[Fault] = []
+    found = []
+    for file in files:
+        text = _read(file, faults)
+        if text is None:
+            continue
+        if file.suffix == ".conf" or text.lstrip().startswith("[database"):
+            raise UsageError(
+                f"{file} is no services.json; an older helm.conf names only a database",
+                hint="To keep logs in that database: helmctl setup --database DSN",
+            )
+        found.append(Document(str(file), text, str((base or file.resolve().parent).absolute())))
+    if faults:
+        raise ConfigurationError(faults)
+    return found
+
+
+def _read(file: Path, faults: list[Fault]) -> str | None:
+    try:
+        # Without waiting for the other end of a named pipe.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as problem:
+        faults.append(Fault(str(file), 0, "", f"can't be read ({getattr(problem, 'strerror', problem)})"))
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        faults.append(Fault(str(file), 0, "", "is not a regular file"))
+        return None
+    with os.fdopen(descriptor, "rb") as opened:
+        content = opened.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        faults.append(Fault(str(file), 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
+        return None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        faults.append(Fault(str(file), content[: problem.start].count(b"\n") + 1, "", "is not UTF-8 text"))
+        return None
+
+
+def _services_in(sources: Iterable[Source]) -> dict[str, Mapping[str, Any]]:
+    """The services that SOURCES name, as far as these can be read; the later one of a name."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for source in sources:
+        # Faults are told by the check of the whole.
+        tables, _ = parse(source, [])
+        services = tables.get("services", {})
+        if isinstance(services, dict):
+            found |= {name: entry for name, entry in services.items() if isinstance(entry, dict)}
+    return found
+
+
+def _fitted(
+    services: Mapping[str, Mapping[str, Any]], sources: Sequence[Source]
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """SERVICES, needing only what the suite will have: the older Helm knew no dependencies, but the catalogue does."""
+    catalogue = _services_in(source for source in sources if source.catalogue)
+    present = _services_in(source for source in sources if not source.catalogue)
+    fitted: dict[str, Mapping[str, Any]] = {}
+    remarks = []
+    for name, entry in services.items():
+        fitted[name] = entry
+        if name in present:
+            remarks.append(f"{name}: is in the suite already; what is imported wins over what services.toml says")
+        needs = catalogue.get(name, {}).get("depends_on", [])
+        if "depends_on" in entry or "depends_on" in present.get(name, {}) or not isinstance(needs, list):
+            continue
+        away = [needed for needed in needs if needed not in services and needed not in present]
+        if away:
+            fitted[name] = {**entry, "depends_on": [needed for needed in needs if needed not in away]}
+            remarks.append(f"{name}: normally needs {', '.join(map(shown, away))}, which is not part of the suite")
+    return fitted, remarks
+
+
+def _in_order(sources: Sequence[Source], layout: Layout) -> list[Source]:
+    """SOURCES in the order in which they override once all of them are files."""
+
+    def place(source: Source) -> str:
+        return source.file if Path(source.file).parent == layout.registry_directory else ""
+
+    return sorted(sources, key=place)
+
+
+def _retold(fault: Fault, target: str, files: Mapping[str, str]) -> Fault:
+    """A fault of what would be written, told of the file that it came from."""
+    if fault.file != target:
+        return fault
+    name = fault.where.split(".")[1] if fault.where.count(".") else ""
+    where = fault.where.removeprefix("services.")
+    return Fault(files.get(name, next(iter(files.values()))), 0, where, fault.sentence)

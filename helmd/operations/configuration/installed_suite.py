@@ -1,0 +1,35 @@
+"""The suite as far as it can be read from the installed units, for when the configuration is faulty."""
+
+import re
+
+from helmd.model.layout import Layout
+from helmd.model.suite.dependencies import find_cycle
+from helmd.model.suite.names import service_of, unit_of
+from helmd.model.suite.service import Health, Registry, Service
+from helmd.systemd.installed import is_ours, read_unit
+
+_AFTER = re.compile(r"^After=(\S+)$", re.MULTILINE)
+
+
+def installed_suite(layout: Layout) -> Registry:
+    """Services of our rendered units, with their order; only whether their processes live is known of their health."""
+    needs: dict[str, list[str]] = {}
+    for path in sorted(layout.units.glob("hivematrix-*.service")):
+        name, text = service_of(path.name), read_unit(path)
+        if name and text and is_ours(text):
+            needs[name] = [other for unit in _AFTER.findall(text) if (other := service_of(unit))]
+    # Units that were rendered at different times can need each other; then no order among them is right.
+    while cycle := find_cycle(needs):
+        needs[cycle[0]].remove(cycle[1])
+    return Registry(
+        {
+            name: Service(
+                name=name,
+                type="command",
+                description=f"installed as {unit_of(name)}",
+                depends_on=tuple(other for other in found if other in needs),
+                health=Health(check="process"),
+            )
+            for name, found in needs.items()
+        }
+    )

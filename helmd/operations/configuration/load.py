@@ -1,0 +1,146 @@
+"""Reading an account's configuration from disk: settings and registry, whole or not at all."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from helmd.model.config.settings import Settings, read_settings_files
+from helmd.model.config.toml_tables import MAX_FILE, Source
+from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.layout import Layout
+from helmd.model.logs.parsing.format_schema import read_formats
+from helmd.model.logs.parsing.parsed import Formats
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.names import SUITE_CLUSTER
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry, Service
+
+FORMATS_FILE = "formats.toml"
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens PATH; a pipe without a writer would keep an ordinary open(2) waiting."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> Source | None:
+    """The text of a configuration file; None when there is none, or with a fault when it can't be read."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                faults.append(Fault(str(path), 0, "", "is not a regular file"))
+                return None
+            content = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        if path.is_symlink():
+            faults.append(Fault(str(path), 0, "", "is a link to a file that isn't there"))
+        return None
+    except OSError as problem:
+        faults.append(Fault(str(path), 0, "", f"can't be read ({problem.strerror})"))
+        return None
+    try:
+        return Source(str(path), content.decode(), catalogue)
+    except UnicodeDecodeError as problem:
+        line = content[: problem.start].count(b"\n") + 1
+        faults.append(Fault(str(path), line, "", "is not UTF-8 text"))
+        return None
+
+
+def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
+    """The files of installed modules. A directory that can't be read is a fault: its services are not gone."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as problem:
+        faults.append(Fault(str(directory), 0, "", f"can't be read ({problem.strerror})"))
+        return []
+    # Not what editors keep beside a file that is being edited.
+    return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+
+def registry_sources(layout: Layout) -> tuple[list[Source], list[Fault]]:
+    """The registry's files in the order in which they override: package, machine, account, installed modules."""
+    faults: list[Fault] = []
+    found = [
+        _source(layout.share / "services.toml", faults, catalogue=True),
+        _source(layout.machine / "services.toml", faults, catalogue=True),
+        _source(layout.registry_file, faults),
+        *(_source(path, faults) for path in _modules(layout.registry_directory, faults)),
+    ]
+    return [source for source in found if source], faults
+
+
+def load_settings(layout: Layout) -> Settings:
+    """Helm's settings. Raises ConfigurationError with every fault."""
+    faults: list[Fault] = []
+    found = [_source(layout.machine / "helm.toml", faults), _source(layout.settings_file, faults)]
+    if faults:
+        raise ConfigurationError(faults)
+    return read_settings_files([source for source in found if source])
+
+
+def load_suite(layout: Layout, settings: Settings, instead: Source | None = None) -> Registry:
+    """The suite as configured, with its embedded PostgreSQL. Raises ConfigurationError with every fault.
+
+    With INSTEAD, as it would be if the account's own file said that. Whether the paths exist is another question: see
+    `path_faults`.
+    """
+    sources, faults = registry_sources(layout)
+    if instead:
+        modules = [source for source in sources if source.file.startswith(f"{layout.registry_directory}/")]
+        defaults = [source for source in sources if source.catalogue]
+        sources = [*defaults, instead, *modules]
+    try:
+        registry = read_registry(sources, settings.taken_ports())
+    except ConfigurationError as error:
+        raise ConfigurationError([*faults, *error.faults]) from None
+    if faults:
+        raise ConfigurationError(faults)
+    return whole_suite(registry, settings)
+
+
+def load_formats(layout: Layout) -> Formats:
+    """How lines are read: the package's formats with the machine's and the account's over them.
+
+    Raises ConfigurationError with every fault.
+    """
+    faults: list[Fault] = []
+    own = layout.share / FORMATS_FILE
+    found = [_source(directory / FORMATS_FILE, faults) for directory in (layout.share, layout.machine, layout.config)]
+    if found[0] is None and not faults:
+        faults.append(Fault(str(own), 0, "", "is missing; install the package again"))
+    if faults:
+        raise ConfigurationError(faults)
+    return read_formats([source for source in found if source])
+
+
+def path_faults(registry: Registry, layout: Layout) -> list[Fault]:
+    """What the services' directories lack."""
+    return [fault for service in registry.services.values() for fault in _missing(service, layout)]
+
+
+def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
+    if service.external or service.name == SUITE_CLUSTER:
+        return ()
+    directory = layout.resolve(service.path)
+
+    def fault(key: str, sentence: str) -> Fault:
+        return Fault(service.file, service.line, f"services.{service.name}.{key}", sentence)
+
+    if not directory.is_dir():
+        mend = "; helmctl setup fetches Keycloak" if service.type == "keycloak" else ""
+        return [fault("path", f"there is no directory {directory}{mend}")]
+    found = []
+    if service.type == "python" and not service.start_command:
+        if not os.access(directory / service.python_bin, os.X_OK):
+            found.append(fault("python_bin", f"there is no interpreter {directory / service.python_bin}"))
+        if not (directory / service.run_script).is_file():
+            found.append(fault("run_script", f"there is no {directory / service.run_script}"))
+    commands = {"start_command": service.start_command}
+    commands |= {f"{mode}.start_command": override.start_command for mode, override in service.modes.items()}
+    for key, words in commands.items():
+        if words and "/" in words[0] and not os.access(directory / words[0], os.X_OK):
+            found.append(fault(key, f"there is no program {directory / words[0]}"))
+    return found

@@ -1,0 +1,1 @@
+"""helmctl doctor and helmctl why."""

@@ -1,0 +1,183 @@
+"""The doctor's look at the machine and the account: manager, journal, disk, clock, what the kernel allows."""
+
+import grp
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from systemd import id128
+
+from helmd.journal.lines import newest_line
+from helmd.journal.query import hidden_files
+from helmd.model.errors import BusError
+from helmd.model.units.diagnostics import Finding, bad, judge_rate_limit, judge_space, ok, unknown, warn
+from helmd.operations.diagnostics.context import Patient
+from helmd.systemd import user_manager
+from helmd.systemd.host import probe_host
+
+JOURNAL_GROUP = "systemd-journal"
+_PERSISTENT, _VOLATILE = Path("/var/log/journal"), Path("/run/log/journal")
+_AHEAD = 60.0
+"""Seconds that the newest line may be ahead of the clock before the clock is doubted."""
+
+
+def lingering(patient: Patient) -> list[Finding]:
+    if user_manager.lingers(patient.account):
+        return [ok("on: the suite runs without a login, and from boot")]
+    return [
+        bad("off: the suite ends with your last login", f"sudo loginctl enable-linger {patient.account}"),
+    ]
+
+
+def manager(patient: Patient) -> list[Finding]:
+    try:
+        version = patient.manager.units_like("init.scope")
+    except BusError as error:
+        return [bad(error.sentence, f"sudo systemctl start {user_manager.unit_name(patient.uid)}")]
+    return [ok("the systemd user manager answers")] if version else [unknown("the user manager lists no units")]
+
+
+def journal(patient: Patient) -> list[Finding]:
+    """Whether the account's lines can be read, by this process and by helmd-journal."""
+    restart = f"sudo systemctl restart {user_manager.unit_name(patient.uid)}"
+    join = f"sudo usermod -aG {JOURNAL_GROUP} {patient.account}; {restart} (this restarts the suite)"
+    hidden = hidden_files()
+    found = []
+    if newest_line(patient.uid) is not None:
+        notices = [file for file in hidden if file.name == "system.journal"]
+        found.append(ok("this account's lines can be read"))
+        if notices:
+            found.append(warn("journald's notices about lines that it dropped can't be read", join))
+    elif hidden:
+        found.append(bad("this account's lines can't be read", join))
+    else:
+        found.append(ok("the journal can be read; this account has no lines yet"))
+    group = grp.getgrnam(JOURNAL_GROUP).gr_gid
+    if group in os.getgrouplist(patient.account, os.getgid()):
+        pid = int(user_manager.manager_properties(patient.uid).get("MainPID") or 0)
+        if pid and group not in user_manager.groups_of(pid):
+            found.append(
+                bad(
+                    f"the account is in group {JOURNAL_GROUP}, but its user manager was started before it joined",
+                    f"{restart} (this restarts the suite)",
+                )
+            )
+    return found
+
+
+def storage(patient: Patient) -> list[Finding]:
+    """Whether the journal outlives a reboot."""
+    setting = user_manager.journald_settings().get("Storage", "auto").lower()
+    if setting in ("volatile", "none"):
+        mend = (
+            r"printf '[Journal]\nStorage=persistent\n' | sudo install -D -m 644 /dev/stdin"
+            " /etc/systemd/journald.conf.d/90-storage.conf; sudo systemctl restart systemd-journald"
+        )
+        return [warn(f"the journal is set to Storage={setting}: lines not stored yet are lost at a reboot", mend)]
+    if (_PERSISTENT / id128.get_machine().hex).is_dir():
+        return [ok("the journal is kept on disk")]
+    mend = (
+        f"sudo mkdir -p {_PERSISTENT}; sudo systemd-tmpfiles --create --prefix {_PERSISTENT}; sudo journalctl --flush"
+    )
+    return [warn("the journal is in memory only: lines not stored yet are lost at a reboot", mend)]
+
+
+def rate_limit(patient: Patient) -> list[Finding]:
+    properties = user_manager.manager_properties(patient.uid)
+    return [
+        judge_rate_limit(
+            user_manager.journald_limit(user_manager.journald_settings()),
+            user_manager.configured_limit(properties),
+            user_manager.effective_limit(patient.uid),
+            user_manager.drop_in_present(),
+            patient.uid,
+        )
+    ]
+
+
+def disk(patient: Patient) -> list[Finding]:
+    """Every file system that holds something of the suite, once."""
+    places = [patient.layout.state, patient.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
+    seen: set[int] = set()
+    found = []
+    for place in places:
+        while not place.exists():
+            place = place.parent
+        device = place.stat().st_dev
+        if device in seen:
+            continue
+        seen.add(device)
+        room = os.statvfs(place)
+        found.append(judge_space(str(place), room.f_bavail, room.f_blocks))
+        if room.f_files:
+            files = judge_space(str(place), room.f_favail, room.f_files, "room for files (inodes)")
+            found += [files] if files.verdict != "ok" else []
+    return found
+
+
+def clock(patient: Patient) -> list[Finding]:
+    newest = newest_line(patient.uid)
+    if newest is not None and newest > time.time() + _AHEAD:
+        hours = (newest - time.time()) / 3600
+        return [
+            bad(f"the clock is behind: the newest line is from {hours:.1f} h ahead", "sudo timedatectl set-ntp true")
+        ]
+    try:
+        told = subprocess.run(
+            ["timedatectl", "show", "--property=NTPSynchronized", "--value"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except subprocess.CalledProcessError:
+        return [unknown("timedatectl gives no answer")]
+    if told == "yes":
+        return [ok("kept right by a time service")]
+    return [
+        warn(
+            "nothing keeps it right: tokens and times of lines suffer",
+            "sudo apt install systemd-timesyncd; sudo timedatectl set-ntp true",
+        )
+    ]
+
+
+_NAMESPACE_SWITCHES = (
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
+)
+"""Where kernels and distributions forbid user namespaces, the value that does, and what allows them."""
+
+
+def hardening(patient: Patient) -> list[Finding]:
+    """Whether services can be locked in fully, and whether their units know it."""
+    host = probe_host()
+    found = []
+    if host.user_namespaces:
+        found.append(ok("in full: user namespaces work"))
+    else:
+        switches = [allow for file, off, allow in _NAMESPACE_SWITCHES if _content(Path(file)) == off]
+        mend = "; ".join(f"sudo sysctl -w {switch}" for switch in switches)
+        found.append(
+            warn(
+                "the lesser set only: without user namespaces services see other accounts' files where modes allow it",
+                mend or "Nothing here forbids them; in a container, its own set-up may",
+            )
+        )
+    remembered = _content(patient.layout.state / "host.json")
+    if remembered:
+        known = json.loads(remembered)
+        if (known.get("systemd"), known.get("user_namespaces")) != (host.systemd, host.user_namespaces):
+            mend = "helmctl setup; helmctl diff; helmctl apply"
+            found.append(warn("units are rendered for what this host could do earlier", mend))
+    return found
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""

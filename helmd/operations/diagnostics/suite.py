@@ -1,0 +1,226 @@
+"""The doctor's look at the suite: configuration, units, ports, secrets, Java, PostgreSQL, Helm's own units."""
+
+import re
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from helmd.keycloak.launch import JAVA
+from helmd.model.errors import ConfigurationError
+from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, unit_of
+from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
+from helmd.model.units.unit_state import UnitFacts, condition, explain
+from helmd.operations.configuration.apply import Change, changes
+from helmd.operations.configuration.databases import embedded_cluster
+from helmd.operations.configuration.load import path_faults
+from helmd.operations.diagnostics.context import Patient
+from helmd.postgres.binaries import installed, major_of
+from helmd.postgres.cluster import store_cluster
+from helmd.postgres.configuration import Cluster
+from helmd.postgres.stranded import PackageFacts, package_facts, verdict
+from helmd.systemd.listeners import Holder, holder_of
+
+JAVA_NEEDED = 17
+_PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
+_SECRET_IN_DSN = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def set_up(patient: Patient) -> list[Finding]:
+    if patient.set_up:
+        return [ok(f"the suite of {patient.account} is configured in {patient.layout.config}")]
+    return [bad(f"{patient.account} has no suite yet", "helmctl setup")]
+
+
+def configuration(patient: Patient) -> list[Finding]:
+    try:
+        suite = patient.suite
+    except ConfigurationError as error:
+        return [bad(str(fault), f"Mend it: {fault.file}") for fault in error.faults]
+    faults = path_faults(suite, patient.layout)
+    if faults:
+        return [bad(str(fault), "Put it there, or set the right path; for Keycloak: helmctl setup") for fault in faults]
+    return [ok(f"no faults; services: {', '.join(suite.names) or 'none yet'}")]
+
+
+def units(patient: Patient) -> list[Finding]:
+    """Whether what is installed and loaded is what the configuration says."""
+    found = [
+        finding for change in changes(patient.suite, patient.layout, patient.settings) for finding in _drift(change)
+    ]
+    for name, service in patient.suite.services.items():
+        if not service.external and patient.manager.facts(unit_of(name)).need_reload:
+            found.append(warn(f"{unit_of(name)} changed on disk since it was read", "systemctl --user daemon-reload"))
+    return found or [ok("as configured")]
+
+
+def _drift(change: Change) -> Iterator[Finding]:
+    told = {
+        "new": "is not installed",
+        "changed": "is not as configured",
+        "orphan": "belongs to no configured service any more",
+    }
+    if change.kind == "foreign":
+        yield warn(
+            f"{change.unit} is somebody else's file and left alone",
+            f"To let Helm have it, move the file away and run helmctl apply: systemctl --user cat {change.unit}",
+        )
+    elif change.kind in told:
+        yield warn(f"{change.unit} {told[change.kind]}", "helmctl diff; helmctl apply")
+
+
+def ports(patient: Patient) -> list[Finding]:
+    """Whether each configured port is free or held by whom it is for, and may be had at all."""
+    wanted = {
+        service.port: unit_of(name)
+        for name, service in patient.suite.services.items()
+        if service.port is not None and not service.external
+    }
+    wanted[patient.settings.port] = HELMD_UNIT
+    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    found = []
+    for port, unit in sorted(wanted.items()):
+        if port < lowest:
+            write = f"echo net.ipv4.ip_unprivileged_port_start={port} | sudo tee {_PORT_DROP_IN}"
+            found.append(
+                bad(f"{unit} may not listen on port {port}, only from {lowest} on", f"{write}; sudo sysctl --system")
+            )
+        holder = holder_of(port)
+        if holder is not None and not _is(holder, unit, patient):
+            mend = f"{_end(holder, patient.uid)}; or give {unit} another port"
+            found.append(bad(f"port {port}, which {unit} needs, is taken by {holder}", mend))
+    return found or [ok("free, or held by whom they are for")]
+
+
+def _is(holder: Holder, unit: str, patient: Patient) -> bool:
+    if holder.pid:
+        return holder.unit == unit
+    # A process of ours that may not be looked into; its unit runs, so it is the unit's.
+    return holder.uid == patient.uid and patient.manager.facts(unit).active
+
+
+def _end(holder: Holder, uid: int) -> str:
+    if holder.unit.endswith(".service"):
+        return f"systemctl --user stop {holder.unit}" if holder.uid == uid else f"sudo systemctl stop {holder.unit}"
+    if holder.pid:
+        return f"kill {holder.pid}" if holder.uid == uid else f"sudo kill {holder.pid}"
+    return "See who it is: sudo ss -ltnp"
+
+
+def secrets(patient: Patient) -> list[Finding]:
+    """Whether nobody else can read what is secret."""
+    layout = patient.layout
+    files = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
+    if layout.settings_file.is_file() and _SECRET_IN_DSN.search(layout.settings_file.read_text(errors="replace")):
+        files.append(layout.settings_file)
+    found = []
+    for path in files:
+        facts = path.lstat()
+        right = "700" if stat.S_ISDIR(facts.st_mode) else "600"
+        if facts.st_uid != patient.uid:
+            found.append(bad(f"{path} belongs to uid {facts.st_uid}", f"sudo chown {patient.account}: {path}"))
+        if stat.S_ISLNK(facts.st_mode):
+            found.append(warn(f"{path} is a link; its target's mode is what counts", f"ls -lL {path}"))
+        elif facts.st_mode & 0o077:
+            mode = stat.S_IMODE(facts.st_mode)
+            found.append(bad(f"{path} has mode {mode:04o}: others can read it", f"chmod {right} {path}"))
+    return found or [ok("for this account's eyes only")]
+
+
+def java(patient: Patient) -> list[Finding]:
+    if all(service.type != "keycloak" for service in patient.suite.services.values()):
+        return [ok("not needed: no Keycloak of Helm's")]
+    try:
+        told = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
+    except FileNotFoundError:
+        told = None
+    return [judge_java(told, JAVA_NEEDED)]
+
+
+def postgres(patient: Patient) -> list[Finding]:
+    """The private clusters: whether their programs are there and stay there, and whether servers answer."""
+    clusters: dict[str, Cluster] = {}
+    if patient.settings.store_embedded:
+        clusters[STORE_CLUSTER_UNIT] = store_cluster(patient.layout, patient.account)
+    if SUITE_CLUSTER in patient.suite:
+        clusters[unit_of(SUITE_CLUSTER)] = embedded_cluster(patient.suite, patient.layout, patient.settings)
+    versions = [each.major for each in installed()]
+    packages: dict[int, PackageFacts | None] = {}
+    found = []
+    for unit, cluster in clusters.items():
+        major = major_of(cluster.directory)
+        if major is None:
+            found.append(bad(f"{unit}: there is no cluster in {cluster.directory}", "helmctl setup"))
+            continue
+        if major not in packages:
+            packages[major] = package_facts(f"postgresql-{major}")
+        for concern in verdict(major, versions, packages[major]):
+            judge = bad if concern.broken else warn
+            found.append(judge(f"{unit}: {concern.sentence}", concern.hint))
+        found.append(_answers(unit, cluster, major, patient))
+    for what, dsn in (("the log store", patient.settings.store), ("the suite", patient.settings.suite_database)):
+        if "://" in dsn:
+            found.append(_external(what, dsn))
+    return found or [ok("no database is used")]
+
+
+def _answers(unit: str, cluster: Cluster, major: int, patient: Patient) -> Finding:
+    if not patient.manager.facts(unit).active:
+        if unit == STORE_CLUSTER_UNIT:
+            return bad(f"{unit} is not running: no logs are stored", f"systemctl --user start {unit}")
+        return ok(f"{unit}: PostgreSQL {major}, stopped")
+    try:
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(5)
+            tried.connect(str(cluster.socket_file))
+    except OSError as problem:
+        sentence = f"{unit} runs, but {cluster.socket_file} does not answer ({problem.strerror or problem})"
+        return bad(sentence, f"systemctl --user restart {unit}")
+    return ok(f"{unit}: PostgreSQL {major} answers")
+
+
+def _external(what: str, dsn: str) -> Finding:
+    # Not at the top: psycopg costs every helmctl command 60 ms.
+    from helmd.postgres.cluster import ClusterError
+    from helmd.postgres.external import major_version
+
+    try:
+        version = major_version(dsn)
+    except ClusterError as problem:
+        sentence = f"the PostgreSQL of {what} can't be reached: {problem.sentence}"
+        return bad(sentence, "Check the server, and its DSN in helm.toml")
+    if version < 13:
+        return bad(f"the PostgreSQL {version} of {what} is too old", "Upgrade the server to 13 or newer")
+    return ok(f"the PostgreSQL {version} of {what} answers")
+
+
+def _down(facts: UnitFacts) -> Finding:
+    """One of Helm's own units that doesn't run: failing, or only not started."""
+    word = condition(facts, time.time())
+    if word in ("failed", "flapping"):
+        mend = f"See why: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
+        return bad(f"{word}: {explain(facts, facts.unit)}", mend)
+    return bad(f"{facts.unit} is {word}", f"systemctl --user enable --now {facts.unit}")
+
+
+def helm(patient: Patient) -> list[Finding]:
+    """Whether Helm's own units run now and will after a reboot, and the suite with them."""
+    found = []
+    for unit in HELM_UNITS:
+        if unit == STORE_CLUSTER_UNIT and not patient.settings.store_embedded:
+            continue
+        facts = patient.manager.facts(unit)
+        if not facts.exists:
+            found.append(bad(f"{unit} is not installed", "helmctl setup"))
+        elif not facts.active:
+            found.append(_down(facts))
+        elif facts.file_state not in ("enabled", "enabled-runtime"):
+            found.append(warn(f"{unit} runs, but will not after a reboot", f"systemctl --user enable {unit}"))
+    target = patient.manager.facts(TARGET)
+    if not target.exists:
+        found.append(bad(f"{TARGET} is not installed", "helmctl setup"))
+    elif target.file_state not in ("enabled", "enabled-runtime"):
+        found.append(warn("the suite will not start with the machine", f"systemctl --user enable {TARGET}"))
+    return found or [ok("helmd and helmd-journal run, and start with the machine")]

@@ -1,0 +1,1 @@
+"""The journal and posted entries into the store; reading and following them."""

@@ -1,0 +1,342 @@
+"""Live followers: one task reads what is new from the store, once for all of them, after its commit.
+
+So what followers saw is what is stored, whoever stored it, and a follower resumes by the last id it saw. Each has a
+bounded queue: who reads too slowly is told what was skipped and goes on with the newest, and holds up nobody. In a
+flood that is more than can be read and passed on, the feed itself skips ahead, and tells everybody.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn
+
+from helmd.model.errors import StoreError
+from helmd.model.logs.filter import LogFilter
+from helmd.model.logs.matching import accepts
+from helmd.model.logs.notify_payload import Announcement
+from helmd.operations.logs.reader import BusyError
+from helmd.store.logs.entries import StoredEntry
+from helmd.store.logs.listen import Listener
+
+MAX_FOLLOWERS = 500
+QUEUE_BYTES = 512 << 10
+"""What waits for one follower, but for a single batch that is larger."""
+BEHIND = 10_000
+"""Entries that the feed reads later than others; with more it skips ahead."""
+_PORTION = 250
+_PORTION_BYTES = 2 << 20
+_POLL_SECONDS = 5.0
+"""When the store is asked though nothing was announced: writers of a version without announcements, for example."""
+_READY_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_SLICE_SECONDS = 0.01
+"""How long others wait at most while entries are passed on."""
+_DELIVERY_SECONDS = 40e-6
+"""What one delivery costs; with it deliveries to many followers are put together, for _SLICE_SECONDS at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Line(NamedTuple):
+    """An entry as JSON, on one line, in ASCII without control characters."""
+
+    id: int
+    text: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Entries that one filter takes, for all that have it. ``frames`` is what the first to send it made of it."""
+
+    lines: tuple[Line, ...]
+    size: int
+    frames: bytes = b""
+
+
+def batch_of(lines: Sequence[Line]) -> Batch:
+    return Batch(tuple(lines), sum(len(line.text) for line in lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Entries from the id ``first`` to ``last`` that a follower was not given: ``count`` of them, or fewer."""
+
+    first: int
+    last: int
+    count: int
+    at_most: bool = False
+
+    def __add__(self, later: "Skipped") -> "Skipped":
+        return Skipped(self.first, later.last, self.count + later.count, self.at_most or later.at_most)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new for a follower: what was skipped, and then entries. All up to the id ``reached`` are dealt with.
+
+    ``leaves`` are the partitions of those that a follower reads itself; empty for any.
+    """
+
+    reached: int
+    skipped: Skipped | None = None
+    batches: tuple[Batch, ...] = ()
+    leaves: tuple[str, ...] = ()
+
+
+class FeedEndedError(Exception):
+    """helmd ends."""
+
+
+class Subscription:
+    """What one follower is given: entries with ids above ``start``."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self._reached = start
+        self._queue: list[Batch] = []
+        self._size = 0
+        self._skipped: Skipped | None = None
+        self._leaves: frozenset[str] | None = frozenset()
+        self._ended = False
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def next(self, seconds: float) -> News:
+        """All that came since it was last asked for, or what there is after SECONDS. Raises FeedEndedError."""
+        if not self._news and not self._ended:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(seconds, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        if self._ended:
+            raise FeedEndedError
+        leaves = tuple(sorted(self._leaves)) if self._leaves is not None else ()
+        news = News(self._reached, self._skipped, tuple(self._queue), leaves)
+        self._queue, self._size, self._skipped, self._leaves, self._news = [], 0, None, frozenset(), False
+        return news
+
+    def put(self, reached: int, batch: Batch | None) -> None:
+        """BATCH comes next; with it, or without any, everything up to REACHED is dealt with."""
+        self._reached = reached
+        if batch is None:
+            return
+        if self._queue and self._size + batch.size > QUEUE_BYTES:
+            first, last = self._queue[0].lines[0].id, self._queue[-1].lines[-1].id
+            lost = Skipped(first, last, sum(len(each.lines) for each in self._queue))
+            self._skipped = self._skipped + lost if self._skipped else lost
+            self._queue, self._size = [], 0
+        self._queue.append(batch)
+        self._size += batch.size
+        self._tell()
+
+    def moved(self, reached: int, leaves: Sequence[str]) -> None:
+        """Entries up to REACHED are there, for a follower who reads them itself."""
+        self._reached = reached
+        self._leaves = self._leaves | set(leaves) if leaves and self._leaves is not None else None
+        self._tell()
+
+    def skip(self, lost: Skipped) -> None:
+        """LOST come no more; nor do those that still wait, since they would come before."""
+        if self._queue:
+            lost = Skipped(
+                self._queue[0].lines[0].id, lost.last, lost.count + sum(len(each.lines) for each in self._queue), True
+            )
+        self._skipped = self._skipped + lost if self._skipped else lost
+        self._queue, self._size, self._reached = [], 0, lost.last
+        self._tell()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _tell(self) -> None:
+        self._news = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@dataclass(slots=True)
+class _Followers:
+    """By filter, since those with an equal one are given the same; and those who read themselves."""
+
+    by_filter: dict[LogFilter, list[Subscription]] = field(default_factory=dict)
+    pulling: list[Subscription] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Subscription]:
+        for some in self.by_filter.values():
+            yield from some
+        yield from self.pulling
+
+    @property
+    def number(self) -> int:
+        return sum(map(len, self.by_filter.values())) + len(self.pulling)
+
+
+class Feed:
+    """`run` reads and passes on, `subscribe` is for followers. OPEN_LISTENER connects to the store."""
+
+    def __init__(self, open_listener: Callable[[], Awaitable[Listener]]) -> None:
+        self._open_listener = open_listener
+        self._followers = _Followers()
+        self._position: int | None = None
+        self._known = asyncio.Event()
+        self._portion = _PORTION
+        self._pause = _FIRST_PAUSE
+        self._ended = False
+        self.trouble = "the log store has not been reached yet"
+        """Why nothing new can be read right now, as a sentence; empty when it can."""
+
+    @property
+    def followers(self) -> int:
+        """How many there are."""
+        return self._followers.number
+
+    def check_room(self) -> None:
+        """Raises BusyError when there are as many followers as there may be."""
+        if self.followers >= MAX_FOLLOWERS:
+            raise BusyError(f"there are {MAX_FOLLOWERS} followers already")
+
+    async def position(self) -> int:
+        """The id up to which followers are served. Raises StoreError when the store has not been reached yet."""
+        if self._position is None:
+            try:
+                async with asyncio.timeout(_READY_SECONDS):
+                    await self._known.wait()
+            except TimeoutError:
+                raise StoreError(self.trouble) from None
+        assert self._position is not None
+        return self._position
+
+    @contextmanager
+    def subscribe(self, wanted: LogFilter) -> Iterator[Subscription]:
+        """What comes from now on, with no entry between `position` as it is now and the first that is given.
+
+        With a regular expression nothing is given: the follower has to read itself, so that it harms only itself.
+        Raises BusyError.
+        """
+        self.check_room()
+        subscription = Subscription(self._position or 0)
+        if self._ended:
+            subscription.end()
+        pulls = wanted.text is not None and wanted.mode == "regex"
+        place = self._followers.pulling if pulls else self._followers.by_filter.setdefault(wanted, [])
+        place.append(subscription)
+        try:
+            yield subscription
+        finally:
+            place.remove(subscription)
+            if not place:
+                self._followers.by_filter.pop(wanted, None)
+
+    async def run(self) -> NoReturn:
+        """Go on until cancelled, then every follower's next wait ends; outages of the store are waited out."""
+        try:
+            while True:
+                try:
+                    await self._session()
+                except StoreError as error:
+                    if self.trouble != error.sentence:
+                        _log.warning("followers of the log get nothing new: %s", error.sentence)
+                    self.trouble = error.sentence
+                    await asyncio.sleep(self._pause)
+                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        finally:
+            self._ended = True
+            for follower in self._followers:
+                follower.end()
+
+    async def _session(self) -> NoReturn:
+        listener = await self._open_listener()
+        try:
+            newest = await listener.newest_id()
+            if self._position is None or newest < self._position:
+                # At the start, and for a store that was put back to an earlier state.
+                self._position = newest
+            self.trouble, self._pause = "", _FIRST_PAUSE
+            self._known.set()
+            await self._read(listener, Announcement(newest))
+            while True:
+                news = await listener.next(_POLL_SECONDS)
+                await self._read(listener, news or Announcement(await listener.newest_id()))
+        finally:
+            await listener.close()
+
+    async def _read(self, listener: Listener, told: Announcement) -> None:
+        """Passes on what was TOLD of."""
+        loop = asyncio.get_running_loop()
+        while self._position is not None and self._position < told.last_id:
+            if not self._followers.by_filter:
+                self._move(told.last_id, told.leaves)
+                return
+            if told.last_id - self._position > BEHIND:
+                self._skip(told.last_id - self._portion)
+            begun = loop.time()
+            asked = self._portion
+            entries = await listener.after(self._position, told.last_id, asked, told.leaves)
+            received = loop.time()
+            deliveries = await self._pass_on(
+                entries, told.last_id if len(entries) < asked else entries[-1].id, told.leaves
+            )
+            if self._position < told.last_id:
+                # Others are to have half of the time, at least.
+                await asyncio.sleep(min(loop.time() - begun, 5 * _SLICE_SECONDS))
+            elif deliveries > 1:
+                await asyncio.sleep(min(deliveries * _DELIVERY_SECONDS + received - begun, _SLICE_SECONDS))
+
+    async def _pass_on(self, entries: Sequence[StoredEntry], reached: int, leaves: Sequence[str]) -> int:
+        """Gives ENTRIES to all who want them; how many that were."""
+        loop = asyncio.get_running_loop()
+        groups = [(wanted, tuple(some)) for wanted, some in self._followers.by_filter.items()]
+        # Before the first pause: whoever subscribes from now on is not among the groups.
+        self._move(reached, leaves)
+        lines: dict[int, Line] = {}
+        deliveries, begun = 0, loop.time()
+        for wanted, some in groups:
+            chosen = [entry for entry in entries if accepts(wanted, entry.row)]
+            for entry in chosen:
+                if entry.id not in lines:
+                    lines[entry.id] = line_of(entry)
+            batch = batch_of([lines[entry.id] for entry in chosen]) if chosen else None
+            for follower in some:
+                follower.put(reached, batch)
+            deliveries += len(some) if batch else 0
+            if loop.time() - begun > _SLICE_SECONDS:
+                await asyncio.sleep(0)
+                begun = loop.time()
+        self._adapt(len(lines), sum(len(line.text) for line in lines.values()))
+        return deliveries
+
+    def _adapt(self, entries: int, size: int) -> None:
+        """Large entries are read a few at a time."""
+        if entries:
+            self._portion = max(4, min(_PORTION, 2 * self._portion, _PORTION_BYTES * entries // size))
+
+    def _move(self, reached: int, leaves: Sequence[str]) -> None:
+        self._position = reached
+        for follower in self._followers.pulling:
+            follower.moved(reached, leaves)
+
+    def _skip(self, to: int) -> None:
+        """Goes on behind the id TO."""
+        assert self._position is not None
+        lost = Skipped(self._position + 1, to, to - self._position, True)
+        for some in self._followers.by_filter.values():
+            for follower in some:
+                follower.skip(lost)
+        self._position = to
+
+
+def line_of(entry: StoredEntry) -> Line:
+    """The entry as the API writes it."""
+    # JSON needs no escape for the one control character that it calls none.
+    return Line(entry.id, json.dumps(entry.as_json()).encode().replace(b"\x7f", b"\\u007f"))

@@ -1,0 +1,362 @@
+"""The journal into the store: every line of the suite's services exactly once, whatever dies in between.
+
+Rows, the position behind them and what is still being joined commit together, and a position only replaces the one it
+was read on from. So there is nothing to make good after a failure: what is stored says where and with what to go on,
+and the journal is the buffer. While one portion is stored the next one is read and parsed; there are never more.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from helmd.journal.damage import Truncated
+from helmd.journal.reader import JournalError, JournalReader
+from helmd.model.errors import HelmError, StoreError
+from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.logs.entry import LogRow, moment
+from helmd.model.logs.parsing.clock_steps import clock_steps
+from helmd.model.logs.parsing.journal_entries import EVER, Assembler
+from helmd.model.logs.parsing.journal_fields import gap_row
+from helmd.model.logs.parsing.parsed import Formats
+from helmd.model.logs.parsing.position import Gap, Missing, Position
+from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionMovedError
+
+PORTION_ROWS = 16_000
+PORTION_BYTES = 24 * 1024 * 1024
+"""Bounds of what is stored in one transaction; two such portions are in memory at most."""
+SLICE_ENTRIES = 250
+_SLICE_BYTES = 4 * 1024 * 1024
+"""What is read at once, between looks at the connection: the server must not wait for its next rows."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_IDLE_SECONDS = 5.0
+"""How often to show that we are alive during work that takes long."""
+_LIVELY_SECONDS = 5.0
+_POLL, _QUIET_POLL = 0.02, 0.1
+"""How often the journal is looked at while lines come, and else."""
+_LOOKS = 10
+"""After so many it is listened to for once: new files are seen only then."""
+HOLD, HOLD_IN_THE_MIDDLE = 150_000, 2_000_000
+"""Microseconds for which an error waits for lines that may belong to it, and a traceback for its end: journald stops
+between any two lines, for as long as it takes to begin a new file."""
+_UNWRITTEN_SECONDS = 30.0
+"""How far a position may run ahead of the stored one while nothing of the suite passes by."""
+_STATUS_SECONDS = 2.0
+_DISK_SECONDS = 5.0
+_DAMAGE_SECONDS = 600.0
+"""How often damaged files are looked for."""
+_JOINING, _TOLD = "joining", "told"
+"""What is kept with the position: open entries, and the damaged files that were told of."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose journal it is, and where."""
+
+    uid: int
+    machine_id: str
+    boot_id: str
+    hostname: str
+
+
+@dataclass(slots=True)
+class _Portion:
+    """What goes into the store in one transaction."""
+
+    rows: list[LogRow] = field(default_factory=list)
+    posted: list[PostedRow] = field(default_factory=list)
+    position: Position | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+    at_end: bool = False
+
+
+class Ingest:
+    """The loop. ``prepare`` runs before the store is first used (migrations); ``beat`` is called on all progress;
+    ``say`` takes a sentence on how things stand, for systemctl status; ``full`` gives a sentence when the disk is too
+    full to store more, else nothing; ``damaged`` looks for damaged journal files.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        open_reader: Callable[[], JournalReader],
+        open_store: Callable[[], Awaitable[JournalStore]],
+        formats: Formats,
+        *,
+        prepare: Callable[[], Awaitable[None]],
+        beat: Callable[[], None],
+        say: Callable[[str], None],
+        full: Callable[[], str] = lambda: "",
+        damaged: Callable[[], list[Truncated]] = list,
+    ) -> None:
+        self._account = account
+        self._open_reader = open_reader
+        self._open_store = open_store
+        self._formats = formats
+        self._prepare = prepare
+        self._beat = beat
+        self._say = say
+        self._full = full
+        self._damaged = damaged
+        self._prepared = False
+        self._trouble = ""
+        self._pause = _FIRST_PAUSE
+        self._reader: JournalReader | None = None
+        self._assembler = Assembler(formats)
+        self._told: list[str] = []
+        self._kept: dict[str, Any] = {}
+        self._damage_due = 0.0
+        self._known: dict[str, Position] = {}
+        self._clocks: dict[str, int] = {}
+        self._stored_at = self._lively_at = time.monotonic()
+        self._disk_at = self._said_at = 0.0
+        self._at_end = False
+        self._rows = 0
+        self._rows_said = 0
+
+    async def run(self) -> NoReturn:
+        """Go on until cancelled; outages of store and journal are waited out."""
+        try:
+            while True:
+                try:
+                    await self._session()
+                except (StoreError, JournalError) as error:
+                    if isinstance(error, JournalError | PositionMovedError):
+                        self._close_reader()
+                    self._complain(error)
+                    self._beat()
+                    await asyncio.sleep(self._pause)
+                    self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        finally:
+            self._close_reader()
+
+    async def _session(self) -> NoReturn:
+        """Store portion after portion on one connection, until it fails."""
+        if not self._prepared:
+            await self._beating(asyncio.ensure_future(self._prepare()))
+            self._prepared = True
+        store = await self._open_store()
+        try:
+            await self._stand(store)
+            portion = await self._read()
+            while True:
+                self._beat()
+                await self._room()
+                if portion.at_end or not self._worth_storing(portion):
+                    await self._store_if_worth(store, portion)
+                    self._recovered()
+                    self._tell(portion)
+                    if portion.at_end:
+                        await self._rest()
+                    portion = await self._read()
+                else:
+                    portion = await self._store_and_read(store, portion)
+        finally:
+            await store.close()
+
+    async def _beating(self, work: asyncio.Future[None]) -> None:
+        """Wait for WORK that may rightly take longer than the watchdog's patience: migrating large tables, say."""
+        try:
+            while not work.done():
+                self._beat()
+                await asyncio.wait({work}, timeout=_IDLE_SECONDS)
+            work.result()
+        finally:
+            work.cancel()
+
+    async def _stand(self, store: JournalStore) -> None:
+        """Go on where the store stands, with what was open there. The files stay open: they may be deleted by now."""
+        self._known = await store.positions()
+        if self._reader is None:
+            self._reader = self._open_reader()
+        await self._seek(self._reader)
+        self._kept = kept = await store.kept(self._reader.boot_id)
+        try:
+            self._assembler = Assembler(self._formats, kept.get(_JOINING))
+        except (ValueError, TypeError):
+            _log.warning("what was kept of half-read entries can't be read; they are given up")
+            self._assembler = Assembler(self._formats)
+        told = kept.get(_TOLD)
+        self._told = [str(number) for number in told] if isinstance(told, list) else []
+        self._clocks = {boot: position.realtime - position.monotonic for boot, position in self._known.items()}
+
+    async def _seek(self, reader: JournalReader) -> None:
+        """Stands where the store does. In a thread: it may take longer than the watchdog's patience."""
+        given_up = threading.Event()
+
+        def alive() -> None:
+            if given_up.is_set():
+                raise JournalError("finding the place in the journal was given up")
+
+        seeking = asyncio.ensure_future(asyncio.to_thread(reader.seek, self._known, alive))
+        try:
+            # Shielded, since a thread can't be cancelled, and nobody may touch the reader before it has let go of it.
+            await self._beating(asyncio.shield(seeking))
+        finally:
+            given_up.set()
+            await asyncio.wait({seeking})
+            seeking.exception()
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+    async def _store_and_read(self, store: JournalStore, portion: _Portion) -> _Portion:
+        """Stores PORTION while the next one is read."""
+        reading = asyncio.create_task(self._read())
+        try:
+            await self._store_if_worth(store, portion)
+            self._recovered()
+            self._tell(portion)
+            return await reading
+        finally:
+            # What was read in vain is read again: `_stand` goes by what is stored.
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+            elif not reading.cancelled():
+                reading.exception()
+
+    async def _read(self) -> _Portion:
+        """The next portion: as much as there is, within its bounds."""
+        assert self._reader is not None
+        portion, assembler, size = _Portion(), self._assembler, 0
+        while True:
+            batch = self._reader.read(SLICE_ENTRIES, _SLICE_BYTES)
+            for gap in batch.gaps:
+                portion.rows.append(gap_row(gap, self._account.hostname))
+            if batch.entries:
+                self._lively_at = time.monotonic()
+                assembler.take(batch.entries)
+                self._see_clock(portion, batch.entries)
+            portion.position = batch.position or portion.position
+            self._expire(batch.at_end, batch.position)
+            portion.rows += assembler.rows
+            portion.posted += assembler.posted
+            assembler.rows, assembler.posted = [], []
+            finished = batch.position is not None and batch.position.finished
+            size += batch.text + 512 * len(batch.entries)
+            if batch.at_end or finished or size > PORTION_BYTES or len(portion.rows) >= PORTION_ROWS:
+                break
+            await asyncio.sleep(0)
+        portion.at_end = batch.at_end
+        if portion.position is not None:  # else there is nothing with which it could be stored
+            damaged = [file for file in self._look_for_damage() if file.file_id not in self._told]
+            portion.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
+            self._told += [file.file_id for file in damaged]
+        joining = assembler.state()
+        portion.kept = ({_JOINING: joining} if joining else {}) | ({_TOLD: self._told[-100:]} if self._told else {})
+        return portion
+
+    def _see_clock(self, portion: _Portion, entries: tuple[Any, ...]) -> None:
+        last = entries[-1]
+        if steps := clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname):
+            # How long ago a line came can't be told over a step. At worst an entry comes in two parts.
+            self._assembler.let_go()
+            portion.rows += steps
+        self._clocks[last.boot_id] = last.realtime - last.monotonic
+
+    def _expire(self, at_end: bool, position: Position | None) -> None:
+        """Lets go of open entries to which nothing came for a while, and of all when their boot is over."""
+        if not len(self._assembler) or position is None:
+            return
+        quiet = 1_000_000 * (time.monotonic() - self._lively_at)
+        if position.finished or (at_end and quiet > HOLD_IN_THE_MIDDLE):
+            self._assembler.let_go()
+        elif at_end:
+            now = time.time_ns() // 1000
+            self._assembler.expire(EVER if quiet > HOLD else now - HOLD, now - HOLD_IN_THE_MIDDLE)
+        else:
+            self._assembler.expire(position.realtime - HOLD_IN_THE_MIDDLE)
+
+    def _look_for_damage(self) -> list[Truncated]:
+        now = time.monotonic()
+        if now < self._damage_due:
+            return []
+        self._damage_due = now + _DAMAGE_SECONDS
+        return self._damaged()
+
+    def _worth_storing(self, portion: _Portion) -> bool:
+        """Whether there is something to commit; entries of strangers alone move the position only now and then."""
+        position = portion.position
+        if position is None:
+            return False
+        if portion.rows or portion.posted:
+            return True
+        if position == self._known.get(position.boot_id) and portion.kept == self._kept:
+            return False
+        waited = time.monotonic() - self._stored_at
+        return position.finished or portion.kept != self._kept or waited > _UNWRITTEN_SECONDS
+
+    async def _store_if_worth(self, store: JournalStore, portion: _Portion) -> None:
+        if portion.position is None or not self._worth_storing(portion):
+            return
+        boot_id = portion.position.boot_id
+        await store.append(portion.rows, portion.position, self._known.get(boot_id), portion.kept, portion.posted)
+        self._known[boot_id] = portion.position
+        self._kept = portion.kept
+        self._stored_at = time.monotonic()
+        self._rows += len(portion.rows) + len(portion.posted)
+
+    async def _rest(self) -> None:
+        """Until the journal has more, or there is another reason to look: an open entry, a sign of life, new files."""
+        assert self._reader is not None
+        lively = time.monotonic() - self._lively_at < _LIVELY_SECONDS
+        # A look costs a tenth of listening for journald's word, which comes a quarter of a second late besides.
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_POLL if lively else _QUIET_POLL)
+            if self._reader.has_more():
+                return
+            if len(self._assembler):
+                break
+        await self._reader.wait(_POLL)
+
+    async def _room(self) -> None:
+        """Waits while the disk is too full; the journal keeps its own bounds meanwhile."""
+        if time.monotonic() - self._disk_at < _DISK_SECONDS:
+            return
+        while full := self._full():
+            self._complain(StoreError(full))
+            self._beat()
+            await asyncio.sleep(_LONGEST_PAUSE)
+        self._disk_at = time.monotonic()
+
+    def _complain(self, error: HelmError) -> None:
+        """Say what is wrong; in the log once for each new trouble, since that log comes back here as lines to store."""
+        if error.sentence != self._trouble:
+            level = logging.INFO if isinstance(error, IngestTakenError) else logging.WARNING
+            _log.log(level, "%s; the journal keeps what comes until it is mended", error.sentence)
+        self._trouble = error.sentence
+        self._say(f"waiting: {error.sentence}; {self._rows:,} rows stored since the start")
+        self._said_at = 0.0
+
+    def _recovered(self) -> None:
+        if self._trouble:
+            _log.info("storing again")
+        self._trouble, self._pause = "", _FIRST_PAUSE
+
+    def _tell(self, portion: _Portion) -> None:
+        now = time.monotonic()
+        passed = now - self._said_at
+        caught_up = portion.at_end and not self._at_end
+        self._at_end = portion.at_end
+        if passed < _STATUS_SECONDS and not caught_up:
+            return
+        rate = (self._rows - self._rows_said) / passed if self._said_at else 0.0
+        self._said_at, self._rows_said = now, self._rows
+        if portion.position is None:
+            self._say("the journal has nothing of this account yet")
+            return
+        lag = 0.0 if portion.at_end else max(0.0, time.time() - portion.position.realtime / 1_000_000)
+        place = moment(portion.position.realtime).isoformat(timespec="milliseconds")
+        self._say(f"stored up to {place}, lag {lag:.1f} s, {rate:,.0f} rows/s, {self._rows:,} rows since the start")
+
+
+def _gap_of(file: Truncated) -> Gap:
+    return Gap(file.first, max(file.first, file.last), Missing.UNREADABLE)

@@ -1,0 +1,204 @@
+"""Reading stored log entries for those who ask, a few at a time, so that what is heavy holds up nothing else."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import ClassVar, LiteralString, cast
+from weakref import WeakSet
+
+from helmd.model.errors import HelmError, StoreError
+from helmd.model.logs.filter import LogFilter, Place
+from helmd.store.ingest.ingested import newest_id
+from helmd.store.logs.bounded import breakable, check_expression, end_with_client
+from helmd.store.logs.counts import Histogram, Total, histogram, level_counts, total
+from helmd.store.logs.entries import StoredEntry, after, entry
+from helmd.store.logs.export import Form, export
+from helmd.store.logs.search import Page, find, warm
+from helmd.store.session import Connection, Pool, connect, limit_statements
+
+CONNECTIONS = 10
+"""What the pool should have: three searches with their counts, two followers, and some for what is quick."""
+KEPT = 4
+"""How many of them stay, and know their way: a search and its count, twice."""
+SEARCH_SECONDS = 1.0
+COUNT_SECONDS = 0.2
+"""How long entries are counted that only looking at them tells; after that their number is estimated."""
+_SEARCHES, _READS, _EXPORTS = 3, 2, 2
+_QUICK_SECONDS = 2.0
+_TURN_SECONDS = 5.0
+"""How long a search may wait for its turn."""
+_WARM_AGAIN_SECONDS = 3600.0
+_WARM_PAUSE_SECONDS = 0.2
+_AWAY_SECONDS = 0.7
+"""How long a connection is waited for while the store is known to be away."""
+
+
+class BusyError(HelmError):
+    """Too many ask for too much at the same time."""
+
+    code: ClassVar[str] = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page, and how many entries there are in all where that was asked for."""
+
+    page: Page
+    total: Total | None
+
+
+class LogReader:
+    """On connections of POOL, and for exports on their own to CONNINFO. AWAY says whether the store is known to be."""
+
+    def __init__(self, pool: Pool, conninfo: str, away: Callable[[], bool]) -> None:
+        self._pool = pool
+        self._conninfo = conninfo
+        self._away = away
+        self._searches = asyncio.Semaphore(_SEARCHES)
+        self._reads = asyncio.Semaphore(_READS)
+        self._exports = asyncio.Semaphore(_EXPORTS)
+
+    async def run(self) -> None:
+        """Warms connections before somebody waits for them (`helmd.store.logs.search.warm`), one at a time."""
+        while True:
+            self._pool.made.clear()
+            warmed: WeakSet[Connection] = WeakSet()
+            # The pool lends the one that was idle longest, so in turn.
+            with suppress(StoreError):
+                for _ in range(CONNECTIONS):
+                    await asyncio.sleep(_WARM_PAUSE_SECONDS)
+                    async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+                        if connection not in warmed:
+                            warmed.add(connection)
+                            await breakable(connection, warm(connection))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WARM_AGAIN_SECONDS):
+                    await self._pool.made.wait()
+
+    async def page(self, wanted: LogFilter, limit: int, before: Place | None, offset: int, *, counted: bool) -> Listing:
+        """The newest entries, as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
+        await self.check(wanted)
+        async with _turn(self._searches):
+            searching = self._find(wanted, limit, before, offset)
+            if not counted:
+                return Listing(await searching, None)
+            if not wanted.counted:
+                page = await searching
+                # What a search has seen to its end it has counted; else counting takes longer than searching.
+                whole = before is None and page.next is None and (offset == 0 or page.entries)
+                if whole:
+                    return Listing(page, Total(offset + len(page.entries)))
+                # Nor can be counted in time what could not be searched in time.
+                return Listing(page, await self._total(wanted, page.common or page.searched_back_to is not None))
+            # Not in a TaskGroup, out of which the one error that callers know would come in a group.
+            found, number = asyncio.ensure_future(searching), asyncio.ensure_future(self._total(wanted))
+            try:
+                done, _ = await asyncio.wait({found, number}, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()
+                return Listing(found.result(), number.result())
+            finally:
+                found.cancel()
+                number.cancel()
+                await asyncio.wait({found, number})
+
+    async def last(self, wanted: LogFilter, number: int) -> list[StoredEntry]:
+        """The newest NUMBER entries, the newest first, or as many as are found in time. Raises as `page`."""
+        async with _turn(self._searches):
+            return list((await self._find(wanted, number, None, 0)).entries)
+
+    async def entry(self, number: int) -> StoredEntry | None:
+        """The entry with this id, or None. Raises StoreError."""
+        async with self._lent("reading a log entry", _QUICK_SECONDS) as connection:
+            return await entry(connection, number)
+
+    async def histogram(self, wanted: LogFilter, start: datetime, end: datetime, step: timedelta) -> Histogram:
+        """As `helmd.store.logs.counts.histogram`. Raises as that, and BusyError."""
+        await self.check(wanted)
+        async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
+            return await breakable(connection, histogram(connection, wanted, start, end, step))
+
+    async def level_counts(self, since: datetime) -> dict[str, dict[str, int]]:
+        """Entries by service and level. Raises StoreError."""
+        async with self._lent("counting log entries", _QUICK_SECONDS) as connection:
+            return await level_counts(connection, since)
+
+    async def newest_id(self) -> int:
+        """The highest id there is. Raises StoreError."""
+        async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+            return await newest_id(connection)
+
+    async def check(self, wanted: LogFilter) -> None:
+        """Raises UsageError for a regular expression that PostgreSQL can't read."""
+        if wanted.text is not None and wanted.mode == "regex":
+            async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+                await check_expression(connection, wanted.text)
+
+    async def after(
+        self, last_seen: int, up_to: int, limit: int, wanted: LogFilter, leaves: Sequence[str] = ()
+    ) -> list[StoredEntry]:
+        """As `helmd.store.logs.entries.after`. Raises StoreError; StoreTimeoutError after SEARCH_SECONDS."""
+
+        async def read(connection: Connection) -> list[StoredEntry]:
+            async with connection.transaction():
+                await limit_statements(connection, SEARCH_SECONDS)
+                return await after(connection, last_seen, up_to, limit, leaves, wanted)
+
+        async with self._reads, self._lent("reading log entries", 3.0) as connection:
+            return await breakable(connection, read(connection))
+
+    @asynccontextmanager
+    async def export(self, wanted: LogFilter, form: Form, *, oldest_first: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Chunks of all entries. Raises StoreError, UsageError and BusyError, in the middle too."""
+        await self.check(wanted)
+        async with _turn(self._exports):
+            connection = await connect(self._conninfo, "helmd-export")
+            try:
+                await end_with_client(connection)
+                async with aclosing(_chunks(connection, wanted, form, oldest_first)) as chunks:
+                    yield chunks
+            finally:
+                await connection.close()
+
+    async def _find(self, wanted: LogFilter, limit: int, before: Place | None, offset: int) -> Page:
+        async with self._lent("searching log entries", 5.0) as connection:
+            return await breakable(connection, find(connection, wanted, limit, before, offset, SEARCH_SECONDS))
+
+    async def _total(self, wanted: LogFilter, dear: bool = False) -> Total:
+        async with self._lent("counting log entries", 5.0) as connection:
+            return await breakable(connection, total(connection, wanted, COUNT_SECONDS, dear=dear))
+
+    @asynccontextmanager
+    async def _lent(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:
+        if self._away():
+            seconds = _AWAY_SECONDS
+        async with self._pool.connection(doing, seconds) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _turn(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_TURN_SECONDS):
+            await semaphore.acquire()
+    except TimeoutError:
+        raise BusyError("too many ask for log entries right now", hint="Try again in a moment.") from None
+    try:
+        yield
+    finally:
+        semaphore.release()
+
+
+async def _chunks(
+    connection: Connection, wanted: LogFilter, form: Form, oldest_first: bool
+) -> AsyncGenerator[bytes, None]:
+    exported = cast(AsyncGenerator[bytes, None], export(connection, wanted, form, oldest_first=oldest_first))
+    async with aclosing(exported) as source:
+
+        async def advance() -> bytes | None:
+            return await anext(source, None)
+
+        while (chunk := await breakable(connection, advance())) is not None:
+            yield chunk

@@ -1,0 +1,106 @@
+"""Keeps the log store in shape: partitions made ahead, indexes for what lies still, what is expired dropped."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from helmd.model.errors import StoreError
+from helmd.store.ingest.ingested import newest_id
+from helmd.store.maintenance.indexes import connect_as_owner, drop_expired, has_trigrams, index_text, seal, summarize
+from helmd.store.maintenance.partitions import make_ahead
+from helmd.store.session import Connection
+
+ROUND_SECONDS = 15.0
+REST_SECONDS = 60.0
+"""How long nothing must have come to a day that is over before its indexes are built: a backlog may still be read."""
+_BUSY_RATE = 20_000
+"""Entries a second from which on the running day's text index waits: they need the processor."""
+
+_log = logging.getLogger(__name__)
+
+
+class Retain:
+    """The loop. ``prepare`` brings the schema up to date first; ``retentions`` tells the classes that are in use.
+
+    ``also`` is more of the owner's tidying, done each round.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        prepare: Callable[[], Awaitable[None]],
+        retentions: Callable[[], Iterable[int]],
+        also: Iterable[Callable[[Connection], Awaitable[None]]] = (),
+    ) -> None:
+        self._owner = owner
+        self._prepare = prepare
+        self._retentions = retentions
+        self._also = tuple(also)
+        self._trouble = ""
+        self._newest: int | None = None
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    async def run(self) -> NoReturn:
+        """Go on until cancelled; outages of the store are waited out."""
+        while True:
+            try:
+                await self._prepare()
+                connection = await connect_as_owner(self._owner)
+                if connection is not None:
+                    try:
+                        while True:
+                            await self._round(connection)
+                            self._trouble = ""
+                            await asyncio.sleep(ROUND_SECONDS)
+                    finally:
+                        await connection.close()
+            except StoreError as error:
+                if error.sentence != self._trouble:
+                    _log.warning("%s; it is tried again", error.sentence)
+                self._trouble = error.sentence
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def _round(self, connection: Connection) -> None:
+        """All that is due. What fails is told once the rest is done: one who reads an old day holds up only its end."""
+        failed: StoreError | None = None
+        for step in (self._make, _drop, self._index, *self._also):
+            try:
+                await step(connection)
+            except StoreError as error:
+                if connection.broken or connection.closed:
+                    raise
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    async def _make(self, connection: Connection) -> None:
+        await make_ahead(connection, sorted(set(self._retentions())), datetime.now(UTC))
+
+    async def _index(self, connection: Connection) -> None:
+        now = datetime.now(UTC)
+        newest = await newest_id(connection)
+        busy = self._newest is not None and newest - self._newest > _BUSY_RATE * ROUND_SECONDS
+        self._newest = newest
+        await summarize(connection)
+        trigrams = await has_trigrams(connection)
+        if trigrams and not busy:
+            await index_text(connection, now)
+        for name in await seal(connection, now, self._resting, trigrams):
+            _log.info("the partition %s is over and has its indexes", name)
+
+    def _resting(self, leaf: str, newest: int) -> bool:
+        """Whether a partition's highest id has been the same for a while."""
+        now = time.monotonic()
+        before, since = self._seen.get(leaf, (-1, now))
+        if before != newest:
+            since = now
+        self._seen[leaf] = (newest, since)
+        return now - since >= REST_SECONDS
+
+
+async def _drop(connection: Connection) -> None:
+    for name in await drop_expired(connection, datetime.now(UTC)):
+        _log.info("the partition %s has expired and was dropped", name)

@@ -1,0 +1,1 @@
+"""Watching the suite: states, health, measurements."""

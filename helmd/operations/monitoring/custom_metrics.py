@@ -1,0 +1,15 @@
+"""Measurements that services post, among those that Helm takes itself."""
+
+from collections.abc import Callable, Sequence
+
+from helmd.model.ingest.metrics import Measurement
+from helmd.store.metrics.metrics import Sample
+
+
+def recorded_by(samples: Callable[[Sequence[Sample]], None]) -> Callable[[str, Sequence[Measurement]], None]:
+    """What hands a service's measurements to SAMPLES (`Recorder.samples`), which keeps them while the store is away."""
+
+    def take(service: str, measured: Sequence[Measurement]) -> None:
+        samples([Sample(service, one.timestamp, one.name, one.value, one.tags) for one in measured])
+
+    return take

@@ -1,0 +1,198 @@
+"""How helmd itself is: what ``GET /health`` answers (SPEC, "HTTP API").
+
+Helm stays useful without its store, without Core and with faulty configuration: then it is degraded. It is unhealthy
+only when it can't reach systemd, without which it can neither see nor do anything.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from helmd.health.thread_pool import Answer, Crew
+from helmd.journal.tail import first_after
+from helmd.model.errors import HelmError
+from helmd.model.suite.names import JOURNAL_UNIT
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, UNKNOWN, Verdict
+from helmd.operations.logs.disk import space
+from helmd.operations.logs.ingest import Account
+from helmd.operations.monitoring.monitor import Monitor
+from helmd.store.ingest.ingested import stored_up_to
+from helmd.store.session import Pool
+from helmd.systemd.watch import ping
+
+KEPT_SECONDS = 1.0
+"""How long a report is given again instead of looking anew."""
+_CHECK_SECONDS = 0.7
+_ALL_SECONDS = 0.85
+"""No check holds a report up for longer; what is not there by then counts as without answer."""
+_LOW_DISK, _FULL_DISK = 10.0, 2.0
+"""Percent free below which a disk is degraded and unhealthy; below the first ingest pauses."""
+_LATE = 10.0
+"""Seconds behind the journal from which on the store counts as late."""
+_GIB = 1 << 30
+_DEPENDENCIES = ("core",)
+
+Check = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``status`` is healthy, degraded or unhealthy; ``checks`` are as in the contract."""
+
+    status: str
+    timestamp: datetime
+    checks: Mapping[str, Check]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The same in a sentence: which checks are not well."""
+        bad = [f"{name} {check['status']}" for name, check in self.checks.items() if check.get("status") not in _FINE]
+        return Verdict(self.status, ", ".join(bad) or "all checks are well")
+
+
+_FINE = (HEALTHY, None)
+
+
+def overall(checks: Mapping[str, Check]) -> str:
+    """The status that CHECKS make together. A dependency that works though degraded takes nothing from Helm."""
+    if checks["systemd"]["status"] == UNHEALTHY:
+        return UNHEALTHY
+    own = [check["status"] for name, check in checks.items() if name != "dependencies"]
+    others = [check["status"] for check in checks["dependencies"].values()]
+    well = all(state == HEALTHY for state in own) and all(state in (HEALTHY, DEGRADED) for state in others)
+    return HEALTHY if well else DEGRADED
+
+
+def disk_check(total: int, free: int) -> Check:
+    """How full a file system is. Bytes."""
+    percent = 100 * free / total if total else 0.0
+    state = HEALTHY if percent >= _LOW_DISK else DEGRADED if percent >= _FULL_DISK else UNHEALTHY
+    return {
+        "status": state,
+        "free_gb": round(free / _GIB, 2),
+        "total_gb": round(total / _GIB, 2),
+        "usage_percent": round(100 - percent, 2),
+    }
+
+
+def journal_check(active_state: str | None, lag: float | None) -> Check:
+    """How the journal's way into the store is. ACTIVE_STATE is helmd-journal's, None when there is no such unit."""
+    late = lag is None or lag >= _LATE
+    check: Check = {"status": DEGRADED if late else HEALTHY, "lag_seconds": lag}
+    if active_state is not None and active_state not in ("active", "reloading"):
+        check |= {"status": UNHEALTHY, "message": f"{JOURNAL_UNIT} is {active_state}"}
+    elif lag is None:
+        check |= {"message": "how far the store is can't be read"}
+    return check
+
+
+class HealthReport:
+    """Makes reports. ``faults`` tells how many faults the configuration has; ``disk`` is any path on Helm's disk."""
+
+    def __init__(
+        self, monitor: Monitor, pool: Pool, crew: Crew, account: Account, disk: Path, faults: Callable[[], int]
+    ) -> None:
+        self._monitor = monitor
+        self._pool = pool
+        self._crew = crew
+        self._account = account
+        self._disk = disk
+        self._faults = faults
+        self._last: Report | None = None
+        self._made_at = 0.0
+        self._making = asyncio.Lock()
+
+    async def report(self) -> Report:
+        """The newest report, at most KEPT_SECONDS old. Answers within a second, whatever hangs."""
+        async with self._making:
+            if self._last is None or time.monotonic() - self._made_at > KEPT_SECONDS:
+                self._last = await self._make()
+                self._made_at = time.monotonic()
+            return self._last
+
+    async def answer(self) -> Answer:
+        """The report as the answer to a health check of Helm."""
+        begun = time.perf_counter()
+        report = await self.report()
+        return Answer(report.verdict, round((time.perf_counter() - begun) * 1000, 2))
+
+    async def _make(self) -> Report:
+        makers: dict[str, Callable[[], Awaitable[Check]]] = {
+            "database": self._database,
+            "disk": self._disk_check,
+            "systemd": self._systemd,
+            "journal": self._journal,
+        }
+        tasks = {name: asyncio.ensure_future(make()) for name, make in makers.items()}
+        # Not cancelled when late: each ends by its own limit, and what it holds (a connection) is then left in order.
+        await asyncio.wait(tasks.values(), timeout=_ALL_SECONDS)
+        checks = {name: task.result() if task.done() else dict(_LATE_CHECK[name]) for name, task in tasks.items()}
+        checks["dependencies"] = self._dependencies()
+        faults = self._faults()
+        checks["configuration"] = {"status": DEGRADED if faults else HEALTHY, "faults": faults}
+        return Report(overall(checks), datetime.now(UTC), checks)
+
+    async def _database(self) -> Check:
+        begun = time.perf_counter()
+        try:
+            async with self._pool.connection("checking health", _CHECK_SECONDS) as connection:
+                await connection.execute("SELECT 1")
+        except HelmError:
+            return dict(_LATE_CHECK["database"])
+        return {
+            "status": HEALTHY,
+            "type": "postgresql",
+            "latency_ms": round((time.perf_counter() - begun) * 1000, 2),
+        }
+
+    async def _disk_check(self) -> Check:
+        free, total = await self._crew.run(lambda: space(self._disk))
+        return disk_check(total, free)
+
+    async def _systemd(self) -> Check:
+        begun = time.perf_counter()
+        silent = await ping(_CHECK_SECONDS)
+        if wrong := silent or self._monitor.trouble:
+            return {"status": UNHEALTHY, "message": wrong}
+        return {"status": HEALTHY, "latency_ms": round((time.perf_counter() - begun) * 1000, 2)}
+
+    async def _journal(self) -> Check:
+        facts = self._monitor.companion(JOURNAL_UNIT)
+        state = facts.active_state if facts is not None and facts.exists else None
+        try:
+            async with self._pool.connection("checking health", _CHECK_SECONDS) as connection:
+                stored = await stored_up_to(connection, self._account.machine_id, self._account.uid)
+        except HelmError:
+            return journal_check(state, None)
+        try:
+            waiting = await self._crew.run(lambda: first_after(self._account.uid, self._account.boot_id, stored or 0))
+        except OSError:
+            return journal_check(state, None)
+        lag = 0.0 if waiting is None else max(0.0, round(time.time() - waiting / 1e6, 3))
+        return journal_check(state, lag)
+
+    def _dependencies(self) -> Check:
+        found: Check = {}
+        for name in _DEPENDENCIES:
+            observed = self._monitor.observed(name)
+            if observed is None or observed.service is None:
+                continue
+            health = self._monitor.status(name)["health"]
+            found[name] = {
+                "status": UNHEALTHY if health == UNKNOWN and not observed.asked else health,
+                "response_time_ms": observed.response_ms,
+            }
+        return found
+
+
+_LATE_CHECK: Mapping[str, Check] = {
+    "database": {"status": UNHEALTHY, "type": "postgresql", "latency_ms": None},
+    "disk": {"status": UNHEALTHY, "free_gb": None, "total_gb": None, "usage_percent": None},
+    "systemd": {"status": UNHEALTHY, "message": "the systemd user manager gave no answer in time"},
+    "journal": {"status": DEGRADED, "lag_seconds": None},
+}
+"""What a check says that has no answer."""

@@ -1,0 +1,103 @@
+"""Service states and measurements into the store; kept in memory while it is away, and written when it is back."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NoReturn
+
+from helmd.model.errors import StoreError
+from helmd.store.metrics.metrics import Sample, put_samples
+from helmd.store.metrics.service_status import StatusRow, drop_statuses, put_statuses
+from helmd.store.session import Pool
+
+KEPT_SAMPLES = 50_000
+"""How many measurements wait for the store at most; the oldest go first. With 60 services that is 40 minutes."""
+_PORTION = 5_000
+_GATHER = 0.2
+"""Seconds for which changes are gathered before they are written."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """What `status` and `samples` are given is written by `run`. ``prepare`` runs before the store is first used."""
+
+    def __init__(self, pool: Pool, prepare: Callable[[], Awaitable[None]]) -> None:
+        self._pool = pool
+        self._prepare = prepare
+        self._prepared = False
+        self._statuses: dict[str, StatusRow] = {}
+        self._samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
+        self._dropped = 0
+        self._keep: tuple[str, ...] | None = None
+        self._news = asyncio.Event()
+        self.trouble = ""
+        """Why the store can't be written right now, as a sentence; empty when it can."""
+
+    def statuses(self, rows: Iterable[StatusRow]) -> None:
+        """Services as they are now; of one service only the newest counts."""
+        self._statuses |= {row.service_name: row for row in rows}
+        self._news.set()
+
+    def samples(self, samples: Sequence[Sample]) -> None:
+        """Measurements. What does not fit any more pushes out the oldest."""
+        self._dropped += max(0, len(self._samples) + len(samples) - KEPT_SAMPLES)
+        self._samples.extend(samples)
+        self._news.set()
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Services that are not among NAMES are forgotten."""
+        self._keep = tuple(names)
+        self._statuses = {name: row for name, row in self._statuses.items() if name in self._keep}
+        self._news.set()
+
+    async def run(self) -> NoReturn:
+        """Go on until cancelled; outages of the store are waited out."""
+        pause = _FIRST_PAUSE
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(_GATHER)
+            self._news.clear()
+            try:
+                await self._write()
+            except StoreError as error:
+                # Preparing anew tells at once, and why, while the pool would wait for a connection first.
+                self._prepared = False
+                self._news.set()
+                if error.sentence != self.trouble:
+                    _log.warning("%s; states and measurements wait", error.sentence)
+                self.trouble = error.sentence
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            self._recovered()
+            pause = _FIRST_PAUSE
+
+    async def _write(self) -> None:
+        if not self._prepared:
+            await self._prepare()
+            self._prepared = True
+        async with self._pool.connection("writing service states") as connection:
+            if (keep := self._keep) is not None:
+                await drop_statuses(connection, keep)
+                self._keep = None if self._keep is keep else self._keep
+            rows = dict(self._statuses)
+            await put_statuses(connection, list(rows.values()))
+            self._statuses = {name: row for name, row in self._statuses.items() if rows.get(name) is not row}
+        while self._samples:
+            portion = [self._samples[n] for n in range(min(_PORTION, len(self._samples)))]
+            async with self._pool.connection("writing measurements") as connection:
+                await put_samples(connection, portion)
+            # While it was written the queue can have lost some of just these at its other end.
+            written = set(map(id, portion))
+            while self._samples and id(self._samples[0]) in written:
+                self._samples.popleft()
+
+    def _recovered(self) -> None:
+        if self.trouble:
+            _log.info("states and measurements are written again")
+        if self._dropped:
+            _log.warning("%d measurements were given up while the store was away", self._dropped)
+        self.trouble, self._dropped = "", 0

@@ -1,0 +1,72 @@
+"""How services are right now: systemd's word and their own, asked directly, so that it needs no helmd."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Thread
+
+from helmd.health.probe import Probe, ask
+from helmd.health.target import probe_of
+from helmd.model.suite.names import unit_of
+from helmd.model.suite.service import Registry, Service
+from helmd.model.units.health import UNHEALTHY, UNKNOWN, Verdict
+from helmd.model.units.unit_state import UnitFacts, condition
+from helmd.systemd.bus import Manager
+
+STRAY = "in no registry"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One service. ``word`` sums its state up: running, degraded, unhealthy, flapping, failed, stopped, external ..."""
+
+    service: Service
+    facts: UnitFacts
+    verdict: Verdict
+    word: str
+    stray: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether it does its work, degraded or not."""
+        return self.verdict.started and self.word not in ("flapping", "failed", "stopped")
+
+
+def sum_up(service: Service, facts: UnitFacts, verdict: Verdict, now: float) -> str:
+    """One word for a service, from systemd's view and its own answer."""
+    if service.external:
+        return verdict.state
+    word = condition(facts, now)
+    if word == "running":
+        return verdict.state if verdict.state != UNKNOWN else "running"
+    return word
+
+
+def look(registry: Registry, names: Sequence[str], manager: Manager, now: float | None = None) -> list[View]:
+    """The services called NAMES; those that run are asked for their health, all at once. As slow as the slowest."""
+    known = [registry[name] if name in registry else Service(name=name, type="command") for name in names]
+    facts = {s.name: UnitFacts(unit_of(s.name)) if s.external else manager.facts(unit_of(s.name)) for s in known}
+    asked = {s.name: probe_of(s) for s in known if s.name in registry and (s.external or facts[s.name].active)}
+    verdicts = _ask_all(asked)
+    at = time.time() if now is None else now
+    views = []
+    for service in known:
+        stray = service.name not in registry
+        verdict = verdicts.get(service.name, Verdict(UNKNOWN, STRAY if stray else "not running"))
+        word = sum_up(service, facts[service.name], verdict, at)
+        views.append(View(service, facts[service.name], verdict, word, stray))
+    return views
+
+
+def _ask_all(probes: dict[str, Probe]) -> dict[str, Verdict]:
+    found: dict[str, Verdict] = {}
+
+    def ask_one(name: str, probe: Probe) -> None:
+        found[name] = ask(probe)
+
+    threads = [Thread(target=ask_one, args=item, daemon=True) for item in probes.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {name: found.get(name, Verdict(UNHEALTHY, "could not be asked")) for name in probes}

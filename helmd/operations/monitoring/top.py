@@ -1,0 +1,56 @@
+"""What each service takes right now, measured between two looks: the figures of ``helmctl top``."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from helmd.model.suite.names import HELM_UNITS, unit_of
+from helmd.model.units.unit_state import UnitFacts, condition
+from helmd.systemd.bus import Manager
+from helmd.systemd.usage import CGROUPS, Meter, count_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One unit's figures. Percent of one processor, MiB, seconds; None where not known or not running."""
+
+    name: str
+    state: str
+    pid: int | None
+    cpu_percent: float | None
+    memory_mb: float | None
+    tasks: int | None
+    restarts: int
+    uptime: float | None
+
+
+class Sampler:
+    """Takes samples of SERVICES and, WITH_HELM, of those of Helm's own units that are installed."""
+
+    def __init__(self, manager: Manager, services: Sequence[str], with_helm: bool) -> None:
+        self._manager = manager
+        self._units = {name: unit_of(name) for name in services}
+        own = {unit.removesuffix(".service"): unit for unit in HELM_UNITS} if with_helm else {}
+        self._units |= {name: unit for name, unit in own.items() if manager.facts(unit).exists}
+        self._meter = Meter()
+
+    def sample(self) -> list[Sample]:
+        """The figures now; processor time is a percentage from the second call on."""
+        return [self._one(name, self._manager.facts(unit)) for name, unit in self._units.items()]
+
+    def _one(self, name: str, facts: UnitFacts) -> Sample:
+        now = time.time()
+        state = condition(facts, now)
+        if not facts.control_group:
+            return Sample(name, state, facts.main_pid or None, None, None, None, facts.restarts, None)
+        usage = self._meter.measure(facts.control_group, facts.invocation, time.monotonic())
+        return Sample(
+            name,
+            state,
+            facts.main_pid or None,
+            usage.cpu_percent,
+            usage.memory_mb,
+            count_tasks(CGROUPS / facts.control_group.lstrip("/")),
+            facts.restarts,
+            now - facts.active_since if facts.active and facts.active_since else None,
+        )

@@ -1,0 +1,1 @@
+"""Making a suite out of an account: clusters, databases, keys."""

@@ -1,0 +1,301 @@
+"""Making a suite out of an account: every step said as it happens, each safe to run again."""
+
+import grp
+import os
+import pwd
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from helmd.files.durable import write_atomically
+from helmd.files.environment_file import ensure_secrets
+from helmd.journal.lines import last_lines
+from helmd.keycloak import launch
+from helmd.keycloak.distribution.artefact import KEYCLOAK
+from helmd.keycloak.distribution.fetch import fetch
+from helmd.keycloak.distribution.maven import available
+from helmd.keycloak.distribution.unpack import WRITABLE, unpack, unpacked
+from helmd.model.config.schema import HELM_SETTINGS
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import Source
+from helmd.model.errors import (
+    BusError,
+    ConfigurationError,
+    DeniedError,
+    Fault,
+    NotSetUpError,
+    StartFailedError,
+    UsageError,
+)
+from helmd.model.layout import Layout
+from helmd.model.printable import printable
+from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.apply import apply, changes, remember_host
+from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
+from helmd.operations.configuration.load import load_settings, load_suite
+from helmd.operations.setup.keys import gateway_certificate, signing_key
+from helmd.postgres.cluster import account_name, create_cluster, store_cluster
+from helmd.postgres.roles import ensure_store
+from helmd.systemd.bus import Manager, Signals
+
+JOURNAL_GROUP = "systemd-journal"
+JOB_TIMEOUT = 120.0
+
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller gives: a registry to install, a Keycloak archive, a DSN of an existing log store."""
+
+    registry_file: Path | None = None
+    keycloak_archive: Path | None = None
+    database: str | None = None
+
+
+REGISTRY_TEMPLATE = """\
+# The services of this account's suite; see services.toml(5). A table names a service that the package knows, or a new
+# one. For example:
+#
+# [services.keycloak]
+#
+# [services.core]
+# path = "~/hivematrix-core"
+"""
+
+
+def settings_template(database: str | None) -> str:
+    """A ``helm.toml`` that shows every setting, commented out, at its default."""
+    lines = ["# Settings of HiveMatrix Helm; see helm.toml(5). What is commented out is the default."]
+    table = ""
+    for setting in HELM_SETTINGS:
+        head, _, key = setting.key.rpartition(".")
+        if head != table:
+            lines += ["", f"[{head}]"]
+            table = head
+        lines.append(f"# {setting.meaning}")
+        if setting.key == "store.database" and database:
+            lines.append('database = "' + database.replace("\\", "\\\\").replace('"', '\\"') + '"')
+        else:
+            shown = setting.default if setting.default.isdigit() else f'"{setting.default}"'
+            lines.append(f"#{key} = {shown}")
+    return "\n".join(lines) + "\n"
+
+
+def prepare_account(layout: Layout, tell: Tell) -> None:
+    """Lingering, so that the suite outlives the login and starts at boot; access to the journal."""
+    name = account_name()
+    if Path("/var/lib/systemd/linger", name).exists():
+        tell("lingering is on")
+    else:
+        tried = subprocess.run(["loginctl", "enable-linger"], capture_output=True, text=True, timeout=30, check=False)
+        if tried.returncode:
+            raise DeniedError(
+                "lingering is off and can't be turned on", hint=f"Run: sudo loginctl enable-linger {name}"
+            )
+        tell("lingering turned on: the suite runs without a login, and from boot")
+    account = pwd.getpwuid(os.getuid())
+    members = os.getgrouplist(name, account.pw_gid)
+    if account.pw_uid < 1000 and grp.getgrnam(JOURNAL_GROUP).gr_gid not in members:
+        raise DeniedError(
+            f"a system account reads its journal only in the group {JOURNAL_GROUP}",
+            hint=f"Run: sudo usermod -aG {JOURNAL_GROUP} {name} && sudo systemctl restart user@{account.pw_uid}",
+        )
+
+
+def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
+    """Directories, and the configuration files where there are none."""
+    try:
+        for directory in (layout.config, layout.secrets, layout.data, layout.state):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            directory.chmod(0o700)
+        layout.registry_directory.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise NotSetUpError(
+            f"{problem.filename} can't be made ({problem.strerror})",
+            hint="The account that owns a suite needs a home directory that it may write in.",
+        ) from None
+    if not layout.settings_file.exists():
+        write_atomically(layout.settings_file, settings_template(wishes.database), 0o600)
+        tell(f"wrote {layout.settings_file}")
+    elif wishes.database is not None and load_settings(layout).store != wishes.database:
+        raise UsageError(
+            f"{layout.settings_file} is there already and keeps logs elsewhere",
+            hint="Set database in its table [store], then: helmctl setup",
+        )
+    if wishes.registry_file is not None:
+        _install_registry(layout, wishes.registry_file, tell)
+    elif not layout.registry_file.exists():
+        write_atomically(layout.registry_file, REGISTRY_TEMPLATE)
+        tell(f"wrote {layout.registry_file}; name your services in it")
+
+
+def _install_registry(layout: Layout, given: Path, tell: Tell) -> None:
+    try:
+        text = given.read_text()
+    except UnicodeDecodeError:
+        raise ConfigurationError([Fault(str(given), 0, "", "is not UTF-8 text")]) from None
+    if layout.registry_file.exists() and layout.registry_file.read_text() not in (text, REGISTRY_TEMPLATE):
+        raise NotSetUpError(
+            f"{layout.registry_file} is there already and differs from {given}",
+            hint="Move it away, or edit it instead of giving a registry.",
+        )
+    load_suite(layout, load_settings(layout), Source(str(layout.registry_file), text))
+    write_atomically(layout.registry_file, text)
+    tell(f"installed {given} as {layout.registry_file}")
+
+
+def prepare_keycloak(registry: Registry, layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> None:
+    """The Keycloak that the suite runs: fetched, checked, unpacked; its secrets made."""
+    name = keycloak_service(registry)
+    if name is None:
+        return
+    directory = layout.resolve(registry[name].path)
+    if directory == layout.data / KEYCLOAK.directory and unpacked(layout.data) is None:
+        tell(f"fetching Keycloak {KEYCLOAK.version}")
+        archive = fetch(layout.data / "downloads", wishes.keycloak_archive, progress, mvn=available())
+        tell(f"unpacking {archive.name}, whose checksum is right")
+        unpack(archive, layout.data)
+        if wishes.keycloak_archive is None:
+            archive.unlink()
+    for place in WRITABLE:
+        (directory / place).mkdir(parents=True, exist_ok=True)
+    fresh = not layout.secrets_file(name).exists()
+    ensure_secrets(layout.secrets_file(name), launch.SECRETS)
+    if fresh:
+        tell(f"made Keycloak's first admin and its database password ({layout.secrets_file(name)}, 0600)")
+
+
+def prepare_keys(registry: Registry, layout: Layout, tell: Tell) -> None:
+    """What Core signs with and what the gateway shows, where they are missing."""
+    for name, make, what in (("core", signing_key, "signing key"), ("nexus", gateway_certificate, "certificate")):
+        if name in registry and not registry[name].external:
+            directory = layout.resolve(registry[name].path)
+            if directory.is_dir() and (made := make(directory)):
+                tell(f"made the {what} of {name} ({made})")
+
+
+def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, tell: Tell) -> None:
+    """The private PostgreSQL clusters, where the settings want them."""
+    if settings.store_embedded and create_cluster(store_cluster(layout, account_name())):
+        tell("made the PostgreSQL cluster of the log store")
+    if "postgres" in registry and create_cluster(embedded_cluster(registry, layout, settings)):
+        tell("made the PostgreSQL cluster of the suite")
+
+
+def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False, stop: bool = False) -> None:
+    """Starts UNIT, restarts or stops it, and waits for it. Raises StartFailedError with its last lines."""
+    begun = time.time()
+    job = manager.stop(unit) if stop else manager.restart(unit) if restart else manager.start(unit)
+    deadline = time.monotonic() + JOB_TIMEOUT
+    ended = ""
+    while not ended and time.monotonic() < deadline:
+        ended = next((finished.result for finished in signals.wait(deadline) if finished.job == job), "")
+    if ended != "done":
+        sentence = f"{unit} did not {'stop' if stop else 'start'} ({ended or f'not done in {JOB_TIMEOUT:g} s'})"
+        lines = [printable(line.message) for line in last_lines(unit, 10, begun)]
+        raise StartFailedError(sentence, hint=f"See: journalctl --user -u {unit}", lines=lines)
+
+
+def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell) -> None:
+    """Helm's own units, from now on and at boot: its store, the journal's reader, the daemon."""
+    units = [unit for unit in HELM_UNITS if unit != STORE_CLUSTER_UNIT or settings.store_embedded]
+    manager.enable(units)
+    manager.daemon_reload()
+    with Signals() as signals:
+        manager.subscribe()
+        if settings.store_embedded:
+            # A start that is under way may still be one of an older unit; it would be joined, not begun anew.
+            run_unit(manager, signals, STORE_CLUSTER_UNIT, restart=not manager.facts(STORE_CLUSTER_UNIT).active)
+            ensure_store(store_cluster(layout, account_name()))
+            tell("the log store runs")
+        for unit, what in ((JOURNAL_UNIT, "the journal is being read into it"), (HELMD_UNIT, "helmd runs")):
+            run_unit(manager, signals, unit, restart=True)
+            tell(what)
+
+
+def set_up(layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> Registry:
+    """All of it, for the account that runs this. The suite itself is not started."""
+    prepare_account(layout, tell)
+    manager = _manager(layout)
+    prepare_files(layout, wishes, tell)
+    settings = load_settings(layout)
+    registry = load_suite(layout, settings)
+    prepare_keycloak(registry, layout, wishes, tell, progress)
+    prepare_keys(registry, layout, tell)
+    prepare_clusters(registry, layout, settings, tell)
+    host = remember_host(layout)
+    if not host.user_namespaces:
+        tell("this host gives user units no user namespaces, so hardening is limited to what works without")
+    done = apply(changes(registry, layout, settings), registry, layout, settings, manager)
+    tell(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
+    ensure_databases(registry, layout, settings)
+    start_helm(layout, settings, manager, tell)
+    manager.enable([TARGET])
+    manager.daemon_reload()
+    tell("the suite will start at boot")
+    return registry
+
+
+def _manager(layout: Layout) -> Manager:
+    try:
+        return Manager()
+    except BusError as error:
+        name = account_name()
+        raise BusError(
+            error.sentence,
+            hint=f"Log in as {name} afresh (su keeps no session), or: sudo systemctl start user@{layout.uid}",
+        ) from None
+
+
+def create_account(name: str, tell: Tell) -> None:
+    """As root: a system account that owns the suite, its home below /var/lib, lingering, reading its journal.
+
+    An account that is there already is taken, unless it could own nothing: root's, or one without a home of its own.
+    """
+    if os.geteuid() != 0:
+        raise DeniedError("only root can create an account", hint=f"Run: sudo helmctl setup --account {name}")
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        words = ["--system", "--group", "--home", f"/var/lib/{name}", "--shell", "/bin/bash", name]
+        _run(["adduser", "--quiet", "--gecos", "HiveMatrix suite", "--disabled-password", *words])
+        entry = pwd.getpwnam(name)
+        tell(f"created the account {name} (home {entry.pw_dir})")
+    if fault := _unfit(entry):
+        raise UsageError(f"{name} can't own a suite: {fault}", hint="Take another: helmctl setup --account hivematrix")
+    if name not in grp.getgrnam(JOURNAL_GROUP).gr_mem:
+        # Before lingering, since the user manager keeps the groups that it was started with.
+        _run(["usermod", "-aG", JOURNAL_GROUP, name])
+        if Path(f"/run/user/{entry.pw_uid}/bus").exists():
+            _run(["systemctl", "restart", f"user@{entry.pw_uid}.service"])
+        tell(f"{name} may read the journal")
+    _run(["loginctl", "enable-linger", name])
+    deadline = time.monotonic() + 30
+    while not Path(f"/run/user/{entry.pw_uid}/bus").exists():
+        if time.monotonic() > deadline:
+            raise NotSetUpError(
+                f"the user manager of {name} did not come up", hint=f"See: systemctl status user@{entry.pw_uid}"
+            )
+        time.sleep(0.05)
+
+
+def _unfit(entry: pwd.struct_passwd) -> str:
+    """Why an account can't own a suite; empty when it can."""
+    if entry.pw_uid == 0:
+        return "root should not run services"
+    try:
+        owner = Path(entry.pw_dir).stat().st_uid
+    except OSError as problem:
+        return f"its home directory {entry.pw_dir} can't be used ({problem.strerror})"
+    return "" if owner == entry.pw_uid else f"its home directory {entry.pw_dir} is not its own"
+
+
+def _run(words: list[str]) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise NotSetUpError(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[:300]}")

@@ -1,0 +1,201 @@
+"""Writing log entries: by COPY, with everything that goes with them, in one transaction.
+
+What goes with rows: the partitions they need, ids that become visible in order, the counts of the rollups, the mark on
+lines that are there already because a service both prints and posts them, and word to followers.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+
+from psycopg import sql
+
+from helmd.model.logs.deduplication import APART, OTHER, Single, Window, days_in, paired, whole_window, windows
+from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
+from helmd.model.logs.ids import with_short_ids
+from helmd.model.logs.notify_payload import Announcement
+from helmd.store.ingest.copy_text import COLUMNS, Counts, RetentionOf, chunks, days_of
+from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection
+
+LOG_CHANNEL = "log_entries"
+"""NOTIFY channel of `Announcement`."""
+
+_COPY = sql.SQL("COPY log_entries ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
+_WINDOWS = 20
+"""In how many stretches of time twins are looked for; entries posted late, from all over, are not worth more."""
+_ONE_WINDOW = timedelta(hours=6)
+"""How long a stretch of printed lines may be for one look at what was posted meanwhile."""
+_SINGLES = (
+    "SELECT id, timestamp, service_name, message, source FROM {{}} WHERE source = '{}' AND timestamp BETWEEN %s AND %s"
+    " AND service_name = ANY(%s) AND same_as IS NULL AND message = ANY(%s) LIMIT 50000"
+)
+_POSTED, _PRINTED = (sql.SQL(_SINGLES.format(source)) for source in (HTTP, JOURNAL))
+_POSTERS = sql.SQL(
+    "SELECT DISTINCT service_name FROM {} WHERE source = 'http' AND timestamp BETWEEN %s AND %s"
+    " AND service_name = ANY(%s) AND same_as IS NULL"
+)
+_THERE = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
+_REFERRED = sql.SQL("SELECT same_as FROM {} WHERE same_as = ANY(%s)")
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What `append_rows` did. ``same`` of the ``stored`` rows are lines that were there already."""
+
+    first_id: int
+    last_id: int
+    stored: int
+    same: int
+
+
+def leaf_of(retention: int, day: str) -> str:
+    """The partition of a retention class and a day (``2026-01-31``)."""
+    return f"log_entries_{retention}_{day.replace('-', '')}"
+
+
+class Appender:
+    """Appends rows. One for each connection, or for each task that appends: it remembers which partitions there are.
+
+    After an error of the store a new one is to be made.
+    """
+
+    def __init__(self, retention_of: RetentionOf) -> None:
+        self._retention_of = retention_of
+        self._there: set[str] = set()
+
+    async def append(self, connection: Connection, rows: Sequence[LogRow]) -> Appended:
+        """Insert rows, within the caller's transaction. Raises psycopg's errors.
+
+        Whoever inserts holds one lock from before the first id is drawn until the commit, so ids become visible in
+        their order and a reader that asks for what is after id N misses nothing.
+        """
+        if not rows:
+            return Appended(0, 0, 0, 0)
+        rows = with_short_ids(rows)
+        cursor = await connection.execute(
+            "SELECT pg_advisory_xact_lock(%s, %s), reserve_log_ids(%s)",
+            (LOCK_CLASS, APPEND_LOCK, len(rows)),
+            prepare=True,
+        )
+        found = await cursor.fetchone()
+        assert found is not None
+        last = int(found[1])
+        first = last - len(rows) + 1
+        leaves = await self._partitions(connection, days_of(rows, self._retention_of))
+        marked = await self._marked(connection, rows, first)
+        counts: Counts = {}
+        async with connection.cursor() as copying, copying.copy(_COPY) as copy:
+            for text in chunks(marked, first, self._retention_of, counts):
+                await copy.write(text)
+        await _count(connection, counts)
+        await connection.execute(
+            "SELECT pg_notify(%s, %s)", (LOG_CHANNEL, str(Announcement(last, tuple(leaves)))), prepare=True
+        )
+        return Appended(first, last, len(rows), sum(row.same_as is not None for row in marked))
+
+    async def _partitions(self, connection: Connection, days: Iterable[tuple[int, str]]) -> list[str]:
+        """Sees to it that there is a partition for each (retention, day); their names."""
+        leaves = []
+        for retention, day in sorted(days):
+            leaf = leaf_of(retention, day)
+            leaves.append(leaf)
+            if leaf in self._there:
+                continue
+            cursor = await connection.execute("SELECT make_log_partition(%s::smallint, %s::date)", (retention, day))
+            if await cursor.fetchone() == (False,):
+                # One made just now is gone again if this transaction fails.
+                self._there.add(leaf)
+        return leaves
+
+    async def _marked(self, connection: Connection, rows: Sequence[LogRow], first: int) -> Sequence[LogRow]:
+        """ROWS with ``same_as`` set where a line is there already."""
+        sources = {row.source for row in rows} & OTHER.keys()
+        singles: list[Single] = []
+        if HTTP in sources:
+            for window in windows(rows, HTTP)[:_WINDOWS]:
+                for leaf in await self._leaves(connection, window):
+                    singles += await _singles(connection, _PRINTED, leaf, window)
+        if JOURNAL in sources:
+            for window in _journal_windows(rows):
+                for leaf in await self._leaves(connection, window):
+                    singles += await _posted(connection, leaf, window)
+        if singles:
+            singles = await self._untaken(connection, singles)
+        if not singles and len(sources) < len(OTHER):
+            return rows
+        return paired(rows, first, singles)
+
+    async def _leaves(self, connection: Connection, window: Window) -> list[str]:
+        """The partitions that can have twins of the rows of WINDOW."""
+        classes = {self._retention_of(service) for service in {row.service_name for row in window.rows}}
+        return await self._existing(connection, {leaf_of(each, day) for each in classes for day in days_in(window)})
+
+    async def _existing(self, connection: Connection, leaves: set[str]) -> list[str]:
+        """Those of LEAVES that there are; none is made for rows that may have been."""
+        unknown = leaves - self._there
+        if unknown:
+            cursor = await connection.execute(_THERE, (list(unknown),), prepare=True)
+            # Not to be remembered: one of them may be of this transaction.
+            unknown = {row[0] async for row in cursor}
+        return sorted(leaves & self._there | unknown)
+
+    async def _untaken(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
+        """Those of SINGLES that have no twin yet: none that came later refers to them."""
+        ids = [single.id for single in singles]
+        classes = {self._retention_of(service) for service in {single.service_name for single in singles}}
+        moments = {single.timestamp + apart for single in singles for apart in (-APART, APART)}
+        days = {moment.astimezone(UTC).date().isoformat() for moment in moments}
+        taken: set[int] = set()
+        for leaf in await self._existing(connection, {leaf_of(each, day) for each in classes for day in days}):
+            cursor = await connection.execute(_REFERRED.format(sql.Identifier(leaf)), (ids,))
+            taken |= {row[0] async for row in cursor}
+        return [single for single in singles if single.id not in taken]
+
+
+def _journal_windows(rows: Sequence[LogRow]) -> list[Window]:
+    """The stretches of time of the printed ones among ROWS: one, unless a clock was set or the batch spans days."""
+    window = whole_window(rows, JOURNAL)
+    return [window] if window.until - window.since < _ONE_WINDOW else windows(rows, JOURNAL)[-_WINDOWS:]
+
+
+async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window: Window) -> list[Single]:
+    """Rows of LEAF that may be twins of WINDOW's. They may be among a flood, of which only these texts matter."""
+    wanted = {(row.service_name, row.message) for row in window.rows}
+    texts, services = list({message for _, message in wanted}), list({service for service, _ in wanted})
+    given = (window.since, window.until, services, texts)
+    cursor = await connection.execute(statement.format(sql.Identifier(leaf)), given, prepare=True)
+    return [Single(*row) async for row in cursor if (row[2], row[3]) in wanted]
+
+
+async def _posted(connection: Connection, leaf: str, window: Window) -> list[Single]:
+    """Posted rows of LEAF that may be twins of WINDOW's. Mostly there are none, and no text has to be sent for that."""
+    services = list({row.service_name for row in window.rows})
+    cursor = await connection.execute(
+        _POSTERS.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True
+    )
+    posters = {row[0] async for row in cursor}
+    if not posters:
+        return []
+    of_posters = window._replace(rows=tuple(row for row in window.rows if row.service_name in posters))
+    return await _singles(connection, _POSTED, leaf, of_posters)
+
+
+async def _count(connection: Connection, counts: Counts) -> None:
+    """Adds COUNTS to the rollups."""
+    hours: Counts = {}
+    for (minute, *rest), entries in counts.items():
+        key = (minute[:13] + ":00", *rest)
+        hours[key] = hours.get(key, 0) + entries  # type: ignore[index, arg-type]
+    for table, slots in (("log_counts_minute", counts), ("log_counts_hour", hours)):
+        if not slots:
+            continue
+        keys = sorted(slots)
+        await connection.execute(
+            sql.SQL(
+                "INSERT INTO {0} SELECT * FROM unnest(%s::timestamptz[], %s::smallint[], %s::text[], %s::text[],"
+                " %s::bigint[]) ON CONFLICT (slot, service_name, level, retention)"
+                " DO UPDATE SET entries = {0}.entries + excluded.entries"
+            ).format(sql.Identifier(table)),
+            ([f"{key[0]}Z" for key in keys], *([key[n] for key in keys] for n in (1, 2, 3)), [slots[k] for k in keys]),
+            prepare=True,
+        )

@@ -1,0 +1,1 @@
+"""Reading log entries: search, counts, export, notifications."""

@@ -1,0 +1,362 @@
+"""How many log entries there are: from the rollups where they can tell, else by counting, within a time limit."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from helmd.model.errors import UsageError
+from helmd.model.logs.filter import LogFilter
+from helmd.store.logs.entries import SEEN_ONCE, conditions, day_rows, looked_conditions, where
+from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, days_of, leaves, portions, whatever_expires
+from helmd.store.session import Connection, border, limit_statements, reason
+
+EXACT_UP_TO = 1_000_000
+_FEW_DAYS = 8
+"""Days whose entries are looked at at once: enough to save on statements, few enough to stop in time."""
+_FEW_ENTRIES = 50_000
+"""So many can be looked at within the time that counting has."""
+_SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+Where = tuple[list[sql.Composable], list[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many entries a filter takes; ``estimate`` where they were not all counted."""
+
+    entries: int
+    estimate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Entries from ``start`` on for one step, by level; levels without any are left out."""
+
+    start: datetime
+    levels: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Buckets in the order of time, none left out. ``counted_back_to`` is set when the time limit ended it early."""
+
+    buckets: tuple[Bucket, ...]
+    counted_back_to: datetime | None = None
+
+
+async def total(connection: Connection, wanted: LogFilter, seconds: float, *, dear: bool = False) -> Total:
+    """How many entries are WANTED: exact up to a million, unless counting takes longer than SECONDS.
+
+    With DEAR, when many of the newest are or a search did not end in time, they are counted only if there are few to
+    look at.
+
+    Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
+    """
+    deadline = time.monotonic() + seconds
+
+    async def attempt() -> Total:
+        if wanted.counted:
+            return Total(await _by_rollups(connection, wanted))
+        everything = await _by_rollups(connection, _without_looking(wanted)) if dear else 0
+        if everything > _FEW_ENTRIES:
+            days = days_of(await leaves(connection, wanted.start, wanted.end))
+            return await _estimated(connection, wanted, *await _sampled(connection, wanted, days), everything)
+        return await _by_walking(connection, wanted, deadline)
+
+    with border("log entries can't be counted"):
+        return await whatever_expires(attempt)
+
+
+async def counted_by_day(connection: Connection, wanted: LogFilter) -> dict[date, int]:
+    """Entries a UTC day by the rollups, for a ``counted`` filter, whatever its times. Raises psycopg's errors."""
+    met, given = _rollup_conditions(wanted)
+    cursor = await connection.execute(
+        sql.SQL("SELECT (slot AT TIME ZONE 'UTC')::date, sum(entries) FROM log_counts_hour WHERE {} GROUP BY 1").format(
+            where(met)
+        ),
+        given,
+    )
+    return {day: int(entries) async for day, entries in cursor}
+
+
+async def histogram(
+    connection: Connection, wanted: LogFilter, start: datetime, end: datetime, step: timedelta, seconds: float = 2.0
+) -> Histogram:
+    """Entries by level in each STEP (whole minutes) from START to END, both taken to whole steps. Raises as `total`."""
+    first, last = _floor(start, step), _ceiling(end, step)
+    wanted = replace(wanted, start=first, end=last)
+    deadline = time.monotonic() + seconds
+    counts: dict[datetime, dict[str, int]] = {}
+    reached = None
+
+    async def attempt() -> datetime | None:
+        counts.clear()
+        return await _histogram_by_walking(connection, wanted, step, deadline, counts)
+
+    with border("log entries can't be counted"):
+        if wanted.counted:
+            table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
+            met, given = _rollup_conditions(wanted)
+            # As one value of JSON: reading thousands of rows takes psycopg longer than PostgreSQL to sum them up.
+            cursor = await connection.execute(
+                sql.SQL(
+                    "SELECT json_agg(json_build_array(extract(epoch FROM bucket - %s), level, entries)) FROM"
+                    " (SELECT date_bin(%s, slot, %s) AS bucket, level, sum(entries)::bigint AS entries"
+                    " FROM {} WHERE {} GROUP BY 1, 2) AS counts"
+                ).format(sql.Identifier(table), where([*met, sql.SQL("slot >= %s"), sql.SQL("slot < %s")])),
+                [first, step, _EPOCH, *given, first, last],
+            )
+            found = await cursor.fetchone()
+            for seconds_on, level, entries in (found and found[0]) or ():
+                counts.setdefault(first + timedelta(seconds=seconds_on), {})[level] = entries
+        else:
+            reached = await whatever_expires(attempt)
+    number = max(0, -(-(last - first) // step))
+    return Histogram(tuple(Bucket(first + n * step, counts.get(first + n * step, {})) for n in range(number)), reached)
+
+
+async def level_counts(connection: Connection, since: datetime) -> dict[str, dict[str, int]]:
+    """Entries by service and level since then, the minute of SINCE with them. Raises StoreError."""
+    hour = _ceiling(since, _HOUR)
+    found: dict[str, dict[str, int]] = {}
+    with border("log entries can't be counted"):
+        cursor = await connection.execute(
+            "SELECT service_name, level, sum(entries) FROM ("
+            " SELECT * FROM log_counts_hour WHERE slot >= %s UNION ALL"
+            " SELECT * FROM log_counts_minute WHERE slot >= %s AND slot < %s) AS counts GROUP BY 1, 2",
+            (hour, _floor(since, _MINUTE), hour),
+            prepare=True,
+        )
+        async for service, level, entries in cursor:
+            found.setdefault(service, {})[level] = int(entries)
+    return found
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    return moment - (moment - _EPOCH) % step
+
+
+def _ceiling(moment: datetime, step: timedelta) -> datetime:
+    return moment + (_EPOCH - moment) % step
+
+
+def _rollup_conditions(wanted: LogFilter) -> Where:
+    met: list[sql.Composable] = []
+    given: list[object] = []
+    for column, chosen in (("service_name", wanted.services), ("level", wanted.levels)):
+        if chosen is not None:
+            met.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
+            given.append(sorted(chosen))
+    return met, given
+
+
+async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
+    """Whole hours and minutes from the rollups, what is left at both ends by counting; all of one moment."""
+    start, end = wanted.start, wanted.end
+    if start is not None and end is not None and end <= start:
+        return 0
+    parts: list[tuple[sql.Composable, list[object]]] = []
+    first = None if start is None else _ceiling(start, _MINUTE)
+    last = None if end is None else _floor(end, _MINUTE)
+    if first is not None and last is not None and first > last:
+        # All within one minute.
+        first = last = end
+    if start is not None and first is not None and start < first:
+        parts.append(_counting(replace(wanted, end=first)))
+    if end is not None and last is not None and last < end and first != end:
+        parts.append(_counting(replace(wanted, start=last)))
+    first_hour = None if first is None else _ceiling(first, _HOUR)
+    last_hour = None if last is None else _floor(last, _HOUR)
+    if first_hour is not None and last_hour is not None and first_hour >= last_hour:
+        parts.append(_summing("log_counts_minute", wanted, first, last))
+    else:
+        parts.append(_summing("log_counts_hour", wanted, first_hour, last_hour))
+        if first is not None:
+            parts.append(_summing("log_counts_minute", wanted, first, first_hour))
+        if last is not None:
+            parts.append(_summing("log_counts_minute", wanted, last_hour, last))
+    statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sql.SQL("({})").format(part) for part, _ in parts))
+    # Not prepared: PostgreSQL would once plan for all partitions, whichever are asked, to see what that is worth.
+    cursor = await connection.execute(statement, [value for _, given in parts for value in given], prepare=False)
+    found = await cursor.fetchone()
+    return int(found[0]) if found else 0
+
+
+def _counting(wanted: LogFilter) -> tuple[sql.Composable, list[object]]:
+    met, given = conditions(wanted)
+    return sql.SQL("SELECT count(*) FROM log_entries WHERE {}").format(where(met)), given
+
+
+def _summing(
+    table: str, wanted: LogFilter, first: datetime | None, last: datetime | None
+) -> tuple[sql.Composable, list[object]]:
+    met, given = _rollup_conditions(wanted)
+    for condition, moment in ((sql.SQL("slot >= %s"), first), (sql.SQL("slot < %s"), last)):
+        if moment is not None:
+            met.append(condition)
+            given.append(moment)
+    return sql.SQL("SELECT coalesce(sum(entries), 0) FROM {} WHERE {}").format(sql.Identifier(table), where(met)), given
+
+
+async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
+    counted = 0
+    reached = None
+    days = days_of(await leaves(connection, wanted.start, wanted.end))
+    by_index = not looked_conditions(wanted)[0]
+    counting = _counting_by_day(connection, wanted, apart=by_index)
+    for some in portions(days, MOST_DAYS if by_index else _FEW_DAYS):
+        parts: list[str] = []
+        given: list[object] = []
+        for leaf in (leaf for day in some for leaf in day):
+            for part, values in counting(leaf):
+                parts.append(part)
+                given += values
+        statement = f"SELECT {' + '.join(parts)}".encode()
+        rows = await _within(connection, statement, given, deadline, keep_plan=True)
+        if rows is None:
+            if not counted:
+                counted, reached = await _sampled(connection, wanted, days)
+            return await _estimated(connection, wanted, counted, reached)
+        counted += int(rows[0][0])
+        reached = some[-1][-1].begins
+        if counted > EXACT_UP_TO:
+            return await _estimated(connection, wanted, counted, reached)
+    return Total(counted)
+
+
+def _counting_by_day(
+    connection: Connection, wanted: LogFilter, *, apart: bool
+) -> Callable[[Leaf], list[tuple[str, list[object]]]]:
+    """What counts the entries of a partition, in parts for each index, with their parameters.
+
+    With APART those seen twice are counted apart, of which there are few, so that the others need their index alone
+    and not the rows.
+    """
+    made: dict[LogFilter, tuple[list[str], list[object]]] = {}
+
+    def counting(leaf: Leaf) -> list[tuple[str, list[object]]]:
+        narrowed = wanted.of_day(leaf.begins)
+        if narrowed not in made:
+            met, given = conditions(narrowed)
+            whole = [condition for condition in met if condition is not SEEN_ONCE] if apart else met
+            again = [[*whole, sql.SQL("same_as IS NOT NULL")]] if len(whole) < len(met) else []
+            made[narrowed] = [where(each).as_string(connection) for each in (whole, *again)], given
+        each, given = made[narrowed]
+        return [
+            (
+                " - ".join(f"(SELECT count(*) FROM {leaf.name} WHERE {' AND '.join([asked, *ids])})" for asked in each),  # noqa: S608
+                given * len(each),
+            )
+            for ids in _id_ranges(leaf, wanted)
+        ]
+
+    return counting
+
+
+def _without_looking(wanted: LogFilter) -> LogFilter:
+    """What the rollups know of it."""
+    return replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None)
+
+
+async def _estimated(
+    connection: Connection, wanted: LogFilter, counted: int, reached: datetime | None, everything: int | None = None
+) -> Total:
+    """How many there will be in all, when those since REACHED are COUNTED and the rest is like them.
+
+    EVERYTHING is how many there are to look at, where that is known.
+    """
+    if reached is None:
+        return Total(counted, True)
+    like = _without_looking(wanted)
+    if everything is None:
+        everything = await _by_rollups(connection, like)
+    seen = await _by_rollups(connection, replace(like, start=max(reached, like.start) if like.start else reached))
+    return Total(counted * everything // seen if seen else counted, True)
+
+
+async def _sampled(
+    connection: Connection, wanted: LogFilter, days: Sequence[Sequence[Leaf]]
+) -> tuple[int, datetime | None]:
+    """How many of the newest few entries are WANTED, and how far back those go: for what can't be counted in time."""
+    met, given = conditions(replace(wanted, trace_id=None, user_id=None, text=None))
+    asked, values = conditions(wanted)
+    for day in days:
+        tables = day_rows((leaf.name for leaf in day), met)
+        statement = sql.SQL(
+            "SELECT count(*) FILTER (WHERE {}), min(timestamp)"
+            " FROM (SELECT * FROM ({}) AS day ORDER BY timestamp DESC, id DESC LIMIT {}) AS few"
+        ).format(where(asked), tables, sql.Literal(_SAMPLE))
+        rows = await _within(connection, statement, [*values, *given * len(day)], time.monotonic() + _SAMPLE_SECONDS)
+        if rows is None or rows[0][1] is not None:
+            return (0, None) if rows is None else (rows[0][0], rows[0][1])
+    return 0, None
+
+
+async def _histogram_by_walking(
+    connection: Connection,
+    wanted: LogFilter,
+    step: timedelta,
+    deadline: float,
+    counts: dict[datetime, dict[str, int]],
+) -> datetime | None:
+    """Fills COUNTS, the newest days first; how far back that came when the time was over."""
+    met, given = conditions(wanted)
+    for some in portions(days_of(await leaves(connection, wanted.start, wanted.end)), _FEW_DAYS):
+        parts = [
+            sql.SQL("SELECT timestamp, level FROM {} WHERE {}").format(
+                sql.Identifier(leaf.name), where([*met, *map(sql.SQL, ids)])
+            )
+            for day in some
+            for leaf in day
+            for ids in _id_ranges(leaf, wanted)
+        ]
+        statement = sql.SQL("SELECT date_bin(%s, timestamp, %s), level, count(*) FROM ({}) AS e GROUP BY 1, 2").format(
+            sql.SQL(" UNION ALL ").join(parts)
+        )
+        rows = await _within(connection, statement, [step, _EPOCH, *given * len(parts)], deadline)
+        if rows is None:
+            return some[0][0].begins + timedelta(days=1)
+        for bucket, level, entries in rows:
+            levels = counts.setdefault(bucket, {})
+            levels[level] = levels.get(level, 0) + entries
+    return None
+
+
+def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[str]]:
+    """For a text the ranges of ids that have an index of their own; else all at once."""
+    if wanted.text is None or leaf.sealed:
+        return [[]]
+    return [
+        [f"id >= {first:d}"] if end is None else [f"id >= {first:d}", f"id < {end:d}"]
+        for first, end in leaf.text_ranges
+    ]
+
+
+async def _within(
+    connection: Connection,
+    statement: sql.Composed | bytes,
+    given: Sequence[object],
+    deadline: float,
+    *,
+    keep_plan: bool = False,
+) -> list[TupleRow] | None:
+    """What STATEMENT gives, or None when it does not by DEADLINE."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return None
+    try:
+        async with connection.transaction():
+            await limit_statements(connection, left, keep_plans=keep_plan)
+            cursor = await connection.execute(statement, given, prepare=keep_plan)
+            return await cursor.fetchall()
+    except psycopg.errors.QueryCanceled:
+        return None
+    except psycopg.errors.InvalidRegularExpression as error:
+        raise UsageError(f"q: this is no regular expression ({reason(error)})") from None

@@ -1,0 +1,102 @@
+"""Word of new log entries, as their writers give it after each commit, and the entries, on one connection."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psycopg
+from psycopg import sql
+
+from helmd.model.logs.notify_payload import Announcement
+from helmd.store.ingest.ingested import newest_id
+from helmd.store.ingest.logs import LOG_CHANNEL
+from helmd.store.logs.entries import StoredEntry, after
+from helmd.store.session import Connection, border, connect, cut, deadline
+
+_ANSWER_SECONDS = 10.0
+
+
+class Listener:
+    """On a connection of its own, that listens from `open` on. After a StoreError a new one is to be opened."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last_id = 0
+        self._leaves: set[str] = set()
+        self._anywhere = False
+        connection.add_notify_handler(lambda heard: self._hear(heard.payload))
+
+    @classmethod
+    async def open(cls, conninfo: str, application: str) -> "Listener":
+        """Connect and listen. Raises StoreError."""
+        connection = await connect(conninfo, application)
+        try:
+            with border("new log entries can't be listened for"), deadline(connection, _ANSWER_SECONDS):
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(LOG_CHANNEL)))
+        except BaseException:
+            cut(connection)
+            await connection.close()
+            raise
+        return cls(connection)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._connection.close()
+
+    async def next(self, seconds: float) -> Announcement | None:
+        """All that was announced since it was last asked for, as one; None when nothing is within SECONDS.
+
+        Raises StoreError when the connection is gone.
+        """
+        if not self._last_id:
+            await self._readable(seconds)
+            with border("new log entries can't be listened for"):
+                self._consume()
+        if not self._last_id:
+            return None
+        told = Announcement(self._last_id, () if self._anywhere else tuple(sorted(self._leaves)))
+        self._last_id, self._leaves, self._anywhere = 0, set(), False
+        return told
+
+    async def newest_id(self) -> int:
+        """The highest id there is. Raises StoreError."""
+        with deadline(self._connection, _ANSWER_SECONDS):
+            return await newest_id(self._connection)
+
+    async def after(self, last_seen: int, up_to: int, limit: int, leaves: Sequence[str] = ()) -> list[StoredEntry]:
+        """Entries as `helmd.store.logs.entries.after` gives them. Raises StoreError."""
+        with deadline(self._connection, _ANSWER_SECONDS):
+            return await after(self._connection, last_seen, up_to, limit, leaves)
+
+    async def _readable(self, seconds: float) -> None:
+        """Waits until the server has sent something, for SECONDS at most.
+
+        Not psycopg's ``notifies()``: a wait that is broken off there leaves the connection locked or in doubt.
+        """
+        with border("new log entries can't be listened for"):
+            number = self._connection.fileno()
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(number, readable.set)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await readable.wait()
+        finally:
+            loop.remove_reader(number)
+
+    def _consume(self) -> None:
+        line = self._connection.pgconn
+        line.consume_input()
+        while heard := line.notifies():
+            self._hear(heard.extra.decode("utf-8", "replace"))
+        if line.status != psycopg.pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the connection is lost")
+
+    def _hear(self, payload: str) -> None:
+        told = Announcement.parse(payload)
+        if told is None:
+            return
+        self._last_id = max(self._last_id, told.last_id)
+        self._leaves.update(told.leaves)
+        self._anywhere |= not told.leaves

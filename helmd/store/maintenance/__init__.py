@@ -1,0 +1,1 @@
+"""The schema, its partitions and their indexes, as the tables' owner keeps them."""

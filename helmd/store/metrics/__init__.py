@@ -1,0 +1,1 @@
+"""Measurements and states of services."""

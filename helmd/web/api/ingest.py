@@ -1,0 +1,195 @@
+"""What services post: log entries and measurements."""
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TypeVar
+
+from aiohttp import web
+
+from helmd.model.errors import DeniedError, UsageError
+from helmd.model.ingest.body import Body, read_body
+from helmd.model.ingest.logs import Reading, log_rows, plain_reading
+from helmd.model.ingest.metrics import Measurement, measurements
+from helmd.model.ingest.token_bucket import Rates
+from helmd.model.logs.entry import LogRow
+from helmd.operations.logs.posted import PostedLogs
+from helmd.web.auth.roles import Identity
+from helmd.web.http.memory_budget import Room
+from helmd.web.http.problems import as_json, problem
+
+MAX_BODY = 16 << 20
+"""Bytes of a request's body (SPEC)."""
+_SMALL = 64 << 10
+"""Bytes of a body that is read and parsed in passing; a larger one takes a thread, one at a time."""
+_SMALL_ROOM, _LARGE_ROOM = 32 << 20, 96 << 20
+_ENTRY = 500
+"""Bytes that an entry takes besides its text."""
+_READ_SECONDS = 10.0
+_LONGEST_PAUSE = 3.0
+"""Senders give up after five seconds (SPEC), and then drop what they sent."""
+_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
+
+Item = TypeVar("Item")
+
+
+class _RefusedError(Exception):
+    """An answer that is no HelmError's: ``status``, ``code`` and a sentence."""
+
+    def __init__(self, status: HTTPStatus, code: str, sentence: str, retry_after: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status, self.code, self.sentence, self.retry_after = status, code, sentence, retry_after
+
+    def answer(self, request: web.Request) -> web.Response:
+        made = problem(request, self.status, self.code, self.sentence)
+        if self.retry_after is not None:
+            made.headers["Retry-After"] = str(self.retry_after)
+        return made
+
+
+class Intake:
+    """The handlers. ``measured`` takes a service's measurements; ``retention_of`` says how many days a service's
+    entries are kept; ``read`` is what is made of messages.
+    """
+
+    def __init__(
+        self,
+        posted: PostedLogs,
+        measured: Callable[[str, Sequence[Measurement]], None],
+        rates: Rates,
+        retention_of: Callable[[str], int],
+        read: Reading = plain_reading,
+    ) -> None:
+        self._posted = posted
+        self._measured = measured
+        self._rates = rates
+        self._retention_of = retention_of
+        self._read = read
+        self._small, self._large = Room(_SMALL_ROOM), Room(_LARGE_ROOM)
+        self._parsing = asyncio.Lock()
+
+    async def logs(self, request: web.Request) -> web.Response:
+        """POST /api/logs/ingest"""
+
+        def rows(body: bytes) -> tuple[str, list[LogRow]]:
+            given = self._given(request, body, "logs", "message")
+            now = datetime.now(UTC)
+            return given.service_name, log_rows(given, now, self._retention_of(given.service_name), self._read)
+
+        try:
+            key = _key(request)
+            async with self._body(request) as held:
+                service, found = await self._parsed(held, rows)
+                await self._within_rate(service, len(found), key)
+                count = await self._posted.post(service, found, key, held.size) if found else 0
+        except _RefusedError as refused:
+            return refused.answer(request)
+        return as_json({"success": True, "ingested": count, "message": f"Successfully ingested {count} log entries"})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """POST /api/metrics/ingest"""
+
+        def values(body: bytes) -> tuple[str, list[Measurement]]:
+            given = self._given(request, body, "metrics", "name")
+            return given.service_name, measurements(given, datetime.now(UTC))
+
+        try:
+            key = _key(request)
+            async with self._body(request) as held:
+                service, found = await self._parsed(held, values)
+                await self._within_rate(service, len(found), key)
+                self._measured(service, found)
+        except _RefusedError as refused:
+            return refused.answer(request)
+        count = len(found)
+        return as_json({"success": True, "ingested": count, "message": f"Successfully ingested {count} metrics"})
+
+    def _given(self, request: web.Request, body: bytes, listed: str, sign: str) -> Body:
+        given = read_body(body, listed, sign)
+        caller: Identity = request["identity"]
+        if caller.service is not None and caller.service != given.service_name:
+            raise DeniedError(f"{caller.name} may not post as '{given.service_name}'")
+        return given
+
+    @asynccontextmanager
+    async def _body(self, request: web.Request) -> AsyncIterator["_Held"]:
+        """The body, and the room that it and what is made of it take."""
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            sentence = "a body is taken as it is, without a content encoding"
+            raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_encoding", sentence)
+        size = MAX_BODY if request.content_length is None else request.content_length
+        if size > MAX_BODY:
+            raise _too_large()
+        held = _Held(self._small if size <= _SMALL else self._large, size)
+        await held.room.enter(size)
+        try:
+            held.body = await _read(request)
+            yield held
+        finally:
+            held.room.leave(size, held.spread)
+
+    async def _parsed(self, held: "_Held", make: Callable[[bytes], tuple[str, list[Item]]]) -> tuple[str, list[Item]]:
+        body, held.body = held.body, b""
+        if len(body) <= _SMALL:
+            service, found = make(body)
+        else:
+            async with self._parsing:
+                service, found = await asyncio.to_thread(make, body)
+        held.spread = _ENTRY * len(found)
+        held.room.spread(held.spread)
+        return service, found
+
+    async def _within_rate(self, service: str, entries: int, key: str | None) -> None:
+        """Waits while SERVICE posts too much. Who has a KEY is told to come again, since they will."""
+        pause = self._rates.pause(service, time.monotonic())
+        if pause and key is not None:
+            seconds = math.ceil(pause)
+            sentence = f"{service} posts more than it may; try again in {seconds} s"
+            raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", sentence, seconds)
+        self._rates.take(service, entries, time.monotonic())
+        if pause:
+            await asyncio.sleep(min(pause, _LONGEST_PAUSE))
+
+
+class _Held:
+    """What a request holds while it is dealt with."""
+
+    def __init__(self, room: Room, size: int) -> None:
+        self.room = room
+        self.size = size
+        self.body = b""
+        self.spread = 0
+
+
+async def _read(request: web.Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            async for part in request.content.iter_any():
+                body += part
+                if len(body) > MAX_BODY:
+                    raise _too_large()
+    except TimeoutError:
+        sentence = f"the body did not come within {_READ_SECONDS:g} s"
+        raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", sentence) from None
+    return bytes(body)
+
+
+def _too_large() -> _RefusedError:
+    sentence = f"a body of more than {MAX_BODY >> 20} MiB is not taken"
+    return _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", sentence)
+
+
+def _key(request: web.Request) -> str | None:
+    """The Idempotency-Key. Raises UsageError."""
+    given = request.headers.getall("Idempotency-Key", ())
+    if not given:
+        return None
+    if len(given) > 1 or not _KEY.match(given[0]):
+        raise UsageError("Idempotency-Key: must be one header of 1 to 255 printable characters")
+    return given[0]

@@ -1,0 +1,46 @@
+"""What a request for log entries asks for: its parameters, and what its caller may see."""
+
+from aiohttp import web
+
+from helmd.model.errors import UsageError
+from helmd.model.logs.filter import LogFilter, log_filter_of
+from helmd.model.printable import printable
+from helmd.web.auth.roles import Identity
+
+_LISTS = frozenset({"service", "level", "source", "stream"})
+
+
+def parameters(request: web.Request) -> dict[str, str]:
+    """The parameters by name; a list may also be given bit by bit. Raises UsageError for another one given twice."""
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in given and name not in _LISTS:
+            raise UsageError(f"{printable(name, 40)}: is given more than once")
+        given[name] = f"{given[name]},{value}" if name in given else value
+    return given
+
+
+def filter_of(request: web.Request, given: dict[str, str]) -> LogFilter:
+    """The filter of the parameters, confined to what the caller may see. Raises UsageError."""
+    wanted = log_filter_of(given)
+    identity: Identity | None = request["identity"]
+    confined_to = identity.services if identity is not None else frozenset[str]()
+    return wanted if confined_to is None else wanted.confined(confined_to)
+
+
+def number(given: dict[str, str], name: str, default: int, least: int = 0) -> int:
+    """A whole number. Raises UsageError."""
+    text = given.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
+        raise UsageError(f"{name}: {printable(text, 40)!r} is no whole number from {least} on")
+    return int(text)
+
+
+def choice(given: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    """One of ALLOWED, of which the first is the default. Raises UsageError."""
+    text = given.get(name) or allowed[0]
+    if text not in allowed:
+        raise UsageError(f"{name}: must be one of {', '.join(allowed)}")
+    return text

@@ -1,0 +1,184 @@
+"""Stored log entries: lists, single ones, counts, and exports."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal
+
+from aiohttp import web
+
+from helmd.model.errors import HelmError, StoreError, UsageError
+from helmd.model.logs.filter import place_of
+from helmd.model.logs.timestamps import timespan
+from helmd.operations.logs.reader import LogReader
+from helmd.operations.monitoring.monitor import Monitor
+from helmd.web.api.log_query import choice, filter_of, number, parameters
+from helmd.web.http.cancellation import while_there
+from helmd.web.http.problems import as_json
+
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+_MINUTE = timedelta(minutes=1)
+STEPS = tuple(timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080))
+"""Lengths of a histogram's buckets."""
+_BUCKETS, _MAX_BUCKETS = 200, 2000
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+"""Beyond these the store has no entries, and a calendar soon no days."""
+_HISTOGRAM_SPAN = timedelta(hours=1)
+_STATS_SPAN = timedelta(hours=24)
+_STALLED_SECONDS = 600.0
+"""How long an export waits for its client, which keeps one of few turns and what it reads from being dropped."""
+_CONTENT: dict[str, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+_log = logging.getLogger(__name__)
+
+
+class UnknownEntryError(HelmError):
+    """No such log entry, or none that the caller may see."""
+
+    code: ClassVar[str] = "unknown_entry"
+
+
+class Logs:
+    """The handlers."""
+
+    def __init__(self, reader: LogReader, monitor: Monitor) -> None:
+        self._reader = reader
+        self._monitor = monitor
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /api/logs"""
+        given = parameters(request)
+        wanted = filter_of(request, given)
+        limit = min(number(given, "limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
+        offset = number(given, "offset", 0)
+        before = place_of(given["cursor"]) if given.get("cursor") else None
+        counted = choice(given, "total", ("true", "false")) == "true"
+        found = await while_there(request, self._reader.page(wanted, limit, before, offset, counted=counted))
+        page = found.page
+        body: dict[str, Any] = {
+            "logs": [entry.as_json() for entry in page.entries],
+            "total": found.total.entries if found.total else None,
+            "limit": limit,
+            "offset": offset,
+            "next_cursor": str(page.next) if page.next else None,
+        }
+        if found.total and found.total.estimate:
+            body["total_is_estimate"] = True
+        if page.searched_back_to is not None:
+            body["searched_back_to"] = page.searched_back_to.isoformat()
+        return as_json(body)
+
+    async def entry(self, request: web.Request) -> web.Response:
+        """GET /api/logs/{id}"""
+        text = request.match_info["id"]
+        entry = await self._reader.entry(int(text)) if len(text) <= 18 else None
+        identity = request["identity"]
+        if entry is None or (identity.services is not None and entry.row.service_name not in identity.services):
+            raise UnknownEntryError("there is no such log entry")
+        return as_json(entry.as_json())
+
+    async def histogram(self, request: web.Request) -> web.Response:
+        """GET /api/logs/histogram"""
+        given = parameters(request)
+        wanted = filter_of(request, given)
+        end = min(wanted.end or datetime.now(UTC), _LATEST)
+        start = max(wanted.start or max(end, _EARLIEST) - _HISTOGRAM_SPAN, _EARLIEST)
+        if start >= end:
+            raise UsageError("start_time: is not before end_time")
+        step = _step(given.get("step", ""), end - start)
+        found = await while_there(request, self._reader.histogram(wanted, start, end, step))
+        body: dict[str, Any] = {
+            "step_seconds": int(step.total_seconds()),
+            "buckets": [
+                {
+                    "start": bucket.start.isoformat(),
+                    "counts": dict(bucket.levels),
+                    "total": sum(bucket.levels.values()),
+                }
+                for bucket in found.buckets
+            ],
+        }
+        if found.counted_back_to is not None:
+            body["counted_back_to"] = found.counted_back_to.isoformat()
+        return as_json(body)
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/logs/export"""
+        given = parameters(request)
+        wanted = filter_of(request, given)
+        form: Literal["ndjson", "csv"] = "csv" if choice(given, "format", ("ndjson", "csv")) == "csv" else "ndjson"
+        oldest_first = choice(given, "order", ("desc", "asc")) == "asc"
+        response = web.StreamResponse(headers={"Content-Type": _CONTENT[form], "X-Accel-Buffering": "no"})
+        name = f"helm-logs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        if request.method == "HEAD":
+            return response
+        async with self._reader.export(wanted, form, oldest_first=oldest_first) as chunks:
+            # What is wrong from the beginning is answered as such.
+            first = await while_there(request, _next(chunks))
+            await response.prepare(request)
+            try:
+                await _send(request, response, first, chunks)
+            except HelmError as error:
+                _log.warning("an export was broken off: %s", error.sentence)
+                _abort(request)
+            except TimeoutError:
+                _log.info("an export was broken off: its client took nothing for %.0f s", _STALLED_SECONDS)
+                _abort(request)
+        return response
+
+    async def dashboard(self, request: web.Request) -> web.Response:
+        """GET /api/dashboard/status"""
+        statuses = self._monitor.statuses()
+        body: dict[str, Any] = {"statuses": statuses, "log_stats": {name: {} for name in statuses}}
+        try:
+            body["log_stats"] |= await self._reader.level_counts(datetime.now(UTC) - _STATS_SPAN)
+        except StoreError as error:
+            body["log_stats_error"] = error.sentence
+        return as_json(body)
+
+
+def _step(text: str, span: timedelta) -> timedelta:
+    """The length of a bucket: as asked, or the shortest that makes few enough. Raises UsageError."""
+    if not text:
+        return next((step for step in STEPS if span <= step * _BUCKETS), _longest(span))
+    try:
+        step = timedelta(seconds=timespan(text))
+    except (ValueError, OverflowError):
+        raise UsageError("step: is no length of time", hint="For example 60, 5min or 1h.") from None
+    if step < _MINUTE or step % _MINUTE:
+        raise UsageError("step: must be whole minutes")
+    if span > step * _MAX_BUCKETS:
+        raise UsageError(f"step: makes more than {_MAX_BUCKETS:,} buckets")
+    return step
+
+
+def _longest(span: timedelta) -> timedelta:
+    """Whole weeks, for spans of many years."""
+    return STEPS[-1] * -(-span // (STEPS[-1] * _BUCKETS))
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, first: bytes | None, chunks: AsyncIterator[bytes]
+) -> None:
+    """Sends as fast as the client reads: no chunk is fetched before the one before it is on its way."""
+    chunk = first
+    while chunk is not None:
+        await while_there(request, _written(response, chunk))
+        chunk = await while_there(request, _next(chunks))
+
+
+async def _written(response: web.StreamResponse, chunk: bytes) -> None:
+    async with asyncio.timeout(_STALLED_SECONDS):
+        await response.write(chunk)
+
+
+def _abort(request: web.Request) -> None:
+    """Breaks the connection, so that nobody takes what was sent for the whole."""
+    if request.transport is not None:
+        request.transport.abort()

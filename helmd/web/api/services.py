@@ -1,0 +1,37 @@
+"""What the routes answer."""
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from helmd.operations.monitoring.health_report import HealthReport
+from helmd.operations.monitoring.monitor import Monitor
+from helmd.web.http.problems import as_json
+
+
+class Api:
+    """The handlers of the route table."""
+
+    def __init__(self, monitor: Monitor, report: HealthReport) -> None:
+        self._monitor = monitor
+        self._report = report
+
+    async def health(self, request: web.Request) -> web.Response:
+        """GET /health"""
+        report = await self._report.report()
+        body = {
+            "status": report.status,
+            "service": "helm",
+            "timestamp": report.timestamp.isoformat(),
+            "checks": report.checks,
+        }
+        unhealthy = report.status == "unhealthy"
+        return as_json(body, HTTPStatus.SERVICE_UNAVAILABLE if unhealthy else HTTPStatus.OK)
+
+    async def statuses(self, request: web.Request) -> web.Response:
+        """GET /api/services/status"""
+        return as_json(self._monitor.statuses())
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /api/services/{name}/status"""
+        return as_json(self._monitor.status(request.match_info["name"]))

@@ -1,0 +1,171 @@
+"""Live log entries: as server-sent events (WHATWG HTML, 9.2), and over a WebSocket (RFC 6455)."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from urllib.parse import urlsplit
+
+from aiohttp import WSMsgType, web
+
+from helmd.model.errors import DeniedError, HelmError, UsageError
+from helmd.operations.logs.feed import Batch, Feed, News, Skipped
+from helmd.operations.logs.following import MAX_TAIL, Start, follow
+from helmd.operations.logs.reader import LogReader
+from helmd.web.api.log_query import filter_of, number, parameters
+from helmd.web.http.cancellation import put_an_end_to, while_welcome
+
+HEARTBEAT_SECONDS = 15.0
+"""A proxy gives up a stream after 30 s without a byte (SPEC)."""
+RETRY_MILLISECONDS = 2000
+_WRITE_BYTES = 64 << 10
+_HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+_TRY_AGAIN_LATER = 1013
+_POLICY_VIOLATION = 1008
+
+
+class Streams:
+    """The handlers. HEARTBEAT is in seconds."""
+
+    def __init__(self, feed: Feed, reader: LogReader, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+        self._feed = feed
+        self._reader = reader
+        self._heartbeat = heartbeat
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/logs/stream"""
+        source = self._source(request)
+        response = web.StreamResponse(headers=_HEADERS)
+        if request.method == "HEAD":
+            return response
+        async with aclosing(source):
+            # What is wrong from the beginning is answered as such.
+            first = await anext(source, None)
+            if first is None:
+                return response
+            await response.prepare(request)
+            try:
+                await response.write(f"retry: {RETRY_MILLISECONDS}\n".encode() + _mark(first.reached))
+                await while_welcome(request, self._send_events(response, source))
+            except HelmError as error:
+                await response.write(_event("end", {"code": error.code, "error": error.sentence}))
+        return response
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/logs/ws"""
+        _check_origin(request)
+        source = self._source(request)
+        response = web.WebSocketResponse(compress=False, max_msg_size=4096, timeout=0.3)
+        if request.method == "HEAD" or not response.can_prepare(request).ok:
+            raise UsageError("this is for WebSockets alone", hint="GET /api/logs/stream gives the same as events.")
+        async with aclosing(source):
+            first = await anext(source, None)
+            await response.prepare(request)
+            code, said = 1001, b""
+            try:
+                if first is not None:
+                    await while_welcome(request, self._converse(response, source))
+            except HelmError as error:
+                await response.send_json({"type": "end", "code": error.code, "error": error.sentence})
+                code = _TRY_AGAIN_LATER if error.code in ("store", "busy") else _POLICY_VIOLATION
+                said = error.code.encode()
+            await response.close(code=code, message=said)
+        return response
+
+    def _source(self, request: web.Request) -> AsyncGenerator[News, None]:
+        given = parameters(request)
+        wanted = filter_of(request, given)
+        last = request.headers.get("Last-Event-ID") or given.get("last_event_id", "")
+        since = number({"last_event_id": last}, "last_event_id", -1)
+        start = Start(since if since >= 0 else None, min(number(given, "tail", 0), MAX_TAIL))
+        return follow(self._feed, self._reader, wanted, start, self._heartbeat)
+
+    async def _send_events(self, response: web.StreamResponse, source: AsyncGenerator[News, None]) -> None:
+        async for news, silent in self._timed(source):
+            if news.skipped is not None:
+                await response.write(_event("skipped", _told(news.skipped)))
+            for frames in _portions(news.batches):
+                await response.write(frames)
+            if silent:
+                # An event without data sets only where a client resumes: what was before need not be searched again.
+                await response.write(b": heartbeat\n" + _mark(news.reached))
+
+    async def _converse(self, response: web.WebSocketResponse, source: AsyncGenerator[News, None]) -> None:
+        """Sends until the client closes; what it says besides is of no interest."""
+        sending = asyncio.ensure_future(self._send_messages(response, source))
+        listening = asyncio.ensure_future(_listen(response))
+        try:
+            done, _ = await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await put_an_end_to(sending, listening)
+
+    async def _send_messages(self, response: web.WebSocketResponse, source: AsyncGenerator[News, None]) -> None:
+        async for news, silent in self._timed(source):
+            if news.skipped is not None:
+                await response.send_json({"type": "skipped", **_told(news.skipped)})
+            for batch in news.batches:
+                for line in batch.lines:
+                    await response.send_str(f'{{"type": "log", "id": {line.id}, "entry": {line.text.decode()}}}')
+            if silent:
+                await response.send_json({"type": "heartbeat", "id": news.reached})
+
+    async def _timed(self, source: AsyncGenerator[News, None]) -> AsyncGenerator[tuple[News, bool], None]:
+        """Each news, and whether it has nothing to say and it is time to say so."""
+        said = time.monotonic()
+        async for news in source:
+            now = time.monotonic()
+            silent = not news.batches and news.skipped is None
+            if not silent or now - said >= self._heartbeat / 2:
+                said = now
+                yield news, silent
+
+
+def _portions(batches: tuple[Batch, ...]) -> Iterator[bytes]:
+    """Frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
+    some: list[bytes] = []
+    size = 0
+    for batch in batches:
+        if not batch.frames:
+            # Once for all who are given this batch.
+            batch.frames = b"".join([b"event: log\nid: %d\ndata: %b\n\n" % line for line in batch.lines])
+        if some and size + len(batch.frames) > _WRITE_BYTES:
+            yield b"".join(some)
+            some, size = [], 0
+        some.append(batch.frames)
+        size += len(batch.frames)
+    if some:
+        yield some[0] if len(some) == 1 else b"".join(some)
+
+
+def _mark(reached: int) -> bytes:
+    return b"id: %d\n\n" % reached
+
+
+def _event(kind: str, told: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(told)}\n\n".encode()
+
+
+def _told(skipped: Skipped) -> dict[str, object]:
+    told: dict[str, object] = {"from_id": skipped.first, "to_id": skipped.last, "count": skipped.count}
+    return told | {"at_most": True} if skipped.at_most else told
+
+
+async def _listen(response: web.WebSocketResponse) -> None:
+    while (await response.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
+        pass
+
+
+def _check_origin(request: web.Request) -> None:
+    """A page of anybody's can open a WebSocket from a browser, with its credentials (RFC 6455, section 10.2)."""
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return
+    try:
+        asked_from = urlsplit(origin).netloc.lower()
+    except ValueError:
+        asked_from = ""
+    if not asked_from or asked_from not in (request.host.lower(), request.headers.get("X-Forwarded-Host", "").lower()):
+        raise DeniedError("a page of another origin may not follow the log")

@@ -1,0 +1,76 @@
+"""Core's keys as they were last seen."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from helmd.web.auth.core import Core, CoreUnreachableError
+from helmd.web.auth.single_flight import Flights
+from helmd.web.auth.tokens import BadTokenError
+
+KEPT_SECONDS = 600.0
+"""After this time they are fetched anew. While Core doesn't answer, they stay what they were."""
+PAUSE_SECONDS = 5.0
+"""At least this long between two fetches, whatever tokens claim to be signed with."""
+
+_log = logging.getLogger(__name__)
+
+
+class Keyring:
+    """CORE's keys. CLOCK is in seconds and never goes back."""
+
+    def __init__(self, core: Core, flights: Flights, clock: Callable[[], float] = time.monotonic) -> None:
+        self._core = core
+        self._flights = flights
+        self._clock = clock
+        self._keys: Mapping[str, RSAPublicKey] = {}
+        self._renewed: float | None = None
+        self._tried: float | None = None
+        self._trouble: CoreUnreachableError | None = None
+        self.generation = 0
+        """Another number whenever the keys have changed: what was checked with the ones before must be checked anew."""
+
+    def renew(self) -> None:
+        """Has the keys fetched when they are old; doesn't wait for that."""
+        if self._old() and self._rested():
+            self._flights.start(self, self._fetch)
+
+    async def key(self, kid: str) -> RSAPublicKey:
+        """The key of that id. Raises BadTokenError when Core has none, CoreUnreachableError when it can't be asked."""
+        if (kid not in self._keys or self._old()) and (self in self._flights or self._rested()):
+            await self._flights.join(self, self._fetch)
+        found = self._keys.get(kid)
+        if found is not None:
+            return found
+        if self._trouble is not None:
+            raise CoreUnreachableError(self._trouble.sentence, hint=self._trouble.hint)
+        raise BadTokenError("the token is signed with a key that Core doesn't have")
+
+    def _old(self) -> bool:
+        return self._renewed is None or self._clock() - self._renewed >= KEPT_SECONDS
+
+    def _rested(self) -> bool:
+        return self._tried is None or self._clock() - self._tried >= PAUSE_SECONDS
+
+    async def _fetch(self) -> None:
+        self._tried = self._clock()
+        try:
+            keys = await self._core.keys()
+        except CoreUnreachableError as error:
+            if self._trouble is None:
+                _log.warning("%s; keys already known stay in use", error.sentence)
+            self._trouble = error
+            return
+        if self._trouble is not None:
+            _log.info("Core at %s answers again", self._core.url)
+        self._trouble = None
+        self._renewed = self._clock()
+        if _numbers(keys) != _numbers(self._keys):
+            self._keys = keys
+            self.generation += 1
+
+
+def _numbers(keys: Mapping[str, RSAPublicKey]) -> Mapping[str, object]:
+    return {kid: key.public_numbers() for kid, key in keys.items()}

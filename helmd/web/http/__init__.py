@@ -1,0 +1,1 @@
+"""The application, its sockets, errors as replies, and limits on requests."""

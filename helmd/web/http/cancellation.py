@@ -1,0 +1,77 @@
+"""Handlers that take long: they end when their client goes away, or is no longer let in."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from helmd.model.errors import DeniedError
+from helmd.web.auth.roles import Identity
+
+_LOOK_SECONDS = 0.1
+_WATCH_SECONDS = 1.0
+_RECHECK_SECONDS = 15.0
+"""With this a stream ends within a minute after its session (helmd/web/auth/verifier.py)."""
+
+Result = TypeVar("Result")
+
+
+class GoneError(ConnectionResetError):
+    """The client is not there any more."""
+
+
+async def while_there(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What WORK gives; it is cancelled when the client goes away. Raises GoneError then.
+
+    aiohttp 3.8 lets a handler go on without its client.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+            if request.transport is None:
+                raise GoneError("the client went away")
+        return task.result()
+    finally:
+        await put_an_end_to(task)
+
+
+async def while_welcome(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
+    """Does WORK until its end, the client's, or that of the right to be here.
+
+    Raises GoneError, and what says that the caller is not let in any more, as `Callers.authorize` does.
+    """
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_watch(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, watching):
+            if task.done():
+                task.result()
+    finally:
+        await put_an_end_to(working, watching)
+
+
+async def put_an_end_to(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels TASKS and waits for their end. An error of theirs is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+
+
+async def _watch(request: web.Request) -> None:
+    checked = time.monotonic()
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        if request.transport is None:
+            raise GoneError("the client went away")
+        if time.monotonic() - checked >= _RECHECK_SECONDS:
+            before: Identity | None = request["identity"]
+            now: Identity | None = await request["recheck"]()
+            if (now and now.services) != (before and before.services):
+                raise DeniedError("what may be seen here has changed", hint="Ask again.")
+            checked = time.monotonic()
