@@ -2,7 +2,8 @@
 
 As a program it is the ``ExecStartPost=`` of every unit that Helm renders: it asks until the answer is good, the main
 process ends, or the time is up, so that a unit is active only once its service is healthy. It runs as
-``python3 -I -S probe.py KEY=VALUE...`` and imports little, because it competes with the service for the processor.
+``/usr/libexec/hivematrix-helm/probe KEY=VALUE...`` and imports little, because it competes with the service for the
+processor.
 """
 
 import sys

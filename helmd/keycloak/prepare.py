@@ -116,5 +116,11 @@ def _content(path: str) -> bytes:
         return b""
 
 
+def main(words: list[str]) -> int:
+    """WORDS are Keycloak's directory and the Java program; the exit status is returned."""
+    home, java = words
+    return prepare(home, java, dict(os.environ))
+
+
 if __name__ == "__main__":
-    sys.exit(prepare(sys.argv[1], sys.argv[2], dict(os.environ)))
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+INSTALLED_SHARE = Path("/usr/share/hivematrix-helm")
+INSTALLED_LIBEXEC = Path("/usr/libexec/hivematrix-helm")
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -27,6 +30,11 @@ class Layout:
     """The package's files: unit templates, default registry, migrations."""
     machine: Path
     """Machine-wide defaults of the admin."""
+
+    @property
+    def libexec(self) -> Path:
+        """The programs that units execute; their names stay when modules move (packaging/libexec)."""
+        return INSTALLED_LIBEXEC if self.share == INSTALLED_SHARE else self.share / "packaging/libexec"
 
     def resolve(self, path: str) -> Path:
         """A configured path: absolute, below the home directory, or relative to where checkouts are."""

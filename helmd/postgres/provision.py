@@ -1,7 +1,7 @@
 """The ``ExecStartPost=`` of the suite's PostgreSQL: makes the roles and databases that are missing, whoever started it.
 
-Runs as ``python3 -m helmd.postgres.provision KEY=VALUE... SERVICE...``; ``keycloak=FILE`` names the environment file
-with Keycloak's database password.
+Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...``; ``keycloak=FILE`` names the
+environment file with Keycloak's database password.
 """
 
 import sys

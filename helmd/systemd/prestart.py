@@ -1,7 +1,7 @@
 """The ``ExecStartPre=`` of every service: refuses a taken port, and puts ``services.json`` into its directory.
 
-Runs as ``python3 -I -S prestart.py KEY=VALUE...``. A symlink in the place of ``services.json`` is replaced, never
-written through; the file is written only when it changed.
+Runs as ``/usr/libexec/hivematrix-helm/prestart KEY=VALUE...``. A symlink in the place of
+``services.json`` is replaced, never written through; the file is written only when it changed.
 """
 
 import sys

@@ -18,9 +18,6 @@ from helmd.model.suite.service import Health, Registry, Restart, Service
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
 
-PYTHON = ("/usr/bin/python3", "-I", "-S")
-"""The interpreter of Helm's small programs inside units: without site-packages, it starts in 8 ms."""
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -90,8 +87,7 @@ def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
 def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> dict[str, Any]:
     layout = setup.layout
     directory = layout.resolve(service.path)
-    programs = layout.share / "helmd"
-    prestart = [*PYTHON, str(programs / "systemd/prestart.py")]
+    prestart = [str(layout.libexec / "prestart")]
     if service.port is not None:
         prestart.append(f"port={service.port}")
     if service.type != "keycloak":
@@ -107,7 +103,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "directory": str(directory),
         "command": with_streams(service, start_command(service, mode, layout)),
         "prestart": prestart,
-        "probe": [*PYTHON, str(programs / "health/probe.py"), *probe_words(service)],
+        "probe": [str(layout.libexec / "probe"), *probe_words(service)],
         "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],
         "readable": [str(layout.discovery_file), str(layout.suite_socket), *_share_inside_home(layout)],
     }
@@ -130,7 +126,6 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "hardening": hardening,
         "writes_code": service.type == "keycloak",
         "home": str(setup.layout.home),
-        "python": PYTHON,
         "layout": setup.layout,
         "settings": setup.settings,
     }
@@ -138,7 +133,7 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
 
 def _cluster_context(layout: Layout, directory: Path, socket: Path, binaries: Path) -> dict[str, Any]:
     return {
-        "unlock": [*PYTHON, str(layout.share / "helmd/postgres/unlock.py"), str(directory)],
+        "unlock": [str(layout.libexec / "unlock-cluster"), str(directory)],
         "directory": str(directory),
         "command": [str(binaries / "postgres"), "-D", str(directory)],
         "writable": [str(directory), str(socket)],
@@ -155,12 +150,7 @@ def _suite_cluster_context(registry: Registry, setup: Setup) -> dict[str, Any]:
         raise ValueError("the suite's PostgreSQL has no programs")
     context = _cluster_context(layout, layout.suite_cluster, layout.suite_socket, setup.suite_postgres)
     provision = [
-        "/usr/bin/env",
-        f"PYTHONPATH={layout.share}",
-        "/usr/bin/python3",
-        "-s",
-        "-m",
-        "helmd.postgres.provision",
+        str(layout.libexec / "provision-cluster"),
         f"directory={layout.suite_cluster}",
         f"socket={layout.suite_socket}",
         f"port={setup.settings.suite_database_port}",
@@ -193,8 +183,7 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
     if service.name == SUITE_CLUSTER:
         context |= _suite_cluster_context(registry, setup)
     if service.type == "keycloak":
-        prepare = setup.layout.share / "helmd/keycloak/prepare.py"
-        context["prepare"] = [*PYTHON, str(prepare), context["directory"], str(launch.JAVA)]
+        context["prepare"] = [str(setup.layout.libexec / "prepare-keycloak"), context["directory"], str(launch.JAVA)]
         context["readable"].append(context["directory"])
         context["writable"] = [f"{context['directory']}/{place}" for place in WRITABLE]
     return _filled(f"{service.type}.service.j2", context, templates)

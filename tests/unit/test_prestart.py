@@ -16,10 +16,9 @@ from helmd.model.suite.discovery import discovery_document, master_document
 from helmd.model.suite.registry import read_registry
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.prestart import place_discovery
-from helmd.systemd.render import PYTHON
 
 TOP = Path(__file__).resolve().parents[2]
-PROGRAM = TOP / "helmd/systemd/prestart.py"
+PROGRAM = TOP / "packaging/libexec/prestart"
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_a_reader_sees_the_old_or_the_new_one(place: tuple[Path, Path]) -> None:
 
 
 def run(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*PYTHON, str(PROGRAM), *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(PROGRAM), *words], capture_output=True, text=True, timeout=60)
 
 
 def test_a_taken_port_is_refused_naming_its_holder(place: tuple[Path, Path]) -> None:

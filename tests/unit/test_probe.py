@@ -16,10 +16,9 @@ from helmd.health.probe import MAX_ANSWER, Probe, ask, wait
 from helmd.health.target import probe_of, probe_words
 from helmd.model.suite.service import Health, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY
-from helmd.systemd.render import PYTHON
 
 TOP = Path(__file__).resolve().parents[2]
-PROGRAM = TOP / "helmd/health/probe.py"
+PROGRAM = TOP / "packaging/libexec/probe"
 Serve = Callable[[Callable[[socket.socket], None]], int]
 
 
@@ -229,7 +228,7 @@ def test_a_service_without_a_port_has_to_live_a_moment() -> None:
 
 def run(pid: int, *words: str) -> "subprocess.CompletedProcess[str]":
     """The program as units run it."""
-    command = [*PYTHON, str(PROGRAM), *words]
+    command = [str(PROGRAM), *words]
     return subprocess.run(command, env={"MAINPID": str(pid)}, capture_output=True, text=True, timeout=60)
 
 
@@ -250,7 +249,7 @@ def test_the_program(serve: Serve) -> None:
 def test_the_program_imports_little() -> None:
     """It runs beside every start, so what it loads delays every start."""
     code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import helmd.health.probe; print(*sys.modules)"
-    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {
         "json",

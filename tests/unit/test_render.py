@@ -153,7 +153,7 @@ def test_order_and_readiness(account: Layout) -> None:
     assert values(core, "After") == values(core, "Wants") == ["hivematrix-keycloak.service"]
     assert (one(core, "PartOf"), one(core, "WantedBy")) == ("hivematrix.target", "hivematrix.target")
     probe = syntax.command(one(core, "ExecStartPost"), {})
-    assert probe[:4] == ["/usr/bin/python3", "-I", "-S", f"{TOP}/helmd/health/probe.py"]
+    assert probe[0] == f"{TOP}/packaging/libexec/probe"
     assert "url=http://127.0.0.1:5000/.well-known/jwks.json" in probe and "within=60" in probe
     assert one(core, "TimeoutStartSec") == "65", "systemd gives up after the probe, which knows why"
     job = units["hivematrix-job.service"]
@@ -164,8 +164,8 @@ def test_order_and_readiness(account: Layout) -> None:
 
 def test_before_the_start(account: Layout) -> None:
     words = syntax.command(one(rendered(account)["hivematrix-job.service"], "ExecStartPre"), {})
-    assert words[3:] == [
-        f"{TOP}/helmd/systemd/prestart.py", f"discovery={account.discovery_file}", f"directory={account.home}/my job"
+    assert words == [
+        f"{TOP}/packaging/libexec/prestart", f"discovery={account.discovery_file}", f"directory={account.home}/my job"
     ]  # fmt: skip
     core = syntax.command(one(rendered(account)["hivematrix-core.service"], "ExecStartPre"), {})
     assert "port=5000" in core
