@@ -33,7 +33,7 @@ from helmd.store.session import role_of
 
 _log = logging.getLogger("helmd")
 
-USAGE = "usage: python3 -m helmd.daemon helmd | journal"
+DAEMON_USAGE = "usage: python3 -m helmd.daemon helmd | journal"
 EX_CONFIG = 78
 """Exit status (sysexits.h) for faulty settings: trying again would not help."""
 
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     # It tells of every attempt to connect; those who need the store say once that it is away.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     if list(arguments) not in (["helmd"], ["journal"]):
-        print(USAGE, file=sys.stderr)
+        print(DAEMON_USAGE, file=sys.stderr)
         return 2
     lifecycle = Lifecycle(daemon.notify, watchdog_seconds(os.environ, os.getpid()))
     places = this_layout(os.environ)
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
 
         # A call to a manager that hangs holds up everything else for as long (sd-bus reads this).
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "300ms")
-        return _told(run_helmd(lifecycle, places, this_account(), schema_up_to_date))
+        return _run(run_helmd(lifecycle, places, this_account(), schema_up_to_date))
     try:
         # Without these it would store the wrong thing for good, while the journal keeps what comes.
         load_settings(places)
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _told(work: Coroutine[Any, Any, None]) -> int:
+def _run(work: Coroutine[Any, Any, None]) -> int:
     """Runs WORK. An error that a person is meant to read ends it with a sentence and exit status 1, not a traceback."""
     status = 0
     try:

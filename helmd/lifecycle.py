@@ -56,7 +56,7 @@ class Lifecycle:
         An error of WORK comes out in an ExceptionGroup.
         """
         loop = asyncio.get_running_loop()
-        hangup, told_to_end = asyncio.Event(), asyncio.Event()
+        hangup, stop_requested = asyncio.Event(), asyncio.Event()
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         try:
             async with asyncio.TaskGroup() as group:
@@ -64,18 +64,18 @@ class Lifecycle:
                 beside = [
                     group.create_task(self._watch()),
                     group.create_task(self._reload(hangup, reload)),
-                    group.create_task(self._end(told_to_end, main)),
+                    group.create_task(self._end(stop_requested, main)),
                 ]
                 main.add_done_callback(lambda _: [task.cancel() for task in beside])
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, told_to_end.set)
+                    loop.add_signal_handler(number, stop_requested.set)
                 loop.add_signal_handler(signal.SIGHUP, hangup.set)
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
 
-    async def _end(self, told: asyncio.Event, main: asyncio.Task[None]) -> None:
-        await told.wait()
+    async def _end(self, stop_requested: asyncio.Event, main: asyncio.Task[None]) -> None:
+        await stop_requested.wait()
         self._notify("STOPPING=1\nSTATUS=ending")
         await end(main)
 

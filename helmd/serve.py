@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from helmd.health.thread_pool import Answer, Crew
+from helmd.health.thread_pool import ProbeResult, ThreadPool
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
 from helmd.model.errors import ConfigurationError
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
+from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Service
 from helmd.model.units.status import summary
 from helmd.operations.configuration.current import Current
@@ -22,20 +23,20 @@ from helmd.operations.logs.retention import Retain
 from helmd.operations.monitoring.custom_metrics import recorded_by
 from helmd.operations.monitoring.health_report import HealthReport
 from helmd.operations.monitoring.line_rates import LineRates
-from helmd.operations.monitoring.monitor import HELM, Monitor
+from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
 from helmd.store.ingest.requests import PostedStore, drop_old_requests
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
-from helmd.systemd.usage import Meter
+from helmd.systemd.usage import UsageMeter
 from helmd.web.api.ingest import Intake
 from helmd.web.api.logs import Logs
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers
 from helmd.web.routes import log_routes, routes
-from helmd.web.server import Server, application
+from helmd.web.server import HttpServer, application
 
 _log = logging.getLogger("helmd")
 
@@ -50,10 +51,10 @@ async def run_helmd(
     """
     current = Current(places)
     current.load_at_start()
-    _tell_faults(current)
+    _log_faults(current)
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
-    crew = Crew()
+    threads = ThreadPool()
     async with (
         Pool(store, "helmd") as pool,
         Pool(store, "helmd-logs", CONNECTIONS, KEPT) as readers,
@@ -61,17 +62,17 @@ async def run_helmd(
     ):
         recorder = Recorder(pool, prepare(store, owner))
 
-        async def ask(service: Service) -> Answer:
-            return await (report.answer() if service.name == HELM else crew.ask(service))
+        async def ask(service: Service) -> ProbeResult:
+            return await (report.answer() if service.name == HELM_SERVICE else threads.probe(service))
 
         def say() -> None:
-            suite = [status for name, status in monitor.statuses().items() if name != HELM]
+            suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]
             faults = f"{len(current.faults)} faults in the configuration" if current.faults else ""
-            told = (summary(suite), monitor.trouble, recorder.trouble, faults)
-            lifecycle.status("; ".join(part for part in told if part))
+            on_change = (summary(suite), monitor.trouble, recorder.trouble, faults)
+            lifecycle.status("; ".join(part for part in on_change if part))
 
-        monitor = Monitor(ask, LineRates(pool).take, recorder, Meter(), told=say, beat=lifecycle.beat)
-        report = HealthReport(monitor, pool, crew, account, places.state, lambda: len(current.faults))
+        monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), on_change=say, beat=lifecycle.beat)
+        report = HealthReport(monitor, pool, threads, account, places.state, lambda: len(current.faults))
         low_disk = LowDisk(
             places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
         )
@@ -85,13 +86,13 @@ async def run_helmd(
             *routes(Api(monitor, report), intake),
             *log_routes(Logs(reader, monitor), Streams(feed, reader)),
         )
-        server = Server(application(table, callers), places.socket, holder_of)
+        server = HttpServer(application(table, callers), places.socket, holder_of)
 
         async def reload() -> None:
             try:
                 current.load()
             except ConfigurationError:
-                _tell_faults(current)
+                _log_faults(current)
                 raise
             monitor.adopt(current.watched(), current.settings.monitor_interval)
             callers.adopt(current.settings, current.registry)
@@ -121,6 +122,6 @@ async def run_helmd(
         await lifecycle.run(serve(), reload)
 
 
-def _tell_faults(current: Current) -> None:
+def _log_faults(current: Current) -> None:
     for fault in current.faults:
         _log.error("%s", fault)

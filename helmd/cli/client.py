@@ -19,8 +19,8 @@ from urllib.parse import urlencode
 from helmd.model.errors import DeniedError, HelmError, UsageError
 from helmd.model.printable import printable
 
-CONNECT_SECONDS = 1.0
-_PORTION = 64 * 1024
+HELMD_CONNECT_SECONDS = 1.0
+_CHUNK = 64 * 1024
 _PROBLEM_LIMIT = 64 * 1024
 
 
@@ -46,7 +46,7 @@ class Wait:
     """A descriptor whose reader may go away (OutputClosedError)."""
 
 
-class Answer(HTTPResponse):
+class StreamedResponse(HTTPResponse):
     """An answer whose body is still to come."""
 
     def __init__(self, connected: "_Socket") -> None:
@@ -59,7 +59,9 @@ class Answer(HTTPResponse):
             self._connected.shutdown(socket.SHUT_RDWR)
 
 
-def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event: int | None = None) -> Answer:
+def request(
+    path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event: int | None = None
+) -> StreamedResponse:
     """The answer to a GET over the socket at PATH, once it is known to be good.
 
     Raises HelmdAwayError, OutputClosedError, and UsageError and DeniedError as helmd does.
@@ -73,7 +75,7 @@ def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event
         try:
             connected.connect(str(path))
             connected.sendall(f"{head}\r\n".encode("ascii"))
-            response = Answer(connected)
+            response = StreamedResponse(connected)
             response.begin()
         except BaseException:
             connected.close()
@@ -84,13 +86,13 @@ def ask(path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event
     return response
 
 
-def document(response: Answer) -> Any:
+def document(response: StreamedResponse) -> Any:
     """The JSON of an answer. Raises HelmdAwayError."""
     with response, _border():
         return json.loads(response.read())
 
 
-def lines_of(response: Answer) -> Iterator[bytes]:
+def lines_of(response: StreamedResponse) -> Iterator[bytes]:
     """The lines of an answer as they come. One that breaks off is told from one that ends: HelmdAwayError."""
     with response:
         yield from _lines(_parts(response))
@@ -124,10 +126,10 @@ def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
             number = int(value)
 
 
-def _parts(response: Answer) -> Iterator[bytes]:
+def _parts(response: StreamedResponse) -> Iterator[bytes]:
     while True:
         with _border():
-            part = response.read1(_PORTION)
+            part = response.read1(_CHUNK)
         if not part:
             return
         yield part
@@ -148,12 +150,12 @@ class _Socket(socket.socket):
 
     def __init__(self, wait: Wait) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.settimeout(CONNECT_SECONDS)
+        self.settimeout(HELMD_CONNECT_SECONDS)
         self._wait = wait
 
     def makefile(self, *_: object, **__: object) -> io.BufferedReader:  # type: ignore[override]
         """What HTTPResponse reads from. Closing that closes the socket."""
-        return io.BufferedReader(_Bytes(self, self._wait), _PORTION)
+        return io.BufferedReader(_Bytes(self, self._wait), _CHUNK)
 
 
 class _Bytes(io.RawIOBase):
@@ -200,7 +202,7 @@ def _border() -> Iterator[None]:
         raise HelmdAwayError("helmd can't be reached", hint="See: systemctl --user status helmd") from error
 
 
-def _refusal(response: Answer, route: str) -> HelmError:
+def _refusal(response: StreamedResponse, route: str) -> HelmError:
     """The error that a problem document says (RFC 9457)."""
     try:
         problem = json.loads(response.read(_PROBLEM_LIMIT))

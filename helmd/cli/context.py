@@ -62,7 +62,7 @@ class Context:
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "10")
         return Manager()
 
-    def strays(self) -> list[str]:
+    def unregistered(self) -> list[str]:
         """Services with a loaded ``hivematrix-*`` unit but in no registry."""
         loaded = self.manager.units_like("hivematrix-*.service")
         names = {
@@ -71,14 +71,14 @@ class Context:
         present = [name for name in sorted(names) if name not in self.suite_or_installed]
         return [name for name in present if self.manager.facts(unit_of(name)).exists]
 
-    def chosen(self, names: Sequence[str], registry: "Registry", strays: bool = False) -> tuple[str, ...]:
+    def chosen(self, names: Sequence[str], registry: "Registry", unregistered: bool = False) -> tuple[str, ...]:
         """The services meant by NAMES: all for none or ``all``. Raises UnknownServiceError."""
         if not names or "all" in names:
-            return (*registry.names, *(self.strays() if strays else ()))
+            return (*registry.names, *(self.unregistered() if unregistered else ()))
         known = set(registry.names)
         plain = [name.removeprefix("hivematrix-").removesuffix(".service") for name in names]
         missing = [name for name in plain if name not in known]
-        if missing and strays:
+        if missing and unregistered:
             missing = [name for name in missing if not self._stray(name)]
         if missing:
             raise UnknownServiceError(

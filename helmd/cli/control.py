@@ -16,13 +16,13 @@ from helmd.model.printable import printable
 from helmd.model.suite.names import MODES, Mode, unit_of
 from helmd.model.suite.service import Registry
 from helmd.operations.lifecycle import control
-from helmd.operations.lifecycle.steps import Options, Report, Step, drive
+from helmd.operations.lifecycle.steps import OperationResult, Options, Step, drive
 from helmd.systemd.bus import Finished, Signals
 
 GOES_ON = 10.0
 """After how long (seconds) without news, and then how often, it is said that a step goes on."""
 
-MARKS = {
+STEP_MARKS = {
     "begun": ("…", "cyan"),
     "done": ("✓", "green"),
     "already": ("✓", "green"),
@@ -33,7 +33,7 @@ MARKS = {
 }
 
 
-class Teller:
+class StepPrinter:
     """Says each step on stderr as it happens, and of a long one now and then that it goes on."""
 
     def __init__(self, quiet: bool = False) -> None:
@@ -56,7 +56,7 @@ class Teller:
             click.echo(f"    {step.hint}", err=True)
 
     def _say(self, kind: str, sentence: str) -> None:
-        mark, colour = MARKS[kind]
+        mark, colour = STEP_MARKS[kind]
         click.echo(f"{click.style(mark, fg=colour) if self._coloured else mark} {sentence}", err=True)
 
     def go_on(self) -> None:
@@ -157,7 +157,7 @@ def down_command(context: Context, **options: Any) -> int:
 
 def _run(context: Context, verb: str, services: Sequence[str], options: dict[str, Any], whole: bool = False) -> int:
     registry = context.suite if verb in ("start", "restart") else context.suite_or_installed
-    names = context.chosen(services, registry, strays="all" not in services)
+    names = context.chosen(services, registry, unregistered="all" not in services)
     registry = context.with_strays(registry, names)
     if whole and verb == "start":
         names = _without_disabled(context, names)
@@ -179,9 +179,9 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
 
         print_json([{key: getattr(step, key) for key in step.__slots__} for step in report.steps])
     if report.good and options.get("follow"):
-        from helmd.cli.logs.command import follow
+        from helmd.cli.logs.command import follow_services
 
-        return follow(context, names)
+        return follow_services(context, names)
     cause = report.cause
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
 
@@ -199,13 +199,13 @@ def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]
 
 def _drive(
     context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool
-) -> Report:
+) -> OperationResult:
     work = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}[verb]
     with Signals() as signals:
         context.manager.subscribe()
-        teller = Teller(quiet)
-        generator = work(registry, names, context.manager, options, teller)
-        return drive(generator, lambda until: teller.waiting(signals.wait, until))
+        printer = StepPrinter(quiet)
+        generator = work(registry, names, context.manager, options, printer)
+        return drive(generator, lambda until: printer.waiting(signals.wait, until))
 
 
 def _bring_units_in_line(
@@ -254,7 +254,7 @@ def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
     return any(change.unit in units and change.pending for change in found)
 
 
-def _record(context: Context, verb: str, report: Report, reason: str) -> None:
+def _record(context: Context, verb: str, report: OperationResult, reason: str) -> None:
     from helmd.journal.actions import record
 
     for step in report.steps:

@@ -6,15 +6,15 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.context import Context
-from helmd.model.units.diagnostics import Verdict
+from helmd.model.units.diagnostics import Severity
 
-MARKS: dict[Verdict, tuple[str, str]] = {
+SEVERITY_MARKS: dict[Severity, tuple[str, str]] = {
     "ok": ("✓ ok", "green"),
     "warn": ("! warn", "yellow"),
     "bad": ("✗ bad", "red"),
     "unknown": ("? unknown", "cyan"),
 }
-_WIDTH = max(len(mark) for mark, _ in MARKS.values())
+_WIDTH = max(len(mark) for mark, _ in SEVERITY_MARKS.values())
 
 
 @click.command("doctor", short_help="Examine suite and machine, name the mends.")
@@ -25,21 +25,21 @@ def doctor_command(context: Context, as_json: bool) -> int:
 
     Changes nothing. Exit code 0 when nothing is bad (warnings are allowed), else 1.
     """
-    from helmd.operations.diagnostics.context import Patient
-    from helmd.operations.diagnostics.doctor import CHECKS, Result, examine
+    from helmd.operations.diagnostics.context import DoctorContext
+    from helmd.operations.diagnostics.doctor import CHECKS, CheckFinding, examine
 
     os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "10")
-    results: list[Result] = []
+    results: list[CheckFinding] = []
     width = max(len(check.name) for check in CHECKS)
-    for check, finding in examine(Patient(context.layout)):
-        results.append(Result(check, finding))
+    for check, finding in examine(DoctorContext(context.layout)):
+        results.append(CheckFinding(check, finding))
         if not as_json:
-            mark, colour = MARKS[finding.verdict]
+            mark, colour = SEVERITY_MARKS[finding.verdict]
             shown = mark.ljust(_WIDTH)
             shown = click.style(shown, fg=colour) if output.coloured() else shown
             click.echo(f"{shown}  {check:<{width}}  {finding.sentence}")
-            if finding.mend:
-                click.echo(f"{'':{_WIDTH + width + 4}}{finding.mend}")
+            if finding.fix:
+                click.echo(f"{'':{_WIDTH + width + 4}}{finding.fix}")
     worst = [result.finding.verdict for result in results]
     if as_json:
         found = [{"check": check, **finding._asdict()} for check, finding in results]

@@ -98,7 +98,7 @@ def helmctl(ctx: click.Context, account_name: str | None) -> None:
     ctx.obj = Context()
 
 
-def tell_error(error: HelmError) -> None:
+def print_error(error: HelmError) -> None:
     """An error as the command line shows it: what happened, the last lines, what to do next."""
     click.echo(click.style("error: ", fg="red", bold=True) + error.sentence, err=True)
     if isinstance(error, ConfigurationError):
@@ -124,7 +124,7 @@ def run(words: list[str] | None = None) -> None:
         error.show()
         code = exits.USAGE if isinstance(error, click.UsageError) else exits.FAILED
     except HelmError as error:
-        tell_error(error)
+        print_error(error)
         code = exits.exit_of(error.code)
     except KeyboardInterrupt:
         code = 130
@@ -133,6 +133,6 @@ def run(words: list[str] | None = None) -> None:
         code = 141
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        tell_error(HelmError(f"{what}{error.strerror or error}"))
+        print_error(HelmError(f"{what}{error.strerror or error}"))
         code = exits.FAILED
     sys.exit(code)

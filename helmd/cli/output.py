@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-FORMATS = ("table", "wide", "json", "name")
+OUTPUT_FORMATS = ("table", "wide", "json", "name")
 
 COLOURS = {
     "healthy": "green",
@@ -68,18 +68,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], painted: Sequenc
     return lines
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time in its two largest units: ``3d 4h``, ``2min 5s``, ``0.4s``."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f}s"
     whole = int(seconds)
-    for size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // lower
-            return f"{whole // size}{name}" + (f" {rest}{lower_name}" if rest else "")
+    for format_size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= format_size:
+            rest = whole % format_size // lower
+            return f"{whole // format_size}{name}" + (f" {rest}{lower_name}" if rest else "")
     return f"{whole}s"
 
 
-def size(count: float | None) -> str:
+def format_size(count: float | None) -> str:
     """Bytes as mebibytes."""
     return "-" if count is None else f"{count / (1 << 20):.0f}M"

@@ -61,9 +61,9 @@ def upgrade_command(context: Context) -> int:
     """
     from helmd.operations.setup.upgrade_clusters import upgrade_clusters
 
-    def tell(sentence: str) -> None:
+    def notify(sentence: str) -> None:
         click.echo(f"• {sentence}", err=True)
 
-    done = upgrade_clusters(context.suite, context.layout, context.settings, context.manager, tell)
+    done = upgrade_clusters(context.suite, context.layout, context.settings, context.manager, notify)
     click.echo(f"{done} cluster{'s' if done != 1 else ''} upgraded.", err=True)
     return exits.OK

@@ -15,7 +15,7 @@ from helmd.model.errors import UsageError
 PASSWORD_IN_URI = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&]password=")
 
 
-class Meter:
+class DownloadProgress:
     """Progress of a download: one line rewritten on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Meter:
                    nl=not self._live or last)  # fmt: skip
 
 
-def _tell(sentence: str) -> None:
+def _notify(sentence: str) -> None:
     click.echo(f"• {sentence}", err=True)
 
 
@@ -48,7 +48,7 @@ def setup_command(
     context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
 ) -> int:
     """Make a suite out of this account: directories, PostgreSQL, Keycloak, keys, units. Safe to run again."""
-    from helmd.operations.setup.setup import Wishes, create_account, set_up
+    from helmd.operations.setup.setup import SetupOptions, create_account, set_up
 
     if database and PASSWORD_IN_URI.search(database):
         raise UsageError(
@@ -58,10 +58,10 @@ def setup_command(
     if dedicated and os.geteuid() != 0:
         account.become(dedicated)
     elif dedicated:
-        create_account(dedicated, _tell)
+        create_account(dedicated, _notify)
         account.check_readable(dedicated, [path for path in (registry, keycloak_archive) if path])
         account.remember(dedicated)
-        _tell(f"root's helmctl acts for {dedicated} from now on")
+        _notify(f"root's helmctl acts for {dedicated} from now on")
         account.become(dedicated)
     elif os.geteuid() == 0:
         raise UsageError(
@@ -70,8 +70,8 @@ def setup_command(
         )
     if database == "-":
         database = sys.stdin.readline().strip()
-    wishes = Wishes(registry, keycloak_archive, database)
-    suite = set_up(context.layout, wishes, _tell, Meter())
+    options = SetupOptions(registry, keycloak_archive, database)
+    suite = set_up(context.layout, options, _notify, DownloadProgress())
     services = [name for name, service in suite.services.items() if not service.external]
     if services:
         click.echo("Set up. Start the suite: helmctl up", err=True)

@@ -13,8 +13,8 @@ from helmd.model.units.unit_state import last_exit
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
 
-HEADER = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
-WIDE = (*HEADER, "MODE", "UNIT", "SINCE", "DESCRIPTION")
+STATUS_COLUMNS = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
+WIDE_COLUMNS = (*STATUS_COLUMNS, "MODE", "UNIT", "SINCE", "DESCRIPTION")
 REFRESH = 2.0
 
 
@@ -23,20 +23,20 @@ REFRESH = 2.0
 @output.format_option("table", "wide", "json", "name")
 @click.option("-w", "--watch", is_flag=True, help="Show it again every 2 seconds.")
 @click.pass_obj
-def status_command(context: Context, services: tuple[str, ...], output: str, as_json: bool, watch: bool) -> int:
+def status_command(context: Context, services: tuple[str, ...], output: str, status_json: bool, watch: bool) -> int:
     """Show how services are.
 
     Exit code 0 when all that were asked for work, 3 when one doesn't, 4 when there is no such service.
     """
-    form = "json" if as_json else output
+    form = "json" if status_json else output
     while True:
         registry = context.suite_or_installed
-        views = look(registry, context.chosen(services, registry, strays=True), context.manager)
+        views = look(registry, context.chosen(services, registry, unregistered=True), context.manager)
         if watch and form != "json" and sys.stdout.isatty():
             click.echo("\x1b[H\x1b[2J", nl=False)
         _print(views, form, context, stream=watch)
         if not watch:
-            return exits.OK if views and all(view.good or view.stray for view in views) else exits.INACTIVE
+            return exits.OK if views and all(view.good or view.unregistered for view in views) else exits.INACTIVE
         time.sleep(REFRESH)
 
 
@@ -44,7 +44,7 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
     if form == "name":
         click.echo("\n".join(view.service.name for view in views))
     elif form == "json":
-        found = [as_json(view, context) for view in views]
+        found = [status_json(view, context) for view in views]
         for entry in found if stream else ():
             output.print_json_line(entry)
         if not stream:
@@ -53,7 +53,7 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
         click.echo("No services yet. Name some in services.toml; see services.toml(5).", err=True)
     else:
         rows = [_row(view, context, form == "wide") for view in views]
-        click.echo("\n".join(output.table(WIDE if form == "wide" else HEADER, rows, painted=(1,))))
+        click.echo("\n".join(output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, painted=(1,))))
         _remark(views, context)
 
 
@@ -62,9 +62,9 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     up = facts.active and facts.active_since
     row = (
         view.service.name,
-        view.word + (" (in no registry)" if view.stray else ""),
+        view.word + (" (in no registry)" if view.unregistered else ""),
         str(facts.main_pid or "-"),
-        output.duration(time.time() - facts.active_since) if up else "-",
+        output.format_duration(time.time() - facts.active_since) if up else "-",
         str(facts.restarts),
         str(view.service.port or "-"),
         "external: " + view.verdict.sentence if view.service.external else _health(view),
@@ -100,11 +100,11 @@ def _remark(views: list[View], context: Context) -> None:
             click.echo(f"{view.service.name}: its unit is not Helm's ({where})", err=True)
 
 
-def as_json(view: View, context: Context) -> dict[str, Any]:
+def status_json(view: View, context: Context) -> dict[str, Any]:
     """One service in SPEC's words, as the API gives it, plus ``word``."""
     from helmd.model.units.status import Observed, service_status
 
     name = view.service.name
     mode = installed_mode(context.layout, name)
-    observed = Observed(name, None if view.stray else view.service, view.facts, mode, view.verdict)
+    observed = Observed(name, None if view.unregistered else view.service, view.facts, mode, view.verdict)
     return {**service_status(observed, time.time()), "state": view.word}

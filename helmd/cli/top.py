@@ -15,9 +15,9 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, services_argument
 from helmd.cli.context import Context
-from helmd.operations.monitoring.top import Sample, Sampler
+from helmd.operations.monitoring.top import Sampler, UsageSample
 
-HEADER = ("SERVICE", "STATE", "PID", "CPU %", "MEMORY", "TASKS", "RESTARTS", "UPTIME")
+TOP_COLUMNS = ("SERVICE", "STATE", "PID", "CPU %", "MEMORY", "TASKS", "RESTARTS", "UPTIME")
 _FIRST = 0.5
 """Seconds over which the first figures are taken."""
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -43,7 +43,7 @@ def top_command(context: Context, services: tuple[str, ...], delay: float, count
     unless services are named.
     """
     registry = context.suite_or_installed
-    names = [name for name in context.chosen(services, registry, strays=True) if not _external(context, name)]
+    names = [name for name in context.chosen(services, registry, unregistered=True) if not _external(context, name)]
     sampler = Sampler(context.manager, names, with_helm=not services or "all" in services)
     live = sys.stdout.isatty() and not as_json
     remaining = count if count is not None else int(not sys.stdout.isatty())
@@ -67,14 +67,14 @@ def _external(context: Context, name: str) -> bool:
     return name in registry and registry[name].external
 
 
-def _show(samples: list[Sample], live: bool, as_json: bool) -> None:
+def _show(samples: list[UsageSample], live: bool, as_json: bool) -> None:
     if as_json:
         moment = datetime.now(UTC).isoformat()
         for sample in samples:
             output.print_json_line({"timestamp": moment, **dataclasses.asdict(sample)})
         sys.stdout.flush()
         return
-    lines = output.table(HEADER, [_row(sample) for sample in samples], painted=(1,))
+    lines = output.table(TOP_COLUMNS, [_row(sample) for sample in samples], painted=(1,))
     if not live:
         click.echo("\n".join(lines))
         return
@@ -85,7 +85,7 @@ def _show(samples: list[Sample], live: bool, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _row(sample: Sample) -> tuple[str, ...]:
+def _row(sample: UsageSample) -> tuple[str, ...]:
     return (
         sample.name,
         sample.state,
@@ -94,7 +94,7 @@ def _row(sample: Sample) -> tuple[str, ...]:
         "-" if sample.memory_mb is None else f"{sample.memory_mb:.0f}M",
         "-" if sample.tasks is None else str(sample.tasks),
         str(sample.restarts),
-        "-" if sample.uptime is None else output.duration(sample.uptime),
+        "-" if sample.uptime is None else output.format_duration(sample.uptime),
     )
 
 

@@ -106,7 +106,7 @@ def show_command(context: Context, service: str, output: str, as_json: bool) -> 
 def _unit(context: Context, service: str) -> str:
     """The unit of SERVICE. Raises UnknownServiceError, also for an external one, which has none."""
     registry = context.suite_or_installed
-    (name,) = context.chosen((service,), registry, strays=True)
+    (name,) = context.chosen((service,), registry, unregistered=True)
     if name in registry and registry[name].external:
         raise UnknownServiceError(f"{name} is external: it has no unit here", hint=f"See: helmctl status {name}")
     return unit_of(name)
@@ -203,7 +203,7 @@ def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> 
 def disable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> int:
     """Keep services from starting with the suite and at boot."""
     context: Context = ctx.obj
-    names = context.chosen(services, context.suite_or_installed, strays=True)
+    names = context.chosen(services, context.suite_or_installed, unregistered=True)
     _say(context.manager.disable([unit_of(name) for name in names]))
     context.manager.daemon_reload()
     if now:
@@ -232,6 +232,6 @@ def _say(made: list[tuple[str, str, str]]) -> None:
 @click.pass_obj
 def reset_failed_command(context: Context, services: tuple[str, ...]) -> int:
     """Forget failures and restart counts, as "systemctl reset-failed" does."""
-    for name in context.chosen(services, context.suite_or_installed, strays=True):
+    for name in context.chosen(services, context.suite_or_installed, unregistered=True):
         context.manager.reset_failed(unit_of(name))
     return exits.OK

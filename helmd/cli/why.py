@@ -17,7 +17,7 @@ def why_command(context: Context, service: str) -> int:
     import textwrap
 
     registry = context.suite_or_installed
-    (name,) = context.chosen((service,), registry, strays=True)
+    (name,) = context.chosen((service,), registry, unregistered=True)
     paragraph, lines = why(name, registry, context.manager)
     width = min(100, shutil.get_terminal_size().columns)
     click.echo(textwrap.fill(paragraph, width, break_on_hyphens=False, break_long_words=False))

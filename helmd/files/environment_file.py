@@ -44,10 +44,10 @@ def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         text = _read(path)
-        present = parse(text, str(path))
+        present = parse_environment_file(text, str(path))
         made = choose(present)
         if made:
-            lines = "".join(f"{assignment(key, value)}\n" for key, value in made.items())
+            lines = "".join(f"{environment_line(key, value)}\n" for key, value in made.items())
             separator = "\n" if text and not text.endswith("\n") else ""
             write_atomically(path, f"{text}{separator}{lines}", 0o600)
         elif path.exists() and stat.S_IMODE(path.lstat().st_mode) != 0o600:
@@ -59,10 +59,10 @@ def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -
 
 def read_environment_file(path: Path) -> dict[str, str]:
     """What systemd would set from PATH; nothing when there is no such file. Errors as `ensure_secrets`."""
-    return parse(_read(path), str(path))
+    return parse_environment_file(_read(path), str(path))
 
 
-def assignment(key: str, value: str) -> str:
+def environment_line(key: str, value: str) -> str:
     """The line that sets KEY to VALUE, whatever VALUE holds. Raises ValueError for what no line can hold."""
     if not _KEY.match(key) or "\0" in value:
         raise ValueError(f"{key!r} can't be set in an environment file")
@@ -70,7 +70,7 @@ def assignment(key: str, value: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def parse(text: str, name: str) -> dict[str, str]:
+def parse_environment_file(text: str, name: str) -> dict[str, str]:
     """The assignments in TEXT, later ones overriding. NAME is what an error calls the file."""
     found: dict[str, str] = {}
     state, key, value, kept = "before key", "", "", 0

@@ -18,7 +18,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from helmd.model.units.health import HEALTHY, UNHEALTHY, Verdict, judge
+from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict, judge
 
 MAX_ANSWER = 1 << 16
 FIRST_PAUSE = 0.025
@@ -51,17 +51,17 @@ class NoAnswerError(Exception):
     """There was no HTTP answer; the text says why."""
 
 
-def ask(probe: Probe) -> Verdict:
+def run_probe(probe: Probe) -> HealthVerdict:
     """One check, bounded by the probe's timeout. Blocks."""
     if probe.check == "process":
-        return Verdict(HEALTHY, "its process runs")
+        return HealthVerdict(HEALTHY, "its process runs")
     try:
         if probe.check == "port":
             _connect(probe, time.monotonic() + probe.timeout).close()
-            return Verdict(HEALTHY, "its port is open")
+            return HealthVerdict(HEALTHY, "its port is open")
         code, body = _get(probe)
     except NoAnswerError as problem:
-        return Verdict(UNHEALTHY, str(problem))
+        return HealthVerdict(UNHEALTHY, str(problem))
     return judge(code, body, probe.expect, probe.realm)
 
 
@@ -137,7 +137,7 @@ def _complete(received: bytes) -> bool:
     return False
 
 
-def wait(probe: Probe, main_pid: int, within: float, settle: float) -> Verdict | None:
+def wait(probe: Probe, main_pid: int, within: float, settle: float) -> HealthVerdict | None:
     """Asks until the service counts as started, or WITHIN seconds are up; None when its main process ends.
 
     A service without a port counts as started when it has lived for SETTLE seconds.
@@ -151,7 +151,7 @@ def wait(probe: Probe, main_pid: int, within: float, settle: float) -> Verdict |
     if watched >= 0:
         poll.register(watched, select.POLLIN)
     while True:
-        verdict = ask(probe)
+        verdict = run_probe(probe)
         elapsed = time.monotonic() - begun
         good = verdict.started and (probe.check != "process" or elapsed >= settle)
         if good or elapsed >= within:

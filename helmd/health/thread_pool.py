@@ -11,22 +11,22 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from helmd.health.probe import ask
+from helmd.health.probe import run_probe
 from helmd.health.target import probe_of
 from helmd.model.suite.service import Service
-from helmd.model.units.health import Verdict
+from helmd.model.units.health import HealthVerdict
 
 Result = TypeVar("Result")
 
 
-class Answer(NamedTuple):
+class ProbeResult(NamedTuple):
     """A verdict, and how many milliseconds it took; None where nothing was asked over the network."""
 
-    verdict: Verdict
+    verdict: HealthVerdict
     response_ms: float | None
 
 
-class Crew:
+class ThreadPool:
     """SIZE threads; work that they have not got to waits in line."""
 
     def __init__(self, size: int = 8) -> None:
@@ -40,16 +40,16 @@ class Crew:
         self._work.put((function, done))
         return await done
 
-    async def ask(self, service: Service) -> Answer:
+    async def probe(self, service: Service) -> ProbeResult:
         """One health check of a running SERVICE, bounded by its own time limit."""
         probe = probe_of(service)
         if probe.check == "process":
-            return Answer(ask(probe), None)
+            return ProbeResult(run_probe(probe), None)
 
-        def timed() -> Answer:
+        def timed() -> ProbeResult:
             begun = time.perf_counter()
-            verdict = ask(probe)
-            return Answer(verdict, round((time.perf_counter() - begun) * 1000, 2))
+            verdict = run_probe(probe)
+            return ProbeResult(verdict, round((time.perf_counter() - begun) * 1000, 2))
 
         return await self.run(timed)
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 from systemd import _reader
 
 
-class Line(NamedTuple):
+class PrintedLine(NamedTuple):
     """A line that a unit printed, and when (seconds since the epoch)."""
 
     seconds: float
     message: str
 
 
-def last_lines(unit: str, count: int, since: float = 0.0) -> list[Line]:
+def last_lines(unit: str, count: int, since: float = 0.0) -> list[PrintedLine]:
     """The last COUNT lines that UNIT printed since SINCE (seconds since the epoch), oldest first.
 
     What can't be read (no journal, no right) is an empty list.
@@ -30,12 +30,12 @@ def last_lines(unit: str, count: int, since: float = 0.0) -> list[Line]:
             reader.add_match(f"_UID={os.getuid()}".encode())
             reader.add_match(f"SYSLOG_IDENTIFIER={unit.removesuffix('.service')}".encode())
         reader.seek_tail()
-        found: list[Line] = []
+        found: list[PrintedLine] = []
         while len(found) < count and reader._previous():
             seconds = reader._get_realtime() / 1e6
             if seconds < since:
                 break
-            found.append(Line(seconds, _message(reader._get_all())))
+            found.append(PrintedLine(seconds, _message(reader._get_all())))
     return found[::-1]
 
 

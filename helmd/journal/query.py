@@ -19,10 +19,8 @@ from systemd import _reader
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
 from helmd.model.logs.matching import SEARCHED
-from helmd.model.logs.parsing.journal_fields import Entry, row_of
-from helmd.model.suite.names import HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
-
-HELM = "helm"
+from helmd.model.logs.parsing.journal_fields import JournalEntry, row_of
+from helmd.model.suite.names import HELM_SERVICE, HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
 
 _HELM_IDENTIFIER = "helmctl"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -52,11 +50,11 @@ class Wanted:
 class Found(NamedTuple):
     """A journal entry and the row that it makes."""
 
-    entry: Entry
+    entry: JournalEntry
     row: LogRow
 
 
-def accepts(wanted: Wanted, row: LogRow) -> bool:
+def selects(wanted: Wanted, row: LogRow) -> bool:
     """Whether ROW is asked for, its time aside."""
     return (
         (wanted.services is None or row.service_name in wanted.services)
@@ -194,7 +192,7 @@ class JournalQuery:
         self._journal.seek_cursor(self._newest)
         return bool(self._journal._next()) and not self._journal.test_cursor(self._newest)
 
-    def _walk(self, step: Callable[[], bool], pending: bool = False) -> Iterator[Entry]:
+    def _walk(self, step: Callable[[], bool], pending: bool = False) -> Iterator[JournalEntry]:
         """Entries until there is none in this direction; what is damaged is passed by."""
         journal = self._journal
         try:
@@ -203,16 +201,16 @@ class JournalQuery:
                 try:
                     fields = journal._get_all()
                     boot = _text(fields.get("_BOOT_ID", b""))
-                    entry = Entry(fields, journal._get_cursor(), boot, 0, journal._get_realtime())
+                    entry = JournalEntry(fields, journal._get_cursor(), boot, 0, journal._get_realtime())
                 except OSError:
                     continue
                 yield entry
         except OSError as error:
             raise JournalUnreadableError(f"the journal can't be read: {error.strerror}") from error
 
-    def _chosen(self, entry: Entry) -> Found | None:
+    def _chosen(self, entry: JournalEntry) -> Found | None:
         row = row_of(entry)
-        return Found(entry, row) if row is not None and accepts(self._wanted, row) else None
+        return Found(entry, row) if row is not None and selects(self._wanted, row) else None
 
 
 def _alternatives(services: Iterable[str]) -> list[tuple[str, ...]]:
@@ -220,7 +218,7 @@ def _alternatives(services: Iterable[str]) -> list[tuple[str, ...]]:
     units: list[str] = []
     identifiers: list[str] = []
     for service in sorted(services):
-        if service == HELM:
+        if service == HELM_SERVICE:
             units += HELM_UNITS
             identifiers.append(_HELM_IDENTIFIER)
         else:

@@ -34,7 +34,7 @@ from helmd.journal.doubled import Doubles
 from helmd.journal.mapped import give_back
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import MESSAGE_LIMIT
-from helmd.model.logs.parsing.journal_fields import SUPPRESSED, Entry, Value
+from helmd.model.logs.parsing.journal_fields import SUPPRESSED, JournalEntry, Value
 from helmd.model.logs.parsing.position import Gap, Missing, Position, parse_cursor
 
 _OVERHEAD = 4096
@@ -56,10 +56,10 @@ class JournalError(HelmError):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ReadBatch:
     """What one read gave, all of one boot. ``position`` is None when nothing has ever been read of that boot."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[JournalEntry, ...]
     gaps: tuple[Gap, ...]
     position: Position | None
     at_end: bool
@@ -140,7 +140,7 @@ class JournalReader:
         """The boot that is being read."""
         return self._boot_id
 
-    def read(self, most_entries: int, most_bytes: int) -> Batch:
+    def read(self, most_entries: int, most_bytes: int) -> ReadBatch:
         """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
         try:
             entries, text, at_end = self._walk(most_entries, most_bytes)
@@ -152,9 +152,9 @@ class JournalReader:
                 at_end = False
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
-        return Batch(tuple(entries), gaps, position, at_end, text)
+        return ReadBatch(tuple(entries), gaps, position, at_end, text)
 
-    def _walk(self, most_entries: int, most_bytes: int) -> tuple[list[Entry], int, bool]:
+    def _walk(self, most_entries: int, most_bytes: int) -> tuple[list[JournalEntry], int, bool]:
         """Entries from here on, the bytes of their messages, and whether these are all there are.
 
         The hot path: no call that can be done without. (The cursors can't: after damage libsystemd doesn't find back.)
@@ -162,7 +162,7 @@ class JournalReader:
         journal, boot_id = self._journal, self._boot_id
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
-        entries: list[Entry] = []
+        entries: list[JournalEntry] = []
         text, room, at_end = 0, most_bytes, False
         last = self._position
         newest, ties, before = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
@@ -194,7 +194,7 @@ class JournalReader:
             if ties > 1 and cursor[-12:] == before[-12:] and self._doubles.repeats(before, cursor):
                 continue
             newest, before = monotonic, cursor
-            entries.append(_new(Entry, (fields, cursor, boot_id, monotonic, realtime)))
+            entries.append(_new(JournalEntry, (fields, cursor, boot_id, monotonic, realtime)))
             size = len(fields.get("MESSAGE", b""))
             text += size
             room -= size + _OVERHEAD

@@ -2,7 +2,7 @@
 
 from systemd import _reader
 
-from helmd.model.logs.parsing.journal_fields import Entry, row_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, row_of
 
 _LOOKED_AT = 500
 """How many entries of the account are looked at to find one that belongs to the suite."""
@@ -22,7 +22,7 @@ def first_after(uid: int, boot_id: str, realtime: int) -> int | None:
             if not journal._next():
                 break
             when: int = journal._get_realtime()
-            if when > realtime and row_of(Entry(journal._get_all(), "", boot_id, 0, when)) is not None:
+            if when > realtime and row_of(JournalEntry(journal._get_all(), "", boot_id, 0, when)) is not None:
                 return when
         return None
     finally:

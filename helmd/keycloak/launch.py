@@ -23,7 +23,7 @@ SECRETS: Mapping[str, Callable[[], str]] = {
 """What Keycloak's environment file holds, and how each is made when it is missing."""
 
 
-def environment(http_port: int, database: str, hostname: str | None = None) -> dict[str, str]:
+def keycloak_environment(http_port: int, database: str, hostname: str | None = None) -> dict[str, str]:
     """The unit's environment without its secrets, the same in both modes, so that a mode switch keeps the data.
 
     DATABASE is HOST:PORT/NAME of its PostgreSQL. HOSTNAME is the URL under which browsers see Keycloak; without one it

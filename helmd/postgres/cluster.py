@@ -25,8 +25,8 @@ from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, major_of, 
 from helmd.postgres.configuration import (
     HELM_FILE,
     SUPERUSER,
-    Access,
     Cluster,
+    PasswordLogin,
     hba_file,
     helm_file,
     ident_file,
@@ -60,7 +60,7 @@ def suite_cluster(layout: Layout, account: str, port: int, services: Iterable[st
         port,
         account,
         roles=("keycloak", *services),
-        tcp=(Access("keycloak", "keycloak"),),
+        tcp=(PasswordLogin("keycloak", "keycloak"),),
     )
 
 

@@ -25,7 +25,7 @@ _IDENT_LINE = re.compile(rf'{MAP}\s+"(?:[^"]|"")*"\s+"((?:[^"]|"")*)"\s*\Z')
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class PasswordLogin:
     """A role that may log in to one database by password over TCP on 127.0.0.1 (JDBC has no unix sockets)."""
 
     role: str
@@ -44,7 +44,7 @@ class Cluster:
     account: str
     """The operating system's user that owns it and may act as any of its roles."""
     roles: tuple[str, ...] = ()
-    tcp: tuple[Access, ...] = ()
+    tcp: tuple[PasswordLogin, ...] = ()
     max_connections: int = 100
 
     @property

@@ -13,7 +13,7 @@ _CONNECT_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ExternalServer:
     """Where an external PostgreSQL is, and the TLS parameters (``sslmode`` and the like) of connections to it."""
 
     host: str
@@ -25,11 +25,11 @@ class Server:
         return f"?{urlencode(self.parameters)}" if self.parameters else ""
 
 
-def server_of(dsn: str) -> Server:
+def server_of(dsn: str) -> ExternalServer:
     """The server that DSN names, without who logs in there."""
     given = conninfo_to_dict(dsn)
     parameters = {key: str(value) for key, value in given.items() if key.startswith("ssl")}
-    return Server(str(given.get("host", "localhost")), int(given.get("port", 5432)), parameters)
+    return ExternalServer(str(given.get("host", "localhost")), int(given.get("port", 5432)), parameters)
 
 
 def major_version(dsn: str) -> int:

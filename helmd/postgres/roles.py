@@ -27,7 +27,7 @@ def admin_conninfo(cluster: Cluster) -> str:
     return make_conninfo(host=str(cluster.socket), port=cluster.port, dbname=SUPERUSER, user=SUPERUSER)
 
 
-def dsn(cluster: Cluster, role: str, database: str | None = None) -> str:
+def service_uri(cluster: Cluster, role: str, database: str | None = None) -> str:
     """The URI by which a service reaches its database over the socket. No secret in it."""
     place = quote(str(cluster.socket), safe="/")
     return f"postgresql://{quote(role, safe='')}@/{quote(database or role, safe='')}?host={place}&port={cluster.port}"
@@ -57,8 +57,8 @@ def ensure_local_database(cluster: Cluster, name: str, password: str | None = No
         raise ClusterError(f"'{name}' is the cluster's own administrator and no service's role")
     configure(replace(cluster, roles=(*cluster.roles, name)))
     ensure_role_and_database(admin_conninfo(cluster), name, password)
-    _await_login(dsn(cluster, name))
-    return dsn(cluster, name)
+    _await_login(service_uri(cluster, name))
+    return service_uri(cluster, name)
 
 
 def ensure_store(cluster: Cluster) -> None:
@@ -67,7 +67,7 @@ def ensure_store(cluster: Cluster) -> None:
     ensure_store_roles(admin_conninfo(cluster))
     owner, login = STORE_ROLES
     for role in (owner, login):
-        _await_login(dsn(cluster, role, "helm"))
+        _await_login(service_uri(cluster, role, "helm"))
 
 
 def ensure_store_roles(admin: str, owner_password: str | None = None, password: str | None = None) -> None:

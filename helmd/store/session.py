@@ -38,7 +38,7 @@ _OPTIONS = " ".join(
 
 
 @contextmanager
-def border(doing: str) -> Iterator[None]:
+def store_errors(doing: str) -> Iterator[None]:
     """Turn psycopg's errors into a StoreError that says what was being done and what PostgreSQL had against it."""
     try:
         yield
@@ -59,7 +59,7 @@ def reason(error: psycopg.Error) -> str:
 
 async def connect(conninfo: str, application: str) -> Connection:
     """A connection of one's own, in autocommit. Raises StoreError."""
-    with border("the log store can't be reached"):
+    with store_errors("the log store can't be reached"):
         return await psycopg.AsyncConnection.connect(
             conninfo,
             autocommit=True,
@@ -81,7 +81,7 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
 
     Cancelling the task instead would leave psycopg waiting for the answer of a server that hangs.
     """
-    timer = asyncio.get_running_loop().call_later(seconds, cut, connection)
+    timer = asyncio.get_running_loop().call_later(seconds, abort_connection, connection)
     try:
         yield
     finally:
@@ -102,7 +102,7 @@ async def limit_statements(connection: Connection, seconds: float, *, keep_plans
     )
 
 
-def cut(connection: Connection) -> None:
+def abort_connection(connection: Connection) -> None:
     """Break the connection at once, without a word to the server."""
     with suppress(OSError, psycopg.OperationalError):
         with socket.socket(fileno=os.dup(connection.fileno())) as line:
@@ -152,7 +152,7 @@ class Pool:
 
         DOING is a noun phrase for the error's sentence, "reading metrics".
         """
-        with border(doing):
+        with store_errors(doing):
             async with self._pool.connection(timeout=seconds) as connection:
                 with deadline(connection, seconds):
                     yield connection

@@ -10,7 +10,7 @@ from helmd.model.errors import LockedError, UnitRefusedError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import Mode, unit_of
 
-HEADER = '# Rendered by "helmctl apply"'
+UNIT_HEADER = '# Rendered by "helmctl apply"'
 
 _MODE = re.compile(r"^Mode=(\w+)$", re.MULTILINE)
 
@@ -25,7 +25,7 @@ def read_unit(path: Path) -> str | None:
 
 def is_ours(text: str) -> bool:
     """Whether Helm rendered this unit, and so may replace it."""
-    return text.startswith(HEADER)
+    return text.startswith(UNIT_HEADER)
 
 
 def mode_of(text: str | None) -> Mode | None:
@@ -40,7 +40,7 @@ def installed_mode(layout: Layout, service: str) -> Mode | None:
     return mode_of(read_unit(layout.unit_file(unit_of(service))))
 
 
-def verify(units: Mapping[str, str]) -> None:
+def verify_units(units: Mapping[str, str]) -> None:
     """Lets systemd-analyze(1) read UNITS (text by name) before any is installed; raises UnitRefusedError."""
     import subprocess
     import tempfile
@@ -52,7 +52,7 @@ def verify(units: Mapping[str, str]) -> None:
             path.write_text(text)
             files.append(str(path))
         try:
-            told = subprocess.run(
+            done = subprocess.run(
                 ["systemd-analyze", "--user", "verify", "--man=no", *files],
                 capture_output=True,
                 text=True,
@@ -64,9 +64,9 @@ def verify(units: Mapping[str, str]) -> None:
         except subprocess.TimeoutExpired:
             raise UnitRefusedError("systemd-analyze verify took over a minute; no unit was installed") from None
         # It reads the other units of the account too; what is wrong with those is not ours to judge.
-        about_ours = [line for line in told.stderr.splitlines() if any(name in line for name in units)]
-        if told.returncode or about_ours:
-            lines = about_ours or told.stderr.splitlines()
+        about_ours = [line for line in done.stderr.splitlines() if any(name in line for name in units)]
+        if done.returncode or about_ours:
+            lines = about_ours or done.stderr.splitlines()
             raise UnitRefusedError("systemd-analyze finds fault with a rendered unit; none was installed", lines=lines)
 
 

@@ -45,7 +45,7 @@ def line(value: str) -> str:
     return text + " " if text.endswith("\\") else text
 
 
-def path(value: object) -> str:
+def escaped_path(value: object) -> str:
     """A path in a list of paths."""
     text = _checked(str(value)).replace("%", "%%")
     return _quoted(text) if any(c in text for c in " \t\"'\\") else text

@@ -44,7 +44,7 @@ def template_environment(directory: Path) -> Environment:
     )
     environment.filters |= {
         "line": quoting.line,
-        "path": quoting.path,
+        "path": quoting.escaped_path,
         "command": quoting.command_line,
         "seconds": _seconds,
     }
@@ -52,7 +52,7 @@ def template_environment(directory: Path) -> Environment:
     return environment
 
 
-def start_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, ...]:
+def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, ...]:
     """The words that start the service in MODE, the program as an absolute path where it has a slash."""
     directory = layout.resolve(service.path)
     override = service.modes[mode].start_command if mode in service.modes else ()
@@ -101,7 +101,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "description": f"HiveMatrix {service.name}: {service.description}",
         "after": [unit_of(needed) for needed in service.depends_on if not registry[needed].external],
         "directory": str(directory),
-        "command": with_streams(service, start_command(service, mode, layout)),
+        "command": with_streams(service, service_command(service, mode, layout)),
         "prestart": prestart,
         "probe": [str(layout.libexec / "probe"), *probe_words(service)],
         "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],

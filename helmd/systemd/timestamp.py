@@ -4,20 +4,20 @@ import re
 import subprocess
 from decimal import Decimal
 
-from helmd.model.logs.timestamps import iso_moment
+from helmd.model.logs.timestamps import iso_timestamp
 
 _SECONDS = re.compile(r"^\s*UNIX seconds: @(\d+(?:\.\d+)?)$", re.MULTILINE)
 
 
-def moment_of(text: str) -> int:
+def parse_timestamp(text: str) -> int:
     """Microseconds since 1970. ISO 8601 with T, Z or an offset, which systemd 252 can't read, is read here.
 
     Raises ValueError with a sentence.
     """
-    if (moment := iso_moment(text)) is not None:
+    if (moment := iso_timestamp(text)) is not None:
         return moment
     if text and "\0" not in text:
-        told = subprocess.run(
+        done = subprocess.run(
             ["systemd-analyze", "timestamp", "--", text],
             capture_output=True,
             text=True,
@@ -25,7 +25,7 @@ def moment_of(text: str) -> int:
             timeout=10,
             check=False,
         )
-        if told.returncode == 0 and (found := _SECONDS.search(told.stdout)):
+        if done.returncode == 0 and (found := _SECONDS.search(done.stdout)):
             return int(Decimal(found.group(1)) * 1_000_000)
     raise ValueError(
         f'{text[:60]!a} is no time; write it like "10 min ago", "yesterday", "09:30", "2026-11-23 09:30" or "-1h"'

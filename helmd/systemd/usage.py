@@ -12,16 +12,16 @@ _MIB = 1 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Reading(NamedTuple):
+class UsageReading(NamedTuple):
     """Processor time in seconds since the group was made, and memory in bytes; None where not known."""
 
     cpu_seconds: float | None
     memory: int | None
 
 
-def read_group(group: Path) -> Reading:
+def read_group(group: Path) -> UsageReading:
     """What a control group has used so far."""
-    return Reading(_cpu_seconds(group), _memory(group))
+    return UsageReading(_cpu_seconds(group), _memory(group))
 
 
 def _text(path: Path) -> str:
@@ -69,7 +69,7 @@ def _resident(pid: int) -> int:
     return int(fields[1]) * _PAGE if len(fields) > 1 else 0
 
 
-class Meter:
+class UsageMeter:
     """Turns readings into figures: processor time between two of them is a percentage."""
 
     def __init__(self, root: Path = CGROUPS) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 from helmd.model.logs.timestamps import timespan
 from helmd.model.units.diagnostics import RateLimit
 
+JOURNAL_GROUP = "systemd-journal"
+"""Members may read the whole journal (systemd-journald.service(8))."""
+
 _LINGER = Path("/var/lib/systemd/linger")
 _EXPORTED = Path("/run/systemd/units")
 _DROP_INS = (Path("/etc/systemd/system"), Path("/run/systemd/system"), Path("/usr/lib/systemd/system"))
@@ -16,8 +19,8 @@ _JOURNALD_INTERVAL, _JOURNALD_BURST = 30.0, 10_000
 
 def _output(*command: str) -> str:
     """What COMMAND prints. Raises OSError or CalledProcessError."""
-    told = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=15, check=True)
-    return told.stdout
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=15, check=True)
+    return done.stdout
 
 
 def _assignments(text: str) -> dict[str, str]:

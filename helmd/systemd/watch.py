@@ -29,7 +29,7 @@ class UnitWatch:
             raise
         self._changed: set[str] = set()
         self._broken: BusError | None = None
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -62,19 +62,19 @@ class UnitWatch:
             self._loop.remove_reader(self._fd)
         self._changed |= self._signals.changed()
         if self._changed or self._broken:
-            self._news.set()
+            self._wake.set()
 
     def read_all(self) -> None:
         """Makes `changes` report EVERYTHING."""
         self._changed.add(EVERYTHING)
-        self._news.set()
+        self._wake.set()
 
     async def changes(self) -> set[str]:
         """Waits for units to change; their names, EVERYTHING among them when all may have. Raises BusError."""
-        await self._news.wait()
+        await self._wake.wait()
         if self._broken is None:
             await asyncio.sleep(SETTLE)
-        self._news.clear()
+        self._wake.clear()
         if self._broken is not None:
             raise self._broken
         changed, self._changed = self._changed, set()
@@ -96,7 +96,7 @@ async def ping(seconds: float) -> str | None:
         return f"busctl can't be run ({problem.strerror})"
     try:
         async with asyncio.timeout(seconds + 0.2):
-            _, told = await process.communicate()
+            _, errors = await process.communicate()
     except TimeoutError:
         return f"the systemd user manager gave no answer within {seconds:g} s"
     finally:
@@ -104,5 +104,5 @@ async def ping(seconds: float) -> str | None:
             process.kill()
     if process.returncode == 0:
         return None
-    lines = told.decode("utf-8", "replace").strip().splitlines()
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
     return "the systemd user manager gave no answer" + (f" ({lines[-1]})" if lines else "")

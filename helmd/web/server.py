@@ -45,7 +45,7 @@ def application(table: Sequence[Route], callers: Callers | None = None) -> web.A
     return made
 
 
-class Server:
+class HttpServer:
     """Serves APPLICATION from `start` until `stop`. HOLDER_OF names the process that listens on a port, or None."""
 
     def __init__(

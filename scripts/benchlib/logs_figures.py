@@ -40,8 +40,8 @@ def ratio(figures: Sequence[float], name: str, theirs: Sequence[float], aim: str
     if not figures or not theirs:
         return f"nothing to hold against {name}"
     other = statistics.median(theirs)
-    told = f"{other:,.0f}" if other >= 100 else f"{other:.3g}"
-    return f"{statistics.median(figures) / other:.2f} x {name} ({told}{f'; aim {aim}' if aim else ''})"
+    notified = f"{other:,.0f}" if other >= 100 else f"{other:.3g}"
+    return f"{statistics.median(figures) / other:.2f} x {name} ({notified}{f'; aim {aim}' if aim else ''})"
 
 
 def say(line: str) -> None:

@@ -107,7 +107,7 @@ def _traces(connection: object, count: int) -> list[str]:
 def _ask(sizes: Sizes, database: str, question: Question) -> None:
     times = min(sizes.samples, _SLOW_SAMPLES) if question.slow else sizes.samples
     alone, searched = _limited(question.what, _by_search(database, question, times))
-    told = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
+    notified = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
     if sizes.keep:
         show_times(f"    {question.what}", alone, question.aim)
         return
@@ -127,7 +127,7 @@ def _ask(sizes: Sizes, database: str, question: Question) -> None:
             took.append(perf_counter() - began)
             back = answer.get("searched_back_to") or ""
     helmd.close()
-    beside = [question.aim, told]
+    beside = [question.aim, notified]
     if back:
         beside.append(f"it says: searched back to {back}")
     show_times(f"    {question.what}", took, *beside)
@@ -171,7 +171,7 @@ def _page_by_cursor(sizes: Sizes, database: str) -> None:
     """Walks to the last page but one, and then asks for the last one again and again."""
     what = f"    page {sizes.pages:,} by cursor"
     alone, walked = _limited(what.strip(), _walk(sizes, database))
-    told = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
+    notified = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
     if sizes.keep:
         show_times(what, alone, "aim p99 <= 20 ms")
         return
@@ -183,7 +183,7 @@ def _page_by_cursor(sizes: Sizes, database: str) -> None:
         if number >= 0:
             took.append(perf_counter() - began)
     helmd.close()
-    show_times(what, took, "aim p99 <= 20 ms", told)
+    show_times(what, took, "aim p99 <= 20 ms", notified)
 
 
 async def _walk(sizes: Sizes, database: str) -> tuple[list[float], Place | None]:

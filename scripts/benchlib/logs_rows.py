@@ -138,7 +138,7 @@ def show_sizes(database: str) -> None:
             " amname = 'gin')",
         )
     indexes = float((whole - plain) / rows)
-    told = (
+    notified = (
         f"{float(plain / rows):,.0f} of them the row, {indexes:,.0f} its indexes ({float(text / rows):,.0f} for text)"
     )
-    show("bytes a row with all indexes", [float(whole / rows)], "{:,.0f} bytes", told)
+    show("bytes a row with all indexes", [float(whole / rows)], "{:,.0f} bytes", notified)

@@ -102,9 +102,9 @@ def run(*words: str | Path, check: bool = True, within: float = 300.0) -> str:
     try:
         done = _done(words, within)
     except subprocess.TimeoutExpired:
-        raise GivenUp(f"{_told(words)}: not done within {within:g} s") from None
+        raise GivenUp(f"{_notified(words)}: not done within {within:g} s") from None
     if check and done.returncode:
-        raise GivenUp(f"{_told(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        raise GivenUp(f"{_notified(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -120,7 +120,7 @@ def timed(*words: str | Path, within: float) -> float | None:
         return None
     took = time.perf_counter() - began
     if done.returncode and done.stderr.strip() not in ("", "no lines"):
-        raise GivenUp(f"{_told(words)}: exit code {done.returncode}\n{done.stderr}")
+        raise GivenUp(f"{_notified(words)}: exit code {done.returncode}\n{done.stderr}")
     return took
 
 
@@ -130,7 +130,7 @@ def _done(words: Sequence[str | Path], within: float) -> subprocess.CompletedPro
     )
 
 
-def _told(words: Sequence[str | Path]) -> str:
+def _notified(words: Sequence[str | Path]) -> str:
     return " ".join(map(str, words))
 
 
@@ -322,8 +322,8 @@ def settle(connection: psycopg.Connection[Any], within: float) -> None:
     last = Printing("settle", lines=1)
     try:
         if not wait_for(lambda: counted_exactly(connection, [last.name]) > 0, within):
-            told = f"the journal has {_in_journal([last.name])} of it{_gaps(connection)}"
-            raise GivenUp(f"a line that was printed is not stored after {within:g} s; {told}")
+            notified = f"the journal has {_in_journal([last.name])} of it{_gaps(connection)}"
+            raise GivenUp(f"a line that was printed is not stored after {within:g} s; {notified}")
     finally:
         last.stop()
 

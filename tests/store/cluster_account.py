@@ -23,7 +23,7 @@ import pytest
 
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.cluster import create_cluster
-from helmd.postgres.configuration import Access, Cluster
+from helmd.postgres.configuration import Cluster, PasswordLogin
 
 ACCOUNT = "nobody"
 
@@ -117,7 +117,7 @@ def own_directory() -> Iterator[Path]:
 
 def suite_like(place: Path) -> Cluster:
     """A cluster as the suite's: sockets for all, TCP for Keycloak."""
-    tcp = (Access("keycloak", "keycloak"),)
+    tcp = (PasswordLogin("keycloak", "keycloak"),)
     return Cluster(place / "cluster", place / "run", free_port(), ACCOUNT, ("keycloak",), tcp)
 
 

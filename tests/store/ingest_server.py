@@ -13,7 +13,7 @@ import aiohttp
 
 from helmd.journal.reader import JournalError
 from helmd.model.config.settings import read_settings_files
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.ingest.journal_codec import PostedRow, fields_of
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.parsing.format_schema import read_formats
@@ -23,17 +23,17 @@ from helmd.model.suite.service import Registry, Service
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.monitoring.custom_metrics import recorded_by
 from helmd.store.ingest.requests import PostedStore
-from helmd.store.metrics.metrics import Sample
+from helmd.store.metrics.metrics import MetricSample
 from helmd.systemd.listeners import holder_of
 from helmd.web.api.ingest import Intake
 from helmd.web.api.services import Api
 from helmd.web.auth.identity import Callers
 from helmd.web.routes import routes
-from helmd.web.server import Server, application
+from helmd.web.server import HttpServer, application
 from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in
 
 FORMATS_FILE = Path(__file__).resolve().parents[2] / "formats.toml"
-FORMATS = read_formats([Source(str(FORMATS_FILE), FORMATS_FILE.read_text())])
+FORMATS = read_formats([ConfigSource(str(FORMATS_FILE), FORMATS_FILE.read_text())])
 LOGS, METRICS = "/api/logs/ingest", "/api/metrics/ingest"
 
 
@@ -76,7 +76,9 @@ Answer = tuple[int, Any, Any]
 class Served:
     """``post`` sends as codex unless told otherwise."""
 
-    def __init__(self, port: int, session: aiohttp.ClientSession, journal: Journal, samples: list[Sample]) -> None:
+    def __init__(
+        self, port: int, session: aiohttp.ClientSession, journal: Journal, samples: list[MetricSample]
+    ) -> None:
         self.port = port
         self.session = session
         self.journal = journal
@@ -106,15 +108,16 @@ async def serving(
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     journal = journal or Journal()
-    samples: list[Sample] = []
+    samples: list[MetricSample] = []
     posted = PostedLogs(lambda: PostedStore.open(conninfo, lambda _: 90), journal.write, paused)
     intake = Intake(posted, recorded_by(samples.extend), rates or Rates(1e6, 1e6), lambda _: 90, read_message)
     nobody = cast(Any, None)
     async with standing_in() as core, Callers() as callers, aiohttp.ClientSession() as session:
         callers.adopt(
-            read_settings_files([Source("helm.toml", settings)]), Registry({"core": Service("core", url=core.url)})
+            read_settings_files([ConfigSource("helm.toml", settings)]),
+            Registry({"core": Service("core", url=core.url)}),
         )
-        server = Server(application(routes(Api(nobody, nobody), intake), callers), directory / "h.sock", holder_of)
+        server = HttpServer(application(routes(Api(nobody, nobody), intake), callers), directory / "h.sock", holder_of)
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(posted.run())
         try:

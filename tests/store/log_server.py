@@ -26,7 +26,7 @@ from helmd.web.api.logs import Logs
 from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers
 from helmd.web.routes import log_routes
-from helmd.web.server import Server, application
+from helmd.web.server import HttpServer, application
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -156,7 +156,7 @@ async def serving(
         callers.adopt(Settings(billing_services=("codex",)), Registry({"core": Service("core", url=core.url)}))
         reader = LogReader(pool, conninfo, lambda: bool(feed.trouble))
         table = log_routes(Logs(reader, cast(Any, Monitored())), Streams(feed, reader, heartbeat))
-        server = Server(application(table, callers), directory / "h.sock", holder_of)
+        server = HttpServer(application(table, callers), directory / "h.sock", holder_of)
         await server.start("127.0.0.1", port)
         running = asyncio.ensure_future(cast(Any, feed.run()))
         try:

@@ -70,6 +70,6 @@ async def everything(connection: Connection) -> list[StoredEntry]:
     """All that is stored, the newest first, read as plainly as can be."""
     cursor = await connection.execute(
         "SELECT id, timestamp, service_name, level, message, context, trace_id, user_id, hostname, process_id, source,"
-        " unit, stream, boot_id, same_as FROM log_entries ORDER BY timestamp DESC, id DESC"
+        " unit, stream, boot_id, duplicate_of FROM log_entries ORDER BY timestamp DESC, id DESC"
     )
     return [StoredEntry(number, LogRow(*rest)) async for number, *rest in cursor]

@@ -20,10 +20,10 @@ from helmd.postgres.cluster import ClusterError, configure, create_cluster, runn
 from helmd.postgres.configuration import Cluster, ident_file, roles_in
 from helmd.postgres.roles import (
     admin_conninfo,
-    dsn,
     ensure_local_database,
     ensure_role_and_database,
     ensure_store,
+    service_uri,
 )
 from tests.store.cluster_account import (
     ACCOUNT,
@@ -113,14 +113,14 @@ def test_each_service_gets_into_its_own_database_only(server: Server) -> None:
 
     def databases() -> None:
         for _ in range(2):
-            assert ensure_local_database(cluster, "codex") == dsn(cluster, "codex")
+            assert ensure_local_database(cluster, "codex") == service_uri(cluster, "codex")
             ensure_local_database(cluster, "knowledge-tree_2")
-        codex = dsn(cluster, "codex")
+        codex = service_uri(cluster, "codex")
         assert ask(codex, "SELECT has_schema_privilege('public', 'CREATE')") is True
         assert ask(codex, "SELECT current_user || current_database()") == "codexcodex"
         assert not ask(codex, "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'codex'")
-        assert ask(dsn(cluster, "knowledge-tree_2"), "SELECT current_user::text") == "knowledge-tree_2"
-        assert "permission denied for database" in refused(dsn(cluster, "codex", "knowledge-tree_2"))
+        assert ask(service_uri(cluster, "knowledge-tree_2"), "SELECT current_user::text") == "knowledge-tree_2"
+        assert "permission denied for database" in refused(service_uri(cluster, "codex", "knowledge-tree_2"))
         assert configure(cluster) is False, "a later configure forgets no service"
         with pytest.raises(ClusterError, match="administrator"):
             ensure_local_database(cluster, "postgres")
@@ -130,7 +130,7 @@ def test_each_service_gets_into_its_own_database_only(server: Server) -> None:
 
 def test_other_accounts_are_refused_at_the_socket(server: Server) -> None:
     for role in ("postgres", "keycloak", "root"):
-        assert "eer authentication failed" in refused(dsn(server.cluster, role, "postgres"))
+        assert "eer authentication failed" in refused(service_uri(server.cluster, role, "postgres"))
 
 
 def test_over_tcp_only_keycloak_gets_in_and_only_with_its_password(server: Server) -> None:
@@ -179,10 +179,10 @@ def test_an_administrator_who_is_no_superuser_can_make_roles_and_databases(serve
             connection.execute("CREATE ROLE steward LOGIN CREATEROLE CREATEDB")
         configure(replace(cluster, roles=("keycloak", "steward", "ledger")))
         time.sleep(0.3)
-        steward = dsn(cluster, "steward", "postgres")
+        steward = service_uri(cluster, "steward", "postgres")
         for _ in range(2):
             ensure_role_and_database(steward, "ledger", PASSWORD)
-        assert ask(dsn(cluster, "ledger"), "SELECT current_database()::text") == "ledger"
+        assert ask(service_uri(cluster, "ledger"), "SELECT current_database()::text") == "ledger"
         with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
             connection.execute("CREATE DATABASE billing OWNER postgres")
         with pytest.raises(ClusterError, match="belongs to the role 'postgres'"):
@@ -201,10 +201,12 @@ def test_store_is_reached_by_socket_alone(place: Path) -> None:
         ensure_store(cluster)
         assert ask(admin_conninfo(cluster), "SHOW listen_addresses") == ""
         owner = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = 'helm'"
-        assert ask(dsn(cluster, "helm"), owner) == "helm_owner"
+        assert ask(service_uri(cluster, "helm"), owner) == "helm_owner"
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ask(dsn(cluster, "helm"), "CREATE TABLE public.t ()")
-        assert ask(dsn(cluster, "helm_owner", "helm"), "SELECT has_schema_privilege('public', 'CREATE')") is True
+            ask(service_uri(cluster, "helm"), "CREATE TABLE public.t ()")
+        assert (
+            ask(service_uri(cluster, "helm_owner", "helm"), "SELECT has_schema_privilege('public', 'CREATE')") is True
+        )
 
     try:
         as_account(store)

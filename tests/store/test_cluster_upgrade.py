@@ -14,8 +14,8 @@ from helmd.postgres.binaries import binaries_of, newest
 from helmd.postgres.cluster import ClusterError, create_cluster
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.roles import (
-    dsn,
     ensure_local_database,
+    service_uri,
 )
 from helmd.postgres.stranded import PackageFacts, verdict
 from helmd.postgres.upgrade import delete_kept, kept_directory, upgrade_cluster
@@ -56,7 +56,7 @@ def test_upgrade_keeps_the_data_and_the_old_cluster(server: Server) -> None:
 
     def fill() -> None:
         ensure_local_database(cluster, "codex")
-        with psycopg.connect(dsn(cluster, "codex")) as connection:
+        with psycopg.connect(service_uri(cluster, "codex")) as connection:
             connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
         with pytest.raises(ClusterError, match="is running"):
             upgrade_cluster(cluster, target=programs)
@@ -88,9 +88,9 @@ def test_upgrade_keeps_the_data_and_the_old_cluster(server: Server) -> None:
     server.process = start(cluster).process
 
     def same() -> None:
-        assert ask(dsn(cluster, "codex"), "SELECT sum(n) FROM t") == 500500
-        assert ask(dsn(cluster, "codex"), "SHOW work_mem") == "33MB"
-        assert ask(dsn(cluster, "codex"), "SHOW data_checksums") == "on"
+        assert ask(service_uri(cluster, "codex"), "SELECT sum(n) FROM t") == 500500
+        assert ask(service_uri(cluster, "codex"), "SHOW work_mem") == "33MB"
+        assert ask(service_uri(cluster, "codex"), "SHOW data_checksums") == "on"
         assert create_cluster(cluster) is False
         delete_kept(cluster, kept)
         assert not kept.exists()

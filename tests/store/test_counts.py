@@ -34,7 +34,7 @@ async def stored(connection: Connection) -> list[StoredEntry]:
     """In two parts, as the rollups are added to; without lines that are there twice."""
     await append(connection, random_rows(1_500, seed=1))
     await append(connection, random_rows(1_500, seed=2))
-    return [entry for entry in await everything(connection) if entry.row.same_as is None]
+    return [entry for entry in await everything(connection) if entry.row.duplicate_of is None]
 
 
 def odd_moment(chosen: random.Random) -> datetime:
@@ -125,9 +125,9 @@ async def test_what_is_common_is_counted_where_there_is_little_to_look_at(
     connection: Connection, stored: list[StoredEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sum("err" in entry.row.message.lower() for entry in stored)
-    assert await total(connection, LogFilter(text="err"), 10.0, dear=True) == Total(expected)
+    assert await total(connection, LogFilter(text="err"), 10.0, expensive=True) == Total(expected)
     monkeypatch.setattr(counts, "_FEW_ENTRIES", 100)
-    found = await total(connection, LogFilter(text="err"), 10.0, dear=True)
+    found = await total(connection, LogFilter(text="err"), 10.0, expensive=True)
     assert found.estimate
     assert 0.7 * expected < found.entries < 1.3 * expected
 

@@ -9,7 +9,7 @@ import pytest
 
 from helmd.files.environment_file import put_secret, read_environment_file
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
@@ -33,7 +33,7 @@ database_variable = "SHOP_DB"
 @pytest.fixture
 def suite(cluster: Cluster) -> tuple[Registry, Settings]:
     settings = Settings(suite_database=f"postgresql://postgres@/postgres?host={cluster.directory}&port=5432")
-    return whole_suite(read_registry([Source("test", REGISTRY)], {}), settings), settings
+    return whole_suite(read_registry([ConfigSource("test", REGISTRY)], {}), settings), settings
 
 
 @pytest.fixture

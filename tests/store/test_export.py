@@ -44,7 +44,7 @@ async def test_both_forms_have_every_row_in_order(connection: Connection, oldest
         for entry in await everything(connection)
         if entry.row.service_name in ("core", "ledger")
         and "err" in entry.row.message.lower()
-        and entry.row.same_as is None
+        and entry.row.duplicate_of is None
     ]
     if oldest_first:
         expected.reverse()
@@ -120,7 +120,7 @@ async def test_one_that_is_given_up_leaves_the_connection_as_it_was(connection: 
 
 async def test_it_is_as_of_one_moment(connection: Connection, database: Database) -> None:
     await append(connection, random_rows(600, seed=3))
-    expected = sum(entry.row.same_as is None for entry in await everything(connection))
+    expected = sum(entry.row.duplicate_of is None for entry in await everything(connection))
     writer = await connect(database.store, "writer")
     number = 0
     async for chunk in export(connection, LogFilter(), "ndjson"):

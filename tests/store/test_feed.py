@@ -12,7 +12,7 @@ import pytest
 from helmd.model.logs.filter import LogFilter
 from helmd.operations.logs import feed as feed_module
 from helmd.operations.logs import reader as log_reader
-from helmd.operations.logs.feed import FeedEndedError, Skipped, Subscription, batch_of, line_of
+from helmd.operations.logs.feed import FeedEndedError, Skipped, Subscription, batch_of, entry_json
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.maintenance.migrate import migrate
 from helmd.web.auth import verifier
@@ -294,14 +294,18 @@ async def test_websocket(served: Served, monkeypatch: pytest.MonkeyPatch) -> Non
     headers = {"Authorization": f"Bearer {token('technician')}"}
     async with served.session.ws_connect(served.url("/api/logs/ws?service=core"), headers=headers) as socket:
         await served.append([*rows(1, "codex"), *rows(1)])
-        told = await socket.receive_json(timeout=5)
-        assert (told["type"], told["entry"]["message"], told["entry"]["id"]) == ("log", "line 0", told["id"])
-        assert told["entry"] == (await served.get(f"/api/logs/{told['id']}"))[1]
+        notified = await socket.receive_json(timeout=5)
+        assert (notified["type"], notified["entry"]["message"], notified["entry"]["id"]) == (
+            "log",
+            "line 0",
+            notified["id"],
+        )
+        assert notified["entry"] == (await served.get(f"/api/logs/{notified['id']}"))[1]
     own = {"Origin": f"http://127.0.0.1:{served.port}", **headers}
     async with served.session.ws_connect(
-        served.url(f"/api/logs/ws?last_event_id={told['id'] - 2}"), headers=own
+        served.url(f"/api/logs/ws?last_event_id={notified['id'] - 2}"), headers=own
     ) as socket:
-        assert [(await socket.receive_json(timeout=5))["id"] for _ in range(2)] == [told["id"] - 1, told["id"]]
+        assert [(await socket.receive_json(timeout=5))["id"] for _ in range(2)] == [notified["id"] - 1, notified["id"]]
         served.running.cancel()
         assert (await socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
     for origin in ("http://evil.example", "null", "http://[", ""):
@@ -334,8 +338,8 @@ async def test_followers_are_counted_and_let_go(
     assert not caplog.records, "that a client goes away is no fault"
 
 
-def batch(first: int, last: int) -> feed_module.Batch:
-    return batch_of([line_of(StoredEntry(n, rows(1)[0])) for n in range(first, last + 1)])
+def batch(first: int, last: int) -> feed_module.FeedBatch:
+    return batch_of([entry_json(StoredEntry(n, rows(1)[0])) for n in range(first, last + 1)])
 
 
 async def test_a_queue_is_bounded_and_says_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,16 +347,16 @@ async def test_a_queue_is_bounded_and_says_what_is_lost(monkeypatch: pytest.Monk
     monkeypatch.setattr(feed_module, "QUEUE_BYTES", 3 * batch(1001, 1010).size)
     for first in (1001, 1011, 1021, 1031):
         queue.put(first + 9, batch(first, first + 9))
-    news = await queue.next(1)
-    assert (news.skipped, news.reached) == (Skipped(1001, 1030, 30), 1040)
-    assert [each.lines[0].id for each in news.batches] == [1031]
+    update = await queue.next(1)
+    assert (update.skipped, update.reached) == (Skipped(1001, 1030, 30), 1040)
+    assert [each.lines[0].id for each in update.batches] == [1031]
     assert (await queue.next(0.001)).batches == ()
     queue.put(1050, None)
     assert (await queue.next(0.001)).reached == 1050
     queue.put(1055, batch(1051, 1055))
     queue.skip(Skipped(1056, 1100, 45, True))
-    news = await queue.next(1)
-    assert (news.skipped, news.batches, news.reached) == (Skipped(1051, 1100, 50, True), (), 1100)
+    update = await queue.next(1)
+    assert (update.skipped, update.batches, update.reached) == (Skipped(1051, 1100, 50, True), (), 1100)
     queue.end()
     with pytest.raises(FeedEndedError):
         await queue.next(1)

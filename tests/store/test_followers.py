@@ -105,15 +105,15 @@ async def follow_by_listening(conninfo: str, seen: list[tuple[int, str]], writin
         last = 0
         while True:
             over = writing.done()
-            told = await listener.next(0.2)
-            if told is None:
+            notified = await listener.next(0.2)
+            if notified is None:
                 if over:
                     return
                 continue
-            while last < told.last_id:
-                found = await listener.after(last, told.last_id, PORTION, told.leaves)
+            while last < notified.last_id:
+                found = await listener.after(last, notified.last_id, PORTION, notified.leaves)
                 seen += [(entry.id, entry.row.message) for entry in found]
-                last = found[-1].id if len(found) == PORTION else told.last_id
+                last = found[-1].id if len(found) == PORTION else notified.last_id
     finally:
         await listener.close()
 

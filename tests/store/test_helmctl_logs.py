@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helmd.cli.client import HelmdAwayError
-from helmd.cli.logs.format import Line
+from helmd.cli.logs.format import OutputLine
 from helmd.cli.logs.store import StoreLines
 from helmd.journal.query import Wanted
 from helmd.model.logs.entry import LogRow
@@ -26,7 +26,7 @@ from helmd.web.api.logs import Logs
 from helmd.web.api.stream import Streams
 from helmd.web.auth.roles import Role
 from helmd.web.routes import Route
-from helmd.web.server import Server, application
+from helmd.web.server import HttpServer, application
 from tests.store.conftest import Database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -71,7 +71,7 @@ class Store:
                 Route("GET", "/api/logs/export", logs.export, Role.TECHNICIAN, "export"),
                 Route("GET", "/api/logs/stream", streams.events, Role.TECHNICIAN, "stream"),
             )
-            server = Server(application(table), self.socket, lambda port: None)
+            server = HttpServer(application(table), self.socket, lambda port: None)
             await server.start("127.0.0.1", 0)
             running = asyncio.create_task(feed.run())
             try:
@@ -107,8 +107,8 @@ async def test_filters_and_every_column(store: Store) -> None:
     whole = whole._replace(unit="hivematrix-core.service", stream="stderr", boot_id="b" * 32)
     await store.append(whole, row(2, "two", "nexus", source="http"), row(3, "three", stream="stdout"))
     async with store.helmd():
-        lines: list[Line] = await asyncio.to_thread(lambda: list(store.lines(Wanted()).open(None, False, False)))
-        last: list[Line] = await asyncio.to_thread(lambda: list(store.lines(Wanted()).open(9, False, False)))
+        lines: list[OutputLine] = await asyncio.to_thread(lambda: list(store.lines(Wanted()).open(None, False, False)))
+        last: list[OutputLine] = await asyncio.to_thread(lambda: list(store.lines(Wanted()).open(9, False, False)))
         assert lines == last
         assert lines[0].row == whole
         for wanted in (
@@ -143,7 +143,7 @@ async def test_followed_without_loss_or_doubles_across_restarts(store: Store) ->
     seen: list[str] = []
     lines = store.lines(Wanted(services=frozenset({"core"})))
 
-    def follow(there: Iterator[Line]) -> None:
+    def follow(there: Iterator[OutputLine]) -> None:
         for line in there:
             seen.append(line.row.message)
         for line in lines.follow(lambda: None, writing):

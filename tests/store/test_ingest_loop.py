@@ -76,7 +76,7 @@ class Daemon:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small batches, so that failures fall between and into them."""
     monkeypatch.setattr(ingest, "SLICE_ENTRIES", 7)
-    monkeypatch.setattr(ingest, "PORTION_ROWS", 13)
+    monkeypatch.setattr(ingest, "CHUNK_ROWS", 13)
 
 
 @pytest.fixture
@@ -283,22 +283,22 @@ async def test_every_line_once_whatever_breaks(
     assert joined > [(5,)]
 
 
-@pytest.mark.parametrize("told", [1, 2, 3])
+@pytest.mark.parametrize("notified", [1, 2, 3])
 async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
-    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, told: int
+    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, notified: int
 ) -> None:
     monkeypatch.setattr(ingest, "HOLD_IN_THE_MIDDLE", 60 * SECOND)
     entries = [
         line(text, SECOND + n, realtime=now(), fields={"PRIORITY": "5"}) for n, text in enumerate((*TRACEBACK, "after"))
     ]
     await migrate(database.owner, "helm")
-    append(journal / "a.journal", entries[:told])
+    append(journal / "a.journal", entries[:notified])
     for _ in range(2):  # a restart of its own without anything new, too
         async with Daemon(journal, database.store, database.owner).running():
             kept = "SELECT monotonic, pending IS NOT NULL FROM journal_cursor"
-            await seen(database, kept, [(SECOND + told - 1, True)])
+            await seen(database, kept, [(SECOND + notified - 1, True)])
             assert texts(database) == []
-    append(journal / "a.journal", entries[told:])
+    append(journal / "a.journal", entries[notified:])
     async with Daemon(journal, database.store, database.owner).running():
         assert await stored(database, 2) == ["\n".join(TRACEBACK), "after"]
         await seen(database, "SELECT pending IS NULL FROM journal_cursor", [(True,)])

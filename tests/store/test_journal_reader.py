@@ -454,5 +454,5 @@ def test_journalds_notice_is_read_and_nobody_elses(tmp_path: Path) -> None:
     assert positions[BOOT_A].monotonic == SECOND + 12_000
     with reading(tmp_path, {}) as reader:
         found = [suppression_row(entry) or row_of(entry) for entry in reader.read(100, 1 << 20).entries]
-    told = [(row.source, row.service_name) for row in found if row is not None and "4" in row.message]
-    assert told == [("helm", "helm"), ("journal", "core")]
+    notified = [(row.source, row.service_name) for row in found if row is not None and "4" in row.message]
+    assert notified == [("helm", "helm"), ("journal", "core")]

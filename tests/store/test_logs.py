@@ -184,8 +184,8 @@ async def test_statuses_are_kept_one_a_service(migrated: Database) -> None:
 
 async def test_samples_come_back_in_order(migrated: Database) -> None:
     times = [NOW + timedelta(seconds=n) for n in range(9)]
-    samples = [metrics.Sample("core", time, "cpu_percent", time.second / 3, {"n": str(time)}) for time in times]
-    elsewhere = metrics.Sample("nexus", NOW, "cpu_percent", 1.0)
+    samples = [metrics.MetricSample("core", time, "cpu_percent", time.second / 3, {"n": str(time)}) for time in times]
+    elsewhere = metrics.MetricSample("nexus", NOW, "cpu_percent", 1.0)
     async with Pool(migrated.store, "test") as pool, pool.connection("testing") as connection:
         await metrics.put_samples(connection, [*reversed(samples), elsewhere])
         end = NOW + timedelta(seconds=8)

@@ -12,7 +12,7 @@ from helmd.model.logs.filter import LogFilter
 from helmd.store.ingest.logs import Appender
 from helmd.store.logs.search import find
 from helmd.store.maintenance.migrate import migrate, migrations
-from helmd.store.maintenance.partitions import Leaf, days_of, leaves, make_ahead, portions
+from helmd.store.maintenance.partitions import Leaf, group_by_day, growing_groups, leaves, make_ahead
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Cluster, Database
 from tests.store.stored import BASE, append, everything
@@ -203,11 +203,11 @@ def test_portions_of_days_are_the_same_wherever_one_begins() -> None:
         for n in range(200)
         for kept in (30, 90)
     ]
-    days = days_of(found)
-    portioned = [list(portions(days[begin:], 64)) for begin in range(100)]
+    days = group_by_day(found)
+    portioned = [list(growing_groups(days[begin:], 64)) for begin in range(100)]
     for begin, some in enumerate(portioned):
-        assert [day for portion in some for day in portion] == days[begin:]
-        assert all(len(portion) <= most for portion, most in zip(some, (1, 4, 16, *[64] * 9), strict=False))
+        assert [day for chunk in some for day in chunk] == days[begin:]
+        assert all(len(chunk) <= most for chunk, most in zip(some, (1, 4, 16, *[64] * 9), strict=False))
         assert len(some) <= 3 + 4
     assert portioned[0][-2:] == portioned[40][-2:]
-    assert list(portions([], 64)) == []
+    assert list(growing_groups([], 64)) == []

@@ -145,7 +145,7 @@ def batch(*texts: str) -> dict[str, Any]:
     return {"service_name": "codex", "logs": [{"message": text} for text in texts]}
 
 
-async def through_the_journal(database: Database, entries: list[dict[str, bytes]], portion: int = 3) -> None:
+async def through_the_journal(database: Database, entries: list[dict[str, bytes]], chunk: int = 3) -> None:
     """As helmd-journal does it, some entries at a time."""
     posted: list[PostedRow] = []
     for fields in entries:
@@ -154,9 +154,9 @@ async def through_the_journal(database: Database, entries: list[dict[str, bytes]
         posted.append(row)
     connection = await connect(database.store, "test-journal")
     appender = Appender(lambda _: 90)
-    for begin in range(0, len(posted), portion):
+    for begin in range(0, len(posted), chunk):
         async with connection.transaction():
-            await appender.append(connection, await admit(connection, posted[begin : begin + portion]))
+            await appender.append(connection, await admit(connection, posted[begin : begin + chunk]))
     await connection.close()
 
 
@@ -260,11 +260,11 @@ async def test_a_batch_that_was_half_written_down_is_completed_by_its_repeat(
         assert (await served.post(batch(*"abcdefgh"), Idempotency_Key="k"))[0] == 200
     half = journal.entries[:5]
     first = {"journal first": half, "repeat first": [], "repeat in between": half[:2]}[order]
-    await through_the_journal(migrated, first, portion=2)
+    await through_the_journal(migrated, first, chunk=2)
     async with serving(migrated.store, tmp_path) as served:
         code, body, *_ = await served.post(batch(*"abcdefgh"), Idempotency_Key="k")
         assert (code, body["ingested"]) == (200, 8)
-    await through_the_journal(migrated, half[len(first) :], portion=2)
+    await through_the_journal(migrated, half[len(first) :], chunk=2)
     async with serving(migrated.store, tmp_path) as served:
         assert (await served.post(batch(*"abcdefgh"), Idempotency_Key="k"))[0] == 200
     assert sorted(messages(migrated)) == list("abcdefgh")
@@ -276,8 +276,8 @@ async def test_a_batch_written_down_twice_is_stored_once(migrated: Database, tmp
     for journal in journals:
         async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
             assert (await served.post(batch(*"abcdefgh"), Idempotency_Key="k"))[0] == 200
-    await through_the_journal(migrated, journals[0].entries[:3], portion=2)
-    await through_the_journal(migrated, journals[1].entries, portion=3)
+    await through_the_journal(migrated, journals[0].entries[:3], chunk=2)
+    await through_the_journal(migrated, journals[1].entries, chunk=3)
     assert messages(migrated) == list("abcdefgh")
 
 
@@ -287,13 +287,13 @@ async def test_a_key_that_was_stored_first_keeps_the_journals_batch_out(migrated
         assert (await served.post(batch(*"abcde"), Idempotency_Key="k"))[0] == 200
     async with serving(migrated.store, tmp_path) as served:
         assert (await served.post(batch(*"abcde"), Idempotency_Key="k"))[0] == 200
-    await through_the_journal(migrated, journal.entries, portion=2)
+    await through_the_journal(migrated, journal.entries, chunk=2)
     assert messages(migrated) == list("abcde")
 
 
-@pytest.mark.parametrize("portion", [4, 48])
+@pytest.mark.parametrize("chunk", [4, 48])
 async def test_of_two_batches_of_one_key_in_the_journal_the_first_counts(
-    migrated: Database, tmp_path: Path, portion: int
+    migrated: Database, tmp_path: Path, chunk: int
 ) -> None:
     journal = Journal()
     for texts in ("abc", "xyz"):
@@ -302,7 +302,7 @@ async def test_of_two_batches_of_one_key_in_the_journal_the_first_counts(
             for key in range(8):
                 assert (await served.post(batch(*texts), Idempotency_Key=str(key)))[1]["ingested"] == 3
     assert len(journal.entries) == 48
-    await through_the_journal(migrated, journal.entries, portion=portion)
+    await through_the_journal(migrated, journal.entries, chunk=chunk)
     assert messages(migrated) == list("abc" * 8)
 
 
@@ -431,7 +431,7 @@ async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Pat
     await connection.close()
     async with serving(migrated.store, tmp_path) as served:
         await served.post(batch('127.0.0.1 - - [23/Nov/2026 06:12:46] "GET /x HTTP/1.1" 200 -'))
-    first, second = migrated.query("SELECT id, same_as FROM log_entries ORDER BY id")
+    first, second = migrated.query("SELECT id, duplicate_of FROM log_entries ORDER BY id")
     assert second[1] == first[0]
 
 

@@ -14,7 +14,7 @@ from helmd.operations.monitoring.recording import Recorder
 from helmd.store.ingest.ingested import stored_up_to
 from helmd.store.ingest.logs import Appender
 from helmd.store.maintenance.migrate import migrate
-from helmd.store.metrics.metrics import Sample
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.metrics.service_status import StatusRow
 from helmd.store.session import Pool, connect
 from tests.store.conftest import Database
@@ -22,8 +22,8 @@ from tests.store.conftest import Database
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-def samples(count: int, name: str = "cpu_percent") -> list[Sample]:
-    return [Sample("core", NOW + timedelta(seconds=n), name, float(n)) for n in range(count)]
+def samples(count: int, name: str = "cpu_percent") -> list[MetricSample]:
+    return [MetricSample("core", NOW + timedelta(seconds=n), name, float(n)) for n in range(count)]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:

@@ -202,7 +202,7 @@ async def test_what_expired_goes_with_its_counts(writer: Connection, owner: Conn
     assert await drop_expired(owner, now) == ["log_entries_7_20260310"]
     assert await drop_expired(owner, now) == []
     assert await everything(writer) == kept
-    number = sum(entry.row.same_as is None for entry in kept)
+    number = sum(entry.row.duplicate_of is None for entry in kept)
     for table in ("log_counts_minute", "log_counts_hour"):
         assert database.query(f"SELECT sum(entries) FROM {table}") == [(number,)]
     assert len(await drop_expired(owner, BASE + 400 * DAY)) == 15

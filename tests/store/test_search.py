@@ -15,7 +15,7 @@ import pytest
 from helmd.model.errors import UsageError
 from helmd.model.logs import index_policy as decisions
 from helmd.model.logs.entry import LogRow
-from helmd.model.logs.filter import MODES, LogFilter, Place, place_of, words_of
+from helmd.model.logs.filter import TEXT_MODES, LogFilter, Place, place_of, words_of
 from helmd.model.logs.level import LEVELS
 from helmd.store.logs import search
 from helmd.store.logs.counts import Histogram, histogram, total
@@ -53,7 +53,7 @@ EXPRESSIONS = (r"err|time", r"^x", r"\d\d$", r"a.b", r"[*]\?", r"(error) .*\1", 
 
 def is_wanted(wanted: LogFilter, row: LogRow) -> bool:
     """What the filter says, read by another than the store."""
-    if wanted.sources is None and row.same_as is not None:
+    if wanted.sources is None and row.duplicate_of is not None:
         return False
     for chosen, value in (
         (wanted.services, row.service_name),
@@ -87,7 +87,7 @@ def random_filter(chosen: random.Random) -> LogFilter:
     def moment() -> datetime | None:
         return BASE + timedelta(seconds=chosen.randint(-9_000, 4 * 86_400 + 9_000)) if chosen.random() < 0.3 else None
 
-    mode = chosen.choice(MODES)
+    mode = chosen.choice(TEXT_MODES)
     text = chosen.choice(EXPRESSIONS if mode == "regex" else TEXTS)
     return LogFilter(
         services=some(list(CLASSES)),

@@ -72,10 +72,10 @@ def lines(count: int) -> Counter[str]:
 def compare(found: Counter[str], wanted: Counter[str]) -> None:
     """Fails unless both have the same lines equally often, saying what is missing and what is too much."""
     missing, extra = wanted - found, found - wanted
-    told = [
+    notified = [
         f"{len(some)} {what} ({sorted(some)[:5]} …)" for what, some in (("missing", missing), ("extra", extra)) if some
     ]
-    assert not told, f"of {len(wanted)} lines " + ", ".join(told)
+    assert not notified, f"of {len(wanted)} lines " + ", ".join(notified)
 
 
 def whole(printer: Printer, boot_id: str) -> int:

@@ -41,7 +41,7 @@ class Source:
         """By minute and by hour the store has counted what it has, with what systemd said of the service."""
         of_it = f"WHERE service_name = '{self.name}'"
         tables = ("log_counts_minute", "log_counts_hour")
-        selects = [f"SELECT count(*) FROM log_entries {of_it} AND same_as IS NULL"]
+        selects = [f"SELECT count(*) FROM log_entries {of_it} AND duplicate_of IS NULL"]
         selects += [f"SELECT sum(entries) FROM {table} {of_it}" for table in tables]
         found = self.box.sql(" UNION ALL ".join(selects)).splitlines()
         assert len(found) == 3 and len(set(found)) == 1, f"{self.name}: stored, and counted by minute and hour: {found}"
@@ -62,10 +62,10 @@ class Source:
             else:
                 seen[number] = 1
         missing = [number for number in range(1, self.count + 1) if not seen[number]]
-        told = [
+        notified = [
             f"{len(some):,} {what}: {some[:4]}" for what, some in (("missing", missing), ("too much", wrong)) if some
         ]
-        assert not told, f"of {self.count:,} entries of {self.name} " + "; ".join(told)
+        assert not notified, f"of {self.count:,} entries of {self.name} " + "; ".join(notified)
         self._check_counts()
 
 

@@ -39,12 +39,12 @@ def start_nexus(box: Sandbox) -> tuple[str, float]:
 def test_start_from_nothing_in_order_and_at_once(demo: Sandbox) -> None:
     """keycloak, core, nexus in that order; back within 150 ms of nexus' first good answer; each step says its wait."""
     demo.helmctl("down", timeout=120)
-    told, late = start_nexus(demo)
-    started = re.findall(r"^✓ (\w+): (?:started|already)", told, re.MULTILINE)
+    notified, late = start_nexus(demo)
+    started = re.findall(r"^✓ (\w+): (?:started|already)", notified, re.MULTILINE)
     assert [name for name in started if name != "postgres"] == ["keycloak", "core", "nexus"]
     for name in ("keycloak", "core", "nexus"):
         line = rf"^✓ {name}: started, after waiting for GET https?://127\.0\.0\.1:\d+/\S+ \(\d+\.\d+ s\)$"
-        assert re.search(line, told, re.MULTILINE), told
+        assert re.search(line, notified, re.MULTILINE), notified
     figures = [late]
     for _ in range(4):
         demo.helmctl("stop", "nexus")

@@ -130,8 +130,8 @@ def test_full_without_a_bound(disk: SmallDisk) -> None:
     disk.fill(0.3)
     if disk.part:
         # Without room for its log PostgreSQL ends, and can't start again.
-        told = box.psql(BURN, check=False)
-        assert told.code, "the log was to fill its disk"
+        notified = box.psql(BURN, check=False)
+        assert notified.code, "the log was to fill its disk"
     box.helmctl("start", *(talker.name for talker in talkers))
     began = time.monotonic()
     with talking.Posting(box, int(200 * seconds), 200) as posting:

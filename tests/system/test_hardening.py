@@ -211,9 +211,9 @@ def test_status_of_the_process(reports: dict[str, dict[str, tuple[bool, str]]]) 
 
 
 def exposure(box: Sandbox, unit: str) -> float:
-    told = box("systemd-analyze", "--user", "security", "--no-pager", unit).out
-    found = re.search(r"Overall exposure level for \S+: ([0-9.]+) ", told)
-    assert found, told
+    notified = box("systemd-analyze", "--user", "security", "--no-pager", unit).out
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+) ", notified)
+    assert found, notified
     return float(found.group(1))
 
 

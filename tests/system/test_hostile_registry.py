@@ -76,7 +76,7 @@ def looks() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def told(demo: Sandbox, tmp_path_factory: pytest.TempPathFactory, looks: list[str]) -> Iterator[dict[str, Any]]:
+def notified(demo: Sandbox, tmp_path_factory: pytest.TempPathFactory, looks: list[str]) -> Iterator[dict[str, Any]]:
     """What each command said and did with each file in place."""
     place = tmp_path_factory.mktemp("hostile")
     for case in CASES:
@@ -94,8 +94,8 @@ def told(demo: Sandbox, tmp_path_factory: pytest.TempPathFactory, looks: list[st
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_clear_error(told: dict[str, Any], case: Case) -> None:
-    for run in told[case.name]["runs"]:
+def test_clear_error(notified: dict[str, Any], case: Case) -> None:
+    for run in notified[case.name]["runs"]:
         printed = run["out"] + run["err"]
         assert "Traceback" not in printed
         assert all(line.isprintable() for line in printed.splitlines()), "nothing that a terminal would obey"
@@ -113,15 +113,15 @@ def test_clear_error(told: dict[str, Any], case: Case) -> None:
             assert run["err"].startswith(
                 f"error: {count} fault{'s' if count > 1 else ''} in the configuration; nothing was changed\n"
             )
-    assert told[case.name]["helmd"] == len(case.expected), "helmd serves, and knows of the faults"
+    assert notified[case.name]["helmd"] == len(case.expected), "helmd serves, and knows of the faults"
 
 
-def test_nothing_was_changed(told: dict[str, Any], looks: list[str]) -> None:
+def test_nothing_was_changed(notified: dict[str, Any], looks: list[str]) -> None:
     before, after = looks
     assert "hivematrix-core.service" in before and "helmd.service" in before
     assert after.splitlines() == before.splitlines()
-    assert told[""]["helmd"] == 0
-    assert [(run["code"], run["err"]) for run in told[""]["runs"]] == [
+    assert notified[""]["helmd"] == 0
+    assert [(run["code"], run["err"]) for run in notified[""]["runs"]] == [
         (0, "Nothing would change.\n"), (0, "")
     ]  # fmt: skip
 

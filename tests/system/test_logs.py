@@ -81,7 +81,7 @@ def test_json_has_the_names_of_the_api(demo: Sandbox) -> None:
     )
     there = json.loads(answer.out)["logs"][0]
     shown = json.loads(demo.helmctl("logs", "--json", "-n", "1", "ticker").out)
-    assert shown.keys() == there.keys() - {"same_as"}
+    assert shown.keys() == there.keys() - {"duplicate_of"}
 
 
 @pytest.mark.parametrize(

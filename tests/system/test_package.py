@@ -187,10 +187,10 @@ def test_rate_limit_holds_for_a_user_manager_once_that_is_restarted(installed: M
 
     def verdict() -> tuple[str, str]:
         findings = json.loads(installed.helmctl("doctor", "--json", check=False).out)["findings"]
-        return next((found["verdict"], found["mend"]) for found in findings if found["check"] == "rate limit")
+        return next((found["verdict"], found["fix"]) for found in findings if found["check"] == "rate limit")
 
-    told, mend = verdict()
-    assert told == "warn" and "systemctl restart user@1000.service" in mend
+    notified, fix = verdict()
+    assert notified == "warn" and "systemctl restart user@1000.service" in fix
     installed.root("systemctl restart user@1000.service")
     assert verdict()[0] == "ok"
     assert installed.root("systemctl show -P LogRateLimitBurst user@1000.service").out.strip() == "10000000"

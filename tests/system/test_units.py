@@ -196,10 +196,10 @@ def test_an_edited_unit_is_drift_that_apply_mends(box: Sandbox) -> None:
     assert shown.code == 1 and "-RestartSec=42" in shown.out and "+RestartSec=1" in shown.out
     assert "changed on disk" in box.helmctl("status").err
     box("sed", "-i", "s/^RestartSec=.*/RestartSec=42/", f"{UNITS}/helmd-postgres.service")
-    told = box.helmctl("apply").err
-    assert "hivematrix-ticker.service: changed" in told
-    assert "To take effect: helmctl restart ticker\n" in told
-    assert "To take effect: systemctl --user restart helmd-postgres.service\n" in told
+    notified = box.helmctl("apply").err
+    assert "hivematrix-ticker.service: changed" in notified
+    assert "To take effect: helmctl restart ticker\n" in notified
+    assert "To take effect: systemctl --user restart helmd-postgres.service\n" in notified
     assert box("cat", path).out == before
     assert box.helmctl("diff").code == 0
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of
-from helmd.model.logs.matching import accepts
+from helmd.model.logs.matching import matches
 
 Row = tuple[int, LogRow]
 BEGAN = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -57,11 +57,11 @@ class StandIn:
     """What the next follower is told first."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _runner: web.AppRunner | None = None
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, *rows: Row) -> None:
         self.rows += rows
-        self._loop.call_soon_threadsafe(self._news.set)
+        self._loop.call_soon_threadsafe(self._changed.set)
 
     def start(self) -> None:
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
@@ -103,7 +103,7 @@ class StandIn:
         wanted, limit = self._wanted(request), min(int(request.query["limit"]), self.page_limit)
         before = place_of(request.query["cursor"]) if "cursor" in request.query else None
         found = sorted(
-            ((one.timestamp, number, one) for number, one in self.rows if accepts(wanted, one)), reverse=True
+            ((one.timestamp, number, one) for number, one in self.rows if matches(wanted, one)), reverse=True
         )
         ahead = [one for one in found if before is None or one[:2] < tuple(before)]
         page = [document((number, one)) for _, number, one in ahead[:limit]]
@@ -114,7 +114,7 @@ class StandIn:
     async def _export(self, request: web.Request) -> web.StreamResponse:
         wanted = self._wanted(request)
         newest_first = {"asc": False, "desc": True}[request.query["order"]]
-        found = [(one.timestamp, number, one) for number, one in self.rows if accepts(wanted, one)]
+        found = [(one.timestamp, number, one) for number, one in self.rows if matches(wanted, one)]
         found.sort(reverse=newest_first)
         assert request.query["format"] == "ndjson"
         answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -153,14 +153,14 @@ class StandIn:
         while self.skipped:
             await answer.write(b"event: skipped\ndata: %s\n\n" % json.dumps(self.skipped.pop()).encode())
         while True:
-            self._news.clear()
+            self._changed.clear()
             for number, one in sorted(self.rows):
                 if number > last:
                     last = number
-                    if accepts(wanted, one):
-                        told = json.dumps(document((number, one))).encode()
-                        await answer.write(b"id: %d\nevent: log\ndata: %s\n\n" % (number, told))
-            await self._news.wait()
+                    if matches(wanted, one):
+                        notified = json.dumps(document((number, one))).encode()
+                        await answer.write(b"id: %d\nevent: log\ndata: %s\n\n" % (number, notified))
+            await self._changed.wait()
 
 
 async def _rest() -> None:

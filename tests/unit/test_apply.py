@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import LockedError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
@@ -53,7 +53,7 @@ def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:
     (account.suite_cluster / "PG_VERSION").write_text("15\n")
     settings = Settings()
     shop = '[services.shop]\ntype = "python"\nport = 6000\ndatabase = true\n'
-    registry = whole_suite(read_registry([Source("test", shop)], {}), settings)
+    registry = whole_suite(read_registry([ConfigSource("test", shop)], {}), settings)
     assert ensure_databases(registry, account, settings) == (), "its databases are made when it starts"
     assert "shop" in roles_in((account.suite_cluster / "pg_ident.conf").read_text())
 

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helmd.lifecycle import log_to_stderr
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.ingest.journal_codec import PostedRow, fields_of
 from helmd.model.layout import layout
-from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow, moment
+from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow, datetime_of
 from helmd.model.logs.parsing import journal_entries as assembly
 from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.journal_entries import Assembler
-from helmd.model.logs.parsing.journal_fields import SUPPRESSED, Entry, Value
+from helmd.model.logs.parsing.journal_fields import SUPPRESSED, JournalEntry, Value
 from helmd.operations.configuration.load import load_formats
 
 SHARE = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ TRACEBACK = [
 ]
 
 
-def entry(message: Value = b"hello", number: int = 0, **fields: Value) -> Entry:
+def entry(message: Value = b"hello", number: int = 0, **fields: Value) -> JournalEntry:
     """A line of ``core``'s stdout, NUMBER milliseconds after the first."""
     printed: dict[str, Value] = {
         "_TRANSPORT": b"stdout",
@@ -50,10 +50,10 @@ def entry(message: Value = b"hello", number: int = 0, **fields: Value) -> Entry:
         "MESSAGE": message,
         **fields,
     }
-    return Entry(printed, "s=1", BOOT, 5 + number * 1000, WHEN + number * 1000)
+    return JournalEntry(printed, "s=1", BOOT, 5 + number * 1000, WHEN + number * 1000)
 
 
-def rows_of(entries: Iterable[Entry]) -> list[LogRow]:
+def rows_of(entries: Iterable[JournalEntry]) -> list[LogRow]:
     assembler = Assembler(FORMATS)
     assembler.take(entries)
     assembler.let_go()
@@ -67,7 +67,7 @@ def row_of_line(message: Value, **fields: Value) -> LogRow:
 
 def test_a_plain_line() -> None:
     assert row_of_line(b"hello") == LogRow(
-        timestamp=moment(WHEN),
+        timestamp=datetime_of(WHEN),
         service_name="core",
         level="INFO",
         message="hello",
@@ -137,7 +137,7 @@ def test_a_pid_that_is_no_number() -> None:
 def test_a_line_of_a_process_that_was_gone_has_its_identifier() -> None:
     fields = dict(entry(b"bye").fields)
     del fields["_SYSTEMD_USER_UNIT"]
-    (row,) = rows_of([Entry(fields, "", BOOT, 1, WHEN)])
+    (row,) = rows_of([JournalEntry(fields, "", BOOT, 1, WHEN)])
     assert (row.service_name, row.unit, row.source) == ("core", None, "journal")
 
 
@@ -148,14 +148,14 @@ def test_lines_of_others_are_left_out() -> None:
 
 def test_a_process_keeps_its_own_host_and_unit() -> None:
     """Whose line it is is remembered by all that tells it."""
-    told = [
+    notified = [
         entry(),
         entry(_HOSTNAME=b"renamed"),
         entry(_PID=b"43"),
         entry(_SYSTEMD_USER_UNIT=b"hivematrix-nexus.service"),
         entry(_SYSTEMD_USER_UNIT=b"helmd.service", SYSLOG_IDENTIFIER=b"python3"),
     ]
-    found = [(row.service_name, row.hostname, row.process_id, row.stream) for row in rows_of(told * 2)]
+    found = [(row.service_name, row.hostname, row.process_id, row.stream) for row in rows_of(notified * 2)]
     assert (
         found
         == [
@@ -186,16 +186,16 @@ def test_what_systemd_says_and_what_helm_does() -> None:
 
 
 def test_a_posted_row_goes_apart() -> None:
-    posted = PostedRow(LogRow(moment(WHEN), "nexus", "ERROR", "p", source="http"), str(UUID(int=5)), "key", 1)
+    posted = PostedRow(LogRow(datetime_of(WHEN), "nexus", "ERROR", "p", source="http"), str(UUID(int=5)), "key", 1)
     fields: dict[str, Value] = {}
     for pair in fields_of(posted):
         name, _, value = pair.partition(b"=")
         fields[name.decode()] = value
     mine: dict[str, Value] = {**fields, "_SYSTEMD_USER_UNIT": b"helmd.service", "_TRANSPORT": b"journal"}
     assembler = Assembler(FORMATS)
-    assembler.take([Entry(mine, "", BOOT, 1, WHEN)])
+    assembler.take([JournalEntry(mine, "", BOOT, 1, WHEN)])
     assert (assembler.rows, assembler.posted) == ([], [posted])
-    assembler.take([Entry({**mine, "_SYSTEMD_USER_UNIT": b"hivematrix-core.service"}, "", BOOT, 1, WHEN)])
+    assembler.take([JournalEntry({**mine, "_SYSTEMD_USER_UNIT": b"hivematrix-core.service"}, "", BOOT, 1, WHEN)])
     assert [row.source for row in assembler.rows] == ["journal"]
     assert len(assembler.posted) == 1
 
@@ -210,8 +210,8 @@ def test_journalds_notice_that_lines_were_thrown_away() -> None:
         "MESSAGE": b"Suppressed 4711 messages from user@1000.service",
     }
     assembler = Assembler(FORMATS)
-    assembler.take([Entry(notice, "", BOOT, 1, WHEN)])
-    assembler.take([Entry({**notice, "N_DROPPED": "²".encode()}, "", BOOT, 1, WHEN)])
+    assembler.take([JournalEntry(notice, "", BOOT, 1, WHEN)])
+    assembler.take([JournalEntry({**notice, "N_DROPPED": "²".encode()}, "", BOOT, 1, WHEN)])
     assert [(row.service_name, row.level, row.source) for row in assembler.rows] == [("helm", "WARNING", "helm")] * 2
     assert [(row.context or {})["count"] for row in assembler.rows] == [4711, None]
     assert "4,711 lines" in assembler.rows[0].message
@@ -231,7 +231,12 @@ def test_tracebacks_of_two_writers_at_once() -> None:
     assert [row.service_name for row in rows] == ["core", "core", "nexus"]
     core, after, nexus = rows
     assert core.message == nexus.message == "\n".join(TRACEBACK)
-    assert (core.level, core.context, core.timestamp, core.stream) == ("ERROR", {"lines": 4}, moment(WHEN), "stdout")
+    assert (core.level, core.context, core.timestamp, core.stream) == (
+        "ERROR",
+        {"lines": 4},
+        datetime_of(WHEN),
+        "stdout",
+    )
     assert after.message == "after" and nexus.stream == "stderr"
 
 
@@ -253,7 +258,7 @@ def test_an_error_waits_and_others_do_not() -> None:
     assert (len(assembler), assembler.state()) == (0, None)
 
 
-def split(raw: bytes, number: int = 0, size: int = PART, **fields: Value) -> list[Entry]:
+def split(raw: bytes, number: int = 0, size: int = PART, **fields: Value) -> list[JournalEntry]:
     """RAW as journald splits it."""
     pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
     last = {"_LINE_BREAK": b"line-max"}
@@ -359,7 +364,7 @@ _WRITERS = st.integers(0, 3)
 _BREAKS = st.sampled_from([b"", b"", b"", b"line-max", b"nul", b"eof"])
 
 
-def _written(step: tuple[str, int, bytes], number: int) -> Entry:
+def _written(step: tuple[str, int, bytes], number: int) -> JournalEntry:
     text, writer, line_break = step
     fields: dict[str, Value] = {"_PID": f"{100 + writer // 2}".encode(), "_STREAM_ID": b"%032d" % writer}
     if line_break:
@@ -367,7 +372,7 @@ def _written(step: tuple[str, int, bytes], number: int) -> Entry:
     return entry(text.encode(), number, **fields)
 
 
-def _all(entries: Sequence[Entry], every: int, gone: Sequence[int] = ()) -> list[LogRow]:
+def _all(entries: Sequence[JournalEntry], every: int, gone: Sequence[int] = ()) -> list[LogRow]:
     """The rows, with a restart before every EVERYth entry."""
     assembler, rows = Assembler(FORMATS), []
     for number, each in enumerate(entries):
@@ -402,7 +407,7 @@ def test_a_restart_anywhere_changes_nothing(steps: list[tuple[str, int, bytes]],
 def test_a_pattern_of_a_users_gets_each_whole_line_once() -> None:
     """Formats of one's own apply to lines that were put together, too."""
     source = '[formats.mine]\norder = 1\nfirst = "@"\npattern = "@(?P<level>[a-z]+) (?P<message>.*)"\n'
-    assembler = Assembler(read_formats([Source("formats.toml", source)]))
+    assembler = Assembler(read_formats([ConfigSource("formats.toml", source)]))
     assembler.take(split(b"@error it is long", size=5))
     assembler.let_go()
     assert [(row.level, row.message) for row in assembler.rows] == [("ERROR", "it is long")]

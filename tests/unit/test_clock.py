@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import pytest
 
 from helmd.model.logs.parsing.clock_steps import STEP, clock_steps
-from helmd.model.logs.parsing.journal_fields import Entry
+from helmd.model.logs.parsing.journal_fields import JournalEntry
 
 START = 1_700_000_000_000_000
 BOOT = "b" * 32
 SECOND = 1_000_000
 
 
-def entries(*offsets: int) -> list[Entry]:
+def entries(*offsets: int) -> list[JournalEntry]:
     """One a second; OFFSETS are how far the wall clock is off then, in microseconds."""
     return [
-        Entry({}, "", BOOT, n * SECOND, START + n * SECOND + offset) for n, offset in enumerate(offsets)
+        JournalEntry({}, "", BOOT, n * SECOND, START + n * SECOND + offset) for n, offset in enumerate(offsets)
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from helmd.model.errors import BusError
 from helmd.model.suite.service import Health, Registry, Restart, Service
 from helmd.model.units.unit_state import CLD_EXITED, CLD_KILLED, UnitFacts
 from helmd.operations.lifecycle import control
-from helmd.operations.lifecycle.steps import Options, Report, Step, Work, drive
+from helmd.operations.lifecycle.steps import OperationResult, Options, Step, Work, drive
 from helmd.systemd.bus import Finished
 
 QUIET = Health(check="process")
@@ -113,13 +113,13 @@ def perform(
     registry: Registry = SUITE,
     options: Options = Options(),  # noqa: B008
     wait: Callable[[float], Sequence[Finished]] | None = None,
-    tell: Callable[[Step], None] | None = None,
-) -> Report:
-    work = verb(registry, names, manager, options, *([tell] if tell else []))
+    notify: Callable[[Step], None] | None = None,
+) -> OperationResult:
+    work = verb(registry, names, manager, options, *([notify] if notify else []))
     return drive(work, wait or (lambda until: manager.finish()))
 
 
-def kinds(report: Report) -> dict[str, str]:
+def kinds(report: OperationResult) -> dict[str, str]:
     return {step.service: step.kind for step in report.steps}
 
 
@@ -140,7 +140,7 @@ def failed(name: str, **more: object) -> UnitFacts:
 
 def test_what_is_needed_is_started_first_and_waited_for() -> None:
     manager, heard = FakeManager(), Heard()
-    report = perform(control.start, ["nexus"], manager, tell=heard)
+    report = perform(control.start, ["nexus"], manager, notify=heard)
     assert report.good and report.cause is None
     assert manager.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
     assert heard.lines == [
@@ -197,9 +197,9 @@ def test_dependents_of_a_failure_are_left_alone_and_others_are_not() -> None:
     assert report.cause is not None
     assert (report.cause.service, report.cause.code) == ("keycloak", "start_failed")
     assert report.cause.sentence == "keycloak exited with code 3"
-    told = {step.service: step.sentence for step in report.steps}
-    assert told["core"] == "not started, because keycloak failed"
-    assert told["codex"] == "not started, because keycloak failed (through core)"
+    notified = {step.service: step.sentence for step in report.steps}
+    assert notified["core"] == "not started, because keycloak failed"
+    assert notified["codex"] == "not started, because keycloak failed (through core)"
     assert {step.code for step in report.steps if step.kind == "skipped"} == {"dependency_failed"}
     assert all("helmctl why keycloak" in step.hint for step in report.steps if step.bad)
 
@@ -407,7 +407,7 @@ def test_a_stop_queued_without_waiting() -> None:
 
 def test_restarts_go_one_by_one_in_starting_order() -> None:
     manager, heard = FakeManager(**all_running()), Heard()
-    report = perform(control.restart, ["nexus", "core"], manager, tell=heard)
+    report = perform(control.restart, ["nexus", "core"], manager, notify=heard)
     assert manager.calls == ["restart core", "restart nexus"]
     assert heard.lines == ["begun core", "done core", "begun nexus", "done nexus"]
     assert all(step.sentence.startswith("restarted, after waiting for") for step in report.steps)

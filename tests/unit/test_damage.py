@@ -33,5 +33,5 @@ def test_only_those_that_lack_their_end(tmp_path: Path) -> None:
     journal_file(tmp_path / "machine/system.journal~", 5_000_000)
     (tmp_path / "machine/directory.journal").mkdir()
     (tmp_path / "machine/gone.journal").symlink_to(tmp_path / "nowhere")
-    told = list(truncated_files((tmp_path, tmp_path / "not there")))
-    assert told == [Truncated(FILE_ID.hex(), path, 111, 222) for path in (short, flat)]
+    notified = list(truncated_files((tmp_path, tmp_path / "not there")))
+    assert notified == [Truncated(FILE_ID.hex(), path, 111, 222) for path in (short, flat)]

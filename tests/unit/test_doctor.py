@@ -16,8 +16,8 @@ from helmd.model.logs.timestamps import timespan
 from helmd.model.units.diagnostics import Finding, RateLimit, java_major, judge_java, judge_rate_limit, judge_space, ok
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import suite as doctor_suite
-from helmd.operations.diagnostics.context import Patient
-from helmd.operations.diagnostics.doctor import CHECKS, Check, examine
+from helmd.operations.diagnostics.context import DoctorContext
+from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
 from helmd.systemd import user_manager
 
 SHARE = Path(__file__).resolve().parents[2]
@@ -39,12 +39,12 @@ def test_rate_limit_is_judged_by_what_is_in_effect() -> None:
     assert judge_rate_limit(RateLimit(0, 10_000), None, None, False, 7).verdict == "ok"
     loaded = judge_rate_limit(DEFAULT, LIFTED, None, True, 7)
     assert loaded.verdict == "warn"
-    assert loaded.mend.startswith("sudo systemctl restart user@7.service")
+    assert loaded.fix.startswith("sudo systemctl restart user@7.service")
     unread = judge_rate_limit(DEFAULT, None, None, True, 7)
-    assert unread.mend.startswith("sudo systemctl daemon-reload; sudo systemctl restart user@7.service")
+    assert unread.fix.startswith("sudo systemctl daemon-reload; sudo systemctl restart user@7.service")
     none = judge_rate_limit(DEFAULT, None, None, False, 7)
     assert "beyond 10,000 lines in 30 s" in none.sentence
-    assert "LogRateLimitBurst=10000000" in none.mend
+    assert "LogRateLimitBurst=10000000" in none.fix
     assert judge_rate_limit(DEFAULT, LIFTED, RateLimit(1, 50), True, 7).verdict == "warn"
 
 
@@ -109,14 +109,14 @@ def test_bare_machine_before_set_up(tmp_path: Path) -> None:
         "sys.exit(doctor_command.main([], standalone_mode=False, obj=Context()))"
     )
     nowhere = {"HOME": str(tmp_path), "PATH": "/nowhere", "XDG_RUNTIME_DIR": str(tmp_path / "run")}
-    told = subprocess.run(
+    notified = subprocess.run(
         [sys.executable, "-c", code, str(SHARE)], env=nowhere, capture_output=True, text=True, timeout=120, check=False
     )
-    assert told.stderr == ""
-    assert told.returncode == 1
-    assert "helmctl setup" in told.stdout
+    assert notified.stderr == ""
+    assert notified.returncode == 1
+    assert "helmctl setup" in notified.stdout
     for check in CHECKS:
-        assert check.after_set_up or f" {check.name} " in told.stdout, check.name
+        assert check.after_set_up or f" {check.name} " in notified.stdout, check.name
     assert not list(tmp_path.iterdir())
 
 
@@ -131,29 +131,29 @@ def test_each_failure_of_a_check_is_told_and_the_next_one_is_made(place: Layout)
         KeyError("systemd-journal"),
     ]
 
-    def failing(problem: Exception) -> Check:
-        def examine_it(patient: Patient) -> list[Finding]:
+    def failing(problem: Exception) -> DoctorCheck:
+        def examine_it(context: DoctorContext) -> list[Finding]:
             raise problem
 
-        return Check(type(problem).__name__, examine_it)
+        return DoctorCheck(type(problem).__name__, examine_it)
 
-    checks = (*map(failing, problems), Check("last", lambda patient: [ok("fine")]))
-    results = list(examine(Patient(place), checks))
+    checks = (*map(failing, problems), DoctorCheck("last", lambda context: [ok("fine")]))
+    results = list(examine(DoctorContext(place), checks))
     assert [result.finding.verdict for result in results] == ["unknown"] * len(problems) + ["ok"]
     assert results[3].finding.sentence == "could not be checked: false failed: last words"
 
 
 def test_every_fault_of_the_configuration_is_told(place: Layout) -> None:
     place.registry_file.write_text('[services.a]\nport = "x"\ncolour = 1\n')
-    found = doctor_suite.configuration(Patient(place))
+    found = doctor_suite.configuration(DoctorContext(place))
     assert [finding.verdict for finding in found] == ["bad", "bad"]
     assert "services.toml:2" in found[0].sentence
     place.registry_file.write_text('[services.a]\nport = 5999\npath = "nowhere"\n')
-    assert "there is no directory" in doctor_suite.configuration(Patient(place))[0].sentence
+    assert "there is no directory" in doctor_suite.configuration(DoctorContext(place))[0].sentence
 
 
 def test_secrets_that_others_can_read(place: Layout) -> None:
-    assert doctor_suite.secrets(Patient(place))[0].verdict == "ok"
+    assert doctor_suite.secrets(DoctorContext(place))[0].verdict == "ok"
     open_to_all, closed, link = (place.secrets / name for name in ("core.env", "nexus.env", "codex.env"))
     open_to_all.write_text("A=b")
     open_to_all.chmod(0o644)
@@ -162,8 +162,8 @@ def test_secrets_that_others_can_read(place: Layout) -> None:
     link.symlink_to(closed)
     place.settings_file.write_text('[store]\ndatabase = "postgresql://helm:secret@db/helm"\n')
     place.settings_file.chmod(0o640)
-    found = doctor_suite.secrets(Patient(place))
-    assert {finding.mend for finding in found} == {
+    found = doctor_suite.secrets(DoctorContext(place))
+    assert {finding.fix for finding in found} == {
         f"chmod 600 {open_to_all}",
         f"chmod 600 {place.settings_file}",
         f"ls -lL {link}",
@@ -175,15 +175,15 @@ def test_a_stranger_on_a_port_is_named(place: Layout) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         place.registry_file.write_text(f'[services.a]\ntype = "command"\nstart_command = ["sleep"]\nport = {port}\n')
-        found = [finding for finding in doctor_suite.ports(Patient(place)) if str(port) in finding.sentence]
+        found = [finding for finding in doctor_suite.ports(DoctorContext(place)) if str(port) in finding.sentence]
     assert found[0].verdict == "bad"
     assert f"pid {os.getpid()}" in found[0].sentence
     place.registry_file.write_text('[services.a]\ntype = "command"\nstart_command = ["sleep"]\nport = 1\n')
-    privileged = [finding for finding in doctor_suite.ports(Patient(place)) if "port 1," in finding.sentence]
-    assert "ip_unprivileged_port_start=1 " in privileged[0].mend
+    privileged = [finding for finding in doctor_suite.ports(DoctorContext(place)) if "port 1," in finding.sentence]
+    assert "ip_unprivileged_port_start=1 " in privileged[0].fix
 
 
 def test_disk_counts_each_file_system_once(place: Layout) -> None:
-    found = doctor_host.disk(Patient(place))
+    found = doctor_host.disk(DoctorContext(place))
     devices = {path.stat().st_dev for path in (place.home, Path("/var/log"), Path("/run"))}
     assert 1 <= len([finding for finding in found if "disk space" in finding.sentence]) <= len(devices)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.files.environment_file import assignment, ensure_secrets, parse, read_environment_file
+from helmd.files.environment_file import ensure_secrets, environment_line, parse_environment_file, read_environment_file
 from helmd.keycloak.launch import SECRETS
 from helmd.model.errors import ConfigurationError, DeniedError
 
@@ -79,17 +79,21 @@ def test_nothing_is_appended_to_an_open_quote(tmp_path: Path, text: str) -> None
     ],
 )
 def test_syntax_of_systemd(text: str, value: str) -> None:
-    assert parse(text, "f")["A"] == value
+    assert parse_environment_file(text, "f")["A"] == value
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=60))
 def test_any_value_survives_its_line(value: str) -> None:
-    assert parse(f"B=1\n{assignment('A', value)}\nC=2\n", "f") == {"A": value, "B": "1", "C": "2"}
+    assert parse_environment_file(f"B=1\n{environment_line('A', value)}\nC=2\n", "f") == {
+        "A": value,
+        "B": "1",
+        "C": "2",
+    }
 
 
 @pytest.mark.parametrize("value", ["plain", "with space ", "q\"u'o`t$e\\s", "$(id) `id` ${HOME}", "two\nlines", "ü€"])
 def test_a_shell_reads_the_line_the_same(tmp_path: Path, value: str) -> None:
-    (tmp_path / "f").write_text(assignment("A", value) + "\n")
+    (tmp_path / "f").write_text(environment_line("A", value) + "\n")
     said = subprocess.run(
         ["/bin/sh", "-c", '. ./f; printf %s "$A"'], cwd=tmp_path, capture_output=True, check=True
     ).stdout
@@ -99,4 +103,4 @@ def test_a_shell_reads_the_line_the_same(tmp_path: Path, value: str) -> None:
 def test_what_no_line_can_hold_is_refused() -> None:
     for key, value in (("A B", "x"), ("", "x"), ("A\n", "x"), ("A", "x\0")):
         with pytest.raises(ValueError, match="can't be set"):
-            assignment(key, value)
+            environment_line(key, value)

@@ -11,27 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError
 from helmd.model.layout import layout
 from helmd.model.logs.level import LEVELS
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.format_schema import read_formats
-from helmd.model.logs.parsing.formats import parse
+from helmd.model.logs.parsing.formats import parse_text
 from helmd.model.logs.parsing.multiline import Joiner
 from helmd.model.logs.parsing.parsed import Formats, Parsed
-from helmd.model.logs.timestamps import iso_moment
+from helmd.model.logs.timestamps import iso_timestamp
 from helmd.operations.configuration.load import load_formats
 
 TOP = Path(__file__).resolve().parents[2]
-OWN = Source("own", (TOP / "formats.toml").read_text())
+OWN = ConfigSource("own", (TOP / "formats.toml").read_text())
 FORMATS = read_formats([OWN])
-WHEN = iso_moment("2026-11-23T06:10:34Z") or 0
+WHEN = iso_timestamp("2026-11-23T06:10:34Z") or 0
 SAMPLES = Path(os.environ.get("HIVEMATRIX_SHARED") or TOP.parent / "shared") / "contract/wire_stdout_samples.json"
 
 
 def said(text: str, service: str = "core", formats: Formats = FORMATS, when: int = WHEN) -> Parsed:
-    return parse(formats, text, service, when)
+    return parse_text(formats, text, service, when)
 
 
 def plain(message: str) -> Parsed:
@@ -131,7 +131,7 @@ SUITE: list[tuple[str, str, Parsed]] = [
 def stated_time(text: str) -> int:
     """When the sample was printed, as the journal would have it."""
     found = re.search(r"2026-11-23.06:\d\d:\d\d|23/Nov/2026.06:\d\d:\d\d", text)
-    return iso_moment(f"2026-11-23T{found.group()[-8:]}Z") or 0 if found else WHEN
+    return iso_timestamp(f"2026-11-23T{found.group()[-8:]}Z") or 0 if found else WHEN
 
 
 @pytest.mark.parametrize(("service", "text", "expected"), SUITE, ids=lambda value: str(value)[:30])
@@ -461,7 +461,7 @@ def test_nothing_is_lost(text: str, drawn: st.DataObject) -> None:
     """Every word of a line can be found again, wherever it went (but for a time that says nothing new)."""
     cut = drawn.draw(st.integers(0, len(text)))
     line = text[:cut]
-    parsed = parse(FORMATS, line, "core", 0)
+    parsed = parse_text(FORMATS, line, "core", 0)
     kept = " ".join([parsed.message, json.dumps(parsed.context, ensure_ascii=False), parsed.level or "",
                      parsed.trace_id or "", parsed.user_id or "", str(parsed.process_id)])  # fmt: skip
     kept = kept.replace("\\", "").lower()
@@ -519,7 +519,7 @@ def test_stated_times(stated: object, agrees: bool) -> None:
 
 
 def with_file(text: str) -> Formats:
-    return read_formats([OWN, Source("mine", text)])
+    return read_formats([OWN, ConfigSource("mine", text)])
 
 
 def test_a_format_of_ones_own() -> None:
@@ -604,9 +604,9 @@ FAULTS = [
 def test_faults(text: str, expected: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         with_file(text)
-    told = [str(fault) for fault in caught.value.faults]
-    assert len(told) == len(expected), told
-    for fault, words in zip(told, expected, strict=True):
+    notified = [str(fault) for fault in caught.value.faults]
+    assert len(notified) == len(expected), notified
+    for fault, words in zip(notified, expected, strict=True):
         assert fault.startswith(words)
         assert fault.isascii() and len(fault) < 400
 

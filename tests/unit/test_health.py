@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict, judge
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict, judge
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict, judg
     ids=str,
 )
 def test_answers(code: int, body: bytes, state: str, sentence: str) -> None:
-    assert judge(code, body) == Verdict(state, sentence)
+    assert judge(code, body) == HealthVerdict(state, sentence)
 
 
 def test_expected_codes_replace_2xx() -> None:
@@ -87,7 +87,7 @@ def test_no_answer_makes_it_stumble(code: int, body: bytes) -> None:
 
 
 def test_what_counts_as_started() -> None:
-    assert [Verdict(state, "").started for state in (HEALTHY, DEGRADED, UNHEALTHY, "unknown")] == [
+    assert [HealthVerdict(state, "").started for state in (HEALTHY, DEGRADED, UNHEALTHY, "unknown")] == [
         True,
         True,
         False,

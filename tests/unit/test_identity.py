@@ -11,16 +11,16 @@ import pytest
 from aiohttp import web
 
 from helmd.model.config.settings import Settings, read_settings_files
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry, Service
 from helmd.systemd.listeners import holder_of
 from helmd.web.auth.core import VALIDATE_PATH
 from helmd.web.auth.identity import Callers, is_loopback
 from helmd.web.auth.roles import Access, Identity, Role
-from helmd.web.http.problems import as_json
+from helmd.web.http.problems import json_response
 from helmd.web.routes import Route
-from helmd.web.server import Server, application
+from helmd.web.server import HttpServer, application
 from tests.unit.core_stand_in import SERVICE, USER, StandIn, signed, standing_in
 
 NOBODY = Registry({})
@@ -28,15 +28,15 @@ LOOPBACK = 'ingest.anonymous = "loopback"'
 
 
 def settings(text: str) -> Settings:
-    return read_settings_files([Source("helm.toml", text)])
+    return read_settings_files([ConfigSource("helm.toml", text)])
 
 
 async def who(request: web.Request) -> web.Response:
     identity = request["identity"]
     if identity is None:
-        return as_json(None)
+        return json_response(None)
     services = None if identity.services is None else sorted(identity.services)
-    return as_json([identity.name, identity.role, identity.via, identity.service, services])
+    return json_response([identity.name, identity.role, identity.via, identity.service, services])
 
 
 async def twice(request: web.Request) -> web.Response:
@@ -44,7 +44,7 @@ async def twice(request: web.Request) -> web.Response:
     for event in request.app["between"]:
         event()
     await request["recheck"]()
-    return as_json("still")
+    return json_response("still")
 
 
 TABLE = (
@@ -88,7 +88,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async with standing_in() as core, Callers() as callers:
         app = application(TABLE, callers)
         app["between"] = []
-        server = Server(app, tmp_path / "run/helm.sock", holder_of)
+        server = HttpServer(app, tmp_path / "run/helm.sock", holder_of)
         await server.start("127.0.0.1", port)
         made = Served(core, callers, app, port)
         made.adopt()

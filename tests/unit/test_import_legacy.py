@@ -88,10 +88,10 @@ def test_entries_mean_the_same_and_paths_are_absolute() -> None:
         "url": "http://localhost:8080",
         "visible": False,
     }
-    told = "\n".join(legacy.remarks)
-    assert "helm: left out" in told
-    assert "ticker: the field colour is not known" in told
-    assert "keycloak: path and start_command left out" in told
+    notified = "\n".join(legacy.remarks)
+    assert "helm: left out" in notified
+    assert "ticker: the field colour is not known" in notified
+    assert "keycloak: path and start_command left out" in notified
 
 
 def test_files_add_up_and_must_not_differ() -> None:
@@ -104,7 +104,7 @@ def test_files_add_up_and_must_not_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "notified"),
     [
         ("", "not valid JSON"),
         ("[]", "must be an object"),
@@ -131,9 +131,9 @@ def test_files_add_up_and_must_not_differ() -> None:
         ('{"core": {"port": NaN}}', "can't be nan"),
     ],
 )
-def test_hostile_documents_are_clear_errors(text: str, told: str) -> None:
+def test_hostile_documents_are_clear_errors(text: str, notified: str) -> None:
     found = faults_of(text)
-    assert any(told in fault for fault in found), found
+    assert any(notified in fault for fault in found), found
     assert all(fault.isprintable() for fault in found)
 
 
@@ -206,9 +206,9 @@ def test_faults_name_the_older_file_and_nothing_is_written(place: Layout, tmp_pa
     file = older_file(tmp_path, bad)
     with pytest.raises(ConfigurationError) as caught:
         plan_import([file], None, place, Settings())
-    told = [str(fault) for fault in caught.value.faults]
+    notified = [str(fault) for fault in caught.value.faults]
     for part in ("core.port: must be", "codex.path: must not", "nexus.url: must be", "ledger.type: must be one of"):
-        assert any(fault.startswith(f"{file}: {part}") for fault in told), (part, told)
+        assert any(fault.startswith(f"{file}: {part}") for fault in notified), (part, notified)
     assert not place.config.exists()
 
 
@@ -224,8 +224,8 @@ def test_files_that_are_none(place: Layout, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(ConfigurationError) as caught:
         plan_import([tmp_path, binary, pipe, large, tmp_path / "missing"], None, place, Settings())
-    told = [fault.sentence for fault in caught.value.faults]
-    assert told == [
+    notified = [fault.sentence for fault in caught.value.faults]
+    assert notified == [
         "is not a regular file",
         "is not UTF-8 text",
         "is not a regular file",

@@ -13,14 +13,14 @@ from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import find_cycle
 from helmd.operations.configuration.installed_suite import installed_suite
-from helmd.systemd.installed import HEADER, applying, installed_mode, is_ours, mode_of, read_unit
+from helmd.systemd.installed import UNIT_HEADER, applying, installed_mode, is_ours, mode_of, read_unit
 
 TOP = Path(__file__).resolve().parents[2]
 
 
 def unit(name: str, *after: str, mode: str = "production") -> str:
     lines = "".join(f"Wants=hivematrix-{other}.service\nAfter=hivematrix-{other}.service\n" for other in after)
-    return f"{HEADER} from services.toml\n[Unit]\n{lines}[X-HiveMatrix]\nService={name}\nMode={mode}\n"
+    return f"{UNIT_HEADER} from services.toml\n[Unit]\n{lines}[X-HiveMatrix]\nService={name}\nMode={mode}\n"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def install(account: Layout, name: str, *after: str) -> None:
 
 def test_whose_unit_it_is() -> None:
     assert is_ours(unit("core"))
-    assert not is_ours("") and not is_ours("[Unit]\n" + unit("core")) and not is_ours("# mine\n" + HEADER)
+    assert not is_ours("") and not is_ours("[Unit]\n" + unit("core")) and not is_ours("# mine\n" + UNIT_HEADER)
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_a_line_without_end() -> None:
     size = 48 * 1024
     done = parts(joiner, [(b"x" * size, "line-max")] * 50)
     done += parts(joiner, [(b"y", "")])
-    assert [whole.cut for whole in done] == [True, True, False]
+    assert [whole.continues for whole in done] == [True, True, False]
     assert all(len(whole.raw) <= MESSAGE_LIMIT for whole in done)
     assert b"".join(whole.raw for whole in done) == b"x" * size * 50 + b"y"
 

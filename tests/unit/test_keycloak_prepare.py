@@ -31,7 +31,7 @@ def builds(home: Path, ending: str) -> None:
 
 
 ENVIRONMENT = {
-    **launch.environment(8080, "127.0.0.1:5499/keycloak"),
+    **launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak"),
     "PATH": "/usr/bin:/bin",
     "KC_DB_PASSWORD": "secret one",
     "KC_BOOTSTRAP_ADMIN_PASSWORD": "secret two",
@@ -89,10 +89,10 @@ def test_both_modes_run_the_same_data_with_different_commands() -> None:
     quicker = "-XX:TieredStopAtLevel=1"
     assert [word for word in development[:-1] if word != quicker] == list(production[:-2])
     assert quicker not in production
-    values = launch.environment(8080, "127.0.0.1:5499/keycloak")
+    values = launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak")
     assert values["KC_DB_URL"] == "jdbc:postgresql://127.0.0.1:5499/keycloak"
     assert not set(values) & set(launch.SECRETS)
     assert (
-        launch.environment(8080, "127.0.0.1:5499/keycloak", "https://sso.example")["KC_HOSTNAME"]
+        launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://sso.example")["KC_HOSTNAME"]
         == "https://sso.example"
     )

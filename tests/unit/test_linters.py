@@ -207,3 +207,26 @@ def test_no_import_cycles() -> None:
     from helmd.model.suite.dependencies import find_cycle
 
     assert find_cycle({name: [target for target in needs if target in graph] for name, needs in graph.items()}) == ()
+
+
+def test_a_public_name_has_one_meaning() -> None:
+    """No two modules define a public class, function or constant of the same name, but entry points and commands."""
+    places: dict[str, set[str]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text()).body:
+            for name in defined_by(node):
+                if not (name.startswith("_") or name == "main" or name.endswith("_command")):
+                    places.setdefault(name, set()).add(str(path.relative_to(TOP)))
+    assert {name: sorted(where) for name, where in places.items() if len(where) > 1} == {}
+
+
+def defined_by(node: ast.stmt) -> Iterator[str]:
+    """The names that a statement at the top level of a module defines; type variables are local to their module."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        made = node.value.func if isinstance(node.value, ast.Call) else None
+        if isinstance(made, ast.Name) and made.id == "TypeVar":
+            return
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            yield from (name.id for name in ast.walk(target) if isinstance(name, ast.Name))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.errors import UsageError
-from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of, utc_moment, words_of
+from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of, utc_timestamp, words_of
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -93,8 +93,8 @@ def test_words_without_a_word() -> None:
 
 
 def test_times_without_an_offset_are_utc() -> None:
-    assert utc_moment("t", "2026-01-31T12:00:00") == utc_moment("t", " 2026-01-31 13:00+01:00 ") == NOON
-    assert utc_moment("t", "2026-01-31") == NOON.replace(hour=0)
+    assert utc_timestamp("t", "2026-01-31T12:00:00") == utc_timestamp("t", " 2026-01-31 13:00+01:00 ") == NOON
+    assert utc_timestamp("t", "2026-01-31") == NOON.replace(hour=0)
 
 
 def test_who_may_see_some_services_sees_no_others() -> None:

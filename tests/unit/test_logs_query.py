@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.cli.logs.format import Line, format_named
+from helmd.cli.logs.format import OutputLine, format_named
 from helmd.journal.query import Found, JournalQuery, Wanted
 from helmd.model.logs.level import LEVELS, level_named, levels_named
-from helmd.model.logs.timestamps import iso_moment
-from helmd.systemd.timestamp import moment_of
+from helmd.model.logs.timestamps import iso_timestamp
+from helmd.systemd.timestamp import parse_timestamp
 from tests.store.journals import BOOT_B, SECOND, START, UID, append, line
 
 REMARK = {"_SYSTEMD_USER_UNIT": "init.scope", "USER_UNIT": "hivematrix-core.service", "SYSLOG_IDENTIFIER": "systemd"}
@@ -123,7 +123,7 @@ def formatted(journal: Path, name: str, *, terminal: bool) -> bytes:
     write = format_named(name, colour=False, terminal=terminal)
     with JournalQuery(UID, wanted, journal) as query:
         found = query.last(1)[0]
-        return write(Line(found.row, entry=found.entry))
+        return write(OutputLine(found.row, entry=found.entry))
 
 
 def test_escapes_never_reach_a_terminal(journal: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_range_has_both_ends(one: str, other: str) -> None:
 
 
 def test_moments() -> None:
-    assert iso_moment("2023-11-14T22:13:20Z") == START
-    assert iso_moment("2023-11-15T00:13:20+02:00") == START
-    assert iso_moment("10 min ago") is None
-    assert moment_of("@1700000000") == START
-    assert moment_of("2023-11-14 22:13:20 UTC") == START
-    assert moment_of("-1h") < moment_of("10 min ago") < moment_of("now")
+    assert iso_timestamp("2023-11-14T22:13:20Z") == START
+    assert iso_timestamp("2023-11-15T00:13:20+02:00") == START
+    assert iso_timestamp("10 min ago") is None
+    assert parse_timestamp("@1700000000") == START
+    assert parse_timestamp("2023-11-14 22:13:20 UTC") == START
+    assert parse_timestamp("-1h") < parse_timestamp("10 min ago") < parse_timestamp("now")
     for bad in ("", "gestern", "--help", "a\0b", "\x1b[31m", "9" * 400, "0001-01-01"):
         with pytest.raises(ValueError, match="is no time"):
-            moment_of(bad)
+            parse_timestamp(bad)

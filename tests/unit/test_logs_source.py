@@ -128,16 +128,16 @@ def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> L
 
 def answer(places: Layout, wanted: Wanted | None = None, *, from_journal: bool = False) -> tuple[list[str], list[str]]:
     """The messages, and what was told."""
-    told: list[str] = []
-    with opened(places, wanted or Wanted(), None, False, False, from_journal, told.append) as (source, lines):
+    notified: list[str] = []
+    with opened(places, wanted or Wanted(), None, False, False, from_journal, notified.append) as (source, lines):
         assert from_journal or isinstance(source, StoreLines)
-        return [found.row.message for found in lines], told
+        return [found.row.message for found in lines], notified
 
 
 def test_a_store_that_lags_behind_is_told(helmd: StandIn, places: Layout) -> None:
     now = datetime.now(UTC)
-    told = "the log store is far behind the journal; --journal shows what is newer"
-    assert answer(places) == ([], [told])
+    notified = "the log store is far behind the journal; --journal shows what is newer"
+    assert answer(places) == ([], [notified])
     helmd.add(row(1, timestamp=now - timedelta(seconds=120), source="journal"))
     messages, said = answer(places)
     assert messages == ["line 1"]

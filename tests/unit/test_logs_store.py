@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from helmd.cli.client import HelmdAwayError, events_of
 from helmd.cli.exits import exit_of
 from helmd.cli.logs import store as log_store
-from helmd.cli.logs.format import Line, format_named
+from helmd.cli.logs.format import OutputLine, format_named
 from helmd.cli.logs.required import required_text
 from helmd.cli.logs.store import Boot, StoreLines
 from helmd.journal.query import Wanted
@@ -39,7 +39,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_store, "_PAUSES", (0.01, 0.02))
 
 
-def ids(lines: Iterator[Line]) -> list[int | None]:
+def ids(lines: Iterator[OutputLine]) -> list[int | None]:
     return [line.id for line in lines]
 
 
@@ -75,7 +75,7 @@ def test_filters(helmd: StandIn) -> None:
         row(1, "one", level="ERROR", stream="stderr"),
         row(2, "Two", "nexus", trace_id="t-17", stream="stdout"),
         row(3, "three", "nexus", level="CRITICAL", source="http"),
-        row(4, "three again", same_as=3),
+        row(4, "three again", duplicate_of=3),
     )
     assert lines_of(helmd, Wanted()) == [1, 2, 3]
     assert lines_of(helmd, Wanted(services=frozenset({"nexus", "codex"}))) == [2, 3]
@@ -295,7 +295,7 @@ def test_a_restart_of_helmd_neither_loses_nor_doubles(helmd: StandIn) -> None:
 
 
 def test_a_long_absence_is_told_once_and_so_is_its_end(helmd: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_store, "_TOLD_AFTER", 0.2)
+    monkeypatch.setattr(log_store, "_NOTIFY_AFTER", 0.2)
     helmd.add(row(1))
     follower = Follower(helmd, Wanted()).start()
     follower.until(lambda: bool(helmd.resumed_at))
@@ -388,7 +388,7 @@ def test_required_text_is_in_every_match(pattern: str, message: str) -> None:
 
 
 RED = "\x1b[31mred\x1b[0m\nbelow"
-HOSTILE = Line(row(5, RED, level="ERROR", trace_id="\x1b]0;t\x07", context={"k\x1b": "v\x9b"})[1], 5)
+HOSTILE = OutputLine(row(5, RED, level="ERROR", trace_id="\x1b]0;t\x07", context={"k\x1b": "v\x9b"})[1], 5)
 
 
 def test_no_escape_of_a_stored_line_reaches_a_terminal() -> None:
@@ -399,15 +399,15 @@ def test_no_escape_of_a_stored_line_reaches_a_terminal() -> None:
 
 
 def test_posted_lines_look_like_printed_ones() -> None:
-    posted, printed = (Line(row(1, source=source)[1], 1) for source in ("http", "journal"))
+    posted, printed = (OutputLine(row(1, source=source)[1], 1) for source in ("http", "journal"))
     for name in ("short", "cat"):
         write = format_named(name, colour=True, terminal=True)
         assert write(posted) == write(printed)
-    assert b"core systemd[77]: line 1" in format_named("short", False, True)(Line(row(1, source="systemd")[1], 1))
+    assert b"core systemd[77]: line 1" in format_named("short", False, True)(OutputLine(row(1, source="systemd")[1], 1))
 
 
 def test_verbose_has_every_column_and_the_context() -> None:
-    line = Line(row(7, "text", trace_id="t-1", context={"status": 500, "path": "/x"})[1], 7)
+    line = OutputLine(row(7, "text", trace_id="t-1", context={"status": 500, "path": "/x"})[1], 7)
     shown = format_named("verbose", colour=False, terminal=False)(line).decode()
     assert "[7]\n" in shown
     for part in ("message=text", "trace_id=t-1", "context.status=500", "context.path=/x", "process_id=77"):

@@ -6,7 +6,7 @@ import pytest
 
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
-from helmd.model.logs.matching import SEARCHED, accepts
+from helmd.model.logs.matching import SEARCHED, matches
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ROW = LogRow(NOON, "core", "ERROR", "The Disk is full: größer", None, "t1", "u1", "box", 7, "journal", "x", "stderr")
@@ -52,24 +52,24 @@ def some(*words: str) -> frozenset[str]:
     ],
 )
 def test_a_row(wanted: LogFilter, taken: bool) -> None:
-    assert accepts(wanted, ROW) is taken
+    assert matches(wanted, ROW) is taken
 
 
 def test_a_line_that_is_there_already_only_where_its_source_is_asked_for() -> None:
-    again = ROW._replace(source="http", same_as=5)
-    assert not accepts(LogFilter(), again)
-    assert accepts(LogFilter(sources=some("http")), again)
+    again = ROW._replace(source="http", duplicate_of=5)
+    assert not matches(LogFilter(), again)
+    assert matches(LogFilter(sources=some("http")), again)
 
 
 def test_a_stream_that_is_not_known_is_none() -> None:
-    assert not accepts(LogFilter(streams=some("stdout", "stderr")), ROW._replace(stream=None))
+    assert not matches(LogFilter(streams=some("stdout", "stderr")), ROW._replace(stream=None))
 
 
 def test_a_long_message_is_looked_at_to_a_bound() -> None:
-    assert accepts(LogFilter(text="end"), ROW._replace(message="x" * (SEARCHED - 3) + "end"))
-    assert not accepts(LogFilter(text="end"), ROW._replace(message="x" * SEARCHED + "end"))
+    assert matches(LogFilter(text="end"), ROW._replace(message="x" * (SEARCHED - 3) + "end"))
+    assert not matches(LogFilter(text="end"), ROW._replace(message="x" * SEARCHED + "end"))
 
 
 def test_a_regular_expression_is_the_stores() -> None:
     with pytest.raises(ValueError, match="in the store"):
-        accepts(LogFilter(text="a+", mode="regex"), ROW)
+        matches(LogFilter(text="a+", mode="regex"), ROW)

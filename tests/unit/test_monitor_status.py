@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from helmd.model.suite.service import Service
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.status import Observed, Usage, service_status, summary
 from helmd.model.units.unit_state import UnitFacts
 
@@ -21,7 +21,7 @@ UP = UnitFacts(
     started_at=NOW - 101,
     invocation="a",
 )
-WELL = Verdict(HEALTHY, "answered 200")
+WELL = HealthVerdict(HEALTHY, "answered 200")
 
 
 def test_all_fields_of_a_running_service() -> None:
@@ -90,11 +90,11 @@ def test_a_unit_in_no_registry_is_shown_as_such() -> None:
     [
         (None, "unknown", "unknown"),
         (WELL, "running", "healthy"),
-        (Verdict(DEGRADED, ""), "running", "degraded"),
-        (Verdict(UNHEALTHY, ""), "error", "unhealthy"),
+        (HealthVerdict(DEGRADED, ""), "running", "degraded"),
+        (HealthVerdict(UNHEALTHY, ""), "error", "unhealthy"),
     ],
 )
-def test_an_external_service_is_what_its_health_says(verdict: Verdict | None, word: str, health: str) -> None:
+def test_an_external_service_is_what_its_health_says(verdict: HealthVerdict | None, word: str, health: str) -> None:
     idp = Service("idp", "external", url="https://idp.example")
     status = service_status(Observed("idp", idp, UnitFacts(""), verdict=verdict), NOW)
     assert (status["status"], status["health"], status["unit"]) == (word, health, None)
@@ -102,7 +102,7 @@ def test_an_external_service_is_what_its_health_says(verdict: Verdict | None, wo
 
 def test_summary_counts_the_healthy_first() -> None:
     well = service_status(Observed("a", CORE, UP, verdict=WELL), NOW)
-    ill = service_status(Observed("b", CORE, UP, verdict=Verdict(DEGRADED, "")), NOW)
+    ill = service_status(Observed("b", CORE, UP, verdict=HealthVerdict(DEGRADED, "")), NOW)
     dead = service_status(Observed("c", CORE, replace(UP, active_state="failed")), NOW)
     off = service_status(Observed("d", CORE, replace(UP, active_state="inactive")), NOW)
     assert summary([dead, ill, well, well, off]) == "5 services: 2 healthy, 1 degraded, 1 failed, 1 stopped"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from helmd.systemd.usage import Meter, read_group
+from helmd.systemd.usage import UsageMeter, read_group
 
 
 def group_at(path: Path, usec: int | None, memory: int | None, pids: tuple[int, ...] = ()) -> Path:
@@ -29,13 +29,13 @@ def test_the_kernels_own_figure_is_taken_where_there_is_one(tmp_path: Path) -> N
 def test_without_it_the_processes_are_added_up_those_of_groups_below_too(tmp_path: Path) -> None:
     group = group_at(tmp_path / "a.service", 1_500_000, None)
     group_at(group / "worker", None, None, (os.getpid(),))
-    usage = Meter(tmp_path).measure("/a.service", "run1", 100.0)
+    usage = UsageMeter(tmp_path).measure("/a.service", "run1", 100.0)
     assert usage.memory_mb is not None
     assert abs(usage.memory_mb - resident_mb()) < 0.2 * resident_mb()
 
 
 def test_processor_time_becomes_percent_of_one_processor(tmp_path: Path) -> None:
-    meter = Meter(tmp_path)
+    meter = UsageMeter(tmp_path)
     group_at(tmp_path / "a.service", 1_000_000, 1 << 20)
     assert meter.measure("/a.service", "run1", 100.0).cpu_percent is None
     group_at(tmp_path / "a.service", 4_000_000, 1 << 20)
@@ -43,7 +43,7 @@ def test_processor_time_becomes_percent_of_one_processor(tmp_path: Path) -> None
 
 
 def test_another_run_of_the_service_counts_from_its_own_start(tmp_path: Path) -> None:
-    meter = Meter(tmp_path)
+    meter = UsageMeter(tmp_path)
     group_at(tmp_path / "a.service", 9_000_000, 1 << 20)
     meter.measure("/a.service", "run1", 100.0)
     group_at(tmp_path / "a.service", 1_000_000, 1 << 20)
@@ -53,5 +53,5 @@ def test_another_run_of_the_service_counts_from_its_own_start(tmp_path: Path) ->
 
 
 def test_a_group_that_is_gone_has_no_figures(tmp_path: Path) -> None:
-    usage = Meter(tmp_path).measure("/gone.service", "run1", 1.0)
+    usage = UsageMeter(tmp_path).measure("/gone.service", "run1", 1.0)
     assert (usage.cpu_percent, usage.memory_mb) == (None, None)

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from helmd.model.suite.service import Health, Service
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Verdict
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.health_policy import judged, measured, next_check, restart_reason, restarted, seen
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
 
 RUNNING = UnitFacts("hivematrix-core.service", "loaded", "active", "running", main_pid=7, invocation="a1")
 CORE = Service("core", port=5000, health=Health(interval=10.0), on_unhealthy="restart", unhealthy_after=3)
-WELL = Verdict(HEALTHY, "answered 200")
-ILL = Verdict(UNHEALTHY, "no answer within 2 s")
+WELL = HealthVerdict(HEALTHY, "answered 200")
+ILL = HealthVerdict(UNHEALTHY, "no answer within 2 s")
 
 
 def running(service: Service | None = CORE) -> Observed:
@@ -66,7 +66,7 @@ def test_an_external_service_is_asked_though_it_has_no_unit() -> None:
 
 
 def test_degraded_is_no_failure_and_ends_a_row_of_them() -> None:
-    assert judged(failing(2), Verdict(DEGRADED, "answered 503: degraded"), 1.0, 9.0).failures == 0
+    assert judged(failing(2), HealthVerdict(DEGRADED, "answered 503: degraded"), 1.0, 9.0).failures == 0
 
 
 def test_restart_after_so_many_failures_in_a_row() -> None:

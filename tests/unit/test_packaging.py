@@ -12,7 +12,7 @@ import pytest
 
 from helmd import __version__
 from helmd.model.config.settings import Settings, read_settings_files
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.layout import INSTALLED_LIBEXEC
 from helmd.model.suite.registry import read_registry
 
@@ -101,7 +101,10 @@ def test_units_name_manual_pages_that_exist() -> None:
 
 def test_the_example_of_a_suite_is_one() -> None:
     catalogue, example = ROOT / "services.toml", ROOT / "packaging/examples/services.toml"
-    sources = [Source(str(catalogue), catalogue.read_text(), catalogue=True), Source(str(example), example.read_text())]
+    sources = [
+        ConfigSource(str(catalogue), catalogue.read_text(), catalogue=True),
+        ConfigSource(str(example), example.read_text()),
+    ]
     suite = read_registry(sources, Settings().taken_ports())
     assert suite["tickets"].depends_on == ("core", "codex")
     assert suite["ledger"].limits.memory_max == 1 << 30
@@ -110,6 +113,6 @@ def test_the_example_of_a_suite_is_one() -> None:
 def test_the_example_of_settings_is_one() -> None:
     example = ROOT / "packaging/examples/helm.toml"
     commented_out = example.read_text().replace("# [store]", "[store]").replace("# database =", "database =")
-    settings = read_settings_files([Source(str(example), commented_out)])
+    settings = read_settings_files([ConfigSource(str(example), commented_out)])
     assert settings.mode == "production"
     assert settings.store.startswith("postgresql://helm@")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helmd.health.probe import MAX_ANSWER, Probe, ask, wait
+from helmd.health.probe import MAX_ANSWER, Probe, run_probe, wait
 from helmd.health.target import probe_of, probe_words
 from helmd.model.suite.service import Health, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY
@@ -96,7 +96,7 @@ def free_port() -> int:
     ids=str,
 )
 def test_answers(serve: Serve, parts: list[bytes], state: str, sentence: str) -> None:
-    assert ask(at(serve(answering(*parts)))) == (state, sentence)
+    assert run_probe(at(serve(answering(*parts)))) == (state, sentence)
 
 
 def test_the_request(serve: Serve) -> None:
@@ -107,7 +107,7 @@ def test_the_request(serve: Serve) -> None:
         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
     port = serve(handle)
-    assert ask(at(port, "/up?deep=1")).state == HEALTHY
+    assert run_probe(at(port, "/up?deep=1")).state == HEALTHY
     lines = seen[0].decode().split("\r\n")
     assert lines[0] == "GET /up?deep=1 HTTP/1.0" and f"Host: 127.0.0.1:{port}" in lines and lines[-2:] == ["", ""]
 
@@ -117,7 +117,7 @@ def test_a_server_that_keeps_the_connection_open_is_not_waited_for(serve: Serve)
     reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK"
     port = serve(answering(reply, then=lambda: done.wait(20)))
     begun = time.monotonic()
-    verdict = ask(at(port, timeout=20.0))
+    verdict = run_probe(at(port, timeout=20.0))
     done.set()
     assert verdict.state == HEALTHY and time.monotonic() - begun < 10
 
@@ -133,7 +133,7 @@ def test_a_hanging_server_costs_the_timeout_and_no_more(serve: Serve, pace: str)
 
     port = serve(handle)
     begun = time.monotonic()
-    verdict = ask(at(port, timeout=0.3))
+    verdict = run_probe(at(port, timeout=0.3))
     took = time.monotonic() - begun
     done.set()
     assert verdict == (UNHEALTHY, "no answer within 0.3 s") and 0.29 < took < 5
@@ -141,21 +141,21 @@ def test_a_hanging_server_costs_the_timeout_and_no_more(serve: Serve, pace: str)
 
 def test_nobody_listens() -> None:
     port = free_port()
-    assert ask(at(port)) == (UNHEALTHY, f"nothing listens on port {port}")
-    assert ask(at(port, check="port")) == (UNHEALTHY, f"nothing listens on port {port}")
+    assert run_probe(at(port)) == (UNHEALTHY, f"nothing listens on port {port}")
+    assert run_probe(at(port, check="port")) == (UNHEALTHY, f"nothing listens on port {port}")
 
 
 def test_a_port_alone(serve: Serve) -> None:
-    assert ask(at(serve(lambda connection: None), check="port")).state == HEALTHY
+    assert run_probe(at(serve(lambda connection: None), check="port")).state == HEALTHY
 
 
 def test_a_process_alone() -> None:
-    assert ask(Probe("process")) == (HEALTHY, "its process runs")
+    assert run_probe(Probe("process")) == (HEALTHY, "its process runs")
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".invalid", "x..y"])
 def test_a_host_that_does_not_exist(host: str) -> None:
-    verdict = ask(Probe(url=f"http://{host}:80/", timeout=2.0))
+    verdict = run_probe(Probe(url=f"http://{host}:80/", timeout=2.0))
     assert verdict.state == UNHEALTHY and verdict.sentence.isprintable()
 
 
@@ -179,11 +179,11 @@ def test_tls(serve: Serve, certificate: Path) -> None:
             secured.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
     url = f"https://127.0.0.1:{serve(handle)}/health"
-    assert ask(Probe(url=url)).state == HEALTHY
-    verdict = ask(Probe(url=url, verify=True))
+    assert run_probe(Probe(url=url)).state == HEALTHY
+    verdict = run_probe(Probe(url=url, verify=True))
     assert verdict.state == UNHEALTHY and verdict.sentence.startswith("no TLS connection (")
     plain = serve(answering(b"HTTP/1.0 400 Bad Request\r\n\r\n"))
-    verdict = ask(Probe(url=f"https://127.0.0.1:{plain}/"))
+    verdict = run_probe(Probe(url=f"https://127.0.0.1:{plain}/"))
     assert verdict.state == UNHEALTHY and verdict.sentence.startswith("no TLS connection (")
 
 

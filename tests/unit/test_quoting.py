@@ -53,19 +53,24 @@ def test_the_rest_of_a_line_arrives_as_it_was(value: str) -> None:
 
 @given(st.text(st.sampled_from("abc/. \t50%é\"'\\"), min_size=1, max_size=10))
 def test_a_path_in_a_list_arrives_as_it_was(value: str) -> None:
-    listed = f"{quoting.path('/srv/' + value)} /etc"
+    listed = f"{quoting.escaped_path('/srv/' + value)} /etc"
     assert [syntax.specifiers(word) for word in syntax.words(listed)] == ["/srv/" + value, "/etc"]
 
 
 @given(VALUES)
 def test_every_quoted_value_is_one_line(value: str) -> None:
-    for quoted in (quoting.exec_word(value), quoting.assignment("A", value), quoting.line(value), quoting.path(value)):
+    for quoted in (
+        quoting.exec_word(value),
+        quoting.assignment("A", value),
+        quoting.line(value),
+        quoting.escaped_path(value),
+    ):
         assert len(quoted.splitlines()) <= 1 and not quoted.endswith("\\")
 
 
 @pytest.mark.parametrize("bad", ["\n", "a\nb", "\r", "\0", "\x1b", "\x85", "\u2028", "\u202e"])
 def test_control_characters_never_get_into_a_unit(bad: str) -> None:
-    for quote in (quoting.exec_word, quoting.line, quoting.path, lambda value: quoting.assignment("A", value)):
+    for quote in (quoting.exec_word, quoting.line, quoting.escaped_path, lambda value: quoting.assignment("A", value)):
         with pytest.raises(ValueError, match="a control character can't stand in a unit"):
             quote(bad)
     with pytest.raises(ValueError, match="a control character"):

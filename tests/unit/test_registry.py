@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_lines import key_lines, line_of
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
@@ -23,12 +23,12 @@ from helmd.operations.configuration.load import load_settings, load_suite, path_
 from tests.unit.hostile.cases import CASES, Case
 
 TOP = Path(__file__).resolve().parents[2]
-CATALOGUE = Source("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
+CATALOGUE = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
 
 
 def registry(*texts: str, catalogue: bool = True) -> Registry:
     """The suite of these files, read over the package's catalogue."""
-    sources = [Source(f"file{number}", text) for number, text in enumerate(texts, 1)]
+    sources = [ConfigSource(f"file{number}", text) for number, text in enumerate(texts, 1)]
     return read_registry([CATALOGUE, *sources] if catalogue else sources, {5004: "helmd"})
 
 
@@ -60,8 +60,8 @@ def test_hostile_file(case: Case, account: Layout) -> None:
     faults = loaded_faults(account)
     assert [(fault.file, fault.line) for fault in faults] == [(str(evil), line) for line, _ in case.expected]
     for fault, (_, words) in zip(faults, case.expected, strict=True):
-        told = f"{fault.where}: {fault.sentence}" if fault.where else fault.sentence
-        assert told.startswith(words)
+        notified = f"{fault.where}: {fault.sentence}" if fault.where else fault.sentence
+        assert notified.startswith(words)
         assert str(fault).isascii() and str(fault).isprintable(), ascii(str(fault))
         assert len(str(fault)) < 500
         assert "hunter2" not in str(fault)
@@ -80,8 +80,8 @@ def test_files_that_are_none(account: Layout, tmp_path: Path) -> None:
     (directory / "d.toml").symlink_to("/dev/zero")
     (directory / "e\x1b[2J.toml").write_text("[services.e]\nport = 0\n")
     (directory / "f.toml").symlink_to(tmp_path / "nowhere")
-    told = [str(fault) for fault in loaded_faults(account)]
-    assert [line.removeprefix(f"{directory}/").removeprefix(f"'{directory}/") for line in told] == [
+    notified = [str(fault) for fault in loaded_faults(account)]
+    assert [line.removeprefix(f"{directory}/").removeprefix(f"'{directory}/") for line in notified] == [
         "a.toml: is not a regular file",
         "b.toml: can't be read (Is a directory)",
         "c.toml: can't be read (Too many levels of symbolic links)",
@@ -169,22 +169,22 @@ def test_start_is_asked_where_health_is_unless_said_otherwise() -> None:
 
 
 def test_faults_of_several_files_are_told_together() -> None:
-    told = faults_of(
+    notified = faults_of(
         "[services.core]\nport = 'x'\nspelt = 1\n", "[services.", '[services.evil]\nport = 1\ndepends_on = ["gone"]\n'
     )
-    assert [line.split(": ")[0] for line in told] == ["catalogue:16", "file1:2", "file1:3", "file2:1", "file3:3"]
-    assert "'keycloak' is not part of the suite; add a table [services.keycloak]" in told[0]
+    assert [line.split(": ")[0] for line in notified] == ["catalogue:16", "file1:2", "file1:3", "file2:1", "file3:3"]
+    assert "'keycloak' is not part of the suite; add a table [services.keycloak]" in notified[0]
 
 
 def test_a_fault_names_the_line_that_gave_the_value() -> None:
-    told = faults_of('[services.core]\ndepends_on = ["codex"]\n', '[services.codex]\n\n\ndepends_on = ["core"]\n')
-    assert told == ["file1:2: services.core.depends_on: is a cycle: core -> codex -> core"]
+    notified = faults_of('[services.core]\ndepends_on = ["codex"]\n', '[services.codex]\n\n\ndepends_on = ["core"]\n')
+    assert notified == ["file1:2: services.core.depends_on: is a cycle: core -> codex -> core"]
 
 
 def test_two_services_on_one_port() -> None:
     one = '[services.one]\ntype = "command"\nstart_command = "run"\nport = 6000\n'
-    told = faults_of(one, one.replace("one", "two"))
-    assert told == ["file2:4: services.two.port: 6000 is also the port of one"]
+    notified = faults_of(one, one.replace("one", "two"))
+    assert notified == ["file2:4: services.two.port: 6000 is also the port of one"]
     external = '[services.two]\ntype = "external"\nurl = "http://elsewhere.example:6000"\nport = 6000\n'
     assert registry(one, external).names == ("one", "two")
 
@@ -192,7 +192,7 @@ def test_two_services_on_one_port() -> None:
 def test_ports_of_helm_itself_are_taken() -> None:
     settings = Settings(port=6000, suite_database_port=6001)
     text = '[services.{0}]\ntype = "command"\nstart_command = "run"\nport = {1}\n'
-    source = Source("mine", text.format("one", 6000) + text.format("two", 6001))
+    source = ConfigSource("mine", text.format("one", 6000) + text.format("two", 6001))
     with pytest.raises(ConfigurationError) as caught:
         read_registry([source], settings.taken_ports())
     assert [fault.sentence for fault in caught.value.faults] == [
@@ -222,16 +222,16 @@ def test_what_directories_lack(account: Layout) -> None:
     suite = load_suite(account, Settings())
     (account.home / "job/bin").mkdir(parents=True)
     (account.home / "job/bin/run").write_text("#!/bin/sh\n")
-    told = [str(fault) for fault in path_faults(suite, account)]
-    assert told == [
+    notified = [str(fault) for fault in path_faults(suite, account)]
+    assert notified == [
         f"{account.registry_file}:1: services.core.path: there is no directory {account.data / 'hivematrix-core'}",
         f"{account.registry_file}:3: services.job.start_command: there is no program {account.home / 'job/bin/run'}",
     ]
     (account.home / "job/bin/run").chmod(0o755)
     core = account.data / "hivematrix-core"
     core.mkdir(parents=True)
-    told = [fault.where for fault in path_faults(suite, account)]
-    assert told == ["services.core.python_bin", "services.core.run_script"]
+    notified = [fault.where for fault in path_faults(suite, account)]
+    assert notified == ["services.core.python_bin", "services.core.run_script"]
 
 
 KEYS = st.text("ab.[]\"'\\ #=é", min_size=1, max_size=6)

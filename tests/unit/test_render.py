@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import UnitRefusedError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
@@ -18,7 +18,7 @@ from helmd.model.suite.names import Mode
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 from helmd.systemd.host import Host
-from helmd.systemd.installed import is_ours, mode_of, verify
+from helmd.systemd.installed import is_ours, mode_of, verify_units
 from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
 from tests.unit import systemd_syntax as syntax
 from tests.unit.test_quoting import VALUES
@@ -73,8 +73,8 @@ def setup_of(account: Layout, user_namespaces: bool = True) -> Setup:
 
 
 def suite(text: str = REGISTRY) -> Registry:
-    catalogue = Source("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
-    return whole_suite(read_registry([catalogue, Source("file", text)], {}), Settings())
+    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
+    return whole_suite(read_registry([catalogue, ConfigSource("file", text)], {}), Settings())
 
 
 def rendered(account: Layout, mode: Mode = "development", user_namespaces: bool = True) -> Mapping[str, str]:
@@ -100,7 +100,7 @@ def one(text: str, key: str) -> str:
 def test_systemd_has_nothing_to_say(account: Layout, mode: Mode, user_namespaces: bool) -> None:
     units = rendered(account, mode, user_namespaces)
     assert len(units) == 6
-    verify(units)
+    verify_units(units)
     for text in units.values():
         assert is_ours(text) and mode_of(text) == (mode if "Service=helm\n" not in text else "development")
 
@@ -115,7 +115,7 @@ def test_a_unit_that_systemd_refuses_is_not_passed(account: Layout) -> None:
     ):
         assert change[0] in broken
         with pytest.raises(UnitRefusedError, match="none was installed") as caught:
-            verify({**units, "hivematrix-core.service": broken.replace(*change)})
+            verify_units({**units, "hivematrix-core.service": broken.replace(*change)})
         assert any("hivematrix-core.service" in line for line in caught.value.lines)
 
 
@@ -123,7 +123,7 @@ def test_verify_minds_only_what_it_was_given(account: Layout, tmp_path: Path, mo
     (tmp_path / "systemd/user").mkdir(parents=True)
     (tmp_path / "systemd/user/hivematrix-postgres.service").write_text("[Service]\nType=nonsense\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    verify({"hivematrix-core.service": rendered(account)["hivematrix-core.service"]})
+    verify_units({"hivematrix-core.service": rendered(account)["hivematrix-core.service"]})
 
 
 def test_modes_differ_in_environment_and_command(account: Layout) -> None:
@@ -282,7 +282,7 @@ def test_systemd_takes_nasty_values(account: Layout) -> None:
         text = render(
             replace(service, streams=streams), Registry({"job": service}), "production", setup_of(account), TEMPLATES
         )
-        verify({"hivematrix-job.service": text})
+        verify_units({"hivematrix-job.service": text})
 
 
 def test_a_home_with_a_blank_and_a_percent_sign(account: Layout, tmp_path: Path) -> None:
@@ -290,5 +290,5 @@ def test_a_home_with_a_blank_and_a_percent_sign(account: Layout, tmp_path: Path)
     (odd.home / "job").mkdir(parents=True)
     service = Service("job", "command", path="~/job", start_command=("/bin/true",))
     text = render(service, Registry({"job": service}), "production", setup_of(odd), TEMPLATES)
-    verify({"hivematrix-job.service": text})
+    verify_units({"hivematrix-job.service": text})
     assert syntax.specifiers(one(text, "WorkingDirectory")) == f"{odd.home}/job"

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
-from helmd.model.logs.parsing.journal_fields import Entry, Value, gap_row, row_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, Value, gap_row, row_of
 from helmd.model.logs.parsing.position import Gap, Missing, parse_cursor
 
 BOOT = "b" * 32
 WHEN = 1_700_000_000_123_456
 
 
-def entry(**fields: Value) -> Entry:
-    return Entry(fields, "s=1", BOOT, 5, WHEN)
+def entry(**fields: Value) -> JournalEntry:
+    return JournalEntry(fields, "s=1", BOOT, 5, WHEN)
 
 
 def row(**fields: Value) -> LogRow:
@@ -176,11 +176,16 @@ def test_what_systemd_says_of_a_unit_keeps_the_exit_status() -> None:
 
 
 def test_a_gap_says_from_when_to_when_and_how_many() -> None:
-    told = gap_row(Gap(WHEN, WHEN + 2_000_000, Missing.LOST, 7101), "box")
-    assert (told.service_name, told.level, told.source, told.hostname) == ("helm", "WARNING", "helm", "box")
-    assert "2023-11-14T22:13:20.123456+00:00" in told.message
-    assert "2023-11-14T22:13:22.123456+00:00" in told.message
-    assert "at most 7,101 lines" in told.message
+    notified = gap_row(Gap(WHEN, WHEN + 2_000_000, Missing.LOST, 7101), "box")
+    assert (notified.service_name, notified.level, notified.source, notified.hostname) == (
+        "helm",
+        "WARNING",
+        "helm",
+        "box",
+    )
+    assert "2023-11-14T22:13:20.123456+00:00" in notified.message
+    assert "2023-11-14T22:13:22.123456+00:00" in notified.message
+    assert "at most 7,101 lines" in notified.message
     assert "unknown number" in gap_row(Gap(WHEN, WHEN, Missing.UNREADABLE), "box").message
 
 
@@ -203,7 +208,7 @@ def test_parts_of_a_cursor() -> None:
 )
 def test_any_fields_make_a_row_that_postgresql_can_hold(fields: dict[str, Value], realtime: int) -> None:
     mine: dict[str, Value] = {**fields, "_SYSTEMD_USER_UNIT": b"hivematrix-core.service", "_TRANSPORT": b"journal"}
-    found = row_of(Entry(mine, "c", BOOT, 1, realtime))
+    found = row_of(JournalEntry(mine, "c", BOOT, 1, realtime))
     assert found is not None
     texts = [found.message, found.hostname or "", *map(str, (found.context or {}).values())]
     for text in texts:

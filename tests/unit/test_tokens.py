@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.web.auth.core import KEYS_PATH, VALIDATE_PATH, Core, CoreUnreachableError, core_session
-from helmd.web.auth.keyring import KEPT_SECONDS, PAUSE_SECONDS
+from helmd.web.auth.keyring import KEYS_MAX_AGE, PAUSE_SECONDS
 from helmd.web.auth.roles import Identity, Role
-from helmd.web.auth.single_flight import Flights
+from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import LEEWAY, MAX_TOKEN, BadTokenError, Bearer, key_id, keys_of, verified
 from helmd.web.auth.verifier import RETRY_SECONDS, VERDICT_SECONDS, Verifier
 from tests.unit.core_stand_in import (
@@ -270,10 +270,10 @@ class Clock:
 class Checked:
     """A verifier, the Core that it asks, and the time."""
 
-    def __init__(self, core: StandIn, verifier: Verifier, flights: Flights, clock: Clock) -> None:
+    def __init__(self, core: StandIn, verifier: Verifier, single_flight: SingleFlight, clock: Clock) -> None:
         self.core = core
         self.verifier = verifier
-        self.flights = flights
+        self.single_flight = single_flight
         self.clock = clock
 
     async def name(self, token: str) -> str:
@@ -287,11 +287,11 @@ class Checked:
 
 @pytest.fixture
 async def checked() -> AsyncIterator[Checked]:
-    clock, flights = Clock(), Flights()
+    clock, single_flight = Clock(), SingleFlight()
     async with standing_in() as core, core_session() as session:
-        verifier = Verifier(Core(session, core.url), flights, clock.wall, clock.steady)
-        yield Checked(core, verifier, flights, clock)
-        await flights.stop()
+        verifier = Verifier(Core(session, core.url), single_flight, clock.wall, clock.steady)
+        yield Checked(core, verifier, single_flight, clock)
+        await single_flight.stop()
 
 
 USERS = signed({**USER, "exp": NOW + 3600})
@@ -407,7 +407,7 @@ async def test_a_new_key_is_fetched_and_an_unknown_one_not_over_and_over(checked
 async def test_what_a_key_signed_is_worth_nothing_once_core_has_given_it_up(checked: Checked) -> None:
     assert await checked.name(USERS) == "tech"
     checked.core.keys = [jwk(private_key("another"))]
-    checked.clock.past = KEPT_SECONDS
+    checked.clock.past = KEYS_MAX_AGE
     # The first request has the keys renewed and doesn't wait for them.
     with pytest.raises(BadTokenError, match="signature"):
         for _ in range(500):
@@ -419,7 +419,7 @@ async def test_what_a_key_signed_is_worth_nothing_once_core_has_given_it_up(chec
 async def test_keys_stay_in_use_while_core_is_away(checked: Checked) -> None:
     assert await checked.name(SERVICES) == "service:codex"
     checked.core.down = True
-    checked.clock.past = KEPT_SECONDS
+    checked.clock.past = KEYS_MAX_AGE
     assert await checked.name(signed({**SERVICE, "exp": NOW + 900, "iat": 1})) == "service:codex"
 
 
@@ -471,10 +471,10 @@ async def test_only_a_plain_yes_is_one(
 
 
 async def test_a_core_that_is_not_there() -> None:
-    flights = Flights()
+    single_flight = SingleFlight()
     async with core_session() as session:
         with pytest.raises(CoreUnreachableError, match=r"Core at http://127\.0\.0\.1:1 can't be asked") as caught:
-            await Verifier(Core(session, "http://127.0.0.1:1/"), flights).identity(SERVICES)
+            await Verifier(Core(session, "http://127.0.0.1:1/"), single_flight).identity(SERVICES)
     assert SERVICES not in str(caught.value)
 
 
@@ -483,7 +483,7 @@ async def test_a_core_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> Non
     async with standing_in() as core, core_session() as session:
         core.go_on.clear()
         with pytest.raises(CoreUnreachableError, match=r"no answer within 0\.05 s"):
-            await Verifier(Core(session, core.url), Flights()).identity(SERVICES)
+            await Verifier(Core(session, core.url), SingleFlight()).identity(SERVICES)
 
 
 async def test_what_is_under_way_ends_when_told_to(checked: Checked) -> None:
@@ -491,7 +491,7 @@ async def test_what_is_under_way_ends_when_told_to(checked: Checked) -> None:
     waiting = asyncio.create_task(checked.name(USERS))
     while not checked.core.asked:
         await asyncio.sleep(0.001)
-    await checked.flights.stop()
+    await checked.single_flight.stop()
     with pytest.raises(asyncio.CancelledError):
         await waiting
 

@@ -31,8 +31,8 @@ def test_a_reader_reads_or_says_in_a_sentence_why_not(setting: Setting, value: o
     try:
         setting.read(value)
     except ValueError as problem:
-        told = str(problem)
-        assert told.isprintable() and told.isascii() and 5 < len(told) < 300
+        notified = str(problem)
+        assert notified.isprintable() and notified.isascii() and 5 < len(notified) < 300
 
 
 @pytest.mark.parametrize("setting", [*SERVICE_SETTINGS, *HELM_SETTINGS], ids=lambda setting: setting.key)

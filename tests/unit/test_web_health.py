@@ -12,9 +12,9 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from helmd.health.thread_pool import Crew
+from helmd.health.thread_pool import ThreadPool
 from helmd.model.suite.service import Registry, Service
-from helmd.model.units.health import HEALTHY, Verdict
+from helmd.model.units.health import HEALTHY, HealthVerdict
 from helmd.operations.logs.ingest import Account
 from helmd.operations.monitoring.health_report import HealthReport, disk_check, journal_check, overall
 from helmd.operations.monitoring.line_rates import LineRates
@@ -22,11 +22,11 @@ from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
-from helmd.systemd.usage import Meter
+from helmd.systemd.usage import UsageMeter
 from helmd.web.api.ingest import Intake
 from helmd.web.api.services import Api
 from helmd.web.routes import routes
-from helmd.web.server import Server, application
+from helmd.web.server import HttpServer, application
 
 WELL: dict[str, Any] = {
     "database": {"status": "healthy"},
@@ -105,7 +105,7 @@ async def nothing_to_do() -> None:
 async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stood]:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/no-bus")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    crew = Crew(2)
+    threads = ThreadPool(2)
     account = Account(os.getuid(), "0" * 32, "0" * 32, "host")
     with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -113,11 +113,13 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         conninfo = f"host=127.0.0.1 port={mute.getsockname()[1]} dbname=helm user=helm sslmode=disable"
         async with Pool(conninfo, "test") as pool:
             recorder = Recorder(pool, nothing_to_do)
-            monitor = Monitor(crew.ask, LineRates(pool).take, recorder, Meter(), told=lambda: None, beat=lambda: None)
-            report = HealthReport(monitor, pool, crew, account, tmp_path / "state", lambda: 2)
+            monitor = Monitor(
+                threads.probe, LineRates(pool).take, recorder, UsageMeter(), on_change=lambda: None, beat=lambda: None
+            )
+            report = HealthReport(monitor, pool, threads, account, tmp_path / "state", lambda: 2)
             nobody = cast(Any, None)
             table = routes(Api(monitor, report), Intake(nobody, nobody, nobody, nobody))
-            server = Server(application(table), tmp_path / "helm.sock", holder_of)
+            server = HttpServer(application(table), tmp_path / "helm.sock", holder_of)
             await server.start("127.0.0.1", port)
             try:
                 yield Stood(tmp_path / "helm.sock", port, monitor)
@@ -178,8 +180,8 @@ async def test_statuses_of_services(stood: Stood) -> None:
 def test_a_verdict_names_what_is_not_well() -> None:
     from datetime import UTC, datetime
 
-    from helmd.operations.monitoring.health_report import Report
+    from helmd.operations.monitoring.health_report import HealthSummary
 
-    report = Report("degraded", datetime.now(UTC), with_check("database", "unhealthy"))
-    assert report.verdict == Verdict("degraded", "database unhealthy")
-    assert Report("healthy", datetime.now(UTC), WELL).verdict.state == HEALTHY
+    report = HealthSummary("degraded", datetime.now(UTC), with_check("database", "unhealthy"))
+    assert report.verdict == HealthVerdict("degraded", "database unhealthy")
+    assert HealthSummary("healthy", datetime.now(UTC), WELL).verdict.state == HEALTHY

@@ -24,7 +24,7 @@ from helmd.systemd.listeners import holder_of
 from helmd.web.auth.roles import Role
 from helmd.web.http.problems import STATUS
 from helmd.web.routes import Route
-from helmd.web.server import Server, application, bind_tcp, bind_unix
+from helmd.web.server import HttpServer, application, bind_tcp, bind_unix
 
 
 async def who(request: web.Request) -> web.Response:
@@ -63,7 +63,7 @@ def free_port() -> int:
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Path, int]]:
     """The unix socket and the TCP port of a running server."""
     path, port = tmp_path / "run" / "helm.sock", free_port()
-    server = Server(application(TABLE), path, holder_of)
+    server = HttpServer(application(TABLE), path, holder_of)
     await server.start("127.0.0.1", port)
     try:
         yield path, port
@@ -121,8 +121,8 @@ async def test_another_account_is_turned_away_even_when_it_reaches_the_socket(se
         if not directory.stat().st_mode & 0o001 and directory.stat().st_uid == 0:
             directory.chmod(directory.stat().st_mode | 0o011)
     words = [sys.executable, "-c", program, str(path.parent), str(nobody)]
-    told = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=10)
-    assert told.stdout.strip() == "403", told.stderr
+    notified = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=10)
+    assert notified.stdout.strip() == "403", notified.stderr
 
 
 async def test_many_clients_may_come_at_once(served: tuple[Path, int]) -> None:
@@ -215,7 +215,7 @@ async def test_a_socket_that_a_dead_helmd_left_is_replaced_and_ours_is_gone_afte
     path = tmp_path / "helm.sock"
     bind_unix(path).close()
     assert path.exists()
-    server = Server(application(TABLE), path, holder_of)
+    server = HttpServer(application(TABLE), path, holder_of)
     await server.start("127.0.0.1", free_port())
     assert (await over_unix(path, "/open"))[0] == 200
     await server.stop()
@@ -249,7 +249,7 @@ def test_an_address_that_is_not_ours_is_reported() -> None:
 
 async def test_another_port_is_taken_up_while_serving(tmp_path: Path) -> None:
     first, second = free_port(), free_port()
-    server = Server(application(TABLE), tmp_path / "helm.sock", holder_of)
+    server = HttpServer(application(TABLE), tmp_path / "helm.sock", holder_of)
     await server.start("127.0.0.1", first)
     try:
         await server.listen("127.0.0.1", second)

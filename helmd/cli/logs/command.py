@@ -13,14 +13,14 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
-from helmd.cli.logs.format import FORMATS, format_named
+from helmd.cli.logs.format import LINE_FORMATS, format_named
 from helmd.cli.logs.source import opened, store_has
 from helmd.cli.pager import paged
-from helmd.journal.query import HELM, JournalQuery, JournalUnreadableError, Wanted, hidden_files, this_boot
+from helmd.journal.query import JournalQuery, JournalUnreadableError, Wanted, hidden_files, this_boot
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.logs.level import levels_named
 from helmd.model.printable import printable
-from helmd.model.suite.names import SUITE_CLUSTER, service_of
+from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER, service_of
 
 FOLLOWED = 10
 """Lines shown before those that come, as journalctl and tail(1) have it."""
@@ -73,7 +73,13 @@ class Count(click.ParamType):
 @click.option("--trace", metavar="ID", help="Only lines of this trace.")
 @click.option("-r", "--reverse", is_flag=True, help="Newest first.")
 @click.option(
-    "-o", "--output", "form", type=click.Choice(FORMATS), default="short", show_default=True, help="How to print it."
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(LINE_FORMATS),
+    default="short",
+    show_default=True,
+    help="How to print it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json: one object a line.")
 @click.option("--stdout", "only_stdout", is_flag=True, help="Only what was printed to stdout.")
@@ -119,7 +125,7 @@ def logs_command(
     write = format_named("json" if as_json else form, output.coloured(), terminal)
     _refuse_unknown(context, wanted.services, from_journal)
     count = None if lines is None or lines < 0 else lines
-    with opened(context.layout, wanted, count, reverse, following, from_journal, _tell) as (source, backlog):
+    with opened(context.layout, wanted, count, reverse, following, from_journal, _notify) as (source, backlog):
         with _destination(terminal and not following and not no_pager) as sink:
             any_found = False
             for line in backlog:
@@ -134,7 +140,7 @@ def logs_command(
     return exits.OK
 
 
-def follow(context: Context, names: Sequence[str]) -> int:
+def follow_services(context: Context, names: Sequence[str]) -> int:
     """Shows what the services NAMES print from a moment ago on, as ``helmctl logs -f`` does."""
     ended: int = logs_command.main(["--follow", *names], standalone_mode=False, obj=context, prog_name="helmctl logs")
     return ended
@@ -151,10 +157,10 @@ def _destination(with_pager: bool) -> AbstractContextManager[BinaryIO]:
 def _moment(option: str, text: str | None) -> int | None:
     if text is None:
         return None
-    from helmd.systemd.timestamp import moment_of
+    from helmd.systemd.timestamp import parse_timestamp
 
     try:
-        return moment_of(text)
+        return parse_timestamp(text)
     except ValueError as problem:
         raise UsageError(f"{option}: {problem}") from None
 
@@ -189,7 +195,7 @@ def _plain_names(names: Sequence[str]) -> frozenset[str] | None:
 
 def _refuse_unknown(context: Context, names: frozenset[str] | None, from_journal: bool) -> None:
     """Raises UnknownServiceError for a name that neither journal nor configuration nor log store has."""
-    asked = (names or frozenset()) - {HELM, SUITE_CLUSTER}
+    asked = (names or frozenset()) - {HELM_SERVICE, SUITE_CLUSTER}
     for name in sorted(asked - _in_journal(context) if asked else ()):
         if name in context.suite_or_installed:
             continue
@@ -207,7 +213,7 @@ def _in_journal(context: Context) -> frozenset[str]:
         return frozenset()
 
 
-def _tell(sentence: str) -> None:
+def _notify(sentence: str) -> None:
     click.echo(sentence, err=True)
 
 

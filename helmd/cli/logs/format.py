@@ -10,23 +10,23 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from helmd.model.logs.entry import HELM, SYSTEMD, LogRow
-from helmd.model.logs.parsing.journal_fields import Entry
+from helmd.model.logs.parsing.journal_fields import JournalEntry
 from helmd.model.printable import printable
 
 
-class Line(NamedTuple):
+class OutputLine(NamedTuple):
     """A line to print: its row, and where that was found."""
 
     row: LogRow
     id: int | None = None
     """Its id in the log store."""
-    entry: Entry | None = None
+    entry: JournalEntry | None = None
     """Its entry in the journal."""
 
 
-Format = Callable[[Line], bytes]
+Format = Callable[[OutputLine], bytes]
 
-FORMATS = ("short", "cat", "json", "verbose")
+LINE_FORMATS = ("short", "cat", "json", "verbose")
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _REMARK, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -51,7 +51,7 @@ class _Short:
         self._second = -1
         self._time = ""
 
-    def __call__(self, line: Line) -> bytes:
+    def __call__(self, line: OutputLine) -> bytes:
         row = line.row
         second = int(row.timestamp.timestamp())
         if second != self._second:
@@ -64,7 +64,7 @@ class _Short:
         return (prefix + ("\n" + " " * len(prefix)).join(texts) + "\n").encode("utf-8", "replace")
 
 
-def _who(line: Line) -> str:
+def _who(line: OutputLine) -> str:
     """The service and its process; for remarks about it also who made them."""
     row = line.row
     speaker = row.service_name
@@ -75,18 +75,18 @@ def _who(line: Line) -> str:
     return f"{speaker}[{row.process_id}]" if row.process_id is not None else speaker
 
 
-def _raw_cat(line: Line) -> bytes:
+def _raw_cat(line: OutputLine) -> bytes:
     if line.entry is not None:
         return _bytes(line.entry.fields.get("MESSAGE", b"")) + b"\n"
     return line.row.message.encode("utf-8", "replace") + b"\n"
 
 
-def _printable_cat(line: Line) -> bytes:
+def _printable_cat(line: OutputLine) -> bytes:
     return ("\n".join(printable(text) for text in line.row.message.split("\n")) + "\n").encode("utf-8", "replace")
 
 
-def _json(line: Line) -> bytes:
-    shown = as_json(line.row)
+def _json(line: OutputLine) -> bytes:
+    shown = line_json(line.row)
     if line.id is not None:
         shown = {"id": line.id} | shown
     if line.entry is not None:
@@ -95,7 +95,7 @@ def _json(line: Line) -> bytes:
     return json.dumps(shown, ensure_ascii=True).encode("ascii") + b"\n"
 
 
-def as_json(row: LogRow) -> dict[str, Any]:
+def line_json(row: LogRow) -> dict[str, Any]:
     """A row by the names that the API gives its fields."""
     return {
         "timestamp": row.timestamp.isoformat(),
@@ -114,7 +114,7 @@ def as_json(row: LogRow) -> dict[str, Any]:
     }
 
 
-def _verbose(line: Line) -> bytes:
+def _verbose(line: OutputLine) -> bytes:
     """Every field, as ``journalctl -o verbose`` has them: those of the entry, or those of the row and its context."""
     if line.entry is None:
         where, fields = str(line.id), _columns(line.row)
@@ -127,7 +127,7 @@ def _verbose(line: Line) -> bytes:
 
 
 def _columns(row: LogRow) -> Iterator[tuple[str, str]]:
-    for name, value in as_json(row).items():
+    for name, value in line_json(row).items():
         if name == "context":
             for key, inner in (value or {}).items():
                 yield f"context.{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
@@ -135,7 +135,7 @@ def _columns(row: LogRow) -> Iterator[tuple[str, str]]:
             yield name, str(value)
 
 
-def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
+def _fields(entry: JournalEntry) -> Iterator[tuple[str, str]]:
     for name, value in sorted(entry.fields.items()):
         for one in value if isinstance(value, list) else [value]:
             yield name, one.decode("utf-8", "replace")

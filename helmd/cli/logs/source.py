@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from helmd.cli.logs.format import Line
+from helmd.cli.logs.format import OutputLine
 from helmd.journal.query import Found, JournalQuery, JournalUnreadableError, Wanted
 from helmd.model.layout import Layout
-from helmd.model.logs.entry import moment
+from helmd.model.logs.entry import datetime_of
 
 if TYPE_CHECKING:
     from helmd.cli.logs.store import Boot, StoreLines
@@ -25,10 +25,10 @@ _BOOT_SLACK = timedelta(hours=1)
 """By how much a line may be dated, by itself, before the journal had it."""
 
 
-class Source(Protocol):
+class LineSource(Protocol):
     """The lines of one question."""
 
-    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[Line]:
+    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[OutputLine]:
         """Lines that come after those of the backlog, until nobody reads from OUTPUT any more."""
 
 
@@ -38,7 +38,7 @@ class JournalLines:
     def __init__(self, query: JournalQuery) -> None:
         self._query = query
 
-    def open(self, count: int | None, newest_first: bool) -> Iterator[Line]:
+    def open(self, count: int | None, newest_first: bool) -> Iterator[OutputLine]:
         """The last COUNT lines, or all."""
         if count is None:
             yield from map(_line, self._query.backward() if newest_first else self._query.forward())
@@ -47,12 +47,12 @@ class JournalLines:
         else:
             yield from map(_line, self._query.last(count))
 
-    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[Line]:
+    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[OutputLine]:
         yield from map(_line, self._query.follow(caught_up, output))
 
 
-def _line(found: Found) -> Line:
-    return Line(found.row, entry=found.entry)
+def _line(found: Found) -> OutputLine:
+    return OutputLine(found.row, entry=found.entry)
 
 
 @contextmanager
@@ -63,13 +63,13 @@ def opened(
     newest_first: bool,
     following: bool,
     from_journal: bool,
-    tell: Callable[[str], None],
-) -> Iterator[tuple[Source, Iterator[Line]]]:
+    notify: Callable[[str], None],
+) -> Iterator[tuple[LineSource, Iterator[OutputLine]]]:
     """Where the lines come from, and those that there are already. TELL says what the admin should know of it.
 
     Raises JournalUnreadableError, and HelmdAwayError when helmd goes away for good in the middle.
     """
-    store = None if from_journal else _from_store(places, wanted, count, newest_first, following, tell)
+    store = None if from_journal else _from_store(places, wanted, count, newest_first, following, notify)
     if store is not None:
         yield store
         return
@@ -79,18 +79,23 @@ def opened(
 
 
 def _from_store(
-    places: Layout, wanted: Wanted, count: int | None, newest_first: bool, following: bool, tell: Callable[[str], None]
-) -> "tuple[StoreLines, Iterator[Line]] | None":
+    places: Layout,
+    wanted: Wanted,
+    count: int | None,
+    newest_first: bool,
+    following: bool,
+    notify: Callable[[str], None],
+) -> "tuple[StoreLines, Iterator[OutputLine]] | None":
     from helmd.cli.client import HelmdAwayError
     from helmd.cli.logs.store import StoreLines
 
-    store = StoreLines(places.socket, wanted, _boot(places, wanted.boot) if wanted.boot else None, tell)
+    store = StoreLines(places.socket, wanted, _boot(places, wanted.boot) if wanted.boot else None, notify)
     try:
         lines = store.open(count, newest_first, following)
         if wanted.until is None and (late := _lateness(places, wanted, store)):
-            tell(f"the log store is {late} behind the journal; --journal shows what is newer")
+            notify(f"the log store is {late} behind the journal; --journal shows what is newer")
     except HelmdAwayError as error:
-        tell(f"{error.sentence}; this is from the journal")
+        notify(f"{error.sentence}; this is from the journal")
         return None
     return store, lines
 
@@ -120,12 +125,12 @@ def _lateness(places: Layout, wanted: Wanted, store: "StoreLines") -> str:
     if newest is None:
         return ""
     there = store.newest(wanted.services)
-    written = moment(newest.entry.realtime)
+    written = datetime_of(newest.entry.realtime)
     if there is not None and written - there <= _LATE:
         return ""
-    from helmd.cli.output import duration
+    from helmd.cli.output import format_duration
 
-    return duration((written - there).total_seconds()) if there is not None else "far"
+    return format_duration((written - there).total_seconds()) if there is not None else "far"
 
 
 def _boot(places: Layout, boot_id: str) -> "Boot":
@@ -138,7 +143,7 @@ def _boot(places: Layout, boot_id: str) -> "Boot":
             first = next(query.forward(), None)
     except JournalUnreadableError:
         first = None
-    dated = began if first is None else moment(first.entry.realtime)
+    dated = began if first is None else datetime_of(first.entry.realtime)
     return Boot(boot_id, began, min(began, dated) - _BOOT_SLACK)
 
 

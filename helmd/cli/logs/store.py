@@ -11,14 +11,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helmd.cli.client import Answer, Event, HelmdAwayError, OutputClosedError, Wait, ask, document, events_of, lines_of
-from helmd.cli.logs.format import Line
+from helmd.cli.client import (
+    Event,
+    HelmdAwayError,
+    OutputClosedError,
+    StreamedResponse,
+    Wait,
+    document,
+    events_of,
+    lines_of,
+    request,
+)
+from helmd.cli.logs.format import OutputLine
 from helmd.cli.logs.required import required_text
 from helmd.journal.query import Wanted
-from helmd.model.logs.entry import LogRow, moment
+from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.matching import SEARCHED
 
-Tell = Callable[[str], None]
 """Says a sentence to the admin, beside the lines."""
 
 _ANSWER_SECONDS = 1.0
@@ -31,7 +40,7 @@ _STREAM_SECONDS = 3.0
 """In which it begins to tell a follower what is new."""
 _SILENCE_SECONDS = 40.0
 """Without a heartbeat, which comes every 15 s, a follower takes helmd for gone."""
-_TOLD_AFTER = 2.0
+_NOTIFY_AFTER = 2.0
 _PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
 """Before asking again in the middle, together longer than helmd takes to restart."""
 _IDLE_SECONDS = 8.0
@@ -52,24 +61,24 @@ class Boot(NamedTuple):
 
 
 class _Page(NamedTuple):
-    lines: list[Line]
+    lines: list[OutputLine]
     cursor: str | None
 
 
 class StoreLines:
     """One question to the store. ``open`` asks it; from then on only an end in the middle is an error."""
 
-    def __init__(self, socket: Path, wanted: Wanted, boot: Boot | None, tell: Tell) -> None:
+    def __init__(self, socket: Path, wanted: Wanted, boot: Boot | None, notify: Callable[[str], None]) -> None:
         self._socket = socket
         self._wanted = wanted
         self._boot = boot
-        self._tell = tell
-        self._filter = parameters(wanted, boot)
+        self._notify = notify
+        self._filter = query_parameters(wanted, boot)
         self._local = wanted.pattern is not None or boot is not None
         self._followed_from = 0
         self._shown: set[int] = set()
 
-    def open(self, count: int | None, newest_first: bool, following: bool) -> Iterator[Line]:
+    def open(self, count: int | None, newest_first: bool, following: bool) -> Iterator[OutputLine]:
         """The last COUNT lines, or all; the first of them asked for already. Raises HelmdAwayError and UsageError."""
         if following:
             # Before the lines that are there already, so that what comes in between is among those that follow.
@@ -87,16 +96,16 @@ class StoreLines:
         found = self._page(given, 1, None).lines
         return found[0].row.timestamp if found else None
 
-    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[Line]:
+    def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[OutputLine]:
         """Lines that came into the store after `open`, each once, whatever becomes of helmd meanwhile.
 
         CAUGHT_UP is called before each wait. Ends when nobody reads from the descriptor OUTPUT any more.
         """
-        last, absence = self._followed_from, _Absence(self._tell)
+        last, absence = self._followed_from, _Absence(self._notify)
         while True:
             wait = Wait(_STREAM_SECONDS, caught_up, output)
             try:
-                response = ask(self._socket, "/api/logs/stream", self._filter, wait, last)
+                response = request(self._socket, "/api/logs/stream", self._filter, wait, last)
                 absence.over()
                 wait.seconds = _SILENCE_SECONDS
                 for event in events_of(lines_of(response)):
@@ -116,7 +125,7 @@ class StoreLines:
             if _closed_within(output, absence.next_pause()):
                 return
 
-    def _backlog(self, count: int | None, newest_first: bool) -> Iterator[Line]:
+    def _backlog(self, count: int | None, newest_first: bool) -> Iterator[OutputLine]:
         if count is None or self._filter.keys() - _QUICK:
             # A search may be a while in coming; whether helmd and its database are there shows at once.
             self._newest()
@@ -128,14 +137,14 @@ class StoreLines:
         last = deque(lines)
         return (last.pop() for _ in range(len(last)))
 
-    def _last(self, count: int) -> Iterator[Line]:
+    def _last(self, count: int) -> Iterator[OutputLine]:
         """The newest COUNT lines, newest first. The first page is asked for at once."""
         if count == 0:
             return iter(())
         size = min(_PAGE, max(2 * count, 50) if self._local else count)
         return islice(self._pages(self._page(self._filter, size, None), size, count), count)
 
-    def _pages(self, page: _Page, size: int, count: int) -> Iterator[Line]:
+    def _pages(self, page: _Page, size: int, count: int) -> Iterator[OutputLine]:
         seen = 0
         while True:
             for line in page.lines:
@@ -161,18 +170,18 @@ class StoreLines:
     def _page(self, asked: dict[str, str], size: int, cursor: str | None) -> _Page:
         given = asked | {"limit": str(size), "total": "false"} | ({"cursor": cursor} if cursor else {})
         seconds = _SEARCH_SECONDS if cursor or asked.keys() - _QUICK else _ANSWER_SECONDS
-        answer = document(ask(self._socket, "/api/logs", given, Wait(seconds)))
+        answer = document(request(self._socket, "/api/logs", given, Wait(seconds)))
         try:
             return _Page([_line(entry) for entry in answer["logs"]], answer.get("next_cursor"))
         except (KeyError, TypeError, AttributeError) as error:
             raise _nonsense() from error
 
-    def _export(self, given: dict[str, str], newest_first: bool) -> Answer:
+    def _export(self, given: dict[str, str], newest_first: bool) -> StreamedResponse:
         order = {"format": "ndjson", "order": "desc" if newest_first else "asc"}
         # Without an end: a search through everything may be long in finding its first line.
-        return ask(self._socket, "/api/logs/export", given | order, Wait(None))
+        return request(self._socket, "/api/logs/export", given | order, Wait(None))
 
-    def _exported(self, answer: Answer | None, newest_first: bool) -> Iterator[Line]:
+    def _exported(self, answer: StreamedResponse | None, newest_first: bool) -> Iterator[OutputLine]:
         """The lines of an export. When helmd goes away in the middle it is asked for those behind the last one."""
         given, failures = dict(self._filter), 0
         last: _Place | None = None
@@ -209,7 +218,7 @@ class StoreLines:
         lines = self._page({"end_time": end.isoformat()}, 1, None).lines
         return lines[0].id or 0 if lines else 0
 
-    def _noted(self, lines: Iterator[Line]) -> Iterator[Line]:
+    def _noted(self, lines: Iterator[OutputLine]) -> Iterator[OutputLine]:
         for line in lines:
             if line.id is not None and line.id > self._followed_from:
                 self._shown.add(line.id)
@@ -222,7 +231,7 @@ class StoreLines:
             return False
         return pattern is None or pattern.search(row.message[:SEARCHED]) is not None
 
-    def _line_of(self, event: Event) -> Line | None:
+    def _line_of(self, event: Event) -> OutputLine | None:
         if event.kind != "log":
             return None
         line = _line(_parsed(event.data))
@@ -232,17 +241,17 @@ class StoreLines:
         """Tells of lines that were left out; the id up to which they were."""
         if event.kind != "skipped":
             return 0
-        told = _parsed(event.data)
+        skipped = _parsed(event.data)
         try:
-            count, last = int(told["count"]), int(told["to_id"])
+            count, last = int(skipped["count"]), int(skipped["to_id"])
         except (KeyError, TypeError, ValueError) as error:
             raise _nonsense() from error
-        number = f"up to {count:,} lines" if told.get("at_most") else f"{count:,} lines"
-        self._tell(f"{number} came too fast to be shown here; helmctl logs without -f has them")
+        number = f"up to {count:,} lines" if skipped.get("at_most") else f"{count:,} lines"
+        self._notify(f"{number} came too fast to be shown here; helmctl logs without -f has them")
         return last
 
 
-def parameters(wanted: Wanted, boot: Boot | None) -> dict[str, str]:
+def query_parameters(wanted: Wanted, boot: Boot | None) -> dict[str, str]:
     """WANTED as parameters of the API, as far as it has them: its answer may hold more lines than are wanted."""
     given: dict[str, str] = {}
     for name, chosen in (("service", wanted.services), ("level", wanted.levels), ("stream", wanted.streams)):
@@ -250,14 +259,14 @@ def parameters(wanted: Wanted, boot: Boot | None) -> dict[str, str]:
             given[name] = ",".join(sorted(chosen))
     if wanted.trace is not None:
         given["trace_id"] = wanted.trace
-    since = [] if wanted.since is None else [moment(wanted.since)]
+    since = [] if wanted.since is None else [datetime_of(wanted.since)]
     if boot is not None:
         since.append(boot.lines_after)
     if since:
         given["start_time"] = max(since).isoformat()
     if wanted.until is not None:
         # The API's end is the first moment that is not asked for.
-        given["end_time"] = moment(wanted.until + 1).isoformat()
+        given["end_time"] = datetime_of(wanted.until + 1).isoformat()
     # The expression itself is Python's; PostgreSQL's differ, and know no difference of case here.
     if wanted.pattern is not None and (text := required_text(wanted.pattern.pattern)):
         given["q"] = text
@@ -271,7 +280,7 @@ def _parsed(text: str | bytes) -> Any:
         raise _nonsense() from error
 
 
-def _line(entry: Any) -> Line:
+def _line(entry: Any) -> OutputLine:
     """The line of an entry as the API writes it. Raises HelmdAwayError for what is none."""
     try:
         row = LogRow(
@@ -289,7 +298,7 @@ def _line(entry: Any) -> Line:
             entry["stream"],
             entry["boot_id"],
         )
-        return Line(row, int(entry["id"]))
+        return OutputLine(row, int(entry["id"]))
     except (KeyError, TypeError, ValueError) as error:
         raise _nonsense() from error
 
@@ -299,7 +308,7 @@ class _Held:
     database, and one of few turns. It is asked for again behind the last line then.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: StreamedResponse) -> None:
         self.answer = answer
         self.idle_since: float | None = None
         self._over = threading.Event()
@@ -325,24 +334,24 @@ class _Absence:
 
     FIRST_PAUSE, LAST_PAUSE = 0.1, 1.0
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self._since: float | None = None
-        self._told = False
+        self._notified = False
         self.pause = self.FIRST_PAUSE
 
     def over(self) -> None:
-        if self._told:
-            self._tell("helmd is back")
-        self._since, self._told = None, False
+        if self._notified:
+            self._notify("helmd is back")
+        self._since, self._notified = None, False
 
     def next_pause(self) -> float:
         """Seconds to wait. Says so once when it takes long."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        if not self._told and now - self._since > _TOLD_AFTER:
-            self._tell("helmd can't be reached; waiting for it")
-            self._told = True
+        if not self._notified and now - self._since > _NOTIFY_AFTER:
+            self._notify("helmd can't be reached; waiting for it")
+            self._notified = True
         pause, self.pause = self.pause, min(2 * self.pause, self.LAST_PAUSE)
         return pause
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from helmd.model.errors import FetchError
 
-Progress = Callable[[int, int], None]
+DownloadCallback = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes there will be."""
 
 _BLOCK = 1 << 20
@@ -47,7 +47,7 @@ KEYCLOAK = Artefact(
 )
 
 
-def verify(file: BinaryIO, artefact: Artefact, what: str) -> None:
+def verify_artefact(file: BinaryIO, artefact: Artefact, what: str) -> None:
     """Reads FILE from its beginning and leaves it there. Raises FetchError unless it is the artefact, byte for byte."""
     file.seek(0, 2)
     size = file.tell()

@@ -10,7 +10,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from helmd.keycloak.distribution.artefact import Artefact, Progress, verify
+from helmd.keycloak.distribution.artefact import Artefact, DownloadCallback, verify_artefact
 from helmd.model.errors import FetchError
 
 _BLOCK = 256 * 1024
@@ -35,7 +35,7 @@ def part_of(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
-def download(artefact: Artefact, target: Path, progress: Progress) -> None:
+def download(artefact: Artefact, target: Path, progress: DownloadCallback) -> None:
     """Puts the artefact at TARGET. A transfer that breaks off leaves its part to go on from; a wrong one nothing.
 
     Raises FetchError. The caller sees to it that there is one download of a file at a time.
@@ -50,7 +50,7 @@ def download(artefact: Artefact, target: Path, progress: Progress) -> None:
                 part.unlink()
             raise
         try:
-            verify(file, artefact, artefact.url)
+            verify_artefact(file, artefact, artefact.url)
         except FetchError:
             part.unlink()
             raise
@@ -58,7 +58,7 @@ def download(artefact: Artefact, target: Path, progress: Progress) -> None:
         part.rename(target)
 
 
-def _complete(artefact: Artefact, file: BinaryIO, progress: Progress) -> None:
+def _complete(artefact: Artefact, file: BinaryIO, progress: DownloadCallback) -> None:
     """Fills FILE to the artefact's size; gives up after a few attempts in a row that brought nothing."""
     fruitless = 0
     while (have := file.seek(0, os.SEEK_END)) < artefact.size:
@@ -81,7 +81,7 @@ def _complete(artefact: Artefact, file: BinaryIO, progress: Progress) -> None:
             time.sleep(0.2 * 2**fruitless)
 
 
-def _transfer(artefact: Artefact, file: BinaryIO, have: int, progress: Progress) -> None:
+def _transfer(artefact: Artefact, file: BinaryIO, have: int, progress: DownloadCallback) -> None:
     request = urllib.request.Request(artefact.url, headers={"Accept-Encoding": "identity"})  # noqa: S310 - a constant
     if have:
         request.add_header("Range", f"bytes={have}-")

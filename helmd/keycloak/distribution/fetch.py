@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from helmd.keycloak.distribution import maven
-from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, Progress, verify
+from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, DownloadCallback, verify_artefact
 from helmd.keycloak.distribution.download import download, part_of
 from helmd.model.errors import FetchError, HelmError, LockedError
 
@@ -22,7 +22,7 @@ from helmd.model.errors import FetchError, HelmError, LockedError
 def fetch(
     into: Path,
     given: Path | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: DownloadCallback = lambda done, total: None,
     artefact: Artefact = KEYCLOAK,
     mvn: str | None = None,
 ) -> Path:
@@ -41,7 +41,7 @@ def fetch(
         return target
 
 
-def _fetch_into(into: Path, progress: Progress, artefact: Artefact, mvn: str | None) -> Path:
+def _fetch_into(into: Path, progress: DownloadCallback, artefact: Artefact, mvn: str | None) -> Path:
     target = into / artefact.file
     if target.is_file():
         try:
@@ -82,7 +82,7 @@ def _alone(directory: Path) -> Iterator[None]:
 def _check(path: Path, artefact: Artefact) -> None:
     try:
         with path.open("rb") as file:
-            verify(file, artefact, str(path))
+            verify_artefact(file, artefact, str(path))
     except OSError as fault:
         raise FetchError(f"{path} can't be read: {fault.strerror}") from fault
 

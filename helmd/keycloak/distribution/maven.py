@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from helmd.keycloak.distribution.artefact import Artefact, Progress, verify
+from helmd.keycloak.distribution.artefact import Artefact, DownloadCallback, verify_artefact
 from helmd.model.errors import FetchError
 
 _PREFIX = ".maven-"
@@ -21,7 +21,7 @@ def available() -> str | None:
     return shutil.which("mvn")
 
 
-def fetch_by_maven(mvn: str, artefact: Artefact, target: Path, progress: Progress) -> None:
+def fetch_by_maven(mvn: str, artefact: Artefact, target: Path, progress: DownloadCallback) -> None:
     """Puts the artefact at TARGET, by way of a local repository that is gone afterwards. Raises FetchError.
 
     The caller sees to it that there is one of these in a directory at a time.
@@ -39,13 +39,15 @@ def fetch_by_maven(mvn: str, artefact: Artefact, target: Path, progress: Progres
         if not found.is_file():
             raise FetchError("mvn ended well but brought no archive", lines=_last_lines(log))
         with found.open("rb") as file:
-            verify(file, artefact, "what mvn brought")
+            verify_artefact(file, artefact, "what mvn brought")
             os.fsync(file.fileno())
         found.chmod(0o600)
         found.rename(target)
 
 
-def _run(command: list[str], place: Path, log: Path, home: Path, artefact: Artefact, progress: Progress) -> None:
+def _run(
+    command: list[str], place: Path, log: Path, home: Path, artefact: Artefact, progress: DownloadCallback
+) -> None:
     """Runs mvn in a process group of its own, so that what it starts ends with it."""
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, Progress, verify
+from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, DownloadCallback, verify_artefact
 from helmd.model.errors import FetchError
 
 _MOST_BYTES = 1 << 30
@@ -24,7 +24,9 @@ def unpacked(parent: Path, artefact: Artefact = KEYCLOAK) -> Path | None:
     return place if (place / "lib" / "quarkus-run.jar").is_file() else None
 
 
-def unpack(archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress: Progress | None = None) -> Path:
+def unpack(
+    archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress: DownloadCallback | None = None
+) -> Path:
     """The distribution as PARENT/keycloak-VERSION; nothing to do when it is there already.
 
     The archive is verified first, as the very file that is then read. PROGRESS counts bytes of the archive. Raises
@@ -41,7 +43,7 @@ def unpack(archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress:
     temporary = Path(tempfile.mkdtemp(prefix=f".{artefact.directory}.unpacking-", dir=parent))
     try:
         with archive.open("rb") as file:
-            verify(file, artefact, str(archive))
+            verify_artefact(file, artefact, str(archive))
             extract(file, temporary, artefact, progress)
         made = temporary / artefact.directory
         for name in WRITABLE:
@@ -53,7 +55,7 @@ def unpack(archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress:
     return place
 
 
-def extract(file: BinaryIO, into: Path, artefact: Artefact, progress: Progress | None = None) -> None:
+def extract(file: BinaryIO, into: Path, artefact: Artefact, progress: DownloadCallback | None = None) -> None:
     """Plain files and directories below the archive's one directory, into the fresh directory INTO.
 
     Links, devices, names that lead elsewhere, duplicates and more than 1 GiB are refused (FetchError): the real archive

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from helmd.model.config.schema import HELM_SETTINGS
-from helmd.model.config.toml_tables import Given, Source, parse, read_settings
+from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.suite.names import Mode
@@ -77,12 +77,12 @@ _ATTRIBUTES = {
 }
 
 
-def read_settings_files(sources: Sequence[Source]) -> Settings:
+def read_settings_files(sources: Sequence[ConfigSource]) -> Settings:
     """The settings that SOURCES give, later ones overriding. Raises ConfigurationError with every fault."""
     faults: list[Fault] = []
     given: dict[str, Given] = {}
     for source in sources:
-        tables, lines = parse(source, faults)
+        tables, lines = parse_toml(source, faults)
         given |= read_settings(tables, HELM_SETTINGS, (), source.file, lines, faults)
     if faults:
         raise ConfigurationError(faults)

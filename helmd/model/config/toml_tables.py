@@ -20,7 +20,7 @@ _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ConfigSource:
     """A configuration file's text. ``catalogue`` is set for defaults that do not bring a service into the suite."""
 
     file: str
@@ -37,7 +37,7 @@ class Given:
     line: int
 
 
-def parse(source: Source, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines]:
+def parse_toml(source: ConfigSource, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines]:
     """The tables of a TOML text; empty, with a fault added, when it is none."""
     if len(source.text.encode("utf-8", "replace")) > MAX_FILE:
         faults.append(Fault(source.file, 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
@@ -61,7 +61,7 @@ def parse(source: Source, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines
     return tables, key_lines(source.text)
 
 
-def shown(key: object) -> str:
+def shown_key(key: object) -> str:
     """A key as it may be printed: short, and without characters that a terminal obeys."""
     word = str(key)
     word = word if word.isascii() and word.isprintable() else ascii(word)
@@ -94,7 +94,7 @@ def read_settings(
     for path, value in _leaves(table, groups):
         key = ".".join(path)
         line = line_of(lines, (*place, *path))
-        where = shown(".".join((*place, *path)))
+        where = shown_key(".".join((*place, *path)))
         setting = known.get(key)
         if setting is None or len(path) != key.count(".") + 1:
             meant = _meant(key, known) if len(faults) < GUESSES else ""

@@ -56,7 +56,7 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
         raise UsageError("the body is no JSON object") from None
     name = found.get("service_name")
     if not isinstance(name, str) or not _NAME.match(name):
-        what = shown(name) if "service_name" in found else "missing"
+        what = shown_value(name) if "service_name" in found else "missing"
         raise UsageError(f"service_name: must be 1 to 50 of a-z, 0-9, '_' and '-', and is {what}")
     if listed in found:
         entries = found[listed]
@@ -151,7 +151,7 @@ def objects(body: Body, listed: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "" if body.single else f"{listed}[{index}]", entry
 
 
-def moment_of(given: object, now: datetime, days: int) -> datetime | None:
+def timestamp_in(given: object, now: datetime, days: int) -> datetime | None:
     """The moment that GIVEN is in ISO 8601, in UTC unless it says otherwise.
 
     None for what is none, and for one that is no more kept (for DAYS) or too far ahead of NOW.
@@ -174,7 +174,7 @@ def kind_of(value: object) -> str:
     return names[value.__class__]
 
 
-def shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """A value as a fault names it."""
     if isinstance(value, str):
         return ascii(printable(value[:80], 60))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from helmd.model.errors import UsageError
-from helmd.model.ingest.body import Body, moment_of, objects
+from helmd.model.ingest.body import Body, objects, timestamp_in
 from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.ids import CHANGED, short_id
 from helmd.model.logs.level import LEVELS, level_named
@@ -22,7 +22,7 @@ from helmd.model.logs.parsing.structured import pid_of, storable, too_deep
 CONTEXT_LIMIT = 1024 * 1024
 """Characters of a context, as JSON, above which it is kept as a text, and no more of it."""
 
-Reading = Callable[[str, str, int], Parsed]
+ReadMessage = Callable[[str, str, int], Parsed]
 """What a message says by itself, from its text, its service, and when it was logged in microseconds since 1970."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -41,7 +41,7 @@ def plain_reading(message: str, service: str, realtime: int) -> Parsed:
     return Parsed(None, without_escapes(message))
 
 
-def log_rows(body: Body, now: datetime, days: int, read: Reading = plain_reading) -> list[LogRow]:
+def log_rows(body: Body, now: datetime, days: int, read: ReadMessage = plain_reading) -> list[LogRow]:
     """The rows of a body of log entries that came NOW, of a service whose entries are kept for DAYS.
 
     Raises UsageError.
@@ -58,7 +58,7 @@ def log_rows(body: Body, now: datetime, days: int, read: Reading = plain_reading
 class _Row:
     """One entry on its way to a row."""
 
-    def __init__(self, body: Body, entry: dict[str, Any], now: datetime, days: int, read: Reading) -> None:
+    def __init__(self, body: Body, entry: dict[str, Any], now: datetime, days: int, read: ReadMessage) -> None:
         self._service = body.service_name
         self._suspect = body.suspect
         self._large = body.size > CONTEXT_LIMIT
@@ -95,7 +95,7 @@ class _Row:
         given = self._entry.get("timestamp")
         if given is None:
             return self._now
-        moment = moment_of(given, self._now, self._days)
+        moment = timestamp_in(given, self._now, self._days)
         if moment is None:
             self._change("timestamp", given)
         return moment or self._now

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from helmd.model.errors import UsageError
-from helmd.model.ingest.body import Body, kind_of, moment_of, objects, shown
+from helmd.model.ingest.body import Body, kind_of, objects, shown_value, timestamp_in
 from helmd.model.logs.parsing.structured import storable
 
 _METRIC = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,99}\Z")
@@ -35,11 +35,11 @@ def _measurement(where: str, entry: dict[str, Any], now: datetime) -> Measuremen
     name, value = entry.get("name"), entry.get("value")
     if not isinstance(name, str) or not _METRIC.match(name):
         raise UsageError(
-            f"{dot}name: must be a letter or '_' and up to 99 of A-Z, a-z, 0-9 and _.:-, not {shown(name)}"
+            f"{dot}name: must be a letter or '_' and up to 99 of A-Z, a-z, 0-9 and _.:-, not {shown_value(name)}"
         )
     if value.__class__ not in (int, float) or abs(number := _float(value)) == math.inf:
-        raise UsageError(f"{dot}value: must be a finite number, not {shown(value)}")
-    timestamp = moment_of(entry.get("timestamp"), now, _METRIC_DAYS) or now
+        raise UsageError(f"{dot}value: must be a finite number, not {shown_value(value)}")
+    timestamp = timestamp_in(entry.get("timestamp"), now, _METRIC_DAYS) or now
     return Measurement(name, number, timestamp, _tags(dot, entry.get("tags")))
 
 
@@ -60,10 +60,10 @@ def _tags(dot: str, given: object) -> dict[str, str] | None:
     tags: dict[str, str] = {}
     for key, value in given.items():
         if not isinstance(value, str):
-            raise UsageError(f"{dot}tags: {shown(key)} must be text, not {kind_of(value)}")
+            raise UsageError(f"{dot}tags: {shown_value(key)} must be text, not {kind_of(value)}")
         if len(key) > _TAG_KEY or len(value) > _TAG_VALUE:
             raise UsageError(
-                f"{dot}tags: {shown(key)} is longer than {_TAG_KEY} characters, or its text than {_TAG_VALUE:,}"
+                f"{dot}tags: {shown_value(key)} is longer than {_TAG_KEY} characters, or its text than {_TAG_VALUE:,}"
             )
         tags[storable(key)] = storable(value)
     return tags

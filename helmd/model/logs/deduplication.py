@@ -66,7 +66,7 @@ def days_in(window: Window) -> list[str]:
 
 
 def paired(rows: Sequence[LogRow], first_id: int, stored: Iterable[Single]) -> list[LogRow]:
-    """ROWS, which get the ids from FIRST_ID on, with ``same_as`` set where one is the twin of an earlier row."""
+    """ROWS, which get the ids from FIRST_ID on, with ``duplicate_of`` set where one is the twin of an earlier row."""
     # In the order of time: a service may say the same ten thousand times, and then each must be found at once.
     waiting: dict[tuple[str, str, str], list[tuple[datetime, int]]] = {}
     for single in sorted(stored, key=lambda single: single.timestamp):
@@ -78,18 +78,20 @@ def paired(rows: Sequence[LogRow], first_id: int, stored: Iterable[Single]) -> l
         if other is None:
             marked.append(row)
             continue
-        twins = waiting.get((row.service_name, row.message, other))
-        place = None if not twins else _nearest(twins, row.timestamp)
-        if twins and place is not None:
-            row = row._replace(same_as=twins.pop(place)[1])
+        candidates = waiting.get((row.service_name, row.message, other))
+        place = None if not candidates else _nearest(candidates, row.timestamp)
+        if candidates and place is not None:
+            row = row._replace(duplicate_of=candidates.pop(place)[1])
         else:
             insort(waiting.setdefault((row.service_name, row.message, row.source), []), (row.timestamp, number))
         marked.append(row)
     return marked
 
 
-def _nearest(twins: Sequence[tuple[datetime, int]], moment: datetime) -> int | None:
-    """Where in TWINS, which is sorted, the one nearest to MOMENT is; None when none is near enough."""
-    later = bisect_left(twins, (moment, 0))
-    near = [at for at in (later - 1, later) if 0 <= at < len(twins) and abs(twins[at][0] - moment) <= APART]
-    return min(near, key=lambda at: abs(twins[at][0] - moment), default=None)
+def _nearest(candidates: Sequence[tuple[datetime, int]], timestamp: datetime) -> int | None:
+    """Where in CANDIDATES, which is sorted, the one nearest to TIMESTAMP is; None when none is near enough."""
+    later = bisect_left(candidates, (timestamp, 0))
+    near = [
+        at for at in (later - 1, later) if 0 <= at < len(candidates) and abs(candidates[at][0] - timestamp) <= APART
+    ]
+    return min(near, key=lambda at: abs(candidates[at][0] - timestamp), default=None)

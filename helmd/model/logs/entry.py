@@ -30,10 +30,10 @@ class LogRow(NamedTuple):
     unit: str | None = None
     stream: str | None = None
     boot_id: str | None = None
-    same_as: int | None = None
+    duplicate_of: int | None = None
     """The id of the earlier row that is this very line: a service both printed and posted it."""
 
 
-def moment(realtime: int) -> datetime:
+def datetime_of(realtime: int) -> datetime:
     """Microseconds since 1970 as a time; what no calendar has (a damaged file) is held to the nearest it has."""
     return _EPOCH + timedelta(microseconds=min(max(realtime, 0), _LATEST))

@@ -11,7 +11,7 @@ from helmd.model.logs.level import LEVELS, level_named, levels_named
 from helmd.model.printable import printable
 
 TextMode = Literal["substring", "words", "regex"]
-MODES: tuple[TextMode, ...] = ("substring", "words", "regex")
+TEXT_MODES: tuple[TextMode, ...] = ("substring", "words", "regex")
 
 _TEXT_LIMIT = 1000
 _SERVICE = re.compile(r"[a-z0-9_-]{1,50}\Z")
@@ -80,7 +80,7 @@ def place_of(text: str) -> Place:
         raise UsageError("cursor: this is no cursor of an earlier answer") from None
 
 
-def utc_moment(name: str, text: str) -> datetime:
+def utc_timestamp(name: str, text: str) -> datetime:
     """A moment in ISO 8601; without an offset it is UTC. Raises UsageError."""
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -94,16 +94,16 @@ def utc_moment(name: str, text: str) -> datetime:
 def log_filter_of(given: Mapping[str, str]) -> LogFilter:
     """The filter that the parameters of a request make; those that are no filter are passed by. Raises UsageError."""
     mode = given.get("mode", "substring") or "substring"
-    if mode not in MODES:
-        raise UsageError(f"mode: must be one of {', '.join(MODES)}")
+    if mode not in TEXT_MODES:
+        raise UsageError(f"mode: must be one of {', '.join(TEXT_MODES)}")
     text = given.get("q") or None
     if text is not None:
         _check_text(text, mode)
     return LogFilter(
         services=_some("service", given, _SERVICE),
         levels=_levels(given),
-        start=utc_moment("start_time", given["start_time"]) if given.get("start_time") else None,
-        end=utc_moment("end_time", given["end_time"]) if given.get("end_time") else None,
+        start=utc_timestamp("start_time", given["start_time"]) if given.get("start_time") else None,
+        end=utc_timestamp("end_time", given["end_time"]) if given.get("end_time") else None,
         trace_id=_plain("trace_id", given),
         user_id=_plain("user_id", given),
         text=text,

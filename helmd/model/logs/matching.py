@@ -11,7 +11,7 @@ SEARCHED = 64 * 1024
 """Characters of a message that a pattern is held against."""
 
 
-def accepts(wanted: LogFilter, row: LogRow) -> bool:
+def matches(wanted: LogFilter, row: LogRow) -> bool:
     """Whether ROW is asked for, for any filter but one with a regular expression (ValueError).
 
     A line that is in the store already counts only where its source is asked for.
@@ -19,7 +19,7 @@ def accepts(wanted: LogFilter, row: LogRow) -> bool:
     return (
         (wanted.services is None or row.service_name in wanted.services)
         and (wanted.levels is None or row.level in wanted.levels)
-        and (row.same_as is None if wanted.sources is None else row.source in wanted.sources)
+        and (row.duplicate_of is None if wanted.sources is None else row.source in wanted.sources)
         and (wanted.streams is None or row.stream in wanted.streams)
         and (wanted.trace_id is None or row.trace_id == wanted.trace_id)
         and (wanted.user_id is None or row.user_id == wanted.user_id)

@@ -18,7 +18,7 @@ _UNITS = {
 }
 
 
-def iso_moment(text: str) -> int | None:
+def iso_timestamp(text: str) -> int | None:
     """Microseconds since 1970, from an ISO 8601 date or time (local where it names no zone); None when it is none."""
     try:
         moment = datetime.fromisoformat(text.strip())

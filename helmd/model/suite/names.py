@@ -17,6 +17,9 @@ STORE_CLUSTER_UNIT = "helmd-postgres.service"
 SUITE_CLUSTER_UNIT = "hivematrix-postgres.service"
 HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 
+HELM_SERVICE = "helm"
+"""The service name under which Helm itself is shown."""
+
 SUITE_CLUSTER = "postgres"
 """The service name under which the suite's own PostgreSQL is shown and controlled."""
 
@@ -35,7 +38,7 @@ def unit_of(service: str) -> str:
 def service_of(unit: str) -> str | None:
     """The service that a unit belongs to; ``helm`` for Helm's own units, None for anybody else's."""
     if unit in HELM_UNITS:
-        return "helm"
+        return HELM_SERVICE
     found = _UNIT.match(unit)
     return found.group(1) if found else None
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helmd.model.config.schema import SERVICE_SETTINGS
-from helmd.model.config.toml_tables import Given, Source, parse, read_settings, shown
+from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
 from helmd.model.suite.names import MODES, fault_in_name
@@ -20,7 +20,7 @@ CYCLE_SHOWN = 8
 _MERGED_BY_KEY = ("environment", *(f"{mode}.environment" for mode in MODES))
 
 
-def read_registry(sources: Sequence[Source], taken_ports: Mapping[int, str]) -> Registry:
+def read_registry(sources: Sequence[ConfigSource], taken_ports: Mapping[int, str]) -> Registry:
     """The suite that SOURCES describe, later ones overriding earlier ones setting by setting.
 
     A service belongs to the suite once a source that is no catalogue names it. TAKEN_PORTS are ports that Helm itself
@@ -45,12 +45,12 @@ def read_registry(sources: Sequence[Source], taken_ports: Mapping[int, str]) -> 
     return Registry(services)
 
 
-def _read_source(source: Source, entries: Entries, members: dict[str, Given], faults: list[Fault]) -> None:
-    tables, lines = parse(source, faults)
+def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Given], faults: list[Fault]) -> None:
+    tables, lines = parse_toml(source, faults)
     for key in tables:
         if key != "services":
             faults.append(
-                Fault(source.file, lines.get((key,), 0), shown(key), "is no known table; use [services.NAME]")
+                Fault(source.file, lines.get((key,), 0), shown_key(key), "is no known table; use [services.NAME]")
             )
     services = tables.get("services", {})
     if not isinstance(services, dict):
@@ -58,7 +58,7 @@ def _read_source(source: Source, entries: Entries, members: dict[str, Given], fa
         return
     for name, table in services.items():
         line = lines.get(("services", name), 0)
-        where = f"services.{shown(name)}"
+        where = f"services.{shown_key(name)}"
         if sentence := fault_in_name(name):
             faults.append(Fault(source.file, line, where, sentence))
             continue
@@ -173,6 +173,6 @@ def _check_dependencies(services: Mapping[str, Service], entries: Entries, fault
                 faults.append(_fault(service, entries[service.name], "depends_on", sentence))
     if cycle := find_cycle({service.name: service.depends_on for service in services.values()}):
         first = services[cycle[0]]
-        told = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
-        sentence = "is a cycle: " + " -> ".join(told)
+        path = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
+        sentence = "is a cycle: " + " -> ".join(path)
         faults.append(_fault(first, entries[first.name], "depends_on", sentence))

@@ -6,15 +6,15 @@ from typing import Literal
 
 from helmd.model.suite.names import Mode
 
-Kind = Literal["python", "keycloak", "postgres", "command", "external"]
-Check = Literal["http", "realm", "port", "process"]
+ServiceType = Literal["python", "keycloak", "postgres", "command", "external"]
+HealthCheck = Literal["http", "realm", "port", "process"]
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """How a service is asked whether it is well. Times are seconds."""
 
-    check: Check = "http"
+    check: HealthCheck = "http"
     path: str = "/health"
     start_path: str = "/health"
     """What is asked while it starts; often the same as ``path``."""
@@ -69,7 +69,7 @@ class Service:
     """One service, all defaults filled in. Paths are as written, not yet resolved against an account."""
 
     name: str
-    type: Kind = "python"
+    type: ServiceType = "python"
     description: str = ""
     url: str = ""
     port: int | None = None

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helmd.model.config.toml_tables import MAX_FILE, shown
+from helmd.model.config.toml_tables import MAX_FILE, shown_key
 from helmd.model.errors import ConfigurationError, Fault
-from helmd.model.suite.names import fault_in_name
+from helmd.model.suite.names import HELM_SERVICE, fault_in_name
 
-HELM = "helm"
 FIELDS = frozenset(
     {
         "url",
@@ -61,7 +60,7 @@ def read_legacy(documents: Sequence[Document]) -> Legacy:
     files: dict[str, str] = {}
     for document in documents:
         for name, entry in _entries(document, faults).items():
-            if name == HELM:
+            if name == HELM_SERVICE:
                 remarks.append(_about_helm(entry))
                 continue
             read = _fields(name, entry, document, remarks, faults)
@@ -69,7 +68,7 @@ def read_legacy(documents: Sequence[Document]) -> Legacy:
             files.setdefault(name, document.file)
             for key, value in read.items():
                 if known.setdefault(key, value) != value:
-                    sentence = f"is something else than in {shown(files[name])}"
+                    sentence = f"is something else than in {shown_key(files[name])}"
                     faults.append(Fault(document.file, 0, f"{name}.{key}", sentence))
     if not services and not faults:
         faults.append(Fault(documents[0].file, 0, "", "names no service"))
@@ -82,7 +81,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{shown(key)} stands in it twice")
+            raise ValueError(f"{shown_key(key)} stands in it twice")
         found[key] = value
     return found
 
@@ -108,10 +107,10 @@ def _entries(document: Document, faults: list[Fault]) -> Mapping[str, Mapping[st
         return {}
     good = {}
     for name, entry in content.items():
-        if name != HELM and (sentence := fault_in_name(name)):
-            faults.append(Fault(document.file, 0, shown(name), sentence))
+        if name != HELM_SERVICE and (sentence := fault_in_name(name)):
+            faults.append(Fault(document.file, 0, shown_key(name), sentence))
         elif not isinstance(entry, dict):
-            faults.append(Fault(document.file, 0, shown(name), "must be an object with the service's fields"))
+            faults.append(Fault(document.file, 0, shown_key(name), "must be an object with the service's fields"))
         else:
             good[name] = entry
     return good
@@ -119,8 +118,8 @@ def _entries(document: Document, faults: list[Fault]) -> Mapping[str, Mapping[st
 
 def _about_helm(entry: Mapping[str, Any]) -> str:
     port = entry.get("port")
-    told = f" (http.port = {port})" if isinstance(port, int) and port != 5004 else ""
-    return f"helm: left out; its address is set in helm.toml{told}"
+    suffix = f" (http.port = {port})" if isinstance(port, int) and port != 5004 else ""
+    return f"helm: left out; its address is set in helm.toml{suffix}"
 
 
 def _fields(
@@ -129,9 +128,9 @@ def _fields(
     read: dict[str, Any] = {}
     for key, value in entry.items():
         if key not in FIELDS:
-            remarks.append(f"{name}: the field {shown(key)} is not known and was left out")
+            remarks.append(f"{name}: the field {shown_key(key)} is not known and was left out")
         elif isinstance(value, float | dict) or (isinstance(value, list) and key != "depends_on"):
-            faults.append(Fault(document.file, 0, f"{name}.{key}", f"can't be {shown(value)}"))
+            faults.append(Fault(document.file, 0, f"{name}.{key}", f"can't be {shown_key(value)}"))
         elif isinstance(value, str) and not _whole(value):
             faults.append(Fault(document.file, 0, f"{name}.{key}", "has half a character in it"))
         elif isinstance(value, list) and not all(isinstance(item, str) and _whole(item) for item in value):

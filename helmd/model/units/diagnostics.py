@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Verdict = Literal["ok", "warn", "bad", "unknown"]
+Severity = Literal["ok", "warn", "bad", "unknown"]
 
 ENOUGH_LINES = 100_000
 """Lines a second that journald was seen to take at most; a limit above that limits nothing."""
@@ -14,23 +14,23 @@ _DROP_IN = "/etc/systemd/system/user@.service.d/50-hivematrix-helm.conf"
 class Finding(NamedTuple):
     """One thing looked at. The sentence has no full stop; ``mend`` is a command, or what to do in words."""
 
-    verdict: Verdict
+    verdict: Severity
     sentence: str
-    mend: str = ""
+    fix: str = ""
 
 
 def ok(sentence: str) -> Finding:
     return Finding("ok", sentence)
 
 
-def warn(sentence: str, mend: str) -> Finding:
+def warn(sentence: str, fix: str) -> Finding:
     """Works, but not as it should or not for long."""
-    return Finding("warn", sentence, mend)
+    return Finding("warn", sentence, fix)
 
 
-def bad(sentence: str, mend: str) -> Finding:
+def bad(sentence: str, fix: str) -> Finding:
     """Something does not work because of it."""
-    return Finding("bad", sentence, mend)
+    return Finding("bad", sentence, fix)
 
 
 def unknown(reason: str) -> Finding:
@@ -78,29 +78,29 @@ def judge_space(place: str, free: int, total: int, what: str = "disk space") -> 
     """Whether FREE of TOTAL is enough: helmd-journal pauses below 10 %."""
     share = 100 * free / total if total else 100.0
     sentence = f"{place}: {share:.0f} % of its {what} is free"
-    mend = f"See what takes it: du -xh {place} | sort -h | tail; of the journal: sudo journalctl --vacuum-size=1G"
+    fix = f"See what takes it: du -xh {place} | sort -h | tail; of the journal: sudo journalctl --vacuum-size=1G"
     if share < 2:
-        return bad(sentence, mend)
-    return warn(f"{sentence}; below 10 % no more logs are stored", mend) if share < 10 else ok(sentence)
+        return bad(sentence, fix)
+    return warn(f"{sentence}; below 10 % no more logs are stored", fix) if share < 10 else ok(sentence)
 
 
 _JAVA = re.compile(r'version "(?:1\.)?(\d+)')
 
 
-def java_major(told: str) -> int | None:
+def java_major(output: str) -> int | None:
     """The major version in what ``java -version`` says; ``1.8.0`` is 8."""
-    found = _JAVA.search(told)
+    found = _JAVA.search(output)
     return int(found.group(1)) if found else None
 
 
-def judge_java(told: str | None, needed: int) -> Finding:
+def judge_java(output: str | None, needed: int) -> Finding:
     """TOLD is the output of ``java -version``, None when there is no Java."""
-    mend = "sudo apt install openjdk-17-jre-headless"
-    if told is None:
-        return bad("Java, which Keycloak needs, is not installed", mend)
-    major = java_major(told)
+    fix = "sudo apt install openjdk-17-jre-headless"
+    if output is None:
+        return bad("Java, which Keycloak needs, is not installed", fix)
+    major = java_major(output)
     if major is None:
         return unknown("Java doesn't say its version")
     if major < needed:
-        return bad(f"Java {major} is too old for Keycloak, which needs {needed}", mend)
+        return bad(f"Java {major} is too old for Keycloak, which needs {needed}", fix)
     return ok(f"Java {major}")

@@ -12,7 +12,7 @@ UNHEALTHY = "unhealthy"
 UNKNOWN = "unknown"
 
 
-class Verdict(NamedTuple):
+class HealthVerdict(NamedTuple):
     """A health state and a sentence that says what it rests on."""
 
     state: str
@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
         return self.state in (HEALTHY, DEGRADED)
 
 
-def judge(code: int, body: bytes, expect: Collection[int] = (), realm: str = "") -> Verdict:
+def judge(code: int, body: bytes, expect: Collection[int] = (), realm: str = "") -> HealthVerdict:
     """What an HTTP answer means. EXPECT are the codes that mean healthy, empty for any 2xx.
 
     With REALM the answer must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2).
@@ -34,13 +34,13 @@ def judge(code: int, body: bytes, expect: Collection[int] = (), realm: str = "")
     if realm:
         issuer = document.get("issuer")
         if accepted and isinstance(issuer, str) and issuer.endswith(f"/realms/{realm}"):
-            return Verdict(HEALTHY, f"realm {realm} answers")
-        return Verdict(UNHEALTHY, f"answered {code}, which is not the discovery document of realm {realm}")
+            return HealthVerdict(HEALTHY, f"realm {realm} answers")
+        return HealthVerdict(UNHEALTHY, f"answered {code}, which is not the discovery document of realm {realm}")
     if document.get("status") == "degraded":
-        return Verdict(DEGRADED, f"answered {code}: degraded" + _reasons(document))
+        return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _reasons(document))
     if accepted:
-        return Verdict(HEALTHY, f"answered {code}")
-    return Verdict(UNHEALTHY, f"answered {code}")
+        return HealthVerdict(HEALTHY, f"answered {code}")
+    return HealthVerdict(UNHEALTHY, f"answered {code}")
 
 
 def _document(body: bytes) -> dict[str, object]:

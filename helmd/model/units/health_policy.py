@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from helmd.model.units.health import Verdict
+from helmd.model.units.health import HealthVerdict
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
 
@@ -23,7 +23,7 @@ def next_check(observed: Observed) -> float | None:
     return observed.asked_at + observed.service.health.interval if observed.verdict else 0.0
 
 
-def judged(observed: Observed, verdict: Verdict, response_ms: float | None, at: float) -> Observed:
+def judged(observed: Observed, verdict: HealthVerdict, response_ms: float | None, at: float) -> Observed:
     """Its health was asked at AT (time.monotonic())."""
     failures = 0 if verdict.started else observed.failures + 1
     return replace(observed, verdict=verdict, response_ms=response_ms, asked_at=at, failures=failures)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
 from helmd.model.suite.service import Service
-from helmd.model.units.health import HEALTHY, UNHEALTHY, UNKNOWN, Verdict
+from helmd.model.units.health import HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import Condition, UnitFacts, condition, explain, last_exit, retry
 
 Word = Literal["running", "stopped", "starting", "stopping", "error", "unknown"]
@@ -41,7 +41,7 @@ class Observed:
     service: Service | None
     facts: UnitFacts
     mode: str | None = None
-    verdict: Verdict | None = None
+    verdict: HealthVerdict | None = None
     asked_at: float = 0.0
     failures: int = 0
     """Failed checks in a row."""
@@ -92,23 +92,23 @@ def status_word(observed: Observed, now: float) -> Word:
     return _WORDS[condition(observed.facts, now)]
 
 
-def health_of(observed: Observed, now: float) -> Verdict:
+def health_of(observed: Observed, now: float) -> HealthVerdict:
     """Its health: the last check while it runs, else what systemd says about why it does not."""
     facts, name = observed.facts, observed.name
     state: Condition = "running" if observed.external else condition(facts, now)
     if state == "running":
         if observed.service is None:
-            return Verdict(UNKNOWN, "it is in no registry, so nothing says how to ask for its health")
-        return observed.verdict or Verdict(UNKNOWN, "not asked yet")
+            return HealthVerdict(UNKNOWN, "it is in no registry, so nothing says how to ask for its health")
+        return observed.verdict or HealthVerdict(UNKNOWN, "not asked yet")
     if state == "flapping":
         said = f"it was restarted {facts.restarts} times" if facts.active else explain(facts, name)
         words = (said, retry(facts).rstrip("."))
-        return Verdict(UNHEALTHY, "; ".join(word for word in words if word))
+        return HealthVerdict(UNHEALTHY, "; ".join(word for word in words if word))
     if state == "failed":
-        return Verdict(UNHEALTHY, explain(facts, name))
+        return HealthVerdict(UNHEALTHY, explain(facts, name))
     if state == "stopped":
-        return Verdict(UNKNOWN, "not running" if facts.exists else "its unit is not installed")
-    return Verdict(UNKNOWN, "not known yet" if state == "unknown" else state)
+        return HealthVerdict(UNKNOWN, "not running" if facts.exists else "its unit is not installed")
+    return HealthVerdict(UNKNOWN, "not known yet" if state == "unknown" else state)
 
 
 def service_status(observed: Observed, now: float) -> Status:
@@ -152,8 +152,8 @@ def summary(statuses: Iterable[Status]) -> str:
     if not total:
         return "no services"
     order = sorted(counts, key=lambda word: (word != HEALTHY, word))
-    told = ", ".join(f"{counts[word]} {word}" for word in order)
-    return f"{total} service{'s' if total != 1 else ''}: {told}"
+    parts = ", ".join(f"{counts[word]} {word}" for word in order)
+    return f"{total} service{'s' if total != 1 else ''}: {parts}"
 
 
 def _summed(status: Status) -> str:

@@ -27,13 +27,13 @@ from helmd.operations.configuration.databases import embedded_cluster, ensure_da
 from helmd.operations.configuration.load import path_faults
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
-from helmd.postgres.roles import dsn
+from helmd.postgres.roles import service_uri
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, probe_host
-from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify
+from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify_units
 from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
 
-Kind = Literal["new", "changed", "same", "foreign", "orphan"]
+ChangeKind = Literal["new", "changed", "same", "foreign", "orphan"]
 
 DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed"}
 """What was done about a change, for people."""
@@ -45,7 +45,7 @@ class Change:
     ``orphan``: a unit of ours whose service is in no registry any more."""
 
     unit: str
-    kind: Kind
+    kind: ChangeKind
     before: str
     after: str
 
@@ -79,9 +79,9 @@ def _given_environment(registry: Registry, layout: Layout, settings: Settings) -
     for name, service in registry.services.items():
         own: dict[str, str] = {}
         if service.database and settings.suite_embedded:
-            own[service.database_variable] = dsn(cluster, name)
+            own[service.database_variable] = service_uri(cluster, name)
         if service.type == "keycloak" and service.port is not None:
-            own = launch.environment(service.port, keycloak_database(settings))
+            own = launch.keycloak_environment(service.port, keycloak_database(settings))
         given[name] = own
     return given
 
@@ -125,7 +125,7 @@ def changes(
     found = []
     for unit, text in wanted.items():
         before = read_unit(layout.unit_file(unit))
-        kind: Kind = "same" if before == text else "changed"
+        kind: ChangeKind = "same" if before == text else "changed"
         if before is None:
             kind = "new"
         elif not is_ours(before):
@@ -177,7 +177,7 @@ def _install(
     if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
         raise LockedError("another process has just applied units", hint="Run the command again.")
     if any(change.after for change in todo):
-        verify({change.unit: change.after for change in found if change.after})
+        verify_units({change.unit: change.after for change in found if change.after})
     # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
     ensure_databases(registry, layout, settings)
     done = []

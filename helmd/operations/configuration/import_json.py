@@ -9,7 +9,7 @@ from typing import Any
 
 from helmd.files.durable import write_atomically
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import MAX_FILE, Source, parse, shown
+from helmd.model.config.toml_tables import MAX_FILE, ConfigSource, parse_toml, shown_key
 from helmd.model.config.toml_text import toml_text
 from helmd.model.errors import ConfigurationError, Fault, HelmError, UsageError
 from helmd.model.layout import Layout
@@ -42,11 +42,11 @@ def plan_import(files: Sequence[Path], base: Path | None, layout: Layout, settin
     sources, faults = registry_sources(layout)
     others = [source for source in sources if source.file != str(target)]
     services, remarks = _fitted(legacy.services, others)
-    origin = ", ".join(shown(file.resolve()) for file in files)
+    origin = ", ".join(shown_key(file.resolve()) for file in files)
     head = f'# Imported from {origin} by "helmctl import"; yours to change.\n\n'
     text = head + toml_text({"services": services})
     try:
-        registry = read_registry(_in_order([*others, Source(str(target), text)], layout), settings.taken_ports())
+        registry = read_registry(_in_order([*others, ConfigSource(str(target), text)], layout), settings.taken_ports())
     except ConfigurationError as error:
         faults += [_retold(fault, str(target), legacy.files) for fault in error.faults]
     if faults:
@@ -115,12 +115,12 @@ def _read(file: Path, faults: list[Fault]) -> str | None:
         return None
 
 
-def _services_in(sources: Iterable[Source]) -> dict[str, Mapping[str, Any]]:
+def _services_in(sources: Iterable[ConfigSource]) -> dict[str, Mapping[str, Any]]:
     """The services that SOURCES name, as far as these can be read; the later one of a name."""
     found: dict[str, Mapping[str, Any]] = {}
     for source in sources:
         # Faults are told by the check of the whole.
-        tables, _ = parse(source, [])
+        tables, _ = parse_toml(source, [])
         services = tables.get("services", {})
         if isinstance(services, dict):
             found |= {name: entry for name, entry in services.items() if isinstance(entry, dict)}
@@ -128,7 +128,7 @@ def _services_in(sources: Iterable[Source]) -> dict[str, Mapping[str, Any]]:
 
 
 def _fitted(
-    services: Mapping[str, Mapping[str, Any]], sources: Sequence[Source]
+    services: Mapping[str, Mapping[str, Any]], sources: Sequence[ConfigSource]
 ) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """SERVICES, needing only what the suite will have: the older Helm knew no dependencies, but the catalogue does."""
     catalogue = _services_in(source for source in sources if source.catalogue)
@@ -145,14 +145,14 @@ def _fitted(
         away = [needed for needed in needs if needed not in services and needed not in present]
         if away:
             fitted[name] = {**entry, "depends_on": [needed for needed in needs if needed not in away]}
-            remarks.append(f"{name}: normally needs {', '.join(map(shown, away))}, which is not part of the suite")
+            remarks.append(f"{name}: normally needs {', '.join(map(shown_key, away))}, which is not part of the suite")
     return fitted, remarks
 
 
-def _in_order(sources: Sequence[Source], layout: Layout) -> list[Source]:
+def _in_order(sources: Sequence[ConfigSource], layout: Layout) -> list[ConfigSource]:
     """SOURCES in the order in which they override once all of them are files."""
 
-    def place(source: Source) -> str:
+    def place(source: ConfigSource) -> str:
         return source.file if Path(source.file).parent == layout.registry_directory else ""
 
     return sorted(sources, key=place)

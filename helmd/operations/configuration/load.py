@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helmd.model.config.settings import Settings, read_settings_files
-from helmd.model.config.toml_tables import MAX_FILE, Source
+from helmd.model.config.toml_tables import MAX_FILE, ConfigSource
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.logs.parsing.format_schema import read_formats
@@ -24,7 +24,7 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> Source | None:
+def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> ConfigSource | None:
     """The text of a configuration file; None when there is none, or with a fault when it can't be read."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -40,7 +40,7 @@ def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> Source 
         faults.append(Fault(str(path), 0, "", f"can't be read ({problem.strerror})"))
         return None
     try:
-        return Source(str(path), content.decode(), catalogue)
+        return ConfigSource(str(path), content.decode(), catalogue)
     except UnicodeDecodeError as problem:
         line = content[: problem.start].count(b"\n") + 1
         faults.append(Fault(str(path), line, "", "is not UTF-8 text"))
@@ -60,7 +60,7 @@ def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
     return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 
-def registry_sources(layout: Layout) -> tuple[list[Source], list[Fault]]:
+def registry_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
     """The registry's files in the order in which they override: package, machine, account, installed modules."""
     faults: list[Fault] = []
     found = [
@@ -81,7 +81,7 @@ def load_settings(layout: Layout) -> Settings:
     return read_settings_files([source for source in found if source])
 
 
-def load_suite(layout: Layout, settings: Settings, instead: Source | None = None) -> Registry:
+def load_suite(layout: Layout, settings: Settings, instead: ConfigSource | None = None) -> Registry:
     """The suite as configured, with its embedded PostgreSQL. Raises ConfigurationError with every fault.
 
     With INSTEAD, as it would be if the account's own file said that. Whether the paths exist is another question: see
@@ -130,8 +130,8 @@ def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
         return Fault(service.file, service.line, f"services.{service.name}.{key}", sentence)
 
     if not directory.is_dir():
-        mend = "; helmctl setup fetches Keycloak" if service.type == "keycloak" else ""
-        return [fault("path", f"there is no directory {directory}{mend}")]
+        fix = "; helmctl setup fetches Keycloak" if service.type == "keycloak" else ""
+        return [fault("path", f"there is no directory {directory}{fix}")]
     found = []
     if service.type == "python" and not service.start_command:
         if not os.access(directory / service.python_bin, os.X_OK):

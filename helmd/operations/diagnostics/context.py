@@ -11,7 +11,7 @@ from helmd.operations.configuration.load import load_settings, load_suite
 from helmd.systemd.bus import Manager
 
 
-class Patient:
+class DoctorContext:
     """Parts raise what making them raises: ConfigurationError, BusError."""
 
     def __init__(self, layout: Layout) -> None:

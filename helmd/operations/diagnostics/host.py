@@ -13,39 +13,39 @@ from helmd.journal.lines import newest_line
 from helmd.journal.query import hidden_files
 from helmd.model.errors import BusError
 from helmd.model.units.diagnostics import Finding, bad, judge_rate_limit, judge_space, ok, unknown, warn
-from helmd.operations.diagnostics.context import Patient
+from helmd.operations.diagnostics.context import DoctorContext
 from helmd.systemd import user_manager
 from helmd.systemd.host import probe_host
+from helmd.systemd.user_manager import JOURNAL_GROUP
 
-JOURNAL_GROUP = "systemd-journal"
 _PERSISTENT, _VOLATILE = Path("/var/log/journal"), Path("/run/log/journal")
 _AHEAD = 60.0
 """Seconds that the newest line may be ahead of the clock before the clock is doubted."""
 
 
-def lingering(patient: Patient) -> list[Finding]:
-    if user_manager.lingers(patient.account):
+def lingering(context: DoctorContext) -> list[Finding]:
+    if user_manager.lingers(context.account):
         return [ok("on: the suite runs without a login, and from boot")]
     return [
-        bad("off: the suite ends with your last login", f"sudo loginctl enable-linger {patient.account}"),
+        bad("off: the suite ends with your last login", f"sudo loginctl enable-linger {context.account}"),
     ]
 
 
-def manager(patient: Patient) -> list[Finding]:
+def manager(context: DoctorContext) -> list[Finding]:
     try:
-        version = patient.manager.units_like("init.scope")
+        version = context.manager.units_like("init.scope")
     except BusError as error:
-        return [bad(error.sentence, f"sudo systemctl start {user_manager.unit_name(patient.uid)}")]
+        return [bad(error.sentence, f"sudo systemctl start {user_manager.unit_name(context.uid)}")]
     return [ok("the systemd user manager answers")] if version else [unknown("the user manager lists no units")]
 
 
-def journal(patient: Patient) -> list[Finding]:
+def journal(context: DoctorContext) -> list[Finding]:
     """Whether the account's lines can be read, by this process and by helmd-journal."""
-    restart = f"sudo systemctl restart {user_manager.unit_name(patient.uid)}"
-    join = f"sudo usermod -aG {JOURNAL_GROUP} {patient.account}; {restart} (this restarts the suite)"
+    restart = f"sudo systemctl restart {user_manager.unit_name(context.uid)}"
+    join = f"sudo usermod -aG {JOURNAL_GROUP} {context.account}; {restart} (this restarts the suite)"
     hidden = hidden_files()
     found = []
-    if newest_line(patient.uid) is not None:
+    if newest_line(context.uid) is not None:
         notices = [file for file in hidden if file.name == "system.journal"]
         found.append(ok("this account's lines can be read"))
         if notices:
@@ -55,8 +55,8 @@ def journal(patient: Patient) -> list[Finding]:
     else:
         found.append(ok("the journal can be read; this account has no lines yet"))
     group = grp.getgrnam(JOURNAL_GROUP).gr_gid
-    if group in os.getgrouplist(patient.account, os.getgid()):
-        pid = int(user_manager.manager_properties(patient.uid).get("MainPID") or 0)
+    if group in os.getgrouplist(context.account, os.getgid()):
+        pid = int(user_manager.manager_properties(context.uid).get("MainPID") or 0)
         if pid and group not in user_manager.groups_of(pid):
             found.append(
                 bad(
@@ -67,39 +67,37 @@ def journal(patient: Patient) -> list[Finding]:
     return found
 
 
-def storage(patient: Patient) -> list[Finding]:
+def storage(context: DoctorContext) -> list[Finding]:
     """Whether the journal outlives a reboot."""
     setting = user_manager.journald_settings().get("Storage", "auto").lower()
     if setting in ("volatile", "none"):
-        mend = (
+        fix = (
             r"printf '[Journal]\nStorage=persistent\n' | sudo install -D -m 644 /dev/stdin"
             " /etc/systemd/journald.conf.d/90-storage.conf; sudo systemctl restart systemd-journald"
         )
-        return [warn(f"the journal is set to Storage={setting}: lines not stored yet are lost at a reboot", mend)]
+        return [warn(f"the journal is set to Storage={setting}: lines not stored yet are lost at a reboot", fix)]
     if (_PERSISTENT / id128.get_machine().hex).is_dir():
         return [ok("the journal is kept on disk")]
-    mend = (
-        f"sudo mkdir -p {_PERSISTENT}; sudo systemd-tmpfiles --create --prefix {_PERSISTENT}; sudo journalctl --flush"
-    )
-    return [warn("the journal is in memory only: lines not stored yet are lost at a reboot", mend)]
+    fix = f"sudo mkdir -p {_PERSISTENT}; sudo systemd-tmpfiles --create --prefix {_PERSISTENT}; sudo journalctl --flush"
+    return [warn("the journal is in memory only: lines not stored yet are lost at a reboot", fix)]
 
 
-def rate_limit(patient: Patient) -> list[Finding]:
-    properties = user_manager.manager_properties(patient.uid)
+def rate_limit(context: DoctorContext) -> list[Finding]:
+    properties = user_manager.manager_properties(context.uid)
     return [
         judge_rate_limit(
             user_manager.journald_limit(user_manager.journald_settings()),
             user_manager.configured_limit(properties),
-            user_manager.effective_limit(patient.uid),
+            user_manager.effective_limit(context.uid),
             user_manager.drop_in_present(),
-            patient.uid,
+            context.uid,
         )
     ]
 
 
-def disk(patient: Patient) -> list[Finding]:
+def disk(context: DoctorContext) -> list[Finding]:
     """Every file system that holds something of the suite, once."""
-    places = [patient.layout.state, patient.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
+    places = [context.layout.state, context.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
     seen: set[int] = set()
     found = []
     for place in places:
@@ -117,15 +115,15 @@ def disk(patient: Patient) -> list[Finding]:
     return found
 
 
-def clock(patient: Patient) -> list[Finding]:
-    newest = newest_line(patient.uid)
+def clock(context: DoctorContext) -> list[Finding]:
+    newest = newest_line(context.uid)
     if newest is not None and newest > time.time() + _AHEAD:
         hours = (newest - time.time()) / 3600
         return [
             bad(f"the clock is behind: the newest line is from {hours:.1f} h ahead", "sudo timedatectl set-ntp true")
         ]
     try:
-        told = subprocess.run(
+        notified = subprocess.run(
             ["timedatectl", "show", "--property=NTPSynchronized", "--value"],
             capture_output=True,
             text=True,
@@ -134,7 +132,7 @@ def clock(patient: Patient) -> list[Finding]:
         ).stdout.strip()
     except subprocess.CalledProcessError:
         return [unknown("timedatectl gives no answer")]
-    if told == "yes":
+    if notified == "yes":
         return [ok("kept right by a time service")]
     return [
         warn(
@@ -152,7 +150,7 @@ _NAMESPACE_SWITCHES = (
 """Where kernels and distributions forbid user namespaces, the value that does, and what allows them."""
 
 
-def hardening(patient: Patient) -> list[Finding]:
+def hardening(context: DoctorContext) -> list[Finding]:
     """Whether services can be locked in fully, and whether their units know it."""
     host = probe_host()
     found = []
@@ -160,19 +158,19 @@ def hardening(patient: Patient) -> list[Finding]:
         found.append(ok("in full: user namespaces work"))
     else:
         switches = [allow for file, off, allow in _NAMESPACE_SWITCHES if _content(Path(file)) == off]
-        mend = "; ".join(f"sudo sysctl -w {switch}" for switch in switches)
+        fix = "; ".join(f"sudo sysctl -w {switch}" for switch in switches)
         found.append(
             warn(
                 "the lesser set only: without user namespaces services see other accounts' files where modes allow it",
-                mend or "Nothing here forbids them; in a container, its own set-up may",
+                fix or "Nothing here forbids them; in a container, its own set-up may",
             )
         )
-    remembered = _content(patient.layout.state / "host.json")
+    remembered = _content(context.layout.state / "host.json")
     if remembered:
         known = json.loads(remembered)
         if (known.get("systemd"), known.get("user_namespaces")) != (host.systemd, host.user_namespaces):
-            mend = "helmctl setup; helmctl diff; helmctl apply"
-            found.append(warn("units are rendered for what this host could do earlier", mend))
+            fix = "helmctl setup; helmctl diff; helmctl apply"
+            found.append(warn("units are rendered for what this host could do earlier", fix))
     return found
 
 

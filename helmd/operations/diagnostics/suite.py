@@ -16,7 +16,7 @@ from helmd.model.units.unit_state import UnitFacts, condition, explain
 from helmd.operations.configuration.apply import Change, changes
 from helmd.operations.configuration.databases import embedded_cluster
 from helmd.operations.configuration.load import path_faults
-from helmd.operations.diagnostics.context import Patient
+from helmd.operations.diagnostics.context import DoctorContext
 from helmd.postgres.binaries import installed, major_of
 from helmd.postgres.cluster import store_cluster
 from helmd.postgres.configuration import Cluster
@@ -28,36 +28,36 @@ _PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
 _SECRET_IN_DSN = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
-def set_up(patient: Patient) -> list[Finding]:
-    if patient.set_up:
-        return [ok(f"the suite of {patient.account} is configured in {patient.layout.config}")]
-    return [bad(f"{patient.account} has no suite yet", "helmctl setup")]
+def is_set_up(context: DoctorContext) -> list[Finding]:
+    if context.set_up:
+        return [ok(f"the suite of {context.account} is configured in {context.layout.config}")]
+    return [bad(f"{context.account} has no suite yet", "helmctl setup")]
 
 
-def configuration(patient: Patient) -> list[Finding]:
+def configuration(context: DoctorContext) -> list[Finding]:
     try:
-        suite = patient.suite
+        suite = context.suite
     except ConfigurationError as error:
         return [bad(str(fault), f"Mend it: {fault.file}") for fault in error.faults]
-    faults = path_faults(suite, patient.layout)
+    faults = path_faults(suite, context.layout)
     if faults:
         return [bad(str(fault), "Put it there, or set the right path; for Keycloak: helmctl setup") for fault in faults]
     return [ok(f"no faults; services: {', '.join(suite.names) or 'none yet'}")]
 
 
-def units(patient: Patient) -> list[Finding]:
+def units(context: DoctorContext) -> list[Finding]:
     """Whether what is installed and loaded is what the configuration says."""
     found = [
-        finding for change in changes(patient.suite, patient.layout, patient.settings) for finding in _drift(change)
+        finding for change in changes(context.suite, context.layout, context.settings) for finding in _drift(change)
     ]
-    for name, service in patient.suite.services.items():
-        if not service.external and patient.manager.facts(unit_of(name)).need_reload:
+    for name, service in context.suite.services.items():
+        if not service.external and context.manager.facts(unit_of(name)).need_reload:
             found.append(warn(f"{unit_of(name)} changed on disk since it was read", "systemctl --user daemon-reload"))
     return found or [ok("as configured")]
 
 
 def _drift(change: Change) -> Iterator[Finding]:
-    told = {
+    output = {
         "new": "is not installed",
         "changed": "is not as configured",
         "orphan": "belongs to no configured service any more",
@@ -67,18 +67,18 @@ def _drift(change: Change) -> Iterator[Finding]:
             f"{change.unit} is somebody else's file and left alone",
             f"To let Helm have it, move the file away and run helmctl apply: systemctl --user cat {change.unit}",
         )
-    elif change.kind in told:
-        yield warn(f"{change.unit} {told[change.kind]}", "helmctl diff; helmctl apply")
+    elif change.kind in output:
+        yield warn(f"{change.unit} {output[change.kind]}", "helmctl diff; helmctl apply")
 
 
-def ports(patient: Patient) -> list[Finding]:
+def ports(context: DoctorContext) -> list[Finding]:
     """Whether each configured port is free or held by whom it is for, and may be had at all."""
     wanted = {
         service.port: unit_of(name)
-        for name, service in patient.suite.services.items()
+        for name, service in context.suite.services.items()
         if service.port is not None and not service.external
     }
-    wanted[patient.settings.port] = HELMD_UNIT
+    wanted[context.settings.port] = HELMD_UNIT
     lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     found = []
     for port, unit in sorted(wanted.items()):
@@ -88,17 +88,17 @@ def ports(patient: Patient) -> list[Finding]:
                 bad(f"{unit} may not listen on port {port}, only from {lowest} on", f"{write}; sudo sysctl --system")
             )
         holder = holder_of(port)
-        if holder is not None and not _is(holder, unit, patient):
-            mend = f"{_end(holder, patient.uid)}; or give {unit} another port"
-            found.append(bad(f"port {port}, which {unit} needs, is taken by {holder}", mend))
+        if holder is not None and not _is(holder, unit, context):
+            fix = f"{_end(holder, context.uid)}; or give {unit} another port"
+            found.append(bad(f"port {port}, which {unit} needs, is taken by {holder}", fix))
     return found or [ok("free, or held by whom they are for")]
 
 
-def _is(holder: Holder, unit: str, patient: Patient) -> bool:
+def _is(holder: Holder, unit: str, context: DoctorContext) -> bool:
     if holder.pid:
         return holder.unit == unit
     # A process of ours that may not be looked into; its unit runs, so it is the unit's.
-    return holder.uid == patient.uid and patient.manager.facts(unit).active
+    return holder.uid == context.uid and context.manager.facts(unit).active
 
 
 def _end(holder: Holder, uid: int) -> str:
@@ -109,9 +109,9 @@ def _end(holder: Holder, uid: int) -> str:
     return "See who it is: sudo ss -ltnp"
 
 
-def secrets(patient: Patient) -> list[Finding]:
+def secrets(context: DoctorContext) -> list[Finding]:
     """Whether nobody else can read what is secret."""
-    layout = patient.layout
+    layout = context.layout
     files = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
     if layout.settings_file.is_file() and _SECRET_IN_DSN.search(layout.settings_file.read_text(errors="replace")):
         files.append(layout.settings_file)
@@ -119,8 +119,8 @@ def secrets(patient: Patient) -> list[Finding]:
     for path in files:
         facts = path.lstat()
         right = "700" if stat.S_ISDIR(facts.st_mode) else "600"
-        if facts.st_uid != patient.uid:
-            found.append(bad(f"{path} belongs to uid {facts.st_uid}", f"sudo chown {patient.account}: {path}"))
+        if facts.st_uid != context.uid:
+            found.append(bad(f"{path} belongs to uid {facts.st_uid}", f"sudo chown {context.account}: {path}"))
         if stat.S_ISLNK(facts.st_mode):
             found.append(warn(f"{path} is a link; its target's mode is what counts", f"ls -lL {path}"))
         elif facts.st_mode & 0o077:
@@ -129,23 +129,23 @@ def secrets(patient: Patient) -> list[Finding]:
     return found or [ok("for this account's eyes only")]
 
 
-def java(patient: Patient) -> list[Finding]:
-    if all(service.type != "keycloak" for service in patient.suite.services.values()):
+def java(context: DoctorContext) -> list[Finding]:
+    if all(service.type != "keycloak" for service in context.suite.services.values()):
         return [ok("not needed: no Keycloak of Helm's")]
     try:
-        told = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
+        output = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
     except FileNotFoundError:
-        told = None
-    return [judge_java(told, JAVA_NEEDED)]
+        output = None
+    return [judge_java(output, JAVA_NEEDED)]
 
 
-def postgres(patient: Patient) -> list[Finding]:
+def postgres(context: DoctorContext) -> list[Finding]:
     """The private clusters: whether their programs are there and stay there, and whether servers answer."""
     clusters: dict[str, Cluster] = {}
-    if patient.settings.store_embedded:
-        clusters[STORE_CLUSTER_UNIT] = store_cluster(patient.layout, patient.account)
-    if SUITE_CLUSTER in patient.suite:
-        clusters[unit_of(SUITE_CLUSTER)] = embedded_cluster(patient.suite, patient.layout, patient.settings)
+    if context.settings.store_embedded:
+        clusters[STORE_CLUSTER_UNIT] = store_cluster(context.layout, context.account)
+    if SUITE_CLUSTER in context.suite:
+        clusters[unit_of(SUITE_CLUSTER)] = embedded_cluster(context.suite, context.layout, context.settings)
     versions = [each.major for each in installed()]
     packages: dict[int, PackageFacts | None] = {}
     found = []
@@ -159,15 +159,15 @@ def postgres(patient: Patient) -> list[Finding]:
         for concern in verdict(major, versions, packages[major]):
             judge = bad if concern.broken else warn
             found.append(judge(f"{unit}: {concern.sentence}", concern.hint))
-        found.append(_answers(unit, cluster, major, patient))
-    for what, dsn in (("the log store", patient.settings.store), ("the suite", patient.settings.suite_database)):
+        found.append(_answers(unit, cluster, major, context))
+    for what, dsn in (("the log store", context.settings.store), ("the suite", context.settings.suite_database)):
         if "://" in dsn:
             found.append(_external(what, dsn))
     return found or [ok("no database is used")]
 
 
-def _answers(unit: str, cluster: Cluster, major: int, patient: Patient) -> Finding:
-    if not patient.manager.facts(unit).active:
+def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) -> Finding:
+    if not context.manager.facts(unit).active:
         if unit == STORE_CLUSTER_UNIT:
             return bad(f"{unit} is not running: no logs are stored", f"systemctl --user start {unit}")
         return ok(f"{unit}: PostgreSQL {major}, stopped")
@@ -200,25 +200,25 @@ def _down(facts: UnitFacts) -> Finding:
     """One of Helm's own units that doesn't run: failing, or only not started."""
     word = condition(facts, time.time())
     if word in ("failed", "flapping"):
-        mend = f"See why: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
-        return bad(f"{word}: {explain(facts, facts.unit)}", mend)
+        fix = f"See why: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
+        return bad(f"{word}: {explain(facts, facts.unit)}", fix)
     return bad(f"{facts.unit} is {word}", f"systemctl --user enable --now {facts.unit}")
 
 
-def helm(patient: Patient) -> list[Finding]:
+def helm(context: DoctorContext) -> list[Finding]:
     """Whether Helm's own units run now and will after a reboot, and the suite with them."""
     found = []
     for unit in HELM_UNITS:
-        if unit == STORE_CLUSTER_UNIT and not patient.settings.store_embedded:
+        if unit == STORE_CLUSTER_UNIT and not context.settings.store_embedded:
             continue
-        facts = patient.manager.facts(unit)
+        facts = context.manager.facts(unit)
         if not facts.exists:
             found.append(bad(f"{unit} is not installed", "helmctl setup"))
         elif not facts.active:
             found.append(_down(facts))
         elif facts.file_state not in ("enabled", "enabled-runtime"):
             found.append(warn(f"{unit} runs, but will not after a reboot", f"systemctl --user enable {unit}"))
-    target = patient.manager.facts(TARGET)
+    target = context.manager.facts(TARGET)
     if not target.exists:
         found.append(bad(f"{TARGET} is not installed", "helmctl setup"))
     elif target.file_state not in ("enabled", "enabled-runtime"):

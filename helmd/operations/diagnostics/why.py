@@ -77,21 +77,21 @@ def _now(view: View, now: float) -> str:
 
 def _detail(view: View, now: float) -> list[str]:
     facts = view.facts
-    told = []
+    notified = []
     if facts.restarts and view.word != "flapping":
-        told.append(f"systemd has restarted it {_times(facts.restarts)} since it was last started by hand.")
-    if view.stray:
-        told.append("It is in no registry; Helm only shows it.")
+        notified.append(f"systemd has restarted it {_times(facts.restarts)} since it was last started by hand.")
+    if view.unregistered:
+        notified.append("It is in no registry; Helm only shows it.")
     if facts.drop_ins:
-        told.append(f"Its unit has the drop-in {', '.join(facts.drop_ins)}.")
+        notified.append(f"Its unit has the drop-in {', '.join(facts.drop_ins)}.")
     if facts.need_reload:
-        told.append("Its unit changed on disk since it was loaded.")
+        notified.append("Its unit changed on disk since it was loaded.")
     port = view.service.port
     if port is not None and not facts.active and not view.service.external and (holder := holder_of(port)):
-        told.append(f"Its port {port} is taken by {holder}.")
+        notified.append(f"Its port {port} is taken by {holder}.")
     if again := retry(facts):
-        told.append(again[0].upper() + again[1:])
-    return told
+        notified.append(again[0].upper() + again[1:])
+    return notified
 
 
 def _advice(view: View) -> str:

@@ -7,7 +7,7 @@ same code serves helmctl, which blocks, and helmd, which doesn't.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from helmd.health.probe import ask
+from helmd.health.probe import run_probe
 from helmd.health.target import probe_of
 from helmd.journal.lines import last_lines
 from helmd.model.printable import printable
@@ -16,7 +16,7 @@ from helmd.model.suite.dependencies import closure, ready, start_order, stop_ord
 from helmd.model.suite.names import SUITE_CLUSTER, TARGET, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.unit_state import UnitFacts, explain, retry
-from helmd.operations.lifecycle.steps import Kind, Options, Run, Step, Work, quiet
+from helmd.operations.lifecycle.steps import Options, Run, Step, StepKind, Work, quiet
 from helmd.systemd.bus import Manager
 from helmd.systemd.listeners import holder_of
 
@@ -41,10 +41,10 @@ def start(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = quiet,
+    notify: Callable[[Step], None] = quiet,
 ) -> Work:
     """Starts NAMES and what they need. Those whose dependency fails are left alone and say so."""
-    run = Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, notify)
     graph = dependencies(registry)
     order = to_start(registry, names, options.with_dependencies)
     waiting = list(order)
@@ -89,7 +89,7 @@ def _skip_unreachable(run: Run, waiting: list[str], failed: dict[str, str]) -> N
 def _begin(run: Run, service: Service, with_dependencies: bool) -> Step | None:
     """Dispatches a start; a step when there is nothing to wait for."""
     if service.external:
-        verdict = ask(probe_of(service))
+        verdict = run_probe(probe_of(service))
         if verdict.started:
             return Step(service.name, "already", f"external, {verdict.state}: {verdict.sentence}")
         hint = f"It is not Helm's to start; see that {service.url} answers."
@@ -99,7 +99,7 @@ def _begin(run: Run, service: Service, with_dependencies: bool) -> Step | None:
     unit = unit_of(service.name)
     facts = run.manager.facts(unit)
     if facts.active:
-        verdict = ask(probe_of(service))
+        verdict = run_probe(probe_of(service))
         if verdict.started:
             return Step(service.name, "already", f"already running, {verdict.state}")
         hint = f"Restart it: helmctl restart {service.name}"
@@ -113,7 +113,7 @@ def _begin(run: Run, service: Service, with_dependencies: bool) -> Step | None:
     if not run.options.block:
         return Step(service.name, "queued", "start queued")
     run.dispatch(service.name, job)
-    run.tell(Step(service.name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
+    run.notify(Step(service.name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
     return None
 
 
@@ -121,7 +121,7 @@ def _started(run: Run, service: Service, seconds: float, result: str) -> Step:
     if result == "done":
         probe = probe_of(service, starting=True)
         sentence = f"started, after waiting for {probe.asked}"
-        verdict = ask(probe_of(service)._replace(timeout=QUICK_LOOK))
+        verdict = run_probe(probe_of(service)._replace(timeout=QUICK_LOOK))
         if verdict.state == "degraded":
             sentence += f"; {verdict.sentence}"
         return Step(service.name, "done", sentence, "", seconds)
@@ -135,9 +135,9 @@ def failure(facts: UnitFacts, name: str, seconds: float, result: str) -> Step:
     sentence = explain(facts, name)
     said = [line for line in last_lines(facts.unit, EXPLAINING_LINES, facts.started_at - 1) if line.message]
     lines = tuple(printable(line.message)[:500] for line in said)
-    if facts.probe_exit[1] == 1 and (told := next((line for line in lines if line.startswith("not healthy")), "")):
-        sentence = f"{name} was {told}"
-        lines = tuple(line for line in lines if line != told)
+    if facts.probe_exit[1] == 1 and (notified := next((line for line in lines if line.startswith("not healthy")), "")):
+        sentence = f"{name} was {notified}"
+        lines = tuple(line for line in lines if line != notified)
     if facts.start_exit[1] and lines:
         sentence = f"{sentence}: {lines[-1]}"
     if again := retry(facts):
@@ -151,10 +151,10 @@ def stop(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = quiet,
+    notify: Callable[[Step], None] = quiet,
 ) -> Work:
     """Stops NAMES, each after those of NAMES that depend on it."""
-    run = Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, notify)
     needed_by: dict[str, list[str]] = {name: [] for name in registry.names}
     for name, needs in dependencies(registry).items():
         for needed in needs:
@@ -176,7 +176,7 @@ def stop(
             job = manager.stop(unit_of(name))
             if options.block:
                 run.dispatch(name, job)
-                run.tell(Step(name, "begun", "stopping"))
+                run.notify(Step(name, "begun", "stopping"))
             else:
                 run.add(Step(name, "queued", "stop queued"))
                 stopped.add(name)
@@ -211,10 +211,10 @@ def restart(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = quiet,
+    notify: Callable[[Step], None] = quiet,
 ) -> Work:
     """Restarts NAMES one after another in starting order, or starts one that doesn't run; ends at the first failure."""
-    run = Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, notify)
     for name in start_order(dependencies(registry), frozenset(names)):
         service = registry[name]
         if service.external and len(names) > 1:
@@ -232,7 +232,7 @@ def restart(
             run.add(Step(name, "queued", "restart queued"))
             continue
         run.dispatch(name, job)
-        run.tell(Step(name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
+        run.notify(Step(name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
         while run.jobs:
             finished = yield from run.next_finished()
             if finished is None:
@@ -255,7 +255,7 @@ def _unmet(run: Run, service: Service) -> Step | None:
         return None
     for needed in service.depends_on:
         other = run.registry[needed]
-        up = ask(probe_of(other)).started if other.external else run.manager.facts(unit_of(needed)).active
+        up = run_probe(probe_of(other)).started if other.external else run.manager.facts(unit_of(needed)).active
         if not up:
             sentence = f"not restarted, because {needed} is not running"
             hint = f"Start it first: helmctl start {needed}; or restart with --no-deps"
@@ -268,10 +268,10 @@ def reload(
     names: Collection[str],
     manager: Manager,
     options: Options,
-    tell: Callable[[Step], None] = quiet,
+    notify: Callable[[Step], None] = quiet,
 ) -> Work:
     """Makes NAMES read their own configuration anew, where their units know how."""
-    run = Run(registry, manager, options, tell)
+    run = Run(registry, manager, options, notify)
     for name in start_order(dependencies(registry), frozenset(names)):
         properties = manager.properties(unit_of(name))
         if properties.get("ActiveState") != "active":
@@ -288,7 +288,7 @@ def reload(
     while run.jobs:
         finished = yield from run.next_finished()
         for name, seconds, result in finished or ():
-            kind: Kind = "done" if result == "done" else "failed"
+            kind: StepKind = "done" if result == "done" else "failed"
             sentence = "reloaded" if kind == "done" else f"its reload ended with result '{result}'"
             run.add(Step(name, kind, sentence, "" if kind == "done" else "failed", seconds))
     return run.report

@@ -8,10 +8,10 @@ from typing import Literal
 from helmd.model.suite.service import Registry
 from helmd.systemd.bus import Finished, Manager
 
-Kind = Literal["begun", "done", "already", "failed", "skipped", "killed", "queued"]
+StepKind = Literal["begun", "done", "already", "failed", "skipped", "killed", "queued"]
 Code = Literal["", "start_failed", "dependency_failed", "port_taken", "timeout", "failed", "bus"]
 
-Work = Generator[float, Sequence[Finished], "Report"]
+Work = Generator[float, Sequence[Finished], "OperationResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Step:
     """What happened to one service. ``sentence`` has no full stop; ``lines`` are its last log lines."""
 
     service: str
-    kind: Kind
+    kind: StepKind
     sentence: str
     code: Code = ""
     seconds: float = 0.0
@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class OperationResult:
     """All steps of one operation, in the order in which they ended."""
 
     steps: tuple[Step, ...]
@@ -63,14 +63,14 @@ class Run:
     registry: Registry
     manager: Manager
     options: Options
-    tell: Callable[[Step], None]
+    notify: Callable[[Step], None]
     begun: float = field(default_factory=time.monotonic)
     steps: list[Step] = field(default_factory=list)
     jobs: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
-        self.tell(step)
+        self.notify(step)
 
     def dispatch(self, name: str, job: str) -> None:
         self.jobs[job] = (name, time.monotonic())
@@ -90,8 +90,8 @@ class Run:
         return [(name, time.monotonic() - since, result) for (name, since), result in ours]
 
     @property
-    def report(self) -> "Report":
-        return Report(tuple(self.steps))
+    def report(self) -> "OperationResult":
+        return OperationResult(tuple(self.steps))
 
     def _out_of_time(self) -> None:
         for name, since in self.jobs.values():
@@ -105,12 +105,12 @@ def quiet(step: Step) -> None:
     """Tells nobody."""
 
 
-def drive(work: Work, wait: Callable[[float], Sequence[Finished]]) -> Report:
+def drive(work: Work, wait: Callable[[float], Sequence[Finished]]) -> OperationResult:
     """Runs WORK, blocking in WAIT, which returns the jobs that finish before a moment."""
     try:
         until = next(work)
         while True:
             until = work.send(wait(until))
     except StopIteration as ended:
-        report: Report = ended.value
+        report: OperationResult = ended.value
         return report

@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 
 from helmd.model.errors import StoreError
 from helmd.model.logs.filter import LogFilter
-from helmd.model.logs.matching import accepts
+from helmd.model.logs.matching import matches
 from helmd.model.logs.notify_payload import Announcement
 from helmd.operations.logs.reader import BusyError
 from helmd.store.logs.entries import StoredEntry
@@ -26,8 +26,8 @@ QUEUE_BYTES = 512 << 10
 """What waits for one follower, but for a single batch that is larger."""
 BEHIND = 10_000
 """Entries that the feed reads later than others; with more it skips ahead."""
-_PORTION = 250
-_PORTION_BYTES = 2 << 20
+_CHUNK = 250
+_CHUNK_BYTES = 2 << 20
 _POLL_SECONDS = 5.0
 """When the store is asked though nothing was announced: writers of a version without announcements, for example."""
 _READY_SECONDS = 1.0
@@ -40,7 +40,7 @@ _DELIVERY_SECONDS = 40e-6
 _log = logging.getLogger(__name__)
 
 
-class Line(NamedTuple):
+class EntryJson(NamedTuple):
     """An entry as JSON, on one line, in ASCII without control characters."""
 
     id: int
@@ -48,16 +48,16 @@ class Line(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class FeedBatch:
     """Entries that one filter takes, for all that have it. ``frames`` is what the first to send it made of it."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[EntryJson, ...]
     size: int
     frames: bytes = b""
 
 
-def batch_of(lines: Sequence[Line]) -> Batch:
-    return Batch(tuple(lines), sum(len(line.text) for line in lines))
+def batch_of(lines: Sequence[EntryJson]) -> FeedBatch:
+    return FeedBatch(tuple(lines), sum(len(line.text) for line in lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class FeedUpdate:
     """What is new for a follower: what was skipped, and then entries. All up to the id ``reached`` are dealt with.
 
     ``leaves`` are the partitions of those that a follower reads itself; empty for any.
@@ -82,7 +82,7 @@ class News:
 
     reached: int
     skipped: Skipped | None = None
-    batches: tuple[Batch, ...] = ()
+    batches: tuple[FeedBatch, ...] = ()
     leaves: tuple[str, ...] = ()
 
 
@@ -96,17 +96,17 @@ class Subscription:
     def __init__(self, start: int) -> None:
         self.start = start
         self._reached = start
-        self._queue: list[Batch] = []
+        self._queue: list[FeedBatch] = []
         self._size = 0
         self._skipped: Skipped | None = None
         self._leaves: frozenset[str] | None = frozenset()
         self._ended = False
-        self._news = False
+        self._changed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def next(self, seconds: float) -> News:
+    async def next(self, seconds: float) -> FeedUpdate:
         """All that came since it was last asked for, or what there is after SECONDS. Raises FeedEndedError."""
-        if not self._news and not self._ended:
+        if not self._changed and not self._ended:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             timer = loop.call_later(seconds, self._wake)
@@ -118,11 +118,11 @@ class Subscription:
         if self._ended:
             raise FeedEndedError
         leaves = tuple(sorted(self._leaves)) if self._leaves is not None else ()
-        news = News(self._reached, self._skipped, tuple(self._queue), leaves)
-        self._queue, self._size, self._skipped, self._leaves, self._news = [], 0, None, frozenset(), False
-        return news
+        update = FeedUpdate(self._reached, self._skipped, tuple(self._queue), leaves)
+        self._queue, self._size, self._skipped, self._leaves, self._changed = [], 0, None, frozenset(), False
+        return update
 
-    def put(self, reached: int, batch: Batch | None) -> None:
+    def put(self, reached: int, batch: FeedBatch | None) -> None:
         """BATCH comes next; with it, or without any, everything up to REACHED is dealt with."""
         self._reached = reached
         if batch is None:
@@ -134,13 +134,13 @@ class Subscription:
             self._queue, self._size = [], 0
         self._queue.append(batch)
         self._size += batch.size
-        self._tell()
+        self._notify()
 
     def moved(self, reached: int, leaves: Sequence[str]) -> None:
         """Entries up to REACHED are there, for a follower who reads them itself."""
         self._reached = reached
         self._leaves = self._leaves | set(leaves) if leaves and self._leaves is not None else None
-        self._tell()
+        self._notify()
 
     def skip(self, lost: Skipped) -> None:
         """LOST come no more; nor do those that still wait, since they would come before."""
@@ -150,14 +150,14 @@ class Subscription:
             )
         self._skipped = self._skipped + lost if self._skipped else lost
         self._queue, self._size, self._reached = [], 0, lost.last
-        self._tell()
+        self._notify()
 
     def end(self) -> None:
         self._ended = True
         self._wake()
 
-    def _tell(self) -> None:
-        self._news = True
+    def _notify(self) -> None:
+        self._changed = True
         self._wake()
 
     def _wake(self) -> None:
@@ -190,7 +190,7 @@ class Feed:
         self._followers = _Followers()
         self._position: int | None = None
         self._known = asyncio.Event()
-        self._portion = _PORTION
+        self._chunk_size = _CHUNK
         self._pause = _FIRST_PAUSE
         self._ended = False
         self.trouble = "the log store has not been reached yet"
@@ -266,28 +266,28 @@ class Feed:
             self._known.set()
             await self._read(listener, Announcement(newest))
             while True:
-                news = await listener.next(_POLL_SECONDS)
-                await self._read(listener, news or Announcement(await listener.newest_id()))
+                update = await listener.next(_POLL_SECONDS)
+                await self._read(listener, update or Announcement(await listener.newest_id()))
         finally:
             await listener.close()
 
-    async def _read(self, listener: Listener, told: Announcement) -> None:
+    async def _read(self, listener: Listener, announcement: Announcement) -> None:
         """Passes on what was TOLD of."""
         loop = asyncio.get_running_loop()
-        while self._position is not None and self._position < told.last_id:
+        while self._position is not None and self._position < announcement.last_id:
             if not self._followers.by_filter:
-                self._move(told.last_id, told.leaves)
+                self._move(announcement.last_id, announcement.leaves)
                 return
-            if told.last_id - self._position > BEHIND:
-                self._skip(told.last_id - self._portion)
+            if announcement.last_id - self._position > BEHIND:
+                self._skip(announcement.last_id - self._chunk_size)
             begun = loop.time()
-            asked = self._portion
-            entries = await listener.after(self._position, told.last_id, asked, told.leaves)
+            asked = self._chunk_size
+            entries = await listener.after(self._position, announcement.last_id, asked, announcement.leaves)
             received = loop.time()
             deliveries = await self._pass_on(
-                entries, told.last_id if len(entries) < asked else entries[-1].id, told.leaves
+                entries, announcement.last_id if len(entries) < asked else entries[-1].id, announcement.leaves
             )
-            if self._position < told.last_id:
+            if self._position < announcement.last_id:
                 # Others are to have half of the time, at least.
                 await asyncio.sleep(min(loop.time() - begun, 5 * _SLICE_SECONDS))
             elif deliveries > 1:
@@ -299,13 +299,13 @@ class Feed:
         groups = [(wanted, tuple(some)) for wanted, some in self._followers.by_filter.items()]
         # Before the first pause: whoever subscribes from now on is not among the groups.
         self._move(reached, leaves)
-        lines: dict[int, Line] = {}
+        lines: dict[int, EntryJson] = {}
         deliveries, begun = 0, loop.time()
         for wanted, some in groups:
-            chosen = [entry for entry in entries if accepts(wanted, entry.row)]
+            chosen = [entry for entry in entries if matches(wanted, entry.row)]
             for entry in chosen:
                 if entry.id not in lines:
-                    lines[entry.id] = line_of(entry)
+                    lines[entry.id] = entry_json(entry)
             batch = batch_of([lines[entry.id] for entry in chosen]) if chosen else None
             for follower in some:
                 follower.put(reached, batch)
@@ -319,7 +319,7 @@ class Feed:
     def _adapt(self, entries: int, size: int) -> None:
         """Large entries are read a few at a time."""
         if entries:
-            self._portion = max(4, min(_PORTION, 2 * self._portion, _PORTION_BYTES * entries // size))
+            self._chunk_size = max(4, min(_CHUNK, 2 * self._chunk_size, _CHUNK_BYTES * entries // size))
 
     def _move(self, reached: int, leaves: Sequence[str]) -> None:
         self._position = reached
@@ -336,7 +336,7 @@ class Feed:
         self._position = to
 
 
-def line_of(entry: StoredEntry) -> Line:
+def entry_json(entry: StoredEntry) -> EntryJson:
     """The entry as the API writes it."""
     # JSON needs no escape for the one control character that it calls none.
-    return Line(entry.id, json.dumps(entry.as_json()).encode().replace(b"\x7f", b"\\u007f"))
+    return EntryJson(entry.id, json.dumps(entry.as_json()).encode().replace(b"\x7f", b"\\u007f"))

@@ -9,14 +9,14 @@ from helmd.model.errors import StoreTimeoutError
 from helmd.model.logs.filter import LogFilter
 from helmd.operations.logs.feed import (
     BEHIND,
-    Batch,
     Feed,
+    FeedBatch,
     FeedEndedError,
-    News,
+    FeedUpdate,
     Skipped,
     Subscription,
     batch_of,
-    line_of,
+    entry_json,
 )
 from helmd.operations.logs.reader import LogReader
 from helmd.store.logs.entries import StoredEntry
@@ -38,9 +38,9 @@ class Start:
     tail: int = 0
 
 
-async def follow(
+async def follow_entries(
     feed: Feed, reader: LogReader, wanted: LogFilter, start: Start, beat: float
-) -> AsyncGenerator[News, None]:
+) -> AsyncGenerator[FeedUpdate, None]:
     """What is WANTED, each entry once, the first news at once; every BEAT seconds some at least, if without entries.
 
     Ends with helmd. Raises UsageError for a bad regular expression, BusyError, and StoreError, in the middle too: then
@@ -49,12 +49,12 @@ async def follow(
     feed.check_room()
     await reader.check(wanted)
     seen = await feed.position() if start.since is None else start.since
-    yield News(seen)
+    yield FeedUpdate(seen)
     # As far as there is much, without a queue that could overflow meanwhile.
     while (there := await feed.position()) - seen > _NEAR:
         async with aclosing(_between(reader, wanted, seen, there)) as missed:
-            async for news in missed:
-                yield news
+            async for update in missed:
+                yield update
         seen = there
     with feed.subscribe(wanted) as subscription:
         # Up to here entries have been given, or are known not to be wanted.
@@ -63,52 +63,52 @@ async def follow(
             # The feed may be a little behind what is found.
             floor = max(floor, await reader.newest_id())
             found = [entry for entry in await reader.last(wanted, start.tail) if entry.id <= floor]
-            yield News(floor, batches=_batches(sorted(found, key=lambda entry: entry.id)))
+            yield FeedUpdate(floor, batches=_batches(sorted(found, key=lambda entry: entry.id)))
         elif seen < floor:
             async with aclosing(_between(reader, wanted, seen, floor)) as missed:
-                async for news in missed:
-                    yield news
+                async for update in missed:
+                    yield update
         elif start.since is not None and floor < seen <= await reader.newest_id():
             # Whoever knows an id from a list may be ahead of the feed. An id that the store can't have given is of a
             # time before it was put back to an earlier state.
             floor = seen
         async with aclosing(_live(subscription, reader, wanted, beat)) as live:
             reached = subscription.start
-            async for news in live:
-                yield _without(news, floor) if reached < floor else news
-                reached = news.reached
+            async for update in live:
+                yield _without(update, floor) if reached < floor else update
+                reached = update.reached
 
 
 async def _live(
     subscription: Subscription, reader: LogReader, wanted: LogFilter, beat: float
-) -> AsyncGenerator[News, None]:
+) -> AsyncGenerator[FeedUpdate, None]:
     pulls = wanted.text is not None and wanted.mode == "regex"
     position = subscription.start
     loop = asyncio.get_running_loop()
     while True:
         try:
-            news = await subscription.next(beat)
+            update = await subscription.next(beat)
         except FeedEndedError:
             return
-        if not pulls or news.reached <= position:
-            yield news
+        if not pulls or update.reached <= position:
+            yield update
             continue
-        if news.reached - position > BEHIND:
-            to = news.reached - _LAST_PAGE
-            yield News(to, Skipped(position + 1, to, to - position, True))
+        if update.reached - position > BEHIND:
+            to = update.reached - _LAST_PAGE
+            yield FeedUpdate(to, Skipped(position + 1, to, to - position, True))
             position = to
         begun = loop.time()
-        async with aclosing(_between(reader, wanted, position, news.reached, news.leaves)) as pulled:
+        async with aclosing(_between(reader, wanted, position, update.reached, update.leaves)) as pulled:
             async for each in pulled:
                 yield each
-        position = news.reached
+        position = update.reached
         # As long as it took, so that what is slow is done the less often.
         await asyncio.sleep(loop.time() - begun)
 
 
 async def _between(
     reader: LogReader, wanted: LogFilter, last_seen: int, up_to: int, leaves: Sequence[str] = ()
-) -> AsyncGenerator[News, None]:
+) -> AsyncGenerator[FeedUpdate, None]:
     """Entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are told of as skipped."""
     size = _FIRST_PAGE
     while last_seen < up_to:
@@ -116,7 +116,7 @@ async def _between(
         try:
             entries = await reader.after(last_seen, end, size, wanted, leaves)
         except StoreTimeoutError:
-            yield News(end, Skipped(last_seen + 1, end, end - last_seen, True))
+            yield FeedUpdate(end, Skipped(last_seen + 1, end, end - last_seen, True))
             last_seen = end
             continue
         full = len(entries) == size
@@ -124,14 +124,16 @@ async def _between(
         batches = _batches(entries)
         if batches:
             size = max(4, min(_LAST_PAGE, 2 * size, _PAGE_BYTES * len(entries) // batches[0].size))
-        yield News(last_seen, batches=batches)
+        yield FeedUpdate(last_seen, batches=batches)
 
 
-def _batches(entries: Sequence[StoredEntry]) -> tuple[Batch, ...]:
-    return (batch_of([line_of(entry) for entry in entries]),) if entries else ()
+def _batches(entries: Sequence[StoredEntry]) -> tuple[FeedBatch, ...]:
+    return (batch_of([entry_json(entry) for entry in entries]),) if entries else ()
 
 
-def _without(news: News, seen: int) -> News:
-    """NEWS without the entries up to the id SEEN."""
-    kept = [[line for line in batch.lines if line.id > seen] for batch in news.batches]
-    return News(max(news.reached, seen), news.skipped, tuple(batch_of(lines) for lines in kept if lines), news.leaves)
+def _without(update: FeedUpdate, seen: int) -> FeedUpdate:
+    """UPDATE without the entries up to the id SEEN."""
+    kept = [[line for line in batch.lines if line.id > seen] for batch in update.batches]
+    return FeedUpdate(
+        max(update.reached, seen), update.skipped, tuple(batch_of(lines) for lines in kept if lines), update.leaves
+    )

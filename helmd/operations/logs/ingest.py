@@ -17,7 +17,7 @@ from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalError, JournalReader
 from helmd.model.errors import HelmError, StoreError
 from helmd.model.ingest.journal_codec import PostedRow
-from helmd.model.logs.entry import LogRow, moment
+from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.clock_steps import clock_steps
 from helmd.model.logs.parsing.journal_entries import EVER, Assembler
 from helmd.model.logs.parsing.journal_fields import gap_row
@@ -25,8 +25,8 @@ from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.logs.parsing.position import Gap, Missing, Position
 from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionMovedError
 
-PORTION_ROWS = 16_000
-PORTION_BYTES = 24 * 1024 * 1024
+CHUNK_ROWS = 16_000
+CHUNK_BYTES = 24 * 1024 * 1024
 """Bounds of what is stored in one transaction; two such portions are in memory at most."""
 SLICE_ENTRIES = 250
 _SLICE_BYTES = 4 * 1024 * 1024
@@ -48,7 +48,7 @@ _STATUS_SECONDS = 2.0
 _DISK_SECONDS = 5.0
 _DAMAGE_SECONDS = 600.0
 """How often damaged files are looked for."""
-_JOINING, _TOLD = "joining", "told"
+_JOINING, _REPORTED = "joining", "told"
 """What is kept with the position: open entries, and the damaged files that were told of."""
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Account:
 
 
 @dataclass(slots=True)
-class _Portion:
+class _Chunk:
     """What goes into the store in one transaction."""
 
     rows: list[LogRow] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Ingest:
         self._pause = _FIRST_PAUSE
         self._reader: JournalReader | None = None
         self._assembler = Assembler(formats)
-        self._told: list[str] = []
+        self._reported: list[str] = []
         self._kept: dict[str, Any] = {}
         self._damage_due = 0.0
         self._known: dict[str, Position] = {}
@@ -143,19 +143,19 @@ class Ingest:
         store = await self._open_store()
         try:
             await self._stand(store)
-            portion = await self._read()
+            chunk = await self._read()
             while True:
                 self._beat()
                 await self._room()
-                if portion.at_end or not self._worth_storing(portion):
-                    await self._store_if_worth(store, portion)
+                if chunk.at_end or not self._worth_storing(chunk):
+                    await self._store_if_worth(store, chunk)
                     self._recovered()
-                    self._tell(portion)
-                    if portion.at_end:
+                    self._update_status(chunk)
+                    if chunk.at_end:
                         await self._rest()
-                    portion = await self._read()
+                    chunk = await self._read()
                 else:
-                    portion = await self._store_and_read(store, portion)
+                    chunk = await self._store_and_read(store, chunk)
         finally:
             await store.close()
 
@@ -181,8 +181,8 @@ class Ingest:
         except (ValueError, TypeError):
             _log.warning("what was kept of half-read entries can't be read; they are given up")
             self._assembler = Assembler(self._formats)
-        told = kept.get(_TOLD)
-        self._told = [str(number) for number in told] if isinstance(told, list) else []
+        reported = kept.get(_REPORTED)
+        self._reported = [str(number) for number in reported] if isinstance(reported, list) else []
         self._clocks = {boot: position.realtime - position.monotonic for boot, position in self._known.items()}
 
     async def _seek(self, reader: JournalReader) -> None:
@@ -207,13 +207,13 @@ class Ingest:
             self._reader.close()
         self._reader = None
 
-    async def _store_and_read(self, store: JournalStore, portion: _Portion) -> _Portion:
-        """Stores PORTION while the next one is read."""
+    async def _store_and_read(self, store: JournalStore, chunk: _Chunk) -> _Chunk:
+        """Stores CHUNK while the next one is read."""
         reading = asyncio.create_task(self._read())
         try:
-            await self._store_if_worth(store, portion)
+            await self._store_if_worth(store, chunk)
             self._recovered()
-            self._tell(portion)
+            self._update_status(chunk)
             return await reading
         finally:
             # What was read in vain is read again: `_stand` goes by what is stored.
@@ -223,43 +223,45 @@ class Ingest:
             elif not reading.cancelled():
                 reading.exception()
 
-    async def _read(self) -> _Portion:
+    async def _read(self) -> _Chunk:
         """The next portion: as much as there is, within its bounds."""
         assert self._reader is not None
-        portion, assembler, size = _Portion(), self._assembler, 0
+        chunk, assembler, size = _Chunk(), self._assembler, 0
         while True:
             batch = self._reader.read(SLICE_ENTRIES, _SLICE_BYTES)
             for gap in batch.gaps:
-                portion.rows.append(gap_row(gap, self._account.hostname))
+                chunk.rows.append(gap_row(gap, self._account.hostname))
             if batch.entries:
                 self._lively_at = time.monotonic()
                 assembler.take(batch.entries)
-                self._see_clock(portion, batch.entries)
-            portion.position = batch.position or portion.position
+                self._see_clock(chunk, batch.entries)
+            chunk.position = batch.position or chunk.position
             self._expire(batch.at_end, batch.position)
-            portion.rows += assembler.rows
-            portion.posted += assembler.posted
+            chunk.rows += assembler.rows
+            chunk.posted += assembler.posted
             assembler.rows, assembler.posted = [], []
             finished = batch.position is not None and batch.position.finished
             size += batch.text + 512 * len(batch.entries)
-            if batch.at_end or finished or size > PORTION_BYTES or len(portion.rows) >= PORTION_ROWS:
+            if batch.at_end or finished or size > CHUNK_BYTES or len(chunk.rows) >= CHUNK_ROWS:
                 break
             await asyncio.sleep(0)
-        portion.at_end = batch.at_end
-        if portion.position is not None:  # else there is nothing with which it could be stored
-            damaged = [file for file in self._look_for_damage() if file.file_id not in self._told]
-            portion.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
-            self._told += [file.file_id for file in damaged]
+        chunk.at_end = batch.at_end
+        if chunk.position is not None:  # else there is nothing with which it could be stored
+            damaged = [file for file in self._look_for_damage() if file.file_id not in self._reported]
+            chunk.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
+            self._reported += [file.file_id for file in damaged]
         joining = assembler.state()
-        portion.kept = ({_JOINING: joining} if joining else {}) | ({_TOLD: self._told[-100:]} if self._told else {})
-        return portion
+        chunk.kept = ({_JOINING: joining} if joining else {}) | (
+            {_REPORTED: self._reported[-100:]} if self._reported else {}
+        )
+        return chunk
 
-    def _see_clock(self, portion: _Portion, entries: tuple[Any, ...]) -> None:
+    def _see_clock(self, chunk: _Chunk, entries: tuple[Any, ...]) -> None:
         last = entries[-1]
         if steps := clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname):
             # How long ago a line came can't be told over a step. At worst an entry comes in two parts.
             self._assembler.let_go()
-            portion.rows += steps
+            chunk.rows += steps
         self._clocks[last.boot_id] = last.realtime - last.monotonic
 
     def _expire(self, at_end: bool, position: Position | None) -> None:
@@ -282,27 +284,27 @@ class Ingest:
         self._damage_due = now + _DAMAGE_SECONDS
         return self._damaged()
 
-    def _worth_storing(self, portion: _Portion) -> bool:
+    def _worth_storing(self, chunk: _Chunk) -> bool:
         """Whether there is something to commit; entries of strangers alone move the position only now and then."""
-        position = portion.position
+        position = chunk.position
         if position is None:
             return False
-        if portion.rows or portion.posted:
+        if chunk.rows or chunk.posted:
             return True
-        if position == self._known.get(position.boot_id) and portion.kept == self._kept:
+        if position == self._known.get(position.boot_id) and chunk.kept == self._kept:
             return False
         waited = time.monotonic() - self._stored_at
-        return position.finished or portion.kept != self._kept or waited > _UNWRITTEN_SECONDS
+        return position.finished or chunk.kept != self._kept or waited > _UNWRITTEN_SECONDS
 
-    async def _store_if_worth(self, store: JournalStore, portion: _Portion) -> None:
-        if portion.position is None or not self._worth_storing(portion):
+    async def _store_if_worth(self, store: JournalStore, chunk: _Chunk) -> None:
+        if chunk.position is None or not self._worth_storing(chunk):
             return
-        boot_id = portion.position.boot_id
-        await store.append(portion.rows, portion.position, self._known.get(boot_id), portion.kept, portion.posted)
-        self._known[boot_id] = portion.position
-        self._kept = portion.kept
+        boot_id = chunk.position.boot_id
+        await store.append(chunk.rows, chunk.position, self._known.get(boot_id), chunk.kept, chunk.posted)
+        self._known[boot_id] = chunk.position
+        self._kept = chunk.kept
         self._stored_at = time.monotonic()
-        self._rows += len(portion.rows) + len(portion.posted)
+        self._rows += len(chunk.rows) + len(chunk.posted)
 
     async def _rest(self) -> None:
         """Until the journal has more, or there is another reason to look: an open entry, a sign of life, new files."""
@@ -341,20 +343,20 @@ class Ingest:
             _log.info("storing again")
         self._trouble, self._pause = "", _FIRST_PAUSE
 
-    def _tell(self, portion: _Portion) -> None:
+    def _update_status(self, chunk: _Chunk) -> None:
         now = time.monotonic()
         passed = now - self._said_at
-        caught_up = portion.at_end and not self._at_end
-        self._at_end = portion.at_end
+        caught_up = chunk.at_end and not self._at_end
+        self._at_end = chunk.at_end
         if passed < _STATUS_SECONDS and not caught_up:
             return
         rate = (self._rows - self._rows_said) / passed if self._said_at else 0.0
         self._said_at, self._rows_said = now, self._rows
-        if portion.position is None:
+        if chunk.position is None:
             self._say("the journal has nothing of this account yet")
             return
-        lag = 0.0 if portion.at_end else max(0.0, time.time() - portion.position.realtime / 1_000_000)
-        place = moment(portion.position.realtime).isoformat(timespec="milliseconds")
+        lag = 0.0 if chunk.at_end else max(0.0, time.time() - chunk.position.realtime / 1_000_000)
+        place = datetime_of(chunk.position.realtime).isoformat(timespec="milliseconds")
         self._say(f"stored up to {place}, lag {lag:.1f} s, {rate:,.0f} rows/s, {self._rows:,} rows since the start")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 from uuid import uuid4
 
-from helmd.health.thread_pool import Crew
+from helmd.health.thread_pool import ThreadPool
 from helmd.journal.reader import JournalError
 from helmd.model.errors import StoreError
 from helmd.model.ingest.journal_codec import PostedRow, all_posted
@@ -69,9 +69,9 @@ class PostedLogs:
         self._write = write
         self._paused = paused
         # A thread of its own: journald can be stopped, and what waits for it then must not hold up others.
-        self._crew = Crew(1)
+        self._threads = ThreadPool(1)
         self._queue: deque[_Waiting] = deque()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._group: list[_Waiting] = []
         self._store: PostedStore | None = None
         self._again_at = 0.0
@@ -93,14 +93,14 @@ class PostedLogs:
             self._put_down([waiting])
         else:
             self._queue.append(waiting)
-            self._news.set()
+            self._changed.set()
         return await waiting.answer
 
     async def run(self) -> NoReturn:
         """Go on until cancelled; what waits then is put into the journal."""
         try:
             while True:
-                await self._news.wait()
+                await self._changed.wait()
                 self._group = self._next_group()
                 await self._take(self._group)
                 self._group = []
@@ -121,7 +121,7 @@ class PostedLogs:
                 break
             group.append(self._queue.popleft())
         if not self._queue:
-            self._news.clear()
+            self._changed.clear()
         return group
 
     async def _take(self, waiting: Sequence[_Waiting]) -> None:
@@ -179,7 +179,7 @@ class PostedLogs:
             await self._take([one])
 
     async def _to_journal(self, group: Sequence[_Waiting]) -> None:
-        writing = asyncio.ensure_future(self._crew.run(lambda: self._write(_rows_of(group))))
+        writing = asyncio.ensure_future(self._threads.run(lambda: self._write(_rows_of(group))))
         try:
             await asyncio.wait({writing}, timeout=_JOURNAL_SECONDS)
         except asyncio.CancelledError:

@@ -166,9 +166,9 @@ class LogReader:
         async with self._lent("searching log entries", 5.0) as connection:
             return await breakable(connection, find(connection, wanted, limit, before, offset, SEARCH_SECONDS))
 
-    async def _total(self, wanted: LogFilter, dear: bool = False) -> Total:
+    async def _total(self, wanted: LogFilter, expensive: bool = False) -> Total:
         async with self._lent("counting log entries", 5.0) as connection:
-            return await breakable(connection, total(connection, wanted, COUNT_SECONDS, dear=dear))
+            return await breakable(connection, total(connection, wanted, COUNT_SECONDS, expensive=expensive))
 
     @asynccontextmanager
     async def _lent(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from helmd.model.ingest.metrics import Measurement
-from helmd.store.metrics.metrics import Sample
+from helmd.store.metrics.metrics import MetricSample
 
 
-def recorded_by(samples: Callable[[Sequence[Sample]], None]) -> Callable[[str, Sequence[Measurement]], None]:
+def recorded_by(samples: Callable[[Sequence[MetricSample]], None]) -> Callable[[str, Sequence[Measurement]], None]:
     """What hands a service's measurements to SAMPLES (`Recorder.samples`), which keeps them while the store is away."""
 
     def take(service: str, measured: Sequence[Measurement]) -> None:
-        samples([Sample(service, one.timestamp, one.name, one.value, one.tags) for one in measured])
+        samples([MetricSample(service, one.timestamp, one.name, one.value, one.tags) for one in measured])
 
     return take

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helmd.health.thread_pool import Answer, Crew
+from helmd.health.thread_pool import ProbeResult, ThreadPool
 from helmd.journal.tail import first_after
 from helmd.model.errors import HelmError
 from helmd.model.suite.names import JOURNAL_UNIT
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, UNKNOWN, Verdict
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.operations.logs.disk import space
 from helmd.operations.logs.ingest import Account
 from helmd.operations.monitoring.monitor import Monitor
@@ -24,7 +24,7 @@ from helmd.store.ingest.ingested import stored_up_to
 from helmd.store.session import Pool
 from helmd.systemd.watch import ping
 
-KEPT_SECONDS = 1.0
+REPORT_MAX_AGE = 1.0
 """How long a report is given again instead of looking anew."""
 _CHECK_SECONDS = 0.7
 _ALL_SECONDS = 0.85
@@ -36,28 +36,28 @@ _LATE = 10.0
 _GIB = 1 << 30
 _DEPENDENCIES = ("core",)
 
-Check = dict[str, Any]
+CheckResult = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class HealthSummary:
     """``status`` is healthy, degraded or unhealthy; ``checks`` are as in the contract."""
 
     status: str
     timestamp: datetime
-    checks: Mapping[str, Check]
+    checks: Mapping[str, CheckResult]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> HealthVerdict:
         """The same in a sentence: which checks are not well."""
         bad = [f"{name} {check['status']}" for name, check in self.checks.items() if check.get("status") not in _FINE]
-        return Verdict(self.status, ", ".join(bad) or "all checks are well")
+        return HealthVerdict(self.status, ", ".join(bad) or "all checks are well")
 
 
 _FINE = (HEALTHY, None)
 
 
-def overall(checks: Mapping[str, Check]) -> str:
+def overall(checks: Mapping[str, CheckResult]) -> str:
     """The status that CHECKS make together. A dependency that works though degraded takes nothing from Helm."""
     if checks["systemd"]["status"] == UNHEALTHY:
         return UNHEALTHY
@@ -67,7 +67,7 @@ def overall(checks: Mapping[str, Check]) -> str:
     return HEALTHY if well else DEGRADED
 
 
-def disk_check(total: int, free: int) -> Check:
+def disk_check(total: int, free: int) -> CheckResult:
     """How full a file system is. Bytes."""
     percent = 100 * free / total if total else 0.0
     state = HEALTHY if percent >= _LOW_DISK else DEGRADED if percent >= _FULL_DISK else UNHEALTHY
@@ -79,10 +79,10 @@ def disk_check(total: int, free: int) -> Check:
     }
 
 
-def journal_check(active_state: str | None, lag: float | None) -> Check:
+def journal_check(active_state: str | None, lag: float | None) -> CheckResult:
     """How the journal's way into the store is. ACTIVE_STATE is helmd-journal's, None when there is no such unit."""
     late = lag is None or lag >= _LATE
-    check: Check = {"status": DEGRADED if late else HEALTHY, "lag_seconds": lag}
+    check: CheckResult = {"status": DEGRADED if late else HEALTHY, "lag_seconds": lag}
     if active_state is not None and active_state not in ("active", "reloading"):
         check |= {"status": UNHEALTHY, "message": f"{JOURNAL_UNIT} is {active_state}"}
     elif lag is None:
@@ -94,34 +94,34 @@ class HealthReport:
     """Makes reports. ``faults`` tells how many faults the configuration has; ``disk`` is any path on Helm's disk."""
 
     def __init__(
-        self, monitor: Monitor, pool: Pool, crew: Crew, account: Account, disk: Path, faults: Callable[[], int]
+        self, monitor: Monitor, pool: Pool, threads: ThreadPool, account: Account, disk: Path, faults: Callable[[], int]
     ) -> None:
         self._monitor = monitor
         self._pool = pool
-        self._crew = crew
+        self._threads = threads
         self._account = account
         self._disk = disk
         self._faults = faults
-        self._last: Report | None = None
+        self._last: HealthSummary | None = None
         self._made_at = 0.0
         self._making = asyncio.Lock()
 
-    async def report(self) -> Report:
+    async def report(self) -> HealthSummary:
         """The newest report, at most KEPT_SECONDS old. Answers within a second, whatever hangs."""
         async with self._making:
-            if self._last is None or time.monotonic() - self._made_at > KEPT_SECONDS:
+            if self._last is None or time.monotonic() - self._made_at > REPORT_MAX_AGE:
                 self._last = await self._make()
                 self._made_at = time.monotonic()
             return self._last
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> ProbeResult:
         """The report as the answer to a health check of Helm."""
         begun = time.perf_counter()
         report = await self.report()
-        return Answer(report.verdict, round((time.perf_counter() - begun) * 1000, 2))
+        return ProbeResult(report.verdict, round((time.perf_counter() - begun) * 1000, 2))
 
-    async def _make(self) -> Report:
-        makers: dict[str, Callable[[], Awaitable[Check]]] = {
+    async def _make(self) -> HealthSummary:
+        makers: dict[str, Callable[[], Awaitable[CheckResult]]] = {
             "database": self._database,
             "disk": self._disk_check,
             "systemd": self._systemd,
@@ -134,9 +134,9 @@ class HealthReport:
         checks["dependencies"] = self._dependencies()
         faults = self._faults()
         checks["configuration"] = {"status": DEGRADED if faults else HEALTHY, "faults": faults}
-        return Report(overall(checks), datetime.now(UTC), checks)
+        return HealthSummary(overall(checks), datetime.now(UTC), checks)
 
-    async def _database(self) -> Check:
+    async def _database(self) -> CheckResult:
         begun = time.perf_counter()
         try:
             async with self._pool.connection("checking health", _CHECK_SECONDS) as connection:
@@ -149,18 +149,18 @@ class HealthReport:
             "latency_ms": round((time.perf_counter() - begun) * 1000, 2),
         }
 
-    async def _disk_check(self) -> Check:
-        free, total = await self._crew.run(lambda: space(self._disk))
+    async def _disk_check(self) -> CheckResult:
+        free, total = await self._threads.run(lambda: space(self._disk))
         return disk_check(total, free)
 
-    async def _systemd(self) -> Check:
+    async def _systemd(self) -> CheckResult:
         begun = time.perf_counter()
         silent = await ping(_CHECK_SECONDS)
         if wrong := silent or self._monitor.trouble:
             return {"status": UNHEALTHY, "message": wrong}
         return {"status": HEALTHY, "latency_ms": round((time.perf_counter() - begun) * 1000, 2)}
 
-    async def _journal(self) -> Check:
+    async def _journal(self) -> CheckResult:
         facts = self._monitor.companion(JOURNAL_UNIT)
         state = facts.active_state if facts is not None and facts.exists else None
         try:
@@ -169,14 +169,16 @@ class HealthReport:
         except HelmError:
             return journal_check(state, None)
         try:
-            waiting = await self._crew.run(lambda: first_after(self._account.uid, self._account.boot_id, stored or 0))
+            waiting = await self._threads.run(
+                lambda: first_after(self._account.uid, self._account.boot_id, stored or 0)
+            )
         except OSError:
             return journal_check(state, None)
         lag = 0.0 if waiting is None else max(0.0, round(time.time() - waiting / 1e6, 3))
         return journal_check(state, lag)
 
-    def _dependencies(self) -> Check:
-        found: Check = {}
+    def _dependencies(self) -> CheckResult:
+        found: CheckResult = {}
         for name in _DEPENDENCIES:
             observed = self._monitor.observed(name)
             if observed is None or observed.service is None:
@@ -189,7 +191,7 @@ class HealthReport:
         return found
 
 
-_LATE_CHECK: Mapping[str, Check] = {
+_LATE_CHECK: Mapping[str, CheckResult] = {
     "database": {"status": UNHEALTHY, "type": "postgresql", "latency_ms": None},
     "disk": {"status": UNHEALTHY, "free_gb": None, "total_gb": None, "usage_percent": None},
     "systemd": {"status": UNHEALTHY, "message": "the systemd user manager gave no answer in time"},

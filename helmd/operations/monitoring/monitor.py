@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from helmd.health.thread_pool import Answer
+from helmd.health.thread_pool import ProbeResult
 from helmd.journal.actions import record
 from helmd.model.errors import BusError, UnknownServiceError
 from helmd.model.suite.names import (
+    HELM_SERVICE,
     HELM_UNITS,
     HELMD_UNIT,
     JOURNAL_UNIT,
@@ -31,14 +32,12 @@ from helmd.model.units.health_policy import judged, measured, next_check, restar
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.recording import Recorder
-from helmd.store.metrics.metrics import Sample
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.metrics.service_status import StatusRow
 from helmd.systemd.installed import mode_of, read_unit
-from helmd.systemd.usage import Meter
+from helmd.systemd.usage import UsageMeter
 from helmd.systemd.watch import EVERYTHING, UnitWatch
 
-HELM = "helm"
-"""The name under which helmd itself is shown."""
 _COMPANIONS = (JOURNAL_UNIT, STORE_CLUSTER_UNIT)
 _PATTERNS = ("hivematrix-*.service", "helmd*.service")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
@@ -56,19 +55,19 @@ class Monitor:
 
     def __init__(
         self,
-        ask: Callable[[Service], Awaitable[Answer]],
+        ask: Callable[[Service], Awaitable[ProbeResult]],
         line_rates: Callable[[], Awaitable[Mapping[str, float] | None]],
         recorder: Recorder,
-        meter: Meter,
+        meter: UsageMeter,
         *,
-        told: Callable[[], None],
+        on_change: Callable[[], None],
         beat: Callable[[], None],
     ) -> None:
         self._ask = ask
         self._line_rates = line_rates
         self._recorder = recorder
         self._meter = meter
-        self._told = told
+        self._on_change = on_change
         self._beat = beat
         self._registry = Registry({})
         self._interval = 15.0
@@ -133,7 +132,7 @@ class Monitor:
                     await self._read_all(watch)
                     _log.info("%d units are watched", len(self._observed))
                     self.trouble, pause = "", _FIRST_PAUSE
-                    self._told()
+                    self._on_change()
                     while True:
                         changed = await watch.changes()
                         await (self._read_all(watch) if EVERYTHING in changed else self._read(watch, changed))
@@ -141,7 +140,7 @@ class Monitor:
                 if error.sentence != self.trouble:
                     _log.warning("%s; units are not watched until it is back", error.sentence)
                 self.trouble = error.sentence
-                self._told()
+                self._on_change()
             finally:
                 self._watch = None
             await asyncio.sleep(pause)
@@ -173,7 +172,7 @@ class Monitor:
         if changed:
             self._put(name for name in changed if name in self._observed)
             self._due.set()
-            self._told()
+            self._on_change()
 
     def _see(self, name: str, facts: UnitFacts) -> None:
         before = self._observed.get(name)
@@ -229,7 +228,7 @@ class Monitor:
                 level = logging.INFO if answer.verdict.state == HEALTHY else logging.WARNING
                 _log.log(level, "%s is %s: %s", asked.name, *answer.verdict)
             self._put([asked.name])
-            self._told()
+            self._on_change()
 
     def _restart(self, observed: Observed, reason: str) -> None:
         self._observed[observed.name] = restarted(observed)
@@ -253,7 +252,7 @@ class Monitor:
     async def _measure_once(self) -> None:
         rates = await self._line_rates()
         now = datetime.now(UTC)
-        samples: list[Sample] = []
+        samples: list[MetricSample] = []
         for name in list(self._observed):
             if (observed := self._observed.get(name)) is None:
                 continue
@@ -270,11 +269,11 @@ class Monitor:
                 "response_ms": observed.response_ms,
                 "log_rate": rates.get(name, 0.0) if rates is not None and not observed.external else None,
             }
-            samples += [Sample(name, now, key, value) for key, value in figures.items() if value is not None]
+            samples += [MetricSample(name, now, key, value) for key, value in figures.items() if value is not None]
             await asyncio.sleep(0)
         self._recorder.samples(samples)
         self._put(self._observed)
-        self._told()
+        self._on_change()
 
     def _put(self, names: Iterable[str]) -> None:
         now = datetime.now(UTC)
@@ -282,7 +281,7 @@ class Monitor:
 
 
 def _unit(name: str) -> str:
-    return HELMD_UNIT if name == HELM else unit_of(name)
+    return HELMD_UNIT if name == HELM_SERVICE else unit_of(name)
 
 
 def _name(unit: str) -> str | None:

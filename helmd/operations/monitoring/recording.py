@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NoReturn
 
 from helmd.model.errors import StoreError
-from helmd.store.metrics.metrics import Sample, put_samples
+from helmd.store.metrics.metrics import MetricSample, put_samples
 from helmd.store.metrics.service_status import StatusRow, drop_statuses, put_statuses
 from helmd.store.session import Pool
 
 KEPT_SAMPLES = 50_000
 """How many measurements wait for the store at most; the oldest go first. With 60 services that is 40 minutes."""
-_PORTION = 5_000
+_CHUNK = 5_000
 _GATHER = 0.2
 """Seconds for which changes are gathered before they are written."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -29,43 +29,43 @@ class Recorder:
         self._prepare = prepare
         self._prepared = False
         self._statuses: dict[str, StatusRow] = {}
-        self._samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
+        self._samples: deque[MetricSample] = deque(maxlen=KEPT_SAMPLES)
         self._dropped = 0
         self._keep: tuple[str, ...] | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.trouble = ""
         """Why the store can't be written right now, as a sentence; empty when it can."""
 
     def statuses(self, rows: Iterable[StatusRow]) -> None:
         """Services as they are now; of one service only the newest counts."""
         self._statuses |= {row.service_name: row for row in rows}
-        self._news.set()
+        self._changed.set()
 
-    def samples(self, samples: Sequence[Sample]) -> None:
+    def samples(self, samples: Sequence[MetricSample]) -> None:
         """Measurements. What does not fit any more pushes out the oldest."""
         self._dropped += max(0, len(self._samples) + len(samples) - KEPT_SAMPLES)
         self._samples.extend(samples)
-        self._news.set()
+        self._changed.set()
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Services that are not among NAMES are forgotten."""
         self._keep = tuple(names)
         self._statuses = {name: row for name, row in self._statuses.items() if name in self._keep}
-        self._news.set()
+        self._changed.set()
 
     async def run(self) -> NoReturn:
         """Go on until cancelled; outages of the store are waited out."""
         pause = _FIRST_PAUSE
         while True:
-            await self._news.wait()
+            await self._changed.wait()
             await asyncio.sleep(_GATHER)
-            self._news.clear()
+            self._changed.clear()
             try:
                 await self._write()
             except StoreError as error:
                 # Preparing anew tells at once, and why, while the pool would wait for a connection first.
                 self._prepared = False
-                self._news.set()
+                self._changed.set()
                 if error.sentence != self.trouble:
                     _log.warning("%s; states and measurements wait", error.sentence)
                 self.trouble = error.sentence
@@ -87,11 +87,11 @@ class Recorder:
             await put_statuses(connection, list(rows.values()))
             self._statuses = {name: row for name, row in self._statuses.items() if rows.get(name) is not row}
         while self._samples:
-            portion = [self._samples[n] for n in range(min(_PORTION, len(self._samples)))]
+            chunk = [self._samples[n] for n in range(min(_CHUNK, len(self._samples)))]
             async with self._pool.connection("writing measurements") as connection:
-                await put_samples(connection, portion)
+                await put_samples(connection, chunk)
             # While it was written the queue can have lost some of just these at its other end.
-            written = set(map(id, portion))
+            written = set(map(id, chunk))
             while self._samples and id(self._samples[0]) in written:
                 self._samples.popleft()
 

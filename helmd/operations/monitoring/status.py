@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Thread
 
-from helmd.health.probe import Probe, ask
+from helmd.health.probe import Probe, run_probe
 from helmd.health.target import probe_of
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry, Service
-from helmd.model.units.health import UNHEALTHY, UNKNOWN, Verdict
+from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import UnitFacts, condition
 from helmd.systemd.bus import Manager
 
-STRAY = "in no registry"
+UNREGISTERED = "in no registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class View:
 
     service: Service
     facts: UnitFacts
-    verdict: Verdict
+    verdict: HealthVerdict
     word: str
-    stray: bool = False
+    unregistered: bool = False
 
     @property
     def good(self) -> bool:
@@ -32,7 +32,7 @@ class View:
         return self.verdict.started and self.word not in ("flapping", "failed", "stopped")
 
 
-def sum_up(service: Service, facts: UnitFacts, verdict: Verdict, now: float) -> str:
+def sum_up(service: Service, facts: UnitFacts, verdict: HealthVerdict, now: float) -> str:
     """One word for a service, from systemd's view and its own answer."""
     if service.external:
         return verdict.state
@@ -51,22 +51,22 @@ def look(registry: Registry, names: Sequence[str], manager: Manager, now: float 
     at = time.time() if now is None else now
     views = []
     for service in known:
-        stray = service.name not in registry
-        verdict = verdicts.get(service.name, Verdict(UNKNOWN, STRAY if stray else "not running"))
+        unregistered = service.name not in registry
+        verdict = verdicts.get(service.name, HealthVerdict(UNKNOWN, UNREGISTERED if unregistered else "not running"))
         word = sum_up(service, facts[service.name], verdict, at)
-        views.append(View(service, facts[service.name], verdict, word, stray))
+        views.append(View(service, facts[service.name], verdict, word, unregistered))
     return views
 
 
-def _ask_all(probes: dict[str, Probe]) -> dict[str, Verdict]:
-    found: dict[str, Verdict] = {}
+def _ask_all(probes: dict[str, Probe]) -> dict[str, HealthVerdict]:
+    found: dict[str, HealthVerdict] = {}
 
     def ask_one(name: str, probe: Probe) -> None:
-        found[name] = ask(probe)
+        found[name] = run_probe(probe)
 
     threads = [Thread(target=ask_one, args=item, daemon=True) for item in probes.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {name: found.get(name, Verdict(UNHEALTHY, "could not be asked")) for name in probes}
+    return {name: found.get(name, HealthVerdict(UNHEALTHY, "could not be asked")) for name in probes}

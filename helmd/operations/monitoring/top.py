@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from helmd.model.suite.names import HELM_UNITS, unit_of
 from helmd.model.units.unit_state import UnitFacts, condition
 from helmd.systemd.bus import Manager
-from helmd.systemd.usage import CGROUPS, Meter, count_tasks
+from helmd.systemd.usage import CGROUPS, UsageMeter, count_tasks
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class UsageSample:
     """One unit's figures. Percent of one processor, MiB, seconds; None where not known or not running."""
 
     name: str
@@ -32,19 +32,19 @@ class Sampler:
         self._units = {name: unit_of(name) for name in services}
         own = {unit.removesuffix(".service"): unit for unit in HELM_UNITS} if with_helm else {}
         self._units |= {name: unit for name, unit in own.items() if manager.facts(unit).exists}
-        self._meter = Meter()
+        self._meter = UsageMeter()
 
-    def sample(self) -> list[Sample]:
+    def sample(self) -> list[UsageSample]:
         """The figures now; processor time is a percentage from the second call on."""
         return [self._one(name, self._manager.facts(unit)) for name, unit in self._units.items()]
 
-    def _one(self, name: str, facts: UnitFacts) -> Sample:
+    def _one(self, name: str, facts: UnitFacts) -> UsageSample:
         now = time.time()
         state = condition(facts, now)
         if not facts.control_group:
-            return Sample(name, state, facts.main_pid or None, None, None, None, facts.restarts, None)
+            return UsageSample(name, state, facts.main_pid or None, None, None, None, facts.restarts, None)
         usage = self._meter.measure(facts.control_group, facts.invocation, time.monotonic())
-        return Sample(
+        return UsageSample(
             name,
             state,
             facts.main_pid or None,

@@ -13,13 +13,13 @@ from helmd.files.durable import write_atomically
 from helmd.files.environment_file import ensure_secrets
 from helmd.journal.lines import last_lines
 from helmd.keycloak import launch
-from helmd.keycloak.distribution.artefact import KEYCLOAK
+from helmd.keycloak.distribution.artefact import KEYCLOAK, DownloadCallback
 from helmd.keycloak.distribution.fetch import fetch
 from helmd.keycloak.distribution.maven import available
 from helmd.keycloak.distribution.unpack import WRITABLE, unpack, unpacked
 from helmd.model.config.schema import HELM_SETTINGS
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import Source
+from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import (
     BusError,
     ConfigurationError,
@@ -40,16 +40,15 @@ from helmd.operations.setup.keys import gateway_certificate, signing_key
 from helmd.postgres.cluster import account_name, create_cluster, store_cluster
 from helmd.postgres.roles import ensure_store
 from helmd.systemd.bus import Manager, Signals
+from helmd.systemd.user_manager import JOURNAL_GROUP
 
-JOURNAL_GROUP = "systemd-journal"
 JOB_TIMEOUT = 120.0
 
-Tell = Callable[[str], None]
-Progress = Callable[[int, int], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class SetupOptions:
     """What the caller gives: a registry to install, a Keycloak archive, a DSN of an existing log store."""
 
     registry_file: Path | None = None
@@ -86,18 +85,18 @@ def settings_template(database: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def prepare_account(layout: Layout, tell: Tell) -> None:
+def prepare_account(layout: Layout, notify: Notify) -> None:
     """Lingering, so that the suite outlives the login and starts at boot; access to the journal."""
     name = account_name()
     if Path("/var/lib/systemd/linger", name).exists():
-        tell("lingering is on")
+        notify("lingering is on")
     else:
         tried = subprocess.run(["loginctl", "enable-linger"], capture_output=True, text=True, timeout=30, check=False)
         if tried.returncode:
             raise DeniedError(
                 "lingering is off and can't be turned on", hint=f"Run: sudo loginctl enable-linger {name}"
             )
-        tell("lingering turned on: the suite runs without a login, and from boot")
+        notify("lingering turned on: the suite runs without a login, and from boot")
     account = pwd.getpwuid(os.getuid())
     members = os.getgrouplist(name, account.pw_gid)
     if account.pw_uid < 1000 and grp.getgrnam(JOURNAL_GROUP).gr_gid not in members:
@@ -107,7 +106,7 @@ def prepare_account(layout: Layout, tell: Tell) -> None:
         )
 
 
-def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
+def prepare_files(layout: Layout, options: SetupOptions, notify: Notify) -> None:
     """Directories, and the configuration files where there are none."""
     try:
         for directory in (layout.config, layout.secrets, layout.data, layout.state):
@@ -120,21 +119,21 @@ def prepare_files(layout: Layout, wishes: Wishes, tell: Tell) -> None:
             hint="The account that owns a suite needs a home directory that it may write in.",
         ) from None
     if not layout.settings_file.exists():
-        write_atomically(layout.settings_file, settings_template(wishes.database), 0o600)
-        tell(f"wrote {layout.settings_file}")
-    elif wishes.database is not None and load_settings(layout).store != wishes.database:
+        write_atomically(layout.settings_file, settings_template(options.database), 0o600)
+        notify(f"wrote {layout.settings_file}")
+    elif options.database is not None and load_settings(layout).store != options.database:
         raise UsageError(
             f"{layout.settings_file} is there already and keeps logs elsewhere",
             hint="Set database in its table [store], then: helmctl setup",
         )
-    if wishes.registry_file is not None:
-        _install_registry(layout, wishes.registry_file, tell)
+    if options.registry_file is not None:
+        _install_registry(layout, options.registry_file, notify)
     elif not layout.registry_file.exists():
         write_atomically(layout.registry_file, REGISTRY_TEMPLATE)
-        tell(f"wrote {layout.registry_file}; name your services in it")
+        notify(f"wrote {layout.registry_file}; name your services in it")
 
 
-def _install_registry(layout: Layout, given: Path, tell: Tell) -> None:
+def _install_registry(layout: Layout, given: Path, notify: Notify) -> None:
     try:
         text = given.read_text()
     except UnicodeDecodeError:
@@ -144,47 +143,49 @@ def _install_registry(layout: Layout, given: Path, tell: Tell) -> None:
             f"{layout.registry_file} is there already and differs from {given}",
             hint="Move it away, or edit it instead of giving a registry.",
         )
-    load_suite(layout, load_settings(layout), Source(str(layout.registry_file), text))
+    load_suite(layout, load_settings(layout), ConfigSource(str(layout.registry_file), text))
     write_atomically(layout.registry_file, text)
-    tell(f"installed {given} as {layout.registry_file}")
+    notify(f"installed {given} as {layout.registry_file}")
 
 
-def prepare_keycloak(registry: Registry, layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> None:
+def prepare_keycloak(
+    registry: Registry, layout: Layout, options: SetupOptions, notify: Notify, progress: DownloadCallback
+) -> None:
     """The Keycloak that the suite runs: fetched, checked, unpacked; its secrets made."""
     name = keycloak_service(registry)
     if name is None:
         return
     directory = layout.resolve(registry[name].path)
     if directory == layout.data / KEYCLOAK.directory and unpacked(layout.data) is None:
-        tell(f"fetching Keycloak {KEYCLOAK.version}")
-        archive = fetch(layout.data / "downloads", wishes.keycloak_archive, progress, mvn=available())
-        tell(f"unpacking {archive.name}, whose checksum is right")
+        notify(f"fetching Keycloak {KEYCLOAK.version}")
+        archive = fetch(layout.data / "downloads", options.keycloak_archive, progress, mvn=available())
+        notify(f"unpacking {archive.name}, whose checksum is right")
         unpack(archive, layout.data)
-        if wishes.keycloak_archive is None:
+        if options.keycloak_archive is None:
             archive.unlink()
     for place in WRITABLE:
         (directory / place).mkdir(parents=True, exist_ok=True)
     fresh = not layout.secrets_file(name).exists()
     ensure_secrets(layout.secrets_file(name), launch.SECRETS)
     if fresh:
-        tell(f"made Keycloak's first admin and its database password ({layout.secrets_file(name)}, 0600)")
+        notify(f"made Keycloak's first admin and its database password ({layout.secrets_file(name)}, 0600)")
 
 
-def prepare_keys(registry: Registry, layout: Layout, tell: Tell) -> None:
+def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
     """What Core signs with and what the gateway shows, where they are missing."""
     for name, make, what in (("core", signing_key, "signing key"), ("nexus", gateway_certificate, "certificate")):
         if name in registry and not registry[name].external:
             directory = layout.resolve(registry[name].path)
             if directory.is_dir() and (made := make(directory)):
-                tell(f"made the {what} of {name} ({made})")
+                notify(f"made the {what} of {name} ({made})")
 
 
-def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, tell: Tell) -> None:
+def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, notify: Notify) -> None:
     """The private PostgreSQL clusters, where the settings want them."""
     if settings.store_embedded and create_cluster(store_cluster(layout, account_name())):
-        tell("made the PostgreSQL cluster of the log store")
+        notify("made the PostgreSQL cluster of the log store")
     if "postgres" in registry and create_cluster(embedded_cluster(registry, layout, settings)):
-        tell("made the PostgreSQL cluster of the suite")
+        notify("made the PostgreSQL cluster of the suite")
 
 
 def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False, stop: bool = False) -> None:
@@ -201,7 +202,7 @@ def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = Fals
         raise StartFailedError(sentence, hint=f"See: journalctl --user -u {unit}", lines=lines)
 
 
-def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell) -> None:
+def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> None:
     """Helm's own units, from now on and at boot: its store, the journal's reader, the daemon."""
     units = [unit for unit in HELM_UNITS if unit != STORE_CLUSTER_UNIT or settings.store_embedded]
     manager.enable(units)
@@ -212,32 +213,32 @@ def start_helm(layout: Layout, settings: Settings, manager: Manager, tell: Tell)
             # A start that is under way may still be one of an older unit; it would be joined, not begun anew.
             run_unit(manager, signals, STORE_CLUSTER_UNIT, restart=not manager.facts(STORE_CLUSTER_UNIT).active)
             ensure_store(store_cluster(layout, account_name()))
-            tell("the log store runs")
+            notify("the log store runs")
         for unit, what in ((JOURNAL_UNIT, "the journal is being read into it"), (HELMD_UNIT, "helmd runs")):
             run_unit(manager, signals, unit, restart=True)
-            tell(what)
+            notify(what)
 
 
-def set_up(layout: Layout, wishes: Wishes, tell: Tell, progress: Progress) -> Registry:
+def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: DownloadCallback) -> Registry:
     """All of it, for the account that runs this. The suite itself is not started."""
-    prepare_account(layout, tell)
+    prepare_account(layout, notify)
     manager = _manager(layout)
-    prepare_files(layout, wishes, tell)
+    prepare_files(layout, options, notify)
     settings = load_settings(layout)
     registry = load_suite(layout, settings)
-    prepare_keycloak(registry, layout, wishes, tell, progress)
-    prepare_keys(registry, layout, tell)
-    prepare_clusters(registry, layout, settings, tell)
+    prepare_keycloak(registry, layout, options, notify, progress)
+    prepare_keys(registry, layout, notify)
+    prepare_clusters(registry, layout, settings, notify)
     host = remember_host(layout)
     if not host.user_namespaces:
-        tell("this host gives user units no user namespaces, so hardening is limited to what works without")
+        notify("this host gives user units no user namespaces, so hardening is limited to what works without")
     done = apply(changes(registry, layout, settings), registry, layout, settings, manager)
-    tell(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
+    notify(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
     ensure_databases(registry, layout, settings)
-    start_helm(layout, settings, manager, tell)
+    start_helm(layout, settings, manager, notify)
     manager.enable([TARGET])
     manager.daemon_reload()
-    tell("the suite will start at boot")
+    notify("the suite will start at boot")
     return registry
 
 
@@ -252,7 +253,7 @@ def _manager(layout: Layout) -> Manager:
         ) from None
 
 
-def create_account(name: str, tell: Tell) -> None:
+def create_account(name: str, notify: Notify) -> None:
     """As root: a system account that owns the suite, its home below /var/lib, lingering, reading its journal.
 
     An account that is there already is taken, unless it could own nothing: root's, or one without a home of its own.
@@ -265,7 +266,7 @@ def create_account(name: str, tell: Tell) -> None:
         words = ["--system", "--group", "--home", f"/var/lib/{name}", "--shell", "/bin/bash", name]
         _run(["adduser", "--quiet", "--gecos", "HiveMatrix suite", "--disabled-password", *words])
         entry = pwd.getpwnam(name)
-        tell(f"created the account {name} (home {entry.pw_dir})")
+        notify(f"created the account {name} (home {entry.pw_dir})")
     if fault := _unfit(entry):
         raise UsageError(f"{name} can't own a suite: {fault}", hint="Take another: helmctl setup --account hivematrix")
     if name not in grp.getgrnam(JOURNAL_GROUP).gr_mem:
@@ -273,7 +274,7 @@ def create_account(name: str, tell: Tell) -> None:
         _run(["usermod", "-aG", JOURNAL_GROUP, name])
         if Path(f"/run/user/{entry.pw_uid}/bus").exists():
             _run(["systemctl", "restart", f"user@{entry.pw_uid}.service"])
-        tell(f"{name} may read the journal")
+        notify(f"{name} may read the journal")
     _run(["loginctl", "enable-linger", name])
     deadline = time.monotonic() + 30
     while not Path(f"/run/user/{entry.pw_uid}/bus").exists():

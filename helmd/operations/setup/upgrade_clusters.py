@@ -33,41 +33,43 @@ def outdated(cluster: Cluster) -> bool:
 
 
 def upgrade_clusters(
-    registry: Registry, layout: Layout, settings: Settings, manager: Manager, tell: Callable[[str], None]
+    registry: Registry, layout: Layout, settings: Settings, manager: Manager, notify: Callable[[str], None]
 ) -> int:
     """Upgrades every outdated cluster; how many. What ran before runs again afterwards, also when an upgrade fails."""
     done = 0
     for unit, cluster in clusters(registry, layout, settings).items():
         if not outdated(cluster):
-            tell(f"{unit}: already at PostgreSQL {newest().major}")
+            notify(f"{unit}: already at PostgreSQL {newest().major}")
             continue
         users = _users(unit, registry)
         running = [other for other in (*users, unit) if manager.facts(other).active]
         with Signals() as signals:
             manager.subscribe()
             for other in running:
-                tell(f"stopping {other}")
+                notify(f"stopping {other}")
                 run_unit(manager, signals, other, stop=True)
             try:
-                upgraded = upgrade_cluster(cluster, tell)
-                tell(f"{unit}: PostgreSQL {upgraded.old} -> {upgraded.new}; the old cluster is kept in {upgraded.kept}")
+                upgraded = upgrade_cluster(cluster, notify)
+                notify(
+                    f"{unit}: PostgreSQL {upgraded.old} -> {upgraded.new}; the old cluster is kept in {upgraded.kept}"
+                )
                 done += 1
                 found = concerning(changes(registry, layout, settings), [unit])
                 apply(found, registry, layout, settings, manager)
             finally:
-                _start_again(running, manager, signals, tell)
+                _start_again(running, manager, signals, notify)
     return done
 
 
-def _start_again(units: list[str], manager: Manager, signals: Signals, tell: Callable[[str], None]) -> None:
+def _start_again(units: list[str], manager: Manager, signals: Signals, notify: Callable[[str], None]) -> None:
     """Starts what was stopped, in reverse; one that doesn't start keeps none of the others down."""
     failed: StartFailedError | None = None
     for unit in reversed(units):
-        tell(f"starting {unit}")
+        notify(f"starting {unit}")
         try:
             run_unit(manager, signals, unit)
         except StartFailedError as error:
-            tell(error.sentence)
+            notify(error.sentence)
             failed = failed or error
     if failed:
         raise failed

@@ -11,7 +11,7 @@ from helmd.model.logs.entry import LogRow
 COLUMNS = (
     "id",
     "timestamp",
-    "same_as",
+    "duplicate_of",
     "process_id",
     "retention",
     "service_name",
@@ -55,7 +55,7 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], text)
 
 
-def days_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tuple[int, str]]:
+def partitions_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tuple[int, str]]:
     """The partitions that ROWS go to, as (retention, day)."""
     times = [row[0] for row in rows]
     first, last = min(times).astimezone(UTC).date(), max(times).astimezone(UTC).date()

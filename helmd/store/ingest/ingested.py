@@ -1,11 +1,11 @@
 """How far the journal has been stored, and how many lines of each service have come since one looked last."""
 
-from helmd.store.session import Connection, border
+from helmd.store.session import Connection, store_errors
 
 
 async def stored_up_to(connection: Connection, machine_id: str, uid: int) -> int | None:
     """The time (microseconds since 1970) of the last journal entry read of an account; None before the first."""
-    with border("the journal's position can't be read"):
+    with store_errors("the journal's position can't be read"):
         cursor = await connection.execute(
             "SELECT max(realtime) FROM journal_cursor WHERE (machine_id, uid) = (%s, %s)", (machine_id, uid)
         )
@@ -15,7 +15,7 @@ async def stored_up_to(connection: Connection, machine_id: str, uid: int) -> int
 
 async def newest_id(connection: Connection) -> int:
     """The highest id of ``log_entries``; 0 when it is empty."""
-    with border("log entries can't be counted"):
+    with store_errors("log entries can't be counted"):
         cursor = await connection.execute("SELECT coalesce(max(id), 0) FROM log_entries")
         row = await cursor.fetchone()
     return int(row[0]) if row else 0
@@ -23,7 +23,7 @@ async def newest_id(connection: Connection) -> int:
 
 async def lines_between(connection: Connection, after: int, up_to: int) -> dict[str, int]:
     """How many entries each service has with ids above AFTER, up to and with UP_TO. Reads just those by their key."""
-    with border("log entries can't be counted"):
+    with store_errors("log entries can't be counted"):
         cursor = await connection.execute(
             "SELECT service_name, count(*) FROM log_entries WHERE id > %s AND id <= %s GROUP BY service_name",
             (after, up_to),

@@ -12,7 +12,7 @@ from helmd.model.logs.parsing.position import Position
 from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.logs import Appender
 from helmd.store.ingest.requests import admit
-from helmd.store.session import LOCK_CLASS, Connection, border, connect, deadline
+from helmd.store.session import LOCK_CLASS, Connection, connect, deadline, store_errors
 
 _ANSWER_SECONDS = 20.0
 """How long the store may take over a batch before the connection counts as dead."""
@@ -55,7 +55,7 @@ class JournalStore:
         """Connect and become the only one to store this account's journal. Raises StoreError, IngestTakenError."""
         connection = await connect(conninfo, "helmd-journal")
         try:
-            with border("the log store can't be used"), deadline(connection, _ANSWER_SECONDS):
+            with store_errors("the log store can't be used"), deadline(connection, _ANSWER_SECONDS):
                 key = crc32(f"{machine_id}/{uid}".encode()) - 2**31
                 cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS + 1, key))
                 found = await cursor.fetchone()
@@ -72,7 +72,7 @@ class JournalStore:
 
     async def positions(self) -> dict[str, Position]:
         """How far each boot of the journal was read and stored, by boot id. Raises StoreError."""
-        with border("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
+        with store_errors("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
             cursor = await self._connection.execute(
                 "SELECT boot_id, cursor, realtime, monotonic, ties, finished FROM journal_cursor"
                 " WHERE (machine_id, uid) = (%s, %s)",
@@ -82,7 +82,7 @@ class JournalStore:
 
     async def kept(self, boot_id: str) -> dict[str, Any]:
         """What was stored with a boot's position: entries that were begun before it. Raises StoreError."""
-        with border("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
+        with store_errors("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
             cursor = await self._connection.execute(
                 "SELECT pending FROM journal_cursor WHERE (machine_id, uid, boot_id) = (%s, %s, %s)",
                 (self._machine_id, self._uid, boot_id),
@@ -105,7 +105,7 @@ class JournalStore:
         Raises PositionMovedError when it is not, StoreError when the outcome is unknown or the store refuses.
         """
         try:
-            with border("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
+            with store_errors("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
                 await self._connection.execute("BEGIN")
                 # First of all: a rival, or this process' own former connection still at its commit, holds this row.
                 await self._move(position, before, kept)

@@ -14,7 +14,7 @@ from helmd.model.logs.deduplication import APART, OTHER, Single, Window, days_in
 from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
 from helmd.model.logs.ids import with_short_ids
 from helmd.model.logs.notify_payload import Announcement
-from helmd.store.ingest.copy_text import COLUMNS, Counts, RetentionOf, chunks, days_of
+from helmd.store.ingest.copy_text import COLUMNS, Counts, RetentionOf, chunks, partitions_of
 from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection
 
 LOG_CHANNEL = "log_entries"
@@ -27,15 +27,15 @@ _ONE_WINDOW = timedelta(hours=6)
 """How long a stretch of printed lines may be for one look at what was posted meanwhile."""
 _SINGLES = (
     "SELECT id, timestamp, service_name, message, source FROM {{}} WHERE source = '{}' AND timestamp BETWEEN %s AND %s"
-    " AND service_name = ANY(%s) AND same_as IS NULL AND message = ANY(%s) LIMIT 50000"
+    " AND service_name = ANY(%s) AND duplicate_of IS NULL AND message = ANY(%s) LIMIT 50000"
 )
 _POSTED, _PRINTED = (sql.SQL(_SINGLES.format(source)) for source in (HTTP, JOURNAL))
 _POSTERS = sql.SQL(
     "SELECT DISTINCT service_name FROM {} WHERE source = 'http' AND timestamp BETWEEN %s AND %s"
-    " AND service_name = ANY(%s) AND same_as IS NULL"
+    " AND service_name = ANY(%s) AND duplicate_of IS NULL"
 )
 _THERE = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
-_REFERRED = sql.SQL("SELECT same_as FROM {} WHERE same_as = ANY(%s)")
+_REFERRED = sql.SQL("SELECT duplicate_of FROM {} WHERE duplicate_of = ANY(%s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Appender:
         assert found is not None
         last = int(found[1])
         first = last - len(rows) + 1
-        leaves = await self._partitions(connection, days_of(rows, self._retention_of))
+        leaves = await self._partitions(connection, partitions_of(rows, self._retention_of))
         marked = await self._marked(connection, rows, first)
         counts: Counts = {}
         async with connection.cursor() as copying, copying.copy(_COPY) as copy:
@@ -91,7 +91,7 @@ class Appender:
         await connection.execute(
             "SELECT pg_notify(%s, %s)", (LOG_CHANNEL, str(Announcement(last, tuple(leaves)))), prepare=True
         )
-        return Appended(first, last, len(rows), sum(row.same_as is not None for row in marked))
+        return Appended(first, last, len(rows), sum(row.duplicate_of is not None for row in marked))
 
     async def _partitions(self, connection: Connection, days: Iterable[tuple[int, str]]) -> list[str]:
         """Sees to it that there is a partition for each (retention, day); their names."""
@@ -108,7 +108,7 @@ class Appender:
         return leaves
 
     async def _marked(self, connection: Connection, rows: Sequence[LogRow], first: int) -> Sequence[LogRow]:
-        """ROWS with ``same_as`` set where a line is there already."""
+        """ROWS with ``duplicate_of`` set where a line is there already."""
         sources = {row.source for row in rows} & OTHER.keys()
         singles: list[Single] = []
         if HTTP in sources:

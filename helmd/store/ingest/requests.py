@@ -10,7 +10,7 @@ from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.logs.entry import LogRow
 from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.logs import Appender
-from helmd.store.session import Connection, border, connect, deadline, reason
+from helmd.store.session import Connection, connect, deadline, reason, store_errors
 
 KEPT_HOURS = 72
 """How long a batch is remembered: a repeat is due within a day, a journal that waited for the store may take longer."""
@@ -131,7 +131,7 @@ async def admit(connection: Connection, posted: Sequence[PostedRow]) -> list[Log
 
 async def drop_old_requests(connection: Connection) -> None:
     """Forgets batches of long ago; needs the owner's rights. Raises StoreError."""
-    with border("old posted batches can't be forgotten"):
+    with store_errors("old posted batches can't be forgotten"):
         await connection.execute(
             "DELETE FROM ingest_requests WHERE received_at < now() - make_interval(hours => %s)", (KEPT_HOURS,)
         )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from helmd.model.errors import UsageError
-from helmd.store.session import Connection, border, cut, reason
+from helmd.store.session import Connection, abort_connection, reason, store_errors
 
 _AGAIN_SECONDS = 0.1
 
@@ -30,7 +30,7 @@ async def breakable(connection: Connection, work: Coroutine[Any, Any, Result]) -
                 await asyncio.to_thread(_cancel, connection.pgconn.get_cancel())
                 await asyncio.wait({task}, timeout=_AGAIN_SECONDS)
         except (asyncio.CancelledError, psycopg.Error):
-            cut(connection)
+            abort_connection(connection)
             task.cancel()
         if task.done() and not task.cancelled():
             task.exception()
@@ -44,7 +44,7 @@ def _cancel(asked: psycopg.pq.abc.PGcancel) -> None:
 
 async def check_expression(connection: Connection, pattern: str) -> None:
     """Raises UsageError when PATTERN is no regular expression to PostgreSQL, StoreError when it can't be asked."""
-    with border("the regular expression can't be checked"):
+    with store_errors("the regular expression can't be checked"):
         try:
             await connection.execute("SELECT '' ~* %s", (pattern,))
         except psycopg.errors.InvalidRegularExpression as error:
@@ -53,7 +53,7 @@ async def check_expression(connection: Connection, pattern: str) -> None:
 
 async def end_with_client(connection: Connection) -> None:
     """Has PostgreSQL break off a statement once its client is gone, where it can (from 14 on). Raises StoreError."""
-    with border("the log store can't be used"):
+    with store_errors("the log store can't be used"):
         await connection.execute(
             "SELECT set_config(name, '2s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'"
         )

@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 from helmd.model.errors import UsageError
 from helmd.model.logs.filter import LogFilter
 from helmd.store.logs.entries import SEEN_ONCE, conditions, day_rows, looked_conditions, where
-from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, days_of, leaves, portions, whatever_expires
-from helmd.store.session import Connection, border, limit_statements, reason
+from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, whatever_expires
+from helmd.store.session import Connection, limit_statements, reason, store_errors
 
 EXACT_UP_TO = 1_000_000
 _FEW_DAYS = 8
@@ -51,7 +51,7 @@ class Histogram:
     counted_back_to: datetime | None = None
 
 
-async def total(connection: Connection, wanted: LogFilter, seconds: float, *, dear: bool = False) -> Total:
+async def total(connection: Connection, wanted: LogFilter, seconds: float, *, expensive: bool = False) -> Total:
     """How many entries are WANTED: exact up to a million, unless counting takes longer than SECONDS.
 
     With DEAR, when many of the newest are or a search did not end in time, they are counted only if there are few to
@@ -64,13 +64,13 @@ async def total(connection: Connection, wanted: LogFilter, seconds: float, *, de
     async def attempt() -> Total:
         if wanted.counted:
             return Total(await _by_rollups(connection, wanted))
-        everything = await _by_rollups(connection, _without_looking(wanted)) if dear else 0
+        everything = await _by_rollups(connection, _without_looking(wanted)) if expensive else 0
         if everything > _FEW_ENTRIES:
-            days = days_of(await leaves(connection, wanted.start, wanted.end))
+            days = group_by_day(await leaves(connection, wanted.start, wanted.end))
             return await _estimated(connection, wanted, *await _sampled(connection, wanted, days), everything)
         return await _by_walking(connection, wanted, deadline)
 
-    with border("log entries can't be counted"):
+    with store_errors("log entries can't be counted"):
         return await whatever_expires(attempt)
 
 
@@ -100,7 +100,7 @@ async def histogram(
         counts.clear()
         return await _histogram_by_walking(connection, wanted, step, deadline, counts)
 
-    with border("log entries can't be counted"):
+    with store_errors("log entries can't be counted"):
         if wanted.counted:
             table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
             met, given = _rollup_conditions(wanted)
@@ -126,7 +126,7 @@ async def level_counts(connection: Connection, since: datetime) -> dict[str, dic
     """Entries by service and level since then, the minute of SINCE with them. Raises StoreError."""
     hour = _ceiling(since, _HOUR)
     found: dict[str, dict[str, int]] = {}
-    with border("log entries can't be counted"):
+    with store_errors("log entries can't be counted"):
         cursor = await connection.execute(
             "SELECT service_name, level, sum(entries) FROM ("
             " SELECT * FROM log_counts_hour WHERE slot >= %s UNION ALL"
@@ -208,10 +208,10 @@ def _summing(
 async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
     counted = 0
     reached = None
-    days = days_of(await leaves(connection, wanted.start, wanted.end))
+    days = group_by_day(await leaves(connection, wanted.start, wanted.end))
     by_index = not looked_conditions(wanted)[0]
     counting = _counting_by_day(connection, wanted, apart=by_index)
-    for some in portions(days, MOST_DAYS if by_index else _FEW_DAYS):
+    for some in growing_groups(days, MOST_DAYS if by_index else _FEW_DAYS):
         parts: list[str] = []
         given: list[object] = []
         for leaf in (leaf for day in some for leaf in day):
@@ -246,7 +246,7 @@ def _counting_by_day(
         if narrowed not in made:
             met, given = conditions(narrowed)
             whole = [condition for condition in met if condition is not SEEN_ONCE] if apart else met
-            again = [[*whole, sql.SQL("same_as IS NOT NULL")]] if len(whole) < len(met) else []
+            again = [[*whole, sql.SQL("duplicate_of IS NOT NULL")]] if len(whole) < len(met) else []
             made[narrowed] = [where(each).as_string(connection) for each in (whole, *again)], given
         each, given = made[narrowed]
         return [
@@ -308,7 +308,7 @@ async def _histogram_by_walking(
 ) -> datetime | None:
     """Fills COUNTS, the newest days first; how far back that came when the time was over."""
     met, given = conditions(wanted)
-    for some in portions(days_of(await leaves(connection, wanted.start, wanted.end)), _FEW_DAYS):
+    for some in growing_groups(group_by_day(await leaves(connection, wanted.start, wanted.end)), _FEW_DAYS):
         parts = [
             sql.SQL("SELECT timestamp, level FROM {} WHERE {}").format(
                 sql.Identifier(leaf.name), where([*met, *map(sql.SQL, ids)])

@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter, words_of
-from helmd.store.session import Connection, border
+from helmd.store.session import Connection, store_errors
 
 READ = ("id", *LogRow._fields)
 READ_SQL = sql.SQL(", ").join(map(sql.Identifier, READ))
@@ -32,7 +32,7 @@ def stored(found: TupleRow) -> StoredEntry:
     return StoredEntry(found[0], LogRow(*found[1:]))
 
 
-SEEN_ONCE = sql.SQL("same_as IS NULL")
+SEEN_ONCE = sql.SQL("duplicate_of IS NULL")
 """Of a line that was printed and posted only the entry that came first counts."""
 
 Conditions = tuple[list[sql.Composable], list[object]]
@@ -121,7 +121,7 @@ def day_rows(leaves: Iterable[str], met: Sequence[sql.Composable]) -> sql.Compos
 
 async def entry(connection: Connection, number: int) -> StoredEntry | None:
     """The entry with this id, or None. Raises StoreError."""
-    with border("the log entry can't be read"):
+    with store_errors("the log entry can't be read"):
         cursor = await connection.execute(
             sql.SQL("SELECT {} FROM log_entries WHERE id = %s").format(READ_SQL), (number,), prepare=True
         )
@@ -152,6 +152,6 @@ async def after(
     statement = sql.SQL(" UNION ALL ").join(parts)
     if len(parts) > 1:
         statement = sql.SQL("{} ORDER BY id LIMIT {}").format(statement, sql.Literal(limit))
-    with border("log entries can't be read"):
+    with store_errors("log entries can't be read"):
         cursor = await connection.execute(statement, values * len(parts))
         return [stored(row) async for row in cursor]

@@ -13,8 +13,8 @@ from psycopg import sql
 from helmd.model.errors import UsageError
 from helmd.model.logs.filter import LogFilter
 from helmd.store.logs.entries import READ, READ_SQL, conditions, day_rows
-from helmd.store.maintenance.partitions import Leaf, days_of, leaves
-from helmd.store.session import Connection, border, reason
+from helmd.store.maintenance.partitions import Leaf, group_by_day, leaves
+from helmd.store.session import Connection, reason, store_errors
 
 Form = Literal["ndjson", "csv"]
 _FEW, _ROWS = 50, 500
@@ -32,11 +32,11 @@ async def export(
     Each day is sorted by its index and read by a cursor, so that neither side holds more than a few rows. Raises
     StoreError, and UsageError for a regular expression that PostgreSQL can't read.
     """
-    with border("log entries can't be exported"):
+    with store_errors("log entries can't be exported"):
         try:
             async with connection.transaction():
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                days = days_of(await leaves(connection, wanted.start, wanted.end))
+                days = group_by_day(await leaves(connection, wanted.start, wanted.end))
                 if form == "csv":
                     yield _csv([READ])
                 for day in reversed(days) if oldest_first else days:

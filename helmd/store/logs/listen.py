@@ -11,7 +11,7 @@ from helmd.model.logs.notify_payload import Announcement
 from helmd.store.ingest.ingested import newest_id
 from helmd.store.ingest.logs import LOG_CHANNEL
 from helmd.store.logs.entries import StoredEntry, after
-from helmd.store.session import Connection, border, connect, cut, deadline
+from helmd.store.session import Connection, abort_connection, connect, deadline, store_errors
 
 _ANSWER_SECONDS = 10.0
 
@@ -31,10 +31,10 @@ class Listener:
         """Connect and listen. Raises StoreError."""
         connection = await connect(conninfo, application)
         try:
-            with border("new log entries can't be listened for"), deadline(connection, _ANSWER_SECONDS):
+            with store_errors("new log entries can't be listened for"), deadline(connection, _ANSWER_SECONDS):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(LOG_CHANNEL)))
         except BaseException:
-            cut(connection)
+            abort_connection(connection)
             await connection.close()
             raise
         return cls(connection)
@@ -50,13 +50,13 @@ class Listener:
         """
         if not self._last_id:
             await self._readable(seconds)
-            with border("new log entries can't be listened for"):
+            with store_errors("new log entries can't be listened for"):
                 self._consume()
         if not self._last_id:
             return None
-        told = Announcement(self._last_id, () if self._anywhere else tuple(sorted(self._leaves)))
+        notified = Announcement(self._last_id, () if self._anywhere else tuple(sorted(self._leaves)))
         self._last_id, self._leaves, self._anywhere = 0, set(), False
-        return told
+        return notified
 
     async def newest_id(self) -> int:
         """The highest id there is. Raises StoreError."""
@@ -73,7 +73,7 @@ class Listener:
 
         Not psycopg's ``notifies()``: a wait that is broken off there leaves the connection locked or in doubt.
         """
-        with border("new log entries can't be listened for"):
+        with store_errors("new log entries can't be listened for"):
             number = self._connection.fileno()
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
@@ -94,9 +94,9 @@ class Listener:
             raise psycopg.OperationalError("the connection is lost")
 
     def _hear(self, payload: str) -> None:
-        told = Announcement.parse(payload)
-        if told is None:
+        notified = Announcement.parse(payload)
+        if notified is None:
             return
-        self._last_id = max(self._last_id, told.last_id)
-        self._leaves.update(told.leaves)
-        self._anywhere |= not told.leaves
+        self._last_id = max(self._last_id, notified.last_id)
+        self._leaves.update(notified.leaves)
+        self._anywhere |= not notified.leaves

@@ -41,8 +41,8 @@ from helmd.store.logs.entries import (
     walked_conditions,
     where,
 )
-from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, days_of, leaves, portions, whatever_expires
-from helmd.store.session import Connection, border, limit_statements, reason
+from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, whatever_expires
+from helmd.store.session import Connection, limit_statements, reason, store_errors
 
 _PROBE, _CHUNK = 2_000, 10_000
 """Entries that are looked through at once for a text."""
@@ -128,7 +128,7 @@ async def find(
                 return await search.page(limit, offset)
             return await search.page(limit, 0) if await search.skip(offset) else Page(())
 
-    with border("log entries can't be searched"):
+    with store_errors("log entries can't be searched"):
         try:
             return await whatever_expires(attempt)
         except psycopg.errors.InvalidRegularExpression as error:
@@ -142,21 +142,21 @@ async def warm(connection: Connection) -> None:
     search that meets it.
     """
 
-    async def rehearse() -> None:
-        days = days_of(await leaves(connection))
+    async def warm_up() -> None:
+        days = group_by_day(await leaves(connection))
         some: list[Sequence[Leaf]] = []
-        for portion in portions(days, MOST_DAYS):
-            if some and sum(map(len, [*some, *portion])) > _MOST_WARM:
+        for chunk in growing_groups(days, MOST_DAYS):
+            if some and sum(map(len, [*some, *chunk])) > _MOST_WARM:
                 break
-            some += portion
+            some += chunk
         for nobody in (LogFilter(trace_id=_NOBODY), LogFilter(user_id=_NOBODY), LogFilter(text=_NOTHING)):
             async with connection.transaction():
-                await _Search(connection, nobody, None, time.monotonic() + _WARM_SECONDS).rehearse(some)
+                await _Search(connection, nobody, None, time.monotonic() + _WARM_SECONDS).warm_up(some)
             if nobody.text is None and len(some) == len(days):
                 await total(connection, nobody, _WARM_SECONDS)
 
-    with border("log entries can't be searched"), suppress(_OutOfTimeError, psycopg.errors.QueryCanceled):
-        await whatever_expires(rehearse)
+    with store_errors("log entries can't be searched"), suppress(_OutOfTimeError, psycopg.errors.QueryCanceled):
+        await whatever_expires(warm_up)
 
 
 class _Search:
@@ -191,15 +191,15 @@ class _Search:
         more = len(self._found) >= needed
         return Page(found, _place(found[-1]) if more and found else None, common=more and self._by_looking)
 
-    async def rehearse(self, days: Sequence[Sequence[Leaf]]) -> None:
+    async def warm_up(self, days: Sequence[Sequence[Leaf]]) -> None:
         """Walks DAYS in search of what isn't there, and fetches none of their entries."""
         await self._walk(days, 1)
-        for some in portions(days, MOST_DAYS):
+        for some in growing_groups(days, MOST_DAYS):
             await self._fetch([leaf.name for leaf in chain.from_iterable(some)], {})
 
     async def _days(self) -> list[list[Leaf]]:
         end = self._wanted.end if self._before is None else self._before.timestamp
-        return days_of(await leaves(self._connection, self._wanted.start, end))
+        return group_by_day(await leaves(self._connection, self._wanted.start, end))
 
     async def skip(self, offset: int) -> bool:
         """Stand behind the first OFFSET entries; False when there are not so many. Raises UsageError."""
@@ -234,7 +234,7 @@ class _Search:
 
     async def _walk(self, days: Sequence[Sequence[Leaf]], needed: int) -> None:
         """Takes in more and more days until there are NEEDED entries."""
-        for some in portions(days, MOST_DAYS):
+        for some in growing_groups(days, MOST_DAYS):
             conditions_of = self._by_day()
             branches: list[_Branch] = []
             given: list[object] = []

@@ -14,7 +14,7 @@ from psycopg import sql
 from helmd.model.errors import StoreError
 from helmd.model.logs.index_policy import LOOSE, TextIndex, bounds_with, expired, is_over, text_index
 from helmd.store.maintenance.partitions import Leaf, leaves
-from helmd.store.session import LOCK_CLASS, Connection, border, connect
+from helmd.store.session import LOCK_CLASS, Connection, connect, store_errors
 
 _UPKEEP_LOCK = 4
 _LOCK_WAIT, _INDEX_WAIT = "5s", "10min"
@@ -26,7 +26,7 @@ async def connect_as_owner(conninfo: str) -> Connection | None:
     """A connection for upkeep, or None when another process is at it. Raises StoreError."""
     connection = await connect(conninfo, "helm upkeep")
     try:
-        with border("the log store can't be kept up"):
+        with store_errors("the log store can't be kept up"):
             await connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
             cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, _UPKEEP_LOCK))
             found = await cursor.fetchone()
@@ -41,7 +41,7 @@ async def connect_as_owner(conninfo: str) -> Connection | None:
 
 async def has_trigrams(connection: Connection) -> bool:
     """Whether the database has what text indexes are made of. Raises StoreError."""
-    with border("the log store can't be kept up"):
+    with store_errors("the log store can't be kept up"):
         cursor = await connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'")
         return await cursor.fetchone() is not None
 
@@ -58,7 +58,7 @@ async def drop_expired(connection: Connection, now: datetime) -> list[str]:
     # PostgreSQL detaches one at a time of each class: first the one where it was broken off.
     for leaf in sorted(due, key=lambda leaf: leaf.name not in pending):
         try:
-            with border(f"the expired partition {leaf.name} can't be dropped"):
+            with store_errors(f"the expired partition {leaf.name} can't be dropped"):
                 await _drop(connection, leaf)
         except StoreError as error:
             if connection.broken or connection.closed:
@@ -72,7 +72,7 @@ async def drop_expired(connection: Connection, now: datetime) -> list[str]:
 
 
 async def _pending(connection: Connection) -> set[str]:
-    with border("the log store can't be kept up"):
+    with store_errors("the log store can't be kept up"):
         cursor = await connection.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending")
         return {name async for (name,) in cursor}
 
@@ -118,7 +118,7 @@ async def summarize(connection: Connection) -> int:
     for leaf in await leaves(connection):
         if leaf.sealed:
             continue
-        with border(f"the partition {leaf.name} can't be indexed"):
+        with store_errors(f"the partition {leaf.name} can't be indexed"):
             cursor = await connection.execute(
                 "SELECT sum(brin_summarize_new_values(indexrelid)) FROM pg_index"
                 " JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam"
@@ -136,7 +136,7 @@ async def index_text(connection: Connection, now: datetime) -> list[str]:
     for leaf in await leaves(connection):
         if leaf.sealed or is_over(leaf.day, now):
             continue
-        with border(f"the partition {leaf.name} can't be indexed"):
+        with store_errors(f"the partition {leaf.name} can't be indexed"):
             cursor = await connection.execute(
                 sql.SQL(
                     "SELECT (SELECT count(*) FROM (SELECT 1 FROM {0} WHERE id >= %s LIMIT %s) AS loose),"
@@ -162,7 +162,7 @@ async def seal(connection: Connection, now: datetime, resting: Callable[[str, in
         if leaf.sealed or not is_over(leaf.day, now):
             continue
         table = sql.Identifier(leaf.name)
-        with border(f"the partition {leaf.name} can't be indexed"):
+        with store_errors(f"the partition {leaf.name} can't be indexed"):
             cursor = await connection.execute(sql.SQL("SELECT coalesce(max(id), 0) FROM {}").format(table))
             newest = await cursor.fetchone()
             if newest is None or not resting(leaf.name, newest[0]):

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from helmd.model.errors import StoreError
-from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK, Connection, border, connect, reason
+from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK, Connection, connect, reason, store_errors
 
 ROLE_PLACEHOLDER = ':"helm_role"'
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z")
@@ -66,7 +66,7 @@ async def migrate(
     connection = await connect(owner_conninfo, "helm migrations")
     applied = []
     try:
-        with border("the store's schema can't be brought up to date"):
+        with store_errors("the store's schema can't be brought up to date"):
             await connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
             role = store_role or connection.info.user
             while (step := await _apply_next(connection, known, role)) is not None:
@@ -93,7 +93,7 @@ async def _apply_next(connection: Connection, known: Sequence[Migration], role: 
             # Without parameters a string of several statements is sent as it stands (libpq's simple query).
             await connection.execute(_for_role(step.text, role, connection))
         except psycopg.Error as error:
-            raise StoreError(f"migration {step} failed and was undone: {_told(error)}") from error
+            raise StoreError(f"migration {step} failed and was undone: {_notified(error)}") from error
         await connection.execute(
             "INSERT INTO schema_migrations (number, name, sha256) VALUES (%s, %s, %s)",
             (step.number, step.name, step.sha256),
@@ -122,6 +122,6 @@ def _for_role(text: str, role: str, connection: Connection) -> bytes:
     return text.replace(ROLE_PLACEHOLDER, sql.Identifier(role).as_string(connection)).encode()
 
 
-def _told(error: psycopg.Error) -> str:
+def _notified(error: psycopg.Error) -> str:
     detail = error.diag.message_detail
     return f"{reason(error)} ({detail})" if detail else reason(error)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import psycopg
 
 from helmd.model.errors import StoreError
-from helmd.store.session import Connection, border
+from helmd.store.session import Connection, store_errors
 
 T = TypeVar("T")
 _ATTEMPTS = 3
@@ -48,7 +48,7 @@ async def leaves(
 
     Of today and days to come there may be none yet, which is told from their size: to plan for them costs more.
     """
-    with border("the log store's partitions can't be read"):
+    with store_errors("the log store's partitions can't be read"):
         cursor = await connection.execute(
             "SELECT leaf, retention, day, text_bounds, sealed FROM log_partitions"
             " WHERE day BETWEEN %s AND %s AND (day < current_date OR pg_relation_size(to_regclass(leaf)) > 0)"
@@ -67,7 +67,7 @@ def _day(moment: datetime | None, otherwise: date) -> date:
     return otherwise if moment is None else moment.astimezone(UTC).date()
 
 
-def days_of(found: Iterable[Leaf]) -> list[list[Leaf]]:
+def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
     """Partitions by day, in the order they come in."""
     days: list[list[Leaf]] = []
     for leaf in found:
@@ -78,7 +78,7 @@ def days_of(found: Iterable[Leaf]) -> list[list[Leaf]]:
     return days
 
 
-def portions(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
+def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
     """DAYS in portions of one, four, sixteen and so on, of up to MOST of them.
 
     Where one ends goes by the calendar, so that the same days are asked together wherever a search begins: their
@@ -107,7 +107,7 @@ async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
 async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:
     """Makes the partitions of today and of the DAYS after it; how many were made. Raises StoreError."""
     made = 0
-    with border("partitions can't be made ahead"):
+    with store_errors("partitions can't be made ahead"):
         for retention in sorted(set(retentions)):
             for ahead in range(days + 1):
                 day = (now.astimezone(UTC) + timedelta(days=ahead)).date()

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from helmd.store.session import Connection, border
+from helmd.store.session import Connection, store_errors
 
 _COPY = "COPY service_metrics (service_name, timestamp, metric_name, metric_value, tags) FROM STDIN"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """One row of ``service_metrics``; the fields are its columns, the unit is the metric's."""
 
     service_name: str
@@ -21,9 +21,9 @@ class Sample:
     tags: Mapping[str, str] | None = None
 
 
-async def put_samples(connection: Connection, samples: Sequence[Sample]) -> None:
+async def put_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
     """Store samples, all or none. Raises StoreError."""
-    with border("metrics can't be stored"):
+    with store_errors("metrics can't be stored"):
         async with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
             for sample in samples:
                 tags = None if sample.tags is None else json.dumps(dict(sample.tags), ensure_ascii=False)
@@ -34,13 +34,13 @@ async def put_samples(connection: Connection, samples: Sequence[Sample]) -> None
 
 async def read_samples(
     connection: Connection, service: str, start: datetime, end: datetime, name: str | None = None
-) -> tuple[Sample, ...]:
+) -> tuple[MetricSample, ...]:
     """One service's samples from START up to but not including END, oldest first. Raises StoreError."""
-    with border("metrics can't be read"):
+    with store_errors("metrics can't be read"):
         cursor = await connection.execute(
             "SELECT service_name, timestamp, metric_name, metric_value, tags FROM service_metrics"
             " WHERE service_name = %s AND timestamp >= %s AND timestamp < %s"
             " AND (%s::text IS NULL OR metric_name = %s) ORDER BY timestamp, id",
             (service, start, end, name, name),
         )
-        return tuple([Sample(*row) async for row in cursor])
+        return tuple([MetricSample(*row) async for row in cursor])

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from psycopg import sql
 
-from helmd.store.session import Connection, border
+from helmd.store.session import Connection, store_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ _GET = sql.SQL("SELECT {} FROM service_status ORDER BY service_name").format(
 
 async def put_statuses(connection: Connection, rows: Sequence[StatusRow]) -> None:
     """Write what services are now; a row that is newer than what is given stays. Raises StoreError."""
-    with border("service states can't be stored"):
+    with store_errors("service states can't be stored"):
         async with connection.transaction(), connection.cursor() as cursor:
             # In one order always, so that two writers can't deadlock.
             await cursor.executemany(_PUT, [astuple(row) for row in sorted(rows, key=lambda row: row.service_name)])
@@ -50,12 +50,12 @@ async def put_statuses(connection: Connection, rows: Sequence[StatusRow]) -> Non
 
 async def drop_statuses(connection: Connection, keep: Sequence[str]) -> None:
     """Forget services that are no longer in the registry. Raises StoreError."""
-    with border("service states can't be tidied"):
+    with store_errors("service states can't be tidied"):
         await connection.execute("DELETE FROM service_status WHERE service_name <> ALL (%s)", (list(keep),))
 
 
 async def read_statuses(connection: Connection) -> tuple[StatusRow, ...]:
     """All rows, by name. Raises StoreError."""
-    with border("service states can't be read"):
+    with store_errors("service states can't be read"):
         cursor = await connection.execute(_GET)
         return tuple([StatusRow(*row) async for row in cursor])

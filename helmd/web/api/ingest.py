@@ -14,14 +14,14 @@ from aiohttp import web
 
 from helmd.model.errors import DeniedError, UsageError
 from helmd.model.ingest.body import Body, read_body
-from helmd.model.ingest.logs import Reading, log_rows, plain_reading
+from helmd.model.ingest.logs import ReadMessage, log_rows, plain_reading
 from helmd.model.ingest.metrics import Measurement, measurements
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.entry import LogRow
 from helmd.operations.logs.posted import PostedLogs
 from helmd.web.auth.roles import Identity
-from helmd.web.http.memory_budget import Room
-from helmd.web.http.problems import as_json, problem
+from helmd.web.http.memory_budget import MemoryBudget
+from helmd.web.http.problems import json_response, problem
 
 MAX_BODY = 16 << 20
 """Bytes of a request's body (SPEC)."""
@@ -63,14 +63,14 @@ class Intake:
         measured: Callable[[str, Sequence[Measurement]], None],
         rates: Rates,
         retention_of: Callable[[str], int],
-        read: Reading = plain_reading,
+        read: ReadMessage = plain_reading,
     ) -> None:
         self._posted = posted
         self._measured = measured
         self._rates = rates
         self._retention_of = retention_of
         self._read = read
-        self._small, self._large = Room(_SMALL_ROOM), Room(_LARGE_ROOM)
+        self._small, self._large = MemoryBudget(_SMALL_ROOM), MemoryBudget(_LARGE_ROOM)
         self._parsing = asyncio.Lock()
 
     async def logs(self, request: web.Request) -> web.Response:
@@ -89,7 +89,9 @@ class Intake:
                 count = await self._posted.post(service, found, key, held.size) if found else 0
         except _RefusedError as refused:
             return refused.answer(request)
-        return as_json({"success": True, "ingested": count, "message": f"Successfully ingested {count} log entries"})
+        return json_response(
+            {"success": True, "ingested": count, "message": f"Successfully ingested {count} log entries"}
+        )
 
     async def metrics(self, request: web.Request) -> web.Response:
         """POST /api/metrics/ingest"""
@@ -107,7 +109,7 @@ class Intake:
         except _RefusedError as refused:
             return refused.answer(request)
         count = len(found)
-        return as_json({"success": True, "ingested": count, "message": f"Successfully ingested {count} metrics"})
+        return json_response({"success": True, "ingested": count, "message": f"Successfully ingested {count} metrics"})
 
     def _given(self, request: web.Request, body: bytes, listed: str, sign: str) -> Body:
         given = read_body(body, listed, sign)
@@ -126,12 +128,12 @@ class Intake:
         if size > MAX_BODY:
             raise _too_large()
         held = _Held(self._small if size <= _SMALL else self._large, size)
-        await held.room.enter(size)
+        await held.budget.acquire(size)
         try:
             held.body = await _read(request)
             yield held
         finally:
-            held.room.leave(size, held.spread)
+            held.budget.release(size, held.overdraw)
 
     async def _parsed(self, held: "_Held", make: Callable[[bytes], tuple[str, list[Item]]]) -> tuple[str, list[Item]]:
         body, held.body = held.body, b""
@@ -140,8 +142,8 @@ class Intake:
         else:
             async with self._parsing:
                 service, found = await asyncio.to_thread(make, body)
-        held.spread = _ENTRY * len(found)
-        held.room.spread(held.spread)
+        held.overdraw = _ENTRY * len(found)
+        held.budget.overdraw(held.overdraw)
         return service, found
 
     async def _within_rate(self, service: str, entries: int, key: str | None) -> None:
@@ -159,11 +161,11 @@ class Intake:
 class _Held:
     """What a request holds while it is dealt with."""
 
-    def __init__(self, room: Room, size: int) -> None:
-        self.room = room
+    def __init__(self, budget: MemoryBudget, size: int) -> None:
+        self.budget = budget
         self.size = size
         self.body = b""
-        self.spread = 0
+        self.overdraw = 0
 
 
 async def _read(request: web.Request) -> bytes:

@@ -38,7 +38,7 @@ def number(given: dict[str, str], name: str, default: int, least: int = 0) -> in
     return int(text)
 
 
-def choice(given: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
+def one_of(given: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
     """One of ALLOWED, of which the first is the default. Raises UsageError."""
     text = given.get(name) or allowed[0]
     if text not in allowed:

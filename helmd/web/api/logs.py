@@ -13,9 +13,9 @@ from helmd.model.logs.filter import place_of
 from helmd.model.logs.timestamps import timespan
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.monitor import Monitor
-from helmd.web.api.log_query import choice, filter_of, number, parameters
-from helmd.web.http.cancellation import while_there
-from helmd.web.http.problems import as_json
+from helmd.web.api.log_query import filter_of, number, one_of, parameters
+from helmd.web.http.cancellation import run_while_connected
+from helmd.web.http.problems import json_response
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 _MINUTE = timedelta(minutes=1)
@@ -53,8 +53,8 @@ class Logs:
         limit = min(number(given, "limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
         offset = number(given, "offset", 0)
         before = place_of(given["cursor"]) if given.get("cursor") else None
-        counted = choice(given, "total", ("true", "false")) == "true"
-        found = await while_there(request, self._reader.page(wanted, limit, before, offset, counted=counted))
+        counted = one_of(given, "total", ("true", "false")) == "true"
+        found = await run_while_connected(request, self._reader.page(wanted, limit, before, offset, counted=counted))
         page = found.page
         body: dict[str, Any] = {
             "logs": [entry.as_json() for entry in page.entries],
@@ -67,7 +67,7 @@ class Logs:
             body["total_is_estimate"] = True
         if page.searched_back_to is not None:
             body["searched_back_to"] = page.searched_back_to.isoformat()
-        return as_json(body)
+        return json_response(body)
 
     async def entry(self, request: web.Request) -> web.Response:
         """GET /api/logs/{id}"""
@@ -76,7 +76,7 @@ class Logs:
         identity = request["identity"]
         if entry is None or (identity.services is not None and entry.row.service_name not in identity.services):
             raise UnknownEntryError("there is no such log entry")
-        return as_json(entry.as_json())
+        return json_response(entry.as_json())
 
     async def histogram(self, request: web.Request) -> web.Response:
         """GET /api/logs/histogram"""
@@ -87,7 +87,7 @@ class Logs:
         if start >= end:
             raise UsageError("start_time: is not before end_time")
         step = _step(given.get("step", ""), end - start)
-        found = await while_there(request, self._reader.histogram(wanted, start, end, step))
+        found = await run_while_connected(request, self._reader.histogram(wanted, start, end, step))
         body: dict[str, Any] = {
             "step_seconds": int(step.total_seconds()),
             "buckets": [
@@ -101,14 +101,14 @@ class Logs:
         }
         if found.counted_back_to is not None:
             body["counted_back_to"] = found.counted_back_to.isoformat()
-        return as_json(body)
+        return json_response(body)
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs/export"""
         given = parameters(request)
         wanted = filter_of(request, given)
-        form: Literal["ndjson", "csv"] = "csv" if choice(given, "format", ("ndjson", "csv")) == "csv" else "ndjson"
-        oldest_first = choice(given, "order", ("desc", "asc")) == "asc"
+        form: Literal["ndjson", "csv"] = "csv" if one_of(given, "format", ("ndjson", "csv")) == "csv" else "ndjson"
+        oldest_first = one_of(given, "order", ("desc", "asc")) == "asc"
         response = web.StreamResponse(headers={"Content-Type": _CONTENT[form], "X-Accel-Buffering": "no"})
         name = f"helm-logs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -116,7 +116,7 @@ class Logs:
             return response
         async with self._reader.export(wanted, form, oldest_first=oldest_first) as chunks:
             # What is wrong from the beginning is answered as such.
-            first = await while_there(request, _next(chunks))
+            first = await run_while_connected(request, _next(chunks))
             await response.prepare(request)
             try:
                 await _send(request, response, first, chunks)
@@ -136,7 +136,7 @@ class Logs:
             body["log_stats"] |= await self._reader.level_counts(datetime.now(UTC) - _STATS_SPAN)
         except StoreError as error:
             body["log_stats_error"] = error.sentence
-        return as_json(body)
+        return json_response(body)
 
 
 def _step(text: str, span: timedelta) -> timedelta:
@@ -169,8 +169,8 @@ async def _send(
     """Sends as fast as the client reads: no chunk is fetched before the one before it is on its way."""
     chunk = first
     while chunk is not None:
-        await while_there(request, _written(response, chunk))
-        chunk = await while_there(request, _next(chunks))
+        await run_while_connected(request, _written(response, chunk))
+        chunk = await run_while_connected(request, _next(chunks))
 
 
 async def _written(response: web.StreamResponse, chunk: bytes) -> None:

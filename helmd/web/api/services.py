@@ -6,7 +6,7 @@ from aiohttp import web
 
 from helmd.operations.monitoring.health_report import HealthReport
 from helmd.operations.monitoring.monitor import Monitor
-from helmd.web.http.problems import as_json
+from helmd.web.http.problems import json_response
 
 
 class Api:
@@ -26,12 +26,12 @@ class Api:
             "checks": report.checks,
         }
         unhealthy = report.status == "unhealthy"
-        return as_json(body, HTTPStatus.SERVICE_UNAVAILABLE if unhealthy else HTTPStatus.OK)
+        return json_response(body, HTTPStatus.SERVICE_UNAVAILABLE if unhealthy else HTTPStatus.OK)
 
     async def statuses(self, request: web.Request) -> web.Response:
         """GET /api/services/status"""
-        return as_json(self._monitor.statuses())
+        return json_response(self._monitor.statuses())
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/services/{name}/status"""
-        return as_json(self._monitor.status(request.match_info["name"]))
+        return json_response(self._monitor.status(request.match_info["name"]))

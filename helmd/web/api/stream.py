@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from aiohttp import WSMsgType, web
 
 from helmd.model.errors import DeniedError, HelmError, UsageError
-from helmd.operations.logs.feed import Batch, Feed, News, Skipped
-from helmd.operations.logs.following import MAX_TAIL, Start, follow
+from helmd.operations.logs.feed import Feed, FeedBatch, FeedUpdate, Skipped
+from helmd.operations.logs.following import MAX_TAIL, Start, follow_entries
 from helmd.operations.logs.reader import LogReader
 from helmd.web.api.log_query import filter_of, number, parameters
-from helmd.web.http.cancellation import put_an_end_to, while_welcome
+from helmd.web.http.cancellation import cancel_and_wait, run_while_authorized
 
 HEARTBEAT_SECONDS = 15.0
 """A proxy gives up a stream after 30 s without a byte (SPEC)."""
@@ -47,7 +47,7 @@ class Streams:
             await response.prepare(request)
             try:
                 await response.write(f"retry: {RETRY_MILLISECONDS}\n".encode() + _mark(first.reached))
-                await while_welcome(request, self._send_events(response, source))
+                await run_while_authorized(request, self._send_events(response, source))
             except HelmError as error:
                 await response.write(_event("end", {"code": error.code, "error": error.sentence}))
         return response
@@ -65,7 +65,7 @@ class Streams:
             code, said = 1001, b""
             try:
                 if first is not None:
-                    await while_welcome(request, self._converse(response, source))
+                    await run_while_authorized(request, self._converse(response, source))
             except HelmError as error:
                 await response.send_json({"type": "end", "code": error.code, "error": error.sentence})
                 code = _TRY_AGAIN_LATER if error.code in ("store", "busy") else _POLICY_VIOLATION
@@ -73,25 +73,25 @@ class Streams:
             await response.close(code=code, message=said)
         return response
 
-    def _source(self, request: web.Request) -> AsyncGenerator[News, None]:
+    def _source(self, request: web.Request) -> AsyncGenerator[FeedUpdate, None]:
         given = parameters(request)
         wanted = filter_of(request, given)
         last = request.headers.get("Last-Event-ID") or given.get("last_event_id", "")
         since = number({"last_event_id": last}, "last_event_id", -1)
         start = Start(since if since >= 0 else None, min(number(given, "tail", 0), MAX_TAIL))
-        return follow(self._feed, self._reader, wanted, start, self._heartbeat)
+        return follow_entries(self._feed, self._reader, wanted, start, self._heartbeat)
 
-    async def _send_events(self, response: web.StreamResponse, source: AsyncGenerator[News, None]) -> None:
-        async for news, silent in self._timed(source):
-            if news.skipped is not None:
-                await response.write(_event("skipped", _told(news.skipped)))
-            for frames in _portions(news.batches):
+    async def _send_events(self, response: web.StreamResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
+        async for update, silent in self._timed(source):
+            if update.skipped is not None:
+                await response.write(_event("skipped", _skipped_json(update.skipped)))
+            for frames in _portions(update.batches):
                 await response.write(frames)
             if silent:
                 # An event without data sets only where a client resumes: what was before need not be searched again.
-                await response.write(b": heartbeat\n" + _mark(news.reached))
+                await response.write(b": heartbeat\n" + _mark(update.reached))
 
-    async def _converse(self, response: web.WebSocketResponse, source: AsyncGenerator[News, None]) -> None:
+    async def _converse(self, response: web.WebSocketResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
         """Sends until the client closes; what it says besides is of no interest."""
         sending = asyncio.ensure_future(self._send_messages(response, source))
         listening = asyncio.ensure_future(_listen(response))
@@ -100,30 +100,30 @@ class Streams:
             for task in done:
                 task.result()
         finally:
-            await put_an_end_to(sending, listening)
+            await cancel_and_wait(sending, listening)
 
-    async def _send_messages(self, response: web.WebSocketResponse, source: AsyncGenerator[News, None]) -> None:
-        async for news, silent in self._timed(source):
-            if news.skipped is not None:
-                await response.send_json({"type": "skipped", **_told(news.skipped)})
-            for batch in news.batches:
+    async def _send_messages(self, response: web.WebSocketResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
+        async for update, silent in self._timed(source):
+            if update.skipped is not None:
+                await response.send_json({"type": "skipped", **_skipped_json(update.skipped)})
+            for batch in update.batches:
                 for line in batch.lines:
                     await response.send_str(f'{{"type": "log", "id": {line.id}, "entry": {line.text.decode()}}}')
             if silent:
-                await response.send_json({"type": "heartbeat", "id": news.reached})
+                await response.send_json({"type": "heartbeat", "id": update.reached})
 
-    async def _timed(self, source: AsyncGenerator[News, None]) -> AsyncGenerator[tuple[News, bool], None]:
+    async def _timed(self, source: AsyncGenerator[FeedUpdate, None]) -> AsyncGenerator[tuple[FeedUpdate, bool], None]:
         """Each news, and whether it has nothing to say and it is time to say so."""
         said = time.monotonic()
-        async for news in source:
+        async for update in source:
             now = time.monotonic()
-            silent = not news.batches and news.skipped is None
+            silent = not update.batches and update.skipped is None
             if not silent or now - said >= self._heartbeat / 2:
                 said = now
-                yield news, silent
+                yield update, silent
 
 
-def _portions(batches: tuple[Batch, ...]) -> Iterator[bytes]:
+def _portions(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
     """Frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
     some: list[bytes] = []
     size = 0
@@ -144,13 +144,13 @@ def _mark(reached: int) -> bytes:
     return b"id: %d\n\n" % reached
 
 
-def _event(kind: str, told: object) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(told)}\n\n".encode()
+def _event(kind: str, body: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
 
-def _told(skipped: Skipped) -> dict[str, object]:
-    told: dict[str, object] = {"from_id": skipped.first, "to_id": skipped.last, "count": skipped.count}
-    return told | {"at_most": True} if skipped.at_most else told
+def _skipped_json(skipped: Skipped) -> dict[str, object]:
+    body: dict[str, object] = {"from_id": skipped.first, "to_id": skipped.last, "count": skipped.count}
+    return body | {"at_most": True} if skipped.at_most else body
 
 
 async def _listen(response: web.WebSocketResponse) -> None:

@@ -19,7 +19,7 @@ from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry
 from helmd.web.auth.core import Core, core_session
 from helmd.web.auth.roles import Access, Identity, Role
-from helmd.web.auth.single_flight import Flights
+from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.verifier import Verifier
 
 _CREDENTIALS = struct.Struct("3i")
@@ -42,7 +42,7 @@ class Callers:
     """
 
     def __init__(self) -> None:
-        self._flights = Flights()
+        self._single_flight = SingleFlight()
         self._session: aiohttp.ClientSession | None = None
         self._core = ""
         self._verifier: Verifier | None = None
@@ -56,7 +56,7 @@ class Callers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._flights.stop()
+        await self._single_flight.stop()
         if self._session is not None:
             await self._session.close()
 
@@ -66,7 +66,7 @@ class Callers:
         self._billing = frozenset(settings.billing_services)
         url = core_url(settings, registry)
         if self._session is not None and url != self._core:
-            self._core, self._verifier = url, Verifier(Core(self._session, url), self._flights)
+            self._core, self._verifier = url, Verifier(Core(self._session, url), self._single_flight)
 
     async def authorize(self, request: web.Request, access: Access) -> Identity | None:
         """The caller, once they may use a route with this ACCESS; None for somebody unknown on a public one.

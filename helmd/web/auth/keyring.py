@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from helmd.web.auth.core import Core, CoreUnreachableError
-from helmd.web.auth.single_flight import Flights
+from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import BadTokenError
 
-KEPT_SECONDS = 600.0
+KEYS_MAX_AGE = 600.0
 """After this time they are fetched anew. While Core doesn't answer, they stay what they were."""
 PAUSE_SECONDS = 5.0
 """At least this long between two fetches, whatever tokens claim to be signed with."""
@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 class Keyring:
     """CORE's keys. CLOCK is in seconds and never goes back."""
 
-    def __init__(self, core: Core, flights: Flights, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, core: Core, single_flight: SingleFlight, clock: Callable[[], float] = time.monotonic) -> None:
         self._core = core
-        self._flights = flights
+        self._single_flight = single_flight
         self._clock = clock
         self._keys: Mapping[str, RSAPublicKey] = {}
         self._renewed: float | None = None
@@ -35,12 +35,12 @@ class Keyring:
     def renew(self) -> None:
         """Has the keys fetched when they are old; doesn't wait for that."""
         if self._old() and self._rested():
-            self._flights.start(self, self._fetch)
+            self._single_flight.start(self, self._fetch)
 
     async def key(self, kid: str) -> RSAPublicKey:
         """The key of that id. Raises BadTokenError when Core has none, CoreUnreachableError when it can't be asked."""
-        if (kid not in self._keys or self._old()) and (self in self._flights or self._rested()):
-            await self._flights.join(self, self._fetch)
+        if (kid not in self._keys or self._old()) and (self in self._single_flight or self._rested()):
+            await self._single_flight.join(self, self._fetch)
         found = self._keys.get(kid)
         if found is not None:
             return found
@@ -49,7 +49,7 @@ class Keyring:
         raise BadTokenError("the token is signed with a key that Core doesn't have")
 
     def _old(self) -> bool:
-        return self._renewed is None or self._clock() - self._renewed >= KEPT_SECONDS
+        return self._renewed is None or self._clock() - self._renewed >= KEYS_MAX_AGE
 
     def _rested(self) -> bool:
         return self._tried is None or self._clock() - self._tried >= PAUSE_SECONDS

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 
-class Flights:
+class SingleFlight:
     """The work under way, by key. A waiter that is cancelled leaves it to the others; `stop` ends it all."""
 
     def __init__(self) -> None:

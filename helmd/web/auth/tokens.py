@@ -18,7 +18,7 @@ from helmd.model.printable import printable
 from helmd.web.auth.roles import Identity, Role
 
 ISSUER = "hivematrix-core"
-TARGET = "helm"
+TARGET_SERVICE = "helm"
 """The ``target_service`` of tokens that are meant for Helm."""
 LEEWAY = 5.0
 """Seconds by which Core's clock may be ahead or behind."""
@@ -124,7 +124,7 @@ def _service(claims: Mapping[str, Any], subject: str) -> Identity:
     found = _SERVICE.match(subject)
     if claims.get("type") != "service" or found is None or claims.get("calling_service") != found.group(1):
         raise BadTokenError("the token is neither a user's nor a service's")
-    if claims.get("target_service") != TARGET:
+    if claims.get("target_service") != TARGET_SERVICE:
         raise BadTokenError("the token is meant for another service than Helm")
     return Identity(subject, Role.PUBLIC, "token", service=found.group(1))
 

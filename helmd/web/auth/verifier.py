@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from helmd.web.auth.core import Core, CoreUnreachableError
 from helmd.web.auth.keyring import Keyring
 from helmd.web.auth.roles import Identity
-from helmd.web.auth.single_flight import Flights
+from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import BadTokenError, Bearer, check_time, key_id, verified
 
 VERDICT_SECONDS = 40.0
@@ -40,15 +40,15 @@ class Verifier:
     def __init__(
         self,
         core: Core,
-        flights: Flights,
+        single_flight: SingleFlight,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
-        self._flights = flights
+        self._single_flight = single_flight
         self._wall = wall
         self._clock = clock
-        self._keyring = Keyring(core, flights, clock)
+        self._keyring = Keyring(core, single_flight, clock)
         # By a digest: neither a dump of memory nor a slip in a message shall hold a list of tokens.
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
@@ -69,7 +69,7 @@ class Verifier:
 
     async def _check_session(self, known: _Known, token: str) -> None:
         if known.good is None or self._clock() >= known.ask_at:
-            await self._flights.join(known, lambda: self._ask(known, token))
+            await self._single_flight.join(known, lambda: self._ask(known, token))
         if known.good is None:
             raise CoreUnreachableError(known.trouble)
         if not known.good:

@@ -22,7 +22,7 @@ class GoneError(ConnectionResetError):
     """The client is not there any more."""
 
 
-async def while_there(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def run_while_connected(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
     """What WORK gives; it is cancelled when the client goes away. Raises GoneError then.
 
     aiohttp 3.8 lets a handler go on without its client.
@@ -35,10 +35,10 @@ async def while_there(request: web.Request, work: Coroutine[Any, Any, Result]) -
                 raise GoneError("the client went away")
         return task.result()
     finally:
-        await put_an_end_to(task)
+        await cancel_and_wait(task)
 
 
-async def while_welcome(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
+async def run_while_authorized(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
     """Does WORK until its end, the client's, or that of the right to be here.
 
     Raises GoneError, and what says that the caller is not let in any more, as `Callers.authorize` does.
@@ -50,10 +50,10 @@ async def while_welcome(request: web.Request, work: Coroutine[Any, Any, None]) -
             if task.done():
                 task.result()
     finally:
-        await put_an_end_to(working, watching)
+        await cancel_and_wait(working, watching)
 
 
-async def put_an_end_to(*tasks: asyncio.Future[Any]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     """Cancels TASKS and waits for their end. An error of theirs is of no interest any more."""
     for task in tasks:
         task.cancel()

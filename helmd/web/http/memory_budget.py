@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 
-class Room:
+class MemoryBudget:
     """SIZE bytes. Who waits is let in in order."""
 
     def __init__(self, size: int) -> None:
@@ -12,8 +12,8 @@ class Room:
         self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    async def enter(self, amount: int) -> None:
-        """Takes AMOUNT once it is there; at most all there is. `leave` gives it back."""
+    async def acquire(self, amount: int) -> None:
+        """Takes AMOUNT once it is there; at most all there is. `release` gives it back."""
         amount = min(amount, self._size)
         if not self._waiting and self._free >= amount:
             self._free -= amount
@@ -24,16 +24,16 @@ class Room:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave(amount)
+                self.release(amount)
             raise
 
-    def spread(self, amount: int) -> None:
+    def overdraw(self, amount: int) -> None:
         """Takes AMOUNT more at once, even of what is not there: it is needed now, and others wait the longer."""
         self._free -= amount
 
-    def leave(self, amount: int, spread: int = 0) -> None:
-        """Gives back what `enter` took for AMOUNT, and what was SPREAD besides."""
-        self._free += min(amount, self._size) + spread
+    def release(self, amount: int, overdraw: int = 0) -> None:
+        """Gives back what `acquire` took for AMOUNT, and what was SPREAD besides."""
+        self._free += min(amount, self._size) + overdraw
         while self._waiting:
             wanted, turn = self._waiting[0]
             if not turn.cancelled():

@@ -47,7 +47,7 @@ STATUS: Mapping[str, HTTPStatus] = {
 _log = logging.getLogger(__name__)
 
 
-def as_json(
+def json_response(
     body: object, status: int = 200, kind: str = "application/json", headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """BODY as an answer, without a charset, which JSON's media types don't have (RFC 8259, section 11)."""
@@ -74,7 +74,7 @@ def problem(
         **(extra or {}),
     }
     headers = {"WWW-Authenticate": _challenge(code)} if status == HTTPStatus.UNAUTHORIZED else None
-    return as_json(body, status, "application/problem+json", headers)
+    return json_response(body, status, "application/problem+json", headers)
 
 
 def _challenge(code: str) -> str:

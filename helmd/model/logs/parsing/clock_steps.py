@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from helmd.model.logs.entry import HELM, LogRow, moment
-from helmd.model.logs.parsing.journal_fields import Entry
+from helmd.model.logs.entry import HELM, LogRow, datetime_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry
 
 STEP = 2_000_000
 """Microseconds by which the two must part to count; keeping the clock in time (adjtimex) never steps so far."""
 
 
-def clock_steps(offset: int | None, entries: Sequence[Entry], hostname: str) -> list[LogRow]:
+def clock_steps(offset: int | None, entries: Sequence[JournalEntry], hostname: str) -> list[LogRow]:
     """A row for each step of the clock among ENTRIES of one boot; OFFSET is the one between the clocks before them."""
     offsets = [realtime - monotonic for _, _, _, monotonic, realtime in entries]
     if not offsets:
@@ -24,15 +24,15 @@ def clock_steps(offset: int | None, entries: Sequence[Entry], hostname: str) -> 
     return steps
 
 
-def _step_row(step: int, entry: Entry, hostname: str) -> LogRow:
-    since, until = sorted((moment(entry.realtime - step), moment(entry.realtime)))
+def _step_row(step: int, entry: JournalEntry, hostname: str) -> LogRow:
+    since, until = sorted((datetime_of(entry.realtime - step), datetime_of(entry.realtime)))
     seconds = abs(step) / 1_000_000
     if step > 0:
         said = f"went forward by {seconds:,.1f} s: it was set, or the machine slept; no line has a time between"
     else:
         said = f"was set back by {seconds:,.1f} s: lines of before and of after it have times between"
     return LogRow(
-        timestamp=moment(entry.realtime),
+        timestamp=datetime_of(entry.realtime),
         service_name="helm",
         level="WARNING",
         message=f"The clock {said} {since.isoformat()} and {until.isoformat()}.",

@@ -7,7 +7,7 @@ from typing import Any
 from helmd.model.config import validators as values
 from helmd.model.config.schema import Setting
 from helmd.model.config.toml_lines import Lines, line_of
-from helmd.model.config.toml_tables import Given, Source, parse, read_settings, shown
+from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.logs.level import NAMES, level_named
 from helmd.model.logs.parsing.parsed import Formats, LevelWords, Mention, Table, TextFormat
@@ -42,7 +42,7 @@ def _services(value: object) -> tuple[str, ...]:
     """Names of services, Helm's own and the clusters' among them."""
     for name in (read := _texts(value)):
         if not SERVICE_NAME.match(name):
-            raise ValueError(f"{shown(name)!r} is not a service name")
+            raise ValueError(f"{shown_key(name)!r} is not a service name")
     return read
 
 
@@ -123,7 +123,7 @@ MENTION_SETTINGS = (
 _MENTIONS = ("trace_id", "user_id")
 _TABLES = ("pieces", "fields", "mentions", "levels", "formats")
 
-Entry = dict[str, Given]
+FormatTable = dict[str, Given]
 
 
 class _Read:
@@ -134,12 +134,12 @@ class _Read:
         self.pieces: dict[str, str] = {}
         self.levels: dict[str, str] = {}
         self.fields: dict[str, tuple[str, ...]] = {}
-        self.mentions: dict[str, Entry] = {}
-        self.formats: dict[str, Entry] = {}
+        self.mentions: dict[str, FormatTable] = {}
+        self.formats: dict[str, FormatTable] = {}
         self.places: dict[str, Given] = {}
 
 
-def read_formats(sources: Sequence[Source]) -> Formats:
+def read_formats(sources: Sequence[ConfigSource]) -> Formats:
     """The formats that SOURCES describe, later ones overriding earlier ones setting by setting; lists of keys are put
     before the earlier ones. Raises ConfigurationError with every fault.
     """
@@ -167,8 +167,8 @@ def read_formats(sources: Sequence[Source]) -> Formats:
     )
 
 
-def _read_source(source: Source, read: _Read) -> None:
-    tables, lines = parse(source, read.faults)
+def _read_source(source: ConfigSource, read: _Read) -> None:
+    tables, lines = parse_toml(source, read.faults)
     for key, table in tables.items():
         if key not in _TABLES:
             sentence = f"is no known table; there are {', '.join(_TABLES)}"
@@ -176,7 +176,7 @@ def _read_source(source: Source, read: _Read) -> None:
             sentence = "must be a table"
         else:
             continue
-        read.faults.append(Fault(source.file, lines.get((key,), 0), shown(key), sentence))
+        read.faults.append(Fault(source.file, lines.get((key,), 0), shown_key(key), sentence))
 
     def each(name: str, reader: Callable[[object], Any]) -> dict[str, Any]:
         table = tables.get(name)
@@ -204,7 +204,7 @@ def _each(
         try:
             found[key] = reader(value)
         except ValueError as problem:
-            faults.append(Fault(file, line_of(lines, (name, key)), f"{name}.{shown(key)}", str(problem)))
+            faults.append(Fault(file, line_of(lines, (name, key)), f"{name}.{shown_key(key)}", str(problem)))
     return found
 
 
@@ -212,7 +212,7 @@ def _entries(
     tables: Mapping[str, Any],
     group: str,
     settings: Sequence[Setting],
-    into: dict[str, Entry],
+    into: dict[str, FormatTable],
     file: str,
     lines: Lines,
     read: _Read,
@@ -222,7 +222,7 @@ def _entries(
         return
     for name, table in named.items():
         line = line_of(lines, (group, name))
-        where = f"{group}.{shown(name)}"
+        where = f"{group}.{shown_key(name)}"
         if not isinstance(table, dict):
             read.faults.append(Fault(file, line, where, "must be a table"))
         elif group == "mentions" and name not in _MENTIONS:
@@ -236,11 +236,11 @@ def _entries(
             read.places[f"{group}.{name}"] = Given(None, file, line)
 
 
-def _value(entry: Entry, key: str, otherwise: Any) -> Any:
+def _value(entry: FormatTable, key: str, otherwise: Any) -> Any:
     return entry[key].value if key in entry else otherwise
 
 
-def _compile_formats(read: _Read) -> list[tuple[str, Entry, re.Pattern[str] | None]]:
+def _compile_formats(read: _Read) -> list[tuple[str, FormatTable, re.Pattern[str] | None]]:
     """The formats in use, in the order in which they are tried."""
     found = []
     for name, entry in read.formats.items():
@@ -259,7 +259,7 @@ def _compile_formats(read: _Read) -> list[tuple[str, Entry, re.Pattern[str] | No
         if pattern is not None:
             for group in set(_value(entry, "numbers", ())) - set(pattern.groupindex):
                 numbers = entry["numbers"]
-                sentence = f"the pattern has no group {shown(group)!r}"
+                sentence = f"the pattern has no group {shown_key(group)!r}"
                 read.faults.append(Fault(numbers.file, numbers.line, f"{where}.numbers", sentence))
         found.append((name, entry, pattern))
     return sorted(found, key=lambda item: _value(item[1], "order", 50))
@@ -271,19 +271,19 @@ def _compiled(given: Given, where: str, read: _Read) -> re.Pattern[str] | None:
 
     def piece(found: re.Match[str]) -> str:
         if found[1] not in read.pieces:
-            fault(f"there is no piece {shown(found[1])!r}; an '@' that is one is written [@]")
+            fault(f"there is no piece {shown_key(found[1])!r}; an '@' that is one is written [@]")
         return read.pieces.get(found[1], "")
 
     try:
         return re.compile(_PIECE.sub(piece, given.value))
     except (re.error, OverflowError) as problem:
-        fault(f"is no regular expression ({shown(str(problem))})")
+        fault(f"is no regular expression ({shown_key(str(problem))})")
     except RecursionError:
         fault("is nested too deeply")
     return None
 
 
-def _compile_mention(name: str, entry: Entry, read: _Read) -> Mention | None:
+def _compile_mention(name: str, entry: FormatTable, read: _Read) -> Mention | None:
     if "pattern" not in entry or not _value(entry, "words", ()):
         return None
     where = f"mentions.{name}.pattern"
@@ -311,7 +311,7 @@ def _words(levels: Mapping[str, str], common: LevelWords) -> LevelWords:
     return words
 
 
-def _format(name: str, entry: Entry, pattern: re.Pattern[str] | None, words: LevelWords) -> TextFormat:
+def _format(name: str, entry: FormatTable, pattern: re.Pattern[str] | None, words: LevelWords) -> TextFormat:
     groups: Mapping[int, str] = {} if pattern is None else {n: group for group, n in pattern.groupindex.items()}
     own = _value(entry, "levels", {})
     return TextFormat(
@@ -328,7 +328,7 @@ def _format(name: str, entry: Entry, pattern: re.Pattern[str] | None, words: Lev
     )
 
 
-def _table(compiled: Sequence[tuple[Entry, TextFormat]], service: str) -> Table:
+def _table(compiled: Sequence[tuple[FormatTable, TextFormat]], service: str) -> Table:
     mine = [
         (_value(entry, "first", ""), form) for entry, form in compiled if not form.services or service in form.services
     ]

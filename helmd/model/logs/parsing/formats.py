@@ -24,7 +24,7 @@ _ESCAPE = re.compile(
 _GRAVITY = {level: gravity for gravity, level in enumerate(LEVELS)}
 
 
-def parse(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
+def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
     """What TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
     microseconds since 1970: a time in the text that says the same is left out.
     """
@@ -120,9 +120,7 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
 
 
 def parse_message(formats: Formats, message: str, service: str, realtime: int) -> Parsed:
-    """What a MESSAGE says that a program handed over by itself, with its level apart: `parse` makes the same message of
-    the line in which it was printed.
-    """
+    """What a posted message says, whose level came with it: the same message as `parse_text` makes of its line."""
     bare = without_escapes(message)
     for needle, form in formats.inside:
         if needle in bare and (not form.services or service in form.services):

@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from helmd.model.ingest.journal_codec import PostedRow, posted_row
-from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, moment
-from helmd.model.logs.parsing.formats import parse, without_escapes
+from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, datetime_of
+from helmd.model.logs.parsing.formats import parse_text, without_escapes
 from helmd.model.logs.parsing.journal_fields import (
     LEVEL_OF_PRIORITY,
     STREAM_OF_PRIORITY,
-    Entry,
+    JournalEntry,
     Value,
     clean_text,
     owner_of,
@@ -71,7 +71,7 @@ class Assembler:
         self._formats = formats
         self._writers: dict[tuple[Value | None, ...], _Writer | None] = {}
         self._joiner: Joiner[_Begun] = Joiner.restore(state, _decoded) if state else Joiner()
-        self._second, self._begins = 0, moment(0)
+        self._second, self._begins = 0, datetime_of(0)
         self.rows: list[LogRow] = []
         self.posted: list[PostedRow] = []
 
@@ -83,7 +83,7 @@ class Assembler:
         """All that is open, as JSON can hold it; None when nothing is."""
         return self._joiner.dump(_encoded) if len(self._joiner) else None
 
-    def take(self, entries: Iterable[Entry]) -> None:
+    def take(self, entries: Iterable[JournalEntry]) -> None:
         """More entries. The hot path: no call that can be done without."""
         for entry in entries:
             fields, _, boot_id, _, realtime = entry
@@ -109,7 +109,7 @@ class Assembler:
         With IN_THE_MIDDLE that is the time for lines of which parts are missing, and tracebacks without their end.
         """
         for whole in self._joiner.expire_parts(before if in_the_middle is None else in_the_middle):
-            self._add(*whole.payload.line, whole.raw, whole.cut)
+            self._add(*whole.payload.line, whole.raw, whole.continues)
         for joined in self._joiner.expire(before, in_the_middle):
             self.rows.append(_finished(joined))
 
@@ -142,16 +142,16 @@ class Assembler:
     def _take_part(self, line: _Line, raw: bytes, line_break: str) -> None:
         """A part of a line that journald split."""
         for whole in self._joiner.part(line.writer.key, raw, line_break, _Begun(line, None), line.realtime):
-            self._add(*whole.payload.line, whole.raw, whole.cut)
+            self._add(*whole.payload.line, whole.raw, whole.continues)
 
     def _add(
-        self, writer: _Writer, realtime: int, priority: bytes, boot_id: str, raw: bytes, cut: bool = False
+        self, writer: _Writer, realtime: int, priority: bytes, boot_id: str, raw: bytes, continues: bool = False
     ) -> None:
         """A whole line: parsed, unless it goes on an open entry."""
         service, key, hostname, pid, unit, split = writer
         notes = None
-        if len(raw) > MESSAGE_LIMIT or cut or b"\0" in raw:
-            text, notes = clean_text(raw, cut)
+        if len(raw) > MESSAGE_LIMIT or continues or b"\0" in raw:
+            text, notes = clean_text(raw, continues)
         else:
             try:
                 text = raw.decode()
@@ -162,7 +162,9 @@ class Assembler:
         bare = text if "\x1b" not in text else without_escapes(text)
         if key in joiner.opened and joiner.add(key, bare, realtime):
             return
-        level, message, context, trace_id, user_id, stated, complete = parse(self._formats, text, service, realtime)
+        level, message, context, trace_id, user_id, stated, complete = parse_text(
+            self._formats, text, service, realtime
+        )
         if stated is not None and stated != pid:
             context = {**(context or {}), "pid": stated}
         if notes is not None:
@@ -171,7 +173,7 @@ class Assembler:
             level = LEVEL_OF_PRIORITY.get(priority, "INFO")
         second, rest = divmod(realtime, 1_000_000)
         if second != self._second:
-            self._second, self._begins = second, moment(second * 1_000_000)
+            self._second, self._begins = second, datetime_of(second * 1_000_000)
         stream = STREAM_OF_PRIORITY.get(priority) if split else None
         row = _new(
             LogRow,
@@ -239,4 +241,4 @@ def _decoded(written: list[Any]) -> _Begun:
     (service, pid, stream, hostname, process_id, unit, split), realtime, priority, boot_id, row = written
     writer = _Writer(service, (service, pid, stream), hostname, process_id, unit, split)
     line = _Line(writer, realtime, str(priority).encode(), boot_id)
-    return _Begun(line, None if row is None else LogRow(moment(realtime), *row))
+    return _Begun(line, None if row is None else LogRow(datetime_of(realtime), *row))

@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, moment
+from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, datetime_of
 from helmd.model.logs.parsing.position import Gap, Missing
 from helmd.model.suite.names import SERVICE_NAME, service_of, service_of_identifier
 
@@ -36,7 +36,7 @@ _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One journal entry as read, with the address fields that journald itself gives it."""
 
     fields: Mapping[str, Value]
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     realtime: int
 
 
-def row_of(entry: Entry) -> LogRow | None:
+def row_of(entry: JournalEntry) -> LogRow | None:
     """The row for an entry as it stands, or None when it belongs to no service of the suite.
 
     The text of a printed line is parsed, and lines that belong together are joined, in
@@ -68,7 +68,7 @@ def row_of(entry: Entry) -> LogRow | None:
         context |= _extra(fields)
     unit = _first(fields, "_SYSTEMD_USER_UNIT") if source == JOURNAL else _first(fields, "USER_UNIT")
     return LogRow(
-        timestamp=moment(entry.realtime),
+        timestamp=datetime_of(entry.realtime),
         service_name=service,
         level=LEVEL_OF_PRIORITY.get(priority, "INFO"),
         message=message,
@@ -84,7 +84,7 @@ def row_of(entry: Entry) -> LogRow | None:
 
 def gap_row(gap: Gap, hostname: str) -> LogRow:
     """The row that says that lines may be missing, from when to when, and how many at most."""
-    since, until = moment(gap.since), moment(gap.until)
+    since, until = datetime_of(gap.since), datetime_of(gap.until)
     reason = {
         Missing.LOST: "the journal no longer has the entry where reading stopped",
         Missing.UNREADABLE: "a journal file is damaged",
@@ -106,7 +106,7 @@ def gap_row(gap: Gap, hostname: str) -> LogRow:
     )
 
 
-def suppression_row(entry: Entry) -> LogRow | None:
+def suppression_row(entry: JournalEntry) -> LogRow | None:
     """The row for journald's own notice that it has thrown away lines of this account; None for any other entry.
 
     They are gone for good, of which service nobody knows: journald counts all of an account's units together.
@@ -116,7 +116,7 @@ def suppression_row(entry: Entry) -> LogRow | None:
         return None
     dropped = text_of(fields, "N_DROPPED")
     count = int(dropped) if dropped.isascii() and dropped.isdigit() and len(dropped) <= 18 else None
-    until = moment(entry.realtime)
+    until = datetime_of(entry.realtime)
     said = "an unknown number of lines" if count is None else f"{count:,} lines"
     return LogRow(
         timestamp=until,
@@ -165,7 +165,7 @@ def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
     return text, notes
 
 
-def clean_text(raw: bytes, cut: bool = False) -> tuple[str, dict[str, object]]:
+def clean_text(raw: bytes, continues: bool = False) -> tuple[str, dict[str, object]]:
     """Bytes of a line as text that can be stored, and notes on what was changed. CUT: it goes on in another entry."""
     notes: dict[str, object] = {}
     if len(raw) > MESSAGE_LIMIT:
@@ -173,7 +173,7 @@ def clean_text(raw: bytes, cut: bool = False) -> tuple[str, dict[str, object]]:
         whole = codecs.getincrementaldecoder("utf-8")("replace").decode(raw[:MESSAGE_LIMIT])
         raw = whole.encode()
         notes["cut_at_bytes"] = MESSAGE_LIMIT
-    if cut:
+    if continues:
         notes["goes_on"] = True
     try:
         text = raw.decode()

@@ -63,7 +63,7 @@ class Whole(NamedTuple, Generic[T]):
     raw: bytes
     payload: T
     parts: int
-    cut: bool
+    continues: bool
     """The line is longer than MESSAGE_LIMIT; what follows comes as a line of its own."""
 
 
@@ -101,8 +101,8 @@ class _Split(Generic[T]):
     before: int = 0
     """Parts that were put together when the joiner was written down."""
 
-    def whole(self, cut: bool = False) -> Whole[T]:
-        return Whole(b"".join(self.parts), self.payload, self.before + len(self.parts), cut)
+    def whole(self, continues: bool = False) -> Whole[T]:
+        return Whole(b"".join(self.parts), self.payload, self.before + len(self.parts), continues)
 
 
 class Joiner(Generic[T]):
@@ -127,7 +127,7 @@ class Joiner(Generic[T]):
             raw += b"\0"
         split = self.splits.get(key)
         if split is not None and split.size + len(raw) > MESSAGE_LIMIT:
-            done.append(self._end_split(key).whole(cut=True))
+            done.append(self._end_split(key).whole(continues=True))
             split = None
         unfinished = line_break in _UNFINISHED
         if split is None:
@@ -141,7 +141,7 @@ class Joiner(Generic[T]):
         if not unfinished:
             done.append(self._end_split(key).whole())
         while len(self.splits) > MOST_OPEN or self._split_bytes > MOST_BYTES:
-            done.append(self._end_split(next(iter(self.splits))).whole(cut=True))
+            done.append(self._end_split(next(iter(self.splits))).whole(continues=True))
         return done
 
     def _end_split(self, key: Key) -> _Split[T]:
@@ -201,7 +201,7 @@ class Joiner(Generic[T]):
     def expire_parts(self, before: int) -> list[Whole[T]]:
         """Lines of which no part came since BEFORE, as far as they came; they are still to be added or pushed."""
         old = [key for key, split in self.splits.items() if split.touched < before]
-        return [self._end_split(key).whole(cut=True) for key in old]
+        return [self._end_split(key).whole(continues=True) for key in old]
 
     def expire(self, before: int, in_the_middle: int | None = None) -> list[Joined[T]]:
         """Entries to which no line came since BEFORE; with IN_THE_MIDDLE, since then where more is certain to come."""

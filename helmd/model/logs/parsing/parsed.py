@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-Kind = Literal["pattern", "json", "logfmt"]
+FormatKind = Literal["pattern", "json", "logfmt"]
 
 
 class Parsed(NamedTuple):
@@ -42,7 +42,7 @@ class TextFormat:
     """One form of a line."""
 
     name: str
-    kind: Kind = "pattern"
+    kind: FormatKind = "pattern"
     pattern: re.Pattern[str] | None = None
     groups: tuple[str, ...] = ()
     """The names of the pattern's groups, in their order."""

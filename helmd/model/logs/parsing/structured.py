@@ -147,12 +147,12 @@ def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: i
 def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Keys:
     """The keys of the ROLES among NAMES; () where it also takes the values to tell. Programs use few sets of names."""
     found: dict[str, str] = {}
-    told = True
+    flat = True
     for name in names:
         if (role := formats.roles.get(name)) is not None:
-            told = told and role not in found and name not in formats.nested
+            flat = flat and role not in found and name not in formats.nested
             found[role] = name
-    keys = tuple(map(found.get, ROLES)) if told else ()
+    keys = tuple(map(found.get, ROLES)) if flat else ()
     if size <= _SHAPED:
         if len(formats.shapes) >= _MOST_SHAPES:
             formats.shapes.clear()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from helmd.web.http.memory_budget import Room
+from helmd.web.http.memory_budget import MemoryBudget
 
 
 async def settled() -> None:
@@ -11,56 +11,56 @@ async def settled() -> None:
 
 
 async def test_who_does_not_fit_waits_in_order() -> None:
-    room = Room(10)
+    budget = MemoryBudget(10)
     let_in: list[str] = []
 
     async def come(name: str, amount: int) -> None:
-        await room.enter(amount)
+        await budget.acquire(amount)
         let_in.append(name)
 
-    await room.enter(8)
+    await budget.acquire(8)
     tasks = [asyncio.create_task(come(name, amount)) for name, amount in (("a", 5), ("b", 1), ("c", 4))]
     await settled()
     assert let_in == [], "b would fit, but a was first"
-    room.leave(8)
+    budget.release(8)
     await settled()
     assert let_in == ["a", "b", "c"]
     await asyncio.gather(*tasks)
 
 
 async def test_what_is_larger_than_all_takes_all() -> None:
-    room = Room(10)
-    await room.enter(25)
-    other = asyncio.create_task(room.enter(1))
+    budget = MemoryBudget(10)
+    await budget.acquire(25)
+    other = asyncio.create_task(budget.acquire(1))
     await settled()
     assert not other.done()
-    room.leave(25)
+    budget.release(25)
     await asyncio.wait_for(other, 1)
 
 
 async def test_what_was_spread_others_wait_for() -> None:
-    room = Room(10)
-    await room.enter(5)
-    room.spread(20)
-    other = asyncio.create_task(room.enter(1))
+    budget = MemoryBudget(10)
+    await budget.acquire(5)
+    budget.overdraw(20)
+    other = asyncio.create_task(budget.acquire(1))
     await settled()
     assert not other.done()
-    room.leave(5, 20)
+    budget.release(5, 20)
     await asyncio.wait_for(other, 1)
 
 
 async def test_who_goes_away_leaves_the_place_to_the_next() -> None:
-    room = Room(10)
-    await room.enter(10)
-    gone, next_one = asyncio.create_task(room.enter(10)), asyncio.create_task(room.enter(4))
+    budget = MemoryBudget(10)
+    await budget.acquire(10)
+    gone, next_one = asyncio.create_task(budget.acquire(10)), asyncio.create_task(budget.acquire(4))
     await settled()
     gone.cancel()
     await settled()
-    room.leave(10)
+    budget.release(10)
     await asyncio.wait_for(next_one, 1)
-    late = asyncio.create_task(room.enter(10))
+    late = asyncio.create_task(budget.acquire(10))
     await settled()
-    room.leave(4)
+    budget.release(4)
     late.cancel()
     await asyncio.gather(late, return_exceptions=True)
-    await asyncio.wait_for(room.enter(10), 1)
+    await asyncio.wait_for(budget.acquire(10), 1)

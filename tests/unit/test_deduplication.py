@@ -18,7 +18,7 @@ def row(source: str, seconds: float = 0.0, message: str = "m", service: str = "c
 
 
 def marks(*rows: LogRow, stored: tuple[Single, ...] = ()) -> list[int | None]:
-    return [each.same_as for each in paired(rows, 100, stored)]
+    return [each.duplicate_of for each in paired(rows, 100, stored)]
 
 
 def test_printed_and_posted_whichever_comes_first() -> None:
@@ -90,14 +90,14 @@ def test_pairs_are_one_to_one_near_and_of_both_sources(
     ]
     rows = [row(source, at, text) for source, at, text in given_rows]
     marked = paired(rows, 1000, stored)
-    assert [each._replace(same_as=None) for each in marked] == rows
+    assert [each._replace(duplicate_of=None) for each in marked] == rows
     earlier = {single.id: (single.source, single.message, single.timestamp) for single in stored}
     taken = set()
     for number, each in enumerate(marked, 1000):
-        if each.same_as is not None:
-            source, message, timestamp = earlier[each.same_as]
+        if each.duplicate_of is not None:
+            source, message, timestamp = earlier[each.duplicate_of]
             assert (source, message) == (OTHER[each.source], each.message)
             assert abs(timestamp - each.timestamp) <= APART
-            assert each.same_as not in taken
-            taken |= {each.same_as, number}
+            assert each.duplicate_of not in taken
+            taken |= {each.duplicate_of, number}
         earlier[number] = (each.source, each.message, each.timestamp)

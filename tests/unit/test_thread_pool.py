@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helmd.health.thread_pool import Crew
+from helmd.health.thread_pool import ThreadPool
 from helmd.model.suite.service import Health, Service
 
 
@@ -30,25 +30,25 @@ async def answering(body: bytes) -> tuple[asyncio.Server, int]:
 async def test_the_verdict_and_how_long_it_took() -> None:
     server, port = await answering(b'HTTP/1.0 503 Busy\r\n\r\n{"status": "degraded"}')
     async with server:
-        answer = await Crew(2).ask(service(port))
+        answer = await ThreadPool(2).probe(service(port))
     assert answer.verdict == ("degraded", "answered 503: degraded")
     assert answer.response_ms is not None
     assert 0 < answer.response_ms < 1000
 
 
 async def test_a_service_without_a_port_is_well_while_its_process_lives() -> None:
-    answer = await Crew(1).ask(Service("ticker", "command", health=Health(check="process")))
+    answer = await ThreadPool(1).probe(Service("ticker", "command", health=Health(check="process")))
     assert (answer.verdict.state, answer.response_ms) == ("healthy", None)
 
 
 async def test_one_that_hangs_is_unhealthy_and_holds_up_nobody_else() -> None:
     server, port = await answering(b"HTTP/1.0 200 OK\r\n\r\n")
-    crew = Crew(2)
+    threads = ThreadPool(2)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
-        late = asyncio.ensure_future(crew.ask(service(hanging.getsockname()[1], timeout=1.0)))
+        late = asyncio.ensure_future(threads.probe(service(hanging.getsockname()[1], timeout=1.0)))
         async with server:
             begun = time.monotonic()
-            quick = [await crew.ask(service(port)) for _ in range(20)]
+            quick = [await threads.probe(service(port)) for _ in range(20)]
             assert time.monotonic() - begun < 0.9
         assert {answer.verdict.state for answer in quick} == {"healthy"}
         assert not late.done()
@@ -57,7 +57,7 @@ async def test_one_that_hangs_is_unhealthy_and_holds_up_nobody_else() -> None:
 
 async def test_a_url_that_nobody_can_resolve_is_a_verdict_too() -> None:
     for url in ("http://a..b", f"http://{'a' * 70}.example", "http://%00", "https://[::1]:9"):
-        answer = await Crew(1).ask(Service("idp", "external", url=url, health=Health(timeout=0.5)))
+        answer = await ThreadPool(1).probe(Service("idp", "external", url=url, health=Health(timeout=0.5)))
         assert answer.verdict.state == "unhealthy", url
 
 
@@ -66,19 +66,19 @@ async def test_an_error_comes_out_where_it_is_waited_for() -> None:
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        await Crew(1).run(fail)
+        await ThreadPool(1).run(fail)
 
 
 def test_a_process_ends_at_once_though_a_check_is_under_way() -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         program = (
             "import asyncio\n"
-            "from helmd.health.thread_pool import Crew\n"
+            "from helmd.health.thread_pool import ThreadPool\n"
             "from helmd.model.suite.service import Health, Service\n"
             "async def main():\n"
             f"    service = Service('x', url='http://localhost', port={hanging.getsockname()[1]},"
             " health=Health(timeout=30.0))\n"
-            "    task = asyncio.create_task(Crew(1).ask(service))\n"
+            "    task = asyncio.create_task(ThreadPool(1).probe(service))\n"
             "    await asyncio.sleep(0.2)\n"
             "asyncio.run(main())\n"
         )

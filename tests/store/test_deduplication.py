@@ -29,8 +29,10 @@ def line(source: str, seconds: float = 0.0, text: str = "said", service: str = "
     return LogRow(BASE + timedelta(hours=12, seconds=seconds), service, "INFO", text, source=source)
 
 
-async def same_as(connection: Connection) -> dict[int, int]:
-    cursor = await connection.execute("SELECT id, same_as FROM log_entries WHERE same_as IS NOT NULL ORDER BY id")
+async def duplicate_of(connection: Connection) -> dict[int, int]:
+    cursor = await connection.execute(
+        "SELECT id, duplicate_of FROM log_entries WHERE duplicate_of IS NOT NULL ORDER BY id"
+    )
     return dict(await cursor.fetchall())
 
 
@@ -40,7 +42,7 @@ async def test_the_later_refers_to_the_earlier(connection: Connection, first: st
     one = await append(connection, [line(first, text="other"), line(first)])
     other = await append(connection, [line(second, apart)])
     assert (one.same, other.same) == (0, 1)
-    assert await same_as(connection) == {other.first_id: one.last_id}
+    assert await duplicate_of(connection) == {other.first_id: one.last_id}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ async def test_the_later_refers_to_the_earlier(connection: Connection, first: st
 async def test_others_are_lines_of_their_own(connection: Connection, second: LogRow) -> None:
     await append(connection, [line(JOURNAL)])
     await append(connection, [second])
-    assert await same_as(connection) == {}
+    assert await duplicate_of(connection) == {}
 
 
 @pytest.mark.parametrize("first", [JOURNAL, HTTP])
@@ -69,7 +71,7 @@ async def test_it_is_one_to_one(connection: Connection, first: str) -> None:
     two = await append(connection, [line(second, 0.1 * n) for n in range(2)])
     three = await append(connection, [line(second, 0.1 * n) for n in range(2)])
     assert (two.same, three.same) == (2, 1)
-    marked = await same_as(connection)
+    marked = await duplicate_of(connection)
     assert len(set(marked.values())) == 3
     assert set(marked.values()) == set(range(one.first_id, one.last_id + 1))
     # What was nobody's twin waits for one.
@@ -80,7 +82,7 @@ async def test_both_in_one_batch(connection: Connection) -> None:
     done = await append(
         connection, [line(HTTP), line(JOURNAL, 1), line(JOURNAL, 1.5), line(HTTP, 1.6), line(HTTP, 1.7)]
     )
-    assert await same_as(connection) == {done.first_id + 1: done.first_id, done.first_id + 3: done.first_id + 2}
+    assert await duplicate_of(connection) == {done.first_id + 1: done.first_id, done.first_id + 3: done.first_id + 2}
 
 
 @pytest.mark.parametrize(("first", "second"), [(JOURNAL, HTTP), (HTTP, JOURNAL)])
@@ -91,7 +93,7 @@ async def test_over_midnight(connection: Connection, first: str, second: str, be
         moments.reverse()
     one = await append(connection, [LogRow(moments[0], "codex", "INFO", "said", source=first)])
     two = await append(connection, [LogRow(moments[1], "codex", "INFO", "said", source=second)])
-    assert await same_as(connection) == {two.first_id: one.first_id}
+    assert await duplicate_of(connection) == {two.first_id: one.first_id}
     # A third one finds that the first is taken, on another day than its own.
     assert (await append(connection, [LogRow(moments[1], "codex", "INFO", "said", source=second)])).same == 0
 
@@ -101,7 +103,7 @@ async def test_a_writer_that_is_new_knows_those_of_before(connection: Connection
     again = await connect(database.store, "after a restart")
     two = await append(again, [line(HTTP)])
     await again.close()
-    assert await same_as(connection) == {two.first_id: one.first_id}
+    assert await duplicate_of(connection) == {two.first_id: one.first_id}
 
 
 async def test_looking_for_twins_makes_no_partition(connection: Connection, database: Database) -> None:
