@@ -23,12 +23,12 @@ REFRESH = 2.0
 @output.format_option("table", "wide", "json", "name")
 @click.option("-w", "--watch", is_flag=True, help="Show it again every 2 seconds.")
 @click.pass_obj
-def status_command(context: Context, services: tuple[str, ...], output: str, status_json: bool, watch: bool) -> int:
+def status_command(context: Context, services: tuple[str, ...], output: str, as_json: bool, watch: bool) -> int:
     """Show how services are.
 
     Exit code 0 when all that were asked for work, 3 when one doesn't, 4 when there is no such service.
     """
-    form = "json" if status_json else output
+    form = "json" if as_json else output
     while True:
         registry = context.suite_or_installed
         views = look(registry, context.chosen(services, registry, unregistered=True), context.manager)
