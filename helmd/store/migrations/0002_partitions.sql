@@ -50,7 +50,7 @@ CREATE INDEX log_entries_level_time ON log_entries (level, timestamp, id)
 CREATE INDEX log_entries_service_level_time ON log_entries (service_name, level, timestamp, id) WHERE level <> 'INFO';
 CREATE INDEX log_entries_user_time ON log_entries (user_id, timestamp, id) WHERE user_id IS NOT NULL;
 -- Trace ids come in no order, which costs a B-tree dear while rows arrive; this costs next to nothing. Upkeep has it
--- take in what is new, and gives days that are over a B-tree (helmd/store/maintenance/indexes.py).
+-- take in what is new, and gives days that are over a B-tree (helmd/store/sealing.py).
 CREATE INDEX log_entries_trace ON log_entries USING brin (trace_id text_bloom_ops)
     WITH (pages_per_range = 32);
 -- To tell lines that a service printed from the same ones posted.
