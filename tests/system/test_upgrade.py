@@ -1,0 +1,177 @@
+"""Upgrade from the first released package, with a running suite and stored entries.
+
+The older package is built from its commit, so the clone needs its history. Stages are fixtures, as in test_package.py.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.campaign import scaled
+from tests.system.booted import TOP, run, until
+from tests.system.packaged import ACCOUNT, Machine
+
+NAME = "upgradetest"
+RELEASED = "9eb909f"
+"""The commit of version 1.0.0."""
+STORED = scaled(1_000_000, 20_000)
+"""Lines that the older package has stored before the upgrade."""
+SERVICES = ("postgres", "printer", "ticker", "codex")
+UNITS = tuple(f"hivematrix-{name}.service" for name in SERVICES)
+UNTOUCHED = ("helmd-postgres.service", *UNITS)
+SUITE = f"""\
+[services.printer]
+type = "command"
+path = "/opt/suite/faulty"
+start_command = ["/usr/bin/python3", "printer.py"]
+environment = {{ HOLD = "1", COUNT = "{STORED}", RATE = "20000" }}
+
+[services.ticker]
+type = "command"
+path = "/opt/suite/faulty"
+start_command = ["/usr/bin/python3", "printer.py"]
+environment = {{ COUNT = "0", RATE = "200" }}
+
+[services.codex]
+path = "/opt/suite/codex"
+depends_on = []
+"""
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """The machine after the upgrade, with main processes and entries as they were before it."""
+
+    machine: Machine
+    pids: dict[str, int]
+    ticker_lines: int
+
+
+def build(source: Path) -> Path:
+    """The package built from SOURCE."""
+    done = run([str(source / "scripts/build-deb")], timeout=600)
+    assert done.code == 0, done.text
+    return Path(done.out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    released = tmp_path_factory.mktemp("released")
+    archive = released / "source.tar"
+    git = ["git", "-c", f"safe.directory={TOP}", "-C", str(TOP)]
+    done = run([*git, "archive", "-o", str(archive), RELEASED], timeout=60)
+    assert done.code == 0, f"{done.text}\nThis test needs the repository's history: git fetch --unshallow"
+    (released / "source").mkdir()
+    done = run(["tar", "-xf", str(archive), "-C", str(released / "source")], timeout=60)
+    assert done.code == 0, done.text
+    older = build(released / "source")
+    newer = Path(shutil.copy(build(TOP), released / "newer.deb"))
+    box = Machine(NAME)
+    box.script("down")
+    try:
+        up = box.script("up", timeout=600)
+        assert up.code == 0, up.text
+        box.script("copy", "--root", str(older), "/root/older.deb")
+        box.script("copy", "--root", str(newer), "/root/newer.deb")
+        box.script("copy", "--root", str(TOP / "tests/suite"), "/root/sample")
+        yield box
+    finally:
+        down = box.script("down")
+    assert down.code == 0, down.text
+
+
+@pytest.fixture(scope="module")
+def released(machine: Machine) -> Machine:
+    """The released package with a running suite; all of the printer's lines are stored."""
+    machine.root("apt-get update --quiet")
+    machine.apt("install /root/older.deb curl")
+    machine.write("/opt/services.toml", SUITE, root=True)
+    machine.root(f"helmctl setup --account {ACCOUNT}")
+    machine.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
+    machine.root(f"helmctl setup --account {ACCOUNT} --registry /opt/services.toml")
+    machine.root("helmctl up")
+    until(lambda: printed(machine) == STORED, 60 + STORED / 2_000, pause=1)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def upgraded(released: Machine) -> Upgrade:
+    pids, ticker_lines = released.pids(*UNTOUCHED), ticked(released)
+    released.said["upgrade"] = released.apt("install /root/newer.deb")
+    return Upgrade(released, pids, ticker_lines)
+
+
+@pytest.fixture(scope="module")
+def restarted(upgraded: Upgrade) -> Upgrade:
+    """Each service restarted by systemctl, as its unit was rendered by the older package."""
+    for unit in UNITS:
+        upgraded.machine.systemctl("restart", unit)
+    return upgraded
+
+
+@pytest.fixture(scope="module")
+def applied(restarted: Upgrade) -> Upgrade:
+    restarted.machine.said["apply"] = restarted.machine.root("helmctl apply").text
+    return restarted
+
+
+def printed(machine: Machine) -> int:
+    return int(machine.sql("SELECT count(*) FROM log_entries WHERE service_name = 'printer' AND source = 'journal'"))
+
+
+def ticked(machine: Machine) -> int:
+    return int(machine.sql("SELECT count(*) FROM log_entries WHERE service_name = 'ticker' AND source = 'journal'"))
+
+
+def found(machine: Machine, message: str) -> list[str]:
+    """The messages that the API finds by a text."""
+    socket = f"/run/user/{machine.uid}/hivematrix/helm.sock"
+    query = f"http://helm/api/logs?service=printer&q={message.replace(' ', '%20')}&limit=5"
+    answer = json.loads(machine.account("curl", "--silent", "--unix-socket", socket, query))
+    assert "logs" in answer, answer
+    return [entry["message"] for entry in answer["logs"]]
+
+
+def test_no_service_restarts(upgraded: Upgrade) -> None:
+    assert upgraded.machine.pids(*UNTOUCHED) == upgraded.pids
+    assert upgraded.machine.systemctl("is-active", "helmd.service", "helmd-journal.service").split() == ["active"] * 2
+
+
+def test_no_line_is_lost_or_doubled(upgraded: Upgrade) -> None:
+    """The ticker printed all the time, at 200 lines a second."""
+    machine = upgraded.machine
+    until(lambda: ticked(machine) > upgraded.ticker_lines + 400, 60)
+    numbers = "substring(message from 6)::bigint"
+    of_ticker = "FROM log_entries WHERE service_name = 'ticker' AND source = 'journal' AND message LIKE 'line %'"
+    until(lambda: machine.sql(f"SELECT count(*) = max({numbers}) {of_ticker}") == "t", 30)
+    assert machine.sql(f"SELECT count(DISTINCT {numbers}) = max({numbers}) {of_ticker}") == "t"
+    assert printed(machine) == STORED
+
+
+def test_older_and_newer_rows_are_found(upgraded: Upgrade) -> None:
+    assert found(upgraded.machine, f"line {STORED}") == [f"line {STORED}"]
+    assert f"line {STORED}" in upgraded.machine.root("helmctl logs printer -n 20 -o cat").out
+    newest = json.loads(upgraded.machine.root("helmctl logs ticker -n 1 -o json").out.splitlines()[-1])
+    assert int(newest["message"].split()[1]) > upgraded.ticker_lines
+
+
+def test_services_restart_before_apply(restarted: Upgrade) -> None:
+    assert restarted.machine.suite() == dict.fromkeys(SERVICES, "healthy")
+    assert all(pid not in (0, restarted.pids[unit]) for unit, pid in restarted.machine.pids(*UNITS).items())
+
+
+def test_services_restart_after_apply(applied: Upgrade) -> None:
+    machine = applied.machine
+    assert machine.root("helmctl diff").out == ""
+    before = machine.pids(*UNITS)
+    for name in SERVICES:
+        machine.root(f"helmctl restart {name}")
+    assert machine.suite() == dict.fromkeys(SERVICES, "healthy")
+    assert all(pid not in (0, before[unit]) for unit, pid in machine.pids(*UNITS).items())
+    assert "/usr/libexec/hivematrix-helm/probe" in machine.systemctl("cat", UNITS[-1])
+    doctor = machine.root("helmctl doctor", check=False)
+    assert doctor.code == 0, doctor.text
