@@ -11,11 +11,12 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, __file__.rpartition("/helmd/")[0])
 
+import _thread
 import os
 import select
 import socket
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict, judge
@@ -51,8 +52,66 @@ class NoAnswerError(Exception):
     """There was no HTTP answer; the text says why."""
 
 
+class _Lookup:
+    """One getaddrinfo(3) call in a thread of its own, since that function has no time limit.
+
+    Not `threading`, which would be imported for nothing else. Such a thread keeps no process from exiting.
+    """
+
+    def __init__(self, host: bytes, port: int) -> None:
+        self._host, self._port = host, port
+        self._result: list[Any] | OSError = []
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as problem:
+            raise OSError(str(problem)) from None
+
+    def _run(self) -> None:
+        try:
+            self._result = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError as problem:
+            self._result = problem
+        finally:
+            with _lookups_lock:
+                _lookups.pop((self._host, self._port), None)
+            self._running.release()
+
+    def result(self, deadline: float) -> list[Any]:
+        """The addresses. Raises OSError as getaddrinfo does, TimeoutError at DEADLINE (time.monotonic())."""
+        if not self._running.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        self._running.release()
+        if isinstance(self._result, OSError):
+            raise self._result
+        return self._result
+
+
+_lookups: dict[tuple[bytes, int], _Lookup] = {}
+"""Lookups under way. A name has one at most, so that a resolver that hangs costs a thread a name, not one a probe."""
+_lookups_lock = _thread.allocate_lock()
+
+
+def _addresses(host: str, port: int, deadline: float) -> list[Any]:
+    """What getaddrinfo(3) gives for HOST by DEADLINE. A numeric address is not looked up.
+
+    Raises OSError, TimeoutError, UnicodeError.
+    """
+    # As bytes: for text Python imports its codec for international names, which our names never need.
+    name = host.encode("ascii")
+    try:
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        with _lookups_lock:
+            lookup = _lookups.get((name, port))
+            if lookup is None:
+                lookup = _lookups[name, port] = _Lookup(name, port)
+    return lookup.result(deadline)
+
+
 def run_probe(probe: Probe) -> HealthVerdict:
-    """One check, bounded by the probe's timeout. Blocks."""
+    """One check, bounded by the probe's timeout, the lookup of the host's name included. Blocks."""
     if probe.check == "process":
         return HealthVerdict(HEALTHY, "its process runs")
     try:
@@ -65,19 +124,24 @@ def run_probe(probe: Probe) -> HealthVerdict:
     return judge(code, body, probe.expect, probe.realm)
 
 
+def _remaining(deadline: float) -> float:
+    """Seconds until DEADLINE; never 0, which would make a socket non-blocking."""
+    return max(0.001, deadline - time.monotonic())
+
+
 def _connect(probe: Probe, deadline: float) -> socket.socket:
     parts = urlsplit(probe.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = parts.hostname or ""
     try:
-        connection = socket.create_connection((parts.hostname or "", port), max(0.01, deadline - time.monotonic()))
-    except ConnectionRefusedError:
-        raise NoAnswerError(f"nothing listens on port {port}") from None
+        addresses = _addresses(host, port, deadline)
     except TimeoutError:
-        raise NoAnswerError(f"no connection within {probe.timeout:g} s") from None
+        raise NoAnswerError(f"the name {host} was not resolved within {probe.timeout:g} s") from None
     except OSError as problem:
-        raise NoAnswerError(f"no connection ({problem.strerror or problem})") from None
-    except UnicodeError:  # of the codec for international names, which the name goes through first
+        raise NoAnswerError(f"the name {host} can't be resolved ({problem.strerror or problem})") from None
+    except UnicodeError:
         raise NoAnswerError("its URL has no valid host name") from None
+    connection = _open(addresses, port, probe.timeout, deadline)
     if parts.scheme != "https":
         return connection
     import ssl
@@ -90,10 +154,38 @@ def _connect(probe: Probe, deadline: float) -> socket.socket:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     try:
+        connection.settimeout(_remaining(deadline))
         return context.wrap_socket(connection, server_hostname=parts.hostname)
+    except TimeoutError:
+        connection.close()
+        raise NoAnswerError(f"no TLS connection within {probe.timeout:g} s") from None
     except (OSError, ValueError) as problem:
         connection.close()
         raise NoAnswerError(f"no TLS connection ({getattr(problem, 'reason', None) or problem})") from None
+
+
+def _open(addresses: list[Any], port: int, timeout: float, deadline: float) -> socket.socket:
+    """A connection to the first of ADDRESSES that accepts one; they share the time until DEADLINE."""
+    reason = "it has no address"
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        try:
+            connection = socket.socket(family, kind, protocol)
+        except OSError as problem:  # such as IPv6 on a host without it
+            reason = f"no connection ({problem.strerror or problem})"
+            continue
+        try:
+            connection.settimeout(_remaining(deadline) / (len(addresses) - index))
+            connection.connect(address)
+        except ConnectionRefusedError:
+            reason = f"nothing listens on port {port}"
+        except TimeoutError:
+            reason = f"no connection within {timeout:g} s"
+        except OSError as problem:
+            reason = f"no connection ({problem.strerror or problem})"
+        else:
+            return connection
+        connection.close()
+    raise NoAnswerError(reason)
 
 
 def _get(probe: Probe) -> tuple[int, bytes]:
@@ -107,9 +199,10 @@ def _get(probe: Probe) -> tuple[int, bytes]:
     received = b""
     with _connect(probe, deadline) as connection:
         try:
+            connection.settimeout(_remaining(deadline))
             connection.sendall(request.encode())
             while len(received) < MAX_ANSWER and not _complete(received):
-                connection.settimeout(max(0.001, deadline - time.monotonic()))
+                connection.settimeout(_remaining(deadline))
                 if not (chunk := connection.recv(16384)):
                     break
                 received += chunk
