@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from helmd.health.thread_pool import ProbeResult, ThreadPool
+from helmd.health.thread_pool import PROBES, ProbeResult, ThreadPool
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
 from helmd.model.errors import ConfigurationError
@@ -54,7 +54,7 @@ async def run_helmd(
     _log_faults(current)
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
-    threads = ThreadPool()
+    probes = ThreadPool(PROBES)
     async with (
         Pool(store, "helmd") as pool,
         Pool(store, "helmd-logs", CONNECTIONS, KEPT) as readers,
@@ -63,7 +63,7 @@ async def run_helmd(
         recorder = Recorder(pool, prepare(store, owner))
 
         async def ask(service: Service) -> ProbeResult:
-            return await (report.answer() if service.name == HELM_SERVICE else threads.probe(service))
+            return await (report.answer() if service.name == HELM_SERVICE else probes.probe(service))
 
         def say() -> None:
             suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]
@@ -72,7 +72,7 @@ async def run_helmd(
             lifecycle.status("; ".join(part for part in on_change if part))
 
         monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), on_change=say, beat=lifecycle.beat)
-        report = HealthReport(monitor, pool, threads, account, places.state, lambda: len(current.faults))
+        report = HealthReport(monitor, pool, account, places.state, lambda: len(current.faults))
         low_disk = LowDisk(
             places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
         )

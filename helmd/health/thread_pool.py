@@ -1,6 +1,6 @@
-"""A few threads for what blocks: probes, directories on slow disks.
+"""Threads for calls that block: health checks, file systems, the journal.
 
-They are daemon threads rather than an executor's: the end of helmd must not wait for a service that doesn't answer.
+They are daemon threads rather than an executor's, so that helmd can exit while a service doesn't answer.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from helmd.health.probe import run_probe
@@ -17,6 +16,9 @@ from helmd.model.suite.service import Service
 from helmd.model.units.health import HealthVerdict
 
 Result = TypeVar("Result")
+
+PROBES = 64
+"""How many health checks helmd runs at once. A service has one at most, so only more services than this would wait."""
 
 
 class ProbeResult(NamedTuple):
@@ -27,17 +29,45 @@ class ProbeResult(NamedTuple):
 
 
 class ThreadPool:
-    """SIZE threads; work that they have not got to waits in line."""
+    """Runs calls in threads, SIZE at once. Further calls wait until a thread has ended, not only its caller.
 
-    def __init__(self, size: int = 8) -> None:
-        self._work: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = SimpleQueue()
-        for number in range(size):
-            threading.Thread(target=self._serve, name=f"crew-{number}", daemon=True).start()
+    A pool is for one kind of call: calls that hang use up the pool's threads, and so hold up their own kind only.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free = asyncio.Semaphore(size)
 
     async def run(self, function: Callable[[], Result]) -> Result:
-        """What FUNCTION returns or raises, called in one of the threads."""
-        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._work.put((function, done))
+        """What FUNCTION returns or raises, called in a thread. Cancelled, it leaves the call to end by itself."""
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result] = loop.create_future()
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            self._free.release()
+            if done.done():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+        def call() -> None:
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = function()
+            except BaseException as raised:  # noqa: BLE001 - raised again in the caller
+                error = raised
+            # The loop is closed when helmd has ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(ended, result, error)
+
+        try:
+            threading.Thread(target=call, name="helmd-blocking", daemon=True).start()
+        except RuntimeError:
+            self._free.release()
+            raise
         return await done
 
     async def probe(self, service: Service) -> ProbeResult:
@@ -52,27 +82,3 @@ class ThreadPool:
             return ProbeResult(verdict, round((time.perf_counter() - begun) * 1000, 2))
 
         return await self.run(timed)
-
-    def _serve(self) -> None:
-        while True:
-            function, done = self._work.get()
-            if done.cancelled():
-                continue
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = function()
-            except BaseException as raised:  # noqa: BLE001 - it is handed to who waits for it
-                error = raised
-            # The loop may have been closed meanwhile; then nobody waits any more.
-            with contextlib.suppress(RuntimeError):
-                done.get_loop().call_soon_threadsafe(_settle, done, result, error)
-
-
-def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(result)

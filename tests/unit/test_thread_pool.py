@@ -4,11 +4,13 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 import time
+from typing import Any
 
 import pytest
 
-from helmd.health.thread_pool import ThreadPool
+from helmd.health.thread_pool import PROBES, ThreadPool
 from helmd.model.suite.service import Health, Service
 
 
@@ -67,6 +69,55 @@ async def test_an_error_comes_out_where_it_is_waited_for() -> None:
 
     with pytest.raises(OSError, match="broken"):
         await ThreadPool(1).run(fail)
+
+
+async def test_a_call_holds_its_thread_until_it_ends_whoever_has_given_up() -> None:
+    """Or each caller that gives up on a call that hangs would leave one more thread behind."""
+    threads, end, begun = ThreadPool(2), threading.Event(), 0
+
+    def hang() -> None:
+        nonlocal begun
+        begun += 1
+        end.wait(60)
+
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await threads.run(hang)
+    assert begun == 2
+    end.set()
+    assert await threads.run(lambda: "free again") == "free again"
+    assert begun == 2, "what nobody waits for is not begun"
+
+
+async def test_a_resolver_that_hangs_holds_up_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty external services whose names are not resolved, and one that is well."""
+    end, real = threading.Event(), socket.getaddrinfo
+
+    def hang(host: Any, *words: Any, flags: int = 0, **more: Any) -> Any:
+        if flags & socket.AI_NUMERICHOST or host in ("127.0.0.1", b"127.0.0.1"):
+            return real(host, *words, flags=flags, **more)
+        end.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    server, port = await answering(b"HTTP/1.0 200 OK\r\n\r\n")
+    threads = ThreadPool(PROBES)
+    lost = [
+        Service(f"lost{n}", "external", url=f"http://lost{n}.example", health=Health(timeout=1.0)) for n in range(40)
+    ]
+    late = [asyncio.ensure_future(threads.probe(each)) for each in lost]
+    try:
+        async with server, asyncio.timeout(20):
+            await asyncio.sleep(0.1)
+            begun = time.monotonic()
+            assert (await threads.probe(service(port))).verdict.state == "healthy"
+            assert time.monotonic() - begun < 0.8
+            results = await asyncio.gather(*late)
+    finally:
+        end.set()
+    assert {result.verdict.state for result in results} == {"unhealthy"}
+    assert time.monotonic() - begun < 5
 
 
 def test_a_process_ends_at_once_though_a_check_is_under_way() -> None:

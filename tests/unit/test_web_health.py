@@ -1,9 +1,11 @@
 """GET /health: its rules, and that it answers in time when nothing it asks does."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from helmd.health.thread_pool import ThreadPool
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, HealthVerdict
 from helmd.operations.logs.ingest import Account
+from helmd.operations.monitoring import health_report
 from helmd.operations.monitoring.health_report import HealthReport, disk_check, journal_check, overall
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
@@ -116,7 +119,7 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             monitor = Monitor(
                 threads.probe, LineRates(pool).take, recorder, UsageMeter(), on_change=lambda: None, beat=lambda: None
             )
-            report = HealthReport(monitor, pool, threads, account, tmp_path / "state", lambda: 2)
+            report = HealthReport(monitor, pool, account, tmp_path / "state", lambda: 2)
             nobody = cast(Any, None)
             table = routes(Api(monitor, report), Intake(nobody, nobody, nobody, nobody))
             server = HttpServer(application(table), tmp_path / "helm.sock", holder_of)
@@ -153,6 +156,27 @@ async def test_health_answers_within_a_second_when_nothing_that_it_asks_does(sto
     assert checks["configuration"] == {"status": "degraded", "faults": 2}
     assert set(checks["disk"]) == {"status", "free_gb", "total_gb", "usage_percent"}
     assert 0 < checks["disk"]["free_gb"] <= checks["disk"]["total_gb"]
+
+
+async def test_a_disk_that_hangs_is_late_and_takes_one_thread(stood: Stood, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+
+    def hang(path: Path) -> tuple[int, int]:
+        end.wait(60)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(health_report, "space", hang)
+    try:
+        for _ in range(3):
+            begun = time.monotonic()
+            body = (await get(stood, "/health"))[1]
+            assert time.monotonic() - begun < 1.0
+            assert body["checks"]["disk"]["status"] == "unhealthy" and body["checks"]["disk"]["free_gb"] is None
+            assert body["checks"]["configuration"]["faults"] == 2
+            await asyncio.sleep(1.1)
+        assert len([thread for thread in threading.enumerate() if thread.name == "helmd-blocking"]) == 1
+    finally:
+        end.set()
 
 
 async def test_it_is_made_anew_after_a_second(stood: Stood) -> None:

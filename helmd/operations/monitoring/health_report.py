@@ -93,12 +93,11 @@ def journal_check(active_state: str | None, lag: float | None) -> CheckResult:
 class HealthReport:
     """Makes reports. ``faults`` tells how many faults the configuration has; ``disk`` is any path on Helm's disk."""
 
-    def __init__(
-        self, monitor: Monitor, pool: Pool, threads: ThreadPool, account: Account, disk: Path, faults: Callable[[], int]
-    ) -> None:
+    def __init__(self, monitor: Monitor, pool: Pool, account: Account, disk: Path, faults: Callable[[], int]) -> None:
         self._monitor = monitor
         self._pool = pool
-        self._threads = threads
+        # A thread each, so that a file system that hangs does not hide the journal, nor either of them the services.
+        self._disk_thread, self._journal_thread = ThreadPool(1), ThreadPool(1)
         self._account = account
         self._disk = disk
         self._faults = faults
@@ -150,7 +149,11 @@ class HealthReport:
         }
 
     async def _disk_check(self) -> CheckResult:
-        free, total = await self._threads.run(lambda: space(self._disk))
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                free, total = await self._disk_thread.run(lambda: space(self._disk))
+        except TimeoutError:
+            return dict(_LATE_CHECK["disk"])
         return disk_check(total, free)
 
     async def _systemd(self) -> CheckResult:
@@ -169,10 +172,11 @@ class HealthReport:
         except HelmError:
             return journal_check(state, None)
         try:
-            waiting = await self._threads.run(
-                lambda: first_after(self._account.uid, self._account.boot_id, stored or 0)
-            )
-        except OSError:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                waiting = await self._journal_thread.run(
+                    lambda: first_after(self._account.uid, self._account.boot_id, stored or 0)
+                )
+        except OSError:  # TimeoutError among them
             return journal_check(state, None)
         lag = 0.0 if waiting is None else max(0.0, round(time.time() - waiting / 1e6, 3))
         return journal_check(state, lag)
