@@ -124,8 +124,10 @@ def _screen(live: bool) -> Iterator[Callable[[float], bool]]:
 
 def _pressed_q(seconds: float) -> bool:
     deadline = time.monotonic() + seconds
+    poll = select.poll()
+    poll.register(sys.stdin, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
-        if select.select([sys.stdin], [], [], left)[0]:
+        if poll.poll(1000 * left):
             key = os.read(sys.stdin.fileno(), 1)
             if key in (b"q", b"Q", b""):
                 return True

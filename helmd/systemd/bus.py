@@ -10,7 +10,7 @@ import select
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from helmd.model.errors import BusError
 from helmd.model.units.unit_state import UnitFacts
@@ -22,7 +22,12 @@ MANAGER_INTERFACE = b"org.freedesktop.systemd1.Manager"
 PROPERTIES = b"org.freedesktop.DBus.Properties"
 NO_MEMORY_FIGURE = (1 << 64) - 1
 
-_MEND = 'Is the account\'s user manager up? "loginctl enable-linger" keeps it up; "systemctl --user status" shows it.'
+Result = TypeVar("Result")
+
+_START_MANAGER = (
+    "Is the account's user manager running? See: systemctl --user status; "
+    "to keep it running without a login: loginctl enable-linger"
+)
 
 
 class Finished(NamedTuple):
@@ -33,12 +38,25 @@ class Finished(NamedTuple):
     result: str
 
 
+def _uninterrupted(call: Callable[[], Result]) -> Result:
+    """The result of CALL, repeated when a signal handler interrupts it: sd-bus returns EINTR then (compare PEP 475).
+
+    The manager may execute the interrupted call as well. Calls of ours can be repeated: one that queues a job returns
+    the job that is queued already.
+    """
+    while True:
+        try:
+            return call()
+        except InterruptedError:
+            continue
+
+
 def _open() -> Any:
     bus = DBus(user_mode=True)
     try:
-        bus.open()
+        _uninterrupted(bus.open)
     except DBusBaseError as problem:
-        raise BusError(f"can't reach the systemd user manager ({_message(problem)})", hint=_MEND) from None
+        raise BusError(f"can't reach the systemd user manager ({_message(problem)})", hint=_START_MANAGER) from None
     return bus
 
 
@@ -70,7 +88,9 @@ class Manager:
     ) -> Any:
         arguments = apply_signature(signature.encode(), list(words)) if signature else []
         try:
-            return self._bus.call_method(DESTINATION, path, interface, method.encode(), arguments).body
+            return _uninterrupted(
+                lambda: self._bus.call_method(DESTINATION, path, interface, method.encode(), arguments).body
+            )
         except DBusBaseError as problem:
             raise BusError(f"systemd refused {method}: {_message(problem)}") from None
 
@@ -94,12 +114,10 @@ class Manager:
     def reset_failed(self, unit: str) -> None:
         """Forgets failures and the count of starts. A unit that isn't loaded has none."""
         try:
-            self._bus.call_method(
-                DESTINATION, MANAGER, MANAGER_INTERFACE, b"ResetFailedUnit", apply_signature(b"s", [unit.encode()])
-            )
-        except DBusBaseError as problem:
-            if "not loaded" not in _message(problem):
-                raise BusError(f"systemd refused ResetFailedUnit: {_message(problem)}") from None
+            self._call("ResetFailedUnit", "s", unit.encode())
+        except BusError as problem:
+            if "not loaded" not in problem.sentence:
+                raise
 
     def daemon_reload(self) -> None:
         """Makes the manager read unit files anew."""
@@ -193,6 +211,7 @@ def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
         fragment=text(b"FragmentPath"),
         drop_ins=tuple(_text(path) for path in found.get(b"DropInPaths", ())),
         need_reload=bool(found.get(b"NeedDaemonReload", False)),
+        can_reload=bool(found.get(b"CanReload", False)),
         job=_text(job[1]) if job[0] else "",
         main_pid=int(found.get(b"MainPID", 0)),
         exit_code=int(found.get(b"ExecMainCode", 0)),
@@ -238,7 +257,7 @@ class Signals:
         # pystemd hangs an attribute on what it is given, which a bound method refuses, and holds no reference to it.
         self._receivers.append(received)
         try:
-            self._bus.match_signal(DESTINATION, path, interface, member, received, None)
+            _uninterrupted(lambda: self._bus.match_signal(DESTINATION, path, interface, member, received, None))
         except DBusBaseError as problem:
             raise BusError(f"can't listen to systemd's signals ({_message(problem)})") from None
 
@@ -261,7 +280,7 @@ class Signals:
     def drain(self) -> list[Finished]:
         """The jobs that have ended since the last call. Does not block."""
         try:
-            while not self._bus.process().is_empty():
+            while not _uninterrupted(self._bus.process).is_empty():
                 pass
         except DBusBaseError as problem:
             raise BusError(f"the connection to the systemd user manager broke ({_message(problem)})") from None
@@ -280,8 +299,11 @@ class Signals:
             if remaining <= 0:
                 break
             if self.fd < 0:
-                raise BusError("the connection to the systemd user manager ended", hint=_MEND)
-            select.select([self.fd], [], [], remaining)
+                raise BusError("the connection to the systemd user manager ended", hint=_START_MANAGER)
+            # Not select(2), which takes no descriptor from 1024 on. The descriptor can change as messages are drained.
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            poll.poll(1000 * remaining)
         return finished
 
     def close(self) -> None:

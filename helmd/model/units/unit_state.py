@@ -31,6 +31,7 @@ class UnitFacts:
     fragment: str = ""
     drop_ins: tuple[str, ...] = ()
     need_reload: bool = False
+    can_reload: bool = False
     job: str = ""
     main_pid: int = 0
     exit_code: int = 0
