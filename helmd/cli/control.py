@@ -16,7 +16,8 @@ from helmd.model.printable import printable
 from helmd.model.suite.names import MODES, Mode, unit_of
 from helmd.model.suite.service import Registry
 from helmd.operations.lifecycle import control
-from helmd.operations.lifecycle.steps import OperationResult, Options, Step, drive
+from helmd.operations.lifecycle.driver import Driver, mark_target
+from helmd.operations.lifecycle.steps import OperationResult, Options, Step
 from helmd.systemd.bus import Finished, Signals
 
 GOES_ON = 10.0
@@ -172,7 +173,7 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
     how = Options(not options["no_block"], not no_deps, options["timeout"])
     report = _drive(context, registry, verb, names, how, options["quiet"])
     if verb == "start" and whole and report.good:
-        control.mark_target(context.manager)
+        mark_target(context.manager)
     _record(context, verb, report, options["reason"])
     if options["as_json"]:
         from helmd.cli.output import print_json
@@ -200,12 +201,12 @@ def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]
 def _drive(
     context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool
 ) -> OperationResult:
-    work = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}[verb]
+    verbs = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}
     with Signals() as signals:
         context.manager.subscribe()
         printer = StepPrinter(quiet)
-        generator = work(registry, names, context.manager, options, printer)
-        return drive(generator, lambda until: printer.waiting(signals.wait, until))
+        driver = Driver(context.manager, lambda until: printer.waiting(signals.wait, until), printer)
+        return driver.run(verbs[verb](registry, names, options))
 
 
 def _bring_units_in_line(

@@ -1,22 +1,37 @@
-"""Control's decisions, driven without a systemd: what is dispatched in which order, and what comes of each failure.
+"""Control's decisions, as the effects that it yields: which jobs in which order, and what comes of each failure.
 
-The manager here is a hand-written stand-in, for results that the real one does not give on demand; the system tests
-have the real one.
+Effects are answered with plain values here. That the driver performs them is for the system tests, with a real systemd.
 """
 
-import socket
-import time
+import ast
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helmd.model.errors import BusError
 from helmd.model.suite.service import Health, Registry, Restart, Service
+from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.unit_state import CLD_EXITED, CLD_KILLED, UnitFacts
 from helmd.operations.lifecycle import control
-from helmd.operations.lifecycle.steps import OperationResult, Options, Step, Work, drive
-from helmd.systemd.bus import Finished
+from helmd.operations.lifecycle.effects import (
+    CheckHealth,
+    Effect,
+    Effects,
+    FindListener,
+    Job,
+    JobResult,
+    JobWait,
+    QueueJob,
+    ReadLastLines,
+    ReadUnit,
+    ReportStep,
+    ResetFailed,
+    WaitForJobs,
+)
+from helmd.operations.lifecycle.jobs import Ended
+from helmd.operations.lifecycle.steps import OperationResult, Options
 
 QUIET = Health(check="process")
 
@@ -43,80 +58,94 @@ def unit(name: str) -> str:
     return f"hivematrix-{name}.service"
 
 
-class FakeManager:
-    """Units by service name. A job ends as RESULTS says, by default well; ``calls`` is all that was asked."""
+class World:
+    """Answers what an operation asks for. A job ends as RESULTS says, by default well; ``calls`` lists the jobs.
+
+    Units, health, listeners and lines are by service name, or port; what is not given is well, free and silent.
+    """
 
     def __init__(self, results: dict[str, str] | None = None, **facts: UnitFacts) -> None:
         self.results = results or {}
         self.found = facts
+        self.health: dict[str, HealthVerdict] = {}
+        """By the probe's URL."""
+        self.listeners: dict[int, str] = {}
+        self.lines: dict[str, list[str]] = {}
         self.calls: list[str] = []
         self.open: list[tuple[str, str, str]] = []
         self.modes: set[str] = set()
-        self.can_reload = True
+        self.told: list[str] = []
+        self.now = 0.0
+        self.wait: Callable[[float], Sequence[JobResult]] = lambda until: self.finish()
 
     def facts(self, name: str) -> UnitFacts:
-        return self.found.get(name.removeprefix("hivematrix-").removesuffix(".service"), UnitFacts(name, "loaded"))
+        return self.found.get(name, UnitFacts(unit(name), "loaded", can_reload=True))
 
-    def properties(self, name: str) -> dict[str, object]:
-        return {"ActiveState": self.facts(name).active_state, "CanReload": self.can_reload}
+    def perform(self, effect: Effect[Any]) -> Any:
+        match effect:
+            case ReadUnit(name):
+                return self.facts(short(name))
+            case CheckHealth(probe):
+                return self.health.get(probe.url, HealthVerdict(HEALTHY, "it answers"))
+            case FindListener(port):
+                return self.listeners.get(port, "")
+            case ReadLastLines(name, count, _):
+                return self.lines.get(short(name), [])[-count:]
+            case ResetFailed(_):
+                return None
+            case QueueJob(verb, name, mode):
+                self.calls.append(f"{verb} {short(name)}")
+                self.modes.add(mode)
+                self.open.append((f"/job/{len(self.calls)}", short(name), verb))
+                return Job(self.open[-1][0], self.now)
+            case WaitForJobs(until):
+                return JobWait(self.wait(until), self.now)
+            case ReportStep(step):
+                self.told.append(f"{step.kind} {step.service}")
+                return None
+            case _:
+                raise AssertionError(effect)
 
-    def _job(self, verb: str, name: str, mode: str = "replace") -> str:
-        short = name.removeprefix("hivematrix-").removesuffix(".service")
-        self.calls.append(f"{verb} {short}")
-        self.modes.add(mode)
-        job = f"/job/{len(self.calls)}"
-        self.open.append((job, short, verb))
-        return job
-
-    def start(self, name: str, mode: str = "replace") -> str:
-        return self._job("start", name, mode)
-
-    def stop(self, name: str) -> str:
-        return self._job("stop", name)
-
-    def restart(self, name: str, mode: str = "replace") -> str:
-        return self._job("restart", name, mode)
-
-    def reload(self, name: str) -> str:
-        return self._job("reload", name)
-
-    def reset_failed(self, name: str) -> None:
-        pass
-
-    def finish(self, count: int = 100) -> list[Finished]:
+    def finish(self, count: int = 100) -> list[JobResult]:
         """The oldest COUNT open jobs end, and the units are as that leaves them."""
         ended = []
         for job, name, verb in self.open[:count]:
             result = self.results.get(name, "done")
-            before = self.facts(unit(name))
+            before = self.facts(name)
             if result == "done" and before.active_state != "failed":
                 self.found[name] = replace(before, active_state="inactive" if verb == "stop" else "active")
-            ended.append(Finished(job, unit(name), result))
+            ended.append(JobResult(job, result))
         del self.open[:count]
         return ended
 
+    def sleep(self, until: float) -> list[JobResult]:
+        """A wait in which nothing ends until the time is up."""
+        self.now = until
+        return []
 
-class Heard:
-    """Everything told, as short lines."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, step: Step) -> None:
-        self.lines.append(f"{step.kind} {step.service}")
+def short(unit_name: str) -> str:
+    return unit_name.removeprefix("hivematrix-").removesuffix(".service")
 
 
 def perform(
-    verb: Callable[..., Work],
+    verb: Callable[..., Effects[OperationResult]],
     names: Sequence[str],
-    manager: FakeManager,
+    world: World,
     registry: Registry = SUITE,
     options: Options = Options(),  # noqa: B008
-    wait: Callable[[float], Sequence[Finished]] | None = None,
-    notify: Callable[[Step], None] | None = None,
+    wait: Callable[[float], Sequence[JobResult]] | None = None,
 ) -> OperationResult:
-    work = verb(registry, names, manager, options, *([notify] if notify else []))
-    return drive(work, wait or (lambda until: manager.finish()))
+    """Runs an operation against WORLD."""
+    world.wait = wait or world.wait
+    operation = verb(registry, names, options)
+    try:
+        effect = next(operation)
+        while True:
+            effect = operation.send(world.perform(effect))
+    except StopIteration as ended:
+        report: OperationResult = ended.value
+        return report
 
 
 def kinds(report: OperationResult) -> dict[str, str]:
@@ -124,7 +153,8 @@ def kinds(report: OperationResult) -> dict[str, str]:
 
 
 def running(name: str, **more: object) -> UnitFacts:
-    return replace(UnitFacts(unit(name), "loaded", "active", "running", main_pid=7), **more)
+    facts = UnitFacts(unit(name), "loaded", "active", "running", main_pid=7, can_reload=True)
+    return replace(facts, **more)
 
 
 def all_running(names: Iterable[str] = SUITE.names) -> dict[str, UnitFacts]:
@@ -139,25 +169,25 @@ def failed(name: str, **more: object) -> UnitFacts:
 
 
 def test_what_is_needed_is_started_first_and_waited_for() -> None:
-    manager, heard = FakeManager(), Heard()
-    report = perform(control.start, ["nexus"], manager, notify=heard)
+    world = World()
+    report = perform(control.start, ["nexus"], world)
     assert report.good and report.cause is None
-    assert manager.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
-    assert heard.lines == [
+    assert world.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
+    assert world.told == [
         f"{kind} {name}" for name in ("postgres", "keycloak", "core", "nexus") for kind in ("begun", "done")
     ]
-    assert manager.modes == {"replace"}
+    assert world.modes == {"replace"}
 
 
 def test_independent_services_start_together_and_each_follows_its_own() -> None:
-    manager = FakeManager()
+    world = World()
     seen: list[list[str]] = []
 
-    def wait(until: float) -> Sequence[Finished]:
-        seen.append([name for _, name, _ in manager.open])
-        return manager.finish(1)
+    def wait(until: float) -> Sequence[JobResult]:
+        seen.append([name for _, name, _ in world.open])
+        return world.finish(1)
 
-    report = perform(control.start, SUITE.names, manager, wait=wait)
+    report = perform(control.start, SUITE.names, world, wait=wait)
     assert report.good and len(report.steps) == 6
     assert seen == [
         ["postgres", "ticker"], ["ticker", "keycloak"], ["keycloak"], ["core"], ["nexus", "codex"], ["codex"]
@@ -165,41 +195,40 @@ def test_independent_services_start_together_and_each_follows_its_own() -> None:
 
 
 def test_what_already_runs_is_adopted() -> None:
-    manager = FakeManager(**all_running(["postgres", "keycloak"]))
-    report = perform(control.start, ["core"], manager)
+    world = World(**all_running(["postgres", "keycloak"]))
+    report = perform(control.start, ["core"], world)
     assert kinds(report) == {"postgres": "already", "keycloak": "already", "core": "done"}
-    assert manager.calls == ["start core"]
+    assert world.calls == ["start core"]
     assert report.steps[0].sentence == "already running, healthy"
 
 
 def test_a_start_that_is_under_way_is_joined() -> None:
-    manager = FakeManager(postgres=UnitFacts(unit("postgres"), "loaded", "activating", "start-post"))
-    assert perform(control.start, ["postgres"], manager).good
-    assert manager.calls == ["start postgres"]
+    world = World(postgres=UnitFacts(unit("postgres"), "loaded", "activating", "start-post"))
+    assert perform(control.start, ["postgres"], world).good
+    assert world.calls == ["start postgres"]
 
 
 def test_dependents_of_a_failure_are_left_alone_and_others_are_not() -> None:
     broken = failed("keycloak", exit_code=CLD_EXITED, exit_status=3)
-    manager = FakeManager({"keycloak": "failed"})
-    work = control.start(SUITE, SUITE.names, manager, Options())  # type: ignore[arg-type]
+    world = World({"keycloak": "failed"})
 
-    def wait(until: float) -> Sequence[Finished]:
-        if any(name == "keycloak" for _, name, _ in manager.open):
-            manager.found["keycloak"] = broken
-        return manager.finish()
+    def wait(until: float) -> Sequence[JobResult]:
+        if any(name == "keycloak" for _, name, _ in world.open):
+            world.found["keycloak"] = broken
+        return world.finish()
 
-    report = drive(work, wait)
+    report = perform(control.start, SUITE.names, world, wait=wait)
     assert kinds(report) == {
         "postgres": "done", "ticker": "done", "keycloak": "failed",
         "core": "skipped", "nexus": "skipped", "codex": "skipped",
     }  # fmt: skip
-    assert not any(name in call for call in manager.calls for name in ("core", "nexus", "codex"))
+    assert not any(name in call for call in world.calls for name in ("core", "nexus", "codex"))
     assert report.cause is not None
     assert (report.cause.service, report.cause.code) == ("keycloak", "start_failed")
     assert report.cause.sentence == "keycloak exited with code 3"
-    notified = {step.service: step.sentence for step in report.steps}
-    assert notified["core"] == "not started, because keycloak failed"
-    assert notified["codex"] == "not started, because keycloak failed (through core)"
+    told = {step.service: step.sentence for step in report.steps}
+    assert told["core"] == "not started, because keycloak failed"
+    assert told["codex"] == "not started, because keycloak failed (through core)"
     assert {step.code for step in report.steps if step.kind == "skipped"} == {"dependency_failed"}
     assert all("helmctl why keycloak" in step.hint for step in report.steps if step.bad)
 
@@ -209,275 +238,285 @@ def test_a_failure_says_what_systemd_does_next() -> None:
         "ticker", active_state="activating", sub_state="auto-restart", exit_code=CLD_KILLED, exit_status=9,
         result="signal", restart_delay=1.0,
     )  # fmt: skip
-    step = control.failure(again, "ticker", 0.5, "failed")
+    step = control.failure(again, Ended("ticker", 0.5, "failed"), [])
     assert step.sentence == "ticker was killed by SIGKILL; systemd starts it again in 1 s (restart 1)"
 
 
 def test_a_cancelled_start_is_told_as_such() -> None:
-    report = perform(control.start, ["ticker"], FakeManager({"ticker": "canceled"}))
+    report = perform(control.start, ["ticker"], World({"ticker": "canceled"}))
     assert report.steps[0].sentence == "its start was cancelled by another request" and not report.good
 
 
 def test_no_deps_starts_only_what_was_named() -> None:
-    manager = FakeManager()
-    report = perform(control.start, ["nexus", "core"], manager, options=Options(with_dependencies=False))
-    assert manager.calls == ["start core", "start nexus"], "in order all the same"
-    assert report.good and manager.modes == {"ignore-dependencies"}
+    world = World()
+    report = perform(control.start, ["nexus", "core"], world, options=Options(with_dependencies=False))
+    assert world.calls == ["start core", "start nexus"], "in order all the same"
+    assert report.good and world.modes == {"ignore-dependencies"}
 
 
 def test_not_blocking_queues_all_at_once() -> None:
-    manager = FakeManager()
+    world = World()
 
-    def wait(until: float) -> Sequence[Finished]:
+    def wait(until: float) -> Sequence[JobResult]:
         raise AssertionError("nothing is waited for")
 
-    report = perform(control.start, ["nexus"], manager, options=Options(block=False), wait=wait)
+    report = perform(control.start, ["nexus"], world, options=Options(block=False), wait=wait)
     assert set(kinds(report).values()) == {"queued"} and report.good
-    assert manager.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
+    assert world.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
 
 
 def test_out_of_time_leaves_it_to_systemd() -> None:
-    manager = FakeManager()
+    world = World()
     asked: list[float] = []
 
-    def wait(until: float) -> Sequence[Finished]:
+    def wait(until: float) -> Sequence[JobResult]:
         asked.append(until)
-        time.sleep(max(0.0, until - time.monotonic()))
-        return []
+        return world.sleep(until)
 
-    begun = time.monotonic()
-    report = perform(control.start, ["core", "ticker"], manager, options=Options(timeout=0.1), wait=wait)
-    assert asked and begun + 0.1 <= asked[0] <= time.monotonic()
+    report = perform(control.start, ["core", "ticker"], world, options=Options(timeout=0.1), wait=wait)
+    assert asked == [0.1]
     assert [(step.service, step.kind, step.code) for step in report.steps] == [
         ("postgres", "failed", "timeout"), ("ticker", "failed", "timeout"),
         ("keycloak", "skipped", "timeout"), ("core", "skipped", "timeout"),
     ]  # fmt: skip
-    assert manager.calls == ["start postgres", "start ticker"]
-    assert all("systemd goes on with it" in step.sentence for step in report.steps if step.kind == "failed")
+    assert world.calls == ["start postgres", "start ticker"]
+    failed_steps = [step for step in report.steps if step.kind == "failed"]
+    assert {step.sentence for step in failed_steps} == {"not done after 0.1 s; systemd continues with it"}
 
 
 def test_jobs_of_others_and_idle_wake_ups_change_nothing() -> None:
-    manager = FakeManager()
-    strange = [Finished("/job/999", unit("postgres"), "failed"), Finished("/job/1000", "else.service", "done")]
+    world = World()
+    strange = [JobResult("/job/999", "failed"), JobResult("/job/1000", "done")]
     rounds = iter([strange, [], None])
 
-    def wait(until: float) -> Sequence[Finished]:
+    def wait(until: float) -> Sequence[JobResult]:
         said = next(rounds, None)
-        return manager.finish() if said is None else said
+        return world.finish() if said is None else said
 
-    assert perform(control.start, ["postgres"], manager, wait=wait).good
+    assert perform(control.start, ["postgres"], world, wait=wait).good
 
 
 def test_a_running_but_unhealthy_dependency_is_a_failure() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    ill = Service("ill", "command", port=port, health=Health(check="port"))
-    manager = FakeManager(ill=running("ill"))
-    report = perform(control.start, ["top"], manager, suite(ill, service("top", "ill")))
-    assert kinds(report) == {"ill": "failed", "top": "skipped"} and manager.calls == []
-    assert report.steps[0].sentence == f"runs but is unhealthy: nothing listens on port {port}"
+    ill = Service("ill", "command", port=5050, health=Health(check="port"))
+    world = World(ill=running("ill"))
+    world.health["http://127.0.0.1:5050"] = HealthVerdict(UNHEALTHY, "nothing listens on port 5050")
+    report = perform(control.start, ["top"], world, suite(ill, service("top", "ill")))
+    assert kinds(report) == {"ill": "failed", "top": "skipped"} and world.calls == []
+    assert report.steps[0].sentence == "running but unhealthy: nothing listens on port 5050"
     assert report.steps[0].hint == "Restart it: helmctl restart ill"
 
 
-def test_a_port_held_by_a_stranger_is_no_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        mine = Service("mine", "command", port=port, health=QUIET)
-        manager = FakeManager()
-        report = perform(control.start, ["mine"], manager, suite(mine))
-    assert manager.calls == []
+def test_a_port_in_use_is_no_start() -> None:
+    mine = Service("mine", "command", port=5051, health=QUIET)
+    world = World()
+    world.listeners[5051] = "pid 7, nc"
+    report = perform(control.start, ["mine"], world, suite(mine))
+    assert world.calls == []
     assert report.cause is not None and report.cause.code == "port_taken"
-    assert report.cause.sentence.startswith(f"port {port} is taken by pid ")
+    assert report.cause.sentence == "port 5051 is in use by pid 7, nc"
 
 
-def test_an_external_service_is_asked_and_never_started() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        there = Service("there", "external", url=url, health=Health(check="port"))
-        manager = FakeManager()
-        registry = suite(there, service("top", "there"))
-        report = perform(control.start, ["top"], manager, registry)
-        assert kinds(report) == {"there": "already", "top": "done"} and manager.calls == ["start top"]
-    manager = FakeManager()
-    report = perform(control.start, ["top"], manager, registry)
-    assert kinds(report) == {"there": "failed", "top": "skipped"} and manager.calls == []
-    assert "external and unhealthy: nothing listens on port" in report.steps[0].sentence
+def test_an_external_service_is_checked_and_never_started() -> None:
+    there = Service("there", "external", url="http://idp:5052", health=Health(check="port"))
+    registry = suite(there, service("top", "there"))
+    world = World()
+    report = perform(control.start, ["top"], world, registry)
+    assert kinds(report) == {"there": "already", "top": "done"} and world.calls == ["start top"]
+    world = World()
+    world.health["http://idp:5052"] = HealthVerdict(UNHEALTHY, "nothing listens on port 5052")
+    report = perform(control.start, ["top"], world, registry)
+    assert kinds(report) == {"there": "failed", "top": "skipped"} and world.calls == []
+    assert report.steps[0].sentence == "external, unhealthy: nothing listens on port 5052"
 
 
-def test_a_manager_that_goes_away_is_an_error_of_its_own() -> None:
-    class Gone(FakeManager):
-        def start(self, name: str, mode: str = "replace") -> str:
-            raise BusError("systemd refused StartUnit: Connection timed out")
+def test_a_failed_start_is_explained_by_the_last_lines() -> None:
+    world = World({"ticker": "failed"})
+    world.lines["ticker"] = ["reading ticker.conf", "", "no such file: ticker.conf"]
+    world.found["ticker"] = failed("ticker", start_exit=(CLD_EXITED, 1))
+    step = perform(control.start, ["ticker"], world).steps[0]
+    assert step.sentence == "the preparation of ticker exited with code 1: no such file: ticker.conf"
+    assert step.lines == ("reading ticker.conf", "no such file: ticker.conf")
 
-    with pytest.raises(BusError, match="timed out"):
-        perform(control.start, ["ticker"], Gone())
+
+def test_what_the_probe_printed_becomes_the_sentence() -> None:
+    world = World({"ticker": "failed"})
+    world.lines["ticker"] = ["listening", "not healthy within 3 s: GET /health: answered 500"]
+    world.found["ticker"] = failed("ticker", probe_exit=(CLD_EXITED, 1))
+    step = perform(control.start, ["ticker"], world).steps[0]
+    assert step.sentence == "ticker was not healthy within 3 s: GET /health: answered 500"
+    assert step.lines == ("listening",)
+
+
+def test_one_degraded_from_the_first_second_is_reported_so() -> None:
+    world = World()
+    world.health[""] = HealthVerdict("degraded", "answered 503: degraded")
+    step = perform(control.start, ["ticker"], world).steps[0]
+    assert step.kind == "done" and step.sentence.endswith("; answered 503: degraded")
 
 
 # Stopping
 
 
 def test_dependents_stop_first_and_are_waited_for() -> None:
-    manager = FakeManager(**all_running())
+    world = World(**all_running())
     seen: list[list[str]] = []
 
-    def wait(until: float) -> Sequence[Finished]:
-        seen.append([name for _, name, _ in manager.open])
-        return manager.finish(1)
+    def wait(until: float) -> Sequence[JobResult]:
+        seen.append([name for _, name, _ in world.open])
+        return world.finish(1)
 
-    report = perform(control.stop, SUITE.names, manager, wait=wait)
+    report = perform(control.stop, SUITE.names, world, wait=wait)
     assert report.good
     assert seen == [["ticker", "codex", "nexus"], ["codex", "nexus"], ["nexus"], ["core"], ["keycloak"], ["postgres"]]
 
 
 def test_stopping_one_touches_no_other() -> None:
-    manager = FakeManager(**all_running())
-    assert perform(control.stop, ["core"], manager).good
-    assert manager.calls == ["stop core"]
+    world = World(**all_running())
+    assert perform(control.stop, ["core"], world).good
+    assert world.calls == ["stop core"]
 
 
 def test_what_does_not_run_is_not_stopped() -> None:
-    manager = FakeManager(**all_running(["core"]), nexus=failed("nexus"), codex=UnitFacts(unit("codex")))
-    report = perform(control.stop, ["core", "nexus", "codex", "ticker"], manager)
+    world = World(**all_running(["core"]), nexus=failed("nexus"), codex=UnitFacts(unit("codex")))
+    report = perform(control.stop, ["core", "nexus", "codex", "ticker"], world)
     assert kinds(report) == {"nexus": "already", "codex": "already", "ticker": "already", "core": "done"}
-    assert manager.calls == ["stop core"] and report.good
+    assert world.calls == ["stop core"] and report.good
 
 
 def test_one_waiting_to_be_restarted_is_stopped() -> None:
-    manager = FakeManager(ticker=UnitFacts(unit("ticker"), "loaded", "activating", "auto-restart"))
-    perform(control.stop, ["ticker"], manager)
-    assert manager.calls == ["stop ticker"]
+    world = World(ticker=UnitFacts(unit("ticker"), "loaded", "activating", "auto-restart"))
+    perform(control.stop, ["ticker"], world)
+    assert world.calls == ["stop ticker"]
 
 
 def test_one_that_had_to_be_killed_is_told_so() -> None:
-    manager = FakeManager(deaf=running("deaf"))
+    world = World(deaf=running("deaf"))
 
-    def wait(until: float) -> Sequence[Finished]:
-        manager.found["deaf"] = failed("deaf", result="timeout", exit_code=CLD_KILLED, exit_status=9)
-        return manager.finish()
+    def wait(until: float) -> Sequence[JobResult]:
+        world.found["deaf"] = failed("deaf", result="timeout", exit_code=CLD_KILLED, exit_status=9)
+        return world.finish()
 
     registry = suite(service("deaf", restart=Restart(stop_timeout=2.5)))
-    report = perform(control.stop, ["deaf"], manager, registry, wait=wait)
+    report = perform(control.stop, ["deaf"], world, registry, wait=wait)
     assert [(step.kind, step.sentence) for step in report.steps] == [
-        ("killed", "did not end on SIGTERM within 2.5 s and was killed")
+        ("killed", "did not exit within 2.5 s of SIGTERM and was killed")
     ]
     assert report.good, "it is stopped, which is what was asked for"
 
 
 def test_a_bad_end_of_a_stop_is_told() -> None:
-    manager = FakeManager(ticker=running("ticker"))
+    world = World(ticker=running("ticker"))
 
-    def wait(until: float) -> Sequence[Finished]:
-        manager.found["ticker"] = failed("ticker", exit_code=CLD_EXITED, exit_status=1)
-        return manager.finish()
+    def wait(until: float) -> Sequence[JobResult]:
+        world.found["ticker"] = failed("ticker", exit_code=CLD_EXITED, exit_status=1)
+        return world.finish()
 
-    report = perform(control.stop, ["ticker"], manager, wait=wait)
+    report = perform(control.stop, ["ticker"], world, wait=wait)
     assert report.steps[0].sentence == "stopped; ticker exited with code 1" and report.good
 
 
 def test_a_failed_stop_does_not_keep_the_others_up() -> None:
-    manager = FakeManager({"nexus": "canceled"}, **all_running())
-    report = perform(control.stop, ["nexus", "core"], manager)
-    assert manager.calls == ["stop nexus", "stop core"]
+    world = World({"nexus": "canceled"}, **all_running())
+    report = perform(control.stop, ["nexus", "core"], world)
+    assert world.calls == ["stop nexus", "stop core"]
     assert kinds(report) == {"nexus": "failed", "core": "done"} and not report.good
 
 
 def test_external_services_are_not_ours_to_stop() -> None:
-    manager = FakeManager()
+    world = World()
     outside = Service("outside", "external", url="http://127.0.0.1:1")
-    report = perform(control.stop, ["outside"], manager, suite(outside))
-    assert kinds(report) == {"outside": "already"} and report.good and manager.calls == []
+    report = perform(control.stop, ["outside"], world, suite(outside))
+    assert kinds(report) == {"outside": "already"} and report.good and world.calls == []
 
 
 def test_a_stop_out_of_time() -> None:
-    manager = FakeManager(**all_running())
+    world = World(**all_running())
     report = perform(
-        control.stop, ["core", "nexus"], manager, options=Options(timeout=0.0), wait=lambda until: []
+        control.stop, ["core", "nexus"], world, options=Options(timeout=0.0), wait=lambda until: []
     )  # fmt: skip
     assert [(step.service, step.code) for step in report.steps] == [("nexus", "timeout")]
 
 
 def test_a_stop_queued_without_waiting() -> None:
-    manager = FakeManager(**all_running())
-    report = perform(control.stop, ["core", "nexus"], manager, options=Options(block=False))
-    assert set(kinds(report).values()) == {"queued"} and manager.calls == ["stop nexus", "stop core"]
+    world = World(**all_running())
+    report = perform(control.stop, ["core", "nexus"], world, options=Options(block=False))
+    assert set(kinds(report).values()) == {"queued"} and world.calls == ["stop nexus", "stop core"]
 
 
 # Restarting, reloading
 
 
 def test_restarts_go_one_by_one_in_starting_order() -> None:
-    manager, heard = FakeManager(**all_running()), Heard()
-    report = perform(control.restart, ["nexus", "core"], manager, notify=heard)
-    assert manager.calls == ["restart core", "restart nexus"]
-    assert heard.lines == ["begun core", "done core", "begun nexus", "done nexus"]
+    world = World(**all_running())
+    report = perform(control.restart, ["nexus", "core"], world)
+    assert world.calls == ["restart core", "restart nexus"]
+    assert world.told == ["begun core", "done core", "begun nexus", "done nexus"]
     assert all(step.sentence.startswith("restarted, after waiting for") for step in report.steps)
 
 
 def test_a_failed_restart_ends_it() -> None:
-    manager = FakeManager({"core": "failed"}, **all_running())
+    world = World({"core": "failed"}, **all_running())
 
-    def wait(until: float) -> Sequence[Finished]:
-        manager.found["core"] = failed("core", exit_code=CLD_EXITED, exit_status=1)
-        return manager.finish()
+    def wait(until: float) -> Sequence[JobResult]:
+        world.found["core"] = failed("core", exit_code=CLD_EXITED, exit_status=1)
+        return world.finish()
 
-    report = perform(control.restart, ["core", "nexus"], manager, wait=wait)
-    assert manager.calls == ["restart core"] and kinds(report) == {"core": "failed"}
+    report = perform(control.restart, ["core", "nexus"], world, wait=wait)
+    assert world.calls == ["restart core"] and kinds(report) == {"core": "failed"}
 
 
 def test_a_restart_without_what_it_needs_leaves_it_running() -> None:
-    manager = FakeManager(**all_running(["nexus", "core"]))
-    report = perform(control.restart, ["nexus"], manager)
-    assert manager.calls == [] and report.cause is not None
+    world = World(**all_running(["nexus", "core"]))
+    report = perform(control.restart, ["nexus"], world)
+    assert world.calls == [] and report.cause is not None
     assert report.cause.sentence == "not restarted, because keycloak is not running"
     assert report.cause.code == "dependency_failed" and "--no-deps" in report.cause.hint
-    report = perform(control.restart, ["nexus"], manager, options=Options(with_dependencies=False))
-    assert report.good and manager.calls == ["restart nexus"] and manager.modes == {"ignore-dependencies"}
+    report = perform(control.restart, ["nexus"], world, options=Options(with_dependencies=False))
+    assert report.good and world.calls == ["restart nexus"] and world.modes == {"ignore-dependencies"}
 
 
 def test_a_restart_out_of_time() -> None:
-    manager = FakeManager(**all_running())
+    world = World(**all_running())
     report = perform(
-        control.restart, ["core", "nexus"], manager, options=Options(timeout=0.0), wait=lambda until: []
+        control.restart, ["core", "nexus"], world, options=Options(timeout=0.0), wait=lambda until: []
     )  # fmt: skip
     assert [(step.service, step.code) for step in report.steps] == [("core", "timeout")]
-    assert manager.calls == ["restart core"]
+    assert world.calls == ["restart core"]
 
 
 def test_restarting_all_passes_external_services_by() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        there = Service("there", "external", url=url, health=Health(check="port"))
-        registry = suite(there, service("top", "there"))
-        manager = FakeManager(top=running("top"))
-        report = perform(control.restart, ["there", "top"], manager, registry)
-        assert manager.calls == ["restart top"] and report.good
-        report = perform(control.restart, ["there"], manager, registry)
-        assert not report.good and report.steps[0].sentence == "external: it is not Helm's to restart"
+    there = Service("there", "external", url="http://idp:5052", health=Health(check="port"))
+    registry = suite(there, service("top", "there"))
+    world = World(top=running("top"))
+    report = perform(control.restart, ["there", "top"], world, registry)
+    assert world.calls == ["restart top"] and report.good
+    report = perform(control.restart, ["there"], world, registry)
+    assert not report.good and report.steps[0].sentence == "external: Helm does not restart it"
 
 
 def test_reload() -> None:
-    manager = FakeManager(**all_running(["core", "nexus"]))
-    assert perform(control.reload, ["nexus", "core"], manager).good
-    assert manager.calls == ["reload core", "reload nexus"]
-    report = perform(control.reload, ["ticker"], manager)
+    world = World(**all_running(["core", "nexus"]))
+    assert perform(control.reload, ["nexus", "core"], world).good
+    assert world.calls == ["reload core", "reload nexus"]
+    report = perform(control.reload, ["ticker"], world)
     assert [step.sentence for step in report.steps] == ["not running"] and not report.good
-    manager.can_reload = False
-    report = perform(control.reload, ["core"], manager)
-    assert report.steps[0].sentence == "can't reload" and "helmctl restart core" in report.steps[0].hint
-    assert manager.calls == ["reload core", "reload nexus"]
+    world.found["core"] = running("core", can_reload=False)
+    report = perform(control.reload, ["core"], world)
+    assert report.steps[0].sentence == "its unit has no ExecReload=" and "helmctl restart core" in report.steps[0].hint
+    assert world.calls == ["reload core", "reload nexus"]
 
 
 def test_a_reload_that_is_only_queued() -> None:
-    manager = FakeManager(**all_running(["core"]))
-    report = perform(control.reload, ["core"], manager, options=Options(block=False), wait=lambda until: pytest.fail())
-    assert kinds(report) == {"core": "queued"} and manager.calls == ["reload core"]
+    world = World(**all_running(["core"]))
+    report = perform(control.reload, ["core"], world, options=Options(block=False), wait=lambda until: pytest.fail())
+    assert kinds(report) == {"core": "queued"} and world.calls == ["reload core"]
 
 
 def test_a_reload_that_fails_or_takes_too_long() -> None:
-    manager = FakeManager({"core": "failed"}, **all_running())
-    report = perform(control.reload, ["core"], manager)
-    assert report.steps[0].sentence == "its reload ended with result 'failed'" and not report.good
-    report = perform(control.reload, ["core"], manager, options=Options(timeout=0.0), wait=lambda until: [])
+    world = World({"core": "failed"}, **all_running())
+    report = perform(control.reload, ["core"], world)
+    assert report.steps[0].sentence == "its reload job ended with result 'failed'" and not report.good
+    report = perform(control.reload, ["core"], world, options=Options(timeout=0.0), wait=lambda until: [])
     assert report.steps[0].code == "timeout"
 
 
@@ -492,12 +531,16 @@ def test_dry_run() -> None:
     assert control.dry_run(SUITE, ["ticker"], "start", True) == {"ticker": "start, then wait for its process"}
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_the_target_is_marked_only_where_there_is_one(exists: bool) -> None:
-    class Marked(FakeManager):
-        def facts(self, name: str) -> UnitFacts:
-            return UnitFacts(name, "loaded" if exists else "not-found")
-
-    manager = Marked()
-    control.mark_target(manager)  # type: ignore[arg-type]
-    assert manager.calls == (["start hivematrix.target"] if exists else [])
+def test_control_does_no_io() -> None:
+    """What decides imports nothing that could reach the outside world; a driver does that."""
+    top = Path(__file__).resolve().parents[2]
+    for module in ("control", "effects", "jobs", "steps"):
+        tree = ast.parse((top / f"helmd/operations/lifecycle/{module}.py").read_text())
+        imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+        own = {f"helmd.operations.lifecycle.{name}" for name in ("effects", "jobs", "steps")}
+        plain = {"collections.abc", "dataclasses", "typing"}
+        # Of the probe only the facts of one are taken; `run_probe` is the driver's.
+        allowed = own | plain | {"helmd.health.target", "helmd.health.probe"}
+        assert not {name for name in imported - allowed if not name.startswith("helmd.model.")}, module
+        assert not {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & {"run_probe", "open", "print"}

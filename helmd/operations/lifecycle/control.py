@@ -1,160 +1,180 @@
-"""Starting, stopping and restarting services: in order, each gated on its own health, each failure explained.
+"""Starting, stopping and restarting services: in order, each once those it needs are healthy; each failure explained.
 
-`start`, `stop`, `restart` and `reload` are generators. They decide what to dispatch and yield the moment (on
-time.monotonic()'s clock) until which they want to hear of finished jobs; whoever drives them sends those in. So the
-same code serves helmctl, which blocks, and helmd, which doesn't.
+`start`, `stop`, `restart` and `reload` only decide: they yield effects (`effects`) and receive the results. The driver
+that performs the effects (`driver`) is what does I/O and blocks.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
-from helmd.health.probe import run_probe
 from helmd.health.target import probe_of
-from helmd.journal.lines import last_lines
-from helmd.model.printable import printable
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, ready, start_order, stop_order
-from helmd.model.suite.names import SUITE_CLUSTER, TARGET, unit_of
+from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.unit_state import UnitFacts, explain, retry
-from helmd.operations.lifecycle.steps import Options, Run, Step, StepKind, Work, quiet
-from helmd.systemd.bus import Manager
-from helmd.systemd.listeners import holder_of
+from helmd.operations.lifecycle.effects import (
+    CheckHealth,
+    Effects,
+    FindListener,
+    JobMode,
+    QueueJob,
+    ReadLastLines,
+    ReadUnit,
+    ResetFailed,
+    result_of,
+)
+from helmd.operations.lifecycle.jobs import Ended, Jobs
+from helmd.operations.lifecycle.steps import OperationResult, Options, Step, StepKind
 
-QUICK_LOOK = 0.08
-"""How long (seconds) a service just started is asked for its health, to show it as degraded."""
+DEGRADED_CHECK = 0.08
+"""Seconds for the health check of a service that has just started, by which a degraded one is reported as such."""
 EXPLAINING_LINES = 10
 
 
 def to_start(registry: Registry, names: Collection[str], with_dependencies: bool = True) -> tuple[str, ...]:
-    """What a start of NAMES touches, in order."""
+    """The services that a start of NAMES concerns, in order."""
     graph = dependencies(registry)
     return start_order(graph, closure(graph, names) if with_dependencies else frozenset(names))
 
 
 def to_stop(registry: Registry, names: Collection[str]) -> tuple[str, ...]:
-    """NAMES, dependents first; external services are not ours to stop."""
+    """NAMES, dependents first, without external services, which Helm does not control."""
     return tuple(name for name in stop_order(dependencies(registry), names) if not registry[name].external)
 
 
-def start(
-    registry: Registry,
-    names: Collection[str],
-    manager: Manager,
-    options: Options,
-    notify: Callable[[Step], None] = quiet,
-) -> Work:
-    """Starts NAMES and what they need. Those whose dependency fails are left alone and say so."""
-    run = Run(registry, manager, options, notify)
+def start(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
+    """Starts NAMES and what they need. Services that need one that failed are skipped."""
+    jobs = Jobs(options)
     graph = dependencies(registry)
     order = to_start(registry, names, options.with_dependencies)
     waiting = list(order)
     healthy: set[str] = set()
-    failed: dict[str, str] = {}
+    causes: dict[str, str] = {}
+    """Services that failed or were skipped, with the service whose failure is the cause."""
     while True:
-        _skip_unreachable(run, waiting, failed)
+        yield from _skip_unreachable(registry, jobs, waiting, causes)
         eligible = ready(graph, waiting, healthy, order)
         for name in eligible:
             waiting.remove(name)
-            if step := _begin(run, registry[name], options.with_dependencies):
-                run.add(step)
-                (failed.update({name: name}) if step.bad else healthy.add(name))
-        if not run.jobs:
+            before = len(jobs.steps)
+            yield from _begin(registry[name], jobs)
+            for step in jobs.steps[before:]:
+                (causes.update({name: name}) if step.bad else healthy.add(name))
+        if not jobs:
             if waiting and eligible:
                 continue
             break
-        finished = yield from run.next_finished()
-        if finished is None:
+        ended = yield from jobs.ended()
+        if ended is None:
             for name in waiting:
-                run.add(Step(name, "skipped", "not started, because the time was up", "timeout"))
+                yield from jobs.add(Step(name, "skipped", "not started: the time limit was reached", "timeout"))
             break
-        for name, seconds, result in finished:
-            step = _started(run, registry[name], seconds, result)
-            run.add(step)
-            (failed.update({name: name}) if step.bad else healthy.add(name))
-    return run.report
+        for job in ended:
+            step = yield from _started(registry[job.service], job)
+            yield from jobs.add(step)
+            (causes.update({job.service: job.service}) if step.bad else healthy.add(job.service))
+    return jobs.report
 
 
-def _skip_unreachable(run: Run, waiting: list[str], failed: dict[str, str]) -> None:
+def _skip_unreachable(registry: Registry, jobs: Jobs, waiting: list[str], causes: dict[str, str]) -> Effects[None]:
     for name in list(waiting):
-        broken = next((needed for needed in run.registry[name].depends_on if needed in failed), None)
-        if broken is not None:
+        failed = next((needed for needed in registry[name].depends_on if needed in causes), None)
+        if failed is not None:
             waiting.remove(name)
-            root = failed[broken]
-            failed[name] = root
-            via = "" if root == broken else f" (through {broken})"
-            hint = f"Mend {root} first: helmctl why {root}"
-            run.add(Step(name, "skipped", f"not started, because {root} failed{via}", "dependency_failed", hint=hint))
+            cause = causes[name] = causes[failed]
+            through = "" if cause == failed else f" (through {failed})"
+            yield from jobs.add(
+                Step(
+                    name,
+                    "skipped",
+                    f"not started, because {cause} failed{through}",
+                    "dependency_failed",
+                    hint=f"Fix {cause} first: helmctl why {cause}",
+                )
+            )
 
 
-def _begin(run: Run, service: Service, with_dependencies: bool) -> Step | None:
-    """Dispatches a start; a step when there is nothing to wait for."""
+def _begin(service: Service, jobs: Jobs) -> Effects[None]:
+    """Queues a start; where there is nothing to start, adds the step that says why."""
+    name, unit = service.name, unit_of(service.name)
     if service.external:
-        verdict = run_probe(probe_of(service))
-        if verdict.started:
-            return Step(service.name, "already", f"external, {verdict.state}: {verdict.sentence}")
-        hint = f"It is not Helm's to start; see that {service.url} answers."
-        return Step(
-            service.name, "failed", f"external and {verdict.state}: {verdict.sentence}", "start_failed", hint=hint
+        verdict = yield from result_of(CheckHealth(probe_of(service)))
+        sentence = f"external, {verdict.state}: {verdict.sentence}"
+        hint = f"Helm does not start external services. Check {service.url}."
+        yield from jobs.add(
+            Step(name, "already", sentence)
+            if verdict.started
+            else Step(name, "failed", sentence, "start_failed", hint=hint)
         )
-    unit = unit_of(service.name)
-    facts = run.manager.facts(unit)
+        return
+    facts = yield from result_of(ReadUnit(unit))
     if facts.active:
-        verdict = run_probe(probe_of(service))
-        if verdict.started:
-            return Step(service.name, "already", f"already running, {verdict.state}")
-        hint = f"Restart it: helmctl restart {service.name}"
-        return Step(service.name, "failed", f"runs but is unhealthy: {verdict.sentence}", "start_failed", 0, hint)
-    if service.port is not None and facts.active_state in ("inactive", "failed") and (h := holder_of(service.port)):
-        place = "suite.database_port in helm.toml" if service.name == SUITE_CLUSTER else "services.toml"
-        hint = f"Stop that process, or set another port: {place}."
-        return Step(service.name, "failed", f"port {service.port} is taken by {h}", "port_taken", 0, hint)
-    run.manager.reset_failed(unit)
-    job = run.manager.start(unit, "replace" if with_dependencies else "ignore-dependencies")
-    if not run.options.block:
-        return Step(service.name, "queued", "start queued")
-    run.dispatch(service.name, job)
-    run.notify(Step(service.name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
-    return None
+        verdict = yield from result_of(CheckHealth(probe_of(service)))
+        sentence = f"running but unhealthy: {verdict.sentence}"
+        hint = f"Restart it: helmctl restart {name}"
+        yield from jobs.add(
+            Step(name, "already", f"already running, {verdict.state}")
+            if verdict.started
+            else Step(name, "failed", sentence, "start_failed", hint=hint)
+        )
+        return
+    if service.port is not None and facts.active_state in ("inactive", "failed"):
+        listener = yield from result_of(FindListener(service.port))
+        if listener:
+            place = "suite.database_port in helm.toml" if name == SUITE_CLUSTER else "services.toml"
+            hint = f"Stop that process, or set another port in {place}."
+            sentence = f"port {service.port} is in use by {listener}"
+            yield from jobs.add(Step(name, "failed", sentence, "port_taken", hint=hint))
+            return
+    yield from result_of(ResetFailed(unit))
+    yield from jobs.queue(name, QueueJob("start", unit, _mode(jobs)), _waiting_for(service))
 
 
-def _started(run: Run, service: Service, seconds: float, result: str) -> Step:
-    if result == "done":
-        probe = probe_of(service, starting=True)
-        sentence = f"started, after waiting for {probe.asked}"
-        verdict = run_probe(probe_of(service)._replace(timeout=QUICK_LOOK))
+def _mode(jobs: Jobs) -> JobMode:
+    return "replace" if jobs.options.with_dependencies else "ignore-dependencies"
+
+
+def _waiting_for(service: Service) -> str:
+    return f"waiting for {probe_of(service, starting=True).asked}"
+
+
+def _started(service: Service, job: Ended) -> Effects[Step]:
+    """What came of the job of a start."""
+    if job.result == "done":
+        sentence = f"started, after {_waiting_for(service)}"
+        verdict = yield from result_of(CheckHealth(probe_of(service)._replace(timeout=DEGRADED_CHECK)))
         if verdict.state == "degraded":
             sentence += f"; {verdict.sentence}"
-        return Step(service.name, "done", sentence, "", seconds)
-    return failure(run.manager.facts(unit_of(service.name)), service.name, seconds, result)
+        return Step(service.name, "done", sentence, "", job.seconds)
+    facts = yield from result_of(ReadUnit(unit_of(service.name)))
+    since = facts.started_at - 1
+    lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, since))
+    return failure(facts, job, lines)
 
 
-def failure(facts: UnitFacts, name: str, seconds: float, result: str) -> Step:
-    """Why a start did not work: systemd's result in words, what it will do by itself, the last lines."""
-    if result == "canceled":
-        return Step(name, "failed", "its start was cancelled by another request", "failed", seconds)
+def failure(facts: UnitFacts, job: Ended, lines: Sequence[str]) -> Step:
+    """Why a start failed: systemd's result in words, whether systemd will retry, and the last LINES of the unit."""
+    name = job.service
+    if job.result == "canceled":
+        return Step(name, "failed", "its start was cancelled by another request", "failed", job.seconds)
     sentence = explain(facts, name)
-    said = [line for line in last_lines(facts.unit, EXPLAINING_LINES, facts.started_at - 1) if line.message]
-    lines = tuple(printable(line.message)[:500] for line in said)
-    if facts.probe_exit[1] == 1 and (notified := next((line for line in lines if line.startswith("not healthy")), "")):
-        sentence = f"{name} was {notified}"
-        lines = tuple(line for line in lines if line != notified)
-    if facts.start_exit[1] and lines:
-        sentence = f"{sentence}: {lines[-1]}"
+    shown = tuple(line[:500] for line in lines if line)
+    # The probe's own line becomes the sentence; the others are the service's.
+    if facts.probe_exit[1] == 1 and (said := next((line for line in shown if line.startswith("not healthy")), "")):
+        sentence = f"{name} was {said}"
+        shown = tuple(line for line in shown if line != said)
+    if facts.start_exit[1] and shown:
+        sentence = f"{sentence}: {shown[-1]}"
     if again := retry(facts):
         sentence = f"{sentence}; {again.rstrip('.')}"
-    hint = f"See more: helmctl why {name}; helmctl logs {name}"
-    return Step(name, "failed", sentence, "start_failed", seconds, hint, lines)
+    hint = f"See: helmctl why {name}; helmctl logs {name}"
+    return Step(name, "failed", sentence, "start_failed", job.seconds, hint, shown)
 
 
-def stop(
-    registry: Registry,
-    names: Collection[str],
-    manager: Manager,
-    options: Options,
-    notify: Callable[[Step], None] = quiet,
-) -> Work:
+def stop(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
     """Stops NAMES, each after those of NAMES that depend on it."""
-    run = Run(registry, manager, options, notify)
+    jobs = Jobs(options)
     needed_by: dict[str, list[str]] = {name: [] for name in registry.names}
     for name, needs in dependencies(registry).items():
         for needed in needs:
@@ -162,146 +182,121 @@ def stop(
     order = to_stop(registry, names)
     for name in names:
         if registry[name].external:
-            run.add(Step(name, "already", "external: it is not Helm's to stop"))
+            yield from jobs.add(Step(name, "already", "external: Helm does not stop it"))
     waiting = list(order)
     stopped: set[str] = {name for name in registry.names if name not in order}
     while True:
         for name in ready(needed_by, waiting, stopped, order):
             waiting.remove(name)
-            facts = manager.facts(unit_of(name))
+            facts = yield from result_of(ReadUnit(unit_of(name)))
             if not facts.exists or facts.active_state in ("inactive", "failed"):
-                run.add(Step(name, "already", "not running"))
+                yield from jobs.add(Step(name, "already", "not running"))
                 stopped.add(name)
                 continue
-            job = manager.stop(unit_of(name))
-            if options.block:
-                run.dispatch(name, job)
-                run.notify(Step(name, "begun", "stopping"))
-            else:
-                run.add(Step(name, "queued", "stop queued"))
+            yield from jobs.queue(name, QueueJob("stop", unit_of(name)), "stopping")
+            if not options.block:
                 stopped.add(name)
-        if not run.jobs:
+        if not jobs:
             if waiting:
                 continue
             break
-        finished = yield from run.next_finished()
-        if finished is None:
+        ended = yield from jobs.ended()
+        if ended is None:
             break
-        for name, seconds, result in finished:
-            run.add(_stopped(manager, registry[name], seconds, result))
-            stopped.add(name)
-    return run.report
+        for job in ended:
+            facts = yield from result_of(ReadUnit(unit_of(job.service)))
+            yield from jobs.add(stopped_step(registry[job.service], facts, job))
+            stopped.add(job.service)
+    return jobs.report
 
 
-def _stopped(manager: Manager, service: Service, seconds: float, result: str) -> Step:
-    facts = manager.facts(unit_of(service.name))
-    if result != "done":
-        return Step(service.name, "failed", f"its stop ended with result '{result}'", "failed", seconds)
+def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
+    """What came of the job of a stop."""
+    if job.result != "done":
+        return Step(service.name, "failed", f"its stop job ended with result '{job.result}'", "failed", job.seconds)
     if facts.result == "timeout":
         limit = service.restart.stop_timeout
-        sentence = f"did not end on SIGTERM within {limit:g} s and was killed"
-        return Step(service.name, "killed", sentence, "", seconds)
+        sentence = f"did not exit within {limit:g} s of SIGTERM and was killed"
+        return Step(service.name, "killed", sentence, "", job.seconds)
     if facts.active_state == "failed":
-        return Step(service.name, "done", f"stopped; {explain(facts, service.name)}", "", seconds)
-    return Step(service.name, "done", "stopped", "", seconds)
+        return Step(service.name, "done", f"stopped; {explain(facts, service.name)}", "", job.seconds)
+    return Step(service.name, "done", "stopped", "", job.seconds)
 
 
-def restart(
-    registry: Registry,
-    names: Collection[str],
-    manager: Manager,
-    options: Options,
-    notify: Callable[[Step], None] = quiet,
-) -> Work:
-    """Restarts NAMES one after another in starting order, or starts one that doesn't run; ends at the first failure."""
-    run = Run(registry, manager, options, notify)
+def restart(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
+    """Restarts NAMES one after another in starting order, starts those not running; ends at the first failure."""
+    jobs = Jobs(options)
     for name in start_order(dependencies(registry), frozenset(names)):
         service = registry[name]
         if service.external and len(names) > 1:
-            run.add(Step(name, "already", "external: it is not Helm's to restart"))
+            yield from jobs.add(Step(name, "already", "external: Helm does not restart it"))
             continue
         if service.external:
-            run.add(Step(name, "failed", "external: it is not Helm's to restart", "failed"))
+            yield from jobs.add(Step(name, "failed", "external: Helm does not restart it", "failed"))
             break
-        if step := _unmet(run, service):
-            run.add(step)
+        unmet = yield from _unmet(registry, service, options)
+        if unmet is not None:
+            yield from jobs.add(unmet)
             break
-        manager.reset_failed(unit_of(name))
-        job = manager.restart(unit_of(name), "replace" if options.with_dependencies else "ignore-dependencies")
-        if not options.block:
-            run.add(Step(name, "queued", "restart queued"))
-            continue
-        run.dispatch(name, job)
-        run.notify(Step(name, "begun", f"waiting for {probe_of(service, starting=True).asked}"))
-        while run.jobs:
-            finished = yield from run.next_finished()
-            if finished is None:
-                return run.report
-            for _, seconds, result in finished:
-                step = _started(run, service, seconds, result)
-                run.add(step if step.bad else _renamed(step, "started", "restarted"))
-        if run.steps[-1].bad:
+        yield from result_of(ResetFailed(unit_of(name)))
+        yield from jobs.queue(name, QueueJob("restart", unit_of(name), _mode(jobs)), _waiting_for(service))
+        while jobs:
+            ended = yield from jobs.ended()
+            if ended is None:
+                return jobs.report
+            for job in ended:
+                step = yield from _started(service, job)
+                yield from jobs.add(step if step.bad else _as_restart(step))
+        if jobs.steps[-1].bad:
             break
-    return run.report
+    return jobs.report
 
 
-def _renamed(step: Step, word: str, other: str) -> Step:
-    return Step(step.service, step.kind, step.sentence.replace(word, other, 1), step.code, step.seconds)
+def _as_restart(step: Step) -> Step:
+    return replace(step, sentence=step.sentence.replace("started", "restarted", 1))
 
 
-def _unmet(run: Run, service: Service) -> Step | None:
-    """A dependency that isn't up, without which a restart would only take the service away."""
-    if not run.options.with_dependencies:
+def _unmet(registry: Registry, service: Service, options: Options) -> Effects[Step | None]:
+    """A step that says which dependency is not running: a restart would then only end the service."""
+    if not options.with_dependencies:
         return None
     for needed in service.depends_on:
-        other = run.registry[needed]
-        up = run_probe(probe_of(other)).started if other.external else run.manager.facts(unit_of(needed)).active
+        other = registry[needed]
+        if other.external:
+            up = (yield from result_of(CheckHealth(probe_of(other)))).started
+        else:
+            up = (yield from result_of(ReadUnit(unit_of(needed)))).active
         if not up:
             sentence = f"not restarted, because {needed} is not running"
             hint = f"Start it first: helmctl start {needed}; or restart with --no-deps"
-            return Step(service.name, "failed", sentence, "dependency_failed", 0, hint)
+            return Step(service.name, "failed", sentence, "dependency_failed", hint=hint)
     return None
 
 
-def reload(
-    registry: Registry,
-    names: Collection[str],
-    manager: Manager,
-    options: Options,
-    notify: Callable[[Step], None] = quiet,
-) -> Work:
-    """Makes NAMES read their own configuration anew, where their units know how."""
-    run = Run(registry, manager, options, notify)
+def reload(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
+    """Makes NAMES reread their own configuration, where their units have an ExecReload=."""
+    jobs = Jobs(options)
     for name in start_order(dependencies(registry), frozenset(names)):
-        properties = manager.properties(unit_of(name))
-        if properties.get("ActiveState") != "active":
-            run.add(Step(name, "failed", "not running", "failed", hint=f"Start it: helmctl start {name}"))
-            continue
-        if not properties.get("CanReload"):
-            run.add(Step(name, "failed", "can't reload", "failed", hint=f"Restart it: helmctl restart {name}"))
-            continue
-        job = manager.reload(unit_of(name))
-        if not options.block:
-            run.add(Step(name, "queued", "reload queued"))
-            continue
-        run.dispatch(name, job)
-    while run.jobs:
-        finished = yield from run.next_finished()
-        for name, seconds, result in finished or ():
-            kind: StepKind = "done" if result == "done" else "failed"
-            sentence = "reloaded" if kind == "done" else f"its reload ended with result '{result}'"
-            run.add(Step(name, kind, sentence, "" if kind == "done" else "failed", seconds))
-    return run.report
-
-
-def mark_target(manager: Manager) -> None:
-    """Makes the target active, so that plain ``systemctl --user stop hivematrix.target`` stops all."""
-    if manager.facts(TARGET).exists:
-        manager.start(TARGET)
+        facts = yield from result_of(ReadUnit(unit_of(name)))
+        if facts.active_state != "active":
+            step = Step(name, "failed", "not running", "failed", hint=f"Start it: helmctl start {name}")
+            yield from jobs.add(step)
+        elif not facts.can_reload:
+            sentence = "its unit has no ExecReload="
+            step = Step(name, "failed", sentence, "failed", hint=f"Restart it: helmctl restart {name}")
+            yield from jobs.add(step)
+        else:
+            yield from jobs.queue(name, QueueJob("reload", unit_of(name)), "reloading")
+    while jobs:
+        for job in (yield from jobs.ended()) or ():
+            kind: StepKind = "done" if job.result == "done" else "failed"
+            sentence = "reloaded" if kind == "done" else f"its reload job ended with result '{job.result}'"
+            yield from jobs.add(Step(job.service, kind, sentence, "" if kind == "done" else "failed", job.seconds))
+    return jobs.report
 
 
 def dry_run(registry: Registry, names: Sequence[str], verb: str, with_dependencies: bool) -> Mapping[str, str]:
-    """What VERB would touch, in order, with what it would wait for."""
+    """What VERB would do to which services, in order."""
     if verb == "stop":
         return dict.fromkeys(to_stop(registry, names), "stop")
     order = to_start(registry, names, with_dependencies and verb == "start")

@@ -1,0 +1,96 @@
+"""Performs what operations ask for: D-Bus calls, health checks, reading /proc and the journal. Blocks; for helmctl."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from helmd.health.probe import run_probe
+from helmd.journal.lines import last_lines
+from helmd.model.suite.names import TARGET
+from helmd.operations.lifecycle.effects import (
+    CheckHealth,
+    Effect,
+    Effects,
+    FindListener,
+    Job,
+    JobResult,
+    JobWait,
+    QueueJob,
+    ReadLastLines,
+    ReadUnit,
+    ReportStep,
+    ResetFailed,
+    Returned,
+    WaitForJobs,
+)
+from helmd.operations.lifecycle.steps import Step
+from helmd.systemd.bus import Finished, Manager
+from helmd.systemd.listeners import holder_of
+
+
+class Driver:
+    """Runs one operation.
+
+    ``wait`` waits for finished jobs until a time (time.monotonic()) and returns them; ``report`` shows a step.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        wait: Callable[[float], Sequence[Finished]],
+        report: Callable[[Step], None],
+    ) -> None:
+        self._manager, self._wait, self._report = manager, wait, report
+        self._began = time.monotonic()
+
+    def run(self, operation: Effects[Returned]) -> Returned:
+        """What OPERATION returns. Raises BusError."""
+        try:
+            effect = next(operation)
+            while True:
+                effect = operation.send(self._perform(effect))
+        except StopIteration as ended:
+            returned: Returned = ended.value
+            return returned
+
+    def _perform(self, effect: Effect[Any]) -> Any:
+        match effect:
+            case ReadUnit(unit):
+                return self._manager.facts(unit)
+            case CheckHealth(probe):
+                return run_probe(probe)
+            case FindListener(port):
+                return str(holder_of(port) or "")
+            case ReadLastLines(unit, count, since):
+                return [line.message for line in last_lines(unit, count, since)]
+            case ResetFailed(unit):
+                return self._manager.reset_failed(unit)
+            case QueueJob():
+                return Job(self._queue(effect), self._now())
+            case WaitForJobs(until):
+                ended = [JobResult(job.job, job.result) for job in self._wait(self._began + until)]
+                return JobWait(ended, self._now())
+            case ReportStep(step):
+                return self._report(step)
+            case _:
+                raise TypeError(f"no effect: {effect!r}")
+
+    def _queue(self, effect: QueueJob) -> str:
+        match effect.verb:
+            case "start":
+                return self._manager.start(effect.unit, effect.mode)
+            case "restart":
+                return self._manager.restart(effect.unit, effect.mode)
+            case "stop":
+                return self._manager.stop(effect.unit)
+            case "reload":
+                return self._manager.reload(effect.unit)
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began
+
+
+def mark_target(manager: Manager) -> None:
+    """Makes the target active, so that plain ``systemctl --user stop hivematrix.target`` stops all."""
+    if manager.facts(TARGET).exists:
+        manager.start(TARGET)

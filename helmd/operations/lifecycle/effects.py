@@ -1,0 +1,117 @@
+"""What an operation on services asks of its surroundings, as data.
+
+An operation (`control`) is a generator that decides and does nothing else: it yields an effect and receives its result.
+A driver (`driver`) performs the effects. So every decision can be tested with plain values, and only the driver blocks.
+Times are seconds since the operation began, on the driver's clock.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from helmd.health.probe import Probe
+from helmd.model.units.health import HealthVerdict
+from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.lifecycle.steps import Step
+
+Result = TypeVar("Result")
+Returned = TypeVar("Returned")
+
+Verb = Literal["start", "stop", "restart", "reload"]
+JobMode = Literal["replace", "ignore-dependencies"]
+
+
+class Job(NamedTuple):
+    """A job that systemd has queued: its object path, and when it was queued."""
+
+    path: str
+    queued_at: float
+
+
+class JobResult(NamedTuple):
+    """A job that has ended: its object path and systemd's result (done, failed, canceled, timeout ...)."""
+
+    path: str
+    result: str
+
+
+class JobWait(NamedTuple):
+    """Jobs that have ended, whoever queued them; may be none before the time is up."""
+
+    ended: Sequence[JobResult]
+    now: float
+
+
+class Effect(Generic[Result]):
+    """A request to the driver; Result is the type of the answer."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUnit(Effect[UnitFacts]):
+    """The properties of a unit."""
+
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHealth(Effect[HealthVerdict]):
+    """One health check, bounded by the probe's own timeout."""
+
+    probe: Probe
+
+
+@dataclass(frozen=True, slots=True)
+class FindListener(Effect[str]):
+    """Which process listens on a TCP port, in words; empty when none does."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLastLines(Effect[Sequence[str]]):
+    """The last messages that a unit printed, oldest first, none older than ``since`` (seconds since 1970)."""
+
+    unit: str
+    count: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResetFailed(Effect[None]):
+    """Clears the failed state and the start count of a unit, as ``systemctl reset-failed`` does."""
+
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueJob(Effect[Job]):
+    """Queues a job for a unit without waiting for it; ``mode`` as in ``systemctl --job-mode``."""
+
+    verb: Verb
+    unit: str
+    mode: JobMode = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForJobs(Effect[JobWait]):
+    """Waits until jobs have ended, at the longest until ``until``."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportStep(Effect[None]):
+    """Shows a step to whoever asked for the operation, as soon as it happens."""
+
+    step: Step
+
+
+Effects = Generator[Effect[Any], Any, Returned]
+
+
+def result_of(effect: Effect[Result]) -> Effects[Result]:
+    """The result of EFFECT, with its type: ``facts = yield from result_of(ReadUnit(unit))``."""
+    result: Result = yield effect
+    return result

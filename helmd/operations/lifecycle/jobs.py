@@ -1,0 +1,72 @@
+"""The jobs of one operation that are under way, and the steps that came of those that have ended."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from helmd.operations.lifecycle.effects import Effects, Job, QueueJob, ReportStep, WaitForJobs, result_of
+from helmd.operations.lifecycle.steps import OperationResult, Options, Step
+
+_NO_TIMEOUT = 86400.0
+"""Seconds. systemd has a time limit of its own for every job; this one is only for a manager that stopped answering."""
+
+
+class Ended(NamedTuple):
+    """The end of a service's job: how many seconds after it was queued, and systemd's result."""
+
+    service: str
+    seconds: float
+    result: str
+
+
+@dataclass(slots=True)
+class Jobs:
+    """Of one operation. ``steps`` is what has happened so far."""
+
+    options: Options
+    steps: list[Step] = field(default_factory=list)
+    _services: dict[str, str] = field(default_factory=dict)
+    """Services by the object path of their job."""
+    _queued_at: dict[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether any job is under way."""
+        return bool(self._services)
+
+    @property
+    def report(self) -> OperationResult:
+        return OperationResult(tuple(self.steps))
+
+    def add(self, step: Step) -> Effects[None]:
+        """Records STEP, and reports it."""
+        self.steps.append(step)
+        yield from result_of(ReportStep(step))
+
+    def queue(self, service: str, effect: QueueJob, waiting_for: str) -> Effects[None]:
+        """Queues a job for SERVICE. Without blocking its step is over then; else `ended` gives its end."""
+        job: Job = yield from result_of(effect)
+        if not self.options.block:
+            yield from self.add(Step(service, "queued", f"{effect.verb} queued"))
+            return
+        self._services[job.path], self._queued_at[job.path] = service, job.queued_at
+        yield from result_of(ReportStep(Step(service, "begun", waiting_for)))
+
+    def ended(self) -> Effects[list[Ended] | None]:
+        """Those of our jobs that have ended since the last call, after waiting for one of any kind.
+
+        None when the operation's time is up; then every job under way has become a step that says so.
+        """
+        until = _NO_TIMEOUT if self.options.timeout is None else self.options.timeout
+        ended, now = yield from result_of(WaitForJobs(until))
+        if not ended and now >= until:
+            yield from self._give_up(now)
+            return None
+        ours = [job for job in ended if job.path in self._services]
+        return [Ended(self._services.pop(path), now - self._queued_at.pop(path), result) for path, result in ours]
+
+    def _give_up(self, now: float) -> Effects[None]:
+        for path, service in self._services.items():
+            seconds = now - self._queued_at[path]
+            sentence = f"not done after {seconds:.1f} s; systemd continues with it"
+            yield from self.add(Step(service, "failed", sentence, "timeout", seconds, f"See: helmctl why {service}"))
+        self._services.clear()
+        self._queued_at.clear()
