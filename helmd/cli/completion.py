@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from helmd.cli import output
 from helmd.cli.account import owner
 from helmd.cli.context import SHARE
 from helmd.model.layout import Layout, layout
@@ -43,7 +44,7 @@ def completion_command(shell: str) -> None:
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
     kinds: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
-    click.echo(script(kinds[shell]), nl=False)
+    output.print_text(script(kinds[shell]))
 
 
 def script(kind: "type[ShellComplete]") -> str:

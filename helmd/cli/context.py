@@ -1,12 +1,12 @@
 """What a command works with, made when first asked for: layout, settings, suite, bus."""
 
 import os
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helmd.cli import output
 from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.layout import Layout, layout
 from helmd.model.printable import printable
@@ -51,8 +51,8 @@ class Context:
             from helmd.operations.configuration.installed_suite import installed_suite
 
             for fault in error.faults:
-                print(f"warning: {fault}", file=sys.stderr)
-            print("warning: the configuration has faults; this is what is installed", file=sys.stderr)
+                output.print_message(f"warning: {fault}")
+            output.print_message("warning: the configuration has errors; showing what is installed")
             return installed_suite(self.layout)
 
     @cached_property

@@ -1,18 +1,16 @@
 """``helmctl start|stop|restart|reload|up|down``."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from helmd.cli import exits
+from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.journal.lines import last_lines
-from helmd.model.printable import printable
 from helmd.model.suite.names import MODES, Mode, unit_of
 from helmd.model.suite.service import Registry
 from helmd.operations.lifecycle import control
@@ -39,7 +37,6 @@ class StepPrinter:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         self._under_way: dict[str, float] = {}
 
     def __call__(self, step: Step) -> None:
@@ -52,13 +49,13 @@ class StepPrinter:
         took = f" ({step.seconds:.2f} s)" if step.seconds else ""
         self._say(step.kind, f"{step.service}: {step.sentence}{took}")
         for line in step.lines:
-            click.echo(f"    | {line}", err=True)
+            output.print_message(f"    | {line}")
         if step.hint:
-            click.echo(f"    {step.hint}", err=True)
+            output.print_message(f"    {step.hint}")
 
     def _say(self, kind: str, sentence: str) -> None:
         mark, colour = STEP_MARKS[kind]
-        click.echo(f"{click.style(mark, fg=colour) if self._coloured else mark} {sentence}", err=True)
+        output.print_message(output.Painted(mark, colour), f" {sentence}")
 
     def go_on(self) -> None:
         """What is under way for long: how long, and what it printed last."""
@@ -67,9 +64,9 @@ class StepPrinter:
         for name, since in self._under_way.items():
             waited = time.monotonic() - since
             if waited >= GOES_ON:
-                said = last_lines(unit_of(name), 1, time.time() - waited)
-                words = f", it says: {printable(said[0].message)[:100]}" if said else ""
-                self._say("begun", f"{name}: {waited:.0f} s so far{words}")
+                lines = last_lines(unit_of(name), 1, time.time() - waited)
+                last = f", its last line: {lines[0].message[:100]}" if lines else ""
+                self._say("begun", f"{name}: {waited:.0f} s so far{last}")
 
     def waiting(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
         """WAIT, in slices, so that there is something to say in between."""
@@ -165,7 +162,7 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
     no_deps = options.get("no_deps", False)
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps).items():
-            click.echo(f"{name}: {what}")
+            output.print_line(f"{name}: {what}")
         return exits.OK
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
@@ -176,9 +173,7 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
         mark_target(context.manager)
     _record(context, verb, report, options["reason"])
     if options["as_json"]:
-        from helmd.cli.output import print_json
-
-        print_json([{key: getattr(step, key) for key in step.__slots__} for step in report.steps])
+        output.print_json([{key: getattr(step, key) for key in step.__slots__} for step in report.steps])
     if report.good and options.get("follow"):
         from helmd.cli.logs.command import follow_services
 
@@ -192,7 +187,7 @@ def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]
     kept = []
     for name in names:
         if not context.suite[name].external and context.manager.facts(unit_of(name)).file_state == "disabled":
-            click.echo(f"- {name}: disabled, left alone (helmctl enable {name})", err=True)
+            output.print_message(f"- {name}: disabled, not started (helmctl enable {name})")
         else:
             kept.append(name)
     return tuple(kept)
@@ -220,7 +215,7 @@ def _bring_units_in_line(
     missing = [name for name in ours if not context.layout.unit_file(unit_of(name)).exists()]
     if not (missing or mode or whole):
         if _changed_since_applied(context, ours):
-            click.echo("note: the configuration changed since it was applied; see: helmctl diff", err=True)
+            output.print_message("note: the configuration has changed since it was applied; see: helmctl diff")
         return
     from helmd.operations.configuration.apply import DONE, apply, changes, concerning
     from helmd.systemd.installed import installed_mode
@@ -236,7 +231,7 @@ def _bring_units_in_line(
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else concerning(found, units)
     for change in apply(wanted, context.suite, context.layout, context.settings, context.manager):
-        click.echo(f"{change.unit}: {DONE[change.kind]}", err=True)
+        output.print_message(f"{change.unit}: {DONE[change.kind]}")
 
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:

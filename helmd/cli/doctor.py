@@ -1,4 +1,4 @@
-"""``helmctl doctor``: what is wrong with this account's suite and machine, and what mends it."""
+"""``helmctl doctor``: what is wrong with this account's suite and machine, and how to fix it."""
 
 import os
 
@@ -17,13 +17,13 @@ SEVERITY_MARKS: dict[Severity, tuple[str, str]] = {
 _WIDTH = max(len(mark) for mark, _ in SEVERITY_MARKS.values())
 
 
-@click.command("doctor", short_help="Examine suite and machine, name the mends.")
+@click.command("doctor", short_help="Check suite and machine, and suggest fixes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_obj
 def doctor_command(context: Context, as_json: bool) -> int:
-    """Examine this account, its suite and the machine, and print the mend for what is wrong.
+    """Check this account, its suite and the machine, and print how to fix what is wrong.
 
-    Changes nothing. Exit code 0 when nothing is bad (warnings are allowed), else 1.
+    Nothing is changed. Exit code 0 when no finding is bad (warnings are allowed), else 1.
     """
     from helmd.operations.diagnostics.context import DoctorContext
     from helmd.operations.diagnostics.doctor import CHECKS, CheckFinding, examine
@@ -35,11 +35,9 @@ def doctor_command(context: Context, as_json: bool) -> int:
         results.append(CheckFinding(check, finding))
         if not as_json:
             mark, colour = SEVERITY_MARKS[finding.verdict]
-            shown = mark.ljust(_WIDTH)
-            shown = click.style(shown, fg=colour) if output.coloured() else shown
-            click.echo(f"{shown}  {check:<{width}}  {finding.sentence}")
+            output.print_line(output.Painted(mark.ljust(_WIDTH), colour), f"  {check:<{width}}  {finding.sentence}")
             if finding.fix:
-                click.echo(f"{'':{_WIDTH + width + 4}}{finding.fix}")
+                output.print_line(f"{'':{_WIDTH + width + 4}}{finding.fix}")
     worst = [result.finding.verdict for result in results]
     if as_json:
         found = [{"check": check, **finding._asdict()} for check, finding in results]

@@ -2,7 +2,7 @@
 
 import click
 
-from helmd.cli import exits
+from helmd.cli import exits, output
 from helmd.cli.context import Context
 from helmd.model.suite.discovery import discovery_document, master_document
 
@@ -13,5 +13,5 @@ from helmd.model.suite.discovery import discovery_document, master_document
 def export_command(context: Context, discovery: bool) -> int:
     """Print master_services.json, the directory of the suite that older tools read."""
     document = discovery_document if discovery else master_document
-    click.echo(document(context.suite, context.settings), nl=False)
+    output.print_text(document(context.suite, context.settings))
     return exits.OK

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from helmd.cli import exits
+from helmd.cli import exits, output
 from helmd.cli.context import Context
 
 
@@ -29,11 +29,11 @@ def import_command(context: Context, files: tuple[Path, ...], base: Path | None,
 
     planned = plan_import(files, base, context.layout, context.settings)
     for remark in planned.remarks:
-        click.echo(f"warning: {remark}", err=True)
+        output.print_message(f"warning: {remark}")
     if dry_run:
-        click.echo(planned.text, nl=False)
+        output.print_text(planned.text)
         return exits.OK
     write_import(planned, force)
-    click.echo(f"{planned.target}: {', '.join(planned.services)}", err=True)
-    click.echo("See what that changes: helmctl diff; then: helmctl apply", err=True)
+    output.print_message(f"{planned.target}: {', '.join(planned.services)}")
+    output.print_message("See what that changes: helmctl diff; then run: helmctl apply")
     return exits.OK

@@ -1,13 +1,15 @@
 """The command tree: each command's module is imported only when that command runs."""
 
 import importlib
+import io
 import sys
+from types import TracebackType
 from typing import Any
 
 import click
 
 from helmd import __version__
-from helmd.cli import account, exits
+from helmd.cli import account, exits, output
 from helmd.cli.context import Context
 from helmd.model.errors import ConfigurationError, HelmError
 
@@ -80,7 +82,7 @@ class LazyGroup(click.Group):
 @click.option("--account", "account_name", metavar="NAME", help="As root: act for this account's suite.")
 @click.pass_context
 def helmctl(ctx: click.Context, account_name: str | None) -> None:
-    """Run the HiveMatrix suite: start and stop its services, see how they are and why.
+    """Run the HiveMatrix suite: start and stop its services, show their state and explain it.
 
     Services are systemd user units, so "systemctl --user status hivematrix-NAME" and "journalctl --user -u
     hivematrix-NAME" work as well.
@@ -99,29 +101,46 @@ def helmctl(ctx: click.Context, account_name: str | None) -> None:
 
 
 def print_error(error: HelmError) -> None:
-    """An error as the command line shows it: what happened, the last lines, what to do next."""
-    click.echo(click.style("error: ", fg="red", bold=True) + error.sentence, err=True)
+    """An error as the command line shows it: what happened, the last log lines, what to do next."""
+    output.print_message(output.Painted("error: ", "red", bold=True), error.sentence)
     if isinstance(error, ConfigurationError):
         for fault in error.faults:
-            click.echo(f"  {fault}", err=True)
+            output.print_message(f"  {fault}")
     for line in error.lines:
-        click.echo(f"  | {line}", err=True)
-    if error.hint:
-        click.echo(error.hint, err=True)
+        output.print_message(f"  | {line}")
+    for line in error.hint.splitlines():
+        output.print_message(line)
+
+
+def print_usage_error(error: click.ClickException) -> None:
+    """An error of click's, as click shows it."""
+    shown = io.StringIO()
+    error.show(shown)
+    for line in shown.getvalue().splitlines():
+        output.print_message(line)
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """For sys.excepthook: what Python prints about an error in Helm itself."""
+    import traceback
+
+    for line in "".join(traceback.format_exception(kind, error, at)).splitlines():
+        output.print_message(line)
 
 
 def run(words: list[str] | None = None) -> None:
-    """Runs helmctl and exits with SPEC's codes."""
+    """Runs helmctl and exits with one of the codes in `helmd.cli.exits`."""
+    sys.excepthook = print_traceback
     try:
         ended: Any = helmctl.main(words, prog_name="helmctl", standalone_mode=False)
         code = ended if isinstance(ended, int) else exits.OK
     except click.exceptions.Exit as ended_early:
         code = ended_early.exit_code
     except click.Abort:
-        click.echo("aborted", err=True)
+        output.print_message("aborted")
         code = 130
     except click.ClickException as error:
-        error.show()
+        print_usage_error(error)
         code = exits.USAGE if isinstance(error, click.UsageError) else exits.FAILED
     except HelmError as error:
         print_error(error)

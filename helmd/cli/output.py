@@ -1,16 +1,20 @@
-"""Tables, JSON and colour: data on stdout, messages on stderr."""
+"""What helmctl prints: data on stdout, messages on stderr; the one place that writes to either.
 
-import json
+Descriptions of units, log lines, file contents and names come from others, and a terminal obeys control characters in
+them. So everything is escaped here (`helmd.model.printable`), and colours are given apart from the text. The commands
+print in no other way (tests/unit/test_output.py); `helmd.cli.logs` writes the lines of logs by the same rule.
+"""
+
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TextIO
 
 import click
 
-OUTPUT_FORMATS = ("table", "wide", "json", "name")
+from helmd.model.printable import printable
 
-COLOURS = {
+STATE_COLOURS = {
     "healthy": "green",
     "running": "green",
     "degraded": "yellow",
@@ -20,6 +24,17 @@ COLOURS = {
     "unhealthy": "red",
     "failed": "red",
 }
+
+
+class Painted(NamedTuple):
+    """Text to print in a colour of click.style()."""
+
+    text: str
+    colour: str
+    bold: bool = False
+
+
+Part = str | Painted
 
 
 def format_option(*formats: str) -> Callable[[Any], Any]:
@@ -35,36 +50,86 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
     return decorate
 
 
-def coloured() -> bool:
-    """Whether stdout takes colour: a terminal, and NO_COLOR (no-color.org) not set."""
-    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+def coloured(stream: TextIO | None = None) -> bool:
+    """Whether STREAM (stdout) takes colour: a terminal, and NO_COLOR (no-color.org) not set."""
+    stream = stream or sys.stdout
+    return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def paint(word: str, width: int = 0) -> str:
-    """A state word, padded and in its colour; the word itself carries the meaning."""
-    padded = word.ljust(width)
-    return click.style(padded, fg=COLOURS.get(word)) if coloured() else padded
+def render_line(parts: Iterable[Part], colour: bool) -> str:
+    """One line without its end, as it is written: everything escaped, and painted where COLOUR is wanted."""
+    return "".join(_rendered(part, colour) for part in parts)
+
+
+def _rendered(part: Part, colour: bool) -> str:
+    if isinstance(part, Painted):
+        text = printable(part.text)
+        return click.style(text, fg=part.colour, bold=part.bold or None) if colour else text
+    return printable(part)
+
+
+def print_line(*parts: Part) -> None:
+    """Prints a line of data."""
+    click.echo(render_line(parts, coloured()))
+
+
+def print_message(*parts: Part) -> None:
+    """Prints a line for a person on stderr."""
+    click.echo(render_line(parts, coloured(sys.stderr)), err=True)
+
+
+def print_text(block: str) -> None:
+    """Prints lines of text; line breaks stay."""
+    for each in block.split("\n")[:-1] if block.endswith("\n") else block.split("\n"):
+        print_line(each)
+
+
+def control_terminal(sequence: str) -> None:
+    """Writes control sequences of helmctl's own, with text from `render_line`."""
+    click.echo(sequence, nl=False)
+    sys.stdout.flush()
+
+
+def clear_terminal() -> None:
+    control_terminal("\x1b[H\x1b[2J")
+
+
+def print_progress(sentence: str, last: bool) -> None:
+    """Shows progress on stderr: on a terminal in one line that is overwritten until the LAST time."""
+    overwrite = sys.stderr.isatty() and not last
+    click.echo(printable(sentence) + ("\r" if overwrite else ""), err=True, nl=not overwrite)
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    click.echo(_json(value, 2))
 
 
 def print_json_line(value: Any) -> None:
     """One object a line (NDJSON), for streams."""
-    click.echo(json.dumps(value))
+    click.echo(_json(value, None))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], painted: Sequence[int] = ()) -> list[str]:
-    """Left-aligned columns two spaces apart; columns in PAINTED are coloured by their word."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = ["  ".join(word.ljust(width) for word, width in zip(header, widths, strict=True)).rstrip()]
-    for row in rows:
-        cells = [
-            paint(cell, width) if index in painted else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+def _json(value: Any, indent: int | None) -> str:
+    # Not at the top: most commands print none.
+    import json
+
+    # With ensure_ascii only DEL is left that means something to a terminal.
+    return json.dumps(value, indent=indent, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], state: int | None = None) -> list[list[Part]]:
+    """Left-aligned columns two spaces apart, as the parts of lines; the column STATE is coloured by its word."""
+    cells = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for number, row in enumerate(cells):
+        parts: list[Part] = []
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            colour = STATE_COLOURS.get(cell) if number and index == state else None
+            parts.append(Painted(cell, colour) if colour else cell)
+            parts.append(" " * (width - len(cell) + 2))
+        parts.pop()
+        lines.append(parts)
     return lines
 
 
@@ -73,13 +138,8 @@ def format_duration(seconds: float) -> str:
     if seconds < 10:
         return f"{max(0.0, seconds):.1f}s"
     whole = int(seconds)
-    for format_size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= format_size:
-            rest = whole % format_size // lower
-            return f"{whole // format_size}{name}" + (f" {rest}{lower_name}" if rest else "")
+    for size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // lower
+            return f"{whole // size}{name}" + (f" {rest}{lower_name}" if rest else "")
     return f"{whole}s"
-
-
-def format_size(count: float | None) -> str:
-    """Bytes as mebibytes."""
-    return "-" if count is None else f"{count / (1 << 20):.0f}M"

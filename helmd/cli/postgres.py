@@ -48,7 +48,8 @@ def status_command(context: Context, as_json: bool) -> int:
         table = output.table(
             ("UNIT", "VERSION", "PID", "DIRECTORY", "REACH IT WITH"), [tuple(map(str, row)) for row in cells]
         )
-        click.echo("\n".join(table))
+        for parts in table:
+            output.print_line(*parts)
     return exits.OK
 
 
@@ -62,8 +63,8 @@ def upgrade_command(context: Context) -> int:
     from helmd.operations.setup.upgrade_clusters import upgrade_clusters
 
     def notify(sentence: str) -> None:
-        click.echo(f"• {sentence}", err=True)
+        output.print_message(f"• {sentence}")
 
     done = upgrade_clusters(context.suite, context.layout, context.settings, context.manager, notify)
-    click.echo(f"{done} cluster{'s' if done != 1 else ''} upgraded.", err=True)
+    output.print_message(f"{done} cluster{'s' if done != 1 else ''} upgraded.")
     return exits.OK

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from helmd.cli import exits
+from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.operations.monitoring.status import View, look
@@ -26,7 +26,8 @@ def is_active_command(context: Context, services: tuple[str, ...], quiet: bool) 
     """Exit code 0 when one of the services is active, as systemctl is-active; else 3."""
     views = _views(context, services)
     if not quiet:
-        click.echo("\n".join(view.facts.active_state for view in views))
+        for view in views:
+            output.print_line(view.facts.active_state)
     return exits.OK if any(view.facts.active for view in views) else exits.INACTIVE
 
 
@@ -38,7 +39,8 @@ def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) 
     """Exit code 0 when one of the services has failed, as systemctl is-failed; else 1."""
     views = _views(context, services)
     if not quiet:
-        click.echo("\n".join(view.facts.active_state for view in views))
+        for view in views:
+            output.print_line(view.facts.active_state)
     return exits.OK if any(view.word in ("failed", "flapping") for view in views) else exits.FAILED
 
 
@@ -50,7 +52,8 @@ def is_healthy_command(context: Context, services: tuple[str, ...], quiet: bool)
     """Exit code 0 when all of the services are healthy (degraded ones are not); else 3."""
     views = _views(context, services)
     if not quiet:
-        click.echo("\n".join(view.word for view in views))
+        for view in views:
+            output.print_line(view.word)
     return exits.OK if all(view.word == "healthy" for view in views) else exits.INACTIVE
 
 
@@ -81,6 +84,6 @@ def wait_command(context: Context, services: tuple[str, ...], condition: str, ti
             return exits.OK
         if time.monotonic() >= deadline:
             for view in missing:
-                click.echo(f"{view.service.name} is {view.word}, not {condition}: {view.verdict.sentence}", err=True)
+                output.print_message(f"{view.service.name} is {view.word}, not {condition}: {view.verdict.sentence}")
             return exits.TIMEOUT
         time.sleep(PAUSE)

@@ -1,4 +1,4 @@
-"""``helmctl setup``: make a suite out of this account, or of a dedicated one."""
+"""``helmctl setup``: set up a suite for this account, or for a dedicated one."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from helmd.cli import account, exits
+from helmd.cli import account, exits, output
 from helmd.cli.context import Context
 from helmd.model.errors import UsageError
 
@@ -27,33 +27,32 @@ class DownloadProgress:
         if now < self._next and done < total:
             return
         self._next = now + (0.1 if self._live else 3.0)
-        last = done >= total
-        click.echo(f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB" + ("\r" if self._live and not last else ""), err=True,
-                   nl=not self._live or last)  # fmt: skip
+        output.print_progress(f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB", last=done >= total)
 
 
 def _notify(sentence: str) -> None:
-    click.echo(f"• {sentence}", err=True)
+    output.print_message(f"• {sentence}")
 
 
-@click.command("setup", short_help="Make a suite out of this account.")
+@click.command("setup", short_help="Set up a suite for this account.")
 @click.option("--account", "dedicated", metavar="NAME", help="As root: create this system account and set it up.")
 @click.option("--registry", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Install FILE as services.toml.")  # fmt: skip
 @click.option("--keycloak-archive", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Take Keycloak from this file instead of fetching it.")  # fmt: skip
-@click.option("--database", metavar="URI|-", help="Keep logs in this PostgreSQL instead of a private one; - reads it.")
+@click.option("--database", metavar="URI|-",
+              help="Keep logs in this PostgreSQL instead of a private one; - reads it from stdin.")  # fmt: skip
 @click.pass_obj
 def setup_command(
     context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
 ) -> int:
-    """Make a suite out of this account: directories, PostgreSQL, Keycloak, keys, units. Safe to run again."""
+    """Set up a suite for this account: directories, PostgreSQL, Keycloak, keys, units. Can be run again at any time."""
     from helmd.operations.setup.setup import SetupOptions, create_account, set_up
 
     if database and PASSWORD_IN_URI.search(database):
         raise UsageError(
-            "a command line can be read by everybody, so a password has no place in it",
-            hint="Let it be read instead: helmctl setup --database - < FILE",
+            "the URI must not contain a password: every process can read the command line",
+            hint="Pass it on standard input instead: helmctl setup --database - < FILE",
         )
     if dedicated and os.geteuid() != 0:
         account.become(dedicated)
@@ -65,8 +64,8 @@ def setup_command(
         account.become(dedicated)
     elif os.geteuid() == 0:
         raise UsageError(
-            "root should not own the suite",
-            hint="Run it as the account that shall, or: helmctl setup --account hivematrix",
+            "root cannot own a suite",
+            hint="Run it as the account that is to own it, or run: helmctl setup --account hivematrix",
         )
     if database == "-":
         database = sys.stdin.readline().strip()
@@ -74,9 +73,9 @@ def setup_command(
     suite = set_up(context.layout, options, _notify, DownloadProgress())
     services = [name for name, service in suite.services.items() if not service.external]
     if services:
-        click.echo("Set up. Start the suite: helmctl up", err=True)
+        output.print_message("Set-up is complete. Start the suite: helmctl up")
     else:
-        click.echo(
-            f"Set up. Name your services in {context.layout.registry_file}, then once more: helmctl setup", err=True
+        output.print_message(
+            f"Set-up is complete. Add your services to {context.layout.registry_file}, then run helmctl setup again."
         )
     return exits.OK

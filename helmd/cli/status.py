@@ -1,4 +1,4 @@
-"""``helmctl status``: a line for each service, or the whole story of one."""
+"""``helmctl status``: a line for each service."""
 
 import sys
 import time
@@ -9,6 +9,7 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
+from helmd.cli.output import clear_terminal
 from helmd.model.units.unit_state import last_exit
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
@@ -24,16 +25,16 @@ REFRESH = 2.0
 @click.option("-w", "--watch", is_flag=True, help="Show it again every 2 seconds.")
 @click.pass_obj
 def status_command(context: Context, services: tuple[str, ...], output: str, as_json: bool, watch: bool) -> int:
-    """Show how services are.
+    """Show the state and health of services.
 
-    Exit code 0 when all that were asked for work, 3 when one doesn't, 4 when there is no such service.
+    Exit code 0 when all of them work, 3 when one doesn't, 4 when there is no such service.
     """
     form = "json" if as_json else output
     while True:
         registry = context.suite_or_installed
         views = look(registry, context.chosen(services, registry, unregistered=True), context.manager)
         if watch and form != "json" and sys.stdout.isatty():
-            click.echo("\x1b[H\x1b[2J", nl=False)
+            clear_terminal()
         _print(views, form, context, stream=watch)
         if not watch:
             return exits.OK if views and all(view.good or view.unregistered for view in views) else exits.INACTIVE
@@ -42,7 +43,8 @@ def status_command(context: Context, services: tuple[str, ...], output: str, as_
 
 def _print(views: list[View], form: str, context: Context, stream: bool) -> None:
     if form == "name":
-        click.echo("\n".join(view.service.name for view in views))
+        for view in views:
+            output.print_line(view.service.name)
     elif form == "json":
         found = [status_json(view, context) for view in views]
         for entry in found if stream else ():
@@ -50,10 +52,11 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
         if not stream:
             output.print_json(found)
     elif not views:
-        click.echo("No services yet. Name some in services.toml; see services.toml(5).", err=True)
+        output.print_message("No services yet. Add some to services.toml; see services.toml(5).")
     else:
         rows = [_row(view, context, form == "wide") for view in views]
-        click.echo("\n".join(output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, painted=(1,))))
+        for parts in output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, state=1):
+            output.print_line(*parts)
         _remark(views, context)
 
 
@@ -62,7 +65,7 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     up = facts.active and facts.active_since
     row = (
         view.service.name,
-        view.word + (" (in no registry)" if view.unregistered else ""),
+        view.word + (" (not in the registry)" if view.unregistered else ""),
         str(facts.main_pid or "-"),
         output.format_duration(time.time() - facts.active_since) if up else "-",
         str(facts.restarts),
@@ -88,20 +91,20 @@ def _health(view: View) -> str:
 
 
 def _remark(views: list[View], context: Context) -> None:
-    """What a table has no column for."""
+    """Messages about what the table has no column for."""
     for view in views:
         facts = view.facts
         if facts.need_reload:
-            click.echo(f"{view.service.name}: its unit changed on disk; run: systemctl --user daemon-reload", err=True)
+            output.print_message(f"{view.service.name}: its unit changed on disk; run: systemctl --user daemon-reload")
         if facts.drop_ins:
-            click.echo(f"{view.service.name}: with drop-in {', '.join(facts.drop_ins)}", err=True)
+            output.print_message(f"{view.service.name}: with drop-in {', '.join(facts.drop_ins)}")
         if facts.exists and not view.service.external and facts.fragment != str(context.layout.unit_file(facts.unit)):
             where = facts.fragment or "a transient unit"
-            click.echo(f"{view.service.name}: its unit is not Helm's ({where})", err=True)
+            output.print_message(f"{view.service.name}: its unit is not Helm's ({where})")
 
 
 def status_json(view: View, context: Context) -> dict[str, Any]:
-    """One service in SPEC's words, as the API gives it, plus ``word``."""
+    """One service as the API gives it, plus ``state``, the word of the table."""
     from helmd.model.units.status import Observed, service_status
 
     name = view.service.name

@@ -1,4 +1,4 @@
-"""``helmctl top``: what each service takes, renewed every two seconds."""
+"""``helmctl top``: the resources that each service uses, refreshed every two seconds."""
 
 import dataclasses
 import os
@@ -19,28 +19,28 @@ from helmd.operations.monitoring.top import Sampler, UsageSample
 
 TOP_COLUMNS = ("SERVICE", "STATE", "PID", "CPU %", "MEMORY", "TASKS", "RESTARTS", "UPTIME")
 _FIRST = 0.5
-"""Seconds over which the first figures are taken."""
+"""Seconds over which the first figures are measured."""
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _HIDE, _SHOW = "\x1b[?25l\x1b[2J", "\x1b[?25h"
 
 
-@click.command("top", short_help="Show what each service takes, live.")
+@click.command("top", short_help="Show live resource usage.")
 @services_argument
-@click.option("-d", "--delay", type=Duration(), default=2.0, metavar="TIME", help="Pause between two looks. [2s]")
+@click.option("-d", "--delay", type=Duration(), default=2.0, metavar="TIME", help="Time between updates. [default: 2s]")
 @click.option(
     "-n",
     "--count",
     type=click.IntRange(0),
     metavar="N",
-    help="How many times; 0 for without end. [default: 0 on a terminal, else 1]",
+    help="Number of updates; 0 for no limit. [default: 0 on a terminal, else 1]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an object a service and look, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each service and update.")
 @click.pass_obj
 def top_command(context: Context, services: tuple[str, ...], delay: float, count: int | None, as_json: bool) -> int:
-    """Show what each service takes: processor, memory, tasks. Ends with q or Ctrl-C.
+    """Show the processor time, memory and tasks that each service uses. Press q or Ctrl-C to quit.
 
-    Processor time is in percent of one processor; tasks are processes and threads. Helm's own units are shown as well
-    unless services are named.
+    Processor time is in percent of one processor; tasks are processes and threads. Without SERVICE, Helm's own units
+    are shown as well.
     """
     registry = context.suite_or_installed
     names = [name for name in context.chosen(services, registry, unregistered=True) if not _external(context, name)]
@@ -69,20 +69,20 @@ def _external(context: Context, name: str) -> bool:
 
 def _show(samples: list[UsageSample], live: bool, as_json: bool) -> None:
     if as_json:
-        moment = datetime.now(UTC).isoformat()
+        now = datetime.now(UTC).isoformat()
         for sample in samples:
-            output.print_json_line({"timestamp": moment, **dataclasses.asdict(sample)})
+            output.print_json_line({"timestamp": now, **dataclasses.asdict(sample)})
         sys.stdout.flush()
         return
-    lines = output.table(TOP_COLUMNS, [_row(sample) for sample in samples], painted=(1,))
+    lines = output.table(TOP_COLUMNS, [_row(sample) for sample in samples], state=1)
     if not live:
-        click.echo("\n".join(lines))
+        for parts in lines:
+            output.print_line(*parts)
         return
-    room = shutil.get_terminal_size().lines - 1
+    height = shutil.get_terminal_size().lines - 1
     head = f"{time.strftime('%H:%M:%S')}  load {os.getloadavg()[0]:.2f}  q: quit"
-    shown = [head, *lines][:room]
-    click.echo(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown) + _CLEAR_BELOW, nl=False)
-    sys.stdout.flush()
+    shown = [head, *(output.render_line(parts, output.coloured()) for parts in lines)][:height]
+    output.control_terminal(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown) + _CLEAR_BELOW)
 
 
 def _row(sample: UsageSample) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ def _row(sample: UsageSample) -> tuple[str, ...]:
 
 @contextmanager
 def _screen(live: bool) -> Iterator[Callable[[float], bool]]:
-    """A function that waits for some seconds and says whether q was pressed meanwhile; the terminal is put back."""
+    """A function that waits for some seconds and returns whether q was pressed; restores the terminal at the end."""
     if not (live and sys.stdin.isatty()):
 
         def only_wait(seconds: float) -> bool:
@@ -114,11 +114,11 @@ def _screen(live: bool) -> Iterator[Callable[[float], bool]]:
 
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin)
-    click.echo(_HIDE, nl=False)
+    output.control_terminal(_HIDE)
     try:
         yield _pressed_q
     finally:
-        click.echo(_SHOW, nl=False)
+        output.control_terminal(_SHOW)
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 

@@ -11,7 +11,6 @@ from helmd.cli.arguments import one_service_argument, services_argument, some_se
 from helmd.cli.context import Context
 from helmd.cli.output import print_json
 from helmd.model.errors import UnknownServiceError
-from helmd.model.printable import printable
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, unit_of
 from helmd.operations.configuration.apply import DONE, Change, apply, changes, concerning
@@ -39,19 +38,20 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
     pending = False
     for change in _changes(context, services):
         for path in sorted((context.layout.admin_units / f"{change.unit}.d").glob("*.conf")):
-            click.echo(f"{change.unit}: your drop-in stays as it is ({path})", err=True)
+            output.print_message(f"{change.unit}: the drop-in {path} stays as it is")
         if change.kind == "foreign":
-            click.echo(f"{change.unit}: {WORDS['foreign']} ({context.layout.unit_file(change.unit)})", err=True)
+            output.print_message(f"{change.unit}: {WORDS['foreign']} ({context.layout.unit_file(change.unit)})")
         if not change.pending:
             continue
         pending = True
-        click.echo(f"{change.unit}: {WORDS[change.kind]}", err=True)
-        old, new = change.before.splitlines(keepends=True), change.after.splitlines(keepends=True)
-        for line in difflib.unified_diff(old, new, f"installed/{change.unit}", f"services.toml/{change.unit}"):
-            colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[0]) if output.coloured() else None
-            click.echo(click.style(line, fg=colour) if colour else line, nl=False)
+        output.print_message(f"{change.unit}: {WORDS[change.kind]}")
+        old, new = change.before.splitlines(), change.after.splitlines()
+        files = f"installed/{change.unit}", f"services.toml/{change.unit}"
+        for line in difflib.unified_diff(old, new, *files, lineterm=""):
+            colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            output.print_line(output.Painted(line, colour) if colour else line)
     if not pending:
-        click.echo("Nothing would change.", err=True)
+        output.print_message("Nothing would change.")
     return exits.FAILED if pending else exits.OK
 
 
@@ -67,24 +67,24 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     found = _changes(context, services)
     for change in found:
         if change.kind == "foreign" or (dry_run and change.pending):
-            click.echo(f"{change.unit}: {WORDS[change.kind]}", err=True)
+            output.print_message(f"{change.unit}: {WORDS[change.kind]}")
     if dry_run:
         return exits.OK
     done = apply(found, context.suite, context.layout, context.settings, context.manager)
     stale = []
     for change in done:
-        click.echo(f"{change.unit}: {DONE[change.kind]}", err=True)
+        output.print_message(f"{change.unit}: {DONE[change.kind]}")
         if change.kind == "changed" and context.manager.facts(change.unit).active:
             stale.append(change.unit)
     for change in found:
         if change.kind == "orphan" and change not in done:
-            click.echo(f"{change.unit}: still runs, so its unit stays; stop it and apply again", err=True)
+            output.print_message(f"{change.unit}: still running, its unit is kept; stop it and apply again")
     if not done:
-        click.echo("Nothing to change.", err=True)
+        output.print_message("Nothing to change.")
     if again := [name for unit in stale if (name := service_of(unit)) and name != "helm"]:
-        click.echo(f"To take effect: helmctl restart {' '.join(again)}", err=True)
+        output.print_message(f"To take effect: helmctl restart {' '.join(again)}")
     if STORE_CLUSTER_UNIT in stale:
-        click.echo(f"To take effect: systemctl --user restart {STORE_CLUSTER_UNIT}", err=True)
+        output.print_message(f"To take effect: systemctl --user restart {STORE_CLUSTER_UNIT}")
     return exits.OK
 
 
@@ -98,9 +98,13 @@ def show_command(context: Context, service: str, output: str, as_json: bool) -> 
     if as_json or output == "json":
         print_json(found)
     else:
-        for key in sorted(found):
-            click.echo(f"{key}={_plain(found[key])}")
+        _print_properties(found)
     return exits.OK
+
+
+def _print_properties(found: dict[str, Any]) -> None:
+    for key in sorted(found):
+        output.print_line(f"{key}={_plain(found[key])}")
 
 
 def _unit(context: Context, service: str) -> str:
@@ -117,8 +121,7 @@ def _plain(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(_plain(item) for item in value)
-    text = "[not set]" if value == (1 << 64) - 1 else str(value)
-    return printable(text)
+    return "[not set]" if value == (1 << 64) - 1 else str(value)
 
 
 @click.command("cat", short_help="Show a service's unit and its drop-ins.")
@@ -131,7 +134,8 @@ def cat_command(context: Context, service: str) -> int:
         raise UnknownServiceError(f"{facts.unit} is not installed", hint="Run: helmctl apply")
     for path in (facts.fragment, *facts.drop_ins):
         with open(path, errors="replace") as file:
-            click.echo(f"# {path}\n{file.read()}")
+            output.print_line(f"# {path}")
+            output.print_text(file.read())
     return exits.OK
 
 
@@ -151,7 +155,7 @@ def deps_command(context: Context, services: tuple[str, ...], reverse: bool, as_
         output.print_json({name: list(graph[name]) for name in names})
         return exits.OK
     for name in names:
-        click.echo(name)
+        output.print_line(name)
         _tree(graph, name, "")
     return exits.OK
 
@@ -160,7 +164,7 @@ def _tree(graph: dict[str, tuple[str, ...]], name: str, indent: str) -> None:
     needs = graph[name]
     for index, needed in enumerate(needs):
         last = index == len(needs) - 1
-        click.echo(f"{indent}{'└─' if last else '├─'}{needed}")
+        output.print_line(f"{indent}{'└─' if last else '├─'}{needed}")
         _tree(graph, needed, indent + ("  " if last else "│ "))
 
 
@@ -222,9 +226,9 @@ QUIET: dict[str, Any] = {
 
 def _say(made: list[tuple[str, str, str]]) -> None:
     for kind, link, target in made:
-        click.echo(f"created {link} → {target}" if kind == "symlink" else f"removed {link}", err=True)
+        output.print_message(f"created {link} → {target}" if kind == "symlink" else f"removed {link}")
     if not made:
-        click.echo("Nothing to change.", err=True)
+        output.print_message("Nothing to change.")
 
 
 @click.command("reset-failed", short_help="Forget failures and restart counts.")

@@ -2,17 +2,17 @@
 
 import click
 
-from helmd.cli import exits
+from helmd.cli import exits, output
 from helmd.cli.arguments import one_service_argument
 from helmd.cli.context import Context
 from helmd.operations.diagnostics.why import why
 
 
-@click.command("why", short_help="Say what a service does, or why not, and what to do.")
+@click.command("why", short_help="Explain the state of a service.")
 @one_service_argument
 @click.pass_obj
 def why_command(context: Context, service: str) -> int:
-    """Say what a service is doing, or why it is not, and what to do about it."""
+    """Explain the state of a service: since when, why, and what to do about it."""
     import shutil
     import textwrap
 
@@ -20,7 +20,8 @@ def why_command(context: Context, service: str) -> int:
     (name,) = context.chosen((service,), registry, unregistered=True)
     paragraph, lines = why(name, registry, context.manager)
     width = min(100, shutil.get_terminal_size().columns)
-    click.echo(textwrap.fill(paragraph, width, break_on_hyphens=False, break_long_words=False))
+    for line in textwrap.wrap(paragraph, width, break_on_hyphens=False, break_long_words=False):
+        output.print_line(line)
     for line in lines:
-        click.echo(f"  | {line}")
+        output.print_line(f"  | {line}")
     return exits.OK

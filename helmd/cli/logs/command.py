@@ -214,11 +214,11 @@ def _in_journal(context: Context) -> frozenset[str]:
 
 
 def _notify(sentence: str) -> None:
-    click.echo(sentence, err=True)
+    output.print_message(sentence)
 
 
 def _say_nothing_found() -> None:
-    click.echo("no lines", err=True)
+    output.print_message("no lines")
     if (hidden := hidden_files()) and os.getuid() != 0:
         files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
-        click.echo(f"{files} of this machine can't be read by this account; helmctl doctor says more", err=True)
+        output.print_message(f"{files} of this machine can't be read by this account; see: helmctl doctor")

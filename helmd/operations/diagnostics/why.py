@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 
 from helmd.journal.lines import last_lines
-from helmd.model.printable import printable
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.names import unit_of
@@ -114,4 +113,4 @@ def _lines(view: View) -> Sequence[str]:
         return ()
     found = last_lines(unit_of(view.service.name), LINES)
     stamp = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in found]
-    return [f"{at} {printable(line.message)[:300]}" for at, line in zip(stamp, found, strict=True)]
+    return [f"{at} {line.message[:300]}" for at, line in zip(stamp, found, strict=True)]

@@ -30,7 +30,6 @@ from helmd.model.errors import (
     UsageError,
 )
 from helmd.model.layout import Layout
-from helmd.model.printable import printable
 from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.apply import apply, changes, remember_host
@@ -198,7 +197,7 @@ def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = Fals
         ended = next((finished.result for finished in signals.wait(deadline) if finished.job == job), "")
     if ended != "done":
         sentence = f"{unit} did not {'stop' if stop else 'start'} ({ended or f'not done in {JOB_TIMEOUT:g} s'})"
-        lines = [printable(line.message) for line in last_lines(unit, 10, begun)]
+        lines = [line.message for line in last_lines(unit, 10, begun)]
         raise StartFailedError(sentence, hint=f"See: journalctl --user -u {unit}", lines=lines)
 
 
