@@ -1,1 +1,1 @@
-"""The Keycloak distribution: fetched, checked, unpacked, built and launched."""
+"""Fetching, building and starting the Keycloak distribution."""

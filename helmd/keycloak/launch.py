@@ -1,7 +1,7 @@
-"""How Keycloak is run: its Java command line and environment, in both modes, on the suite's PostgreSQL.
+"""Keycloak's Java command line and environment, in both modes, on the suite's PostgreSQL.
 
-``kc.sh`` would stay behind as the parent of Java, take the signals and hide the exit code, so Java is started as it
-would start it (version 26.4.0), and ``prepare.py`` has built it before.
+Java is started directly, with the arguments that ``kc.sh`` of 26.4.0 passes: ``kc.sh`` would remain as its parent,
+receive the signals and hide the exit code. ``prepare.py`` runs the build beforehand.
 """
 
 import secrets
@@ -20,20 +20,20 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "KC_BOOTSTRAP_ADMIN_USERNAME": lambda: ADMIN,
     "KC_BOOTSTRAP_ADMIN_PASSWORD": lambda: secrets.token_urlsafe(24),
 }
-"""What Keycloak's environment file holds, and how each is made when it is missing."""
+"""The variables in Keycloak's environment file, with the function that generates a missing value."""
 
 
 def keycloak_environment(http_port: int, database: str, hostname: str | None = None) -> dict[str, str]:
-    """The unit's environment without its secrets, the same in both modes, so that a mode switch keeps the data.
+    """Return the unit's environment without secrets. It is the same in both modes, so a mode switch keeps the data.
 
-    DATABASE is HOST:PORT/NAME of its PostgreSQL. HOSTNAME is the URL under which browsers see Keycloak; without one it
-    believes the gateway's X-Forwarded headers.
+    DATABASE is HOST:PORT/NAME of its PostgreSQL database. HOSTNAME is the URL under which browsers reach Keycloak;
+    without it, Keycloak trusts the X-Forwarded headers of the gateway.
     """
     values = {
         "KC_DB": "postgres",
         "KC_DB_URL": f"jdbc:postgresql://{database}",
         "KC_DB_USERNAME": "keycloak",
-        # Its default of 100 would be all the connections that the suite's cluster has.
+        # The default of 100 would use up all connections of the suite's cluster.
         "KC_DB_POOL_MAX_SIZE": str(_POOL),
         "KC_HTTP_ENABLED": "true",
         "KC_HTTP_HOST": "127.0.0.1",
@@ -51,12 +51,15 @@ def keycloak_environment(http_port: int, database: str, hostname: str | None = N
 
 
 def command(home: Path, mode: Mode, java: Path = JAVA, heap: int = 512) -> Sequence[str]:
-    """The command line of the server in HOME; HEAP is the most memory for its objects in MiB, of about twice in all."""
+    """Return the command line of the server installed in HOME.
+
+    HEAP is the maximum Java heap size in MiB; the process as a whole takes about twice as much.
+    """
     return (
         str(java),
-        # The build has been made: neither mode is to check for it, nor to make it and want to be started again.
+        # prepare.py has run the build. Without this, the server would build again and ask to be restarted.
         "-Dkc.config.built=true",
-        # Started and stopped often: 26 % sooner up and 40 MB smaller, for less speed under load (2 cores, 26.4.0).
+        # Starts 26 % faster and takes 40 MB less memory, but is slower under load (2 cores, 26.4.0).
         *(("-XX:TieredStopAtLevel=1",) if mode == "development" else ()),
         "-XX:MetaspaceSize=96M",
         "-XX:MaxMetaspaceSize=256m",

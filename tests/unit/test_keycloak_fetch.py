@@ -1,4 +1,4 @@
-"""Fetching and unpacking against a real HTTP server that truncates, lies and resumes, and archives made to harm."""
+"""Fetching from a real HTTP server that truncates, resumes and sends wrong content; unpacking hostile archives."""
 
 import gzip
 import hashlib
@@ -49,7 +49,7 @@ def described(content: bytes, url: str = "http://127.0.0.1:9/none") -> Artefact:
 
 @dataclass
 class Site:
-    """A server whose answers are those of `reply`; it notes the ranges asked for."""
+    """An HTTP server that responds by `reply` and records the requested ranges."""
 
     port: int = 0
     reply: Callable[[BaseHTTPRequestHandler], None] = lambda handler: None
@@ -80,7 +80,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def whole(body: bytes, sent: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answers 200 with BODY, of which only SENT bytes really come."""
+    """Responds with 200 and BODY, but sends only the first SENT bytes of it."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -92,13 +92,13 @@ def whole(body: bytes, sent: int | None = None) -> Callable[[BaseHTTPRequestHand
 
 
 def in_pieces(body: bytes, piece: int) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Honours Range, and breaks off after PIECE bytes each time."""
+    """Honours Range, and closes the connection after PIECE bytes."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
-        asked = handler.headers.get("Range")
-        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        handler.send_response(206 if asked else 200)
-        if asked:
+        requested = handler.headers.get("Range")
+        first = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
+        handler.send_response(206 if requested else 200)
+        if requested:
             handler.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
         handler.send_header("Content-Length", str(len(body) - first))
         handler.end_headers()
@@ -115,7 +115,7 @@ def names(directory: Path) -> set[str]:
     return {each.name for each in directory.iterdir()}
 
 
-def test_download_is_resumed_where_it_broke_off(site: Site, tmp_path: Path) -> None:
+def test_interrupted_download_is_resumed(site: Site, tmp_path: Path) -> None:
     site.reply = in_pieces(GOOD, 100_000)
     seen: list[tuple[int, int]] = []
     path = fetch(tmp_path, progress=lambda done, total: seen.append((done, total)), artefact=site.artefact())
@@ -124,10 +124,10 @@ def test_download_is_resumed_where_it_broke_off(site: Site, tmp_path: Path) -> N
     assert seen[-1] == (len(GOOD), len(GOOD)) and seen == sorted(seen)
     assert names(tmp_path) == {f"{TOP}.tar.gz"}
     site.reply = status(500)
-    assert fetch(tmp_path, artefact=site.artefact()) == path, "what is there isn't fetched again"
+    assert fetch(tmp_path, artefact=site.artefact()) == path, "a verified file is not fetched again"
 
 
-def test_part_survives_for_the_next_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_file_is_kept_for_the_next_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("helmd.keycloak.distribution.download._ATTEMPTS", 1)
     first = [whole(GOOD, 1000)]
     site.reply = lambda handler: (first.pop() if first else status(503))(handler)
@@ -139,7 +139,7 @@ def test_part_survives_for_the_next_run(site: Site, tmp_path: Path, monkeypatch:
     assert site.ranges[-1] == "bytes=1000-"
 
 
-def test_server_without_ranges_starts_again(site: Site, tmp_path: Path) -> None:
+def test_download_restarts_if_the_server_ignores_ranges(site: Site, tmp_path: Path) -> None:
     (tmp_path / f"{TOP}.tar.gz.part").write_bytes(b"x" * 5000)
     site.reply = whole(GOOD)
     assert fetch(tmp_path, artefact=site.artefact()).read_bytes() == GOOD
@@ -164,7 +164,7 @@ def test_wrong_content_leaves_nothing_behind(
     assert names(tmp_path) == set()
 
 
-def test_symbolic_link_in_the_place_of_the_part_is_not_followed(site: Site, tmp_path: Path) -> None:
+def test_symbolic_link_at_the_partial_path_is_not_followed(site: Site, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "into").mkdir()
@@ -185,20 +185,20 @@ def test_one_fetch_at_a_time(site: Site, tmp_path: Path) -> None:
     fetch(tmp_path, progress=second, artefact=site.artefact())
 
 
-def test_given_file_is_checked_and_used_where_it_is(tmp_path: Path) -> None:
+def test_given_file_is_verified_and_used_in_place(tmp_path: Path) -> None:
     given = tmp_path / "copy.tgz"
     given.write_bytes(GOOD)
     assert fetch(tmp_path / "into", given, artefact=described(GOOD)) == given
     given.write_bytes(GOOD[:-1])
     with pytest.raises(FetchError, match="bytes instead of"):
         fetch(tmp_path / "into", given, artefact=described(GOOD))
-    with pytest.raises(FetchError, match="can't be read"):
+    with pytest.raises(FetchError, match="could not read"):
         fetch(tmp_path / "into", tmp_path / "absent", artefact=described(GOOD))
     assert not (tmp_path / "into").exists()
 
 
 def maven_client(tmp_path: Path, body: str) -> str:
-    """A program that is called as mvn is; $REPOSITORY is where it has to put what it fetches."""
+    """Write a script with the interface of mvn; BODY puts the artefact into $REPOSITORY."""
     client = tmp_path / "mvn"
     client.write_text(
         '#!/bin/sh\nfor each; do case "$each" in -Dmaven.repo.local=*) r=${each#*=};; esac; done\n'
@@ -208,7 +208,7 @@ def maven_client(tmp_path: Path, body: str) -> str:
     return str(client)
 
 
-def test_maven_brings_it_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_archive_is_fetched_by_maven_without_leftovers(tmp_path: Path) -> None:
     (tmp_path / "good").write_bytes(GOOD)
     name = "keycloak-quarkus-dist-1.2.3.tar.gz"
     client = maven_client(tmp_path, f"cp {tmp_path}/good $REPOSITORY/{name}")
@@ -216,29 +216,29 @@ def test_maven_brings_it_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert names(tmp_path / "into") == {f"{TOP}.tar.gz"}
 
 
-def test_release_is_next_when_maven_fails_and_both_reasons_are_told(site: Site, tmp_path: Path) -> None:
+def test_release_is_tried_after_maven_and_both_errors_are_reported(site: Site, tmp_path: Path) -> None:
     client = maven_client(tmp_path, 'echo "[ERROR] no such artefact"; exit 1')
     site.reply = whole(GOOD)
     assert fetch(tmp_path / "into", artefact=site.artefact(), mvn=client).read_bytes() == GOOD
     site.reply = status(404)
-    with pytest.raises(FetchError, match=r"mvn failed with exit code 1; then .* answered 404") as caught:
+    with pytest.raises(FetchError, match=r"mvn failed with exit code 1; then .* returned 404") as caught:
         fetch(tmp_path / "other", artefact=site.artefact(), mvn=client)
     assert caught.value.lines == ("[ERROR] no such artefact",)
     wrong = maven_client(tmp_path, "echo wrong > $REPOSITORY/keycloak-quarkus-dist-1.2.3.tar.gz")
-    with pytest.raises(FetchError, match="what mvn brought is not"):
+    with pytest.raises(FetchError, match="the file that mvn fetched is not"):
         fetch(tmp_path / "other", artefact=site.artefact(), mvn=wrong)
     assert names(tmp_path / "other") == set()
 
 
-def test_unpacked_once_with_plain_modes(tmp_path: Path) -> None:
+def test_archive_is_unpacked_once_without_special_mode_bits(tmp_path: Path) -> None:
     (tmp_path / "a.tgz").write_bytes(GOOD)
-    place = unpack(tmp_path / "a.tgz", tmp_path / "data", described(GOOD))
-    assert place == tmp_path / "data" / TOP
-    assert (place / "bin/kc.sh").stat().st_mode & 0o7777 == 0o755
-    assert (place / "data").is_dir()
-    (place / "conf").mkdir()
-    assert unpack(tmp_path / "absent", tmp_path / "data", described(GOOD)) == place
-    assert (place / "conf").is_dir() and names(tmp_path / "data") == {TOP}
+    directory = unpack(tmp_path / "a.tgz", tmp_path / "data", described(GOOD))
+    assert directory == tmp_path / "data" / TOP
+    assert (directory / "bin/kc.sh").stat().st_mode & 0o7777 == 0o755
+    assert (directory / "data").is_dir()
+    (directory / "conf").mkdir()
+    assert unpack(tmp_path / "absent", tmp_path / "data", described(GOOD)) == directory
+    assert (directory / "conf").is_dir() and names(tmp_path / "data") == {TOP}
 
 
 HOSTILE = {
@@ -259,21 +259,21 @@ HOSTILE = {
 
 @pytest.mark.parametrize("content", [*HOSTILE.values()], ids=[*HOSTILE])
 def test_hostile_archives_leave_nothing_behind(tmp_path: Path, content: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    refuse(tmp_path, archive(*content))
+    assert_refused(tmp_path, archive(*content))
 
 
-def test_broken_and_bloated_archives_are_refused(tmp_path: Path) -> None:
-    refuse(tmp_path, GOOD[: len(GOOD) // 2])
-    refuse(tmp_path, b"not an archive at all")
+def test_damaged_and_oversized_archives_are_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, GOOD[: len(GOOD) // 2])
+    assert_refused(tmp_path, b"not an archive at all")
     huge = member(f"{TOP}/zeroes")
     huge.size = 2 << 30
-    refuse(tmp_path, gzip.compress(huge.tobuf()))
+    assert_refused(tmp_path, gzip.compress(huge.tobuf()))
     (tmp_path / "a.tgz").write_bytes(GOOD)
     with pytest.raises(FetchError, match="SHA-256"):
         unpack(tmp_path / "a.tgz", tmp_path / "data", replace(described(GOOD), sha256="0" * 64))
 
 
-def refuse(tmp_path: Path, content: bytes) -> None:
+def assert_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tgz").write_bytes(content)
     with pytest.raises(FetchError):
         unpack(tmp_path / "a.tgz", tmp_path / "data", described(content))
@@ -281,8 +281,8 @@ def refuse(tmp_path: Path, content: bytes) -> None:
     assert not Path("/etc/helm-escaped").exists() and not Path("/tmp/helm-escaped").exists()
 
 
-def test_program_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_reports_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "wrong").write_bytes(b"x")
     assert main(["--into", str(tmp_path), "--file", str(tmp_path / "wrong")]) == 1
-    said = capsys.readouterr()
-    assert said.out == "" and f"instead of {KEYCLOAK.size}" in said.err
+    output = capsys.readouterr()
+    assert output.out == "" and f"instead of {KEYCLOAK.size}" in output.err

@@ -1,4 +1,4 @@
-"""The one Keycloak distribution that Helm runs: its version, where it comes from, and how it is known to be itself."""
+"""The Keycloak distribution that Helm runs: version, origin and checksum."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import BinaryIO
 from helmd.model.errors import FetchError
 
 DownloadCallback = Callable[[int, int], None]
-"""Called with the bytes that are there and the bytes there will be."""
+"""Called with the number of bytes done and the total number of bytes."""
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A published archive. ``size`` in bytes and ``sha256`` are pinned: anything else is refused."""
+    """A published archive. ``size`` (bytes) and ``sha256`` are pinned; any other file is refused."""
 
     version: str
     size: int
@@ -26,7 +26,7 @@ class Artefact:
 
     @property
     def directory(self) -> str:
-        """The single directory in the archive."""
+        """Name of the archive's only top-level directory."""
         return f"keycloak-{self.version}"
 
     @property
@@ -35,7 +35,7 @@ class Artefact:
 
     @property
     def coordinates(self) -> str:
-        """As Maven's dependency plugin names it."""
+        """Coordinates for Maven's dependency plugin."""
         return f"{self.group}:{self.name}:{self.version}:tar.gz"
 
 
@@ -48,13 +48,16 @@ KEYCLOAK = Artefact(
 
 
 def verify_artefact(file: BinaryIO, artefact: Artefact, what: str) -> None:
-    """Reads FILE from its beginning and leaves it there. Raises FetchError unless it is the artefact, byte for byte."""
+    """Check size and SHA-256 of FILE, and leave it positioned at its beginning. WHAT names it in errors.
+
+    Raises FetchError if it is not the artefact.
+    """
     file.seek(0, 2)
     size = file.tell()
     if size != artefact.size:
         raise FetchError(
             f"{what} is not {artefact.file}: it has {size} bytes instead of {artefact.size}",
-            hint="Remove it and try again.",
+            hint="Remove it and retry.",
         )
     file.seek(0)
     digest = hashlib.sha256()
@@ -64,5 +67,5 @@ def verify_artefact(file: BinaryIO, artefact: Artefact, what: str) -> None:
     if digest.hexdigest() != artefact.sha256:
         raise FetchError(
             f"{what} is not {artefact.file}: its SHA-256 is {digest.hexdigest()} instead of {artefact.sha256}",
-            hint="Somebody changed it, or the transfer did. Remove it and try again, or give another copy.",
+            hint="It was modified, or damaged in transfer. Remove it and retry, or use another copy.",
         )

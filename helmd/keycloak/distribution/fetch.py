@@ -1,7 +1,7 @@
-"""Getting the Keycloak archive: a given file, one fetched before, Maven's artefact, or the public release.
+"""Fetching the Keycloak archive: a given file, one fetched before, the artefact from Maven, or the public release.
 
-Also a program that needs nothing but Python: ``python3 -m helmd.keycloak.distribution.fetch --into DIR`` leaves the
-archive in DIR and prints its path.
+Also a program: ``python3 -m helmd.keycloak.distribution.fetch --into DIR`` puts the archive into DIR and prints its
+path. It needs the standard library only.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from helmd.keycloak.distribution import maven
 from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, DownloadCallback, verify_artefact
-from helmd.keycloak.distribution.download import download, part_of
+from helmd.keycloak.distribution.download import download, partial_path
 from helmd.model.errors import FetchError, HelmError, LockedError
 
 
@@ -26,18 +26,18 @@ def fetch(
     artefact: Artefact = KEYCLOAK,
     mvn: str | None = None,
 ) -> Path:
-    """The path of a verified archive: GIVEN itself, or the file in the directory INTO, fetched there when needed.
+    """Return the path of a verified archive: GIVEN, or a file in the directory INTO, fetched if missing.
 
-    MVN is the Maven client to ask before the public release (see `maven.available`). Raises FetchError, or LockedError
-    when another process fetches into the same directory.
+    MVN is the path of the Maven client, which is failed before the public release (see `maven.available`). Raises
+    FetchError, or LockedError if another process is fetching into the same directory.
     """
     if given is not None:
         _check(given, artefact)
         return given
     into.mkdir(parents=True, exist_ok=True)
-    with _alone(into):
+    with _locked(into):
         target = _fetch_into(into, progress, artefact, mvn)
-        part_of(target).unlink(missing_ok=True)
+        partial_path(target).unlink(missing_ok=True)
         return target
 
 
@@ -49,32 +49,32 @@ def _fetch_into(into: Path, progress: DownloadCallback, artefact: Artefact, mvn:
             return target
         except FetchError:
             target.unlink()
-    tried: list[FetchError] = []
+    failed: list[FetchError] = []
     if mvn:
         try:
             maven.fetch_by_maven(mvn, artefact, target, progress)
             return target
         except FetchError as fault:
-            tried.append(fault)
+            failed.append(fault)
     try:
         download(artefact, target, progress)
     except FetchError as fault:
-        if not tried:
+        if not failed:
             raise
         raise FetchError(
-            f"{tried[0].sentence}; then {fault.sentence}", hint=fault.hint, lines=tried[0].lines
+            f"{failed[0].sentence}; then {fault.sentence}", hint=fault.hint, lines=failed[0].lines
         ) from fault
     return target
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise LockedError(f"another process fetches into {directory} right now") from None
+        raise LockedError(f"another process is fetching into {directory}") from None
     finally:
         os.close(descriptor)
 
@@ -84,11 +84,11 @@ def _check(path: Path, artefact: Artefact) -> None:
         with path.open("rb") as file:
             verify_artefact(file, artefact, str(path))
     except OSError as fault:
-        raise FetchError(f"{path} can't be read: {fault.strerror}") from fault
+        raise FetchError(f"could not read {path}: {fault.strerror}") from fault
 
 
-class _Meter:
-    """Progress on a terminal (one line, rewritten) or in a log (a line every few seconds)."""
+class _ProgressReport:
+    """Writes progress to stderr: one line that is overwritten on a terminal, else a line every 2 seconds."""
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
@@ -105,13 +105,13 @@ class _Meter:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Exit code 0, 1 when the archive could not be had."""
-    parser = argparse.ArgumentParser(prog="fetch", description=f"Fetches the Keycloak {KEYCLOAK.version} archive.")
-    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where the archive goes")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="an archive that is there already: check it only")
+    """Run the program. Returns the exit status: 0, or 1 if the archive could not be fetched."""
+    parser = argparse.ArgumentParser(prog="fetch", description=f"Fetch the Keycloak {KEYCLOAK.version} archive.")
+    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="directory to put the archive in")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="check this archive instead of fetching one")
     options = parser.parse_args(arguments)
     try:
-        print(fetch(options.into, options.file, _Meter(), mvn=maven.available()))
+        print(fetch(options.into, options.file, _ProgressReport(), mvn=maven.available()))
     except HelmError as fault:
         for line in (f"fetch: {fault.sentence}", fault.hint, *fault.lines):
             if line:

@@ -1,4 +1,4 @@
-"""The archive by way of ``mvn``, which knows the mirrors and proxies that its owner has set up."""
+"""Fetching the archive with ``mvn``, which uses the mirrors and proxies that the user has configured."""
 
 import os
 import shutil
@@ -13,45 +13,45 @@ from helmd.model.errors import FetchError
 
 _PREFIX = ".maven-"
 _POLL = 0.25
-_STALLED = 180.0
+_STALL_TIMEOUT = 180.0
 
 
 def available() -> str | None:
-    """The path of ``mvn``, or None where it isn't installed."""
+    """Return the path of ``mvn``, or None if it is not installed."""
     return shutil.which("mvn")
 
 
 def fetch_by_maven(mvn: str, artefact: Artefact, target: Path, progress: DownloadCallback) -> None:
-    """Puts the artefact at TARGET, by way of a local repository that is gone afterwards. Raises FetchError.
+    """Fetch the artefact to TARGET through a temporary local repository. Raises FetchError.
 
-    The caller sees to it that there is one of these in a directory at a time.
+    The caller must hold a lock on TARGET's directory.
     """
-    for left in target.parent.glob(f"{_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=target.parent, ignore_cleanup_errors=True) as place:
-        repository = Path(place) / "repository"
+    for leftover in target.parent.glob(f"{_PREFIX}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=target.parent, ignore_cleanup_errors=True) as directory:
+        repository = Path(directory) / "repository"
         home = repository.joinpath(*artefact.group.split("."), artefact.name)
         command = [mvn, "--batch-mode", "--no-transfer-progress", f"-Dmaven.repo.local={repository}"]
         command += ["dependency:get", f"-Dartifact={artefact.coordinates}", "-Dtransitive=false"]
-        log = Path(place) / "log"
-        _run(command, Path(place), log, home, artefact, progress)
+        log = Path(directory) / "log"
+        _run(command, Path(directory), log, home, artefact, progress)
         found = home / artefact.version / f"{artefact.name}-{artefact.version}.tar.gz"
         if not found.is_file():
-            raise FetchError("mvn ended well but brought no archive", lines=_last_lines(log))
+            raise FetchError("mvn succeeded but the archive is missing", lines=_last_lines(log))
         with found.open("rb") as file:
-            verify_artefact(file, artefact, "what mvn brought")
+            verify_artefact(file, artefact, "the file that mvn fetched")
             os.fsync(file.fileno())
         found.chmod(0o600)
         found.rename(target)
 
 
 def _run(
-    command: list[str], place: Path, log: Path, home: Path, artefact: Artefact, progress: DownloadCallback
+    command: list[str], directory: Path, log: Path, home: Path, artefact: Artefact, progress: DownloadCallback
 ) -> None:
-    """Runs mvn in a process group of its own, so that what it starts ends with it."""
+    """Run mvn in its own process group, so that its children can be killed with it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=place, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     seen, moved = -1, time.monotonic()
     try:
@@ -60,8 +60,8 @@ def _run(
             if now != seen:
                 seen, moved = now, time.monotonic()
                 progress(min(seen, artefact.size), artefact.size)
-            if time.monotonic() - moved > _STALLED:
-                raise FetchError(f"mvn brought nothing for {_STALLED:.0f} s", lines=_last_lines(log))
+            if time.monotonic() - moved > _STALL_TIMEOUT:
+                raise FetchError(f"mvn made no progress for {_STALL_TIMEOUT:.0f} s", lines=_last_lines(log))
             time.sleep(_POLL)
     finally:
         if process.poll() is None:
@@ -73,12 +73,12 @@ def _run(
 
 
 def _size(directory: Path) -> int:
-    """The largest file below, which is the archive whatever mvn calls it while it comes."""
+    """Return the size of the largest file below DIRECTORY: the archive, whose temporary name depends on mvn."""
     sizes = [0]
-    for place, _, names in os.walk(directory):
+    for parent, _, names in os.walk(directory):
         for name in names:
             try:
-                sizes.append((Path(place) / name).stat().st_size)
+                sizes.append((Path(parent) / name).stat().st_size)
             except FileNotFoundError:
                 continue
     return max(sizes)

@@ -1,4 +1,4 @@
-"""Unpacking the archive: checked member by member, whole or not at all."""
+"""Unpacking the archive: each member is checked, and the directory appears only when complete."""
 
 import os
 import shutil
@@ -12,82 +12,82 @@ from typing import BinaryIO
 from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, DownloadCallback, verify_artefact
 from helmd.model.errors import FetchError
 
-_MOST_BYTES = 1 << 30
-_MOST_MEMBERS = 20_000
+_MAX_BYTES = 1 << 30
+_MAX_MEMBERS = 20_000
 WRITABLE = ("data", "lib/quarkus")
-"""What Keycloak writes to below its directory: ``data`` while it runs, ``lib/quarkus`` when it is built."""
+"""Directories that Keycloak writes to: ``data`` at run time, ``lib/quarkus`` in a build."""
 
 
 def unpacked(parent: Path, artefact: Artefact = KEYCLOAK) -> Path | None:
-    """The distribution below PARENT when it is there, else None."""
-    place = parent / artefact.directory
-    return place if (place / "lib" / "quarkus-run.jar").is_file() else None
+    """Return the distribution's directory below PARENT, or None if it is not there."""
+    directory = parent / artefact.directory
+    return directory if (directory / "lib" / "quarkus-run.jar").is_file() else None
 
 
 def unpack(
     archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress: DownloadCallback | None = None
 ) -> Path:
-    """The distribution as PARENT/keycloak-VERSION; nothing to do when it is there already.
+    """Unpack to PARENT/keycloak-VERSION unless that exists, and return that path.
 
-    The archive is verified first, as the very file that is then read. PROGRESS counts bytes of the archive. Raises
-    FetchError when it is not the artefact or holds what has no business in it, and leaves nothing behind then.
+    The archive is verified and extracted through the same descriptor. PROGRESS counts bytes of the archive. Raises
+    FetchError if it is not the artefact or has a forbidden member; nothing is left behind then.
     """
-    place = parent / artefact.directory
+    directory = parent / artefact.directory
     if unpacked(parent, artefact):
-        return place
-    if place.exists() or place.is_symlink():
-        raise FetchError(f"{place} is there, but holds no Keycloak", hint="Move it away and try again.")
+        return directory
+    if directory.exists() or directory.is_symlink():
+        raise FetchError(f"{directory} exists but does not contain Keycloak", hint="Move it away and retry.")
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f".{artefact.directory}.unpacking-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in parent.glob(f".{artefact.directory}.unpacking-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{artefact.directory}.unpacking-", dir=parent))
     try:
         with archive.open("rb") as file:
             verify_artefact(file, artefact, str(archive))
             extract(file, temporary, artefact, progress)
-        made = temporary / artefact.directory
+        extracted = temporary / artefact.directory
         for name in WRITABLE:
-            (made / name).mkdir(parents=True, exist_ok=True)
+            (extracted / name).mkdir(parents=True, exist_ok=True)
         os.sync()
-        made.rename(place)
+        extracted.rename(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return place
+    return directory
 
 
 def extract(file: BinaryIO, into: Path, artefact: Artefact, progress: DownloadCallback | None = None) -> None:
-    """Plain files and directories below the archive's one directory, into the fresh directory INTO.
+    """Extract regular files and directories into the empty directory INTO.
 
-    Links, devices, names that lead elsewhere, duplicates and more than 1 GiB are refused (FetchError): the real archive
-    has none of them.
+    Raises FetchError for links, devices, duplicates, names outside the archive's top-level directory, and more than
+    1 GiB in total; the real archive has none of these.
     """
     total = 0
     try:
         with tarfile.open(fileobj=file, mode="r:gz") as tar:
             for count, member in enumerate(tar):
                 total += member.size
-                if count >= _MOST_MEMBERS or total > _MOST_BYTES:
-                    raise FetchError(f"{artefact.file} unpacks to more than it may")
+                if count >= _MAX_MEMBERS or total > _MAX_BYTES:
+                    raise FetchError(f"{artefact.file} exceeds the size limit when unpacked")
                 _extract_member(tar, member, into, artefact)
                 if progress:
                     progress(min(file.tell(), artefact.size), artefact.size)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as fault:
-        raise FetchError(f"{artefact.file} can't be unpacked: {fault}") from fault
+        raise FetchError(f"could not unpack {artefact.file}: {fault}") from fault
     if not (into / artefact.directory).is_dir():
-        raise FetchError(f"{artefact.file} holds no {artefact.directory}/")
+        raise FetchError(f"{artefact.file} does not contain {artefact.directory}/")
 
 
 def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path, artefact: Artefact) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\0" in member.name or name.parts[:1] != (artefact.directory,):
-        raise FetchError(f"{artefact.file} holds a name that leads elsewhere: {member.name!r}")
+        raise FetchError(f"{artefact.file} has a member outside {artefact.directory}/: {member.name!r}")
     target = into / name
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
     source = tar.extractfile(member) if member.isreg() else None
     if source is None:
-        raise FetchError(f"{artefact.file} holds something else than files and directories: {member.name!r}")
+        raise FetchError(f"{artefact.file} has a member that is neither a file nor a directory: {member.name!r}")
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
