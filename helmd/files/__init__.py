@@ -1,1 +1,1 @@
-"""Writing files that must be whole: atomically, durably, privately."""
+"""Atomic, durable and private file writes."""

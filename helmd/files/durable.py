@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one after a power cut, and never half of either."""
+"""Atomic file replacement: after a crash or power failure, a file has either its old or its new content."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def fsync_directory(directory: Path) -> None:
-    """Makes renames inside DIRECTORY survive a power cut (fsync(2))."""
+    """Flush DIRECTORY, so that renames in it survive a power failure (fsync(2))."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -15,7 +15,10 @@ def fsync_directory(directory: Path) -> None:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Puts TEXT at PATH with these permissions, making its directory; a symbolic link is replaced, not followed."""
+    """Replace PATH by a file with content TEXT and permissions MODE; missing directories are created.
+
+    A symbolic link at PATH is replaced, not followed. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -32,7 +35,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_if_changed(path: Path, text: str, mode: int) -> bool:
-    """As `write_atomically`, but leaves a regular file that already says TEXT; True when it wrote."""
+    """Like `write_atomically`, but if PATH already has content TEXT only set MODE. Return True if it was written."""
     if path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace") == text:
         path.chmod(mode)
         return False

@@ -1,6 +1,6 @@
-"""Secrets of a service in its environment file: read as systemd reads it, made when missing, other lines untouched.
+"""Environment files with a service's secrets: parsing them, and appending missing variables.
 
-The syntax is that of EnvironmentFile= in systemd.exec(5), as src/basic/env-file.c of systemd 252 has it.
+The syntax is that of EnvironmentFile= in systemd.exec(5), as implemented by src/basic/env-file.c of systemd 252.
 """
 
 import fcntl
@@ -19,111 +19,114 @@ _NEED_ESCAPE = '"\\`$'
 
 
 def ensure_secrets(path: Path, wanted: Mapping[str, Callable[[], str]]) -> dict[str, str]:
-    """The values of WANTED in the file at PATH, each made by its function and appended when it isn't there or empty.
+    """Return the values of the variables WANTED in the file at PATH, after appending those missing or empty.
 
-    The file has mode 0600 afterwards. Raises DeniedError for a symbolic link or somebody else's file and
-    ConfigurationError for one that nothing can be appended to.
+    WANTED maps each variable to the function that generates its value. The file gets mode 0600. Raises DeniedError
+    if PATH is a symbolic link or owned by another account, and ConfigurationError if it ends within a value.
     """
 
     def missing(present: Mapping[str, str]) -> dict[str, str]:
-        return {key: make() for key, make in wanted.items() if not present.get(key)}
+        return {key: generate() for key, generate in wanted.items() if not present.get(key)}
 
     present = _append(path, missing)
     return {key: present[key] for key in wanted}
 
 
 def put_secret(path: Path, key: str, value: str) -> None:
-    """Makes KEY say VALUE in the file at PATH; of several lines the last holds. Errors as `ensure_secrets`."""
+    """Set KEY to VALUE in the file at PATH by appending a line. Raises as `ensure_secrets`."""
     _append(path, lambda present: {} if present.get(key) == value else {key: value})
 
 
 def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -> dict[str, str]:
-    """Appends what CHOOSE makes of what is there, under a lock; all that is there then."""
+    """Append the variables that CHOOSE returns for those present, under a lock. Returns all variables."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         text = _read(path)
         present = parse_environment_file(text, str(path))
-        made = choose(present)
-        if made:
-            lines = "".join(f"{environment_line(key, value)}\n" for key, value in made.items())
+        added = choose(present)
+        if added:
+            lines = "".join(f"{environment_line(key, value)}\n" for key, value in added.items())
             separator = "\n" if text and not text.endswith("\n") else ""
             write_atomically(path, f"{text}{separator}{lines}", 0o600)
         elif path.exists() and stat.S_IMODE(path.lstat().st_mode) != 0o600:
             path.chmod(0o600)
     finally:
         os.close(directory)
-    return {**present, **made}
+    return {**present, **added}
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
-    """What systemd would set from PATH; nothing when there is no such file. Errors as `ensure_secrets`."""
+    """Return the variables that systemd would set from PATH; empty if the file is missing. Errors: `ensure_secrets`."""
     return parse_environment_file(_read(path), str(path))
 
 
 def environment_line(key: str, value: str) -> str:
-    """The line that sets KEY to VALUE, whatever VALUE holds. Raises ValueError for what no line can hold."""
+    """Return the line that sets KEY to VALUE, quoted. Raises ValueError for an invalid KEY or a NUL in VALUE."""
     if not _KEY.match(key) or "\0" in value:
         raise ValueError(f"{key!r} can't be set in an environment file")
-    escaped = "".join(f"\\{sign}" if sign in _NEED_ESCAPE else sign for sign in value)
+    escaped = "".join(f"\\{character}" if character in _NEED_ESCAPE else character for character in value)
     return f'{key}="{escaped}"'
 
 
 def parse_environment_file(text: str, name: str) -> dict[str, str]:
-    """The assignments in TEXT, later ones overriding. NAME is what an error calls the file."""
+    """Return the assignments in TEXT, later ones overriding earlier ones. NAME is the file name for errors.
+
+    Raises ConfigurationError if TEXT ends within a quoted or continued value.
+    """
     found: dict[str, str] = {}
-    state, key, value, kept = "before key", "", "", 0
-    for sign in text:
+    state, key, value, length = "before key", "", "", 0
+    for char in text:
         match state:
             case "before key":
-                key, value, kept = "", "", 0
-                if sign in "#;":
+                key, value, length = "", "", 0
+                if char in "#;":
                     state = "comment"
-                elif sign not in _WHITESPACE:
-                    state, key = "key", sign
+                elif char not in _WHITESPACE:
+                    state, key = "key", char
             case "key":
-                if sign == "\n":
+                if char == "\n":
                     state = "before key"
-                elif sign == "=":
+                elif char == "=":
                     state = "before value"
                 else:
-                    key += sign
-            case "before value" | "value" if sign == "\n":
-                found[key.rstrip(_WHITESPACE)] = value[:kept]
+                    key += char
+            case "before value" | "value" if char == "\n":
+                found[key.rstrip(_WHITESPACE)] = value[:length]
                 state = "before key"
-            case "before value" if sign in "'\"":
-                state = "single" if sign == "'" else "double"
-            case "before value" | "value" if sign == "\\":
+            case "before value" if char in "'\"":
+                state = "single" if char == "'" else "double"
+            case "before value" | "value" if char == "\\":
                 state = "escape"
             case "before value" | "value":
-                # Whitespace ends a value's line, or stands within it; only what follows tells.
-                if state == "value" or sign not in _WHITESPACE:
-                    state, value = "value", value + sign
-                    kept = len(value) if sign not in _WHITESPACE else kept
+                # Trailing whitespace is not part of the value, so LENGTH counts only up to the last other character.
+                if state == "value" or char not in _WHITESPACE:
+                    state, value = "value", value + char
+                    length = len(value) if char not in _WHITESPACE else length
             case "escape":
                 state = "value"
-                if sign != "\n":
-                    value += sign
-                    kept = len(value)
-            case "single" | "double" if sign == ("'" if state == "single" else '"'):
+                if char != "\n":
+                    value += char
+                    length = len(value)
+            case "single" | "double" if char == ("'" if state == "single" else '"'):
                 state = "before value"
-            case "double" if sign == "\\":
+            case "double" if char == "\\":
                 state = "double escape"
             case "single" | "double":
-                value += sign
-                kept = len(value)
+                value += char
+                length = len(value)
             case "double escape":
                 state = "double"
-                value += sign if sign in _NEED_ESCAPE else "" if sign == "\n" else f"\\{sign}"
-                kept = len(value)
-            case "comment" if sign == "\n":
+                value += char if char in _NEED_ESCAPE else "" if char == "\n" else f"\\{char}"
+                length = len(value)
+            case "comment" if char == "\n":
                 state = "before key"
     if state in ("single", "double", "double escape", "escape"):
         line = text.count("\n") + 1
-        raise ConfigurationError([Fault(name, line, key, "the value's quote or its last line is not ended")])
+        raise ConfigurationError([Fault(name, line, key, "unterminated quote or line continuation")])
     if state in ("value", "before value"):
-        found[key.rstrip(_WHITESPACE)] = value[:kept]
+        found[key.rstrip(_WHITESPACE)] = value[:length]
     return found
 
 
@@ -134,12 +137,14 @@ def _read(path: Path) -> str:
         return ""
     except OSError as fault:
         raise DeniedError(
-            f"{path} is not a plain file: {fault.strerror}", hint="Remove it, then run this again."
+            f"{path} is not a regular file: {fault.strerror}", hint="Remove it, then run this command again."
         ) from fault
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         os.close(descriptor)
-        raise DeniedError(f"{path} is not a plain file of this account", hint="Remove it, then run this again.")
-    # As it is, byte for byte: what isn't ours goes back the way it came.
+        raise DeniedError(
+            f"{path} is not a regular file owned by this account", hint="Remove it, then run this command again."
+        )
+    # surrogateescape and no newline translation, so that existing lines are written back byte for byte.
     with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
         return file.read()

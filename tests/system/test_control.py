@@ -125,7 +125,7 @@ def test_crash_at_once_is_explained(box: Sandbox) -> None:
     done = box.helmctl("start", "crash", check=False)
     assert done.code == 1
     assert "crash exited with code 3" in done.err
-    assert "systemd starts it again in 1 s" in done.err
+    assert "systemd restarts it in 1 s" in done.err
     assert "crasher gives up" in done.err
 
 

@@ -239,7 +239,7 @@ def test_a_failure_says_what_systemd_does_next() -> None:
         result="signal", restart_delay=1.0,
     )  # fmt: skip
     step = control.failure(again, Ended("ticker", 0.5, "failed"), [])
-    assert step.sentence == "ticker was killed by SIGKILL; systemd starts it again in 1 s (restart 1)"
+    assert step.sentence == "ticker was killed by SIGKILL; systemd restarts it in 1 s (restart 1)"
 
 
 def test_a_cancelled_start_is_told_as_such() -> None:

@@ -71,7 +71,7 @@ def test_a_realm_answers_with_its_own_document(code: int, document: dict[str, ob
     verdict = judge(code, json.dumps(document).encode(), realm="hivematrix")
     assert verdict.started == good
     assert verdict.sentence == (
-        "realm hivematrix answers"
+        "realm hivematrix is available"
         if good
         else f"answered {code}, which is not the discovery document of realm hivematrix"
     )

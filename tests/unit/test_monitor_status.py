@@ -61,7 +61,7 @@ def test_all_fields_of_a_running_service() -> None:
             | {"exit_status": 9, "restart_delay": 1.0},
             "error",
             "unhealthy",
-            "core was killed by SIGKILL; systemd starts it again in 1 s (restart 1)",
+            "core was killed by SIGKILL; systemd restarts it in 1 s (restart 1)",
         ),
         ({"restarts": 4, "active_since": NOW - 1}, "error", "unhealthy", "it was restarted 4 times"),
         ({"active_state": "failed", "result": "start-limit-hit"}, "error", "unhealthy", "failed too often"),
@@ -79,10 +79,10 @@ def test_running_but_not_asked_yet() -> None:
     assert (status["status"], status["health"]) == ("running", "unknown")
 
 
-def test_a_unit_in_no_registry_is_shown_as_such() -> None:
+def test_an_unregistered_unit_is_reported_as_such() -> None:
     status = service_status(Observed("stray", None, UP), NOW)
     assert (status["status"], status["health"], status["registered"]) == ("running", "unknown", False)
-    assert "no registry" in status["health_message"]
+    assert "not in the registry" in status["health_message"]
 
 
 @pytest.mark.parametrize(

@@ -57,20 +57,20 @@ def test_one_word_for_a_unit(facts: UnitFacts, now: float, expected: str) -> Non
         ({"result": "core-dump", "exit_code": CLD_DUMPED, "exit_status": 11},
          "core was killed by SIGSEGV and dumped core"),
         ({"result": "signal", "exit_code": CLD_KILLED, "exit_status": 200}, "core was killed by signal 200"),
-        ({"result": "oom-kill", "exit_code": CLD_KILLED, "exit_status": 9}, "core was killed for lack of memory"),
+        ({"result": "oom-kill", "exit_code": CLD_KILLED, "exit_status": 9}, "core was killed by the OOM killer"),
         ({"result": "watchdog", "exit_code": CLD_KILLED, "exit_status": 6},
-         "core gave no sign of life and was killed by its watchdog"),
+         "core did not respond and was killed by its watchdog"),
         ({"result": "start-limit-hit", "exit_code": CLD_EXITED, "exit_status": 1},
-         "core failed too often and systemd gave up; last it exited with code 1"),
+         "core failed too often and systemd gave up; it last exited with code 1"),
         ({"result": "start-limit-hit"}, "core failed too often and systemd gave up"),
         ({"result": "resources"},
          "systemd could not start core: a resource is missing (a directory, a limit, memory)"),
-        ({"result": "exit-code", "start_exit": (CLD_EXITED, 1)}, "the preparation of core exited with code 1"),
+        ({"result": "exit-code", "start_exit": (CLD_EXITED, 1)}, "a start-up command of core exited with code 1"),
         ({"result": "exit-code", "probe_exit": (CLD_EXITED, 1), "exit_code": CLD_KILLED, "exit_status": 15},
          "core did not become healthy in time: its probe exited with code 1"),
         ({"result": "exit-code", "probe_exit": (CLD_EXITED, 2), "exit_code": CLD_EXITED, "exit_status": 5},
          "core exited with code 5"),
-        ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 9}, "core did not end in time and was killed"),
+        ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 9}, "core did not stop in time and was killed"),
         ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 15, "active_since": 0.0},
          "core was not ready in time and was killed"),
         ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 15, "started_at": 1500.0},
@@ -87,7 +87,7 @@ def test_last_exit_and_retry() -> None:
     assert last_exit(UNIT) == "" and retry(FAILED) == ""
     assert last_exit(replace(UNIT, exit_code=CLD_EXITED, exit_status=0)) == "exited with code 0"
     waiting = replace(UNIT, active_state="activating", sub_state="auto-restart", restarts=2, restart_delay=1.5)
-    assert retry(waiting) == "systemd starts it again in 1.5 s (restart 3)."
+    assert retry(waiting) == "systemd restarts it in 1.5 s (restart 3)."
 
 
 def test_exists_and_active() -> None:

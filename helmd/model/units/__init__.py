@@ -1,1 +1,1 @@
-"""What the state of a unit and the health of its service mean."""
+"""State of units and health of services."""

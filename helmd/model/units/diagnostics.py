@@ -1,4 +1,4 @@
-"""What ``helmctl doctor`` finds: a verdict, a sentence, the command that mends it; and the judgements that are pure."""
+"""Findings of ``helmctl doctor``, and the checks among them that need no I/O."""
 
 import re
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 Severity = Literal["ok", "warn", "bad", "unknown"]
 
 ENOUGH_LINES = 100_000
-"""Lines a second that journald was seen to take at most; a limit above that limits nothing."""
+"""Lines per second; journald's measured maximum, so a higher limit has no effect."""
 _DROP_IN = "/etc/systemd/system/user@.service.d/50-hivematrix-helm.conf"
 
 
 class Finding(NamedTuple):
-    """One thing looked at. The sentence has no full stop; ``mend`` is a command, or what to do in words."""
+    """The result of one check. ``sentence`` has no full stop; ``fix`` is a command or an instruction."""
 
     verdict: Severity
     sentence: str
@@ -24,12 +24,12 @@ def ok(sentence: str) -> Finding:
 
 
 def warn(sentence: str, fix: str) -> Finding:
-    """Works, but not as it should or not for long."""
+    """A finding that needs attention although everything works at present."""
     return Finding("warn", sentence, fix)
 
 
 def bad(sentence: str, fix: str) -> Finding:
-    """Something does not work because of it."""
+    """A finding because of which something does not work."""
     return Finding("bad", sentence, fix)
 
 
@@ -39,34 +39,36 @@ def unknown(reason: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most BURST lines in SECONDS; none of both means no limit."""
+    """At most ``burst`` lines per ``seconds``; 0 in either means no limit."""
 
     seconds: float
     burst: int
 
     @property
-    def ample(self) -> bool:
+    def ineffective(self) -> bool:
+        """Whether the limit is higher than what journald can process."""
         return not self.seconds or not self.burst or self.burst / self.seconds >= ENOUGH_LINES
 
 
 def judge_rate_limit(
     journald: RateLimit, configured: RateLimit | None, effective: RateLimit | None, drop_in: bool, uid: int
 ) -> Finding:
-    """Whether one noisy service can silence the others: journald counts the lines of a whole account together.
+    """Check whether one noisy service can make journald drop lines of others: it counts per account, not per service.
 
-    JOURNALD is the machine's limit, CONFIGURED what user@UID.service is loaded with, EFFECTIVE what journald was told
-    when that was started; None where there is none. DROP_IN says whether a file that sets it is there.
+    JOURNALD is the limit in journald.conf, CONFIGURED that of the loaded user@UID.service, EFFECTIVE the one journald
+    received when that was started; None if unset. DROP_IN says whether a drop-in that sets it exists.
     """
     restart = f"sudo systemctl restart user@{uid}.service (this restarts the suite)"
     limit = effective or journald
-    if limit.ample:
-        return ok("journald takes as many lines as this account's services can print")
-    sentence = f"journald drops what this account's services print beyond {limit.burst:,} lines in {limit.seconds:g} s"
-    if configured is not None and configured.ample:
-        return warn(f"{sentence}: the user manager was started before the drop-in that lifts this", restart)
+    if limit.ineffective:
+        return ok("journald does not limit the lines of this account's services")
+    sentence = f"journald drops lines of this account's services above {limit.burst:,} in {limit.seconds:g} s"
+    if configured is not None and configured.ineffective:
+        return warn(f"{sentence}: the user manager was started before the drop-in that raises the limit", restart)
     if drop_in:
         return warn(
-            f"{sentence}: systemd has not read the drop-in that lifts this", f"sudo systemctl daemon-reload; {restart}"
+            f"{sentence}: systemd has not loaded the drop-in that raises the limit",
+            f"sudo systemctl daemon-reload; {restart}",
         )
     write = r"printf '[Service]\nLogRateLimitIntervalSec=1s\nLogRateLimitBurst=10000000\n'"
     return warn(
@@ -74,33 +76,33 @@ def judge_rate_limit(
     )
 
 
-def judge_space(place: str, free: int, total: int, what: str = "disk space") -> Finding:
-    """Whether FREE of TOTAL is enough: helmd-journal pauses below 10 %."""
-    share = 100 * free / total if total else 100.0
-    sentence = f"{place}: {share:.0f} % of its {what} is free"
-    fix = f"See what takes it: du -xh {place} | sort -h | tail; of the journal: sudo journalctl --vacuum-size=1G"
-    if share < 2:
+def judge_space(path: str, free: int, total: int, what: str = "disk space") -> Finding:
+    """Check whether FREE of TOTAL (same unit) is enough: helmd-journal pauses below 10 %."""
+    percent = 100 * free / total if total else 100.0
+    sentence = f"{path}: {percent:.0f} % of its {what} is free"
+    fix = f"Find large directories: du -xh {path} | sort -h | tail; or: sudo journalctl --vacuum-size=1G"
+    if percent < 2:
         return bad(sentence, fix)
-    return warn(f"{sentence}; below 10 % no more logs are stored", fix) if share < 10 else ok(sentence)
+    return warn(f"{sentence}; below 10 % no logs are stored", fix) if percent < 10 else ok(sentence)
 
 
 _JAVA = re.compile(r'version "(?:1\.)?(\d+)')
 
 
 def java_major(output: str) -> int | None:
-    """The major version in what ``java -version`` says; ``1.8.0`` is 8."""
+    """Return the major version in the output of ``java -version``, or None; ``1.8.0`` is 8."""
     found = _JAVA.search(output)
     return int(found.group(1)) if found else None
 
 
 def judge_java(output: str | None, needed: int) -> Finding:
-    """TOLD is the output of ``java -version``, None when there is no Java."""
+    """Check the Java version. OUTPUT is that of ``java -version``, None if Java is not installed."""
     fix = "sudo apt install openjdk-17-jre-headless"
     if output is None:
         return bad("Java, which Keycloak needs, is not installed", fix)
     major = java_major(output)
     if major is None:
-        return unknown("Java doesn't say its version")
+        return unknown("no version in the output of java -version")
     if major < needed:
         return bad(f"Java {major} is too old for Keycloak, which needs {needed}", fix)
     return ok(f"Java {major}")

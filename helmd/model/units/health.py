@@ -1,6 +1,6 @@
-"""Reading a service's answer: healthy, degraded or unhealthy.
+"""Health of a service by its HTTP response: healthy, degraded or unhealthy.
 
-A degraded service works and counts as started. Imported by the probe of every unit, so it stays light.
+A degraded service works and counts as started. Imported by every unit's probe, so it imports little itself.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 class HealthVerdict(NamedTuple):
-    """A health state and a sentence that says what it rests on."""
+    """A health state and the reason for it, as a sentence."""
 
     state: str
     sentence: str
@@ -25,16 +25,16 @@ class HealthVerdict(NamedTuple):
 
 
 def judge(code: int, body: bytes, expect: Collection[int] = (), realm: str = "") -> HealthVerdict:
-    """What an HTTP answer means. EXPECT are the codes that mean healthy, empty for any 2xx.
+    """Return the verdict on an HTTP response. EXPECT are the codes that mean healthy, empty for any 2xx.
 
-    With REALM the answer must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2).
+    With REALM, the body must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2).
     """
     accepted = code in expect if expect else 200 <= code <= 299
     document = _document(body)
     if realm:
         issuer = document.get("issuer")
         if accepted and isinstance(issuer, str) and issuer.endswith(f"/realms/{realm}"):
-            return HealthVerdict(HEALTHY, f"realm {realm} answers")
+            return HealthVerdict(HEALTHY, f"realm {realm} is available")
         return HealthVerdict(UNHEALTHY, f"answered {code}, which is not the discovery document of realm {realm}")
     if document.get("status") == "degraded":
         return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _reasons(document))
@@ -56,7 +56,7 @@ def _document(body: bytes) -> dict[str, object]:
 
 
 def _reasons(document: dict[str, object]) -> str:
-    """The checks of a health document that are not healthy, by name."""
+    """Return the names of a health document's failed checks, in parentheses; empty if there are none."""
     checks = document.get("checks")
     if not isinstance(checks, dict):
         return ""

@@ -1,4 +1,4 @@
-"""What follows from watching a service: whose verdict still holds, who is asked next, who is restarted."""
+"""Decisions of the monitor: which results stay valid, when to check a service's health, when to restart it."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from helmd.model.units.unit_state import UnitFacts
 
 
 def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
-    """The unit's newest facts. Health and figures hold only for the process that they are about."""
+    """Return BEFORE with newer unit properties. Health and usage are kept only while it is the same process."""
     old = before.facts
     same = facts.active and (facts.invocation, facts.main_pid) == (old.invocation, old.main_pid)
     if same or before.external:
@@ -17,14 +17,14 @@ def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
 
 
 def next_check(observed: Observed) -> float | None:
-    """When (time.monotonic()) its health is due; 0 for at once, None for not at all."""
+    """Return when the next health check is due (time.monotonic()); 0 for at once, None for never."""
     if observed.service is None or not observed.asked:
         return None
     return observed.asked_at + observed.service.health.interval if observed.verdict else 0.0
 
 
 def judged(observed: Observed, verdict: HealthVerdict, response_ms: float | None, at: float) -> Observed:
-    """Its health was asked at AT (time.monotonic())."""
+    """Return OBSERVED with the result of a health check made at AT (time.monotonic())."""
     failures = 0 if verdict.started else observed.failures + 1
     return replace(observed, verdict=verdict, response_ms=response_ms, asked_at=at, failures=failures)
 
@@ -34,9 +34,9 @@ def measured(observed: Observed, usage: Usage) -> Observed:
 
 
 def restart_reason(observed: Observed) -> str | None:
-    """Why it must be restarted now, as a sentence, or None.
+    """Return why the service must be restarted now, as a sentence, or None.
 
-    One that hangs is restarted when its registry entry says so; a job that is already under way is left to end.
+    Only for ``on_unhealthy = "restart"``, and not while systemd runs a job of the unit.
     """
     service = observed.service
     if service is None or service.external or service.on_unhealthy != "restart":
@@ -49,5 +49,5 @@ def restart_reason(observed: Observed) -> str | None:
 
 
 def restarted(observed: Observed) -> Observed:
-    """A restart was asked for: counting begins anew."""
+    """Return OBSERVED with the failure count reset, after a restart was requested."""
     return replace(observed, failures=0)

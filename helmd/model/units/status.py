@@ -1,4 +1,4 @@
-"""What Helm says about a service: systemd's facts, its health and its figures as one status (SPEC, "HTTP API")."""
+"""The status of a service as the API reports it: unit properties, health and resource usage."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ _WORDS: Mapping[Condition, Word] = {
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a service's processes take; None where it is not known. Percent of one processor, and MiB."""
+    """Resource usage of a service's processes: percent of one processor, and MiB. None if unknown."""
 
     cpu_percent: float | None = None
     memory_mb: float | None = None
@@ -32,9 +32,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is known about a service. ``service`` is None for a unit that is in no registry.
+    """Everything known about a service. ``service`` is None for a unit that is not in the registry.
 
-    ``verdict`` is of the process that runs now, None until it was asked; ``asked_at`` is on time.monotonic()'s clock.
+    ``verdict`` is the last health check of the current process, None before the first one; ``asked_at`` is its
+    time.monotonic().
     """
 
     name: str
@@ -44,7 +45,7 @@ class Observed:
     verdict: HealthVerdict | None = None
     asked_at: float = 0.0
     failures: int = 0
-    """Failed checks in a row."""
+    """Number of consecutive failed health checks."""
     response_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
 
@@ -54,12 +55,12 @@ class Observed:
 
     @property
     def asked(self) -> bool:
-        """Whether it is asked for its health: external services always, others while they run."""
+        """Whether health checks are made: for external services always, for others while they run."""
         return self.service is not None and (self.service.external or self.facts.active)
 
 
 class Status(TypedDict):
-    """The status of a service as the API gives it. Times are ISO 8601."""
+    """The status of a service in the API's JSON. Times are ISO 8601."""
 
     service_name: str
     status: Word
@@ -80,11 +81,11 @@ class Status(TypedDict):
     restarts: int
     last_exit: str | None
     registered: bool
-    """Whether the registry has it; other units of the suite's name are collected and shown all the same."""
+    """Whether the registry has it; other ``hivematrix-*`` units are monitored, too."""
 
 
 def status_word(observed: Observed, now: float) -> Word:
-    """One of the contract's words. NOW is seconds since the epoch."""
+    """Return the value of ``status``. NOW is seconds since the epoch."""
     if observed.external:
         if observed.verdict is None:
             return "unknown"
@@ -93,17 +94,17 @@ def status_word(observed: Observed, now: float) -> Word:
 
 
 def health_of(observed: Observed, now: float) -> HealthVerdict:
-    """Its health: the last check while it runs, else what systemd says about why it does not."""
+    """Return the last health check's verdict while the service runs, else one by the unit's state."""
     facts, name = observed.facts, observed.name
     state: Condition = "running" if observed.external else condition(facts, now)
     if state == "running":
         if observed.service is None:
-            return HealthVerdict(UNKNOWN, "it is in no registry, so nothing says how to ask for its health")
-        return observed.verdict or HealthVerdict(UNKNOWN, "not asked yet")
+            return HealthVerdict(UNKNOWN, "it is not in the registry, so no health check is configured")
+        return observed.verdict or HealthVerdict(UNKNOWN, "not checked yet")
     if state == "flapping":
-        said = f"it was restarted {facts.restarts} times" if facts.active else explain(facts, name)
-        words = (said, retry(facts).rstrip("."))
-        return HealthVerdict(UNHEALTHY, "; ".join(word for word in words if word))
+        reason = f"it was restarted {facts.restarts} times" if facts.active else explain(facts, name)
+        parts = (reason, retry(facts).rstrip("."))
+        return HealthVerdict(UNHEALTHY, "; ".join(part for part in parts if part))
     if state == "failed":
         return HealthVerdict(UNHEALTHY, explain(facts, name))
     if state == "stopped":
@@ -112,7 +113,7 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
 
 
 def service_status(observed: Observed, now: float) -> Status:
-    """The whole status. NOW is seconds since the epoch."""
+    """Return the status of a service for the API. NOW is seconds since the epoch."""
     facts, service = observed.facts, observed.service
     word = status_word(observed, now)
     health = health_of(observed, now)
@@ -143,10 +144,10 @@ def service_status(observed: Observed, now: float) -> Status:
 
 
 def summary(statuses: Iterable[Status]) -> str:
-    """How the suite is, in a few words: "8 services: 7 healthy, 1 degraded"."""
+    """Return the number of services by health or state: "8 services: 7 healthy, 1 degraded"."""
     counts: dict[str, int] = {}
     for status in statuses:
-        word = _summed(status)
+        word = _summary_word(status)
         counts[word] = counts.get(word, 0) + 1
     total = sum(counts.values())
     if not total:
@@ -156,7 +157,7 @@ def summary(statuses: Iterable[Status]) -> str:
     return f"{total} service{'s' if total != 1 else ''}: {parts}"
 
 
-def _summed(status: Status) -> str:
+def _summary_word(status: Status) -> str:
     if status["status"] == "running":
         return status["health"] if status["health"] != UNKNOWN else "running"
     return "failed" if status["status"] == "error" else status["status"]

@@ -1,6 +1,6 @@
-"""What systemd says about a unit, and what that means to a person.
+"""Properties of a systemd unit, and sentences that explain them.
 
-The words of ``UnitFacts`` are systemd's own (org.freedesktop.systemd1(5)). Times are seconds since the epoch, 0 for
+The values in ``UnitFacts`` are systemd's own (org.freedesktop.systemd1(5)). Times are seconds since the epoch, 0 for
 never.
 """
 
@@ -15,12 +15,12 @@ CLD_KILLED = 2
 CLD_DUMPED = 3
 
 PROVING_SECONDS = (5.0, 30.0)
-"""How long a service that systemd restarted must be up to count as running: after one restart, after several."""
+"""Seconds for which a restarted service must be active to count as running: after one restart, after several."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitFacts:
-    """One unit's properties, as they were when asked."""
+    """A snapshot of one unit's properties."""
 
     unit: str
     load_state: str = "not-found"
@@ -43,12 +43,12 @@ class UnitFacts:
     invocation: str = ""
     control_group: str = ""
     memory: int | None = None
-    """Bytes; None where the host doesn't count them."""
+    """Bytes; None if the host has no memory accounting."""
     cpu_seconds: float | None = None
     start_exit: tuple[int, int] = (0, 0)
-    """How the last command of ``ExecStartPre=`` that failed ended: code and status as in waitid(2)."""
+    """Code and status, as in waitid(2), of the last failed ``ExecStartPre=`` command."""
     probe_exit: tuple[int, int] = (0, 0)
-    """The same for ``ExecStartPost=``, the probe."""
+    """The same for ``ExecStartPost=``, which is the probe."""
     restart_delay: float = 0.0
     status_text: str = ""
 
@@ -62,7 +62,7 @@ class UnitFacts:
 
 
 def condition(facts: UnitFacts, now: float) -> Condition:
-    """One word for the unit's state. A service that systemd keeps restarting is never "running"."""
+    """Return the unit's condition. A service that systemd keeps restarting is "flapping", never "running"."""
     if facts.active_state in ("active", "reloading"):
         proving = PROVING_SECONDS[min(facts.restarts, len(PROVING_SECONDS)) - 1]
         return "flapping" if facts.restarts and now - facts.active_since < proving else "running"
@@ -76,14 +76,14 @@ def condition(facts: UnitFacts, now: float) -> Condition:
 
 
 def signal_name(number: int) -> str:
-    """SIGKILL for 9, and so on."""
+    """Return the name of a signal, such as SIGKILL for 9."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
 
 
-def _ended(code: int, status: int) -> str:
+def _describe_exit(code: int, status: int) -> str:
     if code == CLD_EXITED:
         return f"exited with code {status}"
     if code in (CLD_KILLED, CLD_DUMPED):
@@ -92,47 +92,47 @@ def _ended(code: int, status: int) -> str:
     return "ended"
 
 
-def _bad(ended: tuple[int, int]) -> bool:
-    return ended[0] != 0 and ended != (CLD_EXITED, 0)
+def _failed(exit_state: tuple[int, int]) -> bool:
+    return exit_state[0] != 0 and exit_state != (CLD_EXITED, 0)
 
 
 def last_exit(facts: UnitFacts) -> str:
-    """How its main process last ended; empty when it hasn't yet."""
-    return _ended(facts.exit_code, facts.exit_status) if facts.exit_code else ""
+    """Return how the main process last ended, such as "exited with code 1"; empty if it has not ended yet."""
+    return _describe_exit(facts.exit_code, facts.exit_status) if facts.exit_code else ""
 
 
 def explain(facts: UnitFacts, service: str) -> str:
-    """Why the unit is not running, as a sentence without its full stop: systemd's result in plain words."""
+    """Return why the unit is not running, as a sentence without full stop, by systemd's Result."""
     result = facts.result
     if result == "start-limit-hit":
-        return f"{service} failed too often and systemd gave up" + _last(facts)
+        return f"{service} failed too often and systemd gave up" + _last_exit_suffix(facts)
     if result == "oom-kill":
-        return f"{service} was killed for lack of memory"
+        return f"{service} was killed by the OOM killer"
     if result == "timeout" and facts.active_since < facts.started_at:
         return f"{service} was not ready in time and was killed"
     if result == "timeout":
-        return f"{service} did not end in time and was killed"
+        return f"{service} did not stop in time and was killed"
     if result == "watchdog":
-        return f"{service} gave no sign of life and was killed by its watchdog"
+        return f"{service} did not respond and was killed by its watchdog"
     if result == "resources":
         return f"systemd could not start {service}: a resource is missing (a directory, a limit, memory)"
-    if _bad(facts.start_exit):
-        return f"the preparation of {service} {_ended(*facts.start_exit)}"
-    if _bad(facts.probe_exit) and facts.probe_exit[1] != 2:
-        return f"{service} did not become healthy in time: its probe {_ended(*facts.probe_exit)}"
+    if _failed(facts.start_exit):
+        return f"a start-up command of {service} {_describe_exit(*facts.start_exit)}"
+    if _failed(facts.probe_exit) and facts.probe_exit[1] != 2:
+        return f"{service} did not become healthy in time: its probe {_describe_exit(*facts.probe_exit)}"
     if result in ("exit-code", "signal", "core-dump") and facts.exit_code:
-        return f"{service} {_ended(facts.exit_code, facts.exit_status)}"
+        return f"{service} {_describe_exit(facts.exit_code, facts.exit_status)}"
     if result == "success":
         return f"{service} is not running"
     return f"{service} failed ({result})"
 
 
-def _last(facts: UnitFacts) -> str:
-    return f"; last it {last_exit(facts)}" if facts.exit_code else ""
+def _last_exit_suffix(facts: UnitFacts) -> str:
+    return f"; it last {last_exit(facts)}" if facts.exit_code else ""
 
 
 def retry(facts: UnitFacts) -> str:
-    """What systemd will do next about a failure by itself, as a sentence; empty when nothing."""
+    """Return what systemd will do next after a failure, as a sentence; empty if nothing."""
     if facts.sub_state == "auto-restart":
-        return f"systemd starts it again in {facts.restart_delay:g} s (restart {facts.restarts + 1})."
+        return f"systemd restarts it in {facts.restart_delay:g} s (restart {facts.restarts + 1})."
     return ""
