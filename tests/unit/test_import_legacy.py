@@ -89,9 +89,9 @@ def test_entries_mean_the_same_and_paths_are_absolute() -> None:
         "visible": False,
     }
     notified = "\n".join(legacy.remarks)
-    assert "helm: left out" in notified
-    assert "ticker: the field colour is not known" in notified
-    assert "keycloak: path and start_command left out" in notified
+    assert "helm: ignored" in notified
+    assert "ticker: unknown field colour" in notified
+    assert "keycloak: path and start_command ignored" in notified
 
 
 def test_files_add_up_and_must_not_differ() -> None:
@@ -99,7 +99,7 @@ def test_files_add_up_and_must_not_differ() -> None:
     documents = [Document("a", json.dumps(OLDER), "/srv"), Document("b", json.dumps(master), "/srv")]
     assert read_legacy(documents).services["core"]["description"] == "Tokens"
     assert faults_of('{"core": {"port": 1}}', '{"core": {"port": 2}}') == [
-        "1.json: core.port: is something else than in 0.json"
+        "1.json: core.port: differs from the value in 0.json"
     ]
 
 
@@ -112,7 +112,7 @@ def test_files_add_up_and_must_not_differ() -> None:
         ("{}", "names no service"),
         ('{"helm": {}}', "names no service"),
         ('{"core": 5}', "core: must be an object"),
-        ('{"core": {}, "core": {}}', "core stands in it twice"),
+        ('{"core": {}, "core": {}}', "duplicate key core"),
         ('{"Core": {}}', "lower-case letter"),
         ('{"postgres": {}}', "reserved"),
         ('{"job-1": {}}', "reserved"),
@@ -122,7 +122,7 @@ def test_files_add_up_and_must_not_differ() -> None:
         ('{"\\u0000": {}}', r"'\x00'"),
         ('{"core": {"port": 5000.5}}', "core.port: can't be 5000.5"),
         ('{"core": {"url": {"a": 1}}}', "core.url: can't be"),
-        ('{"core": {"description": "\\ud800"}}', "half a character"),
+        ('{"core": {"description": "\\ud800"}}', "unpaired surrogate"),
         ('{"core": {"depends_on": [1]}}', "list of service names"),
         ('{"core": {"port": ' + "9" * 5000 + "}}", "can't be read"),
         ("[" * 100_000, "nested too deeply"),

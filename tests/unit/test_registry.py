@@ -292,5 +292,5 @@ def test_a_second_keycloak_is_refused() -> None:
     with pytest.raises(ConfigurationError) as refused:
         registry(text)
     assert [str(fault) for fault in refused.value.faults if "already" in str(fault)] == [
-        "file1:3: services.sso.type: keycloak is already keycloak; a second one can only be external"
+        "file1:3: services.sso.type: keycloak is already of type keycloak; a second one must be external"
     ]

@@ -1,4 +1,4 @@
-"""The suite as it runs: the registry's services, plus the PostgreSQL that they share."""
+"""The suite as it runs: the registry's services and the PostgreSQL cluster that they share."""
 
 from dataclasses import replace
 
@@ -8,16 +8,16 @@ from helmd.model.suite.names import SUITE_CLUSTER
 from helmd.model.suite.service import Health, Registry, Restart, Service
 
 RECOVERY = 600.0
-"""How long (seconds) a PostgreSQL may take to start: after a power cut it replays its log first."""
+"""Start timeout of PostgreSQL in seconds: crash recovery replays the write-ahead log first."""
 
 
 def uses_database(service: Service) -> bool:
-    """Whether it keeps something in the suite's PostgreSQL. Keycloak always does, in both modes."""
+    """Whether the service has a database in the suite's PostgreSQL. Keycloak always has."""
     return not service.external and (service.database or service.type == "keycloak")
 
 
 def whole_suite(registry: Registry, settings: Settings) -> Registry:
-    """REGISTRY with the suite's embedded PostgreSQL as a service of its own, first, where anybody uses it."""
+    """Return REGISTRY with the embedded PostgreSQL as its first service, if any service uses it."""
     users = {name for name, service in registry.services.items() if uses_database(service)}
     if not settings.suite_embedded or not users:
         return registry
@@ -39,11 +39,11 @@ def whole_suite(registry: Registry, settings: Settings) -> Registry:
 
 
 def dependencies(registry: Registry) -> Graph:
-    """Each service's dependencies."""
+    """Return each service's dependencies."""
     return {name: service.depends_on for name, service in registry.services.items()}
 
 
 def core_url(settings: Settings, registry: Registry) -> str:
-    """Where Core is: as SETTINGS say, else as REGISTRY has it, else where the catalogue puts it."""
+    """Return Core's base URL: from SETTINGS, else from REGISTRY, else the default."""
     known = registry["core"].url if "core" in registry else ""
     return settings.core or known or "http://localhost:5000"

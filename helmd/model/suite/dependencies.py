@@ -1,4 +1,4 @@
-"""Orders in which services start and stop."""
+"""Dependencies between services: start order, stop order, cycles."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -7,7 +7,7 @@ Graph = Mapping[str, Collection[str]]
 
 
 def find_cycle(graph: Graph) -> tuple[str, ...]:
-    """A cycle of GRAPH, its first name repeated at the end; empty when there is none."""
+    """Return a cycle of GRAPH, with its first name repeated at the end; empty if there is none."""
     done: set[str] = set()
     for root in graph:
         trail: list[str] = []
@@ -27,7 +27,7 @@ def find_cycle(graph: Graph) -> tuple[str, ...]:
 
 
 def closure(graph: Graph, names: Iterable[str]) -> frozenset[str]:
-    """NAMES and everything they depend on, directly or not."""
+    """Return NAMES and everything they depend on, directly or indirectly."""
     found: set[str] = set()
     pending = list(names)
     while pending:
@@ -39,7 +39,7 @@ def closure(graph: Graph, names: Iterable[str]) -> frozenset[str]:
 
 
 def start_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:
-    """NAMES with dependencies first; otherwise in the order of GRAPH. GRAPH must have no cycle."""
+    """Return NAMES with dependencies first, otherwise in the order of GRAPH. GRAPH must have no cycle."""
     ordered: list[str] = []
     seen: set[str] = set()
     for root in graph:
@@ -56,17 +56,17 @@ def start_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:
 
 
 def stop_order(graph: Graph, names: Collection[str]) -> tuple[str, ...]:
-    """NAMES with dependents first."""
+    """Return NAMES with dependents first."""
     return tuple(reversed(start_order(graph, names)))
 
 
 def dependents(graph: Graph, name: str) -> tuple[str, ...]:
-    """Those that depend on NAME, directly or not, in the order of GRAPH."""
+    """Return the names that depend on NAME, directly or indirectly, in the order of GRAPH."""
     return tuple(other for other in graph if other != name and name in closure(graph, [other]))
 
 
 def ready(graph: Graph, waiting: Sequence[str], healthy: Collection[str], within: Collection[str]) -> tuple[str, ...]:
-    """Those of WAITING whose dependencies among WITHIN are all HEALTHY."""
+    """Return the names in WAITING whose dependencies are all in HEALTHY; dependencies outside WITHIN are ignored."""
     return tuple(
         name for name in waiting if all(needed in healthy for needed in graph.get(name, ()) if needed in within)
     )

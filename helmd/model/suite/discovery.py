@@ -1,4 +1,4 @@
-"""The documents by which services find each other."""
+"""The JSON documents by which services find each other."""
 
 import json
 
@@ -8,7 +8,7 @@ from helmd.model.suite.service import Registry
 
 
 def discovery_document(registry: Registry, settings: Settings) -> str:
-    """``services.json`` as every service finds it in its directory: the whole suite, Helm included."""
+    """Return ``services.json``, which is written to every service's directory: the suite's services and Helm."""
     entries = {
         name: {
             "url": service.url,
@@ -24,7 +24,7 @@ def discovery_document(registry: Registry, settings: Settings) -> str:
 
 
 def master_document(registry: Registry, settings: Settings) -> str:
-    """``master_services.json``, the directory that older tools read."""
+    """Return ``master_services.json``, which older tools read."""
     entries = {
         name: {"url": service.url, "port": service.port, "description": service.description}
         for name, service in registry.services.items()

@@ -1,6 +1,6 @@
-"""Names that several rooms must agree on: units, reserved service names, modes.
+"""Names shared by several packages: units, reserved service names, modes.
 
-A service called NAME runs as the user unit ``hivematrix-NAME.service``; Helm's own units start with ``helmd``.
+Service NAME runs as the user unit ``hivematrix-NAME.service``; the names of Helm's own units start with ``helmd``.
 """
 
 import re
@@ -18,25 +18,25 @@ SUITE_CLUSTER_UNIT = "hivematrix-postgres.service"
 HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 
 HELM_SERVICE = "helm"
-"""The service name under which Helm itself is shown."""
+"""Service name of Helm itself."""
 
 SUITE_CLUSTER = "postgres"
-"""The service name under which the suite's own PostgreSQL is shown and controlled."""
+"""Service name of the suite's PostgreSQL cluster."""
 
 Mode = Literal["development", "production"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""Modes in which a suite can run; the first is the default."""
+"""Modes of a suite; the first is the default."""
 
 _UNIT = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.service\Z")
 
 
 def unit_of(service: str) -> str:
-    """The unit in which a service runs."""
+    """Return the name of a service's unit."""
     return f"hivematrix-{service}.service"
 
 
 def service_of(unit: str) -> str | None:
-    """The service that a unit belongs to; ``helm`` for Helm's own units, None for anybody else's."""
+    """Return the service that a unit belongs to: ``helm`` for Helm's own units, None for units of others."""
     if unit in HELM_UNITS:
         return HELM_SERVICE
     found = _UNIT.match(unit)
@@ -44,17 +44,17 @@ def service_of(unit: str) -> str | None:
 
 
 def identifier_of(service: str) -> str:
-    """The SYSLOG_IDENTIFIER under which a service prints (systemd-cat(1) ``-t``)."""
+    """Return the SYSLOG_IDENTIFIER of a service's output (systemd-cat(1) ``-t``)."""
     return f"hivematrix-{service}"
 
 
 def service_of_identifier(identifier: str) -> str | None:
-    """The service whose output carries this SYSLOG_IDENTIFIER, or None."""
+    """Return the service with this SYSLOG_IDENTIFIER, or None."""
     return service_of(identifier + ".service")
 
 
 def fault_in_name(name: str) -> str | None:
-    """Why NAME can't be a service's name, as a sentence, or None when it can."""
+    """Return why NAME is not a valid service name, as a sentence, or None if it is valid."""
     if not SERVICE_NAME.match(name):
         return "a service name is a lower-case letter followed by up to 49 of a-z, 0-9, '_' and '-'"
     if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):

@@ -1,4 +1,4 @@
-"""From the registry's files to the suite: merged, checked whole, every fault reported at once."""
+"""Reading the registry: configuration sources are merged and validated; all errors are reported together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -15,16 +15,16 @@ from helmd.model.suite.service import Health, Install, Limits, Override, Registr
 Entries = dict[str, dict[str, Given]]
 
 CYCLE_SHOWN = 8
-"""How many names of a cycle are told."""
+"""Maximum number of names in the message about a dependency cycle."""
 
 _MERGED_BY_KEY = ("environment", *(f"{mode}.environment" for mode in MODES))
 
 
 def read_registry(sources: Sequence[ConfigSource], taken_ports: Mapping[int, str]) -> Registry:
-    """The suite that SOURCES describe, later ones overriding earlier ones setting by setting.
+    """Return the suite described by SOURCES; later sources override single settings of earlier ones.
 
-    A service belongs to the suite once a source that is no catalogue names it. TAKEN_PORTS are ports that Helm itself
-    uses, with what for. Raises ConfigurationError with every fault found.
+    A service is part of the suite if any source other than a catalogue names it. TAKEN_PORTS maps ports that Helm
+    uses to their purpose. Raises ConfigurationError with all faults.
     """
     faults: list[Fault] = []
     entries: Entries = {}
@@ -50,7 +50,7 @@ def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Give
     for key in tables:
         if key != "services":
             faults.append(
-                Fault(source.file, lines.get((key,), 0), shown_key(key), "is no known table; use [services.NAME]")
+                Fault(source.file, lines.get((key,), 0), shown_key(key), "is an unknown table; use [services.NAME]")
             )
     services = tables.get("services", {})
     if not isinstance(services, dict):
@@ -158,10 +158,10 @@ def _check_ports(
 
 
 def _check_keycloaks(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:
-    """One at most: its database and its secrets go by the kind, not by the name."""
+    """Allow one Keycloak only: its database and secrets are named by the type, not by the service."""
     own = [service for service in services.values() if service.type == "keycloak"]
     for service in own[1:]:
-        sentence = f"keycloak is already {own[0].name}; a second one can only be external"
+        sentence = f"{own[0].name} is already of type keycloak; a second one must be external"
         faults.append(_fault(service, entries[service.name], "type", sentence))
 
 

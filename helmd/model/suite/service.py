@@ -1,4 +1,4 @@
-"""A service of the suite as its registry entry says, and the suite as a whole."""
+"""A service as configured in the registry, and the registry of all services."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ HealthCheck = Literal["http", "realm", "port", "process"]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a service is asked whether it is well. Times are seconds."""
+    """Health check of a service. Times are seconds."""
 
     check: HealthCheck = "http"
     path: str = "/health"
     start_path: str = "/health"
-    """What is asked while it starts; often the same as ``path``."""
+    """Path requested while the service starts; often the same as ``path``."""
     expect: tuple[int, ...] = ()
     """HTTP codes that count as healthy; empty for any 2xx."""
     verify_tls: bool = False
@@ -28,7 +28,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Resource limits (systemd.resource-control(5), systemd.exec(5)). Bytes and percent; None for no limit."""
+    """Resource limits (systemd.resource-control(5), systemd.exec(5)), in bytes or percent; None for no limit."""
 
     memory_high: int | None = None
     memory_max: int | None = None
@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """What systemd does when the service ends by itself. Times are seconds."""
+    """Restart policy when the service ends by itself (systemd.service(5)). Times are seconds."""
 
     policy: Literal["no", "on-failure", "always"] = "on-failure"
     delay: float = 1.0
@@ -50,7 +50,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Where a module's code comes from."""
+    """Git repository and revision of a module."""
 
     source: str = ""
     ref: str = ""
@@ -58,7 +58,7 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What one mode changes."""
+    """Settings that differ in one mode."""
 
     start_command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service, all defaults filled in. Paths are as written, not yet resolved against an account."""
+    """One service with defaults filled in. Paths are as configured, not resolved against the account's directories."""
 
     name: str
     type: ServiceType = "python"
@@ -88,7 +88,7 @@ class Service:
     on_unhealthy: Literal["show", "restart"] = "show"
     unhealthy_after: int = 4
     retention: int | None = None
-    """Days for which its log entries are kept; None for what Helm's settings say."""
+    """Days for which its log entries are kept; None for Helm's default."""
     success_exit_status: tuple[int, ...] = ()
     hardening: Literal["strict", "basic", "off"] = "strict"
     writable_paths: tuple[str, ...] = ()
@@ -99,18 +99,18 @@ class Service:
     install: Install = field(default_factory=Install)
     modes: Mapping[Mode, Override] = field(default_factory=dict)
     file: str = ""
-    """The configuration file that brought it into the suite."""
+    """The configuration file that made it part of the suite."""
     line: int = 0
 
     @property
     def external(self) -> bool:
-        """Probed and shown, but never controlled."""
+        """Whether it is only probed and shown, never started or stopped by Helm."""
         return self.type == "external"
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The suite: services by name, each one's dependencies among them, without a cycle."""
+    """The suite's services by name. Every dependency is in the registry, and there is no cycle."""
 
     services: Mapping[str, Service]
 

@@ -1,4 +1,4 @@
-"""The older ``services.json``: what each service's entry says, in the words of ``services.toml``."""
+"""Converting ``services.json`` of older Helm versions to settings of ``services.toml``."""
 
 import json
 import posixpath
@@ -26,14 +26,14 @@ FIELDS = frozenset(
         "depends_on",
     }
 )
-"""The fields that the older Helm knew, all of which still mean the same."""
+"""Fields of the older format; their meaning is unchanged."""
 
 _BELOW_PATH = ("python_bin", "run_script")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An older file's text. BASE is the absolute directory that its relative paths start from."""
+    """The text of an older file. ``base`` is the absolute directory to which its relative paths refer."""
 
     file: str
     text: str
@@ -42,7 +42,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Legacy:
-    """Services by name, each with the file that named it first; and what the admin should know, as sentences."""
+    """Settings by service, the file that first named each service, and remarks for the admin, as sentences."""
 
     services: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, str]
@@ -50,9 +50,9 @@ class Legacy:
 
 
 def read_legacy(documents: Sequence[Document]) -> Legacy:
-    """What DOCUMENTS say, together. Raises ConfigurationError with every fault of their form.
+    """Merge DOCUMENTS. Raises ConfigurationError with all faults in their syntax and types.
 
-    The values themselves are the registry's to judge.
+    The values are validated later, by the registry.
     """
     faults: list[Fault] = []
     remarks: list[str] = []
@@ -68,26 +68,26 @@ def read_legacy(documents: Sequence[Document]) -> Legacy:
             files.setdefault(name, document.file)
             for key, value in read.items():
                 if known.setdefault(key, value) != value:
-                    sentence = f"is something else than in {shown_key(files[name])}"
+                    sentence = f"differs from the value in {shown_key(files[name])}"
                     faults.append(Fault(document.file, 0, f"{name}.{key}", sentence))
     if not services and not faults:
         faults.append(Fault(documents[0].file, 0, "", "names no service"))
     if faults:
         raise ConfigurationError(faults)
-    return Legacy({name: _today(name, entry, remarks) for name, entry in services.items()}, files, tuple(remarks))
+    return Legacy({name: _converted(name, entry, remarks) for name, entry in services.items()}, files, tuple(remarks))
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{shown_key(key)} stands in it twice")
+            raise ValueError(f"duplicate key {shown_key(key)}")
         found[key] = value
     return found
 
 
 def _entries(document: Document, faults: list[Fault]) -> Mapping[str, Mapping[str, Any]]:
-    """The entries of one document by name; those that can't be read are among FAULTS."""
+    """Return the entries of one document by name, and append a fault for each invalid one."""
     if len(document.text.encode("utf-8", "replace")) > MAX_FILE:
         faults.append(Fault(document.file, 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
         return {}
@@ -105,21 +105,21 @@ def _entries(document: Document, faults: list[Fault]) -> Mapping[str, Mapping[st
     if not isinstance(content, dict):
         faults.append(Fault(document.file, 0, "", "must be an object with an entry for each service"))
         return {}
-    good = {}
+    valid = {}
     for name, entry in content.items():
         if name != HELM_SERVICE and (sentence := fault_in_name(name)):
             faults.append(Fault(document.file, 0, shown_key(name), sentence))
         elif not isinstance(entry, dict):
             faults.append(Fault(document.file, 0, shown_key(name), "must be an object with the service's fields"))
         else:
-            good[name] = entry
-    return good
+            valid[name] = entry
+    return valid
 
 
 def _about_helm(entry: Mapping[str, Any]) -> str:
     port = entry.get("port")
     suffix = f" (http.port = {port})" if isinstance(port, int) and port != 5004 else ""
-    return f"helm: left out; its address is set in helm.toml{suffix}"
+    return f"helm: ignored; its address is set in helm.toml{suffix}"
 
 
 def _fields(
@@ -128,12 +128,12 @@ def _fields(
     read: dict[str, Any] = {}
     for key, value in entry.items():
         if key not in FIELDS:
-            remarks.append(f"{name}: the field {shown_key(key)} is not known and was left out")
+            remarks.append(f"{name}: unknown field {shown_key(key)} ignored")
         elif isinstance(value, float | dict) or (isinstance(value, list) and key != "depends_on"):
             faults.append(Fault(document.file, 0, f"{name}.{key}", f"can't be {shown_key(value)}"))
-        elif isinstance(value, str) and not _whole(value):
-            faults.append(Fault(document.file, 0, f"{name}.{key}", "has half a character in it"))
-        elif isinstance(value, list) and not all(isinstance(item, str) and _whole(item) for item in value):
+        elif isinstance(value, str) and not _valid_unicode(value):
+            faults.append(Fault(document.file, 0, f"{name}.{key}", "contains an unpaired surrogate"))
+        elif isinstance(value, list) and not all(isinstance(item, str) and _valid_unicode(item) for item in value):
             faults.append(Fault(document.file, 0, f"{name}.{key}", "must be a list of service names"))
         elif value is not None:
             read[key] = value
@@ -142,19 +142,19 @@ def _fields(
     return read
 
 
-def _whole(text: str) -> bool:
+def _valid_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _today(name: str, entry: Mapping[str, Any], remarks: list[str]) -> Mapping[str, Any]:
-    """An entry as it would be written now."""
+def _converted(name: str, entry: Mapping[str, Any], remarks: list[str]) -> Mapping[str, Any]:
+    """Return an entry with the settings of ``services.toml``."""
     found = dict(entry)
     if found.get("type") == "keycloak":
         left = [key for key in ("path", "start_command") if found.pop(key, None) is not None]
         if left:
             remarks.append(
-                f"{name}: {' and '.join(left)} left out; helmctl setup fetches Keycloak itself, and keeps its data in"
-                " PostgreSQL. Accounts of the older one move by its own export and import"
+                f"{name}: {' and '.join(left)} ignored; helmctl setup installs Keycloak and stores its data in"
+                " PostgreSQL. Move existing accounts with Keycloak's export and import"
             )
         return found
     if "type" not in found and "start_command" in found and not any(key in found for key in _BELOW_PATH):
