@@ -18,7 +18,7 @@ from systemd import _reader
 
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
-from helmd.model.logs.matching import SEARCHED
+from helmd.model.logs.matching import SEARCH_LIMIT
 from helmd.model.logs.parsing.journal_fields import JournalEntry, row_of
 from helmd.model.suite.names import HELM_SERVICE, HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
 
@@ -61,7 +61,7 @@ def selects(wanted: Wanted, row: LogRow) -> bool:
         and (wanted.levels is None or row.level in wanted.levels)
         and (wanted.streams is None or row.stream in wanted.streams)
         and (wanted.trace is None or _has_trace(row, wanted.trace))
-        and (wanted.pattern is None or wanted.pattern.search(row.message[:SEARCHED]) is not None)
+        and (wanted.pattern is None or wanted.pattern.search(row.message[:SEARCH_LIMIT]) is not None)
     )
 
 

@@ -14,7 +14,7 @@ from logs_figures import GivenUp, percentile, say, show_times
 from logs_rows import OWN_DATABASE, SERVICES, drop_own_database, make_rows, own_database, sealed_until, show_sizes
 from logs_tools import HELM_UNITS, Helmd, Sizes, conninfo, empty_store, figure, store, units
 
-from helmd.model.logs.filter import Place, log_filter_of
+from helmd.model.logs.filter import PageCursor, log_filter_of
 from helmd.store.logs.search import find
 from helmd.store.session import connect
 
@@ -186,9 +186,9 @@ def _page_by_cursor(sizes: Sizes, database: str) -> None:
     show_times(what, took, "aim p99 <= 20 ms", notified)
 
 
-async def _walk(sizes: Sizes, database: str) -> tuple[list[float], Place | None]:
+async def _walk(sizes: Sizes, database: str) -> tuple[list[float], PageCursor | None]:
     connection = await connect(conninfo(database, "helm"), "bench")
-    place: Place | None = None
+    place: PageCursor | None = None
     took = []
     wanted = log_filter_of({})
     try:

@@ -49,7 +49,7 @@ async def owner(writer: Connection, database: Database) -> AsyncIterator[Connect
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sealing, decisions):
-        monkeypatch.setattr(module, "LOOSE", 100)
+        monkeypatch.setattr(module, "MAX_UNINDEXED", 100)
     monkeypatch.setattr(sealing, "_LOCK_WAIT", "200ms")
     monkeypatch.setattr(sealing, "_INDEX_WAIT", "300ms")
 
@@ -95,12 +95,12 @@ async def test_ranges_get_an_index_each_and_many_become_one(
         while await index_text(owner, BASE):
             pass
         (leaf,) = await leaves(owner)
-        assert len(leaf.text_bounds) <= decisions.RANGES + 1
+        assert len(leaf.text_bounds) <= decisions.MAX_RANGES + 1
         assert leaf.text_bounds[0] == 0
         assert indexes(database) == {f"{LEAF}_t{first}_{end}" for first, end in leaf.text_ranges if end is not None}
         assert len((await find(writer, LogFilter(text="line"), 10_000)).entries) == len(await everything(writer))
     # As in a merge tree: few large ones, not all of one size.
-    assert len(indexes(database)) < decisions.RANGES
+    assert len(indexes(database)) < decisions.MAX_RANGES
 
 
 @pytest.mark.usefixtures("small")

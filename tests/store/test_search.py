@@ -15,7 +15,7 @@ import pytest
 from helmd.model.errors import UsageError
 from helmd.model.logs import index_policy as decisions
 from helmd.model.logs.entry import LogRow
-from helmd.model.logs.filter import TEXT_MODES, LogFilter, Place, place_of, words_of
+from helmd.model.logs.filter import TEXT_MODES, LogFilter, PageCursor, page_cursor_of, words_of
 from helmd.model.logs.level import LEVELS
 from helmd.store.logs import search
 from helmd.store.logs.counts import Histogram, histogram, total
@@ -113,20 +113,20 @@ async def connection(database: Database) -> AsyncIterator[Connection]:
 
 async def all_pages(connection: Connection, wanted: LogFilter, limit: int, seconds: float = 30.0) -> list[StoredEntry]:
     found: list[StoredEntry] = []
-    place: Place | None = None
+    place: PageCursor | None = None
     while True:
         page = await find(connection, wanted, limit, place, seconds=seconds)
         found += page.entries
         assert len(page.entries) <= limit
         if page.next is None:
             return found
-        place = place_of(str(page.next))
+        place = page_cursor_of(str(page.next))
 
 
 async def index_some(database: Database, monkeypatch: pytest.MonkeyPatch, rows: list[LogRow]) -> None:
     """One day sealed, of the others ranges indexed and a rest that is not."""
-    monkeypatch.setattr(decisions, "LOOSE", 100)
-    monkeypatch.setattr(sealing, "LOOSE", 100)
+    monkeypatch.setattr(decisions, "MAX_UNINDEXED", 100)
+    monkeypatch.setattr(sealing, "MAX_UNINDEXED", 100)
     writer = await connect(database.store, "writer")
     owner = await sealing.connect_as_owner(database.owner)
     assert owner is not None
@@ -201,7 +201,7 @@ async def test_a_search_whose_time_is_over_goes_on_where_it_was(
         LogFilter(levels=frozenset({"DEBUG"})),
     ):
         found: list[StoredEntry] = []
-        place: Place | None = None
+        place: PageCursor | None = None
         ended_early = 0
         while True:
             page = await find(connection, wanted, 50, place, seconds=0.01)
@@ -212,7 +212,7 @@ async def test_a_search_whose_time_is_over_goes_on_where_it_was(
                 assert page.next.timestamp == page.searched_back_to
             if page.next is None:
                 break
-            place = place_of(str(page.next))
+            place = page_cursor_of(str(page.next))
         assert found == [entry for entry in stored if is_wanted(wanted, entry.row)]
 
 
@@ -222,7 +222,7 @@ async def test_no_time_at_all_is_told_and_can_be_gone_on_from(connection: Connec
     assert page.entries == ()
     assert page.next is not None
     assert page.searched_back_to == page.next.timestamp
-    again = await find(connection, LogFilter(), 100, place_of(str(page.next)))
+    again = await find(connection, LogFilter(), 100, page_cursor_of(str(page.next)))
     assert len(again.entries) == 30
     with pytest.raises(UsageError, match="offset"):
         await find(connection, LogFilter(), 10, offset=5_000, seconds=0.0)

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
-from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of
+from helmd.model.logs.filter import LogFilter, PageCursor, log_filter_of, page_cursor_of
 from helmd.model.logs.matching import matches
 
 Row = tuple[int, LogRow]
@@ -101,13 +101,13 @@ class StandIn:
 
     async def _page(self, request: web.Request) -> web.Response:
         wanted, limit = self._wanted(request), min(int(request.query["limit"]), self.page_limit)
-        before = place_of(request.query["cursor"]) if "cursor" in request.query else None
+        before = page_cursor_of(request.query["cursor"]) if "cursor" in request.query else None
         found = sorted(
             ((one.timestamp, number, one) for number, one in self.rows if matches(wanted, one)), reverse=True
         )
         ahead = [one for one in found if before is None or one[:2] < tuple(before)]
         page = [document((number, one)) for _, number, one in ahead[:limit]]
-        more = str(Place(*ahead[limit - 1][:2])) if len(ahead) > limit else None
+        more = str(PageCursor(*ahead[limit - 1][:2])) if len(ahead) > limit else None
         total = None if request.query.get("total") == "false" else len(found)
         return web.json_response({"logs": page, "total": total, "limit": limit, "offset": 0, "next_cursor": more})
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.logs.deduplication import APART, OTHER, Single, days_in, paired, windows
+from helmd.model.logs.deduplication import MAX_DISTANCE, OTHER, Single, days_in, paired, windows
 from helmd.model.logs.entry import LogRow
 
 BASE = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -54,7 +54,7 @@ def test_other_texts_services_and_sources_are_no_twins() -> None:
 def test_twins_that_are_stored_already() -> None:
     stored = (
         Single(7, BASE, "core", "m", "http"),
-        Single(8, BASE + 5 * APART, "core", "m", "http"),
+        Single(8, BASE + 5 * MAX_DISTANCE, "core", "m", "http"),
         Single(9, BASE, "core", "m", "journal"),
     )
     assert marks(row("journal"), row("journal"), stored=stored) == [7, None]
@@ -65,7 +65,7 @@ def test_windows_are_parted_where_nothing_is_near() -> None:
     rows = [row("http", 0), row("http", 5), row("journal", 7), row("http", 3600), row("helm", 3)]
     found = windows(rows, "http")
     assert [(window.since, window.until) for window in found] == [
-        (BASE - APART, BASE + timedelta(seconds=7)),
+        (BASE - MAX_DISTANCE, BASE + timedelta(seconds=7)),
         (BASE + timedelta(seconds=3598), BASE + timedelta(seconds=3602)),
     ]
     assert [len(window.rows) for window in found] == [2, 1]
@@ -97,7 +97,7 @@ def test_pairs_are_one_to_one_near_and_of_both_sources(
         if each.duplicate_of is not None:
             source, message, timestamp = earlier[each.duplicate_of]
             assert (source, message) == (OTHER[each.source], each.message)
-            assert abs(timestamp - each.timestamp) <= APART
+            assert abs(timestamp - each.timestamp) <= MAX_DISTANCE
             assert each.duplicate_of not in taken
             taken |= {each.duplicate_of, number}
         earlier[number] = (each.source, each.message, each.timestamp)

@@ -563,7 +563,7 @@ FAULTS = [
     ("[formats.Mine]\npattern = 'x'\n", ["mine:1: formats.Mine: a name is"]),
     ("[formats.mine]\n\npattern = '(x'\n", ["mine:3: formats.mine.pattern: is no regular expression (missing )"]),
     ("[formats.mine]\npattern = '@nothing@'\n", ["mine:2: formats.mine.pattern: there is no piece 'nothing'"]),
-    ("[formats.mine]\npattern = 'x'\nlevel = 'loud'\n", ["mine:3: formats.mine.level: there is no level 'loud'"]),
+    ("[formats.mine]\npattern = 'x'\nlevel = 'loud'\n", ["mine:3: formats.mine.level: unknown level 'loud'"]),
     ("[formats.mine]\npattern = 'x'\nlevels = { A = 1 }\n", ["mine:3: formats.mine.levels: must be text"]),
     (
         "[formats.mine]\npattern = 'x'\nnumbers = ['n']\n",
@@ -589,7 +589,7 @@ FAULTS = [
         "[fields]\nlevel = [1]\nmessage = ['']\n",
         ["mine:2: fields.level: must be text", "mine:3: fields.message: must not"],
     ),
-    ("[levels]\na = 'loud'\nb = 1\n", ["mine:2: levels.a: there is no level", "mine:3: levels.b: must be text"]),
+    ("[levels]\na = 'loud'\nb = 1\n", ["mine:2: levels.a: unknown level", "mine:3: levels.b: must be text"]),
     ("[pieces]\na = 1\n", ["mine:2: pieces.a: must be text"]),
     ("[mentions.colour]\nwords = ['x']\n", ["mine:1: mentions.colour: is not one of trace_id, user_id"]),
     ("[mentions.user_id]\npattern = 'x'\n", ["mine:2: mentions.user_id.pattern: has no group 'id'"]),

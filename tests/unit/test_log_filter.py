@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.errors import UsageError
-from helmd.model.logs.filter import LogFilter, Place, log_filter_of, place_of, utc_timestamp, words_of
+from helmd.model.logs.filter import LogFilter, PageCursor, log_filter_of, page_cursor_of, utc_timestamp, words_of
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -118,10 +118,10 @@ def test_what_the_rollups_can_count() -> None:
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31)), st.integers(0, 10**18 - 1))
 def test_a_place_is_read_as_it_was_written(timestamp: datetime, number: int) -> None:
-    place = Place(timestamp.replace(tzinfo=UTC), number)
-    assert place_of(str(place)) == place
+    place = PageCursor(timestamp.replace(tzinfo=UTC), number)
+    assert page_cursor_of(str(place)) == place
     elsewhere = timezone(timedelta(hours=5))
-    assert str(Place(place.timestamp.astimezone(elsewhere), number)) == str(place)
+    assert str(PageCursor(place.timestamp.astimezone(elsewhere), number)) == str(place)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_a_place_is_read_as_it_was_written(timestamp: datetime, number: int) -> 
 )
 def test_what_is_no_place(text: str) -> None:
     with pytest.raises(UsageError, match="cursor"):
-        place_of(text)
+        page_cursor_of(text)
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_place_or_refused(text: str) -> None:
     with suppress(UsageError):
-        assert isinstance(place_of(text), Place)
+        assert isinstance(page_cursor_of(text), PageCursor)

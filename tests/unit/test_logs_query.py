@@ -145,7 +145,7 @@ def test_levels() -> None:
     assert levels_named("6") == {"INFO", "WARNING", "ERROR", "CRITICAL"}
     assert levels_named("Warning..info") == {"INFO", "WARNING"}
     assert level_named("FATAL") == "CRITICAL"
-    with pytest.raises(ValueError, match="no level 'loud'"):
+    with pytest.raises(ValueError, match="unknown level 'loud'"):
         levels_named("loud")
 
 

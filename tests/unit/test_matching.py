@@ -6,7 +6,7 @@ import pytest
 
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
-from helmd.model.logs.matching import SEARCHED, matches
+from helmd.model.logs.matching import SEARCH_LIMIT, matches
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ROW = LogRow(NOON, "core", "ERROR", "The Disk is full: größer", None, "t1", "u1", "box", 7, "journal", "x", "stderr")
@@ -66,10 +66,10 @@ def test_a_stream_that_is_not_known_is_none() -> None:
 
 
 def test_a_long_message_is_looked_at_to_a_bound() -> None:
-    assert matches(LogFilter(text="end"), ROW._replace(message="x" * (SEARCHED - 3) + "end"))
-    assert not matches(LogFilter(text="end"), ROW._replace(message="x" * SEARCHED + "end"))
+    assert matches(LogFilter(text="end"), ROW._replace(message="x" * (SEARCH_LIMIT - 3) + "end"))
+    assert not matches(LogFilter(text="end"), ROW._replace(message="x" * SEARCH_LIMIT + "end"))
 
 
-def test_a_regular_expression_is_the_stores() -> None:
-    with pytest.raises(ValueError, match="in the store"):
+def test_regular_expressions_are_refused() -> None:
+    with pytest.raises(ValueError, match="by the store only"):
         matches(LogFilter(text="a+", mode="regex"), ROW)

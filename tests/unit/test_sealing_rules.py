@@ -4,7 +4,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from helmd.model.logs.index_policy import LOOSE, RANGES, TextIndex, bounds_with, expired, is_over, text_index
+from helmd.model.logs.index_policy import (
+    MAX_RANGES,
+    MAX_UNINDEXED,
+    TextIndex,
+    bounds_with,
+    expired,
+    is_over,
+    text_index,
+)
 
 DAY = date(2026, 1, 31)
 
@@ -30,21 +38,21 @@ def test_a_day_goes_when_its_last_entry_is_too_old(retention: int) -> None:
 
 
 def test_no_index_before_it_is_worth_it() -> None:
-    assert text_index((1,), LOOSE - 1, LOOSE) is None
-    assert text_index((1,), LOOSE, LOOSE) == TextIndex(1, LOOSE + 1)
-    assert text_index((1, 500), LOOSE, 900_000) == TextIndex(500, 900_001)
+    assert text_index((1,), MAX_UNINDEXED - 1, MAX_UNINDEXED) is None
+    assert text_index((1,), MAX_UNINDEXED, MAX_UNINDEXED) == TextIndex(1, MAX_UNINDEXED + 1)
+    assert text_index((1, 500), MAX_UNINDEXED, 900_000) == TextIndex(500, 900_001)
     assert text_index((1, 500), 0, 900_000) is None
 
 
 def test_many_ranges_become_one() -> None:
-    bounds = tuple(range(1, 100 * (RANGES + 2), 100))
+    bounds = tuple(range(1, 100 * (MAX_RANGES + 2), 100))
     found = text_index(bounds, 0, bounds[-1])
     assert found == TextIndex(1, bounds[-1])
     assert bounds_with(bounds, found) == (1, bounds[-1])
 
 
 def test_a_large_range_is_not_indexed_anew_for_small_ones() -> None:
-    bounds = (1, 1_000_000, *range(1_000_100, 1_000_100 + 100 * RANGES, 100))
+    bounds = (1, 1_000_000, *range(1_000_100, 1_000_100 + 100 * MAX_RANGES, 100))
     found = text_index(bounds, 0, bounds[-1])
     assert found is not None and found.first == 1_000_000
     assert bounds_with(bounds, found) == (1, 1_000_000, bounds[-1])
@@ -59,13 +67,13 @@ def test_a_day_that_goes_on_stays_cheap() -> None:
     """Ranges are few, in order and without holes, and an entry is indexed anew a few times at most."""
     bounds, newest, written = (1,), 0, 0
     for _ in range(400):
-        newest += LOOSE
+        newest += MAX_UNINDEXED
         while (found := text_index(bounds, newest + 1 - bounds[-1], newest)) is not None:
             written += found.end - found.first
             after = bounds_with(bounds, found)
             assert after != bounds
             bounds = after
             assert bounds[0] == 1 and bounds == tuple(sorted(set(bounds)))
-        assert len(bounds) <= RANGES + 1
-        assert newest + 1 - bounds[-1] < LOOSE
+        assert len(bounds) <= MAX_RANGES + 1
+        assert newest + 1 - bounds[-1] < MAX_UNINDEXED
     assert written <= 8 * newest

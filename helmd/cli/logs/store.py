@@ -26,7 +26,7 @@ from helmd.cli.logs.format import OutputLine
 from helmd.cli.logs.required import required_text
 from helmd.journal.query import Wanted
 from helmd.model.logs.entry import LogRow, datetime_of
-from helmd.model.logs.matching import SEARCHED
+from helmd.model.logs.matching import SEARCH_LIMIT
 
 """Says a sentence to the admin, beside the lines."""
 
@@ -229,7 +229,7 @@ class StoreLines:
         pattern, boot = self._wanted.pattern, self._boot
         if boot is not None and (row.timestamp < boot.began if row.boot_id is None else row.boot_id != boot.id):
             return False
-        return pattern is None or pattern.search(row.message[:SEARCHED]) is not None
+        return pattern is None or pattern.search(row.message[:SEARCH_LIMIT]) is not None
 
     def _line_of(self, event: Event) -> OutputLine | None:
         if event.kind != "log":

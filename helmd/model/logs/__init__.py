@@ -1,1 +1,1 @@
-"""Rows of the log store: levels, ids, filters, and rules for their indexes."""
+"""Log entries: levels, ids, filters, deduplication, and rules for partitions and indexes."""

@@ -1,21 +1,21 @@
-"""A row of the log store: what every log entry consists of, whoever wrote it."""
+"""A row of the log store."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 MESSAGE_LIMIT = 1024 * 1024
-"""Bytes of a message that are kept."""
+"""Maximum size of a message in bytes; longer ones are truncated."""
 
 JOURNAL, SYSTEMD, HELM, HTTP = "journal", "systemd", "helm", "http"
-"""Sources of a row: what a service printed, what systemd said of it, what Helm did with it, what was posted to Helm."""
+"""Sources of a row: printed by a service, logged by systemd about it, logged by Helm about it, posted by HTTP."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
 
 
 class LogRow(NamedTuple):
-    """One row of ``log_entries``; the fields are its columns. A tuple, since a flood makes 100,000 of them a second."""
+    """One row of ``log_entries``; the fields are its columns. A tuple for speed: up to 100,000 are made per second."""
 
     timestamp: datetime
     service_name: str
@@ -31,9 +31,9 @@ class LogRow(NamedTuple):
     stream: str | None = None
     boot_id: str | None = None
     duplicate_of: int | None = None
-    """The id of the earlier row that is this very line: a service both printed and posted it."""
+    """The id of the earlier row with the same line, which the service both printed and posted."""
 
 
 def datetime_of(realtime: int) -> datetime:
-    """Microseconds since 1970 as a time; what no calendar has (a damaged file) is held to the nearest it has."""
+    """Convert microseconds since the epoch; values outside 1970 to 9998 (from damaged files) are clamped."""
     return _EPOCH + timedelta(microseconds=min(max(realtime, 0), _LATEST))

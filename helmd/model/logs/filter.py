@@ -1,4 +1,4 @@
-"""Which log entries are asked for: one fact for the API, the streams, the export and helmctl."""
+"""The filter for log entries, shared by the API, streams, exports and helmctl."""
 
 import re
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ _CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Place(NamedTuple):
-    """Where a page of entries ended; written in a URL as ``MICROSECONDS-ID``."""
+class PageCursor(NamedTuple):
+    """The last entry of a page of results; in a URL, ``MICROSECONDS-ID``."""
 
     timestamp: datetime
     id: int
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """None asks for all. ``start`` is the first moment asked for, ``end`` the first one that is not."""
+    """Conditions on log entries; None means no condition. ``start`` is inclusive, ``end`` exclusive."""
 
     services: frozenset[str] | None = None
     levels: frozenset[str] | None = None
@@ -43,56 +43,56 @@ class LogFilter:
     user_id: str | None = None
     text: str | None = None
     mode: TextMode = "substring"
-    """How ``text`` is meant; case never matters."""
+    """How ``text`` is interpreted; matching is always case-insensitive."""
     sources: frozenset[str] | None = None
     streams: frozenset[str] | None = None
 
     @property
     def counted(self) -> bool:
-        """Whether the rollups alone can tell how many entries there are (whole minutes aside)."""
-        asked = (self.trace_id, self.user_id, self.text, self.sources, self.streams)
-        return all(part is None for part in asked)
+        """Whether matching entries can be counted from the rollups alone, except in the range's partial minutes."""
+        others = (self.trace_id, self.user_id, self.text, self.sources, self.streams)
+        return all(condition is None for condition in others)
 
     def of_day(self, begins: datetime) -> "LogFilter":
-        """What is left to ask of the entries of the day that BEGINS then: not what all times of the day meet."""
+        """Return the filter for the day beginning at BEGINS, without ``start`` or ``end`` if the whole day meets it."""
         start = None if self.start is not None and self.start <= begins else self.start
         end = None if self.end is not None and self.end >= begins + timedelta(days=1) else self.end
         return self if (start, end) == (self.start, self.end) else replace(self, start=start, end=end)
 
     def confined(self, services: frozenset[str]) -> "LogFilter":
-        """The same, for a caller who may see only SERVICES."""
+        """Return the filter restricted to SERVICES, for a caller who may read only these."""
         return replace(self, services=services if self.services is None else self.services & services)
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words that mode ``words`` asks for; each must be in the message, in any order."""
+    """Return the words of a text in mode ``words``; a message must contain each, in any order."""
     return tuple(dict.fromkeys(text.split()))
 
 
-def place_of(text: str) -> Place:
-    """The place that a cursor names. Raises UsageError."""
+def page_cursor_of(text: str) -> PageCursor:
+    """Parse a cursor. Raises UsageError."""
     found = _CURSOR.match(text)
     try:
         if found is None:
             raise ValueError
-        return Place(_EPOCH + timedelta(microseconds=int(found.group(1))), int(found.group(2)))
+        return PageCursor(_EPOCH + timedelta(microseconds=int(found.group(1))), int(found.group(2)))
     except (ValueError, OverflowError):
-        raise UsageError("cursor: this is no cursor of an earlier answer") from None
+        raise UsageError("cursor: must be the next_cursor of an earlier response") from None
 
 
 def utc_timestamp(name: str, text: str) -> datetime:
-    """A moment in ISO 8601; without an offset it is UTC. Raises UsageError."""
+    """Parse an ISO 8601 timestamp; without an offset it is UTC. NAME is the parameter. Raises UsageError."""
     try:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        parsed = datetime.fromisoformat(text.strip())
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{name}: {printable(text, 60)!r} is no moment in ISO 8601", hint="For example 2026-01-31T09:30:00Z."
+            f"{name}: {printable(text, 60)!r} is not an ISO 8601 timestamp", hint="For example 2026-01-31T09:30:00Z."
         ) from None
 
 
 def log_filter_of(given: Mapping[str, str]) -> LogFilter:
-    """The filter that the parameters of a request make; those that are no filter are passed by. Raises UsageError."""
+    """Return the filter given by a request's parameters; other parameters are ignored. Raises UsageError."""
     mode = given.get("mode", "substring") or "substring"
     if mode not in TEXT_MODES:
         raise UsageError(f"mode: must be one of {', '.join(TEXT_MODES)}")
@@ -100,33 +100,33 @@ def log_filter_of(given: Mapping[str, str]) -> LogFilter:
     if text is not None:
         _check_text(text, mode)
     return LogFilter(
-        services=_some("service", given, _SERVICE),
+        services=_names("service", given, _SERVICE),
         levels=_levels(given),
         start=utc_timestamp("start_time", given["start_time"]) if given.get("start_time") else None,
         end=utc_timestamp("end_time", given["end_time"]) if given.get("end_time") else None,
-        trace_id=_plain("trace_id", given),
-        user_id=_plain("user_id", given),
+        trace_id=_optional_text("trace_id", given),
+        user_id=_optional_text("user_id", given),
         text=text,
         mode=mode,
-        sources=_among("source", given, _SOURCES),
-        streams=_among("stream", given, _STREAMS),
+        sources=_choices("source", given, _SOURCES),
+        streams=_choices("stream", given, _STREAMS),
     )
 
 
-def _plain(name: str, given: Mapping[str, str]) -> str | None:
+def _optional_text(name: str, given: Mapping[str, str]) -> str | None:
     value = given.get(name) or None
     if value is not None and "\0" in value:
-        raise UsageError(f"{name}: must not hold a NUL character")
+        raise UsageError(f"{name}: must not contain a NUL character")
     return value
 
 
 def _check_text(text: str, mode: str) -> None:
     if len(text) > _TEXT_LIMIT:
-        raise UsageError(f"q: is {len(text):,} characters long; at most {_TEXT_LIMIT:,} are allowed")
+        raise UsageError(f"q: must have at most {_TEXT_LIMIT:,} characters, has {len(text):,}")
     if "\0" in text:
-        raise UsageError("q: must not hold a NUL character")
+        raise UsageError("q: must not contain a NUL character")
     if mode == "words" and not text.split():
-        raise UsageError("q: holds no word")
+        raise UsageError("q: must contain at least one word")
 
 
 def _levels(given: Mapping[str, str]) -> frozenset[str] | None:
@@ -139,15 +139,15 @@ def _levels(given: Mapping[str, str]) -> frozenset[str] | None:
     return None if chosen == frozenset(LEVELS) else chosen
 
 
-def _some(name: str, given: Mapping[str, str], form: re.Pattern[str]) -> frozenset[str] | None:
+def _names(name: str, given: Mapping[str, str], form: re.Pattern[str]) -> frozenset[str] | None:
     chosen = frozenset(word.strip() for word in given.get(name, "").split(",") if word.strip())
     for word in chosen:
         if not form.match(word):
-            raise UsageError(f"{name}: {printable(word, 60)!r} is no service's name")
+            raise UsageError(f"{name}: {printable(word, 60)!r} is not a service name")
     return chosen or None
 
 
-def _among(name: str, given: Mapping[str, str], allowed: frozenset[str]) -> frozenset[str] | None:
+def _choices(name: str, given: Mapping[str, str], allowed: frozenset[str]) -> frozenset[str] | None:
     chosen = frozenset(word.strip() for word in given.get(name, "").split(",") if word.strip())
     if chosen - allowed:
         raise UsageError(f"{name}: must be one of {', '.join(sorted(allowed))}")

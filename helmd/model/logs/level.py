@@ -1,7 +1,7 @@
-"""Levels of log lines, and the names that people give them."""
+"""Log levels and their names."""
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""From the least to the gravest."""
+"""In order of increasing severity."""
 
 NAMES = {
     "debug": "DEBUG",
@@ -30,17 +30,17 @@ NAMES = {
 
 
 def level_named(name: str) -> str:
-    """The level called NAME, in any case. Raises ValueError with a sentence."""
+    """Return the level called NAME, ignoring case. Raises ValueError with a message for users."""
     level = NAMES.get(name.strip().lower())
     if level is None:
-        raise ValueError(f"there is no level {name[:40]!a}; levels are {', '.join(LEVELS).lower()}")
+        raise ValueError(f"unknown level {name[:40]!a}; levels are {', '.join(LEVELS).lower()}")
     return level
 
 
 def levels_named(text: str) -> frozenset[str]:
-    """What ``-p TEXT`` asks for, as in journalctl(1): a level and all graver ones, or a range ``FROM..TO``.
+    """Return the levels selected by ``-p TEXT`` as in journalctl(1): a level and above, or a range ``FROM..TO``.
 
-    Raises ValueError with a sentence.
+    Raises ValueError with a message for users.
     """
     first, dots, last = text.partition("..")
     low, high = level_named(first), level_named(last) if dots else LEVELS[-1]

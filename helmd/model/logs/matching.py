@@ -1,4 +1,4 @@
-"""Whether a row is asked for by a filter: for those who follow along; of the past the store tells."""
+"""Matching rows against a filter, for followers; searches evaluate the filter in SQL."""
 
 import re
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from functools import lru_cache
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter, words_of
 
-SEARCHED = 64 * 1024
-"""Characters of a message that a pattern is held against."""
+SEARCH_LIMIT = 64 * 1024
+"""Characters of a message that are searched."""
 
 
 def matches(wanted: LogFilter, row: LogRow) -> bool:
-    """Whether ROW is asked for, for any filter but one with a regular expression (ValueError).
+    """Whether ROW matches the filter WANTED. Raises ValueError for a filter with a regular expression.
 
-    A line that is in the store already counts only where its source is asked for.
+    A duplicate matches only if the filter names its source.
     """
     return (
         (wanted.services is None or row.service_name in wanted.services)
@@ -25,7 +25,7 @@ def matches(wanted: LogFilter, row: LogRow) -> bool:
         and (wanted.user_id is None or row.user_id == wanted.user_id)
         and (wanted.start is None or row.timestamp >= wanted.start)
         and (wanted.end is None or row.timestamp < wanted.end)
-        and (wanted.text is None or _searcher(wanted)(row.message[:SEARCHED]))
+        and (wanted.text is None or _searcher(wanted)(row.message[:SEARCH_LIMIT]))
     )
 
 
@@ -38,4 +38,4 @@ def _searcher(wanted: LogFilter) -> Callable[[str], bool]:
     if wanted.mode == "words":
         patterns = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE) for word in words_of(text)]
         return lambda message: all(pattern.search(message) for pattern in patterns)
-    raise ValueError("a regular expression is matched in the store, where it can be broken off")
+    raise ValueError("regular expressions are matched by the store only, which can cancel them")

@@ -1,14 +1,14 @@
-"""What writers of the log store tell followers after each commit by NOTIFY: which rows are new, and where."""
+"""The payload of NOTIFY that writers of the log store send with each commit: which rows are new."""
 
 from dataclasses import dataclass
 
 _LIMIT = 7_000
-"""Bytes of a payload; PostgreSQL takes fewer than 8,000."""
+"""Maximum size of a payload in bytes; PostgreSQL's limit is 7,999."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """Rows up to and with ``last_id`` are visible now. ``leaves`` are the partitions they went to; empty for any."""
+    """Rows up to and including ``last_id`` are visible. ``leaves`` are the partitions written to; empty if unknown."""
 
     last_id: int
     leaves: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ class Announcement:
 
     @classmethod
     def parse(cls, payload: str) -> "Announcement | None":
-        """What a payload says; None for one that Helm did not send."""
+        """Parse a payload. Returns None if it was not sent by Helm."""
         number, *leaves = payload.split(" ")
         if not number.isascii() or not number.isdigit() or len(number) > 18:
             return None

@@ -1,4 +1,4 @@
-"""Moments as people write them in ISO 8601, and lengths of time as systemd writes them."""
+"""Parsing of ISO 8601 timestamps and of systemd's time spans."""
 
 import re
 from datetime import datetime
@@ -19,16 +19,19 @@ _UNITS = {
 
 
 def iso_timestamp(text: str) -> int | None:
-    """Microseconds since 1970, from an ISO 8601 date or time (local where it names no zone); None when it is none."""
+    """Return the microseconds since the epoch of an ISO 8601 date or time, or None if TEXT is not one.
+
+    A time without offset is local time.
+    """
     try:
-        moment = datetime.fromisoformat(text.strip())
-        return round(moment.astimezone().timestamp() * 1_000_000)
+        parsed = datetime.fromisoformat(text.strip())
+        return round(parsed.astimezone().timestamp() * 1_000_000)
     except (ValueError, OverflowError, OSError):
         return None
 
 
 def timespan(text: str) -> float:
-    """Seconds, from what ``systemctl show`` and unit files say: ``1min 30s``, ``infinity``, ``30`` (systemd.time(7)).
+    """Parse a time span such as ``1min 30s``, ``infinity`` or ``30`` (systemd.time(7)); return seconds.
 
     Raises ValueError.
     """
@@ -45,5 +48,5 @@ def timespan(text: str) -> float:
         while words[position : position + 1].isspace():
             position += 1
     if not words or position < len(words):
-        raise ValueError(f"{text[:40]!a} is no length of time")
+        raise ValueError(f"{text[:40]!a} is not a time span")
     return total

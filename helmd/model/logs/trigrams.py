@@ -1,6 +1,6 @@
-"""Whether a text search can use an index of trigrams: three letters or digits in a row that every match must hold.
+"""Whether a text search can use a trigram index: every match must contain three consecutive letters or digits.
 
-pg_trgm draws trigrams out of words alone; a pattern without any has it read the whole index and then every row.
+pg_trgm extracts trigrams from words only. For a pattern without trigrams it scans the whole index, then every row.
 """
 
 import re
@@ -15,7 +15,7 @@ _RUN = 3
 
 
 def indexable(wanted: LogFilter) -> bool:
-    """Whether an index of trigrams narrows down what WANTED's text can be in."""
+    """Whether a trigram index can reduce the rows to check for WANTED's text."""
     text = wanted.text or ""
     if wanted.mode == "regex":
         return regex_has_run(text)
@@ -32,13 +32,13 @@ def _longest(text: str) -> int:
 
 
 def regex_has_run(pattern: str) -> bool:
-    """Whether every match of a regular expression holds three letters or digits in a row that can be told from it.
+    """Whether every match of the regular expression must contain three consecutive letters or digits.
 
-    It is read as Python's, whose syntax is close enough to PostgreSQL's for this; one that Python can't read has none.
+    PATTERN is parsed with Python's syntax, which is close enough to PostgreSQL's here; False if that fails.
     """
     try:
         with warnings.catch_warnings():
-            # Of what may mean something else in a later Python: it is PostgreSQL that reads the pattern.
+            # Warnings about future changes of Python's syntax do not matter: PostgreSQL evaluates the pattern.
             warnings.simplefilter("ignore", FutureWarning)
             return _run_in(_parser.parse(pattern, re.IGNORECASE))
     except (re.error, OverflowError, RecursionError):

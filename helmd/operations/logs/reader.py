@@ -9,7 +9,7 @@ from typing import ClassVar, LiteralString, cast
 from weakref import WeakSet
 
 from helmd.model.errors import HelmError, StoreError
-from helmd.model.logs.filter import LogFilter, Place
+from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.store.ingest.ingested import newest_id
 from helmd.store.logs.bounded import breakable, check_expression, end_with_client
 from helmd.store.logs.counts import Histogram, Total, histogram, level_counts, total
@@ -77,7 +77,9 @@ class LogReader:
                 async with asyncio.timeout(_WARM_AGAIN_SECONDS):
                     await self._pool.made.wait()
 
-    async def page(self, wanted: LogFilter, limit: int, before: Place | None, offset: int, *, counted: bool) -> Listing:
+    async def page(
+        self, wanted: LogFilter, limit: int, before: PageCursor | None, offset: int, *, counted: bool
+    ) -> Listing:
         """The newest entries, as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
         await self.check(wanted)
         async with _turn(self._searches):
@@ -162,7 +164,7 @@ class LogReader:
             finally:
                 await connection.close()
 
-    async def _find(self, wanted: LogFilter, limit: int, before: Place | None, offset: int) -> Page:
+    async def _find(self, wanted: LogFilter, limit: int, before: PageCursor | None, offset: int) -> Page:
         async with self._lent("searching log entries", 5.0) as connection:
             return await breakable(connection, find(connection, wanted, limit, before, offset, SEARCH_SECONDS))
 

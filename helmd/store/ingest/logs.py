@@ -10,7 +10,7 @@ from datetime import UTC, timedelta
 
 from psycopg import sql
 
-from helmd.model.logs.deduplication import APART, OTHER, Single, Window, days_in, paired, whole_window, windows
+from helmd.model.logs.deduplication import MAX_DISTANCE, OTHER, Single, Window, days_in, paired, whole_window, windows
 from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
 from helmd.model.logs.ids import with_short_ids
 from helmd.model.logs.notify_payload import Announcement
@@ -143,7 +143,7 @@ class Appender:
         """Those of SINGLES that have no twin yet: none that came later refers to them."""
         ids = [single.id for single in singles]
         classes = {self._retention_of(service) for service in {single.service_name for single in singles}}
-        moments = {single.timestamp + apart for single in singles for apart in (-APART, APART)}
+        moments = {single.timestamp + apart for single in singles for apart in (-MAX_DISTANCE, MAX_DISTANCE)}
         days = {moment.astimezone(UTC).date().isoformat() for moment in moments}
         taken: set[int] = set()
         for leaf in await self._existing(connection, {leaf_of(each, day) for each in classes for day in days}):

@@ -27,7 +27,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from helmd.model.errors import UsageError
-from helmd.model.logs.filter import LogFilter, Place
+from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.logs.trigrams import indexable
 from helmd.store.logs.counts import counted_by_day, total
 from helmd.store.logs.entries import (
@@ -78,7 +78,7 @@ class Page:
     """
 
     entries: tuple[StoredEntry, ...]
-    next: Place | None = None
+    next: PageCursor | None = None
     searched_back_to: datetime | None = None
     common: bool = field(default=False, compare=False)
 
@@ -110,7 +110,7 @@ async def find(
     connection: Connection,
     wanted: LogFilter,
     limit: int,
-    before: Place | None = None,
+    before: PageCursor | None = None,
     offset: int = 0,
     seconds: float = 1.0,
 ) -> Page:
@@ -162,7 +162,7 @@ async def warm(connection: Connection) -> None:
 class _Search:
     """One search: where it stands, what it found, and its time."""
 
-    def __init__(self, connection: Connection, wanted: LogFilter, before: Place | None, deadline: float) -> None:
+    def __init__(self, connection: Connection, wanted: LogFilter, before: PageCursor | None, deadline: float) -> None:
         self._connection = connection
         self._wanted = wanted
         self._before = before
@@ -185,7 +185,7 @@ class _Search:
             if self._before == begun and self._wanted.mode == "regex" and self._limit_set:
                 # Whoever goes on from there would for ever.
                 raise UsageError("q: this regular expression takes too long", hint="Ask for a plainer one.") from None
-            reached = self._before or Place(self._wanted.end or _FUTURE, 0)
+            reached = self._before or PageCursor(self._wanted.end or _FUTURE, 0)
             return Page(tuple(self._found[offset : offset + limit]), reached, reached.timestamp)
         found = tuple(self._found[offset : offset + limit])
         more = len(self._found) >= needed
@@ -219,7 +219,7 @@ class _Search:
                     offset -= number
                     continue
                 place = f"SELECT timestamp, id FROM ({tables}) AS day ORDER BY timestamp DESC, id DESC"  # noqa: S608
-                self._before = Place(*(await self._ask(f"{place} OFFSET {offset - 1:d} LIMIT 1", given))[0])
+                self._before = PageCursor(*(await self._ask(f"{place} OFFSET {offset - 1:d} LIMIT 1", given))[0])
                 return True
         except (_OutOfTimeError, psycopg.errors.QueryCanceled):
             raise UsageError("offset: is too deep for this search", hint="Use next_cursor as cursor.") from None
@@ -246,7 +246,7 @@ class _Search:
             await self._take(branches, given, needed - len(self._found))
             if len(self._found) >= needed:
                 return
-            self._stand(Place(some[-1][-1].begins, 0))
+            self._stand(PageCursor(some[-1][-1].begins, 0))
 
     def _by_day(self) -> Callable[[datetime], tuple[str, list[object]]]:
         """What entries of a day must meet, without what all of its entries do: planning goes by conditions as well."""
@@ -283,7 +283,7 @@ class _Search:
         while rest:
             number = await self._look_through(rest[0], chunk, needed - len(self._found))
             if number < chunk:
-                self._stand(Place(rest.pop(0)[-1].begins, 0))
+                self._stand(PageCursor(rest.pop(0)[-1].begins, 0))
             if len(self._found) >= needed:
                 del self._found[needed:]
                 return
@@ -296,7 +296,7 @@ class _Search:
                 self._by_looking = by_index = False
                 if await self._walked_in_part(rest, needed):
                     return
-                rest = [day for day in rest if self._before is None or Place(day[0].begins, 0) < self._before]
+                rest = [day for day in rest if self._before is None or PageCursor(day[0].begins, 0) < self._before]
 
     async def _walked_in_part(self, days: Sequence[Sequence[Leaf]], needed: int) -> bool:
         """Walks DAYS for a part of the time; False when that was not enough, as far as it came."""
@@ -394,7 +394,7 @@ class _Search:
             return met, given
         return [*met, sql.SQL("(timestamp, id) < (%s, %s)")], [*given, *self._before]
 
-    def _stand(self, place: Place) -> None:
+    def _stand(self, place: PageCursor) -> None:
         self._before = place
 
     async def _bound_statement(self, *, keep_plan: bool = False) -> None:
@@ -408,5 +408,5 @@ class _Search:
             self._limit_set = left
 
 
-def _place(entry: StoredEntry) -> Place:
-    return Place(entry.row.timestamp, entry.id)
+def _place(entry: StoredEntry) -> PageCursor:
+    return PageCursor(entry.row.timestamp, entry.id)

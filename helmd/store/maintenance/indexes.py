@@ -12,7 +12,7 @@ from itertools import pairwise
 from psycopg import sql
 
 from helmd.model.errors import StoreError
-from helmd.model.logs.index_policy import LOOSE, TextIndex, bounds_with, expired, is_over, text_index
+from helmd.model.logs.index_policy import MAX_UNINDEXED, TextIndex, bounds_with, expired, is_over, text_index
 from helmd.store.maintenance.partitions import Leaf, leaves
 from helmd.store.session import LOCK_CLASS, Connection, connect, store_errors
 
@@ -142,7 +142,7 @@ async def index_text(connection: Connection, now: datetime) -> list[str]:
                     "SELECT (SELECT count(*) FROM (SELECT 1 FROM {0} WHERE id >= %s LIMIT %s) AS loose),"
                     " (SELECT coalesce(max(id), 0) FROM {0})"
                 ).format(sql.Identifier(leaf.name)),
-                (leaf.text_bounds[-1], LOOSE),
+                (leaf.text_bounds[-1], MAX_UNINDEXED),
             )
             found = await cursor.fetchone()
             assert found is not None

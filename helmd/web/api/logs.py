@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from aiohttp import web
 
 from helmd.model.errors import HelmError, StoreError, UsageError
-from helmd.model.logs.filter import place_of
+from helmd.model.logs.filter import page_cursor_of
 from helmd.model.logs.timestamps import timespan
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.monitor import Monitor
@@ -52,7 +52,7 @@ class Logs:
         wanted = filter_of(request, given)
         limit = min(number(given, "limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
         offset = number(given, "offset", 0)
-        before = place_of(given["cursor"]) if given.get("cursor") else None
+        before = page_cursor_of(given["cursor"]) if given.get("cursor") else None
         counted = one_of(given, "total", ("true", "false")) == "true"
         found = await run_while_connected(request, self._reader.page(wanted, limit, before, offset, counted=counted))
         page = found.page
