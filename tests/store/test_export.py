@@ -132,6 +132,6 @@ async def test_it_is_as_of_one_moment(connection: Connection, database: Database
 
 async def test_a_bad_expression_is_told(connection: Connection) -> None:
     await append(connection, random_rows(10, seed=4))
-    with pytest.raises(UsageError, match="q: this is no regular expression"):
+    with pytest.raises(UsageError, match="q: invalid regular expression"):
         await exported(connection, LogFilter(text="(", mode="regex"), "csv")
     assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE

@@ -84,7 +84,7 @@ async def test_what_came_while_the_store_was_away_is_written_when_it_is_back(dat
 
 
 async def test_the_queue_is_bounded_and_keeps_the_newest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "KEPT_SAMPLES", 10)
+    monkeypatch.setattr(recording, "MAX_SAMPLES", 10)
     async with recording_to(database) as recorder:
         recorder.samples(samples(8))
         recorder.samples(samples(25)[8:])

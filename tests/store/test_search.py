@@ -235,7 +235,7 @@ async def test_bad_and_runaway_expressions(connection: Connection) -> None:
             find(connection, LogFilter(text=bad, mode="regex"), 5),
             total(connection, LogFilter(text=bad, mode="regex"), 1.0),
         ):
-            with pytest.raises(UsageError, match="q: this is no regular expression"):
+            with pytest.raises(UsageError, match="q: invalid regular expression"):
                 await asked
     runaway = LogFilter(text=r"^(x*)(x*)(x*)(x+)\1\2\3\4y$", mode="regex")
     begun = time.monotonic()
@@ -341,7 +341,7 @@ async def test_a_common_text_is_found_at_once_though_the_newest_day_has_just_beg
     async def by_index(*_: object) -> None:
         pytest.fail("an index was asked")
 
-    monkeypatch.setattr(search._Search, "_walk", by_index)
+    monkeypatch.setattr(search._Search, "_query", by_index)
     page = await find(connection, LogFilter(text="error"), 50)
     assert len(page.entries) == 50
     assert page.common
@@ -356,7 +356,7 @@ async def test_a_text_whose_index_comes_to_nothing_is_looked_for_without_it(
     rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", f"{'long ' * 4_000}{n:04d}.") for n in range(2_000)]
     await append(connection, [LogRow(BASE - DAY, "codex", "INFO", "0042. of the day before"), *rows])
     ended: list[object] = []
-    walk = search._Search._walk
+    walk = search._Search._query
 
     async def noted(*given: Any) -> None:
         try:
@@ -365,7 +365,7 @@ async def test_a_text_whose_index_comes_to_nothing_is_looked_for_without_it(
             ended.append(error)
             raise
 
-    monkeypatch.setattr(search._Search, "_walk", noted)
+    monkeypatch.setattr(search._Search, "_query", noted)
     page = await find(connection, LogFilter(text="0042."), 10, seconds=30.0)
     assert len(ended) == 1
     assert page.searched_back_to is None
@@ -391,7 +391,7 @@ async def test_a_warm_connection_has_plans_for_what_is_asked(
     for wanted in (LogFilter(user_id="u3"), LogFilter(trace_id="t3"), LogFilter(user_id="u4")):
         page = await find(connection, wanted, 100)
         assert list(page.entries) == [entry for entry in stored if is_wanted(wanted, entry.row)]
-    monkeypatch.setattr(search, "_MOST_WARM", 1)
+    monkeypatch.setattr(search, "_MAX_WARM", 1)
     await warm(connection)
     after = await kept()
     assert {name for name, _ in after} == {name for name, _ in before}

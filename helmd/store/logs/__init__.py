@@ -1,1 +1,1 @@
-"""Reading log entries: search, counts, export, notifications."""
+"""Reading the log store: search, counts, export, notifications."""

@@ -1,4 +1,4 @@
-"""Statements that somebody waits for who may go away, or who wrote a part of them."""
+"""Statements on behalf of clients: cancelled when the client disconnects, and with patterns checked beforehand."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,15 +10,15 @@ import psycopg
 from helmd.model.errors import UsageError
 from helmd.store.session import Connection, abort_connection, reason, store_errors
 
-_AGAIN_SECONDS = 0.1
+_CANCEL_INTERVAL = 0.1
 
 Result = TypeVar("Result")
 
 
 async def breakable(connection: Connection, work: Coroutine[Any, Any, Result]) -> Result:
-    """What WORK gives, which uses CONNECTION. When the caller is cancelled, PostgreSQL is told to break off.
+    """Await WORK, which uses CONNECTION, and return its result. If the caller is cancelled, cancel the statement, too.
 
-    psycopg 3.1 leaves the statement running when its own task is cancelled, and the connection in the middle of it.
+    When a task is cancelled, psycopg 3.1 leaves its statement running and the connection in an undefined state.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -26,9 +26,9 @@ async def breakable(connection: Connection, work: Coroutine[Any, Any, Result]) -
     except asyncio.CancelledError:
         try:
             while not task.done():
-                # Again and again: one that comes between two statements of WORK does nothing.
+                # Repeated, since a cancel request has no effect if it arrives between two statements of WORK.
                 await asyncio.to_thread(_cancel, connection.pgconn.get_cancel())
-                await asyncio.wait({task}, timeout=_AGAIN_SECONDS)
+                await asyncio.wait({task}, timeout=_CANCEL_INTERVAL)
         except (asyncio.CancelledError, psycopg.Error):
             abort_connection(connection)
             task.cancel()
@@ -37,22 +37,25 @@ async def breakable(connection: Connection, work: Coroutine[Any, Any, Result]) -
         raise
 
 
-def _cancel(asked: psycopg.pq.abc.PGcancel) -> None:
+def _cancel(handle: psycopg.pq.abc.PGcancel) -> None:
     with suppress(psycopg.Error):
-        asked.cancel()
+        handle.cancel()
 
 
 async def check_expression(connection: Connection, pattern: str) -> None:
-    """Raises UsageError when PATTERN is no regular expression to PostgreSQL, StoreError when it can't be asked."""
+    """Raise UsageError if PATTERN is not a valid regular expression for PostgreSQL, StoreError if that is unknown."""
     with store_errors("the regular expression can't be checked"):
         try:
             await connection.execute("SELECT '' ~* %s", (pattern,))
         except psycopg.errors.InvalidRegularExpression as error:
-            raise UsageError(f"q: this is no regular expression ({reason(error)})") from None
+            raise UsageError(f"q: invalid regular expression ({reason(error)})") from None
 
 
 async def end_with_client(connection: Connection) -> None:
-    """Has PostgreSQL break off a statement once its client is gone, where it can (from 14 on). Raises StoreError."""
+    """Make the server cancel statements of disconnected clients, if it can (PostgreSQL 14 and later).
+
+    Raises StoreError.
+    """
     with store_errors("the log store can't be used"):
         await connection.execute(
             "SELECT set_config(name, '2s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'"

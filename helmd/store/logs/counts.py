@@ -1,4 +1,4 @@
-"""How many log entries there are: from the rollups where they can tell, else by counting, within a time limit."""
+"""Counting log entries: from the rollups if possible, else by count_leaf rows, within a time limit."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ from psycopg.rows import TupleRow
 
 from helmd.model.errors import UsageError
 from helmd.model.logs.filter import LogFilter
-from helmd.store.logs.entries import SEEN_ONCE, conditions, day_rows, looked_conditions, where
+from helmd.store.logs.entries import NOT_DUPLICATE, conditions, day_rows, scan_conditions, where
 from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, whatever_expires
 from helmd.store.session import Connection, limit_statements, reason, store_errors
 
 EXACT_UP_TO = 1_000_000
 _FEW_DAYS = 8
-"""Days whose entries are looked at at once: enough to save on statements, few enough to stop in time."""
+"""Days counted per statement: enough to save statements, few enough to stop at the deadline."""
 _FEW_ENTRIES = 50_000
-"""So many can be looked at within the time that counting has."""
+"""Number of rows that can be scanned within the time limit for count_leaf."""
 _SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -29,7 +29,7 @@ Where = tuple[list[sql.Composable], list[object]]
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many entries a filter takes; ``estimate`` where they were not all counted."""
+    """The number of matching entries; ``estimate`` if not all were counted."""
 
     entries: int
     estimate: bool = False
@@ -37,7 +37,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Entries from ``start`` on for one step, by level; levels without any are left out."""
+    """Number of entries by level in the step beginning at ``start``; levels without entries are omitted."""
 
     start: datetime
     levels: Mapping[str, int] = field(default_factory=dict)
@@ -45,37 +45,39 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Buckets in the order of time, none left out. ``counted_back_to`` is set when the time limit ended it early."""
+    """All buckets in order of time. ``counted_back_to`` is set if the time limit was reached before the start."""
 
     buckets: tuple[Bucket, ...]
     counted_back_to: datetime | None = None
 
 
 async def total(connection: Connection, wanted: LogFilter, seconds: float, *, expensive: bool = False) -> Total:
-    """How many entries are WANTED: exact up to a million, unless counting takes longer than SECONDS.
+    """Return the number of entries that match WANTED: exact up to a million, unless that takes longer than SECONDS.
 
-    With DEAR, when many of the newest are or a search did not end in time, they are counted only if there are few to
-    look at.
-
-    Raises StoreError, and UsageError for a regular expression that PostgreSQL can't read.
+    EXPENSIVE says that count_leaf is slow, since many of the newest entries match or a search has reached its time
+    limit; then rows are counted only if there are few to scan. Raises StoreError, and UsageError for an invalid
+    regular expression.
     """
     deadline = time.monotonic() + seconds
 
     async def attempt() -> Total:
         if wanted.counted:
             return Total(await _by_rollups(connection, wanted))
-        everything = await _by_rollups(connection, _without_looking(wanted)) if expensive else 0
+        everything = await _by_rollups(connection, _rollup_filter(wanted)) if expensive else 0
         if everything > _FEW_ENTRIES:
             days = group_by_day(await leaves(connection, wanted.start, wanted.end))
             return await _estimated(connection, wanted, *await _sampled(connection, wanted, days), everything)
-        return await _by_walking(connection, wanted, deadline)
+        return await _by_scanning(connection, wanted, deadline)
 
     with store_errors("log entries can't be counted"):
         return await whatever_expires(attempt)
 
 
 async def counted_by_day(connection: Connection, wanted: LogFilter) -> dict[date, int]:
-    """Entries a UTC day by the rollups, for a ``counted`` filter, whatever its times. Raises psycopg's errors."""
+    """Return the number of entries by UTC day from the rollups. WANTED must be ``counted``; its times are ignored.
+
+    Raises psycopg.Error.
+    """
     met, given = _rollup_conditions(wanted)
     cursor = await connection.execute(
         sql.SQL("SELECT (slot AT TIME ZONE 'UTC')::date, sum(entries) FROM log_counts_hour WHERE {} GROUP BY 1").format(
@@ -89,7 +91,10 @@ async def counted_by_day(connection: Connection, wanted: LogFilter) -> dict[date
 async def histogram(
     connection: Connection, wanted: LogFilter, start: datetime, end: datetime, step: timedelta, seconds: float = 2.0
 ) -> Histogram:
-    """Entries by level in each STEP (whole minutes) from START to END, both taken to whole steps. Raises as `total`."""
+    """Return the number of entries by level in each STEP (whole minutes) from START to END, rounded to whole steps.
+
+    Raises as `total`.
+    """
     first, last = _floor(start, step), _ceiling(end, step)
     wanted = replace(wanted, start=first, end=last)
     deadline = time.monotonic() + seconds
@@ -98,13 +103,13 @@ async def histogram(
 
     async def attempt() -> datetime | None:
         counts.clear()
-        return await _histogram_by_walking(connection, wanted, step, deadline, counts)
+        return await _histogram_by_scanning(connection, wanted, step, deadline, counts)
 
     with store_errors("log entries can't be counted"):
         if wanted.counted:
             table = "log_counts_hour" if step % _HOUR == timedelta() else "log_counts_minute"
             met, given = _rollup_conditions(wanted)
-            # As one value of JSON: reading thousands of rows takes psycopg longer than PostgreSQL to sum them up.
+            # One JSON value, since psycopg takes longer to read thousands of rows than PostgreSQL to compute them.
             cursor = await connection.execute(
                 sql.SQL(
                     "SELECT json_agg(json_build_array(extract(epoch FROM bucket - %s), level, entries)) FROM"
@@ -123,7 +128,7 @@ async def histogram(
 
 
 async def level_counts(connection: Connection, since: datetime) -> dict[str, dict[str, int]]:
-    """Entries by service and level since then, the minute of SINCE with them. Raises StoreError."""
+    """Return the number of entries by service and level from the minute of SINCE on. Raises StoreError."""
     hour = _ceiling(since, _HOUR)
     found: dict[str, dict[str, int]] = {}
     with store_errors("log entries can't be counted"):
@@ -139,12 +144,12 @@ async def level_counts(connection: Connection, since: datetime) -> dict[str, dic
     return found
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    return moment - (moment - _EPOCH) % step
+def _floor(timestamp: datetime, step: timedelta) -> datetime:
+    return timestamp - (timestamp - _EPOCH) % step
 
 
-def _ceiling(moment: datetime, step: timedelta) -> datetime:
-    return moment + (_EPOCH - moment) % step
+def _ceiling(timestamp: datetime, step: timedelta) -> datetime:
+    return timestamp + (_EPOCH - timestamp) % step
 
 
 def _rollup_conditions(wanted: LogFilter) -> Where:
@@ -158,7 +163,7 @@ def _rollup_conditions(wanted: LogFilter) -> Where:
 
 
 async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
-    """Whole hours and minutes from the rollups, what is left at both ends by counting; all of one moment."""
+    """Sum whole hours and minutes from the rollups and count rows at both ends, in one statement (one snapshot)."""
     start, end = wanted.start, wanted.end
     if start is not None and end is not None and end <= start:
         return 0
@@ -166,56 +171,56 @@ async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
     first = None if start is None else _ceiling(start, _MINUTE)
     last = None if end is None else _floor(end, _MINUTE)
     if first is not None and last is not None and first > last:
-        # All within one minute.
+        # The range lies within one minute.
         first = last = end
     if start is not None and first is not None and start < first:
-        parts.append(_counting(replace(wanted, end=first)))
+        parts.append(_count_rows(replace(wanted, end=first)))
     if end is not None and last is not None and last < end and first != end:
-        parts.append(_counting(replace(wanted, start=last)))
+        parts.append(_count_rows(replace(wanted, start=last)))
     first_hour = None if first is None else _ceiling(first, _HOUR)
     last_hour = None if last is None else _floor(last, _HOUR)
     if first_hour is not None and last_hour is not None and first_hour >= last_hour:
-        parts.append(_summing("log_counts_minute", wanted, first, last))
+        parts.append(_sum_rollups("log_counts_minute", wanted, first, last))
     else:
-        parts.append(_summing("log_counts_hour", wanted, first_hour, last_hour))
+        parts.append(_sum_rollups("log_counts_hour", wanted, first_hour, last_hour))
         if first is not None:
-            parts.append(_summing("log_counts_minute", wanted, first, first_hour))
+            parts.append(_sum_rollups("log_counts_minute", wanted, first, first_hour))
         if last is not None:
-            parts.append(_summing("log_counts_minute", wanted, last_hour, last))
+            parts.append(_sum_rollups("log_counts_minute", wanted, last_hour, last))
     statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sql.SQL("({})").format(part) for part, _ in parts))
-    # Not prepared: PostgreSQL would once plan for all partitions, whichever are asked, to see what that is worth.
+    # Not prepared: to consider a generic plan, PostgreSQL would plan for all partitions once.
     cursor = await connection.execute(statement, [value for _, given in parts for value in given], prepare=False)
     found = await cursor.fetchone()
     return int(found[0]) if found else 0
 
 
-def _counting(wanted: LogFilter) -> tuple[sql.Composable, list[object]]:
+def _count_rows(wanted: LogFilter) -> tuple[sql.Composable, list[object]]:
     met, given = conditions(wanted)
     return sql.SQL("SELECT count(*) FROM log_entries WHERE {}").format(where(met)), given
 
 
-def _summing(
+def _sum_rollups(
     table: str, wanted: LogFilter, first: datetime | None, last: datetime | None
 ) -> tuple[sql.Composable, list[object]]:
     met, given = _rollup_conditions(wanted)
-    for condition, moment in ((sql.SQL("slot >= %s"), first), (sql.SQL("slot < %s"), last)):
-        if moment is not None:
+    for condition, timestamp in ((sql.SQL("slot >= %s"), first), (sql.SQL("slot < %s"), last)):
+        if timestamp is not None:
             met.append(condition)
-            given.append(moment)
+            given.append(timestamp)
     return sql.SQL("SELECT coalesce(sum(entries), 0) FROM {} WHERE {}").format(sql.Identifier(table), where(met)), given
 
 
-async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
+async def _by_scanning(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
     counted = 0
     reached = None
     days = group_by_day(await leaves(connection, wanted.start, wanted.end))
-    by_index = not looked_conditions(wanted)[0]
-    counting = _counting_by_day(connection, wanted, apart=by_index)
+    by_index = not scan_conditions(wanted)[0]
+    count_leaf = _leaf_counters(connection, wanted, apart=by_index)
     for some in growing_groups(days, MOST_DAYS if by_index else _FEW_DAYS):
         parts: list[str] = []
         given: list[object] = []
         for leaf in (leaf for day in some for leaf in day):
-            for part, values in counting(leaf):
+            for part, values in count_leaf(leaf):
                 parts.append(part)
                 given += values
         statement = f"SELECT {' + '.join(parts)}".encode()
@@ -231,21 +236,20 @@ async def _by_walking(connection: Connection, wanted: LogFilter, deadline: float
     return Total(counted)
 
 
-def _counting_by_day(
+def _leaf_counters(
     connection: Connection, wanted: LogFilter, *, apart: bool
 ) -> Callable[[Leaf], list[tuple[str, list[object]]]]:
-    """What counts the entries of a partition, in parts for each index, with their parameters.
+    """Return a function that returns SQL expressions which count a partition's entries, one per index, with parameters.
 
-    With APART those seen twice are counted apart, of which there are few, so that the others need their index alone
-    and not the rows.
+    With APART, all rows are counted and the few duplicates are subtracted, so that index-only scans suffice.
     """
     made: dict[LogFilter, tuple[list[str], list[object]]] = {}
 
-    def counting(leaf: Leaf) -> list[tuple[str, list[object]]]:
+    def count_leaf(leaf: Leaf) -> list[tuple[str, list[object]]]:
         narrowed = wanted.of_day(leaf.begins)
         if narrowed not in made:
             met, given = conditions(narrowed)
-            whole = [condition for condition in met if condition is not SEEN_ONCE] if apart else met
+            whole = [condition for condition in met if condition is not NOT_DUPLICATE] if apart else met
             again = [[*whole, sql.SQL("duplicate_of IS NOT NULL")]] if len(whole) < len(met) else []
             made[narrowed] = [where(each).as_string(connection) for each in (whole, *again)], given
         each, given = made[narrowed]
@@ -257,24 +261,24 @@ def _counting_by_day(
             for ids in _id_ranges(leaf, wanted)
         ]
 
-    return counting
+    return count_leaf
 
 
-def _without_looking(wanted: LogFilter) -> LogFilter:
-    """What the rollups know of it."""
+def _rollup_filter(wanted: LogFilter) -> LogFilter:
+    """Return the part of the filter that the rollups support."""
     return replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None)
 
 
 async def _estimated(
     connection: Connection, wanted: LogFilter, counted: int, reached: datetime | None, everything: int | None = None
 ) -> Total:
-    """How many there will be in all, when those since REACHED are COUNTED and the rest is like them.
+    """Extrapolate from the COUNTED entries since REACHED to the whole range.
 
-    EVERYTHING is how many there are to look at, where that is known.
+    EVERYTHING is the number of rows that the rollups have for the range, if already known.
     """
     if reached is None:
         return Total(counted, True)
-    like = _without_looking(wanted)
+    like = _rollup_filter(wanted)
     if everything is None:
         everything = await _by_rollups(connection, like)
     seen = await _by_rollups(connection, replace(like, start=max(reached, like.start) if like.start else reached))
@@ -284,7 +288,7 @@ async def _estimated(
 async def _sampled(
     connection: Connection, wanted: LogFilter, days: Sequence[Sequence[Leaf]]
 ) -> tuple[int, datetime | None]:
-    """How many of the newest few entries are WANTED, and how far back those go: for what can't be counted in time."""
+    """Return the number of matches among the newest entries, and the time of the oldest of these."""
     met, given = conditions(replace(wanted, trace_id=None, user_id=None, text=None))
     asked, values = conditions(wanted)
     for day in days:
@@ -299,14 +303,14 @@ async def _sampled(
     return 0, None
 
 
-async def _histogram_by_walking(
+async def _histogram_by_scanning(
     connection: Connection,
     wanted: LogFilter,
     step: timedelta,
     deadline: float,
     counts: dict[datetime, dict[str, int]],
 ) -> datetime | None:
-    """Fills COUNTS, the newest days first; how far back that came when the time was over."""
+    """Fill COUNTS, newest days first. Return the time reached if the deadline passed, else None."""
     met, given = conditions(wanted)
     for some in growing_groups(group_by_day(await leaves(connection, wanted.start, wanted.end)), _FEW_DAYS):
         parts = [
@@ -330,7 +334,7 @@ async def _histogram_by_walking(
 
 
 def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[str]]:
-    """For a text the ranges of ids that have an index of their own; else all at once."""
+    """Return conditions for the ranges of ids with an index of their own; only a text search needs them."""
     if wanted.text is None or leaf.sealed:
         return [[]]
     return [
@@ -347,7 +351,7 @@ async def _within(
     *,
     keep_plan: bool = False,
 ) -> list[TupleRow] | None:
-    """What STATEMENT gives, or None when it does not by DEADLINE."""
+    """Return the rows of STATEMENT, or None if DEADLINE passes first."""
     left = deadline - time.monotonic()
     if left <= 0:
         return None
@@ -359,4 +363,4 @@ async def _within(
     except psycopg.errors.QueryCanceled:
         return None
     except psycopg.errors.InvalidRegularExpression as error:
-        raise UsageError(f"q: this is no regular expression ({reason(error)})") from None
+        raise UsageError(f"q: invalid regular expression ({reason(error)})") from None

@@ -1,4 +1,4 @@
-"""Stored log entries as they are read: one by its id, those after an id, and how a filter becomes a condition."""
+"""Reading stored log entries by id, and translating a filter to SQL conditions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,36 +17,36 @@ READ_SQL = sql.SQL(", ").join(map(sql.Identifier, READ))
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """A row and its id."""
+    """A row of ``log_entries`` with its id."""
 
     id: int
     row: LogRow
 
     def as_json(self) -> dict[str, Any]:
-        """By the names that the API gives its fields; the time is ISO 8601 in UTC."""
+        """Return the entry as in the API; the time is ISO 8601 in UTC."""
         return {"id": self.id, **self.row._asdict(), "timestamp": self.row.timestamp.isoformat()}
 
 
 def stored(found: TupleRow) -> StoredEntry:
-    """The entry of a row of READ."""
+    """Return the entry for a result row with the columns READ."""
     return StoredEntry(found[0], LogRow(*found[1:]))
 
 
-SEEN_ONCE = sql.SQL("duplicate_of IS NULL")
-"""Of a line that was printed and posted only the entry that came first counts."""
+NOT_DUPLICATE = sql.SQL("duplicate_of IS NULL")
+"""For a line both printed and posted, only the entry stored first is returned."""
 
 Conditions = tuple[list[sql.Composable], list[object]]
-"""What a row must meet, as SQL, and the parameters of that."""
+"""SQL conditions, and their parameters."""
 
 
 def conditions(wanted: LogFilter) -> Conditions:
-    """All that a row must meet."""
-    walked, looked = walked_conditions(wanted), looked_conditions(wanted)
-    return [*walked[0], *looked[0]], [*walked[1], *looked[1]]
+    """Return all conditions of the filter."""
+    indexed, scanned = indexed_conditions(wanted), scan_conditions(wanted)
+    return [*indexed[0], *scanned[0]], [*indexed[1], *scanned[1]]
 
 
-def walked_conditions(wanted: LogFilter) -> Conditions:
-    """What an index by time helps with, so that the newest rows that meet it are found at once."""
+def indexed_conditions(wanted: LogFilter) -> Conditions:
+    """Return the conditions supported by an index that is ordered by time, so that the newest matches come first."""
     met: list[sql.Composable] = [*_among("service_name", wanted.services), *_among("level", wanted.levels)]
     given: list[object] = []
 
@@ -55,7 +55,7 @@ def walked_conditions(wanted: LogFilter) -> Conditions:
         given.extend(values)
 
     if wanted.sources is None:
-        met.append(SEEN_ONCE)
+        met.append(NOT_DUPLICATE)
     if wanted.start is not None:
         add("timestamp >= %s", wanted.start)
     if wanted.end is not None:
@@ -67,8 +67,8 @@ def walked_conditions(wanted: LogFilter) -> Conditions:
     return met, given
 
 
-def looked_conditions(wanted: LogFilter) -> Conditions:
-    """The others: rows have to be looked at one by one, a text's index aside."""
+def scan_conditions(wanted: LogFilter) -> Conditions:
+    """Return the other conditions: they need a scan of the rows, or the trigram index."""
     met: list[sql.Composable] = [*_among("source", wanted.sources), *_among("stream", wanted.streams)]
     given: list[object] = []
     if wanted.text is not None:
@@ -81,19 +81,19 @@ def looked_conditions(wanted: LogFilter) -> Conditions:
 def _among(column: str, chosen: frozenset[str] | None) -> list[sql.Composable]:
     if chosen is None:
         return []
-    # A single value as such, since only then does an index give rows in the order of time.
+    # "=" for a single value, since only then an index returns rows in order of time.
     name, values = sql.Identifier(column), sorted(chosen)
     shown = sql.SQL(", ").join(map(sql.Literal, values)) if values else sql.SQL("NULL")
     return [(sql.SQL("{} = {}") if len(values) == 1 else sql.SQL("{} IN ({})")).format(name, shown)]
 
 
 def _text_conditions(wanted: LogFilter) -> list[tuple[sql.Composable, str]]:
-    """What the message must hold, each with its parameter; all of these can use a trigram index."""
+    """Return conditions on the message, each with its parameter; all can use a trigram index."""
     text = wanted.text or ""
     if wanted.mode == "regex":
         return [(sql.SQL("message ~* %s"), text)]
     if wanted.mode == "words":
-        # A word's ends are asked for only where it begins and ends as one: "(error)" is found as it stands.
+        # The constraints match at any end that is not a word character, so "(error)" is found as well.
         return [(sql.SQL("message ~* %s"), _bounded(word)) for word in words_of(text)]
     return [(sql.SQL("message ILIKE %s"), f"%{_like(text)}%")]
 
@@ -103,9 +103,9 @@ def _like(text: str) -> str:
 
 
 def _bounded(word: str) -> str:
-    """A word as a regular expression of PostgreSQL's (manual, 9.7.3.5, constraint escapes)."""
+    """Return a PostgreSQL regular expression for a whole word (manual, section 9.7.3)."""
     escaped = "".join(c if c.isalnum() or c == "_" or not c.isascii() else "\\" + c for c in word)
-    # Not \m and \M, which hold for no word that begins or ends with another sign.
+    # Not \m and \M, which never match beside a character that is not part of a word.
     return rf"(?<!\w){escaped}(?!\w)"
 
 
@@ -114,13 +114,13 @@ def where(met: Sequence[sql.Composable]) -> sql.Composable:
 
 
 def day_rows(leaves: Iterable[str], met: Sequence[sql.Composable]) -> sql.Composed:
-    """READ of the rows of several partitions that are MET, as one; the parameters are those of each, in turn."""
+    """Return a UNION ALL of the rows that meet MET in several partitions; parameters are repeated for each."""
     one = sql.SQL("SELECT {} FROM {} WHERE {}")
     return sql.SQL(" UNION ALL ").join(one.format(READ_SQL, sql.Identifier(leaf), where(met)) for leaf in leaves)
 
 
 async def entry(connection: Connection, number: int) -> StoredEntry | None:
-    """The entry with this id, or None. Raises StoreError."""
+    """Return the entry with this id, or None. Raises StoreError."""
     with store_errors("the log entry can't be read"):
         cursor = await connection.execute(
             sql.SQL("SELECT {} FROM log_entries WHERE id = %s").format(READ_SQL), (number,), prepare=True
@@ -137,9 +137,9 @@ async def after(
     leaves: Sequence[str] = (),
     wanted: LogFilter | None = None,
 ) -> list[StoredEntry]:
-    """At most LIMIT entries with ids above LAST_SEEN, up to and with UP_TO, by id.
+    """Return at most LIMIT entries with ids above LAST_SEEN, up to and including UP_TO, ordered by id.
 
-    LEAVES are the partitions that can have them, none for all. Raises StoreError.
+    LEAVES are the partitions to search; empty means all. Raises StoreError.
     """
     met, given = conditions(wanted) if wanted is not None else ([], [])
     met = [sql.SQL("id > %s"), *([sql.SQL("id <= %s")] if up_to is not None else []), *met]

@@ -1,4 +1,4 @@
-"""Word of new log entries, as their writers give it after each commit, and the entries, on one connection."""
+"""Listening for the notifications that writers send with each commit, and reading the new entries."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ from helmd.store.ingest.logs import LOG_CHANNEL
 from helmd.store.logs.entries import StoredEntry, after
 from helmd.store.session import Connection, abort_connection, connect, deadline, store_errors
 
-_ANSWER_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 class Listener:
-    """On a connection of its own, that listens from `open` on. After a StoreError a new one is to be opened."""
+    """A dedicated connection with LISTEN. After a StoreError it must be closed and a new one opened."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._last_id = 0
         self._leaves: set[str] = set()
         self._anywhere = False
-        connection.add_notify_handler(lambda heard: self._hear(heard.payload))
+        connection.add_notify_handler(lambda notification: self._handle(notification.payload))
 
     @classmethod
     async def open(cls, conninfo: str, application: str) -> "Listener":
         """Connect and listen. Raises StoreError."""
         connection = await connect(conninfo, application)
         try:
-            with store_errors("new log entries can't be listened for"), deadline(connection, _ANSWER_SECONDS):
+            with store_errors("new log entries can't be listened for"), deadline(connection, _TIMEOUT_SECONDS):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(LOG_CHANNEL)))
         except BaseException:
             abort_connection(connection)
@@ -40,13 +40,13 @@ class Listener:
         return cls(connection)
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         await self._connection.close()
 
     async def next(self, seconds: float) -> Announcement | None:
-        """All that was announced since it was last asked for, as one; None when nothing is within SECONDS.
+        """Return the notifications since the last call, merged into one, or None if there is none within SECONDS.
 
-        Raises StoreError when the connection is gone.
+        Raises StoreError if the connection is lost.
         """
         if not self._last_id:
             await self._readable(seconds)
@@ -59,19 +59,19 @@ class Listener:
         return notified
 
     async def newest_id(self) -> int:
-        """The highest id there is. Raises StoreError."""
-        with deadline(self._connection, _ANSWER_SECONDS):
+        """Return the highest id in the store. Raises StoreError."""
+        with deadline(self._connection, _TIMEOUT_SECONDS):
             return await newest_id(self._connection)
 
     async def after(self, last_seen: int, up_to: int, limit: int, leaves: Sequence[str] = ()) -> list[StoredEntry]:
-        """Entries as `helmd.store.logs.entries.after` gives them. Raises StoreError."""
-        with deadline(self._connection, _ANSWER_SECONDS):
+        """Return entries as `helmd.store.logs.entries.after` does. Raises StoreError."""
+        with deadline(self._connection, _TIMEOUT_SECONDS):
             return await after(self._connection, last_seen, up_to, limit, leaves)
 
     async def _readable(self, seconds: float) -> None:
-        """Waits until the server has sent something, for SECONDS at most.
+        """Wait until the connection is readable, at most for SECONDS.
 
-        Not psycopg's ``notifies()``: a wait that is broken off there leaves the connection locked or in doubt.
+        psycopg's ``notifies()`` is not used, since cancelling it leaves the connection locked or in an unknown state.
         """
         with store_errors("new log entries can't be listened for"):
             number = self._connection.fileno()
@@ -86,14 +86,14 @@ class Listener:
             loop.remove_reader(number)
 
     def _consume(self) -> None:
-        line = self._connection.pgconn
-        line.consume_input()
-        while heard := line.notifies():
-            self._hear(heard.extra.decode("utf-8", "replace"))
-        if line.status != psycopg.pq.ConnStatus.OK:
+        pgconn = self._connection.pgconn
+        pgconn.consume_input()
+        while notification := pgconn.notifies():
+            self._handle(notification.extra.decode("utf-8", "replace"))
+        if pgconn.status != psycopg.pq.ConnStatus.OK:
             raise psycopg.OperationalError("the connection is lost")
 
-    def _hear(self, payload: str) -> None:
+    def _handle(self, payload: str) -> None:
         notified = Announcement.parse(payload)
         if notified is None:
             return
