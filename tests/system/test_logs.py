@@ -12,8 +12,8 @@ import pytest
 from tests.system import printing
 from tests.system.booted import TOP, Sandbox, until
 
-AWAY = "helmd can't be reached; this is from the journal\n"
-DATABASE_AWAY = "helmd's database can't be reached; this is from the journal\n"
+AWAY = "helmd can't be reached; reading the journal instead\n"
+DATABASE_AWAY = "helmd's database can't be reached; reading the journal instead\n"
 HABIT_SECONDS = 0.15
 """What ``helmctl logs -n 20`` may take, by the clock of the machine, the best of some."""
 
@@ -104,7 +104,7 @@ def test_journal_when_it_is_away(demo: Sandbox, unit: str, said: str) -> None:
 def test_a_store_that_lags_is_told(demo: Sandbox) -> None:
     with stopped(demo, "helmd-journal.service"):
         said = until(lambda: demo.helmctl("logs", "-n", "5", "ticker").err, 30, pause=1)
-        assert "behind the journal; --journal shows what is newer" in said
+        assert "behind the journal; use --journal for newer lines" in said
 
 
 def test_followers_see_each_line_once_across_restarts_of_helmd(box: Sandbox) -> None:

@@ -71,7 +71,7 @@ def test_without_helmd_the_journal_is_asked_and_that_is_said_once(helmd: StandIn
     helmd.stop()
     code, out, err = helmctl(helmd, "-n", "5", "--since", "@1", "--until", "@2")
     assert (code, out) == (0, "")
-    assert err.startswith("helmd can't be reached; this is from the journal\nno lines\n")
+    assert err.startswith("helmd can't be reached; reading the journal instead\nno lines\n")
     code, out, err = helmctl(helmd, "--journal", "-n", "5", "--until", "@2")
     assert (code, out) == (0, "") and err.startswith("no lines\n")
     assert helmctl(helmd, "ghost")[0] == 4
@@ -81,7 +81,7 @@ def test_a_database_that_is_away_is_named(helmd: StandIn) -> None:
     helmd.failure = lambda: web.json_response({"code": "store", "detail": "gone"}, status=503)
     code, _, err = helmctl(helmd, "--until", "@2")
     assert code == 0
-    assert err.startswith("helmd's database can't be reached; this is from the journal\n")
+    assert err.startswith("helmd's database can't be reached; reading the journal instead\n")
 
 
 @pytest.mark.parametrize("way", ["interrupt", "closed pipe"])
@@ -136,12 +136,12 @@ def answer(places: Layout, wanted: Wanted | None = None, *, from_journal: bool =
 
 def test_a_store_that_lags_behind_is_told(helmd: StandIn, places: Layout) -> None:
     now = datetime.now(UTC)
-    notified = "the log store is far behind the journal; --journal shows what is newer"
+    notified = "the log store is far behind the journal; use --journal for newer lines"
     assert answer(places) == ([], [notified])
     helmd.add(row(1, timestamp=now - timedelta(seconds=120), source="journal"))
     messages, said = answer(places)
     assert messages == ["line 1"]
-    assert re.fullmatch(r"the log store is (59s|1min.*) behind the journal; --journal shows what is newer", *said)
+    assert re.fullmatch(r"the log store is (59s|1min.*) behind the journal; use --journal for newer lines", *said)
     assert answer(places, Wanted(services=frozenset({"nexus"}))) == ([], [])
     assert answer(places, from_journal=True) == (["a minute ago", "now"], [])
     # What is a second old need not be there yet.
@@ -151,7 +151,7 @@ def test_a_store_that_lags_behind_is_told(helmd: StandIn, places: Layout) -> Non
 
 def test_what_was_posted_does_not_hide_that_the_store_lags(helmd: StandIn, places: Layout) -> None:
     helmd.add(row(1, timestamp=datetime.now(UTC), source="http"))
-    assert answer(places)[1] == ["the log store is far behind the journal; --journal shows what is newer"]
+    assert answer(places)[1] == ["the log store is far behind the journal; use --journal for newer lines"]
 
 
 def test_the_running_boot_begins_with_the_kernel(places: Layout) -> None:

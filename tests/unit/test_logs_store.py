@@ -130,7 +130,7 @@ def test_an_end_in_the_middle_is_an_error(helmd: StandIn, hurried: None) -> None
     helmd.add(*(row(n) for n in range(1, 11)))
     helmd.export_ends_after = [4, 0, 0, 0]
     seen = []
-    with pytest.raises(HelmdAwayError, match="these are not all the lines") as caught:
+    with pytest.raises(HelmdAwayError, match="the output is incomplete") as caught:
         for line in StoreLines(helmd.socket, Wanted(), None, no_word).open(None, False, False):
             seen.append(line.id)
     assert seen == [1, 2, 3, 4]
@@ -157,8 +157,8 @@ def refusal(status: int, code: str) -> web.Response:
         (lambda: refusal(404, "not_found"), r"helmd can't say \(a \\x1b\[31mreason\)"),
         (lambda: web.Response(status=502, text="<html>"), r"helmd can't say \(it answered 502 for /api/logs\)"),
         (lambda: web.Response(text="no JSON"), "helmd can't be reached"),
-        (lambda: web.json_response({"logs": [{"id": 1}]}), "no log entry"),
-        (lambda: web.json_response([]), "no log entry"),
+        (lambda: web.json_response({"logs": [{"id": 1}]}), "invalid log entry"),
+        (lambda: web.json_response([]), "invalid log entry"),
     ],
     ids=["database away", "older helmd", "somebody else", "no JSON", "no entry", "no page"],
 )
@@ -307,7 +307,7 @@ def test_a_long_absence_is_told_once_and_so_is_its_end(helmd: StandIn, monkeypat
     follower.until(lambda: len(follower.seen) == 3)
     follower.end()
     assert follower.seen == [1, 2, 3]
-    assert follower.said == ["helmd can't be reached; waiting for it", "helmd is back"]
+    assert follower.said == ["helmd is unavailable; waiting for it", "helmd is available again"]
 
 
 def test_the_reader_may_go_while_helmd_is_away(helmd: StandIn) -> None:
@@ -326,7 +326,7 @@ def test_skipped_lines_are_told_and_not_asked_for_again(helmd: StandIn) -> None:
     helmd.start()
     follower.until(lambda: len(helmd.resumed_at) == 2)
     follower.end()
-    assert follower.said == ["4,321 lines came too fast to be shown here; helmctl logs without -f has them"]
+    assert follower.said == ["4,321 lines skipped, since they arrived too fast; helmctl logs without -f shows them"]
     assert helmd.resumed_at[1] == 5000
 
 

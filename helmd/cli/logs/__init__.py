@@ -1,1 +1,1 @@
-"""helmctl logs."""
+"""The command ``helmctl logs``."""

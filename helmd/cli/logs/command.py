@@ -1,4 +1,4 @@
-"""``helmctl logs``: what the services printed and posted, and what systemd and Helm said about them."""
+"""``helmctl logs``: log lines of services, and messages of systemd and Helm about them."""
 
 import os
 import re
@@ -22,53 +22,53 @@ from helmd.model.logs.level import levels_named
 from helmd.model.printable import printable
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER, service_of
 
-FOLLOWED = 10
-"""Lines shown before those that come, as journalctl and tail(1) have it."""
+DEFAULT_BACKLOG = 10
+"""Lines shown initially with --follow, as in journalctl(1) and tail(1)."""
 
 
 class Count(click.ParamType):
-    """A number of lines, or ``all``."""
+    """A number of lines, or ``all``, which is -1."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if str(value) == "all":
             return -1
-        # More digits than any journal has lines.
+        # Bounded, since int() rejects very long numbers.
         if not re.fullmatch(r"\d{1,12}", str(value)):
-            self.fail(f"{str(value)[:40]!a} is neither a number of lines nor 'all'", param, ctx)
+            self.fail(f"{str(value)[:40]!a} is not a number of lines or 'all'", param, ctx)
         return int(value)
 
 
-@click.command("logs", short_help="Show what services printed.")
+@click.command("logs", short_help="Show log lines of services.")
 @services_argument
-@click.option("-f", "--follow", "following", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
+@click.option("-f", "--follow", "following", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(
     "-n",
     "--lines",
     type=Count(),
     metavar="N|all",
-    help=f"Only the last N lines. [default: {FOLLOWED} with -f, else all]",
+    help=f"Only the last N lines. [default: {DEFAULT_BACKLOG} with -f, else all]",
 )
 @click.option(
-    "-S", "--since", metavar="TIME", help='From then on: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.'
+    "-S", "--since", metavar="TIME", help='Lines since then: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.'
 )
-@click.option("-U", "--until", metavar="TIME", help="Up to then.")
-@click.option("-b", "--boot", is_flag=True, help="Only since the machine was booted.")
+@click.option("-U", "--until", metavar="TIME", help="Lines until then.")
+@click.option("-b", "--boot", is_flag=True, help="Only lines of the current boot.")
 @click.option(
     "-p",
     "--level",
     "--priority",
     "level",
     metavar="LEVEL",
-    help="This level and graver ones (debug, info, warning, error, critical), or a range FROM..TO.",
+    help="This level and above (debug, info, warning, error, critical), or a range FROM..TO.",
 )
 @click.option(
     "-g",
     "--grep",
     "pattern",
     metavar="REGEX",
-    help="Only messages that match; in any case when REGEX is all lower-case.",
+    help="Only messages that match; case is ignored if REGEX is all lower-case.",
 )
 @click.option("--trace", metavar="ID", help="Only lines of this trace.")
 @click.option("-r", "--reverse", is_flag=True, help="Newest first.")
@@ -79,15 +79,13 @@ class Count(click.ParamType):
     type=click.Choice(LINE_FORMATS),
     default="short",
     show_default=True,
-    help="How to print it.",
+    help="Output format.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as -o json: one object a line.")
-@click.option("--stdout", "only_stdout", is_flag=True, help="Only what was printed to stdout.")
-@click.option("--stderr", "only_stderr", is_flag=True, help="Only what was printed to stderr.")
-@click.option(
-    "--journal", "from_journal", is_flag=True, help="Ask the journal, not the log store, even where helmd is there."
-)
-@click.option("--no-pager", is_flag=True, help="Straight to the terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Same as -o json: one object per line.")
+@click.option("--stdout", "only_stdout", is_flag=True, help="Only lines printed to stdout.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only lines printed to stderr.")
+@click.option("--journal", "from_journal", is_flag=True, help="Read the journal instead of the log store.")
+@click.option("--no-pager", is_flag=True, help="Do not use a pager.")
 @click.pass_obj
 def logs_command(
     context: Context,
@@ -103,27 +101,27 @@ def logs_command(
     no_pager: bool,
     **filters: Any,
 ) -> int:
-    """Show what services printed and posted, and what systemd and Helm said about them.
+    """Show log lines that services printed or posted, and messages of systemd and Helm about them.
 
-    SERVICE may also be "postgres" (the suite's database) and "helm" (Helm's own units); without any, it is all of them.
-    Lines come from the log store, with the level that their text tells (INFO where it tells none, whether stdout or
-    stderr). When helmd or its database is away they come from the journal, and helmctl says so.
+    SERVICE may also be "postgres" (the suite's database) or "helm" (Helm's own units); the default is all. Lines are
+    read from the log store, with the level found in their text (else INFO, for both stdout and stderr). If helmd or its
+    database is unavailable, they are read from the journal, with a notice.
     """
     if following and reverse:
-        raise UsageError("--follow and --reverse don't go together")
+        raise UsageError("--follow and --reverse can't be combined")
     if following and until:
-        raise UsageError("--follow and --until don't go together")
+        raise UsageError("--follow and --until can't be combined")
     wanted = Wanted(
-        since=_moment("--since", since),
-        until=_moment("--until", until),
-        services=_plain_names(services),
+        since=_timestamp("--since", since),
+        until=_timestamp("--until", until),
+        services=_services_named(services),
         **_filters(**filters),
     )
     if lines is None and following and wanted.since is None:
-        lines = FOLLOWED
+        lines = DEFAULT_BACKLOG
     terminal = sys.stdout.isatty()
     write = format_named("json" if as_json else form, output.coloured(), terminal)
-    _refuse_unknown(context, wanted.services, from_journal)
+    _check_services(context, wanted.services, from_journal)
     count = None if lines is None or lines < 0 else lines
     with opened(context.layout, wanted, count, reverse, following, from_journal, _notify) as (source, backlog):
         with _destination(terminal and not following and not no_pager) as sink:
@@ -136,25 +134,25 @@ def logs_command(
                     sink.write(write(line))
             sink.flush()
     if not any_found and not following:
-        _say_nothing_found()
+        _report_no_lines()
     return exits.OK
 
 
 def follow_services(context: Context, names: Sequence[str]) -> int:
-    """Shows what the services NAMES print from a moment ago on, as ``helmctl logs -f`` does."""
-    ended: int = logs_command.main(["--follow", *names], standalone_mode=False, obj=context, prog_name="helmctl logs")
-    return ended
+    """Run ``helmctl logs --follow`` for the services NAMES; return the exit status."""
+    status: int = logs_command.main(["--follow", *names], standalone_mode=False, obj=context, prog_name="helmctl logs")
+    return status
 
 
 def _destination(with_pager: bool) -> AbstractContextManager[BinaryIO]:
     if not with_pager:
-        # A reader that has seen enough, and ^C, end this program as they end journalctl: at once, without a word.
+        # A closed pipe and ^C end the program at once and silently, as they do journalctl.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return paged(with_pager)
 
 
-def _moment(option: str, text: str | None) -> int | None:
+def _timestamp(option: str, text: str | None) -> int | None:
     if text is None:
         return None
     from helmd.systemd.timestamp import parse_timestamp
@@ -176,7 +174,7 @@ def _filters(
     try:
         compiled = re.compile(pattern, re.IGNORECASE if pattern == pattern.lower() else 0) if pattern else None
     except (re.error, OverflowError, RecursionError) as problem:
-        raise UsageError(f"--grep: this is no regular expression ({problem})") from None
+        raise UsageError(f"--grep: invalid regular expression ({problem})") from None
     return {
         "levels": levels,
         "streams": frozenset(streams) or None,
@@ -186,22 +184,22 @@ def _filters(
     }
 
 
-def _plain_names(names: Sequence[str]) -> frozenset[str] | None:
-    """Services by the names given, which may be those of their units; None for all."""
+def _services_named(names: Sequence[str]) -> frozenset[str] | None:
+    """Return the services called NAMES, which may be unit names; None for all."""
     if not names or "all" in names:
         return None
     return frozenset(service_of(f"{name.removesuffix('.service')}.service") or name for name in names)
 
 
-def _refuse_unknown(context: Context, names: frozenset[str] | None, from_journal: bool) -> None:
-    """Raises UnknownServiceError for a name that neither journal nor configuration nor log store has."""
+def _check_services(context: Context, names: frozenset[str] | None, from_journal: bool) -> None:
+    """Raise UnknownServiceError for a name that is not in the journal, the configuration or the log store."""
     asked = (names or frozenset()) - {HELM_SERVICE, SUITE_CLUSTER}
     for name in sorted(asked - _in_journal(context) if asked else ()):
         if name in context.suite_or_installed:
             continue
         if from_journal or not store_has(context.layout, name):
             raise UnknownServiceError(
-                f"there is no service '{printable(name, 60)}', nor any line of it", hint="See them: helmctl status"
+                f"there is no service '{printable(name, 60)}', and no log line of it", hint="List them: helmctl status"
             )
 
 
@@ -217,8 +215,8 @@ def _notify(sentence: str) -> None:
     output.print_message(sentence)
 
 
-def _say_nothing_found() -> None:
+def _report_no_lines() -> None:
     output.print_message("no lines")
     if (hidden := hidden_files()) and os.getuid() != 0:
         files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
-        output.print_message(f"{files} of this machine can't be read by this account; see: helmctl doctor")
+        output.print_message(f"this account can't read {files} of this machine; see helmctl doctor")

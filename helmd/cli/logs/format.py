@@ -1,7 +1,7 @@
-"""How ``helmctl logs`` prints a line: a function from what was found to bytes, for each format.
+"""Output formats of ``helmctl logs``: functions from a line to bytes.
 
-A service writes what it likes. What goes to a terminal, or may end there, has its control characters shown instead of
-obeyed; only ``cat`` to a file or pipe gives the text as it is: the journal's very bytes, the store's message.
+Services may print anything, so control characters are escaped. Only ``cat`` to a file or pipe writes the message
+unchanged: the bytes in the journal, or the message in the log store.
 """
 
 import json
@@ -15,7 +15,7 @@ from helmd.model.printable import printable
 
 
 class OutputLine(NamedTuple):
-    """A line to print: its row, and where that was found."""
+    """A line to print: its row, and its id or journal entry."""
 
     row: LogRow
     id: int | None = None
@@ -29,13 +29,13 @@ Format = Callable[[OutputLine], bytes]
 LINE_FORMATS = ("short", "cat", "json", "verbose")
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
-_REMARK, _PLAIN = "\x1b[2m", "\x1b[0m"
-_REMARKS = frozenset({SYSTEMD, HELM})
-"""Sources of what others say about a service; what it posted is its own, as is what it printed."""
+_DIM, _RESET = "\x1b[2m", "\x1b[0m"
+_ABOUT = frozenset({SYSTEMD, HELM})
+"""Sources of messages about a service, as opposed to messages of the service itself."""
 
 
 def format_named(name: str, colour: bool, terminal: bool) -> Format:
-    """The format called NAME, one of FORMATS. TERMINAL says whether a terminal may see the output."""
+    """Return the format NAME, one of LINE_FORMATS. TERMINAL says whether the output goes to a terminal."""
     if name == "cat":
         return _printable_cat if terminal else _raw_cat
     if name == "json":
@@ -44,7 +44,7 @@ def format_named(name: str, colour: bool, terminal: bool) -> Format:
 
 
 class _Short:
-    """``Nov 23 08:27:17 core[123] ERROR: text``, in local time; a level of INFO goes without saying."""
+    """``Nov 23 08:27:17 core[123] ERROR: text``, in local time; level INFO is omitted."""
 
     def __init__(self, colour: bool) -> None:
         self._colour = colour
@@ -57,22 +57,22 @@ class _Short:
         if second != self._second:
             self._second, self._time = second, time.strftime("%b %d %H:%M:%S", time.localtime(second))
         level = "" if row.level == "INFO" else f" {row.level}"
-        prefix = f"{self._time} {_who(line)}{level}: "
+        prefix = f"{self._time} {_origin(line)}{level}: "
         texts = [printable(text) for text in row.message.split("\n")]
-        if self._colour and (start := _COLOURS.get(row.level) or (_REMARK if row.source in _REMARKS else "")):
-            texts = [f"{start}{text}{_PLAIN}" for text in texts]
+        if self._colour and (start := _COLOURS.get(row.level) or (_DIM if row.source in _ABOUT else "")):
+            texts = [f"{start}{text}{_RESET}" for text in texts]
         return (prefix + ("\n" + " " * len(prefix)).join(texts) + "\n").encode("utf-8", "replace")
 
 
-def _who(line: OutputLine) -> str:
-    """The service and its process; for remarks about it also who made them."""
+def _origin(line: OutputLine) -> str:
+    """Return service and process id; for a message about the service, also its sender."""
     row = line.row
-    speaker = row.service_name
-    if row.source in _REMARKS:
+    origin = row.service_name
+    if row.source in _ABOUT:
         identifier = b"helm" if row.source == HELM else b"systemd"
         given = line.entry.fields.get("SYSLOG_IDENTIFIER", identifier) if line.entry is not None else identifier
-        speaker += " " + printable(_bytes(given).decode("utf-8", "replace")[:60])
-    return f"{speaker}[{row.process_id}]" if row.process_id is not None else speaker
+        origin += " " + printable(_bytes(given).decode("utf-8", "replace")[:60])
+    return f"{origin}[{row.process_id}]" if row.process_id is not None else origin
 
 
 def _raw_cat(line: OutputLine) -> bytes:
@@ -91,12 +91,12 @@ def _json(line: OutputLine) -> bytes:
         shown = {"id": line.id} | shown
     if line.entry is not None:
         shown["cursor"] = line.entry.cursor
-    # With ensure_ascii no character in it means anything to a terminal.
+    # ensure_ascii escapes everything that a terminal could interpret.
     return json.dumps(shown, ensure_ascii=True).encode("ascii") + b"\n"
 
 
 def line_json(row: LogRow) -> dict[str, Any]:
-    """A row by the names that the API gives its fields."""
+    """Return a row with the field names of the API."""
     return {
         "timestamp": row.timestamp.isoformat(),
         "service_name": row.service_name,
@@ -115,7 +115,7 @@ def line_json(row: LogRow) -> dict[str, Any]:
 
 
 def _verbose(line: OutputLine) -> bytes:
-    """Every field, as ``journalctl -o verbose`` has them: those of the entry, or those of the row and its context."""
+    """Return all fields like ``journalctl -o verbose``: those of the journal entry, or of the row and its context."""
     if line.entry is None:
         where, fields = str(line.id), _columns(line.row)
     else:

@@ -1,4 +1,4 @@
-"""What every match of a regular expression holds, so that the store can leave out what can't match."""
+"""Finding text that every match of a regular expression contains, so that the store can pre-filter lines."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,9 +9,9 @@ _LIMIT = 200
 
 
 def required_text(pattern: str) -> str | None:
-    """The longest text that every match of PATTERN (Python's) has, case aside; None where none can be told.
+    """Return the longest text that every match of PATTERN (Python syntax) contains, or None if there is none.
 
-    Only ASCII, in which PostgreSQL and Python mean the same by "case aside".
+    The text is to be compared case-insensitively. It is ASCII, for which PostgreSQL and Python agree on that.
     """
     try:
         runs = list(_runs(_parser.parse(pattern)))

@@ -1,4 +1,4 @@
-"""Where ``helmctl logs`` has its lines from: the log store, through helmd, or the journal when that is away."""
+"""Sources of ``helmctl logs``: the log store, through helmd, or the journal if that is unavailable."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from helmd.cli.logs.store import Boot, StoreLines
 
 _SERVICE = re.compile(r"[a-z0-9_-]{1,50}\Z")
-"""Under such a name lines can be posted (SPEC), and asked for."""
-_LATE = timedelta(seconds=5)
-"""What the store may lack of the newest lines without a word; it is a tenth of a second on a machine that is well."""
-_LOOKED_BACK = timedelta(hours=1)
+"""Names under which lines can be posted."""
+_LAG = timedelta(seconds=5)
+"""Lag of the store behind the journal above which a notice is printed; it is normally about 0.1 s."""
+_LAG_WINDOW = timedelta(hours=1)
 _BOOT_SLACK = timedelta(hours=1)
-"""By how much a line may be dated, by itself, before the journal had it."""
+"""Maximum age of a line, by its own timestamp, when the journal receives it."""
 
 
 class LineSource(Protocol):
-    """The lines of one question."""
+    """The source of the lines of one query."""
 
     def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[OutputLine]:
-        """Lines that come after those of the backlog, until nobody reads from OUTPUT any more."""
+        """Yield lines after those of the backlog until the reader of the descriptor OUTPUT closes it."""
 
 
 class JournalLines:
-    """A question to the journal."""
+    """A query of the journal."""
 
     def __init__(self, query: JournalQuery) -> None:
         self._query = query
 
     def open(self, count: int | None, newest_first: bool) -> Iterator[OutputLine]:
-        """The last COUNT lines, or all."""
+        """Yield the last COUNT lines, or all."""
         if count is None:
             yield from map(_line, self._query.backward() if newest_first else self._query.forward())
         elif newest_first:
@@ -65,9 +65,9 @@ def opened(
     from_journal: bool,
     notify: Callable[[str], None],
 ) -> Iterator[tuple[LineSource, Iterator[OutputLine]]]:
-    """Where the lines come from, and those that there are already. TELL says what the admin should know of it.
+    """Open a source; return it and the lines of the backlog. NOTIFY prints notices for the admin.
 
-    Raises JournalUnreadableError, and HelmdAwayError when helmd goes away for good in the middle.
+    Raises JournalUnreadableError, and HelmdAwayError if helmd becomes unavailable while lines are read.
     """
     store = None if from_journal else _from_store(places, wanted, count, newest_first, following, notify)
     if store is not None:
@@ -92,16 +92,16 @@ def _from_store(
     store = StoreLines(places.socket, wanted, _boot(places, wanted.boot) if wanted.boot else None, notify)
     try:
         lines = store.open(count, newest_first, following)
-        if wanted.until is None and (late := _lateness(places, wanted, store)):
-            notify(f"the log store is {late} behind the journal; --journal shows what is newer")
+        if wanted.until is None and (lag := _lag(places, wanted, store)):
+            notify(f"the log store is {lag} behind the journal; use --journal for newer lines")
     except HelmdAwayError as error:
-        notify(f"{error.sentence}; this is from the journal")
+        notify(f"{error.sentence}; reading the journal instead")
         return None
     return store, lines
 
 
 def store_has(places: Layout, service: str) -> bool:
-    """Whether the log store is known to have a line of SERVICE."""
+    """Whether the log store has a line of SERVICE; False if it is unavailable."""
     from helmd.cli.client import HelmdAwayError
     from helmd.cli.logs.store import StoreLines
 
@@ -113,10 +113,10 @@ def store_has(places: Layout, service: str) -> bool:
         return False
 
 
-def _lateness(places: Layout, wanted: Wanted, store: "StoreLines") -> str:
-    """By how much the store lacks the newest lines of the journal, in words; empty when it has them."""
+def _lag(places: Layout, wanted: Wanted, store: "StoreLines") -> str:
+    """Return how far the store is behind the journal, such as ``2min 5s``; empty if it is not."""
     now = datetime.now(UTC)
-    recent = Wanted(services=wanted.services, since=_microseconds(now - _LOOKED_BACK), until=_microseconds(now - _LATE))
+    recent = Wanted(services=wanted.services, since=_microseconds(now - _LAG_WINDOW), until=_microseconds(now - _LAG))
     try:
         with JournalQuery(places.uid, recent) as query:
             newest = next(query.backward(), None)
@@ -124,20 +124,20 @@ def _lateness(places: Layout, wanted: Wanted, store: "StoreLines") -> str:
         return ""
     if newest is None:
         return ""
-    there = store.newest(wanted.services)
+    stored = store.newest(wanted.services)
     written = datetime_of(newest.entry.realtime)
-    if there is not None and written - there <= _LATE:
+    if stored is not None and written - stored <= _LAG:
         return ""
     from helmd.cli.output import format_duration
 
-    return format_duration((written - there).total_seconds()) if there is not None else "far"
+    return format_duration((written - stored).total_seconds()) if stored is not None else "far"
 
 
 def _boot(places: Layout, boot_id: str) -> "Boot":
-    """The running boot, whose lines may be dated before it: the clock may have been wrong at first."""
+    """Return the current boot. Its lines may be dated before it, if the clock was wrong at first."""
     from helmd.cli.logs.store import Boot
 
-    began = _booted()
+    began = _boot_time()
     try:
         with JournalQuery(places.uid, Wanted(boot=boot_id)) as query:
             first = next(query.forward(), None)
@@ -147,8 +147,8 @@ def _boot(places: Layout, boot_id: str) -> "Boot":
     return Boot(boot_id, began, min(began, dated) - _BOOT_SLACK)
 
 
-def _booted() -> datetime:
-    """When the kernel was booted, by today's clock (proc(5), btime)."""
+def _boot_time() -> datetime:
+    """Return when the kernel was booted, by the current clock (btime in proc(5))."""
     with Path("/proc/stat").open() as file:
         for line in file:
             if line.startswith("btime "):

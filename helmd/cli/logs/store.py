@@ -1,4 +1,4 @@
-"""The suite's lines from the log store, which helmd is asked for: chosen, in either direction, and followed."""
+"""Reading lines from the log store through helmd's API: filtered, in either order, and followed."""
 
 import json
 import select
@@ -28,32 +28,30 @@ from helmd.journal.query import Wanted
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.matching import SEARCH_LIMIT
 
-"""Says a sentence to the admin, beside the lines."""
-
 _ANSWER_SECONDS = 1.0
-"""In which helmd answers what it finds by an index."""
+"""Timeout of requests that helmd answers by an index."""
 _SEARCH_SECONDS = 10.0
-"""In which it answers, with what it found until then, when it has to search and is busy."""
-_QUICK = frozenset({"service", "start_time", "end_time", "source"})
-"""What it finds without a search."""
+"""Timeout of requests that need a search; helmd's own time limit is shorter, but it may be busy."""
+_INDEXED = frozenset({"service", "start_time", "end_time", "source"})
+"""Parameters that need no search."""
 _STREAM_SECONDS = 3.0
-"""In which it begins to tell a follower what is new."""
+"""Timeout for the start of an event stream."""
 _SILENCE_SECONDS = 40.0
-"""Without a heartbeat, which comes every 15 s, a follower takes helmd for gone."""
+"""Timeout of an event stream without data; helmd sends a heartbeat every 15 s."""
 _NOTIFY_AFTER = 2.0
 _PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
-"""Before asking again in the middle, together longer than helmd takes to restart."""
+"""Pauses before retries while reading; in total longer than a restart of helmd."""
 _IDLE_SECONDS = 8.0
 _PAGE = 1000
-"""Entries that helmd gives at once."""
+"""Maximum number of entries in a response."""
 _CLOCK_SLACK = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
 
-_Place = tuple[datetime, int]
+_Position = tuple[datetime, int]
 
 
 class Boot(NamedTuple):
-    """The running boot: its id, when it began, and a moment before all of its lines, whatever the clock did."""
+    """The current boot: its id, its start, and a time before all of its lines even if the clock was wrong."""
 
     id: str
     began: datetime
@@ -66,7 +64,7 @@ class _Page(NamedTuple):
 
 
 class StoreLines:
-    """One question to the store. ``open`` asks it; from then on only an end in the middle is an error."""
+    """A query of the log store. After `open`, an error is raised only if helmd becomes unavailable while reading."""
 
     def __init__(self, socket: Path, wanted: Wanted, boot: Boot | None, notify: Callable[[str], None]) -> None:
         self._socket = socket
@@ -79,11 +77,11 @@ class StoreLines:
         self._shown: set[int] = set()
 
     def open(self, count: int | None, newest_first: bool, following: bool) -> Iterator[OutputLine]:
-        """The last COUNT lines, or all; the first of them asked for already. Raises HelmdAwayError and UsageError."""
+        """Send the request and return the last COUNT lines, or all. Raises HelmdAwayError and UsageError."""
         if following:
-            # Before the lines that are there already, so that what comes in between is among those that follow.
+            # Before the backlog is read, so that lines stored meanwhile are followed.
             self._followed_from = self._newest()
-            return self._noted(self._backlog(count, newest_first))
+            return self._recorded(self._backlog(count, newest_first))
         return self._backlog(count, newest_first)
 
     def has(self, service: str) -> bool:
@@ -91,30 +89,30 @@ class StoreLines:
         return bool(self._page({"service": service}, 1, None).lines)
 
     def newest(self, services: frozenset[str] | None) -> datetime | None:
-        """When the newest line was that did not come by HTTP. Raises as `open`."""
+        """Return the time of the newest line that was not posted by HTTP, or None. Raises as `open`."""
         given = {"source": "journal,systemd,helm"} | ({"service": ",".join(sorted(services))} if services else {})
         found = self._page(given, 1, None).lines
         return found[0].row.timestamp if found else None
 
     def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[OutputLine]:
-        """Lines that came into the store after `open`, each once, whatever becomes of helmd meanwhile.
+        """Yield lines stored after `open`, each once, even if helmd restarts meanwhile.
 
-        CAUGHT_UP is called before each wait. Ends when nobody reads from the descriptor OUTPUT any more.
+        CAUGHT_UP is called before each wait. Ends when the reader of the descriptor OUTPUT closes it.
         """
-        last, absence = self._followed_from, _Absence(self._notify)
+        last, outage = self._followed_from, _Outage(self._notify)
         while True:
             wait = Wait(_STREAM_SECONDS, caught_up, output)
             try:
                 response = request(self._socket, "/api/logs/stream", self._filter, wait, last)
-                absence.over()
+                outage.over()
                 wait.seconds = _SILENCE_SECONDS
                 for event in events_of(lines_of(response)):
-                    absence.pause = _Absence.FIRST_PAUSE
+                    outage.pause = _Outage.FIRST_PAUSE
                     line = self._line_of(event)
                     if line is not None and line.id not in self._shown:
                         yield line
                     if event.kind == "log" and event.id is not None:
-                        # Also when that is a lower one: a store may have been put back to an earlier state.
+                        # Even if it is lower: the store may have been restored from a backup.
                         last = event.id
                     else:
                         last = max(last, event.id or 0, self._skipped(event))
@@ -122,12 +120,12 @@ class StoreLines:
                 pass
             except OutputClosedError:
                 return
-            if _closed_within(output, absence.next_pause()):
+            if _closed_within(output, outage.next_pause()):
                 return
 
     def _backlog(self, count: int | None, newest_first: bool) -> Iterator[OutputLine]:
-        if count is None or self._filter.keys() - _QUICK:
-            # A search may be a while in coming; whether helmd and its database are there shows at once.
+        if count is None or self._filter.keys() - _INDEXED:
+            # A search may take long; this request fails at once if helmd or its database is unavailable.
             self._newest()
         if count is None:
             return self._exported(self._export(self._filter, newest_first), newest_first)
@@ -138,7 +136,7 @@ class StoreLines:
         return (last.pop() for _ in range(len(last)))
 
     def _last(self, count: int) -> Iterator[OutputLine]:
-        """The newest COUNT lines, newest first. The first page is asked for at once."""
+        """Return the newest COUNT lines, newest first. The first page is requested at once."""
         if count == 0:
             return iter(())
         size = min(_PAGE, max(2 * count, 50) if self._local else count)
@@ -148,7 +146,7 @@ class StoreLines:
         seen = 0
         while True:
             for line in page.lines:
-                if self._suits(line.row):
+                if self._matches(line.row):
                     seen += 1
                     yield line
             if page.cursor is None or seen >= count:
@@ -169,36 +167,36 @@ class StoreLines:
 
     def _page(self, asked: dict[str, str], size: int, cursor: str | None) -> _Page:
         given = asked | {"limit": str(size), "total": "false"} | ({"cursor": cursor} if cursor else {})
-        seconds = _SEARCH_SECONDS if cursor or asked.keys() - _QUICK else _ANSWER_SECONDS
+        seconds = _SEARCH_SECONDS if cursor or asked.keys() - _INDEXED else _ANSWER_SECONDS
         answer = document(request(self._socket, "/api/logs", given, Wait(seconds)))
         try:
             return _Page([_line(entry) for entry in answer["logs"]], answer.get("next_cursor"))
         except (KeyError, TypeError, AttributeError) as error:
-            raise _nonsense() from error
+            raise _invalid_response() from error
 
     def _export(self, given: dict[str, str], newest_first: bool) -> StreamedResponse:
         order = {"format": "ndjson", "order": "desc" if newest_first else "asc"}
-        # Without an end: a search through everything may be long in finding its first line.
+        # No timeout: a search through the whole store may take long to find the first line.
         return request(self._socket, "/api/logs/export", given | order, Wait(None))
 
     def _exported(self, answer: StreamedResponse | None, newest_first: bool) -> Iterator[OutputLine]:
-        """The lines of an export. When helmd goes away in the middle it is asked for those behind the last one."""
+        """Yield the lines of an export; if helmd becomes unavailable, resume after the last line."""
         given, failures = dict(self._filter), 0
-        last: _Place | None = None
+        last: _Position | None = None
         while True:
             resumed = last
             try:
-                with _Held(answer or self._export(given, newest_first)) as held:
-                    for text in lines_of(held.answer):
+                with _IdleWatch(answer or self._export(given, newest_first)) as watch:
+                    for text in lines_of(watch.answer):
                         line = _line(_parsed(text))
-                        place = (line.row.timestamp, line.id or 0)
-                        if resumed is not None and (place >= resumed if newest_first else place <= resumed):
+                        position = (line.row.timestamp, line.id or 0)
+                        if resumed is not None and (position >= resumed if newest_first else position <= resumed):
                             continue
-                        failures, last = 0, place
-                        if self._suits(line.row):
-                            held.idle_since = time.monotonic()
+                        failures, last = 0, position
+                        if self._matches(line.row):
+                            watch.idle_since = time.monotonic()
                             yield line
-                            held.idle_since = None
+                            watch.idle_since = None
                 return
             except HelmdAwayError as error:
                 if failures == len(_PAUSES):
@@ -212,20 +210,20 @@ class StoreLines:
                     given["start_time"] = last[0].isoformat()
 
     def _newest(self) -> int:
-        """The id of the newest line there is, 0 for none. No line that is stored from now on has a lower one."""
-        # Without what a sender's clock, which is ahead, has dated later than now: that may have been stored long ago.
+        """Return the id of the newest line, 0 if there is none. Lines stored later have higher ids."""
+        # Without lines dated in the future by a sender's clock, which may have been stored long ago.
         end = datetime.now(UTC) + _CLOCK_SLACK
         lines = self._page({"end_time": end.isoformat()}, 1, None).lines
         return lines[0].id or 0 if lines else 0
 
-    def _noted(self, lines: Iterator[OutputLine]) -> Iterator[OutputLine]:
+    def _recorded(self, lines: Iterator[OutputLine]) -> Iterator[OutputLine]:
         for line in lines:
             if line.id is not None and line.id > self._followed_from:
                 self._shown.add(line.id)
             yield line
 
-    def _suits(self, row: LogRow) -> bool:
-        """Whether ROW, which helmd chose, meets what helmd was not asked for."""
+    def _matches(self, row: LogRow) -> bool:
+        """Whether ROW meets the conditions that the API does not support."""
         pattern, boot = self._wanted.pattern, self._boot
         if boot is not None and (row.timestamp < boot.began if row.boot_id is None else row.boot_id != boot.id):
             return False
@@ -235,24 +233,24 @@ class StoreLines:
         if event.kind != "log":
             return None
         line = _line(_parsed(event.data))
-        return line if self._suits(line.row) else None
+        return line if self._matches(line.row) else None
 
     def _skipped(self, event: Event) -> int:
-        """Tells of lines that were left out; the id up to which they were."""
+        """Report skipped lines; return the id of the last one."""
         if event.kind != "skipped":
             return 0
         skipped = _parsed(event.data)
         try:
             count, last = int(skipped["count"]), int(skipped["to_id"])
         except (KeyError, TypeError, ValueError) as error:
-            raise _nonsense() from error
+            raise _invalid_response() from error
         number = f"up to {count:,} lines" if skipped.get("at_most") else f"{count:,} lines"
-        self._notify(f"{number} came too fast to be shown here; helmctl logs without -f has them")
+        self._notify(f"{number} skipped, since they arrived too fast; helmctl logs without -f shows them")
         return last
 
 
 def query_parameters(wanted: Wanted, boot: Boot | None) -> dict[str, str]:
-    """WANTED as parameters of the API, as far as it has them: its answer may hold more lines than are wanted."""
+    """Return the API's parameters for WANTED. The response may have more lines, since the API lacks some conditions."""
     given: dict[str, str] = {}
     for name, chosen in (("service", wanted.services), ("level", wanted.levels), ("stream", wanted.streams)):
         if chosen is not None:
@@ -265,9 +263,9 @@ def query_parameters(wanted: Wanted, boot: Boot | None) -> dict[str, str]:
     if since:
         given["start_time"] = max(since).isoformat()
     if wanted.until is not None:
-        # The API's end is the first moment that is not asked for.
+        # The API's end_time is exclusive.
         given["end_time"] = datetime_of(wanted.until + 1).isoformat()
-    # The expression itself is Python's; PostgreSQL's differ, and know no difference of case here.
+    # PostgreSQL's syntax differs from Python's, and the API always ignores case.
     if wanted.pattern is not None and (text := required_text(wanted.pattern.pattern)):
         given["q"] = text
     return given
@@ -277,11 +275,11 @@ def _parsed(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise _nonsense() from error
+        raise _invalid_response() from error
 
 
 def _line(entry: Any) -> OutputLine:
-    """The line of an entry as the API writes it. Raises HelmdAwayError for what is none."""
+    """Return the line for an entry in the API's JSON. Raises HelmdAwayError if it is invalid."""
     try:
         row = LogRow(
             datetime.fromisoformat(entry["timestamp"]),
@@ -300,12 +298,13 @@ def _line(entry: Any) -> OutputLine:
         )
         return OutputLine(row, int(entry["id"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise _nonsense() from error
+        raise _invalid_response() from error
 
 
-class _Held:
-    """An export that is given up while nobody takes its lines, as when a pager rests: it holds a transaction in the
-    database, and one of few turns. It is asked for again behind the last line then.
+class _IdleWatch:
+    """Closes an export whose lines are not consumed for some seconds, as in a pager; it is resumed on demand.
+
+    An open export holds a database transaction, and the number of concurrent exports is limited.
     """
 
     def __init__(self, answer: StreamedResponse) -> None:
@@ -314,7 +313,7 @@ class _Held:
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "_Held":
+    def __enter__(self) -> "_IdleWatch":
         self._watch.start()
         return self
 
@@ -329,8 +328,8 @@ class _Held:
                 return
 
 
-class _Absence:
-    """How long helmd is away from a follower, and how long to wait before it is asked again."""
+class _Outage:
+    """Tracks how long helmd is unavailable for a follower, and computes the pause before the next request."""
 
     FIRST_PAUSE, LAST_PAUSE = 0.1, 1.0
 
@@ -342,30 +341,30 @@ class _Absence:
 
     def over(self) -> None:
         if self._notified:
-            self._notify("helmd is back")
+            self._notify("helmd is available again")
         self._since, self._notified = None, False
 
     def next_pause(self) -> float:
-        """Seconds to wait. Says so once when it takes long."""
+        """Return the seconds to wait. After some time, notify the user once."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         if not self._notified and now - self._since > _NOTIFY_AFTER:
-            self._notify("helmd can't be reached; waiting for it")
+            self._notify("helmd is unavailable; waiting for it")
             self._notified = True
         pause, self.pause = self.pause, min(2 * self.pause, self.LAST_PAUSE)
         return pause
 
 
 def _ended_early(error: HelmdAwayError) -> HelmdAwayError:
-    return HelmdAwayError(f"{error.sentence} any more; these are not all the lines", hint=error.hint)
+    return HelmdAwayError(f"{error.sentence}; the output is incomplete", hint=error.hint)
 
 
-def _nonsense() -> HelmdAwayError:
-    return HelmdAwayError("helmd answers with what is no log entry", hint="Restart it: systemctl --user restart helmd")
+def _invalid_response() -> HelmdAwayError:
+    return HelmdAwayError("helmd sent an invalid log entry", hint="Restart it: systemctl --user restart helmd")
 
 
 def _closed_within(output: int, seconds: float) -> bool:
-    """Waits; whether the reader of OUTPUT has gone away."""
+    """Wait; return whether the reader of OUTPUT has closed it."""
     poller = select.poll()
     poller.register(output, 0)
     return bool(poller.poll(seconds * 1000))
