@@ -1,4 +1,4 @@
-"""``helmctl completion``, and what the shells are offered. Imported whenever Tab is pressed, so it stays light."""
+"""``helmctl completion``, and the completion of service names. Runs at each Tab, so it imports little."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
 _ZSH_SOURCED = "compdef _helmctl_completion helmctl;"
 _ZSH_EITHER = """\
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    # Loaded from $fpath at the first completion: that completion is to be done as well.
+    # Autoloaded from $fpath by the first completion, which must be completed, too.
     _helmctl_completion "$@"
 else
     compdef _helmctl_completion helmctl
@@ -32,9 +32,9 @@ fi
 @click.command("completion", short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion_command(shell: str) -> None:
-    """Print what makes a shell complete helmctl's commands, options and service names.
+    """Print a shell script that completes helmctl's commands, options and service names.
 
-    The package has put it in place already. From a checkout:
+    The package has installed it already. From a checkout:
 
     \b
     bash: source <(helmctl completion bash)
@@ -48,8 +48,8 @@ def completion_command(shell: str) -> None:
 
 
 def script(kind: "type[ShellComplete]") -> str:
-    """The completion script for one shell; it asks helmctl itself, so it needs no command's name."""
-    # Not source(): that one runs the shell to ask for its version, which a machine may not have.
+    """Return the completion script for one shell. It calls helmctl, so it does not depend on the commands."""
+    # Not source(), which runs the shell for its version: it may not be installed.
     shell = kind(click.Group(), {}, PROGRAM, VARIABLE)
     text = shell.source_template % shell.source_vars()
     if "#compdef" not in text or "loadautofunc" in text:
@@ -60,30 +60,30 @@ def script(kind: "type[ShellComplete]") -> str:
 
 
 def service_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Services whose names start with INCOMPLETE and that the command line doesn't have yet. Never raises or prints."""
+    """Return the services that start with INCOMPLETE and are not on the command line yet. Never raises or prints."""
     given = ctx.params.get(param.name or "") or ()
-    # Click holds what was typed so far only where it parsed it as this very argument.
+    # Click has the words typed so far only if it parsed them as this argument.
     present = {given} if isinstance(given, str) else set(given)
     return sorted(name for name in _known() - present if name.startswith(incomplete))
 
 
 def _known() -> set[str]:
-    """The configured services; with a faulty configuration those that are installed."""
+    """Return the configured services; if the configuration is invalid, those with an installed unit."""
     from helmd.model.errors import ConfigurationError
     from helmd.operations.configuration.load import load_settings, load_suite
 
     try:
-        place = _layout()
-        return set(load_suite(place, load_settings(place)).names)
+        paths = _layout()
+        return set(load_suite(paths, load_settings(paths)).names)
     except ConfigurationError:
-        units = (service_of(path.name) for path in place.units.glob("hivematrix-*.service"))
+        units = (service_of(path.name) for path in paths.units.glob("hivematrix-*.service"))
         return {name for name in units if name}
     except OSError:
         return set()
 
 
 def _layout() -> Layout:
-    """The suite's account: one's own, or for root the one that helmctl would act for."""
+    """Return the layout of the caller's account, or for root that of the account that owns the suite."""
     import pwd
 
     if os.geteuid() == 0 and (account := owner(None)):

@@ -1,7 +1,6 @@
-"""Exit codes of helmctl: the one place where an error becomes a number.
+"""Exit codes of helmctl.
 
-3 and 4 are those of systemctl(1) (LSB: not running, no such unit), 69 and 77 those of sysexits.h, 124 that of
-timeout(1).
+3 and 4 are those of systemctl(1) (not running, no such unit), 69 and 77 those of sysexits.h, 124 that of timeout(1).
 """
 
 OK = 0
@@ -20,9 +19,9 @@ EXIT_OF_CODE = {
     "denied": DENIED,
     "timeout": TIMEOUT,
 }
-"""By `HelmError.code`; what isn't listed is FAILED."""
+"""Exit codes by `HelmError.code`; FAILED for all others."""
 
 
 def exit_of(code: str) -> int:
-    """The exit code for an error's stable code."""
+    """Return the exit code for `HelmError.code`."""
     return EXIT_OF_CODE.get(code, FAILED)

@@ -1,4 +1,4 @@
-"""Long output goes through the admin's pager, as journalctl(1) and git do."""
+"""Paging long output, as journalctl(1) and git do."""
 
 import os
 import shlex
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 _LESS = "FRSXMK"
-"""As journalctl: quit when it fits, keep colours, chop long lines, leave the screen alone, long prompt, end on ^C."""
+"""journalctl's options: quit if it fits, keep colours, chop long lines, no screen clearing, long prompt, quit on ^C."""
 
 
 def pager_command() -> list[str]:
-    """The pager to run, as words; empty for none."""
+    """Return the pager's command line; empty for no pager."""
     named = os.environ.get("PAGER")
     if named is None:
         return ["less"] if shutil.which("less") else []
@@ -26,15 +26,15 @@ def pager_command() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    kept = {"LESS": _LESS, "LESSCHARSET": "utf-8", **os.environ}
+    variables = {"LESS": _LESS, "LESSCHARSET": "utf-8", **os.environ}
     if not _own_login():
-        # Somebody whom sudo lets run helmctl only must not get a shell out of less.
-        kept["LESSSECURE"] = "1"
-    return kept
+        # A user whom sudo permits to run helmctl only must not be able to start a shell from less.
+        variables["LESSSECURE"] = "1"
+    return variables
 
 
 def _own_login() -> bool:
-    """Whether this process runs as whoever logged in (credentials(7), audit login uid)."""
+    """Whether this process runs as the user who logged in (loginuid in proc(5))."""
     try:
         with open("/proc/self/loginuid") as file:
             return int(file.read()) == os.getuid()
@@ -44,9 +44,9 @@ def _own_login() -> bool:
 
 @contextmanager
 def paged(wanted: bool) -> Iterator[BinaryIO]:
-    """Where to write: the pager's input, or stdout where none is wanted or there is none.
+    """Yield the pager's input, or stdout if no pager is WANTED or available.
 
-    The end of a pager that is left early ends the block without an error.
+    If the user quits the pager, the block ends without an error.
     """
     command = pager_command() if wanted else []
     if not command:
@@ -66,7 +66,7 @@ def paged(wanted: bool) -> Iterator[BinaryIO]:
 
 
 def _wait(pager: subprocess.Popen[bytes]) -> None:
-    """Until the pager ends; ^C is for it to obey, since it owns the terminal."""
+    """Wait for the pager. ^C is ignored, since the pager handles it."""
     while True:
         try:
             pager.wait()

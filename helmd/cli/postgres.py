@@ -6,16 +6,16 @@ from helmd.cli import exits, output
 from helmd.cli.context import Context
 
 
-@click.group("postgres", short_help="Look after the private PostgreSQL.")
+@click.group("postgres", short_help="Manage the private PostgreSQL clusters.")
 def postgres_command() -> None:
-    """Look after the private PostgreSQL clusters."""
+    """Manage the private PostgreSQL clusters."""
 
 
 @postgres_command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def status_command(context: Context, as_json: bool) -> int:
-    """Show each cluster: its version, its directory, how to reach it."""
+    """Show version, directory and psql command of each cluster."""
     from helmd.operations.setup.upgrade_clusters import clusters, outdated
     from helmd.postgres.binaries import major_of
     from helmd.postgres.cluster import running
@@ -46,7 +46,7 @@ def status_command(context: Context, as_json: bool) -> int:
             for r in rows
         ]
         table = output.table(
-            ("UNIT", "VERSION", "PID", "DIRECTORY", "REACH IT WITH"), [tuple(map(str, row)) for row in cells]
+            ("UNIT", "VERSION", "PID", "DIRECTORY", "CONNECT WITH"), [tuple(map(str, row)) for row in cells]
         )
         for parts in table:
             output.print_line(*parts)
@@ -56,9 +56,9 @@ def status_command(context: Context, as_json: bool) -> int:
 @postgres_command.command("upgrade")
 @click.pass_obj
 def upgrade_command(context: Context) -> int:
-    """Move the clusters to the newest PostgreSQL installed, before or after an upgrade of the distribution.
+    """Upgrade the clusters to the newest PostgreSQL installed, before or after an upgrade of the distribution.
 
-    What uses a cluster is stopped meanwhile. The old cluster is kept beside the new one.
+    Services that use a cluster are stopped during its upgrade. The old cluster is kept beside the new one.
     """
     from helmd.operations.setup.upgrade_clusters import upgrade_clusters
 

@@ -1,4 +1,4 @@
-"""``helmctl is-active|is-healthy|is-failed|wait``: questions answered by an exit code."""
+"""``helmctl is-active|is-healthy|is-failed|wait``: query states by exit code."""
 
 import time
 
@@ -9,7 +9,7 @@ from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.operations.monitoring.status import View, look
 
-PAUSE = 0.05
+POLL_INTERVAL = 0.05
 CONDITIONS = ("healthy", "active", "inactive", "failed")
 
 
@@ -18,12 +18,12 @@ def _views(context: Context, services: tuple[str, ...]) -> list[View]:
     return look(registry, context.chosen(services, registry, unregistered=True), context.manager)
 
 
-@click.command("is-active", short_help="Exit code 0 when one is active.")
+@click.command("is-active", short_help="Exit code 0 if any is active.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_obj
 def is_active_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
-    """Exit code 0 when one of the services is active, as systemctl is-active; else 3."""
+    """Exit code 0 if any of the services is active, else 3, as systemctl is-active."""
     views = _views(context, services)
     if not quiet:
         for view in views:
@@ -31,12 +31,12 @@ def is_active_command(context: Context, services: tuple[str, ...], quiet: bool) 
     return exits.OK if any(view.facts.active for view in views) else exits.INACTIVE
 
 
-@click.command("is-failed", short_help="Exit code 0 when one has failed.")
+@click.command("is-failed", short_help="Exit code 0 if any has failed.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_obj
 def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
-    """Exit code 0 when one of the services has failed, as systemctl is-failed; else 1."""
+    """Exit code 0 if any of the services has failed, else 1, as systemctl is-failed."""
     views = _views(context, services)
     if not quiet:
         for view in views:
@@ -44,12 +44,12 @@ def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) 
     return exits.OK if any(view.word in ("failed", "flapping") for view in views) else exits.FAILED
 
 
-@click.command("is-healthy", short_help="Exit code 0 when all are healthy.")
+@click.command("is-healthy", short_help="Exit code 0 if all are healthy.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_obj
 def is_healthy_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
-    """Exit code 0 when all of the services are healthy (degraded ones are not); else 3."""
+    """Exit code 0 if all services are healthy, else 3. Degraded services are not healthy."""
     views = _views(context, services)
     if not quiet:
         for view in views:
@@ -75,7 +75,7 @@ def _holds(view: View, condition: str) -> bool:
 )
 @click.pass_obj
 def wait_command(context: Context, services: tuple[str, ...], condition: str, timeout: float) -> int:
-    """Wait until all of the services are in a state. Degraded counts as healthy, since it has started."""
+    """Wait until all services are in a state. Degraded services count as healthy here, since they have started."""
     deadline = time.monotonic() + timeout
     while True:
         views = _views(context, services)
@@ -86,4 +86,4 @@ def wait_command(context: Context, services: tuple[str, ...], condition: str, ti
             for view in missing:
                 output.print_message(f"{view.service.name} is {view.word}, not {condition}: {view.verdict.sentence}")
             return exits.TIMEOUT
-        time.sleep(PAUSE)
+        time.sleep(POLL_INTERVAL)
