@@ -49,7 +49,7 @@ def test_nothing_known_of_one_process_is_said_of_the_next(facts: UnitFacts) -> N
     assert (after.verdict, after.failures, after.response_ms, after.usage) == (None, 0, None, Usage())
 
 
-def test_a_service_that_has_just_become_active_is_asked_at_once_and_then_at_its_interval() -> None:
+def test_a_service_that_has_just_become_active_is_checked_at_once_and_then_at_its_interval() -> None:
     assert next_check(running()) == 0.0
     assert next_check(judged(running(), WELL, 1.0, 100.0)) == 110.0
 

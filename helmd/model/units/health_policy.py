@@ -18,15 +18,15 @@ def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
 
 def next_check(observed: Observed) -> float | None:
     """Return when the next health check is due (time.monotonic()); 0 for at once, None for never."""
-    if observed.service is None or not observed.asked:
+    if observed.service is None or not observed.has_health_check:
         return None
-    return observed.asked_at + observed.service.health.interval if observed.verdict else 0.0
+    return observed.checked_at + observed.service.health.interval if observed.verdict else 0.0
 
 
 def judged(observed: Observed, verdict: HealthVerdict, response_ms: float | None, at: float) -> Observed:
     """Return OBSERVED with the result of a health check made at AT (time.monotonic())."""
     failures = 0 if verdict.started else observed.failures + 1
-    return replace(observed, verdict=verdict, response_ms=response_ms, asked_at=at, failures=failures)
+    return replace(observed, verdict=verdict, response_ms=response_ms, checked_at=at, failures=failures)
 
 
 def measured(observed: Observed, usage: Usage) -> Observed:

@@ -34,7 +34,7 @@ class Usage:
 class Observed:
     """Everything known about a service. ``service`` is None for a unit that is not in the registry.
 
-    ``verdict`` is the last health check of the current process, None before the first one; ``asked_at`` is its
+    ``verdict`` is the last health check of the current process, None before the first one; ``checked_at`` is its
     time.monotonic().
     """
 
@@ -43,7 +43,7 @@ class Observed:
     facts: UnitFacts
     mode: str | None = None
     verdict: HealthVerdict | None = None
-    asked_at: float = 0.0
+    checked_at: float = 0.0
     failures: int = 0
     """Number of consecutive failed health checks."""
     response_ms: float | None = None
@@ -54,7 +54,7 @@ class Observed:
         return self.service is not None and self.service.external
 
     @property
-    def asked(self) -> bool:
+    def has_health_check(self) -> bool:
         """Whether health checks are made: for external services always, for others while they run."""
         return self.service is not None and (self.service.external or self.facts.active)
 

@@ -1,4 +1,4 @@
-"""Measurements that services post, among those that Helm takes itself."""
+"""Recording metrics that services post, together with Helm's own."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from helmd.store.metrics.metrics import MetricSample
 
 
 def recorded_by(samples: Callable[[Sequence[MetricSample]], None]) -> Callable[[str, Sequence[Measurement]], None]:
-    """What hands a service's measurements to SAMPLES (`Recorder.samples`), which keeps them while the store is away."""
+    """Return a function that passes a service's measurements to SAMPLES (`Recorder.samples`), which buffers them."""
 
     def take(service: str, measured: Sequence[Measurement]) -> None:
         samples([MetricSample(service, one.timestamp, one.name, one.value, one.tags) for one in measured])

@@ -189,7 +189,7 @@ class HealthReport:
                 continue
             health = self._monitor.status(name)["health"]
             found[name] = {
-                "status": UNHEALTHY if health == UNKNOWN and not observed.asked else health,
+                "status": UNHEALTHY if health == UNKNOWN and not observed.has_health_check else health,
                 "response_time_ms": observed.response_ms,
             }
         return found

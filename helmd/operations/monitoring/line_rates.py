@@ -1,4 +1,4 @@
-"""How many lines a second each service writes, counted in the store."""
+"""Log lines per second of each service, counted in the store."""
 
 import time
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ _SECONDS = 2.0
 
 
 class LineRates:
-    """Each `take` counts what has come since the one before."""
+    """Each `take` counts the lines stored since the previous call."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._last: tuple[int, float] | None = None
 
     async def take(self) -> Mapping[str, float] | None:
-        """Lines a second by service; services that wrote nothing are left out. None when it is not known."""
+        """Return lines per second by service, without services that wrote none. None if unknown."""
         try:
             async with self._pool.connection("counting log entries", _SECONDS) as connection:
                 newest, now = await newest_id(connection), time.monotonic()
@@ -27,6 +27,6 @@ class LineRates:
                     return None
                 counts = await lines_between(connection, last[0], newest)
         except StoreError:
-            # The recorder says that the store is away. What comes meanwhile is counted in when it is back.
+            # The recorder reports the outage. Lines stored meanwhile are counted by the next successful call.
             return None
         return {name: round(count / (now - last[1]), 3) for name, count in counts.items()}

@@ -1,7 +1,7 @@
-"""Watches the suite: unit states from systemd's signals, health by asking, figures from control groups.
+"""Monitoring the suite: unit states by D-Bus signals, health by probes, resource usage from control groups.
 
-systemd is read once in full and then only where it says that something changed. Everything known is kept in memory, so
-it can be told without asking anybody, and goes into the store beside that.
+All units are read once, then only those that systemd reports as changed. The results are kept in memory, so that
+requests are answered without I/O, and are written to the store.
 """
 
 import asyncio
@@ -38,19 +38,21 @@ from helmd.systemd.installed import mode_of, read_unit
 from helmd.systemd.usage import UsageMeter
 from helmd.systemd.watch import EVERYTHING, UnitWatch
 
-_COMPANIONS = (JOURNAL_UNIT, STORE_CLUSTER_UNIT)
+_OTHER_UNITS = (JOURNAL_UNIT, STORE_CLUSTER_UNIT)
 _PATTERNS = ("hivematrix-*.service", "helmd*.service")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
-_LONGEST_REST = 5.0
-"""Seconds after which the loop that asks for health shows a sign of life even when there is nothing to ask."""
+_FIRST_PAUSE, _MAX_PAUSE = 0.2, 2.0
+_MAX_WAIT = 5.0
+"""Maximum seconds between two calls of ``beat`` by the health check loop."""
 
 _log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """The suite as it is. ``ask`` makes one health check; ``line_rates`` says how many lines a second each service
-    has written since it was last called, or None; ``told`` is called whenever something changed or was measured, and
-    ``beat`` on all progress.
+    """The current state of the suite.
+
+    ``ask`` makes one health check. ``line_rates`` returns the log lines per second of each service since its last
+    call, or None. ``on_change`` is called after every change and measurement, ``beat`` at every iteration of the
+    health check loop, for the watchdog.
     """
 
     def __init__(
@@ -77,10 +79,10 @@ class Monitor:
         self._due = asyncio.Event()
         self._asking: set[str] = set()
         self.trouble = ""
-        """Why the states of units can't be known right now, as a sentence; empty when they can."""
+        """Why unit states are currently unknown, as a sentence; empty if they are known."""
 
     def adopt(self, registry: Registry, interval: float) -> None:
-        """The suite to watch from now on, and how often (seconds) it is measured."""
+        """Monitor REGISTRY from now on, and measure usage every INTERVAL seconds."""
         self._registry, self._interval = registry, interval
         for name, service in registry.services.items():
             unit = "" if service.external else _unit(name)
@@ -97,13 +99,13 @@ class Monitor:
         self._due.set()
 
     def status(self, name: str) -> Status:
-        """One service. Raises UnknownServiceError."""
+        """Return the status of one service. Raises UnknownServiceError."""
         if name not in self._observed:
             raise UnknownServiceError(f"there is no service '{name}'", hint="See: helmctl status")
         return service_status(self._observed[name], time.time())
 
     def statuses(self) -> dict[str, Status]:
-        """All services, those of the registry in its order, then other units of the suite."""
+        """Return the status of all services: those of the registry in its order, then other units of the suite."""
         now = time.time()
         names = [*self._registry.names, *sorted(name for name in self._observed if name not in self._registry)]
         return {name: service_status(self._observed[name], now) for name in names if name in self._observed}
@@ -112,18 +114,18 @@ class Monitor:
         return self._observed.get(name)
 
     def companion(self, unit: str) -> UnitFacts | None:
-        """The facts of another of Helm's own units, None before they were read."""
+        """Return the properties of one of Helm's other units, or None before they were read."""
         return self._companions.get(unit)
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Monitor until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
             group.create_task(self._check(group))
             group.create_task(self._measure())
 
     async def _follow(self) -> NoReturn:
-        """Keeps the facts of units true; a bus that broke is opened again and everything read anew."""
+        """Keep unit properties up to date; after a bus error, reconnect and read all units again."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -144,37 +146,37 @@ class Monitor:
             finally:
                 self._watch = None
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _MAX_PAUSE)
 
     async def _read_all(self, watch: UnitWatch) -> None:
         loaded = watch.manager.units_like(*_PATTERNS)
         installed = watch.manager.unit_files_like(*_PATTERNS)
-        ours = [_unit(name) for name, service in self._registry.services.items() if not service.external]
-        units = {*loaded, *installed, *ours, *HELM_UNITS}
+        configured = [_unit(name) for name, service in self._registry.services.items() if not service.external]
+        units = {*loaded, *installed, *configured, *HELM_UNITS}
         await self._read(watch, units)
         for name in [name for name in self._observed if name not in self._registry and _unit(name) not in units]:
             del self._observed[name]
         self._recorder.keep_only(self._observed)
-        self._put(self._observed)
+        self._record(self._observed)
         self._meter.forget(observed.facts.control_group for observed in self._observed.values())
 
     async def _read(self, watch: UnitWatch, units: Iterable[str]) -> None:
         changed = []
         for unit in units:
-            if unit in _COMPANIONS:
+            if unit in _OTHER_UNITS:
                 self._companions[unit] = watch.manager.facts(unit)
             elif (name := _name(unit)) is not None:
-                self._see(name, watch.manager.facts(unit))
+                self._update(name, watch.manager.facts(unit))
                 changed.append(name)
             else:
                 continue
-            await asyncio.sleep(0)  # each call blocks for a millisecond; let others in between
+            await asyncio.sleep(0)  # facts() blocks for a millisecond
         if changed:
-            self._put(name for name in changed if name in self._observed)
+            self._record(name for name in changed if name in self._observed)
             self._due.set()
             self._on_change()
 
-    def _see(self, name: str, facts: UnitFacts) -> None:
+    def _update(self, name: str, facts: UnitFacts) -> None:
         before = self._observed.get(name)
         if before is not None and before.external:
             return
@@ -187,12 +189,12 @@ class Monitor:
         self._observed[name] = seen(before, facts, mode)
 
     async def _check(self, group: asyncio.TaskGroup) -> NoReturn:
-        """Asks services for their health when it is due: a service that has just become active at once."""
+        """Start health checks that are due; a service that became active is checked at once."""
         while True:
             self._beat()
             self._due.clear()
             now = time.monotonic()
-            rest = _LONGEST_REST
+            wait = _MAX_WAIT
             for name, observed in self._observed.items():
                 due = next_check(observed)
                 if due is None or name in self._asking:
@@ -201,33 +203,33 @@ class Monitor:
                     self._asking.add(name)
                     group.create_task(self._check_one(observed))
                 else:
-                    rest = min(rest, due - now)
+                    wait = min(wait, due - now)
             try:
-                async with asyncio.timeout(rest):
+                async with asyncio.timeout(wait):
                     await self._due.wait()
             except TimeoutError:
                 continue
 
-    async def _check_one(self, asked: Observed) -> None:
-        assert asked.service is not None
+    async def _check_one(self, checked: Observed) -> None:
+        assert checked.service is not None
         try:
-            answer = await self._ask(asked.service)
+            result = await self._ask(checked.service)
         finally:
-            self._asking.discard(asked.name)
-        now = self._observed.get(asked.name)
+            self._asking.discard(checked.name)
+        now = self._observed.get(checked.name)
         self._due.set()
-        # It may have ended, or become another process, while the answer was under way.
-        if now is None or not now.asked or now.facts.invocation != asked.facts.invocation:
+        # The process may have ended or been replaced during the check.
+        if now is None or not now.has_health_check or now.facts.invocation != checked.facts.invocation:
             return
-        after = judged(now, answer.verdict, answer.response_ms, time.monotonic())
-        self._observed[asked.name] = after
+        after = judged(now, result.verdict, result.response_ms, time.monotonic())
+        self._observed[checked.name] = after
         if reason := restart_reason(after):
             self._restart(after, reason)
-        if now.verdict is None or now.verdict.state != answer.verdict.state:
-            if now.verdict is not None or answer.verdict.state != HEALTHY:
-                level = logging.INFO if answer.verdict.state == HEALTHY else logging.WARNING
-                _log.log(level, "%s is %s: %s", asked.name, *answer.verdict)
-            self._put([asked.name])
+        if now.verdict is None or now.verdict.state != result.verdict.state:
+            if now.verdict is not None or result.verdict.state != HEALTHY:
+                level = logging.INFO if result.verdict.state == HEALTHY else logging.WARNING
+                _log.log(level, "%s is %s: %s", checked.name, *result.verdict)
+            self._record([checked.name])
             self._on_change()
 
     def _restart(self, observed: Observed, reason: str) -> None:
@@ -262,20 +264,20 @@ class Monitor:
                 observed = self._observed[name] = measured(observed, usage)
             elif not observed.external and name not in (rates or {}):
                 continue
-            figures = {
+            values = {
                 "cpu_percent": observed.usage.cpu_percent,
                 "memory_mb": observed.usage.memory_mb,
                 "restarts": None if observed.external else float(facts.restarts),
                 "response_ms": observed.response_ms,
                 "log_rate": rates.get(name, 0.0) if rates is not None and not observed.external else None,
             }
-            samples += [MetricSample(name, now, key, value) for key, value in figures.items() if value is not None]
+            samples += [MetricSample(name, now, key, value) for key, value in values.items() if value is not None]
             await asyncio.sleep(0)
         self._recorder.samples(samples)
-        self._put(self._observed)
+        self._record(self._observed)
         self._on_change()
 
-    def _put(self, names: Iterable[str]) -> None:
+    def _record(self, names: Iterable[str]) -> None:
         now = datetime.now(UTC)
         self._recorder.statuses([_row(service_status(self._observed[name], now.timestamp()), now) for name in names])
 
@@ -285,7 +287,7 @@ def _unit(name: str) -> str:
 
 
 def _name(unit: str) -> str | None:
-    """The service that is shown for UNIT; jobs are not shown as services."""
+    """Return the service of UNIT, or None for jobs and units that are not services."""
     name = service_of(unit)
     return None if name is None or name.startswith(RESERVED_PREFIX) else name
 

@@ -1,4 +1,4 @@
-"""Service states and measurements into the store; kept in memory while it is away, and written when it is back."""
+"""Writing service states and measurements to the store; buffered in memory while it is unavailable."""
 
 import asyncio
 import logging
@@ -11,66 +11,66 @@ from helmd.store.metrics.metrics import MetricSample, put_samples
 from helmd.store.metrics.service_status import StatusRow, drop_statuses, put_statuses
 from helmd.store.session import Pool
 
-KEPT_SAMPLES = 50_000
-"""How many measurements wait for the store at most; the oldest go first. With 60 services that is 40 minutes."""
+MAX_SAMPLES = 50_000
+"""Maximum number of buffered measurements; the oldest are dropped. With 60 services, they cover 40 minutes."""
 _CHUNK = 5_000
-_GATHER = 0.2
-"""Seconds for which changes are gathered before they are written."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_COLLECT_SECONDS = 0.2
+"""Seconds for which changes are collected before they are written."""
+_FIRST_PAUSE, _MAX_PAUSE = 0.5, 10.0
 
 _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """What `status` and `samples` are given is written by `run`. ``prepare`` runs before the store is first used."""
+    """Buffers `statuses` and `samples`, which `run` writes. ``prepare`` is called before the first write."""
 
     def __init__(self, pool: Pool, prepare: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
         self._prepare = prepare
         self._prepared = False
         self._statuses: dict[str, StatusRow] = {}
-        self._samples: deque[MetricSample] = deque(maxlen=KEPT_SAMPLES)
+        self._samples: deque[MetricSample] = deque(maxlen=MAX_SAMPLES)
         self._dropped = 0
         self._keep: tuple[str, ...] | None = None
         self._changed = asyncio.Event()
         self.trouble = ""
-        """Why the store can't be written right now, as a sentence; empty when it can."""
+        """Why the store is currently unavailable, as a sentence; empty if it is available."""
 
     def statuses(self, rows: Iterable[StatusRow]) -> None:
-        """Services as they are now; of one service only the newest counts."""
+        """Set the current status of services; only the newest of each is written."""
         self._statuses |= {row.service_name: row for row in rows}
         self._changed.set()
 
     def samples(self, samples: Sequence[MetricSample]) -> None:
-        """Measurements. What does not fit any more pushes out the oldest."""
-        self._dropped += max(0, len(self._samples) + len(samples) - KEPT_SAMPLES)
+        """Add measurements; if the buffer is full, the oldest are dropped."""
+        self._dropped += max(0, len(self._samples) + len(samples) - MAX_SAMPLES)
         self._samples.extend(samples)
         self._changed.set()
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Services that are not among NAMES are forgotten."""
+        """Delete the statuses of services other than NAMES."""
         self._keep = tuple(names)
         self._statuses = {name: row for name, row in self._statuses.items() if name in self._keep}
         self._changed.set()
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled; outages of the store are waited out."""
+        """Write until cancelled; retry while the store is unavailable."""
         pause = _FIRST_PAUSE
         while True:
             await self._changed.wait()
-            await asyncio.sleep(_GATHER)
+            await asyncio.sleep(_COLLECT_SECONDS)
             self._changed.clear()
             try:
                 await self._write()
             except StoreError as error:
-                # Preparing anew tells at once, and why, while the pool would wait for a connection first.
+                # prepare() fails at once with the reason, while the pool would wait for a connection.
                 self._prepared = False
                 self._changed.set()
                 if error.sentence != self.trouble:
-                    _log.warning("%s; states and measurements wait", error.sentence)
+                    _log.warning("%s; states and measurements are buffered", error.sentence)
                 self.trouble = error.sentence
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, _MAX_PAUSE)
                 continue
             self._recovered()
             pause = _FIRST_PAUSE
@@ -90,7 +90,7 @@ class Recorder:
             chunk = [self._samples[n] for n in range(min(_CHUNK, len(self._samples)))]
             async with self._pool.connection("writing measurements") as connection:
                 await put_samples(connection, chunk)
-            # While it was written the queue can have lost some of just these at its other end.
+            # While the chunk was written, its oldest entries may have been dropped from the queue.
             written = set(map(id, chunk))
             while self._samples and id(self._samples[0]) in written:
                 self._samples.popleft()
@@ -99,5 +99,5 @@ class Recorder:
         if self.trouble:
             _log.info("states and measurements are written again")
         if self._dropped:
-            _log.warning("%d measurements were given up while the store was away", self._dropped)
+            _log.warning("%d measurements were dropped while the store was unavailable", self._dropped)
         self.trouble, self._dropped = "", 0

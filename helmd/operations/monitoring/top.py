@@ -1,4 +1,4 @@
-"""What each service takes right now, measured between two looks: the figures of ``helmctl top``."""
+"""Resource usage of each service, measured between two samples, for ``helmctl top``."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from helmd.systemd.usage import CGROUPS, UsageMeter, count_tasks
 
 @dataclass(frozen=True, slots=True)
 class UsageSample:
-    """One unit's figures. Percent of one processor, MiB, seconds; None where not known or not running."""
+    """One unit's usage: percent of one processor, MiB, seconds; None if unknown or not running."""
 
     name: str
     state: str
@@ -25,7 +25,7 @@ class UsageSample:
 
 
 class Sampler:
-    """Takes samples of SERVICES and, WITH_HELM, of those of Helm's own units that are installed."""
+    """Takes samples of SERVICES and, if WITH_HELM, of Helm's installed units."""
 
     def __init__(self, manager: Manager, services: Sequence[str], with_helm: bool) -> None:
         self._manager = manager
@@ -35,7 +35,7 @@ class Sampler:
         self._meter = UsageMeter()
 
     def sample(self) -> list[UsageSample]:
-        """The figures now; processor time is a percentage from the second call on."""
+        """Return current usage; processor time is None in the first call, since it is the difference of two."""
         return [self._one(name, self._manager.facts(unit)) for name, unit in self._units.items()]
 
     def _one(self, name: str, facts: UnitFacts) -> UsageSample:
