@@ -334,7 +334,7 @@ def test_a_failed_start_is_explained_by_the_last_lines() -> None:
     world.lines["ticker"] = ["reading ticker.conf", "", "no such file: ticker.conf"]
     world.found["ticker"] = failed("ticker", start_exit=(CLD_EXITED, 1))
     step = perform(control.start, ["ticker"], world).steps[0]
-    assert step.sentence == "the preparation of ticker exited with code 1: no such file: ticker.conf"
+    assert step.sentence == "a start-up command of ticker exited with code 1: no such file: ticker.conf"
     assert step.lines == ("reading ticker.conf", "no such file: ticker.conf")
 
 
