@@ -1,13 +1,13 @@
-"""Sends a service's log entries to HiveMatrix Helm. One file to copy into the service; Python 3.8 or later.
+"""Send a service's log entries to HiveMatrix Helm. A single file to copy into the service; Python 3.8 or later.
 
     logger = HelmLogger("codex", "http://localhost:5004")
     logger.info("started", context={"version": "1.0"})
 
     logging.getLogger().addHandler(HelmLogHandler("codex", "http://localhost:5004"))
 
-A call puts the entry into a queue and returns. A thread sends what waits: at 10 entries, or 5 seconds after the first.
-No call raises or waits for the network, except flush() and shutdown(), which wait as long as they are told to. Needs
-the standard library only; where `requests` is installed, it does the sending, to the same effect.
+Each call puts the entry into a queue and returns. A thread sends the queue at 10 entries, or 5 seconds after the first.
+No call raises or waits for the network, except flush() and shutdown(), which wait up to their timeout. Needs the
+standard library only; if `requests` is installed, it is used for HTTP, with the same behaviour.
 """
 
 from __future__ import annotations
@@ -46,42 +46,42 @@ HELM_URL = "http://localhost:5004"
 THREAD_NAME = "helm-logger"
 
 MAX_BATCH = 500
-"""Entries of a request when more than a batch waits, as after an outage."""
+"""Maximum number of entries in a request if more than a batch is queued, as after an outage."""
 BATCH_BYTES = 512 * 1024
-"""A request's size, unless one entry alone is larger: proxies often take no more than 1 MiB."""
+"""Maximum size of a request with several entries, in bytes: proxies often accept no more than 1 MiB."""
 QUEUE_BYTES = 16 * 1024 * 1024
 MESSAGE_LIMIT = 1024 * 1024
-"""Characters of a message that are sent; Helm keeps no more."""
+"""Maximum length of a message in characters; Helm stores no more."""
 ENTRY_LIMIT = 8 * 1024 * 1024
-CONTEXT_REST = 8192
-DEPTH, NODES = 20, 10_000
-ANSWER_LIMIT = 65536
+CONTEXT_PREFIX = 8192
+MAX_DEPTH, MAX_NODES = 20, 10_000
+RESPONSE_LIMIT = 65536
 
-TOKEN_LIFE = 300.0
-"""Seconds; for a token that does not tell its own."""
-FIRST_PAUSE, LONGEST_PAUSE, LEAST_PAUSE = 0.5, 30.0, 0.1
-LONGEST_RETRY_AFTER = 300.0
+TOKEN_LIFETIME = 300.0
+"""Lifetime in seconds of a token without the claims iat and exp."""
+FIRST_PAUSE, MAX_PAUSE, MIN_PAUSE = 0.5, 30.0, 0.1
+MAX_RETRY_AFTER = 300.0
 EXIT_ATTEMPTS = 3
-TELL_AFTER = 3
-"""Failures in a row before stderr is told: a restart of Helm is not worth a line in every service."""
+REPORT_AFTER = 3
+"""Consecutive failures after which a line is written to stderr; a restart of Helm causes fewer."""
 
 REFUSED = (400, 403, 413, 415, 422)
-"""Answers that will not change when the same batch comes again."""
+"""Status codes after which the same batch is not sent again."""
 TRACE_FIELDS = ("trace_id", "correlation_id", "request_id", "otelTraceID")
 _RECORD_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _formatter = logging.Formatter()
-_here = threading.local()
+_thread_state = threading.local()
 
 
 class HelmLogger:
-    """Sends entries to Helm under the name of one service. Safe in threads, signal handlers and forked children.
+    """Sends log entries of one service to Helm. Safe with threads, signal handlers and fork().
 
-    ``batch_size`` entries, or those waiting ``interval`` seconds, make a request. At most ``queue_size`` entries wait;
-    beyond that the oldest are dropped, and a later entry says how many. ``timeout`` (seconds) is for each network
-    operation. ``core_url`` is where tokens come from, the environment's CORE_SERVICE_URL unless given; with neither,
-    requests carry no token.
+    A request is sent at ``batch_size`` entries, or ``interval`` seconds after the first. At most ``queue_size`` entries
+    are queued; beyond that the oldest are dropped, and a later entry reports how many. ``timeout`` (seconds) applies to
+    each network operation. Tokens are requested from ``core_url``, by default the environment's CORE_SERVICE_URL;
+    without either, requests have no token.
     """
 
     def __init__(
@@ -105,43 +105,43 @@ class HelmLogger:
         self._hostname = socket.gethostname()
         self._closed = False
         self._token: _Token | None = None
-        self._begin()
+        self._reset()
         if hasattr(os, "register_at_fork"):
-            itself = weakref.ref(self)
+            reference = weakref.ref(self)
 
             def in_child() -> None:
-                logger = itself()
+                logger = reference()
                 if logger is not None:
-                    logger._begin()
+                    logger._reset()
 
             os.register_at_fork(after_in_child=in_child)
         atexit.register(self.shutdown)
 
-    def _begin(self) -> None:
-        """The state of a process in which nothing waits; also a forked child's.
+    def _reset(self) -> None:
+        """Initialize the state of a process; also after fork() in the child.
 
-        There the thread is gone, the locks may be held for ever, the connection is the parent's, and what waits is
-        for the parent to send.
+        There the thread does not exist, locks may be held by threads of the parent, the connection belongs to the
+        parent, and queued entries are sent by the parent.
         """
-        self._lock = threading.RLock()  # reentrant: a signal handler or a finalizer may log in the midst of a call
-        # A lock used as a bell: unlike Condition and Event it may be rung by a signal handler while it is being rung.
-        self._bell = threading.Lock()
-        self._random = random.Random()  # noqa: S311 - jitter; the service's own sequence stays as it is
-        self._post = _RequestsPost() if requests else _PlainPost()
+        self._lock = threading.RLock()  # reentrant: a signal handler or a finalizer may log during a call
+        # A lock used as an event: unlike Condition and Event it may be set by a signal handler while it is being set.
+        self._wakeup = threading.Lock()
+        self._random = random.Random()  # noqa: S311 - jitter; the service's random state is not changed
+        self._post = _RequestsPost() if requests else _HttpClientPost()
         self._thread: threading.Thread | None = None
         self._starting = False
-        self._queue: collections.deque[_Waiting] = collections.deque()
+        self._queue: collections.deque[_QueuedEntry] = collections.deque()
         self._queue_bytes = 0
         self._added = 0
-        self._flight: _Batch | None = None
+        self._in_flight: _Batch | None = None
         self._flushes: list[_Flush] = []
         self._flush_to = 0
-        self._nudged = False
+        self._retry_now = False
         self._stop_at: float | None = None
         self._failures = 0
         self._sent = 0
         self._dropped = 0
-        self._untold: collections.Counter[str] = collections.Counter()
+        self._unreported: collections.Counter[str] = collections.Counter()
         self._last_error = ""
 
     def debug(self, message: object, context: Any = None, trace_id: Any = None, user_id: Any = None) -> None:
@@ -160,12 +160,12 @@ class HelmLogger:
         self._add("CRITICAL", message, context, trace_id, user_id)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Sends what waits, now, and waits up to ``timeout`` seconds for it; whether none of it waits any longer."""
+        """Send queued entries now and wait up to ``timeout`` seconds; return whether all of them are done."""
         if _is_sender():
             return False
         with self._lock:
             flush = _Flush(self._added, threading.Event())
-            if self._is_settled(flush.target):
+            if self._is_finished(flush.target):
                 return True
             if not self._closed:
                 self._start()
@@ -173,18 +173,18 @@ class HelmLogger:
                 return False
             self._flushes.append(flush)
             self._flush_to = max(self._flush_to, flush.target)
-            self._nudged = True
-        self._ring()
+            self._retry_now = True
+        self._wake()
         flush.done.wait(timeout)
         with self._lock:
             if flush in self._flushes:
                 self._flushes.remove(flush)
-            return self._is_settled(flush.target)
+            return self._is_finished(flush.target)
 
     def shutdown(self, timeout: float = 5.0) -> None:
-        """Sends what waits and ends the thread, within ``timeout`` seconds. Runs by itself when the interpreter exits.
+        """Send queued entries and stop the thread, within ``timeout`` seconds. Called at interpreter exit.
 
-        With Helm away it gives up after a few attempts. Entries logged later are dropped.
+        If Helm is unavailable, it gives up after EXIT_ATTEMPTS attempts. Entries logged later are dropped.
         """
         if _is_sender():
             return
@@ -193,23 +193,24 @@ class HelmLogger:
                 return
             self._closed = True
             self._stop_at = time.monotonic() + timeout
-            self._nudged = True
+            self._retry_now = True
             self._failures = 0
             thread = self._thread
         atexit.unregister(self.shutdown)
-        self._ring()
+        self._wake()
         if thread is not None and thread.is_alive():
             thread.join(timeout)
-        else:  # none could be started, or none was yet in this child: late in an exit that is no longer possible
+        else:  # no thread could be started, or none was yet in a forked child; at exit it is too late for that
             self._run()
         left = self.status()["waiting"]
         if left:
-            self._say(f"{left} entries were not sent: {self._last_error or 'no time was left'}")
+            entries = "1 entry was" if left == 1 else f"{left} entries were"
+            self._report(f"{entries} not sent: {self._last_error or 'timed out'}")
 
     def status(self) -> dict[str, Any]:
-        """Of this process: entries ``waiting``, ``sent``, ``dropped``, and why the last attempt failed."""
+        """Return this process's numbers of entries ``waiting``, ``sent`` and ``dropped``, and ``last_error``."""
         with self._lock:
-            waiting = len(self._queue) + (len(self._flight.entries) if self._flight else 0)
+            waiting = len(self._queue) + (len(self._in_flight.entries) if self._in_flight else 0)
             return {
                 "waiting": waiting,
                 "sent": self._sent,
@@ -227,24 +228,24 @@ class HelmLogger:
         created: float | None = None,
         process_id: int | None = None,
     ) -> None:
-        if _is_sender():  # a handler of the service's own passes on what HTTP libraries say while they send for us
+        if _is_sender():  # records of HTTP libraries while sending, passed on by a handler of the service
             return
-        # The entry becomes text here, not in the thread: later its values may have changed, or have lost the
-        # request that they belong to. They are the service's own objects, so anything may be raised.
+        # Encoded here, not in the thread: values may change later, or depend on the current request. They are
+        # objects of the service, so encoding may raise anything.
         try:
             entry = _entry(level, message, context, trace_id, user_id, created)
             entry["hostname"] = self._hostname
             entry["process_id"] = process_id or os.getpid()
             self._enqueue(_encode_within_limit(entry))
-        except Exception:  # noqa: BLE001 - what goes wrong with a log entry must not stop the service
-            self._count_dropped("it could not be made into text")
+        except Exception:  # noqa: BLE001 - logging must not raise into the service
+            self._count_dropped("it could not be encoded")
 
     def _enqueue(self, text: bytes) -> None:
         with self._lock:
             if self._closed:
                 self._drop("the logger was shut down")
                 return
-            self._queue.append(_Waiting(text, time.monotonic()))
+            self._queue.append(_QueuedEntry(text, time.monotonic()))
             self._queue_bytes += len(text)
             self._added += 1
             while len(self._queue) > self._queue_size or (self._queue_bytes > QUEUE_BYTES and len(self._queue) > 1):
@@ -253,18 +254,18 @@ class HelmLogger:
             waiting = len(self._queue)
             self._start()
         if waiting in (1, self._batch_size):
-            self._ring()
+            self._wake()
 
     def _drop(self, why: str, entries: int = 1) -> None:
         self._dropped += entries
-        self._untold[why] += entries
+        self._unreported[why] += entries
 
     def _count_dropped(self, why: str) -> None:
         with self._lock:
             self._drop(why)
 
     def _start(self) -> None:
-        """Sees that the thread runs; it is begun with the first entry, so that a forked child has its own."""
+        """Start the thread if it is not running. It is started by the first entry, so that a forked child has one."""
         if self._starting or (self._thread is not None and self._thread.is_alive()):
             return
         self._starting = True
@@ -272,52 +273,52 @@ class HelmLogger:
             thread = threading.Thread(target=self._run, name=f"{THREAD_NAME}-{self.service_name}", daemon=True)
             thread.start()
             self._thread = thread
-        except RuntimeError:  # no more threads: the next entry tries again, and shutdown() does without
+        except RuntimeError:  # no more threads: retried with the next entry; shutdown() needs none
             pass
         finally:
             self._starting = False
 
-    def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it rings already
-            self._bell.release()
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # already set
+            self._wakeup.release()
 
-    def _is_settled(self, target: int) -> bool:
-        """Whether none of the first ``target`` entries waits any longer."""
-        flying = self._flight is not None and self._flight.first <= target
-        return not flying and self._added - len(self._queue) >= target
+    def _is_finished(self, target: int) -> bool:
+        """Whether all of the first ``target`` entries were sent or dropped."""
+        in_flight = self._in_flight is not None and self._in_flight.first <= target
+        return not in_flight and self._added - len(self._queue) >= target
 
     def _run(self) -> None:
-        _here.sending = True
+        _thread_state.sending = True
         try:
             while True:
                 batch = self._next_batch()
                 if batch is None or not self._deliver(batch):
                     return
         finally:
-            _here.sending = False
+            _thread_state.sending = False
             self._post.close()
             with self._lock:
                 for flush in self._flushes:
                     flush.done.set()
 
     def _next_batch(self) -> _Batch | None:
-        """Waits until a batch is due; None when the logger is shut down and nothing waits."""
+        """Wait until a batch is due and return it, or None after shutdown if the queue is empty."""
         while True:
             with self._lock:
-                if self._flight is not None:
-                    return self._flight
+                if self._in_flight is not None:
+                    return self._in_flight
                 pause = -1.0
                 if self._queue:
                     pause = self._queue[0].since + self._interval - time.monotonic()
-                    hurry = self._closed or self._added - len(self._queue) < self._flush_to
-                    if hurry or pause <= 0 or len(self._queue) >= self._batch_size:
-                        self._flight = self._take()
-                        return self._flight
+                    now = self._closed or self._added - len(self._queue) < self._flush_to
+                    if now or pause <= 0 or len(self._queue) >= self._batch_size:
+                        self._in_flight = self._make_batch()
+                        return self._in_flight
                 elif self._closed:
                     return None
-            self._bell.acquire(timeout=min(pause, threading.TIMEOUT_MAX))
+            self._wakeup.acquire(timeout=min(pause, threading.TIMEOUT_MAX))
 
-    def _take(self) -> _Batch:
+    def _make_batch(self) -> _Batch:
         first = self._added - len(self._queue) + 1
         entries: list[bytes] = []
         size = 0
@@ -327,73 +328,73 @@ class HelmLogger:
                 break
             entries.append(self._queue.popleft().text)
         self._queue_bytes = self._queue_bytes - sum(map(len, entries)) if self._queue else 0
-        told, self._untold = self._untold, collections.Counter()
-        sent = [self._notice(told), *entries] if told else entries
+        reported, self._unreported = self._unreported, collections.Counter()
+        sent = [self._notice(reported), *entries] if reported else entries
         name = _encode(self.service_name)
         body = b'{"service_name":' + name + b',"logs":[' + b",".join(sent) + b"]}"
-        return _Batch(first, entries, told, body, uuid.uuid4().hex)
+        return _Batch(first, entries, reported, body, uuid.uuid4().hex)
 
-    def _notice(self, told: collections.Counter[str]) -> bytes:
-        count = sum(told.values())
+    def _notice(self, reported: collections.Counter[str]) -> bytes:
+        count = sum(reported.values())
         message = f"helm_logger dropped {count} log {'entry' if count == 1 else 'entries'}"
-        entry = _entry("WARNING", message, {"dropped": count, "reasons": dict(told)}, None, None, None)
+        entry = _entry("WARNING", message, {"dropped": count, "reasons": dict(reported)}, None, None, None)
         return _encode({**entry, "hostname": self._hostname, "process_id": os.getpid()})
 
     def _deliver(self, batch: _Batch) -> bool:
-        """Tries until Helm has stored or refused the batch; False when there is no time left for that."""
+        """Retry until Helm has stored or refused the batch; return False if shutdown ends that."""
         while True:
             try:
                 outcome = self._attempt(batch)
-            except Exception as problem:  # noqa: BLE001 - an unforeseen one must not end the thread
+            except Exception as problem:  # noqa: BLE001 - an unexpected error must not end the thread
                 outcome = _Outcome("later", f"{type(problem).__name__}: {problem}")
             if outcome.result != "later":
-                self._settle(batch, outcome)
+                self._finish(batch, outcome)
                 return True
             with self._lock:
                 self._last_error = outcome.reason
                 self._failures += 1
                 failures = self._failures
-            if failures == TELL_AFTER and not self._closed:
-                self._say(f"log entries wait, and are sent later: {outcome.reason}")
+            if failures == REPORT_AFTER and not self._closed:
+                self._report(f"log entries are queued and will be sent later: {outcome.reason}")
             if not self._pause(failures, outcome.retry_after):
                 return False
 
-    def _settle(self, batch: _Batch, outcome: _Outcome) -> None:
+    def _finish(self, batch: _Batch, outcome: _Outcome) -> None:
         with self._lock:
             first_refusal = outcome.result == "refused" and outcome.reason != self._last_error
-            self._flight = None
+            self._in_flight = None
             self._failures = 0
             self._last_error = outcome.reason
             if outcome.result == "refused":
-                self._untold.update(batch.told)
+                self._unreported.update(batch.reported)
                 self._drop(outcome.reason, len(batch.entries))
             else:
                 self._sent += len(batch.entries)
-            for flush in [flush for flush in self._flushes if self._is_settled(flush.target)]:
+            for flush in [flush for flush in self._flushes if self._is_finished(flush.target)]:
                 self._flushes.remove(flush)
                 flush.done.set()
         if first_refusal:
-            self._say(f"log entries are dropped: {outcome.reason}")
+            self._report(f"log entries are dropped: {outcome.reason}")
 
     def _pause(self, failures: int, retry_after: float | None) -> bool:
-        """Waits before the next attempt; False when the logger is shut down and shall not wait.
+        """Wait before the next attempt; return False if shutdown does not allow another one.
 
-        A flush or shutdown ends it, but not a wait that the server asked for.
+        A flush or shutdown shortens the pause, unless it was requested by Retry-After.
         """
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
-        begun = time.monotonic()
-        end = begun + (self._random.uniform(longest / 2, longest) if retry_after is None else retry_after)
+        longest = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+        start = time.monotonic()
+        end = start + (self._random.uniform(longest / 2, longest) if retry_after is None else retry_after)
         while True:
             with self._lock:
-                if self._nudged and retry_after is None:
-                    self._nudged = False
-                    end = min(end, begun + LEAST_PAUSE)
+                if self._retry_now and retry_after is None:
+                    self._retry_now = False
+                    end = min(end, start + MIN_PAUSE)
                 if self._stop_at is not None and (self._failures >= EXIT_ATTEMPTS or end >= self._stop_at):
                     return False
             left = end - time.monotonic()
             if left <= 0:
                 return True
-            self._bell.acquire(timeout=left)
+            self._wakeup.acquire(timeout=left)
 
     def _time_left(self) -> float:
         if self._stop_at is None:
@@ -404,81 +405,81 @@ class HelmLogger:
         headers = {"Idempotency-Key": batch.key}
         try:
             token = self._bearer()
-            answer = self._send(self._url, batch.body, headers, token)
-            if answer.status == 401 and token:
+            response = self._send(self._url, batch.body, headers, token)
+            if response.status == 401 and token:
                 self._token = None
-                answer = self._send(self._url, batch.body, headers, self._bearer())
-        except _TryLaterError as problem:
+                response = self._send(self._url, batch.body, headers, self._bearer())
+        except _RetryError as problem:
             return _Outcome("later", str(problem), problem.retry_after)
         except (OSError, http.client.HTTPException, ValueError) as problem:
-            return _Outcome("later", f"Helm can't be reached: {type(problem).__name__}: {problem}")
-        if 200 <= answer.status < 300:
+            return _Outcome("later", f"could not reach Helm: {type(problem).__name__}: {problem}")
+        if 200 <= response.status < 300:
             return _Outcome("stored", "")
-        reason = f"Helm answered {answer.status}{_sentence(answer.body)}"
-        if answer.status in REFUSED:
+        reason = f"Helm returned {response.status}{_error_suffix(response.body)}"
+        if response.status in REFUSED:
             return _Outcome("refused", reason)
-        if answer.status == 401 and not token:
-            reason += " (no token is sent, since CORE_SERVICE_URL is not set)"
-        return _Outcome("later", reason, answer.retry_after)
+        if response.status == 401 and not token:
+            reason += " (sent without token, since CORE_SERVICE_URL is not set)"
+        return _Outcome("later", reason, response.retry_after)
 
-    def _send(self, url: str, body: bytes, headers: Mapping[str, str], token: str | None) -> _Answer:
-        whole = {"Content-Type": "application/json", "User-Agent": "helm_logger", "Accept": "application/json"}
-        whole.update(headers)
+    def _send(self, url: str, body: bytes, headers: Mapping[str, str], token: str | None) -> _Response:
+        all_headers = {"Content-Type": "application/json", "User-Agent": "helm_logger", "Accept": "application/json"}
+        all_headers.update(headers)
         if token:
-            whole["Authorization"] = f"Bearer {token}"
-        return self._post(url, body, whole, self._time_left())
+            all_headers["Authorization"] = f"Bearer {token}"
+        return self._post(url, body, all_headers, self._time_left())
 
     def _bearer(self) -> str | None:
-        """The service's token for Helm, renewed when a fifth of its life is left; None without a Core to ask."""
+        """Return the service's token for Helm, renewed after 80 % of its lifetime; None if no Core is configured."""
         core = self._core_url or os.environ.get("CORE_SERVICE_URL")
         if not core:
             return None
         now = time.monotonic()
-        kept = self._token
-        if kept is not None and now < kept.renew_at:
-            return kept.text
+        current = self._token
+        if current is not None and now < current.renew_at:
+            return current.text
         try:
             self._token = self._new_token(core.rstrip("/") + "/service-token")
-        except _TryLaterError:
-            if kept is None or now >= kept.ends_at:
+        except _RetryError:
+            if current is None or now >= current.ends_at:
                 raise
-            self._token = kept._replace(renew_at=now + 10.0)
+            self._token = current._replace(renew_at=now + 10.0)
         return self._token.text
 
     def _new_token(self, url: str) -> _Token:
         body = _encode({"calling_service": self.service_name, "target_service": "helm"})
-        asked = time.monotonic()
+        requested_at = time.monotonic()
         try:
-            answer = self._send(url, body, {}, None)
+            response = self._send(url, body, {}, None)
         except (OSError, http.client.HTTPException, ValueError) as problem:
-            raise _TryLaterError(f"Core can't be reached for a token: {type(problem).__name__}: {problem}") from None
-        if answer.status != 200:
-            reason = f"Core gave no token: it answered {answer.status}{_sentence(answer.body)}"
-            raise _TryLaterError(reason, answer.retry_after)
+            raise _RetryError(f"could not reach Core for a token: {type(problem).__name__}: {problem}") from None
+        if response.status != 200:
+            reason = f"Core issued no token: it returned {response.status}{_error_suffix(response.body)}"
+            raise _RetryError(reason, response.retry_after)
         try:
-            text = json.loads(answer.body)["token"]
+            text = json.loads(response.body)["token"]
         except (ValueError, KeyError, TypeError):
             text = None
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-            raise _TryLaterError("Core gave no token: its answer has none")
-        life = _life(text)
-        return _Token(text, asked + life * 0.8, asked + life)
+            raise _RetryError("Core issued no token: the response has none")
+        lifetime = _lifetime(text)
+        return _Token(text, requested_at + lifetime * 0.8, requested_at + lifetime)
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         try:
             line = "".join(char if char.isprintable() else "?" for char in f"helm_logger: {self.service_name}: {text}")
             print(line, file=sys.stderr, flush=True)
-        except Exception:  # noqa: BLE001, S110 - stderr may be closed or be anything that the service put there
+        except Exception:  # noqa: BLE001, S110 - stderr may be closed or replaced by the service
             pass
 
 
 class HelmLogHandler(logging.Handler):
-    """Sends the records of Python's logging to Helm, through a HelmLogger given or made from the arguments.
+    """Sends records of Python's logging to Helm, through the given HelmLogger or one created from the arguments.
 
-    A record's extra fields go into the context, with its logger, place and exception. ``trace_id`` (or
-    ``correlation_id``, ``request_id``, OpenTelemetry's ``otelTraceID``) and ``user_id`` are the entry's own; a
-    dictionary named ``context`` is merged. The message is the record's own, whatever formatter is set (basicConfig sets
-    one): what it would add has fields, and a line that the service also prints is known to be the same.
+    A record's extra fields are stored in the context, with its logger, source location and exception. ``trace_id`` (or
+    ``correlation_id``, ``request_id``, OpenTelemetry's ``otelTraceID``) and ``user_id`` become the entry's fields; a
+    dictionary named ``context`` is merged. Formatters are ignored (basicConfig sets one): what they add is stored in
+    fields anyway, and an equal message lets Helm recognize the line if the service also prints it.
     """
 
     def __init__(
@@ -496,8 +497,8 @@ class HelmLogHandler(logging.Handler):
             self.logger = HelmLogger(service_name_or_logger, helm_url, **settings)
 
     def handle(self, record: logging.LogRecord) -> Any:
-        # Without the handler's lock, which logging.shutdown() holds while it waits in flush(). And what HTTP libraries
-        # say while a HelmLogger sends would make it send that, and so on for ever; also if it is another copy's.
+        # Without the handler's lock, which logging.shutdown() holds while it waits in flush(). Records that HTTP
+        # libraries log in a sending thread (also of another copy of this module) are ignored, to avoid a loop.
         if str(record.threadName).startswith(THREAD_NAME):
             return False
         passed = self.filter(record)
@@ -522,13 +523,13 @@ class HelmLogHandler(logging.Handler):
                 context.setdefault("level", record.levelname)
             message = self._message(record, context)
             self.logger._add(level, message, context, trace_id, user_id, record.created, record.process)
-        except Exception:  # noqa: BLE001 - the record's values are the service's own objects
-            self.logger._count_dropped("it could not be made into text")
+        except Exception:  # noqa: BLE001 - the record's values are objects of the service
+            self.logger._count_dropped("it could not be encoded")
 
     def _message(self, record: logging.LogRecord, context: dict[str, Any]) -> str:
         try:
             return record.getMessage()
-        except Exception:  # noqa: BLE001 - arguments that do not fit the message are an everyday mistake
+        except Exception:  # noqa: BLE001 - arguments that do not match the format are a common mistake
             context["args"] = record.args
             return _text(record.msg)
 
@@ -551,23 +552,23 @@ class HelmLogHandler(logging.Handler):
         self.logger.flush()
 
     def close(self) -> None:
-        """Shuts the HelmLogger down if it was made here."""
+        """Shut the HelmLogger down if this handler created it."""
         if self._owned:
             self.logger.shutdown()
         super().close()
 
 
-class _Waiting(NamedTuple):
+class _QueuedEntry(NamedTuple):
     text: bytes
     since: float
 
 
 class _Batch(NamedTuple):
-    """A request, made once: sent again it is the same, key and all, so that Helm stores it once."""
+    """A request. Retries send the same body and key, so that Helm stores it once."""
 
     first: int
     entries: list[bytes]
-    told: collections.Counter[str]
+    reported: collections.Counter[str]
     body: bytes
     key: str
 
@@ -589,39 +590,39 @@ class _Token(NamedTuple):
     ends_at: float
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     status: int
     retry_after: float | None
     body: bytes
 
 
-class _TryLaterError(Exception):
+class _RetryError(Exception):
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
 
 
-class _PlainPost:
-    """POSTs by http.client over kept connections. Follows no redirect and uses no proxy: requests carry a token."""
+class _HttpClientPost:
+    """POST by http.client with persistent connections. Redirects and proxies are not used: requests carry a token."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], http.client.HTTPConnection] = {}
+        self._connections: dict[tuple[str, str], http.client.HTTPConnection] = {}
 
-    def __call__(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> _Answer:
+    def __call__(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> _Response:
         parts = urlsplit(url)
-        place = (parts.scheme, parts.netloc)
-        connection = self._kept.pop(place, None)
+        origin = (parts.scheme, parts.netloc)
+        connection = self._connections.pop(origin, None)
         if connection is not None:
             try:
-                return self._exchange(connection, place, url, body, headers, timeout)
+                return self._exchange(connection, origin, url, body, headers, timeout)
             except (ConnectionError, http.client.BadStatusLine):
-                pass  # the server has closed it meanwhile; a new one decides
-        return self._exchange(self._connection(url, timeout), place, url, body, headers, timeout)
+                pass  # closed by the server meanwhile: retry with a new connection
+        return self._exchange(self._connection(url, timeout), origin, url, body, headers, timeout)
 
     def _connection(self, url: str, timeout: float) -> http.client.HTTPConnection:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("its URL is none of http or https")
+            raise ValueError("the URL must be http or https")
         if parts.scheme == "https":
             return http.client.HTTPSConnection(
                 parts.hostname, parts.port, timeout=timeout, context=ssl.create_default_context()
@@ -631,39 +632,39 @@ class _PlainPost:
     def _exchange(
         self,
         connection: http.client.HTTPConnection,
-        place: tuple[str, str],
+        origin: tuple[str, str],
         url: str,
         body: bytes,
         headers: Mapping[str, str],
         timeout: float,
-    ) -> _Answer:
+    ) -> _Response:
         keep = False
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(timeout)
             connection.request("POST", urlsplit(url).path, body, dict(headers))
             response = connection.getresponse()
-            text = response.read(ANSWER_LIMIT)
+            text = response.read(RESPONSE_LIMIT)
             keep = response.isclosed() and not response.will_close
-            return _Answer(response.status, _retry_after(response.getheader("Retry-After")), text)
+            return _Response(response.status, _retry_after(response.getheader("Retry-After")), text)
         finally:
             if keep:
-                self._kept[place] = connection
+                self._connections[origin] = connection
             else:
                 connection.close()
 
     def close(self) -> None:
-        while self._kept:
-            self._kept.popitem()[1].close()
+        while self._connections:
+            self._connections.popitem()[1].close()
 
 
 class _RequestsPost:
-    """POSTs by requests, told to behave as _PlainPost: its own ways with .netrc would even replace the token."""
+    """POST by requests, configured like _HttpClientPost; by default, .netrc would even replace the token."""
 
     def __init__(self) -> None:
         self._session: Any = None
 
-    def __call__(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> _Answer:
+    def __call__(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> _Response:
         if self._session is None:
             self._session = requests.Session()
             self._session.trust_env = False
@@ -672,8 +673,8 @@ class _RequestsPost:
         with self._session.post(
             url, data=body, headers=headers, timeout=timeout, allow_redirects=False, stream=True
         ) as response:
-            text = next(response.iter_content(ANSWER_LIMIT), b"")
-            return _Answer(response.status_code, _retry_after(response.headers.get("Retry-After")), text)
+            text = next(response.iter_content(RESPONSE_LIMIT), b"")
+            return _Response(response.status_code, _retry_after(response.headers.get("Retry-After")), text)
 
     def close(self) -> None:
         if self._session is not None:
@@ -681,11 +682,11 @@ class _RequestsPost:
 
 
 def _is_sender() -> bool:
-    return getattr(_here, "sending", False)
+    return getattr(_thread_state, "sending", False)
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header, a number or a date; None where it says nothing sensible."""
+    """Return the seconds to wait by a Retry-After header (a number or a date); None if it is missing or invalid."""
     if not value:
         return None
     if re.fullmatch(r"[0-9]{1,9}", value.strip()):
@@ -695,36 +696,36 @@ def _retry_after(value: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError, IndexError, OverflowError):
             return None
-    return min(max(seconds, LEAST_PAUSE), LONGEST_RETRY_AFTER)
+    return min(max(seconds, MIN_PAUSE), MAX_RETRY_AFTER)
 
 
-def _sentence(body: bytes) -> str:
-    """What an answer says in words, for people; empty if nothing."""
+def _error_suffix(body: bytes) -> str:
+    """Return the field ``error`` of a response as a suffix for messages; empty if there is none."""
     try:
-        said = json.loads(body).get("error")
+        error = json.loads(body).get("error")
     except (ValueError, AttributeError, RecursionError):
         return ""
-    return f": {said[:200]}" if isinstance(said, str) else ""
+    return f": {error[:200]}" if isinstance(error, str) else ""
 
 
-def _life(token: str) -> float:
-    """Seconds between a token's iat and exp. Its clock is Core's, which need not be this host's."""
+def _lifetime(token: str) -> float:
+    """Return the seconds between a token's iat and exp, since Core's clock may differ from this host's."""
     try:
         part = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        life = float(claims["exp"] - claims["iat"])
+        lifetime = float(claims["exp"] - claims["iat"])
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError):
-        return TOKEN_LIFE
-    return life if 0 < life < 86400 else TOKEN_LIFE
+        return TOKEN_LIFETIME
+    return lifetime if 0 < lifetime < 86400 else TOKEN_LIFETIME
 
 
 def _entry(
     level: str, message: object, context: Any, trace_id: Any, user_id: Any, created: float | None
 ) -> dict[str, Any]:
     try:
-        moment = datetime.now(timezone.utc) if created is None else datetime.fromtimestamp(created, timezone.utc)
+        timestamp = datetime.now(timezone.utc) if created is None else datetime.fromtimestamp(created, timezone.utc)
     except (TypeError, ValueError, OverflowError, OSError):
-        moment = datetime.now(timezone.utc)
+        timestamp = datetime.now(timezone.utc)
     text = _text(message)
     if context is None:
         fields = {}
@@ -738,7 +739,7 @@ def _entry(
     entry: dict[str, Any] = {
         "level": level,
         "message": text,
-        "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "timestamp": timestamp.isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
     if fields:
         entry["context"] = fields
@@ -752,7 +753,7 @@ def _encode_within_limit(entry: dict[str, Any]) -> bytes:
     text = _encode(entry)
     if len(text) > ENTRY_LIMIT and "context" in entry:
         context = _encode(entry["context"])
-        rest = context[:CONTEXT_REST].decode("utf-8", "ignore")
+        rest = context[:CONTEXT_PREFIX].decode("utf-8", "ignore")
         text = _encode({**entry, "context": {"context_length": len(context), "context_begin": rest}})
     if len(text) > ENTRY_LIMIT:
         raise ValueError("the entry is too large")
@@ -760,15 +761,15 @@ def _encode_within_limit(entry: dict[str, Any]) -> bytes:
 
 
 def _encode(value: Any) -> bytes:
-    """JSON of anything at all; what JSON has no form for becomes text."""
+    """Encode any value as JSON; values that JSON does not support become text."""
     try:
         text = json.dumps(value, default=_readable, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except Exception:  # noqa: BLE001 - NaN, a circle, a key that is no text, a value whose own methods raise
-        plain = _plain(value, DEPTH, [NODES])
+    except Exception:  # noqa: BLE001 - NaN, a cycle, a key that is not a string, a value whose methods raise
+        plain = _plain(value, MAX_DEPTH, [MAX_NODES])
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     try:
         return text.encode()
-    except UnicodeEncodeError:  # lone surrogates, which no UTF-8 has
+    except UnicodeEncodeError:  # lone surrogates, which UTF-8 can't encode
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
@@ -782,23 +783,23 @@ def _readable(value: Any) -> Any:
     return _text(value)
 
 
-def _plain(value: Any, depth: int, room: list[int]) -> Any:
-    """The value in dictionaries, lists, texts and numbers, at most so deep and as large as there is room for."""
-    room[0] -= 1
+def _plain(value: Any, depth: int, remaining: list[int]) -> Any:
+    """Convert a value to dictionaries, lists, strings and numbers, limited in depth and by ``remaining[0]`` nodes."""
+    remaining[0] -= 1
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (str, int, float)):
         try:
             json.dumps(value, allow_nan=False)
-        except ValueError:  # NaN, or an integer of more digits than Python writes
+        except ValueError:  # NaN, or an integer with more digits than Python converts
             return _text(value)
         return value
-    if depth <= 0 or room[0] <= 0:
+    if depth <= 0 or remaining[0] <= 0:
         return _text(value)[:1000]
     if isinstance(value, Mapping):
-        return {_text(key): _plain(item, depth - 1, room) for key, item in list(value.items()) if room[0] > 0}
+        return {_text(key): _plain(item, depth - 1, remaining) for key, item in list(value.items()) if remaining[0] > 0}
     if isinstance(value, (list, tuple, set, frozenset, collections.deque)):
-        return [_plain(item, depth - 1, room) for item in list(value) if room[0] > 0]
+        return [_plain(item, depth - 1, remaining) for item in list(value) if remaining[0] > 0]
     return _text(value)
 
 
@@ -807,5 +808,5 @@ def _text(value: object) -> str:
         return value
     try:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    except Exception:  # noqa: BLE001 - __str__ is the service's, and may raise what it likes
-        return f"<{type(value).__name__} that has no text>"
+    except Exception:  # noqa: BLE001 - __str__ belongs to the service, and may raise anything
+        return f"<{type(value).__name__} without text>"

@@ -1,4 +1,4 @@
-"""packaging/client/helm_logger.py against a real HTTP server that stands in for Helm and for Core."""
+"""packaging/client/helm_logger.py with a real HTTP server in place of Helm and Core."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TOP = Path(__file__).resolve().parents[2]
 SOURCE = TOP / "packaging/client/helm_logger.py"
 README = TOP / "packaging/client/README.md"
 HOURS = 3600.0
-"""An interval that never ends within a test: what is sent is sent for another reason."""
+"""An interval longer than any test, so that requests have another reason."""
 
 
 def load() -> Any:
-    """The file as a module of its own, as each service has it."""
+    """Import the file as a separate module, as each service does."""
     spec = importlib.util.spec_from_file_location("helm_logger", SOURCE)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -72,7 +72,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     hang: bool = False
     close: bool = False
-    """Close the connection, without a word about it; with status 0 before any answer."""
+    """Close the connection without announcing it; with status 0, before any response."""
 
 
 OK = Answer(body=b'{"success": true, "ingested": 1, "message": ""}')
@@ -85,7 +85,7 @@ def token(life: float = 300.0, number: int = 0) -> str:
 
 
 class StandIn:
-    """A server that notes what it is sent, and answers as it was told: each of ``answers`` once, then ``usual``."""
+    """A server that records requests and sends each of ``answers`` once, then ``usual``."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -183,13 +183,13 @@ def core() -> Iterator[StandIn]:
 
 @pytest.fixture(autouse=True, params=["requests", "plain"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test runs with both, which must be the same to Helm. Pauses are short; the environment names no Core."""
+    """Run every test with both HTTP implementations, with short pauses and without CORE_SERVICE_URL."""
     if request.param == "plain":
         monkeypatch.setattr(helm_logger, "requests", None)
     else:
         assert helm_logger.requests is not None
     monkeypatch.setattr(helm_logger, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(helm_logger, "LEAST_PAUSE", 0.01)
+    monkeypatch.setattr(helm_logger, "MIN_PAUSE", 0.01)
     monkeypatch.delenv("CORE_SERVICE_URL", raising=False)
     return str(request.param)
 
@@ -209,7 +209,7 @@ def make(helm: StandIn) -> Iterator[Callable[..., Any]]:
 
 
 def sent(helm: StandIn, logger: Any) -> dict[str, Any]:
-    """The one entry that was logged, as Helm got it."""
+    """Return the only entry that Helm received."""
     assert logger.flush()
     (entry,) = helm.stored
     return entry
@@ -247,7 +247,7 @@ def test_the_defaults_are_ten_entries_and_five_seconds() -> None:
     logger.shutdown()
 
 
-def test_what_waited_meanwhile_goes_in_large_batches_in_its_order(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_entries_queued_during_an_outage_are_sent_in_large_batches(helm: StandIn, make: Callable[..., Any]) -> None:
     helm.answers.append(Answer(hang=True))
     logger = make(timeout=0.2)
     for number in range(1200):
@@ -258,7 +258,7 @@ def test_what_waited_meanwhile_goes_in_large_batches_in_its_order(helm: StandIn,
     assert max(len(request.entries) for request in helm.requests) <= 500
 
 
-def test_a_request_stays_below_what_proxies_take(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_the_size_of_a_request_is_limited(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     for _ in range(9):
         logger.info("x" * 300_000)
@@ -267,7 +267,7 @@ def test_a_request_stays_below_what_proxies_take(helm: StandIn, make: Callable[.
     assert [len(request.body) // 300_000 for request in helm.requests] == [1] * 9 + [3]
 
 
-def test_connections_are_kept(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_connections_are_persistent(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     for _ in range(3):
         logger.info("x")
@@ -275,10 +275,10 @@ def test_connections_are_kept(helm: StandIn, make: Callable[..., Any]) -> None:
     assert len({request.port for request in helm.requests}) == 1
 
 
-def test_a_connection_closed_while_nothing_was_sent_is_no_failure(
+def test_a_connection_closed_while_idle_is_not_a_failure(
     helm: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for pause in ("FIRST_PAUSE", "LEAST_PAUSE"):
+    for pause in ("FIRST_PAUSE", "MIN_PAUSE"):
         monkeypatch.setattr(helm_logger, pause, 60.0)
     helm.usual = Answer(close=True)
     logger = make()
@@ -294,7 +294,7 @@ def test_a_connection_closed_while_nothing_was_sent_is_no_failure(
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
-def test_an_entry_has_all_that_helm_keeps(helm: StandIn, make: Callable[..., Any], level: str) -> None:
+def test_an_entry_has_all_fields(helm: StandIn, make: Callable[..., Any], level: str) -> None:
     logger = make()
     before = datetime.now(UTC)
     getattr(logger, level)("Grüße\n", {"n": 1, "nest": {"a": [1, 2.5, None, True]}}, "t-1", "user@example.com")
@@ -313,7 +313,7 @@ def test_an_entry_has_all_that_helm_keeps(helm: StandIn, make: Callable[..., Any
     }
 
 
-def test_what_was_not_given_is_absent(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_fields_not_given_are_absent(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     logger.info("plain")
     assert set(sent(helm, logger)) == {"level", "message", "timestamp", "hostname", "process_id"}
@@ -342,7 +342,7 @@ for _ in range(3000):
     ("value", "arrives"),
     [
         (Texts(), "as text"),
-        (Bad(), "<Bad that has no text>"),
+        (Bad(), "<Bad without text>"),
         (ValueError("wrong"), "wrong"),
         (uuid.UUID(int=1), str(uuid.UUID(int=1))),
         (datetime(2026, 11, 24, 1, 2, 3, tzinfo=UTC), "2026-11-24T01:02:03+00:00"),
@@ -351,15 +351,15 @@ for _ in range(3000):
         ((1, 2), [1, 2]),
         (math.nan, "nan"),
         ([math.inf, -math.inf, 1.0], ["inf", "-inf", 1.0]),
-        ({(1, 2): Texts(), "x": Bad()}, {"(1, 2)": "as text", "x": "<Bad that has no text>"}),
+        ({(1, 2): Texts(), "x": Bad()}, {"(1, 2)": "as text", "x": "<Bad without text>"}),
         ("lone \ud800 and whole \U0001f600", "lone \N{REPLACEMENT CHARACTER} and whole \U0001f600"),
         ("pair \ud83d\ude00", "pair \U0001f600"),
         ("nul \0 \x1b[31m", "nul \0 \x1b[31m"),
-        (10**5000, "<int that has no text>" if hasattr(sys, "get_int_max_str_digits") else 10**5000),
+        (10**5000, "<int without text>" if hasattr(sys, "get_int_max_str_digits") else 10**5000),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_values_that_json_has_no_form_for_become_text(
+def test_values_that_json_does_not_support_become_text(
     helm: StandIn, make: Callable[..., Any], value: Any, arrives: Any
 ) -> None:
     logger = make()
@@ -369,7 +369,7 @@ def test_values_that_json_has_no_form_for_become_text(
 
 
 @pytest.mark.parametrize("value", [ROUND, DEEP, {"all": [ROUND] * 1000}], ids=["round", "deep", "round often"])
-def test_values_without_end_are_cut(helm: StandIn, make: Callable[..., Any], value: Any) -> None:
+def test_infinite_values_are_truncated(helm: StandIn, make: Callable[..., Any], value: Any) -> None:
     logger = make()
     logger.info("value", context={"value": value})
     assert set(sent(helm, logger)["context"]) == {"value"}
@@ -382,24 +382,24 @@ def test_values_without_end_are_cut(helm: StandIn, make: Callable[..., Any], val
         (None, "None"),
         (7, "7"),
         (b"raw\xff", "raw\N{REPLACEMENT CHARACTER}"),
-        (Bad(), "<Bad that has no text>"),
+        (Bad(), "<Bad without text>"),
         ("", ""),
     ],
 )
-def test_messages_that_are_no_text(helm: StandIn, make: Callable[..., Any], message: Any, arrives: str) -> None:
+def test_messages_that_are_not_strings(helm: StandIn, make: Callable[..., Any], message: Any, arrives: str) -> None:
     logger = make()
     logger.info(message, trace_id=uuid.UUID(int=7), user_id=42)
     entry = sent(helm, logger)
     assert (entry["message"], entry["trace_id"], entry["user_id"]) == (arrives, str(uuid.UUID(int=7)), "42")
 
 
-def test_a_context_that_is_no_dictionary(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_a_context_that_is_not_a_dictionary(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     logger.info("x", context=["a"])
     assert sent(helm, logger)["context"] == {"context": ["a"]}
 
 
-def test_values_are_those_of_the_call(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_values_are_captured_at_the_time_of_the_call(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     context = {"step": [1]}
     logger.info("x", context=context)
@@ -407,7 +407,7 @@ def test_values_are_those_of_the_call(helm: StandIn, make: Callable[..., Any]) -
     assert sent(helm, logger)["context"] == {"step": [1]}
 
 
-def test_long_messages_and_contexts_are_cut(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_long_messages_and_contexts_are_truncated(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     logger.info("m" * 2_000_000, context={"n": 1})
     logger.info("x", context={"large": "ü" * 5_000_000})
@@ -423,7 +423,7 @@ def test_long_messages_and_contexts_are_cut(helm: StandIn, make: Callable[..., A
 # Tokens
 
 
-def test_the_services_token_comes_from_core(
+def test_the_token_is_requested_from_core(
     helm: StandIn, core: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = make()
@@ -462,7 +462,7 @@ def test_a_token_is_renewed_before_it_expires(helm: StandIn, core: StandIn, make
     assert logger.status()["last_error"] == ""
 
 
-def test_a_token_that_can_not_be_renewed_is_used_until_it_expires(
+def test_a_token_that_cannot_be_renewed_is_used_until_it_expires(
     helm: StandIn, core: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = make(core_url=core.url)
@@ -481,9 +481,7 @@ def test_a_token_that_can_not_be_renewed_is_used_until_it_expires(
     assert helm.requests[-1].headers["Authorization"] == f"Bearer {token(number=3)}"
 
 
-def test_a_token_that_helm_does_not_take_is_renewed_once(
-    helm: StandIn, core: StandIn, make: Callable[..., Any]
-) -> None:
+def test_a_token_that_helm_rejects_is_renewed_once(helm: StandIn, core: StandIn, make: Callable[..., Any]) -> None:
     logger = make(core_url=core.url)
     helm.answers.append(Answer(401))
     logger.info("x")
@@ -496,14 +494,14 @@ def test_a_token_that_helm_does_not_take_is_renewed_once(
     assert logger.status() == {"waiting": 0, "sent": 1, "dropped": 0, "last_error": ""}
 
 
-def test_entries_wait_while_no_token_is_taken(helm: StandIn, core: StandIn, make: Callable[..., Any]) -> None:
+def test_entries_are_queued_while_tokens_are_rejected(helm: StandIn, core: StandIn, make: Callable[..., Any]) -> None:
     helm.usual = Answer(401, b'{"error": "This token is of another key."}')
     logger = make(core_url=core.url, interval=0)
     logger.info("x")
     until(lambda: len(helm.requests) >= 6)
     assert len(core.asked_tokens) <= len(helm.requests) // 2 + 2
     assert logger.status()["waiting"] == 1
-    assert logger.status()["last_error"] == "Helm answered 401: This token is of another key."
+    assert logger.status()["last_error"] == "Helm returned 401: This token is of another key."
     helm.usual = OK
     assert logger.flush()
 
@@ -511,17 +509,17 @@ def test_entries_wait_while_no_token_is_taken(helm: StandIn, core: StandIn, make
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(400, b'{"error": "Unknown calling_service"}'), "it answered 400: Unknown calling_service"),
-        (Answer(500, b"<html>"), "it answered 500"),
+        (Answer(400, b'{"error": "Unknown calling_service"}'), "it returned 400: Unknown calling_service"),
+        (Answer(500, b"<html>"), "it returned 500"),
         (Answer(200, b"<html>"), "its answer has none"),
         (Answer(200, b"[]"), "its answer has none"),
         (Answer(200, b'{"token": null}'), "its answer has none"),
         (Answer(200, b'{"token": "secret\\r\\nX-Evil: 1"}'), "its answer has none"),
-        (Answer(302, headers=(("Location", "http://127.0.0.1:1/"),)), "it answered 302"),
-        (Answer(0, close=True), "can't be reached"),
+        (Answer(302, headers=(("Location", "http://127.0.0.1:1/"),)), "it returned 302"),
+        (Answer(0, close=True), "could not reach Core"),
     ],
 )
-def test_entries_wait_while_core_gives_no_token(
+def test_entries_are_queued_while_core_issues_no_token(
     helm: StandIn, core: StandIn, make: Callable[..., Any], answer: Answer, reason: str
 ) -> None:
     core.token_answers.extend([answer] * 2)
@@ -541,7 +539,7 @@ def test_entries_wait_while_core_gives_no_token(
     [Answer(503), Answer(500), Answer(404), Answer(0, close=True), Answer(hang=True), Answer(302), Answer(429)],
     ids=lambda answer: "hang" if answer.hang else str(answer.status),
 )
-def test_a_batch_is_sent_again_unchanged(helm: StandIn, make: Callable[..., Any], answer: Answer) -> None:
+def test_a_batch_is_retried_unchanged(helm: StandIn, make: Callable[..., Any], answer: Answer) -> None:
     helm.answers.extend([answer] * 3)
     logger = make(timeout=0.1)
     logger.info("x")
@@ -553,12 +551,12 @@ def test_a_batch_is_sent_again_unchanged(helm: StandIn, make: Callable[..., Any]
     assert helm.requests[-1].key != helm.requests[0].key
 
 
-def test_pauses_grow_and_are_not_all_the_same(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_with_jitter(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     logger = make()
     waits: list[float] = []
     now = 1000.0
 
-    class Bell:
+    class Wakeup:
         def acquire(self, timeout: float) -> None:
             nonlocal now
             waits.append(timeout)
@@ -568,7 +566,7 @@ def test_pauses_grow_and_are_not_all_the_same(make: Callable[..., Any], monkeypa
             pass
 
     monkeypatch.setattr(helm_logger, "FIRST_PAUSE", 0.5)
-    monkeypatch.setattr(logger, "_bell", Bell())
+    monkeypatch.setattr(logger, "_wakeup", Wakeup())
     monkeypatch.setattr(helm_logger.time, "monotonic", lambda: now)
     for failures in range(1, 40):
         assert logger._pause(failures, None)
@@ -579,7 +577,7 @@ def test_pauses_grow_and_are_not_all_the_same(make: Callable[..., Any], monkeypa
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured_also_by_flush(helm: StandIn, make: Callable[..., Any], status: int) -> None:
+def test_retry_after_is_honoured_by_flush(helm: StandIn, make: Callable[..., Any], status: int) -> None:
     helm.answers.append(Answer(status, headers=(("Retry-After", "1"),)))
     logger = make()
     logger.info("x")
@@ -616,7 +614,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 415, 422])
-def test_what_helm_refuses_is_dropped_and_told_later(
+def test_refused_entries_are_dropped_and_reported_later(
     helm: StandIn, make: Callable[..., Any], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     helm.answers.extend([Answer(status, b'{"error": "No\\u001b[31m."}')] * 2)
@@ -628,10 +626,10 @@ def test_what_helm_refuses_is_dropped_and_told_later(
     notice, entry = helm.requests[-1].entries
     assert entry["message"] == "three"
     assert (notice["level"], notice["message"]) == ("WARNING", "helm_logger dropped 2 log entries")
-    assert notice["context"] == {"dropped": 2, "reasons": {f"Helm answered {status}: No\x1b[31m.": 2}}
+    assert notice["context"] == {"dropped": 2, "reasons": {f"Helm returned {status}: No\x1b[31m.": 2}}
     assert notice["process_id"] == os.getpid()
     assert logger.status() == {"waiting": 0, "sent": 1, "dropped": 2, "last_error": ""}
-    assert capsys.readouterr().err == f"helm_logger: codex: log entries are dropped: Helm answered {status}: No?[31m.\n"
+    assert capsys.readouterr().err == f"helm_logger: codex: log entries are dropped: Helm returned {status}: No?[31m.\n"
 
 
 def test_the_queue_is_bounded_and_the_newest_are_kept(helm: StandIn, make: Callable[..., Any]) -> None:
@@ -681,7 +679,7 @@ def test_no_url_raises_into_the_service(make: Callable[..., Any], url: Any) -> N
     assert logger.status()["waiting"] == 1
 
 
-def test_no_call_waits_for_helm(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_no_call_blocks_on_helm(helm: StandIn, make: Callable[..., Any]) -> None:
     helm.usual = Answer(hang=True)
     logger = make(timeout=30, interval=0)
     logger.info("x")
@@ -691,25 +689,25 @@ def test_no_call_waits_for_helm(helm: StandIn, make: Callable[..., Any]) -> None
     assert len(helm.requests) == 1 and logger.status()["waiting"] == 1001
 
 
-def test_stderr_is_told_once_of_an_outage(
+def test_an_outage_is_reported_once_on_stderr(
     helm: StandIn, make: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     helm.answers.extend([AWAY] * 6)
     logger = make()
     logger.info("x")
     until(lambda: logger.flush())
-    line = "helm_logger: codex: log entries wait, and are sent later: Helm answered 503\n"
+    line = "helm_logger: codex: log entries are queued and will be sent later: Helm returned 503\n"
     assert capsys.readouterr().err == line
     helm.answers.extend([AWAY] * 3)
     logger.info("x")
     until(lambda: logger.flush())
-    assert capsys.readouterr().err == line, "another outage is told anew"
+    assert capsys.readouterr().err == line, "another outage is reported again"
 
 
-def test_the_token_goes_nowhere_else(
+def test_the_token_is_sent_to_helm_only(
     helm: StandIn, core: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Neither to a proxy nor after a redirect; and nothing of the account's .netrc replaces it."""
+    """Not to a proxy and not after a redirect; and .netrc does not replace it."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login evil password evil\n")
     netrc.chmod(0o600)
@@ -728,7 +726,7 @@ def test_the_token_goes_nowhere_else(
 # Threads, ends, forks
 
 
-def test_threads_lose_and_double_nothing(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_threads_neither_lose_nor_duplicate_entries(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
 
     def work(name: int) -> None:
@@ -746,7 +744,7 @@ def test_threads_lose_and_double_nothing(helm: StandIn, make: Callable[..., Any]
     assert sorted(helm.messages) == sorted(f"{name} {number}" for name in range(6) for number in range(300))
 
 
-def test_shutdown_sends_what_waits_and_ends(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_shutdown_sends_queued_entries_and_stops_the_thread(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     logger.info("x")
     logger.shutdown()
@@ -758,7 +756,7 @@ def test_shutdown_sends_what_waits_and_ends(helm: StandIn, make: Callable[..., A
     assert logger.status() == {"waiting": 0, "sent": 1, "dropped": 1, "last_error": ""}
 
 
-def test_shutdown_gives_up_on_a_helm_that_is_away(make: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_shutdown_gives_up_if_helm_is_unavailable(make: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     logger = make(helm_url="http://127.0.0.1:1")
     logger.info("x")
     begun = time.monotonic()
@@ -766,7 +764,7 @@ def test_shutdown_gives_up_on_a_helm_that_is_away(make: Callable[..., Any], caps
     assert time.monotonic() - begun < 20
     assert not logger.flush(30)
     assert logger.status()["waiting"] == 1
-    assert capsys.readouterr().err.startswith("helm_logger: codex: 1 entries were not sent: Helm can't be reached: ")
+    assert capsys.readouterr().err.startswith("helm_logger: codex: 1 entry was not sent: could not reach Helm: ")
 
 
 def test_shutdown_is_bounded(helm: StandIn, make: Callable[..., Any]) -> None:
@@ -779,7 +777,7 @@ def test_shutdown_is_bounded(helm: StandIn, make: Callable[..., Any]) -> None:
     assert time.monotonic() - begun < 10
 
 
-def test_where_no_thread_can_be_had_shutdown_sends(
+def test_shutdown_sends_without_a_thread(
     helm: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start
@@ -800,7 +798,7 @@ def test_where_no_thread_can_be_had_shutdown_sends(
 
 
 def run(code: str, helm: StandIn, transport: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the code in a process of its own."""
+    """Run the code in a separate process."""
     hide = "import sys\nsys.modules['requests'] = None\n" if transport == "plain" else ""
     whole = hide + textwrap.dedent(code).replace("http://localhost:5004", helm.url)
     return subprocess.run(
@@ -818,7 +816,7 @@ def run(code: str, helm: StandIn, transport: str, **environment: str) -> subproc
     )
 
 
-def test_what_waits_is_sent_at_exit(helm: StandIn, transport: str) -> None:
+def test_queued_entries_are_sent_at_exit(helm: StandIn, transport: str) -> None:
     done = run(
         """
         from helm_logger import HelmLogger
@@ -833,8 +831,8 @@ def test_what_waits_is_sent_at_exit(helm: StandIn, transport: str) -> None:
     assert helm.messages == ["last words"]
 
 
-def test_the_exit_of_a_service_that_logs_everything_is_not_held_up(helm: StandIn, transport: str) -> None:
-    """logging.shutdown() holds the handler's lock in flush(), and the sender meets it with urllib3's debug record."""
+def test_exit_is_not_delayed_by_debug_logging(helm: StandIn, transport: str) -> None:
+    """logging.shutdown() holds the handler's lock in flush() while the sender logs urllib3's debug record."""
     done = run(
         """
         import atexit, logging, time
@@ -855,7 +853,7 @@ def test_the_exit_of_a_service_that_logs_everything_is_not_held_up(helm: StandIn
     assert float(done.stdout) < 4.5, "it went on when flush() gave up after 5 s"
 
 
-def test_entries_logged_by_later_exit_handlers_are_not_waited_for(helm: StandIn, transport: str) -> None:
+def test_entries_of_later_exit_handlers_do_not_delay_exit(helm: StandIn, transport: str) -> None:
     done = run(
         """
         import atexit
@@ -870,7 +868,7 @@ def test_entries_logged_by_later_exit_handlers_are_not_waited_for(helm: StandIn,
     assert helm.requests == []
 
 
-def test_a_signal_handler_may_log_in_the_midst_of_logging(helm: StandIn, transport: str) -> None:
+def test_a_signal_handler_may_log_during_logging(helm: StandIn, transport: str) -> None:
     done = run(
         """
         import signal, time
@@ -900,8 +898,8 @@ def test_a_signal_handler_may_log_in_the_midst_of_logging(helm: StandIn, transpo
     assert collections.Counter(helm.messages) == {"line": lines, "signal": signals}
 
 
-def test_a_forked_child_sends_its_own_and_nothing_twice(helm: StandIn, core: StandIn, transport: str) -> None:
-    """As gunicorn with --preload does it: the logger is made and used before the fork."""
+def test_a_forked_child_sends_only_its_own_entries(helm: StandIn, core: StandIn, transport: str) -> None:
+    """Like gunicorn with --preload: the logger is created and used before the fork."""
     done = run(
         """
         import os, sys, threading, warnings
@@ -959,7 +957,7 @@ def test_a_forked_child_sends_its_own_and_nothing_twice(helm: StandIn, core: Sta
 
 @pytest.fixture
 def log(helm: StandIn, make: Callable[..., Any]) -> Iterator[Any]:
-    """A logger of logging whose records go to Helm."""
+    """A logging.Logger whose records are sent to Helm."""
     handler = HelmLogHandler(make())
     log = logging.Logger("test", 1)
     log.addHandler(handler)
@@ -1036,25 +1034,25 @@ def test_exceptions_and_stacks(helm: StandIn, log: Any) -> None:
     assert entry["context"]["stack"].startswith("Stack (most recent call last):\n")
 
 
-def test_no_exception_is_none(helm: StandIn, log: Any) -> None:
+def test_exc_info_without_exception_is_ignored(helm: StandIn, log: Any) -> None:
     log.error("x", exc_info=True)
     assert "exception" not in sent(helm, log.helm)["context"]
 
 
-def test_a_context_among_the_extra_fields(helm: StandIn, log: Any) -> None:
+def test_a_context_in_the_extra_fields_is_merged(helm: StandIn, log: Any) -> None:
     log.info("x", extra={"context": {"a": 1, "line": "mine"}, "bad": Bad()})
     context = sent(helm, log.helm)["context"]
-    assert (context["a"], context["line"], context["bad"]) == (1, "mine", "<Bad that has no text>")
+    assert (context["a"], context["line"], context["bad"]) == (1, "mine", "<Bad without text>")
 
 
-def test_arguments_that_do_not_fit(helm: StandIn, log: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_do_not_match_the_format(helm: StandIn, log: Any, capsys: pytest.CaptureFixture[str]) -> None:
     log.info("%d things", "many")
     entry = sent(helm, log.helm)
     assert (entry["message"], entry["context"]["args"]) == ("%d things", ["many"])
     assert capsys.readouterr().err == ""
 
 
-def test_filters_are_used_and_formatters_are_not(helm: StandIn, log: Any) -> None:
+def test_filters_are_applied_and_formatters_are_not(helm: StandIn, log: Any) -> None:
     def mark(record: logging.LogRecord) -> bool:
         record.mark = 1
         return record.getMessage() != "not this"
@@ -1067,7 +1065,7 @@ def test_filters_are_used_and_formatters_are_not(helm: StandIn, log: Any) -> Non
     assert (entry["message"], entry["context"]["mark"]) == ("this", 1)
 
 
-def test_a_handler_made_by_name_ends_its_logger(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_a_handler_shuts_down_the_logger_that_it_created(helm: StandIn, make: Callable[..., Any]) -> None:
     handler = HelmLogHandler("codex", helm.url, level=logging.WARNING, interval=HOURS)
     log = logging.Logger("x")
     log.addHandler(handler)
@@ -1082,10 +1080,10 @@ def test_a_handler_made_by_name_ends_its_logger(helm: StandIn, make: Callable[..
     assert shared.flush() and helm.messages == ["x", "y"]
 
 
-def test_what_is_said_while_sending_is_not_sent(helm: StandIn, make: Callable[..., Any]) -> None:
-    """urllib3 logs every request: two loggers in one process would keep each other busy for ever.
+def test_records_logged_while_sending_are_not_sent(helm: StandIn, make: Callable[..., Any]) -> None:
+    """urllib3 logs every request, so two loggers in one process could send each other's records endlessly.
 
-    The second is of another copy of the file, which some library may bring with it.
+    The second logger is from another copy of the file, such as one bundled with a library.
     """
     root = logging.getLogger()
     level = root.level
@@ -1116,7 +1114,7 @@ def test_what_is_said_while_sending_is_not_sent(helm: StandIn, make: Callable[..
         assert any(record.threadName.startswith("helm-logger") for record in seen)
 
 
-def test_a_bridge_of_the_services_own_makes_no_loop_either(helm: StandIn, make: Callable[..., Any]) -> None:
+def test_a_handler_that_forwards_records_makes_no_loop(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
 
     class Bridge(logging.Handler):
@@ -1161,7 +1159,7 @@ app.logger.warning("outside")
     done = run(examples()["Flask"] + use, helm, transport)
     assert done.returncode == 0, done.stderr
     inside, outside = helm.stored
-    assert (inside["level"], inside["message"]) == ("INFO", "Ticket 7 was looked at")
+    assert (inside["level"], inside["message"]) == ("INFO", "Ticket 7 was viewed")
     assert (inside["trace_id"], inside["user_id"]) == ("abc-123", "anna@example.com")
     wanted = {"ticket": 7, "path": "/tickets/7", "method": "GET", "function": "ticket"}
     assert inside["context"].items() >= wanted.items()
@@ -1192,7 +1190,7 @@ def test_every_example_of_the_readme_is_run() -> None:
     assert set(examples()) == {"Flask", "logging", "Without logging"}
 
 
-def test_the_readme_says_what_the_code_does() -> None:
+def test_the_readme_matches_the_code() -> None:
     import inspect
 
     signature = inspect.signature(HelmLogger)
@@ -1202,7 +1200,7 @@ def test_the_readme_says_what_the_code_does() -> None:
     assert named == set(signature.parameters) - {"service_name"}
 
 
-def test_it_is_python_3_8_and_the_standard_library() -> None:
+def test_it_needs_only_python_3_8_and_the_standard_library() -> None:
     tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
     names = set()
     for node in ast.walk(tree):
