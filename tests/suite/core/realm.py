@@ -1,4 +1,4 @@
-"""Asking Keycloak who an access token belongs to, by the realm's userinfo endpoint (OpenID Connect Core, 5.3)."""
+"""Looking up the user of an access token at the realm's userinfo endpoint (OpenID Connect Core, section 5.3)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class InvalidAccessTokenError(Exception):
 
 
 class RealmUnreachableError(Exception):
-    """Keycloak gave no usable answer."""
+    """Keycloak is unavailable or returned an invalid response."""
 
 
 class Realm:
-    """One realm of one Keycloak."""
+    """A realm of a Keycloak server."""
 
     def __init__(self, session: aiohttp.ClientSession, server_url: str, realm: str) -> None:
         self._session = session
         self._userinfo_url = f"{server_url.rstrip('/')}/realms/{realm}/protocol/openid-connect/userinfo"
 
     async def userinfo(self, access_token: object) -> User:
-        """The token's owner. Keycloak checks signature, expiry and that the session is still open."""
+        """Return the token's user. Keycloak checks signature, expiry and session."""
         if not isinstance(access_token, str) or not _TOKEN.fullmatch(access_token):
             raise InvalidAccessTokenError
         headers = {"Authorization": f"Bearer {access_token}"}

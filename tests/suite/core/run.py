@@ -1,4 +1,4 @@
-"""Core of the sample suite: logins become RS256 tokens, services get tokens for each other.
+"""Core of the sample suite: issues RS256 tokens for users and services.
 
 Its answers are those recorded in contract/core_*, which tests/unit/test_suite_contract.py replays.
 """
@@ -27,7 +27,7 @@ _SERVICE_NAME = re.compile(r"[a-z0-9_-]{1,50}")
 
 
 class Core:
-    """The routes of Core and the sessions it has open, which end with the process."""
+    """The routes of Core, and its sessions, which are kept in memory."""
 
     def __init__(self, settings: Settings, signer: Signer) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Core's RSA key, the tokens signed with it, and its public half as a JWKS (RFC 7517)."""
+"""Core's RSA key, tokens signed with it, and its public key as JWKS (RFC 7517)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KEY_BITS = 2048
 
 @dataclass(frozen=True)
 class User:
-    """Who logged in, as Keycloak tells it."""
+    """A user, as Keycloak's userinfo endpoint returns it."""
 
     sub: str
     name: str
@@ -34,7 +34,7 @@ class User:
 
     @property
     def permission_level(self) -> str:
-        """The highest level that the groups give; somebody in none of them is a client."""
+        """The highest level of the user's groups; "client" without any."""
         for group, level in (("admins", "admin"), ("technicians", "technician"), ("billing", "billing")):
             if group in self.groups:
                 return level
@@ -42,7 +42,7 @@ class User:
 
 
 class Signer:
-    """Mints and checks Core's own tokens. Neither kind has `aud` or `nbf`; only a user's has a `jti`."""
+    """Issues and verifies Core's tokens. They have no `aud` or `nbf`; only users' tokens have a `jti`."""
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         self._key = key
@@ -52,7 +52,7 @@ class Signer:
         return int(time.time())
 
     def user_token(self, user: User) -> tuple[str, str, int]:
-        """A token for one hour: the token, its session id (`jti`) and its end in seconds since the epoch."""
+        """Return a token valid for one hour, its session id (`jti`) and its expiry in seconds since the epoch."""
         now, session = self.now(), secrets.token_urlsafe(32)
         token = self._sign(
             {
@@ -71,7 +71,7 @@ class Signer:
         return token, session, now + USER_SECONDS
 
     def service_token(self, caller: str, target: str) -> str:
-        """A token for five minutes, with which `caller` may talk to `target`."""
+        """Return a token valid for five minutes, for requests of the service `caller` to the service `target`."""
         now = self.now()
         return self._sign(
             {
@@ -86,9 +86,9 @@ class Signer:
         )
 
     def claims(self, token: object) -> dict[str, Any]:
-        """The claims of a token of ours; jwt.InvalidTokenError when it is none."""
+        """Return the claims of a token of this Core. Raises jwt.InvalidTokenError."""
         if not isinstance(token, str):
-            raise jwt.DecodeError("Not a text")
+            raise jwt.DecodeError("Not a string")
         claims: dict[str, Any] = jwt.decode(token, self._key.public_key(), algorithms=["RS256"], issuer=ISSUER)
         return claims
 
@@ -103,7 +103,7 @@ class Signer:
 
 
 def load_or_make_key(path: Path) -> rsa.RSAPrivateKey:
-    """The key in `path`; made when there is none. Ends the process when the file can't be read or is no RSA key."""
+    """Return the key in `path`, generated if missing. Exit if the file can't be read or is not an RSA key."""
     try:
         if not path.exists():
             _make_key(path)
@@ -111,12 +111,12 @@ def load_or_make_key(path: Path) -> rsa.RSAPrivateKey:
     except (OSError, ValueError, TypeError) as error:
         sys.exit(f"core: cannot use the signing key {path}: {error}")
     if not isinstance(key, rsa.RSAPrivateKey):
-        sys.exit(f"core: cannot use the signing key {path}: it is no RSA key")
+        sys.exit(f"core: cannot use the signing key {path}: it is not an RSA key")
     return key
 
 
 def _make_key(path: Path) -> None:
-    """Writes a new key, 0600. The link makes it appear whole, and never in the place of another's."""
+    """Write a new key with mode 0600. link(2) makes it appear complete, and never replaces an existing file."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     key = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

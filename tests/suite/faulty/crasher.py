@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Says that it starts, and exits with code 3 after AFTER seconds (1)."""
+"""Prints a line, and exits with code 3 after AFTER seconds (1)."""
 
 import os
 import sys

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Answers 503 {"status": "degraded"} at http://127.0.0.1:PORT/health from its first second; ends on SIGTERM with 0."""
+"""Returns 503 {"status": "degraded"} at http://127.0.0.1:PORT/health from the start; exits with 0 on SIGTERM."""
 
 import os
 import signal

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Follows what SERVICES print and post, by server-sent events on Helm's socket, until each client has COUNT entries.
+"""Follows log entries of SERVICES by server-sent events on Helm's socket until each client has COUNT entries.
 
-CLIENTS (1) at once. Each goes away after a random time of RESTLESS seconds on average (0: never), and after being told
-that entries were skipped, and comes back with Last-Event-ID. Says "ready" once all are there, and at the end, or after
-SECONDS (60), as JSON for each: how many entries it was given, the digest of their ids, and what went wrong.
+CLIENTS (1) run concurrently. Each reconnects with Last-Event-ID after a random time of RESTLESS seconds on average (0:
+never), and after an event "skipped". Prints "ready" once all have received an entry, and at the end, or after SECONDS
+(60), JSON with the number of entries, the digest of their ids, and errors of each client.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ SERVICES = os.environ["SERVICES"]
 COUNT = int(os.environ["COUNT"])
 RESTLESS = float(os.environ.get("RESTLESS", "0"))
 SOCKET = os.environ["XDG_RUNTIME_DIR"] + "/hivematrix/helm.sock"
-PATIENCE = 15.0
-"""Seconds without a byte after which a connection counts as dead; heartbeats come more often."""
+SILENCE_TIMEOUT = 15.0
+"""Seconds without data after which a connection counts as dead; heartbeats are more frequent."""
 LOG = re.compile(rb"event: log\nid: (\d+)\n")
-"""Without ^, which takes ten times as long, while two hundred clients share a processor with Helm."""
+"""Without ^, which takes ten times as long, since two hundred clients share a processor with Helm."""
 LAST = b"\nid: "
 
 
@@ -31,14 +31,14 @@ class Follower:
         self.resume = 0
         self.connections = self.skipped = self.failures = 0
         self.trouble = ""
-        self.there = asyncio.Event()
+        self.started = asyncio.Event()
 
     async def run(self) -> None:
         while len(self.ids) < COUNT:
-            # Random for its own sake: nothing here depends on which moments they are.
-            leaves_at = time.monotonic() + random.expovariate(1 / RESTLESS) if RESTLESS else None
+            # Random times, so that reconnects happen at arbitrary points of the stream.
+            reconnect_at = time.monotonic() + random.expovariate(1 / RESTLESS) if RESTLESS else None
             try:
-                async with asyncio.timeout_at(None if leaves_at is None else leaves_at + _loop_offset()):
+                async with asyncio.timeout_at(None if reconnect_at is None else reconnect_at + _loop_offset()):
                     await self._follow()
             except TimeoutError:
                 continue
@@ -49,7 +49,7 @@ class Follower:
     async def _follow(self) -> None:
         reader, writer = await asyncio.open_unix_connection(SOCKET, limit=1 << 20)
         try:
-            # By HTTP/1.0 the answer comes without chunks.
+            # With HTTP/1.0 the response is not chunked.
             last = f"Last-Event-ID: {self.resume}\r\n" if self.resume else ""
             writer.write(f"GET /api/logs/stream?service={SERVICES}&source=journal,http HTTP/1.0\r\n{last}\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
@@ -58,7 +58,7 @@ class Follower:
             self.connections += 1
             kept = b""
             while len(self.ids) < COUNT:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(SILENCE_TIMEOUT):
                     read = await reader.read(1 << 20)
                 if not read:
                     raise OSError("the stream has ended")
@@ -69,12 +69,12 @@ class Follower:
             writer.close()
 
     def _take(self, events: bytes) -> bool:
-        """Notes what EVENTS give; False when entries were skipped."""
+        """Record the ids in EVENTS; return False if entries were skipped."""
         before, skipped, _ = events.partition(b"event: skipped\n")
         self.ids += map(int, LOG.findall(before))
         if (last := before.rfind(LAST)) >= 0:
             self.resume = int(before[last + len(LAST) : before.index(b"\n", last + 1)])
-            self.there.set()
+            self.started.set()
         self.skipped += bool(skipped)
         return not skipped
 
@@ -97,7 +97,7 @@ async def main() -> None:
     followers = [Follower() for _ in range(int(os.environ.get("CLIENTS", "1")))]
     running = [asyncio.create_task(follower.run()) for follower in followers]
     for follower in followers:
-        await follower.there.wait()
+        await follower.started.wait()
     print("ready", flush=True)
     _, late = await asyncio.wait(running, timeout=float(os.environ.get("SECONDS", "60")))
     for task in late:

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Listens at 127.0.0.1:PORT and is not well; ends on SIGTERM with 0.
+"""Listens on 127.0.0.1:PORT and is unhealthy; exits with 0 on SIGTERM.
 
-HANG=silent (default) takes the connection and never answers, HANG=error answers 500. With HANG_AFTER=n it is healthy
-for its first n seconds.
+HANG=silent (default) accepts connections and never responds, HANG=error returns 500. With HANG_AFTER=n it is healthy
+for the first n seconds.
 """
 
 import os
@@ -12,17 +12,17 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 silent = os.environ.get("HANG", "silent") == "silent"
-well_until = time.monotonic() + float(os.environ.get("HANG_AFTER", "0"))
+healthy_until = time.monotonic() + float(os.environ.get("HANG_AFTER", "0"))
 
 
 class Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        well = time.monotonic() < well_until
-        if silent and not well:
+        healthy = time.monotonic() < healthy_until
+        if silent and not healthy:
             while True:
                 time.sleep(60)
-        body = b'{"status": "healthy"}' if well else b'{"error": "An unexpected error occurred"}'
-        self.send_response(200 if well else 500)
+        body = b'{"status": "healthy"}' if healthy else b'{"error": "An unexpected error occurred"}'
+        self.send_response(200 if healthy else 500)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Posts numbered log entries to Helm's socket, each batch with an Idempotency-Key, and again until it is taken.
+"""Posts numbered log entries to Helm's socket; each batch has an Idempotency-Key and is retried until accepted.
 
-NAME of the service, COUNT entries in batches of BATCH (10) by CLIENTS (4) at once, RATE entries a second in all (1000).
-Prints, as JSON, how often a batch had to be sent again and what the last answers to the others were.
+NAME is the service. COUNT entries are sent in batches of BATCH (10) by CLIENTS (4) threads, RATE entries per second in
+total (1000). Prints, as JSON, the number of retries and the last responses to batches that were not accepted.
 """
 
 import http.client
@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 
-PATIENCE = 300.0
+BATCH_TIMEOUT = 300.0
 """Seconds for one batch."""
 
 
 def posted(name: str, number: int) -> dict[str, object]:
-    """An entry; what a log store is to make of it is the same."""
+    """Return an entry, which is stored unchanged."""
     return {
         "level": ("INFO", "WARNING", "ERROR", "DEBUG")[number % 4],
         "message": f"entry {number} of {name}: posted, größer \N{SNOWMAN}\n\tand a second line",
@@ -60,7 +60,7 @@ class Poster:
             self._send(connection, json.dumps(body).encode(), f"{self._name}-{first}", len(numbers))
 
     def _send(self, connection: Connection, body: bytes, key: str, count: int) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + BATCH_TIMEOUT
         while True:
             try:
                 connection.request(

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Prints "line 1", "line 2" … at an exact pace.
+"""Prints "line 1", "line 2" … at a constant rate.
 
-RATE lines a second (1000), COUNT lines in all (60000; 0: without end), STREAM stdout or stderr. Line n is due at
-start + (n - 1)/RATE whatever the lines before it took. Ends with 0 after the last line, or with HOLD=1 stays, silent,
-until SIGTERM. Each line is one write(2).
+RATE lines per second (1000), COUNT lines in total (60000; 0: unlimited), STREAM stdout or stderr. Line n is printed at
+start + (n - 1)/RATE, without accumulating delays. Exits with 0 after the last line, or with HOLD=1 waits for SIGTERM.
+Each line is one write(2).
 """
 
 import os

@@ -1,14 +1,14 @@
 #!/usr/bin/python3
-"""Tries what a hardened service must not be able to do, and reports what happened, seen from inside.
+"""Tries operations that a hardened service must not be able to do, and reports the results.
 
 Prints one line of JSON, `{"can": {PROBE: {"allowed": bool, "detail": text}}, "status": {…}}`. With PORT it then serves
 the same at http://127.0.0.1:PORT/ (and is healthy at /health) until SIGTERM; without, it exits with 0.
 
-OTHER_HOME: the home of another account to look into (default: every other directory in /home, and /root).
+OTHER_HOME: the home of another account to list (default: every other directory in /home, and /root).
 OTHER_FILE: one file of another account to read (default: none).
 
-It undoes what it managed to do, and refuses to run as root, who may do all of it. Each probe runs in a child of its
-own, so that a system call filter which kills takes only the probe. Needs nothing but the standard library.
+It undoes successful operations, and refuses to run as root, who may do all of them. Each probe runs in a child process,
+so that a system call filter that kills ends only the probe. Needs only the standard library.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ def checked(result: int) -> None:
 
 
 def write_into(directory: str) -> str:
-    """Makes a file there and removes it again."""
+    """Create and remove a file in a directory."""
     descriptor, path = tempfile.mkstemp(prefix=".helm-sandboxed-", dir=directory)
     os.write(descriptor, b"x")
     os.close(descriptor)
@@ -56,7 +56,7 @@ def other_homes() -> list[Path]:
 
 
 def read_other_home() -> str:
-    """Lists other accounts' homes. An empty directory in its place shows nothing, so it counts as hidden."""
+    """List other accounts' homes. A home that appears empty counts as hidden."""
     seen, refusals = [], []
     for home in other_homes():
         try:
@@ -76,7 +76,7 @@ def read_other_file() -> str:
 
 
 def see_other_processes() -> str:
-    """Processes of other users in /proc (ProtectProc=invisible hides them)."""
+    """Find processes of other users in /proc (ProtectProc=invisible hides them)."""
     seen = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and entry.exists() and entry.stat().st_uid != os.getuid():
@@ -97,7 +97,7 @@ def read_other_environ() -> str:
 
 
 def see_disks() -> str:
-    """Block devices and raw memory in /dev, such as /dev/sda (PrivateDevices hides them)."""
+    """Find block devices and raw memory in /dev, such as /dev/sda (PrivateDevices hides them)."""
     raw = [entry.path for entry in os.scandir("/dev") if is_raw_device(entry)]
     if not raw:
         raise FileNotFoundError("no block device, mem, kmsg or port in /dev")
@@ -203,7 +203,7 @@ PROBES: dict[str, Callable[[], str]] = {
 
 
 def attempt(probe: Callable[[], str]) -> dict[str, object]:
-    """Runs `probe` in a child: allowed when it returns, not when it raises or is killed."""
+    """Run `probe` in a child process: allowed if it returns, not if it raises OSError or is killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

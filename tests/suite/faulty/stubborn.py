@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Healthy at http://127.0.0.1:PORT/health, and deaf to SIGTERM: only SIGKILL ends it."""
+"""Healthy at http://127.0.0.1:PORT/health; ignores SIGTERM, so that only SIGKILL ends it."""
 
 import os
 import signal

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Prints what services print, each entry with its number: plain text, JSON, and errors with tracebacks on stderr.
+"""Prints numbered entries of the kinds that services print: plain text, JSON, errors with tracebacks on stderr.
 
-BURST entries (1000) every EVERY seconds (1), as fast as they go (EVERY 0: without rest), COUNT in all (60000; 0:
-without end). NAME is in each entry. After the last one it stays, silent, until SIGTERM.
+BURST entries (1000) every EVERY seconds (1; 0: without pause), COUNT in total (60000; 0: unlimited). NAME is part of
+each entry. After the last one it waits for SIGTERM.
 
-`wanted` is what a log store is to make of an entry; tests import it.
+`wanted` returns the entry expected in the log store; tests import it.
 """
 
 import json
@@ -14,7 +14,7 @@ import sys
 import time
 
 TOGETHER = 100
-"""Entries that are one write(2) on each stream."""
+"""Entries per write(2) on each stream."""
 TRACEBACK = """\
 Traceback (most recent call last):
   File "/srv/hive/talker.py", line {line}, in main
@@ -25,7 +25,7 @@ ValueError: question {number}"""
 
 
 def wanted(name: str, number: int) -> tuple[str, str, str | None, str]:
-    """Level, message, trace id and stream of an entry."""
+    """Return level, message, trace id and stream of an entry."""
     text = f"entry {number} of {name}: "
     match number % 4:
         case 0:
@@ -40,7 +40,7 @@ def wanted(name: str, number: int) -> tuple[str, str, str | None, str]:
 
 
 def printed(name: str, number: int) -> bytes:
-    """How an entry is printed."""
+    """Return the printed form of an entry."""
     level, message, trace, _ = wanted(name, number)
     match number % 4:
         case 0:

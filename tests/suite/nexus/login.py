@@ -1,4 +1,4 @@
-"""Logging in at the gateway: password to Keycloak, access token to Core, Core's token into a cookie."""
+"""Login at the gateway: password to Keycloak, access token to Core; Core's token is set as a cookie."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _log = logging.getLogger("app")
 
 
 class LoginRefusedError(Exception):
-    """Keycloak or Core said no; the text is for the person at the form."""
+    """Keycloak or Core refused the login; the text is shown in the form."""
 
 
 class Login:
-    """The login form and what it leads to (OAuth 2.0's resource owner password grant, RFC 6749, 4.3)."""
+    """The login form and its handler (resource owner password grant, RFC 6749, section 4.3)."""
 
     def __init__(self, session: aiohttp.ClientSession, settings: Settings, core_url: str, keycloak_url: str) -> None:
         self._session = session
@@ -69,7 +69,7 @@ class Login:
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        """Revokes the session at Core and drops the cookie."""
+        """Revoke the session at Core and delete the cookie."""
         if token := request.cookies.get(COOKIE):
             try:
                 async with self._session.post(
@@ -83,7 +83,7 @@ class Login:
         return response
 
     async def _access_token(self, username: str, password: str) -> str:
-        # Without the scope openid, Keycloak's userinfo endpoint refuses the token (403).
+        # Without scope openid, Keycloak's userinfo endpoint returns 403.
         grant = {
             "grant_type": "password",
             "client_id": self._client_id,
@@ -111,12 +111,12 @@ class Login:
 
 
 def local_path(target: str) -> str:
-    r"""`target` when it is a path of this gateway, else `/`. Browsers read `//` and `/\` as another host."""
+    r"""Return `target` if it is a path of this gateway, else `/`. Browsers take `//` and `/\` for another host."""
     if not target.startswith("/") or target.startswith(("//", "/\\")) or not target.isprintable():
         return "/"
     return target
 
 
 def login_location(target: str) -> str:
-    """Where a browser without a token is sent, to come back to `target`."""
+    """Return the URL of the login form, from which the browser returns to `target`."""
     return f"/login?next={quote(target, safe='')}"

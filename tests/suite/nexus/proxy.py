@@ -1,4 +1,4 @@
-"""Passing one request on to a service and its answer back, as it streams."""
+"""Forwarding a request to a service and streaming its response back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
-"""The real gateway has no PATCH and no WebSocket either."""
+"""Without PATCH and WebSocket, like the real gateway."""
 
 SILENCE_SECONDS = 30
-"""A service that sends no byte for so long loses the request."""
+"""Seconds without data from the service after which a request is aborted."""
 
-# RFC 9110, 7.6.1; proxy-connection is an old browsers' invention that must not travel either.
+# RFC 9110, section 7.6.1; also proxy-connection, which old browsers send.
 _HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
@@ -39,7 +39,7 @@ _log = logging.getLogger("app")
 async def forward(
     session: aiohttp.ClientSession, request: web.Request, service: str, base_url: str, token: str
 ) -> web.StreamResponse:
-    """The service's answer to `request`, with the prefix /SERVICE stripped and the user's token added."""
+    """Return the service's response to `request`, forwarded without the prefix /SERVICE and with the user's token."""
     target = URL(base_url + (request.raw_path.removeprefix(f"/{service}") or "/"), encoded=True)
     try:
         reply = await session.request(
@@ -67,7 +67,7 @@ async def _relay(request: web.Request, reply: aiohttp.ClientResponse, service: s
         async for chunk in reply.content.iter_any():
             await response.write(chunk)
     except (aiohttp.ClientError, TimeoutError) as error:
-        # The status has been sent: only cutting the connection tells the client that the rest is missing.
+        # The status was sent already: only closing the connection shows the client that the body is incomplete.
         _log.warning("%s broke off its answer to %s: %r", service, request.path, error)
         if request.transport is not None:
             request.transport.abort()
@@ -79,7 +79,7 @@ async def _relay(request: web.Request, reply: aiohttp.ClientResponse, service: s
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The headers without those that concern one connection only."""
+    """Return the headers without hop-by-hop headers."""
     named = {name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",")}
     dropped = _HOP_BY_HOP | named
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)

@@ -51,7 +51,7 @@ class Nexus:
     async def _connections(self, app: web.Application) -> AsyncIterator[None]:
         core = self._settings.text("CORE_SERVICE_URL") or self._registry.url("core", "http://127.0.0.1:5000")
         keycloak = self._settings.text("KEYCLOAK_SERVER_URL") or self._registry.url("keycloak", "http://127.0.0.1:8080")
-        # Bodies pass as they come, compressed or not, and a service's cookies are its users', not the gateway's.
+        # Bodies are forwarded unchanged, compressed or not. Cookies of services belong to the users, not the gateway.
         async with aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as upstream:
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
                 self._upstream = upstream
@@ -94,7 +94,7 @@ class Nexus:
         return await forward(self._upstream, request, service, url, _token(request))
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
-        """What to answer somebody without a good token: the login page to a browser, 401 to a program.
+        """Return the response to a request without a valid token: the login page for browsers, else 401.
 
         Compare with None: an aiohttp response is a mapping, and false while that is empty.
         """
@@ -117,7 +117,7 @@ def _token(request: web.Request) -> str:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """The server's certificate and key; ends the process with a sentence when they can't be used."""
+    """Return the TLS context; exit with a message if certificate or key can't be used."""
     certificate = Path(settings.text("NEXUS_CERT", "certs/nexus.crt"))
     key = Path(settings.text("NEXUS_KEY", "certs/nexus.key"))
     for what, path in (("certificate", certificate), ("key", key)):

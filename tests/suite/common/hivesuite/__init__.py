@@ -1,1 +1,1 @@
-"""What the sample services share: settings, log styles, the HTTP frame, token checks, the notes store."""
+"""Code shared by the sample services: settings, log formats, HTTP server, token verification, notes store."""

@@ -1,4 +1,4 @@
-"""The lines a service prints: JSON records, and access lines in the three styles that the real services use.
+"""Log output of a service: JSON records, and access lines in the three formats that the real services use.
 
 Records up to WARNING go to stdout; errors, which carry their traceback in the same line, and access lines go to
 stderr. Every line is flushed as it is written.
@@ -23,7 +23,7 @@ ACCESS_LOGGER = "access"
 
 
 class AccessStyle(Enum):
-    """How a service writes one served request."""
+    """The format of access log lines."""
 
     LOGGING = "logging"
     """`INFO:werkzeug:127.0.0.1 - - [23/Nov/2026 06:10:38] "GET / HTTP/1.1" 200 -`, as Core does."""
@@ -34,7 +34,7 @@ class AccessStyle(Enum):
 
 
 class JsonFormatter(logging.Formatter):
-    """One record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC)
@@ -55,7 +55,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class AccessLog(AbstractAccessLogger):
-    """Access lines; aiohttp hands the style over as the log format."""
+    """Writes access lines; aiohttp passes the style as the log format."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         now = datetime.now(UTC)
@@ -75,7 +75,7 @@ class AccessLog(AbstractAccessLogger):
 
 
 def configure_logs(mode: str) -> logging.Logger:
-    """Sets up the process's logging, DEBUG in development mode, and returns the service's own logger."""
+    """Set up logging, with level DEBUG in development mode; return the service's logger."""
     below_error = _stream(sys.stdout, JsonFormatter())
     below_error.addFilter(lambda record: record.levelno < logging.ERROR)
     errors = _stream(sys.stderr, JsonFormatter())

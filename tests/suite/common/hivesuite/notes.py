@@ -1,4 +1,4 @@
-"""A service that keeps notes in a PostgreSQL database of its own: what Codex, Ledger and KnowledgeTree are here."""
+"""A service that stores notes in its own PostgreSQL database: the sample Codex, Ledger and KnowledgeTree."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ Row = dict[str, Any]
 
 
 class DatabaseError(Exception):
-    """The database is away or refuses; the text has no part of the DSN in it."""
+    """The database is unavailable or failed; the text does not contain the DSN."""
 
 
 class NoteStore:
-    """One connection to the service's database, opened when needed and replaced when it broke."""
+    """A connection to the service's database, opened on demand and reopened after an error."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -49,7 +49,7 @@ class NoteStore:
         self._connection: psycopg.AsyncConnection[Row] | None = None
 
     async def ping(self) -> float:
-        """Milliseconds that a `SELECT 1` took."""
+        """Execute `SELECT 1`; return its duration in milliseconds."""
         started = time.perf_counter()
         await self._read("SELECT 1")
         return (time.perf_counter() - started) * 1000
@@ -58,7 +58,7 @@ class NoteStore:
         return [_public(row) for row in await self._read(_LIST)]
 
     async def add(self, author: str, body: str) -> Row:
-        """Stores a note. Not repeated on a broken connection: the first try may have been committed."""
+        """Store a note. Not retried after a connection error, since the first attempt may have been committed."""
         return _public((await self._execute(_ADD, (author, body)))[0])
 
     async def close(self) -> None:
@@ -67,7 +67,7 @@ class NoteStore:
             self._connection = None
 
     async def _read(self, query: str) -> list[Row]:
-        """A query without effects: tried again when a connection from before turns out to be dead."""
+        """Run a read-only query, with one retry if a reused connection fails."""
         reused = self._connection is not None
         try:
             return await self._execute(query)
@@ -169,7 +169,7 @@ class NotesService:
         return json_reply(note, 201)
 
     async def _author(self, request: web.Request) -> str | web.Response:
-        """Who asks, by their token, or the refusal."""
+        """Return the user name in the caller's token, or an error response."""
         token = bearer_token(request)
         if not token or self._verifier is None:
             return json_reply({"error": "Authentication required"}, 401)
@@ -184,7 +184,7 @@ class NotesService:
 
 
 def run_notes_service(name: str, default_port: int) -> None:
-    """Runs the service until SIGTERM."""
+    """Run the service until SIGTERM."""
     settings = load_settings(name, default_port)
     configure_logs(settings.mode)
     print(f" * Serving sample app '{name}'", flush=True)

@@ -10,9 +10,9 @@ _log = logging.getLogger("app")
 
 
 class Registry:
-    """The names and urls in `services.json`, read again whenever the file has changed.
+    """The names and URLs in `services.json`, read again when the file has changed.
 
-    A missing file means no services; one that can't be read is reported once and the last good content stays.
+    A missing file means no services. An invalid file is reported once, and the last valid content stays in use.
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,7 +21,7 @@ class Registry:
         self._urls: dict[str, str] = {}
 
     def urls(self) -> dict[str, str]:
-        """Service name → url (without a slash at its end, empty when the file gives none)."""
+        """Return URLs by service name, without trailing slash; empty if the file has none."""
         try:
             stat = self._path.stat()
         except FileNotFoundError:
@@ -39,17 +39,17 @@ class Registry:
         return self._urls
 
     def url(self, name: str, default: str) -> str:
-        """Where `name` is; `default` when the file does not say."""
+        """Return the URL of `name`, or `default` if the file has none."""
         return self.urls().get(name) or default
 
 
 def _parse(text: str) -> dict[str, str]:
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise TypeError("it is no JSON object")
+        raise TypeError("it is not a JSON object")
     urls: dict[str, str] = {}
     for name, entry in content.items():
         if not isinstance(entry, dict):
-            raise TypeError(f"the entry of {name!r} is no object")
+            raise TypeError(f"the entry of {name!r} is not an object")
         urls[name] = str(entry.get("url") or "").rstrip("/")
     return urls

@@ -1,4 +1,4 @@
-"""The HTTP frame of every sample service: correlation ids, problem documents, health, a prompt and clean end."""
+"""The HTTP server of the sample services: correlation ids, problem documents, health, fast shutdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CORRELATION_HEADER = "X-Correlation-ID"
 SHUTDOWN_SECONDS = 0.1
-"""How long open requests may take once SIGTERM has come; the whole end stays below 0.3 s."""
+"""Time limit in seconds for open requests after SIGTERM; the whole shutdown takes less than 0.3 s."""
 
 _CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _DISK_FULL_PERCENT = 95.0
@@ -37,20 +37,20 @@ _log = logging.getLogger("app")
 
 
 class UnsupportedBodyError(Exception):
-    """The request says it carries something else than JSON. The real services answer this with a 500."""
+    """The request's media type is not JSON. The real services return 500 for this."""
 
 
 class ListenError(Exception):
-    """The service's address can't be had."""
+    """The service can't listen on its address."""
 
 
 def json_reply(body: object, status: int = 200, content_type: str = "application/json") -> web.Response:
-    """JSON with the bare media type, as Flask sends it (aiohttp's own adds a charset)."""
+    """Return a JSON response without charset, as Flask does (aiohttp's json_response adds one)."""
     return web.Response(body=json.dumps(body).encode(), status=status, headers={"Content-Type": content_type})
 
 
 def problem(request: web.Request, status: int, detail: str) -> web.Response:
-    """An `application/problem+json` document (RFC 9457)."""
+    """Return an `application/problem+json` response (RFC 9457)."""
     title = HTTPStatus(status).phrase
     body = {
         "type": "about:blank#" + title.lower().replace(" ", "-"),
@@ -63,7 +63,7 @@ def problem(request: web.Request, status: int, detail: str) -> web.Response:
 
 
 async def json_body(request: web.Request) -> dict[str, object]:
-    """The request's JSON object; UnsupportedBodyError on another media type, HTTPBadRequest on anything else."""
+    """Return the request's JSON object. Raises UnsupportedBodyError for another media type, else HTTPBadRequest."""
     media_type = request.content_type
     if media_type != "application/json" and not re.fullmatch(r"application/.*\+json", media_type):
         raise UnsupportedBodyError(
@@ -80,14 +80,14 @@ async def json_body(request: web.Request) -> dict[str, object]:
 
 
 def bearer_token(request: web.Request) -> str:
-    """The token of `Authorization: Bearer`, or an empty text."""
+    """Return the token of `Authorization: Bearer`, or an empty string."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
 @web.middleware
 async def correlation_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Echoes a usable X-Correlation-ID or makes one, and puts it into the log lines of this request."""
+    """Use the request's X-Correlation-ID if valid, else generate one, for the response and the request's log lines."""
     given = request.headers.get(CORRELATION_HEADER, "")
     identifier = given if _CORRELATION_ID.fullmatch(given) else str(uuid.uuid4())
     correlation_id.set(identifier)
@@ -100,7 +100,7 @@ async def _add_correlation_id(request: web.Request, response: web.StreamResponse
 
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns what a handler raises into a problem document.
+    """Convert exceptions of handlers to problem documents.
 
     A method that a route lacks and a body of another media type become 500, as in the real services, whose generic
     handler treats both as unexpected.
@@ -117,13 +117,13 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         _log.error(
             "Unexpected error: 405 Method Not Allowed: The method is not allowed for the requested URL.", exc_info=error
         )
-    except Exception as error:  # noqa: BLE001 - the frame's last resort: logged with its traceback, told as a 500
+    except Exception as error:  # noqa: BLE001 - logged with its traceback, and returned as 500
         _log.error("Unexpected error: %s", error, exc_info=error)
     return problem(request, 500, "An unexpected error occurred")
 
 
 def disk_check() -> dict[str, object]:
-    """The root file system's use."""
+    """Return the check of the root file system's usage."""
     usage = shutil.disk_usage("/")
     percent = round(100 * usage.used / usage.total, 2)
     return {
@@ -135,7 +135,7 @@ def disk_check() -> dict[str, object]:
 
 
 def health_reply(service: str, checks: Mapping[str, Mapping[str, object]]) -> web.Response:
-    """The worst of the checks; 503 for anything but healthy, as the real services do."""
+    """Return the worst status of the checks, with code 503 unless healthy, as the real services do."""
     found = {str(check["status"]) for check in checks.values()}
     status = next((level for level in ("unhealthy", "degraded") if level in found), "healthy")
     body = {
@@ -148,14 +148,14 @@ def health_reply(service: str, checks: Mapping[str, Mapping[str, object]]) -> we
 
 
 def make_app() -> web.Application:
-    """An application with the frame's middlewares and no routes."""
+    """Return an application with the middlewares and no routes."""
     app = web.Application(middlewares=[correlation_middleware, problem_middleware])
     app.on_response_prepare.append(_add_correlation_id)
     return app
 
 
 def run(app: web.Application, settings: Settings, access: AccessStyle, tls: ssl.SSLContext | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, then ends with exit code 0; a port in use ends it with a sentence and 1."""
+    """Serve until SIGTERM or SIGINT, then exit with 0; exit with 1 and a message if the port is in use."""
     try:
         asyncio.run(_serve(app, settings, access, tls))
     except ListenError as error:

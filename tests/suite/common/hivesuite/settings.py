@@ -1,4 +1,4 @@
-"""Where a sample service finds its settings: the environment first, then `.flaskenv` in its directory."""
+"""Settings of a sample service: from the environment, else from `.flaskenv` in its directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Settings:
     environment: Mapping[str, str]
 
     def text(self, key: str, default: str = "") -> str:
-        """The value of `key`; an empty value counts as not set."""
+        """Return the value of `key`; an empty value counts as unset."""
         return self.environment.get(key) or default
 
     def flag(self, key: str) -> bool:
@@ -29,7 +29,7 @@ class Settings:
 
 
 def parse_flaskenv(text: str) -> dict[str, str]:
-    """`KEY=value` lines as python-dotenv reads them in the simple case: `export`, comments, either quote."""
+    """Parse `KEY=value` lines like python-dotenv: `export`, comments, single and double quotes."""
     values: dict[str, str] = {}
     for line in text.splitlines():
         key, separator, value = line.strip().removeprefix("export ").partition("=")
@@ -45,7 +45,7 @@ def parse_flaskenv(text: str) -> dict[str, str]:
 
 
 def load_settings(name: str, default_port: int) -> Settings:
-    """Settings of the service whose directory is the working directory; ends the process on an impossible port."""
+    """Return the settings of the service in the working directory; exit if the port is invalid."""
     directory = Path.cwd()
     try:
         declared = parse_flaskenv((directory / ".flaskenv").read_text(encoding="utf-8"))

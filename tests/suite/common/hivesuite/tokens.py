@@ -1,4 +1,4 @@
-"""Checking tokens that Core has signed, against its JWKS."""
+"""Verifying tokens of Core with its JWKS."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _REFETCH_SECONDS = 5.0
 
 
 class InvalidTokenError(Exception):
-    """The token is not one this service accepts; the text says why."""
+    """The token is not accepted; the text gives the reason."""
 
 
 class CoreUnreachableError(Exception):
-    """Core's keys could not be fetched, so nothing can be said of the token."""
+    """Core's keys could not be fetched, so the token can't be verified."""
 
 
 class TokenVerifier:
@@ -35,7 +35,7 @@ class TokenVerifier:
         self._fetched = float("-inf")
 
     async def verify(self, token: str, target: str | None = None) -> Mapping[str, Any]:
-        """The claims of `token`. A service token must be for the service `target`, unless that is None."""
+        """Return the claims of `token`. A service token must be for the service `target`, unless that is None."""
         try:
             kid = jwt.get_unverified_header(token).get("kid", "")
             if kid not in self._keys:
@@ -62,7 +62,7 @@ class TokenVerifier:
         return claims
 
     async def _fetch(self) -> bool:
-        """Fetches the keys unless that was done just now; whether it did."""
+        """Fetch the keys unless that was done recently; return whether it was done."""
         if time.monotonic() - self._fetched < _REFETCH_SECONDS:
             return False
         try:
