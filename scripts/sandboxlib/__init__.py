@@ -1,1 +1,1 @@
-"""What `scripts/sandbox` is made of: a real systemd as PID 1 in a container, for trying Helm and for its tests."""
+"""Implementation of `scripts/sandbox`: a container with systemd as PID 1, for demos and system tests."""

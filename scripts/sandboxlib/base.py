@@ -1,7 +1,7 @@
-"""The Debian base that every sandbox shares read-only, and the layers saved on top of it.
+"""The Debian base that all sandboxes share read-only, and the layers saved on top of it.
 
-Both are built beside their place and renamed into it when whole. A sandbox that runs on one holds a shared flock on
-its directory, so that nothing in use is replaced or removed; the lock ends with the last process, however it ends.
+Both are built in a temporary directory and renamed when complete. A sandbox holds a shared flock on the directories
+that it uses, so that they are not replaced or removed; the kernel releases it when its last process ends.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ from .place import (
 
 SUITE = "bookworm"
 INCLUDE = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,ca-certificates,iproute2,procps"
-# The account is in systemd-journal before it lingers: its user manager never learns of a group joined later.
+# The account is a member of systemd-journal before lingering is enabled: a running user manager keeps its groups.
 SETTLE = f"""
 useradd --create-home --uid {ACCOUNT_UID} --user-group --shell /bin/bash --groups systemd-journal {ACCOUNT}
 install -d /var/lib/systemd/linger
@@ -49,7 +49,7 @@ RECIPE = hashlib.sha256("\n".join([SUITE, INCLUDE, SETTLE, "1"]).encode()).hexdi
 
 @dataclass(frozen=True)
 class Layer:
-    """A saved sandbox: its name, the base it stands on and the layers below it, nearest first."""
+    """A saved sandbox: its name, its base, and the layers below it, nearest first."""
 
     name: str
     base: str
@@ -67,7 +67,7 @@ def layer_directory(name: str) -> Path:
 
 @contextmanager
 def cache_lock() -> Iterator[None]:
-    """One builder at a time; a second one waits."""
+    """Hold the lock for building and saving; wait if another process has it."""
     path = private_directory(cache_root()) / ".lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -82,7 +82,7 @@ def cache_lock() -> Iterator[None]:
 
 
 def base_identity(any_recipe: bool = False) -> str | None:
-    """The id of the cached base; None if there is none, or one made by another recipe (unless any will do)."""
+    """Return the id of the cached base; None if there is none, or (unless `any_recipe`) if its recipe has changed."""
     with suppress(OSError, ValueError, KeyError):
         facts = json.loads((cache_root() / "base" / "base.json").read_text())
         if any_recipe or facts["recipe"] == RECIPE:
@@ -91,7 +91,7 @@ def base_identity(any_recipe: bool = False) -> str | None:
 
 
 def hold(paths: list[Path]) -> list[int]:
-    """Open each directory with a shared flock: as long as a process has these, nobody replaces them."""
+    """Open each directory with a shared flock, which prevents its removal while a process has the descriptor."""
     held: list[int] = []
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -99,20 +99,20 @@ def hold(paths: list[Path]) -> list[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SandboxError(f"{path} is being replaced just now", "try again in a moment") from None
+            raise SandboxError(f"{path} is being replaced", "try again later") from None
     return held
 
 
 def remove_unused(path: Path, what: str) -> None:
-    """Remove a cached tree, unless a sandbox stands on it."""
+    """Remove a cached tree. Raises SandboxError if a sandbox uses it."""
     if not path.exists():
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        doomed = path.with_name(f".building-{uuid.uuid4().hex}")
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        trash = path.with_name(f".building-{uuid.uuid4().hex}")
+        path.rename(trash)
+        shutil.rmtree(trash)
     except BlockingIOError:
         raise SandboxError(
             f"{what} is in use by a running sandbox",
@@ -123,14 +123,14 @@ def remove_unused(path: Path, what: str) -> None:
 
 
 def sweep() -> None:
-    """Remove what an interrupted build or save has left. Call with the cache lock held."""
+    """Remove leftovers of interrupted builds and saves. The cache lock must be held."""
     for directory in (cache_root(), cache_root() / "layers"):
         for leftover in directory.glob(".building-*"):
             shutil.rmtree(leftover)
 
 
 def ensure(fresh: bool = False) -> str:
-    """Make the base if it is not there (or `fresh` asks for a new one); its id."""
+    """Build the base if it is missing or `fresh` is set; return its id."""
     with cache_lock():
         sweep()
         identity = base_identity()
@@ -143,33 +143,33 @@ def ensure(fresh: bool = False) -> str:
 
 def _build() -> str:
     started = time.monotonic()
-    host.say("Building the Debian 12 base, once (about half a minute) …")
-    room = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_root()))
+    host.say("Building the Debian 12 base (once, about half a minute) …")
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_root()))
     try:
-        room.chmod(0o700)
-        _bootstrap(room / "tree")
-        _trust_host_authorities(room / "tree")
-        _in_tree(room / "tree", SETTLE)
-        _write_apt(room / "tree")
+        staging.chmod(0o700)
+        _bootstrap(staging / "tree")
+        _trust_host_authorities(staging / "tree")
+        _in_tree(staging / "tree", SETTLE)
+        _write_apt(staging / "tree")
         identity = uuid.uuid4().hex
         facts = {"id": identity, "recipe": RECIPE, "suite": SUITE, "made": time.time()}
-        (room / "base.json").write_text(json.dumps(facts) + "\n")
-        room.rename(cache_root() / "base")
+        (staging / "base.json").write_text(json.dumps(facts) + "\n")
+        staging.rename(cache_root() / "base")
     except BaseException:
-        _remove_despite_writers(room)
+        _remove_with_retries(staging)
         raise
     host.say(f"Base ready after {time.monotonic() - started:.0f} s, in {cache_root() / 'base'}")
     return identity
 
 
-def _remove_despite_writers(room: Path) -> None:
-    """Remove a tree in which killed processes may write a moment longer."""
+def _remove_with_retries(staging: Path) -> None:
+    """Remove a tree to which killed processes may still be writing."""
     for _ in range(100):
-        shutil.rmtree(room, ignore_errors=True)
-        if not room.exists():
+        shutil.rmtree(staging, ignore_errors=True)
+        if not staging.exists():
             return
         time.sleep(0.05)
-    host.say(f"Could not remove {room}; the next build will try again")
+    host.say(f"Could not remove {staging}; the next build will retry")
 
 
 def _bootstrap(target: Path) -> None:
@@ -181,7 +181,7 @@ def _bootstrap(target: Path) -> None:
         kept = " ".join(f"'{path}'" for path in credentials)
         command += [f'--setup-hook=install -D -m 600 -t "$1/etc/apt/auth.conf.d" {kept}']
     command += [SUITE, str(target), *host.debian_sources(SUITE)]
-    # --kill-child and a mount namespace of its own: whichever way this ends, no process and no mount stays.
+    # --kill-child and a mount namespace, so that no process or mount remains however this ends.
     wrapped = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
     builder = subprocess.Popen(
         wrapped,
@@ -192,11 +192,11 @@ def _bootstrap(target: Path) -> None:
         env=host.environment(),
         preexec_fn=_die_with_parent,
     )
-    words: list[str] = []
+    lines: list[str] = []
     try:
         assert builder.stdout is not None
         for line in builder.stdout:
-            words.append(line.rstrip())
+            lines.append(line.rstrip())
             if line.startswith("I: "):
                 host.say("  " + line[3:].rstrip())
         status = builder.wait()
@@ -206,7 +206,7 @@ def _bootstrap(target: Path) -> None:
             builder.wait()
     options.unlink()
     if status != 0:
-        raise SandboxError(f"mmdebstrap could not build the base (exit {status})", "\n".join(words[-12:]))
+        raise SandboxError(f"mmdebstrap could not build the base (exit {status})", "\n".join(lines[-12:]))
 
 
 def _die_with_parent() -> None:
@@ -224,7 +224,7 @@ def _in_tree(target: Path, script: str) -> None:
 
 
 def _trust_host_authorities(target: Path) -> None:
-    """As local certificates, so that a later update-ca-certificates (Java's, say) keeps them."""
+    """Install the host's authorities as local certificates, which later runs of update-ca-certificates keep."""
     known = host.certificates(target / "etc/ssl/certs/ca-certificates.crt")
     directory = target / "usr/local/share/ca-certificates"
     directory.mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ def layers() -> list[Layer]:
 
 
 def usable_layer(name: str, identity: str) -> Layer:
-    """The layer, or why it cannot be used."""
+    """Return the layer. Raises SandboxError if it can't be used."""
     found = layer(name)
     again = f"prepare it again, then: scripts/sandbox save {name}"
     if found is None:
@@ -273,27 +273,27 @@ def usable_layer(name: str, identity: str) -> Layer:
 
 
 def store_layer(place: Place, settings: Settings, target: Path) -> None:
-    """Copy what the (stopped) sandbox changed into a new layer. Call with the cache lock held."""
-    room = Path(tempfile.mkdtemp(prefix=".building-", dir=private_directory(target.parent)))
+    """Copy the changes of the (stopped) sandbox to a new layer. The cache lock must be held."""
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=private_directory(target.parent)))
     try:
-        # In a mount namespace of its own and in the sandbox's cgroup: neither mount nor process can stay behind.
+        # In a mount namespace and in the sandbox's cgroup, so that neither mount nor process remains.
         cgroup.create(place)
         join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
         upper = place.disk_mount / "upper"
-        copy = f"{join}; mount -t ext4 -o loop '{place.disk}' '{place.disk_mount}'; cp -a '{upper}' '{room}/upper'"
+        copy = f"{join}; mount -t ext4 -o loop '{place.disk}' '{place.disk_mount}'; cp -a '{upper}' '{staging}/upper'"
         host.run(
             ["unshare", "--mount", "--propagation", "slave", "/bin/sh", "-euc", copy],
             "could not copy the sandbox's changes",
         )
-        for path in (room / "upper/var/log/journal").glob("*"):
+        for path in (staging / "upper/var/log/journal").glob("*"):
             shutil.rmtree(path)
         for name in ("etc/machine-id", "var/lib/systemd/random-seed"):
-            (room / "upper" / name).unlink(missing_ok=True)
+            (staging / "upper" / name).unlink(missing_ok=True)
         facts = {"base": settings.base, "parents": settings.layers, "made": time.time()}
-        (room / "layer.json").write_text(json.dumps(facts) + "\n")
-        room.rename(target)
+        (staging / "layer.json").write_text(json.dumps(facts) + "\n")
+        staging.rename(target)
     except BaseException:
-        _remove_despite_writers(room)
+        _remove_with_retries(staging)
         raise
     finally:
         cgroup.kill(place)

@@ -1,4 +1,4 @@
-"""Bringing a sandbox up and taking it down, by order, by reboot and by power cut."""
+"""Starting and stopping a sandbox, including reboot and power cut."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def _boot(place: Place, settings: Settings, first: bool) -> None:
     started = keeper.start(place, settings)
     network.start(place, settings, started.pid)
     if first:
-        _seed(place, started.root, settings)
+        _write_identity(place, started.root, settings)
         # A power cut right after `up` must not lose the machine's identity.
         host.run(["sync", "--file-system", str(started.root)], "could not sync the new sandbox")
     started.boot()
@@ -50,21 +50,21 @@ def _boot(place: Place, settings: Settings, first: bool) -> None:
     place.ready.touch()
 
 
-def _seed(place: Place, root: Path, settings: Settings) -> None:
-    """What differs between sandboxes. The machine id is fixed before the first boot, as on an installed machine."""
-    names = network.resolv_conf(settings, host.resolv_conf())
-    settled = "".join(f"{key}={value}\n" for key, value in proxies().items())
+def _write_identity(place: Place, root: Path, settings: Settings) -> None:
+    """Write the files that differ between sandboxes. The machine id is set before the first boot."""
+    resolvers = network.resolv_conf(settings, host.resolv_conf())
+    variables = "".join(f"{key}={value}\n" for key, value in proxies().items())
     _write(root / "etc/machine-id", uuid.uuid4().hex + "\n")
     _write(root / "etc/hostname", place.name + "\n")
     _write(root / "etc/hosts", f"127.0.0.1 localhost {place.name}\n::1 localhost ip6-localhost ip6-loopback\n")
-    _write(root / "etc/resolv.conf", names)
-    if settled:
-        _write(root / "etc/environment", settled)
-        _write(root / "etc/environment.d/50-host-proxy.conf", settled)
+    _write(root / "etc/resolv.conf", resolvers)
+    if variables:
+        _write(root / "etc/environment", variables)
+        _write(root / "etc/environment.d/50-host-proxy.conf", variables)
 
 
 def _write(path: Path, text: str) -> None:
-    # A link in its place would lead out of the sandbox, as the host sees it: never written through.
+    # The host would resolve a symbolic link outside of the sandbox, so it is replaced.
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     with path.open("x") as stream:
@@ -108,7 +108,7 @@ def _manager_state(pid: int, options: list[str]) -> str:
 
 
 def _user_state(pid: int) -> str:
-    """Its state once its first jobs are done; units that take long to start are not waited for."""
+    """Return the manager's state after its first jobs, without waiting for units that take long to start."""
     ask = ["systemctl", "--user", "is-system-running"]
     done = enter.capture(pid, [*ask, "--wait"], account=True, timeout=USER_JOBS_TIMEOUT)
     if not done.stdout:
@@ -117,19 +117,19 @@ def _user_state(pid: int) -> str:
 
 
 def is_up(place: Place) -> bool:
-    """Was `up` through with it, and does it run?"""
+    """Whether `up` completed and the sandbox is running."""
     return place.ready.exists() and cgroup.leader(place) is not None
 
 
 def reboot(place: Place) -> None:
-    """An orderly reboot; the keeper starts the system again."""
+    """Reboot cleanly; the keeper starts the system again."""
     before = _require_leader(place)
     _signal_and_wait(place, before, SIGRTMIN_REBOOT)
     await_up(place)
 
 
 def power_cut(place: Place) -> None:
-    """Lose what a power cut loses, then boot again from what the disk has."""
+    """Simulate a power cut: discard unsynced data, then boot from the disk."""
     _require_leader(place)
     settings = Settings.read(place.settings)
     keeper.cut_power(place)
@@ -138,8 +138,8 @@ def power_cut(place: Place) -> None:
 
 
 def boot_again(place: Place, settings: Settings) -> None:
-    """Boot from the disk that is there; on failure nothing runs, and the disk stays for a look at it."""
-    # Changes laid over another base than they were made on would be a system that never existed.
+    """Boot from the existing disk; on failure everything is stopped, and the disk is kept for inspection."""
+    # Changes must not be combined with another base than the one they were made on.
     if base.base_identity(any_recipe=True) != settings.base:
         raise SandboxError(f"the base that {place.name!r} stands on has been replaced", "take it down, then up again")
     for name in settings.layers:
@@ -152,7 +152,7 @@ def boot_again(place: Place, settings: Settings) -> None:
 
 
 def save(place: Place, name: str, stay_down: bool) -> None:
-    """Shut down in order and keep what was changed as a layer; boot again unless `stay_down`."""
+    """Shut down cleanly and save the changes as a layer; boot again unless `stay_down`."""
     leader = _require_leader(place)
     settings = Settings.read(place.settings)
     target = base.layer_directory(name)
@@ -183,7 +183,7 @@ def not_up(place: Place) -> SandboxError:
 
 
 def _signal_and_wait(place: Place, pid: int, number: int) -> None:
-    """Ask PID 1 for an orderly end and wait for it."""
+    """Send PID 1 a shutdown signal and wait until it has ended."""
     watch = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(watch, number)
@@ -199,20 +199,20 @@ def _signal_and_wait(place: Place, pid: int, number: int) -> None:
 
 
 def stop_everything(place: Place) -> None:
-    """End all that runs and is mounted; the disk stays."""
+    """Stop all processes and unmount everything; keep the disk."""
     cgroup.kill(place)
     keeper.await_release(place)
     cgroup.remove(place)
 
 
 def down(place: Place) -> None:
-    """Leave nothing of it: no process, mount, device, cgroup or directory. May be repeated at any point."""
+    """Remove the sandbox's processes, mounts, devices, cgroups and directory. May be repeated after an interruption."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         stop_everything(place)
         if place.directory.exists():
             for mount in (place.root_mount, place.disk_mount):
-                if mount.is_mount():  # not by us: removing it would delete what is mounted there
+                if mount.is_mount():  # not by us: rmtree would delete the mounted files
                     raise SandboxError(f"something is mounted on {mount}", f"look what it is, then: umount {mount}")
             shutil.rmtree(place.directory)
     finally:
@@ -224,5 +224,5 @@ def exists(place: Place) -> bool:
 
 
 def disk_usage(place: Place) -> int:
-    """Bytes that the sandbox really takes on the host."""
+    """Return the bytes that the sandbox's sparse disk takes on the host."""
     return place.disk.stat().st_blocks * 512 if place.disk.exists() else 0

@@ -1,8 +1,8 @@
-"""The control group of a sandbox: everything of it runs in there, so killing it leaves no process behind.
+"""The control group of a sandbox, which contains all of its processes, so that they can be killed together.
 
-Layout: `NAME/keeper` holds the process that owns the mounts and starts systemd-nspawn (and the network's
-processes), `NAME/box` is nspawn's own, which makes `supervisor` and `payload` below it. On hosts that still mount
-the old `name=systemd` hierarchy the same tree is made there too, or two sandboxes would share one `/payload`.
+Layout: `NAME/keeper` has the process that owns the mounts and starts systemd-nspawn, and the network's processes;
+`NAME/box` has nspawn, which creates `supervisor` and `payload` below it. On hosts that also mount the `name=systemd`
+hierarchy, the same tree is created there, or two sandboxes would share one `/payload`.
 """
 
 import os
@@ -20,7 +20,7 @@ CONTROLLERS = ("cpu", "memory", "pids", "io")
 
 @cache
 def hierarchies() -> tuple[Path, ...]:
-    """Mount points of the unified hierarchy (first) and, on hybrid hosts, of `name=systemd`."""
+    """Return the mount points of the unified hierarchy and, on hybrid hosts, of `name=systemd`."""
     unified: list[Path] = []
     named: list[Path] = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -46,14 +46,14 @@ def create(place: Place) -> None:
     for hierarchy in hierarchies():
         for part in PARTS:
             (hierarchy / place.cgroup / part).mkdir(parents=True, exist_ok=True)
-    # Best effort: where the host hands these out, figures such as MemoryCurrent= have values inside.
+    # Best effort: if the host delegates controllers, properties such as MemoryCurrent= have values inside.
     for controller in CONTROLLERS:
         with suppress(OSError):
             (top(place) / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def join_files(place: Place, part: str) -> list[Path]:
-    """The files that a process writes its pid to in order to belong to `part`."""
+    """Return the cgroup.procs files that a process writes its pid to in order to join `part`."""
     return [hierarchy / place.cgroup / part / "cgroup.procs" for hierarchy in hierarchies()]
 
 
@@ -65,7 +65,7 @@ def populated(place: Place) -> bool:
 
 
 def processes(directory: Path) -> list[int]:
-    """The pids in `directory` and below it."""
+    """Return the pids in `directory` and below."""
     found: list[int] = []
     for path, _, _ in os.walk(directory):
         with suppress(OSError):
@@ -74,7 +74,7 @@ def processes(directory: Path) -> list[int]:
 
 
 def leader(place: Place) -> int | None:
-    """The host's pid of the sandbox's PID 1; None when it is not running."""
+    """Return the host's pid of the sandbox's PID 1, or None if it is not running."""
     box = top(place) / "box" / "payload"
     for directory in (box / "init.scope", box):
         try:
@@ -85,14 +85,14 @@ def leader(place: Place) -> int | None:
             with suppress(OSError, IndexError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 numbers = status.split("NSpid:", 1)[1].split("\n", 1)[0].split()
-                # Until it has become systemd it may still have the host's root before it.
+                # Before it executes systemd, its root directory may still be the host's.
                 if len(numbers) > 1 and numbers[-1] == "1" and status.startswith("Name:\tsystemd\n"):
                     return int(pid)
     return None
 
 
 def kill(place: Place, timeout: float = 30) -> None:
-    """Kill every process of the sandbox at once and wait until they are gone."""
+    """Kill all processes of the sandbox and wait until they have ended."""
     deadline = time.monotonic() + timeout
     while populated(place):
         try:
@@ -117,7 +117,7 @@ def remove(place: Place) -> None:
 
 
 def _rmdir(path: Path) -> None:
-    # The last process leaves its group a moment after it counts as dead: EBUSY until then.
+    # A process leaves its cgroup shortly after it has ended; until then rmdir fails with EBUSY.
     for attempt in range(200):
         try:
             path.rmdir()

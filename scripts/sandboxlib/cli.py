@@ -1,4 +1,4 @@
-"""The command line of `scripts/sandbox`: what it accepts, and what becomes of errors and signals."""
+"""The command line of `scripts/sandbox`: arguments, errors and signals."""
 
 import argparse
 import os
@@ -11,24 +11,24 @@ from .host_environment import passed_on
 from .place import SandboxError
 
 DESCRIPTION = """\
-A Debian 12 with a real systemd, in a container: for trying Helm without touching this machine, and for its tests.
+A Debian 12 container with systemd as PID 1, for trying Helm without changing this machine, and for its tests.
 
     scripts/sandbox up                       start one (the first time builds the base, half a minute)
     scripts/sandbox exec -- systemctl --user status
     scripts/sandbox exec --root -- apt-get update
     scripts/sandbox copy dist/helm.deb /tmp/
     scripts/sandbox shell
-    scripts/sandbox down                     nothing of it is left
+    scripts/sandbox down                     remove it completely
 
-It works on any Linux machine where you are root, with or without a systemd of its own. Commands run as the account
-`hive` on its user bus unless --root or --user says otherwise.
+It works on any Linux machine where you are root, with or without systemd. Commands run as the account `hive` with its
+user bus, unless --root or --user is given.
 """
 FAILED, NOT_ENTERED = 1, 125
 NAME_TEXT = f"which sandbox (default: {places.DEFAULT_NAME})"
 
 
 class Interrupted(BaseException):
-    """SIGTERM or SIGHUP: clean up like after Ctrl-C."""
+    """Raised on SIGTERM and SIGHUP, so that they clean up like Ctrl-C."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     create = add("create", "build the cached Debian base without starting anything", "  scripts/sandbox create --fresh")
-    create.add_argument("--fresh", action="store_true", help="build it anew; saved layers must then be made again")
+    create.add_argument("--fresh", action="store_true", help="rebuild it; saved layers become unusable")
 
     up = add(
         "up",
@@ -62,9 +62,9 @@ def parser() -> argparse.ArgumentParser:
         "  scripts/sandbox up --name two --publish 15004:5004\n"
         "  scripts/sandbox up --name three --from helm-installed",
         description="Start a sandbox and wait until its system and hive's user manager are up.\n\n"
-        f"{places.DEFAULT_NAME!r} shares this machine's network: what listens inside on port 5004 is reached at\n"
-        "127.0.0.1:5004. Every other name gets a private network, so that ports never clash: it reaches\n"
-        "out through slirp4netns, and the host reaches in by the ports that --publish names.",
+        f"{places.DEFAULT_NAME!r} shares this machine's network: port 5004 inside is available at\n"
+        "127.0.0.1:5004. Every other name gets a private network, so that ports never conflict: outgoing\n"
+        "connections use slirp4netns, and the host can connect to the ports published by --publish.",
     )
     up.add_argument("--from", dest="layer", metavar="LAYER", help="start from a layer made by 'save'")
     up.add_argument(
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="HOST:SANDBOX",
-        help="reach 127.0.0.1:SANDBOX inside at 127.0.0.1:HOST; may be repeated (private network)",
+        help="forward 127.0.0.1:HOST to 127.0.0.1:SANDBOX inside; may be repeated (private network)",
     )
 
     run = add(
@@ -95,31 +95,31 @@ def parser() -> argparse.ArgumentParser:
 
     copy = add(
         "copy",
-        "put a file or directory of this machine into it",
+        "copy a file or directory of this machine into it",
         "  scripts/sandbox copy tests/suite /home/hive/\n  scripts/sandbox copy --root helm.deb /root/helm.deb",
-        description="Put a file or directory of this machine into it, owned by hive (--root: by root). Like\n"
-        "cp -r: into DST if that is a directory or ends with '/', else as DST; parents are made.",
+        description="Copy a file or directory of this machine into it, owned by hive (--root: by root). Like\n"
+        "cp -r: into DST if that is a directory or ends with '/', else as DST; parents are created.",
     )
     copy.add_argument("--root", action="store_true", help="write as root, owned by root")
     copy.add_argument("source", metavar="SRC", help="path on this machine")
     copy.add_argument("target", metavar="DST", help="absolute path inside")
 
-    add("reboot", "reboot it in order; returns when it is up again")
+    add("reboot", "reboot it cleanly; returns when it is up again")
     add(
         "powercut",
-        "cut its power: what was not synced is lost; then boot it again",
-        description="Shut its disk down without a flush (the ext4 shutdown ioctl), kill everything, and boot it again\n"
-        "from what the disk has. Returns when it is up.",
+        "simulate a power cut, which loses unsynced data, and boot it again",
+        description="Shut its disk down without a flush (the ext4 shutdown ioctl), kill everything, and boot again\n"
+        "from the disk. Returns when it is up.",
     )
     save = add(
         "save",
-        "keep what was installed in it as a layer that 'up --from' starts from",
+        "save its changes as a layer for 'up --from'",
         "  scripts/sandbox up --name prepare\n"
         "  scripts/sandbox exec --name prepare --root -- apt-get install -y postgresql\n"
         "  scripts/sandbox save --name prepare with-postgres --down\n"
         "  scripts/sandbox up --name one --from with-postgres",
-        description="Shut it down in order, keep what it changed as LAYER (replacing an older one), and boot\n"
-        "it again. Journal and machine id are not kept.",
+        description="Shut it down cleanly, save its changes as LAYER (replacing an older one), and boot\n"
+        "it again. Journal and machine id are not saved.",
     )
     save.add_argument("layer", metavar="LAYER", help="the layer's name")
     save.add_argument("--down", action="store_true", help="take the sandbox down instead of booting it again")
@@ -128,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     forget.add_argument("--all", action="store_true", help="every layer, and the base")
     add("list", "list sandboxes and layers")
     add("status", "describe one sandbox; exit status 0 if it is up, else 1")
-    down = add("down", "end it and remove all of it", "  scripts/sandbox down --all")
+    down = add("down", "stop it and remove it completely", "  scripts/sandbox down --all")
     down.add_argument("--all", action="store_true", help="every sandbox")
     return top
 
@@ -162,7 +162,7 @@ def _not_up(place: places.Place) -> SandboxError:
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
-    """What is before the first `--` and after it: behind it nothing is ours."""
+    """Return the arguments before the first `--` and those after it, which belong to the command."""
     if "--" not in arguments:
         return arguments, None
     at = arguments.index("--")
@@ -201,7 +201,7 @@ def interrupt(number: int, frame: object) -> None:
 
 
 def start(given: list[str]) -> int:
-    """What the script runs: the command line, with signals that end it made into a clean-up."""
+    """Entry point of the script: run the command line, and clean up on signals."""
     if given[:1] == ["_forward"]:  # started by `up --publish`, see network.py
         from .forward import forward
 

@@ -1,4 +1,4 @@
-"""The commands that change or describe sandboxes, as `scripts/sandbox` has parsed them."""
+"""The commands that change or describe sandboxes."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ from .place import (
 )
 
 FAILED = 1
-# In the sandbox, hence its own paths: no link in there can lead the copy out of it.
+# Runs inside, so that symbolic links can't make the copy leave the sandbox.
 RECEIVE = """
 target=$1; name=$2; kind=$3
 [ -d "$target" ] && target=${target%/}/$name
@@ -35,16 +35,16 @@ if [ "$kind" = directory ]; then
     mkdir -p "$target"
     tar --extract --preserve-permissions --no-same-owner --directory "$target"
 else
-    room=$(mktemp -d "$parent/.copy-XXXXXX")
-    trap 'rm -rf "$room"' EXIT
-    tar --extract --preserve-permissions --no-same-owner --directory "$room"
-    mv -fT "$room/$name" "$target"
+    staging=$(mktemp -d "$parent/.copy-XXXXXX")
+    trap 'rm -rf "$staging"' EXIT
+    tar --extract --preserve-permissions --no-same-owner --directory "$staging"
+    mv -fT "$staging/$name" "$target"
 fi
 """
 
 
 def perform(arguments: argparse.Namespace) -> int:
-    """Do what the command line says; the exit status."""
+    """Run a command; return the exit status."""
     if arguments.command == "create":
         base.ensure(fresh=arguments.fresh)
         host.say(f"The base is in {base.tree()}")
@@ -69,7 +69,7 @@ def perform(arguments: argparse.Namespace) -> int:
 
 
 def _change(place: Place, arguments: argparse.Namespace) -> int:
-    began = time.monotonic()
+    started_at = time.monotonic()
     done = "is up"
     if arguments.command == "up":
         return _up(place, arguments)
@@ -85,7 +85,7 @@ def _change(place: Place, arguments: argparse.Namespace) -> int:
     elif arguments.command == "down":
         boot.down(place)
         done = "is down"
-    host.say(f"Sandbox {place.name!r} {done} ({time.monotonic() - began:.1f} s)")
+    host.say(f"Sandbox {place.name!r} {done} ({time.monotonic() - started_at:.1f} s)")
     return 0
 
 
@@ -96,21 +96,21 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
         raise SandboxError(
             "--publish is for a private network", "on the host's network every port is reachable as it is"
         )
-    began = time.monotonic()
+    started_at = time.monotonic()
     if place.ready.exists():
         _check_same(place, arguments, kind, publish)
         if boot.is_up(place):
             host.say(f"Sandbox {place.name!r} is already up")
             return 0
         host.say(f"Switching {place.name!r} on again with the disk it has (for a clean one: down, then up)")
-        boot.stop_everything(place)  # a power cut or a reboot that was interrupted may have left a half
+        boot.stop_everything(place)  # an interrupted power cut or reboot may have left processes
         boot.boot_again(place, Settings.read(place.settings))
     else:
         if boot.exists(place):
             host.say(f"Removing what an interrupted run has left of {place.name!r}")
             boot.down(place)
         boot.up(place, kind, publish, arguments.layer)
-    took = time.monotonic() - began
+    took = time.monotonic() - started_at
     host.say(f"Sandbox {place.name!r} is up ({took:.1f} s). {_reach(Settings.read(place.settings))}")
     extra = "" if place.name == DEFAULT_NAME else f" --name {place.name}"
     host.say(f"  look around: scripts/sandbox shell{extra}    end it: scripts/sandbox down{extra}")

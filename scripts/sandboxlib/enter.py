@@ -1,8 +1,7 @@
-"""Going into a running sandbox: as root, or as an account on its own user bus.
+"""Running commands in a sandbox, as root or as an account with its user bus.
 
-`execute` is the path of `scripts/sandbox exec`: it joins the namespaces of the sandbox's PID 1 itself instead of
-starting nsenter, setpriv and env one after the other, so it costs little, and it stays as a parent outside to pass
-signals and the exit status on.
+`execute` implements `scripts/sandbox exec`. For speed, it joins the namespaces of the sandbox's PID 1 itself instead of
+starting nsenter, setpriv and env. It remains outside as the parent process, to forward signals and the exit status.
 """
 
 import ctypes
@@ -22,7 +21,7 @@ CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG = 1
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# Not a unit that systemd inside knows of: what is run from outside belongs to none, and says where it came from.
+# Unknown to systemd inside: commands started from outside belong to no unit.
 EXEC_GROUP = "sandbox-exec.scope"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Target:
-    """An account inside and what to run as it."""
+    """A command to run inside, and its account."""
 
     account: str
     command: list[str]
@@ -43,7 +42,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Entry:
-    """Open handles on a sandbox, taken before its namespaces are entered."""
+    """Descriptors of a sandbox, opened before its namespaces are entered."""
 
     pid: int
     root: int
@@ -51,7 +50,7 @@ class Entry:
 
 
 def open_entry(place: Place) -> Entry | None:
-    """Handles on the running sandbox; None if it has no PID 1."""
+    """Open descriptors of the running sandbox; return None if it has no PID 1."""
     pid = cgroup.leader(place)
     if pid is None:
         return None
@@ -73,10 +72,10 @@ def setns(descriptor: int, kinds: int) -> None:
 
 
 def execute(entry: Entry, target: Target) -> int:
-    """Run the command with this process's stdin, stdout and stderr; its exit status, or 128+n for signal n."""
+    """Run the command with this process's stdin, stdout and stderr; return its exit status, or 128+n for signal n."""
     watched = {signal.SIGCHLD, *FORWARDED}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    setns(entry.pid, CLONE_NEWPID)  # for the child: a process cannot change its own
+    setns(entry.pid, CLONE_NEWPID)  # takes effect for children only
     child = os.fork()
     if child == 0:
         become(entry, target, stay_with_parent=True)
@@ -87,20 +86,20 @@ def execute(entry: Entry, target: Target) -> int:
             if pid:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
-        elif arrived.si_code <= 0:  # sent by a process; what the terminal sends, the child has got itself
+        elif arrived.si_code <= 0:  # sent by a process; the child receives the terminal's signals itself
             with suppress(ProcessLookupError):
                 os.kill(child, arrived.si_signo)
 
 
 def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
-    """In a child: enter the rest of the namespaces, take the account on and run the command."""
+    """In a child: enter the remaining namespaces, switch to the account and execute the command."""
     status = CANNOT_RUN
     try:
         os.write(entry.group, b"0")
         setns(entry.pid, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP)
         os.fchdir(entry.root)
         os.chroot(".")
-        environment = _take_account(target)
+        environment = _switch_account(target)
         if stay_with_parent:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these
@@ -119,8 +118,8 @@ def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
         os._exit(status)
 
 
-def _take_account(target: Target) -> dict[str, str]:
-    """Switch to the account as the sandbox's own passwd(5) and group(5) have it; its environment."""
+def _switch_account(target: Target) -> dict[str, str]:
+    """Switch to the account by the sandbox's passwd(5) and group(5); return its environment."""
     rows = (line.split(":") for line in Path("/etc/passwd").read_text().splitlines())
     row = next((row for row in rows if row[0] == target.account and len(row) == 7), None)
     if row is None:
@@ -156,7 +155,7 @@ def _take_account(target: Target) -> dict[str, str]:
 def capture(
     pid: int, command: list[str], account: bool = False, timeout: float = 60
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a short command in the sandbox whose PID 1 is `pid`, as root or as the account, and keep what it says."""
+    """Run a short command in the sandbox whose PID 1 is `pid`, as root or as the account, and capture its output."""
     settings = [f"PATH={ROOT_PATH}", "LANG=C.UTF-8"]
     prefix = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", "env", "-i", *settings]
     if account:

@@ -1,6 +1,6 @@
-"""The forwarder of a private network: the host's published ports, each to a port of the sandbox's loopback.
+"""The forwarder of a private network, from published ports of the host to ports on the sandbox's loopback.
 
-It runs as a process of its own, in the sandbox's cgroup, from `scripts/sandbox up` until the sandbox ends.
+It runs as a separate process, in the sandbox's cgroup, from `scripts/sandbox up` until the sandbox ends.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from .network import LOOPBACK
 
 
 def forward(namespace: int, pairs: list[str]) -> None:
-    """The forwarder's own life: accept on sockets of the host, connect in the sandbox. Ends by being killed."""
+    """Accept connections on sockets of the host and connect in the sandbox, until killed."""
     listeners: list[tuple[socket.socket, int]] = []
     for pair in pairs:
         descriptor, _, port = pair.partition(":")
         listeners.append((socket.socket(fileno=int(descriptor)), int(port)))
-    setns(namespace, CLONE_NEWNET)  # a socket stays in the namespace where it was made
+    setns(namespace, CLONE_NEWNET)  # existing sockets stay in their namespace
 
     async def serve() -> None:
         for listener, port in listeners:
@@ -32,7 +32,7 @@ async def _relay(port: int, reader: asyncio.StreamReader, writer: asyncio.Stream
     try:
         inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, port)
     except OSError:
-        # What the host sees when nothing listens inside: the connection is reset, the nearest to a refusal.
+        # If nothing listens inside, reset the connection, which is closest to a refusal.
         writer.transport.abort()
         return
     try:

@@ -1,7 +1,6 @@
-"""The host machine: its tools, and those of its settings without which nothing can be installed inside.
+"""The host: its tools, and the settings that the sandbox needs for installing packages.
 
-The sandbox gets the host's name servers, proxies, apt options and credentials, Debian mirror and extra certificate
-authorities, and nothing else of it.
+These are name servers, proxies, apt options and credentials, the Debian mirror, and additional certificate authorities.
 """
 
 import shutil
@@ -30,28 +29,28 @@ NETWORK_COMMANDS = ("slirp4netns", "ip")
 
 
 def say(sentence: str) -> None:
-    """Progress, on stderr: stdout belongs to what was asked for."""
+    """Print progress to stderr; stdout is for the command's output."""
     print(sentence, file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, str]:
-    """A small, predictable environment for the host's own tools."""
+    """Return a minimal environment for tools of the host."""
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin", "LC_ALL": "C.UTF-8", **proxies()}
 
 
 def run(command: list[str], failure: str) -> str:
-    """Run a tool of the host quietly; its words become the error's when it fails."""
+    """Run a tool of the host and return its output. Raises SandboxError with its last lines if it fails."""
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=environment()
     )
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
-        raise SandboxError(f"{failure} ({command[0]}, exit {done.returncode})", "\n".join(words))
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
+        raise SandboxError(f"{failure} ({command[0]}, exit {done.returncode})", "\n".join(output))
     return done.stdout
 
 
 def require_commands(commands: tuple[str, ...]) -> None:
-    """Install what is missing where apt-get can, else name it."""
+    """Install missing commands with apt-get. Raises SandboxError if that is not possible."""
     path = environment()["PATH"]
     missing = [command for command in commands if shutil.which(command, path=path) is None]
     if not missing:
@@ -59,7 +58,8 @@ def require_commands(commands: tuple[str, ...]) -> None:
     packages = sorted({PACKAGES[command] for command in missing})
     if shutil.which("apt-get", path=path) is None:
         raise SandboxError(
-            f"missing on this machine: {', '.join(missing)}", f"install what Debian calls: {' '.join(packages)}"
+            f"missing on this machine: {', '.join(missing)}",
+            f"install these (names of Debian packages): {' '.join(packages)}",
         )
     say(f"Installing on this machine: {' '.join(packages)}")
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
@@ -82,7 +82,7 @@ def require_commands(commands: tuple[str, ...]) -> None:
 
 
 def release() -> dict[str, str]:
-    """The host's os-release(5)."""
+    """Return the host's os-release(5)."""
     try:
         text = Path("/etc/os-release").read_text()
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def release() -> dict[str, str]:
 
 
 def debian_sources(suite: str) -> list[str]:
-    """sources.list(5) lines for the mirror the host itself uses; empty if it does not run this Debian."""
+    """Return sources.list(5) lines for the host's mirror; empty if the host does not run this Debian release."""
     facts = release()
     if facts.get("ID") != "debian" or facts.get("VERSION_CODENAME") != suite:
         return []
@@ -101,7 +101,7 @@ def debian_sources(suite: str) -> list[str]:
     found: dict[str, None] = {}
     for line in lines.splitlines():
         uri, release_name, component, origin, made_by = (line.split(" ") + [""] * 5)[:5]
-        # Without a downloaded Release file apt leaves the placeholder as it is.
+        # Without a downloaded Release file, apt does not replace the placeholder.
         debian = origin == "Debian" or (
             origin == "$(ORIGIN)" and uri.rstrip("/").endswith(("/debian", "/debian-security"))
         )
@@ -113,7 +113,7 @@ def debian_sources(suite: str) -> list[str]:
 
 
 def apt_options() -> str:
-    """The host's Acquire:: settings (proxies, checks, languages …), as an apt.conf(5) fragment."""
+    """Return the host's Acquire:: settings as an apt.conf(5) fragment."""
     if shutil.which("apt-config", path=environment()["PATH"]) is None:
         return ""
     dump = run(["apt-config", "dump"], "could not read the host's apt configuration")
@@ -129,14 +129,14 @@ def apt_options() -> str:
 
 
 def apt_credentials() -> list[Path]:
-    """The host's apt_auth.conf(5) files."""
+    """Return the host's apt_auth.conf(5) files."""
     directory = Path("/etc/apt/auth.conf.d")
     found = [path for path in [Path("/etc/apt/auth.conf")] if path.is_file()]
     return found + (sorted(directory.glob("*.conf")) if directory.is_dir() else [])
 
 
 def certificates(bundle: Path) -> set[str]:
-    """The PEM certificates in a bundle."""
+    """Return the PEM certificates in a bundle."""
     if not bundle.is_file():
         return set()
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
@@ -145,7 +145,7 @@ def certificates(bundle: Path) -> set[str]:
 
 
 def host_bundle() -> Path:
-    """The host's own bundle of trusted authorities (Debian's path, then Fedora's)."""
+    """Return the path of the host's CA bundle (Debian's, else Fedora's)."""
     paths = [Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt")]
     return next((path for path in paths if path.is_file()), paths[0])
 

@@ -1,4 +1,4 @@
-"""The few variables of the caller that a command in the sandbox gets."""
+"""Environment variables that are passed to commands in the sandbox."""
 
 import os
 
@@ -14,6 +14,6 @@ def proxies() -> dict[str, str]:
 
 
 def passed_on() -> dict[str, str]:
-    """Proxies, without which nothing is fetched, and the terminal's kind; nothing else of the host leaks in."""
+    """Return the proxy variables and TERM; no others are passed."""
     terminal = {"TERM": os.environ["TERM"]} if "TERM" in os.environ else {}
     return proxies() | terminal

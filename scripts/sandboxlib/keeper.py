@@ -1,8 +1,8 @@
-"""The keeper: the process that owns a sandbox's mounts and starts systemd-nspawn, again after each reboot.
+"""The keeper: the process that owns a sandbox's mounts and starts systemd-nspawn, also after each reboot.
 
-It lives in a mount namespace of its own (and a network namespace, for a private network). The disk, the overlay and
-nspawn's own mounts exist only there, so they end with the last process inside, and the loop device with them:
-there is no state of the host that a killed run could leave behind except a directory and an empty cgroup.
+It has its own mount namespace (and a network namespace, for a private network). The disk, the overlay and nspawn's
+mounts exist only there, so the kernel removes them and the loop device with the last process inside. A killed run
+leaves nothing on the host but a directory and an empty cgroup.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from . import base, cgroup, host
 from .place import Place, SandboxError, Settings
 
 DISK_SIZE = 20 << 30  # apparent; the file is sparse
-DISK_RESERVE = 2 << 30  # refuse to start with less room than this
+DISK_RESERVE = 2 << 30  # minimum free space for starting
 REBOOT_STATUS = 133  # systemd-nspawn(1), EXIT STATUS
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/ext4.h
 EXT4_GOING_FLAGS_NOLOGFLUSH = 0x2
@@ -48,7 +48,7 @@ echo 1 > {kill} || exit "$status"
 
 @dataclass(frozen=True)
 class Keeper:
-    """A keeper that has mounted everything and waits for the word to boot."""
+    """A keeper that has mounted everything and waits for `boot`."""
 
     pid: int
     root: Path
@@ -61,12 +61,12 @@ class Keeper:
 
 
 def make_disk(place: Place) -> None:
-    """A sparse image with an ext4 of its own: what `powercut` cuts."""
+    """Create a sparse image with an ext4 file system, which `powercut` can shut down."""
     free = os.statvfs(place.directory)
     if free.f_bavail * free.f_frsize < DISK_RESERVE:
         raise SandboxError(
             f"less than {DISK_RESERVE >> 30} GB free for the sandbox's disk under {place.directory.parent}",
-            "make room, or point $HIVEMATRIX_SANDBOX_STATE elsewhere",
+            "free some space, or set $HIVEMATRIX_SANDBOX_STATE to another directory",
         )
     with place.disk.open("xb") as image:
         image.truncate(DISK_SIZE)
@@ -112,8 +112,8 @@ def start(place: Place, settings: Settings) -> Keeper:
         for descriptor in (announce, *held):
             os.close(descriptor)
     with os.fdopen(mounted) as reader:
-        word = reader.readline()
-    if not word:
+        first_line = reader.readline()
+    if not first_line:
         process.wait()
         raise SandboxError(f"could not mount the disk of {place.name!r}", console_tail(place))
     return Keeper(process.pid, Path(f"/proc/{process.pid}/root") / place.root_mount.relative_to("/"), process)
@@ -135,7 +135,7 @@ def _script(place: Place, trees: list[Path], private: bool) -> str:
         "--link-journal=no",
         "--timezone=off",
     ]
-    if private:  # what nspawn itself would allow with --private-network
+    if private:  # as nspawn does with --private-network
         nspawn = ["env", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", *nspawn, "--capability=CAP_NET_ADMIN"]
     join = "; ".join(f"echo $$ > {shlex.quote(str(path))}" for path in cgroup.join_files(place, "box"))
     box = f"{join}; export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1; exec {shlex.join(nspawn)}"
@@ -153,13 +153,13 @@ def _script(place: Place, trees: list[Path], private: bool) -> str:
 
 
 def cut_power(place: Place) -> None:
-    """Shut the disk's ext4 down without writing its journal: what was not synced is lost, as by a power cut."""
+    """Shut the ext4 file system down without flushing its journal, so that unsynced data is lost as in a power cut."""
     keepers = cgroup.processes(cgroup.top(place) / "keeper")
     for pid in keepers:
         with suppress(OSError):
             mount = f"/proc/{pid}/root{place.disk_mount}"
             if os.stat(mount).st_dev == os.stat(place.disk_mount).st_dev:
-                continue  # a process of the network, which is outside and sees the bare directory
+                continue  # a process of the network, in the host's mount namespace
             descriptor = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", EXT4_GOING_FLAGS_NOLOGFLUSH))
@@ -170,7 +170,7 @@ def cut_power(place: Place) -> None:
 
 
 def loop_devices(image: Path) -> list[str]:
-    """The loop devices that stand on `image`."""
+    """Return the loop devices of `image`."""
     found: list[str] = []
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):
@@ -180,12 +180,12 @@ def loop_devices(image: Path) -> list[str]:
 
 
 def await_release(place: Place, timeout: float = 20) -> None:
-    """Wait until the kernel has let go of the disk, which it does a moment after the last process."""
+    """Wait until the kernel has detached the loop device, shortly after the last process has ended."""
     deadline = time.monotonic() + timeout
     while devices := loop_devices(place.disk):
         if time.monotonic() > deadline:
             raise SandboxError(
-                f"the disk of {place.name!r} is still held: {', '.join(devices)}",
+                f"the disk of {place.name!r} is still in use: {', '.join(devices)}",
                 "a process outside has it open; see 'losetup -l', then scripts/sandbox down again",
             )
         time.sleep(0.005)

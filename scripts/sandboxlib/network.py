@@ -1,10 +1,9 @@
 """A sandbox's network: the host's own, or a private one.
 
-`host`: services inside listen on the host's addresses; simple, but two sandboxes cannot use one port.
-`private`: a network namespace of its own. slirp4netns lets it reach out (package registries, say) through ordinary
-sockets of the host, so neither firewall rules nor forwarding settings of the host are touched; published ports are
-forwarded from the host's 127.0.0.1 to the sandbox's 127.0.0.1, where Helm's services listen. Both processes are in
-the sandbox's cgroup and end with it.
+`host`: services inside listen on the host's addresses; simple, but two sandboxes cannot use the same port.
+`private`: a separate network namespace. Outgoing connections use slirp4netns, which needs no firewall rules or
+forwarding on the host. Published ports are forwarded from the host's 127.0.0.1 to the sandbox's 127.0.0.1, where Helm's
+services listen. Both processes are in the sandbox's cgroup and end with it.
 """
 
 import os
@@ -17,12 +16,12 @@ from . import cgroup, host
 from .place import Place, SandboxError, Settings
 
 DEVICE = "tap0"
-SLIRP_RESOLVER = "10.0.2.3"  # slirp4netns(1): answers for the host's name servers
+SLIRP_RESOLVER = "10.0.2.3"  # slirp4netns(1): forwards to the host's name servers
 LOOPBACK = "127.0.0.1"
 
 
 def parse_publish(words: list[str]) -> tuple[tuple[int, int], ...]:
-    """`HOST:SANDBOX` or `PORT`, each once, as pairs of port numbers."""
+    """Parse words of the form `HOST:SANDBOX` or `PORT`; return pairs of port numbers."""
     pairs: list[tuple[int, int]] = []
     for word in words:
         outside, _, inside = word.partition(":")
@@ -31,13 +30,15 @@ def parse_publish(words: list[str]) -> tuple[tuple[int, int], ...]:
         except ValueError:
             pair = (0, 0)
         if not all(0 < port < 65536 for port in pair):
-            raise SandboxError(f"--publish {word}: not a port or pair of ports", "write HOST:SANDBOX, say 15004:5004")
+            raise SandboxError(
+                f"--publish {word}: not a port or pair of ports", "use HOST:SANDBOX, for example 15004:5004"
+            )
         pairs.append(pair)
     return tuple(pairs)
 
 
 def resolv_conf(settings: Settings, of_host: str) -> str:
-    """resolv.conf(5) for the sandbox: a name server on the host's loopback is out of a private network's reach."""
+    """Return resolv.conf(5) for the sandbox. A private network can't reach a name server on the host's loopback."""
     if settings.network != "private":
         return of_host
     kept = [line for line in of_host.splitlines() if line.split()[:1] in (["search"], ["domain"], ["options"])]
@@ -45,7 +46,7 @@ def resolv_conf(settings: Settings, of_host: str) -> str:
 
 
 def start(place: Place, settings: Settings, keeper: int) -> None:
-    """Connect a private network (that of the process `keeper`) and publish its ports. Nothing for the host's own."""
+    """Connect the private network of the process `keeper` and publish its ports. No-op for the host's network."""
     if settings.network != "private":
         return
     listeners = _listen(settings.publish)
@@ -72,13 +73,13 @@ def _listen(publish: tuple[tuple[int, int], ...]) -> list[socket.socket]:
                 opened.close()
             raise SandboxError(
                 f"cannot publish on port {outside} of the host: {error.strerror}",
-                f"see what has it: ss -ltnp 'sport = :{outside}'; or publish another",
+                f"find its user: ss -ltnp 'sport = :{outside}'; or publish another",
             ) from None
     return listeners
 
 
 def _spawn(place: Place, command: list[str], descriptors: list[int]) -> "subprocess.Popen[bytes]":
-    """Start a process that belongs to the sandbox's cgroup from its first instruction on."""
+    """Start a process in the sandbox's cgroup."""
     join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
     with place.console.open("ab") as console:
         return subprocess.Popen(

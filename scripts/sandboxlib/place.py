@@ -1,8 +1,8 @@
-"""Names and places: where a sandbox keeps its files, which cgroup is its own, and who is working on it now.
+"""Paths, names and locks of sandboxes.
 
-Every sandbox is one directory under the state root, holding its disk image, its console log and what it was
-started with. The cached base and layers are under the cache root. Both roots belong to root alone (0700): the
-trees inside hold set-uid programs, which no other account of the host should be able to run.
+Every sandbox is a directory in the state root with its disk image, console log and settings. The cached base and layers
+are in the cache root. Both are accessible to root only (0700), since the trees contain set-uid programs, which other
+accounts of the host must not be able to run.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 class SandboxError(Exception):
-    """Something a person must read: what happened, and in `hint` what to do next."""
+    """An error for the user: what happened, and in `hint` what to do next."""
 
     def __init__(self, sentence: str, hint: str = "") -> None:
         super().__init__(sentence)
@@ -31,12 +31,12 @@ class SandboxError(Exception):
 
 
 def state_root() -> Path:
-    """Where running sandboxes live; $HIVEMATRIX_SANDBOX_STATE moves it (a file system with room for packages)."""
+    """Return the directory of running sandboxes; $HIVEMATRIX_SANDBOX_STATE overrides it."""
     return _root("HIVEMATRIX_SANDBOX_STATE", Path("/var/lib/hivematrix-sandbox"))
 
 
 def cache_root() -> Path:
-    """Where the base and the layers are cached; $HIVEMATRIX_SANDBOX_CACHE or $XDG_CACHE_HOME move it."""
+    """Return the directory of base and layers; $HIVEMATRIX_SANDBOX_CACHE or $XDG_CACHE_HOME override it."""
     shared = os.environ.get("XDG_CACHE_HOME")
     fallback = Path(shared) if shared else Path("/var/cache")
     return _root("HIVEMATRIX_SANDBOX_CACHE", fallback / "hivematrix-sandbox")
@@ -44,20 +44,20 @@ def cache_root() -> Path:
 
 def _root(variable: str, fallback: Path) -> Path:
     root = Path(os.environ.get(variable) or fallback)
-    # These paths become part of overlayfs' option string, where ':' and ',' separate.
+    # These paths become part of overlayfs mount options, where ':' and ',' are separators.
     if not root.is_absolute() or any(mark in str(root) for mark in ":,\\\n"):
         raise SandboxError(f"{root} cannot hold sandboxes", "use an absolute path without ':', ',' and '\\'")
     return root
 
 
 def private_directory(path: Path) -> Path:
-    """Make `path` (and what is above it) if need be, closed to other accounts."""
+    """Create `path` and its parents if missing, inaccessible to other accounts."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
 def checked_name(name: str) -> str:
-    """A name of a sandbox or layer, fit for a host name, a path and a cgroup."""
+    """Return `name` if it is valid for a sandbox or layer (as host name, path and cgroup). Raises SandboxError."""
     if not NAME_PATTERN.fullmatch(name):
         raise SandboxError(
             f"{name!r} is not a name for a sandbox or layer",
@@ -68,7 +68,7 @@ def checked_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sandbox was started with; kept beside it so that reboot and powercut start it the same way."""
+    """The settings of a sandbox, stored in its directory for reboot and powercut."""
 
     network: str
     base: str
@@ -120,7 +120,7 @@ class Place:
 
     @property
     def ready(self) -> Path:
-        """Exists once `up` was through; a sandbox without it is being set up or is a leftover of that."""
+        """Exists after `up` completed; without it, the sandbox is being set up or was left by an interrupted `up`."""
         return self.directory / "ready"
 
     @property
@@ -133,7 +133,7 @@ def place_of(name: str) -> Place:
 
 
 def all_places() -> list[Place]:
-    """Every sandbox that left a directory under the state root, running or not, by name."""
+    """Return all sandboxes with a directory in the state root, running or not, by name."""
     try:
         names = sorted(entry.name for entry in state_root().iterdir() if entry.is_dir())
     except FileNotFoundError:
@@ -143,14 +143,14 @@ def all_places() -> list[Place]:
 
 @contextmanager
 def lock(place: Place) -> Iterator[None]:
-    """Keep two invocations from changing one sandbox at once; the lock file is gone afterwards."""
+    """Hold the lock for changing a sandbox; the lock file is removed afterwards."""
     root = state_root()
     path = root / f".{place.name}.lock"
     while True:
         private_directory(root)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:  # the last one out has just removed the empty directory
+        except FileNotFoundError:  # another process has just removed the empty directory
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +161,7 @@ def lock(place: Place) -> Iterator[None]:
                 f"another scripts/sandbox (pid {holder or 'unknown'}) is working on {place.name!r}",
                 "wait for it to end, or use another --name",
             ) from None
-        # The holder before us unlinks the file as it goes: a lock on a file without a name guards nothing.
+        # The previous holder unlinks the file when it releases the lock; a lock on an unlinked file is void.
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                 break
@@ -178,7 +178,7 @@ def lock(place: Place) -> Iterator[None]:
 
 
 def busy(place: Place) -> bool:
-    """Is an invocation working on it right now?"""
+    """Whether another process holds the lock."""
     try:
         descriptor = os.open(state_root() / f".{place.name}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An interactive shell inside, on a terminal of the sandbox's own, so that job control and tty(1) work there."""
+"""An interactive shell on a terminal of the sandbox, so that job control and tty(1) work."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from .enter import CLONE_NEWNS, CLONE_NEWPID, Entry, Target, become, execute, se
 
 
 def shell(entry: Entry, target: Target) -> int:
-    """Run a login shell; its exit status. Without a terminal on stdin it reads commands from there."""
+    """Run a login shell; return its exit status. If stdin is not a terminal, the shell reads commands from it."""
     if not (os.isatty(0) and os.isatty(1)):
         return execute(entry, target)
     master, slave = _open_inside(entry)
@@ -42,7 +42,7 @@ def shell(entry: Entry, target: Target) -> int:
 
 
 def _open_inside(entry: Entry) -> tuple[int, int]:
-    """A terminal from the sandbox's own devpts. A child opens it there and hands both ends over a socket."""
+    """Open a terminal in the sandbox's devpts; a child process opens it inside and sends both ends over a socket."""
     import socket
 
     ours, theirs = socket.socketpair()
@@ -76,7 +76,7 @@ def _relay(master: int) -> None:
         if master in readable:
             try:
                 block = os.read(master, 65536)
-            except OSError:  # EIO: the shell and all that had the terminal open are gone
+            except OSError:  # EIO: no process has the terminal open any more
                 return
             if not block:
                 return
