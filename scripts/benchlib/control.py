@@ -1,4 +1,4 @@
-"""Runs inside the sandbox as the account that owns the suite: times helmctl against systemctl and supervisorctl."""
+"""Runs in the sandbox as the suite's account: measures helmctl against systemctl and supervisorctl."""
 
 import argparse
 import http.client
@@ -18,14 +18,14 @@ NAMES = [f"s{number:02}" for number in range(60)]
 UNITS = [f"hivematrix-{name}" for name in NAMES]
 SUPERVISOR = ["supervisorctl", "-c", str(BENCH / "supervisord.conf")]
 STOPPED = 5.0
-LONGEST = 300.0
+TIMEOUT = 300.0
 
 
 def run(*words: str, check: bool = True) -> str:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        sys.exit(f"WRONG: {' '.join(words)}: not done within {LONGEST:g} s")
+        sys.exit(f"WRONG: {' '.join(words)}: not done within {TIMEOUT:g} s")
     if check and done.returncode:
         sys.exit(f"bench: {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -36,7 +36,7 @@ def quiet(*words: str) -> None:
 
 
 def timed(words: Sequence[str], runs: int, before: Callable[[], None] = lambda: None) -> list[float]:
-    """Seconds of WORDS, RUNS times after one that isn't counted; BEFORE is not timed."""
+    """Return the durations in seconds of RUNS runs of WORDS, after one that is not counted. BEFORE is not timed."""
     figures = []
     for _ in range(runs + 1):
         before()
@@ -47,7 +47,7 @@ def timed(words: Sequence[str], runs: int, before: Callable[[], None] = lambda: 
 
 
 def show(what: str, figures: Sequence[float], peers: dict[str, Sequence[float]] | None = None) -> None:
-    """A line: median and range in milliseconds, and the ratio of medians to each peer."""
+    """Print a line: median and range in milliseconds, and the ratio of medians to each peer."""
     median = statistics.median(figures)
     line = f"{what:<44} {1000 * median:7.1f} ms  [{1000 * min(figures):.1f} to {1000 * max(figures):.1f}]"
     for name, other in (peers or {}).items():
@@ -106,12 +106,10 @@ def start_one(runs: int) -> None:
     }
     again = ("helmctl", "stop", "one", "-q")
     show("start of a trivial service", timed(["helmctl", "start", "one"], runs, lambda: quiet(*again)), peers)
-    print("    of which 100 ms: a service without a port must have lived that long to count as started")
-    print(
-        "    and the rest mostly the unit's own work: namespaces, services.json, the probe; the peers do none of these"
-    )
+    print("    includes 100 ms for which a service without a port must be active to count as started")
+    print("    and mostly the unit's set-up: namespaces, services.json, the probe; the peers do none of these")
     queued = timed(["helmctl", "start", "one", "--no-block"], runs, lambda: quiet(*again))
-    show("the same, not waiting (--no-block)", queued, peers)
+    show("the same, without waiting (--no-block)", queued, peers)
     added = []
     for _ in range(runs):
         quiet("helmctl", "stop", "s00", "-q")
@@ -120,8 +118,8 @@ def start_one(runs: int) -> None:
         took = time.perf_counter() - began
         shown = run("systemctl", "--user", "show", UNITS[0], "-p", "InactiveExitTimestampMonotonic",
                     "-p", "ActiveEnterTimestampMonotonic")  # fmt: skip
-        moments = dict(line.split("=") for line in shown.splitlines())
-        active = int(moments["ActiveEnterTimestampMonotonic"]) - int(moments["InactiveExitTimestampMonotonic"])
+        timestamps = dict(line.split("=") for line in shown.splitlines())
+        active = int(timestamps["ActiveEnterTimestampMonotonic"]) - int(timestamps["InactiveExitTimestampMonotonic"])
         added.append(took - active / 1e6)
     show("added to the start of a service with a port", added)
 
@@ -146,7 +144,7 @@ def status(runs: int) -> None:
             "systemctl": timed(["systemctl", "--user", "status", "--no-pager", *units], runs),
             "supervisorctl": timed([*SUPERVISOR, "status", *names], runs),
         }
-        show(f"status of {count}, each asked for its health", timed(["helmctl", "status", *names], runs), peers)
+        show(f"status of {count}, with a health check of each", timed(["helmctl", "status", *names], runs), peers)
     quiet(*SUPERVISOR, "shutdown")
 
 
@@ -175,7 +173,7 @@ def idle(seconds: float) -> None:
 
 
 def request() -> float:
-    """Seconds that helmd takes to refuse a request without a token, which is no work but that of its event loop."""
+    """Return the seconds that helmd takes to refuse a request without a token, which needs only its event loop."""
     began = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", 5004, timeout=10)
     connection.request("GET", "/api/services/status")
@@ -186,7 +184,7 @@ def request() -> float:
 
 def stopped_manager() -> None:
     manager = int(Path(f"/proc/{main_pid('helmd')}/stat").read_text().rpartition(")")[2].split()[1])
-    calm = [request() for _ in range(100)]
+    baseline = [request() for _ in range(100)]
     wake = threading.Timer(STOPPED, os.kill, (manager, signal.SIGCONT))
     os.kill(manager, signal.SIGSTOP)
     wake.start()
@@ -197,8 +195,8 @@ def stopped_manager() -> None:
             time.sleep(0.01)
     finally:
         wake.join()
-    worst, median, otherwise = max(figures), statistics.median(figures), statistics.median(calm)
-    what = "helmd answers, user manager stopped for 5 s"
+    worst, median, otherwise = max(figures), statistics.median(figures), statistics.median(baseline)
+    what = "helmd response, user manager stopped for 5 s"
     print(f"{what:<44} {1000 * worst:7.1f} ms at worst, {1000 * median:.1f} median ({1000 * otherwise:.1f} otherwise)")
 
 

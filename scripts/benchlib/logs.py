@@ -1,4 +1,4 @@
-"""Runs inside the sandbox as the account that owns the suite: what the log store does, against its peers and limits."""
+"""Runs in the sandbox as the suite's account: measures the log store against its peers and limits."""
 
 import argparse
 import signal
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from logs_catchup import catch_up
-from logs_figures import GivenUp, note, say
+from logs_figures import MeasurementError, note, say
 from logs_flood import flood, sustained
 from logs_http import http_ingest
 from logs_latency import latency
@@ -24,11 +24,11 @@ PARTS: dict[str, Callable[[Sizes], None]] = {
     "flood": flood,
     "sustained": sustained,
 }
-"""In this order: what needs much of the disk comes before the floods have filled the journal."""
+"""In this order: parts that need much disk space come before the floods fill the journal."""
 
 _SETTINGS = """\
 [ingest]
-# For the client that posts over TCP; and a rate that no client here comes near, since it is not what is measured.
+# Permits the client that posts over TCP; the rate limit is too high to matter.
 anonymous = "loopback"
 rate = 10000000
 burst = 100000000
@@ -37,12 +37,12 @@ _REGISTRY = '[services.one]\ntype = "command"\npath = "~/bench"\nstart_command =
 
 
 def sizes_of(arguments: list[str]) -> tuple[Sizes, list[str]]:
-    """What the command line asks for: how much, and which parts."""
+    """Parse the command line: the amount of work, and the parts to run."""
     parser = argparse.ArgumentParser(prog="scripts/bench logs")
-    parser.add_argument("--runs", type=int, help=f"how often each is measured (default {Sizes().runs})")
-    parser.add_argument("--only", help=f"only these, with commas between: {', '.join(PARTS)}")
-    parser.add_argument("--short", action="store_true", help="everything once and tiny")
-    parser.add_argument("--keep", action="store_true", help="drop nothing of the store: it is somebody's")
+    parser.add_argument("--runs", type=int, help=f"number of runs of each part (default {Sizes().runs})")
+    parser.add_argument("--only", help=f"only these parts, separated by commas: {', '.join(PARTS)}")
+    parser.add_argument("--short", action="store_true", help="everything once, with little data")
+    parser.add_argument("--keep", action="store_true", help="keep all entries in the store")
     given = parser.parse_args(arguments)
     parts = given.only.split(",") if given.only else list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:
@@ -65,7 +65,7 @@ def prepare() -> None:
 
 def main() -> None:
     sizes, parts = sizes_of(sys.argv[1:])
-    # What was started is stopped by then.
+    # As an exception, so that started units are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not sizes.keep:
         prepare()
@@ -84,14 +84,14 @@ def _measure(part: str, sizes: Sizes) -> None:
         with figure(part):
             PARTS[part](sizes)
     except SystemExit:
-        # Where it waited is what one wants to know of a bench that took too long.
+        # Shows where a benchmark that took too long was waiting.
         traceback.print_exc()
-        say(f"WRONG: told to end during {part}")
+        say(f"WRONG: terminated during {part}")
         raise
 
 
 if __name__ == "__main__":
     try:
         main()
-    except GivenUp as missing:
+    except MeasurementError as missing:
         sys.exit(f"bench: {missing}")

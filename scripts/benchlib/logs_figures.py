@@ -1,4 +1,4 @@
-"""How the bench shows its figures: one line each, with what to hold it against."""
+"""Output of figures: one line each, with a reference for comparison."""
 
 import math
 import statistics
@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 
 
-class GivenUp(Exception):  # noqa: N818 - it is no fault of the bench
-    """A figure can't be had; the text says what was missing."""
+class MeasurementError(Exception):
+    """A figure could not be measured; the text gives the reason."""
 
 
 def percentile(figures: Sequence[float], part: float) -> float:
-    """The least figure that PART of the figures do not exceed; 0.99 of fewer than 100 is the greatest."""
+    """Return the percentile PART (0 to 1) by the nearest-rank method."""
     return sorted(figures)[max(0, math.ceil(part * len(figures)) - 1)]
 
 
 def show(what: str, figures: Sequence[float], form: str = "{:,.0f} rows/s", *beside: str) -> None:
-    """A line: the median of the runs, their range where there are several, and what to hold it against."""
+    """Print a line: the median of the runs, their range if there are several, and references."""
     if not figures:
         say(f"{what:<58} {'nothing measured':>16}")
         return
@@ -27,7 +27,7 @@ def show(what: str, figures: Sequence[float], form: str = "{:,.0f} rows/s", *bes
 
 
 def show_times(what: str, seconds: Sequence[float], *beside: str) -> None:
-    """A line: median and 99th percentile in milliseconds, and what to hold them against."""
+    """Print a line: median and 99th percentile in milliseconds, and references."""
     if not seconds:
         say(f"{what:<58} {'nothing measured':>16}")
         return
@@ -38,10 +38,10 @@ def show_times(what: str, seconds: Sequence[float], *beside: str) -> None:
 def ratio(figures: Sequence[float], name: str, theirs: Sequence[float], aim: str = "") -> str:
     """``3.10 x rsyslog (23,500; aim >= 3)``"""
     if not figures or not theirs:
-        return f"nothing to hold against {name}"
+        return f"no comparison with {name}"
     other = statistics.median(theirs)
-    notified = f"{other:,.0f}" if other >= 100 else f"{other:.3g}"
-    return f"{statistics.median(figures) / other:.2f} x {name} ({notified}{f'; aim {aim}' if aim else ''})"
+    shown = f"{other:,.0f}" if other >= 100 else f"{other:.3g}"
+    return f"{statistics.median(figures) / other:.2f} x {name} ({shown}{f'; aim {aim}' if aim else ''})"
 
 
 def say(line: str) -> None:
@@ -49,5 +49,5 @@ def say(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """What is being done, beside the figures."""
+    """Print progress to stderr."""
     print(f"bench: {line}", file=sys.stderr, flush=True)

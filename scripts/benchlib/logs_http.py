@@ -1,6 +1,6 @@
-"""HTTP ingest: rows a second and how long a request takes, by batch size and number of clients.
+"""HTTP ingest: rows per second and response times, by batch size and number of clients.
 
-The limit to hold it against: the same clients and bodies at a bare aiohttp server that only reads the JSON.
+The reference is an aiohttp server that only parses the JSON, with the same clients and bodies.
 """
 
 import json
@@ -19,7 +19,7 @@ from logs_tools import BENCH, HELM_SOCKET, HELM_UNITS, PORT, Sizes, all_stored, 
 def http_ingest(sizes: Sizes) -> None:
     units("start", *HELM_UNITS)
     with store() as connection:
-        settle(connection, sizes.patience)
+        settle(connection, sizes.timeout)
         for batch, clients in product(sizes.batches, sizes.clients):
             with figure(f"HTTP ingest, batches of {batch:,} by {clients}"):
                 _ingest(connection, sizes, batch, clients)
@@ -30,10 +30,10 @@ def _ingest(connection: psycopg.Connection[Any], sizes: Sizes, batch: int, clien
     helm, bare = [], []
     for _ in range(sizes.runs):
         name = f"posted-{secrets.token_hex(3)}"
-        # Somebody's Helm takes nothing over TCP without a token.
-        place = str(HELM_SOCKET) if sizes.keep else str(PORT)
-        helm.append(_posted(place, name, batch, clients, sizes))
-        all_stored(connection, [name], round(helm[-1]["rows"]), sizes.patience)
+        # Without changing its settings, Helm accepts nothing over TCP without a token.
+        target = str(HELM_SOCKET) if sizes.keep else str(PORT)
+        helm.append(_posted(target, name, batch, clients, sizes))
+        all_stored(connection, [name], round(helm[-1]["rows"]), sizes.timeout)
         bare.append(_posted_bare(name, batch, clients, sizes))
     rates, limits = [each["rate"] for each in helm], [each["rate"] for each in bare]
     p50, p99 = (median([each[key] for each in helm]) for key in ("p50", "p99"))
@@ -47,9 +47,9 @@ def _ingest(connection: psycopg.Connection[Any], sizes: Sizes, batch: int, clien
     )
 
 
-def _posted(place: str, name: str, batch: int, clients: int, sizes: Sizes) -> dict[str, float]:
-    words = (sys.executable, BENCH / "logs_post.py", place, name, str(batch), str(clients), str(sizes.http_seconds))
-    found: dict[str, float] = json.loads(run(*words, within=sizes.http_seconds + sizes.patience))
+def _posted(target: str, name: str, batch: int, clients: int, sizes: Sizes) -> dict[str, float]:
+    words = (sys.executable, BENCH / "logs_post.py", target, name, str(batch), str(clients), str(sizes.http_seconds))
+    found: dict[str, float] = json.loads(run(*words, within=sizes.http_seconds + sizes.timeout))
     return found
 
 

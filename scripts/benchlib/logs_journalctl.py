@@ -1,4 +1,4 @@
-"""The same five filters by journalctl, by helmctl logs and by the API, on the lines that the catch-up has left."""
+"""Five filters by journalctl, helmctl logs and the API, on the lines of the last catch-up run."""
 
 from datetime import datetime
 from statistics import median
@@ -7,21 +7,21 @@ from typing import Any
 from urllib.parse import urlencode
 
 import psycopg
-from logs_figures import GivenUp, note, say
+from logs_figures import MeasurementError, note, say
 from logs_lines import RARE_WORD, number_of, trace_id, user_id
 from logs_tools import Helmd, Sizes, figure, store, timed, value, wait_for
 
-_INDEXED_WITHIN = 90.0
-_LONGEST = 180.0
+_INDEX_TIMEOUT = 90.0
+_TIMEOUT = 180.0
 
 
 def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
-    """Prints how long each takes to show the newest 100 lines of service NAME that fit, printed SINCE to UNTIL."""
+    """Print how long each takes to show the newest 100 matches of service NAME between SINCE and UNTIL."""
     with store() as connection:
         if sizes.backlog > 100_000:
-            note("waiting for the text index of the running day")
-            if not wait_for(lambda: _loose(connection, name) < 100_000, _INDEXED_WITHIN, 0.5):
-                say(f"WRONG: {_loose(connection, name):,} lines have no text index after {_INDEXED_WITHIN:g} s")
+            note("waiting for the text index of the current day")
+            if not wait_for(lambda: _unindexed(connection, name) < 100_000, _INDEX_TIMEOUT, 0.5):
+                say(f"WRONG: {_unindexed(connection, name):,} lines have no text index after {_INDEX_TIMEOUT:g} s")
         message = value(
             connection,
             "SELECT message FROM log_entries WHERE service_name = %s AND trace_id IS NOT NULL"
@@ -30,7 +30,7 @@ def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
             sizes.backlog // 4,
         )
     if message is None:
-        raise GivenUp(f"the store has no line of {name} with a trace and a user to look for")
+        raise MeasurementError(f"the store has no line of {name} with a trace and a user to look for")
     number = number_of(message)
     trace, user = trace_id(name, number), user_id(number)
     third = (until - since) / 3
@@ -55,14 +55,14 @@ def filters(sizes: Sizes, name: str, since: datetime, until: datetime) -> None:
     ]
     helmd = Helmd()
     say(f"the newest 100 of {sizes.backlog:,} lines by the same filters (median of {max(1, sizes.runs)}):")
-    for what, asked, words, theirs in kinds:
+    for what, parameters, words, theirs in kinds:
         with figure(what):
-            path = f"/api/logs?{urlencode({**plain, **asked})}"
+            path = f"/api/logs?{urlencode({**plain, **parameters})}"
             api = [_seconds(helmd, path) for _ in range(10 * sizes.runs)]
-            there = len(helmd.get(path)["logs"])
-            if not there:
+            found = len(helmd.get(path)["logs"])
+            if not found:
                 say(f"WRONG: {what}: the API finds no line")
-            line = f"    {what:<54} {1000 * median(api):9.1f} ms by the API ({there} lines)"
+            line = f"    {what:<54} {1000 * median(api):9.1f} ms by the API ({found} lines)"
             if words is not None:
                 took = _times(sizes, "helmctl", "logs", name, "-r", "-n", "100", "--no-pager", *words)
                 line += f", {1000 * median(took):.0f} ms by helmctl logs" if took else ""
@@ -80,23 +80,23 @@ def _seconds(helmd: Helmd, path: str) -> float:
 
 
 def _times(sizes: Sizes, *words: str) -> list[float]:
-    """Seconds of a command's runs; none, and that is said, once a run takes too long."""
+    """Return the durations of a command's runs in seconds; empty, with a message, if one times out."""
     took = []
     for _ in range(sizes.runs):
-        if (seconds := timed(*words, within=_LONGEST)) is None:
-            say(f"WRONG: {' '.join(words)}: not done within {_LONGEST:g} s")
+        if (seconds := timed(*words, within=_TIMEOUT)) is None:
+            say(f"WRONG: {' '.join(words)}: not done within {_TIMEOUT:g} s")
             return []
         took.append(seconds)
     return took
 
 
-def _local(moment: datetime) -> str:
-    """As systemd.time(7) has it."""
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+def _local(timestamp: datetime) -> str:
+    """Format a time for systemd.time(7)."""
+    return timestamp.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _loose(connection: psycopg.Connection[Any], name: str) -> int:
-    """How many entries of NAME the running day's text indexes don't cover yet."""
+def _unindexed(connection: psycopg.Connection[Any], name: str) -> int:
+    """Return the number of entries of NAME that the current day's text indexes do not cover yet."""
     return int(
         value(connection, "SELECT count(*) FROM log_entries WHERE service_name = %s AND id >= (SELECT max(text_bounds["
               "array_upper(text_bounds, 1)]) FROM log_partitions WHERE NOT sealed)", name)

@@ -1,4 +1,4 @@
-"""From a line's printing to its being found by a query, and to its coming to a client of the stream."""
+"""Latency from printing a line to finding it by a query, and to receiving it from the stream."""
 
 import json
 import socket
@@ -8,19 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from logs_figures import GivenUp, note, say, show_times
+from logs_figures import MeasurementError, note, say, show_times
 from logs_lines import number_of, printed_at
-from logs_tools import HELM_SOCKET, HELM_UNITS, Printing, Sizes, figure, settle, store, units, wait_for
+from logs_tools import HELM_SOCKET, HELM_UNITS, Printer, Sizes, figure, settle, store, units, wait_for
 
 _MARKERS_A_SECOND = 20
 _BEFORE_MARKERS = 1.5
 _POLL = 0.002
-_ENDING = 10.0
+_JOIN_TIMEOUT = 10.0
 _AIM = "aim p50 < 100, p99 < 300 ms"
 
 
 class _Seen:
-    """Moments at which a watcher has first seen each of the marked lines, less when they were printed."""
+    """Latencies in seconds of the marked lines, by number, as seen by one watcher."""
 
     def __init__(self) -> None:
         self.seconds: dict[int, float] = {}
@@ -32,7 +32,7 @@ class _Seen:
 def latency(sizes: Sizes) -> None:
     units("start", *HELM_UNITS)
     with store() as connection:
-        settle(connection, sizes.patience)
+        settle(connection, sizes.timeout)
     for rate in sizes.background:
         found: list[float] = []
         streamed: list[float] = []
@@ -40,9 +40,9 @@ def latency(sizes: Sizes) -> None:
         for number in range(sizes.runs):
             with figure(f"latency, run {number + 1}"):
                 note(f"latency at {rate:,} lines/s, run {number + 1}")
-                # Some seconds more than the markers take, for what is begun before and ended after them.
+                # Some seconds longer than the markers take, for starting and stopping.
                 seconds = sizes.markers / _MARKERS_A_SECOND + 8
-                noise = Printing("noise", seconds=seconds, rate=rate, every=max(0.01, 1 / rate))
+                noise = Printer("noise", seconds=seconds, rate=rate, every=max(0.01, 1 / rate))
                 try:
                     time.sleep(min(2.0, seconds / 3))
                     by_query, by_stream, by_journalctl = _one(sizes)
@@ -50,7 +50,7 @@ def latency(sizes: Sizes) -> None:
                     noise.stop()
                 for what, seen in (("query", by_query), ("stream", by_stream)):
                     if missing := sizes.markers - len(seen.seconds):
-                        say(f"WRONG: {missing} of {sizes.markers} marked lines did not come by the {what}")
+                        say(f"WRONG: {missing} of {sizes.markers} marked lines were not received by the {what}")
                 found += by_query.seconds.values()
                 streamed += by_stream.seconds.values()
                 followed += by_journalctl.seconds.values()
@@ -61,8 +61,8 @@ def latency(sizes: Sizes) -> None:
 
 def _one(sizes: Sizes) -> tuple[_Seen, _Seen, _Seen]:
     query, stream, journal = _Seen(), _Seen(), _Seen()
-    # Its name is known only now, and followers take a while to begin.
-    marker = Printing(
+    # The delay is for the followers, which can start only when the name is known.
+    marker = Printer(
         "marker", lines=sizes.markers, rate=_MARKERS_A_SECOND, every=1 / _MARKERS_A_SECOND, delay=_BEFORE_MARKERS
     )
     with _following_stream(marker.name, stream), _following_journal(marker.unit, journal):
@@ -74,7 +74,7 @@ def _one(sizes: Sizes) -> tuple[_Seen, _Seen, _Seen]:
     return query, stream, journal
 
 
-def _poll(marker: Printing, count: int, seen: _Seen) -> None:
+def _poll(marker: Printer, count: int, seen: _Seen) -> None:
     statement = (
         "SELECT id, message FROM log_entries WHERE service_name = %s AND timestamp > now() - interval '10 seconds'"
         " AND id > %s AND source = 'journal' ORDER BY timestamp, id"
@@ -91,23 +91,23 @@ def _poll(marker: Printing, count: int, seen: _Seen) -> None:
 
 @contextmanager
 def _following_stream(name: str, seen: _Seen) -> Iterator[None]:
-    """Server-sent events over helmd's socket, as a client of a handful of lines has them."""
-    line = socket.socket(socket.AF_UNIX)
+    """Follow server-sent events of service NAME over helmd's socket."""
+    connection = socket.socket(socket.AF_UNIX)
     try:
-        line.connect(str(HELM_SOCKET))
+        connection.connect(str(HELM_SOCKET))
     except OSError as error:
-        line.close()
-        raise GivenUp(f"the stream: {HELM_SOCKET}: {error}") from None
+        connection.close()
+        raise MeasurementError(f"the stream: {HELM_SOCKET}: {error}") from None
     path = f"/api/logs/stream?service={name}&source=journal"
-    line.sendall(f"GET {path} HTTP/1.1\r\nHost: helm\r\nAccept: text/event-stream\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: helm\r\nAccept: text/event-stream\r\n\r\n".encode())
 
     def follow() -> None:
-        with line.makefile("rb") as answers:
-            status = answers.readline()
+        with connection.makefile("rb") as response:
+            status = response.readline()
             if b" 200 " not in status:
-                note(f"the stream answers {status!r}")
+                note(f"the stream returned {status!r}")
                 return
-            for text in answers:
+            for text in response:
                 if text.startswith(b"data:"):
                     entry = json.loads(text[5:])
                     if isinstance(entry, dict) and "message" in entry:
@@ -124,11 +124,11 @@ def _following_stream(name: str, seen: _Seen) -> Iterator[None]:
     try:
         yield
     finally:
-        # The other side may have closed it.
+        # The server may have closed it.
         with suppress(OSError):
-            line.shutdown(socket.SHUT_RDWR)
-        thread.join(_ENDING)
-        line.close()
+            connection.shutdown(socket.SHUT_RDWR)
+        thread.join(_JOIN_TIMEOUT)
+        connection.close()
 
 
 @contextmanager
@@ -153,4 +153,4 @@ def _following_journal(unit: str, seen: _Seen) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-        thread.join(_ENDING)
+        thread.join(_JOIN_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Peers of the catch-up, into the same PostgreSQL: rsyslog's imjournal to ompgsql, and plain ``\\copy``."""
+"""Peers of the catch-up, which write to the same PostgreSQL: rsyslog (imjournal to ompgsql), and ``\\copy``."""
 
 import shutil
 import signal
@@ -27,26 +27,26 @@ if $!_SYSTEMD_USER_UNIT == "{unit}" then {{
  action(type="ompgsql" server="{socket}" port="5432" db="bench_rsyslog" user="postgres" pass="x" template="sql")
 }}
 """
-"""What another shipper of this kind of host does with the same journal: no parsing, one index."""
+"""Reads the same journal; without parsing, and with one index only."""
 
 _TABLE = """
     CREATE TABLE log_entries (id bigint GENERATED ALWAYS AS IDENTITY, ts timestamptz, service_name text, level text,
                               message text, hostname text);
     CREATE INDEX ON log_entries (service_name, ts DESC);
 """
-_LONGEST = 300.0
+_TIMEOUT = 300.0
 
 
 def rsyslogd() -> str | None:
-    """Where it is, if it is installed; Debian keeps it where an ordinary account doesn't look."""
+    """Return the path of rsyslogd, or None; it is in /usr/sbin, which is not in every user's PATH."""
     return shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")
 
 
 def rsyslog_rate(unit: str, lines: int, within: float) -> float | None:
-    """Rows a second until LINES lines of UNIT are stored; None when it stores nothing.
+    """Return rows per second until LINES lines of UNIT are stored; None if nothing is stored.
 
-    From the first one on: before, it has read all that the journal holds of others. WITHIN: seconds for that, and again
-    for the rest.
+    Measured from the first row on, since rsyslog reads all earlier entries of the journal before. WITHIN is the timeout
+    in seconds for the first row, and for the others.
     """
     program = rsyslogd()
     if program is None:
@@ -73,12 +73,12 @@ def rsyslog_rate(unit: str, lines: int, within: float) -> float | None:
                     return int(value(connection, "SELECT coalesce(max(id), 0) FROM log_entries"))
 
                 if not wait_for(lambda: last() >= 1 or process.poll() is not None, within, 0.01):
-                    say(f"WRONG: rsyslog stores nothing: {(work / 'output').read_text()[-500:]}")
+                    say(f"WRONG: rsyslog stored nothing: {(work / 'output').read_text()[-500:]}")
                     return None
                 first, began = last(), time.monotonic()
-                whole = wait_for(lambda: last() >= lines or process.poll() is not None, within)
+                complete = wait_for(lambda: last() >= lines or process.poll() is not None, within)
                 took, stored = time.monotonic() - began, last()
-                if not whole or stored < lines:
+                if not complete or stored < lines:
                     say(f"WRONG: rsyslog has stored {stored:,} of {lines:,} lines after {took:.0f} s")
                 return (stored - first) / took
             finally:
@@ -95,7 +95,7 @@ def rsyslog_rate(unit: str, lines: int, within: float) -> float | None:
 
 
 def copy_rate(name: str) -> float:
-    """Rows a second of psql's ``\\copy`` of a service's rows into a table with the indexes of their partition."""
+    """Return rows per second of ``\\copy`` of a service's rows into a table with the indexes of their partition."""
     file = HOME / "bench-rows.copy"
     database = f"host={STORE_SOCKET} dbname=helm user=postgres"
     with store() as connection:
@@ -112,19 +112,19 @@ def copy_rate(name: str) -> float:
                 database,
                 "-c",
                 f"\\copy (SELECT * FROM {leaf} WHERE service_name = '{name}' ORDER BY id) TO '{file}'",  # noqa: S608
-                within=_LONGEST,
+                within=_TIMEOUT,
             )
             rows = counted_exactly(connection, [name])
             connection.execute("DROP TABLE IF EXISTS bench_copy")
             connection.execute(f"CREATE TABLE bench_copy (LIKE {leaf} INCLUDING ALL)")
-            # A text index over a range of old ids: rows that arrive have none yet.
+            # Text indexes are built later, over ranges of old ids.
             for (index,) in connection.execute(
                 "SELECT indexname FROM pg_indexes WHERE tablename = 'bench_copy' AND indexdef LIKE '%USING gin%'"
             ).fetchall():
                 connection.execute(f'DROP INDEX "{index}"')
             connection.execute("CHECKPOINT")
             began = time.monotonic()
-            run("psql", "-qd", database, "-c", f"\\copy bench_copy FROM '{file}'", within=_LONGEST)
+            run("psql", "-qd", database, "-c", f"\\copy bench_copy FROM '{file}'", within=_TIMEOUT)
             return rows / (time.monotonic() - began)
         finally:
             file.unlink(missing_ok=True)

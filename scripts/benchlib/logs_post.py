@@ -1,7 +1,7 @@
-"""Clients that post: PLACE NAME BATCH CLIENTS SECONDS. PLACE is a port on loopback, or the path of a socket.
+"""Clients that post entries. Arguments: TARGET NAME BATCH CLIENTS SECONDS; TARGET is a port or socket path.
 
-Each waits for its answer before it posts again. Requests are written and answers read by hand: on two cores a client
-library would be measured more than the server. Prints one JSON object.
+Each client waits for the response before its next request. HTTP is implemented here, since a client library would take
+more time than the server. Prints a JSON object.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from logs_figures import percentile
 from logs_lines import entry
 
 _BODIES = 50
-"""Different ones, made beforehand."""
+"""Number of different request bodies, generated in advance."""
 
 
 def requests(name: str, batch: int) -> list[bytes]:
@@ -30,36 +30,36 @@ def requests(name: str, batch: int) -> list[bytes]:
     return made
 
 
-async def post(place: str, bodies: list[bytes], batch: int, end: float, took: list[float]) -> None:
-    if place.isdigit():
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(place))
+async def post(target: str, bodies: list[bytes], batch: int, end: float, took: list[float]) -> None:
+    if target.isdigit():
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(target))
     else:
-        reader, writer = await asyncio.open_unix_connection(place)
+        reader, writer = await asyncio.open_unix_connection(target)
     number = len(took)
-    # Once at least, however late it has come on a busy machine.
+    # At least once, even on a busy machine.
     while True:
         began = time.perf_counter()
         writer.write(bodies[number % len(bodies)])
         number += 1
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        answer = await reader.readexactly(length)
-        if not head.startswith(b"HTTP/1.1 200 ") or json.loads(answer)["ingested"] != batch:
-            sys.exit(f"answered: {(head + answer)[:1000].decode(errors='replace')}")
+        response = await reader.readexactly(length)
+        if not head.startswith(b"HTTP/1.1 200 ") or json.loads(response)["ingested"] != batch:
+            sys.exit(f"response: {(head + response)[:1000].decode(errors='replace')}")
         took.append(time.perf_counter() - began)
         if time.perf_counter() >= end:
             break
     writer.close()
 
 
-async def main(place: str, name: str, batch: int, clients: int, seconds: float) -> None:
+async def main(target: str, name: str, batch: int, clients: int, seconds: float) -> None:
     bodies = requests(name, batch)
     took: list[float] = []
     began = time.perf_counter()
     end = began + seconds
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
-            group.create_task(post(place, bodies, batch, end, took))
+            group.create_task(post(target, bodies, batch, end, took))
     passed = time.perf_counter() - began
     rows = batch * len(took)
     print(

@@ -1,8 +1,8 @@
-"""A service that prints: NAME REPORT LINES SECONDS RATE EVERY DELAY.
+"""A service that prints lines. Arguments: NAME REPORT LINES SECONDS RATE EVERY DELAY.
 
-After DELAY seconds it prints LINES lines (0: no limit) for at most SECONDS seconds (0: no limit), RATE a second in
-portions of EVERY seconds' worth, or as fast as they are taken when RATE is 0. Then REPORT says how many, and from when
-to when. It ends when it is told to: of lines whose printer is gone journald can't tell the unit.
+After DELAY seconds it prints LINES lines (0: no limit) for at most SECONDS seconds (0: no limit), RATE per second in
+batches every EVERY seconds, or without pause if RATE is 0. Then it writes the number of lines and the start and end
+times to REPORT, and waits for a signal: journald can't determine the unit of lines whose process has ended.
 """
 
 import json
@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from logs_lines import batch
 
-_AT_ONCE = 100
-"""Lines to a write when there is no rate: below what a socket takes at once."""
+_LINES_PER_WRITE = 100
+"""Maximum number of lines per write(2), so that it fits into the socket's buffer."""
 
 
 def put(data: bytes) -> None:
@@ -41,16 +41,16 @@ def main(name: str, report: str, lines: int, seconds: float, rate: float, every:
                 time.sleep(max(0.0005, (printed + 1) / rate - every - passed))
                 continue
         else:
-            due = _AT_ONCE
-        count = min(due, _AT_ONCE, lines - printed) if lines else min(due, _AT_ONCE)
+            due = _LINES_PER_WRITE
+        count = min(due, _LINES_PER_WRITE, lines - printed) if lines else min(due, _LINES_PER_WRITE)
         put(batch(name, printed, count, time.time()))
         printed += count
         if rate and printed >= int((time.monotonic() - clock + every) * rate):
             time.sleep(every)
     done = {"printed": printed, "began": began, "ended": time.time()}
-    half = Path(f"{report}.new")
-    half.write_text(json.dumps(done))
-    half.replace(report)
+    temporary = Path(f"{report}.new")
+    temporary.write_text(json.dumps(done))
+    temporary.replace(report)
     while True:
         signal.pause()
 

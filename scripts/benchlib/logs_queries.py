@@ -1,4 +1,4 @@
-"""Questions to a store of many rows over many days, a tenth of them today: by the API, and by the search alone."""
+"""Queries of a store with many rows over many days, a tenth of them today: by the API, and by the search alone."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from logs_figures import GivenUp, percentile, say, show_times
+from logs_figures import MeasurementError, percentile, say, show_times
 from logs_rows import OWN_DATABASE, SERVICES, drop_own_database, make_rows, own_database, sealed_until, show_sizes
 from logs_tools import HELM_UNITS, Helmd, Sizes, conninfo, empty_store, figure, store, units
 
@@ -20,20 +20,20 @@ from helmd.store.session import connect
 
 _LIMIT = 100
 _SLOW_SAMPLES = 5
-_LONGEST = 120.0
-"""Seconds for all samples of a question; then those that there are must do."""
-_NUMBERS = random.Random(4)  # noqa: S311 - which rows are asked for
+_TIMEOUT = 120.0
+"""Maximum seconds for all samples of a query; after that the samples so far are used."""
+_NUMBERS = random.Random(4)  # noqa: S311 - which rows are parameters for
 
 _T = TypeVar("_T")
-Asked = Callable[[int], dict[str, str]]
+Parameters = Callable[[int], dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """``asked`` gives the parameters of its nth time; ``slow`` ones are asked only a few times."""
+class Query:
+    """``parameters`` returns those of the nth sample; for ``slow`` queries only a few samples are taken."""
 
     what: str
-    asked: Asked
+    parameters: Parameters
     aim: str
     slow: bool = False
 
@@ -48,10 +48,10 @@ def queries(sizes: Sizes) -> None:
         make_rows(sizes, database)
         if not sizes.keep:
             units("start", *HELM_UNITS)
-        say(f"{sizes.rows:,} rows over {sizes.days} days, a tenth of them today; the first {_LIMIT} that fit:")
-        for question in _questions(sizes, database):
-            with figure(question.what):
-                _ask(sizes, database, question)
+        say(f"{sizes.rows:,} rows over {sizes.days} days, a tenth of them today; the first {_LIMIT} matches:")
+        for query in _queries(sizes, database):
+            with figure(query.what):
+                _measure(sizes, database, query)
         with figure("page by cursor"):
             _page_by_cursor(sizes, database)
         if not sizes.keep:
@@ -63,7 +63,7 @@ def queries(sizes: Sizes) -> None:
             drop_own_database()
 
 
-def _questions(sizes: Sizes, database: str) -> list[Question]:
+def _queries(sizes: Sizes, database: str) -> list[Query]:
     with store(database) as connection:
         traces = _traces(connection, sizes.samples)
         sealed = sealed_until(connection)
@@ -81,83 +81,83 @@ def _questions(sizes: Sizes, database: str) -> list[Question]:
         }
 
     found = [
-        Question("service+level+time", of_a_day, "aim p99 <= 20 ms"),
-        Question("trace", lambda number: {"trace_id": traces[number % len(traces)]}, "aim p99 <= 20 ms"),
-        Question("user", lambda number: {"user_id": f"user{number % 200}@example.com"}, "aim p99 <= 20 ms"),
+        Query("service+level+time", of_a_day, "aim p99 <= 20 ms"),
+        Query("trace", lambda number: {"trace_id": traces[number % len(traces)]}, "aim p99 <= 20 ms"),
+        Query("user", lambda number: {"user_id": f"user{number % 200}@example.com"}, "aim p99 <= 20 ms"),
     ]
     for kind, word in (("rare", "quicksilver"), ("common", "ticket"), ("absent", "zzzyqx{}")):
         sealed_days = lambda number, word=word: {"q": word.format(number)} | to_seal  # noqa: E731
         whole = lambda number, word=word: {"q": word.format(number)}  # noqa: E731
-        found.append(Question(f"{kind} word, sealed days", sealed_days, "aim <= 20 ms"))
-        found.append(Question(f"{kind} word, with today", whole, "aim <= 200 ms"))
+        found.append(Query(f"{kind} word, sealed days", sealed_days, "aim <= 20 ms"))
+        found.append(Query(f"{kind} word, with today", whole, "aim <= 200 ms"))
     literal = {"q": "quick.*ver$", "mode": "regex"}
     without = {"q": "[0-9]{9}$", "mode": "regex"}
-    found.append(Question("regex with a literal part", lambda _: literal, "aim <= 200 ms"))
-    found.append(Question("regex without one", lambda _: without, "stops at 1 s", slow=True))
+    found.append(Query("regex with a literal part", lambda _: literal, "aim <= 200 ms"))
+    found.append(Query("regex without one", lambda _: without, "stops at 1 s", slow=True))
     return found
 
 
 def _traces(connection: object, count: int) -> list[str]:
     first, last = connection.execute("SELECT min(id), max(id) FROM log_entries").fetchone()  # type: ignore[attr-defined]
-    some = [_NUMBERS.randint(first, last) for _ in range(4 * count)]
+    ids = [_NUMBERS.randint(first, last) for _ in range(4 * count)]
     query = "SELECT trace_id FROM log_entries WHERE id = ANY(%s) AND trace_id IS NOT NULL LIMIT %s"
-    return [trace for (trace,) in connection.execute(query, (some, count))]  # type: ignore[attr-defined]
+    return [trace for (trace,) in connection.execute(query, (ids, count))]  # type: ignore[attr-defined]
 
 
-def _ask(sizes: Sizes, database: str, question: Question) -> None:
-    times = min(sizes.samples, _SLOW_SAMPLES) if question.slow else sizes.samples
-    alone, searched = _limited(question.what, _by_search(database, question, times))
-    notified = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
+def _measure(sizes: Sizes, database: str, query: Query) -> None:
+    times = min(sizes.samples, _SLOW_SAMPLES) if query.slow else sizes.samples
+    alone, searched = _limited(query.what, _by_search(database, query, times))
+    search_only = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
     if sizes.keep:
-        show_times(f"    {question.what}", alone, question.aim)
+        show_times(f"    {query.what}", alone, query.aim)
         return
     helmd = Helmd()
     took: list[float] = []
     back = searched
-    end = perf_counter() + _LONGEST
+    end = perf_counter() + _TIMEOUT
     for number in range(-1, times):
         if took and perf_counter() > end:
-            say(f"WRONG: {question.what}: the API was asked {len(took)} of {times} times within {_LONGEST:g} s")
+            say(f"WRONG: {query.what}: the API was queried {len(took)} of {times} times within {_TIMEOUT:g} s")
             break
-        path = f"/api/logs?{urlencode({'limit': str(_LIMIT), **question.asked(number % times)})}"
+        path = f"/api/logs?{urlencode({'limit': str(_LIMIT), **query.parameters(number % times)})}"
         began = perf_counter()
         answer = helmd.get(path)
-        # The first one reads from the disk what the others find in memory.
+        # The first one reads from disk and is not counted.
         if number >= 0:
             took.append(perf_counter() - began)
             back = answer.get("searched_back_to") or ""
     helmd.close()
-    beside = [question.aim, notified]
+    beside = [query.aim, search_only]
     if back:
-        beside.append(f"it says: searched back to {back}")
-    show_times(f"    {question.what}", took, *beside)
+        beside.append(f"searched back to {back}")
+    show_times(f"    {query.what}", took, *beside)
 
 
 def _limited(what: str, work: Coroutine[Any, Any, _T]) -> _T:
-    """What WORK gives. Raises GivenUp when a single search of it does not end."""
+    """Return the result of WORK. Raises MeasurementError if it does not end."""
 
     async def limited() -> _T:
-        async with asyncio.timeout(3 * _LONGEST):
+        async with asyncio.timeout(3 * _TIMEOUT):
             return await work
 
     try:
         return asyncio.run(limited())
     except TimeoutError:
-        raise GivenUp(f"{what}: the search alone has not ended within {3 * _LONGEST:g} s") from None
+        raise MeasurementError(f"{what}: the search alone did not end within {3 * _TIMEOUT:g} s") from None
 
 
-async def _by_search(database: str, question: Question, times: int) -> tuple[list[float], str]:
-    """Seconds that the search takes without the API, and how far back the last one says it got."""
+async def _by_search(database: str, query: Query, times: int) -> tuple[list[float], str]:
+    """Return the durations of searches without the API, and the last one's searched_back_to."""
     connection = await connect(conninfo(database, "helm"), "bench")
     took: list[float] = []
     back = None
-    end = perf_counter() + _LONGEST
+    end = perf_counter() + _TIMEOUT
     try:
         for number in range(-1, times):
             if took and perf_counter() > end:
-                say(f"WRONG: {question.what}: searched {len(took)} of {times} times within {_LONGEST:g} s")
+                say(f"WRONG: {query.what}: searched {len(took)} of {times} times within {_TIMEOUT:g} s")
                 break
-            wanted = log_filter_of(question.asked(number % times))
+            wanted = log_filter_of(query.parameters(number % times))
             began = perf_counter()
             back = (await find(connection, wanted, _LIMIT)).searched_back_to
             if number >= 0:
@@ -168,10 +168,10 @@ async def _by_search(database: str, question: Question, times: int) -> tuple[lis
 
 
 def _page_by_cursor(sizes: Sizes, database: str) -> None:
-    """Walks to the last page but one, and then asks for the last one again and again."""
+    """Go to the last page but one, then measure the last one repeatedly."""
     what = f"    page {sizes.pages:,} by cursor"
     alone, walked = _limited(what.strip(), _walk(sizes, database))
-    notified = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
+    search_only = f"the search alone p50 {1000 * median(alone):.1f}, p99 {1000 * percentile(alone, 0.99):.1f} ms"
     if sizes.keep:
         show_times(what, alone, "aim p99 <= 20 ms")
         return
@@ -183,24 +183,24 @@ def _page_by_cursor(sizes: Sizes, database: str) -> None:
         if number >= 0:
             took.append(perf_counter() - began)
     helmd.close()
-    show_times(what, took, "aim p99 <= 20 ms", notified)
+    show_times(what, took, "aim p99 <= 20 ms", search_only)
 
 
 async def _walk(sizes: Sizes, database: str) -> tuple[list[float], PageCursor | None]:
     connection = await connect(conninfo(database, "helm"), "bench")
-    place: PageCursor | None = None
+    position: PageCursor | None = None
     took = []
     wanted = log_filter_of({})
     try:
         for _ in range(sizes.pages - 1):
-            place = (await find(connection, wanted, _LIMIT, place)).next
+            position = (await find(connection, wanted, _LIMIT, position)).next
         for _ in range(sizes.samples):
             began = perf_counter()
-            await find(connection, wanted, _LIMIT, place)
+            await find(connection, wanted, _LIMIT, position)
             took.append(perf_counter() - began)
     finally:
         await connection.close()
-    return took, place
+    return took, position
 
 
 def _histogram(sizes: Sizes) -> None:

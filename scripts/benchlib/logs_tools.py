@@ -1,4 +1,4 @@
-"""What the parts of `scripts/bench logs` share: how much is done, and the store and units as the bench sees them."""
+"""Code shared by the parts of `scripts/bench logs`: sizes, access to the store, units and helmd."""
 
 import contextlib
 import http.client
@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import psycopg
-from logs_figures import GivenUp, say
+from logs_figures import MeasurementError, say
 
 sys.path.append("/usr/share/hivematrix-helm")
 
@@ -30,22 +30,22 @@ STORE_SOCKET = RUNTIME / "postgres-helm"
 HELM_SOCKET = RUNTIME / "helm.sock"
 PORT = 5004
 HELM_UNITS = ("helmd", "helmd-journal")
-_LONGEST_STATEMENT = 1200
-_STALLED = 60.0
+_STATEMENT_TIMEOUT = 1200
+_STALL_TIMEOUT = 60.0
 FAULTS = (ArithmeticError, LookupError, OSError, ValueError, HelmError, psycopg.Error)
-"""What may go wrong in a part; what was measured before it is shown all the same."""
+"""Expected errors of a part; earlier figures are shown anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is done. ``keep``: the store is somebody's, so nothing of it is dropped and nothing is made up in it.
+    """The amount of work. ``keep``: no entry of the store is dropped, and none are generated in it.
 
-    ``patience`` is for how many seconds anything is waited for at most.
+    ``timeout`` is the maximum time in seconds to wait for any condition.
     """
 
     runs: int = 3
     keep: bool = False
-    patience: float = 600.0
+    timeout: float = 600.0
     backlog: int = 1_000_000
     rsyslog_lines: int = 300_000
     flood_seconds: float = 60.0
@@ -65,7 +65,7 @@ class Sizes:
 
 SHORT = Sizes(
     runs=1,
-    patience=30.0,
+    timeout=30.0,
     backlog=5_000,
     rsyslog_lines=2_000,
     flood_seconds=1.0,
@@ -82,15 +82,15 @@ SHORT = Sizes(
     samples=3,
     pages=10,
 )
-"""Everything once and tiny: that it works, not what it costs."""
+"""Everything once with little data, to check the benchmark itself."""
 
 
 @contextlib.contextmanager
 def figure(what: str) -> Iterator[None]:
-    """WHAT ends where something can't be had: that is said, and the bench goes on with what comes next."""
+    """Report an error while measuring WHAT, and continue after it."""
     try:
         yield
-    except GivenUp as missing:
+    except MeasurementError as missing:
         say(f"WRONG: {what}: {missing}")
     except FAULTS as error:
         traceback.print_exc()
@@ -98,39 +98,39 @@ def figure(what: str) -> Iterator[None]:
 
 
 def run(*words: str | Path, check: bool = True, within: float = 300.0) -> str:
-    """What a command prints. Raises GivenUp if it fails (with CHECK) or takes too long."""
+    """Run a command and return its output. Raises MeasurementError if it fails (with CHECK) or times out."""
     try:
-        done = _done(words, within)
+        done = _run(words, within)
     except subprocess.TimeoutExpired:
-        raise GivenUp(f"{_notified(words)}: not done within {within:g} s") from None
+        raise MeasurementError(f"{_command_line(words)}: not done within {within:g} s") from None
     if check and done.returncode:
-        raise GivenUp(f"{_notified(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        raise MeasurementError(f"{_command_line(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
 def timed(*words: str | Path, within: float) -> float | None:
-    """Seconds that a command takes, which must succeed; or fail silently, as those do that find nothing.
+    """Return the duration of a command in seconds. It must succeed, or fail without output (no result).
 
-    None when it took too long. Raises GivenUp if it fails.
+    Returns None if it times out. Raises MeasurementError if it fails.
     """
     began = time.perf_counter()
     try:
-        done = _done(words, within)
+        done = _run(words, within)
     except subprocess.TimeoutExpired:
         return None
     took = time.perf_counter() - began
     if done.returncode and done.stderr.strip() not in ("", "no lines"):
-        raise GivenUp(f"{_notified(words)}: exit code {done.returncode}\n{done.stderr}")
+        raise MeasurementError(f"{_command_line(words)}: exit code {done.returncode}\n{done.stderr}")
     return took
 
 
-def _done(words: Sequence[str | Path], within: float) -> subprocess.CompletedProcess[str]:
+def _run(words: Sequence[str | Path], within: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, errors="replace", check=False, timeout=within
     )
 
 
-def _notified(words: Sequence[str | Path]) -> str:
+def _command_line(words: Sequence[str | Path]) -> str:
     return " ".join(map(str, words))
 
 
@@ -138,8 +138,8 @@ def _notified(words: Sequence[str | Path]) -> str:
 
 
 def store(database: str = "helm", user: str = "postgres") -> psycopg.Connection[Any]:
-    """A connection to the cluster of the log store, in autocommit, as its superuser."""
-    limit = f"-c timezone=UTC -c statement_timeout={1000 * _LONGEST_STATEMENT}"
+    """Connect to the cluster of the log store, in autocommit mode, by default as superuser."""
+    limit = f"-c timezone=UTC -c statement_timeout={1000 * _STATEMENT_TIMEOUT}"
     return psycopg.connect(conninfo(database, user), autocommit=True, connect_timeout=10, options=limit)
 
 
@@ -148,13 +148,13 @@ def conninfo(database: str = "helm", user: str = "postgres") -> str:
 
 
 def value(connection: psycopg.Connection[Any], query: str, *given: object) -> Any:
-    """The one value that a query gives."""
+    """Return the single value of a query, or None."""
     found = connection.execute(query, given, prepare=True).fetchone()
     return None if found is None else found[0]
 
 
 def counted(connection: psycopg.Connection[Any], names: Sequence[str]) -> int:
-    """How many entries the store has of services, by its rollups: they commit with the rows, and cost no scan."""
+    """Return the number of stored entries of services by the rollups, which are committed with the rows."""
     return int(
         value(
             connection,
@@ -165,7 +165,7 @@ def counted(connection: psycopg.Connection[Any], names: Sequence[str]) -> int:
 
 
 def counted_exactly(connection: psycopg.Connection[Any], names: Sequence[str]) -> int:
-    """The same without what systemd says about their units."""
+    """Return the number of stored entries of services, without systemd's messages about their units."""
     return int(
         value(
             connection,
@@ -176,9 +176,9 @@ def counted_exactly(connection: psycopg.Connection[Any], names: Sequence[str]) -
 
 
 def all_stored(connection: psycopg.Connection[Any], names: Sequence[str], lines: int, within: float) -> float | None:
-    """Waits until the store has LINES of services NAMES: when it was seen to (time.monotonic).
+    """Wait until the store has LINES of services NAMES; return the time (time.monotonic).
 
-    Too few, or too many, are said; then there is no such moment. It is given up early when nothing comes any more.
+    Returns None, with a message, if there are too few or too many lines. Ends early if no more lines are stored.
     """
     began = moved = time.monotonic()
     last = -1
@@ -188,7 +188,7 @@ def all_stored(connection: psycopg.Connection[Any], names: Sequence[str], lines:
             asked, stored = time.monotonic(), counted_exactly(connection, names)
         if stored != last:
             last, moved = stored, asked
-        if stored >= lines or asked > min(began + within, moved + _STALLED):
+        if stored >= lines or asked > min(began + within, moved + _STALL_TIMEOUT):
             break
         time.sleep(0.05)
     if stored == lines:
@@ -202,31 +202,31 @@ def all_stored(connection: psycopg.Connection[Any], names: Sequence[str], lines:
 
 
 def _in_journal(names: Sequence[str]) -> str:
-    """How many lines of services it has; none of those that were posted."""
+    """Return the number of lines of services in the journal, as text."""
     units = " ".join(f"_SYSTEMD_USER_UNIT=hivematrix-{name}.service" for name in names)
     return run("sh", "-c", f"journalctl --user -q -o cat _TRANSPORT=stdout {units} | wc -l").strip()
 
 
 def _gaps(connection: psycopg.Connection[Any]) -> str:
-    """What Helm itself tells of lines that it did not get."""
+    """Return Helm's recent messages about gaps."""
     found = connection.execute(
         "SELECT message FROM log_entries WHERE service_name = 'helm' AND context ? 'gap'"
         " AND timestamp > now() - interval '15 minutes' ORDER BY timestamp DESC, id DESC LIMIT 3"
     )
-    return "".join(f"; Helm tells: {message}" for (message,) in found)
+    return "".join(f"; Helm reports: {message}" for (message,) in found)
 
 
 def empty_store(sizes: Sizes) -> None:
-    """Drops all entries, so that each run begins with the same store. Helm's units are stopped, and stay so.
+    """Drop all entries, so that each run starts with an empty store. Stops Helm's units.
 
-    The journal's position stays: nothing is read again.
+    The stored journal position is kept, so nothing is read again.
     """
     units("stop", *HELM_UNITS)
     with store() as connection:
-        # PostgreSQL finishes an index that helmd's upkeep had begun.
+        # PostgreSQL completes an index build of helmd's maintenance.
         upkeep = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'helm upkeep'"
-        if not wait_for(lambda: value(connection, upkeep) == 0, sizes.patience):
-            raise TimeoutError("helmd's upkeep has not ended")
+        if not wait_for(lambda: value(connection, upkeep) == 0, sizes.timeout):
+            raise TimeoutError("helmd's maintenance has not ended")
         if not sizes.keep:
             for (leaf,) in connection.execute("SELECT leaf FROM log_partitions").fetchall():
                 connection.execute(f'DROP TABLE IF EXISTS "{leaf}"')
@@ -236,7 +236,7 @@ def empty_store(sizes: Sizes) -> None:
 
 
 def wait_for(what: Callable[[], bool], within: float, pause: float = 0.05) -> bool:
-    """Whether it came true in time."""
+    """Wait for a condition; return whether it became true within WITHIN seconds."""
     end = time.monotonic() + within
     while not what():
         if time.monotonic() > end:
@@ -262,24 +262,24 @@ def main_pid(unit: str) -> int:
 
 
 def resident_mb(unit: str, which: str = "VmRSS") -> float:
-    """Of a unit's main process and what it has started; VmHWM is the most that it ever was. Raises GivenUp."""
+    """Return the memory of a unit's main process and children in MiB; VmHWM is the peak. Raises MeasurementError."""
     total = 0
     try:
         main = psutil.Process(main_pid(unit))
         for process in (main, *main.children(recursive=True)):
-            # One that has just ended has none, or is gone.
+            # A process that has just ended has no such file or fields.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(which))
     except psutil.Error as error:
-        raise GivenUp(f"{unit}'s memory: {error}") from None
+        raise MeasurementError(f"{unit}'s memory: {error}") from None
     if not total:
-        raise GivenUp(f"{unit}'s memory: it does not run")
+        raise MeasurementError(f"{unit}'s memory: it does not run")
     return total / 1024
 
 
-class Printing:
-    """A unit ``hivematrix-NAME`` that prints, of a name that is used once. Its end is the caller's to bring about."""
+class Printer:
+    """A unit ``hivematrix-NAME`` that prints lines, with a unique name. The caller must call `stop`."""
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class Printing:
         self.name = f"{stem}-{secrets.token_hex(3)}"
         self.unit = f"hivematrix-{self.name}.service"
         self._report = HOME / f"{self.name}.report"
-        # As services have it: what journald finds when the process is gone has at least its identifier.
+        # As for services: if the process has ended, journald can still assign the identifier.
         properties = ("-p", f"SyslogIdentifier=hivematrix-{self.name}", "-p", "Type=exec")
         given = (self.name, self._report, str(lines), str(seconds), str(rate), str(every), str(delay))
         run("systemd-run", "--user", "--quiet", "--collect", f"--unit={self.unit}", *properties, "/usr/bin/python3",
@@ -303,9 +303,9 @@ class Printing:
         return self._report.exists()
 
     def report(self, within: float = 600.0) -> dict[str, float]:
-        """``printed``, ``began`` and ``ended``, once it has printed all."""
+        """Wait until all lines are printed; return ``printed``, ``began`` and ``ended``."""
         if not wait_for(self.done, within):
-            raise GivenUp(f"{self.unit} has not printed its lines within {within:g} s")
+            raise MeasurementError(f"{self.unit} did not print its lines within {within:g} s")
         found: dict[str, float] = json.loads(self._report.read_text())
         return found
 
@@ -315,15 +315,15 @@ class Printing:
 
 
 def settle(connection: psycopg.Connection[Any], within: float) -> None:
-    """Waits until the store has all that the journal held: what is printed now comes last. Raises GivenUp.
+    """Wait until all earlier lines are stored, by printing one more line. Raises MeasurementError.
 
-    It does not wait for silence: where the store is somebody's there is always a service that prints.
+    It does not wait until no more lines arrive, since other services may print all the time.
     """
-    last = Printing("settle", lines=1)
+    last = Printer("settle", lines=1)
     try:
         if not wait_for(lambda: counted_exactly(connection, [last.name]) > 0, within):
-            notified = f"the journal has {_in_journal([last.name])} of it{_gaps(connection)}"
-            raise GivenUp(f"a line that was printed is not stored after {within:g} s; {notified}")
+            details = f"the journal has {_in_journal([last.name])} of it{_gaps(connection)}"
+            raise MeasurementError(f"a printed line is not stored after {within:g} s; {details}")
     finally:
         last.stop()
 
@@ -332,7 +332,7 @@ def settle(connection: psycopg.Connection[Any], within: float) -> None:
 
 
 class Helmd(http.client.HTTPConnection):
-    """A connection to helmd's socket, kept open, and opened anew after a failure."""
+    """A persistent connection to helmd's socket, reopened after a failure."""
 
     def __init__(self, timeout: float = 60.0) -> None:
         super().__init__("helm", timeout=timeout)
@@ -343,15 +343,15 @@ class Helmd(http.client.HTTPConnection):
         self.sock.connect(str(HELM_SOCKET))
 
     def get(self, path: str) -> dict[str, Any]:
-        """A JSON answer. Raises GivenUp for anything but 200, and when there is none in time."""
+        """Return a JSON response. Raises MeasurementError for a status other than 200, and on timeout."""
         try:
             self.request("GET", path)
-            answer = self.getresponse()
-            body = answer.read()
+            response = self.getresponse()
+            body = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise GivenUp(f"GET {path}: {error!r}") from None
-        if answer.status != 200:
-            raise GivenUp(f"GET {path}: {answer.status} {body[:500].decode(errors='replace')}")
+            raise MeasurementError(f"GET {path}: {error!r}") from None
+        if response.status != 200:
+            raise MeasurementError(f"GET {path}: {response.status} {body[:500].decode(errors='replace')}")
         found: dict[str, Any] = json.loads(body)
         return found

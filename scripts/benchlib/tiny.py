@@ -1,4 +1,4 @@
-"""The smallest service with a health check: answers 200 to whatever it is asked on the port in its environment."""
+"""A minimal service with a health check: returns 200 for any request on the port in its environment."""
 
 import _socket
 import os

@@ -1,4 +1,4 @@
-"""`scripts/bench logs` still works: all of its parts once and tiny, beside a suite that goes on."""
+"""`scripts/bench logs --short --keep` runs all of its parts beside a running suite."""
 
 from tests.system.booted import TOP, Sandbox
 
@@ -12,7 +12,7 @@ FIGURES = (
     "print to a client of the stream, at 100 lines/s",
     "HTTP ingest, batches of 1,000 by 4 clients",
     "until drained",
-    "helmd-journal's CPU seconds a million lines",
+    "helmd-journal's CPU seconds per million lines",
 )
 
 

@@ -29,7 +29,7 @@ def test_lines_are_what_the_suite_prints() -> None:
     assert 4800 < sum("user_id" in line for line in printed) < 5200
     assert 180 < len(lines.batch("flood", 0, 10_000, MOMENT)) / 10_000 < 280
     assert json_object(lines.batch("flood", 7, 1, MOMENT).decode()) is not None
-    assert lines.stamped(MOMENT).startswith(printed[0]["timestamp"][:19])
+    assert lines.iso_time(MOMENT).startswith(printed[0]["timestamp"][:19])
 
 
 def test_a_line_tells_its_number_and_moment() -> None:
