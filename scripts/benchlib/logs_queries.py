@@ -22,7 +22,7 @@ _LIMIT = 100
 _SLOW_SAMPLES = 5
 _TIMEOUT = 120.0
 """Maximum seconds for all samples of a query; after that the samples so far are used."""
-_NUMBERS = random.Random(4)  # noqa: S311 - which rows are parameters for
+_NUMBERS = random.Random(4)  # noqa: S311 - which rows are queried
 
 _T = TypeVar("_T")
 Parameters = Callable[[int], dict[str, str]]
