@@ -1,7 +1,7 @@
-"""How helmd itself is: what ``GET /health`` answers (SPEC, "HTTP API").
+"""The health of helmd itself, for ``GET /health``.
 
-Helm stays useful without its store, without Core and with faulty configuration: then it is degraded. It is unhealthy
-only when it can't reach systemd, without which it can neither see nor do anything.
+Helm is degraded without its store, without Core and with an invalid configuration, since it remains useful then. It is
+unhealthy only if it can't reach systemd, without which it can do nothing.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from helmd.store.session import Pool
 from helmd.systemd.watch import ping
 
 REPORT_MAX_AGE = 1.0
-"""How long a report is given again instead of looking anew."""
+"""Seconds for which a report is reused."""
 _CHECK_SECONDS = 0.7
 _ALL_SECONDS = 0.85
-"""No check holds a report up for longer; what is not there by then counts as without answer."""
+"""Time limit in seconds for all checks; a check without a result by then counts as failed."""
 _LOW_DISK, _FULL_DISK = 10.0, 2.0
-"""Percent free below which a disk is degraded and unhealthy; below the first ingest pauses."""
-_LATE = 10.0
-"""Seconds behind the journal from which on the store counts as late."""
+"""Percent of free space below which a disk is degraded or unhealthy; ingest pauses below the first."""
+_MAX_LAG = 10.0
+"""Lag of the store behind the journal, in seconds, at which the journal check is degraded."""
 _GIB = 1 << 30
 _DEPENDENCIES = ("core",)
 
@@ -41,7 +41,7 @@ CheckResult = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class HealthSummary:
-    """``status`` is healthy, degraded or unhealthy; ``checks`` are as in the contract."""
+    """``status`` is healthy, degraded or unhealthy; ``checks`` are the checks of ``GET /health`` by name."""
 
     status: str
     timestamp: datetime
@@ -49,26 +49,26 @@ class HealthSummary:
 
     @property
     def verdict(self) -> HealthVerdict:
-        """The same in a sentence: which checks are not well."""
+        """The status, with a sentence that names the failed checks."""
         bad = [f"{name} {check['status']}" for name, check in self.checks.items() if check.get("status") not in _FINE]
-        return HealthVerdict(self.status, ", ".join(bad) or "all checks are well")
+        return HealthVerdict(self.status, ", ".join(bad) or "all checks are healthy")
 
 
 _FINE = (HEALTHY, None)
 
 
 def overall(checks: Mapping[str, CheckResult]) -> str:
-    """The status that CHECKS make together. A dependency that works though degraded takes nothing from Helm."""
+    """Return the overall status of CHECKS. A degraded dependency does not make Helm degraded."""
     if checks["systemd"]["status"] == UNHEALTHY:
         return UNHEALTHY
     own = [check["status"] for name, check in checks.items() if name != "dependencies"]
     others = [check["status"] for check in checks["dependencies"].values()]
-    well = all(state == HEALTHY for state in own) and all(state in (HEALTHY, DEGRADED) for state in others)
-    return HEALTHY if well else DEGRADED
+    all_healthy = all(state == HEALTHY for state in own) and all(state in (HEALTHY, DEGRADED) for state in others)
+    return HEALTHY if all_healthy else DEGRADED
 
 
 def disk_check(total: int, free: int) -> CheckResult:
-    """How full a file system is. Bytes."""
+    """Return the check of a file system's free space. TOTAL and FREE are bytes."""
     percent = 100 * free / total if total else 0.0
     state = HEALTHY if percent >= _LOW_DISK else DEGRADED if percent >= _FULL_DISK else UNHEALTHY
     return {
@@ -80,23 +80,26 @@ def disk_check(total: int, free: int) -> CheckResult:
 
 
 def journal_check(active_state: str | None, lag: float | None) -> CheckResult:
-    """How the journal's way into the store is. ACTIVE_STATE is helmd-journal's, None when there is no such unit."""
-    late = lag is None or lag >= _LATE
+    """Return the check of journal ingest. ACTIVE_STATE is that of helmd-journal, None if there is no such unit.
+
+    LAG is how many seconds the store is behind the journal, None if unknown.
+    """
+    late = lag is None or lag >= _MAX_LAG
     check: CheckResult = {"status": DEGRADED if late else HEALTHY, "lag_seconds": lag}
     if active_state is not None and active_state not in ("active", "reloading"):
         check |= {"status": UNHEALTHY, "message": f"{JOURNAL_UNIT} is {active_state}"}
     elif lag is None:
-        check |= {"message": "how far the store is can't be read"}
+        check |= {"message": "the lag behind the journal could not be determined"}
     return check
 
 
 class HealthReport:
-    """Makes reports. ``faults`` tells how many faults the configuration has; ``disk`` is any path on Helm's disk."""
+    """Makes reports. ``faults`` returns the number of configuration errors; ``disk`` is a path on Helm's disk."""
 
     def __init__(self, monitor: Monitor, pool: Pool, account: Account, disk: Path, faults: Callable[[], int]) -> None:
         self._monitor = monitor
         self._pool = pool
-        # A thread each, so that a file system that hangs does not hide the journal, nor either of them the services.
+        # One thread for each, so that a hanging file system does not affect other checks.
         self._disk_thread, self._journal_thread = ThreadPool(1), ThreadPool(1)
         self._account = account
         self._disk = disk
@@ -106,7 +109,7 @@ class HealthReport:
         self._making = asyncio.Lock()
 
     async def report(self) -> HealthSummary:
-        """The newest report, at most KEPT_SECONDS old. Answers within a second, whatever hangs."""
+        """Return a report at most REPORT_MAX_AGE old, within a second even if a check hangs."""
         async with self._making:
             if self._last is None or time.monotonic() - self._made_at > REPORT_MAX_AGE:
                 self._last = await self._make()
@@ -114,10 +117,10 @@ class HealthReport:
             return self._last
 
     async def answer(self) -> ProbeResult:
-        """The report as the answer to a health check of Helm."""
-        begun = time.perf_counter()
+        """Return the report as the result of a health check of Helm."""
+        started = time.perf_counter()
         report = await self.report()
-        return ProbeResult(report.verdict, round((time.perf_counter() - begun) * 1000, 2))
+        return ProbeResult(report.verdict, round((time.perf_counter() - started) * 1000, 2))
 
     async def _make(self) -> HealthSummary:
         makers: dict[str, Callable[[], Awaitable[CheckResult]]] = {
@@ -127,25 +130,25 @@ class HealthReport:
             "journal": self._journal,
         }
         tasks = {name: asyncio.ensure_future(make()) for name, make in makers.items()}
-        # Not cancelled when late: each ends by its own limit, and what it holds (a connection) is then left in order.
+        # Not cancelled on timeout: each check has its own time limit, and releases its connection properly.
         await asyncio.wait(tasks.values(), timeout=_ALL_SECONDS)
-        checks = {name: task.result() if task.done() else dict(_LATE_CHECK[name]) for name, task in tasks.items()}
+        checks = {name: task.result() if task.done() else dict(_TIMED_OUT[name]) for name, task in tasks.items()}
         checks["dependencies"] = self._dependencies()
         faults = self._faults()
         checks["configuration"] = {"status": DEGRADED if faults else HEALTHY, "faults": faults}
         return HealthSummary(overall(checks), datetime.now(UTC), checks)
 
     async def _database(self) -> CheckResult:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             async with self._pool.connection("checking health", _CHECK_SECONDS) as connection:
                 await connection.execute("SELECT 1")
         except HelmError:
-            return dict(_LATE_CHECK["database"])
+            return dict(_TIMED_OUT["database"])
         return {
             "status": HEALTHY,
             "type": "postgresql",
-            "latency_ms": round((time.perf_counter() - begun) * 1000, 2),
+            "latency_ms": round((time.perf_counter() - started) * 1000, 2),
         }
 
     async def _disk_check(self) -> CheckResult:
@@ -153,15 +156,15 @@ class HealthReport:
             async with asyncio.timeout(_CHECK_SECONDS):
                 free, total = await self._disk_thread.run(lambda: space(self._disk))
         except TimeoutError:
-            return dict(_LATE_CHECK["disk"])
+            return dict(_TIMED_OUT["disk"])
         return disk_check(total, free)
 
     async def _systemd(self) -> CheckResult:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         silent = await ping(_CHECK_SECONDS)
         if wrong := silent or self._monitor.trouble:
             return {"status": UNHEALTHY, "message": wrong}
-        return {"status": HEALTHY, "latency_ms": round((time.perf_counter() - begun) * 1000, 2)}
+        return {"status": HEALTHY, "latency_ms": round((time.perf_counter() - started) * 1000, 2)}
 
     async def _journal(self) -> CheckResult:
         facts = self._monitor.companion(JOURNAL_UNIT)
@@ -195,10 +198,10 @@ class HealthReport:
         return found
 
 
-_LATE_CHECK: Mapping[str, CheckResult] = {
+_TIMED_OUT: Mapping[str, CheckResult] = {
     "database": {"status": UNHEALTHY, "type": "postgresql", "latency_ms": None},
     "disk": {"status": UNHEALTHY, "free_gb": None, "total_gb": None, "usage_percent": None},
-    "systemd": {"status": UNHEALTHY, "message": "the systemd user manager gave no answer in time"},
+    "systemd": {"status": UNHEALTHY, "message": "the systemd user manager did not respond in time"},
     "journal": {"status": DEGRADED, "lag_seconds": None},
 }
-"""What a check says that has no answer."""
+"""Results of checks that timed out."""

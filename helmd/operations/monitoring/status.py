@@ -1,4 +1,4 @@
-"""How services are right now: systemd's word and their own, asked directly, so that it needs no helmd."""
+"""The current state of services from systemd and from health checks, without helmd."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ UNREGISTERED = "in no registry"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One service. ``word`` sums its state up: running, degraded, unhealthy, flapping, failed, stopped, external ..."""
+    """The state of one service. ``word`` summarizes it: running, degraded, unhealthy, flapping, failed, stopped ..."""
 
     service: Service
     facts: UnitFacts
@@ -28,12 +28,12 @@ class View:
 
     @property
     def good(self) -> bool:
-        """Whether it does its work, degraded or not."""
+        """Whether it works, possibly degraded."""
         return self.verdict.started and self.word not in ("flapping", "failed", "stopped")
 
 
 def sum_up(service: Service, facts: UnitFacts, verdict: HealthVerdict, now: float) -> str:
-    """One word for a service, from systemd's view and its own answer."""
+    """Return a service's state in one word, from its unit and its health check."""
     if service.external:
         return verdict.state
     word = condition(facts, now)
@@ -43,7 +43,7 @@ def sum_up(service: Service, facts: UnitFacts, verdict: HealthVerdict, now: floa
 
 
 def look(registry: Registry, names: Sequence[str], manager: Manager, now: float | None = None) -> list[View]:
-    """The services called NAMES; those that run are asked for their health, all at once. As slow as the slowest."""
+    """Return the state of the services NAMES. Health checks of active services run in parallel."""
     known = [registry[name] if name in registry else Service(name=name, type="command") for name in names]
     facts = {s.name: UnitFacts(unit_of(s.name)) if s.external else manager.facts(unit_of(s.name)) for s in known}
     asked = {s.name: probe_of(s) for s in known if s.name in registry and (s.external or facts[s.name].active)}
