@@ -1,4 +1,4 @@
-"""Counts by the rollups and by walking are those of counting each row."""
+"""Counts by rollups and by scans equal those of counting each row."""
 
 import random
 from collections import Counter
@@ -31,20 +31,20 @@ async def connection(database: Database) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def stored(connection: Connection) -> list[StoredEntry]:
-    """In two parts, as the rollups are added to; without lines that are there twice."""
+    """Store rows in two batches, as rollups are incremented; without duplicates."""
     await append(connection, random_rows(1_500, seed=1))
     await append(connection, random_rows(1_500, seed=2))
     return [entry for entry in await everything(connection) if entry.row.duplicate_of is None]
 
 
 def odd_moment(chosen: random.Random) -> datetime:
-    """On a minute's, an hour's or a day's edge, just beside it, or anywhere."""
+    """Times at or near the edge of a minute, hour or day, or anywhere."""
     moment = BASE + timedelta(seconds=chosen.randrange(-3_600, 4 * 86_400 + 3_600))
     step = chosen.choice((MINUTE, HOUR, DAY, timedelta(microseconds=1)))
     return counts._floor(moment, step) + timedelta(microseconds=chosen.choice((-1, 0, 1)))
 
 
-async def test_totals_of_odd_ranges(connection: Connection, stored: list[StoredEntry]) -> None:
+async def test_totals_of_arbitrary_ranges(connection: Connection, stored: list[StoredEntry]) -> None:
     chosen = random.Random(7)
     for _ in range(300):
         start = odd_moment(chosen) if chosen.random() < 0.8 else None
@@ -100,7 +100,7 @@ async def test_levels_since_a_minute(connection: Connection, stored: list[Stored
         assert {(service, level): n for service, levels in found.items() for level, n in levels.items()} == expected
 
 
-async def test_more_than_is_counted_is_estimated_and_said_so(
+async def test_large_totals_are_estimated(
     connection: Connection, stored: list[StoredEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counts, "EXACT_UP_TO", 200)
@@ -111,7 +111,7 @@ async def test_more_than_is_counted_is_estimated_and_said_so(
     assert await total(connection, LogFilter(), 10.0) == Total(len(stored))
 
 
-async def test_what_can_not_be_counted_in_time_is_estimated_by_the_newest(
+async def test_a_total_is_estimated_from_the_newest_entries_on_timeout(
     connection: Connection, stored: list[StoredEntry]
 ) -> None:
     found = await total(connection, LogFilter(text="err"), 0.0)
@@ -121,7 +121,7 @@ async def test_what_can_not_be_counted_in_time_is_estimated_by_the_newest(
     assert (await total(connection, LogFilter(text="absent"), 0.0)) == Total(0, True)
 
 
-async def test_what_is_common_is_counted_where_there_is_little_to_look_at(
+async def test_common_matches_are_counted_if_there_are_few_rows(
     connection: Connection, stored: list[StoredEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sum("err" in entry.row.message.lower() for entry in stored)
@@ -132,7 +132,7 @@ async def test_what_is_common_is_counted_where_there_is_little_to_look_at(
     assert 0.7 * expected < found.entries < 1.3 * expected
 
 
-async def test_a_line_that_is_there_twice_counts_once_unless_a_source_is_asked_for(connection: Connection) -> None:
+async def test_a_duplicate_counts_only_if_its_source_is_requested(connection: Connection) -> None:
     await append(connection, [LogRow(BASE, "codex", "INFO", "said")])
     await append(connection, [LogRow(BASE, "codex", "INFO", "said", source="http")])
     assert await total(connection, LogFilter(), 1.0) == Total(1)

@@ -1,4 +1,4 @@
-"""An export is all rows that are asked for, as exact as they are stored, and holds few of them at once."""
+"""Exports contain all matching rows without loss, and hold only few rows in memory."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ async def exported(connection: Connection, wanted: LogFilter, form: Form, **opti
 
 
 @pytest.mark.parametrize("oldest_first", [False, True])
-async def test_both_forms_have_every_row_in_order(connection: Connection, oldest_first: bool) -> None:
+async def test_both_formats_have_every_row_in_order(connection: Connection, oldest_first: bool) -> None:
     await append(connection, random_rows(2_500, seed=1))
     wanted = LogFilter(services=frozenset({"core", "ledger"}), text="err")
     expected = [
@@ -61,7 +61,7 @@ async def test_both_forms_have_every_row_in_order(connection: Connection, oldest
     assert [json.loads(row[5]) if row[5] else None for row in rows] == [entry.row.context for entry in expected]
 
 
-async def test_what_services_print_is_no_formula_and_comes_back_whole(connection: Connection) -> None:
+async def test_messages_are_not_formulas_and_round_trip(connection: Connection) -> None:
     texts = [
         "=1+1",
         "+1",
@@ -87,13 +87,13 @@ async def test_what_services_print_is_no_formula_and_comes_back_whole(connection
     assert [json.loads(line)["message"] for line in lines if line] == texts
 
 
-async def test_nothing_is_an_empty_file_or_a_header(connection: Connection) -> None:
+async def test_an_empty_export_is_an_empty_file_or_a_header(connection: Connection) -> None:
     assert await exported(connection, LogFilter(), "ndjson") == b""
     assert await exported(connection, LogFilter(), "csv") == ",".join(READ).encode() + b"\r\n"
 
 
 @pytest.mark.parametrize("form", ["ndjson", "csv"])
-async def test_long_messages_are_held_few_at_a_time(connection: Connection, form: Form) -> None:
+async def test_few_long_messages_are_held_in_memory(connection: Connection, form: Form) -> None:
     short = [LogRow(BASE + timedelta(days=1), "codex", "INFO", "x")] * 1_000
     for _ in range(6):
         await append(connection, [LogRow(BASE, "codex", "INFO", "x" * 1_000_000)] * 20)
@@ -110,7 +110,7 @@ async def test_long_messages_are_held_few_at_a_time(connection: Connection, form
     assert peak < 200_000_000
 
 
-async def test_one_that_is_given_up_leaves_the_connection_as_it_was(connection: Connection) -> None:
+async def test_an_abandoned_export_leaves_the_connection_usable(connection: Connection) -> None:
     await append(connection, random_rows(3_000, seed=2))
     async with aclosing(export(connection, LogFilter(), "ndjson")) as chunks:  # type: ignore[type-var]
         assert await anext(chunks)
@@ -118,7 +118,7 @@ async def test_one_that_is_given_up_leaves_the_connection_as_it_was(connection: 
     assert len((await exported(connection, LogFilter(), "ndjson")).splitlines()) > 2_000
 
 
-async def test_it_is_as_of_one_moment(connection: Connection, database: Database) -> None:
+async def test_an_export_is_one_snapshot(connection: Connection, database: Database) -> None:
     await append(connection, random_rows(600, seed=3))
     expected = sum(entry.row.duplicate_of is None for entry in await everything(connection))
     writer = await connect(database.store, "writer")
@@ -130,7 +130,7 @@ async def test_it_is_as_of_one_moment(connection: Connection, database: Database
     assert number == expected
 
 
-async def test_a_bad_expression_is_told(connection: Connection) -> None:
+async def test_an_invalid_expression_is_reported(connection: Connection) -> None:
     await append(connection, random_rows(10, seed=4))
     with pytest.raises(UsageError, match="q: invalid regular expression"):
         await exported(connection, LogFilter(text="(", mode="regex"), "csv")

@@ -1,4 +1,4 @@
-"""States and measurements into a real PostgreSQL, across its absence."""
+"""Writing states and measurements to a real PostgreSQL, across outages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -55,7 +55,7 @@ def counted(database: Database, statement: str) -> int:
         return -1
 
 
-async def test_it_makes_the_schema_and_writes_the_newest_state_and_every_sample(database: Database) -> None:
+async def test_the_newest_state_and_every_sample_are_written(database: Database) -> None:
     async with recording_to(database) as recorder:
         recorder.statuses([StatusRow("core", "starting", NOW)])
         recorder.statuses([StatusRow("core", "running", NOW, 42, 5000, NOW, "healthy", "answered 200", 1.5, 60.0)])
@@ -66,7 +66,7 @@ async def test_it_makes_the_schema_and_writes_the_newest_state_and_every_sample(
     assert rows == [("codex", "stopped", None, None), ("core", "running", 42, "healthy")]
 
 
-async def test_what_came_while_the_store_was_away_is_written_when_it_is_back(database: Database) -> None:
+async def test_samples_of_an_outage_are_written_afterwards(database: Database) -> None:
     async with recording_to(database) as recorder:
         recorder.samples(samples(1))
         await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 1)
@@ -92,7 +92,7 @@ async def test_the_queue_is_bounded_and_keeps_the_newest(database: Database, mon
     assert database.query("SELECT min(metric_value), max(metric_value) FROM service_metrics") == [(15.0, 24.0)]
 
 
-async def test_services_that_are_gone_are_forgotten(database: Database) -> None:
+async def test_statuses_of_removed_services_are_deleted(database: Database) -> None:
     async with recording_to(database) as recorder:
         recorder.statuses([StatusRow(name, "running", NOW) for name in ("core", "codex", "old")])
         await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
@@ -111,7 +111,7 @@ async def add_lines(database: Database, counts: dict[str, int]) -> None:
         await connection.close()
 
 
-async def test_line_rates_count_what_came_since_the_last_look(database: Database) -> None:
+async def test_line_rates_count_lines_since_the_previous_call(database: Database) -> None:
     await migrate(database.owner, "helm")
     await add_lines(database, {"core": 5})
     async with Pool(database.store, "test-rates") as pool:

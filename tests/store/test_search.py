@@ -1,4 +1,4 @@
-"""A search finds what reading all rows and looking at each would, whichever indexes there are."""
+"""Searches return the same as a filter over all rows, with any set of indexes."""
 
 import asyncio
 import random
@@ -52,7 +52,7 @@ EXPRESSIONS = (r"err|time", r"^x", r"\d\d$", r"a.b", r"[*]\?", r"(error) .*\1", 
 
 
 def is_wanted(wanted: LogFilter, row: LogRow) -> bool:
-    """What the filter says, read by another than the store."""
+    """A second implementation of the filter."""
     if wanted.sources is None and row.duplicate_of is not None:
         return False
     for chosen, value in (
@@ -124,7 +124,7 @@ async def all_pages(connection: Connection, wanted: LogFilter, limit: int, secon
 
 
 async def index_some(database: Database, monkeypatch: pytest.MonkeyPatch, rows: list[LogRow]) -> None:
-    """One day sealed, of the others ranges indexed and a rest that is not."""
+    """Seal one day; index ranges of the other days, and leave the rest without index."""
     monkeypatch.setattr(decisions, "MAX_UNINDEXED", 100)
     monkeypatch.setattr(sealing, "MAX_UNINDEXED", 100)
     writer = await connect(database.store, "writer")
@@ -141,7 +141,7 @@ async def index_some(database: Database, monkeypatch: pytest.MonkeyPatch, rows: 
 
 
 @pytest.mark.parametrize("common", [1, 10_000], ids=["by index", "looked through"])
-async def test_every_filter_finds_what_it_says_page_by_page(
+async def test_every_filter_returns_its_matches_page_by_page(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, common: int
 ) -> None:
     monkeypatch.setattr(search, "_PROBE", 50)
@@ -170,7 +170,7 @@ async def test_every_filter_finds_what_it_says_page_by_page(
     assert hits > 60
 
 
-async def test_entries_of_one_moment_are_paged_by_id(connection: Connection) -> None:
+async def test_entries_with_the_same_time_are_paged_by_id(connection: Connection) -> None:
     await append(connection, [LogRow(BASE, service, "INFO", f"line {n}") for n in range(60) for service in CLASSES])
     for limit in (1, 7, 240):
         found = await all_pages(connection, LogFilter(), limit)
@@ -178,7 +178,7 @@ async def test_entries_of_one_moment_are_paged_by_id(connection: Connection) -> 
         assert len(found) == 240
 
 
-async def test_days_to_come_that_are_empty_are_passed_by_and_others_found(connection: Connection) -> None:
+async def test_empty_future_days_are_skipped(connection: Connection) -> None:
     ahead = datetime.now(UTC).replace(hour=12) + 2 * DAY
     await connection.execute("SELECT make_log_partition(90::smallint, %s)", ((ahead - DAY).date(),))
     await append(
@@ -187,7 +187,7 @@ async def test_days_to_come_that_are_empty_are_passed_by_and_others_found(connec
     assert [entry.row.message for entry in await all_pages(connection, LogFilter(), 5)] == ["to come", "was"]
 
 
-async def test_a_search_whose_time_is_over_goes_on_where_it_was(
+async def test_a_search_is_continued_after_the_time_limit(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "_PROBE", 20)
@@ -216,7 +216,7 @@ async def test_a_search_whose_time_is_over_goes_on_where_it_was(
         assert found == [entry for entry in stored if is_wanted(wanted, entry.row)]
 
 
-async def test_no_time_at_all_is_told_and_can_be_gone_on_from(connection: Connection) -> None:
+async def test_a_time_limit_of_zero_is_reported_and_can_be_continued(connection: Connection) -> None:
     await append(connection, random_rows(30, seed=1))
     page = await find(connection, LogFilter(), 10, seconds=0.0)
     assert page.entries == ()
@@ -228,7 +228,7 @@ async def test_no_time_at_all_is_told_and_can_be_gone_on_from(connection: Connec
         await find(connection, LogFilter(), 10, offset=5_000, seconds=0.0)
 
 
-async def test_bad_and_runaway_expressions(connection: Connection) -> None:
+async def test_invalid_and_slow_expressions(connection: Connection) -> None:
     await append(connection, [LogRow(BASE, "codex", "INFO", "x" * 301 + "y") for _ in range(50)])
     for bad in ("(", "[a", "*a", r"a{2,1}", "(a{1,255}){1,255}"):
         for asked in (
@@ -247,7 +247,7 @@ async def test_bad_and_runaway_expressions(connection: Connection) -> None:
     assert len((await find(connection, LogFilter(), 100)).entries) == 50
 
 
-async def test_a_partition_that_is_dropped_meanwhile_does_not_fail_a_reader(
+async def test_dropping_a_partition_does_not_fail_a_reader(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await append(connection, random_rows(400, seed=3))
@@ -299,7 +299,7 @@ async def test_a_partition_that_is_dropped_meanwhile_does_not_fail_a_reader(
     assert await once(exported()) == len(await matching(LogFilter()))
 
 
-async def test_rows_that_come_meanwhile_change_no_page(connection: Connection, database: Database) -> None:
+async def test_rows_stored_meanwhile_do_not_change_pages(connection: Connection, database: Database) -> None:
     await append(connection, random_rows(600, seed=9))
     before = await everything(connection)
     writer = await connect(database.store, "writer")
@@ -330,16 +330,16 @@ async def test_rows_that_come_meanwhile_change_no_page(connection: Connection, d
     assert len({entry.id for entry in found}) == len(found)
 
 
-async def test_a_common_text_is_found_at_once_though_the_newest_day_has_just_begun(
+async def test_a_common_text_is_found_by_scanning_at_the_beginning_of_a_day(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By an index of the day before, all that has the text would be read for one page of it."""
+    """The index of the previous day would read all matches for one page."""
     monkeypatch.setattr(search, "_PROBE", 100)
     await append(connection, [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", "an error") for n in range(1_000)])
     await append(connection, [LogRow(BASE + DAY, "codex", "INFO", "just begun")])
 
     async def by_index(*_: object) -> None:
-        pytest.fail("an index was asked")
+        pytest.fail("an index was used")
 
     monkeypatch.setattr(search._Search, "_query", by_index)
     page = await find(connection, LogFilter(text="error"), 50)
@@ -347,7 +347,7 @@ async def test_a_common_text_is_found_at_once_though_the_newest_day_has_just_beg
     assert page.common
 
 
-async def test_a_text_whose_index_comes_to_nothing_is_looked_for_without_it(
+async def test_a_text_is_scanned_for_if_the_index_takes_too_long(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "_PROBE", 50)
@@ -372,7 +372,7 @@ async def test_a_text_whose_index_comes_to_nothing_is_looked_for_without_it(
     assert [entry.row.message[-24:] for entry in page.entries] == [rows[42].message[-24:], "0042. of the day before"]
 
 
-async def test_a_warm_connection_has_plans_for_what_is_asked(
+async def test_a_warm_connection_has_plans_for_searches(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await append(connection, random_rows(500, seed=2))
@@ -398,8 +398,10 @@ async def test_a_warm_connection_has_plans_for_what_is_asked(
     assert after != before
 
 
-async def test_searches_over_a_year_in_every_class_get_their_locks(connection: Connection, database: Database) -> None:
-    """The cluster has as many as Helm's own; what is planned holds locks on each index of each partition."""
+async def test_searches_over_a_year_have_enough_locks(
+    connection: Connection, database: Database
+) -> None:
+    """With the lock table size of Helm's cluster; planning locks each index of each partition."""
     for kept in (7, 30, 90, 365):
         await connection.execute(
             "SELECT count(make_log_partition(%s::smallint, %s::date - n)) FROM generate_series(0, %s) AS n",

@@ -1,4 +1,4 @@
-"""Lines that were printed and posted: which is the other one again."""
+"""Recognizing lines that were both printed and posted."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,37 +21,37 @@ def marks(*rows: LogRow, stored: tuple[Single, ...] = ()) -> list[int | None]:
     return [each.duplicate_of for each in paired(rows, 100, stored)]
 
 
-def test_printed_and_posted_whichever_comes_first() -> None:
+def test_printed_and_posted_lines_are_duplicates_in_any_order() -> None:
     assert marks(row("journal"), row("http", 1)) == [None, 100]
     assert marks(row("http", 1), row("journal")) == [None, 100]
 
 
-def test_two_printed_or_two_posted_are_two() -> None:
+def test_lines_of_the_same_source_are_not_duplicates() -> None:
     assert marks(row("journal"), row("journal")) == [None, None]
     assert marks(row("http"), row("http")) == [None, None]
 
 
-def test_one_to_one() -> None:
+def test_matching_is_one_to_one() -> None:
     assert marks(row("journal"), row("http"), row("http")) == [None, 100, None]
     assert marks(row("journal"), row("journal"), row("http"), row("http"), row("http")) == [None, None, 100, 101, None]
 
 
-def test_the_nearest_counts() -> None:
+def test_the_nearest_line_is_matched() -> None:
     assert marks(row("journal", 0), row("journal", 1.5), row("http", 1.4), row("http", 1.4)) == [None, None, 101, 100]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_two_seconds_apart_at_most(sign: int) -> None:
+def test_duplicates_are_at_most_two_seconds_apart(sign: int) -> None:
     assert marks(row("journal"), row("http", 2 * sign)) == [None, 100]
     assert marks(row("journal"), row("http", 2.000_001 * sign)) == [None, None]
 
 
-def test_other_texts_services_and_sources_are_no_twins() -> None:
+def test_other_messages_services_and_sources_do_not_match() -> None:
     assert marks(row("journal"), row("http", message="M"), row("http", service="nexus")) == [None, None, None]
     assert marks(row("systemd"), row("http"), row("helm"), row("journal")) == [None, None, None, 101]
 
 
-def test_twins_that_are_stored_already() -> None:
+def test_duplicates_of_stored_rows() -> None:
     stored = (
         Single(7, BASE, "core", "m", "http"),
         Single(8, BASE + 5 * MAX_DISTANCE, "core", "m", "http"),
@@ -61,7 +61,7 @@ def test_twins_that_are_stored_already() -> None:
     assert marks(row("http"), stored=stored) == [9]
 
 
-def test_windows_are_parted_where_nothing_is_near() -> None:
+def test_windows_are_split_at_gaps() -> None:
     rows = [row("http", 0), row("http", 5), row("journal", 7), row("http", 3600), row("helm", 3)]
     found = windows(rows, "http")
     assert [(window.since, window.until) for window in found] == [
@@ -72,7 +72,7 @@ def test_windows_are_parted_where_nothing_is_near() -> None:
     assert windows(rows, "systemd") == []
 
 
-def test_the_days_of_a_window() -> None:
+def test_days_of_a_window() -> None:
     midnight = row("http", 12 * 3600 + 1)
     assert days_in(windows([midnight], "http")[0]) == ["2026-01-31", "2026-02-01"]
     assert days_in(windows([row("http")], "http")[0]) == ["2026-01-31"]
@@ -82,7 +82,7 @@ def test_the_days_of_a_window() -> None:
     st.lists(st.tuples(st.sampled_from(["journal", "http", "helm"]), st.integers(0, 8), st.sampled_from("ab"))),
     st.lists(st.tuples(st.sampled_from(["journal", "http"]), st.integers(0, 8), st.sampled_from("ab"))),
 )
-def test_pairs_are_one_to_one_near_and_of_both_sources(
+def test_pairs_are_one_to_one_and_near_and_of_both_sources(
     given_rows: list[tuple[str, int, str]], before: list[tuple[str, int, str]]
 ) -> None:
     stored = [

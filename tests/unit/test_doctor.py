@@ -1,4 +1,4 @@
-"""The doctor's judgements, and that it gets through on a machine where nearly everything is missing."""
+"""Checks of the doctor, and a run on a machine where nearly everything is missing."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Layout:
     return made
 
 
-def test_rate_limit_is_judged_by_what_is_in_effect() -> None:
+def test_the_effective_rate_limit_is_judged() -> None:
     assert judge_rate_limit(DEFAULT, LIFTED, LIFTED, True, 7).verdict == "ok"
     assert judge_rate_limit(RateLimit(0, 10_000), None, None, False, 7).verdict == "ok"
     loaded = judge_rate_limit(DEFAULT, LIFTED, None, True, 7)
@@ -48,7 +48,7 @@ def test_rate_limit_is_judged_by_what_is_in_effect() -> None:
     assert judge_rate_limit(DEFAULT, LIFTED, RateLimit(1, 50), True, 7).verdict == "warn"
 
 
-def test_the_packages_own_drop_in_is_ample() -> None:
+def test_the_packages_drop_in_disables_the_limit() -> None:
     text = (SHARE / "packaging/systemd/system/user@.service.d/50-hivematrix-helm.conf").read_text()
     set_to = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("LogRate"))
     assert RateLimit(timespan(set_to["LogRateLimitIntervalSec"]), int(set_to["LogRateLimitBurst"])).ineffective
@@ -80,7 +80,7 @@ def test_timespan(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "1 fortnight", "-1s", "1s x"])
-def test_no_timespan(text: str) -> None:
+def test_invalid_timespan(text: str) -> None:
     with pytest.raises(ValueError, match="not a time span"):
         timespan(text)
 
@@ -102,7 +102,7 @@ def test_java() -> None:
 
 
 def test_bare_machine_before_set_up(tmp_path: Path) -> None:
-    """No bus, no login manager, no suite: every check says something, none raises, and set-up is what to do."""
+    """No bus, no login manager, no suite: every check has a finding, none raises, and the fix is set-up."""
     code = (
         "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from helmd.cli.doctor import doctor_command; from helmd.cli.context import Context\n"
@@ -120,7 +120,7 @@ def test_bare_machine_before_set_up(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_each_failure_of_a_check_is_told_and_the_next_one_is_made(place: Layout) -> None:
+def test_a_failed_check_is_reported_and_the_next_one_is_made(place: Layout) -> None:
     problems = [
         ConfigurationError([Fault("f", 1, "", "bad")]),
         BusError("no bus"),
@@ -143,7 +143,7 @@ def test_each_failure_of_a_check_is_told_and_the_next_one_is_made(place: Layout)
     assert results[3].finding.sentence == "could not be checked: false failed: last words"
 
 
-def test_every_fault_of_the_configuration_is_told(place: Layout) -> None:
+def test_all_configuration_errors_are_reported(place: Layout) -> None:
     place.registry_file.write_text('[services.a]\nport = "x"\ncolour = 1\n')
     found = doctor_suite.configuration(DoctorContext(place))
     assert [finding.verdict for finding in found] == ["bad", "bad"]
@@ -152,7 +152,7 @@ def test_every_fault_of_the_configuration_is_told(place: Layout) -> None:
     assert "there is no directory" in doctor_suite.configuration(DoctorContext(place))[0].sentence
 
 
-def test_secrets_that_others_can_read(place: Layout) -> None:
+def test_secrets_readable_by_others_are_reported(place: Layout) -> None:
     assert doctor_suite.secrets(DoctorContext(place))[0].verdict == "ok"
     open_to_all, closed, link = (place.secrets / name for name in ("core.env", "nexus.env", "codex.env"))
     open_to_all.write_text("A=b")
@@ -171,7 +171,7 @@ def test_secrets_that_others_can_read(place: Layout) -> None:
     assert "secret@" not in str(found)
 
 
-def test_a_stranger_on_a_port_is_named(place: Layout) -> None:
+def test_a_foreign_process_on_a_port_is_named(place: Layout) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         place.registry_file.write_text(f'[services.a]\ntype = "command"\nstart_command = ["sleep"]\nport = {port}\n')
@@ -183,7 +183,7 @@ def test_a_stranger_on_a_port_is_named(place: Layout) -> None:
     assert "ip_unprivileged_port_start=1 " in privileged[0].fix
 
 
-def test_disk_counts_each_file_system_once(place: Layout) -> None:
+def test_each_file_system_is_checked_once(place: Layout) -> None:
     found = doctor_host.disk(DoctorContext(place))
     devices = {path.stat().st_dev for path in (place.home, Path("/var/log"), Path("/run"))}
     assert 1 <= len([finding for finding in found if "disk space" in finding.sentence]) <= len(devices)

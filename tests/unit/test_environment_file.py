@@ -1,4 +1,4 @@
-"""Environment files: read as systemd and a shell read them, completed without touching what is there."""
+"""Environment files: parsed like systemd and a shell do, and completed without changing existing lines."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from helmd.keycloak.launch import SECRETS
 from helmd.model.errors import ConfigurationError, DeniedError
 
 
-def test_missing_values_are_made_once(tmp_path: Path) -> None:
+def test_missing_values_are_generated_once(tmp_path: Path) -> None:
     path = tmp_path / "secrets" / "keycloak.env"
     made = ensure_secrets(path, SECRETS)
     assert set(made) == set(SECRETS) and len(made["KC_DB_PASSWORD"]) >= 40
@@ -26,7 +26,7 @@ def test_missing_values_are_made_once(tmp_path: Path) -> None:
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_other_lines_stay_and_what_the_admin_set_wins(tmp_path: Path) -> None:
+def test_other_lines_are_kept_and_values_of_the_admin_win(tmp_path: Path) -> None:
     path = tmp_path / "keycloak.env"
     theirs = b"# mine\xff\r\n; also mine\nKC_DB_PASSWORD='chosen by me'\nOTHER=1\n"
     theirs += b"KC_BOOTSTRAP_ADMIN_PASSWORD=\nLAST=no newline"
@@ -42,7 +42,7 @@ def test_other_lines_stay_and_what_the_admin_set_wins(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_links_and_other_things_in_its_place_are_refused(tmp_path: Path) -> None:
+def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "victim")
     os.mkfifo(tmp_path / "pipe")
@@ -54,7 +54,7 @@ def test_links_and_other_things_in_its_place_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["A='open", 'A="open\n', "A=1\nB=x\\"])
-def test_nothing_is_appended_to_an_open_quote(tmp_path: Path, text: str) -> None:
+def test_nothing_is_appended_after_an_unterminated_quote(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.env"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
@@ -83,7 +83,7 @@ def test_syntax_of_systemd(text: str, value: str) -> None:
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=60))
-def test_any_value_survives_its_line(value: str) -> None:
+def test_any_value_round_trips(value: str) -> None:
     assert parse_environment_file(f"B=1\n{environment_line('A', value)}\nC=2\n", "f") == {
         "A": value,
         "B": "1",
@@ -100,7 +100,7 @@ def test_a_shell_reads_the_line_the_same(tmp_path: Path, value: str) -> None:
     assert said.decode() == value
 
 
-def test_what_no_line_can_hold_is_refused() -> None:
+def test_unsupported_values_are_refused() -> None:
     for key, value in (("A B", "x"), ("", "x"), ("A\n", "x"), ("A", "x\0")):
         with pytest.raises(ValueError, match="can't be set"):
             environment_line(key, value)

@@ -1,4 +1,4 @@
-"""Reading a service's answer."""
+"""Judging the response to a health check."""
 
 import json
 
@@ -31,7 +31,7 @@ from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
     ],
     ids=str,
 )
-def test_answers(code: int, body: bytes, state: str, sentence: str) -> None:
+def test_responses(code: int, body: bytes, state: str, sentence: str) -> None:
     assert judge(code, body) == HealthVerdict(state, sentence)
 
 
@@ -67,7 +67,7 @@ def test_degraded_says_which_checks_are_bad() -> None:
         (404, {"issuer": "http://localhost:8080/realms/hivematrix"}, False),
     ],
 )
-def test_a_realm_answers_with_its_own_document(code: int, document: dict[str, object], good: bool) -> None:
+def test_a_realm_returns_its_discovery_document(code: int, document: dict[str, object], good: bool) -> None:
     verdict = judge(code, json.dumps(document).encode(), realm="hivematrix")
     assert verdict.started == good
     assert verdict.sentence == (
@@ -81,7 +81,7 @@ def test_a_realm_answers_with_its_own_document(code: int, document: dict[str, ob
     st.integers(100, 999),
     st.binary(max_size=60) | st.text(max_size=60).map(lambda text: b'{"status": "' + text.encode() + b'"}'),
 )
-def test_no_answer_makes_it_stumble(code: int, body: bytes) -> None:
+def test_any_response_is_judged(code: int, body: bytes) -> None:
     verdict = judge(code, body)
     assert verdict.state in (HEALTHY, DEGRADED, UNHEALTHY) and verdict.sentence.isprintable()
 

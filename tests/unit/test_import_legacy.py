@@ -1,4 +1,4 @@
-"""The older services.json becomes services.toml, or a clear error and no file."""
+"""Converting the older services.json to services.toml, or reporting an error without writing a file."""
 
 import json
 import os
@@ -52,12 +52,12 @@ values = st.recursive(
 
 
 @given(st.dictionaries(texts, values, max_size=6))
-def test_what_is_written_is_what_tomllib_reads(table: dict[str, Any]) -> None:
+def test_written_toml_round_trips(table: dict[str, Any]) -> None:
     assert tomllib.loads(toml_text(table)) == table
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfff", 1.5, None, [None], {"a": 2.0}])
-def test_what_toml_cannot_hold_is_refused(value: object) -> None:
+def test_values_that_toml_does_not_support_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"character|form"):
         toml_text({"key": value})
 
@@ -94,7 +94,7 @@ def test_entries_mean_the_same_and_paths_are_absolute() -> None:
     assert "keycloak: path and start_command ignored" in notified
 
 
-def test_files_add_up_and_must_not_differ() -> None:
+def test_files_are_merged_and_must_not_conflict() -> None:
     master = {"core": {"url": "http://localhost:5000", "port": 5000, "description": "Tokens"}}
     documents = [Document("a", json.dumps(OLDER), "/srv"), Document("b", json.dumps(master), "/srv")]
     assert read_legacy(documents).services["core"]["description"] == "Tokens"
@@ -183,7 +183,7 @@ def test_an_import_joins_the_suite(place: Layout, tmp_path: Path) -> None:
     assert load_suite(place, Settings()) == suite
 
 
-def test_what_the_catalogue_needs_but_the_suite_lacks_is_told(place: Layout, tmp_path: Path) -> None:
+def test_missing_dependencies_are_reported(place: Layout, tmp_path: Path) -> None:
     planned = plan_import([older_file(tmp_path, {"core": OLDER["core"]})], None, place, Settings())
     write_import(planned, force=False)
     assert load_suite(place, Settings())["core"].depends_on == ()
@@ -212,7 +212,7 @@ def test_faults_name_the_older_file_and_nothing_is_written(place: Layout, tmp_pa
     assert not place.config.exists()
 
 
-def test_files_that_are_none(place: Layout, tmp_path: Path) -> None:
+def test_invalid_files(place: Layout, tmp_path: Path) -> None:
     conf = tmp_path / "helm.conf"
     conf.write_text("[database]\nconnection_string = postgresql://a:b@c/d\n")
     with pytest.raises(UsageError, match=r"no services\.json") as refused:

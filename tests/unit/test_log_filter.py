@@ -1,4 +1,4 @@
-"""Which log entries a request asks for."""
+"""Parsing the filter parameters of a request."""
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,13 +13,13 @@ from helmd.model.logs.filter import LogFilter, PageCursor, log_filter_of, page_c
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def test_nothing_asked_for_is_everything() -> None:
+def test_no_parameters_select_everything() -> None:
     assert log_filter_of({}) == LogFilter()
     empty = dict.fromkeys(("service", "level", "min_level", "q", "mode", "source", "stream", "trace_id", "user_id"), "")
     assert log_filter_of({**empty, "start_time": "", "end_time": "", "limit": "5"}) == LogFilter()
 
 
-def test_all_of_it() -> None:
+def test_all_parameters() -> None:
     wanted = log_filter_of(
         {
             "service": "core, nexus", "level": "error,Warn", "start_time": "2026-01-31T12:00:00Z",
@@ -78,14 +78,14 @@ def test_levels(given_levels: dict[str, str], levels: set[str] | None) -> None:
         ("stream", "stdin"),
     ],
 )
-def test_what_is_no_filter(name: str, value: str) -> None:
+def test_invalid_parameters_are_refused(name: str, value: str) -> None:
     with pytest.raises(UsageError) as caught:
         log_filter_of({name: value})
     assert caught.value.sentence.startswith(("level" if name == "min_level" else name) + ":")
     assert caught.value.sentence.isprintable()
 
 
-def test_words_without_a_word() -> None:
+def test_words_mode_needs_a_word() -> None:
     with pytest.raises(UsageError):
         log_filter_of({"q": "  ", "mode": "words"})
     assert log_filter_of({"q": "  "}).text == "  "
@@ -97,14 +97,14 @@ def test_times_without_an_offset_are_utc() -> None:
     assert utc_timestamp("t", "2026-01-31") == NOON.replace(hour=0)
 
 
-def test_who_may_see_some_services_sees_no_others() -> None:
+def test_a_filter_is_confined_to_permitted_services() -> None:
     allowed = frozenset({"core", "nexus"})
     assert LogFilter().confined(allowed).services == allowed
     assert LogFilter(services=frozenset({"core", "codex"})).confined(allowed).services == {"core"}
     assert LogFilter(services=frozenset({"codex"})).confined(allowed).services == frozenset()
 
 
-def test_what_the_rollups_can_count() -> None:
+def test_filters_that_the_rollups_can_count() -> None:
     assert LogFilter(services=frozenset({"core"}), levels=frozenset({"ERROR"}), start=NOON, end=NOON).counted
     for wanted in (
         LogFilter(trace_id="t"),
@@ -117,7 +117,7 @@ def test_what_the_rollups_can_count() -> None:
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31)), st.integers(0, 10**18 - 1))
-def test_a_place_is_read_as_it_was_written(timestamp: datetime, number: int) -> None:
+def test_a_cursor_round_trips(timestamp: datetime, number: int) -> None:
     place = PageCursor(timestamp.replace(tzinfo=UTC), number)
     assert page_cursor_of(str(place)) == place
     elsewhere = timezone(timedelta(hours=5))
@@ -127,12 +127,12 @@ def test_a_place_is_read_as_it_was_written(timestamp: datetime, number: int) -> 
 @pytest.mark.parametrize(
     "text", ["", "1", "-", "1-", "-1", "1-2-3", "a-1", "1-1\n", "1" * 19 + "-1", "1-" + "1" * 19, "9" * 18 + "-1"]
 )
-def test_what_is_no_place(text: str) -> None:
+def test_invalid_cursors_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cursor"):
         page_cursor_of(text)
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_place_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused_as_cursor(text: str) -> None:
     with suppress(UsageError):
         assert isinstance(page_cursor_of(text), PageCursor)

@@ -1,4 +1,4 @@
-"""Choosing lines from real journal files: whose, in which order, and between which times; and following one."""
+"""Querying real journal files by service, order and time, and following a journal."""
 
 import os
 import re
@@ -51,18 +51,18 @@ def ask(journal: Path, wanted: Wanted) -> list[str]:
 RED = "\x1b[31mred\x1b[0m\nbelow"
 
 
-def test_whole_suite_is_everything_that_has_a_service(journal: Path) -> None:
+def test_all_lines_of_services(journal: Path) -> None:
     assert ask(journal, Wanted()) == ["started", "one", "Two, trace-17", "unit unknown", "grave", "helm's own", RED]
 
 
-def test_a_service_has_its_output_its_orphans_and_what_systemd_said(journal: Path) -> None:
+def test_lines_of_a_service_include_orphans_and_systemd_messages(journal: Path) -> None:
     assert ask(journal, Wanted(services=frozenset({"core"}))) == ["started", "one", "unit unknown", "grave"]
     assert ask(journal, Wanted(services=frozenset({"helm"}))) == ["helm's own"]
     assert ask(journal, Wanted(services=frozenset({"helm", "nexus"}))) == ["Two, trace-17", "helm's own", RED]
     assert ask(journal, Wanted(services=frozenset({"codex"}))) == []
 
 
-def test_services_that_have_lines(journal: Path) -> None:
+def test_services_with_lines(journal: Path) -> None:
     with JournalQuery(UID, Wanted(), journal) as query:
         assert query.services() == {"core", "nexus", "helm"}
 
@@ -84,15 +84,15 @@ def test_times_are_inclusive(journal: Path) -> None:
     assert ask(journal, Wanted(since=START + 9 * SECOND + 1)) == []
 
 
-def test_last_lines_are_in_order(journal: Path) -> None:
+def test_last_lines_are_ordered(journal: Path) -> None:
     with JournalQuery(UID, Wanted(services=frozenset({"core"})), journal) as query:
         assert messages(query.last(2)) == ["unit unknown", "grave"]
         assert query.last(0) == []
         assert len(query.last(100)) == 4
 
 
-def test_follow_gives_each_new_line_once_and_ends_with_its_reader(journal: Path) -> None:
-    """New lines of a service unknown until then, too; then the reader of the output goes away."""
+def test_follow_yields_each_new_line_once_and_ends_with_its_reader(journal: Path) -> None:
+    """Including lines of a new service; then the reader of the output closes it."""
     reading, writing = os.pipe()
     idle = threading.Semaphore(0)
     seen: list[str] = []
@@ -133,7 +133,7 @@ def test_escapes_never_reach_a_terminal(journal: Path) -> None:
     assert formatted(journal, "cat", terminal=False) == RED.encode() + b"\n"
 
 
-def test_a_second_line_stands_below_the_first(journal: Path) -> None:
+def test_following_lines_of_a_message_are_indented(journal: Path) -> None:
     first, second, rest = formatted(journal, "short", terminal=True).decode().split("\n")
     assert rest == ""
     assert first.endswith(r"nexus[77]: \x1b[31mred\x1b[0m")
@@ -155,7 +155,7 @@ def test_a_range_has_both_ends(one: str, other: str) -> None:
     assert one in levels_named(one)
 
 
-def test_moments() -> None:
+def test_timestamps() -> None:
     assert iso_timestamp("2023-11-14T22:13:20Z") == START
     assert iso_timestamp("2023-11-15T00:13:20+02:00") == START
     assert iso_timestamp("10 min ago") is None

@@ -1,4 +1,4 @@
-"""``helmctl logs`` as it is run: from helmd, from the journal when that is away, and with what exit code."""
+"""``helmctl logs`` as a command: reading from helmd, from the journal if that is unavailable, and exit codes."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def helmctl(helmd: StandIn, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_lines_and_nothing_else(helmd: StandIn) -> None:
+def test_output_is_only_the_lines(helmd: StandIn) -> None:
     helmd.add(*(row(n, level="ERROR" if n == 3 else "INFO") for n in range(1, 5)))
     code, out, err = helmctl(helmd, "-n", "2")
     assert (code, err) == (0, "")
@@ -59,7 +59,7 @@ def test_lines_and_nothing_else(helmd: StandIn) -> None:
     assert helmctl(helmd, "-g", "nothing like it") == (0, "", "no lines\n")
 
 
-def test_a_service_that_only_posted_is_known_and_one_that_nobody_knows_is_not(helmd: StandIn) -> None:
+def test_a_service_known_only_by_posted_lines_is_accepted(helmd: StandIn) -> None:
     helmd.add(row(1, service="guest", source="http"))
     assert helmctl(helmd, "-o", "cat", "guest") == (0, "line 1\n", "")
     for name in ("ghost", "GUEST", "a b"):
@@ -67,7 +67,7 @@ def test_a_service_that_only_posted_is_known_and_one_that_nobody_knows_is_not(he
         assert (code, out) == (4, "") and f"there is no service '{name}'" in err
 
 
-def test_without_helmd_the_journal_is_asked_and_that_is_said_once(helmd: StandIn) -> None:
+def test_without_helmd_the_journal_is_read_with_one_notice(helmd: StandIn) -> None:
     helmd.stop()
     code, out, err = helmctl(helmd, "-n", "5", "--since", "@1", "--until", "@2")
     assert (code, out) == (0, "")
@@ -77,7 +77,7 @@ def test_without_helmd_the_journal_is_asked_and_that_is_said_once(helmd: StandIn
     assert helmctl(helmd, "ghost")[0] == 4
 
 
-def test_a_database_that_is_away_is_named(helmd: StandIn) -> None:
+def test_an_unavailable_database_is_named(helmd: StandIn) -> None:
     helmd.failure = lambda: web.json_response({"code": "store", "detail": "gone"}, status=503)
     code, _, err = helmctl(helmd, "--until", "@2")
     assert code == 0
@@ -85,7 +85,7 @@ def test_a_database_that_is_away_is_named(helmd: StandIn) -> None:
 
 
 @pytest.mark.parametrize("way", ["interrupt", "closed pipe"])
-def test_following_ends_quietly(helmd: StandIn, way: str) -> None:
+def test_following_ends_without_a_message(helmd: StandIn, way: str) -> None:
     helmd.add(row(1))
     running = subprocess.Popen(
         command("-f", "-o", "cat"),
@@ -112,7 +112,7 @@ def test_following_ends_quietly(helmd: StandIn, way: str) -> None:
 
 @pytest.fixture
 def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """With a journal of its own, in which core printed a line a minute ago and another one just now."""
+    """A journal in which core printed a line a minute ago and another one just now."""
     now = time.time_ns() // 1000
     files = tmp_path / "journal"
     files.mkdir()
@@ -127,14 +127,14 @@ def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> L
 
 
 def answer(places: Layout, wanted: Wanted | None = None, *, from_journal: bool = False) -> tuple[list[str], list[str]]:
-    """The messages, and what was told."""
+    """Return the messages and the notices."""
     notified: list[str] = []
     with opened(places, wanted or Wanted(), None, False, False, from_journal, notified.append) as (source, lines):
         assert from_journal or isinstance(source, StoreLines)
         return [found.row.message for found in lines], notified
 
 
-def test_a_store_that_lags_behind_is_told(helmd: StandIn, places: Layout) -> None:
+def test_a_lagging_store_is_reported(helmd: StandIn, places: Layout) -> None:
     now = datetime.now(UTC)
     notified = "the log store is far behind the journal; use --journal for newer lines"
     assert answer(places) == ([], [notified])
@@ -149,12 +149,12 @@ def test_a_store_that_lags_behind_is_told(helmd: StandIn, places: Layout) -> Non
     assert answer(places) == (["line 1", "line 2"], [])
 
 
-def test_what_was_posted_does_not_hide_that_the_store_lags(helmd: StandIn, places: Layout) -> None:
+def test_posted_lines_do_not_hide_the_lag(helmd: StandIn, places: Layout) -> None:
     helmd.add(row(1, timestamp=datetime.now(UTC), source="http"))
     assert answer(places)[1] == ["the log store is far behind the journal; use --journal for newer lines"]
 
 
-def test_the_running_boot_begins_with_the_kernel(places: Layout) -> None:
+def test_the_current_boot_begins_with_the_kernel(places: Layout) -> None:
     from helmd.journal.query import this_boot
 
     boot = log_source._boot(places, this_boot())
@@ -163,5 +163,5 @@ def test_the_running_boot_begins_with_the_kernel(places: Layout) -> None:
     assert boot.lines_after < boot.began
 
 
-def test_only_names_under_which_lines_can_be_posted_are_asked_for(helmd: StandIn, places: Layout) -> None:
+def test_only_valid_service_names_are_requested(helmd: StandIn, places: Layout) -> None:
     assert not store_has(places, "a,b") and helmd.asked == []

@@ -1,4 +1,4 @@
-"""``helmctl logs`` from the log store: which lines, in which order, followed without loss; and when helmd is away."""
+"""``helmctl logs`` from the log store: selection, order, following without loss, and outages of helmd."""
 
 import os
 import re
@@ -53,7 +53,7 @@ def no_word(sentence: str) -> None:
     pytest.fail(f"said {sentence!r}")
 
 
-def test_all_lines_in_either_direction_and_the_last_ones(helmd: StandIn) -> None:
+def test_all_lines_in_either_order_and_the_last_ones(helmd: StandIn) -> None:
     helmd.add(*(row(n) for n in range(1, 2501)))
     every = list(range(1, 2501))
     assert lines_of(helmd, Wanted()) == every
@@ -88,8 +88,8 @@ def test_filters(helmd: StandIn) -> None:
     assert lines_of(helmd, Wanted(since=second + 2_000_001, until=second + 2_999_999)) == []
 
 
-def test_a_pattern_means_what_it_means_in_the_journal(helmd: StandIn) -> None:
-    """Case counts where the pattern has some, and PostgreSQL never sees Python's syntax."""
+def test_a_pattern_means_the_same_as_for_the_journal(helmd: StandIn) -> None:
+    """Case is significant if the pattern has upper case, and PostgreSQL never receives Python's syntax."""
     helmd.add(*(row(n, f"Request {n} took {n} ms") for n in range(1, 1001)))
     helmd.add(row(1001, "request took 5 ms"), row(1002, "REQUEST"))
     assert lines_of(helmd, Wanted(pattern=re.compile(r"Request \d+ took (5|7) ms"))) == [5, 7]
@@ -99,15 +99,15 @@ def test_a_pattern_means_what_it_means_in_the_journal(helmd: StandIn) -> None:
     assert all("%5C" not in asked and "mode=" not in asked for asked in helmd.asked)
 
 
-def test_a_search_that_helmd_breaks_off_goes_on_behind(helmd: StandIn) -> None:
+def test_a_search_ended_by_the_time_limit_is_continued(helmd: StandIn) -> None:
     helmd.add(*(row(n) for n in range(1, 101)))
     helmd.page_limit = 7
     assert lines_of(helmd, Wanted(), 50) == list(range(51, 101))
     assert lines_of(helmd, Wanted(pattern=re.compile("line 1$"))) == [1]
 
 
-def test_only_of_this_boot(helmd: StandIn) -> None:
-    """What was posted has no boot; what the clock dated before the boot is still its own."""
+def test_only_lines_of_this_boot(helmd: StandIn) -> None:
+    """Posted lines have no boot id; lines dated before the boot by a wrong clock belong to it."""
     helmd.add(
         row(1, boot_id="a"), row(2, source="http"), row(3, boot_id="b"), row(5, boot_id="b"), row(6, source="http")
     )
@@ -116,8 +116,8 @@ def test_only_of_this_boot(helmd: StandIn) -> None:
     assert ids(StoreLines(helmd.socket, Wanted(boot="b"), boot, no_word).open(2, True, False)) == [6, 5]
 
 
-def test_an_export_that_breaks_off_goes_on_behind_its_last_line(helmd: StandIn, hurried: None) -> None:
-    """Several rows of one moment among them, of which some had come."""
+def test_an_interrupted_export_is_resumed_after_its_last_line(helmd: StandIn, hurried: None) -> None:
+    """Including several rows with the same time, of which some were received."""
     moment = BEGAN + timedelta(seconds=5)
     helmd.add(*(row(n, timestamp=moment) for n in range(1, 11)), *(row(n) for n in range(11, 21)))
     for newest_first in (False, True):
@@ -126,7 +126,7 @@ def test_an_export_that_breaks_off_goes_on_behind_its_last_line(helmd: StandIn, 
         assert helmd.export_ends_after == []
 
 
-def test_an_end_in_the_middle_is_an_error(helmd: StandIn, hurried: None) -> None:
+def test_an_outage_while_reading_is_an_error(helmd: StandIn, hurried: None) -> None:
     helmd.add(*(row(n) for n in range(1, 11)))
     helmd.export_ends_after = [4, 0, 0, 0]
     seen = []
@@ -137,7 +137,7 @@ def test_an_end_in_the_middle_is_an_error(helmd: StandIn, hurried: None) -> None
     assert exit_of(caught.value.code) == 69
 
 
-def test_a_page_that_fails_is_asked_for_again(helmd: StandIn, hurried: None) -> None:
+def test_a_failed_page_is_requested_again(helmd: StandIn, hurried: None) -> None:
     helmd.add(*(row(n) for n in range(1, 1501)))
     lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(5000, True, False)
     assert [next(lines).id for _ in range(1000)] == list(range(1500, 500, -1))
@@ -162,20 +162,20 @@ def refusal(status: int, code: str) -> web.Response:
     ],
     ids=["database away", "older helmd", "somebody else", "no JSON", "no entry", "no page"],
 )
-def test_what_is_no_answer(helmd: StandIn, failure: Callable[[], web.Response], said: str) -> None:
+def test_invalid_responses(helmd: StandIn, failure: Callable[[], web.Response], said: str) -> None:
     helmd.failure = failure
     for count in (5, None):
         with pytest.raises(HelmdAwayError, match=said):
             StoreLines(helmd.socket, Wanted(), None, no_word).open(count, False, False)
 
 
-def test_a_question_that_helmd_refuses_is_not_asked_of_the_journal(helmd: StandIn) -> None:
+def test_a_request_refused_by_helmd_is_not_sent_to_the_journal(helmd: StandIn) -> None:
     helmd.failure = lambda: refusal(400, "usage")
     with pytest.raises(UsageError, match="reason"):
         lines_of(helmd, Wanted(), 5)
 
 
-def test_a_helmd_that_is_gone_or_hangs_is_away_within_a_second(tmp_path: Path) -> None:
+def test_a_stopped_or_hanging_helmd_is_detected_within_a_second(tmp_path: Path) -> None:
     path = tmp_path / "helm.sock"
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(path))
@@ -190,7 +190,7 @@ def test_a_helmd_that_is_gone_or_hangs_is_away_within_a_second(tmp_path: Path) -
 
 
 class Follower:
-    """Follows in a thread, as ``helmctl logs -f`` does."""
+    """Follows in a thread, like ``helmctl logs -f``."""
 
     def __init__(self, helmd: StandIn, wanted: Wanted, count: int | None = 10) -> None:
         self.seen: list[int | None] = []
@@ -223,8 +223,8 @@ class Follower:
         assert not self._thread.is_alive()
 
 
-def test_followed_lines_come_once_each_whatever_came_in_between(helmd: StandIn) -> None:
-    """Between the question for those that are there and the one for those that come."""
+def test_followed_lines_are_shown_once(helmd: StandIn) -> None:
+    """Lines stored between the requests for the backlog and for the stream."""
     helmd.add(*(row(n) for n in range(1, 21)))
     store_lines = Follower(helmd, Wanted(), 3)
     helmd.add(row(21), row(22, timestamp=BEGAN))
@@ -238,7 +238,7 @@ def test_followed_lines_come_once_each_whatever_came_in_between(helmd: StandIn) 
     assert follower.said == []
 
 
-def test_lines_that_came_while_those_there_were_listed_are_not_doubled(
+def test_lines_stored_while_the_backlog_is_listed_are_not_duplicated(
     helmd: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helmd.add(row(1), row(2))
@@ -260,7 +260,7 @@ def test_lines_that_came_while_those_there_were_listed_are_not_doubled(
     assert follower.seen == [1, 2, 3, 4, 5]
 
 
-def test_a_sender_whose_clock_is_ahead_does_not_bring_back_old_lines(helmd: StandIn) -> None:
+def test_lines_dated_in_the_future_do_not_repeat_old_lines(helmd: StandIn) -> None:
     from datetime import UTC, datetime
 
     now = datetime.now(UTC)
@@ -272,7 +272,7 @@ def test_a_sender_whose_clock_is_ahead_does_not_bring_back_old_lines(helmd: Stan
     assert follower.seen == [1, 4]
 
 
-def test_a_pattern_holds_for_what_follows(helmd: StandIn) -> None:
+def test_a_pattern_applies_to_followed_lines(helmd: StandIn) -> None:
     follower = Follower(helmd, Wanted(pattern=re.compile(r"\d\d"))).start()
     helmd.add(*(row(n) for n in range(8, 13)))
     follower.until(lambda: len(follower.seen) == 3)
@@ -280,7 +280,7 @@ def test_a_pattern_holds_for_what_follows(helmd: StandIn) -> None:
     assert follower.seen == [10, 11, 12]
 
 
-def test_a_restart_of_helmd_neither_loses_nor_doubles(helmd: StandIn) -> None:
+def test_a_restart_of_helmd_neither_loses_nor_duplicates_lines(helmd: StandIn) -> None:
     follower = Follower(helmd, Wanted()).start()
     for n in range(2, 12, 2):
         helmd.add(row(n))
@@ -294,7 +294,7 @@ def test_a_restart_of_helmd_neither_loses_nor_doubles(helmd: StandIn) -> None:
     assert follower.said == []
 
 
-def test_a_long_absence_is_told_once_and_so_is_its_end(helmd: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_and_its_end_are_reported_once(helmd: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_store, "_NOTIFY_AFTER", 0.2)
     helmd.add(row(1))
     follower = Follower(helmd, Wanted()).start()
@@ -310,14 +310,14 @@ def test_a_long_absence_is_told_once_and_so_is_its_end(helmd: StandIn, monkeypat
     assert follower.said == ["helmd is unavailable; waiting for it", "helmd is available again"]
 
 
-def test_the_reader_may_go_while_helmd_is_away(helmd: StandIn) -> None:
+def test_the_reader_may_close_during_an_outage(helmd: StandIn) -> None:
     follower = Follower(helmd, Wanted()).start()
     follower.until(lambda: bool(helmd.resumed_at))
     helmd.stop()
     follower.end()
 
 
-def test_skipped_lines_are_told_and_not_asked_for_again(helmd: StandIn) -> None:
+def test_skipped_lines_are_reported_and_not_requested_again(helmd: StandIn) -> None:
     helmd.skipped = [{"from_id": 1, "to_id": 5000, "count": 4321}]
     helmd.add(*(row(n) for n in range(1, 4)))
     follower = Follower(helmd, Wanted(), 0).start()
@@ -330,8 +330,8 @@ def test_skipped_lines_are_told_and_not_asked_for_again(helmd: StandIn) -> None:
     assert helmd.resumed_at[1] == 5000
 
 
-def test_an_export_is_not_held_while_nobody_takes_its_lines(helmd: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 20,000 lines most have not been sent yet when the reader rests; each comes once all the same."""
+def test_an_export_is_closed_while_nobody_reads_it(helmd: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of 20,000 lines are not sent yet when the reader pauses; each is received once anyway."""
     monkeypatch.setattr(log_store, "_IDLE_SECONDS", 0.1)
     helmd.add(*(row(n, "x" * 500) for n in range(1, 20_001)))
     lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(None, False, False)

@@ -1,4 +1,4 @@
-"""Whether a follower's filter takes a row."""
+"""Matching rows against a follower's filter."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -55,17 +55,17 @@ def test_a_row(wanted: LogFilter, taken: bool) -> None:
     assert matches(wanted, ROW) is taken
 
 
-def test_a_line_that_is_there_already_only_where_its_source_is_asked_for() -> None:
+def test_a_duplicate_matches_only_if_its_source_is_requested() -> None:
     again = ROW._replace(source="http", duplicate_of=5)
     assert not matches(LogFilter(), again)
     assert matches(LogFilter(sources=some("http")), again)
 
 
-def test_a_stream_that_is_not_known_is_none() -> None:
+def test_a_row_without_stream_matches_no_stream() -> None:
     assert not matches(LogFilter(streams=some("stdout", "stderr")), ROW._replace(stream=None))
 
 
-def test_a_long_message_is_looked_at_to_a_bound() -> None:
+def test_a_long_message_is_searched_up_to_a_limit() -> None:
     assert matches(LogFilter(text="end"), ROW._replace(message="x" * (SEARCH_LIMIT - 3) + "end"))
     assert not matches(LogFilter(text="end"), ROW._replace(message="x" * SEARCH_LIMIT + "end"))
 

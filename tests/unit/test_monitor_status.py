@@ -1,4 +1,4 @@
-"""The status of a service as the API gives it."""
+"""The status of a service in the API."""
 
 from dataclasses import replace
 
@@ -74,7 +74,7 @@ def test_states(changes: dict[str, object], word: str, health: str, says: str) -
     assert says in status["health_message"]
 
 
-def test_running_but_not_asked_yet() -> None:
+def test_running_but_not_checked_yet() -> None:
     status = service_status(Observed("core", CORE, UP), NOW)
     assert (status["status"], status["health"]) == ("running", "unknown")
 
@@ -94,7 +94,7 @@ def test_an_unregistered_unit_is_reported_as_such() -> None:
         (HealthVerdict(UNHEALTHY, ""), "error", "unhealthy"),
     ],
 )
-def test_an_external_service_is_what_its_health_says(verdict: HealthVerdict | None, word: str, health: str) -> None:
+def test_the_state_of_an_external_service_is_its_health(verdict: HealthVerdict | None, word: str, health: str) -> None:
     idp = Service("idp", "external", url="https://idp.example")
     status = service_status(Observed("idp", idp, UnitFacts(""), verdict=verdict), NOW)
     assert (status["status"], status["health"], status["unit"]) == (word, health, None)

@@ -1,4 +1,4 @@
-"""Figures from a control group; the processes are real ones."""
+"""Resource usage from control groups, with real processes."""
 
 import os
 from pathlib import Path
@@ -21,12 +21,12 @@ def resident_mb() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-def test_the_kernels_own_figure_is_taken_where_there_is_one(tmp_path: Path) -> None:
+def test_the_kernels_accounting_is_preferred(tmp_path: Path) -> None:
     group_at(tmp_path / "a.service", 1_500_000, 50 << 20, (os.getpid(),))
     assert read_group(tmp_path / "a.service") == (1.5, 50 << 20)
 
 
-def test_without_it_the_processes_are_added_up_those_of_groups_below_too(tmp_path: Path) -> None:
+def test_without_accounting_processes_are_summed_including_subgroups(tmp_path: Path) -> None:
     group = group_at(tmp_path / "a.service", 1_500_000, None)
     group_at(group / "worker", None, None, (os.getpid(),))
     usage = UsageMeter(tmp_path).measure("/a.service", "run1", 100.0)
@@ -42,7 +42,7 @@ def test_processor_time_becomes_percent_of_one_processor(tmp_path: Path) -> None
     assert meter.measure("/a.service", "run1", 110.0).cpu_percent == 30.0
 
 
-def test_another_run_of_the_service_counts_from_its_own_start(tmp_path: Path) -> None:
+def test_usage_restarts_with_the_service(tmp_path: Path) -> None:
     meter = UsageMeter(tmp_path)
     group_at(tmp_path / "a.service", 9_000_000, 1 << 20)
     meter.measure("/a.service", "run1", 100.0)
@@ -52,6 +52,6 @@ def test_another_run_of_the_service_counts_from_its_own_start(tmp_path: Path) ->
     assert meter.measure("/a.service", "run2", 120.0).cpu_percent is None
 
 
-def test_a_group_that_is_gone_has_no_figures(tmp_path: Path) -> None:
+def test_a_removed_group_has_no_usage(tmp_path: Path) -> None:
     usage = UsageMeter(tmp_path).measure("/gone.service", "run1", 1.0)
     assert (usage.cpu_percent, usage.memory_mb) == (None, None)

@@ -1,4 +1,4 @@
-"""What follows from watching a service: pure decisions."""
+"""Decisions of the monitor."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from helmd.model.units.unit_state import UnitFacts
 
 RUNNING = UnitFacts("hivematrix-core.service", "loaded", "active", "running", main_pid=7, invocation="a1")
 CORE = Service("core", port=5000, health=Health(interval=10.0), on_unhealthy="restart", unhealthy_after=3)
-WELL = HealthVerdict(HEALTHY, "answered 200")
+PASSED = HealthVerdict(HEALTHY, "answered 200")
 ILL = HealthVerdict(UNHEALTHY, "no answer within 2 s")
 
 
@@ -27,10 +27,15 @@ def failing(times: int, observed: Observed | None = None) -> Observed:
     return observed
 
 
-def test_a_verdict_outlives_news_about_the_same_process() -> None:
-    before = measured(judged(running(), WELL, 3.0, 100.0), Usage(1.0, 20.0))
+def test_a_verdict_is_kept_for_the_same_process() -> None:
+    before = measured(judged(running(), PASSED, 3.0, 100.0), Usage(1.0, 20.0))
     after = seen(before, replace(RUNNING, status_text="busy"), "production")
-    assert (after.verdict, after.response_ms, after.usage, after.mode) == (WELL, 3.0, Usage(1.0, 20.0), "production")
+    assert (after.verdict, after.response_ms, after.usage, after.mode) == (
+        PASSED,
+        3.0,
+        Usage(1.0, 20.0),
+        "production",
+    )
     assert after.facts.status_text == "busy"
 
 
@@ -44,32 +49,32 @@ def test_a_verdict_outlives_news_about_the_same_process() -> None:
     ],
     ids=["started anew", "another process", "stopping", "failed"],
 )
-def test_nothing_known_of_one_process_is_said_of_the_next(facts: UnitFacts) -> None:
+def test_a_verdict_is_dropped_for_another_process(facts: UnitFacts) -> None:
     after = seen(measured(failing(2), Usage(9.0, 9.0)), facts, None)
     assert (after.verdict, after.failures, after.response_ms, after.usage) == (None, 0, None, Usage())
 
 
-def test_a_service_that_has_just_become_active_is_checked_at_once_and_then_at_its_interval() -> None:
+def test_a_service_is_checked_when_it_becomes_active_and_then_at_its_interval() -> None:
     assert next_check(running()) == 0.0
-    assert next_check(judged(running(), WELL, 1.0, 100.0)) == 110.0
+    assert next_check(judged(running(), PASSED, 1.0, 100.0)) == 110.0
 
 
-def test_what_does_not_run_or_is_in_no_registry_is_not_asked() -> None:
+def test_inactive_and_unregistered_services_are_not_checked() -> None:
     assert next_check(replace(running(), facts=replace(RUNNING, active_state="activating"))) is None
     assert next_check(running(service=None)) is None
 
 
-def test_an_external_service_is_asked_though_it_has_no_unit() -> None:
+def test_an_external_service_is_checked_without_a_unit() -> None:
     external = Observed("idp", Service("idp", "external", url="https://idp.example"), UnitFacts(""))
     assert next_check(external) == 0.0
-    assert seen(judged(external, WELL, 1.0, 5.0), UnitFacts(""), None).verdict == WELL
+    assert seen(judged(external, PASSED, 1.0, 5.0), UnitFacts(""), None).verdict == PASSED
 
 
-def test_degraded_is_no_failure_and_ends_a_row_of_them() -> None:
+def test_degraded_resets_the_failure_count() -> None:
     assert judged(failing(2), HealthVerdict(DEGRADED, "answered 503: degraded"), 1.0, 9.0).failures == 0
 
 
-def test_restart_after_so_many_failures_in_a_row() -> None:
+def test_restart_after_consecutive_failures() -> None:
     assert restart_reason(failing(2)) is None
     assert restart_reason(failing(3)) == "its health check failed 3 times in a row: no answer within 2 s"
     assert restart_reason(restarted(failing(3))) is None
@@ -86,5 +91,5 @@ def test_restart_after_so_many_failures_in_a_row() -> None:
     ],
     ids=["only shown", "external", "in no registry", "a job is under way", "stopping already"],
 )
-def test_no_restart_of_what_is_not_to_be_restarted(observed: Observed) -> None:
+def test_services_that_are_not_restarted(observed: Observed) -> None:
     assert restart_reason(observed) is None

@@ -1,4 +1,4 @@
-"""Orders of starting and stopping, on graphs of all shapes."""
+"""Start order, stop order and cycles in dependency graphs."""
 
 import itertools
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def test_the_suite() -> None:
     assert find_cycle(SUITE) == ()
 
 
-def test_order_holds_through_services_that_are_left_out() -> None:
+def test_indirect_dependencies_determine_the_order() -> None:
     graph = {"last": ("middle",), "middle": ("first",), "first": ()}
     assert start_order(graph, {"last", "first"}) == ("first", "last")
 
@@ -63,7 +63,7 @@ def test_a_cycle_is_found_exactly_when_there_is_one(graph: dict[str, tuple[str, 
     assert find_cycle(acyclic(graph)) == ()
 
 
-def test_ready_waits_only_for_what_is_part_of_it() -> None:
+def test_ready_ignores_dependencies_outside_the_operation() -> None:
     order = ("keycloak", "core", "nexus")
     assert ready(SUITE, order, set(), order) == ("keycloak",), "postgres takes no part"
     assert ready(SUITE, ("core", "nexus"), {"keycloak"}, order) == ("core",)
@@ -71,7 +71,7 @@ def test_ready_waits_only_for_what_is_part_of_it() -> None:
     assert ready(SUITE, ("ticker", "nexus"), {"keycloak"}, SUITE) == ("ticker",)
 
 
-def test_long_chains_and_dense_graphs_take_no_time() -> None:
+def test_long_chains_and_dense_graphs_are_fast() -> None:
     count = 3000
     chain = {f"s{n}": (f"s{n + 1}",) if n < count - 1 else () for n in range(count)}
     assert start_order(chain, chain) == tuple(f"s{n}" for n in reversed(range(count)))

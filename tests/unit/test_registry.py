@@ -1,4 +1,4 @@
-"""The registry: what its files mean, and every fault in them with its place."""
+"""The registry: the meaning of its files, and errors with file and line."""
 
 import json
 import os
@@ -27,7 +27,7 @@ CATALOGUE = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catal
 
 
 def registry(*texts: str, catalogue: bool = True) -> Registry:
-    """The suite of these files, read over the package's catalogue."""
+    """Read these files after the package's catalogue."""
     sources = [ConfigSource(f"file{number}", text) for number, text in enumerate(texts, 1)]
     return read_registry([CATALOGUE, *sources] if catalogue else sources, {5004: "helmd"})
 
@@ -72,7 +72,7 @@ def test_there_are_enough_hostile_files() -> None:
     assert all(case.expected for case in CASES)
 
 
-def test_files_that_are_none(account: Layout, tmp_path: Path) -> None:
+def test_invalid_files(account: Layout, tmp_path: Path) -> None:
     directory = account.registry_directory
     os.mkfifo(directory / "a.toml")
     (directory / "b.toml").mkdir()
@@ -91,7 +91,7 @@ def test_files_that_are_none(account: Layout, tmp_path: Path) -> None:
     ]
 
 
-def test_modules_that_can_not_be_listed_are_not_gone(account: Layout) -> None:
+def test_an_unreadable_directory_is_an_error(account: Layout) -> None:
     (account.registry_directory / ".#note.toml").symlink_to("what an editor leaves beside its file")
     assert "core" in load_suite(account, Settings())
     (account.registry_directory / ".#note.toml").unlink()
@@ -102,14 +102,14 @@ def test_modules_that_can_not_be_listed_are_not_gone(account: Layout) -> None:
     ]
 
 
-def test_settings_that_can_not_be_read(account: Layout) -> None:
+def test_unreadable_settings(account: Layout) -> None:
     account.settings_file.mkdir()
     with pytest.raises(ConfigurationError) as caught:
         load_settings(account)
     assert [str(fault) for fault in caught.value.faults] == [f"{account.settings_file}: can't be read (Is a directory)"]
 
 
-def test_the_demo_registry_is_whole(account: Layout) -> None:
+def test_the_demo_registry_is_valid(account: Layout) -> None:
     suite = load_suite(account, load_settings(account))
     assert suite.names == (
         "postgres", "keycloak", "core", "nexus", "codex", "ledger", "knowledgetree", "ticker"
@@ -160,7 +160,7 @@ def test_defaults_follow_the_kind() -> None:
     assert suite["mail"].external and suite["mail"].health.check == "port"
 
 
-def test_start_is_asked_where_health_is_unless_said_otherwise() -> None:
+def test_the_start_path_defaults_to_the_health_path() -> None:
     given = '[services.core]\ndepends_on = []\nhealth = { path = "/up", start_path = "/ready" }\n'
     only_path = '[services.codex]\ndepends_on = []\nhealth.path = "/up"\n'
     suite = registry(given + only_path)
@@ -168,7 +168,7 @@ def test_start_is_asked_where_health_is_unless_said_otherwise() -> None:
     assert (suite["codex"].health.path, suite["codex"].health.start_path) == ("/up", "/up")
 
 
-def test_faults_of_several_files_are_told_together() -> None:
+def test_errors_of_several_files_are_reported_together() -> None:
     notified = faults_of(
         "[services.core]\nport = 'x'\nspelt = 1\n", "[services.", '[services.evil]\nport = 1\ndepends_on = ["gone"]\n'
     )
@@ -201,7 +201,7 @@ def test_ports_of_helm_itself_are_taken() -> None:
     assert read_registry([source], Settings(port=1, suite_database="postgresql://db.example/x").taken_ports())
 
 
-def test_the_suite_has_a_postgresql_of_its_own_only_where_it_is_used() -> None:
+def test_the_suite_has_a_postgresql_only_if_it_is_used() -> None:
     plain = registry("[services.core]\ndepends_on = []\n")
     assert whole_suite(plain, Settings()) == plain
     with_database = registry("[services.core]\ndepends_on = []\n[services.codex]\n")

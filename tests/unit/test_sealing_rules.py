@@ -1,4 +1,4 @@
-"""When entries that lie get their text index, and when a day goes."""
+"""When text indexes are built, and when a day expires."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -30,41 +30,41 @@ def test_a_day_is_over_an_hour_after_its_end() -> None:
 
 
 @pytest.mark.parametrize("retention", [7, 30, 90, 365])
-def test_a_day_goes_when_its_last_entry_is_too_old(retention: int) -> None:
+def test_a_day_expires_when_its_last_entry_is_too_old(retention: int) -> None:
     assert not expired(DAY, retention, at(DAY + timedelta(days=retention), 23, 59))
     assert expired(DAY, retention, at(DAY + timedelta(days=retention + 1)))
     last = at(DAY, 23, 59)
     assert at(DAY + timedelta(days=retention + 1)) - last >= timedelta(days=retention)
 
 
-def test_no_index_before_it_is_worth_it() -> None:
+def test_no_index_for_few_entries() -> None:
     assert text_index((1,), MAX_UNINDEXED - 1, MAX_UNINDEXED) is None
     assert text_index((1,), MAX_UNINDEXED, MAX_UNINDEXED) == TextIndex(1, MAX_UNINDEXED + 1)
     assert text_index((1, 500), MAX_UNINDEXED, 900_000) == TextIndex(500, 900_001)
     assert text_index((1, 500), 0, 900_000) is None
 
 
-def test_many_ranges_become_one() -> None:
+def test_many_ranges_are_merged() -> None:
     bounds = tuple(range(1, 100 * (MAX_RANGES + 2), 100))
     found = text_index(bounds, 0, bounds[-1])
     assert found == TextIndex(1, bounds[-1])
     assert bounds_with(bounds, found) == (1, bounds[-1])
 
 
-def test_a_large_range_is_not_indexed_anew_for_small_ones() -> None:
+def test_a_large_range_is_not_merged_with_small_ones() -> None:
     bounds = (1, 1_000_000, *range(1_000_100, 1_000_100 + 100 * MAX_RANGES, 100))
     found = text_index(bounds, 0, bounds[-1])
     assert found is not None and found.first == 1_000_000
     assert bounds_with(bounds, found) == (1, 1_000_000, bounds[-1])
 
 
-def test_bounds_grow_at_their_end() -> None:
+def test_bounds_are_extended_at_their_end() -> None:
     assert bounds_with((1, 500), TextIndex(500, 900)) == (1, 500, 900)
     assert bounds_with((1,), TextIndex(1, 5)) == (1, 5)
 
 
-def test_a_day_that_goes_on_stays_cheap() -> None:
-    """Ranges are few, in order and without holes, and an entry is indexed anew a few times at most."""
+def test_indexing_cost_of_a_running_day_is_bounded() -> None:
+    """Ranges are few, ordered and without gaps, and each entry is re-indexed only a few times."""
     bounds, newest, written = (1,), 0, 0
     for _ in range(400):
         newest += MAX_UNINDEXED

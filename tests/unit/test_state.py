@@ -1,4 +1,4 @@
-"""What systemd's words about a unit mean to a person."""
+"""Explaining the state of a unit."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ FAILED = replace(UNIT, active_state="failed", sub_state="failed", active_since=1
         (replace(UNIT, active_state="maintenance"), 1001.0, "unknown"),
     ],
 )
-def test_one_word_for_a_unit(facts: UnitFacts, now: float, expected: str) -> None:
+def test_condition_of_a_unit(facts: UnitFacts, now: float, expected: str) -> None:
     assert condition(facts, now) == expected
 
 
@@ -79,7 +79,7 @@ def test_one_word_for_a_unit(facts: UnitFacts, now: float, expected: str) -> Non
         ({"result": "exec-condition"}, "core failed (exec-condition)"),
     ],
 )  # fmt: skip
-def test_why_it_is_not_running(change: dict[str, object], expected: str) -> None:
+def test_why_a_unit_is_not_running(change: dict[str, object], expected: str) -> None:
     assert explain(replace(FAILED, **change), "core") == expected
 
 
