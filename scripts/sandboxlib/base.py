@@ -268,7 +268,7 @@ def usable_layer(name: str, identity: str) -> Layer:
     for parent in found.parents:
         below = layer(parent)
         if below is None or below.base != identity or below.made > found.made:
-            raise SandboxError(f"layer {name!r} stands on layer {parent!r}, which is gone or replaced", again)
+            raise SandboxError(f"layer {name!r} depends on layer {parent!r}, which was removed or replaced", again)
     return found
 
 
@@ -305,7 +305,7 @@ def forget(name: str) -> None:
         sweep()
         above = [item.name for item in layers() if name in item.parents]
         if above:
-            raise SandboxError(f"layers stand on {name!r}: {', '.join(above)}", "forget those first")
+            raise SandboxError(f"layers depend on {name!r}: {', '.join(above)}", "forget those first")
         if layer(name) is None:
             raise SandboxError(f"there is no layer {name!r}", "see scripts/sandbox list")
         remove_unused(layer_directory(name), f"layer {name!r}")

@@ -141,7 +141,7 @@ def boot_again(place: Place, settings: Settings) -> None:
     """Boot from the existing disk; on failure everything is stopped, and the disk is kept for inspection."""
     # Changes must not be combined with another base than the one they were made on.
     if base.base_identity(any_recipe=True) != settings.base:
-        raise SandboxError(f"the base that {place.name!r} stands on has been replaced", "take it down, then up again")
+        raise SandboxError(f"the base of {place.name!r} has been replaced", "take it down, then up again")
     for name in settings.layers:
         base.usable_layer(name, settings.base)
     try:
@@ -159,7 +159,7 @@ def save(place: Place, name: str, stay_down: bool) -> None:
     with base.cache_lock():
         base.sweep()
         if any(name in item.parents for item in base.layers()) or name in settings.layers:
-            raise SandboxError(f"other layers or this sandbox stand on layer {name!r}", "save it under another name")
+            raise SandboxError(f"other layers or this sandbox depend on layer {name!r}", "save it under another name")
         base.remove_unused(target, f"layer {name!r}")
         _signal_and_wait(place, leader, SIGRTMIN_POWEROFF)
         stop_everything(place)

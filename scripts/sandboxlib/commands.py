@@ -159,7 +159,7 @@ def _copy(place: Place, arguments: argparse.Namespace) -> int:
     status = enter.execute(entry, enter.Target(account, receive, passed_on()))
     os.close(0)
     if pack.wait() != 0 and status == 0:
-        raise SandboxError(f"{source}: could not be read whole")
+        raise SandboxError(f"{source}: could not be read completely")
     if status != 0:
         raise SandboxError(
             f"could not write {arguments.target} as {account} (exit {status})",

@@ -398,9 +398,7 @@ async def test_a_warm_connection_has_plans_for_searches(
     assert after != before
 
 
-async def test_searches_over_a_year_have_enough_locks(
-    connection: Connection, database: Database
-) -> None:
+async def test_searches_over_a_year_have_enough_locks(connection: Connection, database: Database) -> None:
     """With the lock table size of Helm's cluster; planning locks each index of each partition."""
     for kept in (7, 30, 90, 365):
         await connection.execute(

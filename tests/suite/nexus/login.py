@@ -62,7 +62,7 @@ class Login:
             return self.form(request, str(error), 401)
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
             _log.warning("login failed: %r", error)
-            return self.form(request, "Keycloak or Core gave no answer. Try again in a moment.", 503)
+            return self.form(request, "Keycloak or Core is not available. Try again later.", 503)
         response = web.Response(status=303, headers={"Location": local_path(request.query.get("next", "/"))})
         response.set_cookie(COOKIE, token, max_age=_COOKIE_SECONDS, httponly=True, secure=True, samesite="Lax")
         _log.info("%s logged in", username)
