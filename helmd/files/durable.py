@@ -1,7 +1,8 @@
 """Atomic file replacement: after a crash or power failure, a file has either its old or its new content."""
 
+import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
@@ -14,24 +15,43 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def write_in(directory: int, name: str, content: bytes, mode: int, *, replace: bool = True) -> None:
+    """Create or replace the file NAME in the open DIRECTORY with CONTENT and permissions MODE, atomically and durably.
+
+    A symbolic link at NAME is replaced, not followed. Without REPLACE, raises FileExistsError if NAME exists.
+    """
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+            os.unlink(temporary, dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+    os.fsync(directory)
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace PATH by a file with content TEXT and permissions MODE; missing directories are created.
 
     A symbolic link at PATH is replaced, not followed. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).rename(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+        write_in(directory, path.name, text.encode("utf-8", "surrogateescape"), mode)
+    finally:
+        os.close(directory)
 
 
 def write_if_changed(path: Path, text: str, mode: int) -> bool:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from helmd.files.durable import write_atomically
+from helmd.files.durable import write_in
 from helmd.model.errors import ConfigurationError, DeniedError, Fault
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -43,15 +43,14 @@ def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        text = _read(path)
+        text = _read(path, directory)
         present = parse_environment_file(text, str(path))
         added = choose(present)
         if added:
             lines = "".join(f"{environment_line(key, value)}\n" for key, value in added.items())
             separator = "\n" if text and not text.endswith("\n") else ""
-            write_atomically(path, f"{text}{separator}{lines}", 0o600)
-        elif path.exists() and stat.S_IMODE(path.lstat().st_mode) != 0o600:
-            path.chmod(0o600)
+            content = f"{text}{separator}{lines}".encode("utf-8", "surrogateescape")
+            write_in(directory, path.name, content, 0o600)
     finally:
         os.close(directory)
     return {**present, **added}
@@ -130,15 +129,17 @@ def parse_environment_file(text: str, name: str) -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, directory: int | None = None) -> str:
+    """Return the text of PATH. Given the open DIRECTORY that it is in, open it there and set its mode to 0600."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path if directory is None else path.name, flags, dir_fd=directory)
     except FileNotFoundError:
         return ""
-    except OSError as fault:
+    except OSError as error:
         raise DeniedError(
-            f"{path} is not a regular file: {fault.strerror}", hint="Remove it, then run this command again."
-        ) from fault
+            f"{path} is not a regular file: {error.strerror}", hint="Remove it, then run this command again."
+        ) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         os.close(descriptor)
@@ -147,4 +148,6 @@ def _read(path: Path) -> str:
         )
     # surrogateescape and no newline translation, so that existing lines are written back byte for byte.
     with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        if directory is not None and stat.S_IMODE(status.st_mode) != 0o600:
+            os.fchmod(descriptor, 0o600)
         return file.read()
