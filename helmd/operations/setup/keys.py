@@ -1,46 +1,90 @@
-"""What services need to prove who they are: the gateway's certificate, the signing key of Core. Made when missing."""
+"""Keys that services prove who they are with: the gateway's certificate, the signing key of Core. Made when missing.
+
+The directories that they are in belong to services, so they are reached by descriptor and no link in them is followed.
+Nothing that is there is replaced or changed: what can't be used is an error.
+"""
 
 import datetime
 import ipaddress
 import os
 import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from helmd.files.durable import write_atomically
-from helmd.model.errors import DeniedError
+from helmd.files.durable import write_in
+from helmd.model.errors import HelmError
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""
 RSA_BITS = 2048
 
+_PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+class KeyFileError(HelmError):
+    """A key or certificate is there but can't be used as it is; nothing was changed."""
+
+    code: ClassVar[str] = "key_file"
+
 
 def signing_key(directory: Path) -> Path | None:
-    """Core's RSA key for tokens, ``keys/private.pem`` in its checkout; the path when it was made now."""
-    path = directory / "keys/private.pem"
-    if path.exists():
+    """Core's RSA key for tokens, ``keys/private.pem`` in its checkout; the path when it was made now.
+
+    Raises KeyFileError for one that can't be used, and for a ``keys/public.pem`` whose private half is missing.
+    """
+    folder = _Folder(directory / "keys")
+    path, public = folder.path / "private.pem", folder.path / "public.pem"
+    content, public_content = folder.read(path.name), folder.read(public.name)
+    if content is not None:
+        _check_pair(path, content, public, public_content)
         return None
+    if public_content is not None:
+        raise _half(public, path)
     key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-    _write_key(path, key)
+    with folder.opened_for_writing() as descriptor:
+        write_in(descriptor, path.name, _pem(key), 0o600, replace=False)
     return path
 
 
 def gateway_certificate(directory: Path, now: datetime.datetime | None = None) -> Path | None:
     """A self-signed certificate, ``certs/nexus.crt`` and ``.key`` in the checkout of Nexus; its path when made now.
 
-    An admin's own certificate in that place is left alone.
+    A certificate of the admin's own is left alone. Raises KeyFileError when a half of a pair is missing or can't be
+    used, or when the two don't belong together.
     """
-    certificate, key_file = directory / "certs/nexus.crt", directory / "certs/nexus.key"
-    if certificate.exists() and key_file.exists():
+    folder = _Folder(directory / "certs")
+    certificate, key_file = folder.path / "nexus.crt", folder.path / "nexus.key"
+    if folder.finish_interrupted(key_file.name, certificate.name):
+        return certificate
+    content, key_content = folder.read(certificate.name), folder.read(key_file.name)
+    if content is not None and key_content is not None:
+        _check_pair(key_file, key_content, certificate, content)
         return None
+    if content is not None or key_content is not None:
+        raise _half(certificate, key_file) if content is not None else _half(key_file, certificate)
     key = ec.generate_private_key(ec.SECP256R1())
+    built = _self_signed(key, now or datetime.datetime.now(datetime.UTC))
+    folder.write_pair(
+        (key_file.name, _pem(key), 0o600),
+        (certificate.name, built.public_bytes(serialization.Encoding.PEM), 0o644),
+    )
+    return certificate
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
     host = socket.gethostname()[:64] or "localhost"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    begin = (now or datetime.datetime.now(datetime.UTC)) - datetime.timedelta(hours=1)
+    begin = now - datetime.timedelta(hours=1)
     alternatives: list[x509.GeneralName] = [
         x509.DNSName("localhost"),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
@@ -48,7 +92,7 @@ def gateway_certificate(directory: Path, now: datetime.datetime | None = None) -
     ]
     if host != "localhost" and host.isascii():
         alternatives.append(x509.DNSName(host))
-    built = (
+    return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -61,18 +105,167 @@ def gateway_certificate(directory: Path, now: datetime.datetime | None = None) -
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write_key(key_file, key)
-    write_atomically(certificate, built.public_bytes(serialization.Encoding.PEM).decode(), 0o644)
-    return certificate
 
 
-def _write_key(path: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
-    path.parent.mkdir(exist_ok=True, mode=0o700)
-    if path.parent.is_symlink():
-        # The service writes its own directory; it must not choose where a key goes.
-        raise DeniedError(f"{path.parent} is a link", hint="Remove it, then run helmctl setup again.")
-    os.chmod(path.parent, 0o700)
-    text = key.private_bytes(
+def _pem(key: _PrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    write_atomically(path, text, 0o600)
+    )
+
+
+def _half(present: Path, missing: Path) -> KeyFileError:
+    return KeyFileError(
+        f"{present} is there, but {missing} is not; nothing was changed",
+        hint=f"Put {missing.name} there, or move {present.name} away, then: helmctl setup",
+    )
+
+
+def _check_pair(private: Path, private_content: bytes, public: Path, public_content: bytes | None) -> None:
+    """Whether PRIVATE holds a private key and PUBLIC, where there is one, its certificate or public key."""
+    try:
+        key = serialization.load_pem_private_key(private_content, None)
+    except (TypeError, UnsupportedAlgorithm):
+        # Encrypted, or of a kind that only the service knows: it can't be compared, and is the admin's choice.
+        return
+    except ValueError:
+        raise KeyFileError(
+            f"{private} holds no private key in PEM form; nothing was changed",
+            hint=f"Put a key there, or move {private.name} and {public.name} away, then: helmctl setup",
+        ) from None
+    if public_content is None:
+        return
+    try:
+        other = (
+            x509.load_pem_x509_certificate(public_content).public_key()
+            if b"CERTIFICATE-----" in public_content
+            else serialization.load_pem_public_key(public_content)
+        )
+    except UnsupportedAlgorithm:
+        return
+    except ValueError:
+        raise KeyFileError(
+            f"{public} holds no certificate or public key in PEM form; nothing was changed",
+            hint=f"Put a valid one there, or move {private.name} and {public.name} away, then: helmctl setup",
+        ) from None
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if key.public_key().public_bytes(*form) != other.public_bytes(*form):
+        raise KeyFileError(
+            f"{private} and {public} do not belong together; nothing was changed",
+            hint="Put a matching pair there, or move both away, then: helmctl setup",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A directory in a service's checkout; the checkout itself is where the configuration says."""
+
+    path: Path
+
+    @contextmanager
+    def _opened(self) -> Iterator[int | None]:
+        """A descriptor of the directory; None when there is none."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            raise KeyFileError(
+                f"{self.path} is not a directory: {error.strerror}"
+                if not self.path.is_symlink()
+                else f"{self.path} is a symbolic link",
+                hint="Put a directory in its place, then: helmctl setup",
+            ) from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def opened_for_writing(self) -> Iterator[int]:
+        """A descriptor of the directory, which is made when it is missing, with mode 0700."""
+        with suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
+        with self._opened() as descriptor:
+            if descriptor is None:
+                raise KeyFileError(f"{self.path} was removed by another process", hint="Run helmctl setup again.")
+            os.fchmod(descriptor, 0o700)
+            yield descriptor
+
+    def read(self, name: str) -> bytes | None:
+        """The content of the file NAME; None when there is none. Raises KeyFileError for one that can't be used."""
+        path = self.path / name
+        with self._opened() as folder:
+            if folder is None:
+                return None
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                what = "is a symbolic link" if path.is_symlink() else f"can't be read ({error.strerror})"
+                raise _unusable(path, what) from None
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise _unusable(path, "is not a regular file")
+                content = os.read(descriptor, _MOST + 1)
+            finally:
+                os.close(descriptor)
+        if not content.strip():
+            raise _unusable(path, "is empty")
+        if len(content) > _MOST:
+            raise _unusable(path, f"is larger than {_MOST // 1024} KiB")
+        return content
+
+    def write_pair(self, *files: tuple[str, bytes, int]) -> None:
+        """Writes both FILES (name, content, mode) durably: complete beside their places first, then linked there.
+
+        A run that ended between the two links is completed by `finish_interrupted`.
+        """
+        with self.opened_for_writing() as folder:
+            for name, content, mode in files:
+                write_in(folder, _staged(name), content, mode)
+            for name, _, _ in files:
+                os.link(_staged(name), name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.fsync(folder)
+            for name, _, _ in files:
+                os.unlink(_staged(name), dir_fd=folder)
+
+    def finish_interrupted(self, *names: str) -> bool:
+        """Puts the second half of a pair in its place after a `write_pair` that was cut off; True when it did."""
+        with self._opened() as folder:
+            if folder is None:
+                return False
+            present = {name: found for name in names if (found := _inode(folder, name))}
+            staged = {name: found for name in names if (found := _inode(folder, _staged(name)))}
+            (missing,) = [name for name in names if name not in present] if len(present) == 1 else [""]
+            finished = bool(missing) and len(staged) == len(names) and present.items() <= staged.items()
+            if finished:
+                os.link(_staged(missing), missing, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+                os.fsync(folder)
+            for name in staged:
+                os.unlink(_staged(name), dir_fd=folder)
+        return finished
+
+
+_MOST = 1024 * 1024
+"""Bytes that a key or a chain of certificates may have."""
+
+
+def _staged(name: str) -> str:
+    return f".{name}.staged"
+
+
+def _inode(folder: int, name: str) -> tuple[int, int] | None:
+    """What identifies the file NAME on this machine; None when there is none."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _unusable(path: Path, what: str) -> KeyFileError:
+    return KeyFileError(
+        f"{path} {what}; nothing was changed", hint="Put a valid file there, or move it away, then: helmctl setup"
+    )

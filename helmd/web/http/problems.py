@@ -34,6 +34,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "start_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "fetch": HTTPStatus.BAD_GATEWAY,
     "cluster": HTTPStatus.SERVICE_UNAVAILABLE,
+    "key_file": HTTPStatus.CONFLICT,
     "bus": HTTPStatus.SERVICE_UNAVAILABLE,
     "store": HTTPStatus.SERVICE_UNAVAILABLE,
     "busy": HTTPStatus.SERVICE_UNAVAILABLE,

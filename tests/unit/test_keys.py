@@ -1,0 +1,271 @@
+"""Keys and certificates in checkouts: made whole or not at all, and nothing that is there is replaced."""
+
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from helmd.operations.setup.keys import KeyFileError, gateway_certificate, signing_key
+
+Make = Callable[[Path], Path | None]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    made = tmp_path / "checkout"
+    made.mkdir()
+    return made
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, int, int, bytes | str]]:
+    """All that is below DIRECTORY: inode, mode, time of change and content or target of each."""
+    found: dict[str, tuple[int, int, int, bytes | str]] = {}
+    for path in sorted(directory.rglob("*")):
+        facts = path.lstat()
+        content: bytes | str = b""
+        if path.is_symlink():
+            content = os.readlink(path)
+        elif stat.S_ISREG(facts.st_mode):
+            content = path.read_bytes()
+        found[str(path.relative_to(directory))] = (facts.st_ino, facts.st_mode, facts.st_mtime_ns, content)
+    return found
+
+
+def belong_together(checkout: Path) -> bool:
+    """Whether the pair in CHECKOUT is a certificate and its key, as OpenSSL reads them."""
+    said = [
+        subprocess.run(["openssl", *words], cwd=checkout / "certs", capture_output=True, check=True).stdout
+        for words in (["x509", "-in", "nexus.crt", "-pubkey", "-noout"], ["pkey", "-in", "nexus.key", "-pubout"])
+    ]
+    return said[0] == said[1]
+
+
+def test_both_are_made_once_and_private(checkout: Path) -> None:
+    assert signing_key(checkout) == checkout / "keys/private.pem"
+    assert gateway_certificate(checkout) == checkout / "certs/nexus.crt"
+    assert belong_together(checkout)
+    modes = {name: stat.S_IMODE(mode) for name, (_, mode, _, _) in snapshot(checkout).items()}
+    assert modes == {
+        "keys": 0o700, "keys/private.pem": 0o600, "certs": 0o700, "certs/nexus.crt": 0o644, "certs/nexus.key": 0o600,
+    }  # fmt: skip
+    before = snapshot(checkout)
+    assert signing_key(checkout) is None and gateway_certificate(checkout) is None
+    assert snapshot(checkout) == before
+    certificate = x509.load_pem_x509_certificate((checkout / "certs/nexus.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "localhost" in names.get_values_for_type(x509.DNSName)
+
+
+def test_an_admins_own_files_are_left_alone(checkout: Path) -> None:
+    """An RSA pair with a chain, a key of OpenSSL's older kind, an encrypted key."""
+    (checkout / "certs").mkdir()
+    (checkout / "certs/README").write_text("ours")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-subj", "/CN=a", "-keyout", "nexus.key", "-out"]
+    subprocess.run([*make, "nexus.crt", "-nodes"], cwd=checkout / "certs", check=True, capture_output=True)
+    chain = (checkout / "certs/nexus.crt").read_text()
+    (checkout / "certs/nexus.crt").write_text(f"subject=CN = a\n{chain}{chain}")
+    (checkout / "keys").mkdir()
+    ecdsa = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-out", "private.pem"]
+    subprocess.run(ecdsa, cwd=checkout / "keys", check=True, capture_output=True)
+    before = snapshot(checkout)
+    assert gateway_certificate(checkout) is None and signing_key(checkout) is None
+    assert snapshot(checkout) == before
+    encrypted = [*make, "nexus.crt", "-passout", "pass:secret"]
+    subprocess.run(encrypted, cwd=checkout / "certs", check=True, capture_output=True)
+    assert b"ENCRYPTED" in (checkout / "certs/nexus.key").read_bytes()
+    assert gateway_certificate(checkout) is None
+
+
+def remove_certificate(checkout: Path) -> None:
+    (checkout / "certs/nexus.crt").unlink()
+
+
+def remove_key(checkout: Path) -> None:
+    (checkout / "certs/nexus.key").unlink()
+
+
+def replace_key(checkout: Path) -> None:
+    other = checkout.parent / "other"
+    other.mkdir()
+    gateway_certificate(other)
+    (other / "certs/nexus.key").rename(checkout / "certs/nexus.key")
+
+
+def fill(name: str, content: bytes) -> Callable[[Path], None]:
+    def change(checkout: Path) -> None:
+        (checkout / name).write_bytes(content)
+
+    return change
+
+
+def link(name: str, target: str) -> Callable[[Path], None]:
+    """NAME as a link to TARGET beside the checkout; what was at NAME is moved there."""
+
+    def change(checkout: Path) -> None:
+        if target != "nowhere":
+            (checkout / name).rename(checkout.parent / target)
+        else:
+            (checkout / name).unlink()
+        (checkout / name).symlink_to(checkout.parent / target)
+
+    return change
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    def change(checkout: Path) -> None:
+        (checkout / name).unlink()
+        os.mkfifo(checkout / name)
+
+    return change
+
+
+def public_half_alone(checkout: Path) -> None:
+    key = serialization.load_pem_private_key((checkout / "keys/private.pem").read_bytes(), None)
+    form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (checkout / "keys/public.pem").write_bytes(key.public_key().public_bytes(*form))
+    (checkout / "keys/private.pem").unlink()
+
+
+def public_half_of_another(checkout: Path) -> None:
+    public_half_alone(checkout)
+    (checkout / "keys/public.pem").rename(checkout / "kept.pem")
+    signing_key(checkout)
+    (checkout / "kept.pem").rename(checkout / "keys/public.pem")
+
+
+FAULTS: dict[str, tuple[Make, Callable[[Path], None], str]] = {
+    "certificate missing": (gateway_certificate, remove_certificate, "nexus.key is there, but .*nexus.crt is not"),
+    "key missing": (gateway_certificate, remove_key, "nexus.crt is there, but .*nexus.key is not"),
+    "halves of two pairs": (gateway_certificate, replace_key, "do not belong together"),
+    "certificate empty": (gateway_certificate, fill("certs/nexus.crt", b""), "nexus.crt is empty"),
+    "key of blanks": (gateway_certificate, fill("certs/nexus.key", b" \n"), "nexus.key is empty"),
+    "certificate of zeros": (gateway_certificate, fill("certs/nexus.crt", bytes(512)), "holds no certificate"),
+    "key of zeros": (gateway_certificate, fill("certs/nexus.key", bytes(512)), "holds no private key"),
+    "key too large": (gateway_certificate, fill("certs/nexus.key", b"x" * 2**21), "larger than"),
+    "certificate a link": (gateway_certificate, link("certs/nexus.crt", "a.crt"), "nexus.crt is a symbolic link"),
+    "key a link to nothing": (gateway_certificate, link("certs/nexus.key", "nowhere"), "nexus.key is a symbolic link"),
+    "key a pipe": (gateway_certificate, pipe("certs/nexus.key"), "nexus.key is not a regular file"),
+    "directory a link": (gateway_certificate, link("certs", "elsewhere"), "certs is a symbolic link"),
+    "signing key empty": (signing_key, fill("keys/private.pem", b""), "private.pem is empty"),
+    "signing key of zeros": (signing_key, fill("keys/private.pem", bytes(99)), "holds no private key"),
+    "signing key a link": (signing_key, link("keys/private.pem", "a.pem"), "private.pem is a symbolic link"),
+    "signing key a link to nothing": (signing_key, link("keys/private.pem", "nowhere"), "is a symbolic link"),
+    "private half missing": (signing_key, public_half_alone, "public.pem is there, but .*private.pem is not"),
+    "halves of two signing keys": (signing_key, public_half_of_another, "do not belong together"),
+    "keys a link": (signing_key, link("keys", "elsewhere"), "keys is a symbolic link"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_used_is_an_error_and_stays_as_it_is(checkout: Path, fault: str) -> None:
+    make, change, message = FAULTS[fault]
+    make(checkout)
+    change(checkout)
+    before, outside = snapshot(checkout), snapshot(checkout.parent)
+    with pytest.raises(KeyFileError, match=message) as caught:
+        make(checkout)
+    assert "helmctl setup" in caught.value.hint
+    assert (snapshot(checkout), snapshot(checkout.parent)) == (before, outside)
+
+
+@pytest.mark.parametrize("name", ["certs/nexus.key", "certs/nexus.crt", "keys/private.pem"])
+def test_what_cannot_be_read_is_an_error(checkout: Path, name: str) -> None:
+    """As an account without rights, since root may read everything."""
+    make: Make = signing_key if name.startswith("keys") else gateway_certificate
+    make(checkout)
+    (checkout / name).chmod(0)
+    # Whoever tries it reaches the file, and may not read it.
+    for place in (*checkout.iterdir(), checkout, *checkout.parents):
+        if place.stat().st_uid == os.geteuid() and place.is_relative_to(tempfile.gettempdir()):
+            place.chmod(place.stat().st_mode | 0o055)
+    before = snapshot(checkout)
+    assert "can't be read (Permission denied)" in as_another(lambda: make(checkout))
+    assert snapshot(checkout) == before
+
+
+def as_another(work: Callable[[], object]) -> str:
+    """The sentence of the KeyFileError that WORK raises in a process without root's rights."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            work()
+        except KeyFileError as error:
+            os.write(writer, error.sentence.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as said:
+        return said.read()
+
+
+STEPS = ("mkdir", "open", "fsync", "rename", "link", "unlink", "write")
+
+
+def killed_at(step: int, work: Callable[[], object]) -> bool:
+    """Does WORK in a child that ends, without cleaning up, at its STEP-th system call; whether it got there."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(name: str) -> Callable[..., object]:
+            real = getattr(os, name)
+
+            def call(*words: object, **how: object) -> object:
+                nonlocal count
+                count += 1
+                if count == step:
+                    os._exit(9)
+                return real(*words, **how)
+
+            return call
+
+        for name in STEPS:
+            setattr(os, name, counted(name))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new directory", "directory with other files"])
+def test_killed_at_any_step_the_next_run_completes_it(tmp_path: Path, kept: bool) -> None:
+    """Also with the next run killed, at whichever step."""
+    interrupted = 0
+    step = 0
+    while True:
+        step += 1
+        checkout = tmp_path / f"checkout-{step}"
+        (checkout / "certs").mkdir(parents=True) if kept else checkout.mkdir()
+        if not killed_at(step, lambda at=checkout: gateway_certificate(at)):
+            break
+        interrupted += 1
+        halves = [path for path in (checkout / "certs/nexus.crt", checkout / "certs/nexus.key") if path.exists()]
+        killed_at(1 + step % 7, lambda at=checkout: gateway_certificate(at))
+        gateway_certificate(checkout)
+        assert belong_together(checkout), f"after a kill at step {step}, which left {halves}"
+        assert not list((checkout / "certs").glob(".*.staged"))
+    assert interrupted > 10
+
+
+def test_killed_at_any_step_a_signing_key_is_whole_or_absent(tmp_path: Path) -> None:
+    step = 0
+    while True:
+        step += 1
+        checkout = tmp_path / f"checkout-{step}"
+        checkout.mkdir()
+        if not killed_at(step, lambda at=checkout: signing_key(at)):
+            break
+        made = (checkout / "keys/private.pem").exists()
+        assert signing_key(checkout) == (None if made else checkout / "keys/private.pem")
+    assert step > 5
