@@ -1,7 +1,6 @@
 """``helmctl setup``: set up a suite for this account, or for a dedicated one."""
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -10,9 +9,8 @@ import click
 
 from helmd.cli import account, exits, output
 from helmd.cli.context import Context
+from helmd.model.config.secrets import holds_password
 from helmd.model.errors import UsageError
-
-PASSWORD_IN_URI = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&]password=")
 
 
 class DownloadProgress:
@@ -49,7 +47,7 @@ def setup_command(
     """Set up a suite for this account: directories, PostgreSQL, Keycloak, keys, units. Can be run again at any time."""
     from helmd.operations.setup.setup import SetupOptions, create_account, set_up
 
-    if database and PASSWORD_IN_URI.search(database):
+    if database and holds_password(database):
         raise UsageError(
             "the URI must not contain a password: every process can read the command line",
             hint="Pass it on standard input instead: helmctl setup --database - < FILE",

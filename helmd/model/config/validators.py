@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from helmd.model.config.secrets import holds_password
 from helmd.model.suite.names import fault_in_name
 
 Reader = Callable[[object], Any]
@@ -27,7 +28,6 @@ _PATH_REFUSED = re.compile(r"""[:"'\\$%`*?<>|]""")
 """Characters that mean something in systemd's lists of paths; refused rather than escaped in five different ways."""
 _PROGRAM_PREFIXES = "-@+!"
 """What systemd.service(5) takes from the first word of a command line, quoted or not; ``:`` is refused anyway."""
-_URL_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def _shown(value: object) -> str:
@@ -215,7 +215,7 @@ def git_source(value: object) -> str:
     read = text(value)
     if not re.match(r"(https://|ssh://|git@[A-Za-z0-9.-]+:|/)[^\s-]", read):
         raise ValueError(f"must be an https or ssh URL or an absolute path, not {_shown(value)}")
-    if _URL_PASSWORD.search(read):
+    if holds_password(read):
         raise ValueError("must not hold a password; use a credential helper or a deploy key")
     return read
 
@@ -260,7 +260,7 @@ def environment(value: object) -> Mapping[str, str]:
         if any(not c.isprintable() and c != "\t" for c in item):
             raise ValueError(f"{name} must be one line of printable characters, not {_shown(item)}")
         secret = _SECRET.search(name.upper()) and not _SECRET_REFERENCE.search(name.upper())
-        if (secret and item) or _URL_PASSWORD.search(item):
+        if (secret and item) or holds_password(item):
             raise ValueError(
                 f"{name} looks like a secret; put it into secrets/SERVICE.env (mode 0600) beside this file instead"
             )
