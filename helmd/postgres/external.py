@@ -12,9 +12,16 @@ from helmd.postgres.cluster import ClusterError
 _CONNECT_SECONDS = 5
 
 
+_PASSED_ON = ("sslmode", "sslrootcert", "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version")
+"""TLS parameters that say how the server is checked. The others are the identity of whoever the DSN is of."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExternalServer:
-    """Where an external PostgreSQL is, and the TLS parameters (``sslmode`` and the like) of connections to it."""
+    """Where an external PostgreSQL is, and how its connections are secured.
+
+    ``host`` is a name, an address, or the directory of a unix socket.
+    """
 
     host: str
     port: int
@@ -24,12 +31,23 @@ class ExternalServer:
     def query(self) -> str:
         return f"?{urlencode(self.parameters)}" if self.parameters else ""
 
+    @property
+    def jdbc(self) -> str:
+        """HOST:PORT, as JDBC's URLs have it. Raises ClusterError for a unix socket, which JDBC can't use."""
+        if self.host.startswith(("/", "@")):
+            raise ClusterError(
+                f"suite.database names the unix socket in {self.host}, which Keycloak can't use",
+                hint="Name the server by its host name or address, also when it is on this machine.",
+            )
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def server_of(dsn: str) -> ExternalServer:
     """The server that DSN names, without who logs in there."""
     given = conninfo_to_dict(dsn)
-    parameters = {key: str(value) for key, value in given.items() if key.startswith("ssl")}
-    return ExternalServer(str(given.get("host", "localhost")), int(given.get("port", 5432)), parameters)
+    parameters = {key: str(given[key]) for key in _PASSED_ON if key in given}
+    host = given.get("host") or given.get("hostaddr") or "localhost"
+    return ExternalServer(str(host), int(given.get("port") or 5432), parameters)
 
 
 def major_version(dsn: str) -> int:
