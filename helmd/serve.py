@@ -14,6 +14,7 @@ from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Service
 from helmd.model.units.status import summary
 from helmd.operations.configuration.current import Current
+from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.ingest import Account
@@ -114,6 +115,7 @@ async def run_helmd(
                     group.create_task(retain.run())
                     group.create_task(reader.run())
                     group.create_task(monitor.run())
+                    group.create_task(watch_logins(lambda: (current.registry, current.layout, current.settings)))
             finally:
                 await server.stop()
 

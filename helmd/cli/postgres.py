@@ -1,9 +1,15 @@
 """``helmctl postgres``: the private PostgreSQL clusters."""
 
+import shlex
+from typing import TYPE_CHECKING
+
 import click
 
 from helmd.cli import exits, output
 from helmd.cli.context import Context
+
+if TYPE_CHECKING:
+    from helmd.postgres.configuration import Cluster
 
 
 @click.group("postgres", short_help="Manage the private PostgreSQL clusters.")
@@ -28,7 +34,7 @@ def status_command(context: Context, as_json: bool) -> int:
             "outdated": outdated(cluster),
             "pid": running(cluster),
             "directory": str(cluster.directory),
-            "psql": f"psql -h {cluster.socket} -p {cluster.port}",
+            "psql": _psql(cluster),
         }
         for unit, cluster in found.items()
     ]
@@ -51,6 +57,12 @@ def status_command(context: Context, as_json: bool) -> int:
         for parts in table:
             output.print_line(*parts)
     return exits.OK
+
+
+def _psql(cluster: "Cluster") -> str:
+    """The command line that reaches a cluster as its superuser."""
+    passfile = f"PGPASSFILE={shlex.quote(str(cluster.passfile))} " if cluster.passfile else ""
+    return f"{passfile}psql -h {shlex.quote(str(cluster.socket))} -p {cluster.port} -U postgres"
 
 
 @postgres_command.command("upgrade")

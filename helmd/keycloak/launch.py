@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from helmd.model.suite.names import Mode
+from helmd.model.suite.names import KEYCLOAK_PASSWORD, Mode
 
 JAVA = Path("/usr/bin/java")
 ADMIN = "admin"
@@ -16,7 +16,7 @@ ADMIN = "admin"
 _POOL = 20
 
 SECRETS: Mapping[str, Callable[[], str]] = {
-    "KC_DB_PASSWORD": lambda: secrets.token_urlsafe(32),
+    KEYCLOAK_PASSWORD: lambda: secrets.token_urlsafe(32),
     "KC_BOOTSTRAP_ADMIN_USERNAME": lambda: ADMIN,
     "KC_BOOTSTRAP_ADMIN_PASSWORD": lambda: secrets.token_urlsafe(24),
 }

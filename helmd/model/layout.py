@@ -85,6 +85,11 @@ class Layout:
     def suite_socket(self) -> Path:
         return self.runtime / "postgres-suite"
 
+    @property
+    def suite_passfile(self) -> Path:
+        """The passwords of the roles of the suite's PostgreSQL (libpq); mode 0600, seen by no service but that."""
+        return self.secrets / "postgres.pgpass"
+
     def secrets_file(self, service: str) -> Path:
         """Environment variables of a service that are secret; mode 0600, written by the admin and by set-up."""
         return self.secrets / f"{service}.env"

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import ClassVar
 
 from helmd.files.durable import fsync_directory, write_if_changed
 from helmd.model.errors import HelmError, LockedError
@@ -26,16 +26,20 @@ from helmd.postgres.configuration import (
     HELM_FILE,
     SUPERUSER,
     Cluster,
+    Mappings,
     PasswordLogin,
     hba_file,
     helm_file,
     ident_file,
     main_file,
-    roles_in,
+    mappings_in,
 )
+from helmd.postgres.passfile import ensure_superuser_password, new_password
 
 STORE_PORT = 5432
 STORE_ROLES = ("helm_owner", "helm")
+KEYCLOAK_ROLE = "keycloak"
+"""The role and the database of Keycloak, whatever its service is called."""
 _LOCK_WAIT = 120.0
 
 
@@ -45,22 +49,29 @@ class ClusterError(HelmError):
     code: ClassVar[str] = "cluster"
 
 
+class PasswordNeededError(ClusterError):
+    """A server asked for a password that is not known here."""
+
+
 def store_cluster(layout: Layout, account: str) -> Cluster:
-    """The cluster of Helm's own store: socket only."""
+    """The cluster of Helm's own store: socket only, for the account alone, hidden from services."""
     return Cluster(
-        layout.store_cluster, layout.store_socket, STORE_PORT, account, roles=STORE_ROLES, max_connections=50
+        layout.store_cluster, layout.store_socket, STORE_PORT, account, peers=STORE_ROLES, max_connections=50
     )
 
 
-def suite_cluster(layout: Layout, account: str, port: int, services: Iterable[str] = ()) -> Cluster:
-    """The cluster of the suite's SERVICES with a database; Keycloak's role may come by TCP on this port."""
+def suite_cluster(
+    directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Iterable[str] = ()
+) -> Cluster:
+    """The cluster of the suite's SERVICES with a database, each for its own role; Keycloak's role comes by TCP."""
     return Cluster(
-        layout.suite_cluster,
-        layout.suite_socket,
+        directory,
+        socket,
         port,
         account,
-        roles=("keycloak", *services),
-        tcp=(PasswordLogin("keycloak", "keycloak"),),
+        logins=tuple(PasswordLogin(name, name) for name in services),
+        tcp=(PasswordLogin(KEYCLOAK_ROLE, KEYCLOAK_ROLE),),
+        passfile=passfile,
     )
 
 
@@ -74,10 +85,14 @@ def machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def server_environment() -> Mapping[str, str]:
-    """The environment of PostgreSQL's programs: the caller's without the variables that would redirect them."""
+def server_environment(cluster: Cluster | None = None) -> Mapping[str, str]:
+    """The environment of PostgreSQL's programs: the caller's without the variables that would redirect them.
+
+    With a CLUSTER, programs can log in to it as its superuser.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    passfile = {"PGPASSFILE": str(cluster.passfile)} if cluster and cluster.passfile else {}
+    return kept | passfile | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Path = INSTALLED) -> bool:
@@ -94,30 +109,99 @@ def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Pat
             _refuse_stranger(cluster.directory)
             _make(cluster, binaries or newest(root), lock)
         else:
-            binaries_of(cluster.directory, root)
+            _replace_lost_password(cluster, binaries_of(cluster.directory, root), lock)
         configure(cluster)
     return made
 
 
-def configure(cluster: Cluster, place: Path | None = None) -> bool:
+def superuser_password(cluster: Cluster) -> str:
+    """The password that the superuser of a cluster with a ``passfile`` has, or is to get when it has none yet.
+
+    Raises ClusterError when the file is lost.
+    """
+    assert cluster.passfile is not None
+    if _password_lost(cluster):
+        raise ClusterError(
+            f"{cluster.passfile} is missing, so nobody can log in to PostgreSQL as its superuser",
+            hint="A new password is set while it is stopped: helmctl stop postgres; helmctl setup; helmctl up",
+        )
+    return ensure_superuser_password(cluster.passfile)
+
+
+def _password_lost(cluster: Cluster) -> bool:
+    return (
+        cluster.passfile is not None
+        and not os.path.lexists(cluster.passfile)
+        and SUPERUSER not in current_mappings(cluster)
+    )
+
+
+def _replace_lost_password(cluster: Cluster, binaries: Binaries, lock: int) -> None:
+    """Gives the superuser of a stopped cluster a new password when the file with its password is lost.
+
+    In single-user mode, which asks for none. Nobody may connect meanwhile, unlike with a rule that asks for none.
+    """
+    if not _password_lost(cluster) or running(cluster) is not None:
+        return
+
+    def set_new() -> str:
+        password = new_password()
+        command = [str(binaries.program("postgres")), "--single", "-D", str(cluster.directory), SUPERUSER]
+        statement = f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'\n"
+        run_program(command, lock, cluster.directory, "setting the superuser's password", stdin=statement)
+        return password
+
+    assert cluster.passfile is not None
+    ensure_superuser_password(cluster.passfile, set_new)
+
+
+def configure(
+    cluster: Cluster, place: Path | None = None, change: Callable[[Mappings], Mappings] = lambda known: known
+) -> bool:
     """Writes the configuration files and has a running server read them; True when something changed.
 
-    Roles that are already mapped stay so. PLACE is where the files go while the cluster isn't in its own directory.
-    A changed port, socket, number of connections or memory takes effect with the next restart.
+    CHANGE makes of the roles as which the account may log in without a password those that may from now on. PLACE is
+    where the files go while the cluster isn't in its own directory. A changed port, socket, number of connections or
+    memory takes effect with the next restart.
     """
     directory = place or cluster.directory
-    ident = directory / "pg_ident.conf"
-    known = roles_in(ident.read_text(encoding="utf-8")) if ident.is_file() else set[str]()
-    files = {
-        "postgresql.conf": main_file(),
-        HELM_FILE: helm_file(cluster, machine_memory()),
-        "pg_hba.conf": hba_file(cluster),
-        "pg_ident.conf": ident_file(cluster.account, known | set(cluster.roles)),
-    }
-    changed = [write_if_changed(directory / name, text, 0o600) for name, text in files.items()]
-    if any(changed) and place is None:
+    with _files_lock(directory):
+        mappings = change(current_mappings(cluster, directory))
+        if cluster.passfile is None:
+            mappings = dict.fromkeys((*mappings, SUPERUSER, *cluster.peers))
+        files = {
+            "postgresql.conf": main_file(),
+            HELM_FILE: helm_file(cluster, machine_memory()),
+            # Before the mappings: a role that is mapped no more finds its password asked for.
+            "pg_hba.conf": hba_file(cluster, mappings),
+            "pg_ident.conf": ident_file(cluster.account, mappings),
+        }
+        changed = [write_if_changed(directory / name, text, 0o600) for name, text in files.items()]
+    if place is None:
+        # Also when nothing changed: who wrote the files before may have been ended before the signal.
         reload_cluster(cluster)
     return any(changed)
+
+
+@contextlib.contextmanager
+def _files_lock(directory: Path) -> Iterator[None]:
+    """Held by whoever changes the configuration files, also from inside the unit's sandbox."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def current_mappings(cluster: Cluster, place: Path | None = None) -> Mappings:
+    """Roles as which the account may log in to CLUSTER without a password, as its files say."""
+    try:
+        return mappings_in(
+            ((place or cluster.directory) / "pg_ident.conf").read_text(encoding="utf-8", errors="replace")
+        )
+    except FileNotFoundError:
+        return {}
 
 
 def reload_cluster(cluster: Cluster) -> None:
@@ -154,15 +238,18 @@ def cluster_lock(directory: Path) -> Iterator[int]:
 
 
 def run_program(
-    arguments: list[str], lock: int, cwd: Path, what: str, output: IO[str] | None = None
+    arguments: list[str], lock: int, cwd: Path, what: str, cluster: Cluster | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one of PostgreSQL's programs to its end. Raises ClusterError with its last lines when it fails."""
+    """Runs one of PostgreSQL's programs to its end, as the superuser of CLUSTER if it logs in anywhere.
+
+    Raises ClusterError with its last lines when it fails.
+    """
     done = subprocess.run(
         arguments,
         cwd=cwd,
-        env=dict(server_environment()),
-        stdin=subprocess.DEVNULL,
-        stdout=output or subprocess.PIPE,
+        env=dict(server_environment(cluster)),
+        input=stdin,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=(lock,),
         text=True,
@@ -182,7 +269,7 @@ def initialise(cluster: Cluster, place: Path, binaries: Binaries, lock: int, che
         str(binaries.program("initdb")),
         f"--pgdata={place}",
         f"--username={SUPERUSER}",
-        "--auth-local=peer",
+        f"--auth-local={'peer' if cluster.passfile is None else 'scram-sha-256'}",
         "--auth-host=reject",
         "--encoding=UTF8",
         "--locale=C.UTF-8",
@@ -192,7 +279,11 @@ def initialise(cluster: Cluster, place: Path, binaries: Binaries, lock: int, che
         command.append("--data-checksums")
     elif binaries.major >= 18:
         command.append("--no-data-checksums")
-    run_program(command, lock, place.parent, "initdb")
+    password = ""
+    if cluster.passfile is not None:
+        command.append("--pwfile=/dev/stdin")
+        password = ensure_superuser_password(cluster.passfile)
+    run_program(command, lock, place.parent, "initdb", stdin=password)
     configure(cluster, place)
 
 

@@ -5,7 +5,7 @@ which is the admin's and wins. PostgreSQL 15 manual, chapters 20 and 21.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,22 @@ with PostgreSQL's 64 they end in "out of shared memory"."""
 
 _MIB = 1024 * 1024
 _SOCKET_PATH_LIMIT = 107
-_IDENT_LINE = re.compile(rf'{MAP}\s+"(?:[^"]|"")*"\s+"((?:[^"]|"")*)"\s*\Z')
+_QUOTED = r'"((?:[^"]|"")*)"'
+_IDENT_LINE = re.compile(rf"{MAP}\s+{_QUOTED}\s+{_QUOTED}\s*(?:# until run (\S+) ends\s*)?\Z")
+_NO_RUN = "none"
+
+Mappings = Mapping[str, str | None]
+"""Roles as which the account may log in without a password, by peer authentication, as ``pg_ident.conf`` lists them.
+
+In a cluster whose roles have passwords these are left from before: each with the run (systemd's invocation id) of its
+service that was started before the service's password was in its environment, empty when it did not run then, and None
+while the service has not been given a password.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordLogin:
-    """A role that may log in to one database by password over TCP on 127.0.0.1 (JDBC has no unix sockets)."""
+    """A role that may log in to one database, by password."""
 
     role: str
     database: str
@@ -34,7 +44,7 @@ class PasswordLogin:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A private cluster: where it is, and who reaches it how."""
+    """A private cluster: where it is, and who may log in to what."""
 
     directory: Path
     socket: Path
@@ -42,9 +52,16 @@ class Cluster:
     port: int
     """The number in the socket's name; also the TCP port when there is a role with TCP access."""
     account: str
-    """The operating system's user that owns it and may act as any of its roles."""
-    roles: tuple[str, ...] = ()
+    """The operating system's user that owns it."""
+    peers: tuple[str, ...] = ()
+    """Without a ``passfile``: the roles besides the superuser as which the account may log in without a password."""
+    logins: tuple[PasswordLogin, ...] = ()
+    """Over the socket, by password."""
     tcp: tuple[PasswordLogin, ...] = ()
+    """Over TCP on 127.0.0.1, by password (JDBC has no unix sockets)."""
+    passfile: Path | None = None
+    """The password file (libpq, "The Password File") that has the superuser's password; None for a cluster in which
+    the account may log in as the superuser and as ``peers`` without one."""
     max_connections: int = 100
 
     @property
@@ -109,9 +126,20 @@ def helm_file(cluster: Cluster, memory: int) -> str:
     return f"# Written by Helm; changes here are lost. Yours go into {ADMIN_FILE}.\n{body}"
 
 
-def hba_file(cluster: Cluster) -> str:
-    """``pg_hba.conf``: the owning account over the socket, single password logins over loopback, nobody else."""
-    lines = [f"local all all peer map={MAP}"]
+def hba_file(cluster: Cluster, mappings: Mappings) -> str:
+    """``pg_hba.conf``: each role to its own database and by password, unless MAPPINGS has it; nobody else."""
+
+    def method(role: str) -> str:
+        return f"peer map={MAP}" if role in mappings else "scram-sha-256"
+
+    if cluster.passfile is None:
+        lines = [f"local all all peer map={MAP}"]
+    else:
+        lines = [f"local all {_name(SUPERUSER)} {method(SUPERUSER)}"]
+        lines += [
+            f"local {_name(access.database)} {_name(access.role)} {method(access.role)}" for access in cluster.logins
+        ]
+        lines += ["local all all reject"]
     lines += [
         f"host {_name(access.database)} {_name(access.role)} 127.0.0.1/32 scram-sha-256" for access in cluster.tcp
     ]
@@ -119,16 +147,23 @@ def hba_file(cluster: Cluster) -> str:
     return "# Written by Helm; changes here are lost.\n" + "".join(f"{line}\n" for line in lines)
 
 
-def ident_file(account: str, roles: Iterable[str]) -> str:
+def ident_file(account: str, mappings: Mappings) -> str:
     """``pg_ident.conf``: the account may be any of these roles. PostgreSQL 15 has no word for "all" here (16 has)."""
-    lines = [f"{MAP} {_name(account)} {_name(role)}" for role in sorted({SUPERUSER, *roles})]
-    return "# Written by Helm; roles are added as services get their databases.\n" + "\n".join(lines) + "\n"
+    lines = ["# Written by Helm; changes here are lost."]
+    for role, run in sorted(mappings.items()):
+        comment = "" if run is None else f" # until run {run or _NO_RUN} ends"
+        lines.append(f"{MAP} {_name(account)} {_name(role)}{comment}")
+    return "\n".join(lines) + "\n"
 
 
-def roles_in(ident: str) -> set[str]:
-    """The roles that an `ident_file` names."""
-    found = (_IDENT_LINE.match(line) for line in ident.splitlines())
-    return {match.group(1).replace('""', '"') for match in found if match}
+def mappings_in(ident: str) -> dict[str, str | None]:
+    """What an `ident_file` says."""
+    found: dict[str, str | None] = {}
+    for line in ident.splitlines():
+        if match := _IDENT_LINE.match(line):
+            run: str | None = match.group(3)
+            found[match.group(2).replace('""', '"')] = "" if run == _NO_RUN else run
+    return found
 
 
 def _quoted(value: str) -> str:

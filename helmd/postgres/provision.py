@@ -1,7 +1,11 @@
 """The ``ExecStartPost=`` of the suite's PostgreSQL: makes the roles and databases that are missing, whoever started it.
 
-Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...``; ``keycloak=FILE`` names the
-environment file with Keycloak's database password.
+Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...`` in the unit's sandbox.
+``passfile=FILE`` names the password file of the cluster, which has the superuser's password, those of the services and
+Keycloak's.
+
+Units that an earlier release installed give no ``passfile=``, but ``keycloak=FILE``, the environment file with
+Keycloak's password. Until they are replaced by ``helmctl apply``, services log in without a password.
 """
 
 import sys
@@ -9,26 +13,55 @@ from pathlib import Path
 
 from helmd.files.environment_file import read_environment_file
 from helmd.model.errors import HelmError
+from helmd.model.suite.names import KEYCLOAK_PASSWORD
+from helmd.postgres.cluster import KEYCLOAK_ROLE, PasswordNeededError, suite_cluster
 from helmd.postgres.configuration import Cluster
-from helmd.postgres.roles import admin_conninfo, ensure_role_and_database
+from helmd.postgres.passfile import passwords_in
+from helmd.postgres.roles import admin_conninfo, ensure_local_databases, ensure_role_and_database
 
 
 def main(words: list[str]) -> int:
     """Exit code 0, or 1 with the reason on stderr."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    services = [word for word in words if "=" not in word]
-    cluster = Cluster(Path(given["directory"]), Path(given["socket"]), int(given["port"]), given["account"])
-    admin = admin_conninfo(cluster)
+    names = [word for word in words if "=" not in word]
     try:
-        for name in services:
-            ensure_role_and_database(admin, name)
-        if "keycloak" in given:
-            password = read_environment_file(Path(given["keycloak"])).get("KC_DB_PASSWORD")
-            ensure_role_and_database(admin, "keycloak", password)
+        if "passfile" in given:
+            _provision(given, names)
+        else:
+            _provision_without_passwords(given, names)
     except HelmError as error:
         print(error.sentence, file=sys.stderr)
         return 1
     return 0
+
+
+def _provision(given: dict[str, str], names: list[str]) -> None:
+    passfile = Path(given["passfile"])
+    known = passwords_in(passfile)
+    passwords = {name: known.get(name) for name in names}
+    if KEYCLOAK_ROLE in known:
+        passwords[KEYCLOAK_ROLE] = known[KEYCLOAK_ROLE]
+    for name in [name for name, password in passwords.items() if not password]:
+        print(f"{name} has no password for its database; run: helmctl setup", file=sys.stderr)
+    ensure_local_databases(suite_cluster(*_place(given), passfile, names), passwords)
+
+
+def _provision_without_passwords(given: dict[str, str], names: list[str]) -> None:
+    admin = admin_conninfo(Cluster(*_place(given)))
+    try:
+        for name in names:
+            ensure_role_and_database(admin, name)
+        if "keycloak" in given:
+            password = read_environment_file(Path(given["keycloak"])).get(KEYCLOAK_PASSWORD)
+            ensure_role_and_database(admin, KEYCLOAK_ROLE, password)
+    except PasswordNeededError as error:
+        # "helmctl apply" gave the superuser its password and made the databases, but was ended before it replaced the
+        # unit. That is no reason to keep PostgreSQL down.
+        print(f"{error.sentence}; run: helmctl apply", file=sys.stderr)
+
+
+def _place(given: dict[str, str]) -> tuple[Path, Path, int, str]:
+    return Path(given["directory"]), Path(given["socket"]), int(given["port"]), given["account"]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Roles and databases for services: on a private cluster over its socket, or on an external server.
 
-Every service has a role of its own that may log in and nothing else, and owns the database of its own name, which no
-other role may connect to.
+Every service has a role of its own that may log in, by password, and nothing else. It owns the database of its own
+name, which no other role may connect to.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -15,29 +14,42 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
-from helmd.postgres.cluster import STORE_ROLES, ClusterError, configure
-from helmd.postgres.configuration import SUPERUSER, Cluster
+from helmd.postgres.cluster import (
+    STORE_ROLES,
+    ClusterError,
+    PasswordNeededError,
+    configure,
+    superuser_password,
+)
+from helmd.postgres.configuration import SUPERUSER, Cluster, PasswordLogin
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-_MAPPED_WITHIN = 5.0
+_RELOADED_WITHIN = 5.0
+_RIGHTS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+"""What no role of a service has (CREATE ROLE, "Parameters")."""
 
 
 def admin_conninfo(cluster: Cluster) -> str:
-    """How the owning account reaches its cluster as superuser. No secret in it."""
-    return make_conninfo(host=str(cluster.socket), port=cluster.port, dbname=SUPERUSER, user=SUPERUSER)
+    """How the owning account reaches its cluster as superuser. No secret in it: libpq reads the password file."""
+    passfile = {"passfile": str(cluster.passfile)} if cluster.passfile else {}
+    return make_conninfo(host=str(cluster.socket), port=cluster.port, dbname=SUPERUSER, user=SUPERUSER, **passfile)
 
 
-def service_uri(cluster: Cluster, role: str, database: str | None = None) -> str:
-    """The URI by which a service reaches its database over the socket. No secret in it."""
+def service_uri(cluster: Cluster, role: str, database: str | None = None, password: str | None = None) -> str:
+    """The URI by which a service reaches its database over the socket. With a PASSWORD, never print it."""
     place = quote(str(cluster.socket), safe="/")
-    return f"postgresql://{quote(role, safe='')}@/{quote(database or role, safe='')}?host={place}&port={cluster.port}"
+    who = _userinfo(role, password)
+    return f"postgresql://{who}@/{quote(database or role, safe='')}?host={place}&port={cluster.port}"
+
+
+def _userinfo(role: str, password: str | None) -> str:
+    return quote(role, safe="") if password is None else f"{quote(role, safe='')}:{quote(password, safe='')}"
 
 
 def external_dsn(host: str, port: int, role: str, password: str, database: str | None = None) -> str:
     """The URI of a service's database on an external server. Holds the password: never print it."""
-    who = f"{quote(role, safe='')}:{quote(password, safe='')}"
-    place = f"[{host}]" if ":" in host else quote(host, safe="")
-    return f"postgresql://{who}@{place}:{port}/{quote(database or role, safe='')}"
+    place = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
+    return f"postgresql://{_userinfo(role, password)}@{place}:{port}/{quote(database or role, safe='')}"
 
 
 def ensure_role_and_database(admin: str, name: str, password: str | None = None) -> None:
@@ -47,18 +59,34 @@ def ensure_role_and_database(admin: str, name: str, password: str | None = None)
     verifier. ADMIN needs CREATEROLE and CREATEDB. Raises ClusterError.
     """
     with _connection(admin) as connection:
-        _ensure_role(connection, name, password)
-        _ensure_database(connection, name, owner=name)
+        _ensure_service(connection, name, password)
 
 
-def ensure_local_database(cluster: Cluster, name: str, password: str | None = None) -> str:
-    """As `ensure_role_and_database` on a private, running cluster; returns the DSN when the role can really log in."""
-    if name == SUPERUSER:
-        raise ClusterError(f"'{name}' is the cluster's own administrator and no service's role")
-    configure(replace(cluster, roles=(*cluster.roles, name)))
-    ensure_role_and_database(admin_conninfo(cluster), name, password)
-    _await_login(service_uri(cluster, name))
-    return service_uri(cluster, name)
+def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]) -> None:
+    """As `ensure_role_and_database`, on a private, running cluster whose roles have passwords, for all of PASSWORDS.
+
+    The superuser gets its password as well, from then on needs it, and nobody else may connect to any database. Returns
+    once the roles can really log in.
+    """
+    if SUPERUSER in passwords:
+        raise ClusterError(f"'{SUPERUSER}' is the cluster's own administrator and no service's role")
+    password = superuser_password(cluster)
+    with _connection(admin_conninfo(cluster)) as connection:
+        _set_password(connection, SUPERUSER, password)
+        for name, secret in passwords.items():
+            _ensure_service(connection, name, secret)
+            _leave_all_roles(connection, name)
+        _close_databases(connection)
+    configure(cluster, change=lambda known: {role: run for role, run in known.items() if role != SUPERUSER})
+    for access in (*cluster.logins, *cluster.tcp):
+        if secret := passwords.get(access.role):
+            _await_login(_login(cluster, access, secret))
+
+
+def _login(cluster: Cluster, access: PasswordLogin, password: str) -> str:
+    if access in cluster.tcp:
+        return external_dsn("127.0.0.1", cluster.port, access.role, password, access.database)
+    return service_uri(cluster, access.role, access.database, password)
 
 
 def ensure_store(cluster: Cluster) -> None:
@@ -80,16 +108,54 @@ def ensure_store_roles(admin: str, owner_password: str | None = None, password: 
         connection.execute(sql.SQL("GRANT CONNECT ON DATABASE helm TO {}").format(sql.Identifier(login)))
 
 
+def _ensure_service(connection: _Connection, name: str, password: str | None) -> None:
+    _ensure_role(connection, name, password)
+    _take_rights(connection, name)
+    _ensure_database(connection, name, owner=name)
+
+
 def _ensure_role(connection: _Connection, name: str, password: str | None) -> None:
-    role = sql.Identifier(name)
     if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is None:
         # Two set-ups at once: the second finds the role made by the first, which is as good.
         with suppress(errors.DuplicateObject, errors.DuplicateDatabase, errors.UniqueViolation):
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
     if password is not None:
-        # The verifier, so that no log of failed or slow statements can hold the password (RFC 5803).
-        verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256")
-        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(verifier.decode())))
+        _set_password(connection, name, password)
+
+
+def _set_password(connection: _Connection, role: str, password: str) -> None:
+    """By its verifier, so that no log of failed or slow statements can hold the password (RFC 5803)."""
+    verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
+
+
+def _take_rights(connection: _Connection, name: str) -> None:
+    """A service's role may log in and nothing else, whoever made it and whatever it was given since."""
+    query = "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s"
+    row = connection.execute(query, (name,)).fetchone()
+    if row and any(row):
+        denied = sql.SQL(" ".join(f"NO{right}" for right, held in zip(_RIGHTS, row, strict=True) if held))
+        connection.execute(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(name), denied))
+
+
+def _leave_all_roles(connection: _Connection, name: str) -> None:
+    """Ends the memberships of a service's role, which would give it what other roles have."""
+    query = """
+        SELECT pg_get_userbyid(roleid), pg_get_userbyid(grantor)
+        FROM pg_auth_members WHERE pg_get_userbyid(member) = %s"""
+    for role, grantor in connection.execute(query, (name,)).fetchall():
+        connection.execute(
+            sql.SQL("REVOKE {} FROM {} GRANTED BY {} CASCADE").format(*map(sql.Identifier, (role, name, grantor)))
+        )
+
+
+def _close_databases(connection: _Connection) -> None:
+    """Only its owner may connect to a database, also to those of the cluster itself."""
+    query = """
+        SELECT datname FROM pg_database
+        WHERE EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)"""
+    for (database,) in connection.execute(query).fetchall():
+        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
 
 
 def _ensure_database(connection: _Connection, name: str, owner: str) -> None:
@@ -126,27 +192,28 @@ def _connection(admin: str) -> Iterator[_Connection]:
     try:
         with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
             yield connection
-    except psycopg.OperationalError as fault:
-        raise ClusterError(
-            f"PostgreSQL can't be reached: {_first_line(fault)}",
-            hint="Is its unit running? helmctl doctor tells.",
-        ) from fault
-    except psycopg.Error as fault:
-        raise ClusterError(f"PostgreSQL refused: {_first_line(fault)}") from fault
+    except psycopg.OperationalError as error:
+        kind = PasswordNeededError if error.pgconn and error.pgconn.needs_password else ClusterError
+        raise kind(
+            f"PostgreSQL can't be reached: {_first_line(error)}",
+            hint="Is its unit running? See: helmctl doctor",
+        ) from error
+    except psycopg.Error as error:
+        raise ClusterError(f"PostgreSQL refused: {_first_line(error)}") from error
 
 
 def _await_login(uri: str) -> None:
-    """A running server reads a new mapping a moment after its signal; so ask until the role gets in."""
-    deadline = time.monotonic() + _MAPPED_WITHIN
+    """A running server reads its files a moment after the signal; so ask until the role gets in."""
+    deadline = time.monotonic() + _RELOADED_WITHIN
     while True:
         try:
             psycopg.connect(uri, connect_timeout=10).close()
             return
-        except psycopg.OperationalError as fault:
+        except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
-                raise ClusterError(f"a new role can't log in: {_first_line(fault)}") from fault
+                raise ClusterError(f"a new role can't log in: {_first_line(error)}") from error
         time.sleep(0.02)
 
 
-def _first_line(fault: psycopg.Error) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,13 +16,14 @@ from pathlib import Path
 from helmd.files.durable import fsync_directory
 from helmd.model.errors import NotSetUpError
 from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, newest
-from helmd.postgres.cluster import ClusterError, cluster_lock, initialise, run_program, running, scratch
+from helmd.postgres.cluster import ClusterError, cluster_lock, configure, initialise, run_program, running, scratch
 from helmd.postgres.configuration import ADMIN_FILE, SUPERUSER, Cluster
 
 _UNUSED = "hivematrix.unused"
 """In a new cluster until it has taken the old one's place: such a directory may be thrown away."""
 
 _ADMIN_FILES = (ADMIN_FILE, "postgresql.auto.conf")
+_PROGRAMS = ("pg_upgrade", "pg_dump", "pg_controldata", "vacuumdb")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -64,7 +65,11 @@ def upgrade_cluster(
             progress("Putting the new cluster in the old one's place")
             (place / "new").rename(kept)
             fsync_directory(kept.parent)
-            _exchange(kept, cluster.directory)
+            try:
+                _exchange(kept, cluster.directory)
+            except ClusterError:
+                shutil.rmtree(kept)
+                raise
             (cluster.directory / _UNUSED).unlink()
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -74,6 +79,35 @@ def upgrade_cluster(
 def kept_directory(directory: Path, major: int) -> Path:
     """Where the cluster of the version before an upgrade stays."""
     return directory.with_name(f"{directory.name}.before-upgrade-{major}")
+
+
+def undo_upgrade(cluster: Cluster, done: Upgraded) -> None:
+    """Puts the old cluster back in its place and deletes the new one, with all that was written to it since.
+
+    Raises ClusterError when the new one runs.
+    """
+    if done.kept is None:
+        return
+    with cluster_lock(cluster.directory):
+        if running(cluster) is not None:
+            raise ClusterError(f"the cluster in {cluster.directory} is running", hint="Stop its unit first.")
+        # From here on the new cluster may be thrown away, also by the next upgrade after a kill.
+        (cluster.directory / _UNUSED).touch()
+        fsync_directory(cluster.directory)
+        _exchange(done.kept, cluster.directory)
+        shutil.rmtree(done.kept)
+
+
+def analyze(cluster: Cluster) -> None:
+    """Gathers the planner's statistics of all databases, which pg_upgrade(1) does not carry over, in three stages.
+
+    Raises ClusterError when vacuumdb(1) fails.
+    """
+    vacuumdb = binaries_of(cluster.directory).program("vacuumdb")
+    command = [str(vacuumdb), "--all", "--analyze-in-stages", "--no-password", f"--username={SUPERUSER}"]
+    command += [f"--host={cluster.socket}", f"--port={cluster.port}"]
+    with cluster_lock(cluster.directory) as lock:
+        run_program(command, lock, cluster.directory, "vacuumdb", cluster)
 
 
 def delete_kept(cluster: Cluster, kept: Path) -> None:
@@ -93,9 +127,9 @@ def _check(cluster: Cluster, old: Binaries, new: Binaries, kept: Path) -> None:
     if new.major < old.major:
         raise ClusterError(f"a cluster of PostgreSQL {old.major} can't go back to {new.major}")
     for each in (old, new):
-        if not each.has("pg_upgrade", "pg_dump", "pg_controldata"):
+        if not each.has(*_PROGRAMS):
             raise NotSetUpError(
-                f"{each.directory} has no pg_upgrade, pg_dump or pg_controldata",
+                f"{each.directory} has not all of {', '.join(_PROGRAMS)}",
                 hint=f"sudo apt install postgresql-{each.major} postgresql-client-{each.major}",
             )
     if kept.exists():
@@ -128,6 +162,8 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
     checksums = facts.get("Data page checksum version", "0").strip() != "0"
     initialise(cluster, made, new, lock, checksums)
     shutil.copy2(cluster.directory / "pg_ident.conf", made / "pg_ident.conf")
+    # Once more, since who needs a password depends on that file.
+    configure(cluster, made)
     progress(f"Copying the databases from PostgreSQL {old.major} to {new.major}")
     with ExitStack() as stack:
         # A socket's name has at most 107 bytes, which a path below a home directory may exceed.
@@ -135,7 +171,7 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
         command = [str(new.program("pg_upgrade")), f"--username={SUPERUSER}", f"--socketdir={socket}"]
         command += [f"--old-bindir={old.directory}", f"--new-bindir={new.directory}"]
         command += [f"--old-datadir={cluster.directory}", f"--new-datadir={made}"]
-        run_program(command, lock, place, "pg_upgrade")
+        run_program(command, lock, place, "pg_upgrade", cluster)
     for name in _ADMIN_FILES:
         if (cluster.directory / name).is_file():
             shutil.copy2(cluster.directory / name, made / name)
@@ -163,7 +199,6 @@ def _exchange(one: Path, other: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
-        shutil.rmtree(one)
         raise ClusterError(
             f"{one} and {other} can't change places: {os.strerror(number)}",
             hint="The file system below it can't exchange directories; nothing was changed.",

@@ -105,7 +105,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "prestart": prestart,
         "probe": [str(layout.libexec / "probe"), *probe_words(service)],
         "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],
-        "readable": [str(layout.discovery_file), str(layout.suite_socket), *_share_inside_home(layout)],
+        "readable": [str(layout.discovery_file), *_database_socket(service, setup), *_share_inside_home(layout)],
     }
 
 
@@ -155,16 +155,17 @@ def _suite_cluster_context(registry: Registry, setup: Setup) -> dict[str, Any]:
         f"socket={layout.suite_socket}",
         f"port={setup.settings.suite_database_port}",
         f"account={setup.account}",
+        f"passfile={layout.suite_passfile}",
     ]
-    for name, service in registry.services.items():
-        if service.type == "keycloak":
-            secrets = layout.secrets_file(name)
-            provision.append(f"keycloak={secrets}")
-            context["readable"].append(str(secrets))
-        elif service.database:
-            provision.append(name)
+    provision += [name for name, service in registry.services.items() if service.database and not service.external]
+    context["readable"].append(str(layout.suite_passfile))
     context["readable"] += _share_inside_home(layout)
     return {**context, "provision": provision}
+
+
+def _database_socket(service: Service, setup: Setup) -> list[str]:
+    """The directory with the socket of the suite's PostgreSQL, for a service that has a database in it."""
+    return [str(setup.layout.suite_socket)] if service.database and setup.settings.suite_embedded else []
 
 
 def _share_inside_home(layout: Layout) -> list[str]:

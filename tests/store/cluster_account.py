@@ -22,8 +22,8 @@ import psycopg
 import pytest
 
 from helmd.postgres.binaries import binaries_of
-from helmd.postgres.cluster import create_cluster
-from helmd.postgres.configuration import Cluster, PasswordLogin
+from helmd.postgres.cluster import create_cluster, suite_cluster
+from helmd.postgres.configuration import Cluster
 
 ACCOUNT = "nobody"
 
@@ -115,10 +115,9 @@ def own_directory() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def suite_like(place: Path) -> Cluster:
-    """A cluster as the suite's: sockets for all, TCP for Keycloak."""
-    tcp = (PasswordLogin("keycloak", "keycloak"),)
-    return Cluster(place / "cluster", place / "run", free_port(), ACCOUNT, ("keycloak",), tcp)
+def suite_like(place: Path, services: tuple[str, ...] = ("codex", "ledger", "knowledge-tree_2")) -> Cluster:
+    """A cluster as the suite's, with a role for each of SERVICES and for Keycloak."""
+    return suite_cluster(place / "cluster", place / "run", free_port(), ACCOUNT, place / "secrets/pgpass", services)
 
 
 @contextmanager

@@ -17,10 +17,10 @@ import pytest
 from helmd.postgres import unlock
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.cluster import ClusterError, configure, create_cluster, running
-from helmd.postgres.configuration import Cluster, ident_file, roles_in
+from helmd.postgres.configuration import Cluster, PasswordLogin, ident_file, mappings_in
 from helmd.postgres.roles import (
     admin_conninfo,
-    ensure_local_database,
+    ensure_local_databases,
     ensure_role_and_database,
     ensure_store,
     service_uri,
@@ -108,38 +108,45 @@ def test_killed_while_initdb_works_then_run_again(cluster: Cluster, group: bool)
     start(cluster).stop()
 
 
-def test_each_service_gets_into_its_own_database_only(server: Server) -> None:
+def test_each_service_owns_its_database_and_has_no_other_right(server: Server) -> None:
     cluster = server.cluster
 
     def databases() -> None:
         for _ in range(2):
-            assert ensure_local_database(cluster, "codex") == service_uri(cluster, "codex")
-            ensure_local_database(cluster, "knowledge-tree_2")
-        codex = service_uri(cluster, "codex")
+            ensure_local_databases(cluster, {"codex": PASSWORD, "knowledge-tree_2": "other"})
+        codex = service_uri(cluster, "codex", password=PASSWORD)
         assert ask(codex, "SELECT has_schema_privilege('public', 'CREATE')") is True
         assert ask(codex, "SELECT current_user || current_database()") == "codexcodex"
-        assert not ask(codex, "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'codex'")
-        assert ask(service_uri(cluster, "knowledge-tree_2"), "SELECT current_user::text") == "knowledge-tree_2"
-        assert "permission denied for database" in refused(service_uri(cluster, "codex", "knowledge-tree_2"))
+        with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
+            connection.execute("ALTER ROLE codex SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS")
+            connection.execute('GRANT pg_read_all_data, "knowledge-tree_2" TO codex')
+        ensure_local_databases(cluster, {"codex": PASSWORD})
+        rights = "rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls"
+        assert ask(codex, f"SELECT {rights} FROM pg_roles WHERE rolname = current_user") is False
+        members = "SELECT count(*) FROM pg_auth_members WHERE member = 'codex'::regrole"
+        assert ask(admin_conninfo(cluster), members) == 0
+        other = service_uri(cluster, "knowledge-tree_2", password="other")
+        assert ask(other, "SELECT current_user::text") == "knowledge-tree_2"
         assert configure(cluster) is False, "a later configure forgets no service"
         with pytest.raises(ClusterError, match="administrator"):
-            ensure_local_database(cluster, "postgres")
+            ensure_local_databases(cluster, {"postgres": "x"})
 
     as_account(databases)
 
 
 def test_other_accounts_are_refused_at_the_socket(server: Server) -> None:
-    for role in ("postgres", "keycloak", "root"):
-        assert "eer authentication failed" in refused(service_uri(server.cluster, role, "postgres"))
+    for role in ("postgres", "codex"):
+        assert "no password supplied" in refused(service_uri(server.cluster, role))
+    for role in ("keycloak", "root", ACCOUNT):
+        assert "rejects connection" in refused(service_uri(server.cluster, role, "postgres"))
 
 
 def test_over_tcp_only_keycloak_gets_in_and_only_with_its_password(server: Server) -> None:
     cluster = server.cluster
 
     def prepare() -> None:
-        ensure_local_database(cluster, "keycloak", "an older password")
-        ensure_local_database(cluster, "keycloak", PASSWORD)
-        ensure_local_database(cluster, "codex", PASSWORD)
+        ensure_local_databases(cluster, {"keycloak": "an older password"})
+        ensure_local_databases(cluster, {"keycloak": PASSWORD, "codex": PASSWORD})
         assert ask(admin_conninfo(cluster), "SELECT rolpassword FROM pg_authid WHERE rolname = 'keycloak'").startswith(
             "SCRAM-SHA-256$"
         )
@@ -176,13 +183,14 @@ def test_an_administrator_who_is_no_superuser_can_make_roles_and_databases(serve
 
     def external() -> None:
         with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
-            connection.execute("CREATE ROLE steward LOGIN CREATEROLE CREATEDB")
-        configure(replace(cluster, roles=("keycloak", "steward", "ledger")))
+            connection.execute("CREATE ROLE steward LOGIN CREATEROLE CREATEDB PASSWORD 'steward'")
+            connection.execute("GRANT CONNECT ON DATABASE postgres TO steward")
+        configure(replace(cluster, logins=(*cluster.logins, PasswordLogin("steward", "postgres"))))
         time.sleep(0.3)
-        steward = service_uri(cluster, "steward", "postgres")
+        steward = service_uri(cluster, "steward", "postgres", "steward")
         for _ in range(2):
             ensure_role_and_database(steward, "ledger", PASSWORD)
-        assert ask(service_uri(cluster, "ledger"), "SELECT current_database()::text") == "ledger"
+        assert ask(service_uri(cluster, "ledger", password=PASSWORD), "SELECT current_database()::text") == "ledger"
         with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
             connection.execute("CREATE DATABASE billing OWNER postgres")
         with pytest.raises(ClusterError, match="belongs to the role 'postgres'"):
@@ -245,5 +253,5 @@ def test_files_of_a_stranger_are_not_replaced(place: Path) -> None:
 
 
 def test_names_with_quotes_survive_the_ident_file() -> None:
-    names = {'a"b', "plain", "with space", "postgres"}
-    assert roles_in(ident_file('acc"ount', names)) == names
+    roles = {'a"b': None, "plain": "0123abcd", "with space": "", "postgres": None}
+    assert mappings_in(ident_file('acc"ount', roles)) == roles

@@ -14,7 +14,7 @@ from helmd.postgres.binaries import binaries_of, newest
 from helmd.postgres.cluster import ClusterError, create_cluster
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.roles import (
-    ensure_local_database,
+    ensure_local_databases,
     service_uri,
 )
 from helmd.postgres.stranded import PackageFacts, verdict
@@ -30,6 +30,8 @@ from tests.store.cluster_account import (
     suite_like,
     wait_for,
 )
+
+PASSWORD = "of codex"
 
 
 @pytest.fixture
@@ -55,8 +57,8 @@ def test_upgrade_keeps_the_data_and_the_old_cluster(server: Server) -> None:
     programs = binaries_of(cluster.directory)
 
     def fill() -> None:
-        ensure_local_database(cluster, "codex")
-        with psycopg.connect(service_uri(cluster, "codex")) as connection:
+        ensure_local_databases(cluster, {"codex": PASSWORD})
+        with psycopg.connect(service_uri(cluster, "codex", password=PASSWORD)) as connection:
             connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
         with pytest.raises(ClusterError, match="is running"):
             upgrade_cluster(cluster, target=programs)
@@ -88,9 +90,9 @@ def test_upgrade_keeps_the_data_and_the_old_cluster(server: Server) -> None:
     server.process = start(cluster).process
 
     def same() -> None:
-        assert ask(service_uri(cluster, "codex"), "SELECT sum(n) FROM t") == 500500
-        assert ask(service_uri(cluster, "codex"), "SHOW work_mem") == "33MB"
-        assert ask(service_uri(cluster, "codex"), "SHOW data_checksums") == "on"
+        assert ask(service_uri(cluster, "codex", password=PASSWORD), "SELECT sum(n) FROM t") == 500500
+        assert ask(service_uri(cluster, "codex", password=PASSWORD), "SHOW work_mem") == "33MB"
+        assert ask(service_uri(cluster, "codex", password=PASSWORD), "SHOW data_checksums") == "on"
         assert create_cluster(cluster) is False
         delete_kept(cluster, kept)
         assert not kept.exists()

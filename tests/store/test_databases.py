@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from helmd.files.environment_file import put_secret, read_environment_file
 from helmd.model.config.settings import Settings
@@ -14,8 +15,11 @@ from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
+from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.databases import ensure_databases, keycloak_database
+from helmd.postgres.cluster import ClusterError
 from helmd.postgres.external import server_of
+from helmd.postgres.roles import external_dsn
 from tests.store.conftest import Cluster
 
 REGISTRY = """
@@ -44,7 +48,7 @@ def place(tmp_path: Path) -> Layout:
 def test_each_service_gets_its_own(suite: tuple[Registry, Settings], place: Layout, cluster: Cluster) -> None:
     registry, settings = suite
     assert "postgres" not in registry, "an external server is no service of the suite"
-    assert ensure_databases(registry, place, settings) == ("shop", "keycloak")
+    assert ensure_databases(registry, place, settings, UnitFacts) == ("shop", "keycloak")
     secrets = read_environment_file(place.secrets_file("shop"))
     assert stat.S_IMODE(place.secrets_file("shop").stat().st_mode) == 0o600
     with psycopg.connect(secrets["SHOP_DB"]) as connection:
@@ -55,17 +59,17 @@ def test_each_service_gets_its_own(suite: tuple[Registry, Settings], place: Layo
 
 def test_again_changes_nothing(suite: tuple[Registry, Settings], place: Layout) -> None:
     registry, settings = suite
-    ensure_databases(registry, place, settings)
+    ensure_databases(registry, place, settings, UnitFacts)
     before = read_environment_file(place.secrets_file("shop"))
-    ensure_databases(registry, place, settings)
+    ensure_databases(registry, place, settings, UnitFacts)
     assert read_environment_file(place.secrets_file("shop")) == before
 
 
 def test_another_server_is_followed(suite: tuple[Registry, Settings], place: Layout) -> None:
     registry, settings = suite
-    ensure_databases(registry, place, settings)
+    ensure_databases(registry, place, settings, UnitFacts)
     put_secret(place.secrets_file("shop"), "SHOP_DB", "postgresql://shop:old@elsewhere:5432/shop")
-    ensure_databases(registry, place, settings)
+    ensure_databases(registry, place, settings, UnitFacts)
     with psycopg.connect(read_environment_file(place.secrets_file("shop"))["SHOP_DB"]) as connection:
         assert connection.execute("select current_database()").fetchone() == ("shop",)
 
@@ -77,3 +81,33 @@ def test_how_the_server_is_spoken_to_is_passed_on() -> None:
     assert server_of(settings.suite_database).query == "?sslmode=verify-full&sslrootcert=%2Fca"
     assert keycloak_database(settings) == "db.example:6543/keycloak?sslmode=verify-full&sslrootcert=%2Fca"
     assert keycloak_database(Settings()) == "127.0.0.1:5499/keycloak"
+
+
+@pytest.mark.parametrize(
+    ("given", "jdbc", "host"),
+    [
+        ("postgresql://a:b@db.example/x", "db.example:5432", "db.example"),
+        ("postgresql://a:b@[::1]:6543/x", "[::1]:6543", "[::1]"),
+        ("postgresql://a:b@[2001:db8::7]/x", "[2001:db8::7]:5432", "[2001:db8::7]"),
+        ("postgresql:///x?host=fe80::1%25eth0&port=7", "[fe80::1%eth0]:7", "[fe80::1%25eth0]"),
+        ("postgresql:///x?hostaddr=10.1.2.3", "10.1.2.3:5432", "10.1.2.3"),
+    ],
+)
+def test_addresses_are_written_as_each_kind_of_url_wants_them(given: str, jdbc: str, host: str) -> None:
+    server = server_of(given)
+    assert keycloak_database(Settings(suite_database=given)) == f"{jdbc}/keycloak"
+    uri = external_dsn(server.host, server.port, "shop", "p@ss:w/rd%")
+    assert uri == f"postgresql://shop:p%40ss%3Aw%2Frd%25@{host}:{server.port}/shop"
+    read = conninfo_to_dict(uri)
+    assert (read["host"], read["password"]) == (server.host, "p@ss:w/rd%")
+
+
+def test_keycloak_is_given_no_unix_socket() -> None:
+    with pytest.raises(ClusterError, match="unix socket in /run/postgresql"):
+        keycloak_database(Settings(suite_database="postgresql:///x?host=/run/postgresql"))
+
+
+def test_the_identity_of_the_administrator_is_not_passed_on() -> None:
+    """It would stand in Keycloak's unit, and in the environment of every service."""
+    given = "postgresql://root@db/x?sslmode=require&sslcert=/a&sslkey=/b&sslpassword=secret"
+    assert server_of(given).query == "?sslmode=require"

@@ -6,16 +6,19 @@ from typing import cast
 
 import pytest
 
+from helmd.files.environment_file import read_environment_file
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
-from helmd.model.errors import LockedError
+from helmd.model.errors import ConfigurationError, LockedError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
+from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.apply import Change, apply, concerning
 from helmd.operations.configuration.databases import ensure_databases
-from helmd.postgres.configuration import roles_in
+from helmd.postgres.configuration import ident_file
+from helmd.postgres.passfile import passwords_in
 from helmd.systemd.bus import Manager
 
 POSTGRES = Change("hivematrix-postgres.service", "changed", "provision core", "provision core shop")
@@ -51,13 +54,27 @@ def test_what_another_process_applied_meanwhile_stays(account: Layout) -> None:
 def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:
     account.suite_cluster.mkdir(parents=True)
     (account.suite_cluster / "PG_VERSION").write_text("15\n")
+    (account.suite_cluster / "pg_ident.conf").write_text(ident_file("me", {"postgres": None}))
     settings = Settings()
     shop = '[services.shop]\ntype = "python"\nport = 6000\ndatabase = true\n'
     registry = whole_suite(read_registry([ConfigSource("test", shop)], {}), settings)
-    assert ensure_databases(registry, account, settings) == (), "its databases are made when it starts"
-    assert "shop" in roles_in((account.suite_cluster / "pg_ident.conf").read_text())
+    assert ensure_databases(registry, account, settings, UnitFacts) == (), "its databases are made when it starts"
+    assert 'local "shop" "shop" scram-sha-256' in (account.suite_cluster / "pg_hba.conf").read_text()
+    password = passwords_in(account.suite_passfile)["shop"]
+    delivered = read_environment_file(account.secrets_file("shop"))
+    assert delivered["DATABASE_URL"].startswith(f"postgresql://shop:{password}@/shop?host=")
 
 
 def test_without_anybody_to_use_it_no_cluster_is_made(account: Layout) -> None:
-    assert ensure_databases(Registry({}), account, Settings()) == ()
+    assert ensure_databases(Registry({}), account, Settings(), UnitFacts) == ()
     assert not account.suite_cluster.exists()
+
+
+def test_no_service_shares_the_database_of_keycloak(account: Layout) -> None:
+    text = '[services.login]\ntype = "keycloak"\nport = 8080\n[services.keycloak]\nport = 6000\ndatabase = true\n'
+    settings = Settings()
+    registry = whole_suite(read_registry([ConfigSource("test", text)], {}), settings)
+    with pytest.raises(ConfigurationError) as caught:
+        ensure_databases(registry, account, settings, UnitFacts)
+    assert "services.keycloak.database" in str(caught.value.faults[0])
+    assert not account.secrets.exists()

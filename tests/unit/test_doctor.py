@@ -171,6 +171,41 @@ def test_secrets_readable_by_others_are_reported(place: Layout) -> None:
     assert "secret@" not in str(found)
 
 
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://db/helm?password=secret", "postgresql://db/helm?%70assword=secret", "postgresql://:secret@db/"],
+)
+def test_a_password_in_any_form_makes_a_configuration_file_secret(place: Layout, dsn: str) -> None:
+    """Also one that is commented out, in any of the files, and the password file that one names."""
+    named = place.config / "pgpass"
+    named.write_text("*:*:*:helm:secret")
+    files = [place.settings_file, place.registry_file, place.registry_directory / "a.toml"]
+    place.registry_directory.mkdir(exist_ok=True)
+    for path in files:
+        path.write_text(f'#database = "{dsn}"\n')
+    place.settings_file.write_text(f'#database = "{dsn}"\n#or = "postgresql://db/helm?passfile={named}"\n')
+    for path in (*files, named):
+        path.chmod(0o644)
+    found = doctor_suite.secrets(DoctorContext(place))
+    assert {finding.fix for finding in found} == {f"chmod 600 {path}" for path in (*files, named)}
+    assert "secret" not in str([finding.sentence for finding in found])
+
+
+def test_services_that_can_act_as_the_account_are_named(place: Layout) -> None:
+    services = [
+        f'[services.{name}]\ntype = "command"\nstart_command = ["sleep"]\nhardening = "{level}"\n'
+        for name, level in (("one", "basic"), ("two", "strict"), ("three", "off"))
+    ]
+    place.registry_file.write_text("".join(services))
+    place.state.mkdir(parents=True, exist_ok=True)
+    (place.state / "host.json").write_text('{"systemd": 252, "user_namespaces": true}')
+    (found,) = doctor_suite.isolation(DoctorContext(place))
+    assert found.verdict == "warn" and found.sentence.endswith(": one, three")
+    (place.state / "host.json").write_text('{"systemd": 252, "user_namespaces": false}')
+    (found,) = doctor_suite.isolation(DoctorContext(place))
+    assert found.sentence.endswith(": one, three, two") or found.sentence.endswith(": one, two, three")
+
+
 def test_a_foreign_process_on_a_port_is_named(place: Layout) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -67,7 +67,7 @@ def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def setup_of(account: Layout, user_namespaces: bool = True) -> Setup:
-    given = {"codex": {"DATABASE_URL": "postgresql:///codex?host=/run/user/1000/x"}}
+    given = {"keycloak": {"KC_DB": "postgres"}}
     binaries = account.home / "bin"
     return Setup(account, Settings(), Host(252, user_namespaces), "hive", given, binaries, binaries)
 
@@ -201,7 +201,27 @@ def test_secrets_are_only_pointed_to(account: Layout) -> None:
         if service in ("core", "codex", "job", "keycloak"):
             assert one(text, "EnvironmentFile") == f"-{account.secrets}/{service}.env"
         assert "PASSWORD" not in text
-    assert 'Environment="DATABASE_URL=' in rendered(account)["hivematrix-codex.service"]
+    assert 'Environment="KC_DB=postgres"' in rendered(account)["hivematrix-keycloak.service"]
+
+
+def test_the_database_is_seen_by_those_that_have_one_only(account: Layout) -> None:
+    """Its socket's directory; and the passwords by PostgreSQL alone, which sets them when it starts."""
+    socket, passfile = str(account.suite_socket), str(account.suite_passfile)
+    seen = {
+        name: {word.removeprefix("-") for key in ("BindPaths", "BindReadOnlyPaths")
+               for value in values(text, key) for word in syntax.words(value)}
+        for name, text in rendered(account).items()
+    }  # fmt: skip
+    assert {name for name, places in seen.items() if socket in places} == {
+        "hivematrix-codex.service", "hivematrix-postgres.service"
+    }  # fmt: skip
+    assert {name for name, places in seen.items() if passfile in places} == {"hivematrix-postgres.service"}
+    everything = {place for places in seen.values() for place in places}
+    hidden = (account.secrets, account.runtime, account.config, account.state)
+    assert not everything & {str(place) for place in hidden}
+    assert [name for name, places in seen.items() if str(account.store_socket) in places] == ["helmd-postgres.service"]
+    provision = syntax.command(one(rendered(account)["hivematrix-postgres.service"], "ExecStartPost"), {})
+    assert f"passfile={passfile}" in provision and provision[-1] == "codex"
 
 
 NEEDS_NAMESPACES = {

@@ -65,7 +65,7 @@ SERVICE_SETTINGS = (
         values.boolean,
         "boolean",
         "false",
-        "Whether it gets a PostgreSQL database and role of its own, and their URI in its environment.",
+        "Whether it gets a PostgreSQL database and role of its own, and their URI in its environment; see DATABASES.",
     ),
     Setting(
         "database_variable",

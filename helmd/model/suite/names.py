@@ -23,6 +23,11 @@ HELM_SERVICE = "helm"
 SUITE_CLUSTER = "postgres"
 """Service name of the suite's PostgreSQL cluster."""
 
+DATABASE_PASSWORD = "HIVEMATRIX_DATABASE_PASSWORD"
+"""The environment variable with the password of a service's role in the suite's PostgreSQL."""
+KEYCLOAK_PASSWORD = "KC_DB_PASSWORD"
+"""The same for Keycloak, under the name that it reads."""
+
 Mode = Literal["development", "production"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 """Modes of a suite; the first is the default."""

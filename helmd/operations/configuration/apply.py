@@ -23,11 +23,10 @@ from helmd.model.suite.names import (
     unit_of,
 )
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_database
+from helmd.operations.configuration.databases import ensure_databases, keycloak_database, settle_logins
 from helmd.operations.configuration.load import path_faults
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
-from helmd.postgres.roles import service_uri
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, probe_host
 from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify_units
@@ -73,17 +72,12 @@ def remember_host(layout: Layout) -> Host:
     return host
 
 
-def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
-    given: dict[str, dict[str, str]] = {}
-    cluster = embedded_cluster(registry, layout, settings)
-    for name, service in registry.services.items():
-        own: dict[str, str] = {}
-        if service.database and settings.suite_embedded:
-            own[service.database_variable] = service_uri(cluster, name)
-        if service.type == "keycloak" and service.port is not None:
-            own = launch.keycloak_environment(service.port, keycloak_database(settings))
-        given[name] = own
-    return given
+def _given_environment(registry: Registry, settings: Settings) -> Mapping[str, Mapping[str, str]]:
+    return {
+        name: launch.keycloak_environment(service.port, keycloak_database(settings))
+        for name, service in registry.services.items()
+        if service.type == "keycloak" and service.port is not None
+    }
 
 
 def _programs_of(cluster: Path) -> Path:
@@ -100,7 +94,7 @@ def rendered(
         settings,
         host_of(layout),
         account_name(),
-        _given_environment(registry, layout, settings),
+        _given_environment(registry, settings),
         _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
         _programs_of(layout.store_cluster) if settings.store_embedded else None,
     )
@@ -173,13 +167,14 @@ def _install(
         write_atomically(layout.discovery_file, document)
     todo = [change for change in found if change.pending]
     if not todo:
+        settle_logins(registry, layout, settings, manager.facts)
         return []
     if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
         raise LockedError("another process has just applied units", hint="Run the command again.")
     if any(change.after for change in todo):
         verify_units({change.unit: change.after for change in found if change.after})
     # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
-    ensure_databases(registry, layout, settings)
+    ensure_databases(registry, layout, settings, manager.facts)
     done = []
     for change in todo:
         path = layout.unit_file(change.unit)

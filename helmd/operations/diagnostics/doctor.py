@@ -31,6 +31,7 @@ CHECKS = (
     DoctorCheck("hardening", doctor_host.hardening),
     DoctorCheck("configuration", doctor_suite.configuration),
     DoctorCheck("units", doctor_suite.units, after_set_up=True),
+    DoctorCheck("isolation", doctor_suite.isolation, after_set_up=True),
     DoctorCheck("ports", doctor_suite.ports),
     DoctorCheck("secrets", doctor_suite.secrets),
     DoctorCheck("java", doctor_suite.java),

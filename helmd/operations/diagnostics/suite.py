@@ -1,6 +1,5 @@
 """The doctor's look at the suite: configuration, units, ports, secrets, Java, PostgreSQL, Helm's own units."""
 
-import re
 import socket
 import stat
 import subprocess
@@ -9,23 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helmd.keycloak.launch import JAVA
+from helmd.model.config.secrets import holds_password, password_files
 from helmd.model.errors import ConfigurationError
 from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, unit_of
 from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
 from helmd.model.units.unit_state import UnitFacts, condition, explain
-from helmd.operations.configuration.apply import Change, changes
-from helmd.operations.configuration.databases import embedded_cluster
+from helmd.operations.configuration.apply import Change, changes, host_of
+from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.postgres.binaries import installed, major_of
-from helmd.postgres.cluster import store_cluster
-from helmd.postgres.configuration import Cluster
+from helmd.postgres.cluster import current_mappings, store_cluster
+from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.stranded import PackageFacts, package_facts, verdict
 from helmd.systemd.listeners import Holder, holder_of
 
 JAVA_NEEDED = 17
 _PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
-_SECRET_IN_DSN = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def is_set_up(context: DoctorContext) -> list[Finding]:
@@ -71,6 +70,24 @@ def _drift(change: Change) -> Iterator[Finding]:
         yield warn(f"{change.unit} {output[change.kind]}", "helmctl diff; helmctl apply")
 
 
+def isolation(context: DoctorContext) -> list[Finding]:
+    """Which services are kept from the account's own files, and so from what other services may do."""
+    open_ones = [
+        name
+        for name, service in context.suite.services.items()
+        if not service.external and (service.hardening != "strict" or not host_of(context.layout).user_namespaces)
+    ]
+    if not open_ones:
+        return [ok("no service can act as the account")]
+    names = ", ".join(open_ones)
+    return [
+        warn(
+            f"these services can act as the account, read every secret and be any role of PostgreSQL: {names}",
+            'hardening = "strict" in their tables of services.toml, on a host that allows user namespaces',
+        )
+    ]
+
+
 def ports(context: DoctorContext) -> list[Finding]:
     """Whether each configured port is free or held by whom it is for, and may be had at all."""
     wanted = {
@@ -112,21 +129,39 @@ def _end(holder: Holder, uid: int) -> str:
 def secrets(context: DoctorContext) -> list[Finding]:
     """Whether nobody else can read what is secret."""
     layout = context.layout
-    files = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
-    if layout.settings_file.is_file() and _SECRET_IN_DSN.search(layout.settings_file.read_text(errors="replace")):
-        files.append(layout.settings_file)
-    found = []
-    for path in files:
-        facts = path.lstat()
-        right = "700" if stat.S_ISDIR(facts.st_mode) else "600"
-        if facts.st_uid != context.uid:
-            found.append(bad(f"{path} belongs to uid {facts.st_uid}", f"sudo chown {context.account}: {path}"))
-        if stat.S_ISLNK(facts.st_mode):
-            found.append(warn(f"{path} is a link; its target's mode is what counts", f"ls -lL {path}"))
-        elif facts.st_mode & 0o077:
-            mode = stat.S_IMODE(facts.st_mode)
-            found.append(bad(f"{path} has mode {mode:04o}: others can read it", f"chmod {right} {path}"))
-    return found or [ok("for this account's eyes only")]
+    own = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
+    machine = []
+    for path in (layout.settings_file, layout.registry_file, *sorted(layout.registry_directory.glob("*.toml"))):
+        own += _secret_files(path)
+    for path in (layout.machine / "helm.toml", layout.machine / "services.toml"):
+        machine += _secret_files(path)
+    found = [finding for path in own for finding in _readable_by_others(path, context)]
+    for path in machine:
+        if path.stat().st_mode & 0o007:
+            fix = f"sudo chgrp {context.account} {path}; sudo chmod 640 {path}"
+            found.append(bad(f"{path} holds a password and everybody can read it", fix))
+    return found or [ok("only this account can read them")]
+
+
+def _secret_files(path: Path) -> list[Path]:
+    """PATH, a configuration file, if it has a password in it, and the password files that it names."""
+    if not path.is_file():
+        return []
+    text = path.read_text(errors="replace")
+    named = [Path(name) for name in password_files(text)]
+    return [*([path] if holds_password(text) else []), *(each for each in named if each.exists())]
+
+
+def _readable_by_others(path: Path, context: DoctorContext) -> Iterator[Finding]:
+    facts = path.lstat()
+    right = "700" if stat.S_ISDIR(facts.st_mode) else "600"
+    if facts.st_uid != context.uid:
+        yield bad(f"{path} belongs to uid {facts.st_uid}", f"sudo chown {context.account}: {path}")
+    if stat.S_ISLNK(facts.st_mode):
+        yield warn(f"{path} is a link; its target's mode is what counts", f"ls -lL {path}")
+    elif facts.st_mode & 0o077:
+        mode = stat.S_IMODE(facts.st_mode)
+        yield bad(f"{path} has mode {mode:04o}: others can read it", f"chmod {right} {path}")
 
 
 def java(context: DoctorContext) -> list[Finding]:
@@ -160,10 +195,29 @@ def postgres(context: DoctorContext) -> list[Finding]:
             judge = bad if concern.broken else warn
             found.append(judge(f"{unit}: {concern.sentence}", concern.hint))
         found.append(_answers(unit, cluster, major, context))
+        found += _logins(cluster, context)
     for what, dsn in (("the log store", context.settings.store), ("the suite", context.settings.suite_database)):
         if "://" in dsn:
             found.append(_external(what, dsn))
     return found or [ok("no database is used")]
+
+
+def _logins(cluster: Cluster, context: DoctorContext) -> Iterator[Finding]:
+    """Which roles of the suite's PostgreSQL the account can still be without a password, as in earlier releases."""
+    if cluster.passfile is None:
+        return
+    known = current_mappings(cluster)
+    if SUPERUSER in known:
+        yield bad("every service can be the superuser of the suite's PostgreSQL", "helmctl apply")
+        return
+    pending = remaining_mappings(known, database_services(context.suite), context.manager.facts)
+    if pending:
+        yield warn(
+            f"still logging in to PostgreSQL without a password, until restarted: {', '.join(pending)}",
+            f"helmctl restart {' '.join(pending)}",
+        )
+    elif known:
+        yield warn(f"PostgreSQL does not yet ask these for a password: {', '.join(known)}", "helmctl apply")
 
 
 def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) -> Finding:

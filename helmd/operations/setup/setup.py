@@ -233,7 +233,7 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
         notify("this host gives user units no user namespaces, so hardening is limited to what works without")
     done = apply(changes(registry, layout, settings), registry, layout, settings, manager)
     notify(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
-    ensure_databases(registry, layout, settings)
+    ensure_databases(registry, layout, settings, manager.facts)
     start_helm(layout, settings, manager, notify)
     manager.enable([TARGET])
     manager.daemon_reload()
