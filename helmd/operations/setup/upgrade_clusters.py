@@ -1,19 +1,21 @@
 """Moving the private PostgreSQL clusters to the newest version installed, with what runs on them stopped meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from helmd.model.config.settings import Settings
-from helmd.model.errors import StartFailedError
+from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.apply import apply, changes, concerning
 from helmd.operations.configuration.databases import embedded_cluster
-from helmd.operations.setup.setup import run_unit
-from helmd.postgres.binaries import major_of, newest
-from helmd.postgres.cluster import account_name, store_cluster
+from helmd.operations.setup.setup import Notify, run_unit
+from helmd.postgres.binaries import Binaries, major_of, newest
+from helmd.postgres.cluster import ClusterError, account_name, store_cluster
 from helmd.postgres.configuration import Cluster
-from helmd.postgres.upgrade import upgrade_cluster
+from helmd.postgres.upgrade import analyze, undo_upgrade, upgrade_cluster
 from helmd.systemd.bus import Manager, Signals
 
 
@@ -32,47 +34,124 @@ def outdated(cluster: Cluster) -> bool:
     return (major_of(cluster.directory) or 0) < newest().major
 
 
-def upgrade_clusters(
-    registry: Registry, layout: Layout, settings: Settings, manager: Manager, notify: Callable[[str], None]
-) -> int:
+class UnitControl(Protocol):
+    """What an upgrade does to units. Each call returns when it is done and raises HelmError when it failed."""
+
+    def active(self, unit: str) -> bool:
+        """Whether the unit has processes, or will have some shortly."""
+
+    def start(self, unit: str) -> None: ...
+
+    def stop(self, unit: str) -> None: ...
+
+    def install(self, unit: str) -> None:
+        """Renders the unit of a cluster anew, for the version of PostgreSQL that the cluster has now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemdUnits:
+    """The units of this account's manager."""
+
+    registry: Registry
+    layout: Layout
+    settings: Settings
+    manager: Manager
+    signals: Signals
+
+    def active(self, unit: str) -> bool:
+        return self.manager.facts(unit).active_state not in ("inactive", "failed")
+
+    def start(self, unit: str) -> None:
+        run_unit(self.manager, self.signals, unit)
+
+    def stop(self, unit: str) -> None:
+        run_unit(self.manager, self.signals, unit, stop=True)
+
+    def install(self, unit: str) -> None:
+        found = concerning(changes(self.registry, self.layout, self.settings), [unit])
+        apply(found, self.registry, self.layout, self.settings, self.manager)
+
+
+def upgrade_clusters(registry: Registry, layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> int:
     """Upgrades every outdated cluster; how many. What ran before runs again afterwards, also when an upgrade fails."""
     done = 0
-    for unit, cluster in clusters(registry, layout, settings).items():
-        if not outdated(cluster):
-            notify(f"{unit}: already at PostgreSQL {newest().major}")
-            continue
-        users = _users(unit, registry)
-        running = [other for other in (*users, unit) if manager.facts(other).active]
-        with Signals() as signals:
-            manager.subscribe()
-            for other in running:
-                notify(f"stopping {other}")
-                run_unit(manager, signals, other, stop=True)
-            try:
-                upgraded = upgrade_cluster(cluster, notify)
-                notify(
-                    f"{unit}: PostgreSQL {upgraded.old} -> {upgraded.new}; the old cluster is kept in {upgraded.kept}"
-                )
-                done += 1
-                found = concerning(changes(registry, layout, settings), [unit])
-                apply(found, registry, layout, settings, manager)
-            finally:
-                _start_again(running, manager, signals, notify)
+    with Signals() as signals:
+        manager.subscribe()
+        units = SystemdUnits(registry, layout, settings, manager, signals)
+        for unit, cluster in clusters(registry, layout, settings).items():
+            if not outdated(cluster):
+                notify(f"{unit}: already at PostgreSQL {newest().major}")
+                # An upgrade that was killed may have left it as it was for the version before.
+                units.install(unit)
+                continue
+            upgrade_with_units(unit, cluster, _users(unit, registry), units, notify)
+            done += 1
     return done
 
 
-def _start_again(units: list[str], manager: Manager, signals: Signals, notify: Callable[[str], None]) -> None:
-    """Starts what was stopped, in reverse; one that doesn't start keeps none of the others down."""
-    failed: StartFailedError | None = None
-    for unit in reversed(units):
+def upgrade_with_units(
+    unit: str,
+    cluster: Cluster,
+    users: Sequence[str],
+    units: UnitControl,
+    notify: Notify,
+    target: Binaries | None = None,
+) -> None:
+    """Upgrades the cluster of UNIT while it and its USERS, those first that depend on others, are stopped.
+
+    The new cluster stays only if its unit starts with it. Raises the first error; what ran before is started again
+    whatever happened.
+    """
+    running = [other for other in (*users, unit) if units.active(other)]
+    stopped: list[str] = []
+    failed: list[HelmError] = []
+    try:
+        for other in running:
+            notify(f"stopping {other}")
+            stopped.append(other)
+            units.stop(other)
+        _replace(unit, cluster, units, notify, target)
+    finally:
+        failed += _start_again(stopped, units, notify)
+    try:
+        notify(f"{unit}: gathering statistics for the planner")
+        analyze(cluster)
+    except ClusterError as error:
+        notify(f"{unit}: {error.sentence}; queries may be slow until autovacuum has gathered them")
+    if unit not in running:
+        units.stop(unit)
+    if failed:
+        raise failed[0]
+
+
+def _replace(unit: str, cluster: Cluster, units: UnitControl, notify: Notify, target: Binaries | None) -> None:
+    """Puts the upgraded cluster into the old one's place, unless its unit doesn't start with it."""
+    done = upgrade_cluster(cluster, notify, target=target)
+    try:
+        units.install(unit)
+        notify(f"starting {unit}")
+        units.start(unit)
+    except BaseException:
+        notify(f"{unit}: does not run on PostgreSQL {done.new}; going back to {done.old}")
+        if units.active(unit):
+            units.stop(unit)
+        undo_upgrade(cluster, done)
+        units.install(unit)
+        raise
+    notify(f"{unit}: PostgreSQL {done.old} -> {done.new}; the old cluster is kept in {done.kept}")
+
+
+def _start_again(stopped: Sequence[str], units: UnitControl, notify: Notify) -> list[HelmError]:
+    """Starts what was stopped, in reverse; one that doesn't start keeps none of the others down. What failed."""
+    failed = []
+    for unit in reversed(stopped):
         notify(f"starting {unit}")
         try:
-            run_unit(manager, signals, unit)
-        except StartFailedError as error:
+            units.start(unit)
+        except HelmError as error:
             notify(error.sentence)
-            failed = failed or error
-    if failed:
-        raise failed
+            failed.append(error)
+    return failed
 
 
 def _users(unit: str, registry: Registry) -> list[str]:
