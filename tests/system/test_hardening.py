@@ -177,7 +177,7 @@ EFFECTS = {
     "look_write_own_directory": (True, True, True),
     "look_write_writable_path": (True, True, True),
     "look_use_discovery": (True, True, True),
-    "look_postgres_socket": (True, True, True),
+    "look_postgres_socket": (False, True, True),
     "write_tmp": (True, True, True),
     "listen_on_loopback": (True, True, True),
     "unix_socket": (True, True, True),

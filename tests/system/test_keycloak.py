@@ -16,7 +16,6 @@ NEXUS = "https://127.0.0.1:8443"
 START = 240.0
 """Seconds that a start of Keycloak may take here, a build of it included; on a quiet machine some 10."""
 SECRETS = "/home/hive/.config/hivematrix/secrets/keycloak.env"
-SOCKET = "/run/user/1000/hivematrix/postgres-suite"
 WITH_NOTES = ("codex", "ledger", "knowledgetree")
 
 
@@ -158,7 +157,7 @@ def test_login_through_the_gateway(admin: Admin) -> None:
         read = ask(box, notes, headers=(f"Cookie: {cookie}",))
         assert read.code == 200 and text in read.text, read
         query = f"SELECT author FROM notes WHERE body = '{text}'"
-        author = psql(box, f"-h {SOCKET} -p 5499 -U codex -d codex", query).out.strip()
+        author = psql(box, f"'{database_uri(box, 'codex')}'", query).out.strip()
         assert author and author in read.text
 
         assert ask(box, f"{NEXUS}/logout", "POST", headers=(f"Cookie: {cookie}",)).code == 303
@@ -173,19 +172,25 @@ def psql(box: Sandbox, where: str, query: str = "SELECT current_user || ' in ' |
     return box.shell(f'psql --no-psqlrc --no-password -Atq {where} -c "$(cat)"', stdin=query, check=False)
 
 
+def database_uri(box: Sandbox, name: str) -> str:
+    """The DSN in the environment of a running service."""
+    pid = printing.main_pid(box, f"hivematrix-{name}")
+    environment = box("cat", f"/proc/{pid}/environ").out.split("\0")
+    (uri,) = (line.partition("=")[2] for line in environment if line.startswith("DATABASE_URL="))
+    return uri
+
+
 @pytest.mark.parametrize("name", WITH_NOTES)
 def test_database_of_ones_own(demo: Sandbox, name: str) -> None:
     """``database = true``: a role and a database of the service's name, told by its environment, and no other."""
-    pid = printing.main_pid(demo, f"hivematrix-{name}")
-    environment = demo("cat", f"/proc/{pid}/environ").out.split("\0")
-    (uri,) = (line.partition("=")[2] for line in environment if line.startswith("DATABASE_URL="))
+    uri = database_uri(demo, name)
     assert psql(demo, f"'{uri}'").out.strip() == f"{name} in {name}"
     assert psql(demo, f"'{uri}'", "SELECT tableowner FROM pg_tables WHERE tablename = 'notes'").out.strip() == name
     rights = "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = current_user"
     assert psql(demo, f"'{uri}'", rights).out.strip() == "f|f|f|f"
     for other in {*WITH_NOTES, "keycloak"} - {name}:
-        refused = psql(demo, f"-h {SOCKET} -p 5499 -U {name} -d {other}")
-        assert refused.code and f'permission denied for database "{other}"' in refused.err, refused
+        refused = psql(demo, "'" + uri.replace(f"@/{name}?", f"@/{other}?") + "'")
+        assert refused.code and "rejects connection" in refused.err, refused
 
 
 def test_keycloaks_database_takes_its_password_over_tcp_and_nobody_else(demo: Sandbox) -> None:

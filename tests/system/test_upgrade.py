@@ -13,7 +13,7 @@ import pytest
 
 from tests.campaign import scaled
 from tests.system.booted import TOP, run, until
-from tests.system.packaged import ACCOUNT, Machine
+from tests.system.packaged import ACCOUNT, HOME, Machine
 
 NAME = "upgradetest"
 RELEASED = "9eb909f"
@@ -136,6 +136,30 @@ def found(machine: Machine, message: str) -> list[str]:
     return [entry["message"] for entry in answer["logs"]]
 
 
+def logs_in_without_password(machine: Machine, role: str) -> bool:
+    """Whether a process of the account can be ROLE of the suite's PostgreSQL, as every service could."""
+    where = f"-h /run/user/{machine.uid}/hivematrix/postgres-suite -p 5499 -U {role} -d {role}"
+    query = f"runuser -u {ACCOUNT} -- env PGPASSFILE=/dev/null psql -w -Atc 'SELECT 1' {where}"
+    return machine.root(query, check=False).out == "1\n"
+
+
+def codex_reaches_its_database(machine: Machine) -> bool:
+    """By the DSN that its running process has."""
+    answer = machine.root("curl --silent http://127.0.0.1:5010/health", check=False).out
+    return answer != "" and json.loads(answer)["checks"]["database"]["status"] == "healthy"
+
+
+def pending(machine: Machine) -> str:
+    findings = json.loads(machine.root("helmctl doctor --json", check=False).out)["findings"]
+    return "; ".join(found["sentence"] for found in findings if "without a password" in found["sentence"])
+
+
+def test_every_service_was_superuser(released: Machine) -> None:
+    """What the upgrade is to end."""
+    assert logs_in_without_password(released, "postgres") and logs_in_without_password(released, "codex")
+    assert codex_reaches_its_database(released)
+
+
 def test_no_service_restarts(upgraded: Upgrade) -> None:
     assert upgraded.machine.pids(*UNTOUCHED) == upgraded.pids
     assert upgraded.machine.systemctl("is-active", "helmd.service", "helmd-journal.service").split() == ["active"] * 2
@@ -162,6 +186,32 @@ def test_older_and_newer_rows_are_found(upgraded: Upgrade) -> None:
 def test_services_restart_before_apply(restarted: Upgrade) -> None:
     assert restarted.machine.suite() == dict.fromkeys(SERVICES, "healthy")
     assert all(pid not in (0, restarted.pids[unit]) for unit, pid in restarted.machine.pids(*UNITS).items())
+
+
+def test_applied_the_superuser_needs_its_password_and_running_pools_do_not(applied: Upgrade) -> None:
+    """Also pools that reconnect, with the DSN of the older package, after PostgreSQL was restarted."""
+    machine = applied.machine
+    assert not logs_in_without_password(machine, "postgres")
+    assert logs_in_without_password(machine, "codex") and codex_reaches_its_database(machine)
+    assert pending(machine).endswith(": codex")
+    machine.systemctl("restart", "hivematrix-postgres.service")
+    until(lambda: codex_reaches_its_database(machine), 30)
+    assert not logs_in_without_password(machine, "postgres")
+    passfile = f"{HOME}/.config/hivematrix/secrets/postgres.pgpass"
+    where = f"-h /run/user/{machine.uid}/hivematrix/postgres-suite -p 5499 -U postgres -d codex"
+    query = f"runuser -u {ACCOUNT} -- env PGPASSFILE={passfile} psql -w -Atc 'SELECT count(*) >= 0 FROM notes' {where}"
+    assert machine.root(query).out == "t\n"
+
+
+def test_restarted_a_service_needs_its_password_and_has_it(applied: Upgrade) -> None:
+    machine = applied.machine
+    machine.systemctl("restart", "hivematrix-codex.service")
+    until(lambda: not logs_in_without_password(machine, "codex"), 30)
+    assert pending(machine) == ""
+    assert codex_reaches_its_database(machine)
+    machine.systemctl("restart", "hivematrix-postgres.service")
+    until(lambda: codex_reaches_its_database(machine), 30)
+    assert not logs_in_without_password(machine, "codex")
 
 
 def test_services_restart_after_apply(applied: Upgrade) -> None:
