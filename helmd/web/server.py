@@ -1,40 +1,46 @@
 """The application and the sockets it is served on: TCP for everybody with a credential, a unix socket for the owner."""
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 from aiohttp import web
 
 from helmd.model.errors import HelmError, LockedError, PortTakenError
+from helmd.model.suite.names import SOCKET_BACKLOG
 from helmd.web.api.ingest import MAX_BODY
 from helmd.web.auth.identity import Callers
-from helmd.web.http.problems import CORRELATION, problems
+from helmd.web.http.connection import ClientConnection, ClientConnections
+from helmd.web.http.problems import COMMON_HEADERS, CORRELATION, problems
 from helmd.web.routes import Route, install
 
-_BACKLOG = 1024
-"""Clients that may wait to be let in, as all followers do when helmd was restarted (net.core.somaxconn bounds it)."""
-_SHUTDOWN_SECONDS = 0.5
-"""How long requests under way may take to end when helmd does."""
+LISTEN_RETRY_SECONDS = 5.0
+"""How often a TCP address that could not be had is tried again."""
+_ACCEPTED_SECONDS = 0.01
+"""Enough for the event loop to make the transports of connections that it has accepted."""
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
-"""Of every answer that does not say otherwise itself."""
+_log = logging.getLogger(__name__)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HEADERS.items():
+    for name, value in COMMON_HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers["Server"] = "helm"
+    response.headers["Server"] = COMMON_HEADERS["Server"]
     response.headers[CORRELATION] = request.get("correlation_id", "")
+    connection = request.protocol
+    if isinstance(connection, ClientConnection):
+        connection.answering = True
+        if connection.ends_soon:
+            # aiohttp has made these headers already.
+            response.force_close()
+            response.headers["Connection"] = "close"
 
 
 def application(table: Sequence[Route], callers: Callers | None = None) -> web.Application:
@@ -45,61 +51,166 @@ def application(table: Sequence[Route], callers: Callers | None = None) -> web.A
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """Listening sockets that systemd made and handed over (systemd.socket(5)): none of a kind without activation."""
+
+    unix: tuple[socket.socket, ...] = ()
+    tcp: tuple[socket.socket, ...] = ()
+
+
 class HttpServer:
-    """Serves APPLICATION from `start` until `stop`. HOLDER_OF names the process that listens on a port, or None."""
+    """Serves APPLICATION from `start` until `stop`: on sockets of systemd's where there are some, else on its own.
+
+    HOLDER_OF names the process that listens on a port, or None.
+    """
 
     def __init__(
-        self, application: web.Application, unix_socket: Path, holder_of: Callable[[int], object | None]
+        self,
+        application: web.Application,
+        unix_socket: Path,
+        holder_of: Callable[[int], object | None],
+        activated: Activated = Activated(),
     ) -> None:
         self._holder_of = holder_of
         self._runner = web.AppRunner(application, access_log=None)
         self._path = unix_socket
-        self._address: tuple[str, int] | None = None
-        self._tcp: web.SockSite | None = None
+        self._activated = activated
+        self._open: ClientConnections | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._wanted: tuple[str, int] | None = None
+        self._tcp: tuple[tuple[str, int], asyncio.Server] | None = None
         self._inode = 0
+        self.trouble = ""
+        """Why it does not listen on the TCP address that it should, as a sentence; empty when it does."""
+
+    @property
+    def connections(self) -> ClientConnections:
+        """Those that are open; only after `start`."""
+        assert self._open is not None
+        return self._open
 
     async def start(self, listen: str, port: int) -> None:
-        """Listen on both sockets. Raises PortTakenError, LockedError, or HelmError for an address there is not."""
+        """Listen on both sockets. Raises LockedError when another helmd serves on the unix socket.
+
+        A TCP address that can't be had costs TCP alone: see `trouble` and `run`.
+        """
         await self._runner.setup()
-        unix = bind_unix(self._path)
-        self._inode = self._path.stat().st_ino
-        await self._site(unix).start()
-        await self.listen(listen, port)
+        assert self._runner.server is not None
+        self._open = ClientConnections(self._runner.server)
+        if self._activated.unix:
+            for each in self._activated.unix:
+                await self._serve(each)
+        else:
+            unix = bind_unix(self._path)
+            self._inode = self._path.stat().st_ino
+            await self._serve(unix)
+        for each in self._activated.tcp:
+            await self._serve(each)
+        self._wanted = listen, port
+        try:
+            await self.listen(listen, port)
+        except HelmError as error:
+            _log.error("%s", " ".join(part for part in (f"{error.sentence}.", error.hint) if part))
 
     async def listen(self, listen: str, port: int) -> None:
-        """Listen on another TCP address; the one before is given up once the new one serves. Raises as `start`."""
-        if self._address == (listen, port):
-            return
-        site = self._site(bind_tcp(listen, port, self._holder_of))
-        await site.start()
-        if self._tcp is not None:
-            await self._tcp.stop()
-        self._tcp, self._address = site, (listen, port)
+        """Listen on another TCP address; the one before is given up once the new one serves, its connections go on.
 
-    def _site(self, bound: socket.socket) -> web.SockSite:
-        return web.SockSite(self._runner, bound, shutdown_timeout=_SHUTDOWN_SECONDS, backlog=_BACKLOG)
+        On sockets of systemd's this changes nothing: `trouble` says so. Raises PortTakenError, or HelmError for an
+        address that can't be had; then all is as it was.
+        """
+        if self._activated.tcp:
+            self._wanted = listen, port
+            there = [each.getsockname()[:2] for each in self._activated.tcp]
+            here = address_of(listen, port)[1][:2]
+            self.trouble = (
+                "" if here in there else f"TCP: not listening on {listen} port {port} yet; run: helmctl apply"
+            )
+            return
+        if self._tcp is None or self._tcp[0] != (listen, port):
+            try:
+                server = await self._serve(bind_tcp(listen, port, self._holder_of))
+            except HelmError as error:
+                if self._tcp is None:
+                    self.trouble = f"TCP: {error.sentence}"
+                raise
+            before, self._tcp = self._tcp, ((listen, port), server)
+            if before is not None:
+                await self._close([before[1]])
+        self._wanted, self.trouble = (listen, port), ""
+
+    async def run(self, changed: Callable[[], None]) -> NoReturn:
+        """Goes on until cancelled: tries again to have a TCP address that could not be had. CHANGED is called then."""
+        while True:
+            await asyncio.sleep(LISTEN_RETRY_SECONDS)
+            if self.trouble and self._wanted is not None and not self._activated.tcp:
+                with contextlib.suppress(HelmError):
+                    await self.listen(*self._wanted)
+                if not self.trouble:
+                    _log.info("listening on %s port %d", *self._wanted)
+                changed()
+
+    async def _serve(self, bound: socket.socket) -> asyncio.Server:
+        bound.setblocking(False)
+        server = await asyncio.get_running_loop().create_server(self.connections, sock=bound, backlog=SOCKET_BACKLOG)
+        self._listeners.append(server)
+        return server
+
+    async def drain(self) -> None:
+        """Takes no more connections and ends those that there are, each after its response.
+
+        What connects from now on to a socket of systemd's waits there for the next helmd.
+        """
+        await self._close(self._listeners)
+        if self._open is not None:
+            await self._open.drain()
 
     async def stop(self) -> None:
-        """Close both sockets, and the connections."""
+        """Close what is still open."""
+        await self._close(self._listeners)
+        if self._open is not None:
+            await self._open.shutdown(0.1)
         await self._runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
             # Another helmd may have put its own in place meanwhile.
             if self._inode and self._path.stat().st_ino == self._inode:
                 self._path.unlink()
 
+    async def _close(self, listeners: Sequence[asyncio.Server]) -> None:
+        """Stops LISTENERS. What they have accepted already is served: asyncio would drop a connection whose transport
+        is not made yet when its listener is closed (`asyncio.Server._attach` fails then), so it accepts no more first.
+        """
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            for listening in listener.sockets:
+                loop.remove_reader(listening)
+        if listeners:
+            await asyncio.sleep(_ACCEPTED_SECONDS)
+        for listener in list(listeners):
+            self._listeners.remove(listener)
+            listener.close()
+
+
+def address_of(listen: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """The family and address of what ``http.listen`` and ``http.port`` name. Raises HelmError."""
+    try:
+        found = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as problem:
+        raise HelmError(f"can't listen on {listen} port {port}: {problem.strerror or problem}") from None
+    return found[0][0], found[0][4]
+
 
 def bind_tcp(listen: str, port: int, holder_of: Callable[[int], object | None]) -> socket.socket:
     """A listening TCP socket. Raises PortTakenError with who has the port, HelmError when it can't be had."""
+    family, address = address_of(listen, port)
     try:
-        found = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError as problem:
         raise HelmError(f"can't listen on {listen} port {port}: {problem.strerror or problem}") from None
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
-        bound.listen(_BACKLOG)
+        bound.listen(SOCKET_BACKLOG)
     except OSError as problem:
         bound.close()
         if holder := holder_of(port):
@@ -127,7 +238,7 @@ def bind_unix(path: Path) -> socket.socket:
         bound.bind(str(path))
     finally:
         os.umask(before)
-    bound.listen(_BACKLOG)
+    bound.listen(SOCKET_BACKLOG)
     bound.setblocking(False)
     return bound
 

@@ -21,10 +21,11 @@ from aiohttp import web
 import helmd
 from helmd.model.errors import ConfigurationError, Fault, HelmError, LockedError, PortTakenError, StartFailedError
 from helmd.systemd.listeners import holder_of
+from helmd.web import server as web_server
 from helmd.web.auth.roles import Role
 from helmd.web.http.problems import STATUS
 from helmd.web.routes import Route
-from helmd.web.server import HttpServer, application, bind_tcp, bind_unix
+from helmd.web.server import Activated, HttpServer, application, bind_tcp, bind_unix
 
 
 async def who(request: web.Request) -> web.Response:
@@ -262,3 +263,101 @@ async def test_another_port_is_taken_up_while_serving(tmp_path: Path) -> None:
         assert (await over_tcp(second, "/open"))[0] == 200
     finally:
         await server.stop()
+
+
+async def test_connections_outlive_the_address_they_came_by(served: tuple[Path, int], tmp_path: Path) -> None:
+    first, second = free_port(), free_port()
+    server = HttpServer(application(TABLE), tmp_path / "helm.sock", holder_of)
+    await server.start("127.0.0.1", first)
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "helm.sock"), limit=1)) as kept:
+            assert (await kept.get("http://helm/open")).status == 200
+            (connection,) = list(server.connections)
+            await server.listen("127.0.0.1", second)
+            assert (await kept.get("http://helm/open")).status == 200
+            assert list(server.connections) == [connection]
+    finally:
+        await server.stop()
+
+
+async def test_a_taken_port_costs_tcp_alone_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(web_server, "LISTEN_RETRY_SECONDS", 0.1)
+    path = tmp_path / "helm.sock"
+    server = HttpServer(application(TABLE), path, holder_of)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        await server.start("127.0.0.1", port)
+        running = asyncio.create_task(server.run(lambda: said.append(server.trouble)))
+        assert server.trouble.startswith(f"TCP: port {port} is taken by pid {os.getpid()}")
+        assert server.trouble[5:] in caplog.text
+        assert (await over_unix(path, "/open"))[0] == 200
+        await asyncio.sleep(0.3)
+    async with asyncio.timeout(3):
+        while server.trouble:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.15)
+    assert (await over_tcp(port, "/open"))[0] == 200
+    assert said[-1] == ""
+    running.cancel()
+    await server.stop()
+
+
+async def test_sockets_of_systemds_are_served_and_left_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "helm.sock"
+    unix, tcp = bind_unix(path), socket.create_server(("127.0.0.1", 0))
+    port = tcp.getsockname()[1]
+    for _ in range(2):
+        server = HttpServer(application(TABLE), path, holder_of, Activated((unix.dup(),), (tcp.dup(),)))
+        await server.start("127.0.0.1", port)
+        assert server.trouble == ""
+        assert (await over_unix(path, "/open"))[0] == (await over_tcp(port, "/open"))[0] == 200
+        await server.listen("127.0.0.1", port + 1)
+        assert "helmctl apply" in server.trouble, "another port is for systemd to listen on"
+        await server.drain()
+        await server.stop()
+        assert path.exists()
+        # Nobody is refused meanwhile.
+        socket.create_connection(("127.0.0.1", port)).close()
+    unix.close()
+    tcp.close()
+
+
+async def test_without_systemds_tcp_socket_that_one_is_made(tmp_path: Path) -> None:
+    path, port = tmp_path / "helm.sock", free_port()
+    unix = bind_unix(path)
+    server = HttpServer(application(TABLE), path, holder_of, Activated((unix,)))
+    await server.start("127.0.0.1", port)
+    assert (await over_unix(path, "/open"))[0] == (await over_tcp(port, "/open"))[0] == 200
+    await server.stop()
+
+
+async def test_whoever_connects_while_it_ends_is_served_by_it_or_by_the_next(tmp_path: Path) -> None:
+    """Also a connection that was accepted just before."""
+    unix, tcp = bind_unix(tmp_path / "helm.sock"), socket.create_server(("127.0.0.1", 0), backlog=1024)
+    port = tcp.getsockname()[1]
+    server = HttpServer(application(TABLE), tmp_path / "helm.sock", holder_of, Activated((unix.dup(),), (tcp.dup(),)))
+    await server.start("127.0.0.1", port)
+
+    clients = []
+    for steps in range(6):
+        for _ in range(10):
+            client = socket.create_connection(("127.0.0.1", port), 10)
+            client.sendall(b"GET /open HTTP/1.0\r\n\r\n")
+            clients.append(client)
+        # In one of these steps of the event loop they are accepted, and have no transport yet.
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await server.drain()
+        await server.stop()
+        after = Activated((unix.dup(),), (tcp.dup(),))
+        server = HttpServer(application(TABLE), tmp_path / "helm.sock", holder_of, after)
+        await server.start("127.0.0.1", port)
+    for client in clients:
+        assert (await asyncio.to_thread(client.recv, 12)) == b"HTTP/1.0 200"
+        client.close()
+    await server.stop()
+    unix.close()
+    tcp.close()

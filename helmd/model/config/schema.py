@@ -240,8 +240,9 @@ HELM_SETTINGS = (
         values.integer(1, 10_000_000),
         "entries a second",
         "20000",
-        "How many log entries and measurements a service may post in the long run. Beyond that it is told to come "
-        "again (429) if its requests have an Idempotency-Key, and is answered late if not.",
+        "How many log entries and measurements each caller (a service, a user, all those without a token together) may "
+        "post in the long run, under whatever names. Beyond that it is told to come again (429) if its requests have "
+        "an Idempotency-Key, and is answered late if not.",
     ),
     Setting(
         "ingest.burst",

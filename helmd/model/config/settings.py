@@ -31,7 +31,7 @@ class Settings:
     """Core's URL, where it is another than the registry's; see `helmd.model.suite.composition.core_url`."""
     ingest_anonymous: Literal["no", "loopback"] = "no"
     ingest_rate: int = 20_000
-    """Entries a second that each service may post; ``ingest_burst`` of them at once."""
+    """Entries a second that each caller may post; ``ingest_burst`` of them at once."""
     ingest_burst: int = 200_000
     billing_services: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""How much each service may post: token buckets, by its name."""
+"""How much each caller may post: token buckets, by the caller's key (`helmd.web.auth.roles.Identity.key`)."""
 
 from collections import OrderedDict
 

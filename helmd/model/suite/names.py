@@ -15,6 +15,14 @@ HELMD_UNIT = "helmd.service"
 JOURNAL_UNIT = "helmd-journal.service"
 STORE_CLUSTER_UNIT = "helmd-postgres.service"
 SUITE_CLUSTER_UNIT = "hivematrix-postgres.service"
+SOCKET_UNIT = "helmd.socket"
+HTTP_SOCKET_UNIT = "helmd-http.socket"
+SOCKET_UNITS = (SOCKET_UNIT, HTTP_SOCKET_UNIT)
+"""What listens for helmd, also while it is not running (systemd.socket(5)): the account's socket, and TCP."""
+UNIX_SOCKET, HTTP_SOCKET = "unix", "http"
+"""The names under which helmd gets them (FileDescriptorName=)."""
+SOCKET_BACKLOG = 4096
+"""Clients that may wait to be accepted, as all do while helmd restarts (net.core.somaxconn bounds it)."""
 HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 
 HELM_SERVICE = "helm"

@@ -20,8 +20,9 @@ from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.entry import LogRow
 from helmd.operations.logs.posted import PostedLogs
 from helmd.web.auth.roles import Identity
+from helmd.web.http.body import body_size, receive_body
 from helmd.web.http.memory_budget import MemoryBudget
-from helmd.web.http.problems import json_response, problem
+from helmd.web.http.problems import RequestRefusedError, json_response
 
 MAX_BODY = 16 << 20
 """Bytes of a request's body (SPEC)."""
@@ -30,26 +31,11 @@ _SMALL = 64 << 10
 _SMALL_ROOM, _LARGE_ROOM = 32 << 20, 96 << 20
 _ENTRY = 500
 """Bytes that an entry takes besides its text."""
-_READ_SECONDS = 10.0
 _LONGEST_PAUSE = 3.0
 """Senders give up after five seconds (SPEC), and then drop what they sent."""
 _KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 
 Item = TypeVar("Item")
-
-
-class _RefusedError(Exception):
-    """An answer that is no HelmError's: ``status``, ``code`` and a sentence."""
-
-    def __init__(self, status: HTTPStatus, code: str, sentence: str, retry_after: int | None = None) -> None:
-        super().__init__(sentence)
-        self.status, self.code, self.sentence, self.retry_after = status, code, sentence, retry_after
-
-    def answer(self, request: web.Request) -> web.Response:
-        made = problem(request, self.status, self.code, self.sentence)
-        if self.retry_after is not None:
-            made.headers["Retry-After"] = str(self.retry_after)
-        return made
 
 
 class Intake:
@@ -81,14 +67,11 @@ class Intake:
             now = datetime.now(UTC)
             return given.service_name, log_rows(given, now, self._retention_of(given.service_name), self._read)
 
-        try:
-            key = _key(request)
-            async with self._body(request) as held:
-                service, found = await self._parsed(held, rows)
-                await self._within_rate(service, len(found), key)
-                count = await self._posted.post(service, found, key, held.size) if found else 0
-        except _RefusedError as refused:
-            return refused.answer(request)
+        key = _key(request)
+        async with self._body(request) as held:
+            service, found = await self._parsed(held, rows)
+            await self._within_rate(request, len(found), key)
+            count = await self._posted.post(service, found, key, held.size) if found else 0
         return json_response(
             {"success": True, "ingested": count, "message": f"Successfully ingested {count} log entries"}
         )
@@ -100,14 +83,11 @@ class Intake:
             given = self._given(request, body, "metrics", "name")
             return given.service_name, measurements(given, datetime.now(UTC))
 
-        try:
-            key = _key(request)
-            async with self._body(request) as held:
-                service, found = await self._parsed(held, values)
-                await self._within_rate(service, len(found), key)
-                self._measured(service, found)
-        except _RefusedError as refused:
-            return refused.answer(request)
+        key = _key(request)
+        async with self._body(request) as held:
+            service, found = await self._parsed(held, values)
+            await self._within_rate(request, len(found), key)
+            self._measured(service, found)
         count = len(found)
         return json_response({"success": True, "ingested": count, "message": f"Successfully ingested {count} metrics"})
 
@@ -121,16 +101,11 @@ class Intake:
     @asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator["_Held"]:
         """The body, and the room that it and what is made of it take."""
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            sentence = "a body is taken as it is, without a content encoding"
-            raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_encoding", sentence)
-        size = MAX_BODY if request.content_length is None else request.content_length
-        if size > MAX_BODY:
-            raise _too_large()
+        size = body_size(request, MAX_BODY)
         held = _Held(self._small if size <= _SMALL else self._large, size)
         await held.budget.acquire(size)
         try:
-            held.body = await _read(request)
+            held.body = await receive_body(request, MAX_BODY)
             yield held
         finally:
             held.budget.release(size, held.overdraw)
@@ -146,14 +121,21 @@ class Intake:
         held.budget.overdraw(held.overdraw)
         return service, found
 
-    async def _within_rate(self, service: str, entries: int, key: str | None) -> None:
-        """Waits while SERVICE posts too much. Who has a KEY is told to come again, since they will."""
-        pause = self._rates.pause(service, time.monotonic())
+    async def _within_rate(self, request: web.Request, entries: int, key: str | None) -> None:
+        """Waits while the caller posts too much. Who has a KEY is told to come again, since they will.
+
+        The limit is the caller's, not that of the service named in the body: an admin's program that posts as many
+        services has one share, and nobody uses up another one's.
+        """
+        caller: Identity = request["identity"]
+        pause = self._rates.pause(caller.key, time.monotonic())
         if pause and key is not None:
             seconds = math.ceil(pause)
-            sentence = f"{service} posts more than it may; try again in {seconds} s"
-            raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", sentence, seconds)
-        self._rates.take(service, entries, time.monotonic())
+            sentence = f"{caller.name} posts more than it may; try again in {seconds} s"
+            raise RequestRefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", sentence, {"Retry-After": str(seconds)}
+            )
+        self._rates.take(caller.key, entries, time.monotonic())
         if pause:
             await asyncio.sleep(min(pause, _LONGEST_PAUSE))
 
@@ -166,25 +148,6 @@ class _Held:
         self.size = size
         self.body = b""
         self.overdraw = 0
-
-
-async def _read(request: web.Request) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_READ_SECONDS):
-            async for part in request.content.iter_any():
-                body += part
-                if len(body) > MAX_BODY:
-                    raise _too_large()
-    except TimeoutError:
-        sentence = f"the body did not come within {_READ_SECONDS:g} s"
-        raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", sentence) from None
-    return bytes(body)
-
-
-def _too_large() -> _RefusedError:
-    sentence = f"a body of more than {MAX_BODY >> 20} MiB is not taken"
-    return _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", sentence)
 
 
 def _key(request: web.Request) -> str | None:

@@ -41,6 +41,11 @@ class Identity:
     services: frozenset[str] | None = None
     """The services to whose logs the caller is confined; None for all."""
 
+    @property
+    def key(self) -> str:
+        """Tells callers apart: a user may be called as a service or an account is."""
+        return f"{self.via} {'user' if self.service is None else 'service'} {self.service or self.name}"
+
     def may(self, asked: Role) -> bool:
         """Whether a route that asks for this role is open to the caller."""
         return asked in _COVERS[self.role]
