@@ -95,7 +95,7 @@ async def test_what_older_clients_send_is_taken(bodies: tuple[Served, Database, 
     for body in sent:
         for number, log in enumerate(body["logs"]):
             log["timestamp"] = (now - timedelta(seconds=100 - number)).isoformat()
-        token = user_token("client")
+        token = user_token("technician")
         status, answer, _ = await served.post(body, token=token)
         assert (status, answer["ingested"]) == (200, len(body["logs"]))
     found = rows_after(database, newest, "service_name", "message", "level", "source")
@@ -114,11 +114,17 @@ async def test_who_may_post(bodies: tuple[Served, Database, int]) -> None:
     body = {"service_name": "core", "logs": [{"message": "x"}]}
     assert (await served.post(body, token=None))[0] == 401
     assert (await served.post(body, token="codex"))[0] == 403
+    for level in ("client", "billing"):
+        for path, content in ((LOGS, body), (METRICS, {"service_name": "core", "name": "x", "value": 1})):
+            status, answer, _ = await served.post(content, path=path, token=user_token(level))
+            assert (status, answer["code"]) == (403, "denied")
     assert rows_after(database, newest) == []
+    assert served.samples == []
     assert (await served.post(body, token="core"))[0] == 200
-    assert (await served.post(body, token=user_token("client")))[0] == 200
+    assert (await served.post(body, token=user_token("technician")))[0] == 200
+    assert (await served.post(body, token=user_token("admin")))[0] == 200
     assert (await served.post(body, path="/helm" + LOGS, token="core"))[0] == 200
-    assert len(rows_after(database, newest)) == 3
+    assert len(rows_after(database, newest)) == 4
 
 
 async def test_programs_of_this_machine_need_no_token_where_the_settings_say_so(
@@ -407,6 +413,17 @@ async def test_who_posts_too_much_is_slowed_or_told_to_come_again(filled: Databa
         begun = time.monotonic()
         assert (await served.post({**batch("x"), "service_name": "core"}, token="core"))[0] == 200
         assert time.monotonic() - begun < 0.3, "another service has a rate of its own"
+
+
+async def test_the_rate_is_the_callers_whatever_name_it_posts_under(filled: Database, tmp_path: Path) -> None:
+    admin = user_token("admin")
+    async with serving(filled.store, tmp_path, rates=Rates(rate=10, burst=5)) as served:
+        assert (await served.post({**batch(*"abcdefghij"), "service_name": "one"}, token=admin))[0] == 200
+        status, answer, _ = await served.post({**batch("x"), "service_name": "two"}, token=admin, Idempotency_Key="k")
+        assert (status, answer["code"]) == (429, "rate_limited")
+        begun = time.monotonic()
+        assert (await served.post({**batch("x"), "service_name": "core"}, token="core"))[0] == 200
+        assert time.monotonic() - begun < 0.3, "nor does it use up that of the service which it names"
 
 
 async def test_large_bodies_leave_room_for_others(filled: Database, tmp_path: Path) -> None:

@@ -38,6 +38,14 @@ def test_a_route_that_is_there_twice_refuses_start_up() -> None:
         install(web.Application(), [ROUTE, replace(ROUTE, role=Role.ADMIN)], Callers())
 
 
+def test_ingest_is_for_services_admins_and_technicians() -> None:
+    nobody = cast(Any, None)
+    table = routes(Api(nobody, nobody), Intake(nobody, nobody, nobody, nobody))
+    ingest = [route for route in table if route.path.endswith("/ingest")]
+    assert {route.path for route in ingest} == {"/api/logs/ingest", "/api/metrics/ingest"}
+    assert all(route.role is Role.TECHNICIAN and route.services for route in ingest)
+
+
 def test_only_health_is_public_and_every_route_says_what_it_is_for() -> None:
     nobody = cast(Any, None)
     table = routes(Api(nobody, nobody), Intake(nobody, nobody, nobody, nobody))
