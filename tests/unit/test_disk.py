@@ -28,3 +28,20 @@ def test_a_path_that_is_not_there_yet_is_on_its_parents_disk(tmp_path: Path) -> 
     free, total = space(tmp_path / "not" / "yet")
     assert total > 0
     assert free <= total
+
+
+def test_a_disk_that_cannot_be_looked_at_is_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when its file system has gone: that must not end who asks."""
+    monkeypatch.setattr(disk, "_LOOK_SECONDS", -1)
+    answers: list[tuple[int, int] | None] = [(0, 1000), None, None, (1000, 1000)]
+
+    def look(path: Path) -> tuple[int, int]:
+        if (answer := answers.pop(0)) is None:
+            raise OSError(5, "Input/output error", str(path))
+        return answer
+
+    low = LowDisk(Path("/"), lambda: 10, look)
+    assert [low(), low(), low(), low()] == [True, True, True, False]
+    assert len(caplog.records) == 1

@@ -19,7 +19,7 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, HealthVerdict
 from helmd.operations.logs.ingest import Account
 from helmd.operations.monitoring import health_report
-from helmd.operations.monitoring.health_report import HealthReport, disk_check, journal_check, overall
+from helmd.operations.monitoring.health_report import HealthReport, disk_check, journal_check, listening_check, overall
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
@@ -177,6 +177,54 @@ async def test_a_disk_that_hangs_is_late_and_takes_one_thread(stood: Stood, monk
         assert len([thread for thread in threading.enumerate() if thread.name == "helmd-blocking"]) == 1
     finally:
         end.set()
+
+
+async def test_a_check_that_fails_is_that_checks_failure_alone(
+    stood: Stood, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    def wrong(*_: object) -> Any:
+        raise ValueError("nobody foresaw that")
+
+    monkeypatch.setattr(health_report, "space", broken)
+    monkeypatch.setattr(health_report, "ping", wrong)
+    code, body = await get(stood, "/health")
+    assert code == 503
+    assert body["checks"]["disk"] == {
+        "status": "unhealthy", "free_gb": None, "total_gb": None, "usage_percent": None,
+        "message": "OSError: [Errno 5] Input/output error",
+    }  # fmt: skip
+    assert body["checks"]["systemd"] == {"status": "unhealthy", "message": "ValueError: nobody foresaw that"}
+    assert body["checks"]["database"]["status"] == "unhealthy"
+    assert body["checks"]["configuration"]["faults"] == 2
+    assert "ValueError" in caplog.text, "what nobody foresaw is in the log"
+
+
+async def test_a_check_that_hangs_is_begun_only_once(stood: Stood, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, begun = threading.Event(), []
+
+    def hang(path: Path) -> tuple[int, int]:
+        begun.append(path)
+        hanging.wait(10)
+        return 50, 100
+
+    monkeypatch.setattr(health_report, "space", hang)
+    monkeypatch.setattr(health_report, "REPORT_MAX_AGE", 0.0)
+    try:
+        for _ in range(3):
+            assert (await get(stood, "/health"))[1]["checks"]["disk"]["status"] == "unhealthy"
+        assert len(begun) == 1
+    finally:
+        hanging.set()
+    await asyncio.sleep(0.1)
+    assert (await get(stood, "/health"))[1]["checks"]["disk"]["usage_percent"] == 50.0
+
+
+async def test_an_address_that_cannot_be_had_is_said(stood: Stood) -> None:
+    assert (await get(stood, "/health"))[1]["checks"]["http"] == {"status": "healthy"}
+    assert listening_check("TCP: port 5004 is taken") == {"status": "degraded", "message": "TCP: port 5004 is taken"}
 
 
 async def test_it_is_made_anew_after_a_second(stood: Stood) -> None:

@@ -1,11 +1,14 @@
 """How full the disk is that the log store is on."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 _LOOK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 def space(path: Path) -> tuple[int, int]:
@@ -27,12 +30,19 @@ class LowDisk:
         self._look = look
         self._looked: float | None = None
         self._low = False
+        self._failed = False
 
     def __call__(self) -> bool:
-        """As it was a second ago at the earliest."""
+        """As it was a second ago at the earliest. A file system that can't be looked at is as it was before."""
         now = time.monotonic()
         if self._looked is None or now - self._looked > _LOOK_SECONDS:
             self._looked = now
-            free, total = self._look(self._path)
-            self._low = 100 * free < self._least() * total
+            try:
+                free, total = self._look(self._path)
+            except OSError as problem:
+                if not self._failed:
+                    _log.warning("how full the disk of %s is can't be read: %s", self._path, problem.strerror)
+                self._failed = True
+            else:
+                self._low, self._failed = 100 * free < self._least() * total, False
         return self._low

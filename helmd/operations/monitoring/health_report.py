@@ -5,6 +5,7 @@ unhealthy only if it can't reach systemd, without which it can do nothing.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _GIB = 1 << 30
 _DEPENDENCIES = ("core",)
 
 CheckResult = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,25 @@ def journal_check(active_state: str | None, lag: float | None) -> CheckResult:
     return check
 
 
-class HealthReport:
-    """Makes reports. ``faults`` returns the number of configuration errors; ``disk`` is a path on Helm's disk."""
+def listening_check(trouble: str) -> CheckResult:
+    """Whether the API is served on the TCP address that the settings name; TROUBLE says why not."""
+    return {"status": DEGRADED, "message": trouble} if trouble else {"status": HEALTHY}
 
-    def __init__(self, monitor: Monitor, pool: Pool, account: Account, disk: Path, faults: Callable[[], int]) -> None:
+
+class HealthReport:
+    """Makes reports. ``disk`` is any path on Helm's disk; ``faults`` counts the faults of the configuration, and
+    ``listening`` says why Helm does not listen where it should (empty if it does).
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        pool: Pool,
+        account: Account,
+        disk: Path,
+        faults: Callable[[], int],
+        listening: Callable[[], str] = str,
+    ) -> None:
         self._monitor = monitor
         self._pool = pool
         # One thread for each, so that a hanging file system does not affect other checks.
@@ -104,6 +122,8 @@ class HealthReport:
         self._account = account
         self._disk = disk
         self._faults = faults
+        self._listening = listening
+        self._unfinished: dict[str, asyncio.Task[CheckResult]] = {}
         self._last: HealthSummary | None = None
         self._made_at = 0.0
         self._making = asyncio.Lock()
@@ -129,13 +149,22 @@ class HealthReport:
             "systemd": self._systemd,
             "journal": self._journal,
         }
-        tasks = {name: asyncio.ensure_future(make()) for name, make in makers.items()}
-        # Not cancelled on timeout: each check has its own time limit, and releases its connection properly.
-        await asyncio.wait(tasks.values(), timeout=_ALL_SECONDS)
-        checks = {name: task.result() if task.done() else dict(_TIMED_OUT[name]) for name, task in tasks.items()}
+        for name, make in makers.items():
+            if name not in self._unfinished:
+                self._unfinished[name] = asyncio.create_task(_isolated(name, make))
+        # Not cancelled when late: each ends by its own limit, and what it holds (a connection) is then left in order.
+        # One that hangs is not begun a second time.
+        await asyncio.wait(self._unfinished.values(), timeout=_ALL_SECONDS)
+        checks: dict[str, CheckResult] = {}
+        for name in makers:
+            task = self._unfinished[name]
+            checks[name] = task.result() if task.done() else dict(_TIMED_OUT[name])
+            if task.done():
+                del self._unfinished[name]
         checks["dependencies"] = self._dependencies()
         faults = self._faults()
         checks["configuration"] = {"status": DEGRADED if faults else HEALTHY, "faults": faults}
+        checks["http"] = listening_check(self._listening())
         return HealthSummary(overall(checks), datetime.now(UTC), checks)
 
     async def _database(self) -> CheckResult:
@@ -196,6 +225,16 @@ class HealthReport:
                 "response_time_ms": observed.response_ms,
             }
         return found
+
+
+async def _isolated(name: str, make: Callable[[], Awaitable[CheckResult]]) -> CheckResult:
+    """What MAKE gives; an error of it is that check's failure, and no one else's."""
+    try:
+        return await make()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other checks and the daemon go on
+        if not isinstance(error, OSError):
+            _log.exception("the health check %s failed", name)
+        return {**_TIMED_OUT[name], "status": UNHEALTHY, "message": f"{type(error).__name__}: {error}"}
 
 
 _TIMED_OUT: Mapping[str, CheckResult] = {
