@@ -9,12 +9,20 @@ from helmd.model.layout import Layout
 from helmd.model.logs.parsing.formats import parse_message
 from helmd.model.logs.parsing.parsed import Formats, Parsed
 from helmd.model.suite.service import Registry, Service
-from helmd.operations.configuration.load import load_formats, load_settings, load_suite
+from helmd.operations.configuration.last_good import keep, kept
+from helmd.operations.configuration.load import (
+    Configuration,
+    configuration_of,
+    load_formats,
+    load_settings,
+    load_suite,
+    read_sources,
+)
 
 
 @dataclass(slots=True)
 class Current:
-    """``faults`` are those of the newest files; with any, ``settings`` and ``registry`` are older than the files."""
+    """``faults`` are those of the newest files; with any, the rest is older than the files."""
 
     layout: Layout
     settings: Settings = field(default_factory=Settings)
@@ -22,24 +30,58 @@ class Current:
     formats: Formats | None = None
     faults: tuple[Fault, ...] = ()
 
-    def load(self) -> None:
-        """Reads everything anew and takes it over whole. Raises ConfigurationError, and then keeps what it had."""
+    def read(self) -> Configuration:
+        """What the files say now; nothing is taken over, but their faults. Raises ConfigurationError."""
         try:
-            settings = load_settings(self.layout)
-            registry = load_suite(self.layout, settings)
-            formats = load_formats(self.layout)
+            sources = read_sources(self.layout)
+            found = configuration_of(sources)
         except ConfigurationError as error:
             self.faults = error.faults
             raise
-        self.settings, self.registry, self.formats, self.faults = settings, registry, formats, ()
+        keep(self.layout, sources)
+        return found
+
+    def adopt(self, configuration: Configuration) -> None:
+        """Goes by CONFIGURATION from now on, which `read` gave."""
+        self.settings, self.registry, self.formats = (
+            configuration.settings,
+            configuration.registry,
+            configuration.formats,
+        )
+        self.faults = ()
+
+    def load(self) -> None:
+        """Reads everything anew and takes it over whole. Raises ConfigurationError, and then keeps what it had."""
+        self.adopt(self.read())
 
     def load_at_start(self) -> None:
-        """Like `load`, but takes over what it can: Helm must serve with faulty files too."""
+        """Like `load`, but never fails: with faulty files it goes by the newest that had no fault.
+
+        If none were kept, it takes over what it can.
+        """
+        try:
+            self.load()
+            return
+        except ConfigurationError as error:
+            faults = error.faults
+        if (sources := kept(self.layout)) is not None:
+            try:
+                self.adopt(configuration_of(sources))
+                self.faults = faults
+                return
+            except ConfigurationError:
+                # An older package kept them, and the rules have changed since.
+                pass
+        self._load_parts()
+
+    def _load_parts(self) -> None:
         try:
             self.settings = load_settings(self.layout)
             self.registry = load_suite(self.layout, self.settings)
         except ConfigurationError as error:
             self.faults = error.faults
+        else:
+            self.faults = ()
         try:
             self.formats = load_formats(self.layout)
         except ConfigurationError as error:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from helmd.model.config.settings import Settings, read_settings_files
@@ -17,6 +18,24 @@ from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 
 FORMATS_FILE = "formats.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of an account's configuration, each list in the order in which later ones override."""
+
+    settings: tuple[ConfigSource, ...]
+    registry: tuple[ConfigSource, ...]
+    formats: tuple[ConfigSource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What an account's files say, without a fault."""
+
+    settings: Settings
+    registry: Registry
+    formats: Formats
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -72,13 +91,18 @@ def registry_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
     return [source for source in found if source], faults
 
 
-def load_settings(layout: Layout) -> Settings:
-    """Helm's settings. Raises ConfigurationError with every fault."""
+def _settings_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
     faults: list[Fault] = []
     found = [_source(layout.machine / "helm.toml", faults), _source(layout.settings_file, faults)]
+    return [source for source in found if source], faults
+
+
+def load_settings(layout: Layout) -> Settings:
+    """Helm's settings. Raises ConfigurationError with every fault."""
+    found, faults = _settings_sources(layout)
     if faults:
         raise ConfigurationError(faults)
-    return read_settings_files([source for source in found if source])
+    return read_settings_files(found)
 
 
 def load_suite(layout: Layout, settings: Settings, instead: ConfigSource | None = None) -> Registry:
@@ -101,19 +125,39 @@ def load_suite(layout: Layout, settings: Settings, instead: ConfigSource | None 
     return whole_suite(registry, settings)
 
 
-def load_formats(layout: Layout) -> Formats:
-    """How lines are read: the package's formats with the machine's and the account's over them.
-
-    Raises ConfigurationError with every fault.
-    """
+def _formats_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
     faults: list[Fault] = []
     own = layout.share / FORMATS_FILE
     found = [_source(directory / FORMATS_FILE, faults) for directory in (layout.share, layout.machine, layout.config)]
     if found[0] is None and not faults:
         faults.append(Fault(str(own), 0, "", "is missing; install the package again"))
+    return [source for source in found if source], faults
+
+
+def load_formats(layout: Layout) -> Formats:
+    """How lines are read: the package's formats with the machine's and the account's over them.
+
+    Raises ConfigurationError with every fault.
+    """
+    found, faults = _formats_sources(layout)
     if faults:
         raise ConfigurationError(faults)
-    return read_formats([source for source in found if source])
+    return read_formats(found)
+
+
+def read_sources(layout: Layout) -> Sources:
+    """The text of every file. Raises ConfigurationError for those that can't be read."""
+    settings, registry, formats = _settings_sources(layout), registry_sources(layout), _formats_sources(layout)
+    if faults := [*settings[1], *registry[1], *formats[1]]:
+        raise ConfigurationError(faults)
+    return Sources(tuple(settings[0]), tuple(registry[0]), tuple(formats[0]))
+
+
+def configuration_of(sources: Sources) -> Configuration:
+    """What SOURCES say together. Raises ConfigurationError with the faults of the first kind that has some."""
+    settings = read_settings_files(sources.settings)
+    registry = whole_suite(read_registry(sources.registry, settings.taken_ports()), settings)
+    return Configuration(settings, registry, read_formats(sources.formats))
 
 
 def path_faults(registry: Registry, layout: Layout) -> list[Fault]:
