@@ -2,6 +2,7 @@
 
 ``python3 -m helmd.daemon journal`` is helmd-journal.service: the journal into the store, and nothing else.
 ``python3 -m helmd.daemon helmd`` is helmd.service: watches the suite and serves the API.
+``python3 -m helmd.daemon install-sockets`` is run by an upgrade of the package: installs the units of helmd's sockets.
 """
 
 import asyncio
@@ -23,17 +24,20 @@ from helmd.journal.reader import JournalReader
 from helmd.lifecycle import Lifecycle, log_to_stderr, watchdog_seconds
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.layout import Layout, layout
+from helmd.model.suite.names import HTTP_SOCKET, UNIX_SOCKET
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.load import load_formats, load_settings
+from helmd.operations.configuration.sockets import install_sockets
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.ingest import Account, Ingest
 from helmd.store.ingest.journal import JournalStore
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import role_of
+from helmd.systemd.bus import Manager
 
 _log = logging.getLogger("helmd")
 
-DAEMON_USAGE = "usage: python3 -m helmd.daemon helmd | journal"
+DAEMON_USAGE = "usage: python3 -m helmd.daemon helmd | journal | install-sockets"
 EX_CONFIG = 78
 """Exit status (sysexits.h) for faulty settings: trying again would not help."""
 
@@ -48,6 +52,21 @@ def this_layout(environment: Mapping[str, str]) -> Layout:
 def this_account() -> Account:
     """Whose journal is read: this account's, on this machine, in this boot."""
     return Account(os.getuid(), id128.get_machine().hex, id128.get_boot().hex, socket.gethostname())
+
+
+def activated_sockets() -> tuple[tuple[socket.socket, ...], tuple[socket.socket, ...]]:
+    """The unix sockets and the TCP sockets that systemd made for this process (sd_listen_fds_with_names(3))."""
+    unix, tcp = [], []
+    for descriptor, name in sorted(daemon.listen_fds_with_names().items()):
+        given = socket.socket(fileno=descriptor)
+        if name == UNIX_SOCKET and given.family == socket.AF_UNIX:
+            unix.append(given)
+        elif name == HTTP_SOCKET and given.family in (socket.AF_INET, socket.AF_INET6):
+            tcp.append(given)
+        else:
+            _log.warning("a socket called %s was handed over, and closed: it is not one of helmd's", name)
+            given.close()
+    return tuple(unix), tuple(tcp)
 
 
 def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
@@ -101,18 +120,21 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr(os.environ)
     # It tells of every attempt to connect; those who need the store say once that it is away.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
-    if list(arguments) not in (["helmd"], ["journal"]):
+    if list(arguments) not in (["helmd"], ["journal"], ["install-sockets"]):
         print(DAEMON_USAGE, file=sys.stderr)
         return 2
     lifecycle = Lifecycle(daemon.notify, watchdog_seconds(os.environ, os.getpid()))
     places = this_layout(os.environ)
+    if arguments[0] == "install-sockets":
+        return _install_sockets(places)
     if arguments[0] == "helmd":
         # Not at the top: helmd-journal would carry a web server that it never uses, a third of its memory.
         from helmd.serve import run_helmd
+        from helmd.web.server import Activated
 
         # A call to a manager that hangs holds up everything else for as long (sd-bus reads this).
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "300ms")
-        return _run(run_helmd(lifecycle, places, this_account(), schema_up_to_date))
+        return _run(run_helmd(lifecycle, places, this_account(), schema_up_to_date, Activated(*activated_sockets())))
     try:
         # Without these it would store the wrong thing for good, while the journal keeps what comes.
         load_settings(places)
@@ -128,6 +150,17 @@ def main(arguments: Sequence[str]) -> int:
     # Rows hold no cycles; looking for some again and again takes a twentieth of the time in a flood.
     gc.set_threshold(100_000, 50, 100)
     asyncio.run(run_journal(lifecycle, this_account(), current))
+    return 0
+
+
+def _install_sockets(places: Layout) -> int:
+    """Prints the socket units that are new or changed, one a line."""
+    try:
+        for unit in install_sockets(places, Manager()):
+            print(unit)
+    except (HelmError, OSError) as error:
+        _log.error("%s", error)
+        return 1
     return 0
 
 

@@ -37,15 +37,20 @@ from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers
 from helmd.web.routes import log_routes, routes
-from helmd.web.server import HttpServer, application
+from helmd.web.server import Activated, HttpServer, application
 
 _log = logging.getLogger("helmd")
 
 
 async def run_helmd(
-    lifecycle: Lifecycle, places: Layout, account: Account, prepare: Callable[[str, str], Callable[[], Awaitable[None]]]
+    lifecycle: Lifecycle,
+    places: Layout,
+    account: Account,
+    prepare: Callable[[str, str], Callable[[], Awaitable[None]]],
+    activated: Activated,
 ) -> None:
-    """helmd until it is told to end. PREPARE gives what brings a store's schema up to date, from its two conninfos.
+    """helmd until it is told to end. PREPARE gives what brings a store's schema up to date, from its two conninfos;
+    ACTIVATED are the sockets that systemd handed over.
 
     It is ready once its sockets listen, whatever is wrong besides: without PostgreSQL, with faulty configuration or
     with a manager that does not answer it serves, and says so in its status and its health.
@@ -69,11 +74,11 @@ async def run_helmd(
         def say() -> None:
             suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]
             faults = f"{len(current.faults)} faults in the configuration" if current.faults else ""
-            on_change = (summary(suite), monitor.trouble, recorder.trouble, faults)
-            lifecycle.status("; ".join(part for part in on_change if part))
+            parts = (summary(suite), monitor.trouble, recorder.trouble, server.trouble, faults)
+            lifecycle.status("; ".join(part for part in parts if part))
 
         monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), on_change=say, beat=lifecycle.beat)
-        report = HealthReport(monitor, pool, account, places.state, lambda: len(current.faults))
+        report = HealthReport(monitor, pool, account, places.state, lambda: len(current.faults), lambda: server.trouble)
         low_disk = LowDisk(
             places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
         )
@@ -87,20 +92,22 @@ async def run_helmd(
             *routes(Api(monitor, report), intake),
             *log_routes(Logs(reader, monitor), Streams(feed, reader)),
         )
-        server = HttpServer(application(table, callers), places.socket, holder_of)
+        server = HttpServer(application(table, callers), places.socket, holder_of, activated)
 
         async def reload() -> None:
             try:
-                current.load()
+                fresh = current.read()
             except ConfigurationError:
                 _log_faults(current)
                 raise
+            # First what can fail, so that a reload is adopted whole or not at all.
+            await server.listen(fresh.settings.listen, fresh.settings.port)
+            current.adopt(fresh)
             monitor.adopt(current.watched(), current.settings.monitor_interval)
             callers.adopt(current.settings, current.registry)
             rates.adopt(current.settings.ingest_rate, current.settings.ingest_burst)
             if current.settings.store != settings.store:
                 _log.warning("store.database has changed: that takes effect when helmd is restarted")
-            await server.listen(current.settings.listen, current.settings.port)
             # Once the lifecycle has said that the reload is over.
             asyncio.get_running_loop().call_soon(say)
 
@@ -116,6 +123,11 @@ async def run_helmd(
                     group.create_task(reader.run())
                     group.create_task(monitor.run())
                     group.create_task(watch_logins(lambda: (current.registry, current.layout, current.settings)))
+                    try:
+                        await server.run(say)
+                    finally:
+                        # The others still run: requests that are under way need them.
+                        await server.drain()
             finally:
                 await server.stop()
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from helmd.model.printable import printable
 
+USER_MANAGER = "init.scope"
+"""The unit in which a manager itself runs (systemd.special(7))."""
+
 _LISTEN = "0A"
 
 
@@ -60,11 +63,15 @@ def _command(pid: int) -> str:
 
 
 def holder_of(port: int) -> Holder | None:
-    """The process that listens on PORT of any local address, or None."""
+    """The process that listens on PORT of any local address, or None.
+
+    A socket that systemd made is held by the user manager too (`USER_MANAGER`); what it was made for comes first.
+    """
     sockets = _sockets(port)
     if not sockets:
         return None
     wanted = {f"socket:[{inode}]" for inode in sockets}
+    manager: Holder | None = None
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -72,7 +79,10 @@ def holder_of(port: int) -> Holder | None:
             for descriptor in os.listdir(f"/proc/{entry}/fd"):
                 if os.readlink(f"/proc/{entry}/fd/{descriptor}") in wanted:
                     pid = int(entry)
-                    return Holder(pid, _command(pid), _unit_of(pid), os.stat(f"/proc/{entry}").st_uid)
+                    holder = Holder(pid, _command(pid), _unit_of(pid), os.stat(f"/proc/{entry}").st_uid)
+                    if holder.unit != USER_MANAGER:
+                        return holder
+                    manager = holder
         except OSError:
             continue
-    return Holder(0, "", "", next(iter(sockets.values())))
+    return manager or Holder(0, "", "", next(iter(sockets.values())))

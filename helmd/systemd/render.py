@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,20 @@ from helmd.keycloak.distribution.unpack import WRITABLE
 from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import RECOVERY
-from helmd.model.suite.names import STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, Mode, identifier_of, unit_of
+from helmd.model.suite.names import (
+    HELMD_UNIT,
+    HTTP_SOCKET,
+    HTTP_SOCKET_UNIT,
+    SOCKET_BACKLOG,
+    SOCKET_UNIT,
+    STORE_CLUSTER_UNIT,
+    SUITE_CLUSTER,
+    TARGET,
+    UNIX_SOCKET,
+    Mode,
+    identifier_of,
+    unit_of,
+)
 from helmd.model.suite.service import Health, Registry, Restart, Service
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
@@ -212,3 +226,37 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
         **_cluster_context(setup.layout, setup.layout.store_cluster, setup.layout.store_socket, setup.store_postgres),
     }
     return _filled("postgres.service.j2", context, templates)
+
+
+def tcp_stream(listen: str, port: int) -> str | None:
+    """``http.listen`` and ``http.port`` as a ListenStream= (systemd.socket(5)); None for a host name, which a socket
+    unit can't have, so that helmd listens there by itself.
+    """
+    try:
+        address = ip_address(listen)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        return None if address.scope_id else f"[{address}]:{port}"
+    return f"{address}:{port}"
+
+
+def render_sockets(layout: Layout, settings: Settings, templates: Environment) -> Mapping[str, str]:
+    """The units of the sockets that helmd is reached by, by name (systemd.socket(5))."""
+    about = "what listens for helmd"
+    wanted = [(SOCKET_UNIT, UNIX_SOCKET, f"{about}, for the account itself", str(layout.socket))]
+    if stream := tcp_stream(settings.listen, settings.port):
+        wanted.append((HTTP_SOCKET_UNIT, HTTP_SOCKET, f"{about}, over TCP", stream))
+    units = {}
+    for unit, name, description, stream in wanted:
+        context = {
+            "unit": unit,
+            "name": name,
+            "description": f"HiveMatrix Helm: {description}",
+            "listen": stream,
+            "service": HELMD_UNIT,
+            "share": str(layout.share),
+            "backlog": SOCKET_BACKLOG,
+        }
+        units[unit] = _filled("helmd.socket.j2", context, templates)
+    return units

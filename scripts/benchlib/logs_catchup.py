@@ -37,8 +37,8 @@ def catch_up(sizes: Sizes) -> None:
                     continue
                 newest = (printer.name, _at(printed["began"] - 1), _at(printed["ended"] + 1))
                 rates.append(sizes.backlog / (ended - began))
-                # Its maintenance would slow down the peers.
-                units("stop", "helmd")
+                # Its maintenance would slow down the peers; a connection to its sockets would start it again.
+                units("stop", "helmd.socket", "helmd-http.socket", "helmd")
                 note(f"catch-up, run {number + 1}: {rates[-1]:,.0f} rows/s; the peers")
                 copied.append(copy_rate(printer.name))
                 lines = min(sizes.rsyslog_lines, sizes.backlog)

@@ -4,6 +4,7 @@ import re
 import statistics
 import time
 
+from helmd.model.suite.names import SOCKET_UNITS
 from tests.system.booted import Poller, Sandbox, until
 
 FAULTY = "/home/hive/suite/faulty"
@@ -159,7 +160,7 @@ def test_failed_probe_keeps_dependents_down(box: Sandbox) -> None:
 
 
 def test_works_with_helmd_stopped(demo: Sandbox) -> None:
-    demo("systemctl", "--user", "stop", "helmd", "helmd-journal")
+    demo("systemctl", "--user", "stop", *SOCKET_UNITS, "helmd", "helmd-journal")
     try:
         assert demo.helmctl("status").code == 0
         demo.helmctl("restart", "ticker")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from helmd.model.suite.names import HELMD_UNIT, SOCKET_UNITS
 from tests.system import printing
 from tests.system.booted import TOP, Sandbox, until
 
@@ -20,7 +21,8 @@ HABIT_SECONDS = 0.15
 
 @contextmanager
 def stopped(box: Sandbox, unit: str) -> Iterator[None]:
-    box("systemctl", "--user", "stop", unit)
+    # Its sockets before helmd, which a connection would start again.
+    box("systemctl", "--user", "stop", *(SOCKET_UNITS if unit == HELMD_UNIT else ()), unit)
     try:
         yield
     finally:

@@ -14,7 +14,9 @@ from helmd.model.layout import Layout
 from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.names import (
     HELMD_UNIT,
+    HTTP_SOCKET_UNIT,
     JOURNAL_UNIT,
+    SOCKET_UNITS,
     STORE_CLUSTER_UNIT,
     SUITE_CLUSTER,
     SUITE_CLUSTER_UNIT,
@@ -25,12 +27,13 @@ from helmd.model.suite.names import (
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.databases import ensure_databases, keycloak_database, settle_logins
 from helmd.operations.configuration.load import path_faults
+from helmd.operations.configuration.sockets import replace_sockets
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, probe_host
 from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify_units
-from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
+from helmd.systemd.render import Setup, render, render_sockets, render_store_cluster, template_environment
 
 ChangeKind = Literal["new", "changed", "same", "foreign", "orphan"]
 
@@ -106,7 +109,7 @@ def rendered(
             units[unit_of(name)] = render(service, registry, mode, setup, templates)
     if settings.store_embedded:
         units[STORE_CLUSTER_UNIT] = render_store_cluster(setup, templates)
-    return units
+    return {**units, **render_sockets(layout, settings, templates)}
 
 
 def changes(
@@ -125,9 +128,9 @@ def changes(
         elif not is_ours(before):
             kind = "foreign"
         found.append(Change(unit, kind, before or "", text))
-    for path in sorted(layout.units.glob("hivematrix-*.service")):
+    for path in (*sorted(layout.units.glob("hivematrix-*.service")), layout.unit_file(HTTP_SOCKET_UNIT)):
         text = read_unit(path) or ""
-        if path.name not in wanted and is_ours(text) and service_of(path.name):
+        if path.name not in wanted and is_ours(text) and (service_of(path.name) or path.name in SOCKET_UNITS):
             found.append(Change(path.name, "orphan", text, ""))
     return found
 
@@ -152,9 +155,12 @@ def apply(
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
     with applying(layout.apply_lock):
         done = _install(found, registry, layout, settings, manager)
+    sockets = [change.unit for change in done if change.unit in SOCKET_UNITS]
+    if sockets:
+        replace_sockets(manager, sockets)
     # helmd watches the suite by the same files; what has changed in them need not show in any unit.
     for unit in (HELMD_UNIT, JOURNAL_UNIT):
-        if manager.facts(unit).active_state == "active":
+        if manager.facts(unit).active_state == "active" and not (unit == HELMD_UNIT and sockets):
             manager.reload(unit)
     return done
 
@@ -178,7 +184,10 @@ def _install(
     done = []
     for change in todo:
         path = layout.unit_file(change.unit)
-        if change.kind == "orphan":
+        if change.unit in SOCKET_UNITS and change.kind == "orphan":
+            manager.disable([change.unit])
+            path.unlink(missing_ok=True)
+        elif change.kind == "orphan":
             if manager.facts(change.unit).active_state not in ("inactive", "failed"):
                 continue
             manager.disable([change.unit])

@@ -10,7 +10,15 @@ from pathlib import Path
 from helmd.keycloak.launch import JAVA
 from helmd.model.config.secrets import holds_password, password_files
 from helmd.model.errors import ConfigurationError
-from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, TARGET, unit_of
+from helmd.model.suite.names import (
+    HELM_UNITS,
+    HELMD_UNIT,
+    HTTP_SOCKET_UNIT,
+    STORE_CLUSTER_UNIT,
+    SUITE_CLUSTER,
+    TARGET,
+    unit_of,
+)
 from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
 from helmd.model.units.unit_state import UnitFacts, condition, explain
 from helmd.operations.configuration.apply import Change, changes, host_of
@@ -21,7 +29,8 @@ from helmd.postgres.binaries import installed, major_of
 from helmd.postgres.cluster import current_mappings, store_cluster
 from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.stranded import PackageFacts, package_facts, verdict
-from helmd.systemd.listeners import Holder, holder_of
+from helmd.systemd.listeners import USER_MANAGER, Holder, holder_of
+from helmd.systemd.render import render_sockets, template_environment
 
 JAVA_NEEDED = 17
 _PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
@@ -112,6 +121,9 @@ def ports(context: DoctorContext) -> list[Finding]:
 
 
 def _is(holder: Holder, unit: str, context: DoctorContext) -> bool:
+    if unit == HELMD_UNIT and holder.unit == USER_MANAGER and holder.uid == context.uid:
+        # systemd listens for it, also while it does not run.
+        return context.manager.facts(HTTP_SOCKET_UNIT).active
     if holder.pid:
         return holder.unit == unit
     # A process of ours that may not be looked into; its unit runs, so it is the unit's.
@@ -259,6 +271,20 @@ def _down(facts: UnitFacts) -> Finding:
     return bad(f"{facts.unit} is {word}", f"systemctl --user enable --now {facts.unit}")
 
 
+def _sockets(context: DoctorContext) -> Iterator[Finding]:
+    """Whether systemd listens for helmd, so that its restarts refuse nobody."""
+    for unit in render_sockets(context.layout, context.settings, template_environment(context.layout.share / "units")):
+        facts = context.manager.facts(unit)
+        if not facts.exists:
+            yield warn(f"{unit} is not installed: clients are refused whenever helmd restarts", "helmctl apply")
+        elif not facts.active:
+            why = f" ({facts.result})" if facts.result != "success" else ""
+            fix = f"systemctl --user restart {HELMD_UNIT}; see why: systemctl --user status {unit}"
+            yield warn(f"{unit} is {facts.active_state}{why}: clients are refused whenever helmd restarts", fix)
+        elif facts.file_state not in ("enabled", "enabled-runtime"):
+            yield warn(f"{unit} listens, but only once helmd has started", f"systemctl --user enable {unit}")
+
+
 def helm(context: DoctorContext) -> list[Finding]:
     """Whether Helm's own units run now and will after a reboot, and the suite with them."""
     found = []
@@ -272,6 +298,7 @@ def helm(context: DoctorContext) -> list[Finding]:
             found.append(_down(facts))
         elif facts.file_state not in ("enabled", "enabled-runtime"):
             found.append(warn(f"{unit} runs, but will not after a reboot", f"systemctl --user enable {unit}"))
+    found += _sockets(context)
     target = context.manager.facts(TARGET)
     if not target.exists:
         found.append(bad(f"{TARGET} is not installed", "helmctl setup"))

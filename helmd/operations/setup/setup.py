@@ -30,7 +30,7 @@ from helmd.model.errors import (
     UsageError,
 )
 from helmd.model.layout import Layout
-from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, TARGET
+from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, SOCKET_UNITS, STORE_CLUSTER_UNIT, TARGET
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.apply import apply, changes, remember_host
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
@@ -204,7 +204,7 @@ def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = Fals
 def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> None:
     """Helm's own units, from now on and at boot: its store, the journal's reader, the daemon."""
     units = [unit for unit in HELM_UNITS if unit != STORE_CLUSTER_UNIT or settings.store_embedded]
-    manager.enable(units)
+    manager.enable([*units, *(unit for unit in SOCKET_UNITS if layout.unit_file(unit).exists())])
     manager.daemon_reload()
     with Signals() as signals:
         manager.subscribe()

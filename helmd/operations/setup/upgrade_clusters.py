@@ -7,7 +7,7 @@ from typing import Protocol
 from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
-from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT, STORE_CLUSTER_UNIT, SUITE_CLUSTER, unit_of
+from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT, SOCKET_UNITS, STORE_CLUSTER_UNIT, SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.apply import apply, changes, concerning
 from helmd.operations.configuration.databases import embedded_cluster
@@ -157,7 +157,8 @@ def _start_again(stopped: Sequence[str], units: UnitControl, notify: Notify) -> 
 def _users(unit: str, registry: Registry) -> list[str]:
     """Units that keep something in the cluster, those first that depend on others."""
     if unit == STORE_CLUSTER_UNIT:
-        return [JOURNAL_UNIT, HELMD_UNIT]
+        # The sockets before helmd: what connects to them would start it again, and the cluster with it.
+        return [JOURNAL_UNIT, *SOCKET_UNITS, HELMD_UNIT]
     return [
         unit_of(name)
         for name, service in reversed(list(registry.services.items()))
