@@ -1,21 +1,14 @@
-"""Journal files that are shorter than their headers say: libsystemd passes them by, whole and without a word.
+"""Journal files of which libsystemd reads nothing without an error: shorter than their headers say, or without one."""
 
-JOURNAL_FILE_FORMAT (systemd.io), "Header".
-"""
-
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
-_SIGNATURE = b"LPKSHHRH"
-_HEADER = struct.Struct("<8s8x8x16s32x16xQQ80xQQ")
-"""Signature, file id at 24, header and arena size at 88 and 96, realtime of the first and last entry at 184 and 192."""
+from helmd.journal.files import HEADER_SIZE, PLACES, journal_files, parse_header
 
 
 class Truncated(NamedTuple):
-    """A file that lacks its end. Times are microseconds since 1970; 0 where it has no entry."""
+    """A file that lacks its end, or its header. Times are microseconds since 1970; 0 where they can't be known."""
 
     file_id: str
     path: Path
@@ -25,17 +18,19 @@ class Truncated(NamedTuple):
 
 def truncated_files(places: tuple[Path, ...] = PLACES) -> Iterator[Truncated]:
     """Those below PLACES that this process may read."""
-    for place in places:
-        for path in sorted([*place.glob("*.journal"), *place.glob("*/*.journal")]):
-            try:
-                with path.open("rb") as file:
-                    start = file.read(_HEADER.size)
-                size = path.stat().st_size
-            except OSError:
-                continue
-            if len(start) < _HEADER.size:
-                continue
-            signature, number, header, arena, first, last = _HEADER.unpack(start)
-            # While journald grows a file it is longer than its header says, never shorter.
-            if signature == _SIGNATURE and size < header + arena:
-                yield Truncated(number.hex(), path, first, last)
+    for path in journal_files(places):
+        try:
+            with path.open("rb") as file:
+                start = file.read(HEADER_SIZE)
+            facts = path.stat()
+        except OSError:
+            continue
+        if len(start) < HEADER_SIZE:
+            continue  # journald is just making it
+        header = parse_header(start)
+        if header is None:
+            # Its last change says at least which lines it can't have.
+            yield Truncated(f"inode-{facts.st_dev:x}-{facts.st_ino:x}", path, 0, facts.st_mtime_ns // 1000)
+        # While journald grows a file it is longer than its header says, never shorter.
+        elif facts.st_size < header.header_size + header.arena_size:
+            yield Truncated(header.file_id, path, header.head_realtime, header.tail_realtime)

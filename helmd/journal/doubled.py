@@ -12,12 +12,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from helmd.journal.damage import PLACES
+from helmd.journal.files import PLACES, SIGNATURE
 from helmd.model.logs.parsing.position import parse_cursor
 
 _HEADER = struct.Struct("<8s64x16s80xQ")
 """Signature, seqnum_id at 72 and head_entry_seqnum at 168 (JOURNAL_FILE_FORMAT, systemd.io)."""
-_SIGNATURE = b"LPKSHHRH"
 
 Number = tuple[str, int]
 
@@ -76,4 +75,4 @@ def _first_number(path: Path) -> Number | None:
     if len(start) < _HEADER.size:
         return None
     signature, seqnum_id, first = _HEADER.unpack(start)
-    return (seqnum_id.hex(), first) if signature == _SIGNATURE else None
+    return (seqnum_id.hex(), first) if signature == SIGNATURE else None

@@ -28,25 +28,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from systemd import _reader
+from systemd import _reader, id128
 
+from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, Comparison
 from helmd.journal.doubled import Doubles
-from helmd.journal.mapped import give_back
+from helmd.journal.expected import FileSet
+from helmd.journal.files import PLACES
+from helmd.journal.unfiltered import DATA_THRESHOLD, has_lost_its_message
 from helmd.model.errors import HelmError
-from helmd.model.logs.entry import MESSAGE_LIMIT
 from helmd.model.logs.parsing.journal_fields import SUPPRESSED, JournalEntry, Value
 from helmd.model.logs.parsing.position import Gap, Missing, Position, parse_cursor
 
-_OVERHEAD = 4096
-"""Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
 _new = tuple.__new__
 """Makes a named tuple with half the work of calling its class, which is Python code."""
 _STALE = 1.0
 """Seconds without a look at the journal's files after which one may have come and gone unseen."""
-_GIVE_BACK_AFTER = 20_000
-"""Entries after which the files' memory is given back."""
-_STEPS = 5_000
-"""Entries that are passed by between two signs of life."""
 
 
 class JournalError(HelmError):
@@ -75,7 +71,7 @@ class _Boot:
     starts: int
 
 
-class JournalReader:
+class JournalReader(Comparison):
     """A reader of the entries of one account (``_UID``) on this machine; not to be shared between tasks.
 
     ``directory`` reads the files of one directory instead of the machine's; ``boot_id`` is the running boot, whose part
@@ -83,18 +79,13 @@ class JournalReader:
     """
 
     def __init__(self, uid: int, boot_id: str, directory: Path | None = None) -> None:
-        self._uid = uid
-        self._current = boot_id
         self._directory = directory
         self._doubles = Doubles() if directory is None else Doubles((directory,))
+        # As LOCAL_ONLY has libsystemd do, other machines' files are left out.
+        places, machine = (PLACES, id128.get_machine().hex) if directory is None else ((directory,), None)
+        super().__init__(uid, boot_id, FileSet(places, machine))
         self._open()
         self._ahead: list[_Boot] = []
-        self._boot_id = boot_id
-        self._position: Position | None = None
-        self._gaps: list[Gap] = []
-        self._pending = False
-        self._unreadable = 0
-        self._taken = 0
         self._looked = time.monotonic()
         self._alive: Callable[[], None] = _nothing
 
@@ -108,11 +99,12 @@ class JournalReader:
             self._descriptor = self._journal.fileno()
         except OSError as error:
             raise JournalError(f"the journal can't be opened: {error.strerror}") from error
-        # One byte more than is kept, so that what was cut can be told; the default would cut at 64 KiB unseen.
-        self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
+        self._journal.data_threshold = DATA_THRESHOLD
 
     def close(self) -> None:
         """Let go of the journal's files."""
+        self._end_recovery()
+        self._files.close()
         self._journal.close()
 
     def seek(self, positions: Mapping[str, Position], alive: Callable[[], None] | None = None) -> None:
@@ -127,6 +119,7 @@ class JournalReader:
             self._journal.process()
             self._looked = time.monotonic()
             self._gaps.clear()
+            self._missing.clear()
             self._unreadable = 0
             self._ahead = self._boots_to_read(positions)
             self._enter(self._ahead.pop(0))
@@ -143,7 +136,15 @@ class JournalReader:
     def read(self, most_entries: int, most_bytes: int) -> ReadBatch:
         """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
         try:
-            entries, text, at_end = self._walk(most_entries, most_bytes)
+            if self._damaged:
+                entries, text, at_end = *self._recover(most_entries, most_bytes), False
+            else:
+                entries, text, at_end = self._walk(most_entries, most_bytes)
+            if at_end:
+                at_end = not self._check_end()
+            if at_end and self._boot_id != self._current:
+                self._gaps += self._missing
+                self._missing.clear()
             position, gaps = self._position, tuple(self._gaps)
             self._gaps.clear()
             if at_end and self._boot_id != self._current:
@@ -162,6 +163,7 @@ class JournalReader:
         journal, boot_id = self._journal, self._boot_id
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
+        note, limit = self._seen.append, self._limit
         entries: list[JournalEntry] = []
         text, room, at_end = 0, most_bytes, False
         last = self._position
@@ -179,9 +181,21 @@ class JournalReader:
                 cursor: str = get_cursor()
             except OSError:
                 fields = {}
-            if "_UID" not in fields or "_BOOT_ID" not in fields:
+            if (
+                ("MESSAGE" not in fields and has_lost_its_message(fields))
+                or "_UID" not in fields
+                or "_BOOT_ID" not in fields
+            ):
                 self._unreadable += 1
+                self._passed += 1
                 continue
+            if monotonic > limit:
+                # Behind the end of a file: before anything of the next one is taken, that one must have been read.
+                if self._is_damaged(limit):
+                    self._pending = True
+                    break
+                limit = self._limit
+            note(monotonic)
             if monotonic < newest:
                 continue  # a file that was noticed late; what is older than the position is behind us
             if self._unreadable:
@@ -197,11 +211,13 @@ class JournalReader:
             entries.append(_new(JournalEntry, (fields, cursor, boot_id, monotonic, realtime)))
             size = len(fields.get("MESSAGE", b""))
             text += size
-            room -= size + _OVERHEAD
+            room -= size + OVERHEAD
         if entries:
             end = entries[-1]
             self._position = Position(boot_id, end.cursor, end.realtime, end.monotonic, ties)
             self._took(len(entries))
+            self._gaps += self._missing
+            self._missing.clear()
         return entries, text, at_end
 
     def has_more(self) -> bool:
@@ -237,12 +253,6 @@ class JournalReader:
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
         self._looked = time.monotonic()
-
-    def _took(self, entries: int) -> None:
-        self._taken += entries
-        if self._taken >= _GIVE_BACK_AFTER:
-            self._taken = 0
-            give_back()
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
         """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""
@@ -281,22 +291,35 @@ class JournalReader:
         """Go on with another boot."""
         self._boot_id, self._position = boot.boot_id, boot.position
         self._pending = False
+        self._end_recovery()
         if boot.position is None:
             self._match(boot.boot_id)
             self._journal.seek_head()
+            self._files.enter(boot.boot_id, -1)
+            self._begin_comparison(-1)
         else:
             self._place(boot.position, self._ahead[0].starts if self._ahead else _now())
+        self._check_due = 0.0
 
     def _place(self, position: Position, end: int) -> None:
         """Stand behind POSITION. END is the time up to which lines may be missing if the boot has none after it."""
         self._match(position.boot_id)
         self._pending = False
-        if position.cursor and self._stand_on(position.cursor):
+        found = bool(position.cursor) and self._stand_on(position.cursor)
+        self._files.enter(position.boot_id, position.monotonic - 1)
+        # It may be there all the same, in a file whose matches are damaged.
+        present = found or (bool(position.cursor) and self._files.has(position))
+        if present:
+            self._begin_comparison(position.monotonic - 1, position.ties)
+        else:
+            self._begin_comparison(position.monotonic)
+        if found:
             return
         self._seek_near(position)
-        self._position = position._replace(cursor="")
+        if not present:
+            self._position = position._replace(cursor="")
         gap = self._skip_known(position, end)
-        if gap is not None and position.cursor:
+        if gap is not None and position.cursor and not present:
             self._gaps.append(gap)
 
     def _seek_near(self, position: Position) -> None:
@@ -327,7 +350,7 @@ class JournalReader:
         passed = 0
         while self._journal._next():
             passed += 1
-            if passed % _STEPS == 0:
+            if passed % LOOKUP_STEPS == 0:
                 self._alive()
             monotonic = self._journal._get_monotonic().timestamp
             if monotonic < position.monotonic:

@@ -217,8 +217,8 @@ def test_a_lost_place_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cursor: str, numbered: bool
 ) -> None:
     """As after a power cut. Without a cursor all that is older is passed by, its memory given back now and then."""
-    monkeypatch.setattr("helmd.journal.reader._STEPS", 1)
-    monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", 40)
+    monkeypatch.setattr("helmd.journal.reader.LOOKUP_STEPS", 1)
+    monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 40)
     positions: Positions = {}
     files = [tmp_path / f"{n}.journal" for n in range(4)]
     for n, file in enumerate(files):
@@ -242,7 +242,7 @@ def test_a_lost_place_is_looked_up(
 
 
 def test_the_search_for_a_lost_place_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.journal.reader._STEPS", 10)
+    monkeypatch.setattr("helmd.journal.reader.LOOKUP_STEPS", 10)
     positions: Positions = {}
     append(tmp_path / "a.journal", lines(1, 50))
     read(tmp_path, positions)
@@ -329,7 +329,7 @@ def test_a_reader_told_to_go_on_in_a_file_that_came_since_finds_it(tmp_path: Pat
 def test_giving_memory_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, each: int
 ) -> None:
-    monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", 20)
+    monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 20)
     append(tmp_path / "a.journal", lines(1, 91, each=each))
     append(tmp_path / "b.journal", lines(92, 200, each=each))
     append(tmp_path / "b.journal", lines(1, 60, boot=BOOT_B, realtime=START + 500 * SECOND))
@@ -353,7 +353,7 @@ def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "a.journal"
     append(file, [line(f"{n:06}" + "x" * 2000, SECOND + n) for n in range(2000)])
     for after, most in ((1_000_000, 1 << 20), (100, 1024)):
-        monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", after)
+        monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", after)
         positions: Positions = {}
         with reading(tmp_path, positions) as reader:
             texts, _ = drain(reader, positions, 100)
@@ -366,7 +366,7 @@ def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_deleted_file_that_is_still_being_read_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.journal.reader._GIVE_BACK_AFTER", 5)
+    monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 5)
     append(tmp_path / "a.journal", lines(1, 90))
     append(tmp_path / "b.journal", lines(91, 200))
     positions: Positions = {}

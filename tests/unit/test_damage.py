@@ -27,11 +27,14 @@ def test_only_those_that_lack_their_end(tmp_path: Path) -> None:
     flat = journal_file(tmp_path / "user-1000.journal", 272)
     journal_file(tmp_path / "machine/whole.journal", 8_000_272)
     journal_file(tmp_path / "machine/growing.journal", 9_000_000)
-    journal_file(tmp_path / "machine/other.journal", 5_000_000, signature=b"NOTAJRNL")
+    other = journal_file(tmp_path / "machine/other.journal", 5_000_000, signature=b"NOTAJRNL")
     journal_file(tmp_path / "machine/empty.journal", 0)
     journal_file(tmp_path / "machine/stump.journal", 100)
-    journal_file(tmp_path / "machine/system.journal~", 5_000_000)
+    renamed = journal_file(tmp_path / "machine/system.journal~", 5_000_000)
     (tmp_path / "machine/directory.journal").mkdir()
     (tmp_path / "machine/gone.journal").symlink_to(tmp_path / "nowhere")
     notified = list(truncated_files((tmp_path, tmp_path / "not there")))
-    assert notified == [Truncated(FILE_ID.hex(), path, 111, 222) for path in (short, flat)]
+    truncated = {file for file in notified if file.path != other}
+    assert truncated == {Truncated(FILE_ID.hex(), path, 111, 222) for path in (short, flat, renamed)}
+    (headless,) = set(notified) - truncated
+    assert headless.path == other and headless.first == 0 < headless.last

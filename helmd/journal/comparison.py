@@ -1,0 +1,177 @@
+"""What was read of the journal, compared with the files' own count, and lines found behind damage.
+
+libsystemd follows a match by a chain of the file's own, and finds nothing behind a broken link of it, without an error.
+So at the end of each file, and of the journal, what was walked is compared with what the file says it has. Where lines
+are missing the file is read without matches, and what is still missing is a gap with its count.
+"""
+
+import time
+from array import array
+from collections import Counter
+from typing import Any
+
+from helmd.journal.expected import FOREVER, Expected, FileSet
+from helmd.journal.files import ONLINE
+from helmd.journal.mapped import give_back
+from helmd.journal.unfiltered import NOT_OURS, UnfilteredFile
+from helmd.model.logs.parsing.journal_fields import JournalEntry
+from helmd.model.logs.parsing.position import Gap, Missing, Position
+
+OVERHEAD = 4096
+"""Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
+LOOKUP_STEPS = 5_000
+"""Entries that are passed by between two signs of life."""
+_GIVE_BACK_AFTER = 20_000
+"""Entries after which the files' memory is given back."""
+_CHECK_SECONDS, _CHECK_AGAIN_SECONDS = 30.0, 1.0
+"""How often the end is compared with the files' own count, and how soon again when that has more."""
+_MOST_SEEN = 4_000_000
+"""Entries after which the comparison begins anew although no file has ended."""
+
+
+class Comparison:
+    """The part of a `JournalReader` that compares and recovers; the reader walks, and moves the position."""
+
+    _journal: Any
+
+    def __init__(self, uid: int, boot_id: str, files: FileSet) -> None:
+        self._uid = uid
+        self._own = b"%d" % uid
+        self._files = files
+        self._current = self._boot_id = boot_id
+        self._position: Position | None = None
+        self._gaps: list[Gap] = []
+        self._missing: list[Gap] = []
+        """Gaps that are said with the next entry, whose position covers them."""
+        self._pending = False
+        self._unreadable = 0
+        self._base = -1
+        self._seen = array("Q")
+        """Monotonic times of the entries read above ``_base``."""
+        self._passed = 0
+        self._limit = FOREVER
+        self._suspected = (-2, 0)
+        self._check_due = 0.0
+        self._damaged: list[UnfilteredFile] = []
+        self._walked: Counter[int] = Counter()
+        self._up_to = self._lost = self._said = 0
+        self._taken = 0
+
+    def _begin_comparison(self, base: int, seen: int = 0) -> None:
+        """From here on, what is read above the monotonic time BASE is counted; SEEN entries just above it were read."""
+        self._base = base
+        del self._seen[:]  # in place: `_walk` holds on to it
+        self._seen.extend([base + 1] * seen)
+        self._passed = 0
+        self._limit = self._files.limit(base)
+
+    def _is_damaged(self, limit: int) -> bool:
+        """Whether files have more entries up to the monotonic time LIMIT than were read. Then `_recover` goes on."""
+        if self._files.goes_on(limit) and len(self._seen) < _MOST_SEEN:
+            self._limit = self._files.limit(limit)
+            return False
+        expected = self._files.expected(self._uid, self._base, limit)
+        if self._lacks(expected):
+            self._begin_recovery(expected, limit)
+            return True
+        self._files.look(limit)
+        self._begin_comparison(limit)
+        return False
+
+    def _check_end(self) -> bool:
+        """Whether there is more although libsystemd has come to the end."""
+        running = self._boot_id == self._current
+        now = time.monotonic()
+        if running and now < self._check_due:
+            return False
+        self._check_due = now + _CHECK_SECONDS
+        self._files.look()
+        end = self._files.end() if running else FOREVER
+        expected = self._files.expected(self._uid, self._base, end)
+        if not self._lacks(expected):
+            if running and end > self._base:
+                self._begin_comparison(end)
+            return False
+        if self._journal._next():
+            self._pending = True
+            return True
+        # journald may have written just now, into a file that libsystemd has yet to notice.
+        state = (self._base, len(self._seen))
+        if running and self._suspected != state and any(each.file.header.state == ONLINE for each in expected):
+            self._suspected = state
+            self._check_due = now + _CHECK_AGAIN_SECONDS
+            return False
+        self._begin_recovery(expected, end)
+        return True
+
+    def _lacks(self, expected: list[Expected]) -> bool:
+        counts = [each.entries for each in expected]
+        return None in counts or sum(count or 0 for count in counts) > len(self._seen) + self._passed
+
+    def _begin_recovery(self, expected: list[Expected], up_to: int) -> None:
+        self._walked = Counter(self._seen)
+        self._damaged = [UnfilteredFile(each, self._own, self._boot_id, self._base, up_to) for each in expected]
+        self._up_to = up_to
+        # Entries that the walk met and could not read were said already, but for those behind its last good one.
+        self._lost, self._said = 0, self._passed - self._unreadable
+        self._unreadable = 0
+
+    def _end_recovery(self) -> None:
+        for damaged in self._damaged:
+            damaged.close()
+        self._damaged.clear()
+
+    def _recover(self, most_entries: int, most_bytes: int) -> tuple[list[JournalEntry], int]:
+        """Entries of a damaged file that the walk did not find. It is read without matches, which finds more."""
+        damaged, last = self._damaged[0], self._position
+        newest, ties, cursor = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
+        since = realtime = last.realtime if last is not None else 0
+        entries: list[JournalEntry] = []
+        text, room, over = 0, most_bytes, False
+        for _ in range(LOOKUP_STEPS):
+            if len(entries) >= most_entries or room <= 0:
+                break
+            entry = damaged.next()
+            if entry is None:
+                over = True
+                break
+            if entry is NOT_OURS:
+                continue
+            if self._walked[entry.monotonic] > 0:
+                self._walked[entry.monotonic] -= 1
+                continue
+            entries.append(entry)
+            if entry.monotonic >= newest:
+                ties = ties + 1 if entry.monotonic == newest else 1
+                newest, realtime, cursor = entry.monotonic, entry.realtime, entry.cursor
+            size = len(entry.fields.get("MESSAGE", b""))
+            text += size
+            room -= size + OVERHEAD
+        if entries:
+            self._position = Position(self._boot_id, cursor, realtime, newest, ties)
+            self._took(len(entries))
+            # With the entries behind it, whose position covers it, so that it is said once.
+            self._say_missing(damaged.missing(newest), since, realtime, self._gaps)
+        if over:
+            until = max(realtime, damaged.file.header.tail_realtime)
+            self._say_missing(damaged.missing(FOREVER), realtime, until, self._missing)
+            self._lost += damaged.missing(FOREVER)
+            damaged.close()
+            del self._damaged[0]
+            if not self._damaged:
+                self._files.look(self._up_to)
+                self._begin_comparison(self._up_to)
+        return entries, text
+
+    def _say_missing(self, entries: int, since: int, until: int, gaps: list[Gap]) -> None:
+        """Adds to GAPS what is missing of a damaged file besides what was said before."""
+        entries += self._lost - self._said
+        if entries > 0:
+            gaps.append(Gap(since or until, until, Missing.UNREADABLE, entries))
+            self._said += entries
+
+    def _took(self, entries: int) -> None:
+        self._taken += entries
+        if self._taken >= _GIVE_BACK_AFTER:
+            self._taken = 0
+            give_back()
