@@ -78,7 +78,15 @@ async def run_helmd(
             lifecycle.status("; ".join(part for part in parts if part))
 
         monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), on_change=say, beat=lifecycle.beat)
-        report = HealthReport(monitor, pool, account, places.state, lambda: len(current.faults), lambda: server.trouble)
+        report = HealthReport(
+            monitor,
+            pool,
+            account,
+            places.state,
+            lambda: len(current.faults),
+            lambda: server.trouble,
+            lambda: retain.warnings,
+        )
         low_disk = LowDisk(
             places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
         )
@@ -87,7 +95,7 @@ async def run_helmd(
         intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, current.read_message)
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
-        retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests])
+        retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)
         table = (
             *routes(Api(monitor, report), intake),
             *log_routes(Logs(reader, monitor), Streams(feed, reader)),

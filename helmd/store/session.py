@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -28,13 +28,10 @@ LOCK_CLASS = 0x48454C4D
 MIGRATE_LOCK = 1
 APPEND_LOCK = 2
 
-_OPTIONS = " ".join(
-    (
-        "-c timezone=UTC",
-        # A host that vanished must not hold its advisory locks for hours; no effect on a unix socket.
-        "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-    )
-)
+STATEMENT_SECONDS = 5.0
+"""How long a statement on a connection of a `Pool` may take."""
+# A host that vanished must not hold its advisory locks for hours; no effect on a unix socket.
+_KEEPALIVES = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
 
 @contextmanager
@@ -57,16 +54,42 @@ def reason(error: psycopg.Error) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-async def connect(conninfo: str, application: str) -> Connection:
-    """A connection of one's own, in autocommit. Raises StoreError."""
+def session_parameters(conninfo: str, application: str, statement_seconds: float | None) -> dict[str, Any]:
+    """The connection parameters (libpq) that go with CONNINFO. Raises StoreError.
+
+    Its own ``options`` and ``connect_timeout`` hold, except for the settings ``timezone``, by which days are told
+    apart, and ``statement_timeout``, which is STATEMENT_SECONDS; None is no limit.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        raise StoreError(f"store.database is no connection string: {reason(error)}") from error
+    limit = 0 if statement_seconds is None else max(1, round(statement_seconds * 1000))
+    # Of two settings of one name PostgreSQL takes the later one.
+    options = (_KEEPALIVES, given.get("options") or "", f"-c timezone=UTC -c statement_timeout={limit}")
+    return {
+        "connect_timeout": given.get("connect_timeout") or CONNECT_SECONDS,
+        "application_name": application,
+        "options": " ".join(part for part in options if part),
+    }
+
+
+async def connect(conninfo: str, application: str, statement_seconds: float | None = STATEMENT_SECONDS) -> Connection:
+    """A connection of one's own, in autocommit; PostgreSQL cancels a statement that takes longer. Raises StoreError."""
+    parameters = session_parameters(conninfo, application, statement_seconds)
     with store_errors("the log store can't be reached"):
-        return await psycopg.AsyncConnection.connect(
-            conninfo,
-            autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
-            application_name=application,
-            options=_OPTIONS,
-        )
+        return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, **parameters)
+
+
+@asynccontextmanager
+async def unlimited(connection: Connection) -> AsyncIterator[None]:
+    """Lift the limit on statements, for building indexes and the like. Raises psycopg's errors."""
+    await connection.execute("SET statement_timeout = 0")
+    try:
+        yield
+    finally:
+        if not connection.broken and not connection.closed:
+            await connection.execute("RESET statement_timeout")
 
 
 def role_of(conninfo: str) -> str | None:
@@ -127,12 +150,7 @@ class Pool:
             # The pool doubles its pause up to this and then rests until somebody asks again. With its default of five
             # minutes a store that comes back after an outage can stay unused for minutes.
             reconnect_timeout=_RECONNECT_SECONDS,
-            kwargs={
-                "autocommit": True,
-                "connect_timeout": CONNECT_SECONDS,
-                "application_name": application,
-                "options": _OPTIONS,
-            },
+            kwargs={"autocommit": True, **session_parameters(conninfo, application, STATEMENT_SECONDS)},
         )
 
     async def __aenter__(self) -> "Pool":
@@ -156,3 +174,13 @@ class Pool:
             async with self._pool.connection(timeout=seconds) as connection:
                 with deadline(connection, seconds):
                     yield connection
+
+
+async def columns_of(connection: Connection, table: str) -> dict[str, str]:
+    """The columns of a table that is searched by its name; none when there is no such table."""
+    cursor = await connection.execute(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+        " AND attnum > 0 AND NOT attisdropped",
+        (table,),
+    )
+    return {name: kind async for name, kind in cursor}

@@ -65,8 +65,9 @@ class Database:
         return self.cluster.conninfo("helm", self.name)
 
     def query(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        """What a statement gives, as the superuser."""
-        with psycopg.connect(self.cluster.conninfo("postgres", self.name), autocommit=True) as connection:
+        """What a statement gives, as the superuser. It holds up the event loop, so it waits for no lock for long."""
+        conninfo = f"{self.cluster.conninfo('postgres', self.name)} options='-c lock_timeout=2s'"
+        with psycopg.connect(conninfo, autocommit=True) as connection:
             return connection.execute(statement.encode(), values).fetchall()
 
     def kill_backends(self, application: str) -> int:

@@ -1,18 +1,8 @@
-"""When text indexes are built, and when a day expires."""
+"""When text indexes are built."""
 
 from datetime import UTC, date, datetime, timedelta
 
-import pytest
-
-from helmd.model.logs.index_policy import (
-    MAX_RANGES,
-    MAX_UNINDEXED,
-    TextIndex,
-    bounds_with,
-    expired,
-    is_over,
-    text_index,
-)
+from helmd.model.logs.index_policy import MAX_RANGES, MAX_UNINDEXED, TextIndex, bounds_with, is_over, text_index
 
 DAY = date(2026, 1, 31)
 
@@ -27,14 +17,6 @@ def test_a_day_is_over_an_hour_after_its_end() -> None:
     assert not is_over(DAY, at(following, 0, 59))
     assert is_over(DAY, at(following, 1))
     assert not is_over(following + timedelta(days=3), at(following, 1))
-
-
-@pytest.mark.parametrize("retention", [7, 30, 90, 365])
-def test_a_day_expires_when_its_last_entry_is_too_old(retention: int) -> None:
-    assert not expired(DAY, retention, at(DAY + timedelta(days=retention), 23, 59))
-    assert expired(DAY, retention, at(DAY + timedelta(days=retention + 1)))
-    last = at(DAY, 23, 59)
-    assert at(DAY + timedelta(days=retention + 1)) - last >= timedelta(days=retention)
 
 
 def test_no_index_for_few_entries() -> None:

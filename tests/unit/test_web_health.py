@@ -38,6 +38,7 @@ WELL: dict[str, Any] = {
     "journal": {"status": "healthy"},
     "dependencies": {"core": {"status": "healthy"}},
     "configuration": {"status": "healthy"},
+    "retention": {"status": "healthy"},
 }
 
 
@@ -56,7 +57,7 @@ def test_a_core_that_is_degraded_for_ever_does_not_make_helm_so() -> None:
     assert overall(WELL | {"dependencies": {"core": {"status": "unknown"}}}) == "degraded"
 
 
-@pytest.mark.parametrize("name", ["database", "disk", "journal", "configuration"])
+@pytest.mark.parametrize("name", ["database", "disk", "journal", "configuration", "retention"])
 def test_helm_works_without_its_store_and_says_degraded(name: str) -> None:
     assert overall(with_check(name, "unhealthy")) == "degraded"
     assert overall(with_check(name, "degraded")) == "degraded"
@@ -119,7 +120,9 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             monitor = Monitor(
                 threads.probe, LineRates(pool).take, recorder, UsageMeter(), on_change=lambda: None, beat=lambda: None
             )
-            report = HealthReport(monitor, pool, account, tmp_path / "state", lambda: 2)
+            report = HealthReport(
+                monitor, pool, account, tmp_path / "state", lambda: 2, retention=lambda: ["the clock is behind"]
+            )
             nobody = cast(Any, None)
             table = routes(Api(monitor, report), Intake(nobody, nobody, nobody, nobody))
             server = HttpServer(application(table), tmp_path / "helm.sock", holder_of)
@@ -154,6 +157,7 @@ async def test_health_answers_within_a_second_when_nothing_that_it_asks_does(sto
     assert checks["journal"]["lag_seconds"] is None
     assert checks["dependencies"] == {"core": {"status": "unhealthy", "response_time_ms": None}}
     assert checks["configuration"] == {"status": "degraded", "faults": 2}
+    assert checks["retention"] == {"status": "degraded", "message": "the clock is behind"}
     assert set(checks["disk"]) == {"status", "free_gb", "total_gb", "usage_percent"}
     assert 0 < checks["disk"]["free_gb"] <= checks["disk"]["total_gb"]
 

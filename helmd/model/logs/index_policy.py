@@ -1,4 +1,4 @@
-"""When to build text indexes, and when a day's partition expires.
+"""When to build text indexes.
 
 Updating trigram indexes on every insert is expensive, so they are built afterwards, over complete ranges of ids. A new
 range is indexed once enough entries have no index to make searches slow. Several ranges are merged into one, and a
@@ -28,11 +28,6 @@ def is_over(day: date, now: datetime) -> bool:
     """Whether a UTC day has ended, so that only few more entries are expected."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=now.tzinfo) + timedelta(days=1)
     return now >= midnight + _SETTLED
-
-
-def expired(day: date, retention: int, now: datetime) -> bool:
-    """Whether all entries of DAY are older than RETENTION days."""
-    return now.date() - day > timedelta(days=retention)
 
 
 def text_index(bounds: tuple[int, ...], unindexed: int, newest: int) -> TextIndex | None:

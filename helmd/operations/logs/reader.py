@@ -27,6 +27,8 @@ COUNT_SECONDS = 0.2
 """How long entries are counted that only looking at them tells; after that their number is estimated."""
 _SEARCHES, _READS, _EXPORTS = 3, 2, 2
 _QUICK_SECONDS = 2.0
+_EXPORT_SECONDS = 600.0
+"""How long PostgreSQL may look for the next rows of an export."""
 _TURN_SECONDS = 5.0
 """How long a search may wait for its turn."""
 _WARM_AGAIN_SECONDS = 3600.0
@@ -156,7 +158,7 @@ class LogReader:
         """Chunks of all entries. Raises StoreError, UsageError and BusyError, in the middle too."""
         await self.check(wanted)
         async with _turn(self._exports):
-            connection = await connect(self._conninfo, "helmd-export")
+            connection = await connect(self._conninfo, "helmd-export", _EXPORT_SECONDS)
             try:
                 await end_with_client(connection)
                 async with aclosing(_chunks(connection, wanted, form, oldest_first)) as chunks:

@@ -1,4 +1,4 @@
-"""Keeps the log store in shape: partitions made ahead, indexes for what lies still, what is expired dropped."""
+"""Keeps the log store in shape: partitions made ahead, indexes for days that are over, what has expired dropped."""
 
 import asyncio
 import logging
@@ -8,14 +8,19 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from helmd.model.errors import StoreError
+from helmd.model.logs.retention import is_plausible
+from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.ingested import newest_id
-from helmd.store.maintenance.indexes import connect_as_owner, drop_expired, has_trigrams, index_text, seal, summarize
+from helmd.store.ingest.takeover import take_over
+from helmd.store.maintenance.expiry import expire, newest_entry
+from helmd.store.maintenance.indexes import connect_as_owner, has_trigrams, index_text, seal, summarize
 from helmd.store.maintenance.partitions import make_ahead
-from helmd.store.session import Connection
+from helmd.store.session import Connection, store_errors
 
 ROUND_SECONDS = 15.0
 REST_SECONDS = 60.0
 """How long nothing must have come to a day that is over before its indexes are built: a backlog may still be read."""
+_EXPIRE_SECONDS = 60.0
 _BUSY_RATE = 20_000
 """Entries a second from which on the running day's text index waits: they need the processor."""
 
@@ -25,7 +30,7 @@ _log = logging.getLogger(__name__)
 class Retain:
     """The loop. ``prepare`` brings the schema up to date first; ``retentions`` tells the classes that are in use.
 
-    ``also`` is more of the owner's tidying, done each round.
+    ``also`` is more of the owner's tidying, done each round. ``retention_of`` gives a service's class.
     """
 
     def __init__(
@@ -34,14 +39,20 @@ class Retain:
         prepare: Callable[[], Awaitable[None]],
         retentions: Callable[[], Iterable[int]],
         also: Iterable[Callable[[Connection], Awaitable[None]]] = (),
+        retention_of: RetentionOf = lambda _: 90,
     ) -> None:
         self._owner = owner
         self._prepare = prepare
         self._retentions = retentions
         self._also = tuple(also)
+        self._retention_of = retention_of
+        self._taken_over = False
         self._trouble = ""
         self._newest: int | None = None
         self._seen: dict[str, tuple[int, float]] = {}
+        self._expired_at: float | None = None
+        self.warnings: tuple[str, ...] = ()
+        """What retention does not do and why, as sentences; empty when there is nothing of the kind."""
 
     async def run(self) -> NoReturn:
         """Go on until cancelled; outages of the store are waited out."""
@@ -66,7 +77,7 @@ class Retain:
     async def _round(self, connection: Connection) -> None:
         """All that is due. What fails is told once the rest is done: one who reads an old day holds up only its end."""
         failed: StoreError | None = None
-        for step in (self._make, _drop, self._index, *self._also):
+        for step in (self._make, self._expire, self._index, self._take_over, *self._also):
             try:
                 await step(connection)
             except StoreError as error:
@@ -77,7 +88,31 @@ class Retain:
             raise failed
 
     async def _make(self, connection: Connection) -> None:
-        await make_ahead(connection, sorted(set(self._retentions())), datetime.now(UTC))
+        now = datetime.now(UTC)
+        with store_errors("partitions can't be made ahead"):
+            newest = await newest_entry(connection)
+        # By a wrong clock there would be new ones at each step of it. Writers make those that they need.
+        if is_plausible(now, newest):
+            await make_ahead(connection, sorted(set(self._retentions())), now)
+
+    async def _expire(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if self._expired_at is not None and now - self._expired_at < _EXPIRE_SECONDS:
+            return
+        elapsed = 0.0 if self._expired_at is None else now - self._expired_at
+        self._expired_at = now
+        done = await expire(connection, datetime.now(UTC), elapsed)
+        for name in done.dropped:
+            _log.info("the partition %s has expired and was dropped", name)
+        warnings = tuple(done.warnings)
+        for sentence in warnings if len(warnings) > len(self.warnings) else ():
+            _log.warning("%s", sentence)
+        self.warnings = warnings
+
+    async def _take_over(self, connection: Connection) -> None:
+        if not self._taken_over:
+            await take_over(connection, self._retention_of, _log.info)
+            self._taken_over = True
 
     async def _index(self, connection: Connection) -> None:
         now = datetime.now(UTC)
@@ -99,8 +134,3 @@ class Retain:
             since = now
         self._seen[leaf] = (newest, since)
         return now - since >= REST_SECONDS
-
-
-async def _drop(connection: Connection) -> None:
-    for name in await drop_expired(connection, datetime.now(UTC)):
-        _log.info("the partition %s has expired and was dropped", name)

@@ -7,7 +7,7 @@ unhealthy only if it can't reach systemd, without which it can do nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +104,8 @@ def listening_check(trouble: str) -> CheckResult:
 class HealthReport:
     """Makes reports. ``disk`` is any path on Helm's disk; ``faults`` counts the faults of the configuration, and
     ``listening`` says why Helm does not listen where it should (empty if it does).
+
+    ``retention`` returns what is not dropped although it seems to have expired, as sentences.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class HealthReport:
         disk: Path,
         faults: Callable[[], int],
         listening: Callable[[], str] = str,
+        retention: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._monitor = monitor
         self._pool = pool
@@ -124,6 +127,7 @@ class HealthReport:
         self._faults = faults
         self._listening = listening
         self._unfinished: dict[str, asyncio.Task[CheckResult]] = {}
+        self._retention = retention
         self._last: HealthSummary | None = None
         self._made_at = 0.0
         self._making = asyncio.Lock()
@@ -163,6 +167,8 @@ class HealthReport:
                 del self._unfinished[name]
         checks["dependencies"] = self._dependencies()
         faults = self._faults()
+        held = self._retention()
+        checks["retention"] = {"status": DEGRADED, "message": "; ".join(held)} if held else {"status": HEALTHY}
         checks["configuration"] = {"status": DEGRADED if faults else HEALTHY, "faults": faults}
         checks["http"] = listening_check(self._listening())
         return HealthSummary(overall(checks), datetime.now(UTC), checks)
@@ -200,7 +206,9 @@ class HealthReport:
         state = facts.active_state if facts is not None and facts.exists else None
         try:
             async with self._pool.connection("checking health", _CHECK_SECONDS) as connection:
-                stored = await stored_up_to(connection, self._account.machine_id, self._account.uid)
+                stored = await stored_up_to(
+                    connection, self._account.machine_id, self._account.uid, self._account.boot_id
+                )
         except HelmError:
             return journal_check(state, None)
         try:

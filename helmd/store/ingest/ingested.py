@@ -3,11 +3,15 @@
 from helmd.store.session import Connection, store_errors
 
 
-async def stored_up_to(connection: Connection, machine_id: str, uid: int) -> int | None:
-    """The time (microseconds since 1970) of the last journal entry read of an account; None before the first."""
+async def stored_up_to(connection: Connection, machine_id: str, uid: int, boot_id: str) -> int | None:
+    """The time (microseconds since 1970) of the last journal entry read of an account in a boot; None before the first.
+
+    Not of all boots: the clock may have been ahead in one of them.
+    """
     with store_errors("the journal's position can't be read"):
         cursor = await connection.execute(
-            "SELECT max(realtime) FROM journal_cursor WHERE (machine_id, uid) = (%s, %s)", (machine_id, uid)
+            "SELECT max(realtime) FROM journal_cursor WHERE (machine_id, uid, boot_id) = (%s, %s, %s)",
+            (machine_id, uid, boot_id),
         )
         row = await cursor.fetchone()
     return row[0] if row else None

@@ -53,7 +53,7 @@ class JournalStore:
     @classmethod
     async def open(cls, conninfo: str, machine_id: str, uid: int, retention_of: RetentionOf) -> "JournalStore":
         """Connect and become the only one to store this account's journal. Raises StoreError, IngestTakenError."""
-        connection = await connect(conninfo, "helmd-journal")
+        connection = await connect(conninfo, "helmd-journal", _ANSWER_SECONDS)
         try:
             with store_errors("the log store can't be used"), deadline(connection, _ANSWER_SECONDS):
                 key = crc32(f"{machine_id}/{uid}".encode()) - 2**31

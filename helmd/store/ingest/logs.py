@@ -180,6 +180,40 @@ async def _posted(connection: Connection, leaf: str, window: Window) -> list[Sin
     return await _singles(connection, _POSTED, leaf, of_posters)
 
 
+async def append_with_ids(
+    connection: Connection, rows: Sequence[LogRow], ids: Sequence[int], retention_of: RetentionOf
+) -> None:
+    """Insert ROWS that came long ago, with IDS below those that are given out now; within the caller's transaction.
+
+    Followers are not notified: they have read further. Raises psycopg's errors.
+    """
+    await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
+    rows = with_short_ids(rows)
+    leaves = [leaf_of(retention, day) for retention, day in sorted(partitions_of(rows, retention_of))]
+    await connection.execute(
+        "SELECT make_log_partition(class, day) FROM unnest(%s::smallint[], %s::date[]) AS wanted (class, day)",
+        tuple(map(list, zip(*sorted(partitions_of(rows, retention_of)), strict=True))),
+    )
+    await connection.execute(
+        "UPDATE log_partitions SET begun = least(begun, %s) WHERE leaf = ANY(%s)", (min(ids) - 1, leaves)
+    )
+    counts: Counts = {}
+    async with connection.cursor() as copying, copying.copy(_COPY) as copy:
+        for first, last in _runs(ids):
+            for text in chunks(rows[first:last], ids[first], retention_of, counts):
+                await copy.write(text)
+    await _count(connection, counts)
+
+
+def _runs(ids: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Where in IDS those begin and end that follow one another."""
+    begin = 0
+    for number in range(1, len(ids) + 1):
+        if number == len(ids) or ids[number] != ids[number - 1] + 1:
+            yield begin, number
+            begin = number
+
+
 async def _count(connection: Connection, counts: Counts) -> None:
     """Adds COUNTS to the rollups."""
     hours: Counts = {}

@@ -13,10 +13,13 @@ from helmd.store.ingest.logs import Appender
 from helmd.store.session import Connection, connect, deadline, reason, store_errors
 
 KEPT_HOURS = 72
-"""How long a batch is remembered: a repeat is due within a day, a journal that waited for the store may take longer."""
+"""Hours of running time for which a batch is remembered: a repeat is due within a day, a journal that waited for the
+store may take longer."""
 
 _ANSWER_SECONDS, _ROWS_A_SECOND = 1.0, 5_000
 """How long the store may take over a batch of few rows, and with how many it may take a second more."""
+_STATEMENT_SECONDS = 60.0
+"""How long a statement goes on at the server after the connection was given up."""
 _FAULTY = ("22", "23", "54", "0A")
 """Classes of SQLSTATE in which PostgreSQL refuses values for what they are (manual, appendix A)."""
 
@@ -133,8 +136,17 @@ async def drop_old_requests(connection: Connection) -> None:
     """Forgets batches of long ago; needs the owner's rights. Raises StoreError."""
     with store_errors("old posted batches can't be forgotten"):
         await connection.execute(
-            "DELETE FROM ingest_requests WHERE received_at < now() - make_interval(hours => %s)", (KEPT_HOURS,)
+            # By running time: a clock that is set forward must not make a repeat look new.
+            "DELETE FROM ingest_requests WHERE received_up < upkeep_seconds() - %s * 3600",
+            (KEPT_HOURS,),
         )
+
+
+def _is_faulty(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL refuses values for what they are. A partition that has been dropped meanwhile is no such."""
+    if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
+        return False
+    return (error.sqlstate or "")[:2] in _FAULTY
 
 
 class PostedStore:
@@ -150,7 +162,7 @@ class PostedStore:
     @classmethod
     async def open(cls, conninfo: str, retention_of: RetentionOf) -> "PostedStore":
         """Raises StoreError."""
-        return cls(await connect(conninfo, "helmd-posted"), retention_of)
+        return cls(await connect(conninfo, "helmd-posted", _STATEMENT_SECONDS), retention_of)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -173,7 +185,7 @@ class PostedStore:
             await self._connection.close()
             if not isinstance(error, psycopg.Error):
                 raise
-            kind = RefusedError if (error.sqlstate or "")[:2] in _FAULTY else StoreError
+            kind = RefusedError if _is_faulty(error) else StoreError
             raise kind(f"posted entries can't be stored: {reason(error)}") from error
 
     async def _append(self, requests: Sequence[Request], rows: Sequence[Sequence[LogRow]]) -> list[int]:

@@ -29,7 +29,7 @@ class Listener:
     @classmethod
     async def open(cls, conninfo: str, application: str) -> "Listener":
         """Connect and listen. Raises StoreError."""
-        connection = await connect(conninfo, application)
+        connection = await connect(conninfo, application, _TIMEOUT_SECONDS)
         try:
             with store_errors("new log entries can't be listened for"), deadline(connection, _TIMEOUT_SECONDS):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(LOG_CHANNEL)))

@@ -1,4 +1,4 @@
-"""What the owner of the tables does to partitions: indexes for what lies still, dropping what is expired.
+"""What the owner of the tables does to partitions: indexes for days that nothing comes to any more.
 
 Everything here is by CONCURRENTLY or on a table nobody writes, so that writers and readers go on; a step that was
 broken off is taken up again from what PostgreSQL itself says is there.
@@ -11,12 +11,13 @@ from itertools import pairwise
 
 from psycopg import sql
 
-from helmd.model.errors import StoreError
-from helmd.model.logs.index_policy import MAX_UNINDEXED, TextIndex, bounds_with, expired, is_over, text_index
+from helmd.model.logs.index_policy import MAX_UNINDEXED, TextIndex, bounds_with, is_over, text_index
 from helmd.store.maintenance.partitions import Leaf, leaves
-from helmd.store.session import LOCK_CLASS, Connection, connect, store_errors
+from helmd.store.session import LOCK_CLASS, Connection, connect, store_errors, unlimited
 
 _UPKEEP_LOCK = 4
+_STATEMENT_SECONDS = 60.0
+"""How long a statement may take, except for those that rewrite, index or detach a partition."""
 _LOCK_WAIT, _INDEX_WAIT = "5s", "10min"
 """How long locks are waited for. An index made by CONCURRENTLY waits for whoever reads anything (an export), holds up
 nobody meanwhile, and is dear to begin anew."""
@@ -24,7 +25,7 @@ nobody meanwhile, and is dear to begin anew."""
 
 async def connect_as_owner(conninfo: str) -> Connection | None:
     """A connection for upkeep, or None when another process is at it. Raises StoreError."""
-    connection = await connect(conninfo, "helm upkeep")
+    connection = await connect(conninfo, "helm upkeep", _STATEMENT_SECONDS)
     try:
         with store_errors("the log store can't be kept up"):
             await connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
@@ -46,68 +47,6 @@ async def has_trigrams(connection: Connection) -> bool:
         return await cursor.fetchone() is not None
 
 
-async def drop_expired(connection: Connection, now: datetime) -> list[str]:
-    """Drops the partitions whose time is over, with their counts; their names. Raises StoreError.
-
-    One that somebody is reading is left for the next time, told by a StoreError once the others are dropped.
-    """
-    dropped = []
-    kept: StoreError | None = None
-    due = [leaf for leaf in await leaves(connection) if expired(leaf.day, leaf.retention, now)]
-    pending = await _pending(connection)
-    # PostgreSQL detaches one at a time of each class: first the one where it was broken off.
-    for leaf in sorted(due, key=lambda leaf: leaf.name not in pending):
-        try:
-            with store_errors(f"the expired partition {leaf.name} can't be dropped"):
-                await _drop(connection, leaf)
-        except StoreError as error:
-            if connection.broken or connection.closed:
-                raise
-            kept = kept or error
-        else:
-            dropped.append(leaf.name)
-    if kept is not None:
-        raise kept
-    return dropped
-
-
-async def _pending(connection: Connection) -> set[str]:
-    with store_errors("the log store can't be kept up"):
-        cursor = await connection.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending")
-        return {name async for (name,) in cursor}
-
-
-async def _drop(connection: Connection, leaf: Leaf) -> None:
-    await _detach(connection, leaf)
-    async with connection.transaction():
-        await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(leaf.name)))
-        await connection.execute("DELETE FROM log_partitions WHERE leaf = %s", (leaf.name,))
-        for table in ("log_counts_minute", "log_counts_hour"):
-            await connection.execute(
-                sql.SQL("DELETE FROM {} WHERE retention = %s AND slot >= %s AND slot < %s + interval '1 day'").format(
-                    sql.Identifier(table)
-                ),
-                (leaf.retention, leaf.begins, leaf.begins),
-            )
-
-
-async def _detach(connection: Connection, leaf: Leaf) -> None:
-    cursor = await connection.execute(
-        "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(%s)", (leaf.name,)
-    )
-    attached = await cursor.fetchone()
-    if attached is None:
-        return
-    if not attached[0]:
-        # Once begun it keeps all others of its class from being detached until this day's last reader is gone.
-        async with connection.transaction():
-            lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT")
-            await connection.execute(lock.format(sql.Identifier(leaf.name)))
-    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + ("FINALIZE" if attached[0] else "CONCURRENTLY"))
-    parent = sql.Identifier(f"log_entries_{leaf.retention}")
-    await connection.execute(statement.format(parent, sql.Identifier(leaf.name)))
-
-
 async def summarize(connection: Connection) -> int:
     """Has the indexes by ranges of pages take in the pages that are full by now; how many ranges. Raises StoreError.
 
@@ -119,12 +58,13 @@ async def summarize(connection: Connection) -> int:
         if leaf.sealed:
             continue
         with store_errors(f"the partition {leaf.name} can't be indexed"):
-            cursor = await connection.execute(
-                "SELECT sum(brin_summarize_new_values(indexrelid)) FROM pg_index"
-                " JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam"
-                " WHERE indrelid = to_regclass(%s) AND amname = 'brin'",
-                (leaf.name,),
-            )
+            async with unlimited(connection):
+                cursor = await connection.execute(
+                    "SELECT sum(brin_summarize_new_values(indexrelid)) FROM pg_index"
+                    " JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam"
+                    " WHERE indrelid = to_regclass(%s) AND amname = 'brin'",
+                    (leaf.name,),
+                )
             found = await cursor.fetchone()
             taken += int(found[0] or 0) if found else 0
     return taken
@@ -173,7 +113,8 @@ async def seal(connection: Connection, now: datetime, resting: Callable[[str, in
             form = sql.SQL("{} (trace_id) WHERE trace_id IS NOT NULL").format(table)
             await _rebuild(connection, f"{leaf.name}_trace", form)
             # Also says which pages all can see, so that counting needs the index alone.
-            await connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
+            async with unlimited(connection):
+                await connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
             await connection.execute("UPDATE log_partitions SET sealed = true WHERE leaf = %s", (leaf.name,))
             await _drop_ranges(connection, leaf, ())
         sealed.append(leaf.name)
@@ -186,7 +127,8 @@ async def _build_text_index(connection: Connection, leaf: Leaf, index: TextIndex
     form = sql.SQL("{} USING gin (message gin_trgm_ops) WITH (fastupdate = off) WHERE id >= {} AND id < {}")
     await _rebuild(connection, name, form.format(table, sql.Literal(index.first), sql.Literal(index.end)))
     # Autovacuum comes a minute later at best; till then searches are planned as if the day were all but empty.
-    await connection.execute(sql.SQL("ANALYZE {}").format(table))
+    async with unlimited(connection):
+        await connection.execute(sql.SQL("ANALYZE {}").format(table))
     bounds = bounds_with(leaf.text_bounds, index)
     await connection.execute("UPDATE log_partitions SET text_bounds = %s WHERE leaf = %s", (list(bounds), leaf.name))
     await _drop_ranges(connection, leaf, bounds)
@@ -220,7 +162,8 @@ async def _patiently(connection: Connection, statement: sql.Composed) -> None:
     set_wait = sql.SQL("SET lock_timeout = {}")
     await connection.execute(set_wait.format(sql.Literal(_INDEX_WAIT)))
     try:
-        await connection.execute(statement)
+        async with unlimited(connection):
+            await connection.execute(statement)
     finally:
         if not connection.broken:
             await connection.execute(set_wait.format(sql.Literal(_LOCK_WAIT)))

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from helmd.model.errors import StoreError
+from helmd.store.maintenance.older import set_older_aside
 from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK, Connection, connect, reason, store_errors
 
 ROLE_PLACEHOLDER = ':"helm_role"'
@@ -63,7 +64,7 @@ async def migrate(
     database can't be reached, refuses a step, has a step that was changed since, or is newer than this version.
     """
     known = migrations() if steps is None else tuple(steps)
-    connection = await connect(owner_conninfo, "helm migrations")
+    connection = await connect(owner_conninfo, "helm migrations", None)
     applied = []
     try:
         with store_errors("the store's schema can't be brought up to date"):
@@ -86,6 +87,8 @@ async def _apply_next(connection: Connection, known: Sequence[Migration], role: 
         )
         cursor = await connection.execute("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
         done = await cursor.fetchall()
+        if not done:
+            await set_older_aside(connection)
         step = next_step(known, [(int(number), str(name), str(digest)) for number, name, digest in done])
         if step is None:
             return None

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from helmd.store.session import Connection, store_errors
 
@@ -24,12 +24,15 @@ class MetricSample:
 async def put_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
     """Store samples, all or none. Raises StoreError."""
     with store_errors("metrics can't be stored"):
-        async with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for sample in samples:
-                tags = None if sample.tags is None else json.dumps(dict(sample.tags), ensure_ascii=False)
-                await copy.write_row(
-                    (sample.service_name, sample.timestamp, sample.metric_name, sample.metric_value, tags)
-                )
+        async with connection.transaction(), connection.cursor() as cursor:
+            days = sorted({sample.timestamp.astimezone(UTC).date() for sample in samples})
+            await cursor.execute("SELECT make_metric_partition(day) FROM unnest(%s::date[]) AS days (day)", (days,))
+            async with cursor.copy(_COPY) as copy:
+                for sample in samples:
+                    tags = None if sample.tags is None else json.dumps(dict(sample.tags), ensure_ascii=False)
+                    await copy.write_row(
+                        (sample.service_name, sample.timestamp, sample.metric_name, sample.metric_value, tags)
+                    )
 
 
 async def read_samples(

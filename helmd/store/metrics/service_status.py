@@ -30,6 +30,8 @@ _PUT = sql.SQL(
     "INSERT INTO service_status ({columns}) VALUES ({places})"
     " ON CONFLICT (service_name) DO UPDATE SET ({columns}) = ROW ({excluded})"
     " WHERE service_status.last_checked <= excluded.last_checked"
+    # Written while the clock was ahead: it would stay until then.
+    " OR service_status.last_checked > now() + interval '10 minutes'"
 ).format(
     columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
     places=sql.SQL(", ").join(sql.Placeholder() * len(_COLUMNS)),
@@ -41,7 +43,7 @@ _GET = sql.SQL("SELECT {} FROM service_status ORDER BY service_name").format(
 
 
 async def put_statuses(connection: Connection, rows: Sequence[StatusRow]) -> None:
-    """Write what services are now; a row that is newer than what is given stays. Raises StoreError."""
+    """Write what services are now. A row that is newer, and not ahead of the clock, stays. Raises StoreError."""
     with store_errors("service states can't be stored"):
         async with connection.transaction(), connection.cursor() as cursor:
             # In one order always, so that two writers can't deadlock.

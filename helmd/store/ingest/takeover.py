@@ -1,0 +1,237 @@
+"""Tables of an older Helm and of earlier versions of this one: set aside by migrations, then taken over in batches.
+
+The older Helm made its tables with SQLAlchemy: times without a time zone, which are UTC, and no partitions. They are
+renamed before the first migration, stay as they are, and their rows are copied while everything else goes on. A batch
+and how far the copying is commit together, so each row is taken over once, whatever is killed in between.
+
+What is older than its retention, counted back from the newest row or from now, stays in the older table alone.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from psycopg import sql
+
+from helmd.model.errors import UsageError
+from helmd.model.ingest.body import Body
+from helmd.model.ingest.logs import CONTEXT_LIMIT, log_rows
+from helmd.model.logs.entry import HTTP, LogRow
+from helmd.model.logs.retention import METRIC_DAYS
+from helmd.store.ingest.copy_text import RetentionOf
+from helmd.store.ingest.logs import append_with_ids
+from helmd.store.session import Connection, columns_of, store_errors
+
+_FIELDS = ("level", "message", "context", "trace_id", "user_id", "hostname", "process_id")
+_STATUS_COLUMNS = {
+    "service_name": "text",
+    "status": "text",
+    "last_checked": "timestamptz",
+    "pid": "integer",
+    "port": "integer",
+    "started_at": "timestamptz",
+    "health_status": "text",
+    "health_message": "text",
+    "cpu_percent": "double precision",
+    "memory_mb": "double precision",
+}
+_FLAT_METRICS = "service_metrics_flat"
+_BATCH = 1000
+"""Rows that are copied at once: some tens of milliseconds of helmd's time."""
+_METRICS_BATCH = 10
+"""So many times as many measurements, which PostgreSQL copies by itself."""
+_PAUSE = 0.05
+_UNNAMEABLE = re.compile(r"[^a-z0-9_-]")
+
+Columns = dict[str, str]
+"""A table's columns, and their types as PostgreSQL writes them."""
+
+
+class _Batch(NamedTuple):
+    """Rows that were looked at, how many of them were copied, and the last one's id; None at the end."""
+
+    copied: int
+    last_id: int | None
+
+
+async def take_over(
+    connection: Connection, retention_of: RetentionOf, say: Callable[[str], None], batch: int = _BATCH
+) -> None:
+    """Copies all that is left to be taken over. Raises StoreError; what was copied until then stays."""
+    with store_errors("older tables can't be taken over"):
+        cursor = await connection.execute("SELECT source FROM store_takeovers WHERE NOT finished ORDER BY source")
+        for (source,) in await cursor.fetchall():
+            columns = await columns_of(connection, source)
+            until = await _newest(connection, source, columns)
+            while not await _next_batch(connection, source, columns, until, retention_of, batch):
+                await asyncio.sleep(_PAUSE)
+            cursor = await connection.execute("SELECT taken FROM store_takeovers WHERE source = %s", (source,))
+            found = await cursor.fetchone()
+            if found and found[0]:
+                say(f"{found[0]:,} rows of the table {source} were taken over")
+            if source == _FLAT_METRICS:
+                await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(source)))
+
+
+async def _next_batch(
+    connection: Connection, source: str, columns: Columns, until: datetime, retention_of: RetentionOf, size: int
+) -> bool:
+    """Copies a batch; whether the table is at its end."""
+    async with connection.transaction():
+        cursor = await connection.execute(
+            "SELECT last_id FROM store_takeovers WHERE source = %s AND NOT finished FOR UPDATE", (source,)
+        )
+        found = await cursor.fetchone()
+        if found is None:
+            return True
+        after = -(2**63) if found[0] is None else int(found[0])
+        if not columns:  # dropped by its owner
+            done = _Batch(0, None)
+        elif source.endswith("log_entries"):
+            done = await _log_entries(connection, source, columns, until, retention_of, (after, size))
+        elif source.endswith("service_status"):
+            done = await _statuses(connection, source, columns)
+        else:
+            done = await _metrics(connection, source, columns, until, (after, _METRICS_BATCH * size))
+        await connection.execute(
+            "UPDATE store_takeovers SET last_id = coalesce(%s, last_id), taken = taken + %s, finished = %s"
+            " WHERE source = %s",
+            (done.last_id, done.copied, done.last_id is None, source),
+        )
+        return done.last_id is None
+
+
+async def _log_entries(
+    connection: Connection,
+    source: str,
+    columns: Columns,
+    until: datetime,
+    retention_of: RetentionOf,
+    bounds: tuple[int, int],
+) -> _Batch:
+    chosen = [_time("timestamp", columns), *(_column(name, columns) for name in ("service_name", *_FIELDS))]
+    cursor = await connection.execute(
+        sql.SQL("SELECT id, {} FROM {} WHERE id > %s ORDER BY id LIMIT %s").format(
+            sql.SQL(", ").join(chosen), sql.Identifier(source)
+        ),
+        bounds,
+    )
+    found = await cursor.fetchall()
+    if not found:
+        return _Batch(0, None)
+    rows: list[LogRow] = []
+    ids: list[int] = []
+    for number, timestamp, service, *values in found:
+        row = _row(timestamp or until, str(service or ""), dict(zip(_FIELDS, values, strict=True)))
+        if until - row.timestamp <= timedelta(days=retention_of(row.service_name)):
+            rows.append(row)
+            ids.append(number)
+    if rows:
+        await append_with_ids(connection, rows, ids, retention_of)
+    return _Batch(len(rows), found[-1][0])
+
+
+def _row(timestamp: datetime, service: str, given: dict[str, Any]) -> LogRow:
+    """A row of an older table, read as an entry that was posted at its time."""
+    name = _UNNAMEABLE.sub("_", service.lower())[:50] or "helm"
+    entry = {field: value for field, value in given.items() if value is not None}
+    try:
+        (row,) = log_rows(Body(name, (entry,), True, CONTEXT_LIMIT + 1, single=True), timestamp, 0)
+    except UsageError:
+        return LogRow(timestamp, name, "INFO", str(given["message"]).replace("\0", "\ufffd"), source=HTTP)
+    return row
+
+
+async def _statuses(connection: Connection, source: str, columns: Columns) -> _Batch:
+    """All of them: there is one for each service."""
+    chosen = []
+    for name, kind in _STATUS_COLUMNS.items():
+        value = _time(name, columns) if kind == "timestamptz" else _column(name, columns)
+        chosen.append(sql.SQL("({})::{} AS {}").format(value, sql.SQL(kind), sql.Identifier(name)))
+    cursor = await connection.execute(
+        sql.SQL(
+            "INSERT INTO service_status ({columns}) SELECT DISTINCT ON (service_name) service_name,"
+            " coalesce(status, 'unknown'), coalesce(last_checked, now()), pid, port, started_at,"
+            " CASE WHEN health_status IN ('healthy', 'unhealthy', 'degraded') THEN health_status END,"
+            " health_message, cpu_percent, memory_mb FROM (SELECT {chosen} FROM {source}) AS older"
+            " WHERE service_name IS NOT NULL ORDER BY service_name, last_checked DESC NULLS LAST ON CONFLICT DO NOTHING"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, _STATUS_COLUMNS)),
+            chosen=sql.SQL(", ").join(chosen),
+            source=sql.Identifier(source),
+        )
+    )
+    return _Batch(cursor.rowcount, None)
+
+
+async def _metrics(
+    connection: Connection, source: str, columns: Columns, until: datetime, bounds: tuple[int, int]
+) -> _Batch:
+    table = sql.Identifier(source)
+    cursor = await connection.execute(
+        sql.SQL("SELECT max(id) FROM (SELECT id FROM {} WHERE id > %s ORDER BY id LIMIT %s) AS batch").format(table),
+        bounds,
+    )
+    found = await cursor.fetchone()
+    last = found[0] if found else None
+    if last is None:
+        return _Batch(0, None)
+    tags = (
+        _column("tags", columns)
+        if columns.get("tags") == "jsonb"
+        else sql.SQL("to_jsonb({}::text)").format(_column("tags", columns))
+    )
+    chosen = sql.SQL(
+        "SELECT service_name, {} AS timestamp, metric_name, metric_value, {} AS tags FROM {} WHERE id > %(after)s"
+        " AND id <= %(last)s"
+    ).format(_time("timestamp", columns), tags, table)
+    wanted = sql.SQL(
+        " FROM ({}) AS older WHERE timestamp > %(since)s AND service_name IS NOT NULL AND metric_name IS NOT NULL"
+        " AND metric_value IS NOT NULL"
+    ).format(chosen)
+    given = {"after": bounds[0], "last": last, "since": until - timedelta(days=METRIC_DAYS)}
+    cursor = await connection.execute(
+        sql.SQL(
+            "SELECT day, make_metric_partition(day)"
+            " FROM (SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date AS day{}) AS days"
+        ).format(wanted),
+        given,
+    )
+    days = [day async for day, _ in cursor]
+    # They came before all that is written now.
+    await connection.execute("UPDATE metric_partitions SET begun = 0 WHERE day = ANY(%s)", (days,))
+    cursor = await connection.execute(
+        sql.SQL(
+            "INSERT INTO service_metrics (service_name, timestamp, metric_name, metric_value, tags)"
+            " SELECT service_name, timestamp, metric_name, metric_value, tags{}"
+        ).format(wanted),
+        given,
+    )
+    return _Batch(cursor.rowcount, last)
+
+
+async def _newest(connection: Connection, source: str, columns: Columns) -> datetime:
+    """The time of the newest row, or now where that is earlier: retention is counted back from there."""
+    now = datetime.now(UTC)
+    if "timestamp" not in columns:
+        return now
+    cursor = await connection.execute(
+        sql.SQL("SELECT max({}) FROM {}").format(_time("timestamp", columns), sql.Identifier(source))
+    )
+    found = await cursor.fetchone()
+    return min(now, found[0]) if found and found[0] is not None else now
+
+
+def _column(name: str, columns: Columns) -> sql.Composable:
+    return sql.Identifier(name) if name in columns else sql.SQL("NULL")
+
+
+def _time(name: str, columns: Columns) -> sql.Composable:
+    """A column as a time that Python has too, or null; what has no time zone is UTC."""
+    if name not in columns:
+        return sql.SQL("NULL::timestamptz")
+    column = sql.Identifier(name)
+    value = column if columns[name] == "timestamp with time zone" else sql.SQL("({} AT TIME ZONE 'UTC')").format(column)
+    return sql.SQL("CASE WHEN {0} BETWEEN '1970-01-01' AND '9990-01-01' THEN {1} END").format(column, value)

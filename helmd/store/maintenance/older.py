@@ -1,0 +1,47 @@
+"""An older Helm's tables, made with SQLAlchemy, are set aside under other names before the first migration.
+
+`helmd.store.ingest.takeover` copies their rows.
+"""
+
+from psycopg import sql
+
+from helmd.model.errors import StoreError
+from helmd.store.session import Connection, columns_of
+
+OLDER = "older_"
+"""Prefix of the names under which an older Helm's tables are kept."""
+OLDER_TABLES = ("log_entries", "service_status", "service_metrics")
+_NEEDED = frozenset({"id", "timestamp", "service_name", "level", "message"})
+
+
+async def set_older_aside(connection: Connection) -> list[str]:
+    """Renames an older Helm's tables, if the database has them; in the caller's transaction, before any migration.
+
+    Raises StoreError when the tables of these names are somebody else's, and psycopg's errors.
+    """
+    found = []
+    for table in OLDER_TABLES:
+        columns = await columns_of(connection, table)
+        if not columns:
+            continue
+        if table == "log_entries" and not columns.keys() >= _NEEDED:
+            raise StoreError(
+                f"the database has a table {table} that no Helm has made",
+                hint="Give Helm a database of its own: store.database in helm.toml.",
+            )
+        await connection.execute(
+            sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(table), sql.Identifier(OLDER + table))
+        )
+        cursor = await connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind IN ('i', 'S') AND oid IN ("
+            " SELECT indexrelid FROM pg_index WHERE indrelid = to_regclass(%s) UNION ALL"
+            " SELECT objid FROM pg_depend WHERE refobjid = to_regclass(%s) AND deptype IN ('a', 'i'))",
+            (OLDER + table, OLDER + table),
+        )
+        for (name,) in await cursor.fetchall():
+            # ALTER TABLE renames indexes and sequences too.
+            await connection.execute(
+                sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier((OLDER + name)[:63]))
+            )
+        found.append(table)
+    return found

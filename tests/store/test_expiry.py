@@ -1,0 +1,174 @@
+"""Days expire in a real store: logs with their counts, metrics, posted batches; whatever the clock says."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from helmd.model.errors import StoreError
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.parsing.journal_fields import gap_row
+from helmd.model.logs.parsing.position import Gap, Missing
+from helmd.model.logs.retention import HOLD_SECONDS, METRIC_DAYS, Partition
+from helmd.operations.diagnostics.store import _findings
+from helmd.store.ingest.requests import KEPT_HOURS, PostedStore, RefusedError, Request, drop_old_requests
+from helmd.store.maintenance import expiry
+from helmd.store.maintenance.expiry import drop_partitions, expire, retention_warnings
+from helmd.store.maintenance.indexes import connect_as_owner
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
+from helmd.store.metrics.service_status import StatusRow, put_statuses, read_statuses
+from helmd.store.session import Connection, connect
+from tests.store.conftest import Database
+from tests.store.stored import append, everything
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+FAR, LONG_AGO = datetime(2038, 1, 19, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[Connection]:
+    await migrate(database.owner, "helm")
+    connection = await connect(database.store, "writer")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(writer: Connection, database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
+    monkeypatch.setattr(expiry, "_LONGEST_ROUND", 1e9)
+    connection = await connect_as_owner(database.owner)
+    assert connection is not None
+    yield connection
+    await connection.close()
+
+
+def row(at: datetime, message: str = "line") -> LogRow:
+    return LogRow(at, "codex", "INFO", message)
+
+
+async def days(connection: Connection, number: int, last: datetime = NOW) -> None:
+    """A line and a measurement for each of NUMBER days, the oldest first."""
+    for n in range(number - 1, -1, -1):
+        await append(connection, [row(last - n * DAY)])
+        await put_samples(connection, [MetricSample("codex", last - n * DAY, "cpu_percent", float(n))])
+
+
+async def run(owner: Connection, clock: datetime, hours: int) -> list[str]:
+    dropped: list[str] = []
+    for hour in range(hours):
+        dropped += (await expire(owner, clock, 3600 if hour or hours > 1 else 0)).dropped
+    return dropped
+
+
+@pytest.mark.parametrize("wrong", [FAR, LONG_AGO])
+async def test_a_wrong_clock_empties_nothing(writer: Connection, owner: Connection, wrong: datetime) -> None:
+    await days(writer, 12)
+    await append(writer, [row(wrong, "written meanwhile")])
+    await put_samples(writer, [MetricSample("codex", wrong, "cpu_percent", 1.0)])
+    assert await run(owner, wrong, 23) == []
+    said = await retention_warnings(owner, wrong)
+    assert ("have expired" if wrong == FAR else "is behind the newest") in said[0]
+    # Set right again, and entries come.
+    await append(writer, [row(NOW)] * 1000)
+    assert await run(owner, NOW, 30) == []
+    assert len(await everything(writer)) == 1013
+    assert len(await read_samples(writer, "codex", LONG_AGO, FAR + DAY)) == 13
+    assert await retention_warnings(owner, NOW) == []
+
+
+async def test_a_clock_before_what_was_stored_is_said(writer: Connection, owner: Connection) -> None:
+    await days(writer, 3)
+    assert "is behind the newest" in (await retention_warnings(owner, LONG_AGO))[0]
+    assert "is behind the newest" in (await expire(owner, LONG_AGO, 0)).warnings[0]
+
+
+async def test_what_is_past_its_time_goes(writer: Connection, owner: Connection, database: Database) -> None:
+    await days(writer, 95)
+    dropped = await run(owner, NOW, 26)
+    logs = [name for name in dropped if name.startswith("log_entries")]
+    assert logs == [f"log_entries_90_{NOW - n * DAY:%Y%m%d}" for n in (94, 93, 92, 91)]
+    assert len([name for name in dropped if name.startswith("service_metrics")]) == 9
+    assert any("metrics kept for 14 days" in said for said in await retention_warnings(owner, NOW))
+    await run(owner, NOW, 24 * 20)
+    kept = await read_samples(writer, "codex", NOW - 200 * DAY, NOW + DAY)
+    assert len(kept) == METRIC_DAYS + 1
+    assert len(await everything(writer)) == 91
+    assert database.query("SELECT sum(entries) FROM log_counts_hour") == [(91,)]
+    assert await retention_warnings(owner, NOW) == []
+
+
+async def test_upkeeps_time_goes_on_after_a_restart(writer: Connection, owner: Connection) -> None:
+    await days(writer, 92)
+    await expire(owner, NOW, 0)
+    half = HOLD_SECONDS / 2 + 1
+    assert (await expire(owner, NOW, half)).dropped == []
+    assert len((await expire(owner, NOW, half)).dropped) > 1
+
+
+async def test_posted_batches_are_remembered_whatever_the_clock(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    """The database's clock can't be set here: what counts is that its times are not asked."""
+    posted = await PostedStore.open(database.store, lambda _: 90)
+    request = Request(str(uuid4()), "codex", "key", 1)
+    assert await posted.append([request], [[row(NOW)]]) == [1]
+    owner_sql = "UPDATE ingest_requests SET received_at = '1990-01-01' RETURNING 1"
+    database.query(owner_sql)
+    await drop_old_requests(owner)
+    assert database.query("SELECT count(*) FROM ingest_requests") == [(1,)]
+    await expire(owner, NOW, KEPT_HOURS * 3600)
+    await drop_old_requests(owner)
+    assert database.query("SELECT count(*) FROM ingest_requests") == [(1,)]
+    await expire(owner, NOW, 60)
+    await drop_old_requests(owner)
+    assert database.query("SELECT count(*) FROM ingest_requests") == [(0,)]
+    await posted.close()
+
+
+async def test_a_state_written_by_a_clock_ahead_is_replaced(writer: Connection) -> None:
+    await put_statuses(writer, [StatusRow("core", "running", FAR)])
+    await put_statuses(writer, [StatusRow("core", "stopped", NOW)])
+    assert [status.status for status in await read_statuses(writer)] == ["stopped"]
+    await put_statuses(writer, [StatusRow("core", "error", NOW - DAY)])
+    assert [status.status for status in await read_statuses(writer)] == ["stopped"]
+
+
+async def test_an_entry_for_a_partition_that_was_dropped_is_not_refused(
+    writer: Connection, owner: Connection, database: Database
+) -> None:
+    """A writer remembers which partitions there are. What it then can't store is tried again, not given up."""
+    posted = await PostedStore.open(database.store, lambda _: 90)
+    for _ in range(2):
+        await posted.append([Request(str(uuid4()), "codex", None, 1)], [[row(NOW)]])
+    day = NOW.date()
+    await drop_partitions(owner, [Partition(f"log_entries_90_{day:%Y%m%d}", 90, day, 0)])
+    with pytest.raises(StoreError) as raised:
+        await posted.append([Request(str(uuid4()), "codex", None, 1)], [[row(NOW)]])
+    assert not isinstance(raised.value, RefusedError)
+    again = await PostedStore.open(database.store, lambda _: 90)
+    assert await again.append([Request(str(uuid4()), "codex", None, 1)], [[row(NOW)]]) == [1]
+    await again.close()
+
+
+async def test_doctor_reads_gaps_and_what_is_held(writer: Connection, owner: Connection, database: Database) -> None:
+    assert await _findings(database.store, NOW) == []
+    second = int(NOW.timestamp()) * 1_000_000
+    await append(
+        writer,
+        [
+            gap_row(Gap(second - 10**6, second, Missing.UNREADABLE, 48), "host"),
+            gap_row(Gap(second - 10**6, second, Missing.LOST), "host"),
+            gap_row(Gap(second - 30 * 86_400 * 10**6, second - 29 * 86_400 * 10**6, Missing.LOST, 7), "host"),
+        ],
+    )
+    said = [finding.sentence for finding in await _findings(database.store, NOW)]
+    assert len(said) == 2
+    assert any("at most 48 lines are missing" in each and "damaged" in each for each in said)
+    await days(writer, 12)
+    await append(writer, [row(FAR)])
+    await expire(owner, FAR, 0)
+    said = [finding.sentence for finding in await _findings(database.store, FAR)]
+    assert any("have expired by the clock (2038-01-19)" in each for each in said)

@@ -1,0 +1,199 @@
+"""Which days are dropped, under clocks that are right, wrong, and set both ways."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helmd.model.logs.retention import (
+    HOLD_SECONDS,
+    Expiry,
+    Held,
+    Partition,
+    days_by_arrival,
+    decide,
+    is_plausible,
+    most_at_once,
+    warnings,
+)
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def partition(day: date, begun: int, retention: int = 90, **more: object) -> Partition:
+    return replace(Partition(f"{retention}_{day:%Y%m%d}", retention, day, begun), **more)  # type: ignore[arg-type]
+
+
+def history(days: int = 91, retention: int = 90, now: datetime = NOW) -> list[Partition]:
+    """A partition for each of the last DAYS, today's among them."""
+    first = now.date() - timedelta(days=days - 1)
+    return [partition(first + timedelta(days=n), n * 1000, retention) for n in range(days)]
+
+
+class Upkeep:
+    """Rounds of upkeep over a store, an hour of running time apart."""
+
+    def __init__(self, partitions: list[Partition]) -> None:
+        self.partitions = partitions
+        self.running = 0
+        self.dropped: list[Partition] = []
+        self.last = Expiry((), {}, ())
+
+    def run(self, hours: int, clock: datetime, newest: datetime | None, *, frozen: bool = False) -> None:
+        for hour in range(hours):
+            at = clock if frozen else clock + timedelta(hours=hour)
+            self.last = decide(self.partitions, at, at if newest is None else newest, self.running)
+            self.dropped += self.last.drop
+            gone = {each.name for each in self.last.drop}
+            self.partitions = [
+                replace(each, expired_at=self.last.expired_at.get(each.name, each.expired_at))
+                for each in self.partitions
+                if each.name not in gone
+            ]
+            self.running += 3600
+
+    def store(self, day: date) -> None:
+        """Entries of a day come, and with them its partition."""
+        if all(each.day != day for each in self.partitions):
+            self.partitions.append(partition(day, 1_000_000 + self.running))
+
+
+@pytest.mark.parametrize("retention", [7, 30, 90, 365])
+def test_a_day_goes_within_a_day_of_its_expiry(retention: int) -> None:
+    upkeep = Upkeep(history(retention, retention))
+    now = NOW
+    for _ in range(40):
+        now += DAY
+        upkeep.store(now.date()) if retention == 90 else upkeep.partitions.append(
+            partition(now.date(), 10**7 + upkeep.running, retention)
+        )
+        upkeep.run(24, now, None)
+        assert retention <= len(upkeep.partitions) <= retention + 3
+        assert not upkeep.last.held
+    assert all(now.date() - each.day > timedelta(days=retention) for each in upkeep.dropped)
+
+
+@pytest.mark.parametrize("year", [1970, 2000, 2038, 2100])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_wrong_clock_that_is_set_right_within_a_day_drops_nothing(year: int, stored: bool) -> None:
+    """Whether or not entries were stored with its time."""
+    upkeep = Upkeep(history(88))
+    wrong = datetime(year, 1, 19, 3, 14, tzinfo=UTC)
+    if stored:
+        upkeep.store(wrong.date())
+    upkeep.run(23, wrong, wrong if stored else NOW)
+    assert upkeep.dropped == []
+    assert bool(upkeep.last.held) == (stored and year > 2026)
+    upkeep.run(48, NOW, NOW, frozen=True)
+    assert upkeep.dropped == []
+    assert not upkeep.last.held
+    assert all(each.expired_at is None for each in upkeep.partitions)
+
+
+def test_a_clock_that_steps_both_ways_drops_nothing() -> None:
+    upkeep = Upkeep(history(88))
+    for year in (2038, 1970, 2050, 1999):
+        upkeep.store(date(year, 1, 1))
+    for n in range(60):
+        wrong = datetime((2038, 1970, 2050, 1999)[n % 4], 1, 1, tzinfo=UTC)
+        upkeep.run(20, wrong, wrong)
+        upkeep.run(1, NOW, NOW)
+    assert upkeep.dropped == []
+
+
+def test_a_clock_that_stays_wrong_takes_a_share_at_a_time() -> None:
+    upkeep = Upkeep(history(90))
+    wrong = datetime(2038, 1, 19, tzinfo=UTC)
+    upkeep.store(wrong.date())
+    upkeep.run(24 * 4 + 1, wrong, wrong, frozen=True)
+    assert len(upkeep.dropped) == 9 + 8 + 7 + 6
+    assert [each.day for each in upkeep.dropped] == sorted(each.day for each in upkeep.dropped)
+    assert upkeep.last.held == (Held(90, 66, 67),)
+    assert upkeep.last.held[0].at_once == 6
+
+
+def test_a_machine_that_was_off_catches_up() -> None:
+    upkeep = Upkeep(history(91, now=NOW - 60 * DAY))
+    upkeep.run(24, NOW, NOW, frozen=True)
+    assert upkeep.dropped == [] and upkeep.last.held
+    upkeep.store(NOW.date())
+    upkeep.run(24 * 25, NOW, NOW, frozen=True)
+    assert len(upkeep.dropped) == 60 and not upkeep.last.held
+
+
+def test_lines_of_a_wrong_clock_stay_as_long_as_others_of_their_day() -> None:
+    """They were written on one day of October, dated 1970 and 2038."""
+    october = NOW - 30 * DAY
+    before = history(58, now=october)
+    odd = [partition(date(1970, 1, 1), 58_001), partition(date(2038, 1, 19), 58_002)]
+    after = [partition(october.date() + timedelta(days=n + 1), 59_000 + n) for n in range(30)]
+    found = days_by_arrival([*before, *odd, *after], NOW.date())
+    assert {found[each.name] for each in odd} == {october.date()}
+    upkeep = Upkeep([*before, *odd, *after])
+    now = NOW
+    while now.date() <= october.date() + timedelta(days=90):
+        upkeep.run(24, now, None)
+        now += DAY
+    assert not {each.name for each in odd} & {each.name for each in upkeep.dropped}
+    for _ in range(4):
+        upkeep.run(24, now, None)
+        now += DAY
+    assert {each.name for each in odd} <= {each.name for each in upkeep.dropped}
+
+
+def test_an_entry_dated_ahead_moves_no_bound() -> None:
+    upkeep = Upkeep(history(88))
+    upkeep.store(date(2038, 1, 19))
+    upkeep.run(72, NOW, datetime(2038, 1, 19, tzinfo=UTC), frozen=True)
+    assert upkeep.dropped == [] and not upkeep.last.held
+
+
+def test_a_late_entry_of_an_old_day_does_not_keep_it() -> None:
+    """A day's age goes by when it was begun, not by what was added last."""
+    days = days_by_arrival(history(91), NOW.date())
+    assert days == {each.name: each.day for each in history(91)}
+
+
+def test_empty_partitions_far_ahead_go() -> None:
+    ahead = [partition(date(2038, 1, n), 91_000 + n, empty=True) for n in (19, 20, 21)]
+    upkeep = Upkeep([*history(88), *ahead, partition(NOW.date() + timedelta(days=2), 91_100, empty=True)])
+    upkeep.run(26, NOW, NOW, frozen=True)
+    assert [each.name for each in upkeep.dropped] == [each.name for each in ahead]
+
+
+def test_partitions_are_made_ahead_only_near_what_was_stored() -> None:
+    assert is_plausible(NOW, None)
+    assert is_plausible(NOW, NOW - 3 * DAY) and is_plausible(NOW, NOW + timedelta(minutes=5))
+    assert not is_plausible(NOW.replace(year=2038), NOW)
+    assert not is_plausible(NOW.replace(year=1970), NOW)
+
+
+def test_what_is_held_is_said() -> None:
+    said = warnings([Held(90, 60, 91)], "log entries", NOW, NOW)
+    assert said == [
+        "60 of 91 days of log entries kept for 90 days have expired by the clock (2026-11-28): at most 9 of them are"
+        " dropped in 24 hours"
+    ]
+    (behind,) = warnings([], "log entries", NOW.replace(year=1970), NOW)
+    assert "1970-11-28" in behind and "behind the newest" in behind
+
+
+@given(
+    st.lists(st.tuples(st.integers(-400, 5000), st.integers(0, 10**6), st.sampled_from((7, 90))), max_size=60),
+    st.lists(st.integers(-20_000, 20_000), min_size=1, max_size=30),
+)
+def test_no_clock_drops_more_than_a_share(days: list[tuple[int, int, int]], clocks: list[int]) -> None:
+    found = {
+        name.name: name for offset, begun, kept in days for name in [partition(NOW.date() + offset * DAY, begun, kept)]
+    }
+    upkeep = Upkeep(list(found.values()))
+    for offset in clocks:
+        before = {kept: sum(each.retention == kept for each in upkeep.partitions) for kept in (7, 90)}
+        dropped = len(upkeep.dropped)
+        clock = NOW + offset * DAY if offset > -20_000 else NOW
+        upkeep.run(HOLD_SECONDS // 3600, clock, clock, frozen=True)
+        for kept, number in before.items():
+            assert sum(each.retention == kept for each in upkeep.dropped[dropped:]) <= most_at_once(number)
