@@ -102,10 +102,9 @@ def listening_check(trouble: str) -> CheckResult:
 
 
 class HealthReport:
-    """Makes reports. ``disk`` is any path on Helm's disk; ``faults`` counts the faults of the configuration, and
-    ``listening`` says why Helm does not listen where it should (empty if it does).
-
-    ``retention`` returns what is not dropped although it seems to have expired, as sentences.
+    """Makes reports. ``faults`` returns the number of configuration errors; ``disk`` is a path on Helm's disk;
+    ``listening`` returns why Helm does not listen on its TCP address, or an empty string.
+    ``retention`` returns sentences about rows that are kept although they seem to have expired.
     """
 
     def __init__(
@@ -156,8 +155,8 @@ class HealthReport:
         for name, make in makers.items():
             if name not in self._unfinished:
                 self._unfinished[name] = asyncio.create_task(_isolated(name, make))
-        # Not cancelled when late: each ends by its own limit, and what it holds (a connection) is then left in order.
-        # One that hangs is not begun a second time.
+        # Not cancelled on timeout: each check has its own time limit, and releases its connection properly. A check
+        # that hangs is not started a second time.
         await asyncio.wait(self._unfinished.values(), timeout=_ALL_SECONDS)
         checks: dict[str, CheckResult] = {}
         for name in makers:
