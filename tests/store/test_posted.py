@@ -242,7 +242,7 @@ async def test_the_journal_gives_back_what_was_written_down(tmp_path: Path) -> N
 
     def exported(fields: list[bytes], number: int, unit: bytes) -> bytes:
         named = [field.split(b"=", 1) for field in fields]
-        named += [[b"_SYSTEMD_USER_UNIT", unit], [b"_UID", str(UID).encode()]]
+        named += [[b"_SYSTEMD_USER_UNIT", unit], [b"_UID", str(UID).encode()], [b"_TRANSPORT", b"journal"]]
         head = f"__REALTIME_TIMESTAMP={START + number}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID={BOOT_A}\n".encode()
         return head + b"".join(n + b"\n" + struct.pack("<Q", len(v)) + v + b"\n" for n, v in named) + b"\n"
 
@@ -453,12 +453,12 @@ async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Pat
 
 
 async def test_old_batches_are_forgotten(migrated: Database) -> None:
-    for key, age in (("old", "5 days"), ("new", "25 hours")):
+    for key, hours in (("old", 120), ("new", 25)):
         migrated.query(
-            "INSERT INTO ingest_requests (request, service_name, key, entries, stored, received_at)"
-            " VALUES (gen_random_uuid(), 'a', %s, 1, 1, now() - %s::interval) RETURNING 1",
+            "INSERT INTO ingest_requests (request, service_name, key, entries, stored, received_up)"
+            " VALUES (gen_random_uuid(), 'a', %s, 1, 1, upkeep_seconds() - %s) RETURNING 1",
             key,
-            age,
+            hours * 3600,
         )
     connection = await connect(migrated.owner, "test-owner")
     await drop_old_requests(connection)
