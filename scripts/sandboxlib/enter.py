@@ -102,8 +102,7 @@ def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
         environment = _switch_account(target)
         if stay_with_parent:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these
-            signal.signal(number, signal.SIG_DFL)
+        default_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         program = target.command[0]
         arguments = [f"-{Path(program).name}", *target.command[1:]] if target.login else target.command
@@ -116,6 +115,16 @@ def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def default_signals() -> None:
+    """The default disposition for every signal: exec(3) keeps ignored ones ignored.
+
+    Python ignores SIGPIPE and SIGXFSZ; a shell without job control has its background jobs ignore SIGINT and SIGQUIT,
+    nohup(1) SIGHUP. As after a login, none of it applies inside.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _switch_account(target: Target) -> dict[str, str]:

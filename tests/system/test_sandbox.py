@@ -69,7 +69,7 @@ def traces(name: str) -> set[str]:
 
 
 def assert_gone(*names: str) -> None:
-    """What was killed disappears from /proc within moments, not at once."""
+    """What was killed disappears from /proc shortly, not at once."""
     deadline = time.monotonic() + 5
     while left := set().union(*(traces(name) for name in names)):
         assert time.monotonic() < deadline, f"left behind: {sorted(left)}"
@@ -134,10 +134,20 @@ def test_exec_reaches_the_user_bus(one: str) -> None:
     assert inside("test -d /var/log/journal/$(cat /etc/machine-id) && echo persistent") == "persistent\n"
 
 
+def with_signals(kind: str) -> list[str]:
+    """The beginning of a command line whose program starts with SIGINT and SIGTERM at their `default`, or to `ignore`.
+
+    Otherwise it depends on how the tests were started: a shell's background jobs ignore SIGINT.
+    """
+    return ["env", f"--{kind}-signal=INT,TERM"]
+
+
+@pytest.mark.parametrize("kind", ["default", "ignore"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_exec_ends_the_command(one: str, number: signal.Signals) -> None:
-    nap = f"98{number.value:02}.25"
-    process = subprocess.Popen([str(SANDBOX), "exec", "--name", one, "--", "sleep", nap], env=ENVIRONMENT)
+def test_a_signal_to_exec_ends_the_command(one: str, number: signal.Signals, kind: str) -> None:
+    nap = f"98{number.value:02}.{len(kind)}5"
+    command = [*with_signals(kind), str(SANDBOX), "exec", "--name", one, "--", "sleep", nap]
+    process = subprocess.Popen(command, env=ENVIRONMENT)
     running = f"ps -eo args | grep -c '[s]leep {nap}' || true"
     while inside(running).strip() != "1":
         assert process.poll() is None
@@ -255,7 +265,8 @@ def test_errors_say_what_to_do(one: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.25, 0.35])
 def test_an_interrupted_up_cleans_up(number: signal.Signals, after: float) -> None:
-    process = subprocess.Popen([str(SANDBOX), "up", "--name", TWO], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    command = [*with_signals("default"), str(SANDBOX), "up", "--name", TWO]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     time.sleep(after)
     process.send_signal(number)
     _, words = process.communicate(timeout=60)
