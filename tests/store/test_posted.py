@@ -21,13 +21,12 @@ from helmd.store.ingest.logs import Appender
 from helmd.store.ingest.requests import PostedStore, admit, drop_old_requests
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import connect
+from tests.fixtures import posted_batches
 from tests.store.conftest import Cluster, Database
 from tests.store.ingest_bodies import NOW, REFUSED, STORED, Refused, Stored
 from tests.store.ingest_server import LOGS, METRICS, Journal, Served, serving, user_token
 from tests.store.journals import BOOT_A, START, UID, append
 from tests.store.proxy import Proxy
-
-CONTRACT = Path(__file__).resolve().parents[3] / "shared/contract"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ async def test_what_has_none_is_refused_whole(bodies: tuple[Served, Database, in
 
 async def test_what_older_clients_send_is_taken(bodies: tuple[Served, Database, int]) -> None:
     served, database, newest = bodies
-    sent = [sample["body"] for sample in json.loads((CONTRACT / "wire_helm_logger_samples.json").read_text())]
+    sent = posted_batches()
     now = datetime.now(UTC).replace(tzinfo=None)
     for body in sent:
         for number, log in enumerate(body["logs"]):
@@ -303,7 +302,7 @@ async def test_of_two_batches_of_one_key_in_the_journal_the_first_counts(
 ) -> None:
     journal = Journal()
     for texts in ("abc", "xyz"):
-        # helmd was started anew in between, so it knows of none.
+        # helmd was started again in between, so it knows of none.
         async with serving(f"host={tmp_path} user=helm dbname=helm", tmp_path, journal=journal) as served:
             for key in range(8):
                 assert (await served.post(batch(*texts), Idempotency_Key=str(key)))[1]["ingested"] == 3
@@ -313,7 +312,7 @@ async def test_of_two_batches_of_one_key_in_the_journal_the_first_counts(
 
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "k"}], ids=["no key", "key"])
-async def test_a_commit_in_doubt_stores_nothing_twice(migrated: Database, tmp_path: Path, key: dict[str, str]) -> None:
+async def test_a_commit_in_doubt_stores_nothing_twice(migrated: Database, tmp_path: Path, key: dict[str, Any]) -> None:
     async with Proxy(tmp_path, migrated.cluster.directory) as proxy:
         conninfo = migrated.cluster.conninfo("helm", migrated.name, tmp_path)
         async with serving(conninfo, tmp_path) as served:
@@ -326,10 +325,9 @@ async def test_a_commit_in_doubt_stores_nothing_twice(migrated: Database, tmp_pa
             await asyncio.sleep(0.6)
             assert (await served.post(batch("c")))[0] == 200
             # On one that has been there a while it is tried again.
+            another: dict[str, Any] = dict.fromkeys(key, "l")
             proxy.lose_answers_to_commit = 1
-            assert (await served.post(batch("d", "e"), **({} if not key else {"Idempotency_Key": "l"})))[1][
-                "ingested"
-            ] == 2
+            assert (await served.post(batch("d", "e"), **another))[1]["ingested"] == 2
             assert (proxy.lost, len(served.journal.entries)) == (2, 2)
     assert messages(migrated) == list("abcde")
 
@@ -402,7 +400,7 @@ async def test_what_waits_when_helmd_ends_goes_to_the_journal(migrated: Database
     assert sorted(messages(migrated)) == [f"n{n}" for n in range(5)]
 
 
-async def test_who_posts_too_much_is_slowed_or_told_to_come_again(filled: Database, tmp_path: Path) -> None:
+async def test_who_posts_too_much_is_slowed_or_asked_to_come_again(filled: Database, tmp_path: Path) -> None:
     async with serving(filled.store, tmp_path, rates=Rates(rate=10, burst=5)) as served:
         assert (await served.post(batch(*"abcdefghij")))[0] == 200
         status, answer, headers = await served.post(batch("x"), Idempotency_Key="rate")

@@ -13,24 +13,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-KID = "hivematrix-signing-key-1"
-USER: dict[str, Any] = {
-    "iss": "hivematrix-core",
-    "sub": "5f95eb1d-5849-40bd-9ea0-d29fcddae0d1",
-    "jti": "d0GoGjbLBFhKKM5ltnpzlt_APsMrnYMHDxxCzhceHvw",
-    "name": "Tess Tech",
-    "email": "tech@hivematrix.local",
-    "preferred_username": "tech",
-    "permission_level": "technician",
-    "groups": ["technicians"],
-}
-SERVICE: dict[str, Any] = {
-    "iss": "hivematrix-core",
-    "sub": "service:codex",
-    "calling_service": "codex",
-    "target_service": "helm",
-    "type": "service",
-}
+from tests.fixtures import TOKEN_HEADER, claims
+
+KID = TOKEN_HEADER["kid"]
+
+
+def _timeless(name: str) -> dict[str, Any]:
+    """The claims of a token but for when it was issued and expires."""
+    return {claim: value for claim, value in claims(name).items() if claim not in ("iat", "exp")}
+
+
+USER = _timeless("technician")
+SERVICE = _timeless("service")
 
 
 @cache
@@ -39,11 +33,12 @@ def private_key(name: str = "first", bits: int = 2048) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
-def signed(claims: dict[str, Any], key: Any = None, algorithm: str | None = "RS256", **header: Any) -> str:
+def signed(payload: dict[str, Any], key: Any = None, algorithm: str | None = "RS256", **header: Any) -> str:
     """A token with these claims. HEADER's None takes a field away."""
     fields = {"kid": KID, **header}
     given = {name: value for name, value in fields.items() if value is not None}
-    return jwt.encode(claims, private_key() if key is None else key, algorithm=algorithm, headers=given)
+    token: str = jwt.encode(payload, private_key() if key is None else key, algorithm=algorithm, headers=given)
+    return token
 
 
 def jwk(key: rsa.RSAPrivateKey, kid: str = KID) -> dict[str, Any]:
@@ -86,7 +81,7 @@ class StandIn:
         if "jti" not in claims:
             return web.json_response({"valid": False, "error": "Token has no session ID"}, status=401)
         if claims["jti"] in self.revoked:
-            return web.json_response({"valid": False, "error": "Session expired or revoked"}, status=401)
+            return web.json_response({"valid": False, "error": "the session has ended"}, status=401)
         return web.json_response({"valid": True, "user": {"sub": claims["sub"]}})
 
 

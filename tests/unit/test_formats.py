@@ -22,12 +22,12 @@ from helmd.model.logs.parsing.multiline import Joiner
 from helmd.model.logs.parsing.parsed import Formats, Parsed
 from helmd.model.logs.timestamps import iso_timestamp
 from helmd.operations.configuration.load import load_formats
+from tests.fixtures import PrintedLine, printed_lines
 
 TOP = Path(__file__).resolve().parents[2]
 OWN = ConfigSource("own", (TOP / "formats.toml").read_text())
 FORMATS = read_formats([OWN])
 WHEN = iso_timestamp("2026-11-23T06:10:34Z") or 0
-SAMPLES = Path(os.environ.get("HIVEMATRIX_SHARED") or TOP.parent / "shared") / "contract/wire_stdout_samples.json"
 
 
 def said(text: str, service: str = "core", formats: Formats = FORMATS, when: int = WHEN) -> Parsed:
@@ -38,121 +38,35 @@ def plain(message: str) -> Parsed:
     return Parsed(None, message)
 
 
-def structured(service: str, time: str) -> tuple[str, str, Parsed]:
-    """The line that every service of the suite begins with."""
-    message = "unknown service initialized with structured logging"
-    context: dict[str, object] = {
-        "logger": "app", "module": "structured_logger", "function": "setup_structured_logging", "line": 118,
-    }  # fmt: skip
-    text = json.dumps({"timestamp": time, "level": "INFO", "logger": "app", "message": message} | context)
-    return service, text, Parsed("INFO", message, context, complete=True)
-
-
 def access(level: str, message: str, context: dict[str, object]) -> Parsed:
     return Parsed(level, message, context, complete=True)
 
 
-HEALTH = {"client": "127.0.0.1", "method": "GET", "path": "/health", "protocol": "HTTP/1.1", "status": 200}
-HELM_ERROR = (
-    "Error sending logs to Helm: HTTPConnectionPool(host='localhost', port=5004): Max retries exceeded with url: "
-    "/api/logs/ingest (Caused by NewConnectionError(\"HTTPConnection(host='localhost', port=5004): Failed to establish "
-    'a new connection: [Errno 111] Connection refused"))'
-)
-
-SUITE: list[tuple[str, str, Parsed]] = [
-    structured("core", "2026-11-23T06:09:22.672013Z"),
-    ("core", "Flask-Limiter: Using Redis for rate limiting", plain("Flask-Limiter: Using Redis for rate limiting")),
-    ("core", f"ERROR:root:{HELM_ERROR}", Parsed("ERROR", HELM_ERROR, {"logger": "root"})),
-    (
-        "core",
-        'INFO:werkzeug:127.0.0.1 - - [23/Nov/2026 06:10:38] "GET /health HTTP/1.1" 200 -',
-        access("INFO", '"GET /health HTTP/1.1" 200', HEALTH | {"logger": "werkzeug"}),
-    ),
-    structured("nexus", "2026-11-23T06:12:40.861685Z"),
-    (
-        "nexus",
-        " * Nexus starting with HTTPS on 127.0.0.1:443",
-        plain(" * Nexus starting with HTTPS on 127.0.0.1:443"),
-    ),
-    (
-        "nexus",
-        "[2026-11-23 06:12:41 +0000] [10419] [INFO] Starting gunicorn 21.2.0",
-        Parsed("INFO", "Starting gunicorn 21.2.0", None, process_id=10419),
-    ),
-    (
-        "nexus",
-        '127.0.0.1 - - [23/Nov/2026:06:12:46 +0000] "GET /login?next=/ HTTP/1.1" 302 823 "-" "python-requests"',
-        access(
-            "INFO",
-            '"GET /login?next=/ HTTP/1.1" 302',
-            HEALTH | {"path": "/login?next=/", "status": 302, "bytes": 823, "agent": "python-requests"},
-        ),
-    ),
-    structured("codex", "2026-11-23T06:12:42.016748Z"),
-    ("codex", " * Serving Flask app 'app'", plain(" * Serving Flask app 'app'")),
-    structured("ledger", "2026-11-23T06:12:43.180857Z"),
-    (
-        "ledger",
-        "✓ Loaded 7 services: codex, core, helm, keycloak, knowledgetree, ledger, nexus",
-        plain("✓ Loaded 7 services: codex, core, helm, keycloak, knowledgetree, ledger, nexus"),
-    ),
-    structured("knowledgetree", "2026-11-23T06:12:44.203122Z"),
-    (
-        "knowledgetree",
-        "WARNING: Neo4j not configured. Run init_db.py to set up the database.",
-        Parsed("WARNING", "Neo4j not configured. Run init_db.py to set up the database."),
-    ),
-    ("knowledgetree", " * Serving Flask app 'app'", plain(" * Serving Flask app 'app'")),
-    structured("helm", "2026-11-23T06:10:42.642131Z"),
-    ("helm", "=" * 60, plain("=" * 60)),
-    (
-        "helm",
-        '127.0.0.1 - - [23/Nov/2026 06:10:43] "GET /health HTTP/1.1" 200 -',
-        access("INFO", '"GET /health HTTP/1.1" 200', HEALTH),
-    ),
-    (
-        "kc3",
-        "Running the server in development mode. DO NOT use this configuration in production.",
-        plain("Running the server in development mode. DO NOT use this configuration in production."),
-    ),
-    (
-        "kc3",
-        "2026-11-23 06:10:34,258 INFO  [org.hibernate.orm.jdbc.batch] (JPA Startup Thread) HHH100501: Automatic JDBC "
-        "statement batching enabled (maximum batch size 32)",
-        Parsed(
-            "INFO",
-            "HHH100501: Automatic JDBC statement batching enabled (maximum batch size 32)",
-            {"logger": "org.hibernate.orm.jdbc.batch", "thread": "JPA Startup Thread"},
-        ),
-    ),
-]
+HEALTH: dict[str, object] = {
+    "client": "127.0.0.1",
+    "method": "GET",
+    "path": "/health",
+    "protocol": "HTTP/1.1",
+    "status": 200,
+}
 
 
 def stated_time(text: str) -> int:
-    """When the sample was printed, as the journal would have it."""
-    found = re.search(r"2026-11-23.06:\d\d:\d\d|23/Nov/2026.06:\d\d:\d\d", text)
-    return iso_timestamp(f"2026-11-23T{found.group()[-8:]}Z") or 0 if found else WHEN
+    """When a line of the fixtures was printed: to the second, what it states itself."""
+    found = re.search(r"2026-11-24.(06:\d\d:\d\d)|24/Nov/2026.(06:\d\d:\d\d)", text)
+    return iso_timestamp(f"2026-11-24T{found.group(1) or found.group(2)}Z") or 0 if found else WHEN
 
 
-@pytest.mark.parametrize(("service", "text", "expected"), SUITE, ids=lambda value: str(value)[:30])
-def test_samples_of_the_suite(service: str, text: str, expected: Parsed) -> None:
-    assert said(text, service, when=stated_time(text)) == expected
+SUITE = printed_lines()
 
 
-def test_these_are_all_samples() -> None:
-    samples = json.loads(SAMPLES.read_text())
-    lines = [(sample["service"], sample["sample"]) for sample in samples if isinstance(sample["sample"], str)]
-    assert lines == [(service, text) for service, text, _ in SUITE]
-
-
-def test_samples_with_an_exception() -> None:
-    samples = [sample["sample"] for sample in json.loads(SAMPLES.read_text()) if isinstance(sample["sample"], dict)]
-    assert len(samples) == 2
-    for sample in samples:
-        rest = {key: sample[key] for key in ("logger", "module", "function", "line", "exception")}
-        expected = Parsed("ERROR", sample["message"], rest, trace_id=sample["correlation_id"], complete=True)
-        assert said(json.dumps(sample), when=stated_time(sample["timestamp"])) == expected
-        assert said(json.dumps(sample, ensure_ascii=False), when=stated_time(sample["timestamp"])) == expected
+@pytest.mark.parametrize("printed", SUITE, ids=str)
+def test_lines_of_the_suite(printed: PrintedLine) -> None:
+    expected = Parsed(**{"level": None, "message": printed.line, **printed.read})
+    assert said(printed.line, printed.service, when=stated_time(printed.line)) == expected
+    if printed.line.startswith("{"):
+        escaped = json.dumps(json.loads(printed.line))
+        assert said(escaped, printed.service, when=stated_time(printed.line)) == expected
 
 
 OTHERS: list[tuple[str, Parsed]] = [
@@ -410,7 +324,7 @@ def test_hostile_lines_take_no_time(text: str) -> None:
 def test_what_follows_the_first_line_is_kept() -> None:
     more = "\n".join(["Traceback (most recent call last):", '  File "x.py"', "ValueError: x"])
     assert said(f"ERROR:app:no\n{more}") == Parsed("ERROR", f"no\n{more}", {"logger": "app"})
-    access_line = SUITE[-3][1]
+    access_line = next(printed.line for printed in SUITE if printed.style == "access, common")
     assert said(f"{access_line}\n{more}").message == f"{access_line}\n{more}"
     assert said(f"plain\nERROR:app:{more}") == plain(f"plain\nERROR:app:{more}")
 
@@ -456,7 +370,9 @@ def test_any_text_is_read(lead: str, text: str) -> None:
         assert parsed.message == lead + text
 
 
-@given(st.sampled_from([text for _, text, _ in SUITE] + [text for text, _ in OTHERS if "\x1b" not in text]), st.data())
+@given(
+    st.sampled_from([printed.line for printed in SUITE] + [text for text, _ in OTHERS if "\x1b" not in text]), st.data()
+)
 def test_nothing_is_lost(text: str, drawn: st.DataObject) -> None:
     """Every word of a line can be found again, wherever it went (but for a time that says nothing new)."""
     cut = drawn.draw(st.integers(0, len(text)))

@@ -21,6 +21,7 @@ from helmd.web.auth.roles import Identity, Role
 from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import LEEWAY, MAX_TOKEN, BadTokenError, Bearer, key_id, keys_of, verified
 from helmd.web.auth.verifier import RETRY_SECONDS, VERDICT_SECONDS, Verifier
+from tests.fixtures import claims, exchanges
 from tests.unit.core_stand_in import (
     KID,
     SERVICE,
@@ -31,7 +32,6 @@ from tests.unit.core_stand_in import (
     signed,
     standing_in,
 )
-from tests.unit.test_suite_contract import CONTRACT
 
 NOW = 1_795_412_224.0
 
@@ -50,17 +50,17 @@ def raw(header: dict[str, Any], payload: bytes, signature: bytes = b"x") -> str:
 @pytest.mark.parametrize(
     ("name", "identity"),
     [
-        ("user_admin", Identity("admin", Role.ADMIN, "token")),
-        ("user_tech", Identity("tech", Role.TECHNICIAN, "token")),
-        ("user_bill", Identity("bill", Role.BILLING, "token")),
-        ("user_carl", Identity("carl", Role.CLIENT, "token")),
-        ("service_codex_to_helm", Identity("service:codex", Role.PUBLIC, "token", service="codex")),
+        ("admin", Identity("amira", Role.ADMIN, "token")),
+        ("technician", Identity("tomas", Role.TECHNICIAN, "token")),
+        ("billing", Identity("bea", Role.BILLING, "token")),
+        ("client", Identity("chidi", Role.CLIENT, "token")),
+        ("service", Identity("service:codex", Role.PUBLIC, "token", service="codex")),
     ],
 )
 def test_claims_as_core_makes_them(name: str, identity: Identity) -> None:
-    claims = json.loads((CONTRACT / f"jwt_{name}.json").read_text())["payload"]
-    bearer = check(signed(claims), claims["iat"])
-    assert bearer == Bearer(identity, claims["exp"] + LEEWAY, revocable=identity.service is None)
+    made = claims(name)
+    bearer = check(signed(made), made["iat"])
+    assert bearer == Bearer(identity, made["exp"] + LEEWAY, revocable=identity.service is None)
 
 
 @pytest.mark.parametrize("level", ["Admin", "root", "public", "", None, 1, ["admin"], {"admin": 1}])
@@ -76,8 +76,8 @@ def test_without_a_level_too() -> None:
 @pytest.mark.parametrize(
     ("claims", "name"),
     [
-        ({"preferred_username": ""}, "tech@hivematrix.local"),
-        ({"preferred_username": 5, "email": None}, "Tess Tech"),
+        ({"preferred_username": ""}, USER["email"]),
+        ({"preferred_username": 5, "email": None}, USER["name"]),
         ({"preferred_username": None, "email": None, "name": None}, USER["sub"]),
         ({"preferred_username": "a\x1b[2Jb\n"}, "a\\x1b[2Jb\\x0a"),
     ],
@@ -206,8 +206,10 @@ def test_no_text_does_more_than_be_refused(text: str) -> None:
 
 
 def test_the_key_set_as_core_gives_it() -> None:
-    body = json.loads((CONTRACT / "core_jwks.json").read_text())["response"]["body"]
-    assert {kid: key.key_size for kid, key in keys_of(body).items()} == {KID: 2048}
+    [keys] = [exchange for exchange in exchanges() if exchange.name == "keys"]
+    [described] = keys.reply["keys"]
+    made = {**described, "n": jwk(private_key())["n"]}
+    assert {kid: key.key_size for kid, key in keys_of({"keys": [made]}).items()} == {KID: 2048}
 
 
 FINE = jwk(private_key())
@@ -300,7 +302,7 @@ SERVICES = signed({**SERVICE, "exp": NOW + 300})
 
 async def test_core_is_asked_once_for_what_stays_true(checked: Checked) -> None:
     for _ in range(3):
-        assert await checked.name(USERS) == "tech"
+        assert await checked.name(USERS) == USER["preferred_username"]
         assert await checked.name(SERVICES) == "service:codex"
     assert checked.asked == (1, 1)
 
@@ -314,15 +316,15 @@ async def test_core_is_asked_once_by_many_at_the_same_time(checked: Checked) -> 
     checked.core.go_on.set()
     names = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(names[0], asyncio.CancelledError), "who goes away takes nothing from the others"
-    assert names[1:] == ["tech"] * 19
+    assert names[1:] == [USER["preferred_username"]] * 19
     assert checked.asked == (1, 1)
 
 
 async def test_a_revoked_session_stops_working(checked: Checked) -> None:
-    assert await checked.name(USERS) == "tech"
+    assert await checked.name(USERS) == USER["preferred_username"]
     checked.core.revoked.add(USER["jti"])
     checked.clock.past = VERDICT_SECONDS - 0.1
-    assert await checked.name(USERS) == "tech"
+    assert await checked.name(USERS) == USER["preferred_username"]
     checked.clock.past = VERDICT_SECONDS
     for _ in range(3):
         with pytest.raises(BadTokenError, match="session has ended"):
@@ -339,12 +341,12 @@ async def test_a_token_that_expires_while_it_is_remembered(checked: Checked) -> 
 
 
 async def test_without_core_known_tokens_work_until_they_expire(checked: Checked) -> None:
-    assert await checked.name(USERS) == "tech"
+    assert await checked.name(USERS) == USER["preferred_username"]
     assert await checked.name(SERVICES) == "service:codex"
     checked.core.down = True
     for past in (60, 299, 1000, 3599):
         checked.clock.past = past
-        assert await checked.name(USERS) == "tech"
+        assert await checked.name(USERS) == USER["preferred_username"]
     checked.clock.past = 299
     assert await checked.name(SERVICES) == "service:codex"
     checked.clock.past = 3600 + LEEWAY
@@ -353,11 +355,11 @@ async def test_without_core_known_tokens_work_until_they_expire(checked: Checked
 
 
 async def test_a_core_that_is_down_is_not_asked_at_every_request(checked: Checked) -> None:
-    assert await checked.name(USERS) == "tech"
+    assert await checked.name(USERS) == USER["preferred_username"]
     checked.core.down = True
     checked.clock.past = VERDICT_SECONDS
     for _ in range(5):
-        assert await checked.name(USERS) == "tech"
+        assert await checked.name(USERS) == USER["preferred_username"]
     assert checked.asked == (1, 2)
     checked.core.down = False
     checked.core.revoked.add(USER["jti"])
@@ -377,7 +379,7 @@ async def test_a_session_that_core_was_never_asked_about_is_not_let_in(checked: 
         with pytest.raises(CoreUnreachableError, match="it answers 500 when asked about a token"):
             await checked.name(USERS)
     checked.core.down = False
-    assert await checked.name(USERS) == "tech"
+    assert await checked.name(USERS) == USER["preferred_username"]
 
 
 async def test_without_keys_nobody_is_let_in_and_core_is_left_in_peace(checked: Checked) -> None:
@@ -405,7 +407,7 @@ async def test_a_new_key_is_fetched_and_an_unknown_one_not_over_and_over(checked
 
 
 async def test_what_a_key_signed_is_worth_nothing_once_core_has_given_it_up(checked: Checked) -> None:
-    assert await checked.name(USERS) == "tech"
+    assert await checked.name(USERS) == USER["preferred_username"]
     checked.core.keys = [jwk(private_key("another"))]
     checked.clock.past = KEYS_MAX_AGE
     # The first request has the keys renewed and doesn't wait for them.
@@ -486,7 +488,7 @@ async def test_a_core_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> Non
             await Verifier(Core(session, core.url), SingleFlight()).identity(SERVICES)
 
 
-async def test_what_is_under_way_ends_when_told_to(checked: Checked) -> None:
+async def test_what_is_under_way_ends_when_cancelled(checked: Checked) -> None:
     checked.core.go_on.clear()
     waiting = asyncio.create_task(checked.name(USERS))
     while not checked.core.asked:
@@ -515,7 +517,7 @@ async def test_only_so_many_tokens_are_remembered(checked: Checked, monkeypatch:
     monkeypatch.setattr("helmd.web.auth.verifier.MAX_KNOWN", 2)
     others = [signed({**USER, "jti": f"session{number}", "exp": NOW + 60}) for number in range(2)]
     for token in (USERS, others[0], USERS, others[1], USERS):
-        assert await checked.name(token) == "tech"
+        assert await checked.name(token) == USER["preferred_username"]
     assert checked.asked == (1, 3)
-    assert await checked.name(others[0]) == "tech"
+    assert await checked.name(others[0]) == USER["preferred_username"]
     assert checked.asked == (1, 4), "what was not used for longest is forgotten first"

@@ -1,6 +1,7 @@
 """Core of the sample suite: issues RS256 tokens for users and services.
 
-Its answers are those recorded in contract/core_*, which tests/unit/test_suite_contract.py replays.
+Its replies have the shapes and codes of the real Core's: tests/unit/test_suite_contract.py compares them with
+tests/fixtures.
 """
 
 from __future__ import annotations
@@ -72,24 +73,24 @@ class Core:
         body = await json_body(request)
         caller, target = body.get("calling_service"), body.get("target_service")
         if not caller or not target:
-            return json_reply({"error": "calling_service and target_service are required"}, 400)
+            return json_reply({"error": "both calling_service and target_service must be given"}, 400)
         known = self._registry.urls()
         for field, name in (("calling_service", caller), ("target_service", target)):
             if not isinstance(name, str) or not _SERVICE_NAME.fullmatch(name):
-                return json_reply({"error": f"Invalid {field} format"}, 400)
+                return json_reply({"error": f"{field} is not a service name"}, 400)
             if name not in known:
-                return json_reply({"error": f"Unknown {field}"}, 400)
+                return json_reply({"error": f"{field} is not in services.json"}, 400)
         return json_reply({"token": self._signer.service_token(str(caller), str(target))})
 
     async def _exchange(self, request: web.Request) -> web.Response:
         access_token = (await json_body(request)).get("access_token") or bearer_token(request)
         if not access_token:
-            return json_reply({"error": "No access token provided"}, 400)
+            return json_reply({"error": "access_token is required"}, 400)
         assert self._realm is not None
         try:
             user = await self._realm.userinfo(access_token)
         except InvalidAccessTokenError:
-            return json_reply({"error": "Invalid access token"}, 401)
+            return json_reply({"error": "the access token is not valid"}, 401)
         except RealmUnreachableError as error:
             _log.warning("%s", error)
             return json_reply({"error": "Keycloak is not reachable"}, 503)
@@ -106,30 +107,30 @@ class Core:
     async def _validate(self, request: web.Request) -> web.Response:
         token = (await json_body(request)).get("token") or bearer_token(request)
         if not token:
-            return json_reply({"error": "No token provided", "valid": False}, 400)
+            return json_reply({"error": "token is required", "valid": False}, 400)
         try:
             claims = self._signer.claims(token)
         except jwt.InvalidTokenError as error:
-            return json_reply({"error": f"Invalid token: {error}", "valid": False}, 401)
+            return json_reply({"error": f"the token is not valid: {error}", "valid": False}, 401)
         if not claims.get("jti"):
-            return json_reply({"error": "Token has no session ID", "valid": False}, 401)
+            return json_reply({"error": "the token has no session", "valid": False}, 401)
         if claims["jti"] not in self._sessions:
-            return json_reply({"error": "Session expired or revoked", "valid": False}, 401)
+            return json_reply({"error": "the session has ended", "valid": False}, 401)
         user: dict[str, Any] = {name: claims.get(name) for name in USER_CLAIMS}
         return json_reply({"user": user, "valid": True})
 
     async def _revoke(self, request: web.Request) -> web.Response:
         token = (await json_body(request)).get("token") or bearer_token(request)
         if not token:
-            return json_reply({"error": "No token provided"}, 400)
+            return json_reply({"error": "token is required"}, 400)
         try:
             claims = self._signer.claims(token)
         except jwt.InvalidTokenError as error:
-            return json_reply({"error": f"Invalid token: {error}"}, 401)
+            return json_reply({"error": f"the token is not valid: {error}"}, 401)
         if not claims.get("jti"):
-            return json_reply({"error": "Token has no session ID"}, 400)
+            return json_reply({"error": "the token has no session"}, 400)
         self._sessions.pop(claims["jti"], None)
-        return json_reply({"message": "Session revoked successfully"})
+        return json_reply({"message": "the session is closed"})
 
 
 if __name__ == "__main__":

@@ -28,11 +28,9 @@ SHUTDOWN_SECONDS = 0.1
 
 _CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _DISK_FULL_PERCENT = 95.0
-_NOT_FOUND = (
-    "404 Not Found: The requested URL was not found on the server. If you entered the URL manually please check "
-    "your spelling and try again."
-)
-_BAD_REQUEST = "400 Bad Request: The browser (or proxy) sent a request that this server could not understand."
+_NOT_FOUND = "nothing is at this path"
+_BAD_REQUEST = "the body is not a JSON object"
+_INTERNAL_ERROR = "an internal error; the log has more"
 _log = logging.getLogger("app")
 
 
@@ -66,10 +64,7 @@ async def json_body(request: web.Request) -> dict[str, object]:
     """Return the request's JSON object. Raises UnsupportedBodyError for another media type, else HTTPBadRequest."""
     media_type = request.content_type
     if media_type != "application/json" and not re.fullmatch(r"application/.*\+json", media_type):
-        raise UnsupportedBodyError(
-            "415 Unsupported Media Type: Did not attempt to load JSON data because the request Content-Type was not "
-            "'application/json'."
-        )
+        raise UnsupportedBodyError("the body is not application/json")
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError) as error:
@@ -114,12 +109,10 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     except web.HTTPRequestEntityTooLarge as error:
         return problem(request, 413, error.text or "The request's body is too large.")
     except web.HTTPMethodNotAllowed as error:
-        _log.error(
-            "Unexpected error: 405 Method Not Allowed: The method is not allowed for the requested URL.", exc_info=error
-        )
+        _log.error("%s is not a method of %s", request.method, request.path, exc_info=error)
     except Exception as error:  # noqa: BLE001 - logged with its traceback, and returned as 500
-        _log.error("Unexpected error: %s", error, exc_info=error)
-    return problem(request, 500, "An unexpected error occurred")
+        _log.error("could not answer: %s", error, exc_info=error)
+    return problem(request, 500, _INTERNAL_ERROR)
 
 
 def disk_check() -> dict[str, object]:
