@@ -30,6 +30,7 @@ from helmd.web.api.services import Api
 from helmd.web.auth.identity import Callers
 from helmd.web.routes import routes
 from helmd.web.server import HttpServer, application
+from tests.fakes import NoHealth, Statuses
 from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in
 
 FORMATS_FILE = Path(__file__).resolve().parents[2] / "formats.toml"
@@ -74,7 +75,7 @@ Answer = tuple[int, Any, Any]
 
 
 class Served:
-    """``post`` sends as codex unless told otherwise."""
+    """``post`` sends as codex by default."""
 
     def __init__(
         self, port: int, session: aiohttp.ClientSession, journal: Journal, samples: list[MetricSample]
@@ -111,13 +112,14 @@ async def serving(
     samples: list[MetricSample] = []
     posted = PostedLogs(lambda: PostedStore.open(conninfo, lambda _: 90), journal.write, paused)
     intake = Intake(posted, recorded_by(samples.extend), rates or Rates(1e6, 1e6), lambda _: 90, read_message)
-    nobody = cast(Any, None)
     async with standing_in() as core, Callers() as callers, aiohttp.ClientSession() as session:
         callers.adopt(
             read_settings_files([ConfigSource("helm.toml", settings)]),
             Registry({"core": Service("core", url=core.url)}),
         )
-        server = HttpServer(application(routes(Api(nobody, nobody), intake), callers), directory / "h.sock", holder_of)
+        server = HttpServer(
+            application(routes(Api(Statuses(), NoHealth()), intake), callers), directory / "h.sock", holder_of
+        )
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(posted.run())
         try:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 
@@ -27,6 +27,7 @@ from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers
 from helmd.web.routes import log_routes
 from helmd.web.server import HttpServer, application
+from tests.fakes import Statuses
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -43,13 +44,6 @@ def token(level: str) -> str:
 
 def rows(count: int, service: str = "core", level: str = "INFO", text: str = "line") -> list[LogRow]:
     return [LogRow(NOW + timedelta(milliseconds=n), service, level, f"{text} {n}") for n in range(count)]
-
-
-class Monitored:
-    """Stands for the Monitor, of which only the statuses are asked."""
-
-    def statuses(self) -> dict[str, Any]:
-        return {"core": {"status": "running"}, "codex": {"status": "stopped"}}
 
 
 @dataclass
@@ -155,10 +149,10 @@ async def serving(
     ):
         callers.adopt(Settings(billing_services=("codex",)), Registry({"core": Service("core", url=core.url)}))
         reader = LogReader(pool, conninfo, lambda: bool(feed.trouble))
-        table = log_routes(Logs(reader, cast(Any, Monitored())), Streams(feed, reader, heartbeat))
+        table = log_routes(Logs(reader, Statuses(core=True, codex=False)), Streams(feed, reader, heartbeat))
         server = HttpServer(application(table, callers), directory / "h.sock", holder_of)
         await server.start("127.0.0.1", port)
-        running = asyncio.ensure_future(cast(Any, feed.run()))
+        running = asyncio.create_task(feed.run())
         try:
             yield Served(conninfo, port, directory / "h.sock", session, feed, core, running)
         finally:

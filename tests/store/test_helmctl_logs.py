@@ -27,6 +27,7 @@ from helmd.web.api.stream import Streams
 from helmd.web.auth.roles import Role
 from helmd.web.routes import Route
 from helmd.web.server import HttpServer, application
+from tests.fakes import Statuses
 from tests.store.conftest import Database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -34,9 +35,9 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 def row(n: int, text: str | None = None, service: str = "core", **more: object) -> LogRow:
     """The N-th row, a millisecond after the one before; the thousandth is of now."""
-    moment = NOW + timedelta(milliseconds=n - 1000)
+    instant = NOW + timedelta(milliseconds=n - 1000)
     level = str(more.pop("level", "INFO"))
-    return LogRow(moment, service, level, text or f"line {n}", process_id=7, **more)  # type: ignore[arg-type]
+    return LogRow(instant, service, level, text or f"line {n}", process_id=7, **more)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Store:
         feed = Feed(lambda: Listener.open(self.database.store, "helmd-feed"))
         async with Pool(self.database.store, "helmd", CONNECTIONS) as pool:
             reader = LogReader(pool, self.database.store, lambda: False)
-            logs, streams = Logs(reader, None), Streams(feed, reader)  # type: ignore[arg-type]
+            logs, streams = Logs(reader, Statuses()), Streams(feed, reader)
             table = (
                 Route("GET", "/api/logs", logs.list, Role.TECHNICIAN, "list"),
                 Route("GET", "/api/logs/export", logs.export, Role.TECHNICIAN, "export"),
@@ -123,7 +124,7 @@ async def test_filters_and_every_column(store: Store) -> None:
         assert await asyncio.to_thread(store.lines(Wanted()).newest, frozenset({"nexus"})) is None
 
 
-async def test_a_database_that_is_away_is_told_from_helmd(store: Store) -> None:
+async def test_a_database_that_is_away_is_reported_by_helmd(store: Store) -> None:
     store.database.cluster.execute(f"ALTER DATABASE {store.database.name} ALLOW_CONNECTIONS false")
     async with store.helmd():
         for count in (5, None):

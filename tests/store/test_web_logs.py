@@ -176,7 +176,10 @@ async def test_dashboard(served: Served) -> None:
     await served.append([rows(1, level="ERROR")[0]._replace(timestamp=now()) for _ in range(3)])
     code, body = await served.get("/api/dashboard/status", "client")
     assert code == 200
-    assert body["statuses"]["core"] == {"status": "running"}
+    assert {name: status["status"] for name, status in body["statuses"].items()} == {
+        "core": "running",
+        "codex": "stopped",
+    }
     assert body["log_stats"] == {"core": {"ERROR": 3}, "codex": {}}
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import pytest
@@ -26,10 +26,10 @@ from helmd.operations.monitoring.recording import Recorder
 from helmd.store.session import Pool
 from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import UsageMeter
-from helmd.web.api.ingest import Intake
 from helmd.web.api.services import Api
 from helmd.web.routes import routes
 from helmd.web.server import HttpServer, application
+from tests.fakes import unused_intake
 
 WELL: dict[str, Any] = {
     "database": {"status": "healthy"},
@@ -123,8 +123,7 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             report = HealthReport(
                 monitor, pool, account, tmp_path / "state", lambda: 2, retention=lambda: ["the clock is behind"]
             )
-            nobody = cast(Any, None)
-            table = routes(Api(monitor, report), Intake(nobody, nobody, nobody, nobody))
+            table = routes(Api(monitor, report), unused_intake())
             server = HttpServer(application(table), tmp_path / "helm.sock", holder_of)
             await server.start("127.0.0.1", port)
             try:

@@ -1,16 +1,16 @@
 """The route table, and who is let through."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from aiohttp import web
 
-from helmd.web.api.ingest import Intake
 from helmd.web.api.services import Api
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Identity, Role
 from helmd.web.routes import Route, install, routes
+from tests.fakes import NoHealth, Statuses, unused_intake
 
 
 async def nothing(request: web.Request) -> web.Response:
@@ -47,8 +47,7 @@ def test_ingest_is_for_services_admins_and_technicians() -> None:
 
 
 def test_only_health_is_public_and_every_route_says_what_it_is_for() -> None:
-    nobody = cast(Any, None)
-    table = routes(Api(nobody, nobody), Intake(nobody, nobody, nobody, nobody))
+    table = routes(Api(Statuses(), NoHealth()), unused_intake())
     assert [route.path for route in table if route.role is Role.PUBLIC] == ["/health"]
     assert all(route.summary for route in table)
 

@@ -25,14 +25,14 @@ from helmd.web.http.memory_budget import MemoryBudget
 from helmd.web.http.problems import RequestRefusedError, json_response
 
 MAX_BODY = 16 << 20
-"""Bytes of a request's body (SPEC)."""
+"""Bytes of a request's body (docs/api.md, "Posting")."""
 _SMALL = 64 << 10
 """Bytes of a body that is read and parsed in passing; a larger one takes a thread, one at a time."""
 _SMALL_ROOM, _LARGE_ROOM = 32 << 20, 96 << 20
 _ENTRY = 500
 """Bytes that an entry takes besides its text."""
 _LONGEST_PAUSE = 3.0
-"""Senders give up after five seconds (SPEC), and then drop what they sent."""
+"""Seconds. `helm_logger` and its older copies time out after five seconds; the older ones drop the batch then."""
 _KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 
 Item = TypeVar("Item")

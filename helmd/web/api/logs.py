@@ -12,8 +12,8 @@ from helmd.model.errors import HelmError, StoreError, UsageError
 from helmd.model.logs.filter import page_cursor_of
 from helmd.model.logs.timestamps import timespan
 from helmd.operations.logs.reader import LogReader
-from helmd.operations.monitoring.monitor import Monitor
 from helmd.web.api.log_query import filter_of, number, one_of, parameters
+from helmd.web.api.sources import StatusSource
 from helmd.web.http.cancellation import run_while_connected
 from helmd.web.http.problems import json_response
 
@@ -42,7 +42,7 @@ class UnknownEntryError(HelmError):
 class Logs:
     """The handlers."""
 
-    def __init__(self, reader: LogReader, monitor: Monitor) -> None:
+    def __init__(self, reader: LogReader, monitor: StatusSource) -> None:
         self._reader = reader
         self._monitor = monitor
 

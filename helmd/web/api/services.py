@@ -4,15 +4,14 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from helmd.operations.monitoring.health_report import HealthReport
-from helmd.operations.monitoring.monitor import Monitor
+from helmd.web.api.sources import HealthSource, StatusSource
 from helmd.web.http.problems import json_response
 
 
 class Api:
     """The handlers of the route table."""
 
-    def __init__(self, monitor: Monitor, report: HealthReport) -> None:
+    def __init__(self, monitor: StatusSource, report: HealthSource) -> None:
         self._monitor = monitor
         self._report = report
 

@@ -17,7 +17,7 @@ from helmd.web.api.log_query import filter_of, number, parameters
 from helmd.web.http.cancellation import cancel_and_wait, run_while_authorized
 
 HEARTBEAT_SECONDS = 15.0
-"""A proxy gives up a stream after 30 s without a byte (SPEC)."""
+"""Nexus closes a connection after 30 s without a byte."""
 RETRY_MILLISECONDS = 2000
 _WRITE_BYTES = 64 << 10
 _HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}

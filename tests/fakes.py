@@ -1,0 +1,49 @@
+"""Fakes of what handlers ask for (`helmd/web/api/sources.py`), for tests that are about something else."""
+
+from collections.abc import Iterable
+
+from helmd.model.errors import UnknownServiceError
+from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.token_bucket import Rates
+from helmd.model.units.status import Observed, Status, service_status
+from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.logs.posted import PostedLogs
+from helmd.operations.monitoring.health_report import HealthSummary
+from helmd.store.ingest.requests import PostedStore
+from helmd.web.api.ingest import Intake
+
+
+class Statuses:
+    """Services of no registry, running or not."""
+
+    def __init__(self, **running: bool) -> None:
+        self._running = running
+
+    def statuses(self) -> dict[str, Status]:
+        return {name: self.status(name) for name in self._running}
+
+    def status(self, name: str) -> Status:
+        if name not in self._running:
+            raise UnknownServiceError(f"there is no service '{name}'")
+        state = "active" if self._running[name] else "inactive"
+        return service_status(Observed(name, None, UnitFacts(f"hivematrix-{name}.service", "loaded", state)), 0.0)
+
+
+class NoHealth:
+    """Fails the test that asks for Helm's health."""
+
+    async def report(self) -> HealthSummary:
+        raise AssertionError("nothing in this test asks for /health")
+
+
+async def _no_store() -> PostedStore:
+    raise AssertionError("nothing in this test posts")
+
+
+def _no_journal(rows: Iterable[PostedRow]) -> None:
+    raise AssertionError("nothing in this test posts")
+
+
+def unused_intake() -> Intake:
+    """The handlers of posted entries, for tests that need their routes only."""
+    return Intake(PostedLogs(_no_store, _no_journal), lambda service, found: None, Rates(1.0, 1.0), lambda service: 90)
