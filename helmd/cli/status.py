@@ -104,7 +104,7 @@ def _remark(views: list[View], context: Context) -> None:
 
 
 def status_json(view: View, context: Context) -> dict[str, Any]:
-    """One service as the API gives it, plus ``state``, the word of the table."""
+    """One service as the API gives it (docs/api.md), plus ``state``, the word of the table."""
     from helmd.model.units.status import Observed, service_status
 
     name = view.service.name

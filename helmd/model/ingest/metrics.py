@@ -12,7 +12,7 @@ from helmd.model.logs.parsing.structured import storable
 
 _METRIC = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,99}\Z")
 _METRIC_DAYS = 14
-"""How long measurements are kept as they were taken (SPEC)."""
+"""Days for which measurements are kept as they were taken; an older timestamp is not accepted."""
 _MOST_TAGS, _TAG_KEY, _TAG_VALUE = 32, 100, 1000
 
 

@@ -1,4 +1,4 @@
-"""The status of a service as the API reports it: unit properties, health and resource usage."""
+"""The status of a service as the API reports it (docs/api.md): unit properties, health and resource usage."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

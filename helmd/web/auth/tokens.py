@@ -1,4 +1,4 @@
-"""What a token of Core's says, once its signature is checked (SPEC, "Tokens"; RFC 7519), and Core's keys (RFC 7517).
+"""The claims of Core's tokens (docs/api.md, "Who is calling"; RFC 7519), their signatures, and Core's keys (RFC 7517).
 
 Nothing here asks anybody: keys and the time are given.
 """

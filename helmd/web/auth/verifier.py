@@ -13,7 +13,8 @@ from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import BadTokenError, Bearer, check_time, key_id, verified
 
 VERDICT_SECONDS = 40.0
-"""How long Core's word about a session counts. With this, a stream that asks every 15 s ends within 60 s (SPEC)."""
+"""How long Core's word about a session counts. With this, a stream that asks every 15 s ends within 60 s
+(docs/api.md, "Who is calling")."""
 RETRY_SECONDS = 15.0
 """When Core is asked again about a session that it could not be asked about."""
 MAX_KNOWN = 10_000
