@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 HOME = Path.home()
@@ -46,7 +46,7 @@ def timed(words: Sequence[str], runs: int, before: Callable[[], None] = lambda: 
     return figures[1:]
 
 
-def show(what: str, figures: Sequence[float], peers: dict[str, Sequence[float]] | None = None) -> None:
+def show(what: str, figures: Sequence[float], peers: Mapping[str, Sequence[float]] | None = None) -> None:
     """Print a line: median and range in milliseconds, and the ratio of medians to each peer."""
     median = statistics.median(figures)
     line = f"{what:<44} {1000 * median:7.1f} ms  [{1000 * min(figures):.1f} to {1000 * max(figures):.1f}]"

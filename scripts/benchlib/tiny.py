@@ -8,7 +8,7 @@ listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
 listener.bind(("127.0.0.1", int(os.environ["PORT"])))
 listener.listen(16)
 while True:
-    descriptor, _ = listener._accept()
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
     connection = _socket.socket(fileno=descriptor)
     connection.recv(4096)
     connection.send(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")

@@ -1,14 +1,17 @@
-"""helmd-journal as a process: what it tells systemd, with PostgreSQL away and there, and how it ends."""
+"""helmd-journal as a process: what it notifies systemd of, with PostgreSQL away and there, and how it ends."""
 
 import asyncio
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.store.conftest import Database
 
@@ -63,10 +66,17 @@ async def started(
         manager.close()
 
 
-async def test_ready_without_a_store_then_with_it_and_a_clean_end(database: Database, tmp_path: Path) -> None:
-    sockets = tmp_path / "run/hivematrix/postgres-helm"
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory with a short path: that of a unix socket has at most 107 bytes (unix(7)); tmp_path may be longer."""
+    with tempfile.TemporaryDirectory(prefix="helm-") as made:
+        yield Path(made)
+
+
+async def test_ready_without_a_store_then_with_it_and_a_clean_end(database: Database, home: Path) -> None:
+    sockets = home / "run/hivematrix/postgres-helm"
     sockets.mkdir(parents=True)
-    async with started(tmp_path, *JOURNAL, WATCHDOG_USEC="400000") as (manager, process):
+    async with started(home, *JOURNAL, WATCHDOG_USEC="400000") as (manager, process):
         await manager.hear("READY=1")
         assert "can't be reached" in await manager.hear("STATUS=waiting")
         await manager.hear("WATCHDOG=1")
@@ -150,7 +160,7 @@ async def test_faulty_formats_end_it_at_once_with_the_place(tmp_path: Path) -> N
 MINE = '[formats.mine]\norder = 1\nfirst = "@"\npattern = "@(?P<message>.*)"\n'
 
 
-async def test_changed_formats_have_it_start_anew(tmp_path: Path) -> None:
+async def test_changed_formats_have_it_start_again(tmp_path: Path) -> None:
     """systemd starts it again, as its unit says."""
     async with started(tmp_path, *JOURNAL) as (manager, process):
         await manager.hear("STATUS=waiting")

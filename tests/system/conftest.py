@@ -6,10 +6,24 @@ is already up with the demo in it (and leaves it up), for working on one test.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.system.booted import TOP, Sandbox, run
+
+HERE = Path(__file__).parent
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One process runs all system tests (pytest-xdist, --dist loadgroup): there is one demo, and some measure time."""
+    if item.path.is_relative_to(HERE):
+        item.add_marker(pytest.mark.xdist_group("system"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that reboot the sandbox come last: if it does not come back, the others have had their results."""
+    items.sort(key=lambda item: item.get_closest_marker("runs_last") is not None)
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ def whole(printer: Printer, boot_id: str) -> int:
 
 
 def lives(box: Sandbox, *more: str) -> Lives:
-    """Who runs, and how often systemd had to start it anew."""
+    """Who runs, and how often systemd had to start it again."""
     names = (*SUITE, *more)
     units = [f"hivematrix-{name}.service" for name in names]
     shown = box("systemctl", "--user", "show", "--property=MainPID,NRestarts", *units).out.strip().split("\n\n")
@@ -121,7 +121,7 @@ def boot_id(box: Sandbox) -> str:
 
 
 def chance() -> random.Random:
-    """Random moments that can be had again: HIVEMATRIX_TEST_SEED, else a new seed that is shown."""
+    """Random times that can be had again: HIVEMATRIX_TEST_SEED, else a new seed that is shown."""
     seed = int(os.environ.get("HIVEMATRIX_TEST_SEED", secrets.randbelow(1_000_000)))
     print(f"HIVEMATRIX_TEST_SEED={seed}")
     return random.Random(seed)

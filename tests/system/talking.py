@@ -20,7 +20,7 @@ Facts = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Entries 1 to ``count`` of a service, whose name is used only once. ``wanted`` tells what each is to be."""
+    """Entries 1 to ``count`` of a service, whose name is used only once. ``wanted`` says what each is to be."""
 
     box: Sandbox
     name: str

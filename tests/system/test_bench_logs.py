@@ -20,7 +20,7 @@ def test_bench_logs_in_short(box: Sandbox) -> None:
     box("rm", "-rf", "/home/hive/bench-logs")
     copied = box.script("copy", str(TOP / "scripts/benchlib"), "/home/hive/bench-logs")
     assert copied.code == 0, copied.text
-    # It says what it waited for when it is told to end.
+    # It says what it waited for on a signal.
     limited = ("timeout", "--kill-after=10", "150", "python3", "bench-logs/logs.py", "--short", "--keep")
     done = box(*limited, check=False)
     print(done.text)

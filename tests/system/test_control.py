@@ -108,7 +108,7 @@ def test_crashing_service_is_flapping_then_failed_never_running(box: Sandbox) ->
     box.register("crash", command("crash", "crasher", AFTER="0.3"))
     began = time.monotonic()
     done = box.helmctl("start", "crash", check=False)
-    seen = []
+    seen: list[str] = []
     while not seen or seen[-1] != "failed":
         seen.append(box.status("crash")["crash"]["state"])
         assert time.monotonic() - began < 60, seen
@@ -208,7 +208,7 @@ def test_external_service_is_probed_but_never_controlled(box: Sandbox) -> None:
     assert "hivematrix-elsewhere.service" not in box("systemctl", "--user", "list-unit-files", "--no-pager").out
 
 
-def test_stray_unit_is_shown_and_can_be_stopped(box: Sandbox) -> None:
+def test_orphan_unit_is_shown_and_can_be_stopped(box: Sandbox) -> None:
     box("systemd-run", "--user", "--quiet", "--unit=hivematrix-guest", "sleep", "1000")
     assert "guest" in box.helmctl("status").out
     assert "in no registry" in box.helmctl("why", "guest").out

@@ -1,4 +1,4 @@
-"""The disk of the log store nearly full, and full: nothing is lost, and it goes on by itself once there is room."""
+"""The disk of the log store nearly full, and full: nothing is lost, and it goes on by itself once there is space."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.system.test_loss import health
 CLUSTER = "/home/hive/.local/state/hivematrix/postgres-helm"
 SETTINGS = "/home/hive/.config/hivematrix/helm.toml"
 MARGIN = {"": scaled(1500, 200), "pg_wal": scaled(1000, 40)}
-"""Which part of the cluster lies on a small disk, and how many megabytes that has besides what it takes: room for all
+"""Which part of the cluster lies on a small disk, and how many megabytes that has besides what it takes: space for all
 that comes once the ballast is gone."""
 BURN = "SELECT count(pg_logical_emit_message(false, 'burn', repeat('x', 1000000))) FROM generate_series(1, 1000)"
 """Fills PostgreSQL's log with nothing."""
@@ -91,7 +91,7 @@ def status(box: Sandbox) -> str:
 
 
 def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
-    """Both daemons leave the store alone, say so, and take all the same; with room again they go on."""
+    """Both daemons leave the store alone, say so, and take all the same; with space again they go on."""
     box = disk.box
     seconds = SECONDS + 10
     (talker,) = talking.talkers(box, 1, int(RATE * seconds), RATE)
@@ -118,7 +118,7 @@ def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
 
 @pytest.mark.parametrize("disk", MARGIN, indirect=True, ids=lambda part: part or "all")
 def test_full_without_a_bound(disk: SmallDisk) -> None:
-    """PostgreSQL itself runs out of space, and may end of it. With room again all comes back by itself."""
+    """PostgreSQL itself runs out of space, and may end of it. With space again all comes back by itself."""
     box = disk.box
     setting = "s/^#\\?min_free_percent *=.*/min_free_percent = 0/"
     box("sed", "-i", setting, SETTINGS)
@@ -129,7 +129,7 @@ def test_full_without_a_bound(disk: SmallDisk) -> None:
     helm = {unit: printing.main_pid(box, unit) for unit in ("helmd", "helmd-journal")}
     disk.fill(0.3)
     if disk.part:
-        # Without room for its log PostgreSQL ends, and can't start again.
+        # Without space for its log PostgreSQL ends, and can't start again.
         notified = box.psql(BURN, check=False)
         assert notified.code, "the log was to fill its disk"
     box.helmctl("start", *(talker.name for talker in talkers))
@@ -138,7 +138,7 @@ def test_full_without_a_bound(disk: SmallDisk) -> None:
         said = until(lambda: (text := status(box)).startswith("waiting") and text, 60)
         print(said)
         if disk.part:
-            # More often than systemd lets a unit start within a minute unless told otherwise.
+            # More often than systemd lets a unit start within a minute by default.
             until(lambda: printing.restarts(box, "helmd-postgres") > 5, 60)
         time.sleep(SECONDS)
         print(f"{status(box)}; PostgreSQL restarted {printing.restarts(box, 'helmd-postgres')} times")

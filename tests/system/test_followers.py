@@ -81,7 +81,7 @@ def test_two_writers_and_restless_followers(box: Sandbox) -> None:
 
 
 def test_many_at_once_are_given_every_line(box: Sandbox) -> None:
-    """1,000 lines a second to so many followers: none is told that something was skipped."""
+    """1,000 lines a second to so many followers: none is notified that something was skipped."""
     (talker,) = talking.talkers(box, 1, 1_000 * FLOOD, 50, every=0.05)
     with Following(box, [talker.name], talker.count, FLOOD + PATIENCE, CLIENTS=CLIENTS) as following:
         box.shell(f"systemctl --user start hivematrix-{talker.name}")

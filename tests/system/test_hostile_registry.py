@@ -17,7 +17,7 @@ EVIL = "/home/hive/.config/hivematrix/services.d/evil.toml"
 COMMANDS = ("apply", "diff", "start core", "restart core", "up")
 
 # Runs in the sandbox: each file in turn put in its place, commands run with it (apply and status always, the others in
-# turn), and helmd told to read it.
+# turn), and helmd reloaded.
 DRIVER = """
 import concurrent.futures, glob, json, os, pathlib, subprocess, sys, time, urllib.error, urllib.request
 

@@ -103,7 +103,7 @@ def test_journal_when_it_is_away(demo: Sandbox, unit: str, said: str) -> None:
         assert len(followed.out.splitlines()) > 1 and said in followed.err
 
 
-def test_a_store_that_lags_is_told(demo: Sandbox) -> None:
+def test_a_store_that_lags_is_reported(demo: Sandbox) -> None:
     with stopped(demo, "helmd-journal.service"):
         said = until(lambda: demo.helmctl("logs", "-n", "5", "ticker").err, 30, pause=1)
         assert "behind the journal; use --journal for newer lines" in said

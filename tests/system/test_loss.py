@@ -27,8 +27,8 @@ def health(box: Sandbox) -> dict[str, Any]:
     return found
 
 
-def sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.monotonic()))
+def sleep_until(instant: float) -> None:
+    time.sleep(max(0.0, instant - time.monotonic()))
 
 
 def test_kill_9_of_helm_loses_and_doubles_nothing(box: Sandbox) -> None:
@@ -44,8 +44,8 @@ def test_kill_9_of_helm_loses_and_doubles_nothing(box: Sandbox) -> None:
     kills = sorted((chance.uniform(1, SECONDS - 2), unit) for unit in restarts for _ in range(KILLS))
     killed: dict[str, list[int]] = {unit: [] for unit in restarts}
     with talking.Posting(box, int(POSTS * SECONDS), POSTS) as posting:
-        for moment, unit in kills:
-            sleep_until(began + moment)
+        for instant, unit in kills:
+            sleep_until(began + instant)
             killed[unit].append(printing.kill_main(box, unit))
         print(f"killed within {time.monotonic() - began:.1f} s: {killed}")
         repeated = posting.finish(CATCH_UP)

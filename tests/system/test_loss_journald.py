@@ -1,4 +1,4 @@
-"""journald restarted, its files rotated, deleted unread, lines thrown away: each line once, and what is gone told."""
+"""journald restarted, its files rotated, deleted unread, lines thrown away: each line once, and gaps are reported."""
 
 import json
 import time
@@ -18,7 +18,7 @@ ACCOUNT = "user@1000.service"
 
 
 def gaps(box: Sandbox, kind: str, after: int) -> list[dict[str, Any]]:
-    """What the store tells of gaps since an id."""
+    """What the store reports of gaps since an id."""
     query = (
         f"SELECT context FROM log_entries WHERE service_name = 'helm' AND id > {after} AND context->>'gap' = '{kind}'"
     )
@@ -69,7 +69,7 @@ def test_restarts_and_rotations_lose_and_double_nothing(box: Sandbox) -> None:
     assert gaps(box, "lost", last) == gaps(box, "unreadable", last) == []
 
 
-def test_files_deleted_unread_are_a_gap_that_is_told(box: Sandbox) -> None:
+def test_files_deleted_unread_are_a_gap_that_is_reported(box: Sandbox) -> None:
     """While helmd-journal is stopped: from when to when, and how many lines at most; all others once."""
     before, lost, kept = (printing.register(box, count, rate=5000) for count in (2000, 3000, 1000))
     names = [printer.name for printer in (before, lost, kept)]
@@ -116,8 +116,8 @@ def rate_limit(box: Sandbox, burst: int, seconds: int) -> Iterator[None]:
         box.shell(script.format(*was), root=True)
 
 
-def test_lines_that_journald_throws_away_are_told_with_their_number(box: Sandbox) -> None:
-    """What it kept is stored once. It tells only with the first line after its interval."""
+def test_lines_that_journald_throws_away_are_reported_with_their_number(box: Sandbox) -> None:
+    """What it kept is stored once. It reports that only with the first line after its interval."""
     printer, later = printing.register(box, 5000, rate=5000), printing.register(box, 0, rate=10)
     last = newest(box)
     with rate_limit(box, 200, 5):

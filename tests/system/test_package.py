@@ -165,7 +165,7 @@ def test_install_makes_no_account_and_starts_nothing(installed: Machine) -> None
     assert installed("systemctl", "--user", "list-units", "--plain", "--no-legend", "hivematrix*", "helmd*").out == ""
 
 
-def test_root_without_an_account_is_told_what_to_do(installed: Machine) -> None:
+def test_root_without_an_account_is_shown_what_to_do(installed: Machine) -> None:
     for command in ("status", "up", "logs", "postgres status", "doctor", "stop all"):
         done = installed.root(f"helmctl {command}", check=False)
         assert (done.code, done.out) == (1, ""), done.text

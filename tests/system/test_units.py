@@ -188,7 +188,7 @@ def test_a_drop_in_is_shown_and_never_touched(box: Sandbox) -> None:
     assert "drop-in" not in box.helmctl("status").err
 
 
-def test_an_edited_unit_is_drift_that_apply_mends(box: Sandbox) -> None:
+def test_an_edited_unit_is_drift_that_apply_corrects(box: Sandbox) -> None:
     path = f"{UNITS}/hivematrix-ticker.service"
     before = box("cat", path).out
     box("sed", "-i", "s/^RestartSec=.*/RestartSec=42/", path)
@@ -204,7 +204,7 @@ def test_an_edited_unit_is_drift_that_apply_mends(box: Sandbox) -> None:
     assert box.helmctl("diff").code == 0
 
 
-def test_a_port_held_by_a_stranger(box: Sandbox) -> None:
+def test_a_port_held_by_another_process(box: Sandbox) -> None:
     box.helmctl("stop", "ledger")
     listens = "import socket, time; s = socket.create_server(('127.0.0.1', 5030)); time.sleep(1000)"
     box("systemd-run", "--user", "--quiet", "--unit=squatter", "python3", "-c", listens)
@@ -276,7 +276,7 @@ def test_an_admins_own_unit_of_that_name_wins_and_is_named(box: Sandbox) -> None
         box("systemctl", "--user", "daemon-reload")
 
 
-def test_a_stray_is_shown_as_such_in_json(box: Sandbox) -> None:
+def test_an_orphan_unit_is_shown_as_such_in_json(box: Sandbox) -> None:
     box("systemd-run", "--user", "--quiet", "--unit=hivematrix-foo", "sleep", "1000")
     try:
         (entry,) = json.loads(box.helmctl("status", "--json", "foo").out)

@@ -141,9 +141,12 @@ def test_hostile_documents_are_clear_errors(text: str, notified: str) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda inner: (
-            st.lists(inner)
-            | st.dictionaries(st.sampled_from(["core", "port", "path", "helm", "type", "x"]) | st.text(), inner)
+            st.lists(inner, max_size=5)
+            | st.dictionaries(
+                st.sampled_from(["core", "port", "path", "helm", "type", "x"]) | st.text(max_size=9), inner, max_size=5
+            )
         ),
+        max_leaves=12,
     )
 )
 def test_any_json_is_read_or_refused(content: object) -> None:

@@ -1,6 +1,8 @@
 """The linters, run as tests: ruff, mypy, and which package may import which."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -105,12 +107,34 @@ def names_imported(nodes: Iterable[ast.AST], path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def lint(program: str, *words: str, **environment: str) -> None:
+    """Runs a linter of this Python's environment, or of PATH; fails with what it found."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [shutil.which(program, path=places) or program, *words],
+        cwd=TOP,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)], ids=" ".join
 )
 def test_linter(command: tuple[str, ...]) -> None:
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    lint(*command)
+
+
+SUITE = TOP / "tests/suite"
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in SUITE.glob("*/run.py")))
+def test_types_of_a_sample_service(name: str) -> None:
+    """Each is checked as it runs: from its own directory, with `hivesuite` beside it."""
+    files = [str(path.relative_to(TOP)) for path in (SUITE / name).glob("*.py")]
+    lint("mypy", f"--cache-dir=.mypy_cache/{name}", *files, MYPYPATH=f"{SUITE / 'common'}:{SUITE / name}")
 
 
 def subpackage_of(name: str) -> str:

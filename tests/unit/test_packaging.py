@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,11 +56,15 @@ def packages(field: str) -> set[str]:
     return set(re.findall(r"^ ([a-z0-9.+-]+)", found.group(1), re.MULTILINE))
 
 
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def test_versions_agree() -> None:
     first = (DEBIAN / "changelog").read_text().splitlines()[0]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = pyproject()["project"]
     assert first.startswith(f"hivematrix-helm ({__version__}) ")
-    assert project["version"] == __version__
+    assert "version" in project["dynamic"]
 
 
 @pytest.mark.parametrize("field", ["Depends", "Build-Depends"])
@@ -68,6 +73,19 @@ def test_every_module_imported_is_of_a_package_depended_on(field: str) -> None:
     outside = imported() - sys.stdlib_module_names - {"helmd"}
     assert outside
     assert {PACKAGE_OF[name] for name in outside} - packages(field) == set()
+
+
+def test_every_version_is_in_the_changelog() -> None:
+    released = re.findall(r"^hivematrix-helm \(([^)]+)\)", (DEBIAN / "changelog").read_text(), re.MULTILINE)
+    described = re.findall(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert described == released
+
+
+def test_what_pip_installs_is_what_the_package_depends_on() -> None:
+    of_the_package = {name for name in packages("Depends") if name.startswith("python3-")}
+    names = [re.split("[<>=]", requirement)[0] for requirement in pyproject()["project"]["dependencies"]]
+    renamed = {"pyjwt": "python3-jwt", "systemd-python": "python3-systemd"}
+    assert {renamed.get(name, f"python3-{name}") for name in names} == of_the_package
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])

@@ -3,7 +3,7 @@
 import tomllib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.config import validators as values
@@ -25,14 +25,15 @@ ANYTHING = st.recursive(
 )
 
 
-@given(setting=st.sampled_from([*SERVICE_SETTINGS, *HELM_SETTINGS]), value=ANYTHING)
-@settings(max_examples=500)
-def test_a_reader_reads_or_says_in_a_sentence_why_not(setting: Setting, value: object) -> None:
-    try:
-        setting.read(value)
-    except ValueError as problem:
-        notified = str(problem)
-        assert notified.isprintable() and notified.isascii() and 5 < len(notified) < 300
+@given(value=ANYTHING)
+def test_a_reader_reads_or_says_in_a_sentence_why_not(value: object) -> None:
+    """Every reader: making a value takes longer than reading it sixty times."""
+    for setting in (*SERVICE_SETTINGS, *HELM_SETTINGS):
+        try:
+            setting.read(value)
+        except ValueError as problem:
+            message = str(problem)
+            assert message.isprintable() and message.isascii() and 5 < len(message) < 300
 
 
 @pytest.mark.parametrize("setting", [*SERVICE_SETTINGS, *HELM_SETTINGS], ids=lambda setting: setting.key)

@@ -1,9 +1,13 @@
-"""An orderly reboot. The name sorts last, since everything in the sandbox goes through it."""
+"""An orderly reboot."""
 
 import json
 
+import pytest
+
 from tests.system import printing
 from tests.system.booted import Sandbox, until
+
+pytestmark = pytest.mark.runs_last
 
 BACK_WITHIN = 240.0
 """Seconds, on a machine that does other things as well; Keycloak takes most of them."""

@@ -1,4 +1,4 @@
-"""Power cuts under load. The name sorts last, since everything in the sandbox goes through it."""
+"""Power cuts under load."""
 
 import time
 
@@ -9,6 +9,8 @@ from tests.system.booted import Sandbox, until
 
 BACK_WITHIN = 240.0
 """Seconds, on a machine that does other things as well; Keycloak takes most of them."""
+pytestmark = pytest.mark.runs_last
+
 SERVICES = "/home/hive/.config/hivematrix/services.d"
 GAP = "SELECT message FROM log_entries WHERE service_name = 'helm' AND context->>'gap' = 'lost' AND id >"
 
@@ -50,17 +52,17 @@ def test_power_cut(box: Sandbox, ahead: str) -> None:
     if ahead == "journal":
         assert len(kept) > len(committed), "the journal was to have more than the store"
     elif len(kept) < len(stored):
-        assert "Lines may be missing" in box.sql(f"{GAP} {last}"), "the store does not tell of the gap"
+        assert "Lines may be missing" in box.sql(f"{GAP} {last}"), "the store does not report the gap"
 
 
 def test_lock_file_that_names_another_process(box: Sandbox) -> None:
-    """After a cut the pid in postmaster.pid may be a service's; PostgreSQL alone would refuse to start for ever."""
+    """After a cut the pid in postmaster.pid may be a service's; PostgreSQL alone would refuse to start forever."""
     for unit, state in (("helmd-postgres", "postgres-helm"), ("hivematrix-postgres", "postgres-suite")):
-        stranger = printing.main_pid(box, "hivematrix-ticker")
+        other = printing.main_pid(box, "hivematrix-ticker")
         lock = f".local/state/hivematrix/{state}/postmaster.pid"
         # What a cut leaves: the file as the server wrote it, and its pid somebody else's by now.
         box.shell(f"cp {lock} left; systemctl --user stop {unit}")
-        box.shell(f"sed 1s/.*/{stranger}/ left > {lock} && chmod 600 {lock} && rm left")
+        box.shell(f"sed 1s/.*/{other}/ left > {lock} && chmod 600 {lock} && rm left")
         done = box("systemctl", "--user", "start", unit, check=False)
         assert done.code == 0, box("journalctl", "--user", "-n", "20", "-u", unit).out
         assert box("sed", "-n", "1p", lock).out.strip() == str(printing.main_pid(box, unit))
