@@ -23,7 +23,7 @@ def line(
     service: str = "core",
     fields: Mapping[str, str] | None = None,
 ) -> bytes:
-    """One entry, as a service prints it; its wall clock shows START at the boot unless told otherwise."""
+    """One entry, as a service prints it; its wall clock shows START at the boot by default."""
     shown = START + monotonic if realtime is None else realtime
     text = {
         "__REALTIME_TIMESTAMP": str(shown),

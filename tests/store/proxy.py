@@ -14,7 +14,7 @@ class Proxy:
         self._pairs: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.lose_answers_to_commit = 0
-        """How many of the next COMMITs are carried out while the client never hears of it."""
+        """How many of the next COMMITs are carried out while the client never receives the reply."""
         self.lost = 0
 
     async def __aenter__(self) -> "Proxy":

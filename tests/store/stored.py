@@ -43,16 +43,16 @@ async def append(
 
 
 def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
-    """Rows of several services and days, many at the same moment, as a search has to tell them apart."""
+    """Rows of several services and days, many at the same time, as a search must distinguish them."""
     chosen = random.Random(seed)
-    moments = [
+    times = [
         BASE
         + timedelta(days=chosen.randrange(days), seconds=chosen.randrange(86_400), microseconds=chosen.choice((0, 1)))
         for _ in range(number // 3)
     ]
     return [
         LogRow(
-            timestamp=chosen.choice(moments),
+            timestamp=chosen.choice(times),
             service_name=chosen.choice(list(CLASSES)),
             level=chosen.choice(LEVELS),
             message=" ".join(chosen.choices(_WORDS, k=chosen.randrange(1, 5))),

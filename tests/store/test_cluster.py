@@ -161,7 +161,7 @@ def test_over_tcp_only_keycloak_gets_in_and_only_with_its_password(server: Serve
             "dbname": database,
             "password": password,
         }
-        return psycopg.conninfo.make_conninfo(**parts)
+        return psycopg.conninfo.make_conninfo("", **parts)
 
     assert ask(over_tcp("keycloak", "keycloak", PASSWORD), "SELECT current_user::text") == "keycloak"
     assert "password authentication failed" in refused(over_tcp("keycloak", "keycloak", "an older password"))
@@ -226,9 +226,9 @@ def test_stale_lock_of_another_process_does_not_keep_it_from_starting(cluster: C
     as_account(lambda: made(cluster))
     start(cluster).stop(signal.SIGKILL)
     lock = cluster.directory / "postmaster.pid"
-    stranger = subprocess.Popen(["sleep", "60"], user=ACCOUNT)
+    other = subprocess.Popen(["sleep", "60"], user=ACCOUNT)
     try:
-        lock.write_text("\n".join([str(stranger.pid), *lock.read_text().splitlines()[1:]]) + "\n")
+        lock.write_text("\n".join([str(other.pid), *lock.read_text().splitlines()[1:]]) + "\n")
         postgres = str(binaries_of(cluster.directory).program("postgres"))
         start_anyway = [postgres, "-D", str(cluster.directory)]
         alone = subprocess.run(start_anyway, user=ACCOUNT, cwd="/", capture_output=True, check=False)
@@ -240,11 +240,11 @@ def test_stale_lock_of_another_process_does_not_keep_it_from_starting(cluster: C
         assert lock.exists(), "the lock of a running server stays"
         server.stop()
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
-def test_files_of_a_stranger_are_not_replaced(place: Path) -> None:
+def test_files_of_another_program_are_not_replaced(place: Path) -> None:
     cluster = Cluster(place, place / "run", 5432, ACCOUNT)
     with pytest.raises(ClusterError, match="holds files but no PostgreSQL cluster"):
         create_cluster(cluster)

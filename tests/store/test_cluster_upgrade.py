@@ -115,7 +115,7 @@ def test_missing_programs_name_the_package(tmp_path: Path) -> None:
         binaries_of(tmp_path / "elsewhere")
 
 
-def test_stranded_clusters_are_told_before_and_after() -> None:
+def test_stranded_clusters_are_reported_before_and_after() -> None:
     well = PackageFacts(installed=True, source=True, leaving=False)
     assert not verdict(15, [15], well)
     assert not verdict(15, [15], None)

@@ -37,18 +37,18 @@ async def stored(connection: Connection) -> list[StoredEntry]:
     return [entry for entry in await everything(connection) if entry.row.duplicate_of is None]
 
 
-def odd_moment(chosen: random.Random) -> datetime:
+def odd_time(chosen: random.Random) -> datetime:
     """Times at or near the edge of a minute, hour or day, or anywhere."""
-    moment = BASE + timedelta(seconds=chosen.randrange(-3_600, 4 * 86_400 + 3_600))
+    instant = BASE + timedelta(seconds=chosen.randrange(-3_600, 4 * 86_400 + 3_600))
     step = chosen.choice((MINUTE, HOUR, DAY, timedelta(microseconds=1)))
-    return counts._floor(moment, step) + timedelta(microseconds=chosen.choice((-1, 0, 1)))
+    return counts._floor(instant, step) + timedelta(microseconds=chosen.choice((-1, 0, 1)))
 
 
 async def test_totals_of_arbitrary_ranges(connection: Connection, stored: list[StoredEntry]) -> None:
     chosen = random.Random(7)
     for _ in range(300):
-        start = odd_moment(chosen) if chosen.random() < 0.8 else None
-        end = odd_moment(chosen) if chosen.random() < 0.8 else None
+        start = odd_time(chosen) if chosen.random() < 0.8 else None
+        end = odd_time(chosen) if chosen.random() < 0.8 else None
         if start is not None and chosen.random() < 0.4:
             # Within a minute, an hour, nothing, or the wrong way round.
             end = start + timedelta(seconds=chosen.choice((-5, 0, 7, 59, 60, 61, 3_599, 3_600)))

@@ -74,7 +74,7 @@ async def test_it_is_one_to_one(connection: Connection, first: str) -> None:
     marked = await duplicate_of(connection)
     assert len(set(marked.values())) == 3
     assert set(marked.values()) == set(range(one.first_id, one.last_id + 1))
-    # What was nobody's twin waits for one.
+    # What was without a duplicate waits for one.
     assert (await append(connection, [line(first)])).same == 1
 
 
@@ -88,14 +88,14 @@ async def test_both_in_one_batch(connection: Connection) -> None:
 @pytest.mark.parametrize(("first", "second"), [(JOURNAL, HTTP), (HTTP, JOURNAL)])
 @pytest.mark.parametrize("before", [True, False])
 async def test_over_midnight(connection: Connection, first: str, second: str, before: bool) -> None:
-    moments = [MIDNIGHT - timedelta(seconds=0.5), MIDNIGHT + timedelta(seconds=0.5)]
+    times = [MIDNIGHT - timedelta(seconds=0.5), MIDNIGHT + timedelta(seconds=0.5)]
     if not before:
-        moments.reverse()
-    one = await append(connection, [LogRow(moments[0], "codex", "INFO", "said", source=first)])
-    two = await append(connection, [LogRow(moments[1], "codex", "INFO", "said", source=second)])
+        times.reverse()
+    one = await append(connection, [LogRow(times[0], "codex", "INFO", "said", source=first)])
+    two = await append(connection, [LogRow(times[1], "codex", "INFO", "said", source=second)])
     assert await duplicate_of(connection) == {two.first_id: one.first_id}
     # A third one finds that the first is taken, on another day than its own.
-    assert (await append(connection, [LogRow(moments[1], "codex", "INFO", "said", source=second)])).same == 0
+    assert (await append(connection, [LogRow(times[1], "codex", "INFO", "said", source=second)])).same == 0
 
 
 async def test_a_writer_that_is_new_knows_those_of_before(connection: Connection, database: Database) -> None:
@@ -106,7 +106,7 @@ async def test_a_writer_that_is_new_knows_those_of_before(connection: Connection
     assert await duplicate_of(connection) == {two.first_id: one.first_id}
 
 
-async def test_looking_for_twins_makes_no_partition(connection: Connection, database: Database) -> None:
+async def test_looking_for_duplicates_makes_no_partition(connection: Connection, database: Database) -> None:
     """A clock that was set: rows of 1970 and of today in one batch are not looked for on all the days between."""
     strange = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     rows = [LogRow(strange, "codex", "INFO", "said"), line(JOURNAL), line(HTTP, -86_400 * 40), line(HTTP)]
@@ -133,7 +133,7 @@ async def test_the_same_line_thousands_of_times(connection: Connection) -> None:
 
 
 async def test_ids_that_no_index_takes_are_cut_and_kept_whole(connection: Connection, database: Database) -> None:
-    """From any source: a batch that is refused for its ids would be refused for ever."""
+    """From any source: a batch that is refused for its ids would be refused forever."""
     huge = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(3_000))
     rows = [
         line(source, n * 10, text=str(n))._replace(trace_id=trace, user_id=user, context=context)

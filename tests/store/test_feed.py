@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
 from helmd.operations.logs import feed as feed_module
 from helmd.operations.logs import reader as log_reader
@@ -51,7 +52,7 @@ async def test_entries_are_as_the_lists_give_them(served: Served) -> None:
     assert event.data["message"] == odd
 
 
-def replace_message(text: str) -> object:
+def replace_message(text: str) -> LogRow:
     return rows(1)[0]._replace(message=text, context={"k": [text]}, trace_id="t")
 
 
@@ -186,7 +187,7 @@ async def test_the_feed_skips_ahead_in_a_flood(served: Served, monkeypatch: pyte
         assert await events.messages(len(newest)) == newest
 
 
-async def test_a_slow_client_is_told_and_holds_up_nobody(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_client_is_reported_and_holds_up_nobody(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "QUEUE_BYTES", 50_000)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1 << 24)
     writer.write(f"GET /api/logs/stream HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token('admin')}\r\n\r\n".encode())
@@ -335,7 +336,7 @@ async def test_followers_are_counted_and_let_go(
         async with streaming(served) as third:
             await served.append(rows(1))
             assert await third.messages(1) == ["line 0"]
-    assert not caplog.records, "that a client goes away is no fault"
+    assert not caplog.records, "that a client goes away is not a fault"
 
 
 def batch(first: int, last: int) -> feed_module.FeedBatch:

@@ -22,7 +22,7 @@ SECONDS = scaled(600.0, 6.0)
 WRITERS = {"printed": "journal", "posted": "http"}
 """Names of the connections of the two, and where their rows come from."""
 MOST_ROWS = 400
-PORTION = 500
+PAGE = 500
 
 
 def retention_of(service: str) -> int:
@@ -30,7 +30,7 @@ def retention_of(service: str) -> int:
 
 
 class Writer:
-    """Appends transactions of any size, some of them undone; starts anew when its connection is cut."""
+    """Appends transactions of any size, some of them undone; starts again when its connection is cut."""
 
     def __init__(self, conninfo: str, name: str, chance: random.Random) -> None:
         self._conninfo = conninfo
@@ -88,7 +88,7 @@ async def follow_by_asking(conninfo: str, seen: list[tuple[int, str]], writing: 
     try:
         while True:
             over = writing.done()
-            found = await entries.after(connection, seen[-1][0] if seen else 0, None, PORTION)
+            found = await entries.after(connection, seen[-1][0] if seen else 0, None, PAGE)
             seen += [(entry.id, entry.row.message) for entry in found]
             if over and not found:
                 return
@@ -111,9 +111,9 @@ async def follow_by_listening(conninfo: str, seen: list[tuple[int, str]], writin
                     return
                 continue
             while last < notified.last_id:
-                found = await listener.after(last, notified.last_id, PORTION, notified.leaves)
+                found = await listener.after(last, notified.last_id, PAGE, notified.leaves)
                 seen += [(entry.id, entry.row.message) for entry in found]
-                last = found[-1].id if len(found) == PORTION else notified.last_id
+                last = found[-1].id if len(found) == PAGE else notified.last_id
     finally:
         await listener.close()
 

@@ -209,16 +209,16 @@ async def test_a_gap_is_one_entry_of_helm(database: Database, journal: Path) -> 
     assert found == [("WARNING", "helm", "lost")]
 
 
-async def test_entries_of_strangers_move_the_position_now_and_then(
+async def test_entries_of_other_units_move_the_position_now_and_then(
     database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(journal / "a.journal", numbered(1, 10))
     shell = {"_SYSTEMD_USER_UNIT": "app-shell.scope", "SYSLOG_IDENTIFIER": "bash"}
-    strangers = [line("other", SECOND * 2 + n, fields=shell) for n in range(40)]
+    others = [line("other", SECOND * 2 + n, fields=shell) for n in range(40)]
     monkeypatch.setattr(ingest, "_UNWRITTEN_SECONDS", 0.0)
     async with Daemon(journal, database.store, database.owner).running():
         await stored(database, 10)
-        await asyncio.to_thread(append, journal / "a.journal", strangers)
+        await asyncio.to_thread(append, journal / "a.journal", others)
         async with asyncio.timeout(5):
             while database.query("SELECT monotonic FROM journal_cursor") != [(SECOND * 2 + 39,)]:
                 await asyncio.sleep(0.05)
@@ -307,7 +307,7 @@ async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
 
 
 async def test_a_traceback_that_stops_in_the_middle_is_waited_for(database: Database, journal: Path) -> None:
-    """As when journald begins a new file between two of its lines. But not for ever."""
+    """As when journald begins a new file between two of its lines. But not forever."""
     booted = now() - SECOND
 
     def said(*texts: str) -> list[bytes]:
@@ -325,7 +325,7 @@ async def test_a_traceback_that_stops_in_the_middle_is_waited_for(database: Data
 
 
 @pytest.mark.parametrize("ahead", [0, 3600])
-async def test_an_error_at_the_end_waits_a_moment_only(database: Database, journal: Path, ahead: int) -> None:
+async def test_an_error_at_the_end_waits_only_briefly(database: Database, journal: Path, ahead: int) -> None:
     """Also when the clock was set back since: by the clock, AHEAD seconds are still to pass."""
     append(journal / "a.journal", numbered(1, 5))
     async with Daemon(journal, database.store, database.owner).running():
@@ -385,7 +385,7 @@ async def test_a_full_disk_pauses_and_what_came_meanwhile_follows(
         assert await stored(database, 70) == numbers(1, 70)
 
 
-async def test_a_damaged_file_is_told_once_over_restarts(database: Database, journal: Path) -> None:
+async def test_a_damaged_file_is_reported_once_over_restarts(database: Database, journal: Path) -> None:
     damaged = [Truncated("f1", journal / "x.journal", START, START + 5 * SECOND)]
     found = "SELECT context->>'gap', context->>'until' FROM log_entries WHERE service_name = 'helm' ORDER BY id"
     one = ("unreadable", "2023-11-14T22:13:25+00:00")
@@ -413,7 +413,7 @@ async def test_a_damaged_file_is_told_once_over_restarts(database: Database, jou
     assert len(database.query(found)) == 2
 
 
-async def test_steps_of_the_clock_are_told_once(database: Database, journal: Path) -> None:
+async def test_steps_of_the_clock_are_reported_once(database: Database, journal: Path) -> None:
     def at(n: int, off: int) -> bytes:
         return line(str(n), SECOND + n * 10, realtime=START + SECOND + n * 10 + off * SECOND)
 

@@ -63,7 +63,7 @@ def names(first: int, last: int, boot: str = BOOT_A) -> list[str]:
     return [f"{boot[0]}-{n}" for n in range(first, last + 1)]
 
 
-def moment(n: int) -> int:
+def instant(n: int) -> int:
     return START + SECOND + n * 1000
 
 
@@ -123,7 +123,7 @@ def test_power_cut_leaves_the_store_ahead_and_reuses_sequence_numbers(tmp_path: 
     append(file, lines(1, 50, boot=BOOT_B, realtime=START + 500 * SECOND))
     texts, gaps = read(tmp_path, positions, BOOT_B)
     assert texts == names(1, 50, BOOT_B)
-    assert gaps == [Gap(moment(100), START + 500 * SECOND, Missing.LOST)]
+    assert gaps == [Gap(instant(100), START + 500 * SECOND, Missing.LOST)]
     assert read(tmp_path, positions, BOOT_B) == ([], [])
 
 
@@ -143,7 +143,7 @@ def test_power_cut_with_a_new_file_and_the_clock_behind(tmp_path: Path) -> None:
 
 
 def test_power_cut_before_the_rest_of_a_boot_was_read(tmp_path: Path) -> None:
-    """The cursor survived: the rest that the journal has of that boot is read, then the new boot; no gap is told."""
+    """The cursor survived: the rest of that boot is read, then the new boot; no gap is reported."""
     positions: Positions = {}
     append(tmp_path / "a.journal", lines(1, 30))
     read(tmp_path, positions)
@@ -152,7 +152,7 @@ def test_power_cut_before_the_rest_of_a_boot_was_read(tmp_path: Path) -> None:
     assert read(tmp_path, positions, BOOT_B) == (names(31, 60) + names(1, 5, BOOT_B), [])
 
 
-def test_rotated_past_the_cursor_tells_how_many_at_most(tmp_path: Path) -> None:
+def test_rotated_past_the_cursor_says_how_many_at_most(tmp_path: Path) -> None:
     old, new = tmp_path / "old.journal", tmp_path / "a.journal"
     positions: Positions = {}
     append(old, lines(1, 50))
@@ -160,7 +160,7 @@ def test_rotated_past_the_cursor_tells_how_many_at_most(tmp_path: Path) -> None:
     append(new, lines(81, 100))
     continue_numbers(new, old, 81)
     old.unlink()
-    assert read(tmp_path, positions) == (names(81, 100), [Gap(moment(50), moment(81), Missing.LOST, 30)])
+    assert read(tmp_path, positions) == (names(81, 100), [Gap(instant(50), instant(81), Missing.LOST, 30)])
     assert read(tmp_path, positions) == ([], [])
 
 
@@ -186,17 +186,17 @@ def test_rotated_just_behind_the_cursor_is_no_gap(tmp_path: Path) -> None:
     append(new, lines(50, 99, each=100))
     continue_numbers(new, old, 51)
     old.unlink()
-    # All hundred entries have the same time; only the numbers tell that these are others.
+    # All hundred entries have the same time; only the numbers show that these are others.
     assert read(tmp_path, positions) == (names(50, 99), [])
 
 
-def test_everything_rotated_away_is_told_once(tmp_path: Path) -> None:
+def test_everything_rotated_away_is_reported_once(tmp_path: Path) -> None:
     positions: Positions = {}
     append(tmp_path / "a.journal", lines(1, 20))
     read(tmp_path, positions)
     (tmp_path / "a.journal").unlink()
     texts, gaps = read(tmp_path, positions)
-    assert (texts, [gap.since for gap in gaps]) == ([], [moment(20)])
+    assert (texts, [gap.since for gap in gaps]) == ([], [instant(20)])
     assert read(tmp_path, positions) == ([], [])
     append(tmp_path / "b.journal", lines(21, 30))
     assert read(tmp_path, positions) == (names(21, 30), [])
@@ -236,7 +236,7 @@ def test_a_lost_place_is_looked_up(
     reader = JournalReader(UID, BOOT_A, tmp_path)
     reader.seek(positions, lambda: passed.append(None))
     assert len(passed) == (301 if cursor else 1)
-    gap = Gap(moment(399), moment(450), Missing.LOST, 50 if numbered else None)
+    gap = Gap(instant(399), instant(450), Missing.LOST, 50 if numbered else None)
     assert drain(reader, positions) == (names(450, 459), [gap])
     reader.close()
 
@@ -260,7 +260,7 @@ def test_the_search_for_a_lost_place_can_be_ended(tmp_path: Path, monkeypatch: p
 
 def test_a_cursor_of_unknown_form_counts_as_lost(tmp_path: Path) -> None:
     append(tmp_path / "a.journal", lines(1, 20))
-    positions = {BOOT_A: Position(BOOT_A, "gibberish", moment(12), SECOND + 12_000, 1)}
+    positions = {BOOT_A: Position(BOOT_A, "gibberish", instant(12), SECOND + 12_000, 1)}
     texts, gaps = read(tmp_path, positions)
     assert texts == names(13, 20)
     assert [gap.why for gap in gaps] == [Missing.LOST]
@@ -308,10 +308,10 @@ async def test_files_that_came_and_went_while_nobody_looked(tmp_path: Path, monk
         continue_numbers(new, old, 81)
         old.unlink()
         await reader.wait(5)
-        assert drain(reader, positions) == (names(81, 100), [Gap(moment(50), moment(81), Missing.LOST, 30)])
+        assert drain(reader, positions) == (names(81, 100), [Gap(instant(50), instant(81), Missing.LOST, 30)])
 
 
-def test_a_reader_told_to_go_on_in_a_file_that_came_since_finds_it(tmp_path: Path) -> None:
+def test_a_reader_that_goes_on_in_a_file_that_came_since_finds_it(tmp_path: Path) -> None:
     """As when another process stored for a while and this one takes over again."""
     positions: Positions = {}
     append(tmp_path / "a.journal", lines(1, 10))

@@ -162,7 +162,7 @@ async def test_ids_become_visible_in_order(migrated: Database) -> None:
 
 
 async def test_a_server_that_hangs_is_given_up(migrated: Database) -> None:
-    connection = await connect(migrated.store, "patient")
+    connection = await connect(migrated.store, "unhurried")
     with pytest.raises(psycopg.OperationalError):
         with deadline(connection, 0.2):
             await connection.execute("SELECT pg_sleep(30)")

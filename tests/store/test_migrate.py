@@ -31,7 +31,7 @@ async def test_several_at_once_apply_each_step_once(database: Database) -> None:
     assert database.query("SELECT count(*) FROM one") == [(1000,)]
 
 
-async def test_a_step_that_fails_leaves_nothing_and_can_be_mended(database: Database) -> None:
+async def test_a_step_that_fails_leaves_nothing_and_can_be_repaired(database: Database) -> None:
     broken = (STEPS[0], Migration(2, "two", "CREATE TABLE two (n int); INSERT INTO one VALUES ('x');"))
     with pytest.raises(StoreError, match=r"migration 0002_two failed and was undone: invalid input syntax"):
         await migrate(database.owner, "helm", broken)
@@ -79,7 +79,7 @@ async def test_a_newer_schema_is_refused(database: Database) -> None:
         await migrate(database.owner, "helm", STEPS[:2])
 
 
-async def test_unreachable_and_unknown_role_are_told(database: Database, cluster: Cluster, tmp_path: Path) -> None:
+async def test_unreachable_and_unknown_role_are_reported(database: Database, cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="can't be reached"):
         await migrate(cluster.conninfo("helm_owner", socket=tmp_path))
     with pytest.raises(StoreError, match='role "nobody" does not exist'):

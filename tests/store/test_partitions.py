@@ -67,17 +67,17 @@ async def test_a_service_whose_class_changes_is_found_in_both(connection: Connec
 
 
 @pytest.mark.parametrize(
-    "moment",
+    "instant",
     [
         datetime(1970, 1, 1, tzinfo=UTC),
         datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=UTC),
         datetime(9999, 1, 1, tzinfo=UTC),
     ],
 )
-async def test_odd_days(connection: Connection, moment: datetime) -> None:
-    await append(connection, [LogRow(moment, "codex", "INFO", "odd")])
-    assert [entry.row.timestamp for entry in (await find(connection, LogFilter(), 10)).entries] == [moment]
-    assert await names(connection) == [f"log_entries_90_{moment:%Y%m%d}"]
+async def test_odd_days(connection: Connection, instant: datetime) -> None:
+    await append(connection, [LogRow(instant, "codex", "INFO", "odd")])
+    assert [entry.row.timestamp for entry in (await find(connection, LogFilter(), 10)).entries] == [instant]
+    assert await names(connection) == [f"log_entries_90_{instant:%Y%m%d}"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ async def test_a_store_of_before_partitions_is_taken_over(database: Database) ->
             owner.execute("DELETE FROM log_entries")
 
 
-def test_portions_of_days_are_the_same_wherever_one_begins() -> None:
+def test_ranges_of_days_are_the_same_wherever_one_begins() -> None:
     found = [
         Leaf(f"log_entries_{kept}_0", kept, date(2026, 3, 10) - timedelta(days=n), (0,), True)
         for n in range(200)

@@ -175,7 +175,7 @@ async def test_while_others_write(writer: Connection, owner: Connection, databas
 
 
 @pytest.mark.usefixtures("small")
-async def test_an_index_that_was_broken_off_is_made_anew(
+async def test_an_index_that_was_broken_off_is_made_again(
     writer: Connection, owner: Connection, database: Database
 ) -> None:
     await append(writer, rows(200))

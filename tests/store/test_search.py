@@ -84,7 +84,7 @@ def random_filter(chosen: random.Random) -> LogFilter:
     def some(names: list[str]) -> frozenset[str] | None:
         return frozenset(chosen.sample(names, chosen.randint(1, 2))) if chosen.random() < 0.3 else None
 
-    def moment() -> datetime | None:
+    def instant() -> datetime | None:
         return BASE + timedelta(seconds=chosen.randint(-9_000, 4 * 86_400 + 9_000)) if chosen.random() < 0.3 else None
 
     mode = chosen.choice(TEXT_MODES)
@@ -92,8 +92,8 @@ def random_filter(chosen: random.Random) -> LogFilter:
     return LogFilter(
         services=some(list(CLASSES)),
         levels=some(list(LEVELS)),
-        start=moment(),
-        end=moment(),
+        start=instant(),
+        end=instant(),
         trace_id=f"t{chosen.randrange(60)}" if chosen.random() < 0.15 else None,
         user_id=f"u{chosen.randrange(25)}" if chosen.random() < 0.15 else None,
         text=text if chosen.random() < 0.6 else None,

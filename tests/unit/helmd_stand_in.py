@@ -26,9 +26,9 @@ BEGAN = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def row(number: int, message: str | None = None, service: str = "core", **more: Any) -> Row:
     """Row NUMBER, a second after the one before."""
-    moment = more.pop("timestamp", BEGAN + timedelta(seconds=number))
+    instant = more.pop("timestamp", BEGAN + timedelta(seconds=number))
     text = f"line {number}" if message is None else message
-    return number, LogRow(moment, service, more.pop("level", "INFO"), text, process_id=77, **more)
+    return number, LogRow(instant, service, more.pop("level", "INFO"), text, process_id=77, **more)
 
 
 def document(entry: Row) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class StandIn:
     failure: Callable[[], web.Response] | None = None
     """What every route answers instead."""
     skipped: list[dict[str, int]] = field(default_factory=list)
-    """What the next follower is told first."""
+    """What the next follower is sent first."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _runner: web.AppRunner | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)

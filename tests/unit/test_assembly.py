@@ -37,7 +37,7 @@ TRACEBACK = [
 ]
 
 
-def entry(message: Value = b"hello", number: int = 0, **fields: Value) -> JournalEntry:
+def entry(message: Value = b"hello", number: int = 0, /, **fields: Value) -> JournalEntry:
     """A line of ``core``'s stdout, NUMBER milliseconds after the first."""
     printed: dict[str, Value] = {
         "_TRANSPORT": b"stdout",
@@ -147,7 +147,7 @@ def test_lines_of_others_are_left_out() -> None:
 
 
 def test_a_process_keeps_its_own_host_and_unit() -> None:
-    """Whose line it is is remembered by all that tells it."""
+    """Whose line it is is remembered by every field that says it."""
     notified = [
         entry(),
         entry(_HOSTNAME=b"renamed"),

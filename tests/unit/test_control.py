@@ -36,8 +36,8 @@ from helmd.operations.lifecycle.steps import OperationResult, Options
 QUIET = Health(check="process")
 
 
-def service(name: str, *needs: str, **more: object) -> Service:
-    return Service(name, "command", depends_on=needs, health=QUIET, **more)  # type: ignore[arg-type]
+def service(name: str, *needs: str, **more: Any) -> Service:
+    return Service(name, "command", depends_on=needs, health=QUIET, **more)
 
 
 def suite(*services: Service) -> Registry:
@@ -61,10 +61,10 @@ def unit(name: str) -> str:
 class World:
     """Answers what an operation asks for. A job ends as RESULTS says, by default well; ``calls`` lists the jobs.
 
-    Units, health, listeners and lines are by service name, or port; what is not given is well, free and silent.
+    Units, health, listeners and lines are by service name, or port; what is not given is healthy, free and silent.
     """
 
-    def __init__(self, results: dict[str, str] | None = None, **facts: UnitFacts) -> None:
+    def __init__(self, results: dict[str, str] | None = None, /, **facts: UnitFacts) -> None:
         self.results = results or {}
         self.found = facts
         self.health: dict[str, HealthVerdict] = {}
@@ -74,7 +74,7 @@ class World:
         self.calls: list[str] = []
         self.open: list[tuple[str, str, str]] = []
         self.modes: set[str] = set()
-        self.told: list[str] = []
+        self.notified: list[str] = []
         self.now = 0.0
         self.wait: Callable[[float], Sequence[JobResult]] = lambda until: self.finish()
 
@@ -101,7 +101,7 @@ class World:
             case WaitForJobs(until):
                 return JobWait(self.wait(until), self.now)
             case ReportStep(step):
-                self.told.append(f"{step.kind} {step.service}")
+                self.notified.append(f"{step.kind} {step.service}")
                 return None
             case _:
                 raise AssertionError(effect)
@@ -152,7 +152,7 @@ def kinds(report: OperationResult) -> dict[str, str]:
     return {step.service: step.kind for step in report.steps}
 
 
-def running(name: str, **more: object) -> UnitFacts:
+def running(name: str, **more: Any) -> UnitFacts:
     facts = UnitFacts(unit(name), "loaded", "active", "running", main_pid=7, can_reload=True)
     return replace(facts, **more)
 
@@ -161,7 +161,7 @@ def all_running(names: Iterable[str] = SUITE.names) -> dict[str, UnitFacts]:
     return {name: running(name) for name in names}
 
 
-def failed(name: str, **more: object) -> UnitFacts:
+def failed(name: str, **more: Any) -> UnitFacts:
     return replace(UnitFacts(unit(name), "loaded", "failed", "failed", "exit-code"), **more)
 
 
@@ -173,7 +173,7 @@ def test_what_is_needed_is_started_first_and_waited_for() -> None:
     report = perform(control.start, ["nexus"], world)
     assert report.good and report.cause is None
     assert world.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
-    assert world.told == [
+    assert world.notified == [
         f"{kind} {name}" for name in ("postgres", "keycloak", "core", "nexus") for kind in ("begun", "done")
     ]
     assert world.modes == {"replace"}
@@ -226,9 +226,9 @@ def test_dependents_of_a_failure_are_left_alone_and_others_are_not() -> None:
     assert report.cause is not None
     assert (report.cause.service, report.cause.code) == ("keycloak", "start_failed")
     assert report.cause.sentence == "keycloak exited with code 3"
-    told = {step.service: step.sentence for step in report.steps}
-    assert told["core"] == "not started, because keycloak failed"
-    assert told["codex"] == "not started, because keycloak failed (through core)"
+    sentences = {step.service: step.sentence for step in report.steps}
+    assert sentences["core"] == "not started, because keycloak failed"
+    assert sentences["codex"] == "not started, because keycloak failed (through core)"
     assert {step.code for step in report.steps if step.kind == "skipped"} == {"dependency_failed"}
     assert all("helmctl why keycloak" in step.hint for step in report.steps if step.bad)
 
@@ -242,7 +242,7 @@ def test_a_failure_says_what_systemd_does_next() -> None:
     assert step.sentence == "ticker was killed by SIGKILL; systemd restarts it in 1 s (restart 1)"
 
 
-def test_a_cancelled_start_is_told_as_such() -> None:
+def test_a_cancelled_start_is_reported_as_such() -> None:
     report = perform(control.start, ["ticker"], World({"ticker": "canceled"}))
     assert report.steps[0].sentence == "its start was cancelled by another request" and not report.good
 
@@ -347,7 +347,7 @@ def test_what_the_probe_printed_becomes_the_sentence() -> None:
     assert step.lines == ("listening",)
 
 
-def test_one_degraded_from_the_first_second_is_reported_so() -> None:
+def test_one_degraded_from_the_first_second_is_reported_as_such() -> None:
     world = World()
     world.health[""] = HealthVerdict("degraded", "answered 503: degraded")
     step = perform(control.start, ["ticker"], world).steps[0]
@@ -389,7 +389,7 @@ def test_one_waiting_to_be_restarted_is_stopped() -> None:
     assert world.calls == ["stop ticker"]
 
 
-def test_one_that_had_to_be_killed_is_told_so() -> None:
+def test_one_that_had_to_be_killed_is_reported_as_such() -> None:
     world = World(deaf=running("deaf"))
 
     def wait(until: float) -> Sequence[JobResult]:
@@ -404,7 +404,7 @@ def test_one_that_had_to_be_killed_is_told_so() -> None:
     assert report.good, "it is stopped, which is what was asked for"
 
 
-def test_a_bad_end_of_a_stop_is_told() -> None:
+def test_a_bad_end_of_a_stop_is_reported() -> None:
     world = World(ticker=running("ticker"))
 
     def wait(until: float) -> Sequence[JobResult]:
@@ -450,7 +450,7 @@ def test_restarts_go_one_by_one_in_starting_order() -> None:
     world = World(**all_running())
     report = perform(control.restart, ["nexus", "core"], world)
     assert world.calls == ["restart core", "restart nexus"]
-    assert world.told == ["begun core", "done core", "begun nexus", "done nexus"]
+    assert world.notified == ["begun core", "done core", "begun nexus", "done nexus"]
     assert all(step.sentence.startswith("restarted, after waiting for") for step in report.steps)
 
 

@@ -26,7 +26,7 @@ from helmd.systemd.bus import Finished
 
 
 class Recorder:
-    """A manager that queues what it is told to."""
+    """A manager that queues jobs."""
 
     def __init__(self, exists: bool = True) -> None:
         self.calls: list[tuple[str, ...]] = []

@@ -20,7 +20,7 @@ OLDER = {
         "/usr/bin/env", f"PYTHONPATH={TOP}", "/usr/bin/python3", "-s", "-m", "helmd.postgres.provision"
     ),
 }  # fmt: skip
-"""How units that version 1.0.0 rendered call the same programs. They are rendered anew only by ``helmctl apply``."""
+"""How units that version 1.0.0 rendered call the same programs. They are rendered again only by ``helmctl apply``."""
 
 
 def run(*words: str) -> "subprocess.CompletedProcess[str]":

@@ -58,7 +58,8 @@ class Request:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        return json.loads(self.body)["logs"]
+        entries: list[dict[str, Any]] = json.loads(self.body)["logs"]
+        return entries
 
     @property
     def key(self) -> str:
@@ -876,7 +877,7 @@ def test_a_signal_handler_may_log_during_logging(helm: StandIn, transport: str) 
         logger = HelmLogger("codex", "http://localhost:5004", queue_size=100000)
         signals = []
         def on_signal(*_):
-            signals.append(None)  # += 1 would lose some to a signal in its midst
+            signals.append(None)  # += 1 would lose some to a signal in between
             logger.warning("signal")
         signal.signal(signal.SIGALRM, on_signal)
         signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
@@ -903,7 +904,7 @@ def test_a_forked_child_sends_only_its_own_entries(helm: StandIn, core: StandIn,
     done = run(
         """
         import os, sys, threading, warnings
-        warnings.simplefilter("ignore")  # later Pythons warn of a fork while there are threads, which is the point here
+        warnings.simplefilter("ignore")  # later Pythons warn of a fork if there are threads, which is the point here
         from helm_logger import HelmLogger
         logger = HelmLogger("codex", "http://localhost:5004", interval=3600)
         logger.info("sent before")
@@ -1088,8 +1089,12 @@ def test_records_logged_while_sending_are_not_sent(helm: StandIn, make: Callable
     root = logging.getLogger()
     level = root.level
     seen: list[logging.LogRecord] = []
-    watcher = logging.Handler()
-    watcher.emit = seen.append  # type: ignore[method-assign]
+
+    class Watcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    watcher = Watcher()
     copy = load()
     handlers = [
         watcher,
@@ -1111,7 +1116,7 @@ def test_records_logged_while_sending_are_not_sent(helm: StandIn, make: Callable
         handlers[2].logger.shutdown()
     assert helm.messages == ["the service's own request"] * 2
     if helm_logger.requests:
-        assert any(record.threadName.startswith("helm-logger") for record in seen)
+        assert any((record.threadName or "").startswith("helm-logger") for record in seen)
 
 
 def test_a_handler_that_forwards_records_makes_no_loop(helm: StandIn, make: Callable[..., Any]) -> None:
@@ -1207,7 +1212,7 @@ def test_it_needs_only_python_3_8_and_the_standard_library() -> None:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
+            names.add(node.module or "")
     outside = {str(name).partition(".")[0] for name in names} - set(sys.stdlib_module_names)
     assert outside == {"requests"}
     assert not names & {"tomllib", "zoneinfo", "graphlib", "enum.StrEnum"}

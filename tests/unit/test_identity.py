@@ -119,7 +119,7 @@ def service(name: str, **claims: Any) -> str:
 )
 async def test_what_users_may_use(served: Served, level: str, let_in: set[str]) -> None:
     token = user(level)
-    confined = [] if level == "billing" else None
+    confined: list[str] | None = [] if level == "billing" else None
     for path in ("/any", "/ingest", "/logs", "/metrics", "/admin", "/helm/admin"):
         status, body, _ = await served.ask(path, token)
         if path.removeprefix("/helm") in let_in:
@@ -146,7 +146,7 @@ async def test_a_service_may_use_only_what_is_for_services(served: Served) -> No
     assert served.core.asked[VALIDATE_PATH] == 0
 
 
-async def test_a_bad_token_is_told_so(served: Served) -> None:
+async def test_a_bad_token_is_reported_as_such(served: Served) -> None:
     served.adopt(LOOPBACK)
     for token in ("anything", service("codex", target_service="nexus"), user("admin", exp=int(time.time()) - 10)):
         for path in ("/any", "/ingest"):
@@ -246,9 +246,9 @@ def test_loopback(address: str, own: bool) -> None:
 
 
 def test_a_caller_without_a_name_is_no_user() -> None:
-    stranger = Identity("anonymous", Role.PUBLIC, "anonymous")
-    assert [Access(role).refusal(stranger) is None for role in Role] == [False] * len(Role)
-    assert Access(Role.CLIENT, anonymous=True).refusal(stranger) is None
+    other = Identity("anonymous", Role.PUBLIC, "anonymous")
+    assert [Access(role).refusal(other) is None for role in Role] == [False] * len(Role)
+    assert Access(Role.CLIENT, anonymous=True).refusal(other) is None
 
 
 def test_settings() -> None:

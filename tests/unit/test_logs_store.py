@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,8 @@ def test_only_lines_of_this_boot(helmd: StandIn) -> None:
 
 def test_an_interrupted_export_is_resumed_after_its_last_line(helmd: StandIn, hurried: None) -> None:
     """Including several rows with the same time, of which some were received."""
-    moment = BEGAN + timedelta(seconds=5)
-    helmd.add(*(row(n, timestamp=moment) for n in range(1, 11)), *(row(n) for n in range(11, 21)))
+    instant = BEGAN + timedelta(seconds=5)
+    helmd.add(*(row(n, timestamp=instant) for n in range(1, 11)), *(row(n) for n in range(11, 21)))
     for newest_first in (False, True):
         helmd.export_ends_after = [0, 4, 8, 12]
         assert lines_of(helmd, Wanted(), newest_first=newest_first) == list(range(1, 21))[:: -1 if newest_first else 1]
@@ -141,8 +142,12 @@ def test_a_failed_page_is_requested_again(helmd: StandIn, hurried: None) -> None
     helmd.add(*(row(n) for n in range(1, 1501)))
     lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(5000, True, False)
     assert [next(lines).id for _ in range(1000)] == list(range(1500, 500, -1))
-    answers = iter([lambda: refusal(503, "store")])
-    helmd.failure = lambda: (setattr(helmd, "failure", None), next(answers)())[1]
+
+    def fail_once() -> web.Response:
+        helmd.failure = None
+        return refusal(503, "store")
+
+    helmd.failure = fail_once
     assert ids(lines) == list(range(500, 0, -1))
 
 
@@ -284,7 +289,7 @@ def test_a_restart_of_helmd_neither_loses_nor_duplicates_lines(helmd: StandIn) -
     follower = Follower(helmd, Wanted()).start()
     for n in range(2, 12, 2):
         helmd.add(row(n))
-        follower.until(lambda n=n: n in follower.seen)
+        follower.until(partial(follower.seen.__contains__, n))
         helmd.stop()
         helmd.rows.append(row(n + 1))
         helmd.start()

@@ -80,7 +80,7 @@ def test_running_but_not_checked_yet() -> None:
 
 
 def test_an_unregistered_unit_is_reported_as_such() -> None:
-    status = service_status(Observed("stray", None, UP), NOW)
+    status = service_status(Observed("orphan", None, UP), NOW)
     assert (status["status"], status["health"], status["registered"]) == ("running", "unknown", False)
     assert "not in the registry" in status["health_message"]
 

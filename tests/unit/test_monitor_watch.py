@@ -47,7 +47,7 @@ def test_a_verdict_is_kept_for_the_same_process() -> None:
         replace(RUNNING, active_state="deactivating"),
         replace(RUNNING, active_state="failed", sub_state="failed"),
     ],
-    ids=["started anew", "another process", "stopping", "failed"],
+    ids=["started again", "another process", "stopping", "failed"],
 )
 def test_a_verdict_is_dropped_for_another_process(facts: UnitFacts) -> None:
     after = seen(measured(failing(2), Usage(9.0, 9.0)), facts, None)

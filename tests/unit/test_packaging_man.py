@@ -11,7 +11,7 @@ import click
 import pytest
 
 from helmd.cli.main import ALIASES, helmctl
-from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS
+from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS, Setting
 from helmd.model.logs.filter import log_filter_of
 from helmd.model.logs.parsing.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
 from helmd.web.routes import log_routes, routes
@@ -118,7 +118,7 @@ def test_helmctl_page_has_every_command_and_option() -> None:
         ("formats.toml.5.scd", (*FORMAT_SETTINGS, *FIELD_SETTINGS, *MENTION_SETTINGS)),
     ],
 )
-def test_settings_pages_have_every_setting(page: str, settings: tuple[object, ...]) -> None:
+def test_settings_pages_have_every_setting(page: str, settings: tuple[Setting, ...]) -> None:
     text = whole(page)
     for setting in settings:
         expected = f"{setting.key} ({generate.kind_of(setting)}; default: {setting.default}) {setting.meaning}"

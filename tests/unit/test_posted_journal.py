@@ -11,7 +11,7 @@ from helmd.model.ingest.journal_codec import PostedRow, fields_of, posted_row
 from helmd.model.logs.entry import HTTP, LogRow
 
 
-def test_a_journal_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_is_not_there_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posted, "SOCKET", tmp_path / "socket")
     with pytest.raises(JournalError, match="can't be written: No such file"):
         posted.write([])

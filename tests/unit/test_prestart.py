@@ -157,7 +157,7 @@ def test_who_listens(address: str) -> None:
         client = socket.create_connection((address, port))
         listener.close()
         with client:
-            assert holder_of(port) is None, "a connection is no listener"
+            assert holder_of(port) is None, "a connection is not a listener"
 
 
 def test_a_holder_is_printable(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def serve() -> Iterator[Serve]:
         thread.join()
 
 
-def answering(*parts: bytes, then: Callable[[], None] = lambda: None) -> Callable[[socket.socket], None]:
+def answering(*parts: bytes, then: Callable[[], object] = lambda: None) -> Callable[[socket.socket], None]:
     """Reads the request, then sends PARTS one after another."""
 
     def handle(connection: socket.socket) -> None:
@@ -220,7 +220,7 @@ def test_waiting_ends_when_the_time_is_up() -> None:
     assert verdict == (UNHEALTHY, f"nothing listens on port {port}")
 
 
-def test_a_service_without_a_port_has_to_live_a_moment() -> None:
+def test_a_service_without_a_port_has_to_live_briefly() -> None:
     begun = time.monotonic()
     assert wait(Probe("process"), os.getpid(), within=5, settle=0.2) == (HEALTHY, "its process runs")
     assert time.monotonic() - begun >= 0.2

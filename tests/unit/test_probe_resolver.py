@@ -20,7 +20,7 @@ from helmd.health.probe import Probe, run_probe
 from helmd.model.units.health import HEALTHY, UNHEALTHY
 
 TOP = Path(__file__).resolve().parents[2]
-real = socket.getaddrinfo
+real: Callable[..., Any] = socket.getaddrinfo
 
 
 class Resolver:

@@ -258,7 +258,7 @@ VALUES = st.sampled_from(
 @given(st.dictionaries(KEYS, st.dictionaries(KEYS, VALUES, max_size=4), max_size=4), st.sampled_from(["\n", "\r\n"]))
 def test_every_key_has_its_line(tables: dict[str, dict[str, str]], newline: str) -> None:
     lines: list[str] = []
-    expected = {}
+    expected: dict[tuple[str, ...], int] = {}
     for name, keys in tables.items():
         lines += ["", f"[ top . {_quoted(name)} ] # '''"]
         expected["top", name] = len(lines)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -243,7 +244,8 @@ def test_hardening_is_what_the_host_allows_and_the_service_wants(account: Layout
         assert keys(text) >= EFFECTIVE_ALONE and not keys(text) & NEEDS_NAMESPACES
     found = suite()
     core = found["core"]
-    for level, expected in (("basic", EFFECTIVE_ALONE), ("off", set())):
+    levels: tuple[tuple[Literal["basic", "off"], set[str]], ...] = (("basic", EFFECTIVE_ALONE), ("off", set()))
+    for level, expected in levels:
         text = render(replace(core, hardening=level), found, "development", setup_of(account), TEMPLATES)
         assert keys(text) & (NEEDS_NAMESPACES | EFFECTIVE_ALONE) == expected
 

@@ -98,7 +98,7 @@ def test_level_and_stream_by_priority(priority: bytes, level: str, stream: str |
     assert (found.level, found.stream) == (level, stream)
 
 
-def test_a_stream_is_only_claimed_where_systemd_cat_told_it() -> None:
+def test_a_stream_is_only_claimed_where_systemd_cat_states_it() -> None:
     assert row(SYSLOG_IDENTIFIER=b"python3").stream is None
     assert row(_TRANSPORT=b"journal").stream is None
 

@@ -47,7 +47,8 @@ def test_bounds_are_extended_at_their_end() -> None:
 
 def test_indexing_cost_of_a_running_day_is_bounded() -> None:
     """Ranges are few, ordered and without gaps, and each entry is re-indexed only a few times."""
-    bounds, newest, written = (1,), 0, 0
+    bounds: tuple[int, ...] = (1,)
+    newest = written = 0
     for _ in range(400):
         newest += MAX_UNINDEXED
         while (found := text_index(bounds, newest + 1 - bounds[-1], newest)) is not None:

@@ -1,6 +1,7 @@
 """Explaining the state of a unit."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_condition_of_a_unit(facts: UnitFacts, now: float, expected: str) -> Non
         ({"result": "exec-condition"}, "core failed (exec-condition)"),
     ],
 )  # fmt: skip
-def test_why_a_unit_is_not_running(change: dict[str, object], expected: str) -> None:
+def test_why_a_unit_is_not_running(change: dict[str, Any], expected: str) -> None:
     assert explain(replace(FAILED, **change), "core") == expected
 
 

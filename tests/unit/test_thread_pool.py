@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -91,8 +92,9 @@ async def test_a_call_holds_its_thread_until_it_ends_whoever_has_given_up() -> N
 
 
 async def test_a_resolver_that_hangs_holds_up_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty external services whose names are not resolved, and one that is well."""
-    end, real = threading.Event(), socket.getaddrinfo
+    """Forty external services whose names are not resolved, and one that is healthy."""
+    end = threading.Event()
+    real: Callable[..., Any] = socket.getaddrinfo
 
     def hang(host: Any, *words: Any, flags: int = 0, **more: Any) -> Any:
         if flags & socket.AI_NUMERICHOST or host in ("127.0.0.1", b"127.0.0.1"):

@@ -42,7 +42,7 @@ async def fail(request: web.Request) -> web.Response:
 
 
 async def refuse(request: web.Request) -> web.Response:
-    raise ConfigurationError([Fault("services.toml", 3, "services.core.port", "is no port")])
+    raise ConfigurationError([Fault("services.toml", 3, "services.core.port", "is not a port")])
 
 
 TABLE = (
@@ -158,10 +158,10 @@ async def test_an_error_is_a_problem_document(served: tuple[Path, int]) -> None:
 
 async def test_faults_of_the_configuration_are_listed(served: tuple[Path, int]) -> None:
     status, body, _ = await over_tcp(served[1], "/refused")
-    assert (status, body["faults"]) == (422, ["services.toml:3: services.core.port: is no port"])
+    assert (status, body["faults"]) == (422, ["services.toml:3: services.core.port: is not a port"])
 
 
-async def test_what_nobody_foresaw_is_logged_under_the_correlation_id_and_not_told(
+async def test_what_nobody_foresaw_is_logged_under_the_correlation_id_and_not_shown(
     served: tuple[Path, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
