@@ -56,7 +56,7 @@ def _provision_without_passwords(given: dict[str, str], names: list[str]) -> Non
             ensure_role_and_database(admin, KEYCLOAK_ROLE, password)
     except PasswordNeededError as error:
         # "helmctl apply" gave the superuser its password and made the databases, but was ended before it replaced the
-        # unit. That is no reason to keep PostgreSQL down.
+        # unit. PostgreSQL must start nevertheless.
         print(f"{error.sentence}; run: helmctl apply", file=sys.stderr)
 
 

@@ -175,7 +175,7 @@ def test_every_role_reaches_its_own_database_and_no_other(suite: Suite) -> None:
                     for database in DATABASES:
                         for whose, password in passwords.items():
                             given = {"host": where, "port": suite.port, "user": role, "dbname": database}
-                            conninfo = make_conninfo(**given, password=password, passfile="/dev/null")
+                            conninfo = make_conninfo("", **given, password=password, passfile="/dev/null")
                             if logs_in(conninfo):
                                 allowed.add((where.startswith("/"), role, database, whose))
             services = {(True, name, name, name) for name in WITH_DATABASE}
@@ -195,7 +195,7 @@ def test_a_cluster_of_an_earlier_release_is_moved_step_by_step(suite: Suite) -> 
 
         def before() -> None:
             for role in (SUPERUSER, "gone", *WITH_DATABASE):
-                assert logs_in(suite.old(role)), "else this is no cluster of an earlier release"
+                assert logs_in(suite.old(role)), "else this is not a cluster of an earlier release"
 
         as_account(before)
 

@@ -47,7 +47,7 @@ def place(tmp_path: Path) -> Layout:
 
 def test_each_service_gets_its_own(suite: tuple[Registry, Settings], place: Layout, cluster: Cluster) -> None:
     registry, settings = suite
-    assert "postgres" not in registry, "an external server is no service of the suite"
+    assert "postgres" not in registry, "an external server is not a service of the suite"
     assert ensure_databases(registry, place, settings, UnitFacts) == ("shop", "keycloak")
     secrets = read_environment_file(place.secrets_file("shop"))
     assert stat.S_IMODE(place.secrets_file("shop").stat().st_mode) == 0o600

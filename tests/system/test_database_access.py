@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,6 +46,10 @@ database = {json.dumps(database)}
     )
 
 
+def exists(box: Sandbox, path: str) -> bool:
+    return box("test", "-e", path, check=False).code == 0
+
+
 @pytest.fixture(scope="module")
 def reports(demo: Sandbox) -> Iterator[dict[tuple[str, bool], dict[str, Any]]]:
     for level, database in KINDS:
@@ -56,7 +61,7 @@ def reports(demo: Sandbox) -> Iterator[dict[tuple[str, bool], dict[str, Any]]]:
         found = {}
         for kind in KINDS:
             report = f"{HOME}/{name_of(*kind)}/report.json"
-            until(lambda report=report: demo("test", "-e", report, check=False).code == 0, 120)
+            until(partial(exists, demo, report), 120)
             found[kind] = json.loads(demo("cat", report).out)
         yield found
     finally:
@@ -99,7 +104,7 @@ def test_a_strict_service_finds_no_password_and_changes_no_rule(
 def test_doctor_names_the_services_that_can_act_as_the_account(
     demo: Sandbox, reports: dict[tuple[str, bool], dict[str, Any]]
 ) -> None:
-    """They read the account's files, so that their password is no bar to them."""
+    """They read the account's files, so a password does not stop them."""
     assert all(reports[level, database]["passwords"] for level, database in KINDS if level != "strict")
     findings = json.loads(demo.helmctl("doctor", "--json", check=False).out)["findings"]
     (sentence,) = [found["sentence"] for found in findings if found["check"] == "isolation"]

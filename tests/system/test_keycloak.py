@@ -182,7 +182,7 @@ def database_uri(box: Sandbox, name: str) -> str:
 
 @pytest.mark.parametrize("name", WITH_NOTES)
 def test_database_of_ones_own(demo: Sandbox, name: str) -> None:
-    """``database = true``: a role and a database of the service's name, told by its environment, and no other."""
+    """``database = true``: a role and a database of the service's name, named by its environment, and no other."""
     uri = database_uri(demo, name)
     assert psql(demo, f"'{uri}'").out.strip() == f"{name} in {name}"
     assert psql(demo, f"'{uri}'", "SELECT tableowner FROM pg_tables WHERE tablename = 'notes'").out.strip() == name

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -247,11 +248,11 @@ def test_killed_at_any_step_the_next_run_completes_it(tmp_path: Path, kept: bool
         step += 1
         checkout = tmp_path / f"checkout-{step}"
         (checkout / "certs").mkdir(parents=True) if kept else checkout.mkdir()
-        if not killed_at(step, lambda at=checkout: gateway_certificate(at)):
+        if not killed_at(step, partial(gateway_certificate, checkout)):
             break
         interrupted += 1
         halves = [path for path in (checkout / "certs/nexus.crt", checkout / "certs/nexus.key") if path.exists()]
-        killed_at(1 + step % 7, lambda at=checkout: gateway_certificate(at))
+        killed_at(1 + step % 7, partial(gateway_certificate, checkout))
         gateway_certificate(checkout)
         assert belong_together(checkout), f"after a kill at step {step}, which left {halves}"
         assert not list((checkout / "certs").glob(".*.staged"))
@@ -264,7 +265,7 @@ def test_killed_at_any_step_a_signing_key_is_whole_or_absent(tmp_path: Path) -> 
         step += 1
         checkout = tmp_path / f"checkout-{step}"
         checkout.mkdir()
-        if not killed_at(step, lambda at=checkout: signing_key(at)):
+        if not killed_at(step, partial(signing_key, checkout)):
             break
         made = (checkout / "keys/private.pem").exists()
         assert signing_key(checkout) == (None if made else checkout / "keys/private.pem")

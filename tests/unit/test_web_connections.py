@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ UNREADABLE = {
     "long URL": (get(b"/" + b"a" * 9000), 414, "uri_too_long"),
     "long header": (get(b"/open", b"X: " + b"a" * 9000), 431, "headers_too_large"),
     "no Host": (b"GET /open HTTP/1.1\r\n\r\n", 400, "bad_request"),
-    "target is no URL": (get(b"http://[::1/open"), 400, "bad_request"),
+    "target is not a URL": (get(b"http://[::1/open"), 400, "bad_request"),
     "two lengths": (post(b"/size", b"Content-Length: 3", b"Content-Length: 4", content=b"abcd"), 400, "bad_request"),
     "length and chunks": (post(b"/size", b"Content-Length: 3", CHUNKED, content=b"0\r\n\r\n"), 400, "bad_request"),
     "negative length": (post(b"/size", b"Content-Length: -3", content=b"abc"), 400, "bad_request"),
@@ -373,7 +374,7 @@ async def test_at_the_end_requests_are_answered_and_kept_connections_get_a_last_
 
 
 async def test_at_the_end_nobody_keeps_helmd_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither who follows, nor who says nothing, nor a request that takes for ever."""
+    """Neither who follows, nor who says nothing, nor a request that takes forever."""
     monkeypatch.setattr(connection, "DRAIN_SECONDS", 1.5)
     follower_reader, follower = await served.connect()
     follower.write(get(b"/endless"))
@@ -394,7 +395,7 @@ async def test_at_the_end_nobody_keeps_helmd_waiting(served: Served, monkeypatch
 
 
 async def test_limits_follow_the_limit_on_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection.resource, "getrlimit", lambda _: (300, 300))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (300, 300))
     assert connection.connection_limit() == 100
-    monkeypatch.setattr(connection.resource, "getrlimit", lambda _: (524288, 524288))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (524288, 524288))
     assert connection.connection_limit() == connection.MAX_CONNECTIONS

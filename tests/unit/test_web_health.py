@@ -230,7 +230,7 @@ async def test_an_address_that_cannot_be_had_is_said(stood: Stood) -> None:
     assert listening_check("TCP: port 5004 is taken") == {"status": "degraded", "message": "TCP: port 5004 is taken"}
 
 
-async def test_it_is_made_anew_after_a_second(stood: Stood) -> None:
+async def test_it_is_made_again_after_a_second(stood: Stood) -> None:
     first = (await get(stood, "/health"))[1]["timestamp"]
     assert (await get(stood, "/helm/health"))[1]["timestamp"] == first
     await asyncio.sleep(1.1)

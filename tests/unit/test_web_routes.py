@@ -39,8 +39,7 @@ def test_a_route_that_is_there_twice_refuses_start_up() -> None:
 
 
 def test_ingest_is_for_services_admins_and_technicians() -> None:
-    nobody = cast(Any, None)
-    table = routes(Api(nobody, nobody), Intake(nobody, nobody, nobody, nobody))
+    table = routes(Api(Statuses(), NoHealth()), unused_intake())
     ingest = [route for route in table if route.path.endswith("/ingest")]
     assert {route.path for route in ingest} == {"/api/logs/ingest", "/api/metrics/ingest"}
     assert all(route.role is Role.TECHNICIAN and route.services for route in ingest)

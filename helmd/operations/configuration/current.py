@@ -42,7 +42,7 @@ class Current:
         return found
 
     def adopt(self, configuration: Configuration) -> None:
-        """Goes by CONFIGURATION from now on, which `read` gave."""
+        """Uses CONFIGURATION from now on, which `read` gave."""
         self.settings, self.registry, self.formats = (
             configuration.settings,
             configuration.registry,
@@ -51,11 +51,11 @@ class Current:
         self.faults = ()
 
     def load(self) -> None:
-        """Reads everything anew and takes it over whole. Raises ConfigurationError, and then keeps what it had."""
+        """Reads everything again and takes it over whole. Raises ConfigurationError, and then keeps what it had."""
         self.adopt(self.read())
 
     def load_at_start(self) -> None:
-        """Like `load`, but never fails: with faulty files it goes by the newest that had no fault.
+        """Like `load`, but never fails: with faulty files it uses the newest that had no fault.
 
         If none were kept, it takes over what it can.
         """

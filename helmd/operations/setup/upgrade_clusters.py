@@ -45,7 +45,7 @@ class UnitControl(Protocol):
     def stop(self, unit: str) -> None: ...
 
     def install(self, unit: str) -> None:
-        """Renders the unit of a cluster anew, for the version of PostgreSQL that the cluster has now."""
+        """Renders the unit of a cluster again, for the version of PostgreSQL that the cluster has now."""
 
 
 @dataclass(frozen=True, slots=True)

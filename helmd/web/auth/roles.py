@@ -43,7 +43,7 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """Tells callers apart: a user may be called as a service or an account is."""
+        """Distinguishes callers: a user may be called as a service or an account is."""
         return f"{self.via} {'user' if self.service is None else 'service'} {self.service or self.name}"
 
     def may(self, asked: Role) -> bool:
