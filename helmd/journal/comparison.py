@@ -26,7 +26,7 @@ _GIVE_BACK_AFTER = 20_000
 _CHECK_SECONDS, _CHECK_AGAIN_SECONDS = 30.0, 1.0
 """How often the end is compared with the files' own count, and how soon again when that has more."""
 _MOST_SEEN = 4_000_000
-"""Entries after which the comparison begins anew although no file has ended."""
+"""Entries after which the comparison starts again although no file has ended."""
 
 
 class Comparison:
@@ -127,9 +127,9 @@ class Comparison:
         newest, ties, cursor = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
         since = realtime = last.realtime if last is not None else 0
         entries: list[JournalEntry] = []
-        text, room, over = 0, most_bytes, False
+        text, remaining, over = 0, most_bytes, False
         for _ in range(LOOKUP_STEPS):
-            if len(entries) >= most_entries or room <= 0:
+            if len(entries) >= most_entries or remaining <= 0:
                 break
             entry = damaged.next()
             if entry is None:
@@ -146,7 +146,7 @@ class Comparison:
                 newest, realtime, cursor = entry.monotonic, entry.realtime, entry.cursor
             size = len(entry.fields.get("MESSAGE", b""))
             text += size
-            room -= size + OVERHEAD
+            remaining -= size + OVERHEAD
         if entries:
             self._position = Position(self._boot_id, cursor, realtime, newest, ties)
             self._took(len(entries))

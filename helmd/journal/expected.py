@@ -15,7 +15,7 @@ _Inode = tuple[int, int]
 
 
 class Expected(NamedTuple):
-    """What a file has within a stretch of monotonic time: ``entries`` of the account, None when that can't be told."""
+    """What a file has within a stretch of monotonic time: ``entries`` of the account, None when that is unknown."""
 
     file: JournalFile
     entries: int | None

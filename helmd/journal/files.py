@@ -1,7 +1,7 @@
 """Journal files as they are on disk: their headers, and which entries they refer to.
 
 libsystemd ends its walk through a damaged file without an error: a match is followed by a chain of entry arrays of its
-own, and what comes behind a broken link of it is not found. What is read here tells how many entries there should be.
+own, and what comes behind a broken link of it is not found. What is read here gives the expected number of entries.
 
 Files are read by pread(2), not mapped: a mapped file that gets shorter ends the process (SIGBUS).
 

@@ -1,4 +1,4 @@
-"""Connections to the store: how they are made, bounded in time, and how their errors leave this room as StoreError."""
+"""Connections to the store: how they are made, bounded in time, and how their errors become StoreError."""
 
 import asyncio
 import os
@@ -57,13 +57,13 @@ def reason(error: psycopg.Error) -> str:
 def session_parameters(conninfo: str, application: str, statement_seconds: float | None) -> dict[str, Any]:
     """The connection parameters (libpq) that go with CONNINFO. Raises StoreError.
 
-    Its own ``options`` and ``connect_timeout`` hold, except for the settings ``timezone``, by which days are told
-    apart, and ``statement_timeout``, which is STATEMENT_SECONDS; None is no limit.
+    Its own ``options`` and ``connect_timeout`` hold, except for the settings ``timezone``, which separates
+    days, and ``statement_timeout``, which is STATEMENT_SECONDS; None means unlimited.
     """
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError as error:
-        raise StoreError(f"store.database is no connection string: {reason(error)}") from error
+        raise StoreError(f"store.database is not a valid connection string: {reason(error)}") from error
     limit = 0 if statement_seconds is None else max(1, round(statement_seconds * 1000))
     # Of two settings of one name PostgreSQL takes the later one.
     options = (_KEEPALIVES, given.get("options") or "", f"-c timezone=UTC -c statement_timeout={limit}")

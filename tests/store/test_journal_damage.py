@@ -160,8 +160,8 @@ def test_damage_before_the_first_entry_loses_no_line_unsaid(tmp_path: Path, begi
     append(tmp_path / "b.journal", lines(5001, 5010))
     texts, gaps = read(tmp_path, {})
     assert set(texts) >= {*unfiltered(*([file] if begin else [])), *names(5001, 5010)}
-    told = sum(gap.at_most or 0 for gap in gaps)
-    assert begin == 0 or told >= 5010 - len(texts)
+    missing = sum(gap.at_most or 0 for gap in gaps)
+    assert begin == 0 or missing >= 5010 - len(texts)
     assert (begin == 0) == bool(list(truncated_files((tmp_path,))))
 
 

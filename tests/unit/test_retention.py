@@ -152,7 +152,7 @@ def test_an_entry_dated_ahead_moves_no_bound() -> None:
 
 
 def test_a_late_entry_of_an_old_day_does_not_keep_it() -> None:
-    """A day's age goes by when it was begun, not by what was added last."""
+    """A day's age depends on when it was begun, not by what was added last."""
     days = days_by_arrival(history(91), NOW.date())
     assert days == {each.name: each.day for each in history(91)}
 

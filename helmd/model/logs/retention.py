@@ -1,6 +1,6 @@
 """Which partitions are dropped, in a way that no wrong clock can empty the store.
 
-- A day's age goes by the clock or by the newest stored entry, whichever is earlier. A wrong clock dates new entries
+- A day's age is measured by the clock or the newest stored entry, whichever is earlier. A wrong clock dates new entries
   wrongly as well, so this bound alone is not enough.
 - A partition is never older than those that were begun before it: a day of 1970 that was begun after yesterday's holds
   lines of today, written while the clock was wrong. One that is dated ahead of the clock is as old as these.
@@ -96,7 +96,7 @@ def decide(partitions: Sequence[Partition], clock: datetime, newest: datetime | 
         most = most_at_once(len(its))
         drop += ready[:most]
         if ready:
-            # The others wait anew: that is what makes it a share in HOLD_SECONDS.
+            # The others start waiting again: that is what makes it a share in HOLD_SECONDS.
             changed |= {each.name: running for each in due if each not in ready[:most]}
         if len(due) > most:
             held.append(Held(retention, len(due), len(its)))
@@ -123,5 +123,5 @@ def warnings(held: Iterable[Held], what: str, clock: datetime, newest: datetime 
     ]
     if newest is not None and newest - clock > _CLOCK_BEHIND:
         behind = f"the clock ({clock.isoformat(timespec='seconds')}) is behind the newest of the {what}"
-        said.append(f"{behind} ({newest.isoformat(timespec='seconds')}): what has expired is told by the clock")
+        said.append(f"{behind} ({newest.isoformat(timespec='seconds')}): expiry follows the clock")
     return said

@@ -10,7 +10,7 @@ _DAYS = 7
 """How long gaps are reported after they were found."""
 _ADVICE = {
     "unreadable": "See which files are damaged: sudo journalctl --verify; then move them away",
-    "lost": "Give the journal more room: SystemMaxUse= in journald.conf(5)",
+    "lost": "Give the journal more space: SystemMaxUse= in journald.conf(5)",
 }
 
 

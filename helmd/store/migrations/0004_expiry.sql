@@ -1,4 +1,4 @@
--- What expires goes by upkeep's own running time and by the order of arrival as well as by the clock, which may be wrong.
+-- Expiry depends on the running time of upkeep and on the order of arrival as well as on the clock, which may be wrong.
 
 -- Seconds for which upkeep has run, by the monotonic clock.
 CREATE TABLE store_upkeep (
@@ -41,7 +41,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(1212501069, 3);
-    -- Not by to_regclass: waiting for this lock does not tell the session's cache that the table came about meanwhile.
+    -- Not by to_regclass: waiting for this lock does not invalidate the session's cache, although the table may exist now.
     IF EXISTS (SELECT FROM log_partitions WHERE leaf = made) THEN
         RETURN false;
     END IF;
