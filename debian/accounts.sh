@@ -26,3 +26,13 @@ manager() {
     shift 2
     as_account "$manager_uid" timeout "$seconds" systemctl --user "$@"
 }
+
+# The uids that may own a suite: whoever has a user manager now or at boot.
+possible_owners() {
+    {
+        running_managers
+        for mark in "${DPKG_ROOT:-}"/var/lib/systemd/linger/*; do
+            [ ! -f "$mark" ] || getent passwd "${mark##*/}" | cut -d: -f3
+        done
+    } | sort -nu
+}

@@ -12,7 +12,9 @@ JOURNAL_GROUP = "systemd-journal"
 
 _LINGER = Path("/var/lib/systemd/linger")
 _EXPORTED = Path("/run/systemd/units")
-_DROP_INS = (Path("/etc/systemd/system"), Path("/run/systemd/system"), Path("/usr/lib/systemd/system"))
+SYSTEM_UNITS = Path("/etc/systemd/system")
+"""Where the machine's administrator puts units and drop-ins (systemd.unit(5))."""
+_DROP_INS = (SYSTEM_UNITS, Path("/run/systemd/system"), Path("/usr/lib/systemd/system"))
 _JOURNALD_INTERVAL, _JOURNALD_BURST = 30.0, 10_000
 """journald's own defaults; it allows more while the disk has much free space (journald.conf(5))."""
 
@@ -62,9 +64,10 @@ def effective_limit(uid: int) -> RateLimit | None:
     return RateLimit(int(interval) / 1e6, int(burst))
 
 
-def drop_in_present() -> bool:
-    """Whether a file sets a limit for every user manager of this machine."""
-    files = (file for place in _DROP_INS for file in sorted(place.glob("user@.service.d/*.conf")))
+def drop_in_present(uid: int) -> bool:
+    """Whether a drop-in sets a limit for an account's user manager, or for every user manager of this machine."""
+    directories = (f"{unit_name(uid)}.d", "user@.service.d")
+    files = (file for place in _DROP_INS for name in directories for file in place.joinpath(name).glob("*.conf"))
     return any("LogRateLimitBurst" in file.read_text(errors="replace") for file in files)
 
 

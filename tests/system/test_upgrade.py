@@ -165,6 +165,15 @@ def test_no_service_restarts(upgraded: Upgrade) -> None:
     assert upgraded.machine.systemctl("is-active", "helmd.service", "helmd-journal.service").split() == ["active"] * 2
 
 
+def test_the_log_limit_stays_raised_for_the_suites_account_only(upgraded: Upgrade) -> None:
+    """The released package raised it for all accounts."""
+    burst = "systemctl show -P LogRateLimitBurst user@{}.service"
+    assert upgraded.machine.root(burst.format(upgraded.machine.uid)).out.strip() == "10000000"
+    assert upgraded.machine.root(burst.format(1000)).out.strip() == "0"
+    findings = json.loads(upgraded.machine.root("helmctl doctor --json", check=False).out)["findings"]
+    assert [found["verdict"] for found in findings if found["check"] == "rate limit"] == ["ok"]
+
+
 def test_no_line_is_lost_or_doubled(upgraded: Upgrade) -> None:
     """The ticker printed all the time, at 200 lines a second."""
     machine = upgraded.machine

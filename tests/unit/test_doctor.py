@@ -18,12 +18,13 @@ from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
-from helmd.systemd import user_manager
+from helmd.systemd import log_limit, user_manager
 
 SHARE = Path(__file__).resolve().parents[2]
 
 DEFAULT = RateLimit(30, 10_000)
 LIFTED = RateLimit(1, 10_000_000)
+WRITE = "sudo /usr/libexec/hivematrix-helm/raise-log-limit 7"
 
 
 @pytest.fixture
@@ -35,22 +36,21 @@ def place(tmp_path: Path) -> Layout:
 
 
 def test_the_effective_rate_limit_is_judged() -> None:
-    assert judge_rate_limit(DEFAULT, LIFTED, LIFTED, True, 7).verdict == "ok"
-    assert judge_rate_limit(RateLimit(0, 10_000), None, None, False, 7).verdict == "ok"
-    loaded = judge_rate_limit(DEFAULT, LIFTED, None, True, 7)
+    assert judge_rate_limit(DEFAULT, LIFTED, LIFTED, True, 7, WRITE).verdict == "ok"
+    assert judge_rate_limit(RateLimit(0, 10_000), None, None, False, 7, WRITE).verdict == "ok"
+    loaded = judge_rate_limit(DEFAULT, LIFTED, None, True, 7, WRITE)
     assert loaded.verdict == "warn"
     assert loaded.fix.startswith("sudo systemctl restart user@7.service")
-    unread = judge_rate_limit(DEFAULT, None, None, True, 7)
+    unread = judge_rate_limit(DEFAULT, None, None, True, 7, WRITE)
     assert unread.fix.startswith("sudo systemctl daemon-reload; sudo systemctl restart user@7.service")
-    none = judge_rate_limit(DEFAULT, None, None, False, 7)
+    none = judge_rate_limit(DEFAULT, None, None, False, 7, WRITE)
     assert "above 10,000 in 30 s" in none.sentence
-    assert "LogRateLimitBurst=10000000" in none.fix
-    assert judge_rate_limit(DEFAULT, LIFTED, RateLimit(1, 50), True, 7).verdict == "warn"
+    assert none.fix == f"{WRITE}; sudo systemctl restart user@7.service (this restarts the suite)"
+    assert judge_rate_limit(DEFAULT, LIFTED, RateLimit(1, 50), True, 7, WRITE).verdict == "warn"
 
 
-def test_the_packages_drop_in_disables_the_limit() -> None:
-    text = (SHARE / "packaging/systemd/system/user@.service.d/50-hivematrix-helm.conf").read_text()
-    set_to = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("LogRate"))
+def test_the_drop_in_disables_the_limit() -> None:
+    set_to = dict(line.split("=", 1) for line in log_limit.DROP_IN.splitlines() if line.startswith("LogRate"))
     assert RateLimit(timespan(set_to["LogRateLimitIntervalSec"]), int(set_to["LogRateLimitBurst"])).ineffective
 
 
@@ -222,3 +222,19 @@ def test_each_file_system_is_checked_once(place: Layout) -> None:
     found = doctor_host.disk(DoctorContext(place))
     devices = {path.stat().st_dev for path in (place.home, Path("/var/log"), Path("/run"))}
     assert 1 <= len([finding for finding in found if "disk space" in finding.sentence]) <= len(devices)
+
+
+def test_the_drop_in_is_written_for_one_account_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_manager, "_DROP_INS", (tmp_path,))
+    assert not user_manager.drop_in_present(7)
+    log_limit.raise_limit(7, tmp_path)
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.conf")] == [
+        "user@7.service.d/50-hivematrix-helm.conf"
+    ]
+    assert user_manager.drop_in_present(7) and not user_manager.drop_in_present(8)
+    assert log_limit.drop_in_file(7, tmp_path).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("arguments", [[], ["hive"], ["7", "-1"], ["../7"]])
+def test_the_program_takes_uids_only(arguments: list[str]) -> None:
+    assert log_limit.main(arguments) == 2

@@ -8,7 +8,6 @@ Severity = Literal["ok", "warn", "bad", "unknown"]
 
 ENOUGH_LINES = 100_000
 """Lines per second; journald's measured maximum, so a higher limit has no effect."""
-_DROP_IN = "/etc/systemd/system/user@.service.d/50-hivematrix-helm.conf"
 
 
 class Finding(NamedTuple):
@@ -51,12 +50,18 @@ class RateLimit:
 
 
 def judge_rate_limit(
-    journald: RateLimit, configured: RateLimit | None, effective: RateLimit | None, drop_in: bool, uid: int
+    journald: RateLimit,
+    configured: RateLimit | None,
+    effective: RateLimit | None,
+    drop_in: bool,
+    uid: int,
+    write: str,
 ) -> Finding:
     """Check whether one noisy service can make journald drop lines of others: it counts per account, not per service.
 
     JOURNALD is the limit in journald.conf, CONFIGURED that of the loaded user@UID.service, EFFECTIVE the one journald
-    received when that was started; None if unset. DROP_IN says whether a drop-in that sets it exists.
+    received when that was started; None if unset. DROP_IN says whether a drop-in that sets it exists; WRITE is the
+    command that writes one.
     """
     restart = f"sudo systemctl restart user@{uid}.service (this restarts the suite)"
     limit = effective or journald
@@ -70,10 +75,7 @@ def judge_rate_limit(
             f"{sentence}: systemd has not loaded the drop-in that raises the limit",
             f"sudo systemctl daemon-reload; {restart}",
         )
-    write = r"printf '[Service]\nLogRateLimitIntervalSec=1s\nLogRateLimitBurst=10000000\n'"
-    return warn(
-        sentence, f"{write} | sudo install -D -m 644 /dev/stdin {_DROP_IN}; sudo systemctl daemon-reload; {restart}"
-    )
+    return warn(sentence, f"{write}; {restart}")
 
 
 def judge_space(path: str, free: int, total: int, what: str = "disk space") -> Finding:

@@ -12,10 +12,11 @@ from systemd import id128
 from helmd.journal.lines import newest_line
 from helmd.journal.query import hidden_files
 from helmd.model.errors import BusError
-from helmd.model.units.diagnostics import Finding, bad, judge_rate_limit, judge_space, ok, unknown, warn
+from helmd.model.units.diagnostics import Finding, bad, judge_space, ok, unknown, warn
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.systemd import user_manager
 from helmd.systemd.host import probe_host
+from helmd.systemd.log_limit import check_limit
 from helmd.systemd.user_manager import JOURNAL_GROUP
 
 _PERSISTENT, _VOLATILE = Path("/var/log/journal"), Path("/run/log/journal")
@@ -83,16 +84,8 @@ def storage(context: DoctorContext) -> list[Finding]:
 
 
 def rate_limit(context: DoctorContext) -> list[Finding]:
-    properties = user_manager.manager_properties(context.uid)
-    return [
-        judge_rate_limit(
-            user_manager.journald_limit(user_manager.journald_settings()),
-            user_manager.configured_limit(properties),
-            user_manager.effective_limit(context.uid),
-            user_manager.drop_in_present(),
-            context.uid,
-        )
-    ]
+    """Whether journald may drop lines of the account's services."""
+    return [check_limit(context.uid, context.layout.libexec)]
 
 
 def disk(context: DoctorContext) -> list[Finding]:

@@ -39,6 +39,7 @@ from helmd.operations.setup.keys import gateway_certificate, signing_key
 from helmd.postgres.cluster import account_name, create_cluster, store_cluster
 from helmd.postgres.roles import ensure_store
 from helmd.systemd.bus import Manager, Signals
+from helmd.systemd.log_limit import check_limit, raise_limit, reload_systemd
 from helmd.systemd.user_manager import JOURNAL_GROUP
 
 JOB_TIMEOUT = 120.0
@@ -238,7 +239,19 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
     manager.enable([TARGET])
     manager.daemon_reload()
     notify("the suite will start at boot")
+    _report_log_limit(layout, notify)
     return registry
+
+
+def _report_log_limit(layout: Layout, notify: Notify) -> None:
+    """Print the command that raises journald's limit of log lines, if root has not done that for this account."""
+    try:
+        limit = check_limit(layout.uid, layout.libexec)
+    except (OSError, subprocess.SubprocessError) as error:
+        notify(f"journald's limit of log lines could not be checked: {error}")
+        return
+    if limit.fix:
+        notify(f"{limit.sentence}; to raise the limit, run: {limit.fix}")
 
 
 def _manager(layout: Layout) -> Manager:
@@ -268,8 +281,13 @@ def create_account(name: str, notify: Notify) -> None:
         notify(f"created the account {name} (home {entry.pw_dir})")
     if fault := _unfit(entry):
         raise UsageError(f"{name} can't own a suite: {fault}", hint="Take another: helmctl setup --account hivematrix")
+    # Both before lingering: the user manager keeps the limit and the groups that it was started with.
+    try:
+        raise_limit(entry.pw_uid)
+        reload_systemd()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotSetUpError(f"journald's limit of log lines for {name} could not be raised: {error}") from None
     if name not in grp.getgrnam(JOURNAL_GROUP).gr_mem:
-        # Before lingering, since the user manager keeps the groups that it was started with.
         _run(["usermod", "-aG", JOURNAL_GROUP, name])
         if Path(f"/run/user/{entry.pw_uid}/bus").exists():
             _run(["systemctl", "restart", f"user@{entry.pw_uid}.service"])
