@@ -74,15 +74,15 @@ def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
 
     async def prepare() -> None:
         for step in await migrate(owner, role_of(store)):
-            _log.info("the store's schema was brought to %s", step)
+            _log.info("the log store's schema was upgraded to %s", step)
 
     return prepare
 
 
 async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) -> None:
-    """helmd-journal until it is told to end.
+    """Run helmd-journal until it is stopped.
 
-    It is ready at once, PostgreSQL or not: the journal is the buffer, and its status says how things stand.
+    It is ready at once, even without PostgreSQL: the journal is the buffer, and the status says what is missing.
     """
     settings, formats, places = current.settings, current.formats, current.layout
     assert formats is not None
@@ -91,14 +91,14 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
 
     async def reload() -> None:
         current.load()
-        # Half-read entries and open batches belong to these; systemd starts it again, and it begins anew.
+        # Entries in progress and open batches depend on these; systemd restarts the process.
         if (current.settings.store, current.formats) != (settings.store, formats):
-            _log.info("the log store or the formats have changed; starting anew")
+            _log.info("the log store or the formats have changed; restarting")
             os.kill(os.getpid(), signal.SIGTERM)
 
     def full() -> str:
         least = current.settings.min_free_percent
-        return f"less than {least} % of the log store's disk are free (logs.min_free_percent)" if low() else ""
+        return f"less than {least} % of the log store's disk is free (logs.min_free_percent)" if low() else ""
 
     ingest = Ingest(
         account,
@@ -118,7 +118,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
 def main(arguments: Sequence[str]) -> int:
     """Run the daemon that the first argument names; the exit status is returned."""
     log_to_stderr(os.environ)
-    # It tells of every attempt to connect; those who need the store say once that it is away.
+    # It logs every attempt to connect; the users of the store log once that it is unavailable.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     if list(arguments) not in (["helmd"], ["journal"], ["install-sockets"]):
         print(DAEMON_USAGE, file=sys.stderr)
@@ -128,15 +128,15 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "install-sockets":
         return _install_sockets(places)
     if arguments[0] == "helmd":
-        # Not at the top: helmd-journal would carry a web server that it never uses, a third of its memory.
+        # Not at the top: the web server, which helmd-journal never uses, would take a third of its memory.
         from helmd.serve import run_helmd
         from helmd.web.server import Activated
 
-        # A call to a manager that hangs holds up everything else for as long (sd-bus reads this).
+        # A call to a manager that hangs blocks everything else for this long (read by sd-bus).
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "300ms")
         return _run(run_helmd(lifecycle, places, this_account(), schema_up_to_date, Activated(*activated_sockets())))
     try:
-        # Without these it would store the wrong thing for good, while the journal keeps what comes.
+        # With wrong settings it would store wrong entries; until they are corrected, the journal keeps the lines.
         load_settings(places)
         load_formats(places)
     except ConfigurationError as error:
@@ -146,8 +146,8 @@ def main(arguments: Sequence[str]) -> int:
     current = Current(places)
     current.load_at_start()
     for fault in current.faults:
-        _log.warning("%s; until it is mended, entries are kept as long as those of other services", fault)
-    # Rows hold no cycles; looking for some again and again takes a twentieth of the time in a flood.
+        _log.warning("%s; until this is corrected, logs.retention applies to entries of all services", fault)
+    # Rows have no reference cycles; searching for them takes 5 % of the time under load.
     gc.set_threshold(100_000, 50, 100)
     asyncio.run(run_journal(lifecycle, this_account(), current))
     return 0
@@ -165,7 +165,7 @@ def _install_sockets(places: Layout) -> int:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> int:
-    """Runs WORK. An error that a person is meant to read ends it with a sentence and exit status 1, not a traceback."""
+    """Run WORK. A HelmError is logged as a sentence without a traceback; the exit status is then 1."""
     status = 0
     try:
         asyncio.run(work)

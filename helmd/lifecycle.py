@@ -1,4 +1,4 @@
-"""What both daemons share: telling systemd how they are (sd_notify(3)), the watchdog, signals that reload and end."""
+"""What both daemons share: notifications to systemd (sd_notify(3)), the watchdog, signals that reload and stop."""
 
 import asyncio
 import logging
@@ -12,11 +12,11 @@ from helmd.model.errors import HelmError
 _log = logging.getLogger(__name__)
 
 _CANCEL_AGAIN_SECONDS = 10.0
-"""Time for a task's own cleaning up, which a second cancellation would break off."""
+"""Time for a task to clean up; a second cancellation would interrupt that."""
 
 
 def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float | None:
-    """How often systemd wants to hear from this process, or None (sd_watchdog_enabled(3))."""
+    """The watchdog's timeout in seconds, or None (sd_watchdog_enabled(3))."""
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     given = environment.get("WATCHDOG_USEC", "")
@@ -24,7 +24,7 @@ def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float | None:
 
 
 class Lifecycle:
-    """One daemon's life. The work calls ``beat`` whenever it got somewhere, ``ready`` once it can serve.
+    """Runs a daemon. The work calls ``beat`` whenever it makes progress, ``ready`` once it can serve.
 
     ``notify`` sends one sd_notify message; it may do nothing when there is no systemd. ``watchdog`` is in seconds.
     """
@@ -36,7 +36,7 @@ class Lifecycle:
         self._status = ""
 
     def beat(self) -> None:
-        """Progress was made. Without a beat for half the watchdog's time systemd is not told that all is well."""
+        """Record progress. Without it for half the watchdog's timeout, systemd gets no WATCHDOG=1."""
         self._beaten = time.monotonic()
 
     def ready(self, status: str) -> None:
@@ -51,7 +51,7 @@ class Lifecycle:
             self._notify(f"STATUS={_line(sentence)}")
 
     async def run(self, work: Coroutine[Any, Any, None], reload: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Do WORK until it ends or SIGTERM or SIGINT cancels it; RELOAD runs on SIGHUP, a HelmError of it is only told.
+        """Do WORK until it ends or SIGTERM or SIGINT cancels it; RELOAD runs on SIGHUP; its HelmError is only logged.
 
         An error of WORK comes out in an ExceptionGroup.
         """
@@ -76,7 +76,7 @@ class Lifecycle:
 
     async def _end(self, stop_requested: asyncio.Event, main: asyncio.Task[None]) -> None:
         await stop_requested.wait()
-        self._notify("STOPPING=1\nSTATUS=ending")
+        self._notify("STOPPING=1\nSTATUS=stopping")
         await end(main)
 
     async def _watch(self) -> None:
@@ -88,14 +88,14 @@ class Lifecycle:
             if silent < period:
                 self._notify("WATCHDOG=1")
             else:
-                _log.warning("no progress for %.0f s; systemd will restart this process if that goes on", silent)
+                _log.warning("no progress for %.0f s; systemd restarts this process if that continues", silent)
             await asyncio.sleep(period / 2)
 
     async def _reload(self, hangup: asyncio.Event, reload: Callable[[], Awaitable[None]] | None) -> None:
         while True:
             await hangup.wait()
             hangup.clear()
-            # The time lets Type=notify-reload (systemd 253) tell this reload from an earlier one.
+            # By the time, Type=notify-reload (systemd 253) distinguishes this reload from an earlier one.
             usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             self._notify(f"RELOADING=1\nMONOTONIC_USEC={usec}")
             status = self._status
@@ -103,13 +103,13 @@ class Lifecycle:
                 if reload is not None:
                     await reload()
             except HelmError as error:
-                _log.error("the reload failed and everything stays as it was: %s", error.sentence)
-                status = f"the reload failed: {error.sentence}"
+                _log.error("reload failed; the old configuration stays in use: %s", error.sentence)
+                status = f"reload failed: {error.sentence}"
             self.ready(status)
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and again if it goes on all the same, until it is done.
+    """Cancel a task, repeatedly if it continues, until it is done.
 
     asyncio.wait_for, with which psycopg connects, can swallow a cancellation before Python 3.12 (CPython issue 86296).
     """

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from helmd.health.thread_pool import PROBES, ProbeResult, ThreadPool
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
+from helmd.model.counted import counted
 from helmd.model.errors import ConfigurationError
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
@@ -49,11 +50,11 @@ async def run_helmd(
     prepare: Callable[[str, str], Callable[[], Awaitable[None]]],
     activated: Activated,
 ) -> None:
-    """helmd until it is told to end. PREPARE gives what brings a store's schema up to date, from its two conninfos;
+    """Run helmd until it is stopped. PREPARE returns what brings a store's schema up to date, from its two conninfos;
     ACTIVATED are the sockets that systemd handed over.
 
-    It is ready once its sockets listen, whatever is wrong besides: without PostgreSQL, with faulty configuration or
-    with a manager that does not answer it serves, and says so in its status and its health.
+    It is ready once its sockets listen. Without PostgreSQL, with a faulty configuration or with a manager that does not
+    answer it still serves, and reports that in its status and its health.
     """
     current = Current(places)
     current.load_at_start()
@@ -73,7 +74,7 @@ async def run_helmd(
 
         def say() -> None:
             suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]
-            faults = f"{len(current.faults)} faults in the configuration" if current.faults else ""
+            faults = f"{counted(len(current.faults), 'fault')} in the configuration" if current.faults else ""
             parts = (summary(suite), monitor.trouble, recorder.trouble, server.trouble, faults)
             lifecycle.status("; ".join(part for part in parts if part))
 
@@ -115,14 +116,14 @@ async def run_helmd(
             callers.adopt(current.settings, current.registry)
             rates.adopt(current.settings.ingest_rate, current.settings.ingest_burst)
             if current.settings.store != settings.store:
-                _log.warning("store.database has changed: that takes effect when helmd is restarted")
+                _log.warning("store.database has changed; restart helmd to apply it: systemctl --user restart helmd")
             # Once the lifecycle has said that the reload is over.
             asyncio.get_running_loop().call_soon(say)
 
         async def serve() -> None:
             try:
                 await server.start(settings.listen, settings.port)
-                lifecycle.ready("reading the states of units")
+                lifecycle.ready("reading unit states")
                 async with asyncio.TaskGroup() as group:
                     group.create_task(recorder.run())
                     group.create_task(posted.run())

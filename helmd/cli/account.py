@@ -1,4 +1,4 @@
-"""Whose suite a command is about: the caller's own, or for root the account that owns it."""
+"""The account whose suite a command is about: the caller, or for root the account that owns it."""
 
 import os
 import pwd
@@ -16,14 +16,14 @@ ACCOUNT_FILE = Path("/etc/hivematrix/account")
 
 
 class Ownerless(Context):
-    """Root's, on a machine where no account was set up for it to act for: whatever needs a suite says so."""
+    """For root on a machine without a dedicated account: everything that needs a suite raises NotSetUpError."""
 
     @cached_property
     def layout(self) -> Layout:
         raise NotSetUpError(
-            "root owns no suite, and no account was set up here that it acts for",
-            hint="Make one: helmctl setup --account hivematrix\n"
-            "For a suite of somebody's own account: helmctl --account NAME ..., or run it there without sudo.",
+            "root has no suite, and no dedicated account is set up on this machine",
+            hint="To create one, run: helmctl setup --account hivematrix\n"
+            "For the suite of another account, run: helmctl --account NAME ..., or helmctl as that account.",
         )
 
 
@@ -44,14 +44,14 @@ def remember(account: str) -> None:
 
 
 def check_readable(account: str, files: Sequence[Path]) -> None:
-    """As root: FILES are open to ACCOUNT, or UsageError says which isn't."""
+    """As root: check that ACCOUNT can read FILES. Raises UsageError."""
     import subprocess
 
     for path in files:
         test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
         if subprocess.run(test, check=False, cwd="/").returncode:
             raise UsageError(
-                f"{account} can't read {path}", hint="Put it where that account may read it, such as /tmp."
+                f"{account} can't read {path}", hint="Copy it to a place that the account can read, such as /tmp."
             )
 
 
@@ -60,11 +60,13 @@ def become(account: str) -> None:
     try:
         entry = pwd.getpwnam(account)
     except KeyError:
-        raise UsageError(f"there is no account '{account}'", hint="Create one: helmctl setup --account NAME") from None
+        raise UsageError(
+            f"unknown account '{account}'", hint="To create one, run: helmctl setup --account NAME"
+        ) from None
     if os.geteuid() == entry.pw_uid:
         return
     if os.geteuid() != 0:
-        raise UsageError("only root can act for another account", hint=f"Use: sudo helmctl --account {account} ...")
+        raise UsageError("only root can act for another account", hint=f"Run: sudo helmctl --account {account} ...")
     runtime = f"/run/user/{entry.pw_uid}"
     passed = ("TERM", "LANG", "NO_COLOR", "COLUMNS", "TZ", "SUDO_USER")
     kept = {name: os.environ[name] for name in passed if name in os.environ}

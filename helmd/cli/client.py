@@ -25,13 +25,13 @@ _PROBLEM_LIMIT = 64 * 1024
 
 
 class HelmdAwayError(HelmError):
-    """helmd, or the database behind it, does not answer. The sentence stands at the beginning of a longer one, too."""
+    """helmd or its database does not answer. The sentence is also used as the beginning of a longer one."""
 
     code: ClassVar[str] = "helmd_away"
 
 
 class OutputClosedError(Exception):
-    """Nobody reads any more what is written."""
+    """The reader of the output has closed it."""
 
 
 @dataclass(slots=True)
@@ -47,14 +47,14 @@ class Wait:
 
 
 class StreamedResponse(HTTPResponse):
-    """An answer whose body is still to come."""
+    """A response whose body has not been read."""
 
     def __init__(self, connected: "_Socket") -> None:
         super().__init__(connected, method="GET")
         self._connected = connected
 
     def give_up(self) -> None:
-        """Ends the connection, from any thread: whoever reads finds that it has broken off."""
+        """Close the connection, from any thread; a reader gets an incomplete response."""
         with suppress(OSError):
             self._connected.shutdown(socket.SHUT_RDWR)
 
@@ -70,7 +70,7 @@ def request(
     head = f"GET {target} HTTP/1.1\r\nHost: helm\r\nConnection: close\r\n"
     if last_event is not None:
         head += f"Last-Event-ID: {last_event}\r\n"
-    with _border():
+    with _as_helmd_away():
         connected = _Socket(wait)
         try:
             connected.connect(str(path))
@@ -88,12 +88,12 @@ def request(
 
 def document(response: StreamedResponse) -> Any:
     """The JSON of an answer. Raises HelmdAwayError."""
-    with response, _border():
+    with response, _as_helmd_away():
         return json.loads(response.read())
 
 
 def lines_of(response: StreamedResponse) -> Iterator[bytes]:
-    """The lines of an answer as they come. One that breaks off is told from one that ends: HelmdAwayError."""
+    """The lines of an answer as they come. Raises HelmdAwayError for one that is incomplete."""
     with response:
         yield from _lines(_parts(response))
 
@@ -128,7 +128,7 @@ def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
 
 def _parts(response: StreamedResponse) -> Iterator[bytes]:
     while True:
-        with _border():
+        with _as_helmd_away():
             part = response.read1(_CHUNK)
         if not part:
             return
@@ -192,8 +192,8 @@ class _Bytes(io.RawIOBase):
 
 
 @contextmanager
-def _border() -> Iterator[None]:
-    """Makes every way in which helmd can fail to answer a HelmdAwayError."""
+def _as_helmd_away() -> Iterator[None]:
+    """Convert every failure of a request to helmd into HelmdAwayError."""
     try:
         yield
     except TimeoutError as error:
@@ -208,11 +208,11 @@ def _refusal(response: StreamedResponse, route: str) -> HelmError:
         problem = json.loads(response.read(_PROBLEM_LIMIT))
         code, detail = str(problem["code"]), printable(str(problem["detail"]), 500)
     except (ValueError, TypeError, KeyError):
-        code, detail = "", f"it answered {response.status} for {route}"
+        code, detail = "", f"status {response.status} for {route}"
     if code == "usage":
         return UsageError(detail)
     if code == "denied":
         return DeniedError(detail)
     if code == "store":
         return HelmdAwayError("helmd's database can't be reached", hint="See: helmctl doctor")
-    return HelmdAwayError(f"helmd can't say ({detail})", hint="See: systemctl --user status helmd")
+    return HelmdAwayError(f"helmd failed: {detail}", hint="See: systemctl --user status helmd")

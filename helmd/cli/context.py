@@ -1,4 +1,4 @@
-"""What a command works with, made when first asked for: layout, settings, suite, bus."""
+"""What commands use, each part loaded when it is first used: layout, settings, suite, bus."""
 
 import os
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Context:
 
             for fault in error.faults:
                 output.print_message(f"warning: {fault}")
-            output.print_message("warning: the configuration has errors; showing what is installed")
+            output.print_message("warning: the configuration has errors; using the installed units instead")
             return installed_suite(self.layout)
 
     @cached_property
@@ -79,14 +79,14 @@ class Context:
         plain = [name.removeprefix("hivematrix-").removesuffix(".service") for name in names]
         missing = [name for name in plain if name not in known]
         if missing and unregistered:
-            missing = [name for name in missing if not self._stray(name)]
+            missing = [name for name in missing if not self._has_unit(name)]
         if missing:
             raise UnknownServiceError(
-                f"there is no service '{printable(missing[0], 60)}'", hint="See them: helmctl status"
+                f"there is no service '{printable(missing[0], 60)}'", hint="List the services: helmctl status"
             )
         return tuple(dict.fromkeys(plain))
 
-    def with_strays(self, registry: "Registry", names: Sequence[str]) -> "Registry":
+    def with_unregistered(self, registry: "Registry", names: Sequence[str]) -> "Registry":
         """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
         from helmd.model.suite.service import Health, Registry, Service
 
@@ -94,5 +94,5 @@ class Context:
         alone = {name: Service(name=name, type="command", health=Health(check="process")) for name in lacking}
         return Registry({**registry.services, **alone}) if alone else registry
 
-    def _stray(self, name: str) -> bool:
+    def _has_unit(self, name: str) -> bool:
         return service_of(unit_of(name)) == name and self.manager.facts(unit_of(name)).exists

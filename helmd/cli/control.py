@@ -18,11 +18,11 @@ from helmd.operations.lifecycle.driver import Driver, mark_target
 from helmd.operations.lifecycle.steps import OperationResult, Options, Step
 from helmd.systemd.bus import Finished, Signals
 
-GOES_ON = 10.0
-"""After how long (seconds) without news, and then how often, it is said that a step goes on."""
+PROGRESS_INTERVAL = 10.0
+"""Seconds without an event after which, and then at which interval, a step in progress is reported."""
 
 STEP_MARKS = {
-    "begun": ("…", "cyan"),
+    "in_progress": ("…", "cyan"),
     "done": ("✓", "green"),
     "already": ("✓", "green"),
     "queued": ("✓", "green"),
@@ -33,14 +33,14 @@ STEP_MARKS = {
 
 
 class StepPrinter:
-    """Says each step on stderr as it happens, and of a long one now and then that it goes on."""
+    """Prints each step on stderr as it happens, and reports long ones at intervals."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
         self._under_way: dict[str, float] = {}
 
     def __call__(self, step: Step) -> None:
-        if step.kind == "begun":
+        if step.kind == "in_progress":
             self._under_way[step.service] = time.monotonic()
         else:
             self._under_way.pop(step.service, None)
@@ -57,36 +57,36 @@ class StepPrinter:
         mark, colour = STEP_MARKS[kind]
         output.print_message(output.Painted(mark, colour), f" {sentence}")
 
-    def go_on(self) -> None:
-        """What is under way for long: how long, and what it printed last."""
+    def print_progress(self) -> None:
+        """Print how long steps have been in progress, with the last log line of each."""
         if self._quiet:
             return
         for name, since in self._under_way.items():
             waited = time.monotonic() - since
-            if waited >= GOES_ON:
+            if waited >= PROGRESS_INTERVAL:
                 lines = last_lines(unit_of(name), 1, time.time() - waited)
                 last = f", its last line: {lines[0].message[:100]}" if lines else ""
-                self._say("begun", f"{name}: {waited:.0f} s so far{last}")
+                self._say("in_progress", f"{name}: {waited:.0f} s so far{last}")
 
     def waiting(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
-        """WAIT, in slices, so that there is something to say in between."""
+        """Call WAIT in intervals, and print progress in between."""
         while True:
-            finished = wait(min(until, time.monotonic() + GOES_ON))
+            finished = wait(min(until, time.monotonic() + PROGRESS_INTERVAL))
             if finished or time.monotonic() >= until:
                 return finished
-            self.go_on()
+            self.print_progress()
 
 
 def _common(command: Any) -> Any:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON on stdout."),
-        click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
-        click.option("--dry-run", is_flag=True, help="Only say what would be done."),
-        click.option("--reason", default="", metavar="TEXT", help="Why; it goes into the log."),
+        click.option("-q", "--quiet", is_flag=True, help="Print only failures."),
+        click.option("--dry-run", is_flag=True, help="Only print what would be done."),
+        click.option("--reason", default="", metavar="TEXT", help="Reason, for the log."),
         click.option(
-            "--timeout", type=Duration(), metavar="TIME", help="Give up waiting after this long (exit code 124)."
+            "--timeout", type=Duration(), metavar="TIME", help="Stop waiting after this time (exit code 124)."
         ),
-        click.option("--no-block", is_flag=True, help="Queue it and return at once."),
+        click.option("--no-block", is_flag=True, help="Queue the jobs and return at once."),
     ):
         command = option(command)
     return command
@@ -132,7 +132,7 @@ def stop_command(context: Context, services: tuple[str, ...], **options: Any) ->
 @_common
 @click.pass_obj
 def reload_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
-    """Make services read their configuration anew, where they know how."""
+    """Make services reread their configuration, if their units have an ExecReload=."""
     return _run(context, "reload", services, options)
 
 
@@ -149,14 +149,14 @@ def up_command(context: Context, **options: Any) -> int:
 @_common
 @click.pass_obj
 def down_command(context: Context, **options: Any) -> int:
-    """Stop the whole suite, in reverse order. Helm itself goes on keeping logs."""
+    """Stop the whole suite, in reverse order. Helm itself keeps running and storing logs."""
     return _run(context, "stop", ("all",), options, whole=True)
 
 
 def _run(context: Context, verb: str, services: Sequence[str], options: dict[str, Any], whole: bool = False) -> int:
     registry = context.suite if verb in ("start", "restart") else context.suite_or_installed
     names = context.chosen(services, registry, unregistered="all" not in services)
-    registry = context.with_strays(registry, names)
+    registry = context.with_unregistered(registry, names)
     if whole and verb == "start":
         names = _without_disabled(context, names)
     no_deps = options.get("no_deps", False)
@@ -215,7 +215,7 @@ def _bring_units_in_line(
     missing = [name for name in ours if not context.layout.unit_file(unit_of(name)).exists()]
     if not (missing or mode or whole):
         if _changed_since_applied(context, ours):
-            output.print_message("note: the configuration has changed since it was applied; see: helmctl diff")
+            output.print_message("note: the configuration has changed since it was applied; see helmctl diff")
         return
     from helmd.operations.configuration.apply import DONE, apply, changes, concerning
     from helmd.systemd.installed import installed_mode
@@ -226,7 +226,7 @@ def _bring_units_in_line(
             facts = context.manager.facts(unit_of(name))
             if facts.active:
                 sentence = f"{name} runs in {installed_mode(context.layout, name)} mode"
-                raise UsageError(sentence, hint=f"Switch it: helmctl restart {name} --mode {mode}")
+                raise UsageError(sentence, hint=f"To switch, run: helmctl restart {name} --mode {mode}")
     found = changes(context.suite, context.layout, context.settings, modes)
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else concerning(found, units)

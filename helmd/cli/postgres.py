@@ -7,6 +7,7 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.context import Context
+from helmd.model.counted import counted
 
 if TYPE_CHECKING:
     from helmd.postgres.configuration import Cluster
@@ -78,5 +79,5 @@ def upgrade_command(context: Context) -> int:
         output.print_message(f"• {sentence}")
 
     done = upgrade_clusters(context.suite, context.layout, context.settings, context.manager, notify)
-    output.print_message(f"{done} cluster{'s' if done != 1 else ''} upgraded.")
+    output.print_message(f"{counted(done, 'cluster')} upgraded.")
     return exits.OK

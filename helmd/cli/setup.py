@@ -37,9 +37,9 @@ def _notify(sentence: str) -> None:
 @click.option("--registry", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Install FILE as services.toml.")  # fmt: skip
 @click.option("--keycloak-archive", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Take Keycloak from this file instead of fetching it.")  # fmt: skip
+              help="Use this file instead of downloading Keycloak.")  # fmt: skip
 @click.option("--database", metavar="URI|-",
-              help="Keep logs in this PostgreSQL instead of a private one; - reads it from stdin.")  # fmt: skip
+              help="Store logs in this PostgreSQL instead of a private one; - reads the URI from stdin.")  # fmt: skip
 @click.pass_obj
 def setup_command(
     context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
@@ -58,12 +58,12 @@ def setup_command(
         create_account(dedicated, _notify)
         account.check_readable(dedicated, [path for path in (registry, keycloak_archive) if path])
         account.remember(dedicated)
-        _notify(f"root's helmctl acts for {dedicated} from now on")
+        _notify(f"helmctl run by root now acts for {dedicated}")
         account.become(dedicated)
     elif os.geteuid() == 0:
         raise UsageError(
             "root cannot own a suite",
-            hint="Run it as the account that is to own it, or run: helmctl setup --account hivematrix",
+            hint="Run helmctl setup as the account that will own the suite, or: helmctl setup --account hivematrix",
         )
     if database == "-":
         database = sys.stdin.readline().strip()
@@ -71,7 +71,7 @@ def setup_command(
     suite = set_up(context.layout, options, _notify, DownloadProgress())
     services = [name for name, service in suite.services.items() if not service.external]
     if services:
-        output.print_message("Set-up is complete. Start the suite: helmctl up")
+        output.print_message("Set-up is complete. To start the suite, run: helmctl up")
     else:
         output.print_message(
             f"Set-up is complete. Add your services to {context.layout.registry_file}, then run helmctl setup again."

@@ -1,4 +1,4 @@
-"""The errors Helm raises on purpose: a stable code, a sentence for a person, and what to do next.
+"""The errors that Helm raises: a stable code, a sentence for the user, and what to do next.
 
 The same object becomes an exit code in `helmd.cli.exits` and an HTTP status in `helmd.web.http.problems`, once each.
 """
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from helmd.model.counted import counted
 from helmd.model.printable import printable
 
 
 class HelmError(Exception):
-    """Base of every error that a person is meant to read.
+    """Base of every error that is shown to the user.
 
     ``sentence`` says what happened; ``hint`` says what to do next (may be empty); ``lines`` are the last log lines
-    that bear on it.
+    about it.
     """
 
     code: ClassVar[str] = "failed"
@@ -33,7 +34,7 @@ class UnknownServiceError(HelmError):
 
 
 class UsageError(HelmError):
-    """The request makes no sense as it was given."""
+    """The request is invalid."""
 
     code = "usage"
 
@@ -75,32 +76,32 @@ class StartFailedError(HelmError):
 
 
 class PortTakenError(HelmError):
-    """A stranger listens on a service's port."""
+    """Another process listens on a service's port."""
 
     code = "port_taken"
 
 
 class UnitRefusedError(HelmError):
-    """systemd-analyze found fault with a rendered unit; nothing was installed."""
+    """systemd-analyze rejected a rendered unit; nothing was installed."""
 
     code = "unit_refused"
 
 
 class LockedError(HelmError):
-    """Another process applies units right now."""
+    """Another process is applying units."""
 
     code = "locked"
 
 
 class FetchError(HelmError):
-    """A download failed or was not what it should be."""
+    """A download failed, or its checksum or content is wrong."""
 
     code = "fetch"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a configuration file. ``line`` counts from 1; 0 when it is about the file as a whole."""
+    """An error in a configuration file. ``line`` counts from 1; 0 if it concerns the whole file."""
 
     file: str
     line: int
@@ -120,6 +121,5 @@ class ConfigurationError(HelmError):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        count = len(self.faults)
-        sentence = f"{count} fault{'s' if count != 1 else ''} in the configuration; nothing was changed"
-        super().__init__(sentence, hint="Mend the lines named and run the command again.")
+        sentence = f"{counted(len(self.faults), 'fault')} in the configuration; nothing was changed"
+        super().__init__(sentence, hint="Correct the lines listed and run the command again.")

@@ -120,7 +120,7 @@ class Manager:
                 raise
 
     def daemon_reload(self) -> None:
-        """Makes the manager read unit files anew."""
+        """Make the manager reload unit files."""
         self._call("Reload")
 
     def enable(self, units: Iterable[str]) -> list[tuple[str, str, str]]:
@@ -300,7 +300,7 @@ class Signals:
                 break
             if self.fd < 0:
                 raise BusError("the connection to the systemd user manager ended", hint=_START_MANAGER)
-            # Not select(2), which takes no descriptor from 1024 on. The descriptor can change as messages are drained.
+            # Not select(2): its descriptors must be below 1024. The descriptor can change as messages are drained.
             poll = select.poll()
             poll.register(self.fd, select.POLLIN)
             poll.poll(1000 * remaining)

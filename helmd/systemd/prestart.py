@@ -57,7 +57,7 @@ def _present(folder: int) -> bytes | None:
 def main(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
     if "port" in given and (holder := holder_of(int(given["port"]))):
-        print(f"port {given['port']} is taken by {holder}", file=sys.stderr)
+        print(f"port {given['port']} is in use by {holder}", file=sys.stderr)
         return 1
     if "discovery" in given:
         try:

@@ -55,7 +55,7 @@ def configured_limit(properties: dict[str, str]) -> RateLimit | None:
 
 
 def effective_limit(uid: int) -> RateLimit | None:
-    """What journald goes by: links that systemd makes when it starts the unit, and not when it reads files anew."""
+    """What journald uses: links that systemd creates when it starts the unit, not when it reloads files."""
     try:
         interval = os.readlink(_EXPORTED / f"log-rate-limit-interval:{unit_name(uid)}")
         burst = os.readlink(_EXPORTED / f"log-rate-limit-burst:{unit_name(uid)}")

@@ -361,7 +361,7 @@ async def test_a_full_disk_pauses_and_what_came_meanwhile_follows(
 ) -> None:
     monkeypatch.setattr(ingest, "_LONGEST_PAUSE", 0.02)
     monkeypatch.setattr(ingest, "_DISK_SECONDS", 0.0)
-    full = ["less than 10 % of the disk are free"]
+    full = ["less than 10 % of the disk is free"]
     append(journal / "a.journal", numbered(1, 30))
     daemon = Daemon(journal, database.store, database.owner, full=lambda: full[0])
     async with daemon.running():
@@ -376,7 +376,7 @@ async def test_a_full_disk_pauses_and_what_came_meanwhile_follows(
         full[0] = ""
         assert await stored(database, 60) == numbers(1, 60)
         assert "waiting" not in daemon.said[-1]
-        full[0] = "less than 10 % of the disk are free"
+        full[0] = "less than 10 % of the disk is free"
         await asyncio.sleep(0.2)
         append(journal / "a.journal", numbered(61, 70))
         await asyncio.sleep(0.2)

@@ -151,7 +151,7 @@ def test_failed_probe_keeps_dependents_down(box: Sandbox) -> None:
         assert "- nexus: not started, because core failed" in done.err
         assert box.status("nexus")["nexus"]["active_state"] == "inactive"
         paragraph = " ".join(box.helmctl("why", "nexus").out.split())
-        assert "It needs core, and core" in paragraph
+        assert "It depends on core: core" in paragraph
     finally:
         box.shell("systemctl --user stop hivematrix-core; systemctl --user reset-failed hivematrix-core")
         box.shell("rm ~/.config/hivematrix/services.d/badcore.toml; helmctl apply")

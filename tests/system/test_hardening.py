@@ -334,5 +334,5 @@ def test_fallback_without_user_namespaces(narrow: Sandbox) -> None:
         )
         assert figure and MOST < float(figure.group(1)) < 7, "the lesser set, but a set"
     doctor = as_narrow(narrow, "helmctl doctor", check=False).text
-    assert re.search(r"warn +hardening +the lesser set only: without user namespaces", doctor), doctor
+    assert re.search(r"warn +hardening +limited: without user namespaces", doctor), doctor
     assert re.search(r"ok +units ", doctor), doctor

@@ -174,7 +174,7 @@ def test_a_drop_in_is_shown_and_never_touched(box: Sandbox) -> None:
         assert f"drop-in {drop_in}" in " ".join(box.helmctl("why", "ticker").out.split())
         assert f"# {drop_in}\n{own}" in box.helmctl("cat", "ticker").out
         done = box.helmctl("diff")
-        assert done.code == 0 and f"hivematrix-ticker.service: your drop-in stays as it is ({drop_in})" in done.err
+        assert done.code == 0 and f"hivematrix-ticker.service: the drop-in {drop_in} stays as it is" in done.err
         box.helmctl("apply")
         box.helmctl("restart", "ticker", "--mode", "development")
         assert box("cat", drop_in).out.strip() == own.strip()
@@ -214,14 +214,14 @@ def test_a_port_held_by_another_process(box: Sandbox) -> None:
         done = box.helmctl("start", "ledger", check=False)
         assert done.code == 1
         assert re.search(
-            rf"^✗ ledger: port 5030 is taken by pid {pid}, .*python3 .*\(squatter\.service\)$", done.err, re.M
+            rf"^✗ ledger: port 5030 is in use by pid {pid}, .*python3 .*\(squatter\.service\)$", done.err, re.M
         )
-        assert f"Its port 5030 is taken by pid {pid}," in " ".join(box.helmctl("why", "ledger").out.split())
+        assert f"Its port 5030 is in use by pid {pid}," in " ".join(box.helmctl("why", "ledger").out.split())
         plain = box("systemctl", "--user", "start", "hivematrix-ledger", check=False)
         assert plain.code != 0, "the unit refuses by itself, too"
         said = box("journalctl", "--user", "-u", "hivematrix-ledger", "-n", "20", "-o", "cat").out
         # From inside its hardening it sees whose the port is, but not which process it is.
-        assert "port 5030 is taken by a process of uid 1000" in said
+        assert "port 5030 is in use by a process of uid 1000" in said
         assert box("systemctl", "--user", "is-active", "squatter").out.strip() == "active"
     finally:
         box("systemctl", "--user", "stop", "squatter", "hivematrix-ledger")
@@ -257,7 +257,7 @@ def test_a_foreign_unit_in_our_place_is_left_alone(box: Sandbox) -> None:
         box("rm", entry)
         box.helmctl("apply")
         assert box("cat", path).out == THEIRS
-        assert re.search(r"^foreign +running \(in no registry\)", box.helmctl("status").out, re.M)
+        assert re.search(r"^foreign +running \(not in the registry\)", box.helmctl("status").out, re.M)
     finally:
         box.shell(f"systemctl --user stop hivematrix-foreign; rm -f {path} {entry}; systemctl --user daemon-reload")
 
@@ -281,8 +281,10 @@ def test_an_orphan_unit_is_shown_as_such_in_json(box: Sandbox) -> None:
     try:
         (entry,) = json.loads(box.helmctl("status", "--json", "foo").out)
         assert (entry["service_name"], entry["status"], entry["registered"]) == ("foo", "running", False)
-        assert re.search(r"^foo +running \(in no registry\)", box.helmctl("status").out, re.M)
-        assert "It is in no registry; Helm only shows it." in " ".join(box.helmctl("why", "foo").out.split())
+        assert re.search(r"^foo +running \(not in the registry\)", box.helmctl("status").out, re.M)
+        assert "It is not in services.toml; Helm shows it, but does not manage it." in " ".join(
+            box.helmctl("why", "foo").out.split()
+        )
     finally:
         box("systemctl", "--user", "stop", "hivematrix-foo")
     assert box.helmctl("status", "foo", check=False).code == 4
@@ -293,7 +295,7 @@ def test_a_service_taken_out_of_the_registry_is_taken_away_whole(box: Sandbox) -
     box.helmctl("start", "gone")
     box("rm", "/home/hive/.config/hivematrix/services.d/gone.toml")
     done = box.helmctl("apply")
-    assert "hivematrix-gone.service: still runs, so its unit stays; stop it and apply again" in done.err
+    assert "hivematrix-gone.service: still running, its unit is kept; stop it and apply again" in done.err
     assert box("systemctl", "--user", "is-active", "hivematrix-gone").out.strip() == "active"
     box.helmctl("stop", "gone")
     assert "hivematrix-gone.service: removed" in box.helmctl("apply").err

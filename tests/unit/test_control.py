@@ -174,7 +174,7 @@ def test_what_is_needed_is_started_first_and_waited_for() -> None:
     assert report.good and report.cause is None
     assert world.calls == ["start postgres", "start keycloak", "start core", "start nexus"]
     assert world.notified == [
-        f"{kind} {name}" for name in ("postgres", "keycloak", "core", "nexus") for kind in ("begun", "done")
+        f"{kind} {name}" for name in ("postgres", "keycloak", "core", "nexus") for kind in ("in_progress", "done")
     ]
     assert world.modes == {"replace"}
 
@@ -281,7 +281,7 @@ def test_out_of_time_leaves_it_to_systemd() -> None:
     ]  # fmt: skip
     assert world.calls == ["start postgres", "start ticker"]
     failed_steps = [step for step in report.steps if step.kind == "failed"]
-    assert {step.sentence for step in failed_steps} == {"not done after 0.1 s; systemd continues with it"}
+    assert {step.sentence for step in failed_steps} == {"not finished after 0.1 s; systemd continues with it"}
 
 
 def test_jobs_of_others_and_idle_wake_ups_change_nothing() -> None:
@@ -450,7 +450,7 @@ def test_restarts_go_one_by_one_in_starting_order() -> None:
     world = World(**all_running())
     report = perform(control.restart, ["nexus", "core"], world)
     assert world.calls == ["restart core", "restart nexus"]
-    assert world.notified == ["begun core", "done core", "begun nexus", "done nexus"]
+    assert world.notified == ["in_progress core", "done core", "in_progress nexus", "done nexus"]
     assert all(step.sentence.startswith("restarted, after waiting for") for step in report.steps)
 
 

@@ -149,7 +149,7 @@ def test_all_configuration_errors_are_reported(place: Layout) -> None:
     assert [finding.verdict for finding in found] == ["bad", "bad"]
     assert "services.toml:2" in found[0].sentence
     place.registry_file.write_text('[services.a]\nport = 5999\npath = "nowhere"\n')
-    assert "there is no directory" in doctor_suite.configuration(DoctorContext(place))[0].sentence
+    assert "does not exist" in doctor_suite.configuration(DoctorContext(place))[0].sentence
 
 
 def test_secrets_readable_by_others_are_reported(place: Layout) -> None:
@@ -214,7 +214,7 @@ def test_a_foreign_process_on_a_port_is_named(place: Layout) -> None:
     assert found[0].verdict == "bad"
     assert f"pid {os.getpid()}" in found[0].sentence
     place.registry_file.write_text('[services.a]\ntype = "command"\nstart_command = ["sleep"]\nport = 1\n')
-    privileged = [finding for finding in doctor_suite.ports(DoctorContext(place)) if "port 1," in finding.sentence]
+    privileged = [finding for finding in doctor_suite.ports(DoctorContext(place)) if "port 1:" in finding.sentence]
     assert "ip_unprivileged_port_start=1 " in privileged[0].fix
 
 

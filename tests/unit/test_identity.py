@@ -142,7 +142,7 @@ async def test_a_service_may_use_only_what_is_for_services(served: Served) -> No
     assert (await served.ask("/ingest", token))[:2] == (200, ["service:codex", "public", "token", "codex", None])
     for path in ("/any", "/logs", "/metrics", "/admin"):
         status, body, _ = await served.ask(path, token)
-        assert (status, body["error"]) == (403, "this is not for services, and service:codex is one")
+        assert (status, body["error"]) == (403, "services may not use this; service:codex is a service")
     assert served.core.asked[VALIDATE_PATH] == 0
 
 

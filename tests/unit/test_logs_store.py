@@ -159,8 +159,8 @@ def refusal(status: int, code: str) -> web.Response:
     ("failure", "said"),
     [
         (lambda: refusal(503, "store"), "helmd's database can't be reached"),
-        (lambda: refusal(404, "not_found"), r"helmd can't say \(a \\x1b\[31mreason\)"),
-        (lambda: web.Response(status=502, text="<html>"), r"helmd can't say \(it answered 502 for /api/logs\)"),
+        (lambda: refusal(404, "not_found"), r"helmd failed: a \\x1b\[31mreason"),
+        (lambda: web.Response(status=502, text="<html>"), r"helmd failed: status 502 for /api/logs"),
         (lambda: web.Response(text="no JSON"), "helmd can't be reached"),
         (lambda: web.json_response({"logs": [{"id": 1}]}), "invalid log entry"),
         (lambda: web.json_response([]), "invalid log entry"),

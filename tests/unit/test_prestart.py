@@ -130,7 +130,7 @@ def test_a_taken_port_is_refused_naming_its_holder(place: tuple[Path, Path]) -> 
         port = listener.getsockname()[1]
         done = run(f"port={port}", f"discovery={source}", f"directory={directory}")
         assert done.returncode == 1
-        assert done.stderr.startswith(f"port {port} is taken by pid {os.getpid()}, ")
+        assert done.stderr.startswith(f"port {port} is in use by pid {os.getpid()}, ")
         assert not (directory / "services.json").exists()
     done = run(f"port={port}", f"discovery={source}", f"directory={directory}")
     assert (done.returncode, done.stderr) == (0, "") and (directory / "services.json").exists()

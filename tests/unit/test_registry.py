@@ -83,10 +83,10 @@ def test_invalid_files(account: Layout, tmp_path: Path) -> None:
     notified = [str(fault) for fault in loaded_faults(account)]
     assert [line.removeprefix(f"{directory}/").removeprefix(f"'{directory}/") for line in notified] == [
         "a.toml: is not a regular file",
-        "b.toml: can't be read (Is a directory)",
-        "c.toml: can't be read (Too many levels of symbolic links)",
+        "b.toml: could not be read: Is a directory",
+        "c.toml: could not be read: Too many levels of symbolic links",
         "d.toml: is not a regular file",
-        "f.toml: is a link to a file that isn't there",
+        "f.toml: is a symbolic link to a file that does not exist",
         "e\\x1b[2J.toml:2: services.e.port: must be from 1 to 65,535, not 0",
     ]
 
@@ -98,7 +98,7 @@ def test_an_unreadable_directory_is_an_error(account: Layout) -> None:
     account.registry_directory.rmdir()
     account.registry_directory.write_text("")
     assert [str(fault) for fault in loaded_faults(account)] == [
-        f"{account.registry_directory}: can't be read (Not a directory)"
+        f"{account.registry_directory}: could not be read: Not a directory"
     ]
 
 
@@ -106,7 +106,9 @@ def test_unreadable_settings(account: Layout) -> None:
     account.settings_file.mkdir()
     with pytest.raises(ConfigurationError) as caught:
         load_settings(account)
-    assert [str(fault) for fault in caught.value.faults] == [f"{account.settings_file}: can't be read (Is a directory)"]
+    assert [str(fault) for fault in caught.value.faults] == [
+        f"{account.settings_file}: could not be read: Is a directory"
+    ]
 
 
 def test_the_demo_registry_is_valid(account: Layout) -> None:
@@ -224,8 +226,9 @@ def test_what_directories_lack(account: Layout) -> None:
     (account.home / "job/bin/run").write_text("#!/bin/sh\n")
     notified = [str(fault) for fault in path_faults(suite, account)]
     assert notified == [
-        f"{account.registry_file}:1: services.core.path: there is no directory {account.data / 'hivematrix-core'}",
-        f"{account.registry_file}:3: services.job.start_command: there is no program {account.home / 'job/bin/run'}",
+        f"{account.registry_file}:1: services.core.path: directory {account.data / 'hivematrix-core'} does not exist",
+        f"{account.registry_file}:3: services.job.start_command: "
+        f"program {account.home / 'job/bin/run'} does not exist or is not executable",
     ]
     (account.home / "job/bin/run").chmod(0o755)
     core = account.data / "hivematrix-core"

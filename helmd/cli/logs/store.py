@@ -25,6 +25,7 @@ from helmd.cli.client import (
 from helmd.cli.logs.format import OutputLine
 from helmd.cli.logs.required import required_text
 from helmd.journal.query import Wanted
+from helmd.model.counted import counted
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.matching import SEARCH_LIMIT
 
@@ -244,7 +245,7 @@ class StoreLines:
             count, last = int(skipped["count"]), int(skipped["to_id"])
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid_response() from error
-        number = f"up to {count:,} lines" if skipped.get("at_most") else f"{count:,} lines"
+        number = f"up to {counted(count, 'line')}" if skipped.get("at_most") else counted(count, "line")
         self._notify(f"{number} skipped, since they arrived too fast; helmctl logs without -f shows them")
         return last
 

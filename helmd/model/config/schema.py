@@ -11,7 +11,7 @@ from helmd.model.config.validators import Reader
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key. ``key`` is dotted below its table; ``default`` is what the documentation says about its absence."""
+    """One key. ``key`` is dotted below its table; ``default`` is documented; it applies when the key is absent."""
 
     key: str
     read: Reader
@@ -31,8 +31,8 @@ SERVICE_SETTINGS = (
         "What kind of service it is: python (a checkout with run.py and a virtual environment), keycloak, command "
         "(any program that stays in the foreground), or external (probed and shown, never controlled).",
     ),
-    Setting("description", values.text, "text", "the name", "One line for people."),
-    Setting("url", values.url, "URL", "http://localhost:PORT", "Where other services reach it."),
+    Setting("description", values.text, "text", "the name", "A description on one line."),
+    Setting("url", values.url, "URL", "http://localhost:PORT", "The URL at which other services reach it."),
     Setting("port", values.integer(1, 65535), "port", "none", "The TCP port it listens on."),
     Setting(
         "path",
@@ -74,20 +74,22 @@ SERVICE_SETTINGS = (
         "DATABASE_URL",
         "The environment variable that holds that URI.",
     ),
-    Setting("realm", values.realm, "text", "hivematrix", "For keycloak: the realm whose discovery document is asked."),
+    Setting(
+        "realm", values.realm, "text", "hivematrix", "For keycloak: the realm whose discovery document is requested."
+    ),
     Setting(
         "streams",
         values.choice("split", "merged"),
         "choice",
         "split",
-        "Whether stdout and stderr are told apart (two streams can overtake each other by a line) or merged.",
+        "Whether stdout and stderr are kept apart (then lines of the two can be out of order by one) or merged.",
     ),
     Setting(
         "on_unhealthy",
         values.choice("show", "restart"),
         "choice",
         "show",
-        "What helmd does about a running service whose health check keeps failing.",
+        "What helmd does when the health check of a running service keeps failing: show it, or restart the service.",
     ),
     Setting(
         "unhealthy_after",
@@ -108,40 +110,44 @@ SERVICE_SETTINGS = (
         values.numbers(0, 255),
         "list of numbers",
         "[] (keycloak: [143])",
-        "Exit codes besides 0 that are a clean end.",
+        "Exit codes other than 0 that count as success (SuccessExitStatus=).",
     ),
     Setting(
         "hardening",
         values.choice("strict", "basic", "off"),
         "choice",
         "strict",
-        "How far it is locked in: strict, basic (what needs no user namespace), or off.",
+        "Sandboxing of its unit: strict, basic (only what needs no user namespace), or off.",
     ),
-    Setting("writable_paths", values.paths, "list of paths", "[]", "What it may write besides its own directory."),
+    Setting(
+        "writable_paths", values.paths, "list of paths", "[]", "Paths that it may write to, besides its own directory."
+    ),
     Setting(
         "environment",
         values.environment,
         "table",
         "{}",
-        "Environment variables. Secrets belong into secrets/NAME.env instead.",
+        "Environment variables. Secrets belong in secrets/NAME.env instead.",
     ),
     Setting(
         "health.check",
         values.choice("http", "realm", "port", "process"),
         "choice",
         "http with a port, process without, realm for keycloak",
-        "How it is asked: an HTTP request, the realm's discovery document, an open port, or a living process.",
+        "The health check: an HTTP request, the realm's discovery document, a TCP connection, or a running process.",
     ),
-    Setting("health.path", values.url_path, "path", "/health", "What is asked while it runs."),
-    Setting("health.start_path", values.url_path, "path", "health.path", "What is asked while it starts."),
-    Setting("health.expect", values.numbers(100, 599), "list of numbers", "any 2xx", "HTTP codes that mean healthy."),
+    Setting("health.path", values.url_path, "path", "/health", "The path that is requested while it runs."),
+    Setting("health.start_path", values.url_path, "path", "health.path", "The path that is requested while it starts."),
+    Setting(
+        "health.expect", values.numbers(100, 599), "list of numbers", "any 2xx", "HTTP status codes that mean healthy."
+    ),
     Setting(
         "health.verify_tls", values.boolean, "boolean", "false", "Whether an https check verifies the certificate."
     ),
     Setting("health.timeout", values.duration, _seconds, "2s", "How long one check may take."),
     Setting("health.start_timeout", values.duration, _seconds, "60s (keycloak: 180s)", "How long a start may take."),
     Setting("health.interval", values.duration, _seconds, "15s", "How often helmd checks it."),
-    Setting("limits.memory_high", values.size, "size", "none", "Memory above which it is slowed (MemoryHigh=)."),
+    Setting("limits.memory_high", values.size, "size", "none", "Memory above which it is throttled (MemoryHigh=)."),
     Setting("limits.memory_max", values.size, "size", "none", "Memory above which it is killed (MemoryMax=)."),
     Setting("limits.cpu_percent", values.percent, "percent", "none", "Share of one CPU (CPUQuota=)."),
     Setting("limits.tasks", values.integer(1, 1_000_000), "number", "none", "Threads and processes (TasksMax=)."),
@@ -151,11 +157,23 @@ SERVICE_SETTINGS = (
         values.choice("no", "on-failure", "always"),
         "choice",
         "on-failure",
-        "When systemd starts it again by itself (Restart=).",
+        "When systemd restarts it (Restart=).",
     ),
-    Setting("restart.delay", values.duration, _seconds, "1s", "Pause before that (RestartSec=)."),
-    Setting("restart.burst", values.integer(1, 1000), "number", "5", "How many starts are tried (StartLimitBurst=)."),
-    Setting("restart.within", values.duration, _seconds, "60s", "In what time (StartLimitIntervalSec=)."),
+    Setting("restart.delay", values.duration, _seconds, "1s", "Delay before a restart (RestartSec=)."),
+    Setting(
+        "restart.burst",
+        values.integer(1, 1000),
+        "number",
+        "5",
+        "Number of starts that are allowed in restart.within (StartLimitBurst=).",
+    ),
+    Setting(
+        "restart.within",
+        values.duration,
+        _seconds,
+        "60s",
+        "The interval in which starts are counted (StartLimitIntervalSec=).",
+    ),
     Setting(
         "restart.stop_timeout",
         values.duration,
@@ -164,7 +182,9 @@ SERVICE_SETTINGS = (
         "How long it may take to stop before it is killed (TimeoutStopSec=).",
     ),
     Setting("install.source", values.git_source, "git source", "none", "Where its code is cloned from."),
-    Setting("install.ref", values.git_ref, "git ref", "the default branch", "Which branch, tag or commit."),
+    Setting(
+        "install.ref", values.git_ref, "git ref", "the default branch", "The branch, tag or commit that is checked out."
+    ),
     Setting(
         "development.start_command", values.words, "words", "start_command", "The command line in development mode."
     ),
@@ -176,7 +196,7 @@ SERVICE_SETTINGS = (
 HELM_SETTINGS = (
     Setting("http.listen", values.text, "address", "127.0.0.1", "The address on which helmd serves."),
     Setting("http.port", values.integer(1, 65535), "port", "5004", "The port on which helmd serves."),
-    Setting("http.url", values.url, "URL", "http://localhost:PORT", "Where other services reach helmd."),
+    Setting("http.url", values.url, "URL", "http://localhost:PORT", "The URL at which other services reach helmd."),
     Setting(
         "store.database",
         values.dsn,
@@ -189,14 +209,14 @@ HELM_SETTINGS = (
         values.retention,
         "7 | 30 | 90 | 365",
         "90",
-        "How many days log entries are kept, of services that say nothing else.",
+        "How many days log entries are kept, for services that do not set their own retention.",
     ),
     Setting(
         "logs.min_free_percent",
         values.integer(0, 50),
         "percent",
         "10",
-        "Free space on the disk of the embedded store below which entries wait in the journal; 0 for no such bound.",
+        "Free space on the disk of the embedded store below which entries wait in the journal; 0 disables this.",
     ),
     Setting(
         "suite.database",
@@ -210,7 +230,7 @@ HELM_SETTINGS = (
         values.integer(1024, 65535),
         "port",
         "5499",
-        "The port of the suite's embedded PostgreSQL: its socket's name, and on 127.0.0.1 for Keycloak alone.",
+        "The port of the suite's embedded PostgreSQL: in the name of its socket, and on 127.0.0.1 for Keycloak.",
     ),
     Setting(
         "suite.mode",
@@ -225,15 +245,15 @@ HELM_SETTINGS = (
         values.url,
         "URL",
         "that of the service core",
-        "Where helmd asks Core for its keys and whether a session still lasts.",
+        "The URL at which helmd gets Core's keys and checks whether sessions are still valid.",
     ),
     Setting(
         "ingest.anonymous",
         values.choice("no", "loopback"),
         "choice",
         "no",
-        "Whose log entries and metrics are taken without a token: nobody's, or those of programs on this machine. "
-        "A proxy on this machine must add X-Forwarded-For, or whoever comes through it counts as one of these.",
+        "Whether log entries and metrics are accepted without a token: from nobody, or from programs on this machine. "
+        "A proxy on this machine must add X-Forwarded-For; otherwise its clients count as such programs.",
     ),
     Setting(
         "ingest.rate",
@@ -241,15 +261,15 @@ HELM_SETTINGS = (
         "entries a second",
         "20000",
         "How many log entries and measurements each caller (a service, a user, all those without a token together) may "
-        "post in the long run, under whatever names. Beyond that it is told to come again (429) if its requests have "
-        "an Idempotency-Key, and is answered late if not.",
+        "post on average, under whatever names. Above that, requests with an Idempotency-Key are refused with status "
+        "429, and others are delayed.",
     ),
     Setting(
         "ingest.burst",
         values.integer(1, 100_000_000),
         "entries",
         "200000",
-        "How many it may post at once after a rest.",
+        "How many it may post at once after a pause.",
     ),
     Setting(
         "roles.billing.services",

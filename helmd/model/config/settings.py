@@ -15,7 +15,7 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What ``helm.toml`` says, defaults filled in. Database URIs may hold secrets: never print them."""
+    """``helm.toml`` with defaults. Database URIs can contain passwords: never print them."""
 
     listen: str = "127.0.0.1"
     port: int = 5004
@@ -28,7 +28,7 @@ class Settings:
     retention: int = 90
     min_free_percent: int = 10
     core: str = ""
-    """Core's URL, where it is another than the registry's; see `helmd.model.suite.composition.core_url`."""
+    """Core's URL, if it differs from the registry's; see `helmd.model.suite.composition.core_url`."""
     ingest_anonymous: Literal["no", "loopback"] = "no"
     ingest_rate: int = 20_000
     """Entries a second that each caller may post; ``ingest_burst`` of them at once."""
@@ -44,7 +44,7 @@ class Settings:
         return self.suite_database == EMBEDDED
 
     def taken_ports(self) -> dict[int, str]:
-        """Ports that no service may have, with what they are for."""
+        """Ports that no service may have, with their users."""
         taken = {self.port: "helmd"}
         if self.suite_embedded:
             taken[self.suite_database_port] = "the suite's PostgreSQL"

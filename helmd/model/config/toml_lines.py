@@ -1,6 +1,6 @@
 """Which line of a TOML file sets which key, so that a fault can name it.
 
-`tomllib` gives values without positions. This scanner only has to be right about files that `tomllib` accepts; for
+`tomllib` gives values without positions. This scanner only needs to be right for files that `tomllib` accepts; for
 what it doesn't recognise (a key inside an inline table, say) the nearest enclosing key's line is used.
 """
 
@@ -16,7 +16,7 @@ _TOKEN = re.compile(r'"""|\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#|[][{}]')
 _CLOSE = {'"""': re.compile(r'\\.|("{3,5})'), "'''": re.compile(r"('{3,5})")}
 """What may end a multi-line string, as the first group; it may have two quotes of its own before that."""
 _DEEPEST = 8
-"""Keys that enclose others are known by a line of their own down to this depth; the schema has five levels."""
+"""Depth to which lines of enclosing keys are recorded; the schema has five levels."""
 
 Lines = Mapping[tuple[str, ...], int]
 
@@ -54,7 +54,7 @@ def _after(line: str, start: int, inside: str, depth: int) -> tuple[str, int]:
 
 
 def key_lines(source: str) -> Lines:
-    """Line numbers, from 1, by key path; tables have the line of their header, or else of what first speaks of them."""
+    """Line numbers, from 1, by key path; tables have the line of their header, or else of their first key."""
     lines: dict[tuple[str, ...], int] = {}
     implied: dict[tuple[str, ...], int] = {}
 

@@ -14,7 +14,7 @@ MAX_FILE = 1 << 20
 """Configuration files larger than this (bytes) are refused unread."""
 
 GUESSES = 100
-"""For so many faults it is worth the time to guess what was meant."""
+"""Number of faults for which a similar key is suggested; the search takes time."""
 
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
@@ -30,7 +30,7 @@ class ConfigSource:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value somebody wrote, and where."""
+    """A value from a file, and its place."""
 
     value: Any
     file: str
@@ -38,7 +38,7 @@ class Given:
 
 
 def parse_toml(source: ConfigSource, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines]:
-    """The tables of a TOML text; empty, with a fault added, when it is none."""
+    """The tables of a TOML text; empty, with a fault added, if it is not valid."""
     if len(source.text.encode("utf-8", "replace")) > MAX_FILE:
         faults.append(Fault(source.file, 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
         return {}, {}
@@ -52,7 +52,7 @@ def parse_toml(source: ConfigSource, faults: list[Fault]) -> tuple[Mapping[str, 
         faults.append(Fault(source.file, int(found.group(1)) if found else last, "", f"is not valid TOML: {sentence}"))
         return {}, {}
     except ValueError:
-        # Python's own limit on the digits of an integer; it doesn't say where.
+        # Python's own limit on the digits of an integer; the error has no line.
         faults.append(Fault(source.file, 0, "", "is not valid TOML: a number has too many digits"))
         return {}, {}
     except RecursionError:
@@ -62,7 +62,7 @@ def parse_toml(source: ConfigSource, faults: list[Fault]) -> tuple[Mapping[str, 
 
 
 def shown_key(key: object) -> str:
-    """A key as it may be printed: short, and without characters that a terminal obeys."""
+    """A key as it may be printed: short, and without control characters."""
     word = str(key)
     word = word if word.isascii() and word.isprintable() else ascii(word)
     return word if len(word) <= 60 else word[:57] + "..."

@@ -1,4 +1,4 @@
-"""Writing TOML 1.0, which the standard library only reads: text, whole numbers, booleans, lists, tables."""
+"""Writing TOML 1.0, which the standard library only reads: strings, integers, booleans, lists, tables."""
 
 import json
 import re
@@ -9,9 +9,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _text(value: str) -> str:
-    """A basic string. JSON's escapes are a part of TOML's, but JSON lets DEL stand and pairs what TOML writes whole."""
+    """A basic string. JSON's escapes are valid in TOML, but JSON does not escape DEL."""
     if _SURROGATE.search(value):
-        raise ValueError("half of a surrogate pair is no character")
+        raise ValueError("an unpaired surrogate cannot be written as TOML")
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -30,11 +30,11 @@ def _value(value: object) -> str:
         return "{" + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ", ".join(_value(item) for item in value) + "]"
-    raise ValueError(f"{type(value).__name__} has no form in TOML here")
+    raise ValueError(f"a value of type {type(value).__name__} cannot be written as TOML")
 
 
 def toml_text(table: Mapping[str, object]) -> str:
-    """A document that `tomllib` reads back as TABLE. Raises ValueError for what it can't hold."""
+    """A document that `tomllib` reads back as TABLE. Raises ValueError for a value that cannot be written."""
     return "\n\n".join(_sections(table, ())) + "\n"
 
 

@@ -1,6 +1,6 @@
-"""Readers of single configuration values: from what TOML holds to what the model holds, or ValueError with a sentence.
+"""Readers of single configuration values: TOML value in, value of the model out. Raises ValueError with a sentence.
 
-Each reader takes the value as `tomllib` gives it. Nothing here trusts length, type or characters.
+Each reader takes the value as `tomllib` returns it, and checks its type, length and characters.
 """
 
 import re
@@ -25,9 +25,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 _SECRET = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL)")
 _SECRET_REFERENCE = re.compile(r"_(FILE|PATH|DIR|URL|TTL|TIMEOUT|EXPIRY|LIFETIME)\Z")
 _PATH_REFUSED = re.compile(r"""[:"'\\$%`*?<>|]""")
-"""Characters that mean something in systemd's lists of paths; refused rather than escaped in five different ways."""
+"""Characters with a special meaning in systemd's lists of paths; each kind of list would need its own escaping."""
 _PROGRAM_PREFIXES = "-@+!"
-"""What systemd.service(5) takes from the first word of a command line, quoted or not; ``:`` is refused anyway."""
+"""Prefixes of a program in systemd.service(5), which apply even if quoted; ``:`` is in _PATH_REFUSED."""
 
 
 def _shown(value: object) -> str:
@@ -56,11 +56,11 @@ def boolean(value: object) -> bool:
 
 
 def integer(low: int, high: int) -> Reader:
-    """A whole number from LOW to HIGH."""
+    """An integer from LOW to HIGH."""
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"must be a whole number, not {_shown(value)}")
+            raise ValueError(f"must be an integer, not {_shown(value)}")
         if not low <= value <= high:
             raise ValueError(f"must be from {low:,} to {high:,}, not {_shown(value)}")
         return value
@@ -114,7 +114,7 @@ def size(value: object) -> int:
 
 
 def percent(value: object) -> int:
-    """Percent of one CPU, from a whole number or from text such as "150%"."""
+    """Percent of one CPU, from an integer or from text such as "150%"."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}%", value):
         value = int(value[:-1])
     return int(integer(1, 100_000)(value))
@@ -156,12 +156,12 @@ def names(value: object) -> tuple[str, ...]:
 
 
 def numbers(low: int, high: int) -> Reader:
-    """A list of whole numbers from LOW to HIGH."""
+    """A list of integers from LOW to HIGH."""
     one = integer(low, high)
 
     def read(value: object) -> tuple[int, ...]:
         if not isinstance(value, list) or len(value) > 100:
-            raise ValueError(f"must be a list of whole numbers, not {_shown(value)}")
+            raise ValueError(f"must be a list of integers, not {_shown(value)}")
         return tuple(one(item) for item in value)
 
     return read
@@ -200,13 +200,13 @@ def url(value: object) -> str:
         parts = urlsplit(read)
         port = parts.port
     except ValueError as problem:
-        raise ValueError(f"is no URL ({problem})") from None
+        raise ValueError(f"is not a valid URL ({problem})") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not read.isascii() or " " in read:
         raise ValueError(f"must be an http or https URL, not {_shown(value)}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or password")
+        raise ValueError("must not contain a user name or password")
     if port == 0:
-        raise ValueError("has port 0")
+        raise ValueError("must not have port 0")
     return read
 
 
@@ -216,7 +216,7 @@ def git_source(value: object) -> str:
     if not re.match(r"(https://|ssh://|git@[A-Za-z0-9.-]+:|/)[^\s-]", read):
         raise ValueError(f"must be an https or ssh URL or an absolute path, not {_shown(value)}")
     if holds_password(read):
-        raise ValueError("must not hold a password; use a credential helper or a deploy key")
+        raise ValueError("must not contain a password; use a credential helper or a deploy key")
     return read
 
 
@@ -243,7 +243,7 @@ def variable(value: object) -> str:
 
 
 def environment(value: object) -> Mapping[str, str]:
-    """Environment variables. Secrets are refused, since a unit file is no place for them."""
+    """Environment variables. Secrets are refused, since other accounts can read unit files."""
     if not isinstance(value, dict) or len(value) > 500:
         raise ValueError(f"must be a table of variables, not {_shown(value)}")
     read = {}
@@ -262,7 +262,7 @@ def environment(value: object) -> Mapping[str, str]:
         secret = _SECRET.search(name.upper()) and not _SECRET_REFERENCE.search(name.upper())
         if (secret and item) or holds_password(item):
             raise ValueError(
-                f"{name} looks like a secret; put it into secrets/SERVICE.env (mode 0600) beside this file instead"
+                f"{name} looks like a secret; put it in secrets/SERVICE.env (mode 0600) beside this file instead"
             )
         read[name] = item
     return read

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
+from helmd.model.counted import counted
 from helmd.model.suite.service import Service
 from helmd.model.units.health import HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import Condition, UnitFacts, condition, explain, last_exit, retry
@@ -102,7 +103,7 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
             return HealthVerdict(UNKNOWN, "it is not in the registry, so no health check is configured")
         return observed.verdict or HealthVerdict(UNKNOWN, "not checked yet")
     if state == "flapping":
-        reason = f"it was restarted {facts.restarts} times" if facts.active else explain(facts, name)
+        reason = f"it was restarted {counted(facts.restarts, 'time')}" if facts.active else explain(facts, name)
         parts = (reason, retry(facts).rstrip("."))
         return HealthVerdict(UNHEALTHY, "; ".join(part for part in parts if part))
     if state == "failed":
@@ -154,7 +155,7 @@ def summary(statuses: Iterable[Status]) -> str:
         return "no services"
     order = sorted(counts, key=lambda word: (word != HEALTHY, word))
     parts = ", ".join(f"{counts[word]} {word}" for word in order)
-    return f"{total} service{'s' if total != 1 else ''}: {parts}"
+    return f"{counted(total, 'service')}: {parts}"
 
 
 def _summary_word(status: Status) -> str:

@@ -1,4 +1,4 @@
-"""Bringing the installed units in line with the registry: what would change, and doing it."""
+"""Comparing the installed units with the registry, and installing the differences."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -38,12 +38,12 @@ from helmd.systemd.render import Setup, render, render_sockets, render_store_clu
 ChangeKind = Literal["new", "changed", "same", "foreign", "orphan"]
 
 DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed"}
-"""What was done about a change, for people."""
+"""What was done for a kind of change, as it is printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What applying would do to one unit. ``foreign``: somebody else's file stands in its place and is left alone;
+    """What applying would do to one unit. ``foreign``: a file of that name is not Helm's and is not changed;
     ``orphan``: a unit of ours whose service is in no registry any more."""
 
     unit: str
@@ -57,7 +57,7 @@ class Change:
 
 
 def host_of(layout: Layout) -> Host:
-    """What this host can do; asked once and remembered in the account's state."""
+    """What this host supports; checked once and saved in the account's state directory."""
     path = layout.state / "host.json"
     try:
         known = json.loads(path.read_text())
@@ -67,7 +67,7 @@ def host_of(layout: Layout) -> Host:
 
 
 def remember_host(layout: Layout) -> Host:
-    """Asks anew what this host can do, and remembers it."""
+    """Check what this host supports, and save it."""
     host = probe_host()
     layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
@@ -149,7 +149,7 @@ def apply(
     """Installs what `changes` found: verified first, each file atomically, one reload. What was done.
 
     A unit whose service is gone is removed only when it doesn't run. Raises LockedError when another process applies
-    units, or has since `changes` looked.
+    units, or has done so since `changes` was called.
     """
     if not layout.config.is_dir():
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
@@ -158,7 +158,7 @@ def apply(
     sockets = [change.unit for change in done if change.unit in SOCKET_UNITS]
     if sockets:
         replace_sockets(manager, sockets)
-    # helmd watches the suite by the same files; what has changed in them need not show in any unit.
+    # helmd reads the same files; a change in them need not change any unit.
     for unit in (HELMD_UNIT, JOURNAL_UNIT):
         if manager.facts(unit).active_state == "active" and not (unit == HELMD_UNIT and sockets):
             manager.reload(unit)
@@ -176,10 +176,10 @@ def _install(
         settle_logins(registry, layout, settings, manager.facts)
         return []
     if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
-        raise LockedError("another process has just applied units", hint="Run the command again.")
+        raise LockedError("another process has changed the units meanwhile", hint="Run the command again.")
     if any(change.after for change in todo):
         verify_units({change.unit: change.after for change in found if change.after})
-    # Before the units: what fails here is tried again by the next apply, which finds them still to be done.
+    # Before the units: after a failure here the next apply finds the same changes and tries again.
     ensure_databases(registry, layout, settings, manager.facts)
     done = []
     for change in todo:
@@ -196,7 +196,7 @@ def _install(
         else:
             write_atomically(path, change.after)
         done.append(change)
-    # A new service is part of the suite from now on, at boot as well; "disable" takes it out again.
+    # A new service starts with the suite, at boot as well, until it is disabled.
     if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
         try:
             manager.enable(fresh)

@@ -1,4 +1,4 @@
-"""The configuration that helmd works by: the last one without a fault."""
+"""The configuration that helmd uses: the last one without a fault."""
 
 from dataclasses import dataclass, field
 
@@ -51,7 +51,7 @@ class Current:
         self.faults = ()
 
     def load(self) -> None:
-        """Reads everything again and takes it over whole. Raises ConfigurationError, and then keeps what it had."""
+        """Read all files, and use them if none has a fault. Otherwise raises ConfigurationError and changes nothing."""
         self.adopt(self.read())
 
     def load_at_start(self) -> None:

@@ -1,4 +1,4 @@
-"""Taking over the older Helm's ``services.json``: read whole, checked against the suite, written to its own file."""
+"""Import of an older Helm's ``services.json``: checked together with the suite, written to a file of its own."""
 
 import os
 import stat
@@ -48,10 +48,10 @@ def plan_import(files: Sequence[Path], base: Path | None, layout: Layout, settin
     try:
         registry = read_registry(_in_order([*others, ConfigSource(str(target), text)], layout), settings.taken_ports())
     except ConfigurationError as error:
-        faults += [_retold(fault, str(target), legacy.files) for fault in error.faults]
+        faults += [_fault_of_source(fault, str(target), legacy.files) for fault in error.faults]
     if faults:
         raise ConfigurationError(faults)
-    # Keycloak's directory is for set-up to make.
+    # Keycloak's directory is created at set-up.
     own = {name: service for name, service in registry.services.items() if service.type != "keycloak"}
     missing = [
         f"{fault.where.removeprefix('services.')}: {fault.sentence}"
@@ -65,13 +65,13 @@ def write_import(planned: Import, force: bool) -> None:
     """Puts the import in its place. Raises UsageError when there is one already, unless FORCE."""
     if os.path.lexists(planned.target) and not force:
         raise UsageError(
-            f"{planned.target} is there already", hint="Look at it; --force replaces it, --dry-run shows with what."
+            f"{planned.target} already exists", hint="--dry-run shows what would be written; --force replaces the file."
         )
     try:
         planned.target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(planned.target, planned.text)
     except OSError as problem:
-        raise HelmError(f"{planned.target} can't be written ({problem.strerror})") from None
+        raise HelmError(f"could not write {planned.target}: {problem.strerror}") from None
 
 
 def _documents(files: Sequence[Path], base: Path | None) -> list[Document]:
@@ -83,8 +83,8 @@ def _documents(files: Sequence[Path], base: Path | None) -> list[Document]:
             continue
         if file.suffix == ".conf" or text.lstrip().startswith("[database"):
             raise UsageError(
-                f"{file} is no services.json; an older helm.conf names only a database",
-                hint="To keep logs in that database: helmctl setup --database DSN",
+                f"{file} is not a services.json; an older helm.conf contains only a database",
+                hint="To store logs in that database, run: helmctl setup --database DSN",
             )
         found.append(Document(str(file), text, str((base or file.resolve().parent).absolute())))
     if faults:
@@ -119,7 +119,7 @@ def _services_in(sources: Iterable[ConfigSource]) -> dict[str, Mapping[str, Any]
     """The services that SOURCES name, as far as these can be read; the later one of a name."""
     found: dict[str, Mapping[str, Any]] = {}
     for source in sources:
-        # Faults are told by the check of the whole.
+        # Faults are reported when the whole suite is checked.
         tables, _ = parse_toml(source, [])
         services = tables.get("services", {})
         if isinstance(services, dict):
@@ -130,7 +130,7 @@ def _services_in(sources: Iterable[ConfigSource]) -> dict[str, Mapping[str, Any]
 def _fitted(
     services: Mapping[str, Mapping[str, Any]], sources: Sequence[ConfigSource]
 ) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
-    """SERVICES, needing only what the suite will have: the older Helm knew no dependencies, but the catalogue does."""
+    """SERVICES with dependencies on services of the suite only: the older Helm had none, but the catalogue has."""
     catalogue = _services_in(source for source in sources if source.catalogue)
     present = _services_in(source for source in sources if not source.catalogue)
     fitted: dict[str, Mapping[str, Any]] = {}
@@ -138,14 +138,16 @@ def _fitted(
     for name, entry in services.items():
         fitted[name] = entry
         if name in present:
-            remarks.append(f"{name}: is in the suite already; what is imported wins over what services.toml says")
+            remarks.append(f"{name}: already in the suite; the imported settings override services.toml")
         needs = catalogue.get(name, {}).get("depends_on", [])
         if "depends_on" in entry or "depends_on" in present.get(name, {}) or not isinstance(needs, list):
             continue
         away = [needed for needed in needs if needed not in services and needed not in present]
         if away:
             fitted[name] = {**entry, "depends_on": [needed for needed in needs if needed not in away]}
-            remarks.append(f"{name}: normally needs {', '.join(map(shown_key, away))}, which is not part of the suite")
+            remarks.append(
+                f"{name}: depends_on without {', '.join(map(shown_key, away))}, which is not part of the suite"
+            )
     return fitted, remarks
 
 
@@ -158,8 +160,8 @@ def _in_order(sources: Sequence[ConfigSource], layout: Layout) -> list[ConfigSou
     return sorted(sources, key=place)
 
 
-def _retold(fault: Fault, target: str, files: Mapping[str, str]) -> Fault:
-    """A fault of what would be written, told of the file that it came from."""
+def _fault_of_source(fault: Fault, target: str, files: Mapping[str, str]) -> Fault:
+    """A fault in the text that would be written, as a fault of the file that it was imported from."""
     if fault.file != target:
         return fault
     name = fault.where.split(".")[1] if fault.where.count(".") else ""

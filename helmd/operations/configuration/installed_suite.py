@@ -12,13 +12,13 @@ _AFTER = re.compile(r"^After=(\S+)$", re.MULTILINE)
 
 
 def installed_suite(layout: Layout) -> Registry:
-    """Services of our rendered units, with their order; only whether their processes live is known of their health."""
+    """Services of our rendered units, with their order. Their only health check is whether the process runs."""
     needs: dict[str, list[str]] = {}
     for path in sorted(layout.units.glob("hivematrix-*.service")):
         name, text = service_of(path.name), read_unit(path)
         if name and text and is_ours(text):
             needs[name] = [other for unit in _AFTER.findall(text) if (other := service_of(unit))]
-    # Units that were rendered at different times can need each other; then no order among them is right.
+    # Units that were rendered at different times can have a cycle.
     while cycle := find_cycle(needs):
         needs[cycle[0]].remove(cycle[1])
     return Registry(

@@ -39,7 +39,7 @@ class Configuration:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens PATH; a pipe without a writer would keep an ordinary open(2) waiting."""
+    """Opens PATH; open(2) of a named pipe without a writer would block otherwise."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -53,10 +53,10 @@ def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> ConfigS
             content = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         if path.is_symlink():
-            faults.append(Fault(str(path), 0, "", "is a link to a file that isn't there"))
+            faults.append(Fault(str(path), 0, "", "is a symbolic link to a file that does not exist"))
         return None
     except OSError as problem:
-        faults.append(Fault(str(path), 0, "", f"can't be read ({problem.strerror})"))
+        faults.append(Fault(str(path), 0, "", f"could not be read: {problem.strerror}"))
         return None
     try:
         return ConfigSource(str(path), content.decode(), catalogue)
@@ -67,15 +67,15 @@ def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> ConfigS
 
 
 def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
-    """The files of installed modules. A directory that can't be read is a fault: its services are not gone."""
+    """The files of installed modules. A directory that can't be read is a fault, not an empty one."""
     try:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
     except OSError as problem:
-        faults.append(Fault(str(directory), 0, "", f"can't be read ({problem.strerror})"))
+        faults.append(Fault(str(directory), 0, "", f"could not be read: {problem.strerror}"))
         return []
-    # Not what editors keep beside a file that is being edited.
+    # Not the temporary files of editors.
     return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 
@@ -108,8 +108,7 @@ def load_settings(layout: Layout) -> Settings:
 def load_suite(layout: Layout, settings: Settings, instead: ConfigSource | None = None) -> Registry:
     """The suite as configured, with its embedded PostgreSQL. Raises ConfigurationError with every fault.
 
-    With INSTEAD, as it would be if the account's own file said that. Whether the paths exist is another question: see
-    `path_faults`.
+    INSTEAD replaces the account's own file. Whether paths exist is checked by `path_faults`.
     """
     sources, faults = registry_sources(layout)
     if instead:
@@ -130,7 +129,7 @@ def _formats_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
     own = layout.share / FORMATS_FILE
     found = [_source(directory / FORMATS_FILE, faults) for directory in (layout.share, layout.machine, layout.config)]
     if found[0] is None and not faults:
-        faults.append(Fault(str(own), 0, "", "is missing; install the package again"))
+        faults.append(Fault(str(own), 0, "", "does not exist; reinstall the package"))
     return [source for source in found if source], faults
 
 
@@ -161,7 +160,7 @@ def configuration_of(sources: Sources) -> Configuration:
 
 
 def path_faults(registry: Registry, layout: Layout) -> list[Fault]:
-    """What the services' directories lack."""
+    """Files and directories of services that do not exist."""
     return [fault for service in registry.services.values() for fault in _missing(service, layout)]
 
 
@@ -174,17 +173,19 @@ def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
         return Fault(service.file, service.line, f"services.{service.name}.{key}", sentence)
 
     if not directory.is_dir():
-        fix = "; helmctl setup fetches Keycloak" if service.type == "keycloak" else ""
-        return [fault("path", f"there is no directory {directory}{fix}")]
+        fix = "; helmctl setup downloads Keycloak" if service.type == "keycloak" else ""
+        return [fault("path", f"directory {directory} does not exist{fix}")]
     found = []
     if service.type == "python" and not service.start_command:
         if not os.access(directory / service.python_bin, os.X_OK):
-            found.append(fault("python_bin", f"there is no interpreter {directory / service.python_bin}"))
+            found.append(
+                fault("python_bin", f"interpreter {directory / service.python_bin} does not exist or is not executable")
+            )
         if not (directory / service.run_script).is_file():
-            found.append(fault("run_script", f"there is no {directory / service.run_script}"))
+            found.append(fault("run_script", f"file {directory / service.run_script} does not exist"))
     commands = {"start_command": service.start_command}
     commands |= {f"{mode}.start_command": override.start_command for mode, override in service.modes.items()}
     for key, words in commands.items():
         if words and "/" in words[0] and not os.access(directory / words[0], os.X_OK):
-            found.append(fault(key, f"there is no program {directory / words[0]}"))
+            found.append(fault(key, f"program {directory / words[0]} does not exist or is not executable"))
     return found

@@ -1,4 +1,4 @@
-"""What ``helmctl doctor`` looks at: an account with its suite, each part made when first asked for."""
+"""What ``helmctl doctor`` checks: an account with its suite, each part loaded when it is first used."""
 
 import os
 import pwd
@@ -12,7 +12,7 @@ from helmd.systemd.bus import Manager
 
 
 class DoctorContext:
-    """Parts raise what making them raises: ConfigurationError, BusError."""
+    """Parts raise ConfigurationError or BusError if they cannot be loaded."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -27,7 +27,7 @@ class DoctorContext:
 
     @property
     def set_up(self) -> bool:
-        """Whether set-up has begun on this account."""
+        """Whether helmctl setup was run for this account."""
         return self.layout.config.is_dir()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""``helmctl doctor``: every check by itself, so that one that can't be made doesn't keep the others from being made."""
+"""``helmctl doctor``: runs the checks; one that fails does not prevent the others."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from helmd.operations.diagnostics.context import DoctorContext
 
 
 class DoctorCheck(NamedTuple):
-    """``after_set_up`` marks what makes no sense before: its findings would all say the same."""
+    """``after_set_up`` marks checks that are skipped while the account has no suite."""
 
     name: str
     examine: Callable[[DoctorContext], list[Finding]]
@@ -43,14 +43,14 @@ CHECKS = (
 
 
 class CheckFinding(NamedTuple):
-    """What one check found."""
+    """A finding with the name of its check."""
 
     check: str
     finding: Finding
 
 
 def examine(context: DoctorContext, checks: tuple[DoctorCheck, ...] = CHECKS) -> Iterator[CheckFinding]:
-    """The findings, as they are made. Nothing on the machine is changed."""
+    """The findings, one after the other. Nothing on the machine is changed."""
     for check in checks:
         if check.after_set_up and not context.set_up:
             continue
@@ -66,10 +66,10 @@ def _tried(check: DoctorCheck, context: DoctorContext) -> list[Finding]:
     except HelmError as error:
         return [unknown(error.sentence)]
     except subprocess.TimeoutExpired as problem:
-        return [unknown(f"{problem.cmd[0]} gave no answer in {problem.timeout:g} s")]
+        return [unknown(f"{problem.cmd[0]} did not finish within {problem.timeout:g} s")]
     except subprocess.CalledProcessError as problem:
-        notified = str(problem.stderr or "").strip().splitlines()
-        return [unknown(f"{problem.cmd[0]} failed{': ' + notified[-1] if notified else ''}")]
+        printed = str(problem.stderr or "").strip().splitlines()
+        return [unknown(f"{problem.cmd[0]} failed{': ' + printed[-1] if printed else ''}")]
     except (OSError, ValueError, LookupError) as problem:
-        # A file, an account or a number that is not what every healthy machine has.
+        # A missing file or account, or output that could not be parsed.
         return [unknown(f"{type(problem).__name__}: {problem}")]

@@ -1,4 +1,4 @@
-"""The doctor's look at the machine and the account: manager, journal, disk, clock, what the kernel allows."""
+"""Checks of the machine and the account: manager, journal, disk, clock, user namespaces."""
 
 import grp
 import json
@@ -21,14 +21,14 @@ from helmd.systemd.user_manager import JOURNAL_GROUP
 
 _PERSISTENT, _VOLATILE = Path("/var/log/journal"), Path("/run/log/journal")
 _AHEAD = 60.0
-"""Seconds that the newest line may be ahead of the clock before the clock is doubted."""
+"""Seconds by which the newest line may be ahead of the clock."""
 
 
 def lingering(context: DoctorContext) -> list[Finding]:
     if user_manager.lingers(context.account):
-        return [ok("on: the suite runs without a login, and from boot")]
+        return [ok("enabled: the suite runs without a login and starts at boot")]
     return [
-        bad("off: the suite ends with your last login", f"sudo loginctl enable-linger {context.account}"),
+        bad("disabled: the suite stops when your last session ends", f"sudo loginctl enable-linger {context.account}"),
     ]
 
 
@@ -37,7 +37,7 @@ def manager(context: DoctorContext) -> list[Finding]:
         version = context.manager.units_like("init.scope")
     except BusError as error:
         return [bad(error.sentence, f"sudo systemctl start {user_manager.unit_name(context.uid)}")]
-    return [ok("the systemd user manager answers")] if version else [unknown("the user manager lists no units")]
+    return [ok("the systemd user manager answers")] if version else [unknown("the systemd user manager lists no units")]
 
 
 def journal(context: DoctorContext) -> list[Finding]:
@@ -48,13 +48,13 @@ def journal(context: DoctorContext) -> list[Finding]:
     found = []
     if newest_line(context.uid) is not None:
         notices = [file for file in hidden if file.name == "system.journal"]
-        found.append(ok("this account's lines can be read"))
+        found.append(ok("the lines of this account are readable"))
         if notices:
-            found.append(warn("journald's notices about lines that it dropped can't be read", join))
+            found.append(warn("journald's notices about dropped lines are not readable", join))
     elif hidden:
-        found.append(bad("this account's lines can't be read", join))
+        found.append(bad("the lines of this account are not readable", join))
     else:
-        found.append(ok("the journal can be read; this account has no lines yet"))
+        found.append(ok("the journal is readable; it has no lines of this account yet"))
     group = grp.getgrnam(JOURNAL_GROUP).gr_gid
     if group in os.getgrouplist(context.account, os.getgid()):
         pid = int(user_manager.manager_properties(context.uid).get("MainPID") or 0)
@@ -69,18 +69,20 @@ def journal(context: DoctorContext) -> list[Finding]:
 
 
 def storage(context: DoctorContext) -> list[Finding]:
-    """Whether the journal outlives a reboot."""
+    """Whether the journal survives a reboot."""
     setting = user_manager.journald_settings().get("Storage", "auto").lower()
     if setting in ("volatile", "none"):
         fix = (
             r"printf '[Journal]\nStorage=persistent\n' | sudo install -D -m 644 /dev/stdin"
             " /etc/systemd/journald.conf.d/90-storage.conf; sudo systemctl restart systemd-journald"
         )
-        return [warn(f"the journal is set to Storage={setting}: lines not stored yet are lost at a reboot", fix)]
+        return [
+            warn(f"journald has Storage={setting}: lines that are not in the log store yet are lost at a reboot", fix)
+        ]
     if (_PERSISTENT / id128.get_machine().hex).is_dir():
-        return [ok("the journal is kept on disk")]
+        return [ok("the journal is on disk")]
     fix = f"sudo mkdir -p {_PERSISTENT}; sudo systemd-tmpfiles --create --prefix {_PERSISTENT}; sudo journalctl --flush"
-    return [warn("the journal is in memory only: lines not stored yet are lost at a reboot", fix)]
+    return [warn("the journal is in memory only: lines that are not in the log store yet are lost at a reboot", fix)]
 
 
 def rate_limit(context: DoctorContext) -> list[Finding]:
@@ -89,7 +91,7 @@ def rate_limit(context: DoctorContext) -> list[Finding]:
 
 
 def disk(context: DoctorContext) -> list[Finding]:
-    """Every file system that holds something of the suite, once."""
+    """Free space of each file system with files of the suite."""
     places = [context.layout.state, context.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
     seen: set[int] = set()
     found = []
@@ -100,10 +102,10 @@ def disk(context: DoctorContext) -> list[Finding]:
         if device in seen:
             continue
         seen.add(device)
-        room = os.statvfs(place)
-        found.append(judge_space(str(place), room.f_bavail, room.f_blocks))
-        if room.f_files:
-            files = judge_space(str(place), room.f_favail, room.f_files, "room for files (inodes)")
+        space = os.statvfs(place)
+        found.append(judge_space(str(place), space.f_bavail, space.f_blocks))
+        if space.f_files:
+            files = judge_space(str(place), space.f_favail, space.f_files, "inodes")
             found += [files] if files.verdict != "ok" else []
     return found
 
@@ -113,10 +115,13 @@ def clock(context: DoctorContext) -> list[Finding]:
     if newest is not None and newest > time.time() + _AHEAD:
         hours = (newest - time.time()) / 3600
         return [
-            bad(f"the clock is behind: the newest line is from {hours:.1f} h ahead", "sudo timedatectl set-ntp true")
+            bad(
+                f"the clock is behind: the newest line in the journal is {hours:.1f} h in the future",
+                "sudo timedatectl set-ntp true",
+            )
         ]
     try:
-        notified = subprocess.run(
+        synchronized = subprocess.run(
             ["timedatectl", "show", "--property=NTPSynchronized", "--value"],
             capture_output=True,
             text=True,
@@ -124,12 +129,12 @@ def clock(context: DoctorContext) -> list[Finding]:
             check=True,
         ).stdout.strip()
     except subprocess.CalledProcessError:
-        return [unknown("timedatectl gives no answer")]
-    if notified == "yes":
-        return [ok("kept right by a time service")]
+        return [unknown("timedatectl failed")]
+    if synchronized == "yes":
+        return [ok("synchronized by a time service")]
     return [
         warn(
-            "nothing keeps it right: tokens and times of lines suffer",
+            "not synchronized: tokens may be refused, and times of log lines may be wrong",
             "sudo apt install systemd-timesyncd; sudo timedatectl set-ntp true",
         )
     ]
@@ -140,30 +145,30 @@ _NAMESPACE_SWITCHES = (
     ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
     ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
 )
-"""Where kernels and distributions forbid user namespaces, the value that does, and what allows them."""
+"""Files by which user namespaces are disabled, the value that does, and the sysctl that enables them."""
 
 
 def hardening(context: DoctorContext) -> list[Finding]:
-    """Whether services can be locked in fully, and whether their units know it."""
+    """Whether services can be sandboxed fully, and whether their units were rendered for that."""
     host = probe_host()
     found = []
     if host.user_namespaces:
-        found.append(ok("in full: user namespaces work"))
+        found.append(ok("full: user namespaces are available"))
     else:
         switches = [allow for file, off, allow in _NAMESPACE_SWITCHES if _content(Path(file)) == off]
         fix = "; ".join(f"sudo sysctl -w {switch}" for switch in switches)
         found.append(
             warn(
-                "the lesser set only: without user namespaces services see other accounts' files where modes allow it",
-                fix or "Nothing here forbids them; in a container, its own set-up may",
+                "limited: without user namespaces, services can read files of other accounts where modes allow it",
+                fix or "No setting of this machine disables them; if this is a container, check its configuration",
             )
         )
-    remembered = _content(context.layout.state / "host.json")
-    if remembered:
-        known = json.loads(remembered)
+    saved = _content(context.layout.state / "host.json")
+    if saved:
+        known = json.loads(saved)
         if (known.get("systemd"), known.get("user_namespaces")) != (host.systemd, host.user_namespaces):
             fix = "helmctl setup; helmctl diff; helmctl apply"
-            found.append(warn("units are rendered for what this host could do earlier", fix))
+            found.append(warn("units were rendered for other features of this host", fix))
     return found
 
 

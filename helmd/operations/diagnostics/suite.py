@@ -1,4 +1,4 @@
-"""The doctor's look at the suite: configuration, units, ports, secrets, Java, PostgreSQL, Helm's own units."""
+"""Checks of the suite: configuration, units, ports, secrets, Java, PostgreSQL, Helm's own units."""
 
 import socket
 import stat
@@ -39,18 +39,18 @@ _PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
 def is_set_up(context: DoctorContext) -> list[Finding]:
     if context.set_up:
         return [ok(f"the suite of {context.account} is configured in {context.layout.config}")]
-    return [bad(f"{context.account} has no suite yet", "helmctl setup")]
+    return [bad(f"{context.account} has no suite", "helmctl setup")]
 
 
 def configuration(context: DoctorContext) -> list[Finding]:
     try:
         suite = context.suite
     except ConfigurationError as error:
-        return [bad(str(fault), f"Mend it: {fault.file}") for fault in error.faults]
+        return [bad(str(fault), f"Correct {fault.file}") for fault in error.faults]
     faults = path_faults(suite, context.layout)
     if faults:
-        return [bad(str(fault), "Put it there, or set the right path; for Keycloak: helmctl setup") for fault in faults]
-    return [ok(f"no faults; services: {', '.join(suite.names) or 'none yet'}")]
+        return [bad(str(fault), "Create it, or correct the path; for Keycloak: helmctl setup") for fault in faults]
+    return [ok(f"no faults; services: {', '.join(suite.names) or 'none'}")]
 
 
 def units(context: DoctorContext) -> list[Finding]:
@@ -60,20 +60,20 @@ def units(context: DoctorContext) -> list[Finding]:
     ]
     for name, service in context.suite.services.items():
         if not service.external and context.manager.facts(unit_of(name)).need_reload:
-            found.append(warn(f"{unit_of(name)} changed on disk since it was read", "systemctl --user daemon-reload"))
-    return found or [ok("as configured")]
+            found.append(warn(f"{unit_of(name)} has changed since systemd loaded it", "systemctl --user daemon-reload"))
+    return found or [ok("match the configuration")]
 
 
 def _drift(change: Change) -> Iterator[Finding]:
     output = {
         "new": "is not installed",
-        "changed": "is not as configured",
-        "orphan": "belongs to no configured service any more",
+        "changed": "differs from the configuration",
+        "orphan": "belongs to a service that is no longer configured",
     }
     if change.kind == "foreign":
         yield warn(
-            f"{change.unit} is somebody else's file and left alone",
-            f"To let Helm have it, move the file away and run helmctl apply: systemctl --user cat {change.unit}",
+            f"{change.unit} was not written by Helm and is not changed",
+            f"See systemctl --user cat {change.unit}; to let Helm install its own, move it away and run: helmctl apply",
         )
     elif change.kind in output:
         yield warn(f"{change.unit} {output[change.kind]}", "helmctl diff; helmctl apply")
@@ -98,7 +98,7 @@ def isolation(context: DoctorContext) -> list[Finding]:
 
 
 def ports(context: DoctorContext) -> list[Finding]:
-    """Whether each configured port is free or held by whom it is for, and may be had at all."""
+    """Whether each configured port is free or in use by its own service, and whether the account may use it."""
     wanted = {
         service.port: unit_of(name)
         for name, service in context.suite.services.items()
@@ -111,13 +111,16 @@ def ports(context: DoctorContext) -> list[Finding]:
         if port < lowest:
             write = f"echo net.ipv4.ip_unprivileged_port_start={port} | sudo tee {_PORT_DROP_IN}"
             found.append(
-                bad(f"{unit} may not listen on port {port}, only from {lowest} on", f"{write}; sudo sysctl --system")
+                bad(
+                    f"{unit} may not listen on port {port}: unprivileged ports must be >= {lowest}",
+                    f"{write}; sudo sysctl --system",
+                )
             )
         holder = holder_of(port)
         if holder is not None and not _is(holder, unit, context):
-            fix = f"{_end(holder, context.uid)}; or give {unit} another port"
-            found.append(bad(f"port {port}, which {unit} needs, is taken by {holder}", fix))
-    return found or [ok("free, or held by whom they are for")]
+            fix = f"{_end(holder, context.uid)}; or set another port for {unit}"
+            found.append(bad(f"port {port} of {unit} is in use by {holder}", fix))
+    return found or [ok("free, or in use by their own services")]
 
 
 def _is(holder: Holder, unit: str, context: DoctorContext) -> bool:
@@ -126,7 +129,7 @@ def _is(holder: Holder, unit: str, context: DoctorContext) -> bool:
         return context.manager.facts(HTTP_SOCKET_UNIT).active
     if holder.pid:
         return holder.unit == unit
-    # A process of ours that may not be looked into; its unit runs, so it is the unit's.
+    # A process of ours that cannot be inspected; its unit runs, so it is the unit's.
     return holder.uid == context.uid and context.manager.facts(unit).active
 
 
@@ -135,11 +138,11 @@ def _end(holder: Holder, uid: int) -> str:
         return f"systemctl --user stop {holder.unit}" if holder.uid == uid else f"sudo systemctl stop {holder.unit}"
     if holder.pid:
         return f"kill {holder.pid}" if holder.uid == uid else f"sudo kill {holder.pid}"
-    return "See who it is: sudo ss -ltnp"
+    return "Find the process: sudo ss -ltnp"
 
 
 def secrets(context: DoctorContext) -> list[Finding]:
-    """Whether nobody else can read what is secret."""
+    """Whether only the account can read its secrets."""
     layout = context.layout
     own = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
     machine = []
@@ -170,15 +173,15 @@ def _readable_by_others(path: Path, context: DoctorContext) -> Iterator[Finding]
     if facts.st_uid != context.uid:
         yield bad(f"{path} belongs to uid {facts.st_uid}", f"sudo chown {context.account}: {path}")
     if stat.S_ISLNK(facts.st_mode):
-        yield warn(f"{path} is a link; its target's mode is what counts", f"ls -lL {path}")
+        yield warn(f"{path} is a symbolic link; check the mode of its target", f"ls -lL {path}")
     elif facts.st_mode & 0o077:
         mode = stat.S_IMODE(facts.st_mode)
-        yield bad(f"{path} has mode {mode:04o}: others can read it", f"chmod {right} {path}")
+        yield bad(f"{path} has mode {mode:04o}: other accounts can read it", f"chmod {right} {path}")
 
 
 def java(context: DoctorContext) -> list[Finding]:
     if all(service.type != "keycloak" for service in context.suite.services.values()):
-        return [ok("not needed: no Keycloak of Helm's")]
+        return [ok("not needed: Helm runs no Keycloak")]
     try:
         output = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
     except FileNotFoundError:
@@ -187,7 +190,7 @@ def java(context: DoctorContext) -> list[Finding]:
 
 
 def postgres(context: DoctorContext) -> list[Finding]:
-    """The private clusters: whether their programs are there and stay there, and whether servers answer."""
+    """The private clusters: whether their programs are installed, get updates, and whether servers answer."""
     clusters: dict[str, Cluster] = {}
     if context.settings.store_embedded:
         clusters[STORE_CLUSTER_UNIT] = store_cluster(context.layout, context.account)
@@ -199,7 +202,7 @@ def postgres(context: DoctorContext) -> list[Finding]:
     for unit, cluster in clusters.items():
         major = major_of(cluster.directory)
         if major is None:
-            found.append(bad(f"{unit}: there is no cluster in {cluster.directory}", "helmctl setup"))
+            found.append(bad(f"{unit}: no cluster in {cluster.directory}", "helmctl setup"))
             continue
         if major not in packages:
             packages[major] = package_facts(f"postgresql-{major}")
@@ -235,14 +238,14 @@ def _logins(cluster: Cluster, context: DoctorContext) -> Iterator[Finding]:
 def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) -> Finding:
     if not context.manager.facts(unit).active:
         if unit == STORE_CLUSTER_UNIT:
-            return bad(f"{unit} is not running: no logs are stored", f"systemctl --user start {unit}")
+            return bad(f"{unit} is not running; no logs are stored", f"systemctl --user start {unit}")
         return ok(f"{unit}: PostgreSQL {major}, stopped")
     try:
         with socket.socket(socket.AF_UNIX) as tried:
             tried.settimeout(5)
             tried.connect(str(cluster.socket_file))
     except OSError as problem:
-        sentence = f"{unit} runs, but {cluster.socket_file} does not answer ({problem.strerror or problem})"
+        sentence = f"{unit} is running, but {cluster.socket_file} does not answer: {problem.strerror or problem}"
         return bad(sentence, f"systemctl --user restart {unit}")
     return ok(f"{unit}: PostgreSQL {major} answers")
 
@@ -255,18 +258,18 @@ def _external(what: str, dsn: str) -> Finding:
     try:
         version = major_version(dsn)
     except ClusterError as problem:
-        sentence = f"the PostgreSQL of {what} can't be reached: {problem.sentence}"
-        return bad(sentence, "Check the server, and its DSN in helm.toml")
+        sentence = f"could not connect to the PostgreSQL of {what}: {problem.sentence}"
+        return bad(sentence, "Check the server and its DSN in helm.toml")
     if version < 13:
-        return bad(f"the PostgreSQL {version} of {what} is too old", "Upgrade the server to 13 or newer")
+        return bad(f"the PostgreSQL {version} of {what} is too old; 13 or newer is required", "Upgrade the server")
     return ok(f"the PostgreSQL {version} of {what} answers")
 
 
 def _down(facts: UnitFacts) -> Finding:
-    """One of Helm's own units that doesn't run: failing, or only not started."""
+    """A unit of Helm's own that is not running."""
     word = condition(facts, time.time())
     if word in ("failed", "flapping"):
-        fix = f"See why: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
+        fix = f"See: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
         return bad(f"{word}: {explain(facts, facts.unit)}", fix)
     return bad(f"{facts.unit} is {word}", f"systemctl --user enable --now {facts.unit}")
 
@@ -286,7 +289,7 @@ def _sockets(context: DoctorContext) -> Iterator[Finding]:
 
 
 def helm(context: DoctorContext) -> list[Finding]:
-    """Whether Helm's own units run now and will after a reboot, and the suite with them."""
+    """Whether Helm's own units run, and start at boot as the suite does."""
     found = []
     for unit in HELM_UNITS:
         if unit == STORE_CLUSTER_UNIT and not context.settings.store_embedded:
@@ -297,11 +300,11 @@ def helm(context: DoctorContext) -> list[Finding]:
         elif not facts.active:
             found.append(_down(facts))
         elif facts.file_state not in ("enabled", "enabled-runtime"):
-            found.append(warn(f"{unit} runs, but will not after a reboot", f"systemctl --user enable {unit}"))
+            found.append(warn(f"{unit} is running, but does not start at boot", f"systemctl --user enable {unit}"))
     found += _sockets(context)
     target = context.manager.facts(TARGET)
     if not target.exists:
         found.append(bad(f"{TARGET} is not installed", "helmctl setup"))
     elif target.file_state not in ("enabled", "enabled-runtime"):
-        found.append(warn("the suite will not start with the machine", f"systemctl --user enable {TARGET}"))
-    return found or [ok("helmd and helmd-journal run, and start with the machine")]
+        found.append(warn("the suite does not start at boot", f"systemctl --user enable {TARGET}"))
+    return found or [ok("helmd and helmd-journal are running and start at boot")]

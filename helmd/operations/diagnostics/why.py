@@ -1,9 +1,10 @@
-"""One paragraph about a service: what it is doing or why it is not, since when, what was tried, what to do."""
+"""``helmctl why``: a paragraph about a service: its state, since when, the cause of a failure, what to do."""
 
 import time
 from collections.abc import Sequence
 
 from helmd.journal.lines import last_lines
+from helmd.model.counted import counted
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.names import unit_of
@@ -16,21 +17,21 @@ from helmd.systemd.listeners import holder_of
 LINES = 8
 
 
-def _ago(then: float, now: float) -> str:
+def since(then: float, now: float) -> str:
+    """How long ago THEN was, in seconds since the epoch: "just now", "for 1 second", "for 2 days"."""
     seconds = max(0, int(now - then))
-    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
         if seconds >= size:
-            count = seconds // size
-            return f"{count} {name}{'s' if count != 1 else ''}"
-    return f"{seconds} second{'s' if seconds != 1 else ''}"
+            return f"for {counted(seconds // size, unit)}"
+    return "just now"
 
 
 def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+    return "once" if count == 1 else counted(count, "time")
 
 
 def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[str]]:
-    """The paragraph, and the last lines that bear on it."""
+    """The paragraph, and the last log lines of the service that it is about."""
     graph = dependencies(registry)
     order = start_order(graph, closure(graph, [name])) if name in registry else (name,)
     views = {view.service.name: view for view in look(registry, order, manager)}
@@ -39,7 +40,7 @@ def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[
     sentences = [_now(view, now)]
     lines: Sequence[str] = ()
     if not view.good and broken is not None:
-        sentences.append(f"It needs {broken.service.name}, and {_now(broken, now)}")
+        sentences.append(f"It depends on {broken.service.name}: {_now(broken, now)}")
         sentences += _detail(broken, now)
         sentences.append(_advice(broken))
         lines = _lines(broken)
@@ -50,61 +51,61 @@ def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[
     else:
         sentences += _detail(view, now)
         if broken is not None:
-            sentences.append(f"It needs {broken.service.name}, though, and {_now(broken, now)}")
+            sentences.append(f"However, it depends on {broken.service.name}: {_now(broken, now)}")
     return " ".join(sentence for sentence in sentences if sentence), lines
 
 
 def _now(view: View, now: float) -> str:
     facts, name = view.facts, view.service.name
-    since = f" for {_ago(facts.changed_at, now)}" if facts.changed_at else ""
+    changed = f" {since(facts.changed_at, now)}" if facts.changed_at else ""
     if view.service.external:
         return f"{name} is external and {view.verdict.state}: {view.verdict.sentence}."
     if not facts.exists:
-        return f"{name} has no unit yet."
+        return f"{name} has no unit installed."
     if view.word in ("healthy", "degraded", "unhealthy", "running"):
-        running = f"{name} has been running (pid {facts.main_pid}) for {_ago(facts.active_since, now)}"
-        return f"{running} and is {view.word}: {view.verdict.sentence}."
+        running = f"{name} is running (pid {facts.main_pid}) {since(facts.active_since, now)}"
+        return f"{running}, {view.word}: {view.verdict.sentence}."
     if view.word == "flapping":
         return f"{name} is flapping: systemd has restarted it {_times(facts.restarts)}, and {explain(facts, name)}."
     if view.word == "failed":
-        return f"{name} has failed{since}: {explain(facts, name)}."
+        return f"{name} has failed{changed}: {explain(facts, name)}."
     if view.word == "stopped":
         ended = f"; its last run {last_exit(facts)}" if last_exit(facts) else ""
-        return f"{name} is stopped{since}{ended}."
-    return f"{name} is {view.word}{since}."
+        return f"{name} is stopped{changed}{ended}."
+    return f"{name} is {view.word}{changed}."
 
 
 def _detail(view: View, now: float) -> list[str]:
     facts = view.facts
-    notified = []
+    sentences = []
     if facts.restarts and view.word != "flapping":
-        notified.append(f"systemd has restarted it {_times(facts.restarts)} since it was last started by hand.")
+        sentences.append(f"systemd has restarted it {_times(facts.restarts)} since it was last started manually.")
     if view.unregistered:
-        notified.append("It is in no registry; Helm only shows it.")
+        sentences.append("It is not in services.toml; Helm shows it, but does not manage it.")
     if facts.drop_ins:
-        notified.append(f"Its unit has the drop-in {', '.join(facts.drop_ins)}.")
+        sentences.append(f"Its unit has the drop-in {', '.join(facts.drop_ins)}.")
     if facts.need_reload:
-        notified.append("Its unit changed on disk since it was loaded.")
+        sentences.append("Its unit file has changed since systemd loaded it; run: systemctl --user daemon-reload.")
     port = view.service.port
     if port is not None and not facts.active and not view.service.external and (holder := holder_of(port)):
-        notified.append(f"Its port {port} is taken by {holder}.")
+        sentences.append(f"Its port {port} is in use by {holder}.")
     if again := retry(facts):
-        notified.append(again[0].upper() + again[1:])
-    return notified
+        sentences.append(again[0].upper() + again[1:])
+    return sentences
 
 
 def _advice(view: View) -> str:
     name = view.service.name
     if view.service.external:
-        return f"See that {view.service.url} answers."
+        return f"Check {view.service.url}; Helm does not control external services."
     if not view.facts.exists:
-        return "Install it: helmctl apply."
+        return "To install it, run: helmctl apply."
     if view.word == "stopped":
-        return f"Start it: helmctl start {name}."
+        return f"To start it, run: helmctl start {name}."
     if view.word == "unhealthy":
-        return f"Look at its log (helmctl logs {name}), then restart it: helmctl restart {name}."
+        return f"Check its log (helmctl logs {name}); to restart it, run: helmctl restart {name}."
     if view.word in ("failed", "flapping"):
-        return f"Mend what the lines below say, then: helmctl restart {name}."
+        return f"Fix the cause (see the lines below), then run: helmctl restart {name}."
     return ""
 
 

@@ -96,7 +96,7 @@ def _skip_unreachable(registry: Registry, jobs: Jobs, waiting: list[str], causes
 
 
 def _begin(service: Service, jobs: Jobs) -> Effects[None]:
-    """Queues a start; where there is nothing to start, adds the step that says why."""
+    """Queue a start; if there is nothing to start, add a step with the reason."""
     name, unit = service.name, unit_of(service.name)
     if service.external:
         verdict = yield from result_of(CheckHealth(probe_of(service)))
@@ -140,7 +140,7 @@ def _waiting_for(service: Service) -> str:
 
 
 def _started(service: Service, job: Ended) -> Effects[Step]:
-    """What came of the job of a start."""
+    """The step for a start job that has ended."""
     if job.result == "done":
         sentence = f"started, after {_waiting_for(service)}"
         verdict = yield from result_of(CheckHealth(probe_of(service)._replace(timeout=DEGRADED_CHECK)))
@@ -211,7 +211,7 @@ def stop(registry: Registry, names: Collection[str], options: Options) -> Effect
 
 
 def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
-    """What came of the job of a stop."""
+    """The step for a stop job that has ended."""
     if job.result != "done":
         return Step(service.name, "failed", f"its stop job ended with result '{job.result}'", "failed", job.seconds)
     if facts.result == "timeout":
@@ -257,7 +257,7 @@ def _as_restart(step: Step) -> Step:
 
 
 def _unmet(registry: Registry, service: Service, options: Options) -> Effects[Step | None]:
-    """A step that says which dependency is not running: a restart would then only end the service."""
+    """A failed step for a dependency that is not running: a restart would then only stop the service."""
     if not options.with_dependencies:
         return None
     for needed in service.depends_on:

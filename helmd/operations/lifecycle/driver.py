@@ -91,6 +91,6 @@ class Driver:
 
 
 def mark_target(manager: Manager) -> None:
-    """Makes the target active, so that plain ``systemctl --user stop hivematrix.target`` stops all."""
+    """Make the target active, so that ``systemctl --user stop hivematrix.target`` stops the suite."""
     if manager.facts(TARGET).exists:
         manager.start(TARGET)

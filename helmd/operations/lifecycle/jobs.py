@@ -1,4 +1,4 @@
-"""The jobs of one operation that are under way, and the steps that came of those that have ended."""
+"""The jobs of one operation that are in progress, and the steps of those that have ended."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Ended(NamedTuple):
 
 @dataclass(slots=True)
 class Jobs:
-    """Of one operation. ``steps`` is what has happened so far."""
+    """The jobs and the steps of one operation so far."""
 
     options: Options
     steps: list[Step] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Jobs:
     _queued_at: dict[str, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether any job is under way."""
+        """Whether any job is in progress."""
         return bool(self._services)
 
     @property
@@ -42,18 +42,18 @@ class Jobs:
         yield from result_of(ReportStep(step))
 
     def queue(self, service: str, effect: QueueJob, waiting_for: str) -> Effects[None]:
-        """Queues a job for SERVICE. Without blocking its step is over then; else `ended` gives its end."""
+        """Queues a job for SERVICE. Without blocking its step ends with that; else `ended` returns its end."""
         job: Job = yield from result_of(effect)
         if not self.options.block:
             yield from self.add(Step(service, "queued", f"{effect.verb} queued"))
             return
         self._services[job.path], self._queued_at[job.path] = service, job.queued_at
-        yield from result_of(ReportStep(Step(service, "begun", waiting_for)))
+        yield from result_of(ReportStep(Step(service, "in_progress", waiting_for)))
 
     def ended(self) -> Effects[list[Ended] | None]:
-        """Those of our jobs that have ended since the last call, after waiting for one of any kind.
+        """Those of our jobs that have ended since the last call; waits for the end of any job.
 
-        None when the operation's time is up; then every job under way has become a step that says so.
+        None at the operation's time limit; then every job in progress has become a failed step.
         """
         until = _NO_TIMEOUT if self.options.timeout is None else self.options.timeout
         ended, now = yield from result_of(WaitForJobs(until))
@@ -66,7 +66,7 @@ class Jobs:
     def _give_up(self, now: float) -> Effects[None]:
         for path, service in self._services.items():
             seconds = now - self._queued_at[path]
-            sentence = f"not done after {seconds:.1f} s; systemd continues with it"
+            sentence = f"not finished after {seconds:.1f} s; systemd continues with it"
             yield from self.add(Step(service, "failed", sentence, "timeout", seconds, f"See: helmctl why {service}"))
         self._services.clear()
         self._queued_at.clear()

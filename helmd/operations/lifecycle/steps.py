@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-StepKind = Literal["begun", "done", "already", "failed", "skipped", "killed", "queued"]
+StepKind = Literal["in_progress", "done", "already", "failed", "skipped", "killed", "queued"]
 Code = Literal["", "start_failed", "dependency_failed", "port_taken", "timeout", "failed", "bus"]
 
 

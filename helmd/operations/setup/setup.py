@@ -20,6 +20,7 @@ from helmd.keycloak.distribution.unpack import WRITABLE, unpack, unpacked
 from helmd.model.config.schema import HELM_SETTINGS
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.counted import counted
 from helmd.model.errors import (
     BusError,
     ConfigurationError,
@@ -89,19 +90,19 @@ def prepare_account(layout: Layout, notify: Notify) -> None:
     """Lingering, so that the suite outlives the login and starts at boot; access to the journal."""
     name = account_name()
     if Path("/var/lib/systemd/linger", name).exists():
-        notify("lingering is on")
+        notify("lingering is enabled")
     else:
         tried = subprocess.run(["loginctl", "enable-linger"], capture_output=True, text=True, timeout=30, check=False)
         if tried.returncode:
             raise DeniedError(
-                "lingering is off and can't be turned on", hint=f"Run: sudo loginctl enable-linger {name}"
+                "lingering is off and could not be enabled", hint=f"Run: sudo loginctl enable-linger {name}"
             )
-        notify("lingering turned on: the suite runs without a login, and from boot")
+        notify("lingering enabled: the suite runs without a login and starts at boot")
     account = pwd.getpwuid(os.getuid())
     members = os.getgrouplist(name, account.pw_gid)
     if account.pw_uid < 1000 and grp.getgrnam(JOURNAL_GROUP).gr_gid not in members:
         raise DeniedError(
-            f"a system account reads its journal only in the group {JOURNAL_GROUP}",
+            f"{name} is a system account and must be in group {JOURNAL_GROUP} to read its journal",
             hint=f"Run: sudo usermod -aG {JOURNAL_GROUP} {name} && sudo systemctl restart user@{account.pw_uid}",
         )
 
@@ -115,22 +116,22 @@ def prepare_files(layout: Layout, options: SetupOptions, notify: Notify) -> None
         layout.registry_directory.mkdir(exist_ok=True)
     except OSError as problem:
         raise NotSetUpError(
-            f"{problem.filename} can't be made ({problem.strerror})",
-            hint="The account that owns a suite needs a home directory that it may write in.",
+            f"could not create {problem.filename}: {problem.strerror}",
+            hint="The account that owns a suite needs a home directory that it can write to.",
         ) from None
     if not layout.settings_file.exists():
         write_atomically(layout.settings_file, settings_template(options.database), 0o600)
         notify(f"wrote {layout.settings_file}")
     elif options.database is not None and load_settings(layout).store != options.database:
         raise UsageError(
-            f"{layout.settings_file} is there already and keeps logs elsewhere",
-            hint="Set database in its table [store], then: helmctl setup",
+            f"{layout.settings_file} already exists and sets another log store",
+            hint="Set database in its table [store], then run: helmctl setup",
         )
     if options.registry_file is not None:
         _install_registry(layout, options.registry_file, notify)
     elif not layout.registry_file.exists():
         write_atomically(layout.registry_file, REGISTRY_TEMPLATE)
-        notify(f"wrote {layout.registry_file}; name your services in it")
+        notify(f"wrote {layout.registry_file}; add your services to it")
 
 
 def _install_registry(layout: Layout, given: Path, notify: Notify) -> None:
@@ -140,8 +141,8 @@ def _install_registry(layout: Layout, given: Path, notify: Notify) -> None:
         raise ConfigurationError([Fault(str(given), 0, "", "is not UTF-8 text")]) from None
     if layout.registry_file.exists() and layout.registry_file.read_text() not in (text, REGISTRY_TEMPLATE):
         raise NotSetUpError(
-            f"{layout.registry_file} is there already and differs from {given}",
-            hint="Move it away, or edit it instead of giving a registry.",
+            f"{layout.registry_file} already exists and differs from {given}",
+            hint="Move it away, or edit it and run helmctl setup without --registry.",
         )
     load_suite(layout, load_settings(layout), ConfigSource(str(layout.registry_file), text))
     write_atomically(layout.registry_file, text)
@@ -159,7 +160,7 @@ def prepare_keycloak(
     if directory == layout.data / KEYCLOAK.directory and unpacked(layout.data) is None:
         notify(f"fetching Keycloak {KEYCLOAK.version}")
         archive = fetch(layout.data / "downloads", options.keycloak_archive, progress, mvn=available())
-        notify(f"unpacking {archive.name}, whose checksum is right")
+        notify(f"unpacking {archive.name} (checksum verified)")
         unpack(archive, layout.data)
         if options.keycloak_archive is None:
             archive.unlink()
@@ -168,7 +169,7 @@ def prepare_keycloak(
     fresh = not layout.secrets_file(name).exists()
     ensure_secrets(layout.secrets_file(name), launch.SECRETS)
     if fresh:
-        notify(f"made Keycloak's first admin and its database password ({layout.secrets_file(name)}, 0600)")
+        notify(f"created the passwords of Keycloak's first admin and database ({layout.secrets_file(name)}, mode 0600)")
 
 
 def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
@@ -177,15 +178,15 @@ def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
         if name in registry and not registry[name].external:
             directory = layout.resolve(registry[name].path)
             if directory.is_dir() and (made := make(directory)):
-                notify(f"made the {what} of {name} ({made})")
+                notify(f"created the {what} of {name} ({made})")
 
 
 def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, notify: Notify) -> None:
     """The private PostgreSQL clusters, where the settings want them."""
     if settings.store_embedded and create_cluster(store_cluster(layout, account_name())):
-        notify("made the PostgreSQL cluster of the log store")
+        notify("created the PostgreSQL cluster of the log store")
     if "postgres" in registry and create_cluster(embedded_cluster(registry, layout, settings)):
-        notify("made the PostgreSQL cluster of the suite")
+        notify("created the PostgreSQL cluster of the suite")
 
 
 def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False, stop: bool = False) -> None:
@@ -197,7 +198,7 @@ def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = Fals
     while not ended and time.monotonic() < deadline:
         ended = next((finished.result for finished in signals.wait(deadline) if finished.job == job), "")
     if ended != "done":
-        sentence = f"{unit} did not {'stop' if stop else 'start'} ({ended or f'not done in {JOB_TIMEOUT:g} s'})"
+        sentence = f"{unit} did not {'stop' if stop else 'start'} ({ended or f'not finished after {JOB_TIMEOUT:g} s'})"
         lines = [line.message for line in last_lines(unit, 10, begun)]
         raise StartFailedError(sentence, hint=f"See: journalctl --user -u {unit}", lines=lines)
 
@@ -210,11 +211,11 @@ def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Not
     with Signals() as signals:
         manager.subscribe()
         if settings.store_embedded:
-            # A start that is under way may still be one of an older unit; it would be joined, not begun anew.
+            # A start that is under way may still be one of an older unit; systemd would merge ours with it.
             run_unit(manager, signals, STORE_CLUSTER_UNIT, restart=not manager.facts(STORE_CLUSTER_UNIT).active)
             ensure_store(store_cluster(layout, account_name()))
-            notify("the log store runs")
-        for unit, what in ((JOURNAL_UNIT, "the journal is being read into it"), (HELMD_UNIT, "helmd runs")):
+            notify("the log store is running")
+        for unit, what in ((JOURNAL_UNIT, "helmd-journal is running"), (HELMD_UNIT, "helmd is running")):
             run_unit(manager, signals, unit, restart=True)
             notify(what)
 
@@ -231,9 +232,9 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
     prepare_clusters(registry, layout, settings, notify)
     host = remember_host(layout)
     if not host.user_namespaces:
-        notify("this host gives user units no user namespaces, so hardening is limited to what works without")
+        notify("user namespaces are not available on this host; hardening is limited to what works without them")
     done = apply(changes(registry, layout, settings), registry, layout, settings, manager)
-    notify(f"{len(done)} unit{'s' if len(done) != 1 else ''} installed")
+    notify(f"{counted(len(done), 'unit')} installed")
     ensure_databases(registry, layout, settings, manager.facts)
     start_helm(layout, settings, manager, notify)
     manager.enable([TARGET])
@@ -261,7 +262,7 @@ def _manager(layout: Layout) -> Manager:
         name = account_name()
         raise BusError(
             error.sentence,
-            hint=f"Log in as {name} afresh (su keeps no session), or: sudo systemctl start user@{layout.uid}",
+            hint=f"Log in as {name} again (su starts no session), or run: sudo systemctl start user@{layout.uid}",
         ) from None
 
 
@@ -278,9 +279,11 @@ def create_account(name: str, notify: Notify) -> None:
         words = ["--system", "--group", "--home", f"/var/lib/{name}", "--shell", "/bin/bash", name]
         _run(["adduser", "--quiet", "--gecos", "HiveMatrix suite", "--disabled-password", *words])
         entry = pwd.getpwnam(name)
-        notify(f"created the account {name} (home {entry.pw_dir})")
+        notify(f"created account {name} (home {entry.pw_dir})")
     if fault := _unfit(entry):
-        raise UsageError(f"{name} can't own a suite: {fault}", hint="Take another: helmctl setup --account hivematrix")
+        raise UsageError(
+            f"{name} can't own a suite: {fault}", hint="Use another account: helmctl setup --account hivematrix"
+        )
     # Both before lingering: the user manager keeps the limit and the groups that it was started with.
     try:
         raise_limit(entry.pw_uid)
@@ -291,13 +294,13 @@ def create_account(name: str, notify: Notify) -> None:
         _run(["usermod", "-aG", JOURNAL_GROUP, name])
         if Path(f"/run/user/{entry.pw_uid}/bus").exists():
             _run(["systemctl", "restart", f"user@{entry.pw_uid}.service"])
-        notify(f"{name} may read the journal")
+        notify(f"added {name} to group {JOURNAL_GROUP}")
     _run(["loginctl", "enable-linger", name])
     deadline = time.monotonic() + 30
     while not Path(f"/run/user/{entry.pw_uid}/bus").exists():
         if time.monotonic() > deadline:
             raise NotSetUpError(
-                f"the user manager of {name} did not come up", hint=f"See: systemctl status user@{entry.pw_uid}"
+                f"the user manager of {name} did not start", hint=f"See: systemctl status user@{entry.pw_uid}"
             )
         time.sleep(0.05)
 
@@ -309,8 +312,8 @@ def _unfit(entry: pwd.struct_passwd) -> str:
     try:
         owner = Path(entry.pw_dir).stat().st_uid
     except OSError as problem:
-        return f"its home directory {entry.pw_dir} can't be used ({problem.strerror})"
-    return "" if owner == entry.pw_uid else f"its home directory {entry.pw_dir} is not its own"
+        return f"its home directory {entry.pw_dir} is not usable: {problem.strerror}"
+    return "" if owner == entry.pw_uid else f"its home directory {entry.pw_dir} belongs to another account"
 
 
 def _run(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Core, asked for its keys and whether a session still lasts. Whatever answers there is not trusted to be Core."""
+"""Requests to Core: its keys, and whether a session is still valid. Replies are not trusted."""
 
 import json
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 class CoreUnreachableError(HelmError):
-    """Core doesn't answer, or not as Core does, and without it nobody can tell whether a token is good."""
+    """Core does not answer, or its reply is invalid, so a token cannot be checked."""
 
     code: ClassVar[str] = "core_unreachable"
 
 
 def core_session() -> aiohttp.ClientSession:
-    """What `Core` is reached through; the caller closes it. No cookies; nothing is unpacked, so replies stay small."""
+    """The HTTP session for `Core`; the caller closes it. Without cookies and decompression, so replies stay small."""
     return aiohttp.ClientSession(
         timeout=_TIMEOUT,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -47,24 +47,24 @@ class Core:
         """Its keys by id; there is at least one. Raises CoreUnreachableError."""
         status, body = await self._ask("GET", KEYS_PATH, None)
         if status != HTTPStatus.OK:
-            raise self._unreachable(f"it answers {status} for its keys")
+            raise self._unreachable(f"status {status} for {KEYS_PATH}")
         keys = keys_of(body)
         if not keys:
-            raise self._unreachable("its key set holds no key that can be used")
+            raise self._unreachable("its key set contains no usable key")
         return keys
 
     async def lasts(self, token: str) -> bool:
-        """Whether the session of a user's TOKEN still lasts. Raises CoreUnreachableError when it does not say so."""
+        """Whether the session of a user's TOKEN is still valid. Raises CoreUnreachableError."""
         status, body = await self._ask("POST", VALIDATE_PATH, {"token": token})
         if status in _REFUSED:
             return False
         valid = body.get("valid") if status == HTTPStatus.OK and isinstance(body, dict) else None
         if not isinstance(valid, bool):
-            raise self._unreachable(f"it answers {status} when asked about a token")
+            raise self._unreachable(f"status {status} for {VALIDATE_PATH}")
         return valid
 
     async def _ask(self, method: str, path: str, body: object) -> tuple[int, Any]:
-        """The status and the JSON of a reply; None for what is no JSON."""
+        """The status and the JSON of a reply; None if it is not JSON."""
         try:
             async with self._session.request(method, self.url + path, json=body, allow_redirects=False) as reply:
                 text = await _limited(reply)
@@ -73,18 +73,18 @@ class Core:
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             raise self._unreachable(printable(str(problem) or type(problem).__name__, 200)) from None
         if text is None:
-            raise self._unreachable(f"its reply is larger than {_MAX_REPLY >> 10} KiB")
+            raise self._unreachable(f"reply larger than {_MAX_REPLY >> 10} KiB")
         try:
             return reply.status, json.loads(text)
         except (ValueError, RecursionError):
             return reply.status, None
 
     def _unreachable(self, why: str) -> CoreUnreachableError:
-        return CoreUnreachableError(f"Core at {self.url} can't be asked: {why}", hint="See: helmctl status core")
+        return CoreUnreachableError(f"request to Core at {self.url} failed: {why}", hint="See: helmctl status core")
 
 
 async def _limited(reply: aiohttp.ClientResponse) -> bytes | None:
-    """The body, or None when it is too large to be one of Core's."""
+    """The body, or None if it is too large."""
     text = bytearray()
     async for part in reply.content.iter_any():
         text += part

@@ -1,4 +1,4 @@
-"""Who is calling: the unix socket's peer, for whom the kernel vouches (unix(7), SO_PEERCRED), or a token's bearer."""
+"""Authentication: the peer of the unix socket by its credentials (unix(7), SO_PEERCRED), or the bearer of a token."""
 
 import os
 import pwd
@@ -26,17 +26,17 @@ _CREDENTIALS = struct.Struct("3i")
 
 _NOT_FROM_HERE = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
 _OF_BROWSERS = ("Origin", "Sec-Fetch-Site")
-"""A page from anywhere can make a browser on this machine send; that is no program of this machine's."""
+"""Headers of browsers: any web page can make a browser on this machine send a request."""
 
 
 class NoCredentialError(HelmError):
-    """The caller has shown nothing that says who they are."""
+    """The request has no credential."""
 
     code: ClassVar[str] = "no_credential"
 
 
 class Callers:
-    """Tells who calls. An async context manager; without it, or before `adopt`, no token is good.
+    """Authenticates callers. An async context manager; outside of it, or before `adopt`, no token is accepted.
 
     The unix socket needs neither.
     """
@@ -61,7 +61,7 @@ class Callers:
             await self._session.close()
 
     def adopt(self, settings: Settings, registry: Registry) -> None:
-        """Goes by SETTINGS from now on. With another Core, all that is known about tokens is forgotten."""
+        """Use SETTINGS from now on. If the URL of Core has changed, all cached tokens are dropped."""
         self._anonymous = settings.ingest_anonymous == "loopback"
         self._billing = frozenset(settings.billing_services)
         url = core_url(settings, registry)
@@ -69,13 +69,13 @@ class Callers:
             self._core, self._verifier = url, Verifier(Core(self._session, url), self._single_flight)
 
     async def authorize(self, request: web.Request, access: Access) -> Identity | None:
-        """The caller, once they may use a route with this ACCESS; None for somebody unknown on a public one.
+        """The caller, if they may use a route with this ACCESS; None for an unknown caller of a public one.
 
         Raises NoCredentialError, BadTokenError, CoreUnreachableError, DeniedError, and UsageError.
         """
         identity = _by_socket(request)
         if access.role is Role.PUBLIC:
-            # Whoever watches Helm's health shall hear of it, not of a token that has expired.
+            # A health check must work even with an expired token.
             return identity
         if identity is None:
             identity = await self._by_token(request)
@@ -83,8 +83,8 @@ class Callers:
             identity = Identity("anonymous", Role.PUBLIC, "anonymous")
         if identity is None:
             raise NoCredentialError(
-                "this needs a credential, and none that Helm knows was given",
-                hint="On the machine itself, use helmctl or the unix socket as the account that owns the suite.",
+                "authentication required",
+                hint="Send a token of Core (Authorization: Bearer), or use helmctl or the unix socket on the machine.",
             )
         if refusal := access.refusal(identity):
             raise DeniedError(refusal)
@@ -104,20 +104,20 @@ def _by_socket(request: web.Request) -> Identity | None:
     if uid is None:
         return None
     if uid not in (os.getuid(), 0):
-        raise DeniedError(f"this socket belongs to uid {os.getuid()}; uid {uid} may not use it")
+        raise DeniedError(f"uid {uid} may not use the socket of uid {os.getuid()}")
     return Identity(_account(uid), Role.ADMIN, "socket")
 
 
 def _bearer_token(given: Sequence[str]) -> str | None:
     """The token in the Authorization headers (RFC 6750, section 2.1), or None. Raises UsageError for more than one."""
     if len(given) > 1:
-        raise UsageError("there is more than one Authorization header")
+        raise UsageError("more than one Authorization header")
     scheme, _, token = given[0].strip().partition(" ") if given else ("", "", "")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _is_local_program(request: web.Request) -> bool:
-    """Whether a program on this machine sent it: no proxy for somebody else, and no browser for a page."""
+    """Whether a program on this machine sent it, rather than a proxy or a browser."""
     if any(name in request.headers for name in ("Authorization", *_NOT_FROM_HERE, *_OF_BROWSERS)):
         return False
     peer = None if request.transport is None else request.transport.get_extra_info("peername")

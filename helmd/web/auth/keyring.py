@@ -1,4 +1,4 @@
-"""Core's keys as they were last seen."""
+"""Cache of Core's keys."""
 
 import logging
 import time
@@ -11,9 +11,9 @@ from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import BadTokenError
 
 KEYS_MAX_AGE = 600.0
-"""After this time they are fetched anew. While Core doesn't answer, they stay what they were."""
+"""Seconds after which the keys are fetched again. While Core does not answer, the old ones stay in use."""
 PAUSE_SECONDS = 5.0
-"""At least this long between two fetches, whatever tokens claim to be signed with."""
+"""Minimum number of seconds between two fetches, even if tokens name unknown keys."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,15 +30,15 @@ class Keyring:
         self._tried: float | None = None
         self._trouble: CoreUnreachableError | None = None
         self.generation = 0
-        """Another number whenever the keys have changed: what was checked with the ones before must be checked anew."""
+        """Incremented when the keys change: tokens verified with older keys must be verified again."""
 
     def renew(self) -> None:
-        """Has the keys fetched when they are old; doesn't wait for that."""
+        """Start fetching the keys if they are old; does not wait for that."""
         if self._old() and self._rested():
             self._single_flight.start(self, self._fetch)
 
     async def key(self, kid: str) -> RSAPublicKey:
-        """The key of that id. Raises BadTokenError when Core has none, CoreUnreachableError when it can't be asked."""
+        """The key of that id. Raises BadTokenError when Core has none, CoreUnreachableError when it does not answer."""
         if (kid not in self._keys or self._old()) and (self in self._single_flight or self._rested()):
             await self._single_flight.join(self, self._fetch)
         found = self._keys.get(kid)
@@ -46,7 +46,7 @@ class Keyring:
             return found
         if self._trouble is not None:
             raise CoreUnreachableError(self._trouble.sentence, hint=self._trouble.hint)
-        raise BadTokenError("the token is signed with a key that Core doesn't have")
+        raise BadTokenError("the token is signed with an unknown key")
 
     def _old(self) -> bool:
         return self._renewed is None or self._clock() - self._renewed >= KEYS_MAX_AGE
@@ -60,7 +60,7 @@ class Keyring:
             keys = await self._core.keys()
         except CoreUnreachableError as error:
             if self._trouble is None:
-                _log.warning("%s; keys already known stay in use", error.sentence)
+                _log.warning("%s; cached keys stay in use", error.sentence)
             self._trouble = error
             return
         if self._trouble is not None:

@@ -1,4 +1,4 @@
-"""What a caller may be, and what that covers."""
+"""Roles of callers, and the routes that they may use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ Via = Literal["socket", "token", "anonymous"]
 
 
 class Role(StrEnum):
-    """The least that a route asks of its caller; users have one of the others than PUBLIC."""
+    """The role that a route requires; users have one other than PUBLIC."""
 
     PUBLIC = "public"
-    """No credential is asked for. As a caller's role: no user, but a service or somebody unknown."""
+    """No credential is required. As a caller's role: a service or an unknown caller."""
     CLIENT = "client"
     """Any user."""
     BILLING = "billing"
@@ -31,7 +31,7 @@ _COVERS: Mapping[Role, frozenset[Role]] = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls. ``name`` is the account, the user or ``service:NAME``; ``via`` is how that is known."""
+    """A caller. ``name`` is the account, the user or ``service:NAME``; ``via`` is how it was authenticated."""
 
     name: str
     role: Role
@@ -39,7 +39,7 @@ class Identity:
     service: str | None = None
     """The service that calls, where it is one and not a user."""
     services: frozenset[str] | None = None
-    """The services to whose logs the caller is confined; None for all."""
+    """The services whose logs the caller may read; None for all."""
 
     @property
     def key(self) -> str:
@@ -47,26 +47,26 @@ class Identity:
         return f"{self.via} {'user' if self.service is None else 'service'} {self.service or self.name}"
 
     def may(self, asked: Role) -> bool:
-        """Whether a route that asks for this role is open to the caller."""
+        """Whether the caller may use a route that requires role ASKED."""
         return asked in _COVERS[self.role]
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Whom a route is open to: users who have ``role``, and others as marked."""
+    """Who may use a route: users with ``role``, and others as marked."""
 
     role: Role
     services: bool = False
-    """Also services, with their own tokens."""
+    """Also services, with tokens of their own."""
     anonymous: bool = False
     """Also programs on this machine without any token, where ``ingest.anonymous`` allows them."""
 
     def refusal(self, caller: Identity) -> str | None:
-        """Why CALLER is not let in, as a sentence, or None."""
+        """Why CALLER is refused, as a sentence, or None."""
         if caller.service is not None:
-            return None if self.services else f"this is not for services, and {caller.name} is one"
+            return None if self.services else f"services may not use this; {caller.name} is a service"
         if caller.via == "anonymous":
-            return None if self.anonymous else "this is not for callers without a name"
+            return None if self.anonymous else "anonymous callers may not use this"
         if not caller.may(self.role):
-            return f"this takes the role {self.role}; {caller.name} has {caller.role}"
+            return f"requires role '{self.role}'; {caller.name} has role '{caller.role}'"
         return None

@@ -1,4 +1,4 @@
-"""Work that several requests wait for is done once."""
+"""Running work once for several requests that wait for its result (single flight)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SingleFlight:
-    """The work under way, by key. A waiter that is cancelled leaves it to the others; `stop` ends it all."""
+    """Work in progress, by key. Cancelling a waiter does not cancel the work; `stop` cancels all."""
 
     def __init__(self) -> None:
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
@@ -15,7 +15,7 @@ class SingleFlight:
         return key in self._tasks
 
     def start(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, None]]) -> "asyncio.Task[None]":
-        """WORK, begun now unless KEY is under way. It must keep its own errors: nobody may be there to take them."""
+        """Start WORK unless KEY is in progress. It must handle its own errors: there may be no waiter."""
         task = self._tasks.get(key)
         if task is None:
             task = self._tasks[key] = asyncio.create_task(work())
@@ -23,11 +23,11 @@ class SingleFlight:
         return task
 
     async def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Waits until WORK is done, which is begun unless KEY is under way."""
+        """Start WORK unless KEY is in progress, and wait until it is done."""
         await asyncio.shield(self.start(key, work))
 
     async def stop(self) -> None:
-        """Cancels what is under way, and waits for its end."""
+        """Cancel all work, and wait for its end."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

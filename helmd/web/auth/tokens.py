@@ -1,7 +1,4 @@
-"""The claims of Core's tokens (docs/api.md, "Who is calling"; RFC 7519), their signatures, and Core's keys (RFC 7517).
-
-Nothing here asks anybody: keys and the time are given.
-"""
+"""Verification of Core's tokens (JWT, RFC 7519) and parsing of its keys (RFC 7517). No I/O: keys and time are given."""
 
 import base64
 import math
@@ -37,57 +34,57 @@ _ROLES: Mapping[object, Role] = {role.value: role for role in (Role.CLIENT, Role
 
 
 class BadTokenError(HelmError):
-    """The token is none of Core's, is not meant for Helm, or is not good any more."""
+    """The token was not issued by Core, is not for Helm, or is no longer valid."""
 
     code: ClassVar[str] = "bad_token"
 
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Whom a token stands for. ``expires`` is in seconds since the epoch, the leeway included."""
+    """The subject of a token. ``expires`` is in seconds since the epoch, including the leeway."""
 
     identity: Identity
     expires: float
     revocable: bool
-    """Whether it belongs to a session, which can end sooner: a user's does, a service's doesn't."""
+    """Whether it belongs to a session, which can end earlier: a user's does, a service's does not."""
 
 
 def key_id(token: str) -> str:
-    """The id of the key that TOKEN claims to be signed with. Raises BadTokenError for what is no token."""
+    """The id of the key that TOKEN claims to be signed with. Raises BadTokenError if it is not a token."""
     if len(token) > MAX_TOKEN:
         raise BadTokenError(f"the token is longer than {MAX_TOKEN >> 10} KiB")
     if not _TOKEN.match(token):
-        raise BadTokenError("the token is no JWT")
+        raise BadTokenError("the token is not a JWT")
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError):
-        raise BadTokenError("the token is no JWT") from None
+        raise BadTokenError("the token is not a JWT") from None
     if header.get("alg") != _ALGORITHM:
         raise BadTokenError(f"the token is not signed with {_ALGORITHM}")
     if "crit" in header:
-        raise BadTokenError("the token asks for an extension that Helm doesn't have")
+        raise BadTokenError("the token requires an unsupported extension (crit)")
     if not header.get("kid"):
-        raise BadTokenError("the token doesn't say which key signed it")
+        raise BadTokenError("the token has no key id (kid)")
     return str(header["kid"])
 
 
 def verified(token: str, key: RSAPublicKey, now: float) -> Bearer:
-    """Whom TOKEN stands for, checked with KEY at NOW (seconds since the epoch). Raises BadTokenError."""
+    """The subject of TOKEN, verified with KEY at NOW (seconds since the epoch). Raises BadTokenError."""
     try:
-        # The times are compared below, with the same NOW as later when only the time has to be looked at again.
+        # The times are compared below with NOW, as later when only the time is checked again.
         own = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
         claims = jwt.decode(token, key, algorithms=[_ALGORITHM], issuer=ISSUER, options=own)
     except (jwt.InvalidIssuerError, jwt.MissingRequiredClaimError):
         raise BadTokenError("the token was not issued by Core") from None
     except jwt.InvalidAudienceError:
-        raise BadTokenError("the token is meant for somebody else") from None
+        raise BadTokenError("the token is for another audience") from None
     except (jwt.PyJWTError, ValueError, RecursionError):
-        raise BadTokenError("the token's signature is not Core's") from None
-    expires = _moment(claims, "exp")
+        raise BadTokenError("the token has no valid signature of Core") from None
+    expires = _timestamp(claims, "exp")
     if expires is None:
-        raise BadTokenError("the token doesn't say when it expires")
+        raise BadTokenError("the token has no expiry time (exp)")
     bearer = _bearer(claims, expires + LEEWAY)
-    if "nbf" in claims and not (_moment(claims, "nbf") or math.inf) - LEEWAY <= now:
+    if "nbf" in claims and not (_timestamp(claims, "nbf") or math.inf) - LEEWAY <= now:
         raise BadTokenError("the token is not valid yet")
     check_time(bearer, now)
     return bearer
@@ -99,7 +96,7 @@ def check_time(bearer: Bearer, now: float) -> None:
         raise BadTokenError("the token has expired", hint="Log in again.")
 
 
-def _moment(claims: Mapping[str, Any], name: str) -> float | None:
+def _timestamp(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         return None
@@ -109,11 +106,11 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
 def _bearer(claims: Mapping[str, Any], expires: float) -> Bearer:
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject:
-        raise BadTokenError("the token doesn't say whose it is")
+        raise BadTokenError("the token has no subject (sub)")
     if "type" in claims or subject.startswith("service:"):
         return Bearer(_service(claims, subject), expires, revocable=False)
     if not claims.get("jti") or not isinstance(claims["jti"], str):
-        raise BadTokenError("the token belongs to no session")
+        raise BadTokenError("the token has no session (jti)")
     name = next(filter(None, (_text(claims, key) for key in ("preferred_username", "email", "name"))), subject)
     level = claims.get("permission_level")
     role = _ROLES.get(level, Role.CLIENT) if isinstance(level, str) else Role.CLIENT
@@ -123,9 +120,9 @@ def _bearer(claims: Mapping[str, Any], expires: float) -> Bearer:
 def _service(claims: Mapping[str, Any], subject: str) -> Identity:
     found = _SERVICE.match(subject)
     if claims.get("type") != "service" or found is None or claims.get("calling_service") != found.group(1):
-        raise BadTokenError("the token is neither a user's nor a service's")
+        raise BadTokenError("the token is neither for a user nor for a service")
     if claims.get("target_service") != TARGET_SERVICE:
-        raise BadTokenError("the token is meant for another service than Helm")
+        raise BadTokenError("the token is for another service than Helm")
     return Identity(subject, Role.PUBLIC, "token", service=found.group(1))
 
 
@@ -135,7 +132,7 @@ def _text(claims: Mapping[str, Any], key: str) -> str:
 
 
 def keys_of(document: object) -> Mapping[str, RSAPublicKey]:
-    """The keys of a JWK set that can check tokens, by id; the first of an id counts. Empty for what is no key set."""
+    """The keys of a JWK set that can check tokens, by id; the first of an id is used. Empty if it is not a key set."""
     listed = document.get("keys") if isinstance(document, dict) else None
     found: dict[str, RSAPublicKey] = {}
     for entry in listed if isinstance(listed, list) else ():

@@ -1,4 +1,4 @@
-"""Whether a token is good, told quickly: a signature is checked once, and Core asked about a session now and then."""
+"""Cached token verification: a signature is verified once, and Core is asked about a session at intervals."""
 
 import hashlib
 import time
@@ -13,16 +13,16 @@ from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import BadTokenError, Bearer, check_time, key_id, verified
 
 VERDICT_SECONDS = 40.0
-"""How long Core's word about a session counts. With this, a stream that asks every 15 s ends within 60 s
+"""Seconds for which Core's reply about a session is cached. A stream that checks every 15 s then ends within 60 s
 (docs/api.md, "Who is calling")."""
 RETRY_SECONDS = 15.0
-"""When Core is asked again about a session that it could not be asked about."""
+"""Seconds after which a failed request about a session is repeated."""
 MAX_KNOWN = 10_000
 
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """One token. ``good`` is Core's last word about its session, None before it has said any."""
+    """A token. ``good`` is Core's last reply about its session, None before the first."""
 
     bearer: Bearer
     generation: int
@@ -32,10 +32,10 @@ class _Known:
 
 
 class Verifier:
-    """Knows the good tokens of CORE. WALL is in seconds since the epoch; CLOCK never goes back.
+    """Verifies tokens of CORE. WALL is in seconds since the epoch; CLOCK never goes back.
 
-    While Core doesn't answer, a session once known to be good stays so until its token expires; one that Core has never
-    been asked about is not let in, since nobody can tell whether it was revoked.
+    While Core does not answer, a session once known to be valid stays so until its token expires; one that Core has
+    never confirmed is refused, since it may have been revoked.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class Verifier:
         self._wall = wall
         self._clock = clock
         self._keyring = Keyring(core, single_flight, clock)
-        # By a digest: neither a dump of memory nor a slip in a message shall hold a list of tokens.
+        # By a digest, so that neither a memory dump nor an error message contains a list of tokens.
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
     async def identity(self, token: str) -> Identity:
-        """Who shows TOKEN. Raises BadTokenError and CoreUnreachableError."""
+        """The bearer of TOKEN. Raises BadTokenError and CoreUnreachableError."""
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         self._keyring.renew()
         known = self._recall(digest)
         if known is None:
             key = await self._keyring.key(key_id(token))
             bearer = verified(token, key, self._wall())
-            # Another request with the same token may have been quicker.
+            # Another request with the same token may have added it meanwhile.
             known = self._recall(digest) or self._remember(digest, _Known(bearer, self._keyring.generation))
         check_time(known.bearer, self._wall())
         if known.bearer.revocable:
@@ -77,14 +77,14 @@ class Verifier:
             raise BadTokenError("the session has ended", hint="Log in again.")
 
     async def _ask(self, known: _Known, token: str) -> None:
-        begun = self._clock()
+        asked_at = self._clock()
         try:
             known.good = await self._core.lasts(token)
         except CoreUnreachableError as error:
             known.trouble = error.sentence
             known.ask_at = self._clock() + RETRY_SECONDS
         else:
-            known.ask_at = begun + VERDICT_SECONDS
+            known.ask_at = asked_at + VERDICT_SECONDS
 
     def _recall(self, digest: bytes) -> _Known | None:
         known = self._known.get(digest)

@@ -50,7 +50,7 @@ def _generated() -> list[Case]:
             (
                 (5, "services.evil.description: is 300,000 characters long; at most 4,096 are allowed"),
                 (6, "services.evil.environment: LONG is 300,000 characters long; at most 32,768 are allowed"),
-                (7, "services.evil.port: must be a whole number, not 'xxxx"),
+                (7, "services.evil.port: must be an integer, not 'xxxx"),
             ),
         ),
         Case(

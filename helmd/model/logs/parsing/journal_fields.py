@@ -8,6 +8,7 @@ import codecs
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from helmd.model.counted import counted
 from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, datetime_of
 from helmd.model.logs.parsing.position import Gap, Missing
 from helmd.model.suite.names import SERVICE_NAME, service_of, service_of_identifier
@@ -117,7 +118,7 @@ def suppression_row(entry: JournalEntry) -> LogRow | None:
     dropped = text_of(fields, "N_DROPPED")
     count = int(dropped) if dropped.isascii() and dropped.isdigit() and len(dropped) <= 18 else None
     until = datetime_of(entry.realtime)
-    said = "an unknown number of lines" if count is None else f"{count:,} lines"
+    said = "an unknown number of lines" if count is None else counted(count, "line")
     return LogRow(
         timestamp=until,
         service_name="helm",
