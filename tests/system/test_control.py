@@ -134,7 +134,7 @@ def test_deaf_to_sigterm_is_killed_and_said_so(box: Sandbox) -> None:
     box.register("deaf", command("deaf", "stubborn", 6102, more='restart = { stop_timeout = "2s" }'))
     box.helmctl("start", "deaf")
     done = box.helmctl("stop", "deaf")
-    assert "did not end on SIGTERM within 2 s and was killed" in done.err
+    assert "did not exit within 2 s of SIGTERM and was killed" in done.err
     assert 2.0 <= done.seconds < 4.0
     assert box.status("deaf")["deaf"]["pid"] is None
 
@@ -202,7 +202,7 @@ def test_external_service_is_probed_but_never_controlled(box: Sandbox) -> None:
     assert states == {"elsewhere": "healthy", "nowhere": "unhealthy"}
     done = box.helmctl("start", "dependent", check=False)
     assert done.code == 1
-    assert "✗ nowhere: external and unhealthy: nothing listens on port 6199" in done.err
+    assert "✗ nowhere: external, unhealthy: nothing listens on port 6199" in done.err
     assert "- dependent: not started, because nowhere failed" in done.err
     assert box.helmctl("restart", "elsewhere", check=False).code == 1
     assert "hivematrix-elsewhere.service" not in box("systemctl", "--user", "list-unit-files", "--no-pager").out
@@ -225,7 +225,7 @@ def test_boundaries_of_a_start(box: Sandbox) -> None:
     assert box.status("slow")["slow"]["active_state"] == "inactive"
     done = box.helmctl("start", "slow", "--timeout", "1s", check=False)
     assert done.code == 124
-    assert "systemd goes on with it" in done.err
+    assert "systemd continues with it" in done.err
     box.helmctl("stop", "slow")
     assert box.helmctl("start", "slow", "--no-block").seconds < 3
     until(lambda: box.status("slow")["slow"]["active_state"] != "inactive", within=5)

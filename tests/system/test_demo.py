@@ -17,7 +17,7 @@ def test_demo_ends_well_and_in_time(demo: Sandbox) -> None:
         pytest.fail("run without HIVEMATRIX_TEST_SANDBOX: this test is about scripts/demo itself")
     assert demo.demo_code == 0
     assert demo.demo_seconds < DEMO_SECONDS, demo.demo_output
-    for said in ("building the Debian package", "booting a Debian 12", "helmctl up", "keycloak: started", "--stop"):
+    for said in ("building the Debian package", "booting Debian 12", "helmctl up", "keycloak: started", "--stop"):
         assert said in demo.demo_output
 
 

@@ -104,7 +104,7 @@ def test_clear_error(notified: dict[str, Any], case: Case) -> None:
             assert f"{EVIL}:{line}: {words}" in printed or (not line and f"{EVIL}: {words}" in printed), printed[:2000]
         if run["command"] == "status":
             assert run["code"] == 0
-            assert "warning: the configuration has faults" in run["err"]
+            assert "warning: the configuration has errors" in run["err"]
             assert all(name in run["out"] for name in ("postgres", "keycloak", "core", "nexus", "ticker"))
             assert "evil" not in run["out"]
         else:

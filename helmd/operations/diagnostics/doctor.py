@@ -62,7 +62,7 @@ def _tried(check: DoctorCheck, context: DoctorContext) -> list[Finding]:
     try:
         return check.examine(context)
     except ConfigurationError:
-        return [unknown("the configuration has faults")]
+        return [unknown("the configuration has errors")]
     except HelmError as error:
         return [unknown(error.sentence)]
     except subprocess.TimeoutExpired as problem:
