@@ -54,6 +54,22 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         os.close(directory)
 
 
+def create_atomically(path: Path, text: str, mode: int = 0o600) -> bool:
+    """Create PATH with content TEXT, unless it exists; return True if it was created (by one of several processes).
+
+    A missing directory is created with permissions 0700. Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        write_in(directory, path.name, text.encode(), mode, replace=False)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(directory)
+    return True
+
+
 def write_if_changed(path: Path, text: str, mode: int) -> bool:
     """Like `write_atomically`, but if PATH already has content TEXT only set MODE. Return True if it was written."""
     if path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace") == text:

@@ -57,6 +57,11 @@ class Layout:
         return self.config / "secrets"
 
     @property
+    def journal_keys(self) -> Path:
+        """The keys by which Helm signs what it writes into the journal."""
+        return self.secrets / "journal.keys"
+
+    @property
     def discovery_file(self) -> Path:
         """What every service's ``services.json`` is copied from before it starts."""
         return self.data / "services.json"

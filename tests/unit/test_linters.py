@@ -16,7 +16,7 @@ PACKAGES: dict[str, set[str]] = {
     "model": set(),
     "files": {"model"},
     "health": {"model"},
-    "journal": {"model"},
+    "journal": {"model", "files"},
     "keycloak": {"model", "files"},
     "postgres": {"model", "files"},
     "store": {"model"},

@@ -28,6 +28,8 @@ LEVEL_OF_PRIORITY = {
 }
 STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
 """Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority tells the streams apart."""
+HMAC_FIELD = "HIVEMATRIX_HMAC"
+"""The signature of what Helm itself wrote: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})
 _ACTION_PREFIX = "HIVEMATRIX_"
 _OWN_COLUMN = frozenset({"MESSAGE", "PRIORITY", "USER_UNIT", "USER_INVOCATION_ID", "TID"})
