@@ -10,6 +10,20 @@ from typing import ClassVar
 from helmd.model.counted import counted
 from helmd.model.printable import printable
 
+CONTENT_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""Errors that unexpected content can cause in a parser or encoder (RecursionError is a RuntimeError, UnicodeError a
+ValueError). They are caught where one entry of many is processed, so that the others are not lost.
+"""
+
 
 class HelmError(Exception):
     """Base of every error that is shown to the user.

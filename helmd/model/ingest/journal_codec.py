@@ -35,7 +35,7 @@ class PostedRow(NamedTuple):
 
     row: LogRow
     request: str
-    key: str | None
+    key: str | None = None
     """The batch's Idempotency-Key."""
     entries: int = 1
     number: int = 0

@@ -1,21 +1,28 @@
 """The store as the one process that reads an account's journal sees it: rows, and with them how far it was read."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from zlib import crc32
 
-from helmd.model.errors import StoreError
+import psycopg
+
+from helmd.model.errors import CONTENT_FAULTS, StoreError
 from helmd.model.ingest.journal_codec import PostedRow
-from helmd.model.logs.entry import LogRow
+from helmd.model.logs.entry import LogRow, datetime_of
+from helmd.model.logs.parsing.journal_fields import fault_row, text_row
 from helmd.model.logs.parsing.position import Position
 from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.logs import Appender
-from helmd.store.ingest.requests import admit
-from helmd.store.session import LOCK_CLASS, Connection, connect, deadline, store_errors
+from helmd.store.ingest.requests import admit, is_refusal
+from helmd.store.session import LOCK_CLASS, Connection, connect, deadline, reason, store_errors
 
 _ANSWER_SECONDS = 20.0
 """How long the store may take over a batch before the connection counts as dead."""
+_MOST_SPLITS = 400
+"""How often a batch with rows that the store refuses is split; parts that are left then are reduced to their text."""
 
 _INSERT_POSITION = """
     INSERT INTO journal_cursor (machine_id, uid, boot_id, cursor, realtime, monotonic, ties, finished, pending)
@@ -27,6 +34,11 @@ _MOVE_POSITION = """
     WHERE (machine_id, uid, boot_id) = (%s, %s, %s)
       AND (cursor, monotonic, ties, finished) = (%s, %s, %s, %s)
 """
+
+
+_log = logging.getLogger(__name__)
+
+Part = TypeVar("Part")
 
 
 class PositionMovedError(StoreError):
@@ -41,13 +53,14 @@ class JournalStore:
     """On a connection of its own.
 
     After any error the connection is gone and a new JournalStore has to be opened: then what was in doubt has either
-    been committed or not, and the stored position tells which.
+    been committed or not, which the stored position shows.
     """
 
     def __init__(self, connection: Connection, machine_id: str, uid: int, retention_of: RetentionOf) -> None:
         self._connection = connection
         self._machine_id = machine_id
         self._uid = uid
+        self._retention_of = retention_of
         self._appender = Appender(retention_of)
 
     @classmethod
@@ -100,22 +113,106 @@ class JournalStore:
     ) -> None:
         """Store rows, POSITION and what is KEPT with it together, or none; BEFORE is what is stored for that boot now.
 
-        POSTED are rows that helmd put into the journal, of which some may be in the store already.
+        POSTED are rows that Helm wrote to the journal, of which some may be in the store already. A row that the store
+        refuses for its content is stored as text only, or a row that says so takes its place.
 
-        Raises PositionMovedError when it is not, StoreError when the outcome is unknown or the store refuses.
+        Raises PositionMovedError if BEFORE is not stored, StoreError if the outcome is unknown or the store fails.
         """
         try:
             with store_errors("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
-                await self._connection.execute("BEGIN")
-                # First of all: a rival, or this process' own former connection still at its commit, holds this row.
-                await self._move(position, before, kept)
-                admitted = await admit(self._connection, posted) if posted else []
-                await self._appender.append(self._connection, [*rows, *admitted])
+                try:
+                    await self._connection.execute("BEGIN")
+                    # First: another process, or this one's former connection still at its commit, locks this row.
+                    await self._move(position, before, kept)
+                    admitted = await admit(self._connection, posted) if posted else []
+                    await self._appender.append(self._connection, [*rows, *admitted])
+                except (psycopg.Error, *CONTENT_FAULTS) as fault:
+                    if not _is_of_content(fault):
+                        raise
+                    await self._connection.execute("ROLLBACK")
+                    await self._append_isolating(rows, position, before, kept, posted, fault)
                 await self._connection.execute("COMMIT")
+        except CONTENT_FAULTS as fault:
+            await self._connection.close()
+            raise StoreError(f"log entries can't be stored: {_sentence(fault)}") from fault
         except BaseException:
-            # No word to a server that may not answer: without a connection it rolls back by itself.
+            # Nothing is sent to a server that may not answer: without a connection it rolls back by itself.
             await self._connection.close()
             raise
+
+    async def _append_isolating(
+        self,
+        rows: Sequence[LogRow],
+        position: Position,
+        before: Position | None,
+        kept: Mapping[str, Any] | None,
+        posted: Sequence[PostedRow],
+        fault: Exception,
+    ) -> None:
+        """After FAULT, begin another transaction and store what can be stored, in ever smaller parts."""
+        _log.warning("the log store refuses log entries of the journal: %s; storing the others", _sentence(fault))
+        self._appender = Appender(self._retention_of)
+        await self._connection.execute("BEGIN")
+        try:
+            async with self._connection.transaction():
+                await self._move(position, before, kept)
+        except (psycopg.Error, *CONTENT_FAULTS) as error:
+            if not _is_of_content(error):
+                raise
+            _log.warning("unfinished log entries can't be kept for a restart: %s", _sentence(error))
+            await self._move(position, before, None)
+        splits = _Splits()
+        # A row's own time may be why it is refused.
+        now = datetime_of(position.realtime)
+        admitted: list[LogRow] = []
+
+        async def let_in(part: Sequence[PostedRow]) -> None:
+            admitted.extend(await admit(self._connection, part))
+
+        async def store(part: Sequence[LogRow]) -> None:
+            await self._appender.append(self._connection, part)
+
+        async def store_as_text(part: Sequence[LogRow], error: Exception) -> None:
+            sentence = _sentence(error)
+            try:
+                async with self._connection.transaction():
+                    await store([text_row(row, sentence) for row in part])
+            except (psycopg.Error, *CONTENT_FAULTS) as another:
+                if not _is_of_content(another):
+                    raise
+                await store([fault_row(now, sentence, len(part))])
+
+        async def report(part: Sequence[PostedRow], error: Exception) -> None:
+            await store([fault_row(now, _sentence(error), len(part))])
+
+        await self._in_parts(posted, let_in, report, splits)
+        await self._in_parts([*rows, *admitted], store, store_as_text, splits)
+
+    async def _in_parts(
+        self,
+        part: Sequence[Part],
+        store: Callable[[Sequence[Part]], Awaitable[None]],
+        refused: Callable[[Sequence[Part], Exception], Awaitable[None]],
+        splits: "_Splits",
+    ) -> None:
+        """STORE a PART of a batch, or each half of it; what can't be split any more goes to REFUSED."""
+        if not part:
+            return
+        try:
+            async with self._connection.transaction():
+                await store(part)
+            return
+        except (psycopg.Error, *CONTENT_FAULTS) as error:
+            if not _is_of_content(error):
+                raise
+            fault = error
+        if len(part) == 1 or splits.left == 0:
+            await refused(part, fault)
+            return
+        splits.left -= 1
+        middle = len(part) // 2
+        await self._in_parts(part[:middle], store, refused, splits)
+        await self._in_parts(part[middle:], store, refused, splits)
 
     async def _move(self, position: Position, before: Position | None, pending: Mapping[str, Any] | None) -> None:
         key = (self._machine_id, self._uid, position.boot_id)
@@ -128,3 +225,22 @@ class JournalStore:
             done = await self._connection.execute(_MOVE_POSITION, value + key + known, prepare=True)
         if done.rowcount != 1:
             raise PositionMovedError("the journal was stored further by somebody else")
+
+
+@dataclass(slots=True)
+class _Splits:
+    """How often a batch may still be split."""
+
+    left: int = _MOST_SPLITS
+
+
+def _is_of_content(error: Exception) -> bool:
+    """Whether ERROR is about the content of rows and not about the store."""
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        # An error in the code that makes the text for COPY; the server reports only that COPY was broken off.
+        return isinstance(error.__context__, CONTENT_FAULTS)
+    return isinstance(error, CONTENT_FAULTS) or (isinstance(error, psycopg.Error) and is_refusal(error))
+
+
+def _sentence(error: Exception) -> str:
+    return reason(error) if isinstance(error, psycopg.Error) else f"{type(error).__name__}: {error}"

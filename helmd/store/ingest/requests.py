@@ -20,8 +20,10 @@ _ANSWER_SECONDS, _ROWS_A_SECOND = 1.0, 5_000
 """How long the store may take over a batch of few rows, and with how many it may take a second more."""
 _STATEMENT_SECONDS = 60.0
 """How long a statement goes on at the server after the connection was given up."""
-_FAULTY = ("22", "23", "54", "0A")
-"""Classes of SQLSTATE in which PostgreSQL refuses values for what they are (manual, appendix A)."""
+_FAULTY = ("22", "23", "54", "0A", "P0")
+"""Classes of SQLSTATE in which PostgreSQL refuses values for what they are (manual, appendix A); P0 is that of the
+schema's own functions, such as ``make_log_partition``.
+"""
 
 _INSERT = """
     INSERT INTO ingest_requests (request, service_name, key, entries, stored)
@@ -113,7 +115,7 @@ async def admit(connection: Connection, posted: Sequence[PostedRow]) -> list[Log
     """The rows among POSTED, which came by the journal, that are to be stored now; within the caller's transaction.
 
     An entry that is there already, by its number in the batch, is dropped: helmd did store the batch after all, or a
-    repeat of it. One may come in several portions. Raises psycopg's errors.
+    repeat of it. A batch may come in several parts. Raises psycopg's errors.
     """
     firsts: dict[object, Request] = {}
     for row, request, key, entries, _ in posted:
@@ -142,8 +144,11 @@ async def drop_old_requests(connection: Connection) -> None:
         )
 
 
-def _is_faulty(error: psycopg.Error) -> bool:
-    """Whether PostgreSQL refuses values for what they are. A partition that has been dropped meanwhile is no such."""
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL refuses values for what they are: another attempt would fail the same way.
+
+    That of a partition which was dropped in the meantime would not.
+    """
     if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
         return False
     return (error.sqlstate or "")[:2] in _FAULTY
@@ -185,7 +190,7 @@ class PostedStore:
             await self._connection.close()
             if not isinstance(error, psycopg.Error):
                 raise
-            kind = RefusedError if _is_faulty(error) else StoreError
+            kind = RefusedError if is_refusal(error) else StoreError
             raise kind(f"posted entries can't be stored: {reason(error)}") from error
 
     async def _append(self, requests: Sequence[Request], rows: Sequence[Sequence[LogRow]]) -> list[int]:

@@ -6,6 +6,7 @@ taken for what it claims only where being wrong does no harm (systemd.journal-fi
 
 import codecs
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from helmd.model.counted import counted
@@ -35,6 +36,8 @@ _ACTION_PREFIX = "HIVEMATRIX_"
 _OWN_COLUMN = frozenset({"MESSAGE", "PRIORITY", "USER_UNIT", "USER_INVOCATION_ID", "TID"})
 SUPPRESSED = b"a596d6fe7bfa4994828e72309e95d61e"
 """MESSAGE_ID of journald's notice that it has suppressed messages (sd-messages.h)."""
+UNPARSED = "_unparsed"
+"""The key in an entry's context for why its text was stored as it came."""
 _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
@@ -83,6 +86,35 @@ def row_of(entry: JournalEntry) -> LogRow | None:
         stream=stream_of(fields, priority),
         boot_id=entry.boot_id,
     )
+
+
+def text_row(row: LogRow, fault: str) -> LogRow:
+    """ROW with nothing but its text, for a row that the store refuses for the reason FAULT."""
+    return LogRow(
+        timestamp=row.timestamp,
+        service_name=row.service_name,
+        level=row.level,
+        message=clean_text(row.message.encode("utf-8", "replace"))[0],
+        context={UNPARSED: _fault_text(fault)},
+        source=row.source,
+    )
+
+
+def fault_row(timestamp: datetime, fault: str, entries: int = 1) -> LogRow:
+    """The row that says that ENTRIES of the journal could not be stored, for the reason FAULT."""
+    what = "An entry" if entries == 1 else f"{entries:,} entries"
+    return LogRow(
+        timestamp=timestamp,
+        service_name="helm",
+        level="WARNING",
+        message=f"{what} of the journal could not be stored: {_fault_text(fault)}",
+        context={"gap": "refused", "count": entries},
+        source=HELM,
+    )
+
+
+def _fault_text(fault: str) -> str:
+    return clean_text(fault.encode("utf-8", "replace"))[0][:1000]
 
 
 def gap_row(gap: Gap, hostname: str) -> LogRow:
