@@ -20,9 +20,11 @@ from typing import Any
 from systemd import daemon, id128
 
 from helmd.journal.damage import truncated_files
+from helmd.journal.keys import JournalKeys
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import Lifecycle, log_to_stderr, watchdog_seconds
 from helmd.model.errors import ConfigurationError, HelmError
+from helmd.model.ingest.journal_codec import OwnEntries
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.names import HTTP_SOCKET, UNIX_SOCKET
 from helmd.operations.configuration.current import Current
@@ -87,12 +89,13 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
     settings, formats, places = current.settings, current.formats, current.layout
     assert formats is not None
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
+    own = OwnEntries(JournalKeys(places.journal_keys).keys, current.retention_of)
     low = LowDisk(places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0)
 
     async def reload() -> None:
         current.load()
         # Entries in progress and open batches depend on these; systemd restarts the process.
-        if (current.settings.store, current.formats) != (settings.store, formats):
+        if (current.settings.store, current.formats) != (settings.store, formats) or ingest.disabled:
             _log.info("the log store or the formats have changed; restarting")
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -108,6 +111,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
         prepare=schema_up_to_date(store, owner),
         beat=lifecycle.beat,
         say=lifecycle.status,
+        own=own.read,
         full=full,
         damaged=lambda: list(truncated_files()),
     )

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from helmd.health.thread_pool import PROBES, ProbeResult, ThreadPool
+from helmd.journal.keys import JournalKeys
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
 from helmd.model.counted import counted
@@ -19,6 +21,7 @@ from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.ingest import Account
+from helmd.operations.logs.pattern_watchdog import MessageReader
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
@@ -75,10 +78,14 @@ async def run_helmd(
         def say() -> None:
             suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]
             faults = f"{counted(len(current.faults), 'fault')} in the configuration" if current.faults else ""
-            parts = (summary(suite), monitor.trouble, recorder.trouble, server.trouble, faults)
+            disabled = ", ".join(messages.disabled)
+            formats = f"formats disabled because they take too long: {disabled}" if disabled else ""
+            parts = (summary(suite), monitor.trouble, recorder.trouble, server.trouble, faults, formats)
             lifecycle.status("; ".join(part for part in parts if part))
 
-        monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), on_change=say, beat=lifecycle.beat)
+        keys = JournalKeys(places.journal_keys)
+        messages = MessageReader(lambda: current.formats)
+        monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), keys, on_change=say, beat=lifecycle.beat)
         report = HealthReport(
             monitor,
             pool,
@@ -91,9 +98,9 @@ async def run_helmd(
         low_disk = LowDisk(
             places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
         )
-        posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), write, low_disk)
+        posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), partial(write, keys), low_disk)
         rates = Rates(settings.ingest_rate, settings.ingest_burst)
-        intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, current.read_message)
+        intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, messages.read)
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
         retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)

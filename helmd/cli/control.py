@@ -252,10 +252,13 @@ def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
 
 def _record(context: Context, verb: str, report: OperationResult, reason: str) -> None:
     from helmd.journal.actions import record
+    from helmd.journal.keys import JournalKeys
 
+    keys = JournalKeys(context.layout.journal_keys)
     for step in report.steps:
         if step.kind in ("done", "failed", "killed", "queued"):
-            record(verb, step.service, step.kind, reason, actor="helmctl", on_behalf_of=_person(), detail=step.sentence)
+            actor, detail = _person(), step.sentence
+            record(keys, verb, step.service, step.kind, reason, actor="helmctl", on_behalf_of=actor, detail=detail)
 
 
 def _person() -> str:

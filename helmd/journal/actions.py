@@ -1,11 +1,14 @@
 """Helm's own actions, written to the journal as structured entries; from there they reach the log store like any line.
 
 ``journalctl --user HIVEMATRIX_ACTION=restart`` finds them, ``journalctl --user -u hivematrix-NAME`` shows them among
-what systemd says about the unit, and `helmd.model.logs.entry` reads them back.
+what systemd says about the unit. They are signed; `helmd.model.ingest.journal_codec` verifies and reads them.
 """
 
 from typing import Literal
+from uuid import uuid4
 
+from helmd.journal.keys import JournalKeys
+from helmd.model.ingest.signature import REQUEST
 from helmd.model.suite.names import unit_of
 
 Actor = Literal["helmctl", "helmd"]
@@ -23,12 +26,20 @@ def sentence(action: str, service: str, result: str, reason: str, on_behalf_of: 
 
 
 def record(
-    action: str, service: str, result: str, reason: str = "", *, actor: Actor, on_behalf_of: str = "", detail: str = ""
+    keys: JournalKeys,
+    action: str,
+    service: str,
+    result: str,
+    reason: str = "",
+    *,
+    actor: Actor,
+    on_behalf_of: str = "",
+    detail: str = "",
 ) -> None:
-    """Writes down that ACTOR did ACTION (start, stop, restart, ...) to SERVICE (empty for Helm as a whole).
+    """Record, signed with KEYS, that ACTOR did ACTION (start, stop, restart, ...) to SERVICE (empty for Helm itself).
 
-    RESULT is one word (done, failed, ...), REASON why it was done, DETAIL what came of it. ON_BEHALF_OF is the person.
-    Never raises: a journal that is away must not keep anybody from acting.
+    RESULT is one word (done, failed, ...), REASON why it was done, DETAIL the outcome. ON_BEHALF_OF is the person.
+    Never raises: an action must not fail because the journal is unavailable.
     """
     # Not systemd.journal, whose import takes 24 ms: this runs at the end of every helmctl start and stop.
     from systemd._journal import sendv
@@ -37,6 +48,7 @@ def record(
         "MESSAGE": sentence(action, service, result, reason, on_behalf_of),
         "PRIORITY": str(_WARNING if result in _BAD_RESULTS else _INFO),
         "SYSLOG_IDENTIFIER": actor,
+        REQUEST: str(uuid4()),
         "HIVEMATRIX_ACTION": action,
         "HIVEMATRIX_SERVICE": service,
         "HIVEMATRIX_RESULT": result,
@@ -46,6 +58,6 @@ def record(
         "USER_UNIT": unit_of(service) if service else "",
     }
     try:
-        sendv(*(f"{name}={value}" for name, value in fields.items() if value))
+        sendv(*keys.sign(fields))
     except OSError:
         return

@@ -7,17 +7,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 
 from helmd.journal.reader import JournalError
 from helmd.model.config.settings import read_settings_files
 from helmd.model.config.toml_tables import ConfigSource
-from helmd.model.ingest.journal_codec import PostedRow, fields_of
+from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.formats import parse_message
+from helmd.model.logs.parsing.journal_fields import Value
 from helmd.model.logs.parsing.parsed import Parsed
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.logs.posted import PostedLogs
@@ -31,6 +32,7 @@ from helmd.web.auth.identity import Callers
 from helmd.web.routes import routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import NoHealth, Statuses
+from tests.signing import posted_fields
 from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in
 
 FORMATS_FILE = Path(__file__).resolve().parents[2] / "formats.toml"
@@ -56,7 +58,7 @@ class Journal:
     """Takes what is written as the fields that journald would have; ``away`` makes it fail."""
 
     def __init__(self) -> None:
-        self.entries: list[dict[str, bytes]] = []
+        self.entries: list[dict[str, Value]] = []
         self.away = False
         self.seconds = 0.0
 
@@ -65,10 +67,8 @@ class Journal:
             raise JournalError("the journal can't be written: No such file or directory")
         time.sleep(self.seconds)
         for row in posted:
-            fields = dict(cast(tuple[bytes, bytes], field.split(b"=", 1)) for field in fields_of(row))
-            self.entries.append(
-                {name.decode(): value for name, value in fields.items()} | {"_SYSTEMD_USER_UNIT": b"helmd.service"}
-            )
+            fields = posted_fields(row, time.time_ns() // 1000)
+            self.entries.append({**fields, "_SYSTEMD_USER_UNIT": b"helmd.service"})
 
 
 Answer = tuple[int, Any, Any]

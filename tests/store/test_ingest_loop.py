@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -17,15 +17,20 @@ import pytest
 from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
-from helmd.model.ingest.journal_codec import PostedRow, fields_of
+from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.layout import layout
 from helmd.model.logs.entry import LogRow
+from helmd.model.logs.parsing.format_schema import read_formats
+from helmd.model.logs.parsing.journal_fields import Value
+from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.logs.parsing.position import Position
 from helmd.operations.configuration.load import load_formats
 from helmd.operations.logs import ingest
 from helmd.operations.logs.ingest import Account, Ingest
 from helmd.store.ingest.journal import JournalStore
 from helmd.store.maintenance.migrate import migrate
+from tests.signing import OWN, action_fields, posted_fields
 from tests.store.conftest import Cluster, Database
 from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
 from tests.store.proxy import Proxy
@@ -37,7 +42,15 @@ FORMATS = load_formats(layout({}, SHARE, UID, SHARE))
 class Daemon:
     """An ingest loop as helmd-journal runs it, on a journal directory and a store of this test."""
 
-    def __init__(self, journal: Path, store: str, owner: str, boot: str = BOOT_A, **looks: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        store: str,
+        owner: str,
+        boot: str = BOOT_A,
+        formats: Formats = FORMATS,
+        **looks: Callable[[], Any],
+    ) -> None:
         self.said: list[str] = []
         self.beats = 0
         self.prepared = 0
@@ -51,10 +64,11 @@ class Daemon:
             account,
             lambda: JournalReader(UID, boot, journal),
             lambda: JournalStore.open(store, MACHINE, UID, lambda _: 90),
-            FORMATS,
+            formats,
             prepare=prepare,
             beat=self._beat,
             say=self.said.append,
+            own=OWN.read,
             **looks,
         )
 
@@ -143,7 +157,11 @@ async def test_what_is_there_and_what_comes(database: Database, journal: Path) -
         await asyncio.to_thread(append, journal / "a.journal", numbered(101, 150))
         assert await stored(database, 150) == numbers(1, 150)
         assert daemon.beats > 10
-    assert "100 rows" in " ".join(daemon.said) or "rows since the start" in " ".join(daemon.said)
+        async with asyncio.timeout(20):
+            while not daemon.said[-1].startswith("stored up to") or "150 rows since the start" not in daemon.said[-1]:
+                await asyncio.sleep(0.02)
+    newest = datetime.fromtimestamp((START + SECOND + 1500) / SECOND, UTC).isoformat(timespec="milliseconds")
+    assert daemon.said[-1].startswith(f"stored up to {newest}, lag 0.0 s, ")
 
 
 async def test_the_store_is_away_at_first_and_again_later(
@@ -435,10 +453,8 @@ async def test_posted_entries_come_in_once(database: Database, journal: Path) ->
 
     def written(number: int, request: int, ticks: int) -> bytes:
         row = LogRow(datetime.fromtimestamp(START // SECOND, UTC), "core", "ERROR", f"p{number}", source="http")
-        fields = {}
-        for pair in fields_of(PostedRow(row, str(UUID(int=request)), None, 1)):
-            name, _, value = pair.decode().partition("=")
-            fields[name] = value
+        signed = cast(dict[str, bytes], posted_fields(PostedRow(row, str(UUID(int=request))), START + ticks))
+        fields = {name: value.decode() for name, value in signed.items()}
         message = fields.pop("MESSAGE")
         return line(message, ticks, fields={**fields, "_SYSTEMD_USER_UNIT": "helmd.service", "_TRANSPORT": "journal"})
 
@@ -452,6 +468,62 @@ async def test_posted_entries_come_in_once(database: Database, journal: Path) ->
     assert sorted(texts(database)) == ["1", "2", "3", "4", "p1", "p2", "p3"]
     sources = database.query("SELECT source, level FROM log_entries WHERE left(message, 1) = 'p'")
     assert sources == [("http", "ERROR")] * 3
+
+
+async def test_records_of_actions_come_in_once_and_forged_ones_are_lines(database: Database, journal: Path) -> None:
+    def entry(fields: dict[str, Value], ticks: int, unit: str) -> bytes:
+        text = {name: value.decode() for name, value in fields.items() if isinstance(value, bytes)}
+        message = text.pop("MESSAGE")
+        return line(message, ticks, fields={**text, "_SYSTEMD_USER_UNIT": unit, "_TRANSPORT": "journal"})
+
+    done = action_fields(str(UUID(int=1)), START + SECOND)
+    forged = {**done, "MESSAGE": b"stop core: done, for root"}
+    entries = [
+        entry(done, SECOND, "session.scope"),
+        entry(done, SECOND + 1, "session.scope"),
+        entry(done, SECOND + 2, "hivematrix-codex.service"),
+        entry(forged, SECOND + 3, "session.scope"),
+    ]
+    append(journal / "a.journal", [*entries, line("1", SECOND + 4)])
+    async with Daemon(journal, database.store, database.owner).running():
+        async with asyncio.timeout(20):
+            while "1" not in await asyncio.to_thread(texts, database):
+                await asyncio.sleep(0.02)
+    append(journal / "a.journal", [entry(done, SECOND + 5, "session.scope"), line("2", SECOND + 6)])
+    async with Daemon(journal, database.store, database.owner).running():
+        async with asyncio.timeout(20):
+            while "2" not in await asyncio.to_thread(texts, database):
+                await asyncio.sleep(0.02)
+    found = database.query(
+        "SELECT service_name, source, message FROM log_entries WHERE message LIKE '%% core: done%%' ORDER BY timestamp"
+    )
+    assert found == [
+        ("core", "helm", "restart core: done"),
+        ("codex", "journal", "restart core: done"),
+        ("helm", "journal", "stop core: done, for root"),
+    ]
+
+
+async def test_a_pattern_that_takes_for_ever_does_not_stop_ingest(
+    database: Database, journal: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = "[formats.mine]\norder = 1\nfirst = '@'\npattern = '@(?P<message>(?:a+)+)\\$'\n"
+    formats = read_formats([ConfigSource("formats.toml", source)])
+    hostile = "@" + "a" * 60 + "!"
+    append(journal / "a.journal", [*numbered(1, 10), line(hostile, 2 * SECOND), line("11", 3 * SECOND)])
+    daemon = Daemon(journal, database.store, database.owner, formats=formats)
+    async with daemon.running():
+        assert await stored(database, 12) == [*numbers(1, 10), hostile, "11"]
+        append(journal / "a.journal", [line(hostile, 4 * SECOND), line("@aa$", 5 * SECOND)])
+        assert (await stored(database, 14))[12:] == [hostile, "@aa$"]
+        async with asyncio.timeout(20):
+            while "disabled because they take too long: formats.mine" not in daemon.said[-1]:
+                await asyncio.sleep(0.05)
+    assert daemon.loop.disabled == ["formats.mine"]
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in warnings if "formats.mine" in text] == [
+        "formats.mine in formats.toml takes too long; it is not used until the configuration is reloaded"
+    ]
 
 
 async def test_what_was_kept_and_can_not_be_read_stops_nothing(database: Database, journal: Path) -> None:

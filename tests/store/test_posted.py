@@ -7,21 +7,23 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from helmd.journal.reader import JournalReader
 from helmd.model.errors import StoreError
-from helmd.model.ingest.journal_codec import PostedRow, all_posted, fields_of, posted_row
+from helmd.model.ingest.journal_codec import PostedRow, all_posted
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
+from helmd.model.logs.parsing.journal_fields import Value
 from helmd.operations.logs.posted import PostedLogs
 from helmd.store.ingest.logs import Appender
 from helmd.store.ingest.requests import PostedStore, admit, drop_old_requests
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import connect
 from tests.fixtures import posted_batches
+from tests.signing import OWN, posted_fields, read_own
 from tests.store.conftest import Cluster, Database
 from tests.store.ingest_bodies import NOW, REFUSED, STORED, Refused, Stored
 from tests.store.ingest_server import LOGS, METRICS, Journal, Served, serving, user_token
@@ -150,11 +152,11 @@ def batch(*texts: str) -> dict[str, Any]:
     return {"service_name": "codex", "logs": [{"message": text} for text in texts]}
 
 
-async def through_the_journal(database: Database, entries: list[dict[str, bytes]], chunk: int = 3) -> None:
+async def through_the_journal(database: Database, entries: list[dict[str, Value]], chunk: int = 3) -> None:
     """As helmd-journal does it, some entries at a time."""
     posted: list[PostedRow] = []
     for fields in entries:
-        row = posted_row(fields)
+        row = read_own(fields, time.time_ns() // 1000)
         assert row is not None
         posted.append(row)
     connection = await connect(database.store, "test-journal")
@@ -222,7 +224,7 @@ async def test_the_store_away_the_journal_takes_it(migrated: Database, tmp_path:
 
 async def test_the_journal_gives_back_what_was_written_down(tmp_path: Path) -> None:
     row = LogRow(
-        datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+        datetime(2023, 11, 14, 22, 13, 20, 678901, UTC),
         "codex",
         "CRITICAL",
         "ü" * (MESSAGE_LIMIT // 2),
@@ -239,20 +241,21 @@ async def test_the_journal_gives_back_what_was_written_down(tmp_path: Path) -> N
         *all_posted([small], "ffffffff-0000-4000-8000-0000000000ff", None),
     ]
 
-    def exported(fields: list[bytes], number: int, unit: bytes) -> bytes:
-        named = [field.split(b"=", 1) for field in fields]
-        named += [[b"_SYSTEMD_USER_UNIT", unit], [b"_UID", str(UID).encode()], [b"_TRANSPORT", b"journal"]]
+    def exported(posted: PostedRow, number: int, unit: bytes) -> bytes:
+        fields = cast(dict[str, bytes], posted_fields(posted, START + number))
+        fields |= {"_SYSTEMD_USER_UNIT": unit, "_UID": str(UID).encode(), "_TRANSPORT": b"journal"}
+        named = [(name.encode(), value) for name, value in fields.items()]
         head = f"__REALTIME_TIMESTAMP={START + number}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID={BOOT_A}\n".encode()
         return head + b"".join(n + b"\n" + struct.pack("<Q", len(v)) + v + b"\n" for n, v in named) + b"\n"
 
-    forged = exported(fields_of(written[0]), 9, b"hivematrix-codex.service")
-    entries = [exported(fields_of(each), n, b"helmd.service") for n, each in enumerate(written, 1)]
-    append(tmp_path / "a.journal", [*entries, forged])
+    copied = exported(written[0], 9, b"hivematrix-codex.service")
+    entries = [exported(each, n, b"helmd.service") for n, each in enumerate(written, 1)]
+    append(tmp_path / "a.journal", [*entries, copied])
     reader = JournalReader(UID, BOOT_A, tmp_path)
     reader.seek({})
     read = reader.read(100, 1 << 30).entries
     reader.close()
-    assert [posted_row(entry.fields) for entry in read] == [*written, None]
+    assert [OWN.read(entry) for entry in read] == [*written, None]
 
 
 @pytest.mark.parametrize("order", ["journal first", "repeat first", "repeat in between"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helmd.lifecycle import log_to_stderr
 from helmd.model.config.toml_tables import ConfigSource
-from helmd.model.ingest.journal_codec import PostedRow, fields_of
+from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.layout import layout
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow, datetime_of
 from helmd.model.logs.parsing import journal_entries as assembly
@@ -21,6 +21,7 @@ from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.journal_entries import Assembler
 from helmd.model.logs.parsing.journal_fields import SUPPRESSED, JournalEntry, Value
 from helmd.operations.configuration.load import load_formats
+from tests.signing import OWN, action_fields, posted_fields
 
 SHARE = Path(__file__).resolve().parents[2]
 FORMATS = load_formats(layout({}, SHARE, 0, SHARE))
@@ -181,23 +182,26 @@ def test_what_systemd_says_and_what_helm_does() -> None:
     rows = rows_of([said, done])
     assert [(row.service_name, row.source, row.message) for row in rows] == [
         ("core", "systemd", "Started core."),
-        ("core", "helm", "core restarted"),
-    ]
+        ("helm", "journal", "core restarted"),
+    ], "what helmctl did is not signed"
 
 
-def test_a_posted_row_goes_apart() -> None:
+def test_what_helm_wrote_itself_goes_apart() -> None:
     posted = PostedRow(LogRow(datetime_of(WHEN), "nexus", "ERROR", "p", source="http"), str(UUID(int=5)), "key", 1)
-    fields: dict[str, Value] = {}
-    for pair in fields_of(posted):
-        name, _, value = pair.partition(b"=")
-        fields[name.decode()] = value
-    mine: dict[str, Value] = {**fields, "_SYSTEMD_USER_UNIT": b"helmd.service", "_TRANSPORT": b"journal"}
-    assembler = Assembler(FORMATS)
+    common: dict[str, Value] = {"_SYSTEMD_USER_UNIT": b"helmd.service", "_TRANSPORT": b"journal"}
+    mine = {**posted_fields(posted, WHEN), **common}
+    assembler = Assembler(FORMATS, own=OWN.read)
     assembler.take([JournalEntry(mine, "", BOOT, 1, WHEN)])
     assert (assembler.rows, assembler.posted) == ([], [posted])
     assembler.take([JournalEntry({**mine, "_SYSTEMD_USER_UNIT": b"hivematrix-core.service"}, "", BOOT, 1, WHEN)])
     assert [row.source for row in assembler.rows] == ["journal"]
     assert len(assembler.posted) == 1
+    action = action_fields(str(UUID(int=6)), WHEN)
+    assembler.take([JournalEntry({**action, "_TRANSPORT": b"journal"}, "", BOOT, 1, WHEN)])
+    assert len(assembler.rows) == 1
+    row = assembler.posted[1].row
+    assert (row.service_name, row.source, row.message) == ("core", "helm", "restart core: done")
+    assert row.context == {"action": "restart", "service": "core", "result": "done", "actor": "hive"}
 
 
 def test_journalds_notice_that_lines_were_thrown_away() -> None:

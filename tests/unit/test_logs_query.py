@@ -4,16 +4,22 @@ import os
 import re
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.cli.logs.format import OutputLine, format_named
+from helmd.journal.keys import JournalKeys
 from helmd.journal.query import Found, JournalQuery, Wanted
+from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.level import LEVELS, level_named, levels_named
+from helmd.model.logs.parsing.journal_fields import Value
 from helmd.model.logs.timestamps import iso_timestamp
 from helmd.systemd.timestamp import parse_timestamp
+from tests.signing import action_fields, posted_fields
 from tests.store.journals import BOOT_B, SECOND, START, UID, append, line
 
 REMARK = {"_SYSTEMD_USER_UNIT": "init.scope", "USER_UNIT": "hivematrix-core.service", "SYSLOG_IDENTIFIER": "systemd"}
@@ -165,3 +171,37 @@ def test_timestamps() -> None:
     for bad in ("", "gestern", "--help", "a\0b", "\x1b[31m", "9" * 400, "0001-01-01"):
         with pytest.raises(ValueError, match="is no time"):
             parse_timestamp(bad)
+
+
+def test_what_helm_wrote_itself_is_shown_as_such_and_forged_entries_as_lines(tmp_path: Path) -> None:
+    files, keys_file = tmp_path / "journal", tmp_path / "journal.keys"
+    files.mkdir()
+    (key,) = JournalKeys(keys_file).ensure()
+    row = LogRow(datetime_of(key.since), "codex", "ERROR", "posted", source=HTTP)
+    posted = posted_fields(PostedRow(row, str(UUID(int=1))), key.since, key)
+    action = action_fields(str(UUID(int=2)), key.since, key)
+
+    def entry(fields: dict[str, Value], number: int, unit: str) -> bytes:
+        text = {name: value.decode() for name, value in fields.items() if isinstance(value, bytes)}
+        given = {**text, "_SYSTEMD_USER_UNIT": unit, "_TRANSPORT": "journal"}
+        return line(given.pop("MESSAGE"), number, realtime=key.since + number, fields=given)
+
+    entries = [
+        entry(posted, 1, "helmd.service"),
+        entry(action, 2, "session.scope"),
+        entry({**posted, "MESSAGE": b"forged post"}, 3, "helmd.service"),
+        entry({**action, "MESSAGE": b"forged action"}, 4, "session.scope"),
+    ]
+    append(files / "test.journal", entries)
+
+    def shown(keys: Path | None, *services: str) -> list[tuple[str, str, str]]:
+        wanted = Wanted(services=frozenset(services) or None)
+        with JournalQuery(UID, wanted, files, keys) as query:
+            return [(each.row.service_name, each.row.source, each.row.message) for each in query.forward()]
+
+    believed = [("codex", "http", "posted"), ("core", "helm", "restart core: done")]
+    lines = [("helm", "journal", "forged post"), ("helm", "journal", "forged action")]
+    assert shown(keys_file) == [*believed, *lines]
+    assert shown(keys_file, "codex") == believed[:1]
+    assert shown(keys_file, "core") == believed[1:]
+    assert {(service, source) for service, source, _ in shown(None)} == {("helm", "journal")}

@@ -119,8 +119,8 @@ def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> L
     at = [("a minute ago", now - 60_000_000), ("now", now)]
     append(files / "test.journal", [line(text, n + 1, realtime=when) for n, (text, when) in enumerate(at)])
 
-    def query(uid: int, wanted: Wanted) -> JournalQuery:
-        return JournalQuery(UID, wanted, files)
+    def query(uid: int, wanted: Wanted, keys_file: Path | None = None) -> JournalQuery:
+        return JournalQuery(UID, wanted, files, keys_file)
 
     monkeypatch.setattr(log_source, "JournalQuery", query)
     return layout(environment(helmd), tmp_path, UID, TOP)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
-from helmd.model.logs.parsing.journal_fields import JournalEntry, Value, gap_row, row_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, Value, action_row, gap_row, row_of
 from helmd.model.logs.parsing.position import Gap, Missing, parse_cursor
 
 BOOT = "b" * 32
@@ -58,16 +58,12 @@ def test_a_printed_line() -> None:
         ({"_SYSTEMD_USER_UNIT": b"other.service", "SYSLOG_IDENTIFIER": b"hivematrix-ledger"}, None, None),
         ({"_SYSTEMD_USER_UNIT": b"init.scope", "USER_UNIT": b"hivematrix-core.service"}, "core", "systemd"),
         ({"USER_UNIT": b"other.service"}, None, None),
-        ({"SYSLOG_IDENTIFIER": b"helmctl", "HIVEMATRIX_ACTION": b"start"}, "helm", "helm"),
+        ({"_SYSTEMD_USER_UNIT": b"app.service", "USER_UNIT": b"hivematrix-core.service"}, "core", "journal"),
+        ({"SYSLOG_IDENTIFIER": b"helmctl", "HIVEMATRIX_ACTION": b"start"}, "helm", "journal"),
         (
             {"SYSLOG_IDENTIFIER": b"helmctl", "HIVEMATRIX_ACTION": b"start", "HIVEMATRIX_SERVICE": b"core"},
-            "core",
             "helm",
-        ),
-        (
-            {"SYSLOG_IDENTIFIER": b"helmd", "HIVEMATRIX_ACTION": b"start", "HIVEMATRIX_SERVICE": b"../x"},
-            "helm",
-            "helm",
+            "journal",
         ),
         ({"SYSLOG_IDENTIFIER": b"bash", "HIVEMATRIX_ACTION": b"start"}, None, None),
         ({}, None, None),
@@ -135,7 +131,7 @@ def test_several_messages_and_split_lines() -> None:
 
 
 def test_an_action_of_helm_keeps_its_fields() -> None:
-    found = row_of(
+    found = action_row(
         entry(
             SYSLOG_IDENTIFIER=b"helmctl",
             HIVEMATRIX_SERVICE=b"core",
@@ -147,7 +143,8 @@ def test_an_action_of_helm_keeps_its_fields() -> None:
             PRIORITY=b"5",
         )
     )
-    assert found is not None
+    assert (found.service_name, found.source) == ("core", "helm")
+    assert action_row(entry(HIVEMATRIX_ACTION=b"start", HIVEMATRIX_SERVICE=b"../x")).service_name == "helm"
     assert found.context == {
         "service": "core",
         "action": "restart",

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from helmd.health.thread_pool import ThreadPool
+from helmd.journal.keys import JournalKeys
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, HealthVerdict
 from helmd.operations.logs.ingest import Account
@@ -118,7 +119,13 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         async with Pool(conninfo, "test") as pool:
             recorder = Recorder(pool, nothing_to_do)
             monitor = Monitor(
-                threads.probe, LineRates(pool).take, recorder, UsageMeter(), on_change=lambda: None, beat=lambda: None
+                threads.probe,
+                LineRates(pool).take,
+                recorder,
+                UsageMeter(),
+                JournalKeys(tmp_path / "journal.keys"),
+                on_change=lambda: None,
+                beat=lambda: None,
             )
             report = HealthReport(
                 monitor, pool, account, tmp_path / "state", lambda: 2, retention=lambda: ["the clock is behind"]

@@ -73,7 +73,7 @@ def opened(
     if store is not None:
         yield store
         return
-    with JournalQuery(places.uid, wanted) as query:
+    with JournalQuery(places.uid, wanted, keys_file=places.journal_keys) as query:
         source = JournalLines(query)
         yield source, source.open(count, newest_first)
 

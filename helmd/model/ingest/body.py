@@ -24,6 +24,8 @@ AHEAD = timedelta(minutes=10)
 """A time further ahead than this is none that anything was logged at."""
 
 _NAME = re.compile(r"[a-z0-9_-]{1,50}\Z")
+_NAME_RULE = "must be 1 to 50 of a-z, 0-9, '_' and '-'"
+_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -54,10 +56,9 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
         raise UsageError(f"the body is no JSON object: {fault.msg} at character {fault.pos:,}") from None
     except ValueError:
         raise UsageError("the body is no JSON object") from None
-    name = found.get("service_name")
-    if not isinstance(name, str) or not _NAME.match(name):
-        what = shown_value(name) if "service_name" in found else "missing"
-        raise UsageError(f"service_name: must be 1 to 50 of a-z, 0-9, '_' and '-', and is {what}")
+    if "service_name" not in found:
+        raise UsageError(f"service_name: {_NAME_RULE}, and is missing")
+    name = service_named(found["service_name"])
     if listed in found:
         entries = found[listed]
         if not isinstance(entries, list):
@@ -66,6 +67,20 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
     if sign not in found:
         raise UsageError(f"{listed}: is missing")
     return Body(name, (found,), suspect, len(text), single=True)
+
+
+def service_named(given: object) -> str:
+    """The name of the service that posts. Raises UsageError."""
+    if not isinstance(given, str) or not _NAME.match(given):
+        raise UsageError(f"service_name: {_NAME_RULE}, and is {shown_value(given)}")
+    return given
+
+
+def idempotency_key(given: str) -> str:
+    """An Idempotency-Key. Raises UsageError."""
+    if not _KEY.match(given):
+        raise UsageError("Idempotency-Key: must be one header of 1 to 255 printable characters")
+    return given
 
 
 def _decoded(body: bytes) -> tuple[str, bool]:

@@ -1,21 +1,27 @@
-"""Entries that were posted while the store was away, as fields of the journal, and back.
+"""Journal fields of what Helm itself writes: entries posted while the store was unavailable, and records of actions
+(start, restart, ...).
 
-Only what helmd itself wrote is believed: the unit, if there is one, is journald's own word (systemd.journal-fields(7)).
+Only what Helm wrote is believed (`helmd.model.ingest.signature`); every other entry is a line of whoever sent it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from helmd.model.logs.entry import HTTP, LogRow
-from helmd.model.logs.level import LEVELS
-from helmd.model.logs.parsing.journal_fields import Value
-from helmd.model.suite.names import HELMD_UNIT, identifier_of
+from helmd.model.errors import UsageError
+from helmd.model.ingest.body import Body, idempotency_key, service_named
+from helmd.model.ingest.logs import CONTEXT_LIMIT, log_rows
+from helmd.model.ingest.signature import REQUEST, SigningKey, is_authentic
+from helmd.model.logs.entry import HTTP, LogRow, datetime_of
+from helmd.model.logs.ids import CHANGED
+from helmd.model.logs.parsing.journal_fields import ACTION, HMAC_FIELD, JournalEntry, Value, action_row, text_of
+from helmd.model.logs.parsing.structured import decode_any_number, storable, too_deep
+from helmd.model.suite.names import HELMD_UNIT, RESERVED_PREFIX, identifier_of, service_of
 
-_POSTED, _SERVICE, _REQUEST = "HIVEMATRIX_POSTED", "HIVEMATRIX_SERVICE", "HIVEMATRIX_REQUEST"
+_POSTED, _SERVICE = "HIVEMATRIX_POSTED", "HIVEMATRIX_SERVICE"
 _KEY, _ENTRIES, _NUMBER = "HIVEMATRIX_KEY", "HIVEMATRIX_ENTRIES", "HIVEMATRIX_NUMBER"
 _LEVEL, _TIMESTAMP, _CONTEXT = "HIVEMATRIX_LEVEL", "HIVEMATRIX_TIMESTAMP", "HIVEMATRIX_CONTEXT"
 _TEXTS = {
@@ -28,10 +34,15 @@ _PRIORITIES = {"DEBUG": "7", "INFO": "6", "WARNING": "4", "ERROR": "3", "CRITICA
 _UNIT = HELMD_UNIT.encode()
 _PART = 512 * 1024
 """Bytes of a field: whoever reads the journal reads little more of each (`JournalReader`)."""
+_DEEPEST = 72
+"""Maximum nesting of a context: that of a body, plus that of the record of its changes."""
+_COUNT, _PID = re.compile(r"[0-9]{1,9}\Z"), re.compile(r"[0-9]{1,10}\Z")
 
 
 class PostedRow(NamedTuple):
-    """A row that came by the journal. ``request`` is the batch it was posted in, which had so many ``entries``."""
+    """A row that Helm wrote into the journal. ``request`` is the batch it was posted in, which had so many ``entries``;
+    an action is a batch of its own.
+    """
 
     row: LogRow
     request: str
@@ -42,8 +53,8 @@ class PostedRow(NamedTuple):
     """Which of them it is, from 0 on."""
 
 
-def fields_of(posted: PostedRow) -> list[bytes]:
-    """The journal entry for a row, as ``NAME=value``."""
+def fields_of(posted: PostedRow) -> dict[str, str]:
+    """The journal entry for a posted row, to be signed."""
     row = posted.row
     fields = {
         "MESSAGE": row.message,
@@ -51,7 +62,7 @@ def fields_of(posted: PostedRow) -> list[bytes]:
         "SYSLOG_IDENTIFIER": identifier_of(row.service_name),
         _POSTED: "1",
         _SERVICE: row.service_name,
-        _REQUEST: posted.request,
+        REQUEST: posted.request,
         _ENTRIES: str(posted.entries),
         _NUMBER: str(posted.number),
         _LEVEL: row.level,
@@ -65,64 +76,113 @@ def fields_of(posted: PostedRow) -> list[bytes]:
         context = json.dumps(row.context)
         for number, start in enumerate(range(0, len(context), _PART)):
             fields[_numbered(number)] = context[start : start + _PART]
-    return [f"{name}={value}".encode() for name, value in fields.items()]
+    return fields
 
 
-def posted_row(fields: Mapping[str, Value]) -> PostedRow | None:
-    """The row that helmd wrote down in a journal entry; None for every other entry."""
-    # Where helmd was killed before journald looked, there is no unit; what this account writes without one is believed
-    # as well, since any of its processes may post on helmd's socket what it likes.
-    if _POSTED not in fields or fields.get("_SYSTEMD_USER_UNIT", _UNIT) != _UNIT:
-        return None
-    try:
-        level = _text(fields, _LEVEL)
-        if level not in LEVELS:
+class OwnEntries:
+    """Recognizes Helm's own entries. ``keys`` gives the keys of signatures, oldest first; ``retention_of``
+    the days for which a service's entries are kept.
+    """
+
+    def __init__(self, keys: Callable[[], Sequence[SigningKey]], retention_of: Callable[[str], int]) -> None:
+        self._keys = keys
+        self._retention_of = retention_of
+
+    def read(self, entry: JournalEntry) -> PostedRow | None:
+        """The row that Helm wrote into the journal with ENTRY; None for an entry of anybody else."""
+        fields = entry.fields
+        posted = _POSTED in fields
+        if not posted and ACTION not in fields:
             return None
-        pid = _text(fields, _TEXTS["process_id"]) if _TEXTS["process_id"] in fields else None
-        row = LogRow(
-            timestamp=datetime.fromisoformat(_text(fields, _TIMESTAMP)),
-            service_name=_text(fields, _SERVICE),
-            level=level,
-            # A field without a value may not be there at all when it is read.
-            message=_optional(fields, "MESSAGE") or "",
-            context=_context(fields),
-            trace_id=_optional(fields, _TEXTS["trace_id"]),
-            user_id=_optional(fields, _TEXTS["user_id"]),
-            hostname=_optional(fields, _TEXTS["hostname"]),
-            process_id=None if pid is None else int(pid),
-            source=HTTP,
-        )
-        request = str(UUID(_text(fields, _REQUEST)))
-        entries, number = int(_text(fields, _ENTRIES)), int(_text(fields, _NUMBER))
-        return PostedRow(row, request, _optional(fields, _KEY), entries, number)
-    except (KeyError, ValueError):
-        # The journal's file is damaged there.
-        return None
+        unit = fields.get("_SYSTEMD_USER_UNIT", b"")
+        if isinstance(unit, list) or _is_of_a_service(unit):
+            return None
+        keys = self._keys()
+        if not is_authentic(fields, entry.realtime, keys):
+            # Versions without signatures wrote posted entries as well, and they may still be unread.
+            earlier = HMAC_FIELD not in fields and (not keys or entry.realtime < keys[0].since)
+            if not (earlier and posted and unit == _UNIT):
+                return None
+        try:
+            request = str(UUID(text_of(fields, REQUEST)))
+            if not posted:
+                return PostedRow(action_row(entry), request)
+            entries, number = _count(fields, _ENTRIES), _count(fields, _NUMBER)
+            if number >= entries:
+                return None
+            key = idempotency_key(text_of(fields, _KEY)) if _KEY in fields else None
+            return PostedRow(self._posted(entry), request, key, entries, number)
+        except (UsageError, ValueError):
+            # Written by another version, or the journal file is damaged there: an ordinary line.
+            return None
+
+    def _posted(self, entry: JournalEntry) -> LogRow:
+        """The row of a posted entry, checked as a request's body is. Raises UsageError."""
+        fields = entry.fields
+        service = service_named(text_of(fields, _SERVICE))
+        given: dict[str, Any] = {"message": _text(fields, "MESSAGE")}
+        given |= {name: _text(fields, field) for name, field in _TEXTS.items() if field in fields}
+        given |= {"level": _text(fields, _LEVEL), "timestamp": _text(fields, _TIMESTAMP)}
+        size = sum(map(len, given.values()))
+        if _PID.match(digits := given.get("process_id", "")):
+            given["process_id"] = int(digits)
+        # It was within the limit when it was posted; journald received it later.
+        days = self._retention_of(service) + 1
+        body = Body(service, (given,), suspect=True, size=size, single=True)
+        (row,) = log_rows(body, datetime_of(entry.realtime), days)
+        return row._replace(context=_with(_context(fields), row.context), source=HTTP)
+
+
+def _is_of_a_service(unit: bytes) -> bool:
+    """Whether a service of the suite wrote it: then it can only be a copy. Jobs run helmctl."""
+    service = service_of(unit.decode("utf-8", "replace"))
+    return service is not None and service != "helm" and not service.startswith(RESERVED_PREFIX)
+
+
+def _with(context: dict[str, Any] | None, changes: Mapping[str, object] | None) -> dict[str, Any] | None:
+    """CONTEXT with the changes that were made when the entry was read again."""
+    if not changes:
+        return context
+    noted, more = (context or {}).get(CHANGED), changes.get(CHANGED)
+    both = {CHANGED: {**noted, **more}} if isinstance(noted, dict) and isinstance(more, dict) else {}
+    return {**(context or {}), **changes, **both}
 
 
 def _context(fields: Mapping[str, Value]) -> dict[str, Any] | None:
     parts: list[str] = []
     for number in count():
-        if (part := _optional(fields, _numbered(number))) is None:
+        if (name := _numbered(number)) not in fields:
             break
-        parts.append(part)
-    read = json.loads("".join(parts)) if parts else None
-    return read if isinstance(read, dict) else None
+        parts.append(_text(fields, name))
+    if not parts:
+        return None
+    text = "".join(parts)
+    try:
+        read, end = decode_any_number(text)
+    except (ValueError, RecursionError):
+        read, end = None, 0
+    if isinstance(read, dict) and end == len(text) and not too_deep(read, _DEEPEST):
+        return {str(storable(key)): storable(value) for key, value in read.items()}
+    return {CHANGED: {"context": storable(text[:CONTEXT_LIMIT])}}
 
 
 def _numbered(number: int) -> str:
     return f"{_CONTEXT}_{number}" if number else _CONTEXT
 
 
-def _optional(fields: Mapping[str, Value], name: str) -> str | None:
-    return _text(fields, name) if name in fields else None
-
-
 def _text(fields: Mapping[str, Value], name: str) -> str:
-    value = fields[name]
-    return (value[0] if isinstance(value, list) else value).decode()
+    """A field, decoded like a body: invalid UTF-8 becomes lone surrogates, which are replaced and recorded later."""
+    value = fields.get(name, b"")
+    return (value[0] if isinstance(value, list) else value).decode("utf-8", "surrogateescape")
+
+
+def _count(fields: Mapping[str, Value], name: str) -> int:
+    """Raises ValueError."""
+    if not _COUNT.match(digits := text_of(fields, name)):
+        raise ValueError(f"{name} is not a number")
+    return int(digits)
 
 
 def all_posted(rows: Sequence[LogRow], request: str, key: str | None, first: int = 0) -> list[PostedRow]:
-    """The rows of one batch, to be written down; numbered from FIRST on where several share an id."""
+    """The rows of one batch, numbered from FIRST, since several batches may share an id."""
     return [PostedRow(row, request, key, first + len(rows), first + number) for number, row in enumerate(rows)]

@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 
 from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError, Fault
-from helmd.model.ingest.logs import plain_reading
 from helmd.model.layout import Layout
-from helmd.model.logs.parsing.formats import parse_message
-from helmd.model.logs.parsing.parsed import Formats, Parsed
+from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.configuration.last_good import keep, kept
 from helmd.operations.configuration.load import (
@@ -96,12 +94,6 @@ class Current:
         """The retention classes that are in use."""
         own = {service.retention for service in self.registry.services.values() if service.retention is not None}
         return own | {self.settings.retention}
-
-    def read_message(self, message: str, service: str, realtime: int) -> Parsed:
-        """What a posted message says by itself; REALTIME is when it was logged, in microseconds since 1970."""
-        if self.formats is None:
-            return plain_reading(message, service, realtime)
-        return parse_message(self.formats, message, service, realtime)
 
     def watched(self) -> Registry:
         """The suite with Helm itself as one of its services."""

@@ -1,8 +1,11 @@
-"""The journal into the store: every line of the suite's services exactly once, whatever dies in between.
+"""From the journal to the store: every line of the suite's services exactly once, whichever process dies in between.
 
-Rows, the position behind them and what is still being joined commit together, and a position only replaces the one it
-was read on from. So there is nothing to make good after a failure: what is stored says where and with what to go on,
-and the journal is the buffer. While one portion is stored the next one is read and parsed; there are never more.
+Rows, the position behind them and what is still being joined commit together, and a position only replaces the one from
+which was read on. So nothing has to be repaired after a failure: the stored position says where to go on, and the
+journal is the buffer. While one batch is stored the next one is read and parsed; there are never more.
+
+An entry that cannot be parsed or stored is stored as text or reported (`Assembler`, `JournalStore.append`), and ingest
+goes on.
 """
 
 import asyncio
@@ -20,14 +23,15 @@ from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.clock_steps import clock_steps
 from helmd.model.logs.parsing.journal_entries import EVER, Assembler
-from helmd.model.logs.parsing.journal_fields import gap_row
+from helmd.model.logs.parsing.journal_fields import JournalEntry, gap_row
 from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.logs.parsing.position import Gap, Missing, Position
+from helmd.operations.logs.pattern_watchdog import PatternWatchdog, disabled_sentence
 from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionMovedError
 
 CHUNK_ROWS = 16_000
 CHUNK_BYTES = 24 * 1024 * 1024
-"""Bounds of what is stored in one transaction; two such portions are in memory at most."""
+"""Bounds of what is stored in one transaction; two such batches are in memory at most."""
 SLICE_ENTRIES = 250
 _SLICE_BYTES = 4 * 1024 * 1024
 """What is read at once, between looks at the connection: the server must not wait for its next rows."""
@@ -49,7 +53,7 @@ _DISK_SECONDS = 5.0
 _DAMAGE_SECONDS = 600.0
 """How often damaged files are looked for."""
 _JOINING, _REPORTED = "joining", "told"
-"""What is kept with the position: open entries, and the damaged files that were told of."""
+"""Keys of what is stored with the position: unfinished entries, and the damaged files that were reported."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +81,9 @@ class _Chunk:
 
 class Ingest:
     """The loop. ``prepare`` runs before the store is first used (migrations); ``beat`` is called on all progress;
-    ``say`` takes a sentence on how things stand, for systemctl status; ``full`` gives a sentence when the disk is too
-    full to store more, else nothing; ``damaged`` looks for damaged journal files.
+    ``say`` takes a sentence on the current state, for systemctl status; ``own`` reads the entries that Helm wrote
+    itself; ``full`` gives a sentence when the disk is too full to store more, else nothing; ``damaged`` looks for
+    damaged journal files. To be run in the main thread (`PatternWatchdog`).
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Ingest:
         prepare: Callable[[], Awaitable[None]],
         beat: Callable[[], None],
         say: Callable[[str], None],
+        own: Callable[[JournalEntry], PostedRow | None],
         full: Callable[[], str] = lambda: "",
         damaged: Callable[[], list[Truncated]] = list,
     ) -> None:
@@ -101,13 +107,17 @@ class Ingest:
         self._prepare = prepare
         self._beat = beat
         self._say = say
+        self._own = own
+        self._watchdog = PatternWatchdog()
+        self.disabled: list[str] = []
+        """Names of formats that are not used any more, because their patterns took too long."""
         self._full = full
         self._damaged = damaged
         self._prepared = False
         self._trouble = ""
         self._pause = _FIRST_PAUSE
         self._reader: JournalReader | None = None
-        self._assembler = Assembler(formats)
+        self._assembler = Assembler(formats, own=own)
         self._reported: list[str] = []
         self._kept: dict[str, Any] = {}
         self._damage_due = 0.0
@@ -120,7 +130,7 @@ class Ingest:
         self._rows_said = 0
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled; outages of store and journal are waited out."""
+        """Run until cancelled; while the store or the journal is unavailable, try again and again."""
         try:
             while True:
                 try:
@@ -136,7 +146,7 @@ class Ingest:
             self._close_reader()
 
     async def _session(self) -> NoReturn:
-        """Store portion after portion on one connection, until it fails."""
+        """Store batch after batch on one connection, until it fails."""
         if not self._prepared:
             await self._beating(asyncio.ensure_future(self._prepare()))
             self._prepared = True
@@ -160,7 +170,7 @@ class Ingest:
             await store.close()
 
     async def _beating(self, work: asyncio.Future[None]) -> None:
-        """Wait for WORK that may rightly take longer than the watchdog's patience: migrating large tables, say."""
+        """Wait for WORK that may take longer than the watchdog's limit, such as migrating large tables."""
         try:
             while not work.done():
                 self._beat()
@@ -170,23 +180,23 @@ class Ingest:
             work.cancel()
 
     async def _stand(self, store: JournalStore) -> None:
-        """Go on where the store stands, with what was open there. The files stay open: they may be deleted by now."""
+        """Go on at the stored position, with the unfinished entries of it. Files stay open: they may be deleted."""
         self._known = await store.positions()
         if self._reader is None:
             self._reader = self._open_reader()
         await self._seek(self._reader)
         self._kept = kept = await store.kept(self._reader.boot_id)
         try:
-            self._assembler = Assembler(self._formats, kept.get(_JOINING))
+            self._assembler = Assembler(self._formats, kept.get(_JOINING), self._own)
         except (ValueError, TypeError):
-            _log.warning("what was kept of half-read entries can't be read; they are given up")
-            self._assembler = Assembler(self._formats)
+            _log.warning("what was stored of unfinished log entries can't be read; they are dropped")
+            self._assembler = Assembler(self._formats, own=self._own)
         reported = kept.get(_REPORTED)
         self._reported = [str(number) for number in reported] if isinstance(reported, list) else []
         self._clocks = {boot: position.realtime - position.monotonic for boot, position in self._known.items()}
 
     async def _seek(self, reader: JournalReader) -> None:
-        """Stands where the store does. In a thread: it may take longer than the watchdog's patience."""
+        """Move the reader to the stored position. In a thread: it may take longer than the watchdog's limit."""
         given_up = threading.Event()
 
         def alive() -> None:
@@ -216,7 +226,7 @@ class Ingest:
             self._update_status(chunk)
             return await reading
         finally:
-            # What was read in vain is read again: `_stand` goes by what is stored.
+            # What was read and not stored is read again: `_stand` starts from what is stored.
             if not reading.done():
                 reading.cancel()
                 await asyncio.wait({reading})
@@ -224,7 +234,7 @@ class Ingest:
                 reading.exception()
 
     async def _read(self) -> _Chunk:
-        """The next portion: as much as there is, within its bounds."""
+        """Read the next batch: as much as there is, within its bounds."""
         assert self._reader is not None
         chunk, assembler, size = _Chunk(), self._assembler, 0
         while True:
@@ -233,10 +243,13 @@ class Ingest:
                 chunk.rows.append(gap_row(gap, self._account.hostname))
             if batch.entries:
                 self._lively_at = time.monotonic()
-                assembler.take(batch.entries)
+                with self._watchdog:
+                    assembler.take(batch.entries)
                 self._see_clock(chunk, batch.entries)
             chunk.position = batch.position or chunk.position
-            self._expire(batch.at_end, batch.position)
+            with self._watchdog:
+                self._expire(batch.at_end, batch.position)
+            self._report_faults(assembler)
             chunk.rows += assembler.rows
             chunk.posted += assembler.posted
             assembler.rows, assembler.posted = [], []
@@ -256,16 +269,31 @@ class Ingest:
         )
         return chunk
 
+    def _report_faults(self, assembler: Assembler) -> None:
+        """Log what went wrong with entries; helmd-journal's own log is in the journal, and so in the store."""
+        if assembler.runaways:
+            self._formats = assembler.formats
+            for name in assembler.runaways:
+                _log.warning("%s", disabled_sentence(name))
+            self.disabled += assembler.runaways
+            assembler.runaways = []
+            self._said_at = 0.0
+        if assembler.faults:
+            (where, fault), *others = assembler.faults
+            more = f", and {len(others):,} more" if others else ""
+            _log.warning("%s%s can't be parsed and is stored as text: %s: %s", where, more, type(fault).__name__, fault)
+            assembler.faults = []
+
     def _see_clock(self, chunk: _Chunk, entries: tuple[Any, ...]) -> None:
         last = entries[-1]
         if steps := clock_steps(self._clocks.get(last.boot_id), entries, self._account.hostname):
-            # How long ago a line came can't be told over a step. At worst an entry comes in two parts.
+            # The age of a line is unknown across a step. At worst an entry is stored in two parts.
             self._assembler.let_go()
             chunk.rows += steps
         self._clocks[last.boot_id] = last.realtime - last.monotonic
 
     def _expire(self, at_end: bool, position: Position | None) -> None:
-        """Lets go of open entries to which nothing came for a while, and of all when their boot is over."""
+        """Finish entries to which no line was added for a while, and all of a boot that is over."""
         if not len(self._assembler) or position is None:
             return
         quiet = 1_000_000 * (time.monotonic() - self._lively_at)
@@ -285,7 +313,7 @@ class Ingest:
         return self._damaged()
 
     def _worth_storing(self, chunk: _Chunk) -> bool:
-        """Whether there is something to commit; entries of strangers alone move the position only now and then."""
+        """Whether there is something to commit; entries of other programs alone move the position only every 30 s."""
         position = chunk.position
         if position is None:
             return False
@@ -330,10 +358,10 @@ class Ingest:
         self._disk_at = time.monotonic()
 
     def _complain(self, error: HelmError) -> None:
-        """Say what is wrong; in the log once for each new trouble, since that log comes back here as lines to store."""
+        """Report ERROR; in the log once for each new one, since the log is read here as lines to store."""
         if error.sentence != self._trouble:
             level = logging.INFO if isinstance(error, IngestTakenError) else logging.WARNING
-            _log.log(level, "%s; the journal keeps what comes until it is mended", error.sentence)
+            _log.log(level, "%s; new lines stay in the journal until this is corrected", error.sentence)
         self._trouble = error.sentence
         self._say(f"waiting: {error.sentence}; {self._rows:,} rows stored since the start")
         self._said_at = 0.0
@@ -357,7 +385,10 @@ class Ingest:
             return
         lag = 0.0 if chunk.at_end else max(0.0, time.time() - chunk.position.realtime / 1_000_000)
         place = datetime_of(chunk.position.realtime).isoformat(timespec="milliseconds")
-        self._say(f"stored up to {place}, lag {lag:.1f} s, {rate:,.0f} rows/s, {self._rows:,} rows since the start")
+        disabled = f"; disabled because they take too long: {', '.join(self.disabled)}" if self.disabled else ""
+        self._say(
+            f"stored up to {place}, lag {lag:.1f} s, {rate:,.0f} rows/s, {self._rows:,} rows since the start{disabled}"
+        )
 
 
 def _gap_of(file: Truncated) -> Gap:

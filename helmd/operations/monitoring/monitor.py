@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from helmd.health.thread_pool import ProbeResult
 from helmd.journal.actions import record
+from helmd.journal.keys import JournalKeys
 from helmd.model.errors import BusError, UnknownServiceError
 from helmd.model.suite.names import (
     HELM_SERVICE,
@@ -51,8 +52,8 @@ class Monitor:
     """The current state of the suite.
 
     ``ask`` makes one health check. ``line_rates`` returns the log lines per second of each service since its last
-    call, or None. ``on_change`` is called after every change and measurement, ``beat`` at every iteration of the
-    health check loop, for the watchdog.
+    call, or None. ``keys`` sign the records of restarts in the journal. ``on_change`` is called after every change and
+    measurement, ``beat`` at every iteration of the health check loop, for the watchdog.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Monitor:
         line_rates: Callable[[], Awaitable[Mapping[str, float] | None]],
         recorder: Recorder,
         meter: UsageMeter,
+        keys: JournalKeys,
         *,
         on_change: Callable[[], None],
         beat: Callable[[], None],
@@ -69,6 +71,7 @@ class Monitor:
         self._line_rates = line_rates
         self._recorder = recorder
         self._meter = meter
+        self._keys = keys
         self._on_change = on_change
         self._beat = beat
         self._registry = Registry({})
@@ -239,10 +242,10 @@ class Monitor:
                 raise BusError(self.trouble)
             self._watch.manager.restart(observed.facts.unit)
         except BusError as error:
-            record("restart", observed.name, "failed", reason, actor="helmd", detail=error.sentence)
+            record(self._keys, "restart", observed.name, "failed", reason, actor="helmd", detail=error.sentence)
             _log.error("%s can't be restarted: %s", observed.name, error.sentence)
             return
-        record("restart", observed.name, "begun", reason, actor="helmd")
+        record(self._keys, "restart", observed.name, "begun", reason, actor="helmd")
 
     async def _measure(self) -> NoReturn:
         due = time.monotonic()

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,8 +11,8 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from helmd.model.errors import DeniedError, UsageError
-from helmd.model.ingest.body import Body, read_body
+from helmd.model.errors import DeniedError
+from helmd.model.ingest.body import Body, idempotency_key, read_body
 from helmd.model.ingest.logs import ReadMessage, log_rows, plain_reading
 from helmd.model.ingest.metrics import Measurement, measurements
 from helmd.model.ingest.token_bucket import Rates
@@ -33,7 +32,6 @@ _ENTRY = 500
 """Bytes that an entry takes besides its text."""
 _LONGEST_PAUSE = 3.0
 """Seconds. `helm_logger` and its older copies time out after five seconds; the older ones drop the batch then."""
-_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 
 Item = TypeVar("Item")
 
@@ -100,7 +98,7 @@ class Intake:
 
     @asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator["_Held"]:
-        """The body, and the room that it and what is made of it take."""
+        """The body, and the memory that it and its entries take."""
         size = body_size(request, MAX_BODY)
         held = _Held(self._small if size <= _SMALL else self._large, size)
         await held.budget.acquire(size)
@@ -122,7 +120,7 @@ class Intake:
         return service, found
 
     async def _within_rate(self, request: web.Request, entries: int, key: str | None) -> None:
-        """Waits while the caller posts too much. Who has a KEY is told to come again, since they will.
+        """Waits while the caller posts too much. A client with a KEY is refused and tries again.
 
         The limit is the caller's, not that of the service named in the body: an admin's program that posts as many
         services has one share, and nobody uses up another one's.
@@ -155,6 +153,4 @@ def _key(request: web.Request) -> str | None:
     given = request.headers.getall("Idempotency-Key", ())
     if not given:
         return None
-    if len(given) > 1 or not _KEY.match(given[0]):
-        raise UsageError("Idempotency-Key: must be one header of 1 to 255 printable characters")
-    return given[0]
+    return idempotency_key(given[0] if len(given) == 1 else "")

@@ -1,15 +1,16 @@
 """What the text of a line says by itself: its level, message, ids, and what else there is in it.
 
 Nothing is lost: what is cut from the message is in one of the fields or in the context. A pattern sees the first line
-only, and of that the first 8 KiB; so a bad pattern of a user's has a bounded text to be slow on.
+only, and of that the first 8 KiB. `helmd.operations.logs.pattern_watchdog` interrupts a pattern that takes too long.
 """
 
 import re
+from types import FrameType
 from typing import Any
 
 from helmd.model.logs.level import LEVELS
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
-from helmd.model.logs.parsing.parsed import Formats, Parsed, TextFormat, level_of, mentioned
+from helmd.model.logs.parsing.parsed import Formats, Mention, Parsed, TextFormat, level_of, mentioned
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
 HEAD = 8192
@@ -119,6 +120,12 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
     return Parsed(level, message, groups or None, trace_id, user_id, pid, form.complete)
 
 
+def may_match_inside(formats: Formats, message: str, service: str) -> bool:
+    """Whether `parse_message` would match a pattern."""
+    bare = without_escapes(message)
+    return any(needle in bare and (not form.services or service in form.services) for needle, form in formats.inside)
+
+
 def parse_message(formats: Formats, message: str, service: str, realtime: int) -> Parsed:
     """What a posted message says, whose level came with it: the same message as `parse_text` makes of its line."""
     bare = without_escapes(message)
@@ -185,3 +192,14 @@ def _within(outer: Parsed, inner: Parsed) -> Parsed:
         outer.process_id or inner.process_id,
         outer.complete or inner.complete,
     )
+
+
+def running_pattern(frame: FrameType) -> re.Pattern[str] | None:
+    """The pattern that is being matched if FRAME is the innermost one; None if none is."""
+    if frame.f_code is _by_pattern.__code__:
+        form: TextFormat = frame.f_locals["form"]
+        return form.pattern
+    if frame.f_code is mentioned.__code__:
+        mention: Mention | None = frame.f_locals["mention"]
+        return None if mention is None else mention.pattern
+    return None

@@ -1,30 +1,34 @@
-"""From journal entries to rows of the log store: parsed, joined, and told apart from what Helm itself wrote down.
+"""From journal entries to rows of the log store: parsed, joined, and separated from what Helm itself wrote.
 
 Lines that services print (``_TRANSPORT=stdout``) go through the formats and the joiner. Whatever speaks the journal's
 own protocol says its level itself. All that is open can be written down with the position and taken up again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from helmd.model.ingest.journal_codec import PostedRow, posted_row
+from helmd.model.errors import CONTENT_FAULTS
+from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, datetime_of
 from helmd.model.logs.parsing.formats import parse_text, without_escapes
 from helmd.model.logs.parsing.journal_fields import (
     LEVEL_OF_PRIORITY,
     STREAM_OF_PRIORITY,
+    UNPARSED,
     JournalEntry,
     Value,
     clean_text,
+    fault_row,
     owner_of,
+    plain_row,
     row_of,
     stream_of,
     suppression_row,
     text_of,
 )
 from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
-from helmd.model.logs.parsing.parsed import Formats
+from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, without_pattern
 
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
 EVER = 1 << 62
@@ -45,7 +49,7 @@ class _Writer(NamedTuple):
     process_id: int | None
     unit: str | None
     split: bool
-    """Its streams are told apart by the priority."""
+    """Its streams have different priorities."""
 
 
 class _Line(NamedTuple):
@@ -64,11 +68,28 @@ class _Begun(NamedTuple):
     row: LogRow | None
 
 
-class Assembler:
-    """Takes entries in the journal's order; ``rows`` and ``posted`` are what is complete and was not taken yet."""
+def _not_own(_: JournalEntry) -> PostedRow | None:
+    return None
 
-    def __init__(self, formats: Formats, state: Mapping[str, Any] | None = None) -> None:
-        self._formats = formats
+
+class Assembler:
+    """Takes entries in the journal's order; ``rows`` and ``posted`` are what is complete and was not taken yet.
+
+    ``own`` reads the entries that Helm wrote itself. ``faults`` are the entries that could not be parsed, each with the
+    error; they are among the rows all the same, with their unparsed text. ``runaways`` are the names of formats that
+    were removed from ``formats`` because their patterns took too long.
+    """
+
+    def __init__(
+        self,
+        formats: Formats,
+        state: Mapping[str, Any] | None = None,
+        own: Callable[[JournalEntry], PostedRow | None] = _not_own,
+    ) -> None:
+        self.formats = formats
+        self._own = own
+        self.faults: list[tuple[str, Exception]] = []
+        self.runaways: list[str] = []
         self._writers: dict[tuple[Value | None, ...], _Writer | None] = {}
         self._joiner: Joiner[_Begun] = Joiner.restore(state, _decoded) if state else Joiner()
         self._second, self._begins = 0, datetime_of(0)
@@ -86,22 +107,38 @@ class Assembler:
     def take(self, entries: Iterable[JournalEntry]) -> None:
         """More entries. The hot path: no call that can be done without."""
         for entry in entries:
-            fields, _, boot_id, _, realtime = entry
-            get = fields.get
-            if get("_TRANSPORT") == b"stdout" and (writer := self._writer(fields)) is not None:
-                raw, priority = get("MESSAGE", b""), get("PRIORITY", b"")
-                if raw.__class__ is list:
-                    raw = b"\n".join(raw)
-                if priority.__class__ is list:
-                    priority = priority[0]
-                if "_LINE_BREAK" in fields or writer.key in self._joiner.splits:
-                    self._take_part(_Line(writer, realtime, priority, boot_id), raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
-                else:
-                    self._add(writer, realtime, priority, boot_id, raw)  # type: ignore[arg-type]
-            elif (posted := posted_row(fields)) is not None:
-                self.posted.append(posted)
-            elif (row := suppression_row(entry) or row_of(entry)) is not None:
-                self.rows.append(row)
+            try:
+                fields, _, boot_id, _, realtime = entry
+                get = fields.get
+                if get("_TRANSPORT") == b"stdout" and (writer := self._writer(fields)) is not None:
+                    raw, priority = get("MESSAGE", b""), get("PRIORITY", b"")
+                    if raw.__class__ is list:
+                        raw = b"\n".join(raw)
+                    if priority.__class__ is list:
+                        priority = priority[0]
+                    if "_LINE_BREAK" in fields or writer.key in self._joiner.splits:
+                        part = _Line(writer, realtime, priority, boot_id)  # type: ignore[arg-type]
+                        self._take_part(part, raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
+                    else:
+                        self._add(writer, realtime, priority, boot_id, raw)  # type: ignore[arg-type]
+                elif (posted := self._own(entry)) is not None:
+                    self.posted.append(posted)
+                elif (row := suppression_row(entry) or row_of(entry)) is not None:
+                    self.rows.append(row)
+            # Whatever an entry contains, the entries after it are read.
+            except CONTENT_FAULTS as fault:
+                self._isolate(entry, fault)
+
+    def _isolate(self, entry: JournalEntry, fault: Exception) -> None:
+        """Append a row for an entry that could not be parsed."""
+        self.faults.append((entry.cursor, fault))
+        sentence = f"{type(fault).__name__}: {fault}"
+        try:
+            row = plain_row(entry, sentence)
+        except CONTENT_FAULTS:
+            row = fault_row(datetime_of(entry.realtime), sentence)
+        if row is not None:
+            self.rows.append(row)
 
     def expire(self, before: int, in_the_middle: int | None = None) -> None:
         """Lets go what no line came to since BEFORE (the journal's time, microseconds since 1970).
@@ -118,7 +155,7 @@ class Assembler:
         self.expire(EVER)
 
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
-        """Whose line it is; None for a line that is nobody's of the suite, or not told by its process alone."""
+        """Whose line it is; None if it belongs to no service, or if its process alone does not show to which."""
         get = fields.get
         asked = (
             get("_STREAM_ID"),
@@ -162,9 +199,12 @@ class Assembler:
         bare = text if "\x1b" not in text else without_escapes(text)
         if key in joiner.opened and joiner.add(key, bare, realtime):
             return
-        level, message, context, trace_id, user_id, stated, complete = parse_text(
-            self._formats, text, service, realtime
-        )
+        try:
+            parsed = parse_text(self.formats, text, service, realtime)
+        # Not in `take`, since the joiner has released the line already.
+        except CONTENT_FAULTS as fault:
+            parsed = self._parsed_after(fault, text, service, realtime)
+        level, message, context, trace_id, user_id, stated, complete = parsed
         if stated is not None and stated != pid:
             context = {**(context or {}), "pid": stated}
         if notes is not None:
@@ -200,6 +240,18 @@ class Assembler:
         begun = _Begun(_Line(writer, realtime, priority, boot_id), row)
         for joined in joiner.push(key, bare, level, begun, realtime, complete):
             self.rows.append(_finished(joined))
+
+    def _parsed_after(self, fault: Exception, text: str, service: str, realtime: int) -> Parsed:
+        """Parse TEXT after FAULT: without the pattern that takes too long; after any other error, it is only text."""
+        while isinstance(fault, RunawayError):
+            self.formats, name = without_pattern(self.formats, fault.pattern)
+            self.runaways.append(name)
+            try:
+                return parse_text(self.formats, text, service, realtime)
+            except CONTENT_FAULTS as another:
+                fault = another
+        self.faults.append((f"a line of {service}", fault))
+        return Parsed(None, text, {UNPARSED: f"{type(fault).__name__}: {fault}"})
 
 
 def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:

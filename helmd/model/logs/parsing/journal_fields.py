@@ -29,10 +29,16 @@ LEVEL_OF_PRIORITY = {
 }
 STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
 """Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority tells the streams apart."""
+ACTION = "HIVEMATRIX_ACTION"
+"""What Helm did: start, stop, restart, ..."""
 HMAC_FIELD = "HIVEMATRIX_HMAC"
 """The signature of what Helm itself wrote: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})
-_ACTION_PREFIX = "HIVEMATRIX_"
+_ACTION_FIELDS = {
+    f"HIVEMATRIX_{key.upper()}": key for key in ("action", "service", "result", "reason", "actor", "detail")
+}
+_MANAGER = b"init.scope"
+"""The unit of the user manager itself."""
 _OWN_COLUMN = frozenset({"MESSAGE", "PRIORITY", "USER_UNIT", "USER_INVOCATION_ID", "TID"})
 SUPPRESSED = b"a596d6fe7bfa4994828e72309e95d61e"
 """MESSAGE_ID of journald's notice that it has suppressed messages (sd-messages.h)."""
@@ -66,26 +72,27 @@ def row_of(entry: JournalEntry) -> LogRow | None:
     if owner is None:
         return None
     service, source = owner
-    priority = _first(fields, "PRIORITY")
-    message, context = _message(fields)
-    if source == HELM:
-        context |= _action(fields)
-    else:
-        context |= _extra(fields)
-    unit = _first(fields, "_SYSTEMD_USER_UNIT") if source == JOURNAL else _first(fields, "USER_UNIT")
-    return LogRow(
-        timestamp=datetime_of(entry.realtime),
-        service_name=service,
-        level=LEVEL_OF_PRIORITY.get(priority, "INFO"),
-        message=message,
-        context=context or None,
-        hostname=_text(_first(fields, "_HOSTNAME")) or None,
-        process_id=_pid(_first(fields, "_PID")),
-        source=source,
-        unit=_text(unit) or None,
-        stream=stream_of(fields, priority),
-        boot_id=entry.boot_id,
-    )
+    unit = _first(fields, "USER_UNIT") if source == SYSTEMD else _first(fields, "_SYSTEMD_USER_UNIT")
+    return _row(entry, service, source, unit, _extra(fields))
+
+
+def action_row(entry: JournalEntry) -> LogRow:
+    """The row for Helm's own record of what it did; whether the entry is one is for the caller to know."""
+    fields = entry.fields
+    service = text_of(fields, "HIVEMATRIX_SERVICE")
+    context: dict[str, object] = {
+        key: text_of(fields, name)[:_EXTRA_LIMIT] for name, key in _ACTION_FIELDS.items() if name in fields
+    }
+    name = service if SERVICE_NAME.match(service) else "helm"
+    return _row(entry, name, HELM, _first(fields, "USER_UNIT"), context)
+
+
+def plain_row(entry: JournalEntry, fault: str) -> LogRow | None:
+    """The row for an entry that could not be parsed, for the reason FAULT: its text and its service."""
+    fields = entry.fields
+    if (owner := owner_of(fields)) is None:
+        return None
+    return _row(entry, owner[0], owner[1], _first(fields, "_SYSTEMD_USER_UNIT"), {UNPARSED: _fault_text(fault)})
 
 
 def text_row(row: LogRow, fault: str) -> LogRow:
@@ -115,6 +122,26 @@ def fault_row(timestamp: datetime, fault: str, entries: int = 1) -> LogRow:
 
 def _fault_text(fault: str) -> str:
     return clean_text(fault.encode("utf-8", "replace"))[0][:1000]
+
+
+def _row(entry: JournalEntry, service: str, source: str, unit: bytes, more: Mapping[str, object]) -> LogRow:
+    fields = entry.fields
+    priority = _first(fields, "PRIORITY")
+    message, context = _message(fields)
+    context |= more
+    return LogRow(
+        timestamp=datetime_of(entry.realtime),
+        service_name=service,
+        level=LEVEL_OF_PRIORITY.get(priority, "INFO"),
+        message=message,
+        context=context or None,
+        hostname=_text(_first(fields, "_HOSTNAME")) or None,
+        process_id=_pid(_first(fields, "_PID")),
+        source=source,
+        unit=_text(unit) or None,
+        stream=stream_of(fields, priority),
+        boot_id=entry.boot_id,
+    )
 
 
 def gap_row(gap: Gap, hostname: str) -> LogRow:
@@ -167,11 +194,8 @@ def suppression_row(entry: JournalEntry) -> LogRow | None:
 
 
 def owner_of(fields: Mapping[str, Value]) -> tuple[str, str] | None:
-    """The service an entry belongs to, and its source."""
+    """The service an entry belongs to, and its source: what the entry's trusted fields say, where there are any."""
     identifier = _first(fields, "SYSLOG_IDENTIFIER")
-    if identifier in _ACTORS and "HIVEMATRIX_ACTION" in fields:
-        service = _text(_first(fields, "HIVEMATRIX_SERVICE"))
-        return (service if SERVICE_NAME.match(service) else "helm"), HELM
     unit = _first(fields, "_SYSTEMD_USER_UNIT")
     if unit:
         service_by_unit = service_of(_text(unit))
@@ -182,11 +206,15 @@ def owner_of(fields: Mapping[str, Value]) -> tuple[str, str] | None:
         service_by_name = service_of_identifier(_text(identifier))
         if service_by_name:
             return service_by_name, JOURNAL
+    if identifier in _ACTORS and ACTION in fields:
+        # A record of an action that is not signed: a line, and no more.
+        return "helm", JOURNAL
     about = _first(fields, "USER_UNIT")
     if about:
         service_by_subject = service_of(_text(about))
         if service_by_subject:
-            return service_by_subject, SYSTEMD
+            # Any process can write the field; that it is the manager who says it, only journald.
+            return service_by_subject, SYSTEMD if unit == _MANAGER else JOURNAL
     return None
 
 
@@ -226,15 +254,6 @@ def text_of(fields: Mapping[str, Value], name: str) -> str:
     return _text(_first(fields, name))
 
 
-def _action(fields: Mapping[str, Value]) -> dict[str, object]:
-    """Helm's own account of what it did: HIVEMATRIX_ACTION=start becomes ``{"action": "start"}``."""
-    return {
-        name.removeprefix(_ACTION_PREFIX).lower(): _text(_first(fields, name))[:_EXTRA_LIMIT]
-        for name in fields
-        if name.startswith(_ACTION_PREFIX)
-    }
-
-
 def _extra(fields: Mapping[str, Value]) -> dict[str, object]:
     """What a program that speaks journald's own protocol added: exit codes of systemd, code lines, its own fields."""
     if fields.get("_TRANSPORT") != b"journal":
@@ -248,7 +267,7 @@ def _is_extra(name: str) -> bool:
 
 
 def stream_of(fields: Mapping[str, Value], priority: bytes) -> str | None:
-    """Which stream a line came from; None when it can't be told (printed past systemd-cat, or a ``<3>`` prefix)."""
+    """Which stream a line came from; None if unknown (printed without systemd-cat, or with a ``<3>`` prefix)."""
     if fields.get("_TRANSPORT") != b"stdout":
         return None
     service = service_of_identifier(_text(_first(fields, "SYSLOG_IDENTIFIER")))

@@ -1,8 +1,8 @@
 """What a line's text says, and what is known about the forms that such texts have: the compiled ``formats.toml``."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 FormatKind = Literal["pattern", "json", "logfmt"]
@@ -20,7 +20,7 @@ class Parsed(NamedTuple):
     process_id: int | None = None
     """The pid that the text states; anybody can write anything there."""
     complete: bool = False
-    """Its form has room for all there is to say, so no line after it belongs to it."""
+    """Its format has everything on one line, so no later line belongs to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,49 @@ def mentioned(mention: Mention | None, text: str) -> str | None:
         for word in mention.words:
             if word in text:
                 found = mention.pattern.search(text, 0, 8192)
-                return None if found is None or found["id"].lower() in ABSENT else found["id"]
+                # A group that takes no part in the match is None.
+                return None if found is None or (found["id"] or "").lower() in ABSENT else found["id"]
     return None
 
 
 ABSENT = frozenset({"", "-", "none", "null", "nil", "undefined", "n/a"})
 """How programs print an id that there is not."""
+
+
+class RunawayError(RuntimeError):
+    """A pattern takes too long; raised in the middle of its match."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        super().__init__(f"a pattern takes too long: {pattern.pattern[:200]}")
+        self.pattern = pattern
+
+
+def without_pattern(formats: Formats, pattern: re.Pattern[str]) -> tuple[Formats, str]:
+    """FORMATS without what uses PATTERN, and the name of that in formats.toml."""
+    names = {form.name for form in _all_forms(formats) if form.pattern is pattern}
+    name = f"formats.{min(names)}" if names else "mentions.trace_id"
+    if formats.user is not None and formats.user.pattern is pattern:
+        name = "mentions.user_id"
+
+    def others(table: Table) -> Table:
+        return {first: tuple(form for form in forms if form.pattern is not pattern) for first, forms in table.items()}
+
+    def other(mention: Mention | None) -> Mention | None:
+        return None if mention is None or mention.pattern is pattern else mention
+
+    left = replace(
+        formats,
+        common=others(formats.common),
+        services={service: others(table) for service, table in formats.services.items()},
+        inside=tuple((needle, form) for needle, form in formats.inside if form.pattern is not pattern),
+        trace=other(formats.trace),
+        user=other(formats.user),
+    )
+    return left, name
+
+
+def _all_forms(formats: Formats) -> Iterator[TextFormat]:
+    for table in (formats.common, *formats.services.values()):
+        for forms in table.values():
+            yield from forms
+    yield from (form for _, form in formats.inside)

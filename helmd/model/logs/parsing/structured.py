@@ -63,10 +63,10 @@ def json_object(text: str) -> dict[str, Any] | None:
     return read
 
 
-def too_deep(value: object) -> bool:
-    """Whether VALUE is nested deeper than what is stored as it is."""
+def too_deep(value: object, deepest: int = _DEEPEST) -> bool:
+    """Whether VALUE is nested deeper than DEEPEST, by default what is stored as it is."""
     layer: list[Any] = [value]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(deepest + 1):
         layer = [inner for outer in layer for inner in _inside(outer)]
         if not layer:
             return False
