@@ -179,7 +179,7 @@ class JournalReader(Comparison):
                 monotonic: int = get_monotonic().timestamp
                 realtime: int = get_realtime()
                 cursor: str = get_cursor()
-            except OSError:
+            except (OSError, ValueError):  # ValueError: damage in the name of a field
                 fields = {}
             if (
                 ("MESSAGE" not in fields and has_lost_its_message(fields))

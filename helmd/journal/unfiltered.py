@@ -47,7 +47,7 @@ class UnfilteredFile:
             monotonic: int = journal._get_monotonic().timestamp
             realtime: int = journal._get_realtime()
             cursor: str = journal._get_cursor()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: damage in the name of a field
             return NOT_OURS
         if fields.get("_BOOT_ID") != self._boot_id.encode() or monotonic <= self._after or "_UID" not in fields:
             return NOT_OURS

@@ -456,3 +456,15 @@ def test_journalds_notice_is_read_and_nobody_elses(tmp_path: Path) -> None:
         found = [suppression_row(entry) or row_of(entry) for entry in reader.read(100, 1 << 20).entries]
     notified = [(row.source, row.service_name) for row in found if row is not None and "4" in row.message]
     assert notified == [("helm", "helm"), ("journal", "core")]
+
+
+def test_damage_in_the_name_of_a_field_is_one_unreadable_entry(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    append(file, [line("1", SECOND), line("2", SECOND + 1, fields={"QUITE_SPECIAL": "x"}), line("3", SECOND + 2)])
+    file.write_bytes(file.read_bytes().replace(b"QUITE_SPECIAL=", b"QUITE_\xff\xfeECIAL="))
+    reader = JournalReader(UID, BOOT_A, tmp_path)
+    reader.seek({})
+    batch = reader.read(100, 1 << 20)
+    reader.close()
+    assert [entry.fields["MESSAGE"] for entry in batch.entries] == [b"1", b"3"]
+    assert [gap.at_most for gap in batch.gaps] == [1]
