@@ -13,6 +13,7 @@ from helmd.model.counted import counted
 from helmd.model.errors import ConfigurationError
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
+from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Service
 from helmd.model.units.status import summary
@@ -79,11 +80,13 @@ async def run_helmd(
             suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]
             faults = f"{counted(len(current.faults), 'fault')} in the configuration" if current.faults else ""
             disabled = ", ".join(messages.disabled)
-            formats = f"formats disabled because they take too long: {disabled}" if disabled else ""
+            formats = f"formats {DISABLED}: {disabled}" if disabled else ""
             parts = (summary(suite), monitor.trouble, recorder.trouble, server.trouble, faults, formats)
             lifecycle.status("; ".join(part for part in parts if part))
 
         keys = JournalKeys(places.journal_keys)
+        # Now, so that what an older helmd wrote is older than the key.
+        keys.create()
         messages = MessageReader(lambda: current.formats)
         monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), keys, on_change=say, beat=lifecycle.beat)
         report = HealthReport(

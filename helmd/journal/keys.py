@@ -16,7 +16,7 @@ from pathlib import Path
 
 from helmd.files.durable import create_atomically
 from helmd.model.errors import DeniedError
-from helmd.model.ingest.signature import SigningKey, signed
+from helmd.model.ingest.signature import SigningKey, encoded, signed
 
 _LINE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)[ \t]+([0-9a-f]{64})\s*\Z")
 _LARGEST = 1 << 20
@@ -63,6 +63,13 @@ class JournalKeys:
             raise DeniedError(self.trouble or f"{self.path} holds no key", hint="Move it away; a new file is created.")
         return keys
 
+    def create(self) -> None:
+        """Create a missing file before it is needed. Never raises: `sign` tries again."""
+        try:
+            self.ensure()
+        except (OSError, DeniedError) as error:
+            self._complain(f"entries that Helm writes to the journal are not signed: {error}")
+
     def sign(self, fields: Mapping[str, str]) -> list[bytes]:
         """Return the signed fields of an entry as ``NAME=value``; without a signature if there is no usable key."""
         try:
@@ -70,7 +77,7 @@ class JournalKeys:
         except (OSError, DeniedError) as error:
             reason = error.sentence if isinstance(error, DeniedError) else f"{self.path}: {error.strerror}"
             self._complain(f"entries that Helm writes to the journal are not signed: {reason}")
-            values = {name: value.encode() for name, value in fields.items() if value}
+            values = encoded(fields)
         return [b"%b=%b" % (name.encode(), value) for name, value in values.items()]
 
     def _load(self) -> None:

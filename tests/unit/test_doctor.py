@@ -14,6 +14,7 @@ from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
 from helmd.model.logs.timestamps import timespan
 from helmd.model.units.diagnostics import Finding, RateLimit, java_major, judge_java, judge_rate_limit, judge_space, ok
+from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
@@ -238,3 +239,43 @@ def test_the_drop_in_is_written_for_one_account_and_found(tmp_path: Path, monkey
 @pytest.mark.parametrize("arguments", [[], ["hive"], ["7", "-1"], ["../7"]])
 def test_the_program_takes_uids_only(arguments: list[str]) -> None:
     assert log_limit.main(arguments) == 2
+
+
+class OneStatus:
+    """A manager all of whose units are active and enabled, with one status."""
+
+    def __init__(self, status: str) -> None:
+        self._status = status
+
+    def facts(self, unit: str) -> UnitFacts:
+        return UnitFacts(unit, "loaded", "active", "running", file_state="enabled", status_text=self._status)
+
+
+@pytest.mark.parametrize(
+    ("status", "formats"),
+    [
+        ("stored up to now; formats disabled because they take too long: formats.mine, mentions.user_id", 2),
+        ("all services are healthy; formats disabled because they take too long: formats.mine; other", 1),
+        ("stored up to now", 0),
+    ],
+)
+def test_disabled_formats_are_found_in_the_daemons_status(
+    place: Layout, monkeypatch: pytest.MonkeyPatch, status: str, formats: int
+) -> None:
+    monkeypatch.setattr(DoctorContext, "manager", OneStatus(status))
+    monkeypatch.setattr(doctor_suite, "_sockets", lambda _: [])
+    found = [finding for finding in doctor_suite.helm(DoctorContext(place)) if "too long" in finding.sentence]
+    assert len(found) == (3 if formats else 0)
+    for finding in found:
+        assert finding.verdict == "warn"
+        named = finding.sentence.partition("too long: ")[2]
+        assert named == ", ".join(["formats.mine", "mentions.user_id"][:formats])
+
+
+def test_an_unusable_key_of_the_journal_is_found(place: Layout) -> None:
+    assert doctor_suite.secrets(DoctorContext(place)) == [ok("only this account can read them")]
+    place.journal_keys.write_text("1700000000 not-a-key\n")
+    place.journal_keys.chmod(0o600)
+    (finding,) = doctor_suite.secrets(DoctorContext(place))
+    assert finding.verdict == "bad"
+    assert "invalid line 1" in finding.sentence

@@ -118,3 +118,22 @@ def test_faulty_lines_are_reported_and_the_others_used(path: Path) -> None:
     assert keys.sign({"MESSAGE": "m", "HIVEMATRIX_DETAIL": ""}) == [b"MESSAGE=m"], "it is written all the same"
     path.unlink()
     assert keys.keys() == () and keys.trouble == ""
+
+
+def test_text_that_is_not_utf_8_is_signed_all_the_same(path: Path) -> None:
+    """An argument of helmctl's can be any bytes, which Python gives as lone surrogates."""
+    keys = JournalKeys(path)
+    lines = keys.sign({"MESSAGE": "restart core: done: \udcff", "HIVEMATRIX_REASON": "\udcff"})
+    assert b"HIVEMATRIX_REASON=?" in lines
+    assert believed(keys, lines)
+    path.write_text("")
+    assert b"HIVEMATRIX_REASON=?" in keys.sign({"HIVEMATRIX_REASON": "\udcff"}), "without a key it is not signed"
+
+
+def test_creating_never_raises(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    JournalKeys(path).create()
+    assert len(JournalKeys(path).keys()) == 1
+    blocked = JournalKeys(path / "below a file" / "journal.keys")
+    blocked.create()
+    assert blocked.trouble
+    assert blocked.trouble in caplog.text

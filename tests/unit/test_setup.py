@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helmd.journal.keys import JournalKeys
 from helmd.model.errors import ConfigurationError, UsageError
 from helmd.model.layout import Layout, layout
 from helmd.operations.configuration.load import load_settings
@@ -26,6 +27,13 @@ def test_a_database_is_kept(account: Layout) -> None:
     assert load_settings(account).store == DSN
     assert account.settings_file.stat().st_mode & 0o777 == 0o600
     assert not any(DSN in line for line in notified)
+
+
+def test_the_key_of_the_journal_is_created_once(account: Layout) -> None:
+    prepare_files(account, SetupOptions(), print)
+    (key,) = JournalKeys(account.journal_keys).keys()
+    prepare_files(account, SetupOptions(), print)
+    assert JournalKeys(account.journal_keys).keys() == (key,)
 
 
 def test_a_database_that_comes_too_late_is_refused(account: Layout) -> None:

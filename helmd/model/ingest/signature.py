@@ -40,9 +40,14 @@ class SigningKey(NamedTuple):
 
 def signed(fields: Mapping[str, str], key: SigningKey, now: int) -> dict[str, bytes]:
     """FIELDS with their signature, written NOW (microseconds since 1970), without empty values."""
-    values = {name: value.encode() for name, value in {**fields, WRITTEN: str(now)}.items() if value}
+    values = encoded({**fields, WRITTEN: str(now)})
     values[HMAC_FIELD] = _signature(values, key.secret)
     return values
+
+
+def encoded(fields: Mapping[str, str]) -> dict[str, bytes]:
+    """FIELDS as bytes, without empty ones. Lone surrogates (an argument that is not UTF-8) are replaced."""
+    return {name: value.encode("utf-8", "replace") for name, value in fields.items() if value}
 
 
 def is_authentic(fields: Mapping[str, Value], realtime: int, keys: Sequence[SigningKey]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from helmd.files.durable import write_atomically
+from helmd.journal.keys import JournalKeys
 from helmd.keycloak import launch
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, LockedError, NotSetUpError
@@ -153,6 +154,7 @@ def apply(
     """
     if not layout.config.is_dir():
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
+    JournalKeys(layout.journal_keys).create()
     with applying(layout.apply_lock):
         done = _install(found, registry, layout, settings, manager)
     sockets = [change.unit for change in done if change.unit in SOCKET_UNITS]

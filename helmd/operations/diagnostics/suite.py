@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from helmd.journal.keys import JournalKeys
 from helmd.keycloak.launch import JAVA
 from helmd.model.config.secrets import holds_password, password_files
 from helmd.model.errors import ConfigurationError
+from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import (
     HELM_UNITS,
     HELMD_UNIT,
@@ -155,6 +157,10 @@ def secrets(context: DoctorContext) -> list[Finding]:
         if path.stat().st_mode & 0o007:
             fix = f"sudo chgrp {context.account} {path}; sudo chmod 640 {path}"
             found.append(bad(f"{path} holds a password and everybody can read it", fix))
+    keys = JournalKeys(layout.journal_keys)
+    keys.keys()
+    if keys.trouble:
+        found.append(bad(keys.trouble, f"Correct the file, or move it away: {keys.path}"))
     return found or [ok("only this account can read them")]
 
 
@@ -301,6 +307,10 @@ def helm(context: DoctorContext) -> list[Finding]:
             found.append(_down(facts))
         elif facts.file_state not in ("enabled", "enabled-runtime"):
             found.append(warn(f"{unit} is running, but does not start at boot", f"systemctl --user enable {unit}"))
+        if DISABLED in facts.status_text:
+            formats = facts.status_text.partition(f"{DISABLED}: ")[2].partition(";")[0]
+            fix = f"Correct their patterns in formats.toml, then: systemctl --user reload {unit}"
+            found.append(warn(f"{unit} does not use these formats, {DISABLED}: {formats}", fix))
     found += _sockets(context)
     target = context.manager.facts(TARGET)
     if not target.exists:

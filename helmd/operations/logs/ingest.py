@@ -24,7 +24,7 @@ from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.clock_steps import clock_steps
 from helmd.model.logs.parsing.journal_entries import EVER, Assembler
 from helmd.model.logs.parsing.journal_fields import JournalEntry, gap_row
-from helmd.model.logs.parsing.parsed import Formats
+from helmd.model.logs.parsing.parsed import DISABLED, Formats
 from helmd.model.logs.parsing.position import Gap, Missing, Position
 from helmd.operations.logs.pattern_watchdog import PatternWatchdog, disabled_sentence
 from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionMovedError
@@ -385,7 +385,7 @@ class Ingest:
             return
         lag = 0.0 if chunk.at_end else max(0.0, time.time() - chunk.position.realtime / 1_000_000)
         place = datetime_of(chunk.position.realtime).isoformat(timespec="milliseconds")
-        disabled = f"; disabled because they take too long: {', '.join(self.disabled)}" if self.disabled else ""
+        disabled = f"; formats {DISABLED}: {', '.join(self.disabled)}" if self.disabled else ""
         self._say(
             f"stored up to {place}, lag {lag:.1f} s, {rate:,.0f} rows/s, {self._rows:,} rows since the start{disabled}"
         )

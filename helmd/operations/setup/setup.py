@@ -11,6 +11,7 @@ from pathlib import Path
 
 from helmd.files.durable import write_atomically
 from helmd.files.environment_file import ensure_secrets
+from helmd.journal.keys import JournalKeys
 from helmd.journal.lines import last_lines
 from helmd.keycloak import launch
 from helmd.keycloak.distribution.artefact import KEYCLOAK, DownloadCallback
@@ -114,6 +115,7 @@ def prepare_files(layout: Layout, options: SetupOptions, notify: Notify) -> None
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             directory.chmod(0o700)
         layout.registry_directory.mkdir(exist_ok=True)
+        JournalKeys(layout.journal_keys).create()
     except OSError as problem:
         raise NotSetUpError(
             f"could not create {problem.filename}: {problem.strerror}",

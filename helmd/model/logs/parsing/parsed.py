@@ -108,6 +108,10 @@ ABSENT = frozenset({"", "-", "none", "null", "nil", "undefined", "n/a"})
 """How programs print an id that there is not."""
 
 
+DISABLED = "disabled because they take too long"
+"""What the status of both daemons says of such formats, before their names."""
+
+
 class RunawayError(RuntimeError):
     """A pattern takes too long; raised in the middle of its match."""
 
