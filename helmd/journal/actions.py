@@ -4,8 +4,8 @@
 what systemd says about the unit. They are signed; `helmd.model.ingest.journal_codec` verifies and reads them.
 """
 
+import os
 from typing import Literal
-from uuid import uuid4
 
 from helmd.journal.keys import JournalKeys
 from helmd.model.ingest.signature import REQUEST
@@ -48,7 +48,7 @@ def record(
         "MESSAGE": sentence(action, service, result, reason, on_behalf_of),
         "PRIORITY": str(_WARNING if result in _BAD_RESULTS else _INFO),
         "SYSLOG_IDENTIFIER": actor,
-        REQUEST: str(uuid4()),
+        REQUEST: os.urandom(16).hex(),
         "HIVEMATRIX_ACTION": action,
         "HIVEMATRIX_SERVICE": service,
         "HIVEMATRIX_RESULT": result,

@@ -5,7 +5,6 @@ newest key signs; older ones verify what was written before it was added. Writer
 as long as there is none, nothing was signed.
 """
 
-import logging
 import os
 import re
 import stat
@@ -14,14 +13,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from helmd.files.durable import create_atomically
 from helmd.model.errors import DeniedError
 from helmd.model.ingest.signature import SigningKey, encoded, signed
 
 _LINE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)[ \t]+([0-9a-f]{64})\s*\Z")
 _LARGEST = 1 << 20
-
-_log = logging.getLogger(__name__)
 
 
 class JournalKeys:
@@ -58,6 +54,8 @@ class JournalKeys:
     def ensure(self) -> tuple[SigningKey, ...]:
         """Return all keys; create the first if there is no file. Raises OSError, and DeniedError if there is no key."""
         if not os.path.lexists(self.path):
+            from helmd.files.durable import create_atomically
+
             create_atomically(self.path, f"{time.time():.6f} {os.urandom(32).hex()}\n")
         if not (keys := self.keys()):
             raise DeniedError(self.trouble or f"{self.path} holds no key", hint="Move it away; a new file is created.")
@@ -105,7 +103,10 @@ class JournalKeys:
 
     def _complain(self, sentence: str) -> None:
         if sentence != self.trouble:
-            _log.warning("%s", sentence)
+            # Imported when needed, as all that helmctl can do without.
+            import logging
+
+            logging.getLogger(__name__).warning("%s", sentence)
         self.trouble = sentence
 
 

@@ -19,8 +19,16 @@ from systemd import _reader
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
 from helmd.model.logs.matching import SEARCH_LIMIT
-from helmd.model.logs.parsing.journal_fields import HMAC_FIELD, JournalEntry, row_of
-from helmd.model.suite.names import HELM_SERVICE, HELM_UNITS, identifier_of, service_of, service_of_identifier, unit_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, row_of
+from helmd.model.suite.names import (
+    HELM_SERVICE,
+    HELM_UNITS,
+    HMAC_FIELD,
+    identifier_of,
+    service_of,
+    service_of_identifier,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     from helmd.model.ingest.journal_codec import PostedRow

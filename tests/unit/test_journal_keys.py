@@ -12,7 +12,8 @@ from helmd.journal.keys import JournalKeys
 from helmd.model.errors import DeniedError
 from helmd.model.ingest.signature import SigningKey, is_authentic
 from helmd.model.layout import layout
-from helmd.model.logs.parsing.journal_fields import HMAC_FIELD, Value
+from helmd.model.logs.parsing.journal_fields import Value
+from helmd.model.suite.names import HMAC_FIELD
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from helmd.model.ingest.journal_codec import OwnEntries, PostedRow, fields_of
 from helmd.model.ingest.signature import SigningKey, is_authentic, signed
 from helmd.model.logs.entry import HTTP, LogRow
-from helmd.model.logs.parsing.journal_fields import HMAC_FIELD, Value
+from helmd.model.logs.parsing.journal_fields import Value
+from helmd.model.suite.names import HMAC_FIELD
 from tests.signing import DAYS, KEY, action_fields, posted_fields, read_own
 
 NOW = 1_700_000_000_000_000

@@ -17,9 +17,9 @@ from helmd.model.ingest.logs import CONTEXT_LIMIT, log_rows
 from helmd.model.ingest.signature import REQUEST, SigningKey, is_authentic
 from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.ids import CHANGED
-from helmd.model.logs.parsing.journal_fields import ACTION, HMAC_FIELD, JournalEntry, Value, action_row, text_of
+from helmd.model.logs.parsing.journal_fields import ACTION, JournalEntry, Value, action_row, text_of
 from helmd.model.logs.parsing.structured import decode_any_number, storable, too_deep
-from helmd.model.suite.names import HELMD_UNIT, RESERVED_PREFIX, identifier_of, service_of
+from helmd.model.suite.names import HELMD_UNIT, HMAC_FIELD, RESERVED_PREFIX, identifier_of, service_of
 
 _POSTED, _SERVICE = "HIVEMATRIX_POSTED", "HIVEMATRIX_SERVICE"
 _KEY, _ENTRIES, _NUMBER = "HIVEMATRIX_KEY", "HIVEMATRIX_ENTRIES", "HIVEMATRIX_NUMBER"

@@ -28,6 +28,9 @@ HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 HELM_SERVICE = "helm"
 """Service name of Helm itself."""
 
+HMAC_FIELD = "HIVEMATRIX_HMAC"
+"""The journal field with the signature of what Helm itself wrote: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
+
 SUITE_CLUSTER = "postgres"
 """Service name of the suite's PostgreSQL cluster."""
 

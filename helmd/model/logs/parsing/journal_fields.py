@@ -31,8 +31,6 @@ STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
 """Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority tells the streams apart."""
 ACTION = "HIVEMATRIX_ACTION"
 """What Helm did: start, stop, restart, ..."""
-HMAC_FIELD = "HIVEMATRIX_HMAC"
-"""The signature of what Helm itself wrote: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})
 _ACTION_FIELDS = {
     f"HIVEMATRIX_{key.upper()}": key for key in ("action", "service", "result", "reason", "actor", "detail")
