@@ -56,6 +56,8 @@ class Comparison:
         self._walked: Counter[int] = Counter()
         self._up_to = self._lost = self._said = 0
         self._taken = 0
+        self._recovered = -1
+        """Monotonic time of the last entry that was recovered: the walk may meet entries of that time again."""
 
     def _begin_comparison(self, base: int, seen: int = 0) -> None:
         """From here on, what is read above the monotonic time BASE is counted; SEEN entries just above it were read."""
@@ -149,6 +151,7 @@ class Comparison:
             remaining -= size + OVERHEAD
         if entries:
             self._position = Position(self._boot_id, cursor, realtime, newest, ties)
+            self._recovered = newest
             self._took(len(entries))
             # With the entries behind it, whose position covers it, so that it is said once.
             self._say_missing(damaged.missing(newest), since, realtime, self._gaps)

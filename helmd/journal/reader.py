@@ -163,7 +163,7 @@ class JournalReader(Comparison):
         journal, boot_id = self._journal, self._boot_id
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
-        note, limit = self._seen.append, self._limit
+        note, limit, recovered = self._seen.append, self._limit, self._recovered
         entries: list[JournalEntry] = []
         text, room, at_end = 0, most_bytes, False
         last = self._position
@@ -198,6 +198,8 @@ class JournalReader(Comparison):
             note(monotonic)
             if monotonic < newest:
                 continue  # a file that was noticed late; what is older than the position is behind us
+            if monotonic == recovered == newest and not _is_after(cursor, before):
+                continue  # recovered before libsystemd noticed its file
             if self._unreadable:
                 # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
                 since = entries[-1].realtime if entries else last.realtime if last is not None else realtime
@@ -375,6 +377,12 @@ class JournalReader(Comparison):
                 return None
             return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
         return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
+
+
+def _is_after(cursor: str, before: str) -> bool:
+    """Whether the entry at CURSOR is not one of those up to BEFORE, of the same time. Numbers of one source ascend."""
+    here, last = parse_cursor(cursor), parse_cursor(before)
+    return here is None or last is None or here.seqnum_id != last.seqnum_id or here.seqnum > last.seqnum
 
 
 def _nothing() -> None:

@@ -468,3 +468,22 @@ def test_damage_in_the_name_of_a_field_is_one_unreadable_entry(tmp_path: Path) -
     reader.close()
     assert [entry.fields["MESSAGE"] for entry in batch.entries] == [b"1", b"3"]
     assert [gap.at_most for gap in batch.gaps] == [1]
+
+
+async def test_entries_recovered_from_an_unnoticed_file_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison sees a new file before libsystemd does; afterwards the walk meets its last entries again."""
+    monkeypatch.setattr("helmd.journal.comparison._CHECK_SECONDS", 0.0)
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 20))
+    with reading(tmp_path, positions) as reader:
+        assert drain(reader, positions)[0] == names(1, 20)
+        append(tmp_path / "b.journal", lines(21, 40))
+        texts, _ = drain(reader, positions)
+        await reader.wait(1)
+        texts += drain(reader, positions)[0]
+        append(tmp_path / "c.journal", lines(41, 50))
+        await reader.wait(1)
+        texts += drain(reader, positions)[0]
+    assert texts == names(21, 50)

@@ -400,6 +400,8 @@ async def test_a_warm_connection_has_plans_for_searches(
 
 async def test_searches_over_a_year_have_enough_locks(connection: Connection, database: Database) -> None:
     """With the lock table size of Helm's cluster; planning locks each index of each partition."""
+    # Making 500 partitions may take longer than a statement of the daemons may.
+    await connection.execute("SET statement_timeout = 0")
     for kept in (7, 30, 90, 365):
         await connection.execute(
             "SELECT count(make_log_partition(%s::smallint, %s::date - n)) FROM generate_series(0, %s) AS n",

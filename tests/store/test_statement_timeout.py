@@ -199,5 +199,5 @@ async def test_options_of_the_dsn_hold_beside_helms(database: Database, uri: boo
 
 
 async def test_a_dsn_that_is_none_is_said() -> None:
-    with pytest.raises(StoreError, match="no connection string"):
+    with pytest.raises(StoreError, match="not a valid connection string"):
         await connect("postgresql://[", "test")

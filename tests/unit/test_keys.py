@@ -180,13 +180,14 @@ def test_what_cannot_be_read_is_an_error(checkout: Path, name: str) -> None:
     """As an account without rights, since root may read everything."""
     make: Make = signing_key if name.startswith("keys") else gateway_certificate
     make(checkout)
-    (checkout / name).chmod(0)
     # Whoever tries it reaches the file, and may not read it.
     for place in (*checkout.iterdir(), checkout, *checkout.parents):
         if place.stat().st_uid == os.geteuid() and place.is_relative_to(tempfile.gettempdir()):
             place.chmod(place.stat().st_mode | 0o055)
-    before = snapshot(checkout)
+    before, mode = snapshot(checkout), (checkout / name).stat().st_mode
+    (checkout / name).chmod(0)
     assert "can't be read (Permission denied)" in as_another(lambda: make(checkout))
+    (checkout / name).chmod(mode)
     assert snapshot(checkout) == before
 
 
