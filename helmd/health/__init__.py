@@ -1,1 +1,1 @@
-"""Asking a service whether it is well."""
+"""Health checks of services."""

@@ -1,4 +1,4 @@
-"""The probe: asks a service over its port whether it is well.
+"""The probe: checks the health of a service over its port.
 
 As a program it is the ``ExecStartPost=`` of every unit that Helm renders: it asks until the answer is good, the main
 process ends, or the time is up, so that a unit is active only once its service is healthy. It runs as

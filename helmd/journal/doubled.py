@@ -22,7 +22,7 @@ Number = tuple[str, int]
 
 
 class Doubles:
-    """Tells them, by the first numbers of the files below PLACES; files are looked at only when there is a question."""
+    """Finds them by the first sequence numbers of the files below PLACES. Files are read only when needed."""
 
     def __init__(self, places: tuple[Path, ...] = PLACES) -> None:
         self._places = places

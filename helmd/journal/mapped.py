@@ -1,7 +1,7 @@
 """Gives back the memory that mapped journal files take.
 
 libsystemd maps hundreds of megabytes of them, and what was read of those counts as this process's memory for as long as
-they are mapped. Told that it isn't needed (madvise(2), MADV_DONTNEED), the kernel takes it out of the process and keeps
+they are mapped. After madvise(2) with MADV_DONTNEED the kernel takes it out of the process and keeps
 it in its page cache, from where it comes back when it is read again.
 """
 

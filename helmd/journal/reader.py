@@ -9,8 +9,8 @@ Finding the place again, in a boot read before:
 
 - The cursor is there: go on behind it.
 - It is not (rotated away; lost in a power cut, so that the store is ahead of the journal; or the file was written
-  anew): what is older than the stored monotonic time is behind us, what is younger is new. Among entries of just that
-  microsecond the sequence number decides, or, in a file with other numbers, their count. A gap is told, unless the
+  again): what is older than the stored monotonic time is behind us, what is younger is new. Among entries of just that
+  microsecond the sequence number decides, or, in a file with other numbers, their count. A gap is reported, unless the
   numbers prove that nothing is missing or the very entry turns up under another number.
 - A boot never seen is new from its head; a boot read to its end is never looked at again.
 
@@ -59,7 +59,7 @@ class ReadBatch:
     gaps: tuple[Gap, ...]
     position: Position | None
     at_end: bool
-    """There is nothing more to read at the moment."""
+    """There is nothing more to read for now."""
     text: int
     """Bytes of the messages."""
 
@@ -165,10 +165,10 @@ class JournalReader(Comparison):
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
         note, limit, recovered = self._seen.append, self._limit, self._recovered
         entries: list[JournalEntry] = []
-        text, room, at_end = 0, most_bytes, False
+        text, remaining, at_end = 0, most_bytes, False
         last = self._position
         newest, ties, before = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
-        while len(entries) < most_entries and room > 0:
+        while len(entries) < most_entries and remaining > 0:
             if self._pending:
                 self._pending = False
             elif not advance():
@@ -201,7 +201,7 @@ class JournalReader(Comparison):
             if monotonic == recovered == newest and not _is_after(cursor, before):
                 continue  # recovered before libsystemd noticed its file
             if self._unreadable:
-                # Told only with the next good entry, whose cursor covers the bad ones: so they are told once.
+                # Reported with the next readable entry, whose cursor covers these, so that they are reported once.
                 since = entries[-1].realtime if entries else last.realtime if last is not None else realtime
                 self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
                 self._unreadable = 0
@@ -213,7 +213,7 @@ class JournalReader(Comparison):
             entries.append(_new(JournalEntry, (fields, cursor, boot_id, monotonic, realtime)))
             size = len(fields.get("MESSAGE", b""))
             text += size
-            room -= size + OVERHEAD
+            remaining -= size + OVERHEAD
         if entries:
             end = entries[-1]
             self._position = Position(boot_id, end.cursor, end.realtime, end.monotonic, ties)
@@ -237,7 +237,7 @@ class JournalReader(Comparison):
         woken = asyncio.Event()
         patience = self._journal.get_timeout_ms()
         if patience >= 0:
-            # Only where the journal is on a network file system, which tells nothing.
+            # Only where the journal is on a network file system, without notifications.
             seconds = min(seconds, patience / 1000)
         loop.add_reader(self._descriptor, woken.set)
         try:
@@ -257,7 +257,7 @@ class JournalReader(Comparison):
         self._looked = time.monotonic()
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
-        """Boots that may hold something new, in order of time as far as clocks tell; the running one last."""
+        """Boots that may hold something new, in order of time as far as the clocks allow; the running one last."""
         present = {raw.decode("ascii", "replace") for raw in self._journal.query_unique("_BOOT_ID")}
         earlier: list[_Boot] = []
         for boot_id in (present | set(positions)) - {self._current}:
@@ -328,7 +328,7 @@ class JournalReader(Comparison):
         """Before what comes after POSITION, if not right before.
 
         By the time since the boot alone libsystemd 252 begins at the head of every file that ends earlier. A cursor,
-        even of an entry that is gone, has numbers and the wall clock as well, which tell that such a file has nothing.
+        even of an entry that is gone, has numbers and the wall clock as well, which show that such a file has nothing.
         """
         try:
             self._journal.seek_cursor(position.cursor)

@@ -64,7 +64,7 @@ def major_of(directory: Path) -> int | None:
 
 
 def binaries_of(directory: Path, root: Path = INSTALLED) -> Binaries:
-    """The programs that a cluster needs. Raises NotSetUpError, with the mend, when cluster or programs are missing."""
+    """The programs that a cluster needs. Raises NotSetUpError, with a hint, when cluster or programs are missing."""
     major = major_of(directory)
     if major is None:
         raise NotSetUpError(f"there is no PostgreSQL cluster in {directory}", hint="Run: helmctl setup")

@@ -106,7 +106,7 @@ def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Pat
     with cluster_lock(cluster.directory) as lock:
         made = major_of(cluster.directory) is None
         if made:
-            _refuse_stranger(cluster.directory)
+            _refuse_foreign(cluster.directory)
             _make(cluster, binaries or newest(root), lock)
         else:
             _replace_lost_password(cluster, binaries_of(cluster.directory, root), lock)
@@ -308,7 +308,7 @@ def _make(cluster: Cluster, binaries: Binaries, lock: int) -> None:
     fsync_directory(cluster.directory.parent)
 
 
-def _refuse_stranger(directory: Path) -> None:
+def _refuse_foreign(directory: Path) -> None:
     """A directory with something else in it is not ours to replace."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise ClusterError(f"{directory} is not a directory", hint="Move it away and run helmctl setup again.")

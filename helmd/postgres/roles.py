@@ -203,7 +203,7 @@ def _connection(admin: str) -> Iterator[_Connection]:
 
 
 def _await_login(uri: str) -> None:
-    """A running server reads its files a moment after the signal; so ask until the role gets in."""
+    """A running server reads its files shortly after the signal, so try until the role can log in."""
     deadline = time.monotonic() + _RELOADED_WITHIN
     while True:
         try:

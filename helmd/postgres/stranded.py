@@ -32,7 +32,7 @@ class PackageFacts:
 
 
 def stranded(cluster: Cluster, root: Path = INSTALLED) -> Sequence[Concern]:
-    """What an admin should know before upgrading the distribution; empty when all is well or there is no cluster."""
+    """What an admin should know before upgrading the distribution; empty if nothing is wrong or there is no cluster."""
     major = major_of(cluster.directory)
     if major is None:
         return ()

@@ -16,7 +16,7 @@ _PID_LINE, _SEGMENT_LINE = 0, 6
 
 
 def holder(directory: str) -> int | None:
-    """The pid of the server that runs on this cluster; None when none does. What can't be told counts as running."""
+    """The pid of the server that runs on this cluster; None when none does. Unknown counts as running."""
     try:
         with open(os.path.join(directory, "postmaster.pid"), "rb") as file:
             lines = file.read().splitlines()
@@ -38,7 +38,7 @@ def holder(directory: str) -> int | None:
         wanted = tuple(int(word) for word in lines[_SEGMENT_LINE].split())
         found = [words for line in segments[1:] if (int((words := line.split())[key]), int(words[number])) == wanted]
     except (OSError, ValueError, IndexError):
-        return pid  # a server that has come no further yet, or a kernel that doesn't tell
+        return pid  # a server that has come no further yet, or a kernel without that information
     return pid if any(int(words[attached]) for words in found) else None
 
 

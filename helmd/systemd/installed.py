@@ -1,4 +1,4 @@
-"""Rendered units on disk: reading their mode, telling ours from others', writing them atomically."""
+"""Rendered units on disk: reading their mode, distinguishing ours from others', writing them atomically."""
 
 import contextlib
 import os
@@ -81,6 +81,6 @@ def applying(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(
-                "units are being applied by another process", hint="Wait a moment and run the command again."
+                "units are being applied by another process", hint="Wait a few seconds and run the command again."
             ) from None
         yield

@@ -85,8 +85,8 @@ def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
     """WORDS run so that stdout and stderr reach the journal at different priorities (systemd-cat(1)), same pid."""
     if service.streams == "merged":
         return words
-    tell_apart = ("-t", identifier_of(service.name), "-p", "info", "--stderr-priority=notice", "--")
-    return ("/usr/bin/systemd-cat", *tell_apart, *words)
+    arguments = ("-t", identifier_of(service.name), "-p", "info", "--stderr-priority=notice", "--")
+    return ("/usr/bin/systemd-cat", *arguments, *words)
 
 
 def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
@@ -211,7 +211,7 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
     service = Service(
         name="helm",
         type="postgres",
-        # On a full disk it can't even start; it must come back by itself when there is room again.
+        # On a full disk it can't even start; it must come back by itself when there is space again.
         restart=Restart(delay=2.0, within=0.0, stop_timeout=60.0),
         health=Health(check="process", start_timeout=RECOVERY),
     )

@@ -14,8 +14,8 @@ def parse_timestamp(text: str) -> int:
 
     Raises ValueError with a sentence.
     """
-    if (moment := iso_timestamp(text)) is not None:
-        return moment
+    if (timestamp := iso_timestamp(text)) is not None:
+        return timestamp
     if text and "\0" not in text:
         done = subprocess.run(
             ["systemd-analyze", "timestamp", "--", text],
@@ -28,5 +28,5 @@ def parse_timestamp(text: str) -> int:
         if done.returncode == 0 and (found := _SECONDS.search(done.stdout)):
             return int(Decimal(found.group(1)) * 1_000_000)
     raise ValueError(
-        f'{text[:60]!a} is no time; write it like "10 min ago", "yesterday", "09:30", "2026-11-23 09:30" or "-1h"'
+        f'{text[:60]!a} is not a time; examples: "10 min ago", "yesterday", "09:30", "2026-11-23 09:30" or "-1h"'
     )

@@ -77,7 +77,7 @@ class UsageMeter:
         self._last: dict[str, tuple[str, float, float]] = {}
 
     def measure(self, control_group: str, invocation: str, now: float) -> Usage:
-        """The figures of a unit's CONTROL_GROUP at NOW (time.monotonic()); INVOCATION tells one run from the next."""
+        """The figures of a unit's CONTROL_GROUP at NOW (time.monotonic()); INVOCATION identifies the run."""
         reading = read_group(self._root / control_group.lstrip("/"))
         before = self._last.get(control_group)
         percent = None

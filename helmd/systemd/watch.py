@@ -9,7 +9,7 @@ from helmd.model.errors import BusError
 from helmd.systemd.bus import Manager, Signals
 
 EVERYTHING = ""
-"""Stands for all units, after the manager read its unit files anew."""
+"""Stands for all units, after the manager has reloaded its unit files."""
 SETTLE = 0.02
 """Seconds for which changes are gathered: a start alone sends half a dozen signals."""
 

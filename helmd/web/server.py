@@ -244,10 +244,10 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def _alive(path: Path) -> bool:
-    """Whether somebody listens on the socket at PATH. What is no socket is not touched: that raises LockedError."""
+    """Whether somebody listens on the socket at PATH. Raises LockedError for anything but a socket."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise LockedError(f"{path} is in the way: it is no socket")
+            raise LockedError(f"{path} is in the way: it is not a socket")
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:

@@ -169,7 +169,7 @@ def test_timestamps() -> None:
     assert parse_timestamp("2023-11-14 22:13:20 UTC") == START
     assert parse_timestamp("-1h") < parse_timestamp("10 min ago") < parse_timestamp("now")
     for bad in ("", "gestern", "--help", "a\0b", "\x1b[31m", "9" * 400, "0001-01-01"):
-        with pytest.raises(ValueError, match="is no time"):
+        with pytest.raises(ValueError, match="is not a time"):
             parse_timestamp(bad)
 
 

@@ -1,4 +1,4 @@
-"""What is posted to Helm: a JSON body as far as it is no matter what its entries are.
+"""A JSON body that is posted to Helm, apart from what its entries mean.
 
 Those who post drop a batch that is refused. So whatever has a sensible reading is read, and only the rest is a fault.
 Nothing takes a faulty body in part.
@@ -32,7 +32,7 @@ _HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body as far as it is no matter what its entries are. ``single`` says that it is one entry and no list."""
+    """A body, apart from what its entries mean. ``single``: it is one entry, not a list."""
 
     service_name: str
     entries: tuple[Any, ...]
@@ -53,9 +53,9 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
     except RecursionError:
         raise UsageError("the body is nested too deeply") from None
     except JSONDecodeError as fault:
-        raise UsageError(f"the body is no JSON object: {fault.msg} at character {fault.pos:,}") from None
+        raise UsageError(f"the body is not a JSON object: {fault.msg} at character {fault.pos:,}") from None
     except ValueError:
-        raise UsageError("the body is no JSON object") from None
+        raise UsageError("the body is not a JSON object") from None
     if "service_name" not in found:
         raise UsageError(f"service_name: {_NAME_RULE}, and is missing")
     name = service_named(found["service_name"])
@@ -167,18 +167,18 @@ def objects(body: Body, listed: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def timestamp_in(given: object, now: datetime, days: int) -> datetime | None:
-    """The moment that GIVEN is in ISO 8601, in UTC unless it says otherwise.
+    """The time that GIVEN states in ISO 8601, in UTC unless it has an offset.
 
     None for what is none, and for one that is no more kept (for DAYS) or too far ahead of NOW.
     """
     if not isinstance(given, str):
         return None
     try:
-        moment = datetime.fromisoformat(given.strip())
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        time = datetime.fromisoformat(given.strip())
+        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return moment if now - timedelta(days=days) <= moment <= now + AHEAD else None
+    return time if now - timedelta(days=days) <= time <= now + AHEAD else None
 
 
 def kind_of(value: object) -> str:

@@ -50,7 +50,7 @@ class PostedRow(NamedTuple):
     """The batch's Idempotency-Key."""
     entries: int = 1
     number: int = 0
-    """Which of them it is, from 0 on."""
+    """Its index in the batch, starting at 0."""
 
 
 def fields_of(posted: PostedRow) -> dict[str, str]:

@@ -95,10 +95,10 @@ class _Row:
         given = self._entry.get("timestamp")
         if given is None:
             return self._now
-        moment = timestamp_in(given, self._now, self._days)
-        if moment is None:
+        timestamp = timestamp_in(given, self._now, self._days)
+        if timestamp is None:
             self._change("timestamp", given)
-        return moment or self._now
+        return timestamp or self._now
 
     def _level(self) -> str:
         given = self._entry.get("level")

@@ -8,7 +8,7 @@ MOST_NAMES = 1000
 class Rates:
     """RATE entries a second for each name, and BURST of them at once. Times are seconds of a clock that only goes on.
 
-    What was let in is owed, however much it is: a batch larger than a burst is no different from several small ones.
+    What was accepted counts in full: a batch larger than a burst is treated like several small ones.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -18,7 +18,7 @@ class Rates:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def adopt(self, rate: float, burst: float) -> None:
-        """Goes by these from now on."""
+        """Uses these from now on."""
         self._rate, self._burst = rate, burst
 
     def pause(self, name: str, now: float) -> float:
@@ -27,7 +27,7 @@ class Rates:
         return 0.0 if left > 0 else max(-left, 1.0) / self._rate
 
     def take(self, name: str, entries: int, now: float) -> None:
-        """Notes that NAME posted that many. It never owes more than a burst: who is slowed is not slowed for ever."""
+        """Notes that NAME posted that many. The debt never exceeds a burst, so that nobody is limited without end."""
         self._left[name] = (max(self._now(name, now) - entries, -self._burst), now)
         self._left.move_to_end(name)
         if len(self._left) > MOST_NAMES:

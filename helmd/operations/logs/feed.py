@@ -1,8 +1,8 @@
 """Live followers: one task reads what is new from the store, once for all of them, after its commit.
 
 So what followers saw is what is stored, whoever stored it, and a follower resumes by the last id it saw. Each has a
-bounded queue: who reads too slowly is told what was skipped and goes on with the newest, and holds up nobody. In a
-flood that is more than can be read and passed on, the feed itself skips ahead, and tells everybody.
+bounded queue: a slow reader is notified of what was skipped, continues with the newest, and delays nobody. In a flood
+that is more than can be read and passed on, the feed itself skips ahead, and notifies everybody.
 """
 
 import asyncio
@@ -201,7 +201,7 @@ class Feed:
         """How many there are."""
         return self._followers.number
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Raises BusyError when there are as many followers as there may be."""
         if self.followers >= MAX_FOLLOWERS:
             raise BusyError(f"there are {MAX_FOLLOWERS} followers already")
@@ -224,7 +224,7 @@ class Feed:
         With a regular expression nothing is given: the follower has to read itself, so that it harms only itself.
         Raises BusyError.
         """
-        self.check_room()
+        self.check_capacity()
         subscription = Subscription(self._position or 0)
         if self._ended:
             subscription.end()
@@ -272,7 +272,7 @@ class Feed:
             await listener.close()
 
     async def _read(self, listener: Listener, announcement: Announcement) -> None:
-        """Passes on what was TOLD of."""
+        """Passes on what was announced."""
         loop = asyncio.get_running_loop()
         while self._position is not None and self._position < announcement.last_id:
             if not self._followers.by_filter:

@@ -41,12 +41,12 @@ class Start:
 async def follow_entries(
     feed: Feed, reader: LogReader, wanted: LogFilter, start: Start, beat: float
 ) -> AsyncGenerator[FeedUpdate, None]:
-    """What is WANTED, each entry once, the first news at once; every BEAT seconds some at least, if without entries.
+    """What is WANTED, each entry once. The first update comes at once, others at least every BEAT seconds, maybe empty.
 
     Ends with helmd. Raises UsageError for a bad regular expression, BusyError, and StoreError, in the middle too: then
     the follower may begin again after the last id.
     """
-    feed.check_room()
+    feed.check_capacity()
     await reader.check(wanted)
     seen = await feed.position() if start.since is None else start.since
     yield FeedUpdate(seen)
@@ -109,7 +109,7 @@ async def _live(
 async def _between(
     reader: LogReader, wanted: LogFilter, last_seen: int, up_to: int, leaves: Sequence[str] = ()
 ) -> AsyncGenerator[FeedUpdate, None]:
-    """Entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are told of as skipped."""
+    """Entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are reported as skipped."""
     size = _FIRST_PAGE
     while last_seen < up_to:
         end = min(up_to, last_seen + _IDS)

@@ -156,7 +156,7 @@ class Ingest:
             chunk = await self._read()
             while True:
                 self._beat()
-                await self._room()
+                await self._wait_for_space()
                 if chunk.at_end or not self._worth_storing(chunk):
                     await self._store_if_worth(store, chunk)
                     self._recovered()
@@ -347,7 +347,7 @@ class Ingest:
                 break
         await self._reader.wait(_POLL)
 
-    async def _room(self) -> None:
+    async def _wait_for_space(self) -> None:
         """Waits while the disk is too full; the journal keeps its own bounds meanwhile."""
         if time.monotonic() - self._disk_at < _DISK_SECONDS:
             return

@@ -77,7 +77,7 @@ class PostedLogs:
         self._again_at = 0.0
         self._pause = _FIRST_PAUSE
         self._ended = False
-        # Keys of batches in the journal, that the store hears of only later.
+        # Keys of batches in the journal, that reach the store only later.
         self._journalled: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.trouble = ""
         """Why the store can't be written right now, as a sentence; empty when it can."""
@@ -169,7 +169,7 @@ class PostedLogs:
             raise StoreError("the log store can't be reached: it does not answer") from None
 
     async def _one_by_one(self, group: Sequence[_Waiting], error: RefusedError) -> None:
-        """So that a batch which can't be stored takes no others with it, and isn't left to the journal for ever."""
+        """So that a batch which can't be stored takes no others with it, and isn't left to the journal without end."""
         if len(group) == 1:
             _log.error("a batch of %s is refused: %s", group[0].service, error.sentence)
             group[0].fail(error)

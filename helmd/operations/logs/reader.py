@@ -24,7 +24,7 @@ KEPT = 4
 """How many of them stay, and know their way: a search and its count, twice."""
 SEARCH_SECONDS = 1.0
 COUNT_SECONDS = 0.2
-"""How long entries are counted that only looking at them tells; after that their number is estimated."""
+"""Seconds for which entries are counted by reading them; after that their number is estimated."""
 _SEARCHES, _READS, _EXPORTS = 3, 2, 2
 _QUICK_SECONDS = 2.0
 _EXPORT_SECONDS = 600.0
@@ -188,7 +188,9 @@ async def _turn(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
         async with asyncio.timeout(_TURN_SECONDS):
             await semaphore.acquire()
     except TimeoutError:
-        raise BusyError("too many ask for log entries right now", hint="Try again in a moment.") from None
+        raise BusyError(
+            "too many requests for log entries are in progress", hint="Try again in a few seconds."
+        ) from None
     try:
         yield
     finally:

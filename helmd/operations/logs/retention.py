@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class Retain:
-    """The loop. ``prepare`` brings the schema up to date first; ``retentions`` tells the classes that are in use.
+    """The loop. ``prepare`` brings the schema up to date first; ``retentions`` returns the classes that are in use.
 
     ``also`` is more of the owner's tidying, done each round. ``retention_of`` gives a service's class.
     """
@@ -75,7 +75,7 @@ class Retain:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def _round(self, connection: Connection) -> None:
-        """All that is due. What fails is told once the rest is done: one who reads an old day holds up only its end."""
+        """All that is due. What fails is reported once the rest is done: a reader of an old day delays only its end."""
         failed: StoreError | None = None
         for step in (self._make, self._expire, self._index, self._take_over, *self._also):
             try:

@@ -41,7 +41,7 @@ def _refused(value: object) -> Any:
 
 
 _pieces = c_make_encoder(None, _refused, encode_basestring, None, ":", ",", False, False, True)
-"""JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")), which makes one of these anew for
+"""JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")), which makes a new one of these for
 each value; that takes longer than the value."""
 
 Counts = dict[tuple[str, int, str, str], int]

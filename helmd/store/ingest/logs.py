@@ -22,7 +22,7 @@ LOG_CHANNEL = "log_entries"
 
 _COPY = sql.SQL("COPY log_entries ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
 _WINDOWS = 20
-"""In how many stretches of time twins are looked for; entries posted late, from all over, are not worth more."""
+"""The number of time windows in which duplicates are searched for; entries posted late, of many days, need no more."""
 _ONE_WINDOW = timedelta(hours=6)
 """How long a stretch of printed lines may be for one look at what was posted meanwhile."""
 _SINGLES = (
@@ -126,7 +126,7 @@ class Appender:
         return paired(rows, first, singles)
 
     async def _leaves(self, connection: Connection, window: Window) -> list[str]:
-        """The partitions that can have twins of the rows of WINDOW."""
+        """The partitions that can have duplicates of the rows of WINDOW."""
         classes = {self._retention_of(service) for service in {row.service_name for row in window.rows}}
         return await self._existing(connection, {leaf_of(each, day) for each in classes for day in days_in(window)})
 
@@ -140,11 +140,11 @@ class Appender:
         return sorted(leaves & self._there | unknown)
 
     async def _untaken(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
-        """Those of SINGLES that have no twin yet: none that came later refers to them."""
+        """Those of SINGLES that have no duplicate yet: none that came later refers to them."""
         ids = [single.id for single in singles]
         classes = {self._retention_of(service) for service in {single.service_name for single in singles}}
-        moments = {single.timestamp + apart for single in singles for apart in (-MAX_DISTANCE, MAX_DISTANCE)}
-        days = {moment.astimezone(UTC).date().isoformat() for moment in moments}
+        times = {single.timestamp + apart for single in singles for apart in (-MAX_DISTANCE, MAX_DISTANCE)}
+        days = {time.astimezone(UTC).date().isoformat() for time in times}
         taken: set[int] = set()
         for leaf in await self._existing(connection, {leaf_of(each, day) for each in classes for day in days}):
             cursor = await connection.execute(_REFERRED.format(sql.Identifier(leaf)), (ids,))
@@ -159,7 +159,7 @@ def _journal_windows(rows: Sequence[LogRow]) -> list[Window]:
 
 
 async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window: Window) -> list[Single]:
-    """Rows of LEAF that may be twins of WINDOW's. They may be among a flood, of which only these texts matter."""
+    """Rows of LEAF that may be duplicates of WINDOW's. They may be among a flood, of which only these texts matter."""
     wanted = {(row.service_name, row.message) for row in window.rows}
     texts, services = list({message for _, message in wanted}), list({service for service, _ in wanted})
     given = (window.since, window.until, services, texts)
@@ -168,7 +168,7 @@ async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window
 
 
 async def _posted(connection: Connection, leaf: str, window: Window) -> list[Single]:
-    """Posted rows of LEAF that may be twins of WINDOW's. Mostly there are none, and no text has to be sent for that."""
+    """Posted rows of LEAF that may be duplicates of WINDOW's. Mostly there are none, and no text is sent."""
     services = list({row.service_name for row in window.rows})
     cursor = await connection.execute(
         _POSTERS.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True

@@ -20,7 +20,7 @@ _STATEMENT_SECONDS = 60.0
 """How long a statement may take, except for those that rewrite, index or detach a partition."""
 _LOCK_WAIT, _INDEX_WAIT = "5s", "10min"
 """How long locks are waited for. An index made by CONCURRENTLY waits for whoever reads anything (an export), holds up
-nobody meanwhile, and is dear to begin anew."""
+nobody meanwhile, and is expensive to begin again."""
 
 
 async def connect_as_owner(conninfo: str) -> Connection | None:
@@ -94,8 +94,8 @@ async def index_text(connection: Connection, now: datetime) -> list[str]:
 async def seal(connection: Connection, now: datetime, resting: Callable[[str, int], bool], text: bool) -> list[str]:
     """Gives the days that are over indexes over all of their entries; the names of those sealed. Raises StoreError.
 
-    RESTING tells from a partition's name and highest id whether nothing comes to it any more; what comes later all the
-    same is indexed as it comes. TEXT: there can be text indexes.
+    RESTING decides from a partition's name and highest id whether it gets no more rows; rows that come later
+    all the same are indexed as they come. TEXT: there can be text indexes.
     """
     sealed = []
     for leaf in await leaves(connection):
@@ -149,7 +149,7 @@ async def _drop_ranges(connection: Connection, leaf: Leaf, bounds: Sequence[int]
 
 
 async def _rebuild(connection: Connection, name: str, form: sql.Composable) -> None:
-    """Makes an index; one that was broken off, and is there without being valid, is made anew."""
+    """Makes an index; one that was broken off, and is there without being valid, is made again."""
     await _drop_index(connection, name)
     await _patiently(connection, sql.SQL("CREATE INDEX CONCURRENTLY {} ON {}").format(sql.Identifier(name), form))
 

@@ -46,7 +46,7 @@ async def leaves(
 ) -> tuple[Leaf, ...]:
     """The partitions that can have entries from START to before END, the newest first. Raises StoreError.
 
-    Of today and days to come there may be none yet, which is told from their size: to plan for them costs more.
+    Of today and days to come there may be none yet, which their size shows: planning for them costs more.
     """
     with store_errors("the log store's partitions can't be read"):
         cursor = await connection.execute(
@@ -59,12 +59,12 @@ async def leaves(
         found = [Leaf(name, each, day, tuple(bounds), sealed) async for name, each, day, bounds, sealed in cursor]
     # Statements name them as they are.
     if not all(_NAME.match(leaf.name) for leaf in found):
-        raise StoreError("log_partitions names a table that is no partition")
+        raise StoreError("log_partitions names a table that is not a partition")
     return tuple(found)
 
 
-def _day(moment: datetime | None, otherwise: date) -> date:
-    return otherwise if moment is None else moment.astimezone(UTC).date()
+def _day(time: datetime | None, otherwise: date) -> date:
+    return otherwise if time is None else time.astimezone(UTC).date()
 
 
 def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
@@ -79,9 +79,9 @@ def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
 
 
 def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
-    """DAYS in portions of one, four, sixteen and so on, of up to MOST of them.
+    """DAYS in groups of one, four, sixteen and so on, of up to MOST of them.
 
-    Where one ends goes by the calendar, so that the same days are asked together wherever a search begins: their
+    Where one ends depends on the calendar, so that the same days are asked together wherever a search begins: their
     statement is the same then, and PostgreSQL has a plan for it.
     """
     begin, size = 0, 1
@@ -95,7 +95,7 @@ def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequen
 
 
 async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
-    """What READING of partitions gives, begun anew when one of them is dropped meanwhile. Raises psycopg's errors."""
+    """What READING of partitions gives, started again when one is dropped meanwhile. Raises psycopg's errors."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return await reading()

@@ -27,7 +27,7 @@ MAX_BODY = 16 << 20
 """Bytes of a request's body (docs/api.md, "Posting")."""
 _SMALL = 64 << 10
 """Bytes of a body that is read and parsed in passing; a larger one takes a thread, one at a time."""
-_SMALL_ROOM, _LARGE_ROOM = 32 << 20, 96 << 20
+_SMALL_BUDGET, _LARGE_BUDGET = 32 << 20, 96 << 20
 _ENTRY = 500
 """Bytes that an entry takes besides its text."""
 _LONGEST_PAUSE = 3.0
@@ -54,7 +54,7 @@ class Intake:
         self._rates = rates
         self._retention_of = retention_of
         self._read = read
-        self._small, self._large = MemoryBudget(_SMALL_ROOM), MemoryBudget(_LARGE_ROOM)
+        self._small, self._large = MemoryBudget(_SMALL_BUDGET), MemoryBudget(_LARGE_BUDGET)
         self._parsing = asyncio.Lock()
 
     async def logs(self, request: web.Request) -> web.Response:

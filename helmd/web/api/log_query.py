@@ -29,12 +29,12 @@ def filter_of(request: web.Request, given: dict[str, str]) -> LogFilter:
 
 
 def number(given: dict[str, str], name: str, default: int, least: int = 0) -> int:
-    """A whole number. Raises UsageError."""
+    """An integer. Raises UsageError."""
     text = given.get(name, "").strip()
     if not text:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
-        raise UsageError(f"{name}: {printable(text, 40)!r} is no whole number from {least} on")
+        raise UsageError(f"{name}: {printable(text, 40)!r} must be an integer >= {least}")
     return int(text)
 
 

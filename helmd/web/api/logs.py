@@ -146,7 +146,7 @@ def _step(text: str, span: timedelta) -> timedelta:
     try:
         step = timedelta(seconds=timespan(text))
     except (ValueError, OverflowError):
-        raise UsageError("step: is no length of time", hint="For example 60, 5min or 1h.") from None
+        raise UsageError("step: is not a time span", hint="For example 60, 5min or 1h.") from None
     if step < _MINUTE or step % _MINUTE:
         raise UsageError("step: must be whole minutes")
     if span > step * _MAX_BUCKETS:

@@ -85,7 +85,7 @@ class Streams:
         async for update, silent in self._timed(source):
             if update.skipped is not None:
                 await response.write(_event("skipped", _skipped_json(update.skipped)))
-            for frames in _portions(update.batches):
+            for frames in _chunks(update.batches):
                 await response.write(frames)
             if silent:
                 # An event without data sets only where a client resumes: what was before need not be searched again.
@@ -113,7 +113,7 @@ class Streams:
                 await response.send_json({"type": "heartbeat", "id": update.reached})
 
     async def _timed(self, source: AsyncGenerator[FeedUpdate, None]) -> AsyncGenerator[tuple[FeedUpdate, bool], None]:
-        """Each news, and whether it has nothing to say and it is time to say so."""
+        """Each update, and whether it is empty and a heartbeat is due."""
         said = time.monotonic()
         async for update in source:
             now = time.monotonic()
@@ -123,7 +123,7 @@ class Streams:
                 yield update, silent
 
 
-def _portions(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
+def _chunks(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
     """Frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
     some: list[bytes] = []
     size = 0

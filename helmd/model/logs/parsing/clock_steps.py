@@ -1,4 +1,4 @@
-"""Steps of the wall clock, told from the monotonic one that every journal entry has as well."""
+"""Steps of the wall clock, detected by the monotonic time that every journal entry has as well."""
 
 from collections.abc import Sequence
 

@@ -26,16 +26,16 @@ def says_nothing_new(stated: object, realtime: int) -> bool:
     off: float
     if isinstance(stated, str):
         try:
-            moment = datetime.fromisoformat(stated)
+            instant = datetime.fromisoformat(stated)
         except ValueError:
             other = _other_form(stated)
             if other is None:
                 return False
-            moment = other
-        if moment.tzinfo is None:
-            moment, aware = moment.replace(tzinfo=UTC), False
+            instant = other
+        if instant.tzinfo is None:
+            instant, aware = instant.replace(tzinfo=UTC), False
         # A float is exact to the microsecond for some centuries to come.
-        off = abs(moment.timestamp() * 1_000_000 - realtime)
+        off = abs(instant.timestamp() * 1_000_000 - realtime)
     elif isinstance(stated, int | float) and not isinstance(stated, bool) and 0 < stated < 1e20:
         off = abs(_since_epoch(stated) - realtime)
     else:

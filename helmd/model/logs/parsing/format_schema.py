@@ -83,7 +83,7 @@ FORMAT_SETTINGS = (
     Setting("services", _services, "names", "all", "The services whose lines it is for."),
     Setting("level", _level, "level", "none", "The level of a line whose text names none."),
     Setting("levels", _levels, "table", "{}", "Words of its own for levels, besides those of [levels]."),
-    Setting("numbers", _texts, "groups", "none", "Groups that are kept as whole numbers."),
+    Setting("numbers", _texts, "groups", "none", "Groups that are kept as integers."),
     Setting(
         "inside",
         values.text,
@@ -171,7 +171,7 @@ def _read_source(source: ConfigSource, read: _Read) -> None:
     tables, lines = parse_toml(source, read.faults)
     for key, table in tables.items():
         if key not in _TABLES:
-            sentence = f"is no known table; there are {', '.join(_TABLES)}"
+            sentence = f"is not a known table; known tables are {', '.join(_TABLES)}"
         elif not isinstance(table, dict):
             sentence = "must be a table"
         else:
@@ -277,7 +277,7 @@ def _compiled(given: Given, where: str, read: _Read) -> re.Pattern[str] | None:
     try:
         return re.compile(_PIECE.sub(piece, given.value))
     except (re.error, OverflowError) as problem:
-        fault(f"is no regular expression ({shown_key(str(problem))})")
+        fault(f"is not a valid regular expression ({shown_key(str(problem))})")
     except RecursionError:
         fault("is nested too deeply")
     return None

@@ -28,7 +28,7 @@ LEVEL_OF_PRIORITY = {
     b"7": "DEBUG",
 }
 STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
-"""Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority tells the streams apart."""
+"""Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority identifies the stream."""
 ACTION = "HIVEMATRIX_ACTION"
 """What Helm did: start, stop, restart, ..."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})

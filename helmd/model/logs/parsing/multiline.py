@@ -205,11 +205,11 @@ class Joiner(Generic[T]):
 
     def expire(self, before: int, in_the_middle: int | None = None) -> list[Joined[T]]:
         """Entries to which no line came since BEFORE; with IN_THE_MIDDLE, since then where more is certain to come."""
-        patient = before if in_the_middle is None else in_the_middle
+        deadline = before if in_the_middle is None else in_the_middle
         old = [
             key
             for key, entry in self.opened.items()
-            if entry.touched < (patient if entry.state in _IN_THE_MIDDLE else before)
+            if entry.touched < (deadline if entry.state in _IN_THE_MIDDLE else before)
         ]
         return [self._end(key).joined() for key in old]
 
@@ -249,7 +249,7 @@ class Joiner(Generic[T]):
                 joiner.splits[_key(key)] = _Split(decode(payload), len(raw), touched, [raw], count - 1)
                 joiner._split_bytes += len(raw)
         except (KeyError, TypeError) as problem:
-            raise ValueError(f"this is no state of a joiner: {problem}") from None
+            raise ValueError(f"this is not the state of a joiner: {problem}") from None
         return joiner
 
 
@@ -263,7 +263,7 @@ def _bytes(text: str) -> int:
 
 
 def opens(text: str, level: str) -> bool:
-    """Whether an entry that begins with TEXT, and whose form leaves room for more, waits for more lines.
+    """Whether an entry that begins with TEXT, and whose format allows more, waits for more lines.
 
     One that does not need not be pushed unless its writer has one open.
     """
@@ -292,7 +292,7 @@ def _continues(state: str, text: str) -> str | None:
         return _begun(text) if state in (_OTHER, _PYTHON_CHAINED) else None
     if text[:1] in (" ", "\t"):
         if text.startswith(" * "):
-            return None  # " * Running on http://…" is no part of anything
+            return None  # " * Running on http://…" belongs to no entry
         return _JAVA if state == _OTHER and _JAVA_MORE.match(text) else state
     if not text:
         return state

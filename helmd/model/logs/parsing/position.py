@@ -50,7 +50,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The parts of a journal cursor that tell entries apart (sd_journal_get_cursor(3), JOURNAL_FILE_FORMAT)."""
+    """The parts of a journal cursor that identify an entry (sd_journal_get_cursor(3), JOURNAL_FILE_FORMAT)."""
 
     seqnum_id: str
     seqnum: int

@@ -145,7 +145,7 @@ def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: i
 
 
 def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Keys:
-    """The keys of the ROLES among NAMES; () where it also takes the values to tell. Programs use few sets of names."""
+    """The keys of the ROLES among NAMES; () where the values are needed as well. Programs use few sets of names."""
     found: dict[str, str] = {}
     flat = True
     for name in names:
