@@ -74,10 +74,20 @@ async def test_every_column_comes_back(store: JournalStore, migrated: Database) 
 
 async def test_rows_and_position_together_or_neither(store: JournalStore, migrated: Database) -> None:
     await store.append(rows(1, 10), position(10), None)
-    refused = [*rows(11, 500), LogRow(NOW, "core", "LOUD", "no such level")]
-    with pytest.raises(StoreError, match="log_entries_level_check"):
-        await store.append(refused, position(500), position(10))
+    with psycopg.connect(migrated.owner, autocommit=True) as owner:
+        # The counts are written after the rows; what is refused there is not the content of a row.
+        owner.execute("REVOKE INSERT ON log_counts_minute FROM helm")
+    with pytest.raises(StoreError, match="permission denied for table log_counts_minute"):
+        await store.append(rows(11, 500), position(500), position(10))
     assert state(migrated) == (10, [position(10).cursor])
+
+
+async def test_a_row_that_is_refused_is_stored_as_text(store: JournalStore, migrated: Database) -> None:
+    refused = [*rows(1, 500), LogRow(NOW, "core", "LOUD", "no such level")]
+    await store.append(refused, position(501), None)
+    assert state(migrated) == (501, [position(501).cursor])
+    found = migrated.query("SELECT level, message, context ? '_unparsed' FROM log_entries WHERE message !~ '^line'")
+    assert found == [("INFO", "no such level", True)]
 
 
 async def test_the_backend_killed_in_the_middle_stores_neither(store: JournalStore, migrated: Database) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from helmd.model.counted import counted
 from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, datetime_of
+from helmd.model.logs.level import LEVELS
 from helmd.model.logs.parsing.position import Gap, Missing
 from helmd.model.suite.names import SERVICE_NAME, service_of, service_of_identifier
 
@@ -98,7 +99,7 @@ def text_row(row: LogRow, fault: str) -> LogRow:
     return LogRow(
         timestamp=row.timestamp,
         service_name=row.service_name,
-        level=row.level,
+        level=row.level if row.level in LEVELS else "INFO",
         message=clean_text(row.message.encode("utf-8", "replace"))[0],
         context={UNPARSED: _fault_text(fault)},
         source=row.source,
