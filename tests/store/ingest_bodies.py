@@ -237,14 +237,14 @@ STORED = (
 )
 
 REFUSED = (
-    bad("empty", b"", "no JSON"),
-    bad("no JSON", b"{'service_name': 'codex'}", "no JSON"),
-    bad("cut off", b'{"service_name": "codex", "logs": [{"message": "x"}', "no JSON"),
-    bad("something behind it", b'{"service_name": "codex", "logs": []} x', "no JSON"),
-    bad("bytes", bytes(range(256)), "no JSON"),
-    bad("a list", [{"message": "x"}], "no JSON object"),
-    bad("text", "codex", "no JSON object"),
-    bad("null", None, "no JSON object"),
+    bad("empty", b"", "not a JSON object"),
+    bad("no JSON", b"{'service_name': 'codex'}", "not a JSON object"),
+    bad("cut off", b'{"service_name": "codex", "logs": [{"message": "x"}', "not a JSON object"),
+    bad("something behind it", b'{"service_name": "codex", "logs": []} x', "not a JSON object"),
+    bad("bytes", bytes(range(256)), "not a JSON object"),
+    bad("a list", [{"message": "x"}], "not a JSON object"),
+    bad("text", "codex", "not a JSON object"),
+    bad("null", None, "not a JSON object"),
     bad("no logs", {"service_name": "codex"}, "logs: is missing"),
     bad("logs null", {"service_name": "codex", "logs": None}, "logs: must be a list, not null"),
     bad("logs an object", {"service_name": "codex", "logs": {"message": "x"}}, "logs: must be a list, not an object"),
