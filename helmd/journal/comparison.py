@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 from helmd.journal.expected import FOREVER, Expected, FileSet
-from helmd.journal.files import ONLINE
 from helmd.journal.mapped import give_back
 from helmd.journal.unfiltered import NOT_OURS, UnfilteredFile
 from helmd.model.logs.parsing.journal_fields import JournalEntry
@@ -25,6 +24,8 @@ _GIVE_BACK_AFTER = 20_000
 """Entries after which the files' memory is given back."""
 _CHECK_SECONDS, _CHECK_AGAIN_SECONDS = 30.0, 1.0
 """How often the end is compared with the files' own count, and how soon again when that has more."""
+_CONFIRM = True
+"""Whether lines missing at the live end must be missing at a second check: libsystemd notices new files late."""
 _MOST_SEEN = 4_000_000
 """Entries after which the comparison starts again although no file has ended."""
 
@@ -99,7 +100,7 @@ class Comparison:
             return True
         # journald may have written just now, into a file that libsystemd has yet to notice.
         state = (self._base, len(self._seen))
-        if running and self._suspected != state and any(each.file.header.state == ONLINE for each in expected):
+        if running and _CONFIRM and self._suspected != state:
             self._suspected = state
             self._check_due = now + _CHECK_AGAIN_SECONDS
             return False

@@ -475,6 +475,7 @@ async def test_entries_recovered_from_an_unnoticed_file_are_read_once(
 ) -> None:
     """The comparison sees a new file before libsystemd does; afterwards the walk meets its last entries again."""
     monkeypatch.setattr("helmd.journal.comparison._CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("helmd.journal.comparison._CONFIRM", False)
     positions: Positions = {}
     append(tmp_path / "a.journal", lines(1, 20))
     with reading(tmp_path, positions) as reader:
