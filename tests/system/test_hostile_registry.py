@@ -111,7 +111,7 @@ def test_clear_error(notified: dict[str, Any], case: Case) -> None:
             count = len(case.expected)
             assert run["code"] == 1 and run["out"] == ""
             assert run["err"].startswith(
-                f"error: {count} fault{'s' if count > 1 else ''} in the configuration; nothing was changed\n"
+                f"error: {count:,} fault{'s' if count > 1 else ''} in the configuration; nothing was changed\n"
             )
     assert notified[case.name]["helmd"] == len(case.expected), "helmd serves, and knows of the faults"
 
