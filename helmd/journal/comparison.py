@@ -155,7 +155,7 @@ class Comparison:
             self._recovered = newest
             self._took(len(entries))
             # With the entries behind it, whose position covers it, so that it is said once.
-            self._say_missing(damaged.missing(newest), since, realtime, self._gaps)
+            self._say_missing(damaged.missing(entries[-1].monotonic), since, realtime, self._gaps)
         if over:
             until = max(realtime, damaged.file.header.tail_realtime)
             self._say_missing(damaged.missing(FOREVER), realtime, until, self._missing)

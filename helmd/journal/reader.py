@@ -189,12 +189,14 @@ class JournalReader(Comparison):
                 self._unreadable += 1
                 self._passed += 1
                 continue
-            if monotonic > limit:
-                # Behind the end of a file: before anything of the next one is taken, that one must have been read.
+            # Behind the end of a file, or of several: these must be read before anything of the next one is taken.
+            while monotonic > limit:
                 if self._is_damaged(limit):
                     self._pending = True
                     break
                 limit = self._limit
+            if self._pending:
+                break
             note(monotonic)
             if monotonic < newest:
                 continue  # a file that was noticed late; what is older than the position is behind us

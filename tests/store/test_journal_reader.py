@@ -488,3 +488,19 @@ async def test_entries_recovered_from_an_unnoticed_file_are_read_once(
         await reader.wait(1)
         texts += drain(reader, positions)[0]
     assert texts == names(21, 50)
+
+
+def test_an_entry_behind_the_ends_of_several_files_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that end between two entries of the account are each compared before the second entry is counted."""
+    monkeypatch.setattr("helmd.journal.comparison._CONFIRM", False)
+    positions: Positions = {}
+    append(tmp_path / "a.journal", lines(1, 20))
+    append(tmp_path / "b.journal", [line("another's", 20 * SECOND, uid=UID + 1)])
+    append(tmp_path / "c.journal", [line("another's", 21 * SECOND, uid=UID + 1)])
+    late = [line(f"late {n}", 30 * SECOND) for n in range(20)]
+    append(tmp_path / "d.journal", late)
+    texts, gaps = read(tmp_path, positions)
+    assert texts == [*names(1, 20), *(f"late {n}" for n in range(20))]
+    assert gaps == []
