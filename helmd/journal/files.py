@@ -148,7 +148,13 @@ class Chain:
         """How many entries a boot has with monotonic times above AFTER, up to and with UP_TO."""
         first, end = self._boot(boot_id)
         begin = self._search(first, end, lambda entry: entry.monotonic > after)
-        return self._search(begin, end, lambda entry: entry.monotonic > up_to) - begin
+        stop = self._search(begin, end, lambda entry: entry.monotonic > up_to)
+        if stop < end and self._file.header.tail_monotonic <= up_to:
+            later = (entry for n in range(stop, end) if (entry := self.entry(n)) is not None)
+            if not any(entry.boot_id == boot_id for entry in later):
+                # The end of the file is damaged; by its header all of it is older.
+                stop = end
+        return stop - begin
 
     def _boot(self, boot_id: str) -> tuple[int, int]:
         """Where a boot's entries begin, and where they end."""
@@ -162,7 +168,7 @@ class Chain:
         else:
             found = (n for n in range(self.count) if (entry := self.entry(n)) is not None and entry.boot_id == boot_id)
             first = next(found, self.count)
-        if tail.boot_id == boot_id:
+        if boot_id in (tail.boot_id, self._file.header.boot_id):
             return first, self.count
         return first, self._search(first, self.count, lambda entry: entry.boot_id != boot_id)
 
@@ -234,7 +240,8 @@ class JournalFile:
             )
         except DamagedError:
             return None
-        if kind != _ENTRY or size <= _ENTRY_OBJECT.size or not seqnum:
+        # Of an object whose end is overwritten by zeros the head is left.
+        if kind != _ENTRY or size <= _ENTRY_OBJECT.size or not seqnum or not any(boot_id):
             return None
         return EntryHead(seqnum, realtime, monotonic, boot_id.hex())
 

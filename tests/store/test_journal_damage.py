@@ -108,6 +108,31 @@ def test_lines_behind_the_damage_are_read_and_the_rest_is_counted(
     assert read(tmp_path, positions) == ([], [])
 
 
+@pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.parametrize("content", [zeros, garbage])
+@pytest.mark.parametrize("share", [0.85, 0.97])
+def test_a_lost_end_of_a_file_is_counted(
+    tmp_path: Path, share: float, content: Callable[[int], bytes], followed: bool
+) -> None:
+    """All from some place on is gone, the entry arrays with it, but the header says how many entries there were."""
+    file, positions = prepared(tmp_path)
+    size, begin = file.stat().st_size, int(used(file) * share) // BLOCK * BLOCK
+    with file.open("r+b") as opened:
+        opened.seek(begin)
+        opened.write(content(size - begin))
+    if followed:
+        append(tmp_path / "b.journal", lines(ALL + 1, ALL + 20))
+    texts, gaps = read(tmp_path, positions)
+    if not followed:
+        append(tmp_path / "b.journal", lines(ALL + 1, ALL + 20))
+        later, gaps_later = read(tmp_path, positions)
+        texts, gaps = texts + later, gaps + gaps_later
+    assert len(set(texts)) == len(texts) and set(texts) >= set(names(ALL + 1, ALL + 20))
+    missing = STORED + 20 - len(texts)
+    assert missing > 100 and missing <= sum(gap.at_most or 0 for gap in gaps) <= missing + 60
+    assert read(tmp_path, positions) == ([], [])
+
+
 @pytest.mark.parametrize(("shares", "content"), DAMAGES)
 def test_reading_may_stop_and_go_on_anywhere_in_what_is_recovered(
     tmp_path: Path, shares: tuple[float, ...], content: Callable[[int], bytes]
