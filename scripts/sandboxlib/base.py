@@ -1,4 +1,4 @@
-"""The Debian base that all sandboxes share read-only, and the layers saved on top of it.
+"""The Debian bases, one for each release, that sandboxes share read-only, and the layers saved on top of them.
 
 Both are built in a temporary directory and renamed when complete. A sandbox holds a shared flock on the directories
 that it uses, so that they are not replaced or removed; the kernel releases it when its last process ends.
@@ -23,7 +23,9 @@ from . import cgroup, host
 from .place import (
     ACCOUNT,
     ACCOUNT_UID,
+    DEFAULT_RELEASE,
     NAME_PATTERN,
+    RELEASES,
     Place,
     SandboxError,
     Settings,
@@ -32,7 +34,6 @@ from .place import (
     private_directory,
 )
 
-SUITE = "bookworm"
 INCLUDE = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,ca-certificates,iproute2,procps"
 # The account is a member of systemd-journal before lingering is enabled: a running user manager keeps its groups.
 SETTLE = f"""
@@ -44,7 +45,7 @@ update-ca-certificates > /dev/null 2>&1
 : > /etc/machine-id
 rm -f /var/lib/dbus/machine-id /etc/resolv.conf /etc/hostname /var/lib/systemd/random-seed
 """
-RECIPE = hashlib.sha256("\n".join([SUITE, INCLUDE, SETTLE, "1"]).encode()).hexdigest()[:16]
+RECIPE = hashlib.sha256("\n".join([INCLUDE, SETTLE, "1"]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,12 @@ class Layer:
     made: float
 
 
-def tree() -> Path:
-    return cache_root() / "base" / "tree"
+def base_directory(release: str) -> Path:
+    return cache_root() / f"base-{release}"
+
+
+def tree(release: str) -> Path:
+    return base_directory(release) / "tree"
 
 
 def layer_directory(name: str) -> Path:
@@ -81,10 +86,10 @@ def cache_lock() -> Iterator[None]:
         os.close(descriptor)
 
 
-def base_identity(any_recipe: bool = False) -> str | None:
+def base_identity(release: str, any_recipe: bool = False) -> str | None:
     """Return the id of the cached base; None if there is none, or (unless `any_recipe`) if its recipe has changed."""
     with suppress(OSError, ValueError, KeyError):
-        facts = json.loads((cache_root() / "base" / "base.json").read_text())
+        facts = json.loads((base_directory(release) / "base.json").read_text())
         if any_recipe or facts["recipe"] == RECIPE:
             return str(facts["id"])
     return None
@@ -129,36 +134,36 @@ def sweep() -> None:
             shutil.rmtree(leftover)
 
 
-def ensure(fresh: bool = False) -> str:
+def ensure(release: str, fresh: bool = False) -> str:
     """Build the base if it is missing or `fresh` is set; return its id."""
     with cache_lock():
         sweep()
-        identity = base_identity()
+        identity = base_identity(release)
         if identity is not None and not fresh:
             return identity
         host.require_commands(host.BASE_COMMANDS)
-        remove_unused(cache_root() / "base", "the base")
-        return _build()
+        remove_unused(base_directory(release), f"the base of {release}")
+        return _build(release)
 
 
-def _build() -> str:
+def _build(release: str) -> str:
     started = time.monotonic()
-    host.say("Building the Debian 12 base (once, about half a minute) …")
+    host.say(f"Building the {RELEASES[release]} base (once, about half a minute) …")
     staging = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_root()))
     try:
         staging.chmod(0o700)
-        _bootstrap(staging / "tree")
+        _bootstrap(staging / "tree", release)
         _trust_host_authorities(staging / "tree")
         _in_tree(staging / "tree", SETTLE)
         _write_apt(staging / "tree")
         identity = uuid.uuid4().hex
-        facts = {"id": identity, "recipe": RECIPE, "suite": SUITE, "made": time.time()}
+        facts = {"id": identity, "recipe": RECIPE, "suite": release, "made": time.time()}
         (staging / "base.json").write_text(json.dumps(facts) + "\n")
-        staging.rename(cache_root() / "base")
+        staging.rename(base_directory(release))
     except BaseException:
         _remove_with_retries(staging)
         raise
-    host.say(f"Base ready after {time.monotonic() - started:.0f} s, in {cache_root() / 'base'}")
+    host.say(f"Base ready after {time.monotonic() - started:.0f} s, in {base_directory(release)}")
     return identity
 
 
@@ -172,7 +177,7 @@ def _remove_with_retries(staging: Path) -> None:
     host.say(f"Could not remove {staging}; the next build will retry")
 
 
-def _bootstrap(target: Path) -> None:
+def _bootstrap(target: Path, release: str) -> None:
     command = ["mmdebstrap", "--variant=minbase", f"--include={INCLUDE}"]
     options = target.with_name("apt-options")
     options.write_text(host.apt_options())
@@ -180,7 +185,7 @@ def _bootstrap(target: Path) -> None:
     if credentials := host.apt_credentials():
         kept = " ".join(f"'{path}'" for path in credentials)
         command += [f'--setup-hook=install -D -m 600 -t "$1/etc/apt/auth.conf.d" {kept}']
-    command += [SUITE, str(target), *host.debian_sources(SUITE)]
+    command += [release, str(target), *host.debian_sources(release)]
     # --kill-child and a mount namespace, so that no process or mount remains however this ends.
     wrapped = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
     builder = subprocess.Popen(
@@ -254,6 +259,13 @@ def layers() -> list[Layer]:
     return [found for name in names if NAME_PATTERN.fullmatch(name) and (found := layer(name))]
 
 
+def release_of(name: str) -> str:
+    """Return the release of a layer; the default for one that is missing or unusable, which `usable_layer` reports."""
+    found = layer(name)
+    known = {base_identity(release): release for release in RELEASES}
+    return known.get(found.base, DEFAULT_RELEASE) if found else DEFAULT_RELEASE
+
+
 def usable_layer(name: str, identity: str) -> Layer:
     """Return the layer. Raises SandboxError if it can't be used."""
     found = layer(name)
@@ -312,11 +324,12 @@ def forget(name: str) -> None:
 
 
 def forget_all() -> None:
-    """Remove the base and every layer from the cache."""
+    """Remove the bases and every layer from the cache."""
     with cache_lock():
         sweep()
         for item in layers():
             remove_unused(layer_directory(item.name), f"layer {item.name!r}")
-        remove_unused(cache_root() / "base", "the base")
+        for release in RELEASES:
+            remove_unused(base_directory(release), f"the base of {release}")
         shutil.rmtree(cache_root() / "layers", ignore_errors=True)
     shutil.rmtree(cache_root(), ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import base, cgroup, enter, host, keeper, network
 from .host_environment import proxies
-from .place import ACCOUNT, Place, SandboxError, Settings, private_directory, state_root
+from .place import ACCOUNT, Limits, Place, SandboxError, Settings, private_directory, state_root
 
 BOOT_TIMEOUT = 120.0
 SHUTDOWN_TIMEOUT = 200.0  # above systemd's 90 s for a hanging unit, twice (the account's manager, then the system's)
@@ -18,15 +18,22 @@ SIGRTMIN_POWEROFF = signal.SIGRTMIN + 4  # systemd(1), SIGNALS
 SIGRTMIN_REBOOT = signal.SIGRTMIN + 5
 
 
-def up(place: Place, network_kind: str, publish: tuple[tuple[int, int], ...], layer: str | None) -> None:
+def up(
+    place: Place,
+    network_kind: str,
+    publish: tuple[tuple[int, int], ...],
+    release: str,
+    layer: str | None,
+    limits: Limits,
+) -> None:
     """Start a new sandbox and return once its system and the account's user manager are up."""
     host.require_commands(host.BOOT_COMMANDS + (host.NETWORK_COMMANDS if network_kind == "private" else ()))
-    identity = base.ensure()
+    identity = base.ensure(release)
     stack: tuple[str, ...] = ()
     if layer is not None:
         found = base.usable_layer(layer, identity)
         stack = (found.name, *found.parents)
-    settings = Settings(network_kind, identity, publish, stack)
+    settings = Settings(network_kind, identity, release, limits, publish, stack)
     try:
         private_directory(state_root())
         place.directory.mkdir(mode=0o700)
@@ -45,9 +52,20 @@ def _boot(place: Place, settings: Settings, first: bool) -> None:
         _write_identity(place, started.root, settings)
         # A power cut right after `up` must not lose the machine's identity.
         host.run(["sync", "--file-system", str(started.root)], "could not sync the new sandbox")
+    _limit(place, settings.limits)
     started.boot()
     await_up(place)
     place.ready.touch()
+
+
+def _limit(place: Place, limits: Limits) -> None:
+    """Limit what runs inside, by a watchdog where this machine has no controller."""
+    by = cgroup.limit(place, limits)
+    if missing := [what for what in ("memory", "tasks") if what not in by]:
+        host.say(
+            f"Note: no cgroup controller for {' and '.join(missing)} here; a watchdog kills what exceeds the limit"
+        )
+        keeper.start_watchdog(place, 0 if "memory" in by else limits.memory, 0 if "tasks" in by else limits.tasks)
 
 
 def _write_identity(place: Place, root: Path, settings: Settings) -> None:
@@ -140,7 +158,7 @@ def power_cut(place: Place) -> None:
 def boot_again(place: Place, settings: Settings) -> None:
     """Boot from the existing disk; on failure everything is stopped, and the disk is kept for inspection."""
     # Changes must not be combined with another base than the one they were made on.
-    if base.base_identity(any_recipe=True) != settings.base:
+    if base.base_identity(settings.release, any_recipe=True) != settings.base:
         raise SandboxError(f"the base of {place.name!r} has been replaced", "take it down, then up again")
     for name in settings.layers:
         base.usable_layer(name, settings.base)

@@ -2,7 +2,8 @@
 
 Layout: `NAME/keeper` has the process that owns the mounts and starts systemd-nspawn, and the network's processes;
 `NAME/box` has nspawn, which creates `supervisor` and `payload` below it. On hosts that also mount the `name=systemd`
-hierarchy, the same tree is created there, or two sandboxes would share one `/payload`.
+hierarchy, the same tree is created there, or two sandboxes would share one `/payload`. `box` is limited in memory and
+tasks, and has the CPU time of one group, by the controllers of the unified hierarchy or by those of cgroup v1.
 """
 
 import os
@@ -12,49 +13,116 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from .place import Place, SandboxError
+from .place import Limits, Place, SandboxError
 
 PARTS = ("keeper", "box")
 CONTROLLERS = ("cpu", "memory", "pids", "io")
+LIMITED = ("cpu", "memory", "pids")
+WITHOUT_CONTROLLERS = "HIVEMATRIX_SANDBOX_NO_CONTROLLERS"  # for a test of watchdog.py
 
 
 @cache
-def hierarchies() -> tuple[Path, ...]:
-    """Return the mount points of the unified hierarchy and, on hybrid hosts, of `name=systemd`."""
+def mounts() -> tuple[Path, Path | None, dict[str, Path]]:
+    """Return the mount points of the unified hierarchy, of `name=systemd` if mounted, and of v1 controllers by name."""
     unified: list[Path] = []
     named: list[Path] = []
+    controllers: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
+        words = options.split(",")
         if kind == "cgroup2":
             unified.append(Path(before.split()[4]))
-        elif kind == "cgroup" and "name=systemd" in options.split(","):
+        elif kind == "cgroup" and "name=systemd" in words:
             named.append(Path(before.split()[4]))
+        elif kind == "cgroup":
+            controllers |= {name: Path(before.split()[4]) for name in LIMITED if name in words}
     if not unified:
         raise SandboxError(
             "this machine has no cgroup v2 hierarchy mounted",
             "mount one: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified",
         )
-    return (unified[0], *named[:1])
+    if os.environ.get(WITHOUT_CONTROLLERS):
+        controllers.clear()
+    return unified[0], named[0] if named else None, controllers
+
+
+def trees() -> list[Path]:
+    """Return the mount points of the hierarchies that have no v1 controller; the unified one is first."""
+    unified, named, _ = mounts()
+    return [unified, *([named] if named else [])]
+
+
+def v1_controllers() -> list[Path]:
+    """Return the mount points of v1 controllers; two of them may be mounted at one."""
+    return sorted(set(mounts()[2].values()))
 
 
 def top(place: Place) -> Path:
-    return hierarchies()[0] / place.cgroup
+    return mounts()[0] / place.cgroup
 
 
 def create(place: Place) -> None:
-    for hierarchy in hierarchies():
+    for hierarchy in trees():
         for part in PARTS:
             (hierarchy / place.cgroup / part).mkdir(parents=True, exist_ok=True)
-    # Best effort: if the host delegates controllers, properties such as MemoryCurrent= have values inside.
-    for controller in CONTROLLERS:
-        with suppress(OSError):
-            (top(place) / "cgroup.subtree_control").write_text(f"+{controller}")
+    for hierarchy in v1_controllers():
+        (hierarchy / place.cgroup / "box").mkdir(parents=True, exist_ok=True)
+    # Best effort: with the controllers of the unified hierarchy, properties such as MemoryCurrent= have values inside.
+    for controller in () if os.environ.get(WITHOUT_CONTROLLERS) else CONTROLLERS:
+        for group in (mounts()[0], top(place)):
+            with suppress(OSError):
+                (group / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def limit(place: Place, limits: Limits) -> dict[str, str]:
+    """Limit `box` in memory (swap included) and tasks. Return which version's controller does, without those missing.
+
+    What can't be limited by a controller is left to watchdog.py.
+    """
+    memory, tasks = str(limits.memory), str(limits.tasks)
+    unified = top(place) / "box"
+    by: dict[str, str] = {}
+    if _write(unified / "memory.max", memory):
+        _write(unified / "memory.swap.max", "0")
+        by["memory"] = "cgroup v2"
+    if _write(unified / "pids.max", tasks):
+        by["tasks"] = "cgroup v2"
+    v1 = mounts()[2]
+    if "memory" not in by and "memory" in v1:
+        group = v1["memory"] / place.cgroup / "box"
+        if _write(group / "memory.limit_in_bytes", memory):
+            _write(group / "memory.memsw.limit_in_bytes", memory)
+            by["memory"] = "cgroup v1"
+    if "tasks" not in by and "pids" in v1 and _write(v1["pids"] / place.cgroup / "box" / "pids.max", tasks):
+        by["tasks"] = "cgroup v1"
+    return by
+
+
+def _write(path: Path, text: str) -> bool:
+    """Whether the file exists and took the value. Without O_CREAT, which cgroupfs refuses with another error."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(descriptor, text.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def join_files(place: Place, part: str) -> list[Path]:
     """Return the cgroup.procs files that a process writes its pid to in order to join `part`."""
-    return [hierarchy / place.cgroup / part / "cgroup.procs" for hierarchy in hierarchies()]
+    groups = [hierarchy / place.cgroup / part for hierarchy in trees()]
+    return [group / "cgroup.procs" for group in (*groups, *(v1_groups(place) if part == "box" else ()))]
+
+
+def v1_groups(place: Place) -> list[Path]:
+    """Return the groups of v1 controllers that limit `box`. Nothing inside moves out of them."""
+    return [hierarchy / place.cgroup / "box" for hierarchy in v1_controllers()]
 
 
 def populated(place: Place) -> bool:
@@ -111,7 +179,7 @@ def kill(place: Place, timeout: float = 30) -> None:
 
 def remove(place: Place) -> None:
     """Remove the (empty) groups in every hierarchy."""
-    for hierarchy in hierarchies():
+    for hierarchy in (*trees(), *v1_controllers()):
         for path, _, _ in os.walk(hierarchy / place.cgroup, topdown=False):
             _rmdir(Path(path))
 

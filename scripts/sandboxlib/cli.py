@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from pathlib import Path
 
 from . import enter
 from . import place as places
@@ -11,9 +12,10 @@ from .host_environment import passed_on
 from .place import SandboxError
 
 DESCRIPTION = """\
-A Debian 12 container with systemd as PID 1, for trying Helm without changing this machine, and for its tests.
+A Debian container with systemd as PID 1, for trying Helm without changing this machine, and for its tests.
 
     scripts/sandbox up                       start one (the first time builds the base, half a minute)
+    scripts/sandbox up --release trixie      the same with Debian 13
     scripts/sandbox exec -- systemctl --user status
     scripts/sandbox exec --root -- apt-get update
     scripts/sandbox copy dist/helm.deb /tmp/
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     create = add("create", "build the cached Debian base without starting anything", "  scripts/sandbox create --fresh")
-    create.add_argument("--fresh", action="store_true", help="rebuild it; saved layers become unusable")
+    create.add_argument("--fresh", action="store_true", help="rebuild it; its saved layers become unusable")
 
     up = add(
         "up",
@@ -66,6 +68,14 @@ def parser() -> argparse.ArgumentParser:
         "127.0.0.1:5004. Every other name gets a private network, so that ports never conflict: outgoing\n"
         "connections use slirp4netns, and the host can connect to the ports published by --publish.",
     )
+    for made in (create, up):
+        made.add_argument(
+            "--release",
+            choices=places.RELEASES,
+            help=f"which Debian (default: {places.DEFAULT_RELEASE}, or that of the layer)"
+            if made is up
+            else f"which Debian (default: {places.DEFAULT_RELEASE})",
+        )
     up.add_argument("--from", dest="layer", metavar="LAYER", help="start from a layer made by 'save'")
     up.add_argument(
         "--network",
@@ -78,6 +88,18 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="HOST:SANDBOX",
         help="forward 127.0.0.1:HOST to 127.0.0.1:SANDBOX inside; may be repeated (private network)",
+    )
+    up.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="memory of all its processes together, for example 6G (default: 4G, or 3/4 of what this machine has)",
+    )
+    up.add_argument(
+        "--tasks",
+        type=int,
+        default=places.TASKS,
+        metavar="N",
+        help=f"processes and threads that it may have (default: {places.TASKS})",
     )
 
     run = add(
@@ -206,6 +228,10 @@ def start(given: list[str]) -> int:
         from .forward import forward
 
         forward(int(given[1]), given[2:])
+    if given[:1] == ["_watch"]:  # started by `up`, see boot.py
+        from .watchdog import watch
+
+        watch(Path(given[1]), int(given[2]), int(given[3]))
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)

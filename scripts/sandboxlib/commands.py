@@ -12,6 +12,10 @@ from .host_environment import passed_on
 from .place import (
     ACCOUNT,
     DEFAULT_NAME,
+    DEFAULT_RELEASE,
+    LEAST_TASKS,
+    RELEASES,
+    Limits,
     Place,
     SandboxError,
     Settings,
@@ -19,7 +23,9 @@ from .place import (
     busy,
     cache_root,
     checked_name,
+    default_memory,
     lock,
+    parse_memory,
     place_of,
 )
 
@@ -46,8 +52,9 @@ fi
 def perform(arguments: argparse.Namespace) -> int:
     """Run a command; return the exit status."""
     if arguments.command == "create":
-        base.ensure(fresh=arguments.fresh)
-        host.say(f"The base is in {base.tree()}")
+        release = arguments.release or DEFAULT_RELEASE
+        base.ensure(release, fresh=arguments.fresh)
+        host.say(f"The base is in {base.tree(release)}")
         return 0
     if arguments.command == "list":
         return _list()
@@ -96,6 +103,9 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
         raise SandboxError(
             "--publish is for a private network", "on the host's network every port is reachable as it is"
         )
+    limits = Limits(parse_memory(arguments.memory) if arguments.memory else default_memory(), arguments.tasks)
+    if arguments.tasks < LEAST_TASKS:
+        raise SandboxError(f"--tasks {arguments.tasks}: less than {LEAST_TASKS}", "a booted system alone has 30")
     started_at = time.monotonic()
     if place.ready.exists():
         _check_same(place, arguments, kind, publish)
@@ -109,9 +119,10 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
         if boot.exists(place):
             host.say(f"Removing what an interrupted run has left of {place.name!r}")
             boot.down(place)
-        boot.up(place, kind, publish, arguments.layer)
+        release = arguments.release or (base.release_of(arguments.layer) if arguments.layer else DEFAULT_RELEASE)
+        boot.up(place, kind, publish, release, arguments.layer, limits)
     took = time.monotonic() - started_at
-    host.say(f"Sandbox {place.name!r} is up ({took:.1f} s). {_reach(Settings.read(place.settings))}")
+    host.say(f"Sandbox {place.name!r} is up ({took:.1f} s). {_describe(Settings.read(place.settings))}")
     extra = "" if place.name == DEFAULT_NAME else f" --name {place.name}"
     host.say(f"  look around: scripts/sandbox shell{extra}    end it: scripts/sandbox down{extra}")
     return 0
@@ -123,12 +134,23 @@ def _check_same(place: Place, arguments: argparse.Namespace, kind: str, publish:
         (arguments.network is not None and kind != has.network)
         or (bool(publish) and publish != has.publish)
         or (arguments.layer is not None and has.layers[:1] != (arguments.layer,))
+        or (arguments.release is not None and arguments.release != has.release)
+        or (arguments.memory is not None and parse_memory(arguments.memory) != has.limits.memory)
     )
     if other:
         raise SandboxError(
-            f"{place.name!r} was started with other settings: {_reach(has)}",
+            f"{place.name!r} was started with other settings: {_describe(has)}",
             "take it down first, or use another --name",
         )
+
+
+def _describe(settings: Settings) -> str:
+    release = f"{RELEASES[settings.release]} ({settings.release}), {_limits(settings.limits)}."
+    return f"{release} {_reach(settings)}"
+
+
+def _limits(limits: Limits) -> str:
+    return f"at most {limits.memory / 2**30:.3g} GiB of memory and {limits.tasks} tasks"
 
 
 def _reach(settings: Settings) -> str:
@@ -193,17 +215,19 @@ def _list() -> int:
     places = all_places()
     for place in places:
         settings = Settings.read(place.settings) if place.settings.exists() else None
-        reach = _reach(settings) if settings else ""
+        reach = f"{settings.release:9} {_reach(settings)}" if settings else ""
         layers = f" From {', '.join(settings.layers)}." if settings and settings.layers else ""
         print(f"{place.name:20} {_state(place):9} {reach}{layers}")
     if not places:
         print("no sandbox; start one: scripts/sandbox up")
-    identity = base.base_identity()
+    identities = {release: base.base_identity(release) for release in RELEASES}
     for item in base.layers():
-        stale = "" if item.base == identity else " (its base was replaced: make it again)"
+        stale = "" if item.base in identities.values() else " (its base was replaced: make it again)"
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.made))
         print(f"{item.name:20} layer     saved {made}{stale}")
-    print(f"base: {'cached in ' + str(base.tree()) if identity else 'not built yet'}")
+    for release, identity in identities.items():
+        where = f"cached in {base.tree(release)}" if identity else "not built yet"
+        print(f"base of {RELEASES[release]} ({release}): {where}")
     return 0
 
 
@@ -215,6 +239,8 @@ def _status(place: Place) -> int:
     if place.settings.exists():
         settings = Settings.read(place.settings)
         print(f"started:  {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(settings.started))}")
+        print(f"release:  {RELEASES[settings.release]} ({settings.release})")
+        print(f"limits:   {_limits(settings.limits)}")
         print(f"network:  {_reach(settings)}")
         print(f"layers:   {', '.join((*settings.layers, 'base'))}")
     leader = cgroup.leader(place)

@@ -7,6 +7,7 @@ starting nsenter, setpriv and env. It remains outside as the parent process, to 
 import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -19,7 +20,8 @@ from .place import ACCOUNT, Place, SandboxError
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
+CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 # Unknown to systemd inside: commands started from outside belong to no unit.
 EXEC_GROUP = "sandbox-exec.scope"
@@ -46,7 +48,10 @@ class Entry:
 
     pid: int
     root: int
-    group: int
+    groups: tuple[int, ...]
+    """The cgroup.procs files to join, of each hierarchy."""
+    capabilities: int
+    """The bounding set of PID 1, as a mask: nothing inside has others (CAP_SYS_TIME would set the host's clock)."""
 
 
 def open_entry(place: Place) -> Entry | None:
@@ -60,10 +65,19 @@ def open_entry(place: Place) -> Entry | None:
         return Entry(
             os.pidfd_open(pid),
             os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
-            os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC),
+            tuple(
+                os.open(path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in (group, *cgroup.v1_groups(place))
+            ),
+            _bounding_set(pid),
         )
     except (ProcessLookupError, FileNotFoundError):
         return None
+
+
+def _bounding_set(pid: int) -> int:
+    """Return the capability bounding set of a process as a mask, see proc(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapBnd:"))
 
 
 def setns(descriptor: int, kinds: int) -> None:
@@ -95,10 +109,12 @@ def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
     """In a child: enter the remaining namespaces, switch to the account and execute the command."""
     status = CANNOT_RUN
     try:
-        os.write(entry.group, b"0")
+        for group in entry.groups:
+            os.write(group, b"0")
         setns(entry.pid, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP)
         os.fchdir(entry.root)
         os.chroot(".")
+        _keep_capabilities(entry.capabilities)
         environment = _switch_account(target)
         if stay_with_parent:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -115,6 +131,19 @@ def become(entry: Entry, target: Target, stay_with_parent: bool) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def _keep_capabilities(mask: int) -> None:
+    """Drop all other capabilities of this process, for good."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    for number in range(last + 1):
+        if not mask >> number & 1 and _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"could not drop capability {number}")
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+    sets = struct.pack("6I", low, low, 0, high, high, 0)  # effective, permitted, inheritable; once more for the rest
+    if _libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "could not drop capabilities")
 
 
 def default_signals() -> None:

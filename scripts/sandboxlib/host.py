@@ -91,25 +91,29 @@ def release() -> dict[str, str]:
     return {key: value.strip('"') for key, _, value in pairs}
 
 
-def debian_sources(suite: str) -> list[str]:
-    """Return sources.list(5) lines for the host's mirror; empty if the host does not run this Debian release."""
+def debian_sources(release_name: str) -> list[str]:
+    """Return sources.list(5) lines of a Debian release, of the host's mirror; empty if the host runs no Debian release.
+
+    A mirror has all supported releases below the same address.
+    """
     facts = release()
-    if facts.get("ID") != "debian" or facts.get("VERSION_CODENAME") != suite:
+    own = facts.get("VERSION_CODENAME", "")
+    if facts.get("ID") != "debian" or not own:
         return []
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN) $(CREATED_BY)"
     lines = run(["apt-get", "indextargets", "--format", form], "could not read the host's apt sources")
+    pockets = {f"{own}{pocket}": f"{release_name}{pocket}" for pocket in ("", "-updates", "-security")}
     found: dict[str, None] = {}
     for line in lines.splitlines():
-        uri, release_name, component, origin, made_by = (line.split(" ") + [""] * 5)[:5]
+        uri, suite, component, origin, made_by = (line.split(" ") + [""] * 5)[:5]
         # Without a downloaded Release file, apt does not replace the placeholder.
         debian = origin == "Debian" or (
             origin == "$(ORIGIN)" and uri.rstrip("/").endswith(("/debian", "/debian-security"))
         )
-        wanted = release_name in {suite, f"{suite}-updates", f"{suite}-security"} and component == "main"
-        if debian and wanted and made_by == "Packages" and uri.startswith(("http://", "https://")):
-            found[f"deb {uri} {release_name} main"] = None
-    names = {line.split()[2] for line in found}
-    return list(found) if suite in names else []
+        wanted = suite in pockets and component == "main" and made_by == "Packages"
+        if debian and wanted and uri.startswith(("http://", "https://")):
+            found[f"deb {uri} {pockets[suite]} main"] = None
+    return list(found) if release_name in {line.split()[2] for line in found} else []
 
 
 def apt_options() -> str:

@@ -10,6 +10,7 @@ import os
 import shlex
 import struct
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ DISK_RESERVE = 2 << 30  # minimum free space for starting
 REBOOT_STATUS = 133  # systemd-nspawn(1), EXIT STATUS
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/ext4.h
 EXT4_GOING_FLAGS_NOLOGFLUSH = 0x2
+
+THIS_PROGRAM = (sys.executable, "-IS", str(Path(__file__).parent.parent / "sandbox"))
 
 SCRIPT = """
 for file in {join_keeper}; do echo $$ > "$file"; done
@@ -81,7 +84,7 @@ def start(place: Place, settings: Settings) -> Keeper:
     for directory in (place.disk_mount, place.root_mount):
         directory.mkdir(exist_ok=True)
     cgroup.create(place)
-    trees = [base.layer_directory(name) / "upper" for name in settings.layers] + [base.tree()]
+    trees = [base.layer_directory(name) / "upper" for name in settings.layers] + [base.tree(settings.release)]
     held = base.hold([tree.parent for tree in trees])
     mounted, announce = os.pipe()
     private = settings.network == "private"
@@ -150,6 +153,28 @@ def _script(place: Place, trees: list[Path], private: bool) -> str:
         kill=shlex.quote(str(cgroup.top(place) / "cgroup.kill")),  # the network's processes, and this one
         reboot=REBOOT_STATUS,
     )
+
+
+def spawn(place: Place, command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
+    """Start a process of the host's in the sandbox's cgroup, with which it ends; outside of the limits."""
+    join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
+    with place.console.open("ab") as console:
+        return subprocess.Popen(
+            ["/bin/sh", "-euc", f'{join}; exec "$@"', "sh", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            cwd="/",
+            env=host.environment(),
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+
+
+def start_watchdog(place: Place, memory: int, tasks: int) -> None:
+    """Start watchdog.py with its limits; 0 is none."""
+    box = cgroup.top(place) / "box"
+    spawn(place, [*THIS_PROGRAM, "_watch", str(box), str(memory), str(tasks)], [])
 
 
 def cut_power(place: Place) -> None:

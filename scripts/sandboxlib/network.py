@@ -8,11 +8,8 @@ services listen. Both processes are in the sandbox's cgroup and end with it.
 
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
-from . import cgroup, host
+from . import keeper
 from .place import Place, SandboxError, Settings
 
 DEVICE = "tap0"
@@ -45,15 +42,15 @@ def resolv_conf(settings: Settings, of_host: str) -> str:
     return "\n".join([f"nameserver {SLIRP_RESOLVER}", *kept]) + "\n"
 
 
-def start(place: Place, settings: Settings, keeper: int) -> None:
-    """Connect the private network of the process `keeper` and publish its ports. No-op for the host's network."""
+def start(place: Place, settings: Settings, pid: int) -> None:
+    """Connect the private network of the keeper `pid` and publish its ports. No-op for the host's network."""
     if settings.network != "private":
         return
     listeners = _listen(settings.publish)
     try:
-        _start_slirp(place, keeper)
+        _start_slirp(place, pid)
         if listeners:
-            _start_forwarder(place, settings, keeper, listeners)
+            _start_forwarder(place, settings, pid, listeners)
     finally:
         for listener in listeners:
             listener.close()
@@ -78,26 +75,10 @@ def _listen(publish: tuple[tuple[int, int], ...]) -> list[socket.socket]:
     return listeners
 
 
-def _spawn(place: Place, command: list[str], descriptors: list[int]) -> "subprocess.Popen[bytes]":
-    """Start a process in the sandbox's cgroup."""
-    join = "; ".join(f"echo $$ > '{path}'" for path in cgroup.join_files(place, "keeper"))
-    with place.console.open("ab") as console:
-        return subprocess.Popen(
-            ["/bin/sh", "-euc", f'{join}; exec "$@"', "sh", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            cwd="/",
-            env=host.environment(),
-            pass_fds=descriptors,
-            start_new_session=True,
-        )
-
-
-def _start_slirp(place: Place, keeper: int) -> None:
+def _start_slirp(place: Place, pid: int) -> None:
     ready, announce = os.pipe()
     try:
-        _spawn(
+        keeper.spawn(
             place,
             [
                 "slirp4netns",
@@ -107,7 +88,7 @@ def _start_slirp(place: Place, keeper: int) -> None:
                 "--ready-fd",
                 str(announce),
                 "--netns-type=path",
-                f"/proc/{keeper}/ns/net",
+                f"/proc/{pid}/ns/net",
                 DEVICE,
             ],
             [announce],
@@ -122,15 +103,14 @@ def _start_slirp(place: Place, keeper: int) -> None:
             )
 
 
-def _start_forwarder(place: Place, settings: Settings, keeper: int, listeners: list[socket.socket]) -> None:
-    program = Path(__file__).parent.parent / "sandbox"
+def _start_forwarder(place: Place, settings: Settings, pid: int, listeners: list[socket.socket]) -> None:
     inside = [str(port) for _, port in settings.publish]
-    namespace = os.open(f"/proc/{keeper}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         pairs = [f"{listener.fileno()}:{port}" for listener, port in zip(listeners, inside, strict=True)]
-        _spawn(
+        keeper.spawn(
             place,
-            [sys.executable, "-IS", str(program), "_forward", str(namespace), *pairs],
+            [*keeper.THIS_PROGRAM, "_forward", str(namespace), *pairs],
             [namespace, *(listener.fileno() for listener in listeners)],
         )
     finally:

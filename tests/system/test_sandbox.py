@@ -31,6 +31,17 @@ while (my $client = $server->accept) {
 }
 """
 ENVIRONMENT = {**os.environ, "HIVEMATRIX_SANDBOX_STATE": str(STATE)}
+CHUNK, CHUNKS = 64, 96
+HOG = f"""
+$| = 1;
+for my $n (1 .. {CHUNKS}) {{ push @kept, "x" x (({CHUNK} << 20) + $n); print "$n\\n" }}
+"""
+"""Takes 6 GiB, 64 MiB at a time, and prints each."""
+MEMORY, TASKS = 512, 300
+"""MiB, and processes with threads, of a sandbox that is to be bounded."""
+MOST_FORKED = 2000
+BOMB = f"ulimit -u {MOST_FORKED}; b() {{ b | b & }}; b; sleep 60"
+"""A fork bomb. Its own limit protects this machine should the sandbox's fail."""
 
 
 def sandbox(*words: str, name: str = ONE, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -208,6 +219,104 @@ def test_power_cut_loses_what_was_not_synced(one: str) -> None:
     sandbox("powercut")
     assert inside(f"cat {BOOT_ID}").strip() != before[0]
     assert inside("cat kept; cat lost 2> /dev/null || true") == "kept\n"
+
+
+def test_root_inside_has_no_capability_that_the_system_inside_has_not(one: str) -> None:
+    """CAP_SYS_TIME for one: there is one clock for this machine and all sandboxes."""
+    bounding = "sed -n 's/^CapBnd:\\t//p' /proc/{}/status"
+    assert inside(bounding.format("self"), "--root") == inside(bounding.format(1), "--root")
+    effective = int(inside("sed -n 's/^CapEff:\\t//p' /proc/self/status", "--root"), 16)
+    assert effective and effective == int(inside(bounding.format(1), "--root"), 16)
+    assert inside("sed -n 's/^CapEff:\\t//p' /proc/self/status").strip("0\n") == ""
+    done = sandbox("exec", "--root", "--", "sh", "-c", 'date --set="@$(date +%s.%N)"', check=False)
+    assert done.returncode == 1 and "Operation not permitted" in done.stderr
+
+
+@pytest.fixture(params=["controllers", "watchdog"])
+def bounded(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A small sandbox, limited by cgroup controllers or by what stands in for them where a machine has none."""
+    if request.param == "watchdog":
+        ENVIRONMENT["HIVEMATRIX_SANDBOX_NO_CONTROLLERS"] = "1"
+    try:
+        up = sandbox("up", "--memory", f"{MEMORY}M", "--tasks", str(TASKS), name=TWO)
+        assert ("watchdog" in up.stderr) == (request.param == "watchdog"), up.stderr
+        yield str(request.param)
+        sandbox("down", name=TWO)
+        assert_gone(TWO)
+    finally:
+        ENVIRONMENT.pop("HIVEMATRIX_SANDBOX_NO_CONTROLLERS", None)
+
+
+def tasks(name: str) -> int:
+    """How many processes and threads the sandbox has."""
+    unified = next(path for path in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if path.exists())
+    count = 0
+    for path, _, _ in os.walk(unified / f"hivematrix-sandbox-{name}"):
+        with suppress(OSError):
+            count += len((Path(path) / "cgroup.threads").read_text().split())
+    return count
+
+
+def test_what_takes_memory_is_killed_at_the_limit(bounded: str) -> None:
+    hog = sandbox("exec", "--", "perl", "-e", HOG, name=TWO, check=False)
+    assert hog.returncode == 128 + signal.SIGKILL, hog.stderr
+    taken = int(hog.stdout.split()[-1]) * CHUNK
+    # The watchdog looks ten times a second.
+    assert MEMORY // 4 < taken < (MEMORY if bounded == "controllers" else MEMORY + 2048)
+    assert inside("systemctl is-system-running", "--root", name=TWO).strip() == "running"
+
+
+def test_a_fork_bomb_leaves_this_machine_and_its_processor_to_others(bounded: str) -> None:
+    bomb = subprocess.Popen([str(SANDBOX), "exec", "--name", TWO, "--", "bash", "-c", BOMB], env=ENVIRONMENT,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    counts, took = [], []
+    deadline = time.monotonic() + 10
+    try:
+        while time.monotonic() < deadline and bomb.poll() is None:
+            began = time.monotonic()
+            subprocess.run(["/bin/true"], check=True)
+            took.append(time.monotonic() - began)
+            counts.append(tasks(TWO))
+            time.sleep(0.02)
+        assert max(took) < 2, max(took)
+        if bounded == "controllers":
+            assert max(counts) > TASKS * 2 // 3, "the bomb did not go off"
+            assert max(counts) <= TASKS + 20, "with what runs outside: the network's, and what passes signals on"
+        else:
+            assert bomb.wait(timeout=20) == 128 + signal.SIGKILL
+            assert "killing sandbox-exec.scope" in (STATE / TWO / "console.log").read_text()
+            assert inside("systemctl is-system-running", "--root", name=TWO).strip() == "running"
+    finally:
+        began = time.monotonic()
+        sandbox("down", name=TWO)
+        bomb.wait(timeout=20)
+    assert time.monotonic() - began < 30
+
+
+def test_limits_that_are_none_are_refused(one: str) -> None:
+    for words in (["--memory", "lots"], ["--memory", "1M"], ["--tasks", "3"]):
+        refused = sandbox("up", *words, name=TWO, check=False)
+        assert refused.returncode == 1 and words[0] in refused.stderr
+    other = sandbox("up", "--memory", "1G", check=False)
+    assert other.returncode == 1 and "other settings" in other.stderr
+
+
+def test_releases_side_by_side(one: str) -> None:
+    """Each with its base and its packages."""
+    release = {"bookworm": "trixie", "trixie": "bookworm"}[inside(". /etc/os-release; echo $VERSION_CODENAME").strip()]
+    subprocess.run([str(SANDBOX), "create", "--release", release], check=True, env=ENVIRONMENT, timeout=600)
+    sandbox("up", "--release", release, name=TWO)
+    try:
+        assert inside(". /etc/os-release; echo $VERSION_CODENAME", name=TWO).strip() == release
+        assert inside("systemctl is-system-running", "--root", name=TWO).strip() == "running"
+        assert inside("systemctl --user is-system-running", name=TWO).strip() == "running"
+        sources = inside("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2> /dev/null || true", name=TWO)
+        assert f" {release} main" in sources and f" {release}-security main" in sources
+        shown = sandbox("list").stdout
+        assert all(f"({each}): cached in " in shown for each in ("bookworm", "trixie"))
+    finally:
+        sandbox("down", name=TWO)
+    assert_gone(TWO)
 
 
 def test_two_at_once_with_the_same_port(one: str) -> None:
