@@ -17,8 +17,17 @@ def test_demo_ends_well_and_in_time(demo: Sandbox) -> None:
         pytest.fail("run without HIVEMATRIX_TEST_SANDBOX: this test is about scripts/demo itself")
     assert demo.demo_code == 0
     assert demo.demo_seconds < DEMO_SECONDS, demo.demo_output
-    for said in ("building the Debian package", "booting Debian 12", "helmctl up", "keycloak: started", "--stop"):
+    for said in ("building the Debian package", "booting Debian", "helmctl up", "keycloak: started", "--stop"):
         assert said in demo.demo_output
+
+
+def test_manual_pages_a_pager_and_an_editor_are_there(demo: Sandbox) -> None:
+    """Also the pages of Debian's packages, which images for containers often lack."""
+    for page in ("helmctl", "helm.toml", "systemd.exec"):
+        text = demo("man", page).out
+        assert text.splitlines()[0].lower().startswith(f"{page}("), page
+        assert demo("less", "--quit-if-one-screen", stdin=text).out == text
+    assert "nano" in demo("editor", "--version").out
 
 
 def test_every_service_is_healthy(demo: Sandbox) -> None:
