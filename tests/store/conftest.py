@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import LOCKS
 
-BINARIES = Path("/usr/lib/postgresql/15/bin")
 OPTIONS = (
     "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
     f" -c max_locks_per_transaction={LOCKS}"
@@ -40,7 +40,7 @@ class Cluster:
             connection.execute(statement.encode())
 
     def _pg_ctl(self, *arguments: str) -> None:
-        self.run(BINARIES / "pg_ctl", "-w", "-D", self.directory / "data", *arguments)
+        self.run(newest().program("pg_ctl"), "-w", "-D", self.directory / "data", *arguments)
 
     def run(self, *command: object) -> None:
         words = [str(word) for word in command]
@@ -84,7 +84,8 @@ def cluster() -> Iterator[Cluster]:
     directory.chmod(0o755)
     cluster = Cluster(directory)
     try:
-        cluster.run(BINARIES / "initdb", "-D", directory / "data", "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
+        initdb = newest().program("initdb")
+        cluster.run(initdb, "-D", directory / "data", "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
         cluster.start()
         try:
             cluster.execute("CREATE ROLE helm_owner LOGIN")

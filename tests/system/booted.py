@@ -1,6 +1,7 @@
 """A booted sandbox as the system tests use it: running commands, services of a test's own, polling."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
+_release = os.environ.get("HIVEMATRIX_TEST_RELEASE")
+RELEASE = ("--release", _release) if _release else ()
+"""Of the sandboxes that tests start: options of scripts/sandbox up and scripts/demo."""
 PSQL = ("psql", "-h", "/run/user/1000/hivematrix/postgres-helm", "-U", "helm", "-d", "helm", "-Atq")
 
 

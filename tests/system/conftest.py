@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.booted import TOP, Sandbox, run
+from tests.system.booted import RELEASE, TOP, Sandbox, run
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that reboot the sandbox come last: if it does not come back, the others have had their results."""
+    """Tests that reboot the sandbox, or change it for good, come last, so that the others have had their results."""
     items.sort(key=lambda item: item.get_closest_marker("runs_last") is not None)
 
 
@@ -32,7 +32,7 @@ def demo() -> Iterator[Sandbox]:
     if name := os.environ.get("HIVEMATRIX_TEST_SANDBOX"):
         yield Sandbox(name)
         return
-    done = run([str(TOP / "scripts/demo")], timeout=900)
+    done = run([str(TOP / "scripts/demo"), *RELEASE], timeout=900)
     box = Sandbox("helm", done.seconds, done.text, done.code)
     try:
         if done.code:

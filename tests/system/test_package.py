@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.booted import TOP, run, until
+from tests.system.booted import RELEASE, TOP, run, until
 from tests.system.packaged import ACCOUNT, HOME, Machine
 from tests.system.printing import Printer, compare, lines
 
@@ -71,7 +71,7 @@ def machine(packages: Packages) -> Iterator[Machine]:
     box = Machine(NAME)
     box.script("down")
     try:
-        up = box.script("up", timeout=600)
+        up = box.script("up", *RELEASE, timeout=600)
         assert up.code == 0, up.text
         box.script("copy", "--root", str(packages.first), "/root/first.deb")
         box.script("copy", "--root", str(packages.second), "/root/second.deb")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaign import scaled
-from tests.system.booted import TOP, run, until
+from tests.system.booted import RELEASE, TOP, run, until
 from tests.system.packaged import ACCOUNT, HOME, Machine
 
 NAME = "upgradetest"
@@ -73,7 +73,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     box = Machine(NAME)
     box.script("down")
     try:
-        up = box.script("up", timeout=600)
+        up = box.script("up", *RELEASE, timeout=600)
         assert up.code == 0, up.text
         box.script("copy", "--root", str(older), "/root/older.deb")
         box.script("copy", "--root", str(newer), "/root/newer.deb")
