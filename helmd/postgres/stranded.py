@@ -81,6 +81,12 @@ def package_facts(name: str) -> PackageFacts | None:
     return PackageFacts((status or "").startswith("ii"), source, leaving)
 
 
+def candidate(name: str) -> str | None:
+    """The version of a package that apt would install; None where apt doesn't know."""
+    lines = (line.split() for line in (_output(["apt-cache", "policy", name]) or "").splitlines())
+    return next((words[1] for words in lines if words[:1] == ["Candidate:"] and words[1:] != ["(none)"]), None)
+
+
 def _names_archive(policy: str) -> bool:
     """Whether a table of apt-cache(8) policy has a line "PRIORITY ARCHIVE" that is not dpkg's own record."""
     lines = (line.split() for line in policy.splitlines() if line.startswith(" "))

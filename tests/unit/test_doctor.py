@@ -13,12 +13,22 @@ from hypothesis import strategies as st
 from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
 from helmd.model.logs.timestamps import timespan
-from helmd.model.units.diagnostics import Finding, RateLimit, java_major, judge_java, judge_rate_limit, judge_space, ok
+from helmd.model.units.diagnostics import (
+    Finding,
+    RateLimit,
+    java_major,
+    judge_environments,
+    judge_java,
+    judge_rate_limit,
+    judge_space,
+    ok,
+)
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
+from helmd.operations.diagnostics.python import environment_of
 from helmd.systemd import log_limit, user_manager
 
 SHARE = Path(__file__).resolve().parents[2]
@@ -100,6 +110,69 @@ def test_java() -> None:
     assert judge_java('openjdk version "11.0.2"', 17).verdict == "bad"
     assert judge_java('openjdk version "21" 2023-09-19', 17).verdict == "ok"
     assert judge_java("Segmentation fault", 17).verdict == "unknown"
+
+
+@pytest.fixture
+def virtual_environment(tmp_path: Path) -> Path:
+    """As of Python 3.11, with a package and the program of 3.11 that it runs on."""
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "usr/python3.11").touch()
+    (tmp_path / "usr/python3").symlink_to("python3.11")
+    made = tmp_path / "pyenv"
+    for name in ("pip", "pip-23.0.1.dist-info", "setuptools", "flask"):
+        (made / "lib/python3.11/site-packages" / name).mkdir(parents=True)
+    (made / "bin").mkdir()
+    (made / "bin/python3").symlink_to(tmp_path / "usr/python3")
+    (made / "bin/python").symlink_to("python3")
+    (made / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11.2\n")
+    return made
+
+
+def judged(made: Path, following: str | None = None) -> Finding:
+    found = environment_of("codex", made / "bin/python")
+    assert found is not None
+    (finding,) = judge_environments([found], following)
+    return finding
+
+
+def test_environments_are_found_that_an_upgrade_of_python_leaves_behind(virtual_environment: Path) -> None:
+    assert judged(virtual_environment).verdict == "ok"
+    coming = judged(virtual_environment, "3.13")
+    assert coming.verdict == "warn" and "next upgrade" in coming.sentence and "3.13" in coming.sentence
+    usr = virtual_environment.parent / "usr"
+    (usr / "python3.13").touch()
+    (usr / "python3").unlink()
+    (usr / "python3").symlink_to("python3.13")
+    after = judged(virtual_environment)
+    assert after.verdict == "bad" and "codex" in after.sentence and str(virtual_environment) in after.sentence
+    assert "3.11" in after.sentence and "3.13" in after.sentence
+    assert f"-m venv --clear {virtual_environment}" in after.fix and "helmctl restart codex" in after.fix
+    # Nothing that the service imports is lost: it uses the packages of the system.
+    (virtual_environment / "lib/python3.11/site-packages/flask").rmdir()
+    assert judged(virtual_environment).verdict == "ok"
+
+
+def test_an_environment_without_its_interpreter_is_found(virtual_environment: Path) -> None:
+    (virtual_environment / "bin/python3").unlink()
+    (virtual_environment / "bin/python3").symlink_to("/usr/bin/python3.1")
+    gone = judged(virtual_environment)
+    assert gone.verdict == "bad" and "not installed any more" in gone.sentence
+
+
+@pytest.mark.parametrize("settings", ["", "version\n", "version = three\n", "\0\xff"])
+def test_what_is_no_virtual_environment_is_none(virtual_environment: Path, settings: str) -> None:
+    (virtual_environment / "pyvenv.cfg").write_text(settings)
+    assert environment_of("codex", virtual_environment / "bin/python") is None
+    assert environment_of("codex", Path("/usr/bin/python3")) is None
+
+
+def test_hostile_environments_do_not_stop_doctor(virtual_environment: Path) -> None:
+    (virtual_environment / "bin/python3").unlink()
+    (virtual_environment / "bin/python3").symlink_to("python")
+    assert judged(virtual_environment).verdict == "bad"
+    (virtual_environment / "pyvenv.cfg").unlink()
+    os.mkfifo(virtual_environment / "pyvenv.cfg")
+    assert environment_of("codex", virtual_environment / "bin/python") is None
 
 
 def test_bare_machine_before_set_up(tmp_path: Path) -> None:

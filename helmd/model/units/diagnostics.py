@@ -1,6 +1,7 @@
 """Findings of ``helmctl doctor``, and the checks among them that need no I/O."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -99,7 +100,7 @@ def java_major(output: str) -> int | None:
 
 def judge_java(output: str | None, needed: int) -> Finding:
     """Check the Java version. OUTPUT is that of ``java -version``, None if Java is not installed."""
-    fix = "sudo apt install openjdk-17-jre-headless"
+    fix = "sudo apt install default-jre-headless"
     if output is None:
         return bad("Java, which Keycloak needs, is not installed", fix)
     major = java_major(output)
@@ -108,3 +109,51 @@ def judge_java(output: str | None, needed: int) -> Finding:
     if major < needed:
         return bad(f"Java {major} is too old for Keycloak, which needs {needed}", fix)
     return ok(f"Java {major}")
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualEnvironment:
+    """The virtual environment of a python service. Versions are of Python, such as ``3.13``."""
+
+    service: str
+    directory: str
+    made_for: str
+    interpreter: str | None
+    """The version of its interpreter now; None if that is missing or its version can't be known by its name."""
+    gone: bool
+    """Whether its interpreter does not exist any more."""
+    packages: bool
+    """Whether packages are installed in it, which only an interpreter of the version ``made_for`` finds."""
+
+    def broken(self, interpreter: str | None) -> bool:
+        """Whether the service can't run in it with that version."""
+        return interpreter is not None and self.packages and interpreter != self.made_for
+
+
+def judge_environments(environments: Sequence[VirtualEnvironment], following: str | None) -> list[Finding]:
+    """Check each service's virtual environment. FOLLOWING is the Python that the next upgrade installs, if another."""
+    found = []
+    for each in environments:
+        made = f"the virtual environment of {each.service} in {each.directory} was made for Python {each.made_for}"
+        if each.gone:
+            found.append(bad(f"{made}, whose interpreter is not installed any more", _rebuild(each)))
+        elif each.broken(each.interpreter):
+            lost = f"{each.interpreter} does not find the packages in it: {each.service} can't be started again"
+            found.append(bad(f"{made}, and Python {lost}", _rebuild(each)))
+        elif each.broken(following):
+            found.append(
+                warn(
+                    f"{made}; the next upgrade of the distribution installs Python {following}, which does not find the"
+                    " packages in it",
+                    f"After that upgrade: {_rebuild(each)}",
+                )
+            )
+    return found or [ok("of the Python that services run on")]
+
+
+def _rebuild(environment: VirtualEnvironment) -> str:
+    directory = environment.directory
+    return (
+        f"/usr/bin/python3 -m venv --clear {directory}; {directory}/bin/pip install -r requirements.txt, in the"
+        f" service's directory; helmctl restart {environment.service}"
+    )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.units.diagnostics import Finding, unknown
 from helmd.operations.diagnostics import host as doctor_host
+from helmd.operations.diagnostics import python as doctor_python
 from helmd.operations.diagnostics import store as doctor_store
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
@@ -36,6 +37,7 @@ CHECKS = (
     DoctorCheck("ports", doctor_suite.ports),
     DoctorCheck("secrets", doctor_suite.secrets),
     DoctorCheck("java", doctor_suite.java),
+    DoctorCheck("environments", doctor_python.environments, after_set_up=True),
     DoctorCheck("postgresql", doctor_suite.postgres, after_set_up=True),
     DoctorCheck("log store", doctor_store.log_store, after_set_up=True),
     DoctorCheck("helm", doctor_suite.helm, after_set_up=True),
