@@ -63,7 +63,7 @@ class Context:
         return Manager()
 
     def unregistered(self) -> list[str]:
-        """Services with a loaded ``hivematrix-*`` unit but in no registry."""
+        """Services with a loaded ``hivematrix-*`` unit that are not in the registry."""
         loaded = self.manager.units_like("hivematrix-*.service")
         names = {
             name for unit in loaded if (name := service_of(unit)) and name != "helm" and not name.startswith("job-")

@@ -71,8 +71,11 @@ def _copy_size(master: int) -> None:
 
 
 def _relay(master: int) -> None:
+    poll = select.poll()
+    for descriptor in (0, master):
+        poll.register(descriptor, select.POLLIN)
     while True:
-        readable, _, _ = select.select([0, master], [], [])
+        readable = [descriptor for descriptor, _ in poll.poll()]
         if master in readable:
             try:
                 block = os.read(master, 65536)

@@ -211,7 +211,7 @@ def test_external_service_is_probed_but_never_controlled(box: Sandbox) -> None:
 def test_orphan_unit_is_shown_and_can_be_stopped(box: Sandbox) -> None:
     box("systemd-run", "--user", "--quiet", "--unit=hivematrix-guest", "sleep", "1000")
     assert "guest" in box.helmctl("status").out
-    assert "in no registry" in box.helmctl("why", "guest").out
+    assert "not in the registry" in box.helmctl("why", "guest").out
     box.helmctl("stop", "guest")
     assert "guest" not in box.helmctl("status").out
 

@@ -89,7 +89,7 @@ def test_restart_after_consecutive_failures() -> None:
         replace(failing(9), facts=replace(RUNNING, job="/org/freedesktop/systemd1/job/1")),
         replace(failing(9), facts=replace(RUNNING, active_state="deactivating")),
     ],
-    ids=["only shown", "external", "in no registry", "a job is under way", "stopping already"],
+    ids=["only shown", "external", "not in the registry", "a job is under way", "stopping already"],
 )
 def test_services_that_are_not_restarted(observed: Observed) -> None:
     assert restart_reason(observed) is None

@@ -1,7 +1,6 @@
 """Name resolution is inside a probe's time limit, whatever the resolver does.
 
-getaddrinfo is replaced here, since no resolver can be made to hang on demand for one process; the system tests have a
-real one that never answers (tests/system/test_resolver.py).
+getaddrinfo is replaced here, since no resolver can be made to hang on demand for one process.
 """
 
 import socket

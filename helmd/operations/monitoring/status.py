@@ -13,7 +13,7 @@ from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import UnitFacts, condition
 from helmd.systemd.bus import Manager
 
-UNREGISTERED = "in no registry"
+UNREGISTERED = "not in the registry"
 
 
 @dataclass(frozen=True, slots=True)
