@@ -230,8 +230,11 @@ def _bring_units_in_line(
     found = changes(context.suite, context.layout, context.settings, modes)
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else concerning(found, units)
-    for change in apply(wanted, context.suite, context.layout, context.settings, context.manager):
+    done, notices = apply(wanted, context.suite, context.layout, context.settings, context.manager)
+    for change in done:
         output.print_message(f"{change.unit}: {DONE[change.kind]}")
+    for notice in notices:
+        output.print_message(f"warning: {notice}")
 
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:

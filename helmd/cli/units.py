@@ -70,7 +70,9 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
             output.print_message(f"{change.unit}: {WORDS[change.kind]}")
     if dry_run:
         return exits.OK
-    done = apply(found, context.suite, context.layout, context.settings, context.manager)
+    done, notices = apply(found, context.suite, context.layout, context.settings, context.manager)
+    for notice in notices:
+        output.print_message(f"warning: {notice}")
     stale = []
     for change in done:
         output.print_message(f"{change.unit}: {DONE[change.kind]}")

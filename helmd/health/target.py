@@ -19,7 +19,7 @@ def probe_of(service: Service, starting: bool = False) -> Probe:
     realm = ""
     if health.check == "realm":
         realm = service.realm
-        path = f"/realms/{realm}/.well-known/openid-configuration"
+        path = f"{service.relative_path}/realms/{realm}/.well-known/openid-configuration"
     url = "" if health.check == "process" else _url(service, "" if health.check == "port" else path)
     return Probe(health.check, url, health.expect, realm, health.verify_tls, health.timeout)
 

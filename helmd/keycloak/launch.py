@@ -50,11 +50,14 @@ def keycloak_environment(http_port: int, database: str, hostname: str | None = N
     return values
 
 
-def command(home: Path, mode: Mode, java: Path = JAVA, heap: int = 512) -> Sequence[str]:
+def command(home: Path, mode: Mode, environment: Mapping[str, str], java: Path = JAVA) -> Sequence[str]:
     """Return the command line of the server installed in HOME.
 
-    HEAP is the maximum Java heap size in MiB; the process as a whole takes about twice as much.
+    ENVIRONMENT is what the configuration sets. As with ``kc.sh``, Java's options in JAVA_OPTS_KC_HEAP replace those for
+    the heap (512 MiB; the process as a whole takes about twice as much), and those in JAVA_OPTS_APPEND come last.
     """
+    heap = environment.get("JAVA_OPTS_KC_HEAP", "-Xms64m -Xmx512m").split()
+    appended = environment.get("JAVA_OPTS_APPEND", "").split()
     return (
         str(java),
         # prepare.py has run the build. Without this, the server would build again and ask to be restarted.
@@ -71,8 +74,7 @@ def command(home: Path, mode: Mode, java: Path = JAVA, heap: int = 512) -> Seque
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.security.egd=file:/dev/urandom",
         "-XX:+UseG1GC",
-        "-Xms64m",
-        f"-Xmx{heap}m",
+        *heap,
         "--add-opens=java.base/java.util=ALL-UNNAMED",
         "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
         "--add-opens=java.base/java.security=ALL-UNNAMED",
@@ -85,6 +87,7 @@ def command(home: Path, mode: Mode, java: Path = JAVA, heap: int = 512) -> Seque
         "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
         "-Dpicocli.disable.closures=true",
         "-Dquarkus-log-max-startup-records=10000",
+        *appended,
         "-cp",
         str(home / "lib" / "quarkus-run.jar"),
         "io.quarkus.bootstrap.runner.QuarkusEntryPoint",

@@ -3,6 +3,8 @@
 import subprocess
 from dataclasses import dataclass
 
+from helmd.systemd.usage import CGROUPS
+
 TRIED = (
     "PrivateUsers=yes",
     "CapabilityBoundingSet=",
@@ -22,6 +24,19 @@ class Host:
 
     systemd: int
     user_namespaces: bool
+
+
+def delegated_controllers(manager_group: str) -> frozenset[str]:
+    """The cgroup controllers that a user manager can use for its units (systemd.resource-control(5), Delegate=).
+
+    MANAGER_GROUP is its control group, as the ControlGroup= of its init.scope has it, without that name.
+    """
+    for root in (CGROUPS, CGROUPS / "unified"):
+        try:
+            return frozenset((root / manager_group.strip("/") / "cgroup.controllers").read_text().split())
+        except OSError:
+            continue
+    return frozenset()
 
 
 def systemd_version() -> int:

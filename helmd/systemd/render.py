@@ -72,7 +72,7 @@ def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, 
     override = service.modes[mode].start_command if mode in service.modes else ()
     words = override or service.start_command
     if not words and service.type == "keycloak":
-        return tuple(launch.command(directory, mode))
+        return tuple(launch.command(directory, mode, service.environment_in(mode)))
     if not words and service.type == "python":
         words = (service.python_bin, service.run_script)
     if not words:
@@ -94,8 +94,9 @@ def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
     base: dict[str, str] = {"HIVEMATRIX_MODE": mode}
     if service.type == "python":
         base |= {"PYTHONUNBUFFERED": "1", "FLASK_ENV": mode}
-    chosen = service.modes[mode].environment if mode in service.modes else {}
-    return {**base, **service.environment, **chosen}
+    if service.port is not None and service.type in ("python", "command"):
+        base[service.port_variable] = str(service.port)
+    return {**base, **service.environment_in(mode)}
 
 
 def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "name": service.name,
         "mode": mode,
         "port": service.port,
-        "environment": {**mode_environment(service, mode), **setup.environment.get(service.name, {})},
+        "environment": {**setup.environment.get(service.name, {}), **mode_environment(service, mode)},
         "secrets_file": str(setup.layout.secrets_file(service.name)),
         "start_timeout": service.health.start_timeout + 5,
         "restart": service.restart,

@@ -84,7 +84,7 @@ def test_failed_or_killed_build_restarts_from_the_shipped_jars(home: Path) -> No
 
 def test_both_modes_share_the_data_but_not_the_command() -> None:
     home = Path("/srv/keycloak-26.4.0")
-    development, production = launch.command(home, "development"), launch.command(home, "production")
+    development, production = launch.command(home, "development", {}), launch.command(home, "production", {})
     assert development[-1:] == ("start-dev",) and production[-2:] == ("start", "--optimized")
     c1_only = "-XX:TieredStopAtLevel=1"
     assert [word for word in development[:-1] if word != c1_only] == list(production[:-2])

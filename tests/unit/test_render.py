@@ -134,11 +134,11 @@ def test_modes_differ_in_environment_and_command(account: Layout) -> None:
     first, second = (syntax.environment(values(text, "Environment")) for text in (development, production))
     assert first == {
         "HIVEMATRIX_MODE": "development", "PYTHONUNBUFFERED": "1", "FLASK_ENV": "development", "BOTH": "both",
-        "LEVEL": "debug",
+        "LEVEL": "debug", "PORT": "5000",
     }  # fmt: skip
     assert second == {
         "HIVEMATRIX_MODE": "production", "PYTHONUNBUFFERED": "1", "FLASK_ENV": "production", "BOTH": "both",
-        "LEVEL": "error", "ONLY": "production",
+        "LEVEL": "error", "ONLY": "production", "PORT": "5000",
     }  # fmt: skip
     checkout = f"{account.data}/hivematrix-core"
     commands = [syntax.command(one(text, "ExecStart"), {}) for text in (development, production)]

@@ -75,6 +75,13 @@ SERVICE_SETTINGS = (
         "The environment variable that holds that URI.",
     ),
     Setting(
+        "port_variable",
+        values.variable,
+        "variable",
+        "PORT",
+        "The environment variable in which a service with a port finds it.",
+    ),
+    Setting(
         "realm", values.realm, "text", "hivematrix", "For keycloak: the realm whose discovery document is requested."
     ),
     Setting(

@@ -1,7 +1,7 @@
 """Reading the registry: configuration sources are merged and validated; all errors are reported together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
 from helmd.model.suite.names import MODES, fault_in_name
 from helmd.model.suite.service import Health, Install, Limits, Override, Registry, Restart, Service
+from helmd.model.suite.variables import refused_variables
 
 Entries = dict[str, dict[str, Given]]
 
@@ -105,7 +106,7 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
         )
         for mode in MODES
     }
-    return Service(
+    service = Service(
         name=name,
         health=_group(entry, Health, "health", health),
         limits=_group(entry, Limits, "limits", {}),
@@ -116,6 +117,9 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
         line=member.line,
         **{**plain, **given},
     )
+    if "url" in given or not service.relative_path:
+        return service
+    return replace(service, url=service.url + service.relative_path)
 
 
 def _fault(service: Service, entry: Mapping[str, Given], key: str, sentence: str) -> Fault:
@@ -141,6 +145,8 @@ def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fa
         faults.append(_fault(service, entry, "health.check", f"'{service.health.check}' needs a port or url"))
     if service.type != "keycloak" and service.health.check == "realm" and not service.external:
         faults.append(_fault(service, entry, "health.check", "'realm' is for keycloak or an external one"))
+    for key, sentence in refused_variables(service):
+        faults.append(_fault(service, entry, key, sentence))
 
 
 def _check_ports(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from helmd.model.suite.names import Mode
+from helmd.model.suite.names import MODES, Mode
 
 ServiceType = Literal["python", "keycloak", "postgres", "command", "external"]
 HealthCheck = Literal["http", "realm", "port", "process"]
@@ -83,6 +83,7 @@ class Service:
     depends_on: tuple[str, ...] = ()
     database: bool = False
     database_variable: str = "DATABASE_URL"
+    port_variable: str = "PORT"
     realm: str = "hivematrix"
     streams: Literal["split", "merged"] = "split"
     on_unhealthy: Literal["show", "restart"] = "show"
@@ -101,6 +102,16 @@ class Service:
     file: str = ""
     """The configuration file that made it part of the suite."""
     line: int = 0
+
+    def environment_in(self, mode: Mode) -> dict[str, str]:
+        """The variables that its configuration sets in MODE."""
+        return {**self.environment, **(self.modes[mode].environment if mode in self.modes else {})}
+
+    @property
+    def relative_path(self) -> str:
+        """For Keycloak, the path below which it serves everything (its option http-relative-path); empty for none."""
+        given = self.environment_in(MODES[0]).get("KC_HTTP_RELATIVE_PATH", "") if self.type == "keycloak" else ""
+        return given.rstrip("/")
 
     @property
     def external(self) -> bool:

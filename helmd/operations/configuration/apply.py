@@ -1,10 +1,10 @@
 """Comparing the installed units with the registry, and installing the differences."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from helmd.files.durable import write_atomically
 from helmd.journal.keys import JournalKeys
@@ -13,6 +13,7 @@ from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, LockedError, NotSetUpError
 from helmd.model.layout import Layout
 from helmd.model.suite.discovery import discovery_document
+from helmd.model.suite.limits import unenforced
 from helmd.model.suite.names import (
     HELMD_UNIT,
     HTTP_SOCKET_UNIT,
@@ -25,14 +26,14 @@ from helmd.model.suite.names import (
     service_of,
     unit_of,
 )
-from helmd.model.suite.service import Registry
+from helmd.model.suite.service import Limits, Registry
 from helmd.operations.configuration.databases import ensure_databases, keycloak_database, settle_logins
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.configuration.sockets import replace_sockets
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.systemd.bus import Manager
-from helmd.systemd.host import Host, probe_host
+from helmd.systemd.host import Host, delegated_controllers, probe_host
 from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify_units
 from helmd.systemd.render import Setup, render, render_sockets, render_store_cluster, template_environment
 
@@ -57,6 +58,13 @@ class Change:
         return self.kind in ("new", "changed", "orphan")
 
 
+class Applied(NamedTuple):
+    """What `apply` did, and what the admin should know although it succeeded, as sentences without a full stop."""
+
+    done: list[Change]
+    notices: list[str]
+
+
 def host_of(layout: Layout) -> Host:
     """What this host supports; checked once and saved in the account's state directory."""
     path = layout.state / "host.json"
@@ -74,6 +82,12 @@ def remember_host(layout: Layout) -> Host:
     text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
     write_atomically(layout.state / "host.json", text)
     return host
+
+
+def controllers_of(manager: Manager) -> frozenset[str]:
+    """The cgroup controllers with which MANAGER can enforce limits."""
+    group, _, _ = manager.facts("init.scope").control_group.rpartition("/")
+    return delegated_controllers(group)
 
 
 def _given_environment(registry: Registry, settings: Settings) -> Mapping[str, Mapping[str, str]]:
@@ -144,10 +158,8 @@ def concerning(found: list[Change], units: Collection[str]) -> list[Change]:
     return [change for change in found if change.unit in chosen]
 
 
-def apply(
-    found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
-) -> list[Change]:
-    """Installs what `changes` found: verified first, each file atomically, one reload. What was done.
+def apply(found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager) -> Applied:
+    """Installs what `changes` found: verified first, each file atomically, one reload.
 
     A unit whose service is gone is removed only when it doesn't run. Raises LockedError when another process applies
     units, or has done so since `changes` was called.
@@ -164,7 +176,19 @@ def apply(
     for unit in (HELMD_UNIT, JOURNAL_UNIT):
         if manager.facts(unit).active_state == "active" and not (unit == HELMD_UNIT and sockets):
             manager.reload(unit)
-    return done
+    chosen = {change.unit for change in found}
+    return Applied(done, [*_unenforced_limits(registry, chosen, manager)])
+
+
+def _unenforced_limits(registry: Registry, units: Collection[str], manager: Manager) -> Iterator[str]:
+    """Limits of services with one of UNITS that this host does not enforce."""
+    limited = {
+        name: service
+        for name, service in registry.services.items()
+        if service.limits != Limits() and unit_of(name) in units
+    }
+    if limited:
+        yield from (each.sentence for each in unenforced(Registry(limited), controllers_of(manager)))
 
 
 def _install(

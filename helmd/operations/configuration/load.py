@@ -13,11 +13,13 @@ from helmd.model.layout import Layout
 from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.suite.composition import whole_suite
-from helmd.model.suite.names import SUITE_CLUSTER
+from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 
 FORMATS_FILE = "formats.toml"
+DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+"""Where systemd looks for programs without a slash (systemd.service(5), "Command lines")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,28 @@ def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
     commands = {"start_command": service.start_command}
     commands |= {f"{mode}.start_command": override.start_command for mode, override in service.modes.items()}
     for key, words in commands.items():
-        if words and "/" in words[0] and not os.access(directory / words[0], os.X_OK):
-            found.append(fault(key, f"program {directory / words[0]} does not exist or is not executable"))
+        mode = key.partition(".")[0]
+        if words and (sentence := _program_fault(words[0], directory, service, mode if mode in MODES else MODES[0])):
+            found.append(fault(key, sentence))
     return found
+
+
+def _program_fault(program: str, directory: Path, service: Service, mode: Mode) -> str:
+    """Why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can."""
+    if "/" in program:
+        path = directory / program
+        return "" if _executable(path) else f"program {path} does not exist or is not executable"
+    given = service.environment_in(mode).get("PATH")
+    places = list(map(Path, given.split(":") if given else DEFAULT_PATH))
+    if service.type == "python":
+        places.insert(0, (directory / service.python_bin).parent)
+    if any(_executable(place / program) for place in places):
+        return ""
+    sentence = f"program '{program}' is in none of the directories in PATH ({':'.join(map(str, places))})"
+    return (
+        f"{sentence}; to run {directory / program}, write './{program}'" if (directory / program).exists() else sentence
+    )
+
+
+def _executable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.units.diagnostics import Finding, unknown
 from helmd.operations.diagnostics import host as doctor_host
+from helmd.operations.diagnostics import limits as doctor_limits
 from helmd.operations.diagnostics import python as doctor_python
 from helmd.operations.diagnostics import store as doctor_store
 from helmd.operations.diagnostics import suite as doctor_suite
@@ -34,6 +35,7 @@ CHECKS = (
     DoctorCheck("configuration", doctor_suite.configuration),
     DoctorCheck("units", doctor_suite.units, after_set_up=True),
     DoctorCheck("isolation", doctor_suite.isolation, after_set_up=True),
+    DoctorCheck("limits", doctor_limits.limits, after_set_up=True),
     DoctorCheck("ports", doctor_suite.ports),
     DoctorCheck("secrets", doctor_suite.secrets),
     DoctorCheck("java", doctor_suite.java),

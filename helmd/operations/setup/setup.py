@@ -235,8 +235,10 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
     host = remember_host(layout)
     if not host.user_namespaces:
         notify("user namespaces are not available on this host; hardening is limited to what works without them")
-    done = apply(changes(registry, layout, settings), registry, layout, settings, manager)
+    done, notices = apply(changes(registry, layout, settings), registry, layout, settings, manager)
     notify(f"{counted(len(done), 'unit')} installed")
+    for notice in notices:
+        notify(f"warning: {notice}")
     ensure_databases(registry, layout, settings, manager.facts)
     start_helm(layout, settings, manager, notify)
     manager.enable([TARGET])
