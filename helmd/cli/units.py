@@ -19,7 +19,7 @@ WORDS = {
     "new": "would be installed",
     "changed": "would change",
     "foreign": "is not Helm's and stays as it is",
-    "orphan": "belongs to no service any more and would be removed",
+    "orphan": "belongs to no service any more and would be removed, with the service's home directory",
 }
 
 

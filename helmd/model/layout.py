@@ -7,6 +7,9 @@ from pathlib import Path
 INSTALLED_SHARE = Path("/usr/share/hivematrix-helm")
 INSTALLED_LIBEXEC = Path("/usr/libexec/hivematrix-helm")
 
+CREDENTIALS = (".ssh", ".gnupg", ".password-store", ".config/systemd", ".config/autostart")
+"""Directories below a home directory with which a program can act as the account."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -98,6 +101,22 @@ class Layout:
     def secrets_file(self, service: str) -> Path:
         """Environment variables of a service that are secret; mode 0600, written by the admin and by set-up."""
         return self.secrets / f"{service}.env"
+
+    def home_of(self, service: str) -> Path:
+        """The home directory of a service: HOME in its environment, seen by no other service."""
+        return self.state / "homes" / service
+
+    def exposed(self, place: Path) -> Path | None:
+        """What a service that sees PLACE could use to act as the account; None if there is nothing.
+
+        PLACE, which must be free of symbolic links, is one of those directories, lies in one, or contains one.
+        """
+        guarded = [self.config, self.state, self.runtime.parent, self.units, self.admin_units]
+        for guard in (*guarded, *(self.home / name for name in CREDENTIALS)):
+            if place.is_relative_to(guard) or guard.is_relative_to(place):
+                return guard
+        # One checkout may be shown, all of them may not: Core's signing key is in one.
+        return self.data if self.data.is_relative_to(place) else None
 
     def unit_file(self, unit: str) -> Path:
         """Where a rendered unit is installed."""

@@ -3,19 +3,11 @@
 import subprocess
 from dataclasses import dataclass
 
+from helmd.model.units.hardening import DIRECTIVES
 from helmd.systemd.usage import CGROUPS
 
-TRIED = (
-    "PrivateUsers=yes",
-    "CapabilityBoundingSet=",
-    "ProtectSystem=strict",
-    "ProtectHome=tmpfs",
-    "PrivateTmp=yes",
-    "PrivateDevices=yes",
-    "ProtectControlGroups=yes",
-    "ProtectKernelTunables=yes",
-)
-"""What ``units/common.j2`` asks for and a host may refuse: namespaces, mounts, devices, proc."""
+TRIED = tuple(f"{directive.name}={directive.value}" for directive in DIRECTIVES if directive.namespaces)
+"""What a host may refuse: namespaces, mounts, devices, proc."""
 
 
 @dataclass(frozen=True, slots=True)

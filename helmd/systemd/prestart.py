@@ -1,7 +1,8 @@
 """The ``ExecStartPre=`` of every service: refuses a taken port, and puts ``services.json`` into its directory.
 
 Runs as ``/usr/libexec/hivematrix-helm/prestart KEY=VALUE...``. A symlink in the place of
-``services.json`` is replaced, never written through; the file is written only when it changed.
+``services.json`` is replaced, never written through; the file is written only when it changed. A directory that the
+account may not write to gets none.
 """
 
 import sys
@@ -15,6 +16,8 @@ import stat
 from helmd.systemd.listeners import holder_of
 
 DISCOVERY = "services.json"
+DISCOVERY_VARIABLE = "HIVEMATRIX_SERVICES_JSON"
+"""The environment variable of every service with the path of the suite's own copy."""
 
 
 def place_discovery(source: str, directory: str) -> bool:
@@ -62,6 +65,13 @@ def main(words: list[str]) -> int:
     if "discovery" in given:
         try:
             place_discovery(given["discovery"], given["directory"])
+        except PermissionError:
+            # Such as a directory of root's. The program finds the file by this variable of its environment.
+            print(
+                f"{given['directory']} has no services.json: this account may not write there; "
+                f"{DISCOVERY_VARIABLE} names the file to read instead, {given['discovery']}",
+                file=sys.stderr,
+            )
         except OSError as problem:
             print(f"can't place services.json in {given['directory']}: {problem}", file=sys.stderr)
             return 1

@@ -29,8 +29,23 @@ from helmd.model.suite.names import (
     unit_of,
 )
 from helmd.model.suite.service import Health, Registry, Restart, Service
+from helmd.model.units.hardening import HIDDEN_ROOTS, ISOLATED, WRITES_CODE, isolates, unit_lines
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
+from helmd.systemd.prestart import DISCOVERY_VARIABLE
+from helmd.systemd.programs import hidden_roots, needs_of, own_places, search_path
+
+UNSET = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+"""Variables of the user manager that services get only if their configuration sets them."""
+UNSET_ISOLATED = (
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+)
+"""The same for services that do not see what these name: programs then use HOME, or do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +117,26 @@ def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
 def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> dict[str, Any]:
     layout = setup.layout
     directory = layout.resolve(service.path)
+    common = _common(service, mode, setup)
+    needs = needs_of(service, mode, registry, layout)
+    places = [*own_places(service, layout)]
+    environment = {**search_path(needs), DISCOVERY_VARIABLE: str(layout.discovery_file)}
+    if service.hardening in ISOLATED and service.name != SUITE_CLUSTER:
+        home = layout.home_of(service.name)
+        places.append(home)
+        environment["HOME"] = str(home)
+    environment |= common["environment"]
     prestart = [str(layout.libexec / "prestart")]
     if service.port is not None:
         prestart.append(f"port={service.port}")
     if service.type != "keycloak":
         prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     return {
-        **_common(service, mode, setup),
+        **common,
+        "environment": environment,
+        "unset": [
+            name for name in (*UNSET, *(UNSET_ISOLATED if common["isolated"] else ())) if name not in environment
+        ],
         "unit": unit_of(service.name),
         "part_of": TARGET,
         "wanted_by": TARGET,
@@ -119,15 +147,21 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "command": with_streams(service, service_command(service, mode, layout)),
         "prestart": prestart,
         "probe": [str(layout.libexec / "probe"), *probe_words(service)],
-        "writable": [str(directory), *(str(layout.resolve(place)) for place in service.writable_paths)],
-        "readable": [str(layout.discovery_file), *_database_socket(service, setup), *_share_inside_home(layout)],
+        "writable": [str(place) for place in places],
+        "readable": [
+            str(layout.discovery_file),
+            *_database_socket(service, setup),
+            *_share_inside_home(layout),
+            *(str(layout.resolve(place)) for place in service.readable_paths),
+            *needs.places,
+        ],
+        "shared_memory": service.type != "postgres",
     }
 
 
 def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
-    hardening = service.hardening
-    if hardening == "strict" and not setup.host.user_namespaces:
-        hardening = "basic"
+    namespaces = setup.host.user_namespaces
+    without = WRITES_CODE if service.type == "keycloak" else ()
     return {
         "name": service.name,
         "mode": mode,
@@ -138,9 +172,10 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "restart": service.restart,
         "limits": service.limits,
         "success_exit_status": service.success_exit_status,
-        "hardening": hardening,
-        "writes_code": service.type == "keycloak",
-        "home": str(setup.layout.home),
+        "hardening": unit_lines(service.hardening, namespaces, without),
+        "isolated": isolates(service.hardening, namespaces),
+        "hidden": [str(place) for place in hidden_roots(setup.layout)[len(HIDDEN_ROOTS) :]],
+        "shared_memory": False,
         "layout": setup.layout,
         "settings": setup.settings,
     }
@@ -201,7 +236,7 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
     if service.type == "keycloak":
         context["prepare"] = [str(setup.layout.libexec / "prepare-keycloak"), context["directory"], str(launch.JAVA)]
         context["readable"].append(context["directory"])
-        context["writable"] = [f"{context['directory']}/{place}" for place in WRITABLE]
+        context["writable"][:1] = [f"{context['directory']}/{place}" for place in WRITABLE]
     return _filled(f"{service.type}.service.j2", context, templates)
 
 
@@ -212,6 +247,7 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
     service = Service(
         name="helm",
         type="postgres",
+        hardening="strict",
         # On a full disk it can't even start; it must come back by itself when there is space again.
         restart=Restart(delay=2.0, within=0.0, stop_timeout=60.0),
         health=Health(check="process", start_timeout=RECOVERY),

@@ -19,6 +19,7 @@ import click
 
 if TYPE_CHECKING:
     from helmd.model.config.schema import Setting
+    from helmd.model.units.hardening import Directive, Hardening
 
 HERE = Path(__file__).resolve().parent
 PLACEHOLDER = re.compile(r"^@([A-Z_]+)@$", re.MULTILINE)
@@ -114,6 +115,24 @@ def aliases_reference(aliases: Mapping[str, str]) -> str:
     return "; ".join(f"{bold(alias)} is {bold(command)}" for alias, command in aliases.items()) + "."
 
 
+def hardening_reference(directives: Iterable["Directive"]) -> str:
+    """The directives of the sandbox, each with the profiles that have it and what it prevents."""
+    shown = []
+    for directive in directives:
+        profiles = ", ".join(directive.profiles)
+        value = next(iter(directive.value.splitlines()), "")
+        title = f"{bold(f'{directive.name}={value}')} ({profiles})"
+        text = f"It cannot {directive.prevents}."
+        if directive.backstop:
+            text += " The account has no right to do this without the directive either."
+        shown.append(f"{title}\n{indented(plain(text))}")
+    return "\n".join(shown)
+
+
+def exposure_reference(exposure: Mapping["Hardening", float]) -> str:
+    return ", ".join(f"{plain(profile)} {figure}" for profile, figure in exposure.items()) + "."
+
+
 def fill(template: str, values: Mapping[str, Callable[[], str]]) -> str:
     """TEMPLATE with its placeholders filled. Raises KeyError for one that has no value."""
     return PLACEHOLDER.sub(lambda found: values[found.group(1)]().strip(), template)
@@ -124,11 +143,14 @@ def helmctl_values() -> Mapping[str, Callable[[], str]]:
     from helmd.cli.main import ALIASES, helmctl
     from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS
     from helmd.model.logs.parsing.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
+    from helmd.model.units.hardening import DIRECTIVES, EXPOSURE
 
     return {
         "GLOBAL_OPTIONS": lambda: options(helmctl, click.Context(helmctl, info_name="helmctl")),
         "COMMANDS": lambda: command_reference(helmctl, "helmctl"),
         "ALIASES": lambda: aliases_reference(ALIASES),
+        "HARDENING": lambda: hardening_reference(DIRECTIVES),
+        "EXPOSURE": lambda: exposure_reference(EXPOSURE),
         "SERVICE_SETTINGS": lambda: settings_reference(SERVICE_SETTINGS),
         "HELM_SETTINGS": lambda: settings_reference(HELM_SETTINGS),
         "FORMAT_SETTINGS": lambda: settings_reference(FORMAT_SETTINGS),

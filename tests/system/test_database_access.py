@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from helmd.model.units.hardening import ISOLATED, PROFILES
 from tests.system.booted import Sandbox, until
 
 HOME = "/home/hive"
 SECRETS = f"{HOME}/.config/hivematrix/secrets"
 CLUSTER = f"{HOME}/.local/state/hivematrix/postgres-suite"
 RUN = "/run/user/1000"
-LEVELS = ("strict", "basic", "off")
+LEVELS: tuple[str, ...] = PROFILES
 KINDS = [(level, database) for level in LEVELS for database in (True, False)]
 DATABASES = "postgres template1 keycloak codex ledger knowledgetree"
 
@@ -87,14 +88,15 @@ def test_a_service_reaches_its_own_database_and_no_other(
     own = name_of(level, database)
     assert report["entered"] == ([f"{own} {own} socket"] if database else [])
     assert report["own"] == database
-    assert report["socket"] == (database or level != "strict")
+    assert report["socket"] == (database or level not in ISOLATED)
 
 
 @pytest.mark.parametrize("database", [True, False])
-def test_a_strict_service_finds_no_password_and_changes_no_rule(
-    reports: dict[tuple[str, bool], dict[str, Any]], database: bool
+@pytest.mark.parametrize("level", ISOLATED)
+def test_an_isolated_service_finds_no_password_and_changes_no_rule(
+    reports: dict[tuple[str, bool], dict[str, Any]], level: str, database: bool
 ) -> None:
-    report = reports["strict", database]
+    report = reports[level, database]
     keys = ("passwords", "secrets of others", "environments", "rules", "store")
     assert {key: report[key] for key in keys} == {
         "passwords": False, "secrets of others": False, "environments": False, "rules": False, "store": []
@@ -105,11 +107,11 @@ def test_doctor_names_the_services_that_can_act_as_the_account(
     demo: Sandbox, reports: dict[tuple[str, bool], dict[str, Any]]
 ) -> None:
     """They read the account's files, so a password does not stop them."""
-    assert all(reports[level, database]["passwords"] for level, database in KINDS if level != "strict")
+    assert all(reports[level, database]["passwords"] for level, database in KINDS if level not in ISOLATED)
     findings = json.loads(demo.helmctl("doctor", "--json", check=False).out)["findings"]
     (sentence,) = [found["sentence"] for found in findings if found["check"] == "isolation"]
     named = set(sentence.rpartition(": ")[2].split(", "))
-    assert named == {name_of(level, database) for level, database in KINDS if level != "strict"}
+    assert named == {name_of(level, database) for level, database in KINDS if level not in ISOLATED}
 
 
 @pytest.mark.parametrize("role", ["postgres", "codex", "keycloak"])

@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 
+from helmd.model.units.hardening import EXPOSURE, ISOLATED, PROFILES, Hardening
 from tests.system.booted import Sandbox
 
 MOST = 2.5
 """The exposure that a unit may have by systemd-analyze's reckoning (0 is none, 10 is all)."""
-LEVELS = {"strict": 6120, "basic": 6121, "off": 6122}
+LEVELS = {"default": 6119, "strict": 6120, "basic": 6121, "off": 6122}
 OTHER = "other"
 NARROW = "narrow"
 
+SETUID = "/usr/local/open/id"
+
 # Things whose answer depends on the level alone, and what gives each away. All are left in place by root below.
 LOOKER = r"""
-import json, os, socket, sys, time
+import json, os, pwd, socket, time
 
 def attempt(what):
     try:
@@ -41,7 +44,8 @@ def write(path):
     return "written"
 
 run = f"/run/user/{os.getuid()}"
-home = os.path.expanduser("~")
+home = pwd.getpwuid(os.getuid()).pw_dir
+open("report.json.new", "w").close()
 report = {
     "write_usr": attempt(lambda: write("/usr/local/open/x")),
     "write_etc": attempt(lambda: write("/etc/open/x")),
@@ -50,6 +54,14 @@ report = {
     "write_writable_path": attempt(lambda: write(f"{home}/shared/x")),
     "read_own_secrets": attempt(lambda: os.listdir(f"{home}/.config/hivematrix/secrets")),
     "read_other_service": attempt(lambda: os.listdir(f"{home}/suite/core/keys")),
+    "write_own_home": attempt(lambda: write(os.path.expanduser("~/.cache-of-x"))),
+    "see_home_of_another": attempt(lambda: os.listdir(f"{home}/.local/state/hivematrix/homes/core")),
+    "read_helm_state": attempt(lambda: os.listdir(f"{home}/.local/state/hivematrix/postgres-helm")),
+    "chown_to_itself": attempt(lambda: os.chown("report.json.new", os.getuid(), os.getgid())),
+    "setuid_to_itself": attempt(lambda: os.setuid(os.getuid())),
+    "list_interfaces": attempt(lambda: socket.if_nameindex()),
+    "use_shared_memory_of_others": attempt(lambda: open("/dev/shm/of-others").read()),
+    "use_own_shared_memory": attempt(lambda: write("/dev/shm/of-itself")),
     "read_ssh_keys": attempt(lambda: os.listdir(f"{home}/.ssh")),
     "read_root_home": attempt(lambda: open("/root/readable").read()),
     "user_bus": attempt(lambda: connect(f"{run}/bus")),
@@ -62,8 +74,9 @@ report = {
     "use_discovery": attempt(lambda: len(open("services.json").read())),
     "postgres_socket": attempt(lambda: connect(f"{run}/hivematrix/postgres-suite/.s.PGSQL.5499")),
 }
-with open("report.json", "w") as file:
+with open("report.json.new", "w") as file:
     json.dump(report, file)
+os.rename("report.json.new", "report.json")
 time.sleep(1e6)
 """
 
@@ -79,7 +92,7 @@ type = "command"
 path = "~/suite/faulty"
 start_command = ["/usr/bin/python3", "sandboxed.py"]
 port = {port}
-environment = {{ {given} }}
+environment = {{ {given}, SETUID_PROGRAM = "{SETUID}" }}
 hardening = "{level}"
 
 [services.looks-{level}]
@@ -102,12 +115,13 @@ def prepared(demo: Sandbox) -> Iterator[Sandbox]:
         f"""
         id {OTHER} > /dev/null 2>&1 || useradd -m {OTHER}
         chmod 755 /home/{OTHER} /root
-        for file in /home/{OTHER}/readable /root/readable /tmp/of-others /dev/of-others; do
+        for file in /home/{OTHER}/readable /root/readable /tmp/of-others /dev/of-others /dev/shm/of-others; do
             echo content > $file
             chmod 644 $file
         done
         mkdir -p /usr/local/open /etc/open /var/tmp-open
         chmod 777 /usr/local/open /etc/open /var/tmp-open
+        install -m 4755 /usr/bin/id {SETUID}
         """,
         root=True,
     )
@@ -121,8 +135,8 @@ def prepared(demo: Sandbox) -> Iterator[Sandbox]:
         demo(
             "sh",
             "-c",
-            f"userdel -r {OTHER}; chmod 700 /root; rm -rf /root/readable /tmp/of-others /dev/of-others /usr/local/open "
-            "/etc/open /var/tmp-open",
+            f"userdel -r {OTHER}; chmod 700 /root; rm -rf /root/readable /tmp/of-others /dev/of-others "
+            "/dev/shm/of-others /usr/local/open /etc/open /var/tmp-open",
             root=True,
         )
 
@@ -147,46 +161,60 @@ def reports(prepared: Sandbox) -> Iterator[dict[str, dict[str, tuple[bool, str]]
         demo.unregister()
 
 
-# What: whether strict, basic and off allow it.
+# What: whether default, strict, basic and off allow it.
 EFFECTS = {
-    "look_write_usr": (False, True, True),
-    "look_write_etc": (False, True, True),
-    "look_write_var": (False, True, True),
-    "write_home": (False, True, True),
-    "read_other_home": (False, True, True),
-    "read_other_file": (False, True, True),
-    "look_read_root_home": (False, True, True),
-    "look_read_own_secrets": (False, True, True),
-    "look_read_other_service": (False, True, True),
-    "look_read_ssh_keys": (False, True, True),
-    "look_user_bus": (False, True, True),
-    "look_helm_socket": (False, True, True),
-    "look_private_systemd_socket": (False, True, True),
-    "look_see_tmp_of_others": (False, True, True),
-    "look_see_devices": (False, True, True),
-    "look_read_core_environment": (False, True, True),
-    "read_other_environ": (False, True, True),
-    "write_cgroup": (False, True, True),
-    "netlink_socket": (False, False, True),
-    "set_setuid_bit": (False, False, True),
-    "map_writable_code": (False, False, True),
-    "unshare_user": (False, False, True),
-    "unshare_network": (False, False, True),
-    "change_personality": (False, False, True),
-    "write_own_directory": (True, True, True),
-    "look_write_own_directory": (True, True, True),
-    "look_write_writable_path": (True, True, True),
-    "look_use_discovery": (True, True, True),
-    "look_postgres_socket": (False, True, True),
-    "write_tmp": (True, True, True),
-    "listen_on_loopback": (True, True, True),
-    "unix_socket": (True, True, True),
-    "read_shadow": (False, False, False),
-    "mount": (False, False, False),
-    "set_clock": (False, False, False),
-    "set_hostname": (False, False, False),
-    "packet_socket": (False, False, False),
-    "write_kernel_setting": (False, False, False),
+    "look_write_usr": (False, False, True, True),
+    "look_write_etc": (False, False, True, True),
+    "look_write_var": (False, False, True, True),
+    "write_home": (False, False, True, True),
+    "read_other_home": (False, False, True, True),
+    "read_other_file": (False, False, True, True),
+    "look_read_root_home": (False, False, True, True),
+    "look_read_own_secrets": (False, False, True, True),
+    "look_read_other_service": (False, False, True, True),
+    "look_read_ssh_keys": (False, False, True, True),
+    "look_user_bus": (False, False, True, True),
+    "look_helm_socket": (False, False, True, True),
+    "look_private_systemd_socket": (False, False, True, True),
+    "look_see_tmp_of_others": (False, False, True, True),
+    "look_see_devices": (False, False, True, True),
+    "look_read_core_environment": (False, False, True, True),
+    "read_other_environ": (False, False, True, True),
+    "write_cgroup": (False, False, True, True),
+    "netlink_socket": (True, False, False, True),
+    "set_setuid_bit": (False, False, False, True),
+    "map_writable_code": (True, False, False, True),
+    "unshare_user": (False, False, False, True),
+    "unshare_network": (False, False, False, True),
+    "change_personality": (False, False, False, True),
+    "write_own_directory": (True, True, True, True),
+    "look_write_own_directory": (True, True, True, True),
+    "look_write_writable_path": (True, True, True, True),
+    "look_use_discovery": (True, True, True, True),
+    "look_postgres_socket": (False, False, True, True),
+    "write_tmp": (True, True, True, True),
+    "listen_on_loopback": (True, True, True, True),
+    "unix_socket": (True, True, True, True),
+    "read_shadow": (False, False, False, False),
+    "mount": (False, False, False, False),
+    "set_clock": (False, False, False, False),
+    "set_hostname": (False, False, False, False),
+    "packet_socket": (False, False, False, False),
+    "write_kernel_setting": (False, False, False, False),
+    "look_write_own_home": (True, True, True, True),
+    "look_see_home_of_another": (False, False, True, True),
+    "look_read_helm_state": (False, False, True, True),
+    "look_chown_to_itself": (True, False, False, True),
+    "look_setuid_to_itself": (True, False, False, True),
+    "look_list_interfaces": (True, False, False, True),
+    "look_use_shared_memory_of_others": (False, False, True, True),
+    "look_use_own_shared_memory": (True, True, True, True),
+    "gain_rights": (False, False, False, True),
+    "rare_socket": (False, False, False, True),
+    "call_32_bit": (False, False, False, True),
+    "trace": (False, False, False, True),
+    "take_a_processor": (False, False, False, False),
+    "load_module": (False, False, False, False),
 }
 
 
@@ -199,15 +227,27 @@ def test_effect(reports: dict[str, dict[str, tuple[bool, str]]], what: str) -> N
 def test_why_writes_fail(reports: dict[str, dict[str, tuple[bool, str]]]) -> None:
     """By the mount, not for lack of a permission."""
     for place in ("look_write_usr", "look_write_etc", "look_write_var"):
-        assert reports["strict"][place][1] == "Read-only file system"
+        assert [reports[level][place][1] for level in ISOLATED] == ["Read-only file system"] * 2
 
 
 def test_status_of_the_process(reports: dict[str, dict[str, tuple[bool, str]]]) -> None:
-    strict, basic, off = (reports[level] for level in LEVELS)
-    assert [level["NoNewPrivs"][1] for level in (strict, basic, off)] == ["1", "1", "0"]
-    assert [int(level["CapBnd"][1], 16) == 0 for level in (strict, basic, off)] == [True, False, False]
-    assert [level["Umask"][1] for level in (strict, basic, off)] == ["0077", "0077", "0022"]
-    assert all(int(level["CapEff"][1], 16) == 0 for level in (strict, basic, off))
+    levels = [reports[level] for level in LEVELS]
+    assert [level["NoNewPrivs"][1] for level in levels] == ["1", "1", "1", "0"]
+    assert [int(level["CapBnd"][1], 16) == 0 for level in levels] == [True, True, False, False]
+    assert [level["Umask"][1] for level in levels] == ["0077", "0077", "0077", "0022"]
+    assert all(int(level["CapEff"][1], 16) == 0 for level in levels)
+
+
+def test_a_call_that_is_filtered_fails_and_does_not_kill(reports: dict[str, dict[str, tuple[bool, str]]]) -> None:
+    assert [reports[level]["trace"][1] for level in ISOLATED] == ["[Errno 1] Operation not permitted"] * 2
+
+
+@pytest.mark.parametrize("level", PROFILES)
+def test_exposure_is_what_the_manual_says(
+    demo: Sandbox, reports: dict[str, dict[str, tuple[bool, str]]], level: Hardening
+) -> None:
+    assert reports[level]
+    assert exposure(demo, f"hivematrix-looks-{level}.service") == pytest.approx(EXPOSURE[level], abs=0.1)
 
 
 def exposure(box: Sandbox, unit: str) -> float:

@@ -15,7 +15,7 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
-from helmd.operations.configuration.apply import Change, apply, concerning
+from helmd.operations.configuration.apply import Change, apply, concerning, make_homes, remove_home
 from helmd.operations.configuration.databases import ensure_databases
 from helmd.postgres.configuration import ident_file
 from helmd.postgres.passfile import passwords_in
@@ -78,3 +78,26 @@ def test_no_service_shares_the_database_of_keycloak(account: Layout) -> None:
         ensure_databases(registry, account, settings, UnitFacts)
     assert "services.keycloak.database" in str(caught.value.faults[0])
     assert not account.secrets.exists()
+
+
+def test_home_directories_come_and_go_with_their_services(account: Layout, tmp_path: Path) -> None:
+    """Private, kept as they are, and removed without following what a program left in them."""
+    services = "".join(
+        f'[services.{name}]\ntype = "command"\nstart_command = ["sleep"]\nhardening = "{profile}"\n'
+        for name, profile in (("shop", "default"), ("vault", "strict"), ("open", "basic"))
+    )
+    registry = read_registry([ConfigSource("test", services)], {})
+    make_homes(registry, account)
+    assert sorted(home.name for home in (account.state / "homes").iterdir()) == ["shop", "vault"]
+    home, precious = account.home_of("shop"), tmp_path / "precious"
+    assert home.stat().st_mode & 0o777 == 0o700
+    precious.mkdir()
+    (precious / "file").touch()
+    (home / "link").symlink_to(precious)
+    (home / ".cache/pip").mkdir(parents=True)
+    make_homes(registry, account)
+    assert (home / ".cache/pip").is_dir()
+    remove_home(SHOP.unit, account)
+    remove_home("hivematrix-vault.socket", account)
+    remove_home("helmd.service", account)
+    assert not home.exists() and (precious / "file").exists() and account.home_of("vault").is_dir()

@@ -1,5 +1,6 @@
 """Checks of the doctor, and a run on a machine where nearly everything is missing."""
 
+import json
 import os
 import socket
 import subprocess
@@ -268,7 +269,7 @@ def test_a_password_in_any_form_makes_a_configuration_file_secret(place: Layout,
 def test_services_that_can_act_as_the_account_are_named(place: Layout) -> None:
     services = [
         f'[services.{name}]\ntype = "command"\nstart_command = ["sleep"]\nhardening = "{level}"\n'
-        for name, level in (("one", "basic"), ("two", "strict"), ("three", "off"))
+        for name, level in (("one", "basic"), ("two", "strict"), ("three", "off"), ("four", "default"))
     ]
     place.registry_file.write_text("".join(services))
     place.state.mkdir(parents=True, exist_ok=True)
@@ -277,7 +278,22 @@ def test_services_that_can_act_as_the_account_are_named(place: Layout) -> None:
     assert found.verdict == "warn" and found.sentence.endswith(": one, three")
     (place.state / "host.json").write_text('{"systemd": 252, "user_namespaces": false}')
     (found,) = doctor_suite.isolation(DoctorContext(place))
-    assert found.sentence.endswith(": one, three, two") or found.sentence.endswith(": one, two, three")
+    assert set(found.sentence.rpartition(": ")[2].split(", ")) == {"one", "two", "three", "four"}
+    assert "user namespaces" in found.fix
+
+
+@pytest.mark.parametrize("place_of", ["path", "writable_paths"])
+def test_a_service_whose_directories_show_secrets_can_act_as_the_account(place: Layout, place_of: str) -> None:
+    """However strict its sandbox is: through its own directory, by whatever name."""
+    (place.home / "link").symlink_to(place.config)
+    for shown in ("~/", "~/link", "~/.ssh"):
+        value = shown if place_of == "path" else [shown]
+        text = f'[services.one]\ntype = "command"\nstart_command = ["sleep"]\n{place_of} = {json.dumps(value)}\n'
+        place.registry_file.write_text(text)
+        place.state.mkdir(parents=True, exist_ok=True)
+        (place.state / "host.json").write_text('{"systemd": 252, "user_namespaces": true}')
+        (found,) = doctor_suite.isolation(DoctorContext(place))
+        assert found.verdict == "warn" and "one can act as the account" in found.sentence, shown
 
 
 def test_a_foreign_process_on_a_port_is_named(place: Layout) -> None:

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from helmd.cli.main import ALIASES, helmctl
+from helmd.model.units.hardening import DIRECTIVES, PROFILES, Directive
 from tests.system.test_hardening import EFFECTS, LEVELS
 
 TOP = Path(__file__).resolve().parents[2]
@@ -127,8 +128,61 @@ HARDENED = {
     "listen on a port of this host": ("listen_on_loopback",),
     "mount file systems": ("mount",),
     "read /etc/shadow": ("read_shadow",),
+    "write to a home directory of its own": ("look_write_own_home",),
+    "see the home directories of other services": ("look_see_home_of_another",),
+    "use shared memory (/dev/shm) of others": ("look_use_shared_memory_of_others",),
+    "gain rights by a setuid program": ("gain_rights",),
+    "list network interfaces": ("look_list_interfaces",),
+    "run code that it wrote to memory": ("map_writable_code",),
+    "chown and setuid to its own account": ("look_chown_to_itself", "look_setuid_to_itself"),
 }
 """The rows of SECURITY.md's table, and the attempts in tests/system/test_hardening.py that show them."""
+
+
+BY_DIRECTIVE = {
+    "NoNewPrivileges": ("gain_rights",),
+    "RestrictNamespaces": ("unshare_user", "unshare_network"),
+    "RestrictRealtime": ("take_a_processor",),
+    "RestrictSUIDSGID": ("set_setuid_bit",),
+    "LockPersonality": ("change_personality",),
+    "RestrictAddressFamilies": ("rare_socket",),
+    "SystemCallArchitectures": ("call_32_bit",),
+    "SystemCallFilter": ("trace",),
+    "MemoryDenyWriteExecute": ("map_writable_code",),
+    "PrivateUsers": ("look_read_core_environment", "read_other_environ"),
+    "ProtectSystem": ("look_write_usr", "look_write_etc", "look_write_var"),
+    "ProtectHome": (
+        "read_other_home",
+        "look_read_root_home",
+        "look_user_bus",
+        "look_helm_socket",
+        "look_read_ssh_keys",
+    ),
+    "PrivateTmp": ("look_see_tmp_of_others",),
+    "PrivateDevices": ("look_see_devices",),
+    "ProtectClock": ("set_clock",),
+    "ProtectControlGroups": ("write_cgroup",),
+    "ProtectHostname": ("set_hostname",),
+    "ProtectKernelModules": ("load_module",),
+    "ProtectKernelTunables": ("write_kernel_setting",),
+}
+"""The attempts in tests/system/test_hardening.py that show what a directive prevents."""
+
+IN_STATUS = {"SystemCallErrorNumber", "KeyringMode", "UMask", "CapabilityBoundingSet", "AmbientCapabilities"}
+"""Directives that change what a process has, which that test reads from /proc, not what it can do."""
+
+
+@pytest.mark.parametrize("directive", DIRECTIVES, ids=lambda directive: directive.name)
+def test_each_directive_was_tried_from_inside(directive: Directive) -> None:
+    """What the manual says that it prevents fails in the profiles that have it, and works in the others."""
+    if directive.name in IN_STATUS:
+        return
+    for attempt in BY_DIRECTIVE[directive.name]:
+        allowed = dict(zip(LEVELS, EFFECTS[attempt], strict=True))
+        if directive.backstop:
+            assert not any(allowed.values()), attempt
+        else:
+            assert allowed == {profile: profile not in directive.profiles for profile in PROFILES}, attempt
 
 
 def test_what_hardening_prevents_is_what_was_tried() -> None:

@@ -50,6 +50,24 @@ def test_written_once_and_readable_for_all(place: tuple[Path, Path]) -> None:
     assert [path.name for path in directory.iterdir()] == ["services.json"]
 
 
+def test_a_directory_that_the_account_may_not_write_to_is_no_failure(place: tuple[Path, Path]) -> None:
+    """Such as one of root's. Another fault, such as a directory that is gone, is one."""
+    source, directory = place
+    source.chmod(0o644)
+    for parent in [source.parent, *source.parent.parents]:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    directory.chmod(0o555)
+    words = [str(PROGRAM), f"discovery={source}", f"directory={directory}"]
+    drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.getuid() == 0 else []
+    done = subprocess.run([*drop, *words], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert f"HIVEMATRIX_SERVICES_JSON names the file to read instead, {source}" in done.stderr
+    assert not list(directory.iterdir())
+    gone = [str(PROGRAM), f"discovery={source}", f"directory={directory}x"]
+    assert subprocess.run(gone, capture_output=True, timeout=30).returncode == 1
+
+
 def test_written_when_it_changed(place: tuple[Path, Path]) -> None:
     source, directory = place
     put(source, directory)

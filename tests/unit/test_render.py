@@ -15,7 +15,7 @@ from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import UnitRefusedError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
-from helmd.model.suite.names import Mode
+from helmd.model.suite.names import MODES, Mode
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 from helmd.systemd.host import Host
@@ -132,11 +132,18 @@ def test_modes_differ_in_environment_and_command(account: Layout) -> None:
         rendered(account, mode)["hivematrix-core.service"] for mode in ("development", "production")
     )
     first, second = (syntax.environment(values(text, "Environment")) for text in (development, production))
+
+    def helms(service: str) -> dict[str, str]:
+        home, document = account.home_of(service), account.discovery_file
+        return {"HOME": str(home), "HIVEMATRIX_SERVICES_JSON": str(document)}
+
     assert first == {
+        **helms("core"),
         "HIVEMATRIX_MODE": "development", "PYTHONUNBUFFERED": "1", "FLASK_ENV": "development", "BOTH": "both",
         "LEVEL": "debug", "PORT": "5000",
     }  # fmt: skip
     assert second == {
+        **helms("core"),
         "HIVEMATRIX_MODE": "production", "PYTHONUNBUFFERED": "1", "FLASK_ENV": "production", "BOTH": "both",
         "LEVEL": "error", "ONLY": "production", "PORT": "5000",
     }  # fmt: skip
@@ -237,9 +244,13 @@ def keys(text: str) -> set[str]:
 
 
 def test_hardening_is_what_the_host_allows_and_the_service_wants(account: Layout) -> None:
+    strict = {"core", "postgres", "helm", "keycloak"}
     for text in rendered(account).values():
+        (name,) = values(text, "Service")
         assert keys(text) >= NEEDS_NAMESPACES | EFFECTIVE_ALONE
-        assert ("MemoryDenyWriteExecute" in keys(text)) == ("Service=keycloak" not in text), "Java writes code"
+        assert ("MemoryDenyWriteExecute" in keys(text)) == (name in strict - {"keycloak"}), "Java writes code"
+        assert ("AF_NETLINK" in one(text, "RestrictAddressFamilies")) == (name not in strict)
+        assert ("~@privileged" in values(text, "SystemCallFilter")) == (name in strict)
     for text in rendered(account, user_namespaces=False).values():
         assert keys(text) >= EFFECTIVE_ALONE and not keys(text) & NEEDS_NAMESPACES
     found = suite()
@@ -253,7 +264,7 @@ def test_hardening_is_what_the_host_allows_and_the_service_wants(account: Layout
 def test_a_service_sees_its_own_directories(account: Layout) -> None:
     codex = rendered(account)["hivematrix-codex.service"]
     bound = [syntax.specifiers(word) for value in values(codex, "BindPaths") for word in syntax.words(value)]
-    assert bound == [f"{account.data}/hivematrix-codex", "/srv/shared files"]
+    assert bound == [f"{account.data}/hivematrix-codex", "/srv/shared files", str(account.home_of("codex"))]
     readable = [word for value in values(codex, "BindReadOnlyPaths") for word in syntax.words(value)]
     assert f"-{account.discovery_file}" in readable and not any("secrets" in word for word in readable)
 
@@ -279,13 +290,14 @@ def test_whatever_the_registry_says_stays_in_its_place(
     registry = Registry({"job": nasty})
     before = render(plain, registry, "production", setup_of(account), TEMPLATES)
     after = render(nasty, registry, "production", setup_of(account), TEMPLATES)
-    added = {"HIVEMATRIX_MODE": "production", **variables}
+    home, document = str(account.home_of("job")), str(account.discovery_file)
+    added = {"HOME": home, "HIVEMATRIX_SERVICES_JSON": document, "HIVEMATRIX_MODE": "production", **variables}
     assert syntax.environment(values(after, "Environment")) == added
     assert syntax.command(one(after, "ExecStart"), {"HOME": "/x"})[-len(words) - 1 :] == [
         f"{account.home}/my job/bin/run", *words
     ]  # fmt: skip
     assert syntax.specifiers(one(after, "Description")) == f"HiveMatrix job: {nasty.description}".strip()
-    changed = {"Environment", "ExecStart", "Description"}
+    changed = {"Environment", "UnsetEnvironment", "ExecStart", "Description"}
     assert [line for line in syntax.assignments(after) if line[1] not in changed] == [
         line for line in syntax.assignments(before) if line[1] not in changed
     ]
@@ -314,3 +326,36 @@ def test_a_home_with_a_blank_and_a_percent_sign(account: Layout, tmp_path: Path)
     text = render(service, Registry({"job": service}), "production", setup_of(odd), TEMPLATES)
     verify_units({"hivematrix-job.service": text})
     assert syntax.specifiers(one(text, "WorkingDirectory")) == f"{odd.home}/job"
+
+
+def test_a_python_service_finds_its_environment(tmp_path: Path) -> None:
+    """PATH and VIRTUAL_ENV, for it and its subprocesses; what the admin sets comes first."""
+    account = layout({}, tmp_path, 1000, TOP)
+    directory = account.data / "hivematrix-core"
+    (directory / "pyenv/bin").mkdir(parents=True)
+    (directory / "pyenv/pyvenv.cfg").write_text("home = /usr/bin\n")
+    (directory / "pyenv/bin/python").symlink_to("/usr/bin/python3")
+    for text, path in (("", f"{directory}/pyenv/bin:/usr/local/bin:/usr/bin:/bin"), ('PATH = "/opt/bin"', "/opt/bin")):
+        found = suite(f"[services.core]\ndepends_on = []\nenvironment = {{ {text} }}\n")
+        for mode in MODES:
+            unit = render(found["core"], found, mode, setup_of(account), TEMPLATES)
+            seen = syntax.environment(values(unit, "Environment"))
+            assert (seen["PATH"], seen["VIRTUAL_ENV"]) == (path, f"{directory}/pyenv")
+
+
+def test_what_the_admin_sets_is_not_unset(account: Layout) -> None:
+    service = replace(suite()["job"], depends_on=(), environment={"PYTHONPATH": "lib", "HOME": "/srv/home"})
+    text = render(service, Registry({"job": service}), "production", setup_of(account), TEMPLATES)
+    seen = syntax.environment(values(text, "Environment"))
+    assert (seen["PYTHONPATH"], seen["HOME"]) == ("lib", "/srv/home")
+    assert "PYTHONPATH" not in one(text, "UnsetEnvironment").split()
+    assert {"PYTHONHOME", "XDG_RUNTIME_DIR"} <= set(one(text, "UnsetEnvironment").split())
+
+
+def test_directories_of_the_account_elsewhere_are_hidden_too(tmp_path: Path) -> None:
+    elsewhere = {"XDG_CONFIG_HOME": "/srv/config", "XDG_STATE_HOME": "/srv/state", "XDG_DATA_HOME": "/srv/data"}
+    account = layout(elsewhere, tmp_path, 1000, TOP)
+    service = replace(suite()["job"], depends_on=())
+    text = render(service, Registry({"job": service}), "production", setup_of(account), TEMPLATES)
+    hidden = {value.partition(":")[0] for value in values(text, "TemporaryFileSystem")}
+    assert {str(tmp_path), "/srv/config/hivematrix", "/srv/state/hivematrix", "/srv/data/hivematrix"} <= hidden

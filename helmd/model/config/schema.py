@@ -121,13 +121,21 @@ SERVICE_SETTINGS = (
     ),
     Setting(
         "hardening",
-        values.choice("strict", "basic", "off"),
+        values.choice("default", "strict", "basic", "off"),
         "choice",
-        "strict",
-        "Sandboxing of its unit: strict, basic (only what needs no user namespace), or off.",
+        "default",
+        "The sandbox of its unit: default, strict, basic (only what needs no user namespace), or off; see HARDENING.",
     ),
     Setting(
         "writable_paths", values.paths, "list of paths", "[]", "Paths that it may write to, besides its own directory."
+    ),
+    Setting(
+        "readable_paths",
+        values.paths,
+        "list of paths",
+        "[]",
+        "Paths below home directories that it may read. Interpreters, virtual environments and what they are based on "
+        "are found without this. Refused are directories with which a program can act as the account, such as ~/.ssh.",
     ),
     Setting(
         "environment",

@@ -28,6 +28,7 @@ def whole_suite(registry: Registry, settings: Settings) -> Registry:
         port=settings.suite_database_port,
         visible=False,
         admin_only=True,
+        hardening="strict",
         health=Health(check="port", start_timeout=RECOVERY),
         restart=Restart(stop_timeout=60.0),
     )

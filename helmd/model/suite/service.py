@@ -91,8 +91,10 @@ class Service:
     retention: int | None = None
     """Days for which its log entries are kept; None for Helm's default."""
     success_exit_status: tuple[int, ...] = ()
-    hardening: Literal["strict", "basic", "off"] = "strict"
+    hardening: Literal["default", "strict", "basic", "off"] = "default"
+    """The profile of its sandbox (``helmd/model/units/hardening.py``)."""
     writable_paths: tuple[str, ...] = ()
+    readable_paths: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
     limits: Limits = field(default_factory=Limits)

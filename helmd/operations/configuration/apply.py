@@ -1,6 +1,7 @@
 """Comparing the installed units with the registry, and installing the differences."""
 
 import json
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from helmd.model.suite.names import (
     unit_of,
 )
 from helmd.model.suite.service import Limits, Registry
+from helmd.model.units.hardening import ISOLATED
 from helmd.operations.configuration.databases import ensure_databases, keycloak_database, settle_logins
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.configuration.sockets import replace_sockets
@@ -191,12 +193,27 @@ def _unenforced_limits(registry: Registry, units: Collection[str], manager: Mana
         yield from (each.sentence for each in unenforced(Registry(limited), controllers_of(manager)))
 
 
+def make_homes(registry: Registry, layout: Layout) -> None:
+    """Makes the home directories that units bind; without its own, a service cannot start."""
+    for name, service in registry.services.items():
+        if service.hardening in ISOLATED and not service.external and name != SUITE_CLUSTER:
+            layout.home_of(name).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def remove_home(unit: str, layout: Layout) -> None:
+    """Removes the home directory of a service that is gone, with what its programs have put into it."""
+    name = service_of(unit)
+    if name and layout.home_of(name).is_dir():
+        shutil.rmtree(layout.home_of(name))
+
+
 def _install(
     found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
 ) -> list[Change]:
     document = discovery_document(registry, settings)
     if read_unit(layout.discovery_file) != document:
         write_atomically(layout.discovery_file, document)
+    make_homes(registry, layout)
     todo = [change for change in found if change.pending]
     if not todo:
         settle_logins(registry, layout, settings, manager.facts)
@@ -219,6 +236,7 @@ def _install(
             manager.disable([change.unit])
             manager.reset_failed(change.unit)
             path.unlink(missing_ok=True)
+            remove_home(change.unit, layout)
         else:
             write_atomically(path, change.after)
         done.append(change)

@@ -16,6 +16,7 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
+from helmd.systemd.programs import needs_of, refused_paths
 
 FORMATS_FILE = "formats.toml"
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -162,8 +163,22 @@ def configuration_of(sources: Sources) -> Configuration:
 
 
 def path_faults(registry: Registry, layout: Layout) -> list[Fault]:
-    """Files and directories of services that do not exist."""
-    return [fault for service in registry.services.values() for fault in _missing(service, layout)]
+    """Files and directories of services that do not exist, or that services may not see."""
+    return [
+        fault
+        for service in registry.services.values()
+        for fault in _missing(service, layout) or _hidden(service, registry, layout)
+    ]
+
+
+def _hidden(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
+    """What the service needs or is given that its sandbox hides, and that may not be bound into it."""
+    refused = [("readable_paths", sentence) for sentence in refused_paths(service, layout)]
+    program = "start_command" if service.start_command else "python_bin"
+    for mode in MODES:
+        refused += [(program, sentence) for sentence in needs_of(service, mode, registry, layout).refused]
+    where = f"services.{service.name}"
+    return [Fault(service.file, service.line, f"{where}.{key}", sentence) for key, sentence in dict.fromkeys(refused)]
 
 
 def _missing(service: Service, layout: Layout) -> Sequence[Fault]:

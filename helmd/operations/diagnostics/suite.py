@@ -22,6 +22,7 @@ from helmd.model.suite.names import (
     unit_of,
 )
 from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
+from helmd.model.units.hardening import PROFILES, isolates
 from helmd.model.units.unit_state import UnitFacts, condition, explain
 from helmd.operations.configuration.apply import Change, changes, host_of
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
@@ -32,6 +33,7 @@ from helmd.postgres.cluster import current_mappings, store_cluster
 from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.stranded import PackageFacts, package_facts, verdict
 from helmd.systemd.listeners import USER_MANAGER, Holder, holder_of
+from helmd.systemd.programs import exposing_paths
 from helmd.systemd.render import render_sockets, template_environment
 
 JAVA_NEEDED = 17
@@ -83,20 +85,24 @@ def _drift(change: Change) -> Iterator[Finding]:
 
 def isolation(context: DoctorContext) -> list[Finding]:
     """Which services are kept from the account's own files, and so from what other services may do."""
-    open_ones = [
-        name
-        for name, service in context.suite.services.items()
-        if not service.external and (service.hardening != "strict" or not host_of(context.layout).user_namespaces)
-    ]
-    if not open_ones:
-        return [ok("no service can act as the account")]
-    names = ", ".join(open_ones)
-    return [
-        warn(
-            f"these services can act as the account, read every secret and be any role of PostgreSQL: {names}",
-            'hardening = "strict" in their tables of services.toml, on a host that allows user namespaces',
-        )
-    ]
+    namespaces = host_of(context.layout).user_namespaces
+    open_ones, found = [], []
+    for name, service in context.suite.services.items():
+        if service.external or name == SUITE_CLUSTER:
+            continue
+        if not isolates(service.hardening, namespaces):
+            open_ones.append(name)
+        elif exposing := list(exposing_paths(service, context.layout)):
+            sentence = f"{name} can act as the account through what its directories show it: {'; '.join(exposing)}"
+            found.append(warn(sentence, f"Narrow path and writable_paths of {name} in services.toml"))
+    if open_ones:
+        names = ", ".join(open_ones)
+        sentence = f"these services can act as the account, read every secret and be any role of PostgreSQL: {names}"
+        fix = f'hardening = "{PROFILES[0]}" in their tables of services.toml'
+        if not namespaces:
+            fix = 'A host that allows user namespaces (see the check "hardening"); then: helmctl setup; helmctl apply'
+        found.append(warn(sentence, fix))
+    return found or [ok("no service can act as the account")]
 
 
 def ports(context: DoctorContext) -> list[Finding]:

@@ -6,6 +6,7 @@ the same at http://127.0.0.1:PORT/ (and is healthy at /health) until SIGTERM; wi
 
 OTHER_HOME: the home of another account to list (default: every other directory in /home, and /root).
 OTHER_FILE: one file of another account to read (default: none).
+SETUID_PROGRAM: a copy of id(1) that belongs to root and has the setuid bit (default: none).
 
 It undoes successful operations, and refuses to run as root, who may do all of them. Each probe runs in a child process,
 so that a system call filter that kills ends only the probe. Needs only the standard library.
@@ -15,9 +16,11 @@ import ctypes
 import json
 import mmap
 import os
+import pwd
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -109,6 +112,42 @@ def is_raw_device(entry: os.DirEntry[str]) -> bool:
     return stat.S_ISBLK(mode) or (entry.name in ("mem", "kmsg", "port", "kmem") and stat.S_ISCHR(mode))
 
 
+def gain_rights() -> str:
+    """Run SETUID_PROGRAM, a copy of id(1) that belongs to root and has the setuid bit."""
+    program = os.environ.get("SETUID_PROGRAM")
+    if not program:
+        raise FileNotFoundError("SETUID_PROGRAM is not set")
+    shown = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    if "euid=0" not in shown:
+        raise PermissionError(f"it ran as {shown}")
+    return shown
+
+
+def open_rare_socket() -> str:
+    """Open a socket of one of the families that hardly any program needs, and any process may use."""
+    refusals = []
+    for name in ("AF_VSOCK", "AF_ALG", "AF_TIPC", "AF_RDS", "AF_CAN"):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+            try:
+                return f"{name}: {open_socket(getattr(socket, name), kind)}"
+            except OSError as error:
+                refusals.append(f"{name}: {error}")
+    raise PermissionError("; ".join(refusals))
+
+
+def call_32_bit() -> str:
+    """Make a system call of the 32-bit interface (getpid) from code in a file."""
+    with tempfile.NamedTemporaryFile(dir=".") as file:
+        file.write(b"\xb8\x14\0\0\0\xcd\x80\xc3")
+        file.flush()
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        address = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, file.fileno(), 0)
+    if ctypes.CFUNCTYPE(ctypes.c_int)(address)() != os.getpid():
+        raise PermissionError("it has no effect")
+    return "called getpid"
+
+
 def write_kernel_setting() -> str:
     path = Path("/proc/sys/kernel/domainname")
     path.write_bytes(path.read_bytes())
@@ -168,6 +207,21 @@ def set_hostname() -> str:
     return "set the host name"
 
 
+def trace() -> str:
+    checked(libc.ptrace(0, 0, 0, 0))  # PTRACE_TRACEME
+    return "may be traced by its parent"
+
+
+def take_a_processor() -> str:
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    return "runs with real-time priority"
+
+
+def load_module() -> str:
+    checked(libc.init_module(b"", 0, b""))
+    return "loaded"
+
+
 def change_personality() -> str:
     checked(libc.personality(0x0040000))  # ADDR_NO_RANDOMIZE
     return "switched off address randomisation"
@@ -176,7 +230,8 @@ def change_personality() -> str:
 PROBES: dict[str, Callable[[], str]] = {
     "write_usr": lambda: write_into("/usr"),
     "write_etc": lambda: write_into("/etc"),
-    "write_home": lambda: write_into(os.path.expanduser("~")),
+    # By the user database: HOME may be the service's own.
+    "write_home": lambda: write_into(pwd.getpwuid(os.getuid()).pw_dir),
     "write_own_directory": lambda: write_into("."),
     "write_tmp": lambda: write_into("/tmp"),
     "read_other_home": read_other_home,
@@ -199,6 +254,12 @@ PROBES: dict[str, Callable[[], str]] = {
     "set_clock": set_clock,
     "set_hostname": set_hostname,
     "change_personality": change_personality,
+    "gain_rights": gain_rights,
+    "rare_socket": open_rare_socket,
+    "call_32_bit": call_32_bit,
+    "trace": trace,
+    "take_a_processor": take_a_processor,
+    "load_module": load_module,
 }
 
 
