@@ -12,7 +12,7 @@ from typing import Any
 
 from helmd.journal.expected import FOREVER, Expected, FileSet
 from helmd.journal.mapped import give_back
-from helmd.journal.unfiltered import NOT_OURS, UnfilteredFile
+from helmd.journal.unfiltered import UnfilteredFile
 from helmd.model.logs.parsing.journal_fields import JournalEntry
 from helmd.model.logs.parsing.position import Gap, Missing, Position
 
@@ -37,7 +37,6 @@ class Comparison:
 
     def __init__(self, uid: int, boot_id: str, files: FileSet) -> None:
         self._uid = uid
-        self._own = b"%d" % uid
         self._files = files
         self._current = self._boot_id = boot_id
         self._position: Position | None = None
@@ -57,6 +56,12 @@ class Comparison:
         self._walked: Counter[int] = Counter()
         self._up_to = self._lost = self._said = 0
         self._taken = 0
+        self._previous = -1
+        """Monotonic time of the entry before the last one."""
+        self._stopped_at = ""
+        """Cursor of the entry behind which reading began: it was stored."""
+        self._again: set[str] = set()
+        """Cursors of entries that were recovered, which libsystemd gives later by their damaged times."""
         self._recovered = -1
         """Monotonic time of the last entry that was recovered: the walk may meet entries of that time again."""
 
@@ -113,7 +118,7 @@ class Comparison:
 
     def _begin_recovery(self, expected: list[Expected], up_to: int) -> None:
         self._walked = Counter(self._seen)
-        self._damaged = [UnfilteredFile(each, self._own, self._boot_id, self._base, up_to) for each in expected]
+        self._damaged = [UnfilteredFile(each.file, self._uid, self._boot_id, self._base, up_to) for each in expected]
         self._up_to = up_to
         # Entries that the walk met and could not read were said already, but for those behind its last good one.
         self._lost, self._said = 0, self._passed - self._unreadable
@@ -131,41 +136,53 @@ class Comparison:
         since = realtime = last.realtime if last is not None else 0
         entries: list[JournalEntry] = []
         text, remaining, over = 0, most_bytes, False
+        lost = 0
         for _ in range(LOOKUP_STEPS):
             if len(entries) >= most_entries or remaining <= 0:
                 break
-            entry = damaged.next()
-            if entry is None:
+            if damaged.at_end():
                 over = True
                 break
-            if entry is NOT_OURS:
+            found = damaged.next()
+            if found is None:
                 continue
-            if self._walked[entry.monotonic] > 0:
-                self._walked[entry.monotonic] -= 1
+            entry = found.entry
+            if self._walked[found.monotonic] > 0:
+                self._walked[found.monotonic] -= 1
                 continue
+            if entry.cursor == self._stopped_at:
+                continue
+            if found.monotonic > self._up_to:
+                self._again.add(entry.cursor)
             entries.append(entry)
+            lost = damaged.lost
             if entry.monotonic >= newest:
                 ties = ties + 1 if entry.monotonic == newest else 1
-                newest, realtime, cursor = entry.monotonic, entry.realtime, entry.cursor
+                newest, realtime = entry.monotonic, entry.realtime
+                cursor = entry.cursor if self._files.has_number(entry.cursor) else ""
             size = len(entry.fields.get("MESSAGE", b""))
             text += size
             remaining -= size + OVERHEAD
         if entries:
             self._position = Position(self._boot_id, cursor, realtime, newest, ties)
-            self._recovered = newest
+            self._recovered = self._previous = newest
             self._took(len(entries))
             # With the entries behind it, whose position covers it, so that it is said once.
-            self._say_missing(damaged.missing(entries[-1].monotonic), since, realtime, self._gaps)
+            self._say_missing(lost, since, realtime, self._gaps)
         if over:
-            until = max(realtime, damaged.file.header.tail_realtime)
-            self._say_missing(damaged.missing(FOREVER), realtime, until, self._missing)
-            self._lost += damaged.missing(FOREVER)
+            self._say_missing(damaged.lost, realtime, max(realtime, damaged.until()), self._missing)
+            self._lost += damaged.lost
             damaged.close()
             del self._damaged[0]
             if not self._damaged:
                 self._files.look(self._up_to)
                 self._begin_comparison(self._up_to)
+                self._go_on()
         return entries, text
+
+    def _go_on(self) -> None:
+        """Have libsystemd go on behind what was recovered: it takes a damaged sequence number for its place."""
+        raise NotImplementedError
 
     def _say_missing(self, entries: int, since: int, until: int, gaps: list[Gap]) -> None:
         """Adds to GAPS what is missing of a damaged file besides what was said before."""

@@ -33,4 +33,6 @@ def truncated_files(places: tuple[Path, ...] = PLACES) -> Iterator[Truncated]:
             yield Truncated(f"inode-{facts.st_dev:x}-{facts.st_ino:x}", path, 0, facts.st_mtime_ns // 1000)
         # While journald grows a file it is longer than its header says, never shorter.
         elif facts.st_size < header.header_size + header.arena_size:
-            yield Truncated(header.file_id, path, header.head_realtime, header.tail_realtime)
+            # What the header says may be damaged; nothing was written after the last change.
+            last = min(header.tail_realtime, facts.st_mtime_ns // 1000)
+            yield Truncated(header.file_id, path, min(header.head_realtime, last), last)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from helmd.journal.files import ONLINE, DamagedError, JournalFile, journal_files
-from helmd.model.logs.parsing.position import Position, parse_cursor
+from helmd.journal.files import DamagedError, JournalFile, journal_files
+from helmd.model.logs.parsing.entry_times import Times, plausible_times
+from helmd.model.logs.parsing.position import Cursor, Position, parse_cursor
 
 FOREVER = 2**63
 """A monotonic time that no entry has."""
@@ -35,12 +36,15 @@ class FileSet:
         self._changed: dict[Path, int] = {}
         self._files: dict[_Inode, JournalFile] = {}
         self._done: set[_Inode] = set()
+        self._over: list[tuple[str, int, int]] = []
+        """Of the files that end before what is being read: seqnum_id, first and last sequence number."""
 
     def close(self) -> None:
         for file in self._files.values():
             file.close()
         self._files.clear()
         self._done.clear()
+        self._over.clear()
         self._changed.clear()
 
     def enter(self, boot_id: str, after: int) -> None:
@@ -56,12 +60,12 @@ class FileSet:
             self._after = after
         for inode, file in list(self._files.items()):
             try:
-                if file.header.state == ONLINE:
+                if not file.is_final():
                     file.refresh()
             except (OSError, DamagedError):
                 self._let_go(inode)
                 continue
-            if file.header.state != ONLINE and self._is_over(file):
+            if file.is_final() and self._is_over(file):
                 self._let_go(inode)
         changed = dict(self._directories())
         if changed != self._changed:
@@ -70,21 +74,20 @@ class FileSet:
 
     def limit(self, after: int) -> int:
         """The next monotonic time above AFTER at which one of the files ends; FOREVER when there is none."""
-        ends = (file.header.tail_monotonic for file in self._files.values() if file.header.boot_id == self._boot_id)
+        ends = (file.header.tail_monotonic for file in self._of_boot())
         return min((end for end in ends if end > after), default=FOREVER)
 
     def end(self) -> int:
         """The monotonic time up to which the files of this boot go."""
-        ends = (file.header.tail_monotonic for file in self._files.values() if file.header.boot_id == self._boot_id)
-        return max(ends, default=0)
+        return max((file.header.tail_monotonic for file in self._of_boot()), default=0)
 
     def goes_on(self, limit: int) -> bool:
         """Whether a file that ended at LIMIT when it was last looked at is being written and has grown since."""
         for file in self._files.values():
             before = file.header
-            if before.state == ONLINE and before.tail_monotonic == limit and before.boot_id == self._boot_id:
+            if before.tail_monotonic == limit and before.boot_id == self._boot_id and not file.is_final():
                 try:
-                    return file.refresh().state == ONLINE and file.header.tail_monotonic > limit
+                    return file.refresh().tail_monotonic > limit
                 except (OSError, DamagedError):
                     return False
         return False
@@ -94,7 +97,7 @@ class FileSet:
         found = []
         for file in self._files.values():
             try:
-                chain = file.entries_with(b"_UID", b"%d" % uid)
+                chain = file.entries() if file.belongs_to(uid) else file.entries_with(b"_UID", b"%d" % uid)
                 count = chain.between(self._boot_id, after, up_to) if chain.whole else None
             except (OSError, DamagedError):
                 count = None
@@ -111,20 +114,65 @@ class FileSet:
             header = file.header
             if header.seqnum_id != cursor.seqnum_id or not header.head_seqnum <= cursor.seqnum <= header.tail_seqnum:
                 continue
-            try:
-                entry = file.entries().numbered(cursor.seqnum) if file.linked() else None
-            except DamagedError:
-                continue
-            if entry is not None and (entry.boot_id, entry.monotonic) == (position.boot_id, position.monotonic):
+            chain = file.entries()
+            number = chain.number_of(cursor.seqnum) if file.linked() else None
+            entry = chain.entry(number) if number is not None else None
+            if entry is not None and entry.cursor(header.seqnum_id) == position.cursor:
                 return True
         return False
+
+    def times(self, cursor: str, given: Times) -> Times | None:
+        """The times of the entry at CURSOR, which says GIVEN, as far as they are plausible in its file.
+
+        None for an entry of a file that was read to its end. An entry that is not found has damage in more than its
+        times: then they are those at the end of the files, if they are later.
+        """
+        found = parse_cursor(cursor)
+        if found is not None and any(
+            seqnum_id == found.seqnum_id and first <= found.seqnum <= last for seqnum_id, first, last in self._over
+        ):
+            return None
+        if found is not None and self._is_known(found):
+            for file in self._files.values():
+                if file.header.seqnum_id != found.seqnum_id:
+                    continue
+                chain = file.entries()
+                number = chain.number_of(found.seqnum)
+                if number is not None:
+                    return chain.times(number, self._boot_id, given)
+        self.look()
+        ends = [Times(file.header.tail_realtime, file.header.tail_monotonic) for file in self._of_boot()]
+        last = max(ends, key=lambda each: each.monotonic, default=given)
+        return plausible_times(given, (), (last,)) if given.monotonic > last.monotonic else given
+
+    def has_number(self, cursor: str) -> bool:
+        """Whether a file may have an entry with the sequence number of CURSOR: not when that is above all of them."""
+        found = parse_cursor(cursor)
+        return found is None or self._is_known(found)
+
+    def _is_known(self, cursor: Cursor) -> bool:
+        for again in (False, True):
+            if again:
+                self.look()
+            headers = (file.header for file in self._files.values())
+            tails = [header.tail_seqnum for header in headers if header.seqnum_id == cursor.seqnum_id]
+            if not tails or cursor.seqnum <= max(tails):
+                return True
+        return False
+
+    def _of_boot(self) -> list[JournalFile]:
+        """The files that end in this boot."""
+        return [file for file in self._files.values() if file.header.boot_id == self._boot_id]
 
     def _is_over(self, file: JournalFile) -> bool:
         header = file.header
         return header.boot_id == self._boot_id and header.tail_monotonic <= self._after
 
     def _let_go(self, inode: _Inode) -> None:
-        self._files.pop(inode).close()
+        file = self._files.pop(inode)
+        if self._is_over(file):
+            self._over.append((file.header.seqnum_id, file.header.head_seqnum, file.header.tail_seqnum))
+        file.close()
         self._done.add(inode)
 
     def _list(self) -> None:
@@ -140,21 +188,18 @@ class FileSet:
             except (OSError, DamagedError):
                 continue
             self._files[inode] = file
-            if not self._concerned(file) or (file.header.state != ONLINE and self._is_over(file)):
+            if not self._concerned(file) or (file.is_final() and self._is_over(file)):
                 self._let_go(inode)
         self._done &= present
 
     def _concerned(self, file: JournalFile) -> bool:
         """Whether a file may have entries of this boot: it begins or ends in it, or goes on over several."""
         header = file.header
-        if self._machine_id is not None and header.machine_id != self._machine_id:
+        if self._machine_id is not None and self._machine_id not in (header.machine_id, file.path.parent.name):
             return False
-        if header.boot_id == self._boot_id or header.state == ONLINE:
+        if header.boot_id == self._boot_id or not file.is_final():
             return True
-        try:
-            head = file.entries().entry(0)
-        except DamagedError:
-            head = None
+        head = file.entries().entry(0)
         return head is None or head.boot_id != header.boot_id
 
     def _directories(self) -> Iterator[tuple[Path, int]]:

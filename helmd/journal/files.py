@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from helmd.model.logs.parsing.entry_times import NEIGHBOURS, Times, plausible_times
+
 PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
 """Where journald keeps files (systemd-journald.service(8))."""
 SIGNATURE = b"LPKSHHRH"
@@ -26,16 +28,17 @@ _COMPACT = 1 << 4
 """HEADER_INCOMPATIBLE_COMPACT: offsets within the file have 32 bits."""
 _COMPRESSED = 0b111
 """Flags of an object whose payload is compressed."""
-ONLINE = 1
-"""STATE_ONLINE: journald has the file open for writing."""
+ARCHIVED = 2
+"""STATE_ARCHIVED: the file is written no more. (One in which journald has just not written is offline.)"""
 
 _DATA, _FIELD, _ENTRY, _ENTRY_ARRAY = 1, 2, 3, 6
 _OBJECT = struct.Struct("<BB6xQ")
 _DATA_OBJECT = struct.Struct("<BB6xQ 16xQQQQ")
 """Its next_field_offset, entry_offset, entry_array_offset and n_entries follow the object's type, flags and size."""
 _FIELD_OBJECT = struct.Struct("<BB6xQ 8xQQ")
-_ENTRY_OBJECT = struct.Struct("<BB6xQ QQQ16s")
+_ENTRY_OBJECT = struct.Struct("<BB6xQ QQQ16sQ")
 _ARRAY_OBJECT = struct.Struct("<BB6xQ Q")
+_DAMAGED_BITS = 8
 _MOST_NEW_FIELDS = 1024
 """Fields that journald may have added since the header was read."""
 _MOST_LINKS = 100_000
@@ -44,6 +47,11 @@ _MOST_LINKS = 100_000
 
 class DamagedError(Exception):
     """The file's structure is not what the format allows."""
+
+
+def is_same_boot(boot_id: str, other: str) -> bool:
+    """Whether both are the id of one boot, of which a byte may be damaged: random ids differ in many more bits."""
+    return boot_id == other or (int(boot_id, 16) ^ int(other, 16)).bit_count() <= _DAMAGED_BITS
 
 
 class Header(NamedTuple):
@@ -77,6 +85,12 @@ class EntryHead(NamedTuple):
     realtime: int
     monotonic: int
     boot_id: str
+    xor_hash: int
+
+    def cursor(self, seqnum_id: str) -> str:
+        """Its cursor, as sd_journal_get_cursor(3) has it, in a file with this SEQNUM_ID."""
+        times = f"m={self.monotonic:x};t={self.realtime:x}"
+        return f"s={seqnum_id};i={self.seqnum:x};b={self.boot_id};{times};x={self.xor_hash:x}"
 
 
 def parse_header(raw: bytes) -> Header | None:
@@ -91,11 +105,16 @@ def parse_header(raw: bytes) -> Header | None:
 
 
 class Chain:
-    """The entries that an array chain refers to, in the order in which they were written: COUNT, by their number."""
+    """The entries that an array chain refers to, in the order in which they were written: COUNT, by their number.
+
+    Searches ask an entry and both of its neighbours, and the majority decides, so that one entry with a damaged field
+    does not send them astray.
+    """
 
     def __init__(self, file: "JournalFile", count: int, first: int, array: int) -> None:
         self._file = file
-        self.count = count
+        # A damaged number may be anything.
+        self.count = count = min(count, file.header.arena_size // _ENTRY_OBJECT.size + 1)
         self._first = first
         self._width = 4 if file.header.compact else 8
         self._arrays: list[tuple[int, int, int]] = []
@@ -121,72 +140,112 @@ class Chain:
     def whole(self) -> bool:
         return self.covered >= self.count
 
+    def offset(self, number: int) -> int:
+        """Where an entry is, or 0 when what refers to it is damaged."""
+        if number == 0 and self._first:
+            return self._first
+        for begin, end, items in self._arrays:
+            if begin <= number < end:
+                try:
+                    raw = self._file.bytes_at(items + (number - begin) * self._width, self._width)
+                except DamagedError:
+                    return 0
+                return int.from_bytes(raw, "little")
+        return 0
+
     def entry(self, number: int) -> EntryHead | None:
         """What an entry says of itself, or None when it, or what refers to it, is damaged."""
-        offset = self._first if number == 0 and self._first else 0
-        for begin, end, items in () if offset else self._arrays:
-            if begin <= number < end:
-                raw = self._file.bytes_at(items + (number - begin) * self._width, self._width)
-                offset = int.from_bytes(raw, "little")
+        offset = self.offset(number)
         return self._file.entry_at(offset) if offset else None
 
-    def numbered(self, seqnum: int) -> EntryHead | None:
-        """The entry with a sequence number, or None when there is none, or it is damaged."""
-        number = self._search(0, self.count, lambda entry: entry.seqnum >= seqnum)
-        entry = self.entry(number) if number < self.count else None
-        return entry if entry is not None and entry.seqnum == seqnum else None
+    def number_of(self, seqnum: int) -> int | None:
+        """The number of the entry with a sequence number, or None when there is none, or it is damaged."""
+        near = self._search(0, self.count, lambda entry: entry.seqnum >= seqnum)
+        for number in (near, near - 1, near + 1):
+            entry = self.entry(number)
+            if entry is not None and entry.seqnum == seqnum:
+                return number
+        return None
 
-    def behind(self, boot_id: str, monotonic: int) -> int:
-        """The number of the first entry of a boot that is younger than MONOTONIC; `count` when there is none.
+    def times(self, number: int, boot_id: str, given: Times) -> Times:
+        """The times of an entry that says GIVEN, as far as the entries around it in its boot make them plausible.
+
+        The header repeats the times of the file's last entry.
+        """
+        header = self._file.header
+        before: list[Times] = []
+        after: list[Times] = []
+        for each in range(max(0, number - NEIGHBOURS), min(number + NEIGHBOURS + 1, self.count)):
+            entry = self.entry(each) if each != number else None
+            if entry is not None and is_same_boot(entry.boot_id, boot_id):
+                (before if each < number else after).append(Times(entry.realtime, entry.monotonic))
+        if number + NEIGHBOURS >= self.count and is_same_boot(header.boot_id, boot_id):
+            after.append(Times(header.tail_realtime, header.tail_monotonic))
+        return plausible_times(given, before, after)
+
+    def stretch(self, boot_id: str, after: int, up_to: int) -> tuple[int, int]:
+        """The numbers of a boot's first entry with a monotonic time above AFTER, and of the first one above UP_TO.
 
         A boot's entries are written one after the other. Damaged entries count as what follows them.
         """
         first, end = self._boot(boot_id)
-        return self._search(first, end, lambda entry: entry.monotonic > monotonic)
+        header = self._file.header
+        # By the header, even when the last entries are damaged.
+        tail = header.tail_monotonic if is_same_boot(header.boot_id, boot_id) else None
+        if tail is not None and tail <= after:
+            return end, end
+        begin = self._search(first, end, lambda entry: entry.monotonic > after)
+        if tail is not None and tail <= up_to:
+            return begin, end
+        stop = self._search(begin, end, lambda entry: entry.monotonic > up_to)
+        return begin, stop
 
     def between(self, boot_id: str, after: int, up_to: int) -> int:
         """How many entries a boot has with monotonic times above AFTER, up to and with UP_TO."""
-        first, end = self._boot(boot_id)
-        begin = self._search(first, end, lambda entry: entry.monotonic > after)
-        stop = self._search(begin, end, lambda entry: entry.monotonic > up_to)
-        if stop < end and self._file.header.tail_monotonic <= up_to:
-            later = (entry for n in range(stop, end) if (entry := self.entry(n)) is not None)
-            if not any(entry.boot_id == boot_id for entry in later):
-                # The end of the file is damaged; by its header all of it is older.
-                stop = end
+        begin, stop = self.stretch(boot_id, after, up_to)
         return stop - begin
 
     def _boot(self, boot_id: str) -> tuple[int, int]:
         """Where a boot's entries begin, and where they end."""
-        head, tail = self._next(0, self.count), self._previous(self.count)
+        head, tail = self._next(0, self.count), self._previous(self.count, 0)
         if head is None or tail is None:
             return (0, self.count)
-        if head.boot_id == boot_id:
+        if is_same_boot(head[1].boot_id, boot_id):
             first = 0
-        elif tail.boot_id == boot_id:
-            first = self._search(0, self.count, lambda entry: entry.boot_id == boot_id)
+        elif is_same_boot(tail[1].boot_id, boot_id):
+            first = self._search(0, self.count, lambda entry: is_same_boot(entry.boot_id, boot_id))
         else:
-            found = (n for n in range(self.count) if (entry := self.entry(n)) is not None and entry.boot_id == boot_id)
-            first = next(found, self.count)
-        if boot_id in (tail.boot_id, self._file.header.boot_id):
+            heads = ((n, entry) for n in range(self.count) if (entry := self.entry(n)) is not None)
+            first = next((n for n, entry in heads if is_same_boot(entry.boot_id, boot_id)), self.count)
+        if any(is_same_boot(each, boot_id) for each in (tail[1].boot_id, self._file.header.boot_id)):
             return first, self.count
-        return first, self._search(first, self.count, lambda entry: entry.boot_id != boot_id)
+        return first, self._search(first, self.count, lambda entry: not is_same_boot(entry.boot_id, boot_id))
 
-    def _next(self, number: int, end: int) -> EntryHead | None:
-        return next((entry for n in range(number, end) if (entry := self.entry(n)) is not None), None)
+    def _next(self, number: int, end: int) -> tuple[int, EntryHead] | None:
+        """The first entry from NUMBER on, before END, that is not damaged."""
+        return next(((n, entry) for n in range(number, end) if (entry := self.entry(n)) is not None), None)
 
-    def _previous(self, end: int) -> EntryHead | None:
-        return next((entry for n in range(end - 1, -1, -1) if (entry := self.entry(n)) is not None), None)
+    def _previous(self, end: int, begin: int) -> tuple[int, EntryHead] | None:
+        """The last entry before END, not before BEGIN, that is not damaged."""
+        found = ((n, entry) for n in range(end - 1, begin - 1, -1) if (entry := self.entry(n)) is not None)
+        return next(found, None)
 
     def _search(self, begin: int, end: int, met: Callable[[EntryHead], bool]) -> int:
         """The first number from BEGIN to END from which on entries have MET a condition."""
+        first, last = begin, end
         while begin < end:
             middle = (begin + end) // 2
-            entry = self._next(middle, end)
-            if entry is None or met(entry):
+            found = self._next(middle, end)
+            if found is None:
+                end = middle
+                continue
+            number, entry = found
+            before, behind = self._previous(number, first), self._next(number + 1, last)
+            votes = (before is not None and met(before[1]), met(entry), behind is None or met(behind[1]))
+            if sum(votes) > 1:
                 end = middle
             else:
-                begin = middle + 1
+                begin = number + 1
         return begin
 
 
@@ -198,6 +257,8 @@ class JournalFile:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self.header = self._read_header()
+            if self.is_final():
+                self._check_end()
         except BaseException:
             os.close(self.descriptor)
             raise
@@ -210,6 +271,15 @@ class JournalFile:
         """Reads the header again."""
         self.header = self._read_header()
         return self.header
+
+    def is_final(self) -> bool:
+        """Whether journald writes the file no more: it was archived, or found damaged, or deleted."""
+        is_renamed = "@" in self.path.name or self.path.name.endswith("~")
+        return is_renamed or self.header.state == ARCHIVED or not self.linked()
+
+    def belongs_to(self, uid: int) -> bool:
+        """Whether all entries are an account's: journald keeps those of people in files of their own."""
+        return self.path.name.startswith((f"user-{uid}.", f"user-{uid}@"))
 
     def linked(self) -> bool:
         """Whether the file has not been deleted."""
@@ -235,7 +305,7 @@ class JournalFile:
     def entry_at(self, offset: int) -> EntryHead | None:
         """What the entry object at OFFSET says of itself; None when there is none."""
         try:
-            kind, _, size, seqnum, realtime, monotonic, boot_id = _ENTRY_OBJECT.unpack(
+            kind, _, size, seqnum, realtime, monotonic, boot_id, xor_hash = _ENTRY_OBJECT.unpack(
                 self.bytes_at(offset, _ENTRY_OBJECT.size)
             )
         except DamagedError:
@@ -243,7 +313,7 @@ class JournalFile:
         # Of an object whose end is overwritten by zeros the head is left.
         if kind != _ENTRY or size <= _ENTRY_OBJECT.size or not seqnum or not any(boot_id):
             return None
-        return EntryHead(seqnum, realtime, monotonic, boot_id.hex())
+        return EntryHead(seqnum, realtime, monotonic, boot_id.hex(), xor_hash)
 
     def bytes_at(self, offset: int, size: int) -> bytes:
         """SIZE bytes from OFFSET on. Raises DamagedError when the file doesn't have them."""
@@ -259,6 +329,24 @@ class JournalFile:
         if header is None:
             raise DamagedError("this is not a journal file")
         return header
+
+    def _check_end(self) -> None:
+        """Takes the times of the last entry from itself where those in the header are not plausible."""
+        chain, header = self.entries(), self.header
+        number = chain.count - 1
+        last = chain.entry(number) if chain.count == header.n_entries else None
+        if last is None or not is_same_boot(last.boot_id, header.boot_id):
+            return
+        before = [
+            Times(entry.realtime, entry.monotonic)
+            for each in range(max(0, number - NEIGHBOURS), number)
+            if (entry := chain.entry(each)) is not None and is_same_boot(entry.boot_id, header.boot_id)
+        ]
+        own, repeated = Times(last.realtime, last.monotonic), Times(header.tail_realtime, header.tail_monotonic)
+        is_own_plausible = plausible_times(own, before, (repeated,)) == own
+        if own != repeated and (is_own_plausible or plausible_times(repeated, before, ()) != repeated):
+            own = plausible_times(own, before, ())
+            self.header = header._replace(tail_realtime=own.realtime, tail_monotonic=own.monotonic)
 
     def _find(self, field: bytes, payload: bytes) -> int:
         """Where the data object with PAYLOAD is, or 0.

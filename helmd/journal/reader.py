@@ -34,13 +34,22 @@ from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, Comparison
 from helmd.journal.doubled import Doubles
 from helmd.journal.expected import FileSet
 from helmd.journal.files import PLACES
-from helmd.journal.unfiltered import DATA_THRESHOLD, has_lost_its_message
+from helmd.journal.unfiltered import DATA_THRESHOLD, has_lost_its_message, without_others
 from helmd.model.errors import HelmError
-from helmd.model.logs.parsing.journal_fields import SUPPRESSED, JournalEntry, Value
-from helmd.model.logs.parsing.position import Gap, Missing, Position, parse_cursor
+from helmd.model.logs.parsing.entry_times import STEP, Times
+from helmd.model.logs.parsing.journal_fields import REALTIME, SUPPRESSED, JournalEntry, Value
+from helmd.model.logs.parsing.position import (
+    Gap,
+    Missing,
+    Position,
+    is_numbered_after,
+    is_numbered_up_to,
+    parse_cursor,
+)
 
 _new = tuple.__new__
 """Makes a named tuple with half the work of calling its class, which is Python code."""
+_NO_OFFSETS = (0, 0)
 _STALE = 1.0
 """Seconds without a look at the journal's files after which one may have come and gone unseen."""
 
@@ -86,6 +95,8 @@ class JournalReader(Comparison):
         super().__init__(uid, boot_id, FileSet(places, machine))
         self._open()
         self._ahead: list[_Boot] = []
+        self._offsets = _NO_OFFSETS
+        """Between these the wall clock's distance from the monotonic one is what it was before."""
         self._looked = time.monotonic()
         self._alive: Callable[[], None] = _nothing
 
@@ -160,10 +171,12 @@ class JournalReader(Comparison):
 
         The hot path: no call that can be done without. (The cursors can't: after damage libsystemd doesn't find back.)
         """
-        journal, boot_id = self._journal, self._boot_id
+        journal, boot_id, own = self._journal, self._boot_id, b"%d" % self._uid
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
         note, limit, recovered = self._seen.append, self._limit, self._recovered
+        lowest, highest = self._offsets
+        previous, again = self._previous, self._again
         entries: list[JournalEntry] = []
         text, remaining, at_end = 0, most_bytes, False
         last = self._position
@@ -176,19 +189,23 @@ class JournalReader(Comparison):
                 break
             try:
                 fields: dict[str, Value] = get_all()
-                monotonic: int = get_monotonic().timestamp
+                written: int = get_monotonic().timestamp
                 realtime: int = get_realtime()
                 cursor: str = get_cursor()
             except (OSError, ValueError):  # ValueError: damage in the name of a field
                 fields = {}
-            if (
-                ("MESSAGE" not in fields and has_lost_its_message(fields))
-                or "_UID" not in fields
-                or "_BOOT_ID" not in fields
-            ):
+            message = fields.get("MESSAGE")
+            if message is None and (not fields or has_lost_its_message(fields)):
                 self._unreadable += 1
                 self._passed += 1
                 continue
+            monotonic, given = written, realtime
+            if not lowest < realtime - monotonic < highest:
+                times = self._files.times(cursor, Times(realtime, monotonic))
+                if times is None:
+                    continue
+                realtime, monotonic = times
+                lowest, highest = self._offsets = (realtime - monotonic - STEP, realtime - monotonic + STEP)
             # Behind the end of a file, or of several: these must be read before anything of the next one is taken.
             while monotonic > limit:
                 if self._is_damaged(limit):
@@ -197,10 +214,23 @@ class JournalReader(Comparison):
                 limit = self._limit
             if self._pending:
                 break
-            note(monotonic)
+            uid = fields.get("_UID", own)
+            if uid.__class__ is list or message.__class__ is list:
+                fields = without_others(fields)
+                uid, message = fields.get("_UID", own), fields.get("MESSAGE")
+            if again and cursor in again:
+                continue
             if monotonic < newest:
-                continue  # a file that was noticed late; what is older than the position is behind us
-            if monotonic == recovered == newest and not _is_after(cursor, before):
+                if not is_numbered_after(cursor, before):
+                    continue  # a file that was noticed late; what is older than the position is behind us
+                # By its number it is later: one of both times is damaged.
+                if monotonic >= previous:
+                    newest, ties = monotonic, 0
+                else:
+                    monotonic, ties = newest, ties - 1
+            if uid == own:
+                note(written)
+            if monotonic == recovered == newest and is_numbered_up_to(cursor, before):
                 continue  # recovered before libsystemd noticed its file
             if self._unreadable:
                 # Reported with the next readable entry, whose cursor covers these, so that they are reported once.
@@ -211,14 +241,18 @@ class JournalReader(Comparison):
             # A cursor ends with the entry's hash, which is looked at first, since the rest costs more.
             if ties > 1 and cursor[-12:] == before[-12:] and self._doubles.repeats(before, cursor):
                 continue
-            newest, before = monotonic, cursor
+            previous, newest, before = newest, monotonic, cursor
+            if realtime != given:
+                fields[REALTIME] = b"%d" % given
             entries.append(_new(JournalEntry, (fields, cursor, boot_id, monotonic, realtime)))
-            size = len(fields.get("MESSAGE", b""))
+            size = 0 if message is None else len(message)
             text += size
             remaining -= size + OVERHEAD
         if entries:
             end = entries[-1]
-            self._position = Position(boot_id, end.cursor, end.realtime, end.monotonic, ties)
+            self._previous = previous
+            cursor = end.cursor if self._files.has_number(end.cursor) else ""
+            self._position = Position(boot_id, cursor, end.realtime, end.monotonic, ties)
             self._took(len(entries))
             self._gaps += self._missing
             self._missing.clear()
@@ -277,7 +311,13 @@ class JournalReader(Comparison):
         """When this account's first entry of a boot was written, or None when it wrote none."""
         self._match(boot_id)
         self._journal.seek_head()
-        return self._journal._get_realtime() if self._journal._next() else None
+        while self._journal._next():
+            try:
+                first: int = self._journal._get_realtime()
+            except OSError:
+                continue
+            return first
+        return None
 
     def _match(self, boot_id: str) -> None:
         self._journal.flush_matches()
@@ -295,8 +335,11 @@ class JournalReader(Comparison):
         """Go on with another boot."""
         self._boot_id, self._position = boot.boot_id, boot.position
         self._pending = False
+        self._offsets = _NO_OFFSETS
+        self._again.clear()
         self._end_recovery()
         if boot.position is None:
+            self._stopped_at, self._previous = "", -1
             self._match(boot.boot_id)
             self._journal.seek_head()
             self._files.enter(boot.boot_id, -1)
@@ -309,6 +352,7 @@ class JournalReader(Comparison):
         """Stand behind POSITION. END is the time up to which lines may be missing if the boot has none after it."""
         self._match(position.boot_id)
         self._pending = False
+        self._stopped_at, self._previous = position.cursor, position.monotonic
         found = bool(position.cursor) and self._stand_on(position.cursor)
         self._files.enter(position.boot_id, position.monotonic - 1)
         # It may be there all the same, in a file whose matches are damaged.
@@ -326,6 +370,13 @@ class JournalReader(Comparison):
         if gap is not None and position.cursor and not present:
             self._gaps.append(gap)
 
+    def _go_on(self) -> None:
+        if self._pending or self._position is None:
+            return
+        if not (self._position.cursor and self._stand_on(self._position.cursor)):
+            self._seek_near(self._position)
+            self._skip_known(self._position, 0)
+
     def _seek_near(self, position: Position) -> None:
         """Before what comes after POSITION, if not right before.
 
@@ -341,10 +392,10 @@ class JournalReader(Comparison):
         """Stand on the entry of a cursor; False when the journal does not have it."""
         try:
             self._journal.seek_cursor(cursor)
-        except ValueError:  # EINVAL: not a form that this systemd knows
+            # That lands on the nearest entry without a word when the very one is gone.
+            return bool(self._journal._next() and self._journal.test_cursor(cursor))
+        except (ValueError, OSError):  # EINVAL: not a form that this systemd knows; else the entry is damaged
             return False
-        # seek_cursor lands on the nearest entry without a word when the very one is gone.
-        return bool(self._journal._next() and self._journal.test_cursor(cursor))
 
     def _skip_known(self, position: Position, end: int) -> Gap | None:
         """Pass by what was read before the cursor got lost. The next new entry, if there is one, is left pending."""
@@ -356,11 +407,20 @@ class JournalReader(Comparison):
             passed += 1
             if passed % LOOKUP_STEPS == 0:
                 self._alive()
-            monotonic = self._journal._get_monotonic().timestamp
-            if monotonic < position.monotonic:
-                self._took(1)
-                continue
-            here = parse_cursor(self._journal._get_cursor())
+            try:
+                monotonic = self._journal._get_monotonic().timestamp
+                if monotonic < position.monotonic:
+                    self._took(1)
+                    continue
+                until, cursor = self._journal._get_realtime(), self._journal._get_cursor()
+            except OSError:
+                continue  # damaged, and counted as such when what was read is compared with the file
+            if monotonic > position.monotonic:
+                times = self._files.times(cursor, Times(until, monotonic))
+                if times is None or times.monotonic < position.monotonic:
+                    continue
+                until, monotonic = times
+            here = parse_cursor(cursor)
             behind = None  # how many numbers this entry is behind the lost one, where numbers can be compared
             if last is not None and here is not None and here.seqnum_id == last.seqnum_id:
                 behind = here.seqnum - last.seqnum
@@ -372,19 +432,12 @@ class JournalReader(Comparison):
                     known -= 1
                     continue
             self._pending = True
-            until = self._journal._get_realtime()
             if behind is None:
                 return None if seen_again else Gap(position.realtime, until, Missing.LOST)
             if behind == 1:
                 return None
             return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
         return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
-
-
-def _is_after(cursor: str, before: str) -> bool:
-    """Whether the entry at CURSOR is not one of those up to BEFORE, of the same time. Numbers of one source ascend."""
-    here, last = parse_cursor(cursor), parse_cursor(before)
-    return here is None or last is None or here.seqnum_id != last.seqnum_id or here.seqnum > last.seqnum
 
 
 def _nothing() -> None:

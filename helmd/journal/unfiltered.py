@@ -1,98 +1,208 @@
-"""A journal file read without matches, by its own chain of all entries, which finds more when it is damaged."""
+"""A journal file read without matches, entry by entry as its own list of all entries has them.
+
+libsystemd's walk through a file ends at, or jumps from, an entry whose sequence number is damaged, since it takes each
+for the place where it is. So the list is read here, and libsystemd is asked for one entry after the other: what follows
+damage is found, and what can't be read is counted.
+"""
 
 import os
+from array import array
+from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from systemd import _reader
 
-from helmd.journal.expected import Expected
-from helmd.journal.files import DamagedError
+from helmd.journal.files import DamagedError, EntryHead, JournalFile, is_same_boot
 from helmd.model.logs.entry import MESSAGE_LIMIT
-from helmd.model.logs.parsing.journal_fields import JournalEntry, Value
+from helmd.model.logs.parsing.entry_times import Times
+from helmd.model.logs.parsing.journal_fields import JournalEntry, Value, dated
+from helmd.model.logs.parsing.position import parse_cursor
 
 DATA_THRESHOLD = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
 """One byte more of a field than is kept, so that what was cut can be seen; the default would cut at 64 KiB unseen."""
-NOT_OURS = JournalEntry({}, "", "", -1, 0)
+_MOST_PASSED = 1_000
+"""Entries that are passed by before an entry is looked up rather than waited for."""
+
+
+class Recovered(NamedTuple):
+    """An entry, and its monotonic time as it is in the file, plausible or not."""
+
+    entry: JournalEntry
+    monotonic: int
 
 
 class UnfilteredFile:
-    """A file that is read without matches, which libsystemd does by the file's chain of all entries."""
+    """What a file has of an account and boot above the monotonic time AFTER, up to and with UP_TO.
 
-    def __init__(self, expected: Expected, uid: bytes, boot_id: str, after: int, up_to: int) -> None:
-        self.file = expected.file
-        self._counted = expected.entries is not None
-        self._uid = uid
+    ``lost`` is how many entries before the next one can't be read, at most: where the account's are not known by
+    themselves, those of others are counted in.
+    """
+
+    def __init__(self, file: JournalFile, uid: int, boot_id: str, after: int, up_to: int) -> None:
+        self.file = file
+        self.lost = 0
+        self._uid = b"%d" % uid
         self._boot_id = boot_id
-        self._after = after
-        self._up_to = up_to
+        self._chain = file.entries()
+        self._number, self._stop = self._chain.stretch(boot_id, after, up_to)
+        self._alone = file.belongs_to(uid)
+        self._own = None if self._alone else self._offsets_of_account(after, up_to)
+        self._read = self._doubtful = 0
+        """Entries of the account that were read, and unreadable ones that are others' if the list is right."""
         self._journal: Any = None
-        self._read = self._own = 0
-        self._newest, self._earlier = -1, (0, 0)
-        """The time of the last entry read, and what had been read, of all and of the account, before that time."""
+        self._pending = self._closed = False
+        """Whether libsystemd stands on an entry that was not taken, and whether it does not open the file."""
+        self._last_seqnum = 0
 
     def close(self) -> None:
         if self._journal is not None:
             self._journal.close()
 
-    def next(self) -> JournalEntry | None:
-        """The next entry of the account, NOT_OURS for any other, or None at the end."""
-        if self._journal is None and not self._open():
+    def until(self) -> int:
+        """The wall clock at the end of the stretch, as far as it is plausible; 0 when nothing is left of it."""
+        for number in range(self._stop - 1, max(-1, self._stop - 1_000), -1):
+            entry = self._chain.entry(number)
+            if entry is not None:
+                return self._chain.times(number, self._boot_id, Times(entry.realtime, entry.monotonic)).realtime
+        return 0
+
+    def at_end(self) -> bool:
+        """Whether nothing is left; then ``lost`` is final."""
+        end = min(self._stop, self._chain.covered)
+        if self._number < end:
+            return False
+        lost, self._number = self._doubtful + self._stop - self._number, max(self._stop, self._number)
+        self._doubtful = 0
+        if self._own is not None:
+            lost = min(lost, len(self._own) - self._read - self.lost)
+        self.lost += max(0, lost)
+        return True
+
+    def next(self) -> Recovered | None:
+        """The next entry; None when it is not the account's, or can't be read. Not to be called at the end."""
+        number, self._number = self._number, self._number + 1
+        head = self._chain.entry(number)
+        fields = without_others(self._fields(head)) if head is not None else {}
+        uid = fields.get("_UID")
+        is_own = uid == self._uid or (uid is None and self._may_be_own(number))
+        if head is None or not fields or (is_own and has_lost_its_message(fields)):
+            if self._may_be_own(number):
+                self.lost += 1
+            else:
+                self._doubtful += 1
             return None
-        journal = self._journal
-        try:
-            if not journal._next():
-                return None
-            fields: dict[str, Value] = journal._get_all()
-            monotonic: int = journal._get_monotonic().timestamp
-            realtime: int = journal._get_realtime()
-            cursor: str = journal._get_cursor()
-        except (OSError, ValueError):  # ValueError: damage in the name of a field
-            return NOT_OURS
-        if fields.get("_BOOT_ID") != self._boot_id.encode() or monotonic <= self._after or "_UID" not in fields:
-            return NOT_OURS
-        if monotonic > self._up_to:
+        # A boot's entries follow one another; only at the edges of the stretch damage may have put another's in.
+        of_boot = fields.get("_BOOT_ID") == self._boot_id.encode() or is_same_boot(head.boot_id, self._boot_id)
+        if not is_own or not of_boot:
             return None
-        if monotonic > self._newest:
-            self._newest, self._earlier = monotonic, (self._read, self._own)
         self._read += 1
-        if fields["_UID"] != self._uid or ("MESSAGE" not in fields and has_lost_its_message(fields)):
-            return NOT_OURS
-        self._own += 1
-        return JournalEntry(fields, cursor, self._boot_id, monotonic, realtime)
+        given = Times(head.realtime, head.monotonic)
+        times = self._chain.times(number, self._boot_id, given)
+        cursor = head.cursor(self.file.header.seqnum_id)
+        entry = JournalEntry(fields, cursor, self._boot_id, times.monotonic, times.realtime)
+        return Recovered(dated(entry, given), head.monotonic)
 
-    def missing(self, before: int) -> int:
-        """How many entries that are older than BEFORE (monotonic), and than the next one, could not be read, at most.
+    def _may_be_own(self, number: int) -> bool:
+        """Whether an entry is the account's by the file's list of these, as far as it is known where the entry is."""
+        if self._own is None:
+            return True
+        before, offset, behind = (self._chain.offset(each) for each in (number - 1, number, number + 1))
+        if not before < offset < (behind or offset + 1):
+            return True
+        place = bisect_left(self._own, offset)
+        return place < len(self._own) and self._own[place] == offset
 
-        Where the account's are not known by themselves, those of others are counted in.
-        """
-        read, own = (self._read, self._own) if before > self._newest else self._earlier
+    def _offsets_of_account(self, after: int, up_to: int) -> "array[int] | None":
+        """Where the account's entries are, in ascending order; None when the list of them is damaged."""
         try:
-            if self._counted:
-                chain = self.file.entries_with(b"_UID", self._uid)
-                return max(0, chain.between(self._boot_id, self._after, min(before - 1, self._up_to)) - own)
-            entries = self.file.entries()
-            first = entries.behind(self._boot_id, self._after)
-            last = entries.count if before > self._up_to else entries.behind(self._boot_id, before - 1)
-            return max(0, last - first - read)
+            chain = self.file.entries_with(b"_UID", self._uid)
         except DamagedError:
-            return max(0, self.file.header.n_entries - read) if before > self._up_to else 0
+            return None
+        if not chain.whole:
+            return None
+        begin, stop = chain.stretch(self._boot_id, after, up_to)
+        return array("Q", sorted(chain.offset(number) for number in range(begin, stop)))
+
+    def _fields(self, head: EntryHead) -> dict[str, Value]:
+        """The fields of an entry; empty when it can't be read."""
+        try:
+            if self._stand_on(head):
+                fields: dict[str, Value] = self._journal._get_all()
+                return fields
+        except (OSError, ValueError):  # ValueError: damage in the name of a field
+            pass
+        return {}
+
+    def _stand_on(self, head: EntryHead) -> bool:
+        """Whether libsystemd finds an entry: it comes next, unless there is damage before it."""
+        misled, self._last_seqnum = self._last_seqnum >= head.seqnum, head.seqnum
+        cursor = head.cursor(self.file.header.seqnum_id)
+        if self._journal is not None and not misled:
+            found = self._go_on_to(cursor, head.seqnum)
+            if found is not None:
+                return found
+        if self._journal is None and not self._open():
+            return False
+        # By its number it is not found behind one with a damaged number, nor by its time behind a damaged time.
+        for by_number in (True, False):
+            if by_number:
+                self._journal.seek_cursor(cursor)
+            else:
+                self._journal.seek_monotonic(head.monotonic, head.boot_id)
+            self._pending = False
+            if self._go_on_to(cursor, head.seqnum):
+                return True
+        # It may have dropped the file for an error.
+        self.close()
+        self._journal = None
+        return False
+
+    def _go_on_to(self, cursor: str, seqnum: int) -> bool | None:
+        """Whether the entry of a cursor comes next; None when it may lie elsewhere."""
+        for _ in range(_MOST_PASSED):
+            if not self._pending and not self._journal._next():
+                return None
+            self._pending = True
+            here = self._journal._get_cursor()
+            if here == cursor:
+                self._pending = False
+                return True
+            found = parse_cursor(here)
+            if found is None or found.seqnum >= seqnum:
+                return False
+            self._pending = False
+        return None
 
     def _open(self) -> bool:
         # By descriptor, since journald may have renamed it. One that is deleted libsystemd opens no more.
+        if self._closed:
+            return False
         descriptor = os.dup(self.file.descriptor)
         try:
             self._journal = _reader._Reader(0, None, [descriptor])
         except OSError:
             os.close(descriptor)
+            self._closed = True
             return False
         self._journal.data_threshold = DATA_THRESHOLD
         return True
 
 
-def has_lost_its_message(fields: Mapping[str, Value]) -> bool:
-    """Whether an entry without a message had one: what is printed always has, only journald's own protocol may omit it.
+def without_others(fields: dict[str, Value]) -> dict[str, Value]:
+    """FIELDS without those of other entries, which an entry has behind its own when its size is damaged.
 
-    Of an entry whose fields are damaged libsystemd gives the others.
+    Then it has fields several times that no entry has so: journald's own, or the text of a printed line.
     """
-    return fields.get("_TRANSPORT", b"stdout") == b"stdout"
+    several = {name for name, value in fields.items() if isinstance(value, list)}
+    printed = fields.get("_TRANSPORT") == b"stdout"
+    if not any(name.startswith("_") or (printed and name == "MESSAGE") for name in several):
+        return fields
+    return {name: value[0] if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def has_lost_its_message(fields: Mapping[str, Value]) -> bool:
+    """Whether an entry lacks the message it had: what is printed always has one, only journald's own protocol may omit
+    it. Of an entry whose fields are damaged libsystemd gives the others.
+    """
+    return "MESSAGE" not in fields and fields.get("_TRANSPORT", b"stdout") == b"stdout"

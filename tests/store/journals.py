@@ -78,6 +78,17 @@ def damage(file: Path, share: float, size: int) -> None:
     file.write_bytes(data)
 
 
+FIELDS = {"seqnum": 16, "realtime": 24, "monotonic": 32, "boot_id": 40, "boot_id_end": 48}
+"""Offsets of 64-bit fields in an entry object (JOURNAL_FILE_FORMAT)."""
+
+
+def flip_bit(file: Path, number: int, field: str, bit: int) -> None:
+    """Flip one bit of a field of a file's entry NUMBER, counted from 0; -1 is the last one."""
+    data = bytearray(file.read_bytes())
+    data[list(_entries(data))[number] + FIELDS[field] + bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
 def _entries(data: bytearray) -> Iterator[int]:
     """Where the entry objects (type 3) of a journal file are."""
     (offset,) = struct.unpack_from("<Q", data, 88)

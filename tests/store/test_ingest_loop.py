@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -32,7 +32,7 @@ from helmd.store.ingest.journal import JournalStore
 from helmd.store.maintenance.migrate import migrate
 from tests.signing import OWN, action_fields, posted_fields
 from tests.store.conftest import Cluster, Database
-from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, line
+from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, flip_bit, line
 from tests.store.proxy import Proxy
 
 SHARE = Path(__file__).resolve().parents[2]
@@ -448,6 +448,30 @@ async def test_steps_of_the_clock_are_reported_once(database: Database, journal:
     assert found == [(3600.0, "WARNING"), (-3660.0, "WARNING")]
 
 
+def microseconds(timestamp: object) -> int:
+    assert isinstance(timestamp, datetime)
+    return (timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+async def test_a_damaged_time_makes_no_partition_of_its_own(database: Database, journal: Path) -> None:
+    """The row has the time that its neighbours make plausible, and keeps the one that the damaged file has."""
+    append(journal / "a.journal", numbered(1, 40))
+    for number, bit in ((9, 53), (19, 49), (29, 47)):
+        flip_bit(journal / "a.journal", number, "realtime", bit)
+    async with Daemon(journal, database.store, database.owner).running():
+        assert await stored(database, 40) == numbers(1, 40)
+    days = "SELECT DISTINCT timestamp::date::text FROM log_entries WHERE service_name = 'core'"
+    assert database.query(days) == [("2023-11-14",)]
+    assert database.query("SELECT count(*) FROM log_partitions WHERE extract(year FROM day) = 2023") == [(1,)]
+    rows = database.query(
+        "SELECT message, (context->'_changed'->>'timestamp')::timestamptz, timestamp FROM log_entries"
+        " WHERE context ? '_changed' ORDER BY message"
+    )
+    found = [(message, microseconds(given) ^ microseconds(stored)) for message, given, stored in rows]
+    assert found == [("10", 1 << 53), ("20", 1 << 49), ("30", 1 << 47)]
+    assert database.query("SELECT count(*) FROM log_entries WHERE context->>'gap' = 'clock'") == [(0,)]
+
+
 async def test_posted_entries_come_in_once(database: Database, journal: Path) -> None:
     """What helmd wrote down while the store was away; the same batch may be in the journal twice, or in the store."""
 
@@ -540,11 +564,13 @@ async def test_what_was_kept_and_can_not_be_read_stops_nothing(database: Databas
 async def test_an_error_before_the_clock_is_set_back_is_not_held(database: Database, journal: Path) -> None:
     """Neither by others' lines that go on, with earlier times than it has."""
     ahead = now() + 3600 * SECOND
-    entries = [line("ERROR:app:before", 2 * SECOND, realtime=ahead)]
+    # With one entry alone it would count as damage to that.
+    entries = [line("0", SECOND, realtime=ahead - SECOND, fields={"_PID": "9"})]
+    entries += [line("ERROR:app:before", 2 * SECOND, realtime=ahead)]
     entries += [line(str(n), 2 * SECOND + n, realtime=ahead - 3600 * SECOND + n, fields={"_PID": "9"}) for n in (1, 2)]
     append(journal / "a.journal", entries)
     async with Daemon(journal, database.store, database.owner).running():
-        assert sorted(await stored(database, 3)) == ["1", "2", "before"]
+        assert sorted(await stored(database, 4)) == ["0", "1", "2", "before"]
         found = "SELECT (context->>'seconds')::float FROM log_entries WHERE context->>'gap' = 'clock'"
         await seen(database, found, [(-3600.0,)])
 

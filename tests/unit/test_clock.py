@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from helmd.model.logs.parsing.clock_steps import STEP, clock_steps
+from helmd.model.logs.parsing.clock_steps import clock_steps
+from helmd.model.logs.parsing.entry_times import STEP
 from helmd.model.logs.parsing.journal_fields import JournalEntry
 
 START = 1_700_000_000_000_000

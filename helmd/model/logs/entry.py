@@ -37,3 +37,8 @@ class LogRow(NamedTuple):
 def datetime_of(realtime: int) -> datetime:
     """Convert microseconds since the epoch; values outside 1970 to 9998 (from damaged files) are clamped."""
     return _EPOCH + timedelta(microseconds=min(max(realtime, 0), _LATEST))
+
+
+def realtime_of(timestamp: datetime) -> int:
+    """Convert to microseconds since the epoch."""
+    return (timestamp - _EPOCH) // timedelta(microseconds=1)

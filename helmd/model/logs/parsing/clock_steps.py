@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from helmd.model.logs.entry import HELM, LogRow, datetime_of
+from helmd.model.logs.parsing.entry_times import STEP
 from helmd.model.logs.parsing.journal_fields import JournalEntry
-
-STEP = 2_000_000
-"""Microseconds by which the two must part to count; keeping the clock in time (adjtimex) never steps so far."""
 
 
 def clock_steps(offset: int | None, entries: Sequence[JournalEntry], hostname: str) -> list[LogRow]:

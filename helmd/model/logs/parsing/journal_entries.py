@@ -14,6 +14,7 @@ from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, datetime_of
 from helmd.model.logs.parsing.formats import parse_text, without_escapes
 from helmd.model.logs.parsing.journal_fields import (
     LEVEL_OF_PRIORITY,
+    REALTIME,
     STREAM_OF_PRIORITY,
     UNPARSED,
     JournalEntry,
@@ -26,6 +27,7 @@ from helmd.model.logs.parsing.journal_fields import (
     stream_of,
     suppression_row,
     text_of,
+    with_given_time,
 )
 from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
 from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, without_pattern
@@ -120,7 +122,8 @@ class Assembler:
                         part = _Line(writer, realtime, priority, boot_id)  # type: ignore[arg-type]
                         self._take_part(part, raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
                     else:
-                        self._add(writer, realtime, priority, boot_id, raw)  # type: ignore[arg-type]
+                        dated = fields if REALTIME in fields else None
+                        self._add(writer, realtime, priority, boot_id, raw, dated=dated)  # type: ignore[arg-type]
                 elif (posted := self._own(entry)) is not None:
                     self.posted.append(posted)
                 elif (row := suppression_row(entry) or row_of(entry)) is not None:
@@ -182,9 +185,16 @@ class Assembler:
             self._add(*whole.payload.line, whole.raw, whole.continues)
 
     def _add(
-        self, writer: _Writer, realtime: int, priority: bytes, boot_id: str, raw: bytes, continues: bool = False
+        self,
+        writer: _Writer,
+        realtime: int,
+        priority: bytes,
+        boot_id: str,
+        raw: bytes,
+        continues: bool = False,
+        dated: Mapping[str, Value] | None = None,
     ) -> None:
-        """A whole line: parsed, unless it goes on an open entry."""
+        """A whole line: parsed, unless it goes on an open entry. DATED are its fields if its time was replaced."""
         service, key, hostname, pid, unit, split = writer
         notes = None
         if len(raw) > MESSAGE_LIMIT or continues or b"\0" in raw:
@@ -209,6 +219,8 @@ class Assembler:
             context = {**(context or {}), "pid": stated}
         if notes is not None:
             context = {**(context or {}), **notes}
+        if dated is not None:
+            context = with_given_time(context or {}, dated)
         if level is None:
             level = LEVEL_OF_PRIORITY.get(priority, "INFO")
         second, rest = divmod(realtime, 1_000_000)

@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from helmd.model.counted import counted
-from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, datetime_of
+from helmd.model.logs.entry import HELM, JOURNAL, MESSAGE_LIMIT, SYSTEMD, LogRow, datetime_of, realtime_of
+from helmd.model.logs.ids import CHANGED
 from helmd.model.logs.level import LEVELS
+from helmd.model.logs.parsing.entry_times import Times
 from helmd.model.logs.parsing.position import Gap, Missing
 from helmd.model.suite.names import SERVICE_NAME, service_of, service_of_identifier
 
@@ -43,6 +45,10 @@ SUPPRESSED = b"a596d6fe7bfa4994828e72309e95d61e"
 """MESSAGE_ID of journald's notice that it has suppressed messages (sd-messages.h)."""
 UNPARSED = "_unparsed"
 """The key in an entry's context for why its text was stored as it came."""
+REALTIME = "__REALTIME_TIMESTAMP"
+"""The time of an entry (microseconds since 1970) as its damaged file has it, where a plausible one took its place. No
+entry has such a field: journald accepts none that begins with two underscores.
+"""
 _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
@@ -55,6 +61,25 @@ class JournalEntry(NamedTuple):
     boot_id: str
     monotonic: int
     realtime: int
+
+
+def dated(entry: JournalEntry, given: Times) -> JournalEntry:
+    """ENTRY with the wall-clock time that was GIVEN, if it has another."""
+    if given.realtime == entry.realtime:
+        return entry
+    return entry._replace(fields={**entry.fields, REALTIME: b"%d" % given.realtime})
+
+
+def with_given_time(context: Mapping[str, object], fields: Mapping[str, Value]) -> dict[str, object]:
+    """CONTEXT of a row, and what the entry's time was before a plausible one took its place, if one did."""
+    given = text_of(fields, REALTIME)
+    if not given:
+        return dict(context)
+    stated = datetime_of(int(given))
+    changed: dict[str, object] = {"timestamp": stated.isoformat() if realtime_of(stated) == int(given) else given}
+    if CHANGED in context:
+        changed[CHANGED] = context[CHANGED]
+    return {**context, CHANGED: changed}
 
 
 def row_of(entry: JournalEntry) -> LogRow | None:
@@ -127,7 +152,7 @@ def _row(entry: JournalEntry, service: str, source: str, unit: bytes, more: Mapp
     fields = entry.fields
     priority = _first(fields, "PRIORITY")
     message, context = _message(fields)
-    context |= more
+    context = with_given_time(context | {**more}, fields)
     return LogRow(
         timestamp=datetime_of(entry.realtime),
         service_name=service,

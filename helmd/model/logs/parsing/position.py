@@ -64,3 +64,15 @@ def parse_cursor(text: str) -> Cursor | None:
         return Cursor(parts["s"], int(parts["i"], 16), parts["x"])
     except (KeyError, ValueError):
         return None
+
+
+def is_numbered_after(cursor: str, before: str) -> bool:
+    """Whether the entry at CURSOR is later than the one at BEFORE by their numbers. Numbers of one source ascend."""
+    here, last = parse_cursor(cursor), parse_cursor(before)
+    return here is not None and last is not None and here.seqnum_id == last.seqnum_id and here.seqnum > last.seqnum
+
+
+def is_numbered_up_to(cursor: str, before: str) -> bool:
+    """Whether the entry at CURSOR is that at BEFORE or an earlier one by their numbers."""
+    here, last = parse_cursor(cursor), parse_cursor(before)
+    return here is not None and last is not None and here.seqnum_id == last.seqnum_id and here.seqnum <= last.seqnum
