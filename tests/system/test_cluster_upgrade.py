@@ -1,6 +1,6 @@
 """``helmctl postgres upgrade`` with the real units: what ran runs again, whether it succeeds or fails.
 
-Debian 12 has one version of PostgreSQL, so its programs stand in as the next one, by links.
+A Debian release has one version of PostgreSQL, so its programs stand in as the next one, by links.
 """
 
 from collections.abc import Iterator
@@ -9,15 +9,16 @@ import pytest
 
 from tests.system.booted import Sandbox, until
 
-NEXT = "/usr/lib/postgresql/16"
+INSTALLED = "/usr/lib/postgresql"
+NEXT = f"{INSTALLED}/99"
 STATE = "/home/hive/.local/state/hivematrix"
 UNITS = ("helmd-postgres", "helmd", "helmd-journal", "hivematrix-postgres", "hivematrix-codex", "hivematrix-keycloak")
 
 
 @pytest.fixture
 def next_version(box: Sandbox) -> Iterator[Sandbox]:
-    """The programs of PostgreSQL 15 as those of 16."""
-    box.shell(f"mkdir -p {NEXT}/bin && ln -s /usr/lib/postgresql/15/bin/* {NEXT}/bin/", root=True)
+    """The programs of the installed PostgreSQL as those of a newer version."""
+    box.shell(f"mkdir -p {NEXT}/bin && ln -s {INSTALLED}/1[0-9]/bin/* {NEXT}/bin/", root=True)
     try:
         yield box
     finally:

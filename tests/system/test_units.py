@@ -163,7 +163,8 @@ def test_a_drop_in_is_shown_and_never_touched(box: Sandbox) -> None:
     own = "[Service]\nEnvironment=ADMINS_OWN=yes\n"
     unit = box("cat", f"{UNITS}/hivematrix-ticker.service").out
     editor = "/home/hive/editor"
-    box.write(editor, f'#!/bin/sh\ncat > "$1" << END\n{own}END\n')
+    # systemd 257 has a line's number before the file.
+    box.write(editor, f'#!/bin/bash\ncat > "${{@: -1}}" << END\n{own}END\n')
     box("chmod", "+x", editor)
     try:
         box.shell(f"SYSTEMD_EDITOR={editor} script -qec 'helmctl edit ticker' /dev/null")
