@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from systemd import _reader
 
+_LOOKED_AT = 10_000
+"""Entries among which a unit's last lines are looked for."""
+
 
 class PrintedLine(NamedTuple):
     """A line that a unit printed, and when (seconds since the epoch)."""
@@ -31,11 +34,16 @@ def last_lines(unit: str, count: int, since: float = 0.0) -> list[PrintedLine]:
             reader.add_match(f"SYSLOG_IDENTIFIER={unit.removesuffix('.service')}".encode())
         reader.seek_tail()
         found: list[PrintedLine] = []
-        while len(found) < count and reader._previous():
+        for _ in range(_LOOKED_AT):
+            if len(found) >= count or not reader._previous():
+                break
             seconds = reader._get_realtime() / 1e6
             if seconds < since:
                 break
-            found.append(PrintedLine(seconds, _message(reader._get_all())))
+            fields = reader._get_all()
+            # Any unit of the account may print under the identifier of another.
+            if fields.get("_SYSTEMD_USER_UNIT", unit.encode()) == unit.encode():
+                found.append(PrintedLine(seconds, _message(fields)))
     return found[::-1]
 
 

@@ -140,6 +140,53 @@ def test_a_line_of_a_process_that_was_gone_has_its_identifier() -> None:
     del fields["_SYSTEMD_USER_UNIT"]
     (row,) = rows_of([JournalEntry(fields, "", BOOT, 1, WHEN)])
     assert (row.service_name, row.unit, row.source) == ("core", None, "journal")
+    assert row.context == {"_unverified": "service_name"}, "any process can print under this identifier"
+
+
+def without_unit(message: bytes, **fields: Value) -> JournalEntry:
+    whole = entry(message, **fields)
+    return whole._replace(fields={name: value for name, value in whole.fields.items() if name != "_SYSTEMD_USER_UNIT"})
+
+
+def test_a_line_without_a_unit_belongs_to_the_unit_of_its_stream() -> None:
+    """The last lines of a service that ends, and those of its children: their process is gone before journald looks."""
+    rows = rows_of([entry(b"up", _STREAM_ID=b"a1"), without_unit(b"down", _STREAM_ID=b"a1", _PID=b"43")])
+    assert [(row.service_name, row.unit, row.context) for row in rows] == [
+        ("core", "hivematrix-core.service", None)
+    ] * 2
+
+
+@pytest.mark.parametrize(("unit", "service"), [(b"hivematrix-nexus.service", "nexus"), (b"app-shell.scope", None)])
+@pytest.mark.parametrize("transport", [b"stdout", b"journal"])
+def test_a_stream_of_one_unit_gives_no_line_to_another(unit: bytes, service: str | None, transport: bytes) -> None:
+    first = entry(b"mine", _STREAM_ID=b"b2", _SYSTEMD_USER_UNIT=unit)
+    forged = without_unit(b"forged", _STREAM_ID=b"b2", SYSLOG_IDENTIFIER=b"hivematrix-core", _TRANSPORT=transport)
+    rows = rows_of([first, forged, forged])
+    assert [(row.service_name, row.message) for row in rows] == (
+        [] if service is None else [(service, "mine"), (service, "forged"), (service, "forged")]
+    )
+
+
+def test_an_unfinished_line_of_an_earlier_version_is_taken_up() -> None:
+    assembler = Assembler(FORMATS)
+    assembler.take([entry(b"Traceback (most recent call last):"), entry(b'  File "/a.py", line 1, in f')])
+    state = json.loads(json.dumps(assembler.state()))
+    restored = Assembler(FORMATS, _without_last_writer_field(state))
+    restored.take([entry(b"ValueError: no")])
+    restored.let_go()
+    (row,) = restored.rows
+    assert row.message.endswith("ValueError: no") and row.context == {"lines": 3}
+
+
+def _without_last_writer_field(state: Any) -> Any:
+    """What is kept of open lines, as it was before it said whether the service is verified."""
+    if isinstance(state, list):
+        if len(state) == 8 and state[:1] == ["core"] and isinstance(state[-1], bool):
+            return state[:-1]
+        return [_without_last_writer_field(each) for each in state]
+    if isinstance(state, dict):
+        return {key: _without_last_writer_field(value) for key, value in state.items()}
+    return state
 
 
 def test_lines_of_others_are_left_out() -> None:

@@ -58,7 +58,9 @@ def test_a_printed_line() -> None:
         ({"_SYSTEMD_USER_UNIT": b"other.service", "SYSLOG_IDENTIFIER": b"hivematrix-ledger"}, None, None),
         ({"_SYSTEMD_USER_UNIT": b"init.scope", "USER_UNIT": b"hivematrix-core.service"}, "core", "systemd"),
         ({"USER_UNIT": b"other.service"}, None, None),
-        ({"_SYSTEMD_USER_UNIT": b"app.service", "USER_UNIT": b"hivematrix-core.service"}, "core", "journal"),
+        ({"_SYSTEMD_USER_UNIT": b"app.service", "USER_UNIT": b"hivematrix-core.service"}, None, None),
+        ({"_SYSTEMD_USER_UNIT": b"hivematrix-a.service", "USER_UNIT": b"hivematrix-b.service"}, "a", "journal"),
+        ({"USER_UNIT": b"hivematrix-core.service"}, "core", "journal"),
         ({"SYSLOG_IDENTIFIER": b"helmctl", "HIVEMATRIX_ACTION": b"start"}, "helm", "journal"),
         (
             {"SYSLOG_IDENTIFIER": b"helmctl", "HIVEMATRIX_ACTION": b"start", "HIVEMATRIX_SERVICE": b"core"},
@@ -73,6 +75,25 @@ def test_a_printed_line() -> None:
 def test_whose_line_it_is(fields: Mapping[str, Value], service: str | None, source: str | None) -> None:
     found = row_of(entry(**fields))
     assert (found and found.service_name, found and found.source) == (service, source)
+
+
+@pytest.mark.parametrize(
+    ("fields", "verified"),
+    [
+        ({"_SYSTEMD_USER_UNIT": b"hivematrix-core.service"}, True),
+        ({"_SYSTEMD_USER_UNIT": b"hivematrix-core.service", "USER_UNIT": b"hivematrix-nexus.service"}, True),
+        ({"_SYSTEMD_USER_UNIT": b"init.scope", "USER_UNIT": b"hivematrix-core.service"}, True),
+        ({"SYSLOG_IDENTIFIER": b"hivematrix-core"}, False),
+        ({"SYSLOG_IDENTIFIER": b"hivematrix-core", "_TRANSPORT": b"journal"}, False),
+        ({"USER_UNIT": b"hivematrix-core.service", "_TRANSPORT": b"journal"}, False),
+        ({"SYSLOG_IDENTIFIER": b"helmctl", "HIVEMATRIX_ACTION": b"start"}, False),
+    ],
+)
+def test_a_service_that_only_the_program_names_is_marked(fields: Mapping[str, Value], verified: bool) -> None:
+    found = row_of(entry(**fields))
+    assert found is not None
+    assert ("_unverified" not in (found.context or {})) == verified
+    assert verified or (found.context or {})["_unverified"] == "service_name"
 
 
 @pytest.mark.parametrize(

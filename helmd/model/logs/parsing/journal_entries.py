@@ -17,6 +17,7 @@ from helmd.model.logs.parsing.journal_fields import (
     REALTIME,
     STREAM_OF_PRIORITY,
     UNPARSED,
+    UNVERIFIED,
     JournalEntry,
     Value,
     clean_text,
@@ -52,6 +53,8 @@ class _Writer(NamedTuple):
     unit: str | None
     split: bool
     """Its streams have different priorities."""
+    verified: bool = True
+    """`Owner.verified`."""
 
 
 class _Line(NamedTuple):
@@ -93,6 +96,8 @@ class Assembler:
         self.faults: list[tuple[str, Exception]] = []
         self.runaways: list[str] = []
         self._writers: dict[tuple[Value | None, ...], _Writer | None] = {}
+        self._units: dict[bytes, bytes] = {}
+        """The unit of each stream, by ``_STREAM_ID``, once journald has named it in one of its lines."""
         self._joiner: Joiner[_Begun] = Joiner.restore(state, _decoded) if state else Joiner()
         self._second, self._begins = 0, datetime_of(0)
         self.rows: list[LogRow] = []
@@ -126,7 +131,7 @@ class Assembler:
                         self._add(writer, realtime, priority, boot_id, raw, dated=dated)  # type: ignore[arg-type]
                 elif (posted := self._own(entry)) is not None:
                     self.posted.append(posted)
-                elif (row := suppression_row(entry) or row_of(entry)) is not None:
+                elif (row := suppression_row(entry) or row_of(self._with_unit(entry))) is not None:
                     self.rows.append(row)
             # Whatever an entry contains, the entries after it are read.
             except CONTENT_FAULTS as fault:
@@ -174,10 +179,32 @@ class Assembler:
             pass
         except TypeError:  # a field that is there twice
             return None
+        unit, stream = get("_SYSTEMD_USER_UNIT"), get("_STREAM_ID")
+        if isinstance(unit, bytes) and isinstance(stream, bytes) and unit:
+            if len(self._units) >= _WRITERS:
+                del self._units[next(iter(self._units))]
+            self._units[stream] = unit
+        writer = _writer_of(self._with_stream_unit(fields))
+        if writer is not None and not writer.verified:
+            return writer  # the next line of its stream may have the unit
         if len(self._writers) >= _WRITERS:
             self._writers.clear()
-        self._writers[asked] = writer = _writer_of(fields)
+        self._writers[asked] = writer
         return writer
+
+    def _with_unit(self, entry: JournalEntry) -> JournalEntry:
+        fields = self._with_stream_unit(entry.fields)
+        return entry if fields is entry.fields else entry._replace(fields=fields)
+
+    def _with_stream_unit(self, fields: Mapping[str, Value]) -> Mapping[str, Value]:
+        """FIELDS with the unit that an earlier line of the stream had, where journald has named none.
+
+        A stream belongs to the unit that opened it, also where the process that wrote was gone before journald looked.
+        """
+        stream = fields.get("_STREAM_ID")
+        if fields.get("_SYSTEMD_USER_UNIT") or not isinstance(stream, bytes) or stream not in self._units:
+            return fields
+        return {**fields, "_SYSTEMD_USER_UNIT": self._units[stream]}
 
     def _take_part(self, line: _Line, raw: bytes, line_break: str) -> None:
         """A part of a line that journald split."""
@@ -195,7 +222,7 @@ class Assembler:
         dated: Mapping[str, Value] | None = None,
     ) -> None:
         """A whole line: parsed, unless it goes on an open entry. DATED are its fields if its time was replaced."""
-        service, key, hostname, pid, unit, split = writer
+        service, key, hostname, pid, unit, split, verified = writer
         notes = None
         if len(raw) > MESSAGE_LIMIT or continues or b"\0" in raw:
             text, notes = clean_text(raw, continues)
@@ -219,6 +246,8 @@ class Assembler:
             context = {**(context or {}), "pid": stated}
         if notes is not None:
             context = {**(context or {}), **notes}
+        if not verified:
+            context = {**(context or {}), **UNVERIFIED}
         if dated is not None:
             context = with_given_time(context or {}, dated)
         if level is None:
@@ -268,17 +297,18 @@ class Assembler:
 
 def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:
     owner = owner_of(fields)
-    if owner is None or owner[1] != JOURNAL:
+    if owner is None or owner.source != JOURNAL:
         return None
     process = text_of(fields, "_PID")
     pid = int(process) if process.isascii() and process.isdigit() and len(process) <= 9 else None
     return _Writer(
-        owner[0],
-        (owner[0], pid or 0, text_of(fields, "_STREAM_ID")),
+        owner.service,
+        (owner.service, pid or 0, text_of(fields, "_STREAM_ID")),
         text_of(fields, "_HOSTNAME") or None,
         pid,
         text_of(fields, "_SYSTEMD_USER_UNIT") or None,
         stream_of(fields, b"6") is not None,
+        owner.verified,
     )
 
 
@@ -302,7 +332,8 @@ def _encoded(begun: _Begun) -> list[Any]:
 
 
 def _decoded(written: list[Any]) -> _Begun:
-    (service, pid, stream, hostname, process_id, unit, split), realtime, priority, boot_id, row = written
-    writer = _Writer(service, (service, pid, stream), hostname, process_id, unit, split)
+    (service, pid, stream, *writer_fields), realtime, priority, boot_id, row = written
+    # Those of earlier versions have no ``verified``.
+    writer = _Writer(service, (service, pid, stream), *writer_fields)
     line = _Line(writer, realtime, str(priority).encode(), boot_id)
     return _Begun(line, None if row is None else LogRow(datetime_of(realtime), *row))

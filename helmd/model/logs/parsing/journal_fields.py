@@ -49,6 +49,8 @@ REALTIME = "__REALTIME_TIMESTAMP"
 """The time of an entry (microseconds since 1970) as its damaged file has it, where a plausible one took its place. No
 entry has such a field: journald accepts none that begins with two underscores.
 """
+UNVERIFIED: dict[str, object] = {"_unverified": "service_name"}
+"""What the context of a row says whose service is only what the program itself said."""
 _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
@@ -95,9 +97,9 @@ def row_of(entry: JournalEntry) -> LogRow | None:
     owner = owner_of(fields)
     if owner is None:
         return None
-    service, source = owner
-    unit = _first(fields, "USER_UNIT") if source == SYSTEMD else _first(fields, "_SYSTEMD_USER_UNIT")
-    return _row(entry, service, source, unit, _extra(fields))
+    unit = _first(fields, "USER_UNIT") if owner.source == SYSTEMD else _first(fields, "_SYSTEMD_USER_UNIT")
+    more = _extra(fields) if owner.verified else _extra(fields) | UNVERIFIED
+    return _row(entry, owner.service, owner.source, unit, more)
 
 
 def action_row(entry: JournalEntry) -> LogRow:
@@ -116,7 +118,8 @@ def plain_row(entry: JournalEntry, fault: str) -> LogRow | None:
     fields = entry.fields
     if (owner := owner_of(fields)) is None:
         return None
-    return _row(entry, owner[0], owner[1], _first(fields, "_SYSTEMD_USER_UNIT"), {UNPARSED: _fault_text(fault)})
+    more = ({} if owner.verified else UNVERIFIED) | {UNPARSED: _fault_text(fault)}
+    return _row(entry, owner.service, owner.source, _first(fields, "_SYSTEMD_USER_UNIT"), more)
 
 
 def text_row(row: LogRow, fault: str) -> LogRow:
@@ -217,28 +220,37 @@ def suppression_row(entry: JournalEntry) -> LogRow | None:
     )
 
 
-def owner_of(fields: Mapping[str, Value]) -> tuple[str, str] | None:
-    """The service an entry belongs to, and its source: what the entry's trusted fields say, where there are any."""
+class Owner(NamedTuple):
+    """The service an entry belongs to, and the source of its row."""
+
+    service: str
+    source: str
+    verified: bool = True
+    """Whether journald named the unit; otherwise the service is what the program itself said."""
+
+
+def owner_of(fields: Mapping[str, Value]) -> Owner | None:
+    """The service an entry belongs to: what the entry's trusted fields say, where there are any.
+
+    journald looks at a process after it got its line. Of one that is gone by then it has no unit, and only what the
+    line itself says is left, which any process may say. A line of a known unit never belongs to another one.
+    """
     identifier = _first(fields, "SYSLOG_IDENTIFIER")
     unit = _first(fields, "_SYSTEMD_USER_UNIT")
+    about = service_of(_text(_first(fields, "USER_UNIT")))
     if unit:
-        service_by_unit = service_of(_text(unit))
-        if service_by_unit:
-            return service_by_unit, JOURNAL
-    elif identifier:
-        # Children that printed and were gone before journald looked have no unit.
-        service_by_name = service_of_identifier(_text(identifier))
-        if service_by_name:
-            return service_by_name, JOURNAL
+        service = service_of(_text(unit))
+        if service is not None:
+            return Owner(service, JOURNAL)
+        if unit == _MANAGER and about is not None:
+            return Owner(about, SYSTEMD)
+    else:
+        stated = service_of_identifier(_text(identifier)) or about
+        if stated is not None:
+            return Owner(stated, JOURNAL, verified=False)
     if identifier in _ACTORS and ACTION in fields:
         # A record of an action that is not signed: a line, and no more.
-        return "helm", JOURNAL
-    about = _first(fields, "USER_UNIT")
-    if about:
-        service_by_subject = service_of(_text(about))
-        if service_by_subject:
-            # Any process can write the field; that it is the manager who says it, only journald.
-            return service_by_subject, SYSTEMD if unit == _MANAGER else JOURNAL
+        return Owner("helm", JOURNAL, verified=False)
     return None
 
 
