@@ -14,8 +14,13 @@ from helmd.model.suite.names import service_of, unit_of
 
 if TYPE_CHECKING:
     from helmd.model.config.settings import Settings
+    from helmd.model.errors import Fault
     from helmd.model.suite.service import Registry
+    from helmd.operations.configuration.effective import Effective
     from helmd.systemd.bus import Manager
+
+_SHOWN = 10
+"""Services that a warning names at most."""
 
 SHARE = Path(__file__).resolve().parents[2]
 """The package's files: /usr/share/hivematrix-helm, or the checkout when helmctl runs from there."""
@@ -33,26 +38,46 @@ class Context:
     def settings(self) -> "Settings":
         from helmd.operations.configuration.load import load_settings
 
-        return load_settings(self.layout)
+        try:
+            return load_settings(self.layout)
+        except ConfigurationError:
+            return self.effective.settings
 
     @cached_property
-    def suite(self) -> "Registry":
-        """The suite as configured. Raises ConfigurationError with every fault."""
-        from helmd.operations.configuration.load import load_suite
+    def effective(self) -> "Effective":
+        """The configuration that is in force; faults in the files are printed. Raises ConfigurationError as
+        `load_effective`.
+        """
+        from helmd.operations.configuration.effective import load_effective
 
-        return load_suite(self.layout, self.settings)
+        found = load_effective(self.layout)
+        for fault in found.faults:
+            output.print_message(f"warning: {fault}")
+        held = [name for name in found.refused.faults if name in found.registry]
+        unusable = [name for name in found.refused.faults if name not in found.registry]
+        for names, what in ((held, "keep the configuration that they had"), (unusable, "can't be used")):
+            if names:
+                output.print_message(f"warning: until that is corrected, these {what}: {_some(names)}")
+        return found
+
+    @property
+    def suite(self) -> "Registry":
+        """The services whose configuration is known, those with a fault as they were last without."""
+        return self.effective.registry
 
     @cached_property
     def suite_or_installed(self) -> "Registry":
-        """The suite as configured; with faults what is installed, so that it can still be seen and stopped."""
-        try:
-            return self.suite
-        except ConfigurationError as error:
-            from helmd.operations.configuration.installed_suite import installed_suite
+        """The suite; with faults also what else is installed, so that it can still be seen and stopped."""
+        from helmd.operations.configuration.installed_suite import installed_suite
 
+        try:
+            if not self.effective.faults:
+                return self.suite
+            return merged(self.suite, installed_suite(self.layout))
+        except ConfigurationError as error:
             for fault in error.faults:
                 output.print_message(f"warning: {fault}")
-            output.print_message("warning: the configuration has errors; using the installed units instead")
+            output.print_message("warning: Helm's settings have faults; using the installed units instead")
             return installed_suite(self.layout)
 
     @cached_property
@@ -80,11 +105,19 @@ class Context:
         missing = [name for name in plain if name not in known]
         if missing and unregistered:
             missing = [name for name in missing if not self._has_unit(name)]
+        if faults := [fault for name in missing for fault in self._refused(name)]:
+            raise ConfigurationError(faults)
         if missing:
             raise UnknownServiceError(
                 f"there is no service '{printable(missing[0], 60)}'", hint="List the services: helmctl status"
             )
         return tuple(dict.fromkeys(plain))
+
+    def _refused(self, name: str) -> "tuple[Fault, ...]":
+        try:
+            return self.effective.refused.faults.get(name, ())
+        except ConfigurationError:
+            return ()
 
     def with_unregistered(self, registry: "Registry", names: Sequence[str]) -> "Registry":
         """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
@@ -96,3 +129,16 @@ class Context:
 
     def _has_unit(self, name: str) -> bool:
         return service_of(unit_of(name)) == name and self.manager.facts(unit_of(name)).exists
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def merged(suite: "Registry", installed: "Registry") -> "Registry":
+    """SUITE with the services that are only INSTALLED."""
+    from helmd.model.suite.service import Registry
+
+    others = {name: service for name, service in installed.services.items() if name not in suite}
+    return Registry({**suite.services, **others}) if others else suite

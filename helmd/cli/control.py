@@ -154,11 +154,11 @@ def down_command(context: Context, **options: Any) -> int:
 
 
 def _run(context: Context, verb: str, services: Sequence[str], options: dict[str, Any], whole: bool = False) -> int:
-    registry = context.suite if verb in ("start", "restart") else context.suite_or_installed
+    registry = context.suite_or_installed
     names = context.chosen(services, registry, unregistered="all" not in services)
     registry = context.with_unregistered(registry, names)
     if whole and verb == "start":
-        names = _without_disabled(context, names)
+        names = _without_disabled(context, registry, names)
     no_deps = options.get("no_deps", False)
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps).items():
@@ -167,7 +167,8 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
         _bring_units_in_line(context, ours, verb, options.get("mode"), not no_deps, whole)
-    how = Options(not options["no_block"], not no_deps, options["timeout"])
+    refused = _refused(context, registry, verb, names, options) if verb in ("start", "restart") else {}
+    how = Options(not options["no_block"], not no_deps, options["timeout"], refused)
     report = _drive(context, registry, verb, names, how, options["quiet"])
     if verb == "start" and whole and report.good:
         mark_target(context.manager)
@@ -179,14 +180,34 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
 
         return follow_services(context, names)
     cause = report.cause
+    if report.good and whole and verb == "start" and context.effective.faults:
+        return exits.FAILED
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
 
 
-def _without_disabled(context: Context, names: Sequence[str]) -> tuple[str, ...]:
+def _refused(
+    context: Context, registry: Registry, verb: str, names: Sequence[str], options: dict[str, Any]
+) -> dict[str, str]:
+    """Services that can't be started as they are configured, with the reason."""
+    from helmd.operations.configuration.load import path_faults
+
+    touched = control.to_start(registry, names, not options.get("no_deps", False)) if verb == "start" else names
+    found = {name: faults for name, faults in context.effective.refused.faults.items() if name in touched}
+    reasons = {
+        name: str(faults[0])
+        for name, faults in found.items()
+        if (options.get("mode") and name in names) or not context.layout.unit_file(unit_of(name)).exists()
+    }
+    for fault in path_faults(context.suite, context.layout, touched):
+        reasons.setdefault(fault.where.split(".")[1], str(fault))
+    return reasons
+
+
+def _without_disabled(context: Context, registry: Registry, names: Sequence[str]) -> tuple[str, ...]:
     """NAMES without those that the admin took out of the suite; they are still started for one that needs them."""
     kept = []
     for name in names:
-        if not context.suite[name].external and context.manager.facts(unit_of(name)).file_state == "disabled":
+        if not registry[name].external and context.manager.facts(unit_of(name)).file_state == "disabled":
             output.print_message(f"- {name}: disabled, not started (helmctl enable {name})")
         else:
             kept.append(name)
@@ -211,7 +232,7 @@ def _bring_units_in_line(
     from helmd.model.errors import UsageError
 
     touched = control.to_start(context.suite, names, with_dependencies) if verb == "start" else tuple(names)
-    ours = [name for name in touched if not context.suite[name].external]
+    ours = [name for name in touched if not context.suite[name].external and name not in context.effective.refused]
     missing = [name for name in ours if not context.layout.unit_file(unit_of(name)).exists()]
     if not (missing or mode or whole):
         if _changed_since_applied(context, ours):
@@ -227,13 +248,13 @@ def _bring_units_in_line(
             if facts.active:
                 sentence = f"{name} runs in {installed_mode(context.layout, name)} mode"
                 raise UsageError(sentence, hint=f"To switch, run: helmctl restart {name} --mode {mode}")
-    found = changes(context.suite, context.layout, context.settings, modes)
+    found = changes(context.suite, context.layout, context.settings, modes, context.effective.refused)
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else concerning(found, units)
-    done, notices = apply(wanted, context.suite, context.layout, context.settings, context.manager)
-    for change in done:
+    applied = apply(wanted, context.suite, context.layout, context.settings, context.manager)
+    for change in applied.done:
         output.print_message(f"{change.unit}: {DONE[change.kind]}")
-    for notice in notices:
+    for notice in applied.notices:
         output.print_message(f"warning: {notice}")
 
 
@@ -249,7 +270,7 @@ def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
     from helmd.operations.configuration.apply import changes
 
     units = {file.name for file in files}
-    found = changes(context.suite, context.layout, context.settings)
+    found = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
     return any(change.unit in units and change.pending for change in found)
 
 

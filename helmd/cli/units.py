@@ -10,7 +10,7 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import one_service_argument, services_argument, some_services_argument
 from helmd.cli.context import Context
 from helmd.cli.output import print_json
-from helmd.model.errors import UnknownServiceError
+from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, unit_of
 from helmd.operations.configuration.apply import DONE, Change, apply, changes, concerning
@@ -19,15 +19,24 @@ WORDS = {
     "new": "would be installed",
     "changed": "would change",
     "foreign": "is not Helm's and stays as it is",
+    "refused": "stays as it is, because of a fault in its configuration",
     "orphan": "belongs to no service any more and would be removed, with the service's home directory",
 }
 
 
 def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:
-    found = changes(context.suite, context.layout, context.settings)
+    found = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
     if not services:
         return found
     return concerning(found, {unit_of(name) for name in context.chosen(services, context.suite)})
+
+
+def _print_refused(change: Change, context: Context) -> None:
+    """Name what was not applied and why, as far as the faults of files have not been printed yet."""
+    output.print_message(f"{change.unit}: {WORDS['refused']}")
+    for fault in change.faults:
+        if fault not in context.effective.faults:
+            output.print_message(f"  {fault}")
 
 
 @click.command("diff", short_help="Show what apply would change.")
@@ -41,6 +50,9 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
             output.print_message(f"{change.unit}: the drop-in {path} stays as it is")
         if change.kind == "foreign":
             output.print_message(f"{change.unit}: {WORDS['foreign']} ({context.layout.unit_file(change.unit)})")
+        if change.kind == "refused":
+            _print_refused(change, context)
+            pending = True
         if not change.pending:
             continue
         pending = True
@@ -52,7 +64,7 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
             output.print_line(output.Painted(line, colour) if colour else line)
     if not pending:
         output.print_message("Nothing would change.")
-    return exits.FAILED if pending else exits.OK
+    return exits.FAILED if pending or context.effective.faults else exits.OK
 
 
 @click.command("apply", short_help="Bring units in line with services.toml.")
@@ -68,9 +80,13 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     for change in found:
         if change.kind == "foreign" or (dry_run and change.pending):
             output.print_message(f"{change.unit}: {WORDS[change.kind]}")
+        if dry_run and change.kind == "refused":
+            _print_refused(change, context)
     if dry_run:
         return exits.OK
-    done, notices = apply(found, context.suite, context.layout, context.settings, context.manager)
+    done, refused, notices = apply(found, context.suite, context.layout, context.settings, context.manager)
+    for change in refused:
+        _print_refused(change, context)
     for notice in notices:
         output.print_message(f"warning: {notice}")
     stale = []
@@ -81,13 +97,13 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     for change in found:
         if change.kind == "orphan" and change not in done:
             output.print_message(f"{change.unit}: still running, its unit is kept; stop it and apply again")
-    if not done:
+    if not done and not refused:
         output.print_message("Nothing to change.")
     if again := [name for unit in stale if (name := service_of(unit)) and name != "helm"]:
         output.print_message(f"To take effect: helmctl restart {' '.join(again)}")
     if STORE_CLUSTER_UNIT in stale:
         output.print_message(f"To take effect: systemctl --user restart {STORE_CLUSTER_UNIT}")
-    return exits.OK
+    return exits.FAILED if refused or context.effective.faults else exits.OK
 
 
 @click.command("show", short_help="Show all that systemd knows of a unit.")
@@ -190,8 +206,10 @@ def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> 
     units = [unit_of(name) for name in names if not context.suite[name].external]
     missing = [unit for unit in units if not context.layout.unit_file(unit).exists()]
     if missing:
-        found = concerning(changes(context.suite, context.layout, context.settings), missing)
-        apply(found, context.suite, context.layout, context.settings, context.manager)
+        every = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
+        applied = apply(concerning(every, missing), context.suite, context.layout, context.settings, context.manager)
+        if faults := [fault for change in applied.refused for fault in change.faults]:
+            raise ConfigurationError(faults)
     _say(context.manager.enable(units))
     context.manager.daemon_reload()
     if now:

@@ -40,8 +40,8 @@ def installed_mode(layout: Layout, service: str) -> Mode | None:
     return mode_of(read_unit(layout.unit_file(unit_of(service))))
 
 
-def verify_units(units: Mapping[str, str]) -> None:
-    """Lets systemd-analyze(1) read UNITS (text by name) before any is installed; raises UnitRefusedError."""
+def verify_units(units: Mapping[str, str]) -> Mapping[str, list[str]]:
+    """What systemd-analyze(1) says against UNITS (text by name), by unit. Raises UnitRefusedError."""
     import subprocess
     import tempfile
 
@@ -63,11 +63,16 @@ def verify_units(units: Mapping[str, str]) -> None:
             )
         except subprocess.TimeoutExpired:
             raise UnitRefusedError("systemd-analyze verify took over a minute; no unit was installed") from None
-        # It reads the other units of the account too; what is wrong with those is not ours to judge.
-        about_ours = [line for line in done.stderr.splitlines() if any(name in line for name in units)]
-        if done.returncode or about_ours:
-            lines = about_ours or done.stderr.splitlines()
-            raise UnitRefusedError("systemd-analyze finds fault with a rendered unit; none was installed", lines=lines)
+    # It reads the other units of the account too; what is wrong with those is not ours to judge.
+    about_ours: dict[str, list[str]] = {}
+    for line in done.stderr.splitlines():
+        if name := next((name for name in units if name in line), ""):
+            about_ours.setdefault(name, []).append(line.replace(f"{directory}/", ""))
+    if done.returncode and not about_ours:
+        raise UnitRefusedError(
+            "systemd-analyze finds fault with the rendered units; none was installed", lines=done.stderr.splitlines()
+        )
+    return about_ours
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def test_both_are_rendered_from_the_settings(account: Layout) -> None:
 def test_systemd_has_nothing_to_say(account: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     units = render_sockets(account, Settings(listen="::1"), TEMPLATES)
-    verify_units({**units, HELMD_UNIT: "[Service]\nExecStart=/bin/true\n"})
+    assert not verify_units({**units, HELMD_UNIT: "[Service]\nExecStart=/bin/true\n"})
 
 
 def test_helmd_wants_them_and_does_not_need_them() -> None:

@@ -27,6 +27,15 @@ def read_registry(sources: Sequence[ConfigSource], taken_ports: Mapping[int, str
     A service is part of the suite if any source other than a catalogue names it. TAKEN_PORTS maps ports that Helm
     uses to their purpose. Raises ConfigurationError with all faults.
     """
+    services, entries, faults = collect(sources)
+    faults += check_together(services, entries, taken_ports)
+    if faults:
+        raise ConfigurationError(sorted(faults, key=lambda fault: (fault.file, fault.line)))
+    return Registry(services)
+
+
+def collect(sources: Sequence[ConfigSource]) -> tuple[dict[str, Service], Entries, list[Fault]]:
+    """The services in SOURCES, their settings as given, and the faults of each by itself."""
     faults: list[Fault] = []
     entries: Entries = {}
     members: dict[str, Given] = {}
@@ -36,14 +45,18 @@ def read_registry(sources: Sequence[ConfigSource], taken_ports: Mapping[int, str
     unread = {fault.where for fault in faults}
     for service in services.values():
         found: list[Fault] = []
-        _check_service(service, entries[service.name], found)
+        _check_service(service, entries.get(service.name, {}), found)
         faults += [fault for fault in found if fault.where not in unread]
+    return services, entries, faults
+
+
+def check_together(services: Mapping[str, Service], entries: Entries, taken_ports: Mapping[int, str]) -> list[Fault]:
+    """What keeps SERVICES from being a suite: a port, a dependency, a second Keycloak. ENTRIES say where it is set."""
+    faults: list[Fault] = []
     _check_ports(services, entries, taken_ports, faults)
     _check_keycloaks(services, entries, faults)
     _check_dependencies(services, entries, faults)
-    if faults:
-        raise ConfigurationError(sorted(faults, key=lambda fault: (fault.file, fault.line)))
-    return Registry(services)
+    return faults
 
 
 def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Given], faults: list[Fault]) -> None:
@@ -158,7 +171,7 @@ def _check_ports(
             continue
         if service.port in holders:
             sentence = f"{service.port} is also the port of {holders[service.port]}"
-            faults.append(_fault(service, entries[service.name], "port", sentence))
+            faults.append(_fault(service, entries.get(service.name, {}), "port", sentence))
         else:
             holders[service.port] = service.name
 
@@ -168,7 +181,7 @@ def _check_keycloaks(services: Mapping[str, Service], entries: Entries, faults: 
     own = [service for service in services.values() if service.type == "keycloak"]
     for service in own[1:]:
         sentence = f"{own[0].name} is already of type keycloak; a second one must be external"
-        faults.append(_fault(service, entries[service.name], "type", sentence))
+        faults.append(_fault(service, entries.get(service.name, {}), "type", sentence))
 
 
 def _check_dependencies(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:
@@ -176,9 +189,13 @@ def _check_dependencies(services: Mapping[str, Service], entries: Entries, fault
         for needed in service.depends_on:
             if needed not in services:
                 sentence = f"'{needed}' is not part of the suite; add a table [services.{needed}]"
-                faults.append(_fault(service, entries[service.name], "depends_on", sentence))
+                faults.append(_fault(service, entries.get(service.name, {}), "depends_on", sentence))
     if cycle := find_cycle({service.name: service.depends_on for service in services.values()}):
         first = services[cycle[0]]
-        path = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
-        sentence = "is a cycle: " + " -> ".join(path)
-        faults.append(_fault(first, entries[first.name], "depends_on", sentence))
+        faults.append(_fault(first, entries.get(first.name, {}), "depends_on", "is a cycle: " + shown_cycle(cycle)))
+
+
+def shown_cycle(cycle: Sequence[str]) -> str:
+    """The services of a dependency cycle, shortened in the middle."""
+    path = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
+    return " -> ".join(path)

@@ -11,9 +11,10 @@ from helmd.files.durable import write_atomically
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak import launch
 from helmd.model.config.settings import Settings
-from helmd.model.errors import BusError, ConfigurationError, LockedError, NotSetUpError
+from helmd.model.errors import BusError, Fault, LockedError, NotSetUpError, UnitRefusedError
 from helmd.model.layout import Layout
 from helmd.model.suite.discovery import discovery_document
+from helmd.model.suite.effective import Refused, service_of_fault
 from helmd.model.suite.limits import unenforced
 from helmd.model.suite.names import (
     HELMD_UNIT,
@@ -30,6 +31,7 @@ from helmd.model.suite.names import (
 from helmd.model.suite.service import Limits, Registry
 from helmd.model.units.hardening import ISOLATED
 from helmd.operations.configuration.databases import ensure_databases, keycloak_database, settle_logins
+from helmd.operations.configuration.effective import keep_faultless
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.configuration.sockets import replace_sockets
 from helmd.postgres.binaries import binaries_of, major_of, newest
@@ -39,7 +41,9 @@ from helmd.systemd.host import Host, delegated_controllers, probe_host
 from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify_units
 from helmd.systemd.render import Setup, render, render_sockets, render_store_cluster, template_environment
 
-ChangeKind = Literal["new", "changed", "same", "foreign", "orphan"]
+ChangeKind = Literal["new", "changed", "same", "foreign", "orphan", "refused"]
+
+NONE_REFUSED = Refused()
 
 DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed"}
 """What was done for a kind of change, as it is printed."""
@@ -48,12 +52,13 @@ DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed
 @dataclass(frozen=True, slots=True)
 class Change:
     """What applying would do to one unit. ``foreign``: a file of that name is not Helm's and is not changed;
-    ``orphan``: a unit of ours whose service is in no registry any more."""
+    ``orphan``: a unit of ours whose service is in no registry any more; ``refused``: ``faults`` keep it as it is."""
 
     unit: str
     kind: ChangeKind
     before: str
     after: str
+    faults: tuple[Fault, ...] = ()
 
     @property
     def pending(self) -> bool:
@@ -61,9 +66,10 @@ class Change:
 
 
 class Applied(NamedTuple):
-    """What `apply` did, and what the admin should know although it succeeded, as sentences without a full stop."""
+    """What `apply` did; what it refused; and what the admin should know besides, as sentences without a full stop."""
 
     done: list[Change]
+    refused: list[Change]
     notices: list[str]
 
 
@@ -105,10 +111,27 @@ def _programs_of(cluster: Path) -> Path:
     return (newest() if major_of(cluster) is None else binaries_of(cluster)).directory
 
 
+def faults_by_service(
+    registry: Registry, layout: Layout, refused: Refused = NONE_REFUSED
+) -> dict[str, tuple[Fault, ...]]:
+    """Why services can't be applied: those that are REFUSED, and those with something missing on disk."""
+    found = {name: list(faults) for name, faults in refused.faults.items()}
+    for fault in path_faults(registry, layout):
+        if name := service_of_fault(fault):
+            found.setdefault(name, []).append(fault)
+    return {name: tuple(faults) for name, faults in found.items()}
+
+
 def rendered(
-    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, Mode] | None = None
+    registry: Registry,
+    layout: Layout,
+    settings: Settings,
+    modes: Mapping[str, Mode] | None = None,
+    only: Registry | None = None,
 ) -> Mapping[str, str]:
-    """Every unit's text by name. MODES overrides the mode in which a service is installed."""
+    """Every unit's text by name, of services that are in ONLY. MODES overrides the mode in which a service is
+    installed.
+    """
     setup = Setup(
         layout,
         settings,
@@ -120,7 +143,7 @@ def rendered(
     )
     templates = template_environment(layout.share / "units")
     units = {}
-    for name, service in registry.services.items():
+    for name, service in (only or registry).services.items():
         if not service.external:
             mode: Mode = (modes or {}).get(name) or installed_mode(layout, name) or settings.mode
             units[unit_of(name)] = render(service, registry, mode, setup, templates)
@@ -130,12 +153,18 @@ def rendered(
 
 
 def changes(
-    registry: Registry, layout: Layout, settings: Settings, modes: Mapping[str, Mode] | None = None
+    registry: Registry,
+    layout: Layout,
+    settings: Settings,
+    modes: Mapping[str, Mode] | None = None,
+    refused: Refused = NONE_REFUSED,
 ) -> list[Change]:
-    """What applying would do, unit by unit. Raises ConfigurationError when directories of services are missing."""
-    if faults := path_faults(registry, layout):
-        raise ConfigurationError(faults)
-    wanted = rendered(registry, layout, settings, modes)
+    """What applying would do, unit by unit. Services that are REFUSED, or whose directories or programs are missing,
+    keep the units that they have.
+    """
+    faulty = faults_by_service(registry, layout, refused)
+    usable = Registry({name: service for name, service in registry.services.items() if name not in faulty})
+    wanted = rendered(registry, layout, settings, modes, usable)
     found = []
     for unit, text in wanted.items():
         before = read_unit(layout.unit_file(unit))
@@ -145,6 +174,12 @@ def changes(
         elif not is_ours(before):
             kind = "foreign"
         found.append(Change(unit, kind, before or "", text))
+    for name, faults in faulty.items():
+        before = read_unit(layout.unit_file(unit_of(name)))
+        found.append(Change(unit_of(name), "refused", before or "", "", faults))
+    if not refused.complete:
+        return found
+    wanted = {**wanted, **dict.fromkeys((unit_of(name) for name in faulty), "")}
     for path in (*sorted(layout.units.glob("hivematrix-*.service")), layout.unit_file(HTTP_SOCKET_UNIT)):
         text = read_unit(path) or ""
         if path.name not in wanted and is_ours(text) and (service_of(path.name) or path.name in SOCKET_UNITS):
@@ -170,7 +205,11 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
     JournalKeys(layout.journal_keys).create()
     with applying(layout.apply_lock):
+        if any((read_unit(layout.unit_file(each.unit)) or "") != each.before for each in found if each.pending):
+            raise LockedError("another process has changed the units meanwhile", hint="Run the command again.")
+        found = _verified(found, registry)
         done = _install(found, registry, layout, settings, manager)
+    keep_faultless(layout)
     sockets = [change.unit for change in done if change.unit in SOCKET_UNITS]
     if sockets:
         replace_sockets(manager, sockets)
@@ -179,7 +218,29 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
         if manager.facts(unit).active_state == "active" and not (unit == HELMD_UNIT and sockets):
             manager.reload(unit)
     chosen = {change.unit for change in found}
-    return Applied(done, [*_unenforced_limits(registry, chosen, manager)])
+    refused = [change for change in found if change.kind == "refused"]
+    return Applied(done, refused, [*_unenforced_limits(registry, chosen, manager)])
+
+
+def _verified(found: list[Change], registry: Registry) -> list[Change]:
+    """FOUND, with those changes refused whose units systemd does not accept. Raises UnitRefusedError for Helm's own."""
+    if not any(change.pending and change.after for change in found):
+        return found
+    complaints = verify_units({change.unit: change.after for change in found if change.after})
+    verified = []
+    for change in found:
+        name = service_of(change.unit) or ""
+        if change.unit in complaints and change.pending:
+            if name not in registry:
+                raise UnitRefusedError(f"systemd refuses {change.unit}", lines=complaints[change.unit])
+            service = registry[name]
+            faults = [
+                Fault(service.file, service.line, f"services.{name}", f"systemd refuses its unit: {line}")
+                for line in complaints[change.unit]
+            ]
+            change = Change(change.unit, "refused", change.before, "", tuple(faults))
+        verified.append(change)
+    return verified
 
 
 def _unenforced_limits(registry: Registry, units: Collection[str], manager: Manager) -> Iterator[str]:
@@ -218,10 +279,6 @@ def _install(
     if not todo:
         settle_logins(registry, layout, settings, manager.facts)
         return []
-    if any((read_unit(layout.unit_file(change.unit)) or "") != change.before for change in todo):
-        raise LockedError("another process has changed the units meanwhile", hint="Run the command again.")
-    if any(change.after for change in todo):
-        verify_units({change.unit: change.after for change in found if change.after})
     # Before the units: after a failure here the next apply finds the same changes and tries again.
     ensure_databases(registry, layout, settings, manager.facts)
     done = []

@@ -7,13 +7,13 @@ from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.suite.service import Registry, Service
+from helmd.operations.configuration.effective import load_effective
 from helmd.operations.configuration.last_good import keep, kept
 from helmd.operations.configuration.load import (
     Configuration,
     configuration_of,
     load_formats,
     load_settings,
-    load_suite,
     read_sources,
 )
 
@@ -29,13 +29,20 @@ class Current:
     faults: tuple[Fault, ...] = ()
 
     def read(self) -> Configuration:
-        """What the files say now; nothing is taken over, but their faults. Raises ConfigurationError."""
+        """What the files say now; nothing is taken over, but their faults.
+
+        A service with a fault keeps its definition (`load_effective`). Raises ConfigurationError for faults in the
+        settings or the formats.
+        """
         try:
             sources = read_sources(self.layout)
             found = configuration_of(sources)
         except ConfigurationError as error:
             self.faults = error.faults
-            raise
+            settings, formats = load_settings(self.layout), load_formats(self.layout)
+            effective = load_effective(self.layout)
+            self.faults = effective.faults
+            return Configuration(settings, effective.registry, formats, effective.faults)
         keep(self.layout, sources)
         return found
 
@@ -46,7 +53,7 @@ class Current:
             configuration.registry,
             configuration.formats,
         )
-        self.faults = ()
+        self.faults = configuration.faults
 
     def load(self) -> None:
         """Read all files, and use them if none has a fault. Otherwise raises ConfigurationError and changes nothing."""
@@ -75,11 +82,10 @@ class Current:
     def _load_parts(self) -> None:
         try:
             self.settings = load_settings(self.layout)
-            self.registry = load_suite(self.layout, self.settings)
+            effective = load_effective(self.layout)
+            self.registry, self.faults = effective.registry, effective.faults
         except ConfigurationError as error:
             self.faults = error.faults
-        else:
-            self.faults = ()
         try:
             self.formats = load_formats(self.layout)
         except ConfigurationError as error:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,12 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What an account's files say, without a fault."""
+    """What an account's files say. With ``faults``, services have the definitions that were last without."""
 
     settings: Settings
     registry: Registry
     formats: Formats
+    faults: tuple[Fault, ...] = ()
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -162,11 +163,14 @@ def configuration_of(sources: Sources) -> Configuration:
     return Configuration(settings, registry, read_formats(sources.formats))
 
 
-def path_faults(registry: Registry, layout: Layout) -> list[Fault]:
-    """Files and directories of services that do not exist, or that services may not see."""
+def path_faults(registry: Registry, layout: Layout, names: Collection[str] | None = None) -> list[Fault]:
+    """Files and directories of services that do not exist, or that services may not see; of all services, or of those
+    that are in NAMES.
+    """
     return [
         fault
-        for service in registry.services.values()
+        for name, service in registry.services.items()
+        if names is None or name in names
         for fault in _missing(service, layout) or _hidden(service, registry, layout)
     ]
 

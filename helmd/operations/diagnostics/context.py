@@ -7,7 +7,7 @@ from functools import cached_property
 from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.load import load_settings, load_suite
+from helmd.operations.configuration.effective import Effective, load_effective
 from helmd.systemd.bus import Manager
 
 
@@ -31,12 +31,16 @@ class DoctorContext:
         return self.layout.config.is_dir()
 
     @cached_property
-    def settings(self) -> Settings:
-        return load_settings(self.layout)
+    def effective(self) -> Effective:
+        return load_effective(self.layout)
 
-    @cached_property
+    @property
+    def settings(self) -> Settings:
+        return self.effective.settings
+
+    @property
     def suite(self) -> Registry:
-        return load_suite(self.layout, self.settings)
+        return self.effective.registry
 
     @cached_property
     def manager(self) -> Manager:

@@ -48,19 +48,27 @@ def is_set_up(context: DoctorContext) -> list[Finding]:
 
 def configuration(context: DoctorContext) -> list[Finding]:
     try:
-        suite = context.suite
+        effective = context.effective
     except ConfigurationError as error:
         return [bad(str(fault), f"Correct {fault.file}") for fault in error.faults]
-    faults = path_faults(suite, context.layout)
-    if faults:
-        return [bad(str(fault), "Create it, or correct the path; for Keycloak: helmctl setup") for fault in faults]
-    return [ok(f"no faults; services: {', '.join(suite.names) or 'none'}")]
+    suite = effective.registry
+    found = [bad(str(fault), f"Correct {fault.file}") for fault in effective.faults]
+    if held := [name for name in effective.refused.faults if name in suite]:
+        sentence = f"what was last without a fault is in force for {', '.join(held)}"
+        found.append(warn(sentence, "Correct the faults above, then: helmctl apply"))
+    found += [
+        bad(str(fault), "Create it, or correct the path; for Keycloak: helmctl setup")
+        for fault in path_faults(suite, context.layout)
+    ]
+    return found or [ok(f"no faults; services: {', '.join(suite.names) or 'none'}")]
 
 
 def units(context: DoctorContext) -> list[Finding]:
     """Whether what is installed and loaded is what the configuration says."""
     found = [
-        finding for change in changes(context.suite, context.layout, context.settings) for finding in _drift(change)
+        finding
+        for change in changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
+        for finding in _drift(change)
     ]
     for name, service in context.suite.services.items():
         if not service.external and context.manager.facts(unit_of(name)).need_reload:

@@ -119,6 +119,9 @@ def _begin(service: Service, jobs: Jobs) -> Effects[None]:
             else Step(name, "failed", sentence, "start_failed", hint=hint)
         )
         return
+    if name in jobs.options.refused:
+        yield from jobs.add(_refusal(name, jobs))
+        return
     if service.port is not None and facts.active_state in ("inactive", "failed"):
         listener = yield from result_of(FindListener(service.port))
         if listener:
@@ -129,6 +132,11 @@ def _begin(service: Service, jobs: Jobs) -> Effects[None]:
             return
     yield from result_of(ResetFailed(unit))
     yield from jobs.queue(name, QueueJob("start", unit, _mode(jobs)), _waiting_for(service))
+
+
+def _refusal(name: str, jobs: Jobs) -> Step:
+    hint = f"Correct that, then run: helmctl start {name}"
+    return Step(name, "failed", jobs.options.refused[name], "start_failed", hint=hint)
 
 
 def _mode(jobs: Jobs) -> JobMode:
@@ -234,6 +242,10 @@ def restart(registry: Registry, names: Collection[str], options: Options) -> Eff
         if service.external:
             yield from jobs.add(Step(name, "failed", "external: Helm does not restart it", "failed"))
             break
+        if name in options.refused:
+            # It would not come back.
+            yield from jobs.add(replace(_refusal(name, jobs), sentence=f"not restarted: {options.refused[name]}"))
+            continue
         unmet = yield from _unmet(registry, service, options)
         if unmet is not None:
             yield from jobs.add(unmet)

@@ -1,6 +1,7 @@
 """The steps of an operation on services, and its options."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 StepKind = Literal["in_progress", "done", "already", "failed", "skipped", "killed", "queued"]
@@ -42,8 +43,10 @@ class OperationResult:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``timeout`` (seconds) bounds the whole operation; None leaves it to each service's own."""
+    """``timeout`` (seconds) bounds the whole operation; None leaves it to each service's own. ``refused`` are services
+    that can't be started as they are configured, with the reason as a sentence."""
 
     block: bool = True
     with_dependencies: bool = True
     timeout: float | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)

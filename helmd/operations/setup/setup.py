@@ -235,8 +235,10 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
     host = remember_host(layout)
     if not host.user_namespaces:
         notify("user namespaces are not available on this host; hardening is limited to what works without them")
-    done, notices = apply(changes(registry, layout, settings), registry, layout, settings, manager)
+    done, refused, notices = apply(changes(registry, layout, settings), registry, layout, settings, manager)
     notify(f"{counted(len(done), 'unit')} installed")
+    for fault in (fault for change in refused for fault in change.faults):
+        notify(f"warning: {fault}")
     for notice in notices:
         notify(f"warning: {notice}")
     ensure_databases(registry, layout, settings, manager.facts)

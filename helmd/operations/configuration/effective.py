@@ -1,0 +1,79 @@
+"""An account's configuration as it is in force: what has a fault stays as it was when it last had none."""
+
+from dataclasses import dataclass, field, replace
+
+from helmd.model.config.settings import Settings, read_settings_files
+from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.layout import Layout
+from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.effective import Refused, read_effective, with_missing
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.last_good import keep, kept
+from helmd.operations.configuration.load import (
+    Sources,
+    configuration_of,
+    load_settings,
+    load_suite,
+    read_sources,
+    registry_sources,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """``faults`` are those of the files as they are now."""
+
+    settings: Settings
+    registry: Registry
+    faults: tuple[Fault, ...] = ()
+    refused: Refused = field(default_factory=Refused)
+
+
+def load_effective(layout: Layout) -> Effective:
+    """What is in force. Raises ConfigurationError only if Helm's settings have a fault and had one from the start."""
+    try:
+        settings = load_settings(layout)
+        return Effective(settings, load_suite(layout, settings))
+    except ConfigurationError:
+        # Only now are the older sources worth their reading.
+        before = kept(layout)
+    settings, faults = _settings(layout, before)
+    sources, unread = registry_sources(layout)
+    found = read_effective(sources, unread, before.registry if before else (), settings.taken_ports())
+    return Effective(settings, whole_suite(found.registry, settings), (*faults, *found.faults), found.refused)
+
+
+def keep_faultless(layout: Layout) -> None:
+    """Keep the sources for when they get a fault; of those that have one now, keep what was kept before."""
+    before = kept(layout)
+    sources, unread = registry_sources(layout)
+    try:
+        settings = load_settings(layout)
+        load_suite(layout, settings)
+        keep(layout, read_sources(layout))
+        return
+    except ConfigurationError as error:
+        faulty = {fault.file for fault in (*unread, *error.faults)}
+    if before is None:
+        return
+    known = {source.file: source for source in before.registry}
+    merged = [known.get(source.file, source) if source.file in faulty else source for source in sources]
+    mixed = replace(before, registry=tuple(with_missing(merged, faulty, before.registry)))
+    try:
+        configuration_of(mixed)
+    except ConfigurationError:
+        # They depend on one another.
+        return
+    keep(layout, mixed)
+
+
+def _settings(layout: Layout, before: Sources | None) -> tuple[Settings, tuple[Fault, ...]]:
+    try:
+        return load_settings(layout), ()
+    except ConfigurationError as error:
+        if before is None:
+            raise
+        try:
+            return read_settings_files(before.settings), error.faults
+        except ConfigurationError:
+            raise error from None
