@@ -67,6 +67,12 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
     return exits.FAILED if pending or context.effective.faults else exits.OK
 
 
+def _renamed_databases(context: Context) -> list[str]:
+    from helmd.operations.configuration.databases import rename_databases
+
+    return list(rename_databases(context.suite, context.layout, context.settings, context.manager.facts))
+
+
 @click.command("apply", short_help="Bring units in line with services.toml.")
 @services_argument
 @click.option("--dry-run", is_flag=True, help="Only name the units that would change.")
@@ -76,6 +82,7 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
 
     Running services go on as they are until they are restarted. Drop-ins are never touched.
     """
+    reports = [] if dry_run else _renamed_databases(context)
     found = _changes(context, services)
     for change in found:
         if change.kind == "foreign" or (dry_run and change.pending):
@@ -87,7 +94,7 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     done, refused, notices = apply(found, context.suite, context.layout, context.settings, context.manager)
     for change in refused:
         _print_refused(change, context)
-    for notice in notices:
+    for notice in (*reports, *notices):
         output.print_message(f"warning: {notice}")
     stale = []
     for change in done:

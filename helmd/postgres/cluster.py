@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -61,15 +61,15 @@ def store_cluster(layout: Layout, account: str) -> Cluster:
 
 
 def suite_cluster(
-    directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Iterable[str] = ()
+    directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Mapping[str, str] | None = None
 ) -> Cluster:
-    """The cluster of the suite's SERVICES with a database, each for its own role; Keycloak's role comes by TCP."""
+    """The suite's cluster. SERVICES are the databases by their roles; Keycloak's role comes by TCP."""
     return Cluster(
         directory,
         socket,
         port,
         account,
-        logins=tuple(PasswordLogin(name, name) for name in services),
+        logins=tuple(PasswordLogin(role, database) for role, database in (services or {}).items()),
         tcp=(PasswordLogin(KEYCLOAK_ROLE, KEYCLOAK_ROLE),),
         passfile=passfile,
     )

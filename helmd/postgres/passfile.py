@@ -30,16 +30,18 @@ def ensure_superuser_password(path: Path, make: Callable[[], str] = new_password
     return password
 
 
-def put_passwords(path: Path, passwords: Mapping[str, str]) -> None:
+def put_passwords(path: Path, passwords: Mapping[str, str], databases: Mapping[str, str] | None = None) -> None:
     """Has the file at PATH, which is made when it is missing, hold these PASSWORDS by role; other lines stay.
 
-    A role's password is for the database of its name, the superuser's for all. Errors as `ensure_superuser_password`.
+    A role's password is for its database, in DATABASES or else of its name, the superuser's for all. Errors as
+    `ensure_superuser_password`.
     """
+    known = {SUPERUSER: "*", **{role: _escaped(database) for role, database in (databases or {}).items()}}
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = _read(path) if os.path.lexists(path) else ""
     kept = [line for line in text.splitlines() if _role_and_password(line)[0] not in passwords]
     lines = [
-        ":".join(("*", "*", "*" if role == SUPERUSER else _escaped(role), _escaped(role), _escaped(password)))
+        ":".join(("*", "*", known.get(role, _escaped(role)), _escaped(role), _escaped(password)))
         for role, password in passwords.items()
     ]
     if (wanted := "".join(f"{line}\n" for line in (*kept, *lines))) == text:

@@ -1,6 +1,7 @@
 """The ``ExecStartPost=`` of the suite's PostgreSQL: makes the roles and databases that are missing, whoever started it.
 
-Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...`` in the unit's sandbox.
+Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...`` in the unit's sandbox; a SERVICE
+whose database has another name than itself is given as ``SERVICE:DATABASE``.
 ``passfile=FILE`` names the password file of the cluster, which has the superuser's password, those of the services and
 Keycloak's.
 
@@ -38,12 +39,13 @@ def main(words: list[str]) -> int:
 def _provision(given: dict[str, str], names: list[str]) -> None:
     passfile = Path(given["passfile"])
     known = passwords_in(passfile)
-    passwords = {name: known.get(name) for name in names}
+    databases = {role: database or role for role, _, database in (name.partition(":") for name in names)}
+    passwords = {name: known.get(name) for name in databases}
     if KEYCLOAK_ROLE in known:
         passwords[KEYCLOAK_ROLE] = known[KEYCLOAK_ROLE]
     for name in [name for name, password in passwords.items() if not password]:
         print(f"{name} has no password for its database; run: helmctl setup", file=sys.stderr)
-    ensure_local_databases(suite_cluster(*_place(given), passfile, names), passwords)
+    ensure_local_databases(suite_cluster(*_place(given), passfile, databases), passwords)
 
 
 def _provision_without_passwords(given: dict[str, str], names: list[str]) -> None:

@@ -52,14 +52,14 @@ def external_dsn(host: str, port: int, role: str, password: str, database: str |
     return f"postgresql://{_userinfo(role, password)}@{place}:{port}/{quote(database or role, safe='')}"
 
 
-def ensure_role_and_database(admin: str, name: str, password: str | None = None) -> None:
-    """Role NAME with a database of that name, on the server that ADMIN reaches; safe to run again.
+def ensure_role_and_database(admin: str, name: str, password: str | None = None, database: str | None = None) -> None:
+    """Role NAME with a DATABASE (of that name), on the server that ADMIN reaches; safe to run again.
 
     A given password is set each time, so that server and secrets file agree; it leaves this process only as its SCRAM
     verifier. ADMIN needs CREATEROLE and CREATEDB. Raises ClusterError.
     """
     with _connection(admin) as connection:
-        _ensure_service(connection, name, password)
+        _ensure_service(connection, name, password, database or name)
 
 
 def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]) -> None:
@@ -73,8 +73,9 @@ def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]
     password = superuser_password(cluster)
     with _connection(admin_conninfo(cluster)) as connection:
         _set_password(connection, SUPERUSER, password)
+        databases = {access.role: access.database for access in (*cluster.tcp, *cluster.logins)}
         for name, secret in passwords.items():
-            _ensure_service(connection, name, secret)
+            _ensure_service(connection, name, secret, databases.get(name, name))
             _leave_all_roles(connection, name)
         _close_databases(connection)
     configure(cluster, change=lambda known: {role: run for role, run in known.items() if role != SUPERUSER})
@@ -108,10 +109,19 @@ def ensure_store_roles(admin: str, owner_password: str | None = None, password: 
         connection.execute(sql.SQL("GRANT CONNECT ON DATABASE helm TO {}").format(sql.Identifier(login)))
 
 
-def _ensure_service(connection: _Connection, name: str, password: str | None) -> None:
+def _ensure_service(connection: _Connection, name: str, password: str | None, database: str) -> None:
     _ensure_role(connection, name, password)
     _take_rights(connection, name)
-    _ensure_database(connection, name, owner=name)
+    _ensure_database(connection, database, owner=name)
+
+
+def rename_database(admin: str, before: str, after: str) -> None:
+    """Give the database BEFORE the name AFTER, if it exists; nobody may be connected to it. Raises ClusterError."""
+    with _connection(admin) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (before,)).fetchone():
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(before), sql.Identifier(after))
+            )
 
 
 def _ensure_role(connection: _Connection, name: str, password: str | None) -> None:

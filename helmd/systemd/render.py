@@ -1,7 +1,7 @@
 """From a service to the text of its unit: one jinja2 template a kind, every value through its own escaping."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Setup:
     suite_postgres: Path | None = None
     store_postgres: Path | None = None
     """The directories of the PostgreSQL programs that each cluster needs; None where there is no such cluster."""
+    databases: Mapping[str, str] = field(default_factory=dict)
+    """The databases in the suite's cluster by their roles."""
 
 
 def _seconds(value: float) -> str:
@@ -129,7 +131,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     prestart = [str(layout.libexec / "prestart")]
     if service.port is not None:
         prestart.append(f"port={service.port}")
-    if service.type != "keycloak":
+    if service.services_json:
         prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     return {
         **common,
@@ -207,7 +209,7 @@ def _suite_cluster_context(registry: Registry, setup: Setup) -> dict[str, Any]:
         f"account={setup.account}",
         f"passfile={layout.suite_passfile}",
     ]
-    provision += [name for name, service in registry.services.items() if service.database and not service.external]
+    provision += [role if role == database else f"{role}:{database}" for role, database in setup.databases.items()]
     context["readable"].append(str(layout.suite_passfile))
     context["readable"] += _share_inside_home(layout)
     return {**context, "provision": provision}

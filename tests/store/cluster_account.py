@@ -117,7 +117,14 @@ def own_directory() -> Iterator[Path]:
 
 def suite_like(place: Path, services: tuple[str, ...] = ("codex", "ledger", "knowledge-tree_2")) -> Cluster:
     """A cluster as the suite's, with a role for each of SERVICES and for Keycloak."""
-    return suite_cluster(place / "cluster", place / "run", free_port(), ACCOUNT, place / "secrets/pgpass", services)
+    return suite_cluster(
+        place / "cluster",
+        place / "run",
+        free_port(),
+        ACCOUNT,
+        place / "secrets/pgpass",
+        {name: name for name in services},
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Databases for services on an external server: a role, a database and a password each, known to the service alone."""
 
+import configparser
 import os
 import stat
 from pathlib import Path
@@ -16,7 +17,12 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
-from helmd.operations.configuration.databases import ensure_databases, keycloak_database
+from helmd.operations.configuration.databases import (
+    ensure_databases,
+    keycloak_database,
+    put_uris,
+    rename_databases,
+)
 from helmd.postgres.cluster import ClusterError
 from helmd.postgres.external import server_of
 from helmd.postgres.roles import external_dsn
@@ -68,10 +74,116 @@ def test_again_changes_nothing(suite: tuple[Registry, Settings], place: Layout) 
 def test_another_server_is_followed(suite: tuple[Registry, Settings], place: Layout) -> None:
     registry, settings = suite
     ensure_databases(registry, place, settings, UnitFacts)
-    put_secret(place.secrets_file("shop"), "SHOP_DB", "postgresql://shop:old@elsewhere:5432/shop")
+    password = read_environment_file(place.secrets_file("shop"))["HIVEMATRIX_DATABASE_PASSWORD"]
+    put_secret(place.secrets_file("shop"), "SHOP_DB", f"postgresql://shop:{password}@elsewhere:5432/shop")
     ensure_databases(registry, place, settings, UnitFacts)
     with psycopg.connect(read_environment_file(place.secrets_file("shop"))["SHOP_DB"]) as connection:
         assert connection.execute("select current_database()").fetchone() == ("shop",)
+
+
+def test_a_uri_of_the_admins_own_stays(suite: tuple[Registry, Settings], place: Layout) -> None:
+    registry, settings = suite
+    own = "postgresql://shop:mine@db.example.org/shop"
+    put_secret(place.secrets_file("shop"), "SHOP_DB", own)
+    ensure_databases(registry, place, settings, UnitFacts)
+    assert read_environment_file(place.secrets_file("shop"))["SHOP_DB"] == own
+    (report,) = put_uris(registry, place, settings)
+    assert "SHOP_DB, which is kept" in report and "mine" not in report
+
+
+NAMED = """
+database_name = "shop_db"
+[services.shop.database_config]
+file = "instance/shop.conf"
+section = "database"
+key = "connection_string"
+"""
+
+
+def named(settings: Settings, name: str = "shop_db") -> Registry:
+    text = REGISTRY + NAMED.replace("shop_db", name)
+    return whole_suite(read_registry([ConfigSource("test", text)], {}), settings)
+
+
+def in_file(place: Layout) -> str:
+    parser = configparser.RawConfigParser()
+    parser.read(place.data / "hivematrix-shop/instance/shop.conf")
+    return parser.get("database", "connection_string")
+
+
+def test_a_program_finds_its_database_in_its_own_file(suite: tuple[Registry, Settings], place: Layout) -> None:
+    _, settings = suite
+    (place.data / "hivematrix-shop").mkdir(parents=True)
+    ensure_databases(named(settings), place, settings, UnitFacts)
+    file = place.data / "hivematrix-shop/instance/shop.conf"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert in_file(place) == read_environment_file(place.secrets_file("shop"))["SHOP_DB"]
+    with psycopg.connect(in_file(place)) as connection:
+        row = connection.execute("select current_user, current_database()").fetchone()
+        assert row == ("shop", "shop_db")
+    file.write_text("[sync]\nevery = 5\n\n[database]\nconnection_string =\n")
+    assert put_uris(named(settings), place, settings) == []
+    assert "every = 5" in file.read_text() and in_file(place).startswith("postgresql://shop:")
+    own = "postgresql://codex_user:secret@localhost:5432/shop"
+    file.write_text(f"[database]\nconnection_string = {own}\n")
+    (report,) = put_uris(named(settings), place, settings)
+    assert f"{file} names another database for shop, which is kept" in report and "secret" not in report
+    assert in_file(place) == own
+
+
+@pytest.mark.parametrize("place_of_link", ["instance", "instance/shop.conf", ""])
+def test_a_uri_is_written_through_no_link(
+    suite: tuple[Registry, Settings], place: Layout, tmp_path: Path, place_of_link: str
+) -> None:
+    _, settings = suite
+    checkout = place.data / "hivematrix-shop"
+    outside = tmp_path / "outside"
+    (outside / "instance").mkdir(parents=True)
+    (outside / "instance/shop.conf").write_text("[a]\nb = c\n")
+    (checkout / place_of_link).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / place_of_link).symlink_to(outside / place_of_link)
+    (report,) = put_uris(named(settings), place, settings)
+    assert f"{checkout / place_of_link}: is a symbolic link, which is not followed" in report
+    assert [path.name for path in outside.rglob("*")] == ["instance", "shop.conf"]
+    assert (outside / "instance/shop.conf").read_text() == "[a]\nb = c\n"
+
+
+def test_a_database_is_renamed_once_its_service_is_stopped(suite: tuple[Registry, Settings], place: Layout) -> None:
+    registry, settings = suite
+    ensure_databases(registry, place, settings, UnitFacts)
+    dsn = read_environment_file(place.secrets_file("shop"))["SHOP_DB"]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept (id int)")
+    renamed = named(settings, "shop_renamed")
+
+    def running(unit: str) -> UnitFacts:
+        return UnitFacts(unit, active_state="active", invocation="1")
+
+    (report,) = rename_databases(renamed, place, settings, running)
+    assert "still called shop; to rename it to shop_renamed: helmctl stop shop; helmctl apply" in report
+    ensure_databases(renamed, place, settings, running)
+    assert read_environment_file(place.secrets_file("shop"))["SHOP_DB"] == dsn
+    assert list(rename_databases(renamed, place, settings, UnitFacts)) == []
+    ensure_databases(renamed, place, settings, UnitFacts)
+    with psycopg.connect(read_environment_file(place.secrets_file("shop"))["SHOP_DB"]) as connection:
+        assert connection.execute("SELECT current_database(), count(*) FROM kept").fetchone() is not None
+        assert connection.info.dbname == "shop_renamed"
+
+
+def test_unreadable_secrets_of_one_service_are_its_own_affair(
+    suite: tuple[Registry, Settings], place: Layout, tmp_path: Path
+) -> None:
+    _, settings = suite
+    text = REGISTRY + "[services.till]\nport = 6001\ndatabase = true\n"
+    registry = whole_suite(read_registry([ConfigSource("test", text)], {}), settings)
+    place.secrets.mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text("")
+    place.secrets_file("till").symlink_to(tmp_path / "elsewhere")
+    ensure_databases(registry, place, settings, UnitFacts)
+    with psycopg.connect(read_environment_file(place.secrets_file("shop"))["SHOP_DB"]) as connection:
+        assert connection.info.dbname == "shop"
+    (report,) = put_uris(registry, place, settings)
+    assert report.startswith("till was not given the URI of its database: ")
 
 
 def test_how_the_server_is_spoken_to_is_passed_on() -> None:

@@ -16,7 +16,7 @@ CLUSTER = f"{HOME}/.local/state/hivematrix/postgres-suite"
 RUN = "/run/user/1000"
 LEVELS: tuple[str, ...] = PROFILES
 KINDS = [(level, database) for level in LEVELS for database in (True, False)]
-DATABASES = "postgres template1 keycloak codex ledger knowledgetree"
+DATABASES = "postgres template1 keycloak codex_db ledger_db knowledgetree"
 
 
 def name_of(level: str, database: bool) -> str:

@@ -202,7 +202,12 @@ def test_keycloaks_database_takes_its_password_over_tcp_and_nobody_else(demo: Sa
     assert without.code and "no password supplied" in without.err, without
     wrong = demo.shell(f"env PGPASSWORD=wrong {words} {tcp} -U keycloak -d keycloak", check=False)
     assert wrong.code and "password authentication failed" in wrong.err, wrong
-    for role, database in (("codex", "codex"), ("keycloak", "codex"), ("codex", "keycloak"), ("postgres", "postgres")):
+    for role, database in (
+        ("codex", "codex_db"),
+        ("keycloak", "codex_db"),
+        ("codex", "keycloak"),
+        ("postgres", "postgres"),
+    ):
         refused = demo.shell(f"{right} {words} {tcp} -U {role} -d {database}", check=False)
         assert refused.code and "pg_hba.conf rejects connection" in refused.err, refused
     assert demo("stat", "-c", "%a", SECRETS).out.strip() == "600"

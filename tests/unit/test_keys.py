@@ -48,12 +48,13 @@ def belong_together(checkout: Path) -> bool:
 
 
 def test_both_are_made_once_and_private(checkout: Path) -> None:
-    assert signing_key(checkout) == checkout / "keys/private.pem"
+    assert signing_key(checkout) == checkout / "keys/jwt_private.pem"
     assert gateway_certificate(checkout) == checkout / "certs/nexus.crt"
     assert belong_together(checkout)
     modes = {name: stat.S_IMODE(mode) for name, (_, mode, _, _) in snapshot(checkout).items()}
     assert modes == {
-        "keys": 0o700, "keys/private.pem": 0o600, "certs": 0o700, "certs/nexus.crt": 0o644, "certs/nexus.key": 0o600,
+        "keys": 0o700, "keys/jwt_private.pem": 0o600, "keys/jwt_public.pem": 0o644,
+        "certs": 0o700, "certs/nexus.crt": 0o644, "certs/nexus.key": 0o600,
     }  # fmt: skip
     before = snapshot(checkout)
     assert signing_key(checkout) is None and gateway_certificate(checkout) is None
@@ -72,11 +73,16 @@ def test_an_admins_own_files_are_left_alone(checkout: Path) -> None:
     chain = (checkout / "certs/nexus.crt").read_text()
     (checkout / "certs/nexus.crt").write_text(f"subject=CN = a\n{chain}{chain}")
     (checkout / "keys").mkdir()
-    ecdsa = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-out", "private.pem"]
+    ecdsa = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-out", "jwt_private.pem"]
     subprocess.run(ecdsa, cwd=checkout / "keys", check=True, capture_output=True)
     before = snapshot(checkout)
     assert gateway_certificate(checkout) is None and signing_key(checkout) is None
-    assert snapshot(checkout) == before
+    pair = snapshot(checkout)
+    public = pair.pop("keys/jwt_public.pem")
+    assert {name: facts[3] for name, facts in pair.items()} == {name: facts[3] for name, facts in before.items()}
+    shown = ["openssl", "pkey", "-in", "jwt_private.pem", "-pubout"]
+    said = subprocess.run(shown, cwd=checkout / "keys", capture_output=True, check=True).stdout
+    assert public[3] == said, "the public key that Core reads as well is derived from an admin's private one"
     encrypted = [*make, "nexus.crt", "-passout", "pass:secret"]
     subprocess.run(encrypted, cwd=checkout / "certs", check=True, capture_output=True)
     assert b"ENCRYPTED" in (checkout / "certs/nexus.key").read_bytes()
@@ -127,17 +133,17 @@ def pipe(name: str) -> Callable[[Path], None]:
 
 
 def public_half_alone(checkout: Path) -> None:
-    key = serialization.load_pem_private_key((checkout / "keys/private.pem").read_bytes(), None)
+    key = serialization.load_pem_private_key((checkout / "keys/jwt_private.pem").read_bytes(), None)
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    (checkout / "keys/public.pem").write_bytes(key.public_key().public_bytes(*form))
-    (checkout / "keys/private.pem").unlink()
+    (checkout / "keys/jwt_public.pem").write_bytes(key.public_key().public_bytes(*form))
+    (checkout / "keys/jwt_private.pem").unlink()
 
 
 def public_half_of_another(checkout: Path) -> None:
     public_half_alone(checkout)
-    (checkout / "keys/public.pem").rename(checkout / "kept.pem")
+    (checkout / "keys/jwt_public.pem").rename(checkout / "kept.pem")
     signing_key(checkout)
-    (checkout / "kept.pem").rename(checkout / "keys/public.pem")
+    (checkout / "kept.pem").rename(checkout / "keys/jwt_public.pem")
 
 
 FAULTS: dict[str, tuple[Make, Callable[[Path], None], str]] = {
@@ -153,11 +159,11 @@ FAULTS: dict[str, tuple[Make, Callable[[Path], None], str]] = {
     "key a link to nothing": (gateway_certificate, link("certs/nexus.key", "nowhere"), "nexus.key is a symbolic link"),
     "key a pipe": (gateway_certificate, pipe("certs/nexus.key"), "nexus.key is not a regular file"),
     "directory a link": (gateway_certificate, link("certs", "elsewhere"), "certs is a symbolic link"),
-    "signing key empty": (signing_key, fill("keys/private.pem", b""), "private.pem is empty"),
-    "signing key of zeros": (signing_key, fill("keys/private.pem", bytes(99)), "holds no private key"),
-    "signing key a link": (signing_key, link("keys/private.pem", "a.pem"), "private.pem is a symbolic link"),
-    "signing key a link to nothing": (signing_key, link("keys/private.pem", "nowhere"), "is a symbolic link"),
-    "private half missing": (signing_key, public_half_alone, "public.pem is there, but .*private.pem is not"),
+    "signing key empty": (signing_key, fill("keys/jwt_private.pem", b""), "private.pem is empty"),
+    "signing key of zeros": (signing_key, fill("keys/jwt_private.pem", bytes(99)), "holds no private key"),
+    "signing key a link": (signing_key, link("keys/jwt_private.pem", "a.pem"), "private.pem is a symbolic link"),
+    "signing key a link to nothing": (signing_key, link("keys/jwt_private.pem", "nowhere"), "is a symbolic link"),
+    "private half missing": (signing_key, public_half_alone, "jwt_public.pem is there, but .*jwt_private.pem is not"),
     "halves of two signing keys": (signing_key, public_half_of_another, "do not belong together"),
     "keys a link": (signing_key, link("keys", "elsewhere"), "keys is a symbolic link"),
 }
@@ -175,7 +181,7 @@ def test_what_cannot_be_used_is_an_error_and_stays_as_it_is(checkout: Path, faul
     assert (snapshot(checkout), snapshot(checkout.parent)) == (before, outside)
 
 
-@pytest.mark.parametrize("name", ["certs/nexus.key", "certs/nexus.crt", "keys/private.pem"])
+@pytest.mark.parametrize("name", ["certs/nexus.key", "certs/nexus.crt", "keys/jwt_private.pem"])
 def test_what_cannot_be_read_is_an_error(checkout: Path, name: str) -> None:
     """As an account without rights, since root may read everything."""
     make: Make = signing_key if name.startswith("keys") else gateway_certificate
@@ -260,7 +266,7 @@ def test_killed_at_any_step_the_next_run_completes_it(tmp_path: Path, kept: bool
     assert interrupted > 10
 
 
-def test_killed_at_any_step_a_signing_key_is_whole_or_absent(tmp_path: Path) -> None:
+def test_killed_at_any_step_the_next_run_completes_the_signing_keys(tmp_path: Path) -> None:
     step = 0
     while True:
         step += 1
@@ -268,6 +274,9 @@ def test_killed_at_any_step_a_signing_key_is_whole_or_absent(tmp_path: Path) -> 
         checkout.mkdir()
         if not killed_at(step, partial(signing_key, checkout)):
             break
-        made = (checkout / "keys/private.pem").exists()
-        assert signing_key(checkout) == (None if made else checkout / "keys/private.pem")
+        signing_key(checkout)
+        shown = ["openssl", "pkey", "-in", "jwt_private.pem", "-pubout"]
+        said = subprocess.run(shown, cwd=checkout / "keys", capture_output=True, check=True).stdout
+        assert (checkout / "keys/jwt_public.pem").read_bytes() == said, f"after a kill at step {step}"
+        assert not list((checkout / "keys").glob(".*.staged"))
     assert step > 5

@@ -69,7 +69,8 @@ def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def setup_of(account: Layout, user_namespaces: bool = True) -> Setup:
     given = {"keycloak": {"KC_DB": "postgres"}}
     binaries = account.home / "bin"
-    return Setup(account, Settings(), Host(252, user_namespaces), "hive", given, binaries, binaries)
+    databases = {"codex": "codex_db", "shop": "shop"}
+    return Setup(account, Settings(), Host(252, user_namespaces), "hive", given, binaries, binaries, databases)
 
 
 def suite(text: str = REGISTRY) -> Registry:
@@ -170,11 +171,10 @@ def test_order_and_readiness(account: Layout) -> None:
 
 def test_before_the_start(account: Layout) -> None:
     words = syntax.command(one(rendered(account)["hivematrix-job.service"], "ExecStartPre"), {})
-    assert words == [
-        f"{TOP}/packaging/libexec/prestart", f"discovery={account.discovery_file}", f"directory={account.home}/my job"
-    ]  # fmt: skip
+    assert words == [f"{TOP}/packaging/libexec/prestart"], "a command gets services.json only if it asks for it"
     core = syntax.command(one(rendered(account)["hivematrix-core.service"], "ExecStartPre"), {})
-    assert "port=5000" in core
+    place = f"directory={account.data}/hivematrix-core"
+    assert core[1:] == ["port=5000", f"discovery={account.discovery_file}", place]
 
 
 def test_streams(account: Layout) -> None:
@@ -227,7 +227,7 @@ def test_the_database_is_seen_by_those_that_have_one_only(account: Layout) -> No
     assert not everything & {str(place) for place in hidden}
     assert [name for name, places in seen.items() if str(account.store_socket) in places] == ["helmd-postgres.service"]
     provision = syntax.command(one(rendered(account)["hivematrix-postgres.service"], "ExecStartPost"), {})
-    assert f"passfile={passfile}" in provision and provision[-1] == "codex"
+    assert f"passfile={passfile}" in provision and provision[-2:] == ["codex:codex_db", "shop"]
 
 
 NEEDS_NAMESPACES = {

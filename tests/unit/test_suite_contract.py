@@ -392,9 +392,9 @@ def test_lines_are_of_the_styles_of_the_real_one(core: Program) -> None:
 
 
 def test_the_key_is_made_once_and_kept(suite: Path, core: Program) -> None:
-    key = suite / "core/keys/private.pem"
+    key = suite / "core/keys/jwt_private.pem"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert [path.name for path in key.parent.iterdir()] == ["private.pem"]
+    assert [path.name for path in key.parent.iterdir()] == ["jwt_private.pem"]
     before = core.ask("GET", "/.well-known/jwks.json").body
     with running(suite / "core", {"CORE_DEGRADED": "1"}) as again:
         assert again.ask("GET", "/.well-known/jwks.json").body == before
@@ -517,9 +517,9 @@ def test_nexus_says_what_is_missing(suite: Path) -> None:
 def test_install_again_keeps_what_was_made(suite: Path, core: Program) -> None:
     settings = core.directory / ".flaskenv"
     settings.write_text("KEYCLOAK_REALM=mine\n", encoding="utf-8")
-    key = (core.directory / "keys/private.pem").read_bytes()
+    key = (core.directory / "keys/jwt_private.pem").read_bytes()
     (core.directory / "run.py").write_text("old", encoding="utf-8")
     subprocess.run([CHECKOUT / "tests/suite/install", suite, "core"], check=True)
     assert settings.read_text(encoding="utf-8") == "KEYCLOAK_REALM=mine\n"
-    assert (core.directory / "keys/private.pem").read_bytes() == key
+    assert (core.directory / "keys/jwt_private.pem").read_bytes() == key
     assert (core.directory / "run.py").read_bytes() == (CHECKOUT / "tests/suite/core/run.py").read_bytes()

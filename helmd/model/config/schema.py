@@ -6,6 +6,7 @@ The parser, the manual pages and the tests of the documentation all read these t
 from dataclasses import dataclass
 
 from helmd.model.config import validators as values
+from helmd.model.config.config_text import FORMATS
 from helmd.model.config.validators import Reader
 
 
@@ -73,6 +74,57 @@ SERVICE_SETTINGS = (
         "variable",
         "DATABASE_URL",
         "The environment variable that holds that URI.",
+    ),
+    Setting(
+        "database_name",
+        values.database_name,
+        "name",
+        "the service's name",
+        "The name of that database. Its role always has the service's name.",
+    ),
+    Setting(
+        "database_config.file",
+        values.path,
+        "path",
+        "none",
+        "A configuration file below path that gets the URI as well, for a program that reads no environment variable.",
+    ),
+    Setting(
+        "database_config.format",
+        values.choice(*FORMATS),
+        "choice",
+        "by the file's name",
+        "What kind of file it is: ini, env (lines VARIABLE=value), json or toml.",
+    ),
+    Setting(
+        "database_config.section",
+        values.section,
+        "text",
+        "none",
+        "The section or table of the setting; of nested ones, their names with dots between.",
+    ),
+    Setting("database_config.key", values.key, "text", "none", "The setting that gets the URI."),
+    Setting(
+        "secrets",
+        values.variables,
+        "list of variables",
+        "[]",
+        "Variables that get a random value in secrets/NAME.env, unless .flaskenv in its directory sets them.",
+    ),
+    Setting(
+        "flaskenv",
+        values.environment,
+        "table",
+        "{}",
+        "Variables that are added to .flaskenv in its directory where it does not set them. {NAME.url} and "
+        "{NAME.realm} stand for settings of the service NAME; without such a service, the variable is left out.",
+    ),
+    Setting(
+        "services_json",
+        values.boolean,
+        "boolean",
+        "true for python",
+        "Whether services.json, the URLs of all services, is put into its directory.",
     ),
     Setting(
         "port_variable",

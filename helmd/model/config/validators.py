@@ -242,6 +242,40 @@ def variable(value: object) -> str:
     return read
 
 
+def database_name(value: object) -> str:
+    """The name of a database, as it needs no quotes anywhere (PostgreSQL, "Identifiers and Key Words")."""
+    read = text(value)
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", read) or read in _OWN_DATABASES:
+        raise ValueError(f"must be a lower-case name of up to 63 of a-z, 0-9 and '_', not {_shown(value)}")
+    return read
+
+
+_OWN_DATABASES = ("postgres", "template0", "template1", "keycloak", "helm")
+
+
+def section(value: object) -> str:
+    """The section of a configuration file."""
+    read = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_ .:-]{0,99}", read):
+        raise ValueError(f"must be the name of a section, without brackets, not {_shown(value)}")
+    return read
+
+
+def key(value: object) -> str:
+    """The key of a configuration file."""
+    read = text(value)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", read):
+        raise ValueError(f"must be the name of a setting, not {_shown(value)}")
+    return read
+
+
+def variables(value: object) -> tuple[str, ...]:
+    """A list of names of environment variables."""
+    if not isinstance(value, list) or len(value) > 100:
+        raise ValueError(f"must be a list of variables, not {_shown(value)}")
+    return tuple(dict.fromkeys(variable(item) for item in value))
+
+
 def environment(value: object) -> Mapping[str, str]:
     """Environment variables. Secrets are refused, since other accounts can read unit files."""
     if not isinstance(value, dict) or len(value) > 500:

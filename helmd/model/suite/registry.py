@@ -5,12 +5,13 @@ from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from helmd.model.config.config_text import format_of
 from helmd.model.config.schema import SERVICE_SETTINGS
 from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
 from helmd.model.suite.names import MODES, fault_in_name
-from helmd.model.suite.service import Health, Install, Limits, Override, Registry, Restart, Service
+from helmd.model.suite.service import DatabaseConfig, Health, Install, Limits, Override, Registry, Restart, Service
 from helmd.model.suite.variables import refused_variables
 
 Entries = dict[str, dict[str, Given]]
@@ -18,7 +19,7 @@ Entries = dict[str, dict[str, Given]]
 CYCLE_SHOWN = 8
 """Maximum number of names in the message about a dependency cycle."""
 
-_MERGED_BY_KEY = ("environment", *(f"{mode}.environment" for mode in MODES))
+_MERGED_BY_KEY = ("environment", "flaskenv", *(f"{mode}.environment" for mode in MODES))
 
 
 def read_registry(sources: Sequence[ConfigSource], taken_ports: Mapping[int, str]) -> Registry:
@@ -54,6 +55,7 @@ def check_together(services: Mapping[str, Service], entries: Entries, taken_port
     """What keeps SERVICES from being a suite: a port, a dependency, a second Keycloak. ENTRIES say where it is set."""
     faults: list[Fault] = []
     _check_ports(services, entries, taken_ports, faults)
+    _check_databases(services, entries, faults)
     _check_keycloaks(services, entries, faults)
     _check_dependencies(services, entries, faults)
     return faults
@@ -100,7 +102,8 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
     port = given.get("port")
     health: dict[str, Any] = {"check": "http" if port or given.get("url") else "process"}
     restart: dict[str, Any] = {}
-    plain: dict[str, Any] = {"description": name, "path": f"hivematrix-{name}"}
+    plain: dict[str, Any] = {"description": name, "path": f"hivematrix-{name}", "database_name": name}
+    plain["services_json"] = kind == "python"
     if kind == "keycloak":
         health = {"check": "realm", "start_timeout": 180.0}
         restart = {"stop_timeout": 30.0, "within": 300.0}
@@ -125,6 +128,7 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
         limits=_group(entry, Limits, "limits", {}),
         restart=_group(entry, Restart, "restart", restart),
         install=_group(entry, Install, "install", {}),
+        database_config=_group(entry, DatabaseConfig, "database_config", {}),
         modes=modes,
         file=member.file,
         line=member.line,
@@ -158,8 +162,28 @@ def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fa
         faults.append(_fault(service, entry, "health.check", f"'{service.health.check}' needs a port or url"))
     if service.type != "keycloak" and service.health.check == "realm" and not service.external:
         faults.append(_fault(service, entry, "health.check", "'realm' is for keycloak or an external one"))
+    _check_database(service, entry, faults)
     for key, sentence in refused_variables(service):
         faults.append(_fault(service, entry, key, sentence))
+
+
+def _check_database(service: Service, entry: Mapping[str, Given], faults: list[Fault]) -> None:
+    config = service.database_config
+    if "database_config.file" not in entry:
+        for key in ("format", "section", "key"):
+            if f"database_config.{key}" in entry:
+                faults.append(_fault(service, entry, f"database_config.{key}", "needs database_config.file"))
+                return
+        return
+    if not service.database:
+        # A catalogue may say where a service reads it; whether it has a database is the account's choice.
+        return
+    if config.file.startswith(("/", "~")):
+        faults.append(_fault(service, entry, "database_config.file", "must be relative to path"))
+    if not config.key:
+        faults.append(_fault(service, entry, "database_config.key", "is needed beside database_config.file"))
+    if not config.section and (config.format or format_of(config.file)) == "ini":
+        faults.append(_fault(service, entry, "database_config.section", "is needed for an INI file"))
 
 
 def _check_ports(
@@ -174,6 +198,16 @@ def _check_ports(
             faults.append(_fault(service, entries.get(service.name, {}), "port", sentence))
         else:
             holders[service.port] = service.name
+
+
+def _check_databases(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:
+    holders: dict[str, str] = {}
+    for service in services.values():
+        if service.database and not service.external:
+            holder = holders.setdefault(service.database_name, service.name)
+            if holder != service.name:
+                sentence = f"'{service.database_name}' is also the database of {holder}"
+                faults.append(_fault(service, entries.get(service.name, {}), "database_name", sentence))
 
 
 def _check_keycloaks(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:

@@ -57,6 +57,16 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """Where in a configuration file below its directory a service reads the URI of its database."""
+
+    file: str = ""
+    format: str = ""
+    section: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Override:
     """Settings that differ in one mode."""
 
@@ -83,6 +93,12 @@ class Service:
     depends_on: tuple[str, ...] = ()
     database: bool = False
     database_variable: str = "DATABASE_URL"
+    database_name: str = ""
+    database_config: DatabaseConfig = field(default_factory=DatabaseConfig)
+    services_json: bool = False
+    secrets: tuple[str, ...] = ()
+    """Variables that get a random value."""
+    flaskenv: Mapping[str, str] = field(default_factory=dict)
     port_variable: str = "PORT"
     realm: str = "hivematrix"
     streams: Literal["split", "merged"] = "split"

@@ -30,9 +30,20 @@ from helmd.model.suite.names import (
 )
 from helmd.model.suite.service import Limits, Registry
 from helmd.model.units.hardening import ISOLATED
-from helmd.operations.configuration.databases import ensure_databases, keycloak_database, settle_logins
+from helmd.operations.configuration.databases import (
+    databases_of,
+    ensure_databases,
+    keycloak_database,
+    put_uris,
+    settle_logins,
+)
 from helmd.operations.configuration.effective import keep_faultless
 from helmd.operations.configuration.load import path_faults
+from helmd.operations.configuration.module_files import (
+    ensure_service_secrets,
+    place_flaskenv,
+    place_services_json,
+)
 from helmd.operations.configuration.sockets import replace_sockets
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
@@ -140,6 +151,7 @@ def rendered(
         _given_environment(registry, settings),
         _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
         _programs_of(layout.store_cluster) if settings.store_embedded else None,
+        databases_of(registry, layout, settings),
     )
     templates = template_environment(layout.share / "units")
     units = {}
@@ -219,7 +231,14 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
             manager.reload(unit)
     chosen = {change.unit for change in found}
     refused = [change for change in found if change.kind == "refused"]
-    return Applied(done, refused, [*_unenforced_limits(registry, chosen, manager)])
+    notices = [
+        *put_uris(registry, layout, settings),
+        *ensure_service_secrets(registry, layout),
+        *place_flaskenv(registry, layout),
+        *place_services_json(registry, layout, discovery_document(registry, settings)),
+        *_unenforced_limits(registry, chosen, manager),
+    ]
+    return Applied(done, refused, notices)
 
 
 def _verified(found: list[Change], registry: Registry) -> list[Change]:

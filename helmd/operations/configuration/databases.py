@@ -6,16 +6,19 @@ goes on with the DSN that it was started with: its role needs no password until 
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from helmd.files.environment_file import ensure_secrets, put_secret
+from helmd.files.environment_file import ensure_secrets, put_secret, read_environment_file
 from helmd.model.config.settings import Settings
-from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.errors import ConfigurationError, Fault, HelmError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import DATABASE_PASSWORD, KEYCLOAK_PASSWORD, SUITE_CLUSTER, unit_of
-from helmd.model.suite.service import Registry
+from helmd.model.suite.service import Registry, Service
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.configuration.module_files import place_database_uri
 from helmd.postgres.cluster import (
     KEYCLOAK_ROLE,
     account_name,
@@ -30,9 +33,11 @@ from helmd.postgres.configuration import SUPERUSER, Cluster, Mappings
 from helmd.postgres.external import server_of
 from helmd.postgres.passfile import put_passwords
 from helmd.postgres.roles import (
+    admin_conninfo,
     ensure_local_databases,
     ensure_role_and_database,
     external_dsn,
+    rename_database,
     service_uri,
 )
 
@@ -58,8 +63,128 @@ def embedded_cluster(registry: Registry, layout: Layout, settings: Settings) -> 
         settings.suite_database_port,
         account_name(),
         layout.suite_passfile,
-        database_services(registry),
+        databases_of(registry, layout, settings),
     )
+
+
+def databases_of(registry: Registry, layout: Layout, settings: Settings) -> dict[str, str]:
+    """The databases of services by their roles.
+
+    One that was made under another name keeps that until nobody uses it (`rename_databases`): running services have
+    it in their environment.
+    """
+    names = {}
+    earlier = _made_without_passwords(layout, settings)
+    for name in database_services(registry):
+        service = registry[name]
+        try:
+            present = read_environment_file(layout.secrets_file(name)).get(service.database_variable, "")
+            used = urlsplit(present).path[1:] if _is_ours(present, name, layout, settings) else ""
+        except HelmError:
+            # Its secrets can't be read, which `put_uris` reports.
+            used = ""
+        names[name] = unquote(used) or (name if name in earlier else service.database_name)
+    return names
+
+
+def _made_without_passwords(layout: Layout, settings: Settings) -> Mappings:
+    """The roles of a cluster of an earlier release; each has a database of its own name."""
+    if not settings.suite_embedded:
+        return {}
+    known = current_mappings(Cluster(layout.suite_cluster, layout.suite_socket, 0, account_name()))
+    return known if SUPERUSER in known else {}
+
+
+def _is_ours(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
+    """Whether Helm wrote this URI: for the role, and with its password or on the suite's server."""
+    try:
+        parts = urlsplit(uri)
+        user, password, host = unquote(parts.username or ""), unquote(parts.password or ""), parts.hostname
+    except ValueError:
+        return False
+    if parts.scheme not in ("postgresql", "postgres") or user != role:
+        return False
+    known = read_environment_file(layout.secrets_file(role)).get(DATABASE_PASSWORD)
+    if password and password == known:
+        return True
+    if settings.suite_embedded:
+        return parse_qs(parts.query).get("host") == [str(layout.suite_socket)]
+    return host == server_of(settings.suite_database).host
+
+
+def rename_databases(registry: Registry, layout: Layout, settings: Settings, facts_of: FactsOf) -> Iterator[str]:
+    """Rename the databases of services that don't run to what is configured now; reports about the others."""
+    for name, before in databases_of(registry, layout, settings).items():
+        after = registry[name].database_name
+        if before == after:
+            continue
+        if facts_of(unit_of(name)).active_state not in ("inactive", "failed"):
+            yield (
+                f"the database of {name} is still called {before}; to rename it to {after}: helmctl stop {name};"
+                f" helmctl apply; helmctl start {name}"
+            )
+            continue
+        try:
+            rename_database(_admin(registry, layout, settings), before, after)
+        except HelmError as error:
+            yield f"the database of {name} is still called {before}: {error.sentence}"
+            continue
+        _put_uri(registry[name], layout, settings, {name: after})
+
+
+def _admin(registry: Registry, layout: Layout, settings: Settings) -> str:
+    """How the role is reached that may change all databases of the suite."""
+    if settings.suite_embedded:
+        return admin_conninfo(embedded_cluster(registry, layout, settings))
+    return settings.suite_database
+
+
+def _put_uri(service: Service, layout: Layout, settings: Settings, databases: Mapping[str, str]) -> Iterable[str]:
+    """Put the URI of a service's database where the service reads it; reports about what is the admin's and stays."""
+    role, file = service.name, layout.secrets_file(service.name)
+    password = _password(file, DATABASE_PASSWORD)
+    if settings.suite_embedded:
+        cluster = Cluster(layout.suite_cluster, layout.suite_socket, settings.suite_database_port, account_name())
+        uri = service_uri(cluster, role, databases[role], password)
+    else:
+        server = server_of(settings.suite_database)
+        uri = external_dsn(server.host, server.port, role, password, databases[role]) + server.query
+    reports = []
+    present = read_environment_file(file).get(service.database_variable)
+    if present and not _is_ours(present, role, layout, settings):
+        reports.append(
+            f"{file} names another database in {service.database_variable}, which is kept; to use that of Helm, remove"
+            " the line, then: helmctl apply"
+        )
+    else:
+        put_secret(file, service.database_variable, uri)
+    reports.append(place_database_uri(service, layout, uri, lambda value: _is_ours(value, role, layout, settings)))
+    return [report for report in reports if report]
+
+
+def put_uris(registry: Registry, layout: Layout, settings: Settings) -> list[str]:
+    """Make passwords that are missing, and put the URIs of databases where services read them; reports as sentences."""
+    databases = databases_of(registry, layout, settings)
+    reports: list[str] = []
+    for name in databases:
+        try:
+            reports += _put_uri(registry[name], layout, settings, databases)
+        except HelmError as error:
+            reports.append(f"{name} was not given the URI of its database: {_in_full(error)}")
+    return reports
+
+
+def _in_full(error: HelmError) -> str:
+    return "; ".join(map(str, error.faults)) if isinstance(error, ConfigurationError) else error.sentence
+
+
+def _passwords(names: Iterable[str], layout: Layout) -> dict[str, str]:
+    """The passwords of services' roles, without those whose secrets can't be read."""
+    found = {}
+    for name in names:
+        with suppress(HelmError):
+            found[name] = _password(layout.secrets_file(name), DATABASE_PASSWORD)
+    return found
 
 
 def keycloak_database(settings: Settings) -> str:
@@ -85,29 +210,25 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings, fac
     if settings.suite_embedded:
         if SUITE_CLUSTER not in registry:
             return ()
+        put_uris(registry, layout, settings)
         cluster = embedded_cluster(registry, layout, settings)
-        passwords = {name: _password(layout.secrets_file(name), DATABASE_PASSWORD) for name in names}
-        for name, password in passwords.items():
-            uri = service_uri(cluster, name, password=password)
-            put_secret(layout.secrets_file(name), registry[name].database_variable, uri)
+        passwords = _passwords(names, layout)
         if keycloak:
             passwords[KEYCLOAK_ROLE] = _password(layout.secrets_file(keycloak), KEYCLOAK_PASSWORD)
         # It makes databases by itself, but not its own configuration, without which no new role may log in.
         create_cluster(cluster)
         superuser_password(cluster)
-        put_passwords(layout.suite_passfile, passwords)
+        put_passwords(layout.suite_passfile, passwords, databases_of(registry, layout, settings))
         configure(cluster, change=lambda known: remaining_mappings(known, names, facts_of))
         if running(cluster) is None:
             return ()
         ensure_local_databases(cluster, passwords)
         settle_logins(registry, layout, settings, facts_of)
         return tuple(passwords)
-    server = server_of(settings.suite_database)
-    for name in names:
-        password = _password(layout.secrets_file(name), DATABASE_PASSWORD)
-        ensure_role_and_database(settings.suite_database, name, password)
-        uri = external_dsn(server.host, server.port, name, password) + server.query
-        put_secret(layout.secrets_file(name), registry[name].database_variable, uri)
+    put_uris(registry, layout, settings)
+    databases = databases_of(registry, layout, settings)
+    for name, password in _passwords(names, layout).items():
+        ensure_role_and_database(settings.suite_database, name, password, databases[name])
     if keycloak:
         password = _password(layout.secrets_file(keycloak), KEYCLOAK_PASSWORD)
         ensure_role_and_database(settings.suite_database, KEYCLOAK_ROLE, password)

@@ -5,12 +5,13 @@ Nothing that is there is replaced or changed: what can't be used is an error.
 """
 
 import datetime
+import errno
 import ipaddress
 import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,12 +22,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from helmd.files.beneath import opened_directory
 from helmd.files.durable import write_in
 from helmd.model.errors import HelmError
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""
 RSA_BITS = 2048
+_PUBLIC_PEM = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 
 _PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -38,21 +41,28 @@ class KeyFileError(HelmError):
 
 
 def signing_key(directory: Path) -> Path | None:
-    """Core's RSA key for tokens, ``keys/private.pem`` in its checkout; the path when it was made now.
+    """Core's RSA keys for tokens, ``keys/jwt_private.pem`` and ``jwt_public.pem`` in its checkout; the path of the
+    private one when it was made now.
 
-    Raises KeyFileError for one that can't be used, and for a ``keys/public.pem`` whose private half is missing.
+    A public key that is missing is derived. Raises KeyFileError for keys that can't be used, and for a public one whose
+    private half is missing.
     """
     folder = _Folder(directory / "keys")
-    path, public = folder.path / "private.pem", folder.path / "public.pem"
+    path, public = folder.path / "jwt_private.pem", folder.path / "jwt_public.pem"
+    if folder.finish_interrupted(path.name, public.name):
+        return path
     content, public_content = folder.read(path.name), folder.read(public.name)
     if content is not None:
-        _check_pair(path, content, public, public_content)
+        derived = _check_pair(path, content, public, public_content)
+        if public_content is None and derived is not None:
+            with opened_directory(folder.path) as descriptor:
+                write_in(descriptor, public.name, derived, 0o644, replace=False)
         return None
     if public_content is not None:
         raise _half(public, path)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-    with folder.opened_for_writing() as descriptor:
-        write_in(descriptor, path.name, _pem(key), 0o600, replace=False)
+    made = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+    public_pem = made.public_key().public_bytes(*_PUBLIC_PEM)
+    folder.write_pair((path.name, _pem(made), 0o600), (public.name, public_pem, 0o644))
     return path
 
 
@@ -120,20 +130,24 @@ def _half(present: Path, missing: Path) -> KeyFileError:
     )
 
 
-def _check_pair(private: Path, private_content: bytes, public: Path, public_content: bytes | None) -> None:
-    """Whether PRIVATE holds a private key and PUBLIC, where there is one, its certificate or public key."""
+def _check_pair(private: Path, private_content: bytes, public: Path, public_content: bytes | None) -> bytes | None:
+    """Whether PRIVATE holds a private key and PUBLIC, where there is one, its certificate or public key.
+
+    The public key that belongs to it; None for one that can't be read, and so not be compared.
+    """
     try:
         key = serialization.load_pem_private_key(private_content, None)
     except (TypeError, UnsupportedAlgorithm):
         # Encrypted, or of a kind that only the service knows: it can't be compared, and is the admin's choice.
-        return
+        return None
     except ValueError:
         raise KeyFileError(
             f"{private} holds no private key in PEM form; nothing was changed",
             hint=f"Put a key there, or move {private.name} and {public.name} away, then: helmctl setup",
         ) from None
+    derived: bytes = key.public_key().public_bytes(*_PUBLIC_PEM)
     if public_content is None:
-        return
+        return derived
     try:
         other = (
             x509.load_pem_x509_certificate(public_content).public_key()
@@ -141,7 +155,7 @@ def _check_pair(private: Path, private_content: bytes, public: Path, public_cont
             else serialization.load_pem_public_key(public_content)
         )
     except UnsupportedAlgorithm:
-        return
+        return derived
     except ValueError:
         raise KeyFileError(
             f"{public} holds no certificate or public key in PEM form; nothing was changed",
@@ -153,6 +167,7 @@ def _check_pair(private: Path, private_content: bytes, public: Path, public_cont
             f"{private} and {public} do not belong together; nothing was changed",
             hint="Put a matching pair there, or move both away, then: helmctl setup",
         )
+    return derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,31 +179,30 @@ class _Folder:
     @contextmanager
     def _opened(self) -> Iterator[int | None]:
         """A descriptor of the directory; None when there is none."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield None
-            return
-        except OSError as error:
-            raise KeyFileError(
-                f"{self.path} is not a directory: {error.strerror}"
-                if not self.path.is_symlink()
-                else f"{self.path} is a symbolic link",
-                hint="Put a directory in its place, then: helmctl setup",
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                descriptor: int | None = stack.enter_context(opened_directory(self.path))
+            except FileNotFoundError:
+                descriptor = None
+            except OSError as error:
+                place = error.filename or self.path
+                linked = error.errno == errno.ELOOP
+                raise KeyFileError(
+                    f"{place} is a symbolic link" if linked else f"{place} is not a directory: {error.strerror}",
+                    hint="Put a directory in its place, or set path to the real one, then: helmctl setup",
+                ) from None
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def opened_for_writing(self) -> Iterator[int]:
         """A descriptor of the directory, which is made when it is missing, with mode 0700."""
-        with suppress(FileExistsError):
-            os.mkdir(self.path, 0o700)
+        with suppress(OSError), opened_directory(self.path.parent) as above:
+            os.mkdir(self.path.name, 0o700, dir_fd=above)
         with self._opened() as descriptor:
             if descriptor is None:
-                raise KeyFileError(f"{self.path} was removed by another process", hint="Run helmctl setup again.")
+                raise KeyFileError(
+                    f"{self.path} can't be made", hint="Let this account write there, then: helmctl setup"
+                )
             os.fchmod(descriptor, 0o700)
             yield descriptor
 

@@ -136,6 +136,6 @@ class Core:
 if __name__ == "__main__":
     settings = load_settings("core", DEFAULT_PORT)
     configure_logs(settings.mode)
-    key = load_or_make_key(settings.directory / "keys" / "private.pem")
+    key = load_or_make_key(settings.directory / "keys" / "jwt_private.pem")
     print("Sample Core: sessions are kept in memory", flush=True)
     run(Core(settings, Signer(key)).app(), settings, AccessStyle.LOGGING)

@@ -1,0 +1,123 @@
+"""What Helm writes into the directories of services: ``services.json``, and the URI of a database in a configuration
+file. A directory that this account can't write is reported; it does not keep anything else from being applied.
+"""
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from secrets import token_urlsafe
+
+from helmd.files.beneath import opened_directory, read_in, write_below
+from helmd.files.environment_file import ensure_secrets
+from helmd.model.config.config_text import format_of, value_in, with_value
+from helmd.model.errors import HelmError
+from helmd.model.layout import Layout
+from helmd.model.suite.service import Registry, Service
+
+SERVICES_JSON = "services.json"
+FLASKENV = ".flaskenv"
+_SETTING = re.compile(r"\{([a-z][a-z0-9_-]*)\.(url|realm)\}")
+
+
+def place_services_json(registry: Registry, layout: Layout, document: str) -> Iterator[str]:
+    """Put DOCUMENT into the directory of each service that wants it; reports, as sentences without a full stop.
+
+    Running services so learn of new ones; each start of a unit places it as well (`helmd.systemd.prestart`).
+    """
+    for name, service in registry.services.items():
+        directory = layout.resolve(service.path)
+        if service.services_json and not service.external and directory.is_dir():
+            try:
+                write_below(directory, SERVICES_JSON, document.encode(), 0o644)
+            except OSError as problem:
+                yield f"{SERVICES_JSON} of {name} was not written: {explained(problem)}"
+
+
+def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
+    """Add the variables to ``.flaskenv`` that a service needs and does not find there; reports as sentences."""
+    for name, service in registry.services.items():
+        directory = layout.resolve(service.path)
+        if service.external or not service.flaskenv or not directory.is_dir():
+            continue
+        try:
+            text = read_text(directory, FLASKENV)
+            wanted = {key: filled_in(value, registry) for key, value in service.flaskenv.items()}
+            added = {key: value for key, value in wanted.items() if value and value_in(text, "env", "", key) is None}
+            for key, value in added.items():
+                text = with_value(text, "env", "", key, value)
+            if added:
+                write_below(directory, FLASKENV, text.encode("utf-8", "surrogateescape"), 0o600)
+        except (OSError, ValueError) as problem:
+            why = explained(problem) if isinstance(problem, OSError) else str(problem)
+            yield f"{FLASKENV} of {name} was not written: {why}"
+
+
+def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:
+    """Make the random values that services want, where their secrets and ``.flaskenv`` have none; reports."""
+    for name, service in registry.services.items():
+        try:
+            text = read_text(layout.resolve(service.path), FLASKENV) if service.secrets else ""
+            missing = [key for key in service.secrets if value_in(text, "env", "", key) is None]
+            ensure_secrets(
+                layout.secrets_file(name), dict.fromkeys(missing, lambda: token_urlsafe(32))
+            ) if missing else None
+        except OSError as problem:
+            yield f"{name} was given no {', '.join(service.secrets)}: {explained(problem)}"
+        except HelmError as error:
+            yield f"{name} was given no {', '.join(service.secrets)}: {error.sentence}"
+
+
+def filled_in(value: str, registry: Registry) -> str:
+    """VALUE with the settings of services that it names; empty if one of them is not in the suite."""
+    names = {found[1] for found in _SETTING.finditer(value)}
+    if any(name not in registry for name in names):
+        return ""
+    return _SETTING.sub(lambda found: str(getattr(registry[found[1]], found[2])), value)
+
+
+def explained(problem: OSError) -> str:
+    """Why a file in a checkout can't be used, and for a link what to do."""
+    hint = ", which is not followed; set path to the real directory" if problem.errno == errno.ELOOP else ""
+    return f"{problem.filename}: {problem.strerror}{hint}"
+
+
+def place_database_uri(service: Service, layout: Layout, uri: str, ours: Callable[[str], bool]) -> str:
+    """Set the URI in the service's configuration file, mode 0600; a report, or an empty string.
+
+    A value there that is not OURS is the admin's, and stays.
+    """
+    config, directory = service.database_config, layout.resolve(service.path)
+    if not config.file or not directory.is_dir():
+        return ""
+    file = directory / config.file
+    kind = config.format or format_of(config.file)
+    try:
+        text = read_text(directory, config.file)
+        present = value_in(text, kind, config.section, config.key)
+        if present and not ours(present):
+            return (
+                f"{file} names another database for {service.name}, which is kept; to use that of Helm, remove"
+                f" {config.key} from it, then: helmctl apply"
+            )
+        changed = with_value(text, kind, config.section, config.key, uri)
+        write_below(directory, config.file, changed.encode("utf-8", "surrogateescape"), 0o600)
+    except OSError as problem:
+        return f"the database of {service.name} was not written to {file}: {explained(problem)}"
+    except ValueError as problem:
+        return f"the database of {service.name} was not written to {file}: {problem}"
+    return ""
+
+
+def read_text(directory: Path, name: str) -> str:
+    """The text of a file below a service's directory; empty if there is none. Raises OSError, also for a link."""
+    path = directory / name
+    try:
+        with opened_directory(path.parent) as folder:
+            content = read_in(folder, path.name)
+    except FileNotFoundError:
+        return ""
+    except OSError as problem:
+        place = problem.filename if str(problem.filename).startswith("/") else str(path)
+        raise OSError(problem.errno, problem.strerror, place) from None
+    return (content or b"").decode("utf-8", "surrogateescape")

@@ -1,0 +1,117 @@
+"""What Helm writes into the directories of services."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from helmd.files.environment_file import read_environment_file
+from helmd.model.config.settings import Settings
+from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.layout import Layout, layout
+from helmd.model.suite.discovery import discovery_document
+from helmd.model.suite.registry import read_registry
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.module_files import (
+    ensure_service_secrets,
+    place_flaskenv,
+    place_services_json,
+)
+
+TOP = Path(__file__).resolve().parents[2]
+SUITE = "[services.keycloak]\n[services.core]\n[services.nexus]\n"
+
+
+def suite(text: str = SUITE) -> Registry:
+    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
+    return read_registry([catalogue, ConfigSource("mine", text)], {})
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Layout:
+    made = layout({}, tmp_path, os.getuid(), TOP)
+    for name in ("hivematrix-core", "hivematrix-nexus", "hivematrix-worker"):
+        (made.data / name).mkdir(parents=True)
+    return made
+
+
+def variables(account: Layout, name: str) -> dict[str, str]:
+    return read_environment_file(account.data / f"hivematrix-{name}/.flaskenv")
+
+
+def test_every_checkout_learns_of_a_new_service(account: Layout) -> None:
+    worker = '[services.worker]\ntype = "command"\nstart_command = ["true"]\n'
+    registry = suite(SUITE + worker)
+    document = discovery_document(registry, Settings())
+    assert list(place_services_json(registry, account, document)) == []
+    for name in ("core", "nexus"):
+        file = account.data / f"hivematrix-{name}/services.json"
+        assert file.read_text() == document and stat.S_IMODE(file.stat().st_mode) == 0o644
+    assert not (account.data / "hivematrix-worker/services.json").exists()
+    asking = suite(f"{SUITE}{worker}services_json = true\n")
+    assert list(place_services_json(asking, account, document)) == []
+    assert (account.data / "hivematrix-worker/services.json").read_text() == document
+
+
+def test_a_checkout_that_cannot_be_written_is_reported(account: Layout, tmp_path: Path) -> None:
+    checkout = account.data / "hivematrix-core"
+    checkout.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    checkout.symlink_to(tmp_path / "elsewhere")
+    (report,) = place_services_json(suite(), account, "{}")
+    assert report == (
+        f"services.json of core was not written: {checkout}: is a symbolic link, which is not followed; set path to the"
+        " real directory"
+    )
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (account.data / "hivematrix-nexus/services.json").read_text() == "{}"
+
+
+def test_flaskenv_gets_what_it_lacks(account: Layout) -> None:
+    file = account.data / "hivematrix-core/.flaskenv"
+    file.write_text("# mine\nKEYCLOAK_REALM='staff'\nFLASK_APP=run.py")
+    registry = suite("[services.keycloak]\nport = 9080\n[services.core]\n[services.nexus]\n")
+    assert list(place_flaskenv(registry, account)) == []
+    assert file.read_text().startswith("# mine\nKEYCLOAK_REALM='staff'\nFLASK_APP=run.py\n")
+    found = variables(account, "core")
+    assert (found["KEYCLOAK_REALM"], found["KEYCLOAK_SERVER_URL"]) == ("staff", "http://localhost:9080")
+    assert found["JWT_PRIVATE_KEY_FILE"] == "keys/jwt_private.pem"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert variables(account, "nexus")["CORE_SERVICE_URL"] == "http://localhost:5000"
+    before = file.stat().st_ino
+    assert list(place_flaskenv(registry, account)) == []
+    assert file.stat().st_ino == before
+    external = suite("[services.core]\ndepends_on = []\n")
+    file.unlink()
+    assert list(place_flaskenv(external, account)) == []
+    assert "KEYCLOAK_SERVER_URL" not in variables(account, "core"), "Keycloak is not in that suite"
+
+
+def test_random_values_are_made_once_unless_the_checkout_has_one(account: Layout) -> None:
+    (account.data / "hivematrix-nexus/.flaskenv").write_text("SECRET_KEY=mine\n")
+    assert list(ensure_service_secrets(suite(), account)) == []
+    made = read_environment_file(account.secrets_file("core"))["SECRET_KEY"]
+    assert len(made) >= 32
+    assert not account.secrets_file("nexus").exists()
+    assert list(ensure_service_secrets(suite(), account)) == []
+    assert read_environment_file(account.secrets_file("core"))["SECRET_KEY"] == made
+
+
+def test_a_linked_flaskenv_is_not_written_through(account: Layout, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("A=1\n")
+    file = account.data / "hivematrix-core/.flaskenv"
+    file.symlink_to(tmp_path / "victim")
+    (report,) = place_flaskenv(suite(), account)
+    assert f"{file}: is a symbolic link" in report
+    (report,) = ensure_service_secrets(suite("[services.core]\ndepends_on = []"), account)
+    assert "core was given no SECRET_KEY" in report
+    assert (tmp_path / "victim").read_text() == "A=1\n"
+
+
+def test_the_gateway_runs_no_debugger_for_others(account: Layout) -> None:
+    nexus = suite()["nexus"]
+    assert nexus.port_variable == "NEXUS_PORT"
+    assert nexus.environment_in("development")["NEXUS_HOST"] == "127.0.0.1"
+    assert nexus.environment_in("production")["USE_GUNICORN"] == "true"
+    assert "DEV_MODE" not in nexus.environment_in("production")
