@@ -3,16 +3,19 @@
 import os
 import pwd
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from helmd.cli.context import Context
-from helmd.model.errors import NotSetUpError, UsageError
+from helmd.model.errors import DeniedError, NotSetUpError, UsageError
 from helmd.model.layout import Layout
 
 ACCOUNT_FILE = Path("/etc/hivematrix/account")
 """Names the dedicated account, written by ``helmctl setup --account``."""
+_PASSED = ("TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES", "TZ", "LANG", "LANGUAGE", "SUDO_USER")
+_PREFERENCES = ("PAGER", "LESS", "EDITOR", "VISUAL", "SYSTEMD_EDITOR")
+"""What root has chosen for its own terminal."""
 
 
 class Ownerless(Context):
@@ -55,6 +58,34 @@ def check_readable(account: str, files: Sequence[Path]) -> None:
             )
 
 
+def find_user_manager(environment: MutableMapping[str, str], uid: int, runtimes: Path = Path("/run/user")) -> None:
+    """Set in ENVIRONMENT where the user manager of UID is, unless that is said already.
+
+    pam_systemd(8) sets these variables for a login. They are missing in a job of cron(8), and still name the caller's
+    after sudo(8), su(1) and runuser(1).
+    """
+    own = runtimes / str(uid)
+    given = environment.get("XDG_RUNTIME_DIR", "")
+    if not given or (Path(given) != own and not _belongs_to(Path(given), uid, runtimes)):
+        environment["XDG_RUNTIME_DIR"] = given = str(own)
+    bus = Path(given, "bus")
+    if _owner(bus) == uid:
+        environment["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"
+
+
+def _belongs_to(directory: Path, uid: int, runtimes: Path) -> bool:
+    """Whether DIRECTORY is of UID; one that is missing is another account's if it is where login managers put them."""
+    owner = _owner(directory)
+    return directory.parent != runtimes if owner is None else owner == uid
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
 def become(account: str) -> None:
     """Runs this very command again as ACCOUNT on its user bus. Returns only when that is already so."""
     try:
@@ -66,10 +97,11 @@ def become(account: str) -> None:
     if os.geteuid() == entry.pw_uid:
         return
     if os.geteuid() != 0:
-        raise UsageError("only root can act for another account", hint=f"Run: sudo helmctl --account {account} ...")
+        raise DeniedError("only root can act for another account", hint=f"Run: sudo helmctl --account {account} ...")
     runtime = f"/run/user/{entry.pw_uid}"
-    passed = ("TERM", "LANG", "NO_COLOR", "COLUMNS", "TZ", "SUDO_USER")
-    kept = {name: os.environ[name] for name in passed if name in os.environ}
+    kept = {
+        name: value for name, value in os.environ.items() if name in (*_PASSED, *_PREFERENCES) or name.startswith("LC_")
+    }
     environment = {
         **kept,
         "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -1,13 +1,14 @@
 """What commands use, each part loaded when it is first used: layout, settings, suite, bus."""
 
 import os
-from collections.abc import Sequence
+import pwd
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helmd.cli import output
-from helmd.model.errors import ConfigurationError, UnknownServiceError
+from helmd.model.errors import BusError, ConfigurationError, NotSetUpError, UnknownServiceError
 from helmd.model.layout import Layout, layout
 from helmd.model.printable import printable
 from helmd.model.suite.names import service_of, unit_of
@@ -25,14 +26,50 @@ _SHOWN = 10
 SHARE = Path(__file__).resolve().parents[2]
 """The package's files: /usr/share/hivematrix-helm, or the checkout when helmctl runs from there."""
 
+_LOCATIONS = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+"""Variables that say where an account's files are."""
+
+
+def adopt(environment: Mapping[str, str]) -> None:
+    """Use the locations of the user manager's ENVIRONMENT instead of those of the caller's shell."""
+    for name in _LOCATIONS:
+        if name in environment:
+            os.environ[name] = environment[name]
+        elif name != "HOME":
+            os.environ.pop(name, None)
+    os.environ.setdefault("HOME", home_directory())
+
+
+def home_directory() -> str:
+    """HOME, unless it is another account's, as after runuser(1)."""
+    given = os.environ.get("HOME", "")
+    try:
+        if given and os.stat(given).st_uid == os.getuid():
+            return given
+    except OSError:
+        pass
+    return pwd.getpwuid(os.getuid()).pw_dir
+
+
+def _no_suite() -> NotSetUpError:
+    name = pwd.getpwuid(os.getuid()).pw_name
+    return NotSetUpError(
+        f"{name} has no suite here",
+        hint="To set one up, run: helmctl setup\nFor the suite of another account, as root: helmctl --account NAME ...",
+    )
+
 
 class Context:
     """Everything is cached, since a command runs once."""
 
     @cached_property
     def layout(self) -> Layout:
-        home = Path(os.environ.get("HOME") or os.path.expanduser("~"))
-        return layout(os.environ, home, os.getuid(), SHARE)
+        """Where the account's user manager has its files; while it can't be asked, where the environment has them."""
+        try:
+            adopt(self.manager.environment())
+        except BusError:
+            os.environ["HOME"] = home_directory()
+        return layout(os.environ, Path(os.environ["HOME"]), os.getuid(), SHARE)
 
     @cached_property
     def settings(self) -> "Settings":
@@ -45,11 +82,14 @@ class Context:
 
     @cached_property
     def effective(self) -> "Effective":
-        """The configuration that is in force; faults in the files are printed. Raises ConfigurationError as
-        `load_effective`.
+        """The configuration that is in force; faults in the files are printed.
+
+        Raises NotSetUpError, and ConfigurationError as `load_effective`.
         """
         from helmd.operations.configuration.effective import load_effective
 
+        if not self.layout.config.is_dir():
+            raise _no_suite()
         found = load_effective(self.layout)
         for fault in found.faults:
             output.print_message(f"warning: {fault}")

@@ -23,7 +23,8 @@ _WIDTH = max(len(mark) for mark, _ in SEVERITY_MARKS.values())
 def doctor_command(context: Context, as_json: bool) -> int:
     """Check this account, its suite and the machine, and print how to fix what is wrong.
 
-    Nothing is changed. Exit code 0 when no finding is bad (warnings are allowed), else 1.
+    Nothing is changed. Exit code 0 when no finding is bad (warnings are allowed), else 1: also while a service has
+    failed, flaps, is unhealthy or lacks one that it needs.
     """
     from helmd.operations.diagnostics.context import DoctorContext
     from helmd.operations.diagnostics.doctor import CHECKS, CheckFinding, examine

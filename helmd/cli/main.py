@@ -93,10 +93,12 @@ def helmctl(ctx: click.Context, account_name: str | None) -> None:
         chosen = account.owner(account_name)
         if chosen and chosen != "root":
             account.become(chosen)
+        account.find_user_manager(os.environ, os.getuid())
         ctx.obj = Context() if chosen else account.Ownerless()
         return
     if account_name:
         account.become(account_name)
+    account.find_user_manager(os.environ, os.getuid())
     ctx.obj = Context()
 
 
@@ -131,6 +133,7 @@ def print_traceback(kind: type[BaseException], error: BaseException, at: Traceba
 def run(words: list[str] | None = None) -> None:
     """Runs helmctl and exits with one of the codes in `helmd.cli.exits`."""
     sys.excepthook = print_traceback
+    output.speak_locale()
     try:
         ended: Any = helmctl.main(words, prog_name="helmctl", standalone_mode=False)
         code = ended if isinstance(ended, int) else exits.OK
@@ -153,5 +156,5 @@ def run(words: list[str] | None = None) -> None:
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         print_error(HelmError(f"{what}{error.strerror or error}"))
-        code = exits.FAILED
+        code = exits.DENIED if isinstance(error, PermissionError) else exits.FAILED
     sys.exit(code)

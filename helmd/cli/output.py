@@ -2,9 +2,11 @@
 
 Descriptions of units, log lines, file contents and names come from others, and a terminal obeys control characters in
 them. So everything is escaped here (`helmd.model.printable`), and colours are given apart from the text. The commands
-print in no other way (tests/unit/test_output.py); `helmd.cli.logs` writes the lines of logs by the same rule.
+print in no other way (tests/unit/test_output.py); `helmd.cli.logs` writes the lines of logs by the same rule. What the
+locale's character set lacks is replaced here, too.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +38,30 @@ class Painted(NamedTuple):
 
 Part = str | Painted
 
+_IN_ASCII = str.maketrans(
+    {"•": "*", "✓": "+", "✗": "x", "…": "...", "→": "->", "│": "|", "├": "|", "└": "`", "─": "-", "·": "-"}
+)
+"""Symbols of Helm's own for terminals that don't show UTF-8, much as systemctl(1) replaces its own."""
+_ascii_symbols = False
+
+
+def speak_locale() -> None:
+    """Write in the character set of the locale: what that lacks as \\xNN or \\uNNNN, and symbols in ASCII.
+
+    Python's UTF-8 mode, in which helmctl runs, is for files. For the C locale, whose character set is ASCII, other text
+    stays UTF-8, since terminals show it.
+    """
+    import _locale
+
+    global _ascii_symbols
+    charset = _locale.getencoding()
+    _ascii_symbols = charset.upper().replace("-", "") != "UTF8"
+    if charset in ("ANSI_X3.4-1968", "US-ASCII", "ASCII") or not _ascii_symbols:
+        charset = "utf-8"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=charset, errors="backslashreplace")
+
 
 def format_option(*formats: str) -> Callable[[Any], Any]:
     """``-o FORMAT`` and ``--json``, which is ``-o json``."""
@@ -62,10 +88,12 @@ def render_line(parts: Iterable[Part], colour: bool) -> str:
 
 
 def _rendered(part: Part, colour: bool) -> str:
-    if isinstance(part, Painted):
-        text = printable(part.text)
-        return click.style(text, fg=part.colour, bold=part.bold or None) if colour else text
-    return printable(part)
+    text = printable(part.text if isinstance(part, Painted) else part)
+    if _ascii_symbols:
+        text = text.translate(_IN_ASCII)
+    if colour and isinstance(part, Painted):
+        return click.style(text, fg=part.colour, bold=part.bold or None)
+    return text
 
 
 def print_line(*parts: Part) -> None:

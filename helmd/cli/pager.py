@@ -16,13 +16,16 @@ _LESS = "FRSXMK"
 def pager_command() -> list[str]:
     """Return the pager's command line; empty for no pager."""
     named = os.environ.get("PAGER")
-    if named is None:
-        return ["less"] if shutil.which("less") else []
     try:
-        words = shlex.split(named)
+        words = ["less"] if named is None else shlex.split(named)
     except ValueError:
         return []
-    return words if words and words != ["cat"] and shutil.which(words[0]) else []
+    if not words or words == ["cat"] or not shutil.which(words[0]):
+        return []
+    if os.path.basename(words[0]) == "less":
+        # LESS of the user's own may lack it, and colours would be shown as their bytes.
+        words.insert(1, "-R")
+    return words
 
 
 def _environment() -> dict[str, str]:

@@ -61,6 +61,8 @@ def setup_command(
         _notify(f"helmctl run by root now acts for {dedicated}")
         account.become(dedicated)
     elif os.geteuid() == 0:
+        if (owner := account.owner(None)) and owner != "root":
+            account.become(owner)
         raise UsageError(
             "root cannot own a suite",
             hint="Run helmctl setup as the account that will own the suite, or: helmctl setup --account hivematrix",

@@ -24,10 +24,19 @@ NO_MEMORY_FIGURE = (1 << 64) - 1
 
 Result = TypeVar("Result")
 
-_START_MANAGER = (
-    "Is the account's user manager running? See: systemctl --user status; "
-    "to keep it running without a login: loginctl enable-linger"
-)
+
+def _start_manager() -> str:
+    """What to do when the account's user manager can't be reached."""
+    # Not at the top: only failures need them.
+    import pwd
+
+    from helmd.systemd.user_manager import lingers, unit_name
+
+    uid = os.getuid()
+    account = pwd.getpwuid(uid).pw_name
+    unit = unit_name(uid)
+    hint = f"Is its user manager running? See: systemctl status {unit}; to start it: sudo systemctl start {unit}"
+    return hint if lingers(account) else f"{hint}\nTo keep it running without a login: loginctl enable-linger {account}"
 
 
 class Finished(NamedTuple):
@@ -56,7 +65,7 @@ def _open() -> Any:
     try:
         _uninterrupted(bus.open)
     except DBusBaseError as problem:
-        raise BusError(f"can't reach the systemd user manager ({_message(problem)})", hint=_START_MANAGER) from None
+        raise BusError(f"can't reach the systemd user manager ({_message(problem)})", hint=_start_manager()) from None
     return bus
 
 
@@ -93,6 +102,12 @@ class Manager:
             )
         except DBusBaseError as problem:
             raise BusError(f"systemd refused {method}: {_message(problem)}") from None
+
+    def environment(self) -> dict[str, str]:
+        """The environment that the manager gives to units."""
+        found = self._call("Get", "ss", MANAGER_INTERFACE, b"Environment", interface=PROPERTIES)
+        pairs = (_text(each).partition("=") for each in found or ())
+        return {name: value for name, _, value in pairs}
 
     def subscribe(self) -> None:
         """Asks the manager to send signals; it sends none before."""
@@ -299,7 +314,7 @@ class Signals:
             if remaining <= 0:
                 break
             if self.fd < 0:
-                raise BusError("the connection to the systemd user manager ended", hint=_START_MANAGER)
+                raise BusError("the connection to the systemd user manager ended", hint=_start_manager())
             # Not select(2): its descriptors must be below 1024. The descriptor can change as messages are drained.
             poll = select.poll()
             poll.register(self.fd, select.POLLIN)

@@ -38,7 +38,15 @@ def unit_name(uid: int) -> str:
 
 def lingers(account: str) -> bool:
     """Whether the account's manager runs without a login, and from boot (loginctl(1))."""
-    return (_LINGER / account).exists()
+    return any((_LINGER / name).exists() for name in (account, _escaped(account)))
+
+
+def _escaped(name: str) -> str:
+    """NAME as systemd-logind names its file (systemd's cescape()): bytes outside printable ASCII in octal."""
+    special = {ord("\\"): r"\\", ord('"'): r"\"", ord("'"): r"\'"}
+    return "".join(
+        special.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in os.fsencode(name)
+    )
 
 
 def manager_properties(uid: int) -> dict[str, str]:

@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -14,22 +16,27 @@ from hypothesis import strategies as st
 from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
 from helmd.model.logs.timestamps import timespan
+from helmd.model.suite.service import Registry, Service
 from helmd.model.units.diagnostics import (
     Finding,
     RateLimit,
     java_major,
+    judge_certificate,
     judge_environments,
     judge_java,
     judge_rate_limit,
     judge_space,
     ok,
 )
+from helmd.model.units.health import HealthVerdict
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.diagnostics import host as doctor_host
+from helmd.operations.diagnostics import services as doctor_services
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
 from helmd.operations.diagnostics.python import environment_of
+from helmd.operations.monitoring.status import View
 from helmd.systemd import log_limit, user_manager
 
 SHARE = Path(__file__).resolve().parents[2]
@@ -368,3 +375,52 @@ def test_an_unusable_key_of_the_journal_is_found(place: Layout) -> None:
     (finding,) = doctor_suite.secrets(DoctorContext(place))
     assert finding.verdict == "bad"
     assert "invalid line 1" in finding.sentence
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "verdict", "word"),
+    [
+        (-30, 300, "ok", "valid until"),
+        (-30, 13, "warn", "valid until"),
+        (-30, -1, "bad", "expired"),
+        (2, 300, "bad", "not valid before"),
+    ],
+)
+def test_certificates(begins: int, ends: int, verdict: str, word: str) -> None:
+    found = judge_certificate("portal", NOON + timedelta(days=begins), NOON + timedelta(days=ends), NOON)
+    assert found.verdict == verdict and word in found.sentence
+    assert verdict == "ok" or "helmctl restart portal" in found.fix
+
+
+def view(name: str, word: str, *, needs: tuple[str, ...] = (), active: bool = False) -> View:
+    service = Service(name=name, type="command", depends_on=needs)
+    facts = UnitFacts(f"hivematrix-{name}.service", "loaded", "active" if active else "inactive")
+    return View(service, facts, HealthVerdict("healthy" if word == "healthy" else "unhealthy", "a reason"), word)
+
+
+@pytest.mark.parametrize(
+    ("views", "verdicts", "words"),
+    [
+        ([view("a", "healthy", active=True)], ["ok"], "all are healthy"),
+        ([view("a", "failed"), view("b", "healthy", active=True)], ["bad"], "helmctl restart a"),
+        ([view("a", "flapping", active=True)], ["bad"], "a is flapping"),
+        ([view("a", "unhealthy", active=True)], ["bad"], "a reason"),
+        ([view("a", "degraded", active=True)], ["warn"], "helmctl why a"),
+        ([view("a", "stopped"), view("b", "healthy", active=True)], ["warn"], "helmctl start a"),
+        ([view("a", "stopped"), view("b", "healthy", needs=("a",), active=True)], ["warn", "bad"], "need it: b"),
+        ([view("a", "stopped"), view("b", "stopped", needs=("a",))], ["warn"], "helmctl up"),
+    ],
+)
+def test_services_that_do_not_work_are_found(
+    views: list[View], verdicts: list[str], words: str, place: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = DoctorContext(place)
+    context.suite = Registry({each.service.name: each.service for each in views})
+    context.manager = Mock()
+    monkeypatch.setattr(doctor_services, "look", lambda *_: views)
+    found = doctor_services.services(context)
+    assert [finding.verdict for finding in found] == verdicts
+    assert any(words in finding.sentence + finding.fix for finding in found), found

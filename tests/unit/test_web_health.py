@@ -267,3 +267,13 @@ def test_a_verdict_names_what_is_not_well() -> None:
     report = HealthSummary("degraded", datetime.now(UTC), with_check("database", "unhealthy"))
     assert report.verdict == HealthVerdict("degraded", "database unhealthy")
     assert HealthSummary("healthy", datetime.now(UTC), WELL).verdict.state == HEALTHY
+
+
+def test_a_verdict_names_the_service_because_of_which_helm_is_degraded() -> None:
+    from datetime import UTC, datetime
+
+    from helmd.operations.monitoring.health_report import HealthSummary
+
+    checks = WELL | {"dependencies": {"core": {"status": "unhealthy"}}}
+    report = HealthSummary(overall(checks), datetime.now(UTC), checks)
+    assert report.verdict == HealthVerdict("degraded", "core unhealthy")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 Severity = Literal["ok", "warn", "bad", "unknown"]
@@ -87,6 +88,24 @@ def judge_space(path: str, free: int, total: int, what: str = "disk space") -> F
     if percent < 2:
         return bad(sentence, fix)
     return warn(f"{sentence}; below 10 % no logs are stored", fix) if percent < 10 else ok(sentence)
+
+
+EXPIRY_WARNING = timedelta(days=14)
+
+
+def judge_certificate(service: str, valid_from: datetime, valid_until: datetime, now: datetime) -> Finding:
+    """Check the time in which the certificate of SERVICE is valid."""
+    renew = "Replace it (one that Helm made: remove certs/nexus.* in the checkout; helmctl setup), then: "
+    renew += f"helmctl restart {service}"
+    if now < valid_from:
+        begins = f"{valid_from:%Y-%m-%d %H:%M} UTC"
+        return bad(
+            f"the certificate of {service} is not valid before {begins}", f"Check the clock: timedatectl; {renew}"
+        )
+    if now >= valid_until:
+        return bad(f"the certificate of {service} expired on {valid_until:%Y-%m-%d}", renew)
+    sentence = f"the certificate of {service} is valid until {valid_until:%Y-%m-%d}"
+    return warn(sentence, renew) if valid_until - now < EXPIRY_WARNING else ok(sentence)
 
 
 _JAVA = re.compile(r'version "(?:1\.)?(\d+)')

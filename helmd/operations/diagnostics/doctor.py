@@ -9,6 +9,7 @@ from helmd.model.units.diagnostics import Finding, unknown
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import limits as doctor_limits
 from helmd.operations.diagnostics import python as doctor_python
+from helmd.operations.diagnostics import services as doctor_services
 from helmd.operations.diagnostics import store as doctor_store
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
@@ -34,6 +35,8 @@ CHECKS = (
     DoctorCheck("hardening", doctor_host.hardening),
     DoctorCheck("configuration", doctor_suite.configuration),
     DoctorCheck("units", doctor_suite.units, after_set_up=True),
+    DoctorCheck("services", doctor_services.services, after_set_up=True),
+    DoctorCheck("certificates", doctor_services.certificates, after_set_up=True),
     DoctorCheck("isolation", doctor_suite.isolation, after_set_up=True),
     DoctorCheck("limits", doctor_limits.limits, after_set_up=True),
     DoctorCheck("ports", doctor_suite.ports),

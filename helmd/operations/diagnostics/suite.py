@@ -72,7 +72,7 @@ def units(context: DoctorContext) -> list[Finding]:
     ]
     for name, service in context.suite.services.items():
         if not service.external and context.manager.facts(unit_of(name)).need_reload:
-            found.append(warn(f"{unit_of(name)} has changed since systemd loaded it", "systemctl --user daemon-reload"))
+            found.append(bad(f"{unit_of(name)} has changed since systemd loaded it", "systemctl --user daemon-reload"))
     return found or [ok("match the configuration")]
 
 
@@ -88,7 +88,7 @@ def _drift(change: Change) -> Iterator[Finding]:
             f"See systemctl --user cat {change.unit}; to let Helm install its own, move it away and run: helmctl apply",
         )
     elif change.kind in output:
-        yield warn(f"{change.unit} {output[change.kind]}", "helmctl diff; helmctl apply")
+        yield bad(f"{change.unit} {output[change.kind]}", "helmctl diff; helmctl apply")
 
 
 def isolation(context: DoctorContext) -> list[Finding]:

@@ -53,11 +53,11 @@ class HealthSummary:
     @property
     def verdict(self) -> HealthVerdict:
         """The status, with a sentence that names the failed checks."""
-        bad = [f"{name} {check['status']}" for name, check in self.checks.items() if check.get("status") not in _FINE]
+        own = {name: check["status"] for name, check in self.checks.items() if name != "dependencies"}
+        others = {name: check["status"] for name, check in self.checks["dependencies"].items()}
+        bad = [f"{name} {status}" for name, status in own.items() if status != HEALTHY]
+        bad += [f"{name} {status}" for name, status in others.items() if status not in (HEALTHY, DEGRADED)]
         return HealthVerdict(self.status, ", ".join(bad) or "all checks are healthy")
-
-
-_FINE = (HEALTHY, None)
 
 
 def overall(checks: Mapping[str, CheckResult]) -> str:

@@ -42,7 +42,7 @@ from helmd.postgres.cluster import account_name, create_cluster, store_cluster
 from helmd.postgres.roles import ensure_store
 from helmd.systemd.bus import Manager, Signals
 from helmd.systemd.log_limit import check_limit, raise_limit, reload_systemd
-from helmd.systemd.user_manager import JOURNAL_GROUP
+from helmd.systemd.user_manager import JOURNAL_GROUP, lingers
 
 JOB_TIMEOUT = 120.0
 
@@ -90,7 +90,7 @@ def settings_template(database: str | None) -> str:
 def prepare_account(layout: Layout, notify: Notify) -> None:
     """Lingering, so that the suite outlives the login and starts at boot; access to the journal."""
     name = account_name()
-    if Path("/var/lib/systemd/linger", name).exists():
+    if lingers(name):
         notify("lingering is enabled")
     else:
         tried = subprocess.run(["loginctl", "enable-linger"], capture_output=True, text=True, timeout=30, check=False)

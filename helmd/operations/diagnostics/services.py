@@ -1,0 +1,95 @@
+"""Checks of the services themselves: whether they run, are healthy, and have what they need; their certificates."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from helmd.model.counted import counted
+from helmd.model.suite.composition import dependencies
+from helmd.model.suite.names import unit_of
+from helmd.model.suite.service import Registry
+from helmd.model.units.diagnostics import Finding, bad, judge_certificate, ok, warn
+from helmd.model.units.unit_state import condition, explain
+from helmd.operations.diagnostics.context import DoctorContext
+from helmd.operations.monitoring.status import View, look
+
+_HANDSHAKE_SECONDS = 3.0
+
+
+def services(context: DoctorContext) -> list[Finding]:
+    """Whether the services run and are healthy, and none runs without one that it needs."""
+    suite = context.suite
+    views = {view.service.name: view for view in look(suite, suite.names, context.manager)}
+    ours = [view for view in views.values() if not view.service.external]
+    if ours and all(view.word == "stopped" for view in ours):
+        return [warn("the suite is stopped", "helmctl up")]
+    found = [finding for view in views.values() for finding in _of_one(view)]
+    return [*found, *_without_needed(suite, views)] or [ok(f"{counted(len(views), 'service')}: all are healthy")]
+
+
+def _of_one(view: View) -> Iterator[Finding]:
+    name, sentence = view.service.name, view.verdict.sentence
+    if view.service.external:
+        if not view.good:
+            yield bad(f"{name} (external) is {view.word}: {sentence}", f"Check {view.service.url}")
+    elif view.word in ("failed", "flapping"):
+        fix = f"helmctl why {name}; correct the cause; helmctl restart {name}"
+        yield bad(f"{name} is {view.word}: {explain(view.facts, name)}", fix)
+    elif view.word == "unhealthy":
+        yield bad(f"{name} is unhealthy: {sentence}", f"helmctl why {name}; helmctl restart {name}")
+    elif view.word == "degraded":
+        yield warn(f"{name} is degraded: {sentence}", f"helmctl why {name}")
+    elif view.word == "stopped" and view.facts.exists and view.facts.file_state != "disabled":
+        yield warn(f"{name} is stopped, though it is to start with the suite", f"helmctl start {name}")
+
+
+def _without_needed(suite: Registry, views: dict[str, View]) -> Iterator[Finding]:
+    """A service that is down while others that need it run."""
+    needs = dependencies(suite)
+    for name, view in views.items():
+        if view.word not in ("stopped", "failed") or view.service.external:
+            continue
+        users = [other for other, needed in needs.items() if name in needed and views[other].facts.active]
+        if users:
+            yield bad(f"{name} is {view.word}, and these run and need it: {', '.join(users)}", f"helmctl start {name}")
+
+
+def certificates(context: DoctorContext) -> list[Finding]:
+    """Whether the certificates that running services show are valid, and for how long."""
+    now, found = datetime.now(UTC), []
+    for name, service in context.suite.services.items():
+        url = urlsplit(service.url)
+        if url.scheme != "https" or not url.hostname:
+            continue
+        local = not service.external
+        if local and condition(context.manager.facts(unit_of(name)), now.timestamp()) != "running":
+            continue
+        port = service.port if local and service.port is not None else url.port or 443
+        # The name of an own service need not lead to this host, but it is what the certificate is chosen by.
+        shown = _shown("127.0.0.1" if local else url.hostname, port, url.hostname)
+        if shown is not None:
+            found.append(judge_certificate(name, *shown, now))
+    return found or [ok("no running service shows one")]
+
+
+def _shown(address: str, port: int, name: str) -> tuple[datetime, datetime] | None:
+    """From when until when the certificate of a server is valid; None if it completes no handshake."""
+    # Not at the top: only this check needs it.
+    from cryptography import x509
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((address, port), timeout=_HANDSHAKE_SECONDS) as connection,
+            context.wrap_socket(connection, server_hostname=name) as secured,
+        ):
+            encoded = secured.getpeercert(binary_form=True)
+    except OSError:  # ssl.SSLError among them; the check of services reports what does not answer
+        return None
+    if not encoded:
+        return None
+    parsed = x509.load_der_x509_certificate(encoded)
+    return parsed.not_valid_before.replace(tzinfo=UTC), parsed.not_valid_after.replace(tzinfo=UTC)

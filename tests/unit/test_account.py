@@ -1,0 +1,119 @@
+"""Which user manager a command belongs to, names of accounts, locales, and what becomes of root's environment."""
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helmd.cli import account, pager
+from helmd.cli.context import adopt, home_directory
+from helmd.systemd import user_manager
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def runtime(tmp_path: Path, name: str) -> Path:
+    made = tmp_path / name
+    made.mkdir()
+    (made / "bus").touch()
+    return made
+
+
+@pytest.mark.parametrize("given", [None, "", "/run/user/99999999", "elsewhere"])
+def test_the_user_manager_is_found_without_the_callers_help(given: str | None, tmp_path: Path) -> None:
+    """cron sets nothing, runuser(1) leaves the variables of root, whose directory is of another account or gone."""
+    own = runtime(tmp_path, str(os.getuid()))
+    if given == "elsewhere":
+        other = runtime(tmp_path, "5")
+        os.chown(other, 5, 5) if os.getuid() == 0 else other.rmdir()
+        given = str(other)
+    elif given:
+        given = str(tmp_path / "99999999")
+    environment = (
+        {} if given is None else {"XDG_RUNTIME_DIR": given, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={given}/bus"}
+    )
+    account.find_user_manager(environment, os.getuid(), tmp_path)
+    assert environment == {"XDG_RUNTIME_DIR": str(own), "DBUS_SESSION_BUS_ADDRESS": f"unix:path={own}/bus"}
+
+
+def test_a_runtime_directory_of_the_account_itself_is_kept(tmp_path: Path) -> None:
+    runtime(tmp_path, str(os.getuid()))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    environment = {"XDG_RUNTIME_DIR": str(mine), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/x"}
+    account.find_user_manager(environment, os.getuid(), tmp_path / "users")
+    assert environment == {"XDG_RUNTIME_DIR": str(mine), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/x"}
+
+
+def test_the_environment_of_the_user_manager_says_where_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/shell")
+    monkeypatch.setenv("XDG_STATE_HOME", "/shell")
+    monkeypatch.setenv("HOME", "/shell")
+    adopt({"HOME": "/home/u", "XDG_STATE_HOME": "/manager", "PATH": "/manager"})
+    assert (os.environ["HOME"], os.environ["XDG_STATE_HOME"]) == ("/home/u", "/manager")
+    assert "XDG_DATA_HOME" not in os.environ and os.environ["PATH"] != "/manager"
+
+
+def test_a_home_directory_of_another_account_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_directory() == str(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    assert home_directory() == os.path.expanduser(f"~{pwd.getpwuid(os.getuid()).pw_name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("suite", "suite"), ("müller", r"m\303\274ller"), ("жук", r"\320\266\321\203\320\272")]
+)
+def test_lingering_accounts_of_any_name(name: str, file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """systemd-logind escapes the names of its files."""
+    monkeypatch.setattr(user_manager, "_LINGER", tmp_path)
+    assert not user_manager.lingers(name)
+    (tmp_path / file).touch()
+    assert user_manager.lingers(name)
+
+
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "C", "POSIX"])
+def test_a_locale_without_the_symbols_gets_others(charset: str) -> None:
+    """No traceback, and text that the locale has no character for is written out."""
+    program = (
+        "from helmd.cli import output\n"
+        "import _locale\n"
+        f"_locale.getencoding = lambda: {charset!r} if {charset!r}.startswith('ISO') else 'ANSI_X3.4-1968'\n"
+        "output.speak_locale()\n"
+        "output.print_line('└─✓ größer → …')\n"
+        "output.print_line('日本')\n"
+        "output.print_message(output.Painted('✗ ', 'red'), 'größer')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", program], cwd=TOP, capture_output=True, check=True, env={"LC_ALL": "C"}
+    )
+    if charset == "ISO-8859-1":
+        assert done.stdout == "`-+ größer -> ...\n\\u65e5\\u672c\n".encode("iso-8859-1")
+        assert done.stderr == "x größer\n".encode("iso-8859-1")
+    else:
+        assert done.stdout.decode() == "`-+ größer -> ...\n日本\n"
+
+
+def test_colours_survive_options_of_less_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.cli.pager.shutil.which", lambda name: f"/usr/bin/{name}")
+    for given in (None, "less", "/usr/bin/less -S"):
+        monkeypatch.delenv("PAGER", raising=False)
+        if given:
+            monkeypatch.setenv("PAGER", given)
+        assert pager.pager_command()[1] == "-R"
+    monkeypatch.setenv("PAGER", "most")
+    assert pager.pager_command() == ["most"]
+
+
+def test_root_keeps_its_pager_and_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: dict[str, str] = {}
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("os.execve", lambda program, words, environment: taken.update(environment))
+    for name, value in {"PAGER": "most", "EDITOR": "vi", "LC_ALL": "C.UTF-8", "LD_PRELOAD": "x"}.items():
+        monkeypatch.setenv(name, value)
+    account.become("daemon")
+    assert (taken["PAGER"], taken["EDITOR"], taken["LC_ALL"]) == ("most", "vi", "C.UTF-8")
+    assert "LD_PRELOAD" not in taken and taken["LOGNAME"] == "daemon"
