@@ -90,7 +90,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
     assert formats is not None
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
     own = OwnEntries(JournalKeys(places.journal_keys).keys, current.retention_of)
-    low = LowDisk(places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0)
+    low = LowDisk(places.store_cluster, lambda total: current.settings.min_free(total))
 
     async def reload() -> None:
         current.load()
@@ -100,8 +100,10 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
             os.kill(os.getpid(), signal.SIGTERM)
 
     def full() -> str:
-        least = current.settings.min_free_percent
-        return f"less than {least} % of the log store's disk is free (logs.min_free_percent)" if low() else ""
+        wanted = current.settings
+        bounds = f"{wanted.min_free_percent} % and {wanted.min_free_size / (1 << 30):.3g} GiB"
+        why = f"less than {bounds} of the log store's disk is free (logs.min_free_percent, logs.min_free_size)"
+        return why if low() else ""
 
     ingest = Ingest(
         account,

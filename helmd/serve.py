@@ -98,9 +98,7 @@ async def run_helmd(
             lambda: server.trouble,
             lambda: retain.warnings,
         )
-        low_disk = LowDisk(
-            places.store_cluster, lambda: current.settings.min_free_percent if settings.store_embedded else 0
-        )
+        low_disk = LowDisk(places.store_cluster, lambda total: current.settings.min_free(total))
         posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), partial(write, keys), low_disk)
         rates = Rates(settings.ingest_rate, settings.ingest_burst)
         intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, messages.read)

@@ -58,6 +58,13 @@ def newest_line(uid: int) -> float | None:
         return float(reader._get_realtime()) / 1e6 if reader._previous() else None
 
 
+def unreadable(uid: int) -> bool:
+    """Whether the account has no readable entry, while journal files exist that this process may not read."""
+    from helmd.journal.query import hidden_files
+
+    return newest_line(uid) is None and bool(hidden_files())
+
+
 def _message(fields: dict[str, bytes | list[bytes]]) -> str:
     value = fields.get("MESSAGE", b"")
     return (value[0] if isinstance(value, list) else value).decode("utf-8", "replace")

@@ -50,11 +50,53 @@ def server_of(dsn: str) -> ExternalServer:
     return ExternalServer(str(host), int(given.get("port") or 5432), parameters)
 
 
+OLDEST = 13
+"""The oldest major version of PostgreSQL that the log store runs on."""
+
+
+def check_store(dsn: str) -> int:
+    """The major version of the server, if the log store can be there. Raises ClusterError with what is wrong with it.
+
+    Text of services is UTF-8, so a database in another encoding garbles or refuses it (SQL_ASCII checks nothing).
+    LISTEN, prepared statements and advisory locks belong to a session, which a pooler in transaction mode gives to one
+    client after another.
+    """
+    try:
+        with (
+            psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS, autocommit=True) as first,
+            psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS, autocommit=True) as second,
+        ):
+            version = first.info.server_version // 10000
+            encoding = first.info.parameter_status("server_encoding")
+            servers = [each.execute("SELECT pg_backend_pid()").fetchone() for each in (first, second)]
+    except psycopg.Error as error:
+        raise ClusterError(_reason(error)) from error
+    if version < OLDEST:
+        raise ClusterError(
+            f"PostgreSQL {version} is too old; {OLDEST} or newer is required", hint="Upgrade the server."
+        )
+    if encoding != "UTF8":
+        raise ClusterError(
+            f"its encoding is {encoding}; the log store needs UTF8",
+            hint="Create another: createdb --encoding=UTF8 --template=template0 NAME; name it in store.database.",
+        )
+    if servers[0] == servers[1]:
+        raise ClusterError(
+            "a connection pooler in transaction mode is in between; the log store needs sessions of its own",
+            hint="Name PostgreSQL itself in store.database, or a pool of sessions (PgBouncer: pool_mode = session).",
+        )
+    return version
+
+
 def major_version(dsn: str) -> int:
     """The major version of the server that DSN reaches. Raises ClusterError with libpq's reason on one line."""
     try:
         with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
             return connection.info.server_version // 10000
     except psycopg.Error as error:
-        lines = str(error).strip().splitlines()
-        raise ClusterError(lines[0] if lines else type(error).__name__) from error
+        raise ClusterError(_reason(error)) from error
+
+
+def _reason(error: psycopg.Error) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -103,6 +103,7 @@ def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
         disk.fill(7)
         until(lambda: "less than 10 %" in status(box), 20)
         print(status(box))
+        said_by_all(box)
         time.sleep(2)
         before = (talker.stored(), posting.source.stored())
         time.sleep(SECONDS / 2)
@@ -114,6 +115,14 @@ def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
     time.sleep(max(0.0, began + seconds - time.monotonic()))
     talking.all_once([talker, posting.source], PATIENCE)
     print(f"paused at {before}, then all once; {repeated} batches posted again")
+
+
+def said_by_all(box: Sandbox) -> None:
+    """doctor, /health and logs give the reason for which nothing is stored."""
+    doctor = box.helmctl("doctor", check=False)
+    assert doctor.code == 1 and "no logs are stored" in doctor.out and "stores nothing at present" in doctor.out
+    until(lambda: "min_free_percent" in health(box)["checks"]["journal"].get("message", ""), 20)
+    until(lambda: "min_free_percent" in box.helmctl("logs", "-n", "1").err, 20)
 
 
 @pytest.mark.parametrize("disk", MARGIN, indirect=True, ids=lambda part: part or "all")

@@ -12,12 +12,12 @@ from helmd.operations.logs.disk import LowDisk, space
     ("free", "least", "low"), [(99, 10, True), (100, 10, False), (0, 0, False), (0, 1, True), (1000, 50, False)]
 )
 def test_below_so_many_percent(free: int, least: int, low: bool) -> None:
-    assert LowDisk(Path("/"), lambda: least, lambda _: (free, 1000))() is low
+    assert LowDisk(Path("/"), lambda total: total * least // 100, lambda _: (free, 1000))() is low
 
 
 def test_it_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     free = [0, 1000]
-    low = LowDisk(Path("/"), lambda: 10, lambda _: (free.pop(0), 1000))
+    low = LowDisk(Path("/"), lambda _: 100, lambda _: (free.pop(0), 1000))
     assert low()
     assert low()
     monkeypatch.setattr(disk, "_LOOK_SECONDS", -1)
@@ -42,6 +42,6 @@ def test_a_disk_that_cannot_be_looked_at_is_as_it_was(
             raise OSError(5, "Input/output error", str(path))
         return answer
 
-    low = LowDisk(Path("/"), lambda: 10, look)
+    low = LowDisk(Path("/"), lambda _: 100, look)
     assert [low(), low(), low(), low()] == [True, True, True, False]
     assert len(caplog.records) == 1

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
 from helmd.model.logs.timestamps import timespan
@@ -109,6 +110,17 @@ def test_space_is_worse_the_less_is_free(free: int, total: int) -> None:
     verdict = judge_space("/", min(free, total), total).verdict
     share = min(free, total) / total
     assert verdict == ("bad" if share < 0.02 else "warn" if share < 0.1 else "ok")
+
+
+def test_space_below_which_no_logs_are_stored() -> None:
+    """Ten percent of a disk, or what is enough on a large one."""
+    settings = Settings()
+    tib = 1 << 40
+    assert settings.min_free(1000) == 100 and settings.min_free(4 * tib) == 10 << 30
+    assert judge_space("/", 50 << 30, 4 * tib, least=settings.min_free(4 * tib)).verdict == "bad"
+    assert judge_space("/", 90 << 30, 4 * tib, least=settings.min_free(4 * tib)).verdict == "ok"
+    found = judge_space("/", 99, 1000, least=settings.min_free(1000))
+    assert found.verdict == "bad" and "no logs are stored" in found.sentence
 
 
 def test_java() -> None:

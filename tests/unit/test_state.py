@@ -15,6 +15,7 @@ from helmd.model.units.unit_state import (
     explain,
     last_exit,
     retry,
+    waiting_for,
 )
 
 UNIT = UnitFacts("hivematrix-core.service", "loaded")
@@ -89,6 +90,14 @@ def test_last_exit_and_retry() -> None:
     assert last_exit(replace(UNIT, exit_code=CLD_EXITED, exit_status=0)) == "exited with code 0"
     waiting = replace(UNIT, active_state="activating", sub_state="auto-restart", restarts=2, restart_delay=1.5)
     assert retry(waiting) == "systemd restarts it in 1.5 s (restart 3)."
+
+
+def test_why_nothing_is_stored() -> None:
+    waits = UnitFacts(
+        "helmd-journal.service", status_text="waiting: the disk is nearly full; 5 rows stored since the start"
+    )
+    assert waiting_for(waits) == "the disk is nearly full"
+    assert waiting_for(UnitFacts("helmd-journal.service", status_text="stored up to 2026")) == ""
 
 
 def test_exists_and_active() -> None:

@@ -91,6 +91,8 @@ def test_journal() -> None:
     assert journal_check("active", 60.0)["status"] == "degraded"
     assert journal_check("active", None)["status"] == "degraded"
     assert journal_check("failed", 0.0)["status"] == "unhealthy"
+    waits = journal_check("active", 0.0, "the disk is nearly full")
+    assert (waits["status"], waits["message"]) == ("unhealthy", "the disk is nearly full")
 
 
 class Stood:

@@ -93,7 +93,8 @@ def _from_store(
     try:
         lines = store.open(count, newest_first, following)
         if wanted.until is None and (lag := _lag(places, wanted, store)):
-            notify(f"the log store is {lag} behind the journal; use --journal for newer lines")
+            reason = _reason()
+            notify(f"the log store is {lag} behind the journal{reason}; use --journal for newer lines")
     except HelmdAwayError as error:
         notify(f"{error.sentence}; reading the journal instead")
         return None
@@ -131,6 +132,21 @@ def _lag(places: Layout, wanted: Wanted, store: "StoreLines") -> str:
     from helmd.cli.output import format_duration
 
     return format_duration((written - stored).total_seconds()) if stored is not None else "far"
+
+
+def _reason() -> str:
+    """Why helmd-journal stores nothing, as it says itself, after a colon; empty if it does, or can't be asked."""
+    from helmd.model.errors import BusError
+    from helmd.model.suite.names import JOURNAL_UNIT
+    from helmd.model.units.unit_state import waiting_for
+    from helmd.systemd.bus import Manager
+
+    try:
+        with Manager() as manager:
+            reason = waiting_for(manager.facts(JOURNAL_UNIT))
+    except BusError:
+        return ""
+    return f": {reason}" if reason else ""
 
 
 def _boot(places: Layout, boot_id: str) -> "Boot":

@@ -286,6 +286,13 @@ HELM_SETTINGS = (
         "Free space on the disk of the embedded store below which entries wait in the journal; 0 disables this.",
     ),
     Setting(
+        "logs.min_free_size",
+        values.size,
+        "size",
+        "10G",
+        "As much free space is enough on a large disk, where logs.min_free_percent would be more.",
+    ),
+    Setting(
         "suite.database",
         values.dsn,
         "DSN",

@@ -27,6 +27,8 @@ class Settings:
     monitor_interval: float = 15.0
     retention: int = 90
     min_free_percent: int = 10
+    min_free_size: int = 10 << 30
+    """Bytes; on a large disk, this bounds ``min_free_percent``."""
     core: str = ""
     """Core's URL, if it differs from the registry's; see `helmd.model.suite.composition.core_url`."""
     ingest_anonymous: Literal["no", "loopback"] = "no"
@@ -42,6 +44,10 @@ class Settings:
     @property
     def suite_embedded(self) -> bool:
         return self.suite_database == EMBEDDED
+
+    def min_free(self, total: int) -> int:
+        """Bytes that must be free, of TOTAL of the disk of the embedded store, for entries to be stored; 0 for none."""
+        return min(-(-total * self.min_free_percent // 100), self.min_free_size) if self.store_embedded else 0
 
     def taken_ports(self) -> dict[int, str]:
         """Ports that no service may have, with their users."""
@@ -69,6 +75,7 @@ _ATTRIBUTES = {
     "monitor.interval": "monitor_interval",
     "logs.retention": "retention",
     "logs.min_free_percent": "min_free_percent",
+    "logs.min_free_size": "min_free_size",
     "core.url": "core",
     "ingest.anonymous": "ingest_anonymous",
     "ingest.rate": "ingest_rate",

@@ -80,14 +80,18 @@ def judge_rate_limit(
     return warn(sentence, f"{write}; {restart}")
 
 
-def judge_space(path: str, free: int, total: int, what: str = "disk space") -> Finding:
-    """Check whether FREE of TOTAL (same unit) is enough: helmd-journal pauses below 10 %."""
+def judge_space(path: str, free: int, total: int, what: str = "disk space", least: int | None = None) -> Finding:
+    """Check whether FREE of TOTAL (same unit) is enough; below LEAST helmd-journal pauses (None: it does not)."""
     percent = 100 * free / total if total else 100.0
     sentence = f"{path}: {percent:.0f} % of its {what} is free"
     fix = f"Find large directories: du -xh {path} | sort -h | tail; or: sudo journalctl --vacuum-size=1G"
+    if least is not None and free < least:
+        return bad(
+            f"{sentence}; no logs are stored until more is free (logs.min_free_percent, logs.min_free_size)", fix
+        )
     if percent < 2:
         return bad(sentence, fix)
-    return warn(f"{sentence}; below 10 % no logs are stored", fix) if percent < 10 else ok(sentence)
+    return warn(sentence, fix) if percent < 10 and least is None else ok(sentence)
 
 
 EXPIRY_WARNING = timedelta(days=14)

@@ -14,6 +14,9 @@ CLD_EXITED = 1
 CLD_KILLED = 2
 CLD_DUMPED = 3
 
+WAITING = "waiting: "
+"""How the status of helmd-journal begins while it stores nothing."""
+
 PROVING_SECONDS = (5.0, 30.0)
 """Seconds for which a restarted service must be active to count as running: after one restart, after several."""
 
@@ -129,6 +132,11 @@ def explain(facts: UnitFacts, service: str) -> str:
 
 def _last_exit_suffix(facts: UnitFacts) -> str:
     return f"; it last {last_exit(facts)}" if facts.exit_code else ""
+
+
+def waiting_for(facts: UnitFacts) -> str:
+    """Return why helmd-journal stores nothing at present, from its status; empty if it does."""
+    return facts.status_text.removeprefix(WAITING).partition("; ")[0] if facts.status_text.startswith(WAITING) else ""
 
 
 def retry(facts: UnitFacts) -> str:

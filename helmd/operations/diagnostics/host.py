@@ -94,10 +94,12 @@ def rate_limit(context: DoctorContext) -> list[Finding]:
 
 def disk(context: DoctorContext) -> list[Finding]:
     """Free space of each file system with files of the suite."""
-    places = [context.layout.state, context.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
+    store = context.layout.state
+    places = [store, context.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
     seen: set[int] = set()
     found = []
-    for place in places:
+    for given in places:
+        place = given
         while not place.exists():
             place = place.parent
         device = place.stat().st_dev
@@ -105,7 +107,9 @@ def disk(context: DoctorContext) -> list[Finding]:
             continue
         seen.add(device)
         space = os.statvfs(place)
-        found.append(judge_space(str(place), space.f_bavail, space.f_blocks))
+        usable = (space.f_blocks - space.f_bfree + space.f_bavail) * space.f_frsize
+        least = context.settings.min_free(usable) if given == store else None
+        found.append(judge_space(str(place), space.f_bavail * space.f_frsize, usable, least=least))
         if space.f_files:
             files = judge_space(str(place), space.f_favail, space.f_files, "inodes")
             found += [files] if files.verdict != "ok" else []

@@ -23,7 +23,7 @@ from helmd.model.suite.names import (
 )
 from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
 from helmd.model.units.hardening import PROFILES, isolates
-from helmd.model.units.unit_state import UnitFacts, condition, explain
+from helmd.model.units.unit_state import UnitFacts, condition, explain, waiting_for
 from helmd.operations.configuration.apply import Change, changes, host_of
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
 from helmd.operations.configuration.load import path_faults
@@ -231,9 +231,10 @@ def postgres(context: DoctorContext) -> list[Finding]:
             found.append(judge(f"{unit}: {concern.sentence}", concern.hint))
         found.append(_answers(unit, cluster, major, context))
         found += _logins(cluster, context)
-    for what, dsn in (("the log store", context.settings.store), ("the suite", context.settings.suite_database)):
-        if "://" in dsn:
-            found.append(_external(what, dsn))
+    if not context.settings.store_embedded:
+        found.append(_external_store(context.settings.store))
+    if not context.settings.suite_embedded:
+        found.append(_external("the suite", context.settings.suite_database))
     return found or [ok("no database is used")]
 
 
@@ -270,18 +271,32 @@ def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) ->
     return ok(f"{unit}: PostgreSQL {major} answers")
 
 
+def _external_store(dsn: str) -> Finding:
+    # Not at the top: psycopg costs every helmctl command 60 ms.
+    from helmd.postgres.cluster import ClusterError
+    from helmd.postgres.external import check_store
+
+    try:
+        return ok(f"the PostgreSQL {check_store(dsn)} of the log store answers")
+    except ClusterError as problem:
+        fix = problem.hint or "Check the server and store.database in helm.toml"
+        return bad(f"logs can't be stored in the PostgreSQL of the log store: {problem.sentence}", fix)
+
+
 def _external(what: str, dsn: str) -> Finding:
     # Not at the top: psycopg costs every helmctl command 60 ms.
     from helmd.postgres.cluster import ClusterError
-    from helmd.postgres.external import major_version
+    from helmd.postgres.external import OLDEST, major_version
 
     try:
         version = major_version(dsn)
     except ClusterError as problem:
         sentence = f"could not connect to the PostgreSQL of {what}: {problem.sentence}"
         return bad(sentence, "Check the server and its DSN in helm.toml")
-    if version < 13:
-        return bad(f"the PostgreSQL {version} of {what} is too old; 13 or newer is required", "Upgrade the server")
+    if version < OLDEST:
+        return bad(
+            f"the PostgreSQL {version} of {what} is too old; {OLDEST} or newer is required", "Upgrade the server"
+        )
     return ok(f"the PostgreSQL {version} of {what} answers")
 
 
@@ -321,6 +336,9 @@ def helm(context: DoctorContext) -> list[Finding]:
             found.append(_down(facts))
         elif facts.file_state not in ("enabled", "enabled-runtime"):
             found.append(warn(f"{unit} is running, but does not start at boot", f"systemctl --user enable {unit}"))
+        if reason := waiting_for(facts):
+            fix = "Correct this, and the lines that wait in the journal are stored; see: helmctl logs --journal"
+            found.append(bad(f"{unit} stores nothing at present: {reason}", fix))
         if DISABLED in facts.status_text:
             formats = facts.status_text.partition(f"{DISABLED}: ")[2].partition(";")[0]
             fix = f"Correct their patterns in formats.toml, then: systemctl --user reload {unit}"

@@ -22,9 +22,11 @@ def space(path: Path) -> tuple[int, int]:
 
 
 class LowDisk:
-    """Whether less than so many percent of PATH's disk are free. LEAST says how many; 0 for no such bound."""
+    """Whether less is free on PATH's disk than LEAST, which gives the bytes for a disk's size; 0 for no such bound."""
 
-    def __init__(self, path: Path, least: Callable[[], int], look: Callable[[Path], tuple[int, int]] = space) -> None:
+    def __init__(
+        self, path: Path, least: Callable[[int], int], look: Callable[[Path], tuple[int, int]] = space
+    ) -> None:
         self._path = path
         self._least = least
         self._look = look
@@ -44,5 +46,5 @@ class LowDisk:
                     _log.warning("how full the disk of %s is can't be read: %s", self._path, problem.strerror)
                 self._failed = True
             else:
-                self._low, self._failed = 100 * free < self._least() * total, False
+                self._low, self._failed = free < self._least(total), False
         return self._low

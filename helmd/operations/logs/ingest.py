@@ -26,6 +26,7 @@ from helmd.model.logs.parsing.journal_entries import EVER, Assembler
 from helmd.model.logs.parsing.journal_fields import JournalEntry, gap_row
 from helmd.model.logs.parsing.parsed import DISABLED, Formats
 from helmd.model.logs.parsing.position import Gap, Missing, Position
+from helmd.model.units.unit_state import WAITING
 from helmd.operations.logs.pattern_watchdog import PatternWatchdog, disabled_sentence
 from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionMovedError
 
@@ -363,7 +364,7 @@ class Ingest:
             level = logging.INFO if isinstance(error, IngestTakenError) else logging.WARNING
             _log.log(level, "%s; new lines stay in the journal until this is corrected", error.sentence)
         self._trouble = error.sentence
-        self._say(f"waiting: {error.sentence}; {self._rows:,} rows stored since the start")
+        self._say(f"{WAITING}{error.sentence}; {self._rows:,} rows stored since the start")
         self._said_at = 0.0
 
     def _recovered(self) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from helmd.health.thread_pool import ProbeResult, ThreadPool
+from helmd.journal.lines import unreadable
 from helmd.journal.tail import first_after
 from helmd.model.errors import HelmError
 from helmd.model.suite.names import JOURNAL_UNIT
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
+from helmd.model.units.unit_state import waiting_for
 from helmd.operations.logs.disk import space
 from helmd.operations.logs.ingest import Account
 from helmd.operations.monitoring.monitor import Monitor
@@ -82,15 +84,17 @@ def disk_check(total: int, free: int) -> CheckResult:
     }
 
 
-def journal_check(active_state: str | None, lag: float | None) -> CheckResult:
+def journal_check(active_state: str | None, lag: float | None, trouble: str = "") -> CheckResult:
     """Return the check of journal ingest. ACTIVE_STATE is that of helmd-journal, None if there is no such unit.
 
-    LAG is how many seconds the store is behind the journal, None if unknown.
+    LAG is how many seconds the store is behind the journal, None if unknown; TROUBLE why nothing is stored.
     """
     late = lag is None or lag >= _MAX_LAG
     check: CheckResult = {"status": DEGRADED if late else HEALTHY, "lag_seconds": lag}
     if active_state is not None and active_state not in ("active", "reloading"):
         check |= {"status": UNHEALTHY, "message": f"{JOURNAL_UNIT} is {active_state}"}
+    elif trouble:
+        check |= {"status": UNHEALTHY, "message": trouble}
     elif lag is None:
         check |= {"message": "the lag behind the journal could not be determined"}
     return check
@@ -203,22 +207,30 @@ class HealthReport:
     async def _journal(self) -> CheckResult:
         facts = self._monitor.companion(JOURNAL_UNIT)
         state = facts.active_state if facts is not None and facts.exists else None
+        waiting = waiting_for(facts) if facts is not None else ""
         try:
             async with self._pool.connection("checking health", _CHECK_SECONDS) as connection:
                 stored = await stored_up_to(
                     connection, self._account.machine_id, self._account.uid, self._account.boot_id
                 )
         except HelmError:
-            return journal_check(state, None)
+            return journal_check(state, None, waiting)
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
-                waiting = await self._journal_thread.run(
+                first = await self._journal_thread.run(
                     lambda: first_after(self._account.uid, self._account.boot_id, stored or 0)
+                )
+                hidden = (
+                    stored is None
+                    and first is None
+                    and await self._journal_thread.run(lambda: unreadable(self._account.uid))
                 )
         except OSError:  # TimeoutError among them
             return journal_check(state, None)
-        lag = 0.0 if waiting is None else max(0.0, round(time.time() - waiting / 1e6, 3))
-        return journal_check(state, lag)
+        lag = 0.0 if first is None else max(0.0, round(time.time() - first / 1e6, 3))
+        return journal_check(
+            state, lag, "this account can't read the journal; see helmctl doctor" if hidden else waiting
+        )
 
     def _dependencies(self) -> CheckResult:
         found: CheckResult = {}

@@ -37,8 +37,10 @@ from helmd.model.suite.service import Registry
 from helmd.operations.configuration.apply import apply, changes, remember_host
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
 from helmd.operations.configuration.load import load_settings, load_suite
+from helmd.operations.setup.end_check import check_end_to_end
 from helmd.operations.setup.keys import gateway_certificate, signing_key
 from helmd.postgres.cluster import account_name, create_cluster, store_cluster
+from helmd.postgres.external import check_store
 from helmd.postgres.roles import ensure_store
 from helmd.systemd.bus import Manager, Signals
 from helmd.systemd.log_limit import check_limit, raise_limit, reload_systemd
@@ -228,6 +230,8 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
     manager = _manager(layout)
     prepare_files(layout, options, notify)
     settings = load_settings(layout)
+    if not settings.store_embedded:
+        check_store(settings.store)
     registry = load_suite(layout, settings)
     prepare_keycloak(registry, layout, options, notify, progress)
     prepare_keys(registry, layout, notify)
@@ -247,6 +251,8 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
     manager.daemon_reload()
     notify("the suite will start at boot")
     _report_log_limit(layout, notify)
+    check_end_to_end(layout, settings.store_conninfo(layout), manager, account_name())
+    notify("a line written to the journal was found in the log store")
     return registry
 
 
