@@ -28,6 +28,7 @@ TOP = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def helmd(tmp_path: Path) -> Iterator[StandIn]:
+    (tmp_path / ".config/hivematrix").mkdir(parents=True)
     with stand_in(tmp_path / "run" / "hivematrix") as made:
         yield made
 
