@@ -22,6 +22,7 @@ VENV_FILE = "pyvenv.cfg"
 _LANDMARKS = (
     VENV_FILE,
     "lib/python3*/os.py",
+    "lib/python3*/site-packages",
     "lib/pypy3*/os.py",
     "lib-python/3/os.py",
     "lib/node_modules",
@@ -56,6 +57,8 @@ class Needs:
     places: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     virtual_environment: str = ""
+    user_base: str = ""
+    """Where packages are that were installed by ``pip install --user`` (PYTHONUSERBASE): found by HOME otherwise."""
     refused: tuple[str, ...] = ()
 
 
@@ -95,7 +98,11 @@ def needs_of(service: Service, mode: Mode, registry: Registry, layout: Layout) -
         elif (interpreter.parent.parent / VENV_FILE).is_file():
             search.program(interpreter, named=False)
     return Needs(
-        tuple(map(str, search.places)), tuple(search.search), search.virtual_environment, tuple(search.refused)
+        tuple(map(str, search.places)),
+        tuple(search.search),
+        search.virtual_environment,
+        search.user_base,
+        tuple(search.refused),
     )
 
 
@@ -138,6 +145,7 @@ class _Search:
     places: list[Path] = field(default_factory=list)
     search: list[str] = field(default_factory=list)
     virtual_environment: str = ""
+    user_base: str = ""
     refused: list[str] = field(default_factory=list)
     _seen: set[Path] = field(default_factory=set)
 
@@ -223,6 +231,8 @@ class _Search:
         if place is not None and self.layout.exposed(place) and path.parent != place:
             # Such as ~/.local: not all that is in there, but what programs in its "bin" look for beside it.
             places = [path.parent, place / "lib"]
+            if next(place.glob("lib/python3*/site-packages"), None):
+                self.user_base = str(place)
         elif place is not None:
             places = [place]
         elif named:
@@ -323,4 +333,6 @@ def _interpreter_of(path: Path) -> list[str]:
 def search_path(needs: Needs) -> Mapping[str, str]:
     """The environment variables by which a service finds the programs of its own environment."""
     found = {"PATH": ":".join((*needs.search, *SYSTEM_PATH))} if needs.search else {}
+    if needs.user_base:
+        found["PYTHONUSERBASE"] = needs.user_base
     return {**found, "VIRTUAL_ENV": needs.virtual_environment} if needs.virtual_environment else found

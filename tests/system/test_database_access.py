@@ -109,9 +109,22 @@ def test_doctor_names_the_services_that_can_act_as_the_account(
     """They read the account's files, so a password does not stop them."""
     assert all(reports[level, database]["passwords"] for level, database in KINDS if level not in ISOLATED)
     findings = json.loads(demo.helmctl("doctor", "--json", check=False).out)["findings"]
-    (sentence,) = [found["sentence"] for found in findings if found["check"] == "isolation"]
+    (sentence,) = [each["sentence"] for each in findings if each["check"] == "isolation"]
     named = set(sentence.rpartition(": ")[2].split(", "))
     assert named == {name_of(level, database) for level, database in KINDS if level not in ISOLATED}
+
+
+def test_doctor_sees_what_a_drop_in_undoes(box: Sandbox) -> None:
+    drop_in = f"{HOME}/.config/systemd/user/hivematrix-ticker.service.d/open.conf"
+    box.write(drop_in, "[Service]\nProtectHome=no\nTemporaryFileSystem=\nBindPaths=\nBindReadOnlyPaths=\n")
+    try:
+        box("systemctl", "--user", "daemon-reload")
+        findings = json.loads(box.helmctl("doctor", "--json", check=False).out)["findings"]
+        sentences = [found["sentence"] for found in findings if found["check"] == "isolation"]
+        assert any("the unit of ticker does not isolate it" in sentence for sentence in sentences), sentences
+    finally:
+        box("rm", drop_in)
+        box("systemctl", "--user", "daemon-reload")
 
 
 @pytest.mark.parametrize("role", ["postgres", "codex", "keycloak"])

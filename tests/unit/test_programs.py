@@ -194,6 +194,15 @@ def test_npm_installs_below_a_directory_with_much_else(home: Home) -> None:
     assert needs.places == home.under(".local/bin", ".local/lib") and not needs.refused
 
 
+def test_pip_installs_for_the_account(home: Home) -> None:
+    """``pip install --user`` puts packages where Python looks by HOME, which is another one for the service."""
+    home.file(".local/lib/python3.12/site-packages/app/__init__.py")
+    home.file(".local/state/hivematrix/host.json")
+    needs = home.needs(command(home.program(".local/bin/app", "#!/usr/bin/python3\n")))
+    assert needs.places == home.under(".local/bin", ".local/lib") and not needs.refused
+    assert search_path(needs)["PYTHONUSERBASE"] == str(home.path / ".local")
+
+
 GUARDED = [
     "", ".ssh", ".ssh/sub", ".gnupg", ".config", ".config/hivematrix", ".config/hivematrix/secrets", ".local",
     ".local/state/hivematrix/postgres-suite", ".local/share/hivematrix", ".local/share", ".local/share/systemd/user",

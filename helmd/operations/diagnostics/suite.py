@@ -10,7 +10,7 @@ from pathlib import Path
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak.launch import JAVA
 from helmd.model.config.secrets import holds_password, password_files
-from helmd.model.errors import ConfigurationError
+from helmd.model.errors import BusError, ConfigurationError
 from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import (
     HELM_UNITS,
@@ -28,6 +28,7 @@ from helmd.operations.configuration.apply import Change, changes, host_of
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.diagnostics.context import DoctorContext
+from helmd.operations.diagnostics.sandbox import hidden_from
 from helmd.postgres.binaries import installed, major_of
 from helmd.postgres.cluster import current_mappings, store_cluster
 from helmd.postgres.configuration import SUPERUSER, Cluster
@@ -100,6 +101,9 @@ def isolation(context: DoctorContext) -> list[Finding]:
             continue
         if not isolates(service.hardening, namespaces):
             open_ones.append(name)
+        elif not _isolated_now(name, context):
+            sentence = f"the unit of {name} does not isolate it: it can act as the account until it is changed"
+            found.append(warn(sentence, f"Remove what changes it (helmctl cat {name}), then: helmctl apply"))
         elif exposing := list(exposing_paths(service, context.layout)):
             sentence = f"{name} can act as the account through what its directories show it: {'; '.join(exposing)}"
             found.append(warn(sentence, f"Narrow path and writable_paths of {name} in services.toml"))
@@ -111,6 +115,19 @@ def isolation(context: DoctorContext) -> list[Finding]:
             fix = 'A host that allows user namespaces (see the check "hardening"); then: helmctl setup; helmctl apply'
         found.append(warn(sentence, fix))
     return found or [ok("no service can act as the account")]
+
+
+def _isolated_now(name: str, context: DoctorContext) -> bool:
+    """Whether the unit, as systemd has loaded it with its drop-ins, hides the account's secrets."""
+    try:
+        facts = context.manager.facts(unit_of(name))
+        properties = context.manager.properties(unit_of(name)) if facts.exists else {}
+    except BusError:
+        # Another check says so.
+        return True
+    if not properties:
+        return True
+    return bool(properties.get("PrivateUsers")) and hidden_from(properties, str(context.layout.secrets))
 
 
 def ports(context: DoctorContext) -> list[Finding]:

@@ -10,11 +10,14 @@ from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import explain, last_exit, retry
+from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
 from helmd.systemd.listeners import holder_of
 
 LINES = 8
+CAUSE_LINES = 60
+"""Lines in which the cause of a failure is looked for."""
 
 
 def since(then: float, now: float) -> str:
@@ -41,11 +44,11 @@ def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[
     lines: Sequence[str] = ()
     if not view.good and broken is not None:
         sentences.append(f"It depends on {broken.service.name}: {_now(broken, now)}")
-        sentences += _detail(broken, now)
+        sentences += [*_detail(broken, now), *_sandbox(broken, manager)]
         sentences.append(_advice(broken))
         lines = _lines(broken)
     elif not view.good:
-        sentences += _detail(view, now)
+        sentences += [*_detail(view, now), *_sandbox(view, manager)]
         sentences.append(_advice(view))
         lines = _lines(view)
     else:
@@ -92,6 +95,16 @@ def _detail(view: View, now: float) -> list[str]:
     if again := retry(facts):
         sentences.append(again[0].upper() + again[1:])
     return sentences
+
+
+def _sandbox(view: View, manager: Manager) -> list[str]:
+    """What of its sandbox it may have failed by."""
+    facts = view.facts
+    if view.service.external or not facts.exists or view.word in ("stopped", "starting", "stopping"):
+        return []
+    printed = last_lines(facts.unit, CAUSE_LINES, facts.started_at - 1)
+    found = sandbox_causes(view.service, facts, [line.message for line in printed], manager)
+    return [f"Its sandbox may be the cause: {found[0]}", *map(str, found[1:])] if found else []
 
 
 def _advice(view: View) -> str:
