@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from helmd.health.listeners import holder_of
 from helmd.health.thread_pool import PROBES, ProbeResult, ThreadPool
 from helmd.journal.keys import JournalKeys
 from helmd.journal.posted import write
@@ -34,7 +35,6 @@ from helmd.operations.monitoring.recording import Recorder
 from helmd.store.ingest.requests import PostedStore, drop_old_requests
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
-from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import UsageMeter
 from helmd.web.api.ingest import Intake
 from helmd.web.api.logs import Logs

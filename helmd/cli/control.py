@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -10,16 +11,23 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
+from helmd.health.probe import NOT_YET
 from helmd.journal.lines import last_lines
 from helmd.model.suite.names import MODES, Mode, unit_of
 from helmd.model.suite.service import Registry
 from helmd.operations.lifecycle import control
+from helmd.operations.lifecycle.changes import changed_since
 from helmd.operations.lifecycle.driver import Driver, mark_target
 from helmd.operations.lifecycle.steps import OperationResult, Options, Step
 from helmd.systemd.bus import Finished, Signals
 
 PROGRESS_INTERVAL = 10.0
 """Seconds without an event after which, and then at which interval, a step in progress is reported."""
+
+RECENT_LINES = 50
+"""In how many of a starting service's last lines its health check's own line is looked for."""
+LINE_SHOWN = 400
+"""How many characters of that line are shown."""
 
 STEP_MARKS = {
     "in_progress": ("…", "cyan"),
@@ -64,8 +72,10 @@ class StepPrinter:
         for name, since in self._under_way.items():
             waited = time.monotonic() - since
             if waited >= PROGRESS_INTERVAL:
-                lines = last_lines(unit_of(name), 1, time.time() - waited)
-                last = f", its last line: {lines[0].message[:100]}" if lines else ""
+                lines = [line.message for line in last_lines(unit_of(name), RECENT_LINES, time.time() - waited)]
+                # What its health check says comes before what it printed after that.
+                said = next((line for line in reversed(lines) if line.startswith(NOT_YET)), "")
+                last = f": {said[:LINE_SHOWN]}" if said else f", its last line: {lines[-1][:100]}" if lines else ""
                 self._say("in_progress", f"{name}: {waited:.0f} s so far{last}")
 
     def waiting(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
@@ -221,7 +231,12 @@ def _drive(
     with Signals() as signals:
         context.manager.subscribe()
         printer = StepPrinter(quiet)
-        driver = Driver(context.manager, lambda until: printer.waiting(signals.wait, until), printer)
+        driver = Driver(
+            context.manager,
+            lambda until: printer.waiting(signals.wait, until),
+            printer,
+            partial(changed_since, context.layout),
+        )
         return driver.run(verbs[verb](registry, names, options))
 
 

@@ -11,25 +11,45 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, __file__.rpartition("/helmd/")[0])
 
-import _thread
 import os
 import select
 import socket
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict, judge
+from helmd.health.address import LOOPBACK, addresses, local_addresses
+from helmd.health.listeners import own_control_group, unit_listeners
+from helmd.model.units.health import HEALTHY, UNHEALTHY, USER_AGENT, HealthVerdict, judge
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_ANSWER = 1 << 16
 FIRST_PAUSE = 0.025
 LATER_PAUSE = 0.1
 EAGER = 15.0
-"""For this long (seconds) a starting service is asked every FIRST_PAUSE, then every LATER_PAUSE."""
+"""For this long (seconds) a port on which nothing listens is asked every FIRST_PAUSE, then every LATER_PAUSE."""
+ANSWERED_PAUSE = 0.5
+"""Seconds between two requests to a service that is not healthy yet, but listens: each is a line in its log."""
+SAID_AFTER = 5.0
+"""After how many seconds a starting service's answer is printed that may never change, such as 404."""
+MOST_SAID = 5
+"""How many different ones are printed."""
+NOTHING_LISTENS = "nothing listens on"
+NOT_YET, NOT_HEALTHY = "not healthy yet", "not healthy within"
+"""How the lines begin that the program prints."""
+UNKNOWN_REALM = "helm-checks-the-database"
+"""A realm that does not exist: Keycloak has no such thing in its cache, so it asks its database each time."""
 
 
 class Probe(NamedTuple):
-    """What to ask. ``url`` is empty for a service that is healthy while its process lives; ``timeout`` is seconds."""
+    """What to ask. ``url`` is empty for a service that is healthy while its process lives; ``timeout`` is seconds.
+
+    A service of this host listens on ``port``, whatever the URL says, and is asked at an address of this host. It is 0
+    for an external service, which is asked where its URL says.
+    """
 
     check: str = "http"
     url: str = ""
@@ -37,6 +57,7 @@ class Probe(NamedTuple):
     realm: str = ""
     verify: bool = False
     timeout: float = 2.0
+    port: int = 0
 
     @property
     def asked(self) -> str:
@@ -44,84 +65,75 @@ class Probe(NamedTuple):
         if self.check == "process":
             return "its process"
         if self.check == "port":
-            return f"port {urlsplit(self.url).port}"
+            return f"port {self.port or _port(self.url)}"
         return f"GET {self.url}"
 
 
 class NoAnswerError(Exception):
-    """There was no HTTP answer; the text says why."""
+    """There was no HTTP answer; the text says why. ``listening`` is False when nothing listens on the port."""
+
+    def __init__(self, sentence: str, listening: bool = True) -> None:
+        super().__init__(sentence)
+        self.listening = listening
 
 
-class _Lookup:
-    """One getaddrinfo(3) call in a thread of its own, since that function has no time limit.
+class _Answer(NamedTuple):
+    """An HTTP response: its status code, its Location header, and the beginning of its body."""
 
-    Not `threading`, which would be imported for nothing else. Such a thread keeps no process from exiting.
-    """
-
-    def __init__(self, host: bytes, port: int) -> None:
-        self._host, self._port = host, port
-        self._result: list[Any] | OSError = []
-        self._running = _thread.allocate_lock()
-        self._running.acquire()
-        try:
-            _thread.start_new_thread(self._run, ())
-        except RuntimeError as problem:
-            raise OSError(str(problem)) from None
-
-    def _run(self) -> None:
-        try:
-            self._result = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError as problem:
-            self._result = problem
-        finally:
-            with _lookups_lock:
-                _lookups.pop((self._host, self._port), None)
-            self._running.release()
-
-    def result(self, deadline: float) -> list[Any]:
-        """The addresses. Raises OSError as getaddrinfo does, TimeoutError at DEADLINE (time.monotonic())."""
-        if not self._running.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
-        self._running.release()
-        if isinstance(self._result, OSError):
-            raise self._result
-        return self._result
-
-
-_lookups: dict[tuple[bytes, int], _Lookup] = {}
-"""Lookups under way. A name has one at most, so that a resolver that hangs costs a thread a name, not one a probe."""
-_lookups_lock = _thread.allocate_lock()
-
-
-def _addresses(host: str, port: int, deadline: float) -> list[Any]:
-    """What getaddrinfo(3) gives for HOST by DEADLINE. A numeric address is not looked up.
-
-    Raises OSError, TimeoutError, UnicodeError.
-    """
-    # As bytes: for text Python imports its codec for international names, which our names never need.
-    name = host.encode("ascii")
-    try:
-        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        with _lookups_lock:
-            lookup = _lookups.get((name, port))
-            if lookup is None:
-                lookup = _lookups[name, port] = _Lookup(name, port)
-    return lookup.result(deadline)
+    code: int
+    location: str
+    body: bytes
 
 
 def run_probe(probe: Probe) -> HealthVerdict:
     """One check, bounded by the probe's timeout, the lookup of the host's name included. Blocks."""
+    return _attempt(probe)[0]
+
+
+def _attempt(probe: Probe) -> tuple[HealthVerdict, bool]:
+    """One check, and whether anything listens on the port."""
     if probe.check == "process":
-        return HealthVerdict(HEALTHY, "its process runs")
+        return HealthVerdict(HEALTHY, "its process runs"), True
+    deadline = time.monotonic() + probe.timeout
     try:
         if probe.check == "port":
-            _connect(probe, time.monotonic() + probe.timeout).close()
-            return HealthVerdict(HEALTHY, "its port is open")
-        code, body = _get(probe)
+            _connect(probe, deadline).close()
+            return HealthVerdict(HEALTHY, "its port is open"), True
+        answer = _get(probe, deadline)
+        verdict = judge(answer.code, answer.body, probe.expect, probe.realm, answer.location, probe.url)
+        if probe.realm and verdict.state == HEALTHY:
+            verdict = _with_database(probe, verdict, deadline)
+        if answer.code == 400 and verdict.state == UNHEALTHY and not _secure(probe) and _speaks_tls(probe, deadline):
+            verdict = HealthVerdict(UNHEALTHY, f"answered 400 {_WANTS_TLS}")
     except NoAnswerError as problem:
-        return HealthVerdict(UNHEALTHY, str(problem))
-    return judge(code, body, probe.expect, probe.realm)
+        return HealthVerdict(UNHEALTHY, str(problem)), problem.listening
+    return verdict, True
+
+
+_WANTS_TLS = 'because it speaks TLS on this port: set url = "https://..."'
+
+
+def _with_database(probe: Probe, verdict: HealthVerdict, deadline: float) -> HealthVerdict:
+    """VERDICT on Keycloak, unless its database is gone: realms that exist are answered from a cache."""
+    unknown = probe._replace(url=probe.url.replace(f"/realms/{probe.realm}/", f"/realms/{UNKNOWN_REALM}/"))
+    try:
+        code = _get(unknown, deadline).code
+        said = "" if code < 500 else f"answered {code}"
+    except NoAnswerError as problem:
+        said = str(problem)
+    if not said:
+        return verdict
+    return HealthVerdict(
+        UNHEALTHY, f"realm {probe.realm} is available from its cache alone: its database fails ({said})"
+    )
+
+
+def _secure(probe: Probe) -> bool:
+    return probe.url.startswith("https:")
+
+
+def _port(url: str) -> int:
+    return urlsplit(url).port or (443 if url.startswith("https:") else 80)
 
 
 def _remaining(deadline: float) -> float:
@@ -130,73 +142,115 @@ def _remaining(deadline: float) -> float:
 
 
 def _connect(probe: Probe, deadline: float) -> socket.socket:
-    parts = urlsplit(probe.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    host = parts.hostname or ""
+    """A connection, with TLS for https. Raises NoAnswerError."""
+    connection = _open(probe, deadline)
+    if not _secure(probe):
+        return connection
+    import ssl
+
+    # The default context reads all of the machine's authorities first: 20 ms for nothing.
+    context = ssl.create_default_context() if probe.verify else _unverified()
     try:
-        addresses = _addresses(host, port, deadline)
+        connection.settimeout(_remaining(deadline))
+        return context.wrap_socket(connection, server_hostname=urlsplit(probe.url).hostname)
+    except TimeoutError:
+        connection.close()
+        raise NoAnswerError(f"no TLS connection within {probe.timeout:g} s") from None
+    except (OSError, ValueError) as problem:
+        connection.close()
+        reason = getattr(problem, "reason", None) or problem
+        if not isinstance(problem, ssl.SSLCertVerificationError) and _speaks_http(probe, deadline):
+            reason = 'it speaks plain HTTP on this port: set url = "http://..."'
+        raise NoAnswerError(f"no TLS connection ({reason})") from None
+
+
+def _unverified() -> "ssl.SSLContext":
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _speaks_tls(probe: Probe, deadline: float) -> bool:
+    """Whether the port of a plain http URL takes a TLS handshake."""
+    try:
+        connection = _open(probe, deadline)
+    except NoAnswerError:
+        return False
+    try:
+        connection.settimeout(_remaining(deadline))
+        _unverified().wrap_socket(connection, server_hostname=urlsplit(probe.url).hostname).close()
+    except (OSError, ValueError):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _speaks_http(probe: Probe, deadline: float) -> bool:
+    """Whether the port of an https URL answers a plain request."""
+    plain = probe._replace(url="http" + probe.url.removeprefix("https"), port=probe.port or _port(probe.url))
+    try:
+        _get(plain, deadline)
+    except NoAnswerError:
+        return False
+    return True
+
+
+def _open(probe: Probe, deadline: float) -> socket.socket:
+    """A connection to the first of the probe's addresses that accepts one; they share the time until DEADLINE.
+
+    Raises NoAnswerError.
+    """
+    host, port = urlsplit(probe.url).hostname or "", probe.port or _port(probe.url)
+    try:
+        found = local_addresses(host, port, deadline) if probe.port else addresses(host, port, deadline)
     except TimeoutError:
         raise NoAnswerError(f"the name {host} was not resolved within {probe.timeout:g} s") from None
     except OSError as problem:
         raise NoAnswerError(f"the name {host} can't be resolved ({problem.strerror or problem})") from None
     except UnicodeError:
         raise NoAnswerError("its URL has no valid host name") from None
-    connection = _open(addresses, port, probe.timeout, deadline)
-    if parts.scheme != "https":
-        return connection
-    import ssl
-
-    if probe.verify:
-        context = ssl.create_default_context()
-    else:
-        # Not the default context, which reads all of the machine's authorities first: 20 ms for nothing.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        connection.settimeout(_remaining(deadline))
-        return context.wrap_socket(connection, server_hostname=parts.hostname)
-    except TimeoutError:
-        connection.close()
-        raise NoAnswerError(f"no TLS connection within {probe.timeout:g} s") from None
-    except (OSError, ValueError) as problem:
-        connection.close()
-        raise NoAnswerError(f"no TLS connection ({getattr(problem, 'reason', None) or problem})") from None
-
-
-def _open(addresses: list[Any], port: int, timeout: float, deadline: float) -> socket.socket:
-    """A connection to the first of ADDRESSES that accepts one; they share the time until DEADLINE."""
-    reason = "it has no address"
-    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+    reason, listening = "it has no address", True
+    for index, (family, kind, protocol, _, address) in enumerate(found):
         try:
             connection = socket.socket(family, kind, protocol)
         except OSError as problem:  # such as IPv6 on a host without it
             reason = f"no connection ({problem.strerror or problem})"
             continue
         try:
-            connection.settimeout(_remaining(deadline) / (len(addresses) - index))
+            connection.settimeout(_remaining(deadline) / (len(found) - index))
             connection.connect(address)
         except ConnectionRefusedError:
-            reason = f"nothing listens on port {port}"
+            reason, listening = f"{NOTHING_LISTENS} {_shown(address)}", False
         except TimeoutError:
-            reason = f"no connection within {timeout:g} s"
+            reason = f"no connection within {probe.timeout:g} s"
         except OSError as problem:
             reason = f"no connection ({problem.strerror or problem})"
         else:
             return connection
         connection.close()
-    raise NoAnswerError(reason)
+    raise NoAnswerError(reason, listening)
 
 
-def _get(probe: Probe) -> tuple[int, bytes]:
-    """Status code and the beginning of the body. HTTP/1.0: a plain body until the end (RFC 1945)."""
-    deadline = time.monotonic() + probe.timeout
+def _shown(address: tuple[Any, ...]) -> str:
+    """A socket address for people. The port alone where it is the usual address."""
+    host, port = address[:2]
+    if host == LOOPBACK:
+        return f"port {port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _get(probe: Probe, deadline: float) -> _Answer:
+    """The response. HTTP/1.0: a plain body until the end (RFC 1945). Raises NoAnswerError."""
     parts = urlsplit(probe.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     request = (
-        f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: application/json\r\nUser-Agent: helm-probe\r\n\r\n"
+        f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: application/json\r\nUser-Agent: {USER_AGENT}\r\n\r\n"
     )
-    received = b""
+    received, broken = b"", ""
     with _connect(probe, deadline) as connection:
         try:
             connection.settimeout(_remaining(deadline))
@@ -209,13 +263,26 @@ def _get(probe: Probe) -> tuple[int, bytes]:
         except TimeoutError:
             raise NoAnswerError(f"no answer within {probe.timeout:g} s") from None
         except OSError as problem:
-            if not received:
-                raise NoAnswerError(f"the connection broke ({problem.strerror or problem})") from None
+            broken = f"the connection broke ({problem.strerror or problem})"
     head, _, body = received.partition(b"\r\n\r\n")
-    words = head.split(b"\r\n", 1)[0].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit() or len(words[1]) != 3:
-        raise NoAnswerError("what answers does not speak HTTP" if received else "the connection was closed unanswered")
-    return int(words[1]), body
+    first, *lines = head.split(b"\r\n")
+    words = first.split()
+    if len(words) >= 2 and words[0].startswith(b"HTTP/") and words[1].isdigit() and len(words[1]) == 3:
+        return _Answer(int(words[1]), _header(lines, b"location"), body)
+    if not _secure(probe) and _speaks_tls(probe, deadline):
+        raise NoAnswerError(f"no HTTP answer {_WANTS_TLS}")
+    if received:
+        raise NoAnswerError("what answers does not speak HTTP")
+    raise NoAnswerError(broken or "the connection was closed unanswered")
+
+
+def _header(lines: list[bytes], wanted: bytes) -> str:
+    """The first value of a header; empty without one."""
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == wanted:
+            return value.strip().decode("latin-1")
+    return ""
 
 
 def _complete(received: bytes) -> bool:
@@ -223,17 +290,17 @@ def _complete(received: bytes) -> bool:
     head, blank, body = received.partition(b"\r\n\r\n")
     if not blank:
         return False
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length" and value.strip().isdigit():
-            return len(body) >= int(value)
-    return False
+    length = _header(head.split(b"\r\n")[1:], b"content-length")
+    return length.isdecimal() and len(length) < 20 and len(body) >= int(length)
 
 
-def wait(probe: Probe, main_pid: int, within: float, settle: float) -> HealthVerdict | None:
+def wait(
+    probe: Probe, main_pid: int, within: float, settle: float, say: Callable[[str], object] = print
+) -> HealthVerdict | None:
     """Asks until the service counts as started, or WITHIN seconds are up; None when its main process ends.
 
-    A service without a port counts as started when it has lived for SETTLE seconds.
+    A service without a port counts as started when it has lived for SETTLE seconds. SAY is called with what keeps it
+    from being healthy after SAID_AFTER seconds, and when that changes; not while nothing of it listens yet.
     """
     begun = time.monotonic()
     try:
@@ -243,14 +310,34 @@ def wait(probe: Probe, main_pid: int, within: float, settle: float) -> HealthVer
     poll = select.poll()
     if watched >= 0:
         poll.register(watched, select.POLLIN)
+    printed: set[str] = set()
     while True:
-        verdict = run_probe(probe)
+        verdict, listening = _attempt(probe)
         elapsed = time.monotonic() - begun
         good = verdict.started and (probe.check != "process" or elapsed >= settle)
-        if good or elapsed >= within:
+        if good:
             return verdict
-        if poll.poll(1000 * (FIRST_PAUSE if elapsed < EAGER else LATER_PAUSE)):
+        over = elapsed >= within
+        if over or (elapsed >= SAID_AFTER and verdict.sentence not in printed):
+            where = elsewhere(probe, listening, own_control_group())
+            if over:
+                return HealthVerdict(verdict.state, verdict.sentence + where)
+            if (listening or where) and len(printed) < MOST_SAID:
+                printed.add(verdict.sentence)
+                say(f"{NOT_YET} after {elapsed:.0f} s: {probe.asked}: {verdict.sentence}{where}")
+        pause = ANSWERED_PAUSE if listening else FIRST_PAUSE if elapsed < EAGER else LATER_PAUSE
+        if poll.poll(1000 * pause):
             return None
+
+
+def elsewhere(probe: Probe, listening: bool, control_group: str) -> str:
+    """Where the processes of a control group listen, if nothing LISTENING is where PROBE asks; else empty."""
+    if listening or not control_group or not (found := unit_listeners(control_group)):
+        return ""
+    shown = ", ".join(map(str, found[:4]))
+    if any(each.port == probe.port for each in found):
+        return f"; it listens on {shown}: set url to that address, or make it listen where url says"
+    return f"; it listens on {shown}: set port to that one, or make it listen on {probe.port}"
 
 
 def main(words: list[str]) -> int:
@@ -264,15 +351,20 @@ def main(words: list[str]) -> int:
         given.get("realm", ""),
         given.get("verify") == "yes",
         float(given.get("timeout", 2)),
+        int(given.get("port", 0)),
     )
     within = float(given["within"])
     main_pid = int(os.environ.get("MAINPID", "0"))
-    verdict = wait(probe, main_pid, within, settle=float(given.get("settle", 0.1)))
+
+    def say(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    verdict = wait(probe, main_pid, within, float(given.get("settle", 0.1)), say)
     if verdict is None:
         return 2
     if verdict.started:
         return 0
-    print(f"not healthy within {within:g} s: {probe.asked}: {verdict.sentence}", file=sys.stderr)
+    say(f"{NOT_HEALTHY} {within:g} s: {probe.asked}: {verdict.sentence}")
     return 1
 
 

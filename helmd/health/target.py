@@ -1,15 +1,22 @@
 """Which probe a service wants, while it starts and while it runs."""
 
+from urllib.parse import urlsplit
+
 from helmd.health.probe import Probe
 from helmd.model.suite.service import Service
 
 
 def _url(service: Service, path: str) -> str:
-    """Where PATH of the service is asked: on this host for our own, at its own URL for an external one."""
-    scheme = service.url.partition("://")[0] or "http"
+    """The URL of PATH of the service: an external one's is below its own URL, another's at the root of its host."""
     if service.external or service.port is None:
         return service.url.rstrip("/") + path
-    return f"{scheme}://127.0.0.1:{service.port}{path}"
+    parts = urlsplit(service.url)
+    return f"{parts.scheme or 'http'}://{parts.netloc or f'localhost:{service.port}'}{path}"
+
+
+def url_host(service: Service) -> str:
+    """The host of the service's URL, without brackets around an IPv6 address."""
+    return urlsplit(service.url).hostname or "localhost"
 
 
 def probe_of(service: Service, starting: bool = False) -> Probe:
@@ -21,7 +28,8 @@ def probe_of(service: Service, starting: bool = False) -> Probe:
         realm = service.realm
         path = f"{service.relative_path}/realms/{realm}/.well-known/openid-configuration"
     url = "" if health.check == "process" else _url(service, "" if health.check == "port" else path)
-    return Probe(health.check, url, health.expect, realm, health.verify_tls, health.timeout)
+    port = 0 if service.external else service.port or 0
+    return Probe(health.check, url, health.expect, realm, health.verify_tls, health.timeout, port)
 
 
 def probe_words(service: Service) -> list[str]:
@@ -29,7 +37,7 @@ def probe_words(service: Service) -> list[str]:
     probe = probe_of(service, starting=True)
     words = [f"check={probe.check}", f"timeout={probe.timeout:g}", f"within={service.health.start_timeout:g}"]
     if probe.url:
-        words.append(f"url={probe.url}")
+        words += [f"url={probe.url}", f"port={probe.port}"]
     if probe.expect:
         words.append("expect=" + ",".join(map(str, probe.expect)))
     if probe.realm:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import os
 import stat
 
-from helmd.systemd.listeners import holder_of
+from helmd.health.listeners import conflict
 
 DISCOVERY = "services.json"
 DISCOVERY_VARIABLE = "HIVEMATRIX_SERVICES_JSON"
@@ -59,7 +59,7 @@ def _present(folder: int) -> bytes | None:
 
 def main(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
-    if "port" in given and (holder := holder_of(int(given["port"]))):
+    if "port" in given and (holder := conflict(given.get("host", "localhost"), int(given["port"]))):
         print(f"port {given['port']} is in use by {holder}", file=sys.stderr)
         return 1
     if "discovery" in given:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helmd.health.target import probe_words
+from helmd.health.target import probe_words, url_host
 from helmd.keycloak import launch
 from helmd.keycloak.distribution.unpack import WRITABLE
 from helmd.model.config.settings import Settings
@@ -28,7 +28,7 @@ from helmd.model.suite.names import (
     identifier_of,
     unit_of,
 )
-from helmd.model.suite.service import Health, Registry, Restart, Service
+from helmd.model.suite.service import START_MARGIN, Health, Registry, Restart, Service
 from helmd.model.units.hardening import HIDDEN_ROOTS, ISOLATED, WRITES_CODE, isolates, unit_lines
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
@@ -130,7 +130,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     environment |= common["environment"]
     prestart = [str(layout.libexec / "prestart")]
     if service.port is not None:
-        prestart.append(f"port={service.port}")
+        prestart += [f"port={service.port}", f"host={url_host(service)}"]
     if service.services_json:
         prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     return {
@@ -170,7 +170,8 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "port": service.port,
         "environment": {**setup.environment.get(service.name, {}), **mode_environment(service, mode)},
         "secrets_file": str(setup.layout.secrets_file(service.name)),
-        "start_timeout": service.health.start_timeout + 5,
+        "start_timeout": service.health.start_timeout + START_MARGIN,
+        "start_interval": service.start_interval,
         "restart": service.restart,
         "limits": service.limits,
         "success_exit_status": service.success_exit_status,

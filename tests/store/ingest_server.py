@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from helmd.health.listeners import holder_of
 from helmd.journal.reader import JournalError
 from helmd.model.config.settings import read_settings_files
 from helmd.model.config.toml_tables import ConfigSource
@@ -25,7 +26,6 @@ from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.monitoring.custom_metrics import recorded_by
 from helmd.store.ingest.requests import PostedStore
 from helmd.store.metrics.metrics import MetricSample
-from helmd.systemd.listeners import holder_of
 from helmd.web.api.ingest import Intake
 from helmd.web.api.services import Api
 from helmd.web.auth.identity import Callers

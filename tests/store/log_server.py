@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from helmd.health.listeners import holder_of
 from helmd.model.config.settings import Settings
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
@@ -21,7 +22,6 @@ from helmd.operations.logs.reader import CONNECTIONS, LogReader
 from helmd.store.ingest.logs import Appended, Appender
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool, connect
-from helmd.systemd.listeners import holder_of
 from helmd.web.api.logs import Logs
 from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers

@@ -44,7 +44,7 @@ def test_start_from_nothing_in_order_and_at_once(demo: Sandbox) -> None:
     started = re.findall(r"^✓ (\w+): (?:started|already)", notified, re.MULTILINE)
     assert [name for name in started if name != "postgres"] == ["keycloak", "core", "nexus"]
     for name in ("keycloak", "core", "nexus"):
-        line = rf"^✓ {name}: started, after waiting for GET https?://127\.0\.0\.1:\d+/\S+ \(\d+\.\d+ s\)$"
+        line = rf"^✓ {name}: started, after waiting for GET https?://localhost:\d+/\S+ \(\d+\.\d+ s\)$"
         assert re.search(line, notified, re.MULTILINE), notified
     figures = [late]
     for _ in range(4):
@@ -146,7 +146,7 @@ def test_failed_probe_keeps_dependents_down(box: Sandbox) -> None:
     try:
         done = box.helmctl("start", "nexus", check=False)
         assert done.code == 1
-        reason = "core was not healthy within 3 s: GET http://127.0.0.1:5000/no-such-page: answered 404"
+        reason = "core was not healthy within 3 s: GET http://localhost:5000/no-such-page: answered 404"
         assert f"✗ core: {reason}" in done.err
         assert "- nexus: not started, because core failed" in done.err
         assert box.status("nexus")["nexus"]["active_state"] == "inactive"
@@ -220,7 +220,7 @@ def test_boundaries_of_a_start(box: Sandbox) -> None:
     """--timeout gives up and says that systemd goes on; --no-block returns at once; --dry-run does nothing."""
     box.register("slow", command("slow", "hang", 6103, HANG="silent", more='health = { start_timeout = "6s" }'))
     assert (
-        "slow: start, then wait for GET http://127.0.0.1:6103/health" in box.helmctl("start", "slow", "--dry-run").out
+        "slow: start, then wait for GET http://localhost:6103/health" in box.helmctl("start", "slow", "--dry-run").out
     )
     assert box.status("slow")["slow"]["active_state"] == "inactive"
     done = box.helmctl("start", "slow", "--timeout", "1s", check=False)

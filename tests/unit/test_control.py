@@ -19,6 +19,7 @@ from helmd.operations.lifecycle.effects import (
     CheckHealth,
     Effect,
     Effects,
+    FindChange,
     FindListener,
     Job,
     JobResult,
@@ -70,11 +71,14 @@ class World:
         self.health: dict[str, HealthVerdict] = {}
         """By the probe's URL."""
         self.listeners: dict[int, str] = {}
+        self.changed: dict[str, float] = {}
+        """When a file of the service was last changed."""
         self.lines: dict[str, list[str]] = {}
         self.calls: list[str] = []
         self.open: list[tuple[str, str, str]] = []
         self.modes: set[str] = set()
         self.notified: list[str] = []
+        self.said: list[str] = []
         self.now = 0.0
         self.wait: Callable[[float], Sequence[JobResult]] = lambda until: self.finish()
 
@@ -87,8 +91,10 @@ class World:
                 return self.facts(short(name))
             case CheckHealth(probe):
                 return self.health.get(probe.url, HealthVerdict(HEALTHY, "it answers"))
-            case FindListener(port):
+            case FindListener(_, port):
                 return self.listeners.get(port, "")
+            case FindChange(service, _, since):
+                return "/app.toml" if self.changed.get(service.name, 0.0) > since else ""
             case ReadLastLines(name, count, _):
                 return self.lines.get(short(name), [])[-count:]
             case ResetFailed(_):
@@ -102,6 +108,7 @@ class World:
                 return JobWait(self.wait(until), self.now)
             case ReportStep(step):
                 self.notified.append(f"{step.kind} {step.service}")
+                self.said.append(step.sentence)
                 return None
             case _:
                 raise AssertionError(effect)
@@ -208,6 +215,33 @@ def test_a_start_that_is_under_way_is_joined() -> None:
     assert world.calls == ["start postgres"]
 
 
+def test_a_start_that_began_before_a_change_is_restarted_and_says_so() -> None:
+    under_way = UnitFacts(
+        unit("ticker"), "loaded", "activating", "start-post", main_pid=9, started_at=100.0, changed_at=101.0
+    )
+    world = World(ticker=under_way)
+    world.changed["ticker"] = 99.0
+    assert perform(control.start, ["ticker"], world).good and world.calls == ["start ticker"]
+    world = World(ticker=under_way)
+    world.changed["ticker"] = 102.0
+    assert perform(control.start, ["ticker"], world).good and world.calls == ["restart ticker"]
+    assert "a start was under way that began before /app.toml was changed" in world.said[0]
+    world = World(ticker=replace(under_way, need_reload=True))
+    assert perform(control.start, ["ticker"], world).good and world.calls == ["restart ticker"]
+    # systemd starts what waits for its restart as it is now.
+    world = World(ticker=replace(under_way, sub_state="auto-restart"))
+    world.changed["ticker"] = 102.0
+    assert perform(control.start, ["ticker"], world).good and world.calls == ["start ticker"]
+
+
+def test_a_start_that_was_under_way_and_fails_is_repeated_once() -> None:
+    world = World({"ticker": "failed"}, ticker=UnitFacts(unit("ticker"), "loaded", "activating", "start"))
+    report = perform(control.start, ["ticker"], world)
+    assert world.calls == ["start ticker", "restart ticker"] and kinds(report) == {"ticker": "failed"}
+    assert any("the start that was under way failed" in sentence for sentence in world.said)
+    assert len(report.steps) == 1
+
+
 def test_dependents_of_a_failure_are_left_alone_and_others_are_not() -> None:
     broken = failed("keycloak", exit_code=CLD_EXITED, exit_status=3)
     world = World({"keycloak": "failed"})
@@ -238,8 +272,21 @@ def test_a_failure_says_what_systemd_does_next() -> None:
         "ticker", active_state="activating", sub_state="auto-restart", exit_code=CLD_KILLED, exit_status=9,
         result="signal", restart_delay=1.0,
     )  # fmt: skip
-    step = control.failure(again, Ended("ticker", 0.5, "failed"), [])
+    step = control.failure(SUITE["ticker"], again, Ended("ticker", 0.5, "failed"), [])
     assert step.sentence == "ticker was killed by SIGKILL; systemd restarts it in 1 s (restart 1)"
+
+
+def test_a_failure_that_is_repeated_without_end_says_so() -> None:
+    slow = Service("slow", "command", health=Health("process", start_timeout=60), restart=Restart(within=20.0))
+    waits = failed(
+        "slow", active_state="activating", sub_state="auto-restart", result="timeout", restart_delay=1.0,
+        started_at=1000.0, changed_at=1061.0,
+    )  # fmt: skip
+    said = control.failure(slow, waits, Ended("slow", 61.0, "failed"), []).sentence
+    assert "again without end: starts that fail after 61 s never reach restart.burst = 5" in said
+    # By default the interval is long enough for all of them.
+    said = control.failure(replace(slow, restart=Restart()), waits, Ended("slow", 61.0, "failed"), []).sentence
+    assert said.endswith("systemd restarts it in 1 s (restart 1)")
 
 
 def test_a_cancelled_start_is_reported_as_such() -> None:
@@ -299,7 +346,7 @@ def test_jobs_of_others_and_idle_wake_ups_change_nothing() -> None:
 def test_a_running_but_unhealthy_dependency_is_a_failure() -> None:
     ill = Service("ill", "command", port=5050, health=Health(check="port"))
     world = World(ill=running("ill"))
-    world.health["http://127.0.0.1:5050"] = HealthVerdict(UNHEALTHY, "nothing listens on port 5050")
+    world.health["http://localhost:5050"] = HealthVerdict(UNHEALTHY, "nothing listens on port 5050")
     report = perform(control.start, ["top"], world, suite(ill, service("top", "ill")))
     assert kinds(report) == {"ill": "failed", "top": "skipped"} and world.calls == []
     assert report.steps[0].sentence == "running but unhealthy: nothing listens on port 5050"

@@ -10,6 +10,7 @@ import pytest
 
 from helmd.health.probe import Probe
 from helmd.model.errors import BusError
+from helmd.model.suite.service import Service
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.lifecycle.driver import Driver, mark_target
 from helmd.operations.lifecycle.effects import (
@@ -44,14 +45,18 @@ class Recorder:
         return f"/job/{len(self.calls)}"
 
 
+def nothing_changed(service: Service, facts: UnitFacts, since: float) -> str:
+    return ""
+
+
 def driver(manager: Any, ended: Sequence[Finished] = (), shown: list[Step] | None = None) -> Driver:
-    return Driver(manager, lambda until: ended, (shown if shown is not None else []).append)
+    return Driver(manager, lambda until: ended, (shown if shown is not None else []).append, nothing_changed)
 
 
 def test_listeners_and_health_are_real() -> None:
     def operation(port: int) -> Effects[tuple[str, str, str]]:
-        listener = yield from result_of(FindListener(port))
-        nobody = yield from result_of(FindListener(1))
+        listener = yield from result_of(FindListener("localhost", port))
+        nobody = yield from result_of(FindListener("localhost", 1))
         verdict = yield from result_of(CheckHealth(Probe("port", f"http://127.0.0.1:{port}")))
         return listener, nobody, verdict.state
 
@@ -76,7 +81,7 @@ def test_jobs_and_their_times() -> None:
         until.append(deadline - time.monotonic())
         return [Finished("/job/1", "a.service", "done")]
 
-    first, second, waited = Driver(manager, wait, shown.append).run(operation())  # type: ignore[arg-type]
+    first, second, waited = Driver(manager, wait, shown.append, nothing_changed).run(operation())  # type: ignore[arg-type]
     assert manager.calls == [("start", "a.service", "ignore-dependencies"), ("stop", "b.service")]
     assert (first.path, second.path) == ("/job/1", "/job/2")
     assert waited.ended == [("/job/1", "done")]

@@ -24,10 +24,14 @@ from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
         (503, b'["degraded"]', UNHEALTHY, "answered 503"),
         (503, b'{"status": "degraded"', UNHEALTHY, "answered 503"),
         (503, b'{"status": ["degraded"]}', UNHEALTHY, "answered 503"),
+        (200, b'{"status": "Degraded"}', DEGRADED, "answered 200: degraded"),
+        (200, b'{"status": "warn"}', DEGRADED, "answered 200: degraded"),
+        (429, b"", DEGRADED, "answered 429: it works, but limits requests, health checks among them"),
         (503, b"{" * 100_000, UNHEALTHY, "answered 503"),
         (503, b'{"a":' * 100_000, UNHEALTHY, "answered 503"),
-        (302, b"", UNHEALTHY, "answered 302"),
-        (404, b'{"status": "ok"}', UNHEALTHY, "answered 404"),
+        (302, b"", UNHEALTHY, "answered 302, a redirect: set health.path to a path that it answers itself"),
+        (404, b'{"status": "ok"}', UNHEALTHY, "answered 404: it has no such path"),
+        (405, b"", UNHEALTHY, "answered 405: it does not take GET there; set health.path to a path that does"),
     ],
     ids=str,
 )
@@ -47,12 +51,112 @@ def test_degraded_says_which_checks_are_bad() -> None:
         "disk": {"status": "up"},
         "quiet": {},
         "odd": "x",
-        "esc\x1b[2J": {"status": "unhealthy"},
+        "esc\x1b[2J": {"status": "unhealthy", "error": "\x1b[2J" + "x" * 500},
         "long" * 20: {"status": "unhealthy"},
         "keycloak": {"status": "unreachable"},
     }
     said = judge(503, json.dumps({"status": "degraded", "checks": checks}).encode()).sentence
-    assert said == "answered 503: degraded (redis, keycloak)"
+    assert said.startswith("answered 503: degraded (redis; odd: x; esc\\x1b[2J: \\x1b[2Jxxx")
+    assert said.endswith("; keycloak: unreachable)") and said.isprintable() and len(said) < 300
+    many = {f"check{number}": False for number in range(9)}
+    said = judge(503, json.dumps({"status": "degraded", "checks": many}).encode()).sentence
+    assert said == "answered 503: degraded (check0; check1; check2; check3; check4; and more)"
+
+
+@pytest.mark.parametrize(
+    ("document", "named"),
+    [
+        (
+            {"status": "degraded", "checks": {"search": {"status": "unhealthy", "error": "connection_refused"}}},
+            "(search: connection_refused)",
+        ),
+        ({"checks": {"disk": {"healthy": False, "message": "full"}, "db": {"healthy": True}}}, "(disk: full)"),
+        ({"checks": {"disk": "full", "db": "ok"}}, "(disk: full)"),
+        # Spring Boot's actuator, with a composite; then as of 1.x.
+        (
+            {
+                "status": "DOWN",
+                "components": {
+                    "db": {
+                        "status": "DOWN",
+                        "components": {
+                            "orders": {"status": "DOWN", "details": {"error": "Connection to 10.0.0.9 refused"}},
+                            "users": {"status": "UP"},
+                        },
+                    },
+                    "ping": {"status": "UP"},
+                },
+            },
+            "(orders: Connection to 10.0.0.9 refused)",
+        ),
+        ({"status": "DOWN", "details": {"mail": {"status": "DOWN"}}}, "(mail)"),
+        # MicroProfile Health, as Quarkus and Keycloak have it.
+        (
+            {
+                "status": "DOWN",
+                "checks": [
+                    {"name": "Database connections", "status": "DOWN", "data": {"reason": "timed out"}},
+                    {"name": "Caches", "status": "UP"},
+                ],
+            },
+            "(Database connections: timed out)",
+        ),
+        # ASP.NET Core, by its own writer and by that of AspNetCore.Diagnostics.HealthChecks.
+        (
+            {"status": "Unhealthy", "results": {"queue": {"status": "Unhealthy", "description": "no broker"}}},
+            "(queue: no broker)",
+        ),
+        ({"entries": {"sql": {"status": "Degraded", "duration": "0:01"}, "b": {"status": "Healthy"}}}, "(sql)"),
+        # application/health+json (draft-inadarei-api-health-check): a list of results for each check.
+        (
+            {"status": "fail", "checks": {"disk:use": [{"status": "fail", "output": "95 %"}, {"status": "pass"}]}},
+            "(disk:use: 95 %)",
+        ),
+        # NestJS' terminus: what fails is in "error" and, with all others, in "details".
+        (
+            {
+                "status": "error",
+                "error": {"redis": {"status": "down", "message": "ECONNREFUSED"}},
+                "details": {"redis": {"status": "down", "message": "ECONNREFUSED"}, "http": {"status": "up"}},
+            },
+            "(redis: ECONNREFUSED)",
+        ),
+        ({"status": "unhealthy", "checks": {"a": {"status": "healthy"}}}, ""),
+    ],
+    ids=str,
+)
+def test_failing_checks_are_named_in_the_usual_shapes(document: dict[str, object], named: str) -> None:
+    assert judge(500, json.dumps(document).encode()).sentence.endswith(named or "answered 500")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text() | st.integers(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(["status", "checks", "components", "details", "error", "name", "data"]) | st.text(),
+                inner,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_health_document_is_bounded_and_printable(document: object) -> None:
+    sentence = judge(503, json.dumps({"status": "degraded", "checks": document}).encode()).sentence
+    assert sentence.isprintable() and len(sentence) < 800
+
+
+def test_what_to_change_is_said() -> None:
+    asked = "http://localhost:5000/health"
+    said = judge(301, b"", location="https://desk.example/health", asked=asked).sentence
+    assert said.startswith('answered 301, a redirect to https://desk.example/health: if it wants TLS, set url = "https')
+    assert judge(302, b"", location="/\x1b[2J" + "x" * 999, asked=asked).sentence.isprintable()
+    assert judge(404, b"", asked=asked).sentence == (
+        "answered 404: it has no path /health; set health.path to one that it has"
+    )
+    assert "health.expect = [401]" in judge(401, b"", asked=asked).sentence
+    assert "another Host than localhost:5000, set url" in judge(400, b"", asked=asked).sentence
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from helmd.health.listeners import holder_of
 from helmd.model.config.settings import Settings, read_settings_files
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry, Service
-from helmd.systemd.listeners import holder_of
 from helmd.web.auth.core import VALIDATE_PATH
 from helmd.web.auth.identity import Callers, is_loopback
 from helmd.web.auth.roles import Access, Identity, Role

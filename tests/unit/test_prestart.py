@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from helmd.health.listeners import conflict, holder_of, own_control_group, unit_listeners
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.discovery import discovery_document, master_document
 from helmd.model.suite.registry import read_registry
-from helmd.systemd.listeners import holder_of
 from helmd.systemd.prestart import place_discovery
 
 TOP = Path(__file__).resolve().parents[2]
@@ -211,3 +211,57 @@ def test_the_documents() -> None:
         "url": "http://localhost:5000", "port": 5000, "description": "Core: tokens and identity"
     }  # fmt: skip
     assert master["helm"]["port"] == 5004
+
+
+def bound(address: str, port: int = 0, *options: tuple[int, int, int]) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    for option in options:
+        listener.setsockopt(*option)
+    listener.bind((address, port))
+    listener.listen()
+    return listener
+
+
+V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+SHARED = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+@pytest.mark.parametrize(
+    ("taken", "options", "host", "meets"),
+    [
+        ("127.0.0.2", [], "localhost", False),
+        ("127.0.0.2", [], "127.0.0.2", True),
+        ("127.0.0.2", [], "0.0.0.0", True),
+        ("127.0.0.2", [], "::", True),
+        ("127.0.0.1", [], "localhost", True),
+        ("127.0.0.1", [], "service.example.invalid", True),
+        ("127.0.0.1", [], "::1", False),
+        ("0.0.0.0", [], "localhost", True),
+        ("0.0.0.0", [], "::1", False),
+        ("::1", [], "localhost", False),
+        ("::1", [], "::1", True),
+        ("::", [], "localhost", True),
+        ("::", [V6ONLY], "localhost", False),
+        ("::", [V6ONLY], "::1", True),
+        ("::ffff:127.0.0.1", [], "localhost", True),
+        ("127.0.0.1", [SHARED], "localhost", False),
+    ],
+    ids=str,
+)
+def test_a_conflict_is_what_a_bind_would_meet(
+    taken: str, options: list[tuple[int, int, int]], host: str, meets: bool
+) -> None:
+    with bound(taken, 0, *options) as listener:
+        port = listener.getsockname()[1]
+        found = conflict(host, port)
+        assert (found is not None) == meets
+        assert found is None or found.pid == os.getpid()
+    assert conflict(host, port) is None
+
+
+def test_where_the_processes_of_a_control_group_listen() -> None:
+    """Of this test's own, whichever it is; sockets of other groups are not among them."""
+    with bound("127.0.0.7") as one, bound("::1") as other:
+        shown = {str(each) for each in unit_listeners(own_control_group())}
+        assert {f"127.0.0.7:{one.getsockname()[1]}", f"[::1]:{other.getsockname()[1]}"} <= shown
+    assert unit_listeners("/no-such.slice") == []

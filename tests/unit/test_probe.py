@@ -1,5 +1,6 @@
 """The probe against real sockets: whatever a port answers, or doesn't, is a verdict in time."""
 
+import itertools
 import os
 import signal
 import socket
@@ -8,14 +9,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from helmd.health import probe as probe_module
 from helmd.health.probe import MAX_ANSWER, Probe, run_probe, wait
 from helmd.health.target import probe_of, probe_words
 from helmd.model.suite.service import Health, Service
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, USER_AGENT
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = TOP / "packaging/libexec/probe"
@@ -214,7 +217,8 @@ def test_waiting_ends_when_the_process_does() -> None:
     assert wait(at(free_port()), process.pid, within=60, settle=0) is None, "it had ended before"
 
 
-def test_waiting_ends_when_the_time_is_up() -> None:
+def test_waiting_ends_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "own_control_group", lambda: "")
     port = free_port()
     verdict = wait(at(port), os.getpid(), within=0.2, settle=0)
     assert verdict == (UNHEALTHY, f"nothing listens on port {port}")
@@ -239,7 +243,7 @@ def test_the_program(serve: Serve) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = run(os.getpid(), *probe_words(Service("x", port=port, health=Health(start_timeout=0.3))))
     assert done.returncode == 1
-    assert done.stderr == f"not healthy within 0.3 s: GET http://127.0.0.1:{port}/health: answered 401\n"
+    assert done.stderr.startswith(f"not healthy within 0.3 s: GET http://localhost:{port}/health: answered 401: ")
     gone = sleeper()
     gone.send_signal(signal.SIGKILL)
     gone.wait()
@@ -265,17 +269,119 @@ def test_the_program_imports_little() -> None:
 
 def test_which_probe_a_service_wants() -> None:
     core = Service("core", url="http://core.example:5000", port=5000, health=Health(path="/up", start_path="/ready"))
-    assert probe_of(core).url == "http://127.0.0.1:5000/up"
-    assert probe_of(core, starting=True).url == "http://127.0.0.1:5000/ready"
+    assert (probe_of(core).url, probe_of(core).port) == ("http://core.example:5000/up", 5000)
+    assert probe_of(core, starting=True).url == "http://core.example:5000/ready"
     nexus = Service("nexus", url="https://desk.example", port=8443)
-    assert probe_of(nexus).url == "https://127.0.0.1:8443/health"
+    assert (probe_of(nexus).url, probe_of(nexus).port) == ("https://desk.example/health", 8443)
     external = Service("mail", "external", url="https://mail.example/base/")
-    assert probe_of(external).url == "https://mail.example/base/health"
+    assert (probe_of(external).url, probe_of(external).port) == ("https://mail.example/base/health", 0)
     realm = Service("keycloak", "keycloak", port=8080, realm="master", health=Health(check="realm"))
-    assert probe_of(realm).url == "http://127.0.0.1:8080/realms/master/.well-known/openid-configuration"
+    assert probe_of(realm).url == "http://localhost:8080/realms/master/.well-known/openid-configuration"
     assert probe_of(realm).realm == "master"
     quiet = Service("job", "command", health=Health(check="process"))
     assert probe_of(quiet).url == "" and probe_of(quiet).asked == "its process"
     assert probe_words(quiet) == ["check=process", "timeout=2", "within=60"]
     port = Service("db", port=5433, health=Health(check="port"))
     assert probe_of(port).asked == "port 5433"
+
+
+def test_a_starting_service_that_answers_is_asked_twice_a_second_at_most(serve: Serve) -> None:
+    """One on whose port nothing listens is asked as soon as something does."""
+    times: list[float] = []
+
+    def handle(connection: socket.socket) -> None:
+        times.append(time.monotonic())
+        answering(b"HTTP/1.0 500 X\r\n\r\n")(connection)
+
+    wait(at(serve(handle)), os.getpid(), within=1.6, settle=0)
+    assert 4 <= len(times) <= 5 and all(later - sooner > 0.45 for sooner, later in itertools.pairwise(times))
+
+
+def test_what_may_never_change_is_said_early_and_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "SAID_AFTER", 0.2)
+    said: list[str] = []
+    wait(at(serve(answering(b"HTTP/1.0 404 X\r\n\r\n"))), os.getpid(), 1.7, 0, said.append)
+    assert len(said) == 1 and said[0].startswith("not healthy yet after ") and "set health.path" in said[0]
+    said.clear()
+    monkeypatch.setattr(probe_module, "own_control_group", lambda: "")
+    wait(at(free_port()), os.getpid(), 0.5, 0, said.append)
+    assert said == [], "it only takes its time"
+
+
+def listening_at(address: str, port: int = 0) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, port))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("address", ["::1", "127.0.0.9", "127.0.0.1"])
+def test_a_service_is_asked_at_the_address_of_its_url(address: str) -> None:
+    shown = f"[{address}]" if ":" in address else address
+    with listening_at(address) as listener:
+        port = listener.getsockname()[1]
+        service = Service("x", url=f"http://{shown}:{port}", port=port, health=Health(check="port"))
+        assert run_probe(probe_of(service)).state == HEALTHY
+        if address == "127.0.0.9":
+            sentence = f"nothing listens on port {port}"
+            assert run_probe(probe_of(replace(service, url=f"http://localhost:{port}"))) == (UNHEALTHY, sentence)
+            sentence = f"nothing listens on 127.0.0.8:{port}"
+            assert run_probe(probe_of(replace(service, url=f"http://127.0.0.8:{port}"))) == (UNHEALTHY, sentence)
+
+
+def test_a_name_is_the_host_header_and_is_asked_on_this_host(serve: Serve) -> None:
+    seen: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        seen.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    port = serve(handle)
+    for url in (f"http://tickets.example.invalid:{port}", "http://tickets.example.invalid"):
+        assert run_probe(probe_of(Service("x", url=url, port=port))).state == HEALTHY
+        assert f"\r\nHost: {url.removeprefix('http://')}\r\n".encode() in seen[-1]
+    assert f"\r\nUser-Agent: {USER_AGENT}\r\n".encode() in seen[-1]
+
+
+def test_tls_where_there_is_none_and_the_other_way_round(serve: Serve, certificate: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    def handle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(4096)
+
+    def refusing(connection: socket.socket) -> None:
+        """As nginx and Go's server do."""
+        if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+            handle(connection)
+        else:
+            answering(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.")(connection)
+
+    for server in (handle, refusing):
+        assert 'it speaks TLS on this port: set url = "https://..."' in run_probe(at(serve(server))).sentence
+    plain = serve(answering(b"HTTP/1.0 200 OK\r\n\r\n"))
+    sentence = run_probe(Probe(url=f"https://127.0.0.1:{plain}/")).sentence
+    assert 'it speaks plain HTTP on this port: set url = "http://..."' in sentence
+    assert (
+        "answered 400: if it wants another Host"
+        in run_probe(at(serve(answering(b"HTTP/1.0 400 Bad Request\r\n\r\n")))).sentence
+    )
+
+
+@pytest.mark.parametrize(("code", "state"), [(404, HEALTHY), (500, UNHEALTHY), (None, UNHEALTHY)])
+def test_keycloak_is_asked_for_something_that_it_has_no_copy_of(serve: Serve, code: int | None, state: str) -> None:
+    issuer = b'HTTP/1.0 200 OK\r\n\r\n{"issuer": "http://localhost/realms/desk"}'
+
+    def handle(connection: socket.socket) -> None:
+        if b" /realms/desk/" in connection.recv(4096):
+            connection.sendall(issuer)
+        elif code is not None:
+            connection.sendall(f"HTTP/1.0 {code} X\r\n\r\n".encode())
+
+    service = Service("idp", "keycloak", port=serve(handle), realm="desk", health=Health(check="realm"))
+    verdict = run_probe(probe_of(service))
+    assert verdict.state == state
+    if state == UNHEALTHY:
+        assert verdict.sentence.startswith("realm desk is available from its cache alone: its database fails (")

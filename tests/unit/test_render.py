@@ -161,7 +161,7 @@ def test_order_and_readiness(account: Layout) -> None:
     assert (one(core, "PartOf"), one(core, "WantedBy")) == ("hivematrix.target", "hivematrix.target")
     probe = syntax.command(one(core, "ExecStartPost"), {})
     assert probe[0] == f"{TOP}/packaging/libexec/probe"
-    assert "url=http://127.0.0.1:5000/.well-known/jwks.json" in probe and "within=60" in probe
+    assert "url=http://localhost:5000/.well-known/jwks.json" in probe and "within=60" in probe
     assert one(core, "TimeoutStartSec") == "65", "systemd gives up after the probe, which knows why"
     job = units["hivematrix-job.service"]
     assert values(job, "After") == ["hivematrix-core.service"], "an external service has no unit"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from helmd.health import listeners
 from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.names import HELMD_UNIT, HTTP_SOCKET_UNIT, SOCKET_UNIT, SOCKET_UNITS
-from helmd.systemd import listeners
 from helmd.systemd.installed import is_ours, verify_units
 from helmd.systemd.render import render_sockets, tcp_stream, template_environment
 from tests.unit import systemd_syntax as syntax

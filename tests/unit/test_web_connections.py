@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from helmd.systemd.listeners import holder_of
+from helmd.health.listeners import holder_of
 from helmd.web.auth.roles import Role
 from helmd.web.http import body, connection
 from helmd.web.http.body import receive_body

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from helmd.health.listeners import holder_of
 from helmd.health.thread_pool import ThreadPool
 from helmd.journal.keys import JournalKeys
 from helmd.model.suite.service import Registry, Service
@@ -25,7 +26,6 @@ from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
 from helmd.store.session import Pool
-from helmd.systemd.listeners import holder_of
 from helmd.systemd.usage import UsageMeter
 from helmd.web.api.services import Api
 from helmd.web.routes import routes

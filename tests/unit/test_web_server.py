@@ -19,8 +19,8 @@ import pytest
 from aiohttp import web
 
 import helmd
+from helmd.health.listeners import holder_of
 from helmd.model.errors import ConfigurationError, Fault, HelmError, LockedError, PortTakenError, StartFailedError
-from helmd.systemd.listeners import holder_of
 from helmd.web import server as web_server
 from helmd.web.auth.roles import Role
 from helmd.web.http.problems import STATUS

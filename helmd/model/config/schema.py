@@ -238,8 +238,9 @@ SERVICE_SETTINGS = (
         "restart.within",
         values.duration,
         _seconds,
-        "60s",
-        "The interval in which starts are counted (StartLimitIntervalSec=).",
+        "long enough for restart.burst starts that time out",
+        "The interval in which starts are counted (StartLimitIntervalSec=). Starts that fail more slowly than "
+        "restart.within / restart.burst are repeated without end.",
     ),
     Setting(
         "restart.stop_timeout",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -189,15 +190,27 @@ def _check_database(service: Service, entry: Mapping[str, Given], faults: list[F
 def _check_ports(
     services: Mapping[str, Service], entries: Entries, taken: Mapping[int, str], faults: list[Fault]
 ) -> None:
-    holders: dict[int, str] = dict(taken)
+    holders: dict[int, list[tuple[str, str]]] = {port: [(name, "")] for port, name in taken.items()}
     for service in services.values():
         if service.port is None or service.external:
             continue
-        if service.port in holders:
-            sentence = f"{service.port} is also the port of {holders[service.port]}"
+        address = _numeric_host(service)
+        others = holders.setdefault(service.port, [])
+        holder = next((name for name, other in others if not (address and other and address != other)), None)
+        if holder is not None:
+            sentence = f"{service.port} is also the port of {holder}"
             faults.append(_fault(service, entries.get(service.name, {}), "port", sentence))
-        else:
-            holders[service.port] = service.name
+        others.append((service.name, address))
+
+
+def _numeric_host(service: Service) -> str:
+    """The one address at which SERVICE listens by its URL; empty for a name, and for what stands for all addresses."""
+    host = urlsplit(service.url).hostname or ""
+    try:
+        address = ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        return ""
+    return "" if address.is_unspecified else str(address)
 
 
 def _check_databases(services: Mapping[str, Service], entries: Entries, faults: list[Fault]) -> None:

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Literal
 
 from helmd.model.suite.names import MODES, Mode
+
+START_MARGIN = 5.0
+"""Seconds that systemd gives a start beyond the probe's own limit."""
+SHORTEST_INTERVAL = 60.0
 
 ServiceType = Literal["python", "keycloak", "postgres", "command", "external"]
 HealthCheck = Literal["http", "realm", "port", "process"]
@@ -44,7 +49,8 @@ class Restart:
     policy: Literal["no", "on-failure", "always"] = "on-failure"
     delay: float = 1.0
     burst: int = 5
-    within: float = 60.0
+    within: float | None = None
+    """None for as long as ``burst`` starts take that fail as late as a start can."""
     stop_timeout: float = 10.0
 
 
@@ -130,6 +136,23 @@ class Service:
         """For Keycloak, the path below which it serves everything (its option http-relative-path); empty for none."""
         given = self.environment_in(MODES[0]).get("KC_HTTP_RELATIVE_PATH", "") if self.type == "keycloak" else ""
         return given.rstrip("/")
+
+    @property
+    def start_interval(self) -> float:
+        """Seconds in which ``restart.burst`` starts are allowed (StartLimitIntervalSec=)."""
+        if self.restart.within is not None:
+            return self.restart.within
+        every = self.slowest_start + self.restart.delay
+        return max(SHORTEST_INTERVAL, float(ceil(self.restart.burst * every)) + 1)
+
+    @property
+    def slowest_start(self) -> float:
+        """Seconds after which a start has failed at the latest, and the process is gone."""
+        return self.health.start_timeout + START_MARGIN + self.restart.stop_timeout
+
+    def gives_up(self, seconds: float) -> bool:
+        """Whether systemd ends restarting a service whose starts each fail after so many seconds."""
+        return self.restart.burst * (seconds + self.restart.delay) < self.start_interval
 
     @property
     def external(self) -> bool:

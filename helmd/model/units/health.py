@@ -3,13 +3,32 @@
 A degraded service works and counts as started. Imported by every unit's probe, so it imports little itself.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
+
+from helmd.model.printable import printable
 
 HEALTHY = "healthy"
 DEGRADED = "degraded"
 UNHEALTHY = "unhealthy"
 UNKNOWN = "unknown"
+
+USER_AGENT = "HiveMatrix-Helm/health"
+"""Names Helm's health checks in the access logs of services, where they are recognized by it."""
+
+_WORKING = frozenset({"healthy", "ok", "up", "pass", "passing", "passed", "success", "available", "running", "true"})
+"""Words by which health documents say that a check passes, in lower case."""
+_HALF_WORKING = frozenset({"degraded", "warn", "warning"})
+_CONTAINERS = ("checks", "components", "entries", "results", "details", "dependencies", "services", "error")
+"""Keys below which health documents list their checks: HiveMatrix, MicroProfile and application/health+json have
+"checks", Spring Boot "components" (1.x and 2.0: "details"), ASP.NET "entries" or "results", NestJS "error".
+"""
+_ALSO_REASONS = ("details", "error")
+"""Of these, those that have reasons, too."""
+_REASONS = ("error", "message", "reason", "output", "description", "exception", "detail", "details", "data")
+_MOST_CHECKS, _MOST_LOOKED_AT, _DEEPEST = 5, 200, 4
+_NAME, _REASON = 40, 80
+"""The longest name of a check and the longest reason that are shown, in characters."""
 
 
 class HealthVerdict(NamedTuple):
@@ -24,23 +43,56 @@ class HealthVerdict(NamedTuple):
         return self.state in (HEALTHY, DEGRADED)
 
 
-def judge(code: int, body: bytes, expect: Collection[int] = (), realm: str = "") -> HealthVerdict:
+def judge(
+    code: int, body: bytes, expect: Collection[int] = (), realm: str = "", location: str = "", asked: str = ""
+) -> HealthVerdict:
     """Return the verdict on an HTTP response. EXPECT are the codes that mean healthy, empty for any 2xx.
 
-    With REALM, the body must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2).
+    With REALM, the body must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2). LOCATION
+    is the response's Location header, ASKED the URL that was requested; both only for the advice in the sentence.
     """
     accepted = code in expect if expect else 200 <= code <= 299
+    if code == 429 and not accepted:
+        return HealthVerdict(DEGRADED, "answered 429: it works, but limits requests, health checks among them")
     document = _document(body)
     if realm:
         issuer = document.get("issuer")
         if accepted and isinstance(issuer, str) and issuer.endswith(f"/realms/{realm}"):
             return HealthVerdict(HEALTHY, f"realm {realm} is available")
-        return HealthVerdict(UNHEALTHY, f"answered {code}, which is not the discovery document of realm {realm}")
-    if document.get("status") == "degraded":
-        return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _reasons(document))
+        said = f"answered {code}, which is not the discovery document of realm {realm}"
+        return HealthVerdict(UNHEALTHY, said + _failing(document))
+    status = document.get("status")
+    if isinstance(status, str) and status.lower() in _HALF_WORKING:
+        return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _failing(document))
     if accepted:
         return HealthVerdict(HEALTHY, f"answered {code}")
-    return HealthVerdict(UNHEALTHY, f"answered {code}")
+    return HealthVerdict(UNHEALTHY, f"answered {code}" + (_failing(document) or _advice(code, expect, location, asked)))
+
+
+def _advice(code: int, expect: Collection[int], location: str, asked: str) -> str:
+    """Return what a response CODE that is not accepted means, and which setting to change; empty if not known."""
+    path = "/" + asked.partition("://")[2].partition("/")[2]
+    if code in (301, 302, 303, 307, 308):
+        to = f", a redirect to {_short(location, 200)}" if location else ", a redirect"
+        scheme = asked.partition("://")[0]
+        if scheme == "http" and location.startswith("https://"):
+            return f'{to}: if it wants TLS, set url = "https://..."; otherwise name a path that is not redirected'
+        return f"{to}: set health.path to a path that it answers itself"
+    if code == 404:
+        return f": it has no path {path}; set health.path to one that it has" if asked else ": it has no such path"
+    if code in (401, 403):
+        return (
+            f": it wants credentials; set health.path to a path that needs none, or health.expect = [{code}] if this"
+            " answer means that it works"
+        )
+    if code == 405:
+        return ": it does not take GET there; set health.path to a path that does"
+    if code in (400, 421) and asked:
+        host = asked.partition("://")[2].partition("/")[0]
+        return f": if it wants another Host than {host}, set url to the address that it is known by"
+    if expect and 200 <= code <= 299:
+        return f", and health.expect is {sorted(expect)}"
+    return ""
 
 
 def _document(body: bytes) -> dict[str, object]:
@@ -55,15 +107,72 @@ def _document(body: bytes) -> dict[str, object]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _reasons(document: dict[str, object]) -> str:
-    """Return the names of a health document's failed checks, in parentheses; empty if there are none."""
-    checks = document.get("checks")
-    if not isinstance(checks, dict):
+def _failing(document: dict[str, object]) -> str:
+    """Return the names of a health document's failed checks with their reasons, in parentheses; empty without any."""
+    seen: dict[str, str] = {}
+    for name, reason in _failed_checks(document, 0):
+        if name not in seen or not seen[name]:
+            seen[name] = reason
+        if len(seen) > _MOST_CHECKS:
+            break
+    if not seen:
         return ""
-    bad = [
-        str(name)
-        for name, check in checks.items()
-        if isinstance(check, dict) and check.get("status") not in ("healthy", "ok", "up", None)
-    ]
-    shown = ", ".join(name for name in bad[:5] if name.isprintable() and len(name) < 40)
-    return f" ({shown})" if shown else ""
+    shown = [f"{name}: {reason}" if reason else name for name, reason in list(seen.items())[:_MOST_CHECKS]]
+    return f" ({'; '.join(shown)}{'; and more' if len(seen) > _MOST_CHECKS else ''})"
+
+
+def _failed_checks(document: dict[str, object], depth: int) -> Iterator[tuple[str, str]]:
+    if depth == _DEEPEST:
+        return
+    for key in _CONTAINERS:
+        for name, check in _listed(document.get(key)):
+            if key in _ALSO_REASONS and not isinstance(check, dict):
+                continue
+            given = check if isinstance(check, dict) else {}
+            word = _word(given.get("status", given.get("state", given.get("healthy"))) if given else check)
+            if word is None or word in _WORKING:
+                continue
+            nested = list(_failed_checks(given, depth + 1))
+            if nested:
+                yield from nested
+            else:
+                yield _short(name, _NAME), _reason(given) or ("" if word in _HALF_WORKING else _plain(word))
+
+
+def _listed(container: object) -> Iterator[tuple[str, object]]:
+    """The checks in CONTAINER: an object by name (each with one result, or a list of them), or a list with names."""
+    if isinstance(container, dict):
+        for name, check in list(container.items())[:_MOST_LOOKED_AT]:
+            for each in check[:_MOST_LOOKED_AT] if isinstance(check, list) else [check]:
+                yield name, each
+    elif isinstance(container, list):
+        for check in container[:_MOST_LOOKED_AT]:
+            if isinstance(check, dict) and isinstance(name := check.get("name", check.get("id")), str):
+                yield name, check
+
+
+def _word(status: object) -> str | None:
+    """A check's status in lower case; None if there is none."""
+    if isinstance(status, bool):
+        return str(status).lower()
+    return status.lower() if isinstance(status, str) else None
+
+
+def _plain(word: str) -> str:
+    """WORD if it says more than that the check failed."""
+    return "" if word in ("unhealthy", "down", "fail", "failed", "error", "false") else _short(word, _REASON)
+
+
+def _short(text: str, limit: int) -> str:
+    """TEXT from a service, on one line."""
+    return printable(" ".join(text.split()), limit)
+
+
+def _reason(check: dict[str, object]) -> str:
+    for key in _REASONS:
+        value = check.get(key)
+        if isinstance(value, dict):
+            value = next((value[inner] for inner in ("error", "message", "reason") if inner in value), None)
+        if isinstance(value, str) and value.strip():
+            return _short(value, _REASON)
+    return ""

@@ -8,6 +8,8 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
+from helmd.model.suite.service import Service
+
 Condition = Literal["running", "starting", "stopping", "stopped", "flapping", "failed", "unknown"]
 
 CLD_EXITED = 1
@@ -139,8 +141,16 @@ def waiting_for(facts: UnitFacts) -> str:
     return facts.status_text.removeprefix(WAITING).partition("; ")[0] if facts.status_text.startswith(WAITING) else ""
 
 
-def retry(facts: UnitFacts) -> str:
-    """Return what systemd will do next after a failure, as a sentence; empty if nothing."""
-    if facts.sub_state == "auto-restart":
-        return f"systemd restarts it in {facts.restart_delay:g} s (restart {facts.restarts + 1})."
-    return ""
+def retry(facts: UnitFacts, service: Service | None = None) -> str:
+    """Return what systemd will do next after a failure, as a sentence; empty if nothing.
+
+    With SERVICE it says so if systemd would never give up on starts that take as long as the last one.
+    """
+    if facts.sub_state != "auto-restart":
+        return ""
+    sentence = f"systemd restarts it in {facts.restart_delay:g} s (restart {facts.restarts + 1})"
+    took = max(0.0, facts.changed_at - facts.started_at)
+    if service is not None and not service.gives_up(took):
+        limit = f"restart.burst = {service.restart.burst} starts in restart.within = {service.start_interval:g} s"
+        sentence += f", and again without end: starts that fail after {took:.0f} s never reach {limit}"
+    return f"{sentence}."

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from helmd.health.listeners import USER_MANAGER, Holder, conflict, holders_of
+from helmd.health.target import url_host
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak.launch import JAVA
 from helmd.model.config.secrets import holds_password, password_files
@@ -33,7 +35,6 @@ from helmd.postgres.binaries import installed, major_of
 from helmd.postgres.cluster import current_mappings, store_cluster
 from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.stranded import PackageFacts, package_facts, verdict
-from helmd.systemd.listeners import USER_MANAGER, Holder, holder_of
 from helmd.systemd.programs import exposing_paths
 from helmd.systemd.render import render_sockets, template_environment
 
@@ -74,6 +75,14 @@ def units(context: DoctorContext) -> list[Finding]:
     for name, service in context.suite.services.items():
         if not service.external and context.manager.facts(unit_of(name)).need_reload:
             found.append(bad(f"{unit_of(name)} has changed since systemd loaded it", "systemctl --user daemon-reload"))
+        if not service.external and service.restart.policy != "no" and not service.gives_up(service.slowest_start):
+            found.append(
+                warn(
+                    f"{name}: a start that times out is repeated again without end, since restart.burst ="
+                    f" {service.restart.burst} starts do not fit in restart.within = {service.start_interval:g} s",
+                    f"Leave restart.within of {name} out, which allows for such starts, or make it longer",
+                )
+            )
     return found or [ok("match the configuration")]
 
 
@@ -132,15 +141,15 @@ def _isolated_now(name: str, context: DoctorContext) -> bool:
 
 def ports(context: DoctorContext) -> list[Finding]:
     """Whether each configured port is free or in use by its own service, and whether the account may use it."""
-    wanted = {
-        service.port: unit_of(name)
+    wanted = [
+        (service.port, unit_of(name), url_host(service))
         for name, service in context.suite.services.items()
         if service.port is not None and not service.external
-    }
-    wanted[context.settings.port] = HELMD_UNIT
+    ]
+    wanted.append((context.settings.port, HELMD_UNIT, context.settings.listen))
     lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     found = []
-    for port, unit in sorted(wanted.items()):
+    for port, unit, host in sorted(wanted):
         if port < lowest:
             write = f"echo net.ipv4.ip_unprivileged_port_start={port} | sudo tee {_PORT_DROP_IN}"
             found.append(
@@ -149,8 +158,9 @@ def ports(context: DoctorContext) -> list[Finding]:
                     f"{write}; sudo sysctl --system",
                 )
             )
-        holder = holder_of(port)
-        if holder is not None and not _is(holder, unit, context):
+        if any(_is(holder, unit, context) for holder in holders_of(port)):
+            continue
+        if holder := conflict(host, port):
             fix = f"{_end(holder, context.uid)}; or set another port for {unit}"
             found.append(bad(f"port {port} of {unit} is in use by {holder}", fix))
     return found or [ok("free, or in use by their own services")]

@@ -3,6 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from helmd.health.listeners import conflict, holder_of
+from helmd.health.probe import NOTHING_LISTENS, elsewhere
+from helmd.health.target import probe_of, url_host
 from helmd.journal.lines import last_lines
 from helmd.model.counted import counted
 from helmd.model.suite.composition import dependencies
@@ -13,7 +16,6 @@ from helmd.model.units.unit_state import explain, last_exit, retry
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
-from helmd.systemd.listeners import holder_of
 
 LINES = 8
 CAUSE_LINES = 60
@@ -89,10 +91,8 @@ def _detail(view: View, now: float) -> list[str]:
         sentences.append(f"Its unit has the drop-in {', '.join(facts.drop_ins)}.")
     if facts.need_reload:
         sentences.append("Its unit file has changed since systemd loaded it; run: systemctl --user daemon-reload.")
-    port = view.service.port
-    if port is not None and not facts.active and not view.service.external and (holder := holder_of(port)):
-        sentences.append(f"Its port {port} is in use by {holder}.")
-    if again := retry(facts):
+    sentences += _port(view)
+    if again := retry(facts, None if view.unregistered else view.service):
         sentences.append(again[0].upper() + again[1:])
     return sentences
 
@@ -105,6 +105,25 @@ def _sandbox(view: View, manager: Manager) -> list[str]:
     printed = last_lines(facts.unit, CAUSE_LINES, facts.started_at - 1)
     found = sandbox_causes(view.service, facts, [line.message for line in printed], manager)
     return [f"Its sandbox may be the cause: {found[0]}", *map(str, found[1:])] if found else []
+
+
+def _port(view: View) -> list[str]:
+    """Who else listens on its port, or where it listens instead."""
+    service, facts = view.service, view.facts
+    if service.port is None or service.external:
+        return []
+    if facts.active:
+        listening = view.word != "unhealthy" or not view.verdict.sentence.startswith(NOTHING_LISTENS)
+        where = elsewhere(probe_of(service), listening, facts.control_group).removeprefix("; ")
+        return [f"{where[0].upper()}{where[1:]}."] if where else []
+    if holder := conflict(url_host(service), service.port):
+        return [f"Its port {service.port} is in use by {holder}."]
+    if view.word in ("failed", "flapping") and (holder := holder_of(service.port)) and holder.unit != facts.unit:
+        return [
+            f"At another address, port {service.port} is in use by {holder}: a program that listens on all addresses"
+            " can't have it then."
+        ]
+    return []
 
 
 def _advice(view: View) -> str:

@@ -7,7 +7,8 @@ that performs the effects (`driver`) is what does I/O and blocks.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from helmd.health.target import probe_of
+from helmd.health.probe import NOT_HEALTHY, NOT_YET
+from helmd.health.target import probe_of, url_host
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, ready, start_order, stop_order
 from helmd.model.suite.names import SUITE_CLUSTER, unit_of
@@ -16,12 +17,14 @@ from helmd.model.units.unit_state import UnitFacts, explain, retry
 from helmd.operations.lifecycle.effects import (
     CheckHealth,
     Effects,
+    FindChange,
     FindListener,
     JobMode,
     QueueJob,
     ReadLastLines,
     ReadUnit,
     ResetFailed,
+    Verb,
     result_of,
 )
 from helmd.operations.lifecycle.jobs import Ended, Jobs
@@ -50,6 +53,8 @@ def start(registry: Registry, names: Collection[str], options: Options) -> Effec
     order = to_start(registry, names, options.with_dependencies)
     waiting = list(order)
     healthy: set[str] = set()
+    joined: set[str] = set()
+    """Services of which a start was under way. If that fails, what was wrong may have been corrected meanwhile."""
     causes: dict[str, str] = {}
     """Services that failed or were skipped, with the service whose failure is the cause."""
     while True:
@@ -58,7 +63,7 @@ def start(registry: Registry, names: Collection[str], options: Options) -> Effec
         for name in eligible:
             waiting.remove(name)
             before = len(jobs.steps)
-            yield from _begin(registry[name], jobs)
+            yield from _begin(registry[name], jobs, joined)
             for step in jobs.steps[before:]:
                 (causes.update({name: name}) if step.bad else healthy.add(name))
         if not jobs:
@@ -72,6 +77,11 @@ def start(registry: Registry, names: Collection[str], options: Options) -> Effec
             break
         for job in ended:
             step = yield from _started(registry[job.service], job)
+            if step.bad and job.service in joined:
+                joined.remove(job.service)
+                again = f"the start that was under way failed ({step.sentence}); restarting it"
+                yield from jobs.queue(job.service, QueueJob("restart", unit_of(job.service), _mode(jobs)), again)
+                continue
             yield from jobs.add(step)
             (causes.update({job.service: job.service}) if step.bad else healthy.add(job.service))
     return jobs.report
@@ -95,8 +105,12 @@ def _skip_unreachable(registry: Registry, jobs: Jobs, waiting: list[str], causes
             )
 
 
-def _begin(service: Service, jobs: Jobs) -> Effects[None]:
-    """Queue a start; if there is nothing to start, add a step with the reason."""
+def _begin(service: Service, jobs: Jobs, joined: set[str]) -> Effects[None]:
+    """Queue a start; if there is nothing to start, add a step with the reason.
+
+    A start that is under way is joined, and the service added to JOINED, unless it began before a change of what it
+    reads: then it is restarted.
+    """
     name, unit = service.name, unit_of(service.name)
     if service.external:
         verdict = yield from result_of(CheckHealth(probe_of(service)))
@@ -123,15 +137,28 @@ def _begin(service: Service, jobs: Jobs) -> Effects[None]:
         yield from jobs.add(_refusal(name, jobs))
         return
     if service.port is not None and facts.active_state in ("inactive", "failed"):
-        listener = yield from result_of(FindListener(service.port))
+        listener = yield from result_of(FindListener(url_host(service), service.port))
         if listener:
             place = "suite.database_port in helm.toml" if name == SUITE_CLUSTER else "services.toml"
             hint = f"Stop that process, or set another port in {place}."
             sentence = f"port {service.port} is in use by {listener}"
             yield from jobs.add(Step(name, "failed", sentence, "port_taken", hint=hint))
             return
+    verb: Verb = "start"
+    waiting = _waiting_for(service)
+    if facts.active_state == "activating" and facts.sub_state != "auto-restart":
+        began = facts.started_at if facts.main_pid else facts.changed_at
+        changed = yield from result_of(FindChange(service, facts, began))
+        if changed or facts.need_reload:
+            verb = "restart"
+            waiting = (
+                f"restarting it: a start was under way that began before {changed or 'its unit'} was changed; {waiting}"
+            )
+        else:
+            joined.add(name)
+            waiting = f"a start was under way; {waiting}"
     yield from result_of(ResetFailed(unit))
-    yield from jobs.queue(name, QueueJob("start", unit, _mode(jobs)), _waiting_for(service))
+    yield from jobs.queue(name, QueueJob(verb, unit, _mode(jobs)), waiting)
 
 
 def _refusal(name: str, jobs: Jobs) -> Step:
@@ -158,10 +185,10 @@ def _started(service: Service, job: Ended) -> Effects[Step]:
     facts = yield from result_of(ReadUnit(unit_of(service.name)))
     since = facts.started_at - 1
     lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, since))
-    return failure(facts, job, lines)
+    return failure(service, facts, job, lines)
 
 
-def failure(facts: UnitFacts, job: Ended, lines: Sequence[str]) -> Step:
+def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]) -> Step:
     """Why a start failed: systemd's result in words, whether systemd will retry, and the last LINES of the unit."""
     name = job.service
     if job.result == "canceled":
@@ -169,12 +196,12 @@ def failure(facts: UnitFacts, job: Ended, lines: Sequence[str]) -> Step:
     sentence = explain(facts, name)
     shown = tuple(line[:500] for line in lines if line)
     # The probe's own line becomes the sentence; the others are the service's.
-    if facts.probe_exit[1] == 1 and (said := next((line for line in shown if line.startswith("not healthy")), "")):
+    if facts.probe_exit[1] == 1 and (said := next((line for line in shown if line.startswith(NOT_HEALTHY)), "")):
         sentence = f"{name} was {said}"
-        shown = tuple(line for line in shown if line != said)
+        shown = tuple(line for line in shown if line != said and not line.startswith(NOT_YET))
     if facts.start_exit[1] and shown:
         sentence = f"{sentence}: {shown[-1]}"
-    if again := retry(facts):
+    if again := retry(facts, service):
         sentence = f"{sentence}; {again.rstrip('.')}"
     hint = f"See: helmctl why {name}; helmctl logs {name}"
     return Step(name, "failed", sentence, "start_failed", job.seconds, hint, shown)

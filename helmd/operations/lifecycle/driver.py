@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from helmd.health.listeners import conflict
 from helmd.health.probe import run_probe
 from helmd.journal.lines import last_lines
 from helmd.model.suite.names import TARGET
+from helmd.model.suite.service import Service
+from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.lifecycle.effects import (
     CheckHealth,
     Effect,
     Effects,
+    FindChange,
     FindListener,
     Job,
     JobResult,
@@ -25,13 +29,13 @@ from helmd.operations.lifecycle.effects import (
 )
 from helmd.operations.lifecycle.steps import Step
 from helmd.systemd.bus import Finished, Manager
-from helmd.systemd.listeners import holder_of
 
 
 class Driver:
     """Runs one operation.
 
     ``wait`` waits for finished jobs until a time (time.monotonic()) and returns them; ``report`` shows a step.
+    ``changed_since`` is `changes.changed_since` for the suite's directories.
     """
 
     def __init__(
@@ -39,8 +43,10 @@ class Driver:
         manager: Manager,
         wait: Callable[[float], Sequence[Finished]],
         report: Callable[[Step], None],
+        changed_since: Callable[[Service, UnitFacts, float], str],
     ) -> None:
         self._manager, self._wait, self._report = manager, wait, report
+        self._changed_since = changed_since
         self._began = time.monotonic()
 
     def run(self, operation: Effects[Returned]) -> Returned:
@@ -59,8 +65,10 @@ class Driver:
                 return self._manager.facts(unit)
             case CheckHealth(probe):
                 return run_probe(probe)
-            case FindListener(port):
-                return str(holder_of(port) or "")
+            case FindListener(host, port):
+                return str(conflict(host, port) or "")
+            case FindChange(service, facts, since):
+                return self._changed_since(service, facts, since)
             case ReadLastLines(unit, count, since):
                 return [line.message for line in last_lines(unit, count, since)]
             case ResetFailed(unit):

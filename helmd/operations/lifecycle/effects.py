@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from helmd.health.probe import Probe
+from helmd.model.suite.service import Service
 from helmd.model.units.health import HealthVerdict
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.lifecycle.steps import Step
@@ -64,9 +65,19 @@ class CheckHealth(Effect[HealthVerdict]):
 
 @dataclass(frozen=True, slots=True)
 class FindListener(Effect[str]):
-    """Which process listens on a TCP port, in words; empty when none does."""
+    """Which process keeps a service from listening on a port of its URL's host, in words; empty when none does."""
 
+    host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindChange(Effect[str]):
+    """A file that the start of a service reads and that was changed after ``since``; empty when none was."""
+
+    service: Service
+    facts: UnitFacts
+    since: float
 
 
 @dataclass(frozen=True, slots=True)

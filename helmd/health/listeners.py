@@ -1,0 +1,248 @@
+"""Who listens on a TCP port: read from ``/proc/net/tcp`` and the open files of processes (proc(5))."""
+
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from helmd.health.address import EVERY, local_addresses
+from helmd.model.printable import printable
+
+USER_MANAGER = "init.scope"
+"""The unit in which a manager itself runs (systemd.special(7))."""
+
+_LISTEN = "0A"
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+"""How IPv6 addresses begin that stand for IPv4 ones (RFC 4291, section 2.5.5.2)."""
+_CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+_NETLINK_SOCK_DIAG, _BY_FAMILY, _REQUEST_DUMP, _LISTENING, _CGROUP_ID = 4, 20, 0x301, 10, 21
+"""Numbers of linux/netlink.h, sock_diag.h, inet_diag.h and of TCP's state LISTEN."""
+_HEADER = struct.Struct("=IH10x")
+_REQUEST = struct.Struct("=IHHIIBBBxI48x")
+"""A ``struct nlmsghdr``, and one with the ``struct inet_diag_req_v2`` that follows it."""
+_MESSAGE = 72
+"""The size of ``struct inet_diag_msg``."""
+_LOOKUP = 1.0
+"""Seconds for the lookup of a host name."""
+
+
+class Holder(NamedTuple):
+    """A process that listens; pid 0 and an empty unit when it belongs to somebody whose files can't be read."""
+
+    pid: int
+    command: str
+    unit: str
+    uid: int
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return f"a process of uid {self.uid}"
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"pid {self.pid}, {self.command}{unit}"
+
+
+class ListeningSocket(NamedTuple):
+    """A socket that listens; ``inode`` is what names it among the open files of its processes."""
+
+    address: str
+    port: int
+    inode: str
+    uid: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def _listeners() -> Iterator[ListeningSocket]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table) as file:
+                lines = file.readlines()[1:]
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                address, _, port = fields[1].partition(":")
+                yield ListeningSocket(_address(address), int(port, 16), fields[9], int(fields[7]))
+
+
+def _address(digits: str) -> str:
+    """The address in a field of /proc/net/tcp, which has words of 32 bits in the host's byte order."""
+    words = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
+    return _text(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
+
+
+def _text(raw: bytes) -> str:
+    """An address of 4 or 16 bytes as text."""
+    if raw.startswith(_MAPPED):
+        raw = raw[len(_MAPPED) :]
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+
+
+def _meets(listener: ListeningSocket, wanted: str) -> bool:
+    """Whether a bind to WANTED may meet LISTENER; whether ``::`` takes IPv4 as well can't be read from /proc."""
+    one = listener.address
+    if one == wanted or one == "::" or wanted == "::":
+        return True
+    return (":" in one) == (":" in wanted) and (one in EVERY or wanted in EVERY)
+
+
+def _unit_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            path = file.read().strip().rpartition(":")[2]
+    except OSError:
+        return ""
+    return next((part for part in reversed(path.split("/")) if part.endswith((".service", ".scope"))), "")
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(4096).split(b"\0")
+    except OSError:
+        return "?"
+    text = b" ".join(word for word in words if word)[:80].decode("utf-8", "replace")
+    return printable(text) or "?"
+
+
+def _open_sockets(pid: str) -> set[str]:
+    """The inodes of the sockets that a process has open; none when its files can't be read."""
+    found = set()
+    try:
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    except OSError:
+        return found
+    return found
+
+
+def holders_of(port: int, address: str = "") -> list[Holder]:
+    """The processes that listen on PORT where a bind to ADDRESS may meet them; of any local address without it.
+
+    A socket that systemd made is held by the user manager too (`USER_MANAGER`); what it was made for comes first.
+    """
+    found = [each for each in _listeners() if each.port == port and (not address or _meets(each, address))]
+    if not found:
+        return []
+    wanted = {each.inode for each in found}
+    holders: list[Holder] = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and wanted & _open_sockets(entry):
+            pid = int(entry)
+            try:
+                uid = os.stat(f"/proc/{entry}").st_uid
+            except OSError:
+                continue
+            holders.append(Holder(pid, _command(pid), _unit_of(pid), uid))
+    holders.sort(key=lambda holder: holder.unit == USER_MANAGER)
+    return holders or [Holder(0, "", "", found[0].uid)]
+
+
+def holder_of(port: int) -> Holder | None:
+    """The process that listens on PORT of any local address, or None."""
+    return next(iter(holders_of(port)), None)
+
+
+def conflict(host: str, port: int) -> Holder | None:
+    """Who keeps a service whose URL has HOST from listening on PORT, or None if its bind(2) would succeed.
+
+    It is tried: only the kernel knows of wildcard addresses, IPV6_V6ONLY and SO_REUSEPORT of the others. With the
+    latter set here as well, a shared port does not count as a conflict. A name with several local addresses is in
+    conflict when all of them are.
+    """
+    if host in EVERY:
+        wanted = [host]
+    else:
+        wanted = [str(info[4][0]) for info in local_addresses(host, port, time.monotonic() + _LOOKUP)]
+    if not wanted or not all(_taken(address, port) for address in wanted):
+        return None
+    for address in wanted:
+        if holders := holders_of(port, address):
+            return holders[0]
+    return Holder(0, "", "", os.getuid())
+
+
+def _taken(address: str, port: int) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            tried.bind((address, port))
+    except OSError as problem:
+        return problem.errno == errno.EADDRINUSE
+    return False
+
+
+def unit_listeners(control_group: str) -> list[ListeningSocket]:
+    """The TCP sockets on which the processes of a control group listen, by port; empty when that can't be known.
+
+    From sock_diag(7), which needs no right to see the processes: a service's own probe has none in the sandbox.
+    """
+    wanted = _group_ids(control_group)
+    try:
+        found = [each for family in (socket.AF_INET, socket.AF_INET6) for each in _diagnosed(family, wanted)]
+    except OSError:  # the profile "strict" allows no AF_NETLINK
+        return []
+    return sorted(set(found), key=lambda each: (each.port, each.address))
+
+
+def _group_ids(control_group: str) -> set[int]:
+    """The numbers by which the kernel knows a control group and those below it: of their directories' inodes."""
+    for root in _CGROUPS:
+        found = {os.stat(directory).st_ino for directory, _, _ in os.walk(root + control_group)}
+        if found:
+            return found
+    return set()
+
+
+def _diagnosed(family: int, groups: set[int]) -> Iterator[ListeningSocket]:
+    """The listening TCP sockets of control groups (linux/inet_diag.h)."""
+    tcp, states = socket.IPPROTO_TCP, 1 << _LISTENING
+    request = _REQUEST.pack(_REQUEST.size, _BY_FAMILY, _REQUEST_DUMP, 1, 0, family, tcp, 0, states)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as connection:
+        connection.settimeout(1.0)
+        connection.sendto(request, (0, 0))
+        while True:
+            received = connection.recv(1 << 18)
+            while len(received) >= _HEADER.size:
+                length, kind = _HEADER.unpack_from(received)
+                if kind != _BY_FAMILY or length < _HEADER.size:
+                    return
+                found = _socket_of(family, received[_HEADER.size : length], groups)
+                if found is not None:
+                    yield found
+                received = received[(length + 3) & ~3 :]
+
+
+def _socket_of(family: int, message: bytes, groups: set[int]) -> ListeningSocket | None:
+    """The socket in a ``struct inet_diag_msg`` with its attributes, if it belongs to one of the control groups."""
+    port, *_ = struct.unpack_from("!H", message, 4)
+    raw = message[8 : 8 + (16 if family == socket.AF_INET6 else 4)]
+    uid, inode = struct.unpack_from("=II", message, _MESSAGE - 8)
+    rest = message[_MESSAGE:]
+    while len(rest) >= 4:
+        length, kind = struct.unpack_from("=HH", rest)
+        if length < 4:
+            break
+        if kind == _CGROUP_ID and struct.unpack_from("=Q", rest, 4)[0] in groups:
+            return ListeningSocket(_text(raw), port, str(inode), uid)
+        rest = rest[(length + 3) & ~3 :]
+    return None
+
+
+def own_control_group() -> str:
+    """The control group of this process in the unified hierarchy (cgroups(7)); empty when unknown."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    return next((line[3:] for line in lines if line.startswith("0::")), "")
