@@ -114,6 +114,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
         beat=lifecycle.beat,
         say=lifecycle.status,
         own=own.read,
+        health_paths=current.health_paths_of,
         full=full,
         damaged=lambda: list(truncated_files()),
     )

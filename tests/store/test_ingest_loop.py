@@ -49,7 +49,7 @@ class Daemon:
         owner: str,
         boot: str = BOOT_A,
         formats: Formats = FORMATS,
-        **looks: Callable[[], Any],
+        **looks: Callable[..., Any],
     ) -> None:
         self.said: list[str] = []
         self.beats = 0

@@ -145,3 +145,12 @@ def test_up_restarts_a_start_from_before_the_fix(box: Sandbox) -> None:
     done = box.helmctl("up")
     assert "a start was under way that began before" in " ".join(done.err.split())
     assert done.seconds < 20 and box.status("fixed")["fixed"]["state"] == "healthy"
+
+
+def test_failing_health_checks_are_no_errors_in_the_log(box: Sandbox) -> None:
+    more = 'health = { interval = "1s" }\nstreams = "merged"'
+    box.register("ill", answering("ill", 6156, more, CODE="503", BODY='{"status": "degraded"}'))
+    box.helmctl("start", "ill")
+    query = "SELECT count(*) FROM log_entries WHERE service_name = 'ill' AND message LIKE '%GET /health%'"
+    until(lambda: int(box.sql(query)) > 5, within=40)
+    assert box.sql(f"{query} AND level <> 'DEBUG'") == "0"

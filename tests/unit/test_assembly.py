@@ -472,3 +472,28 @@ def test_what_is_written_down_does_not_change_with_later_lines() -> None:
     before = json.dumps(state)
     assembler.take([entry(TRACEBACK[1].encode(), 1), entry(b"cd", 2, _PID=b"9", _LINE_BREAK=b"line-max")])
     assert json.dumps(state) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ('127.0.0.1 - - [28/Nov/2026:07:12:46 +0000] "GET /up HTTP/1.0" 503 12 "-" "HiveMatrix-Helm/health"', "DEBUG"),
+        ('[::1] - - [28/Nov/2026:07:12:46 +0000] "GET /ready HTTP/1.0" 500 12 "-" "HiveMatrix-Helm/health"', "DEBUG"),
+        ('{"level": "error", "method": "GET", "status": 503, "user_agent": "HiveMatrix-Helm/health"}', "DEBUG"),
+        # Without a User-Agent: werkzeug and http.server, uvicorn.
+        ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /up HTTP/1.0" 503 -', "DEBUG"),
+        ('INFO:     127.0.0.1:54321 - "GET /up HTTP/1.0" 503 Service Unavailable', "DEBUG"),
+        # Others' requests, and what only speaks of such a request.
+        ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /up HTTP/1.1" 503 -', "ERROR"),
+        ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /upload HTTP/1.0" 503 -', "ERROR"),
+        ('10.0.0.9 - - [28/Nov/2026 07:12:46] "GET /up HTTP/1.0" 503 -', "ERROR"),
+        ('127.0.0.1 - - [28/Nov/2026:07:12:46 +0000] "GET /up HTTP/1.1" 503 12 "-" "curl/8.1"', "ERROR"),
+        ("ERROR: do not know the agent HiveMatrix-Helm/health", "ERROR"),
+    ],
+    ids=str,
+)
+def test_helms_own_health_checks_are_no_errors(line: str, level: str) -> None:
+    assembler = Assembler(FORMATS, health_paths={"core": ("/up", "/ready")}.__getitem__)
+    assembler.take([entry(line.encode())])
+    assembler.let_go()
+    assert [row.level for row in assembler.rows] == [level]

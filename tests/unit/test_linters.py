@@ -31,7 +31,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     "model.config": {"model.suite.names"},
     "model.ingest": {"model.logs", "model.suite.names"},
     "model.logs": set(),
-    "model.logs.parsing": {"model.config", "model.ingest.journal_codec", "model.suite.names"},
+    "model.logs.parsing": {"model.config", "model.ingest.journal_codec", "model.suite.names", "model.units.health"},
     "model.suite": {"model.config"},
     "model.units": {"model.suite"},
     "keycloak.distribution": set(),

@@ -1,5 +1,6 @@
 """The configuration that helmd uses: the last one without a fault."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from helmd.model.config.settings import Settings
@@ -95,6 +96,13 @@ class Current:
         """For how many days a service's log entries are kept; it need not be one of the suite."""
         own = self.registry[service].retention if service in self.registry else None
         return self.settings.retention if own is None else own
+
+    def health_paths_of(self, service: str) -> Collection[str]:
+        """The paths that Helm requests of a service to learn its health."""
+        if service not in self.registry:
+            return ()
+        health = self.registry[service].health
+        return (health.path, health.start_path) if health.check == "http" else ()
 
     def retentions(self) -> set[int]:
         """The retention classes that are in use."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -98,6 +98,7 @@ class Ingest:
         beat: Callable[[], None],
         say: Callable[[str], None],
         own: Callable[[JournalEntry], PostedRow | None],
+        health_paths: Callable[[str], Collection[str]] = lambda _: (),
         full: Callable[[], str] = lambda: "",
         damaged: Callable[[], list[Truncated]] = list,
     ) -> None:
@@ -109,6 +110,7 @@ class Ingest:
         self._beat = beat
         self._say = say
         self._own = own
+        self._health_paths = health_paths
         self._watchdog = PatternWatchdog()
         self.disabled: list[str] = []
         """Names of formats that are not used any more, because their patterns took too long."""
@@ -118,7 +120,7 @@ class Ingest:
         self._trouble = ""
         self._pause = _FIRST_PAUSE
         self._reader: JournalReader | None = None
-        self._assembler = Assembler(formats, own=own)
+        self._assembler = Assembler(formats, own=own, health_paths=health_paths)
         self._reported: list[str] = []
         self._kept: dict[str, Any] = {}
         self._damage_due = 0.0
@@ -188,10 +190,10 @@ class Ingest:
         await self._seek(self._reader)
         self._kept = kept = await store.kept(self._reader.boot_id)
         try:
-            self._assembler = Assembler(self._formats, kept.get(_JOINING), self._own)
+            self._assembler = Assembler(self._formats, kept.get(_JOINING), self._own, self._health_paths)
         except (ValueError, TypeError):
             _log.warning("what was stored of unfinished log entries can't be read; they are dropped")
-            self._assembler = Assembler(self._formats, own=self._own)
+            self._assembler = Assembler(self._formats, own=self._own, health_paths=self._health_paths)
         reported = kept.get(_REPORTED)
         self._reported = [str(number) for number in reported] if isinstance(reported, list) else []
         self._clocks = {boot: position.realtime - position.monotonic for boot, position in self._known.items()}

@@ -4,7 +4,7 @@ Lines that services print (``_TRANSPORT=stdout``) go through the formats and the
 own protocol says its level itself. All that is open can be written down with the position and taken up again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -31,7 +31,9 @@ from helmd.model.logs.parsing.journal_fields import (
     with_given_time,
 )
 from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
+from helmd.model.logs.parsing.own_checks import OWN_CHECK_LEVEL, is_own_check
 from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, without_pattern
+from helmd.model.units.health import USER_AGENT
 
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
 EVER = 1 << 62
@@ -77,10 +79,15 @@ def _not_own(_: JournalEntry) -> PostedRow | None:
     return None
 
 
+def _no_paths(_: str) -> Collection[str]:
+    return ()
+
+
 class Assembler:
     """Takes entries in the journal's order; ``rows`` and ``posted`` are what is complete and was not taken yet.
 
-    ``own`` reads the entries that Helm wrote itself. ``faults`` are the entries that could not be parsed, each with the
+    ``own`` reads the entries that Helm wrote itself; ``health_paths`` gives what Helm requests of a service for its
+    health. ``faults`` are the entries that could not be parsed, each with the
     error; they are among the rows all the same, with their unparsed text. ``runaways`` are the names of formats that
     were removed from ``formats`` because their patterns took too long.
     """
@@ -90,9 +97,11 @@ class Assembler:
         formats: Formats,
         state: Mapping[str, Any] | None = None,
         own: Callable[[JournalEntry], PostedRow | None] = _not_own,
+        health_paths: Callable[[str], Collection[str]] = _no_paths,
     ) -> None:
         self.formats = formats
         self._own = own
+        self._health_paths = health_paths
         self.faults: list[tuple[str, Exception]] = []
         self.runaways: list[str] = []
         self._writers: dict[tuple[Value | None, ...], _Writer | None] = {}
@@ -250,7 +259,9 @@ class Assembler:
             context = {**(context or {}), **UNVERIFIED}
         if dated is not None:
             context = with_given_time(context or {}, dated)
-        if level is None:
+        if (USER_AGENT in text or "HTTP/1.0" in text) and is_own_check(text, self._health_paths(service)):
+            level = OWN_CHECK_LEVEL
+        elif level is None:
             level = LEVEL_OF_PRIORITY.get(priority, "INFO")
         second, rest = divmod(realtime, 1_000_000)
         if second != self._second:
