@@ -154,3 +154,13 @@ def test_failing_health_checks_are_no_errors_in_the_log(box: Sandbox) -> None:
     query = "SELECT count(*) FROM log_entries WHERE service_name = 'ill' AND message LIKE '%GET /health%'"
     until(lambda: int(box.sql(query)) > 5, within=40)
     assert box.sql(f"{query} AND level <> 'DEBUG'") == "0"
+
+
+def test_keycloak_without_its_database_is_unhealthy(demo: Sandbox) -> None:
+    demo("systemctl", "--user", "stop", "hivematrix-postgres")
+    try:
+        said = demo.status("keycloak")["keycloak"]
+        assert said["state"] == "unhealthy" and "its database fails (answered 500)" in said["health_message"]
+    finally:
+        demo.helmctl("start", "postgres")
+    until(lambda: demo.status("keycloak")["keycloak"]["state"] == "healthy", within=30)
