@@ -28,8 +28,9 @@ def failing_start(box: Sandbox, name: str, entry: str) -> str:
 
 
 def asked(box: Sandbox, name: str) -> int:
-    """How many requests its access log shows."""
-    lines = box.shell(f"journalctl --user -u hivematrix-{name} -o cat --no-pager").out
+    """How many requests the access log of its last run shows."""
+    run = f"$(systemctl --user show -p InvocationID --value hivematrix-{name})"
+    lines = box.shell(f"journalctl --user _SYSTEMD_INVOCATION_ID={run} -o cat --no-pager").out
     return sum('"GET ' in line for line in lines.splitlines())
 
 
