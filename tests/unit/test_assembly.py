@@ -278,7 +278,7 @@ def test_tracebacks_of_two_writers_at_once() -> None:
     entries = []
     for number, text in enumerate(TRACEBACK):
         entries += [entry(text.encode(), number), entry(text.encode(), number, **other)]
-    rows = rows_of([*entries, entry(b"after", 9)])
+    rows = rows_of([*entries, entry(b"INFO:app:after", 9)])
     assert [row.service_name for row in rows] == ["core", "core", "nexus"]
     core, after, nexus = rows
     assert core.message == nexus.message == "\n".join(TRACEBACK)

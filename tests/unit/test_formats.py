@@ -470,10 +470,11 @@ def test_ones_own_comes_first_and_may_have_a_fixed_level() -> None:
 
 
 def test_formats_changed_and_switched_off() -> None:
-    formats = with_file("[formats.json]\nenabled = false\n[formats.python]\nlevel = 'error'\nservices = ['core']\n")
+    formats = with_file("[formats.json]\nenabled = false\n[formats.redis]\nlevel = 'error'\nservices = ['core']\n")
     assert said('{"level": "INFO"}', formats=formats) == plain('{"level": "INFO"}')
-    assert said("INFO:a:b", "core", formats).level == "INFO"
-    assert said("INFO:a:b", "nexus", formats) == plain("INFO:a:b")
+    redis = "7:M 23 Nov 2026 06:10:34.258 # b"
+    assert said(redis, "core", formats).level == "WARNING"
+    assert said(redis, "nexus", formats) == plain(redis)
 
 
 def test_more_keys_and_words() -> None:

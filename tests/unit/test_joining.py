@@ -147,7 +147,7 @@ def test_ordinary_lines_pass_at_once() -> None:
         "one",
         "  indented",
         "\tat nothing.Known(X.java:1)",
-        "ValueError: x",
+        "ValueError was raised",
         "",
         "org.quartz started",
         " * x",

@@ -13,7 +13,7 @@ from typing import Any
 from helmd.model.errors import UsageError
 from helmd.model.ingest.body import Body, objects, timestamp_in
 from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
-from helmd.model.logs.ids import CHANGED, short_id
+from helmd.model.logs.ids import CHANGED, short_id, trace_id_in, trace_id_of
 from helmd.model.logs.level import LEVELS, level_named
 from helmd.model.logs.parsing.formats import without_escapes
 from helmd.model.logs.parsing.parsed import Parsed
@@ -74,7 +74,7 @@ class _Row:
         parsed = self._message(timestamp)
         if parsed.level is not None and LEVELS.index(parsed.level) > LEVELS.index(level):
             level = parsed.level
-        trace_id = self._text("trace_id") or self._short("trace_id", parsed.trace_id)
+        trace_id = self._trace_id() or self._short("trace_id", parsed.trace_id)
         user_id = self._text("user_id") or self._short("user_id", parsed.user_id)
         hostname, process_id = self._text("hostname"), self._process_id()
         context = self._context(parsed)
@@ -151,6 +151,20 @@ class _Row:
         if text != given:
             self._change(field, _escaped(given))
         return self._short(field, text)
+
+    def _trace_id(self) -> str | None:
+        """The trace id of the entry, else the one in its context; zeros stand for none, as in OpenTelemetry."""
+        given = self._text("trace_id")
+        if given is not None:
+            trace_id = trace_id_in(given)
+            if trace_id != given:
+                self._changed.setdefault("trace_id", given)
+            if trace_id is not None:
+                return trace_id
+        context = self._entry.get("context")
+        if isinstance(context, dict) and (trace_id := trace_id_of(context)) is not None:
+            return self._short("trace_id", self._clean(trace_id))
+        return None
 
     def _short(self, field: str, text: str | None) -> str | None:
         if text is not None and (short := short_id(text)) is not text:

@@ -1,7 +1,8 @@
-"""Trace and user ids: those too long for an index are truncated, and the original is kept in the context."""
+"""Trace and user ids: what is none, and those too long for an index, whose original is kept in the context."""
 
+import re
 from codecs import getincrementaldecoder
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from helmd.model.logs.entry import LogRow
 
@@ -11,6 +12,37 @@ _ALWAYS_SHORT = ID_LIMIT // 4
 """Characters that never exceed ID_LIMIT, since UTF-8 takes at most 4 bytes for one."""
 CHANGED = "_changed"
 """Key in an entry's context for values that were changed before storing: field → original value."""
+
+ABSENT = frozenset({"", "-", "none", "null", "nil", "undefined", "n/a"})
+"""How programs print an id that there is not."""
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
+"""W3C Trace Context, section 3.2: version, trace id, parent id, flags."""
+_CLOUD_TRACE = re.compile(r"projects/[^/]{1,100}/traces/([0-9A-Za-z]{1,64})\Z")
+"""How Google Cloud's libraries write a trace id."""
+_CONTEXT_KEYS = ("traceparent", "trace_id", "traceId", "otelTraceID", "dd.trace_id", "trace.id")
+
+
+def given_id(text: str) -> str | None:
+    """The id that TEXT is, or None if it is a word for none."""
+    return None if text.isspace() or (len(text) < 16 and text.strip().lower() in ABSENT) else text
+
+
+def trace_id_in(text: str) -> str | None:
+    """The trace id that TEXT is or has in it; None if it is absent, or zeros, which stand for no trace (W3C, OTel)."""
+    if not text.strip("0-"):
+        return None
+    if (found := _TRACEPARENT.match(text) or _CLOUD_TRACE.match(text)) is not None:
+        return found[1] if found[1].strip("0") else None
+    return given_id(text)
+
+
+def trace_id_of(context: Mapping[str, object]) -> str | None:
+    """The trace id in the CONTEXT that came with a posted entry."""
+    for key in _CONTEXT_KEYS:
+        value = context.get(key)
+        if isinstance(value, str) and (found := trace_id_in(value)) is not None:
+            return found
+    return None
 
 
 def short_id(text: str) -> str:

@@ -28,6 +28,33 @@ NAMES = {
 }
 """Python's names, and the names and numbers of syslog(3), in lower case."""
 
+CODES = {
+    code: level
+    for level, codes in (
+        ("DEBUG", "T V D TRC TRCE TRAC VRB VERB DBG DBUG DEBU DEB"),
+        ("INFO", "I N II INF NTC NOTE SYSTEM"),
+        ("WARNING", "W WW WRN WARNIN"),
+        ("ERROR", "E EE ERRO EROR FAIL SEV"),
+        ("CRITICAL", "F C FTL FATA PNC PANI CRT CRI ALRT EMRG"),
+    )
+    for code in codes.split()
+}
+"""Short names of levels: of glog, Serilog, zerolog, .NET, logrus, MySQL and others."""
+
+_SEVERITY = {level: severity for severity, level in enumerate(LEVELS)}
+
+
+def graver(one: str | None, other: str | None) -> str | None:
+    """The more severe of two levels; None stands for no level."""
+    if one is None or other is None:
+        return one or other
+    return one if _SEVERITY[one] >= _SEVERITY[other] else other
+
+
+def level_of_status(status: int) -> str:
+    """The level of an access line by its HTTP status."""
+    return "ERROR" if 500 <= status <= 599 else "WARNING" if 400 <= status <= 499 else "INFO"
+
 
 def level_named(name: str) -> str:
     """Return the level called NAME, ignoring case. Raises ValueError with a message for users."""

@@ -9,8 +9,9 @@ from helmd.model.config.schema import Setting
 from helmd.model.config.toml_lines import Lines, line_of
 from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
+from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.level import NAMES, level_named
-from helmd.model.logs.parsing.parsed import Formats, LevelWords, Mention, Table, TextFormat
+from helmd.model.logs.parsing.parsed import Formats, LevelWords, Mention, Table, TextFormat, folded
 from helmd.model.suite.names import SERVICE_NAME
 
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
@@ -292,7 +293,8 @@ def _compile_mention(name: str, entry: FormatTable, read: _Read) -> Mention | No
         read.faults.append(Fault(entry["pattern"].file, entry["pattern"].line, where, "has no group 'id'"))
         return None
     words = entry["words"].value
-    return Mention(words, pattern, _in_common(words)) if pattern is not None else None
+    read_id = trace_id_in if name == "trace_id" else given_id
+    return Mention(words, pattern, _in_common(words), read_id) if pattern is not None else None
 
 
 def _in_common(words: Sequence[str]) -> str:
@@ -350,6 +352,11 @@ def _roles(
             if role != "nested":
                 roles.setdefault(key, role)
                 ranks.setdefault(key, rank)
+    for key, role in list(roles.items()):
+        # Keys of one or two letters mean too many things to be taken in any case.
+        if len(short := folded(key)) > 2:
+            roles.setdefault(short, role)
+            ranks.setdefault(short, ranks[key])
     plain = {key: role for key, role in roles.items() if "." not in key}
     for key in fields.get("nested", ()):
         nested[key] = dict(plain)

@@ -8,8 +8,10 @@ import re
 from types import FrameType
 from typing import Any
 
-from helmd.model.logs.level import LEVELS
+from helmd.model.logs.ids import given_id, trace_id_in
+from helmd.model.logs.level import graver, level_of_status
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.line_head import read_head
 from helmd.model.logs.parsing.parsed import Formats, Mention, Parsed, TextFormat, level_of, mentioned
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
@@ -22,7 +24,11 @@ _ESCAPE = re.compile(
     r"|[()][0-9A-Z]|[=>78DEHMNOZc])"
 )
 """Sequences that terminals obey, as in ECMA-48 and xterm."""
-_GRAVITY = {level: gravity for gravity, level in enumerate(LEVELS)}
+
+_REQUEST = re.compile(
+    r'"(?P<method>[A-Z]{3,20}) [^"\s]{1,4000} HTTP/\d(?:\.\d)?"(?: from \S{1,100} -)? (?P<status>[1-5]\d\d)(?![\w.])'
+)
+"""The request and the status in an access line of any other form."""
 
 
 def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
@@ -63,7 +69,16 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
             continue
         parsed = parse_object(formats, given, text, realtime, form.complete)
         return _looked_into(formats, form, parsed, service, realtime, inner)
-    return Parsed(None, text)
+    headed = read_head(formats, text, realtime) or Parsed(None, text)
+    if '"' not in headed.message:
+        return headed if inner or headed.level is None else _with_inside(formats, headed, None, service, realtime)
+    if (request := _REQUEST.search(headed.message, 0, HEAD)) is None:
+        return headed if headed.level is None else _with_inside(formats, headed, None, service, realtime)
+    level = graver(headed.level, level_of_status(int(request["status"])))
+    context = {**(headed.context or {}), "method": request["method"], "status": int(request["status"])}
+    if headed.level not in (None, level):
+        context.setdefault("level", headed.level)
+    return headed._replace(level=level, context=context, complete=True)
 
 
 def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:
@@ -98,7 +113,7 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
     if (status := groups.get("status")) is not None and status.isdecimal():
         groups["status"] = number = int(status[:9])
         stated = level
-        level = _graver(level, "ERROR" if 500 <= number <= 599 else "WARNING" if 400 <= number <= 499 else "INFO")
+        level = graver(level, level_of_status(number))
         if word is not None and level != stated:
             groups["level"] = word
     message = text
@@ -117,6 +132,8 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
         if value is not None and value.isdecimal() and len(value) <= 18:
             groups[name] = int(value)
     trace_id, user_id = groups.pop("trace_id", None), groups.pop("user_id", None)
+    trace_id = None if trace_id is None else trace_id_in(trace_id)
+    user_id = None if user_id is None else given_id(user_id)
     return Parsed(level, message, groups or None, trace_id, user_id, pid, form.complete)
 
 
@@ -155,12 +172,6 @@ def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | N
     return message
 
 
-def _graver(one: str | None, other: str | None) -> str | None:
-    if one is None or other is None:
-        return one or other
-    return one if _GRAVITY[one] >= _GRAVITY[other] else other
-
-
 def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str, realtime: int, inner: bool) -> Parsed:
     """OUTER with what its message says in turn: an access line that was logged, a line behind a priority.
 
@@ -168,6 +179,11 @@ def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str
     """
     if form.again and not inner:
         return _within(outer, _parse(formats, outer.message, service, realtime, inner=True))
+    return _with_inside(formats, outer, form, service, realtime)
+
+
+def _with_inside(formats: Formats, outer: Parsed, form: TextFormat | None, service: str, realtime: int) -> Parsed:
+    """OUTER, which FORM made if it is of formats.toml, with what a format for messages finds in its message."""
     for needle, other in formats.inside:
         if needle in outer.message and other is not form and (not other.services or service in other.services):
             found = _by_pattern(formats, other, outer.message, realtime)
@@ -177,7 +193,7 @@ def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str
 
 
 def _within(outer: Parsed, inner: Parsed) -> Parsed:
-    level = _graver(outer.level, inner.level)
+    level = graver(outer.level, inner.level)
     context = dict(outer.context or {})
     if outer.level is not None and level != outer.level:
         context.setdefault("level", outer.level)

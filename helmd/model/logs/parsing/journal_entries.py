@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from helmd.model.errors import CONTENT_FAULTS
 from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, datetime_of
+from helmd.model.logs.level import graver
 from helmd.model.logs.parsing.formats import parse_text, without_escapes
 from helmd.model.logs.parsing.journal_fields import (
     LEVEL_OF_PRIORITY,
@@ -30,6 +31,7 @@ from helmd.model.logs.parsing.journal_fields import (
     text_of,
     with_given_time,
 )
+from helmd.model.logs.parsing.line_head import begins_with_head
 from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
 from helmd.model.logs.parsing.own_checks import OWN_CHECK_LEVEL, is_own_check
 from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, without_pattern
@@ -73,6 +75,8 @@ class _Begun(NamedTuple):
 
     line: _Line
     row: LogRow | None
+    stated: bool = False
+    """Its text states its level."""
 
 
 def _not_own(_: JournalEntry) -> PostedRow | None:
@@ -259,6 +263,7 @@ class Assembler:
             context = {**(context or {}), **UNVERIFIED}
         if dated is not None:
             context = with_given_time(context or {}, dated)
+        stated_level = level is not None
         if (USER_AGENT in text or "HTTP/1.0" in text) and is_own_check(text, self._health_paths(service)):
             level = OWN_CHECK_LEVEL
         elif level is None:
@@ -286,11 +291,19 @@ class Assembler:
                 None,
             ),
         )
-        if key not in joiner.opened and (complete or not opens(bare, level)):
+        is_open = key in joiner.opened
+        if not is_open and (complete or not opens(bare, level, stated_level)):
             self.rows.append(row)
             return
-        begun = _Begun(_Line(writer, realtime, priority, boot_id), row)
-        for joined in joiner.push(key, bare, level, begun, realtime, complete):
+        begun = _Begun(_Line(writer, realtime, priority, boot_id), row, stated_level)
+        if (
+            is_open
+            and not (stated_level or complete or begins_with_head(bare))
+            and joiner.add_plain(key, bare, begun, realtime)
+        ):
+            return
+        several = stated_level and level in _ERRORS and len(message) < len(bare)
+        for joined in joiner.push(key, bare, level, begun, realtime, complete, stated_level, several):
             self.rows.append(_finished(joined))
 
     def _parsed_after(self, fault: Exception, text: str, service: str, realtime: int) -> Parsed:
@@ -329,7 +342,8 @@ def _finished(joined: Joined[_Begun]) -> LogRow:
     assert row is not None
     if joined.lines == 1 and not joined.traceback:
         return row
-    level = "ERROR" if joined.traceback and row.level not in _ERRORS else row.level
+    # A logger's own level counts more than the stack below it: a warning with a stack is a warning.
+    level = row.level if joined.payload.stated else graver(row.level, joined.level) or row.level
     if joined.lines == 1:
         return row._replace(level=level)
     context = {**(row.context or {}), "lines": joined.lines}
@@ -339,12 +353,13 @@ def _finished(joined: Joined[_Begun]) -> LogRow:
 def _encoded(begun: _Begun) -> list[Any]:
     (service, (_, pid, stream), *writer), realtime, priority, boot_id = begun.line
     row = None if begun.row is None else list(begun.row[1:])
-    return [[service, pid, stream, *writer], realtime, clean_text(priority)[0], boot_id, row]
+    return [[service, pid, stream, *writer], realtime, clean_text(priority)[0], boot_id, row, begun.stated]
 
 
 def _decoded(written: list[Any]) -> _Begun:
-    (service, pid, stream, *writer_fields), realtime, priority, boot_id, row = written
+    (service, pid, stream, *writer_fields), realtime, priority, boot_id, row, *later = written
     # Those of earlier versions have no ``verified``.
     writer = _Writer(service, (service, pid, stream), *writer_fields)
     line = _Line(writer, realtime, str(priority).encode(), boot_id)
-    return _Begun(line, None if row is None else LogRow(datetime_of(realtime), *row))
+    # 1.1 did not write whether the level was stated.
+    return _Begun(line, None if row is None else LogRow(datetime_of(realtime), *row), bool(later and later[0]))

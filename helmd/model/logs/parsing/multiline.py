@@ -1,18 +1,29 @@
 """Which lines belong together: the parts that journald split one line into, and the lines that go on an entry
-(tracebacks, stack traces, PostgreSQL's DETAIL, what is indented below an error).
+(what is indented below an error or a warning, the dumps that `crash_dumps` knows, PostgreSQL's DETAIL, further lines
+of a message).
 
 Lines of one writer (``Key``) are joined; those of others are never held back. All that is open can be written down and
 taken up again, so an entry that is half read survives a restart. What is open is bounded: when there is too much of it
 the oldest is let go as it is. Times are the journal's, in microseconds since 1970.
 """
 
-import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from helmd.model.logs.entry import MESSAGE_LIMIT
+from helmd.model.logs.parsing.crash_dumps import (
+    ANY_ERROR,
+    HELD,
+    IN_THE_MIDDLE,
+    NODE_FILE,
+    NODE_SOURCE,
+    OPEN_ENDED,
+    continues,
+    level_after,
+    start_of,
+)
 
 Key = tuple[str, int, str]
 """Who writes: service, pid, stream."""
@@ -24,37 +35,15 @@ MOST_OPEN = 256
 MOST_BYTES = 8 * MESSAGE_LIMIT
 """What all open entries may hold; they are stored with the position of every batch."""
 
-_PYTHON, _PYTHON_ENDED, _PYTHON_CHAINED, _JAVA, _OTHER = "python", "python-ended", "python-chained", "java", "other"
-"""What an open entry waits for: frames; what may follow the exception; the next traceback; stack lines; anything."""
-_IN_THE_MIDDLE = frozenset({_PYTHON, _PYTHON_CHAINED})
-"""More is to come for certain, if its writer lives."""
-
-_STARTS = (
-    "Traceback (most recent call last):",
-    "  + Exception Group Traceback",
-    "Exception in thread ",
-    "Exception ignored in",
-)
-_PYTHON_START = re.compile(r"\s*(?:\+ Exception Group )?Traceback \(most recent call last\):")
-_JAVA_HEADS = ("java.", "javax.", "jakarta.", "org.", "com.", "io.", "net.", "dev.")
-_JAVA_HEAD = re.compile(r"(?:[a-z_][\w$]*\.)+(?:[A-Z][\w$.]*)?(?:Exception|Error|Throwable)\b")
-_JAVA_MORE = re.compile(
-    r"\s+at [\w.$<>/@ -]+\(|\s*\.\.\. \d+ (?:more|common frames omitted)|\s*(?:Caused by|Suppressed): "
-)
-_PYTHON_END = re.compile(
-    r"(?!(?:DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b)"
-    r"(?:[A-Za-z_][\w.]{0,300}\.\w{1,300}|[A-Z_]\w{0,300})(?:: |:?\Z)"
-)
-_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
-_BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ")
-"""What SQLAlchemy and psycopg put below their messages."""
-_POSTGRESQL_MORE = re.compile(
-    r"(?:[\d:. -]{19,27}[A-Z+0-9-]{1,6} )?\[\d+(?:-\d+)?\] (?:[^\s@]{0,100}@\S{0,100} )?"
-    r"(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
-)
 _UNFINISHED = frozenset({"line-max", "nul"})
 """The other reasons, ``eof`` and ``pid-change``, end a line: nothing of the same writer can follow."""
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
+_WAITING = _ERRORS | {"WARNING"}
+"""Levels of lines on which a stack may follow."""
+_CLOSE = 50_000
+_MOST_LOOSE = 50
+"""A line that looks like nothing belongs to the entry before it if it comes within so many microseconds; an entry has
+at most so many of them."""
 
 
 class Whole(NamedTuple, Generic[T]):
@@ -75,7 +64,9 @@ class Joined(NamedTuple, Generic[T]):
     """What follows the first line's text, from the line break on."""
     lines: int
     traceback: bool
-    """There is one in it: the level is at least ERROR."""
+    """There is one in it."""
+    level: str | None = None
+    """The level of a dump whose first line states none."""
 
 
 @dataclass(slots=True)
@@ -86,10 +77,16 @@ class _Open(Generic[T]):
     touched: int
     lines: list[str] = field(default_factory=list)
     traceback: bool = False
+    level: str | None = None
+    loose: int = 0
+    """How many lines more that look like nothing it may take."""
+    held: list[tuple[str, T]] = field(default_factory=list)
+    """Lines that belong to it only if the right one follows."""
 
-    def joined(self) -> Joined[T]:
+    def joined(self) -> list[Joined[T]]:
         more = "".join(f"\n{line}" for line in self.lines)
-        return Joined(self.payload, more, 1 + len(self.lines), self.traceback)
+        entry = Joined(self.payload, more, 1 + len(self.lines), self.traceback, self.level)
+        return [entry, *(Joined(payload, "", 1, False) for _, payload in self.held)]
 
 
 @dataclass(slots=True)
@@ -154,43 +151,90 @@ class Joiner(Generic[T]):
         entry = self.opened.get(key)
         if entry is None:
             return False
-        state = _continues(entry.state, text)
+        state = continues(entry.state, text)
         size = _bytes(text) + 1
         if state is None or entry.size + size > MESSAGE_LIMIT or len(entry.lines) + 1 >= MOST_LINES:
             return False
         if self._open_bytes + size > MOST_BYTES:
             return False
-        entry.traceback = entry.traceback or state != _OTHER
+        if entry.state in HELD:
+            entry.lines += [line for line, _ in entry.held]
+            entry.held.clear()
+            entry.level = level_after(state)
+        elif state != ANY_ERROR and not entry.traceback:
+            entry.level = entry.level or level_after(state)
+        entry.traceback = entry.traceback or state != ANY_ERROR
+        if state in OPEN_ENDED and entry.state not in OPEN_ENDED:
+            entry.loose = _MOST_LOOSE
         entry.state = state
+        self._append(entry, text, size, realtime)
+        return True
+
+    def _append(self, entry: _Open[T], text: str, size: int, realtime: int) -> None:
         entry.lines.append(text)
         entry.size += size
         entry.touched = realtime
         self._open_bytes += size
+
+    def add_plain(self, key: Key, text: str, payload: T, realtime: int) -> bool:
+        """Puts TEXT, which `add` did not take and which states nothing itself, to the open entry of KEY if it can only
+        be a further line of its message; False when it is a line for `push`.
+        """
+        entry = self.opened[key]
+        size = _bytes(text) + 1
+        if realtime - entry.touched > _CLOSE or entry.size + size > MESSAGE_LIMIT or text.startswith(" * "):
+            return False
+        if self._open_bytes + size > MOST_BYTES:
+            return False
+        if entry.state == NODE_FILE:
+            entry.held.append((text, payload))
+            entry.state, entry.touched = NODE_SOURCE, realtime
+            entry.size += size
+            self._open_bytes += size
+            return True
+        if (
+            entry.loose == 0
+            or (entry.state not in OPEN_ENDED and entry.state != ANY_ERROR)
+            or start_of(text) is not None
+        ):
+            return False
+        entry.loose -= 1
+        self._append(entry, text, size, realtime)
         return True
 
     def push(
-        self, key: Key, text: str, level: str, payload: T, realtime: int, complete: bool = False
+        self,
+        key: Key,
+        text: str,
+        level: str,
+        payload: T,
+        realtime: int,
+        complete: bool = False,
+        stated: bool = False,
+        several: bool = False,
     ) -> list[Joined[T]]:
         """A line that begins an entry: gives the entries that are finished by it, in order, it itself among them if
         nothing can follow it (COMPLETE, or no error).
+
+        STATED: the text names LEVEL itself. SEVERAL: its message may go on in lines that look like nothing.
         """
-        state = _opens(text, level, complete)
-        traceback = state in (_PYTHON, _PYTHON_ENDED)
+        state, dump_level, traceback = _opens(text, level, complete, stated)
         done: list[Joined[T]] = []
         if key in self.opened:
             before = self._end(key)
-            done.append(before.joined())
+            done += before.joined()
             # What does not fit into an entry any more goes on in a second one.
-            if (goes_on := _continues(before.state, text)) is not None:
-                state, traceback = goes_on, before.traceback
+            if before.state not in HELD and (goes_on := continues(before.state, text)) is not None:
+                state, traceback, dump_level = goes_on, before.traceback, before.level
         if state is None:
             done.append(Joined(payload, "", 1, False))
             return done
         size = _bytes(text)
-        self.opened[key] = _Open(payload, state, size, realtime, traceback=traceback)
+        loose = _MOST_LOOSE if several or state in OPEN_ENDED else 0
+        self.opened[key] = _Open(payload, state, size, realtime, traceback=traceback, level=dump_level, loose=loose)
         self._open_bytes += size
         while len(self.opened) > MOST_OPEN or self._open_bytes > MOST_BYTES:
-            done.append(self._end(next(iter(self.opened))).joined())
+            done += self._end(next(iter(self.opened))).joined()
         return done
 
     def _end(self, key: Key) -> _Open[T]:
@@ -209,9 +253,9 @@ class Joiner(Generic[T]):
         old = [
             key
             for key, entry in self.opened.items()
-            if entry.touched < (deadline if entry.state in _IN_THE_MIDDLE else before)
+            if entry.touched < (deadline if entry.state in IN_THE_MIDDLE else before)
         ]
-        return [self._end(key).joined() for key in old]
+        return [joined for key in old for joined in self._end(key).joined()]
 
     def __len__(self) -> int:
         """How much is open."""
@@ -221,7 +265,10 @@ class Joiner(Generic[T]):
         """All that is open now, as JSON can hold it; ENCODE turns a payload into that."""
         return {
             "open": [
-                [list(key), encode(e.payload), e.state, e.size, e.touched, list(e.lines), e.traceback]
+                [
+                    *(list(key), encode(e.payload), e.state, e.size, e.touched, list(e.lines), e.traceback),
+                    *(e.level, e.loose, [[line, encode(payload)] for line, payload in e.held]),
+                ]
                 for key, e in self.opened.items()
             ],
             "splits": [
@@ -241,8 +288,13 @@ class Joiner(Generic[T]):
         """The joiner that `dump` wrote down. Raises ValueError for what it did not write."""
         joiner = cls()
         try:
-            for key, payload, name, size, touched, lines, traceback in state["open"]:
-                joiner.opened[_key(key)] = _Open(decode(payload), name, size, touched, list(lines), traceback)
+            for key, payload, name, size, touched, lines, traceback, *later in state["open"]:
+                # 1.1 wrote no more than that.
+                level, loose, held = later or ("ERROR" if traceback else None, 0, [])
+                joiner.opened[_key(key)] = _Open(
+                    *(decode(payload), name, size, touched, list(lines), traceback, level, loose),
+                    [(line, decode(inner)) for line, inner in held],
+                )
                 joiner._open_bytes += size
             for key, payload, touched, count, encoded in state["splits"]:
                 raw = b64decode(encoded)
@@ -262,48 +314,21 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
-def opens(text: str, level: str) -> bool:
+def opens(text: str, level: str, stated: bool = False) -> bool:
     """Whether an entry that begins with TEXT, and whose format allows more, waits for more lines.
 
     One that does not need not be pushed unless its writer has one open.
     """
-    return level in _ERRORS or _opens(text, level, False) is not None
+    return level in _ERRORS or (stated and level in _WAITING) or _opens(text, level, False, stated)[0] is not None
 
 
-def _opens(text: str, level: str, complete: bool) -> str | None:
-    """The state in which an entry that begins with TEXT waits for more; None when there can be none."""
+def _opens(text: str, level: str, complete: bool, stated: bool) -> tuple[str | None, str | None, bool]:
+    """The state in which an entry that begins with TEXT waits for more, None when there can be none; its level as a
+    dump; and whether it is one already.
+    """
     if complete:
-        return None
-    if text.startswith(_STARTS):
-        return _begun(text) if _PYTHON_START.match(text) else _OTHER
-    if text.startswith(_JAVA_HEADS) and _JAVA_HEAD.match(text):
-        return _JAVA
-    return _OTHER if level in _ERRORS else None
-
-
-def _begun(start: str) -> str:
-    """The state after a traceback's first line. A group's exceptions are all indented, none comes at its end."""
-    return _PYTHON_ENDED if "Group" in start else _PYTHON
-
-
-def _continues(state: str, text: str) -> str | None:
-    """The state after TEXT, when it goes on an entry in STATE; None when it doesn't."""
-    if _PYTHON_START.match(text):
-        return _begun(text) if state in (_OTHER, _PYTHON_CHAINED) else None
-    if text[:1] in (" ", "\t"):
-        if text.startswith(" * "):
-            return None  # " * Running on http://…" belongs to no entry
-        return _JAVA if state == _OTHER and _JAVA_MORE.match(text) else state
-    if not text:
-        return state
-    if state == _PYTHON:
-        return _PYTHON_ENDED if _PYTHON_END.match(text) else None
-    if state == _PYTHON_ENDED and text.startswith(_CHAINED):
-        return _PYTHON_CHAINED
-    if state == _PYTHON_ENDED:
-        return state if text.startswith(_BELOW) else None
-    if state == _JAVA:
-        return state if _JAVA_MORE.match(text) else None
-    if state == _OTHER and (_JAVA_HEAD.match(text) or _JAVA_MORE.match(text)):
-        return _JAVA
-    return state if state == _OTHER and _POSTGRESQL_MORE.match(text) else None
+        return None, None, False
+    if not stated and (start := start_of(text)) is not None:
+        return start.state, start.level, start.level is not None
+    waits = level in _ERRORS or (stated and level in _WAITING)
+    return (ANY_ERROR if waits else None), None, False

@@ -1,9 +1,11 @@
 """What a line's text says, and what is known about the forms that such texts have: the compiled ``formats.toml``."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
+
+from helmd.model.logs.ids import given_id
 
 FormatKind = Literal["pattern", "json", "logfmt"]
 
@@ -31,6 +33,8 @@ class Mention:
     pattern: re.Pattern[str]
     common: str = ""
     """A piece that all words have in common."""
+    read: Callable[[str], str | None] = given_id
+    """The id that the group's text stands for, or None."""
 
 
 LevelWords = Mapping[str, tuple[str, bool]]
@@ -62,6 +66,23 @@ ROLES = ("level", "message", "timestamp", "trace_id", "user_id", "process_id")
 Keys = tuple[str | None, ...]
 """The keys of one object that stand for the ROLES."""
 
+
+class Shape(NamedTuple):
+    """What the names of an object's keys say."""
+
+    keys: Keys | None
+    """None if it depends on the values as well."""
+    status: str | None
+    """The key of the HTTP status, if the object is an access line."""
+
+
+def folded(key: str) -> str:
+    """KEY without case and separators: libraries write "log.level", "LogLevel" and "log_level"."""
+    return key.translate(_SEPARATORS).lower()
+
+
+_SEPARATORS = str.maketrans("", "", "_-.@ ")
+
 Table = Mapping[str, tuple[TextFormat, ...]]
 """The formats to try, by the first character of a text; under "" those for any other one."""
 
@@ -84,7 +105,7 @@ class Formats:
     """Keys whose tables are looked into, each with the roles of the keys there."""
     trace: Mention | None
     user: Mention | None
-    shapes: dict[tuple[str, ...], Keys] = field(default_factory=dict, compare=False)
+    shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict, compare=False)
     """Remembered: the keys that stand for something in objects that have just these names."""
 
 
@@ -100,12 +121,8 @@ def mentioned(mention: Mention | None, text: str) -> str | None:
             if word in text:
                 found = mention.pattern.search(text, 0, 8192)
                 # A group that takes no part in the match is None.
-                return None if found is None or (found["id"] or "").lower() in ABSENT else found["id"]
+                return None if found is None or not found["id"] else mention.read(found["id"])
     return None
-
-
-ABSENT = frozenset({"", "-", "none", "null", "nil", "undefined", "n/a"})
-"""How programs print an id that there is not."""
 
 
 DISABLED = "disabled because they take too long"

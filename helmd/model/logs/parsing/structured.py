@@ -3,19 +3,25 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from json import JSONDecoder
 from typing import Any
 
+from helmd.model.logs.ids import given_id, trace_id_in
+from helmd.model.logs.level import CODES, graver, level_of_status
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
-from helmd.model.logs.parsing.parsed import ABSENT, ROLES, Formats, Keys, Parsed, level_of
+from helmd.model.logs.parsing.parsed import ROLES, Formats, Keys, Parsed, Shape, folded, level_of
 
 _DEEPEST = 64
 """PostgreSQL and Python's encoder go deeper, but end at their stacks' depths; what is deeper is taken for text."""
 _UNSTORABLE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 """Escapes that can stand for what PostgreSQL has not: NUL, and halves of a surrogate pair."""
 _REPLACED = re.compile("[\0\ud800-\udfff]")
-_PAIR = re.compile(r'([A-Za-z_@][\w.@/-]{0,200})=("(?:[^"\\]|\\.)*+"|[^\s"]*)(?:\s+|\Z)')
+_PAIR = re.compile(
+    r"([A-Za-z_@][\w.@/-]{0,200})=(\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'(?=\s|\Z)|[^\s\"]*)(?:\s+|\Z)"
+)
+_QUOTES = ('"', "'")
+"""Python's repr, as structlog prints values, has the second one."""
 _MOST_PAIRS = 200
 _ENOUGH_PAIRS = 2
 _MOST_SHAPES, _SHAPED = 512, 4096
@@ -102,12 +108,14 @@ def logfmt_pairs(text: str) -> dict[str, Any] | None:
         key, value = found.groups()
         if key in pairs:
             return None
-        pairs[key] = _unquoted(value) if value[:1] == '"' else value
+        pairs[key] = _unquoted(value) if value[:1] in _QUOTES else value
         position, count = found.end(), count + 1
     return pairs if count >= _ENOUGH_PAIRS else None
 
 
 def _unquoted(value: str) -> str:
+    if value[0] == "'":
+        return value[1:-1] if len(value) > 1 and value[-1] == "'" else value
     if "\\" in value:
         try:
             read = _decode(value)[0]
@@ -120,44 +128,175 @@ def _unquoted(value: str) -> str:
 def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: int, complete: bool) -> Parsed:
     """What the object GIVEN, read from TEXT, says; GIVEN becomes the context."""
     names = tuple(given)
-    keys = formats.shapes.get(names)
-    if keys is None:
-        keys = _shape(formats, names, len(text))
-    if keys:
-        return _take(formats, given, keys, text, realtime, complete)
-    found: dict[str, str] = {}
+    shape = formats.shapes.get(names)
+    if shape is None:
+        shape = _shape(formats, names, len(text))
+    keys, at_status = shape
+    if keys is not None:
+        parsed = _take(formats, given, keys, text, realtime, complete)
+    else:
+        nested, keys = _chosen(formats, given)
+        parsed = _take(formats, given, keys, text, realtime, complete)
+        if nested:
+            parsed = _look_into(formats, given, nested, parsed, text, realtime)
+    return parsed if at_status is None else _by_status(parsed, given, at_status)
+
+
+def _role_of(roles: Mapping[str, str], ranks: Mapping[str, int], key: str) -> tuple[str, int] | None:
+    """What KEY stands for, and its rank; a key that is listed as it is written outranks one in other letters."""
+    if (role := roles.get(key)) is not None:
+        return role, 2 * ranks.get(key, 0)
+    if len(key) > 2 and (role := roles.get(short := folded(key))) is not None and role != "nested":
+        return role, 2 * ranks.get(short, 0) + 1
+    return None
+
+
+def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
+    """The tables of GIVEN to look into, and for each role the first key whose value says something. Removes nulls."""
+    candidates: dict[str, list[tuple[int, str]]] = {}
     nested: list[str] = []
     empty: list[str] = []
     for key, value in given.items():
-        if (role := formats.roles.get(key)) is None:
+        if (found := _role_of(formats.roles, formats.ranks, key)) is None:
             continue
         if value.__class__ is dict and key in formats.nested:
             nested.append(key)
         elif value is None:
             empty.append(key)
-        elif role not in found or formats.ranks[key] < formats.ranks[found[role]]:
-            found[role] = key
-    if empty:
-        for key in empty:
-            del given[key]
-    parsed = _take(formats, given, tuple(map(found.get, ROLES)), text, realtime, complete)
-    return _look_into(formats, given, nested, parsed, text, realtime) if nested else parsed
+        elif found[0] != "nested":
+            candidates.setdefault(found[0], []).append((found[1], key))
+    for key in empty:
+        del given[key]
+    if given.keys() >= _MONGODB:
+        candidates.setdefault("level", []).append((999, "s"))
+    keys = {}
+    for role, ranked in candidates.items():
+        ranked.sort()
+        keys[role] = next((key for _, key in ranked if _says(formats, role, key, given[key])), None)
+        if keys[role] is None and role != "level":
+            keys[role] = ranked[0][1]
+        elif keys[role] is None:
+            keys[role] = next((key for _, key in ranked if folded(key) not in _WORDS_ONLY), None)
+    return nested, tuple(map(keys.get, ROLES))
 
 
-def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Keys:
-    """The keys of the ROLES among NAMES; () where the values are needed as well. Programs use few sets of names."""
+def _says(formats: Formats, role: str, key: str, value: Any) -> bool:
+    """Whether VALUE says something in ROLE."""
+    if role == "level":
+        return _level_of(formats, key, value) is not None
+    if role == "message":
+        return value not in ("", {})
+    if role == "trace_id":
+        return trace_id_in(str(value)) is not None
+    return True
+
+
+_MONGODB = {"t", "s", "c", "msg"}
+"""The keys of MongoDB's lines, in which "s" is the level."""
+_WORDS_ONLY = frozenset({"status", "priority", "type"})
+"""Keys that are the level of some programs if their value is the name of one; numbers are other things."""
+_PYTHON_NUMBERS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+_OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
+"""As Go's log/slog prints a level between two others: ERROR+4."""
+
+
+def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None:
+    """The level that VALUE under KEY is, and whether its word says no more than that."""
+    if value.__class__ is dict:
+        value = value.get("name")
+    if value.__class__ is not str:
+        if value.__class__ is bool or value.__class__ not in (int, float):
+            return None
+        scale = folded(key)
+        if scale in _WORDS_ONLY:
+            return None
+        if scale == "levelno":
+            level = _PYTHON_NUMBERS.get(int(value) if math.isfinite(value) else 0)
+            return None if level is None else (level, False)
+        if scale == "severitynumber":
+            # OpenTelemetry's data model: 1-4 trace, 5-8 debug, 9-12 info, 13-16 warn, 17-20 error, 21-24 fatal.
+            return (
+                (["DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"][int(value - 1) // 4], False)
+                if 1 <= value <= 24
+                else None
+            )
+        return formats.levels.get(str(value))
+    known = formats.levels.get(value) or level_of(formats.levels, value)
+    if known is not None:
+        return None if value.strip().isdigit() and folded(key) in _WORDS_ONLY else known
+    if (code := CODES.get(value.strip().upper())) is not None:
+        return code, False
+    if (offset := _OFFSET_LEVEL.match(value)) is not None and (known := level_of(formats.levels, offset[1])):
+        return known[0], False
+    if len(value) == 2 and value[0] == "D" and value[1].isdigit():  # MongoDB's debug levels
+        return "DEBUG", False
+    return None
+
+
+_STATUS_KEYS = (
+    "status",
+    "status_code",
+    "statusCode",
+    "statuscode",
+    "http_status",
+    "http.status_code",
+    "response_code",
+    "responseCode",
+    "DownstreamStatus",
+    "OriginStatus",
+    "res",
+    "response",
+    "http.response.status_code",
+    "code",
+)
+_REQUEST_KEYS = frozenset(
+    {"method", "request_method", "requestmethod", "httpmethod", "verb", "uri", "url", "path", "request", "requesturi",
+     "requestpath", "httprequestmethod", "req", "useragent", "httpuseragent", "remoteaddr", "clientip", "requeststring"}
+)  # fmt: skip
+
+
+def _status_key(names: tuple[str, ...]) -> str | None:
+    """The key of the HTTP status among NAMES, if a request is there as well."""
+    key = next((key for key in _STATUS_KEYS if key in names), None)
+    if key is None or not any(
+        name != key and (name in _REQUEST_KEYS or folded(name) in _REQUEST_KEYS) for name in names
+    ):
+        return None
+    return key
+
+
+def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
+    """PARSED with the level that the HTTP status of an access line asks for."""
+    value = given.get(key)
+    if value.__class__ is dict:
+        value = next((value[inner] for inner in ("statusCode", "status_code", "status") if inner in value), None)
+    if value.__class__ is str and len(value) == 3 and value.isascii() and value.isdecimal():
+        value = int(value)
+    if value.__class__ is not int or not 100 <= value <= 599:
+        return parsed
+    level = graver(parsed.level, level_of_status(value))
+    if level == parsed.level:
+        return parsed
+    context = dict(parsed.context or {})
+    if parsed.level is not None:
+        context.setdefault("level", parsed.level)
+    return parsed._replace(level=level, context=context or None)
+
+
+def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Shape:
+    """What the NAMES of an object say. Programs use few sets of names."""
     found: dict[str, str] = {}
-    flat = True
+    flat = not _MONGODB.issubset(names)
     for name in names:
-        if (role := formats.roles.get(name)) is not None:
-            flat = flat and role not in found and name not in formats.nested
-            found[role] = name
-    keys = tuple(map(found.get, ROLES)) if flat else ()
+        if (role := _role_of(formats.roles, formats.ranks, name)) is not None:
+            flat = flat and role[0] not in found and name not in formats.nested
+            found[role[0]] = name
+    shape = Shape(tuple(map(found.get, ROLES)) if flat else None, _status_key(names))
     if size <= _SHAPED:
         if len(formats.shapes) >= _MOST_SHAPES:
             formats.shapes.clear()
-        formats.shapes[names] = keys
-    return keys
+        formats.shapes[names] = shape
+    return shape
 
 
 def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realtime: int, complete: bool) -> Parsed:
@@ -169,8 +308,9 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         if (value := given[at_level]) is None:
             del given[at_level]
         else:
-            word = value if value.__class__ is str else str(value.get("name") if value.__class__ is dict else value)
-            known = formats.levels.get(word) or level_of(formats.levels, word)
+            known = formats.levels.get(value) if value.__class__ is str else None
+            if known is None or at_level in _WORDS_ONLY:
+                known = _level_of(formats, at_level, value)
             if known is not None:
                 level, says_it_all = known
                 if says_it_all and value.__class__ is str:
@@ -179,6 +319,8 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         value = given.pop(at_message)
         if value.__class__ is str:
             message = value
+        elif value.__class__ is dict and isinstance(own := value.get("message"), str):
+            given[at_message], message = value, own
         elif value is not None:
             message = _encode(value)
     if at_timestamp is not None:
@@ -186,9 +328,9 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         if value is None or says_nothing_new(value, realtime):
             del given[at_timestamp]
     if at_trace is not None:
-        trace_id = _id(given, at_trace)
+        trace_id = _id(given, at_trace, trace_id_in)
     if at_user is not None:
-        user_id = _id(given, at_user)
+        user_id = _id(given, at_user, given_id)
     if at_pid is not None:
         value = given[at_pid]
         process_id = pid_of(value)
@@ -197,7 +339,7 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
     return _new(Parsed, (level, message, given or None, trace_id, user_id, process_id, complete))
 
 
-def _id(given: dict[str, Any], key: str) -> str | None:
+def _id(given: dict[str, Any], key: str, read: Callable[[str], str | None]) -> str | None:
     """The id under KEY as text, taken out; what can be no id stays in the context."""
     value = given[key]
     if value.__class__ is not str:
@@ -207,7 +349,7 @@ def _id(given: dict[str, Any], key: str) -> str | None:
             return None
         value = str(value)
     del given[key]
-    return None if value.isspace() or (len(value) < 16 and value.strip().lower() in ABSENT) else value
+    return read(value)
 
 
 def pid_of(value: object) -> int | None:
@@ -226,9 +368,11 @@ def _look_into(
         roles = formats.nested[outer_key]
         found: dict[str, str] = {}
         for key, value in table.items():
-            role = roles.get(key)
-            if role is not None and value is not None and (value.__class__ is not dict or role == "level"):
-                found.setdefault(role, key)
+            role = _role_of(roles, formats.ranks, key)
+            if role is None or value is None or (value.__class__ is dict and role[0] != "level"):
+                continue
+            if role[0] not in found and (role[0] != "level" or _level_of(formats, key, value) is not None):
+                found[role[0]] = key
         said = {
             "level": outer.level is not None,
             "message": outer.message is not text,

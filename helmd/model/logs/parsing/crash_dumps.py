@@ -1,0 +1,292 @@
+"""What runtimes print when a program fails: how such a dump begins, its level, and which lines go on it.
+
+`start_of` looks at a line that states no level itself; `continues` at the line after it. A state is what the dump's
+next line may be. journald keeps no empty lines, so none is relied on.
+"""
+
+import re
+from typing import NamedTuple
+
+PYTHON, PYTHON_ENDED, PYTHON_CHAINED = "python", "python-ended", "python-chained"
+JAVA_STACK, ANY_ERROR = "java", "other"
+NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE = "node-file", "node-source", "race-rule", "jvm-rule"
+JUL = "java.util.logging"
+NODE, RUST, RUST_MESSAGE = "node", "rust", "rust-message"
+
+IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, NODE, RUST})
+"""More is to come for certain, if its writer lives."""
+HELD = frozenset({NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE, JUL})
+"""It is a dump only if the right line follows; else its lines are entries of their own."""
+OPEN_ENDED = frozenset({PYTHON_ENDED, "fatal-python", "erlang", "clojure", "elixir"})
+"""What belongs to it need not look like it: texts of exceptions may have several lines."""
+
+
+class DumpStart(NamedTuple):
+    """How an entry begins that is a dump."""
+
+    state: str
+    level: str | None
+    """None if it is one only with the lines that follow."""
+
+
+_PYTHON_START = re.compile(r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):")
+_EXCEPTION_NAME = r"(?:[A-Za-z_][\w.<>]{0,300}\.\w{1,300}|[A-Z_]\w{0,300})"
+_PYTHON_END = re.compile(rf"(?!(?:DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b){_EXCEPTION_NAME}(?:: |:?\Z)")
+_PYTHON_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_SYNTAX_ERROR = re.compile(r'  File "[^"\n]{1,500}", line \d{1,9}\Z')
+
+_JUL = re.compile(r"[A-Z][a-z]{2} \d\d?, \d{4} \d\d?:\d\d:\d\d [AP]M [\w.$]{1,300} [\w.$<>-]{1,200}\Z")
+_JUL_LEVEL = re.compile(r"(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST): ")
+_JUL_STATES = {"SEVERE": "jul-severe", "WARNING": "jul-warning"}
+_CLASS = re.compile(r"(?:[A-Za-z_][\w$]{0,80}\.){1,12}[A-Z][\w$.]{0,120}(?=: |:?\Z)")
+_ERROR_CLASS = re.compile(
+    r"(?:Uncaught )?(?:[\w$]{1,80}[.:]{1,2}){0,12}[\w$]{0,80}(?:Error|Exception|Throwable)(?: \[\w{1,80}\])?"
+    r"(?=:|\s?\{?\Z)"
+)
+_JAVA_MORE = re.compile(
+    r"\s{1,40}at |\s{0,40}\.\.\. \d{1,9} (?:more|common frames omitted|lines matching)"
+    r"|\s{0,40}(?:Caused by|Suppressed|Thrown at):"
+    r"|at (?:async )?[\w.$<>/]{1,300} ?\(|---> |\s{1,20}---> |\s{0,20}--- End of "
+)
+_JAVA_END = re.compile(
+    r"(?:\s{0,12}(?:Caused by|Suppressed): |\s{0,12}\[cause\]: |[}\]],?\Z|\}? ?\[cause\]|Emitted '"
+    r"|Node\.js v\d|Bun v\d|Location:|\(Use `node "
+    r"|Last message|\s{0,12}--- End of |#\d{1,4} )"
+)
+_EXCEPTION_HEAD = re.compile(rf"(?:{_CLASS.pattern})|(?:{_ERROR_CLASS.pattern})")
+
+_GO_MORE = re.compile(
+    r"goroutine \d|\[(?:signal|recovered|originating)|created by "
+    r"|[\w./*()\[\]{}$~%@-]{1,300}\(.{0,4000}\)\Z|exit status \d"
+    r"|runtime stack:|panic: |fatal error: "
+    r"|\.\.\.additional frames|r[a-z0-9]{1,6} {1,8}0x|[cefgs][a-z]{1,5} {1,8}0x|runtime: |PC=0x|main\."
+    r"|unexpected fault|-----|\.\.\. "
+)
+_RUST_MORE = re.compile(r"note: |stack backtrace:|\s{1,8}\d{1,4}: |(?: ?left| ?right): |fatal runtime error: |thread '")
+_PHP_MORE = re.compile(
+    r"Stack trace:|\[?[Ss]tacktrace\]?:?\Z|\"\}|#\d{1,4} |\{main\}|thrown in "
+    r"|PHP {1,4}\d{1,4}\. |PHP Stack trace:|Next |Previous "
+)
+_RUBY_MORE = re.compile(r"(?:[\w@+./~<>-]{1,300}:\d{1,9}:in |from |[\w.:]{1,200} \()")
+_FATAL_PYTHON_MORE = re.compile(
+    r"Current thread|Thread 0x|Extension modules|Python runtime state|Traceback|<no Python frame>"
+)
+_ELIXIR_MORE = re.compile(
+    r"\*\* \(|Last message|State:|\(\w{1,80} \d|Initial call|Ancestors|Function: |Args: |Messages:|Client "
+)
+_OCAML_MORE = re.compile(r"(?:Raised|Called|Re-raised) ")
+_LUA_MORE = re.compile(r"stack traceback:|\[C\]")
+_STACK = re.compile(
+    r"Stack trace:|\[stacktrace\]|stack backtrace:|Stacktrace:|stack traceback:|CallStack \(|#0 "
+    r"|goroutine \d{1,9} \[|\*\* \(\w|(?:\w{1,80} ){0,3}[Bb]acktrace:"
+)
+"""How a stack begins below a line of a logger."""
+
+_MORE: dict[str, re.Pattern[str]] = {
+    "go": _GO_MORE,
+    "php": _PHP_MORE,
+    "ruby": _RUBY_MORE,
+    "fatal-python": _FATAL_PYTHON_MORE,
+    "elixir": _ELIXIR_MORE,
+    "ocaml": _OCAML_MORE,
+    "lua": _LUA_MORE,
+    "native": re.compile(
+        r"what\(\):|Aborted|=+\d{1,12}=+|SUMMARY: |#\d{1,4} |Shadow |AddressSanitizer|(?:READ|WRITE) of size"
+    ),
+    "jvm": re.compile(r"#"),
+    "erlang": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}|[\w ]{1,60}: |\*\* |\{|\["),
+    "clojure": re.compile(r"Full report at:|/\S{1,400}\.edn\Z"),
+    "stack": _STACK,
+}
+"""By state: what a line that is not indented must begin with to go on the dump."""
+
+_GO_FATAL = (
+    "fatal error: (?:all goroutines|concurrent map|runtime|unexpected|stack|out of memory|fault|sync|invalid|morestack"
+    "|index|bad|malloc)"
+)
+_STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
+    (first, re.compile(pattern), DumpStart(state, level))
+    for first, pattern, state, level in (
+        ("T ", r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):", PYTHON, "ERROR"),
+        (" ", _SYNTAX_ERROR.pattern, PYTHON, "ERROR"),
+        ("E", r"Exception in thread |Exception ignored in", ANY_ERROR, None),
+        ("T", r"Task exception was never retrieved", "asyncio", None),
+        ("F", r"Fatal Python error: ", "fatal-python", "CRITICAL"),
+        ("p", r"panic: |panic\(", "go", "CRITICAL"),
+        (
+            "f",
+            _GO_FATAL,
+            "go",
+            "CRITICAL",
+        ),
+        ("f", r"fatal runtime error: ", RUST_MESSAGE, "CRITICAL"),
+        ("S", r"SIG[A-Z]{2,6}: [a-z]", "go", "CRITICAL"),
+        ("g", r"goroutine \d{1,9} \[", "go", "ERROR"),
+        ("=", r"={18}\Z", RACE_RULE, None),
+        (
+            "t",
+            r"thread '[^'\n]{0,200}'(?: \(\d{1,12}\))? panicked at [^'\"\n]{1,400}:\d{1,9}(?::\d{1,9})?:?\Z",
+            RUST,
+            "CRITICAL",
+        ),
+        (
+            "t",
+            r"thread '[^'\n]{0,200}'(?: \(\d{1,12}\))? (?:panicked at |has overflowed its stack)",
+            RUST_MESSAGE,
+            "CRITICAL",
+        ),
+        ("t", r"terminate called (?:after throwing|without an active)", "native", "CRITICAL"),
+        ("U", r"Unhandled [Ee]xception[.:]|Unhandled exception\Z", JAVA_STACK, "CRITICAL"),
+        ("U", r"Uncaught (?:[\w.$]{1,200}(?:Error|Exception))\b", JAVA_STACK, "ERROR"),
+        ("P", r"Process terminated\. ", JAVA_STACK, "CRITICAL"),
+        ("S", r"Stack overflow\.\Z", JAVA_STACK, "CRITICAL"),
+        ("F", r"Fatal error\. ", JAVA_STACK, "CRITICAL"),
+        ("T", r"Terminating due to java\.lang\.OutOfMemoryError", JAVA_STACK, "CRITICAL"),
+        ("#", r"# A fatal error has been detected by |# There is insufficient memory for the Java", "jvm", "CRITICAL"),
+        ("#", r"#\Z", JVM_RULE, None),
+        ("JFMASOND", _JUL.pattern, JUL, None),
+        ("P", r"PHP (?:Fatal|Recoverable fatal|Core|Compile) error:", "php", "CRITICAL"),
+        ("P", r"PHP Parse error:", "php", "ERROR"),
+        ("P", r"PHP (?:Core |Compile |User )?[Ww]arning:", "php", "WARNING"),
+        ("P", r"PHP (?:User )?[Dd]eprecated:", "php", "WARNING"),
+        ("", r"[\w@+./~-]{1,300}\.(?:rb|ru|rake):\d{1,9}:in ['`].{1,4000}\([A-Z][\w:]{0,200}\)\Z", "ruby", "ERROR"),
+        ("*", r"\*\* \((?:[A-Z][\w.]{0,200}|EXIT[^)\n]{0,200}|exit|throw)\) ", "elixir", "ERROR"),
+        ("=", r"=(?:ERROR|CRASH|SUPERVISOR) REPORT==== ", "erlang", "ERROR"),
+        ("=", r"=WARNING REPORT==== ", "erlang", "WARNING"),
+        ("R", r"Runtime terminating during boot", "erlang", "CRITICAL"),
+        ("E", r"(?:Execution|Syntax) error \([\w.]{1,100}\) ", "clojure", "ERROR"),
+        ("S", r"Syntax error (?:\([\w.]{1,100}\) )?(?:compiling|reading|macroexpanding) ", "clojure", "ERROR"),
+        ("*", r"\*\*\* stack smashing detected|\*\*\* buffer overflow detected", "native", "CRITICAL"),
+        ("f", r"free\(\): |fatal: morestack", "native", "CRITICAL"),
+        ("d", r"double free or corruption", "native", "CRITICAL"),
+        ("m", r"malloc\(\): |munmap_chunk\(\): |memory allocation of \d{1,20} bytes failed", "native", "CRITICAL"),
+        ("S", r"Segmentation fault(?: \(core dumped\))?\Z", "native", "CRITICAL"),
+        ("A", r"Aborted \(core dumped\)\Z", "native", "CRITICAL"),
+        ("=", r"==\d{1,12}==\s?ERROR: ", "native", "ERROR"),
+        ("C", r"CallStack \(from HasCallStack\):", "stack", "ERROR"),
+    )
+)
+_BY_FIRST: dict[str, tuple[tuple[re.Pattern[str], DumpStart], ...]] = {
+    character: tuple((pattern, start) for first, pattern, start in _STARTS if character in first)
+    for character in {character for first, _, _ in _STARTS for character in first}
+}
+_RUBY_START = next((pattern, start) for first, pattern, start in _STARTS if not first)
+_FILE_LINE = re.compile(r"(?:file://)?(?:/|\.{0,2}/|[A-Z]:\\|node:)[^\s:]{1,400}:\d{1,9}\Z")
+_PYTHON_WARNING = re.compile(r"[^\s:]{1,400}:\d{1,9}: [A-Za-z]{0,60}Warning: ")
+_NODE_WARNING = re.compile(r"\(node:\d{1,9}\) (?:\[\w{1,20}\] )?(?:\w{1,60}Warning|Warning): ")
+_VM_WARNING = re.compile(r"[\w ()-]{1,60} VM warning: ")
+_PERL = re.compile(
+    r".{1,2000} at (?:[^\s]{1,300}\.(?:p[lm]|t|psgi|cgi)|-e) line \d{1,9}(?:, <\w{0,40}> (?:line|chunk) \d{1,9})?\.\Z"
+)
+_PERL_WARNINGS = re.compile(
+    r"Use of uninit|Argument \"|Deep recursion|Odd number of|Useless use|Subroutine \w"
+    r"|Name \"|Possible |Scalar value|Reference found|Unquoted|Use of "
+    r"|\"?(?:my|our) |Wide character|substr outside|splice\(\) offset|print\w*\(\) on|readline\(\) on|isn't numeric"
+)
+_LUA = re.compile(r"lua[\w.-]{0,20}: [^\s:]{1,400}:\d{1,9}: ")
+_ASSERTION = re.compile(r".{0,400}: [^:\n]{1,200}:\d{1,9}: .{1,400}: Assertion [`'].{1,1000}' failed\.\Z")
+
+
+def start_of(text: str) -> DumpStart | None:
+    """How the dump begins that TEXT, which states no level, may be the first line of; None if it is none."""
+    first = text[:1]
+    for pattern, start in _BY_FIRST.get(first, ()):
+        if pattern.match(text):
+            return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
+    if first in "12" and "http: panic serving" in text:
+        return DumpStart("go", "ERROR")
+    if first in "/.~nfC" and _FILE_LINE.match(text):
+        return DumpStart(NODE_FILE, None)
+    if first == "(" and _NODE_WARNING.match(text):
+        return DumpStart(JAVA_STACK, "WARNING")
+    last = text[-1:]
+    if last == "." and " line " in text and _PERL.match(text):
+        return DumpStart("perl", "WARNING" if _PERL_WARNINGS.match(text) or "isn't numeric" in text else "ERROR")
+    if last == "." and "Assertion " in text and _ASSERTION.match(text):
+        return DumpStart("native", "CRITICAL")
+    if last == ")" and ":in " in text and _RUBY_START[0].match(text):
+        return _RUBY_START[1]
+    if "Warning: " in text and _PYTHON_WARNING.match(text):
+        return DumpStart("warning", "WARNING")
+    if "warning: " in text and _VM_WARNING.match(text):
+        return DumpStart("warning", "WARNING")
+    if first == "l" and _LUA.match(text):
+        return DumpStart("lua", "ERROR")
+    if first.isalpha():
+        name, space, rest = text[:400].partition(" ")
+        if (name[-1] == ":" or not space or rest[:1] in ("[", "{")) and _EXCEPTION_HEAD.match(name + space + rest):
+            return DumpStart(JAVA_STACK, None)
+    return None
+
+
+def continues(state: str, text: str) -> str | None:
+    """The state after TEXT if it goes on an entry in STATE; None if it does not, or only for its place."""
+    if _PYTHON_START.match(text):
+        begun = PYTHON_ENDED if "Group" in text[:24] else PYTHON
+        return begun if state in (ANY_ERROR, PYTHON_CHAINED, "asyncio", "fatal-python") else None
+    if state in HELD:
+        return _confirmed(state, text)
+    if text[:1] in (" ", "\t"):
+        if text.startswith(" * "):
+            return None  # " * Running on http://…" belongs to no entry
+        return JAVA_STACK if state == ANY_ERROR and _JAVA_MORE.match(text) else state
+    if not text:
+        return state
+    if state == "race":
+        return "race-ended" if text.startswith("=====") else state
+    if state == PYTHON:
+        return PYTHON_ENDED if _PYTHON_END.match(text) else None
+    if state == PYTHON_ENDED:
+        if text.startswith(_PYTHON_CHAINED):
+            return PYTHON_CHAINED
+        return state if text.startswith(_BELOW) else None
+    if state == NODE:
+        return JAVA_STACK
+    if state == RUST:
+        return RUST_MESSAGE
+    if state == RUST_MESSAGE:
+        return state if _RUST_MORE.match(text) else None
+    if state == JAVA_STACK:
+        if _JAVA_MORE.match(text) or _JAVA_END.match(text):
+            return state
+        return None
+    if state == "asyncio":
+        return state if text.startswith("future: ") else None
+    if state == ANY_ERROR or state[:4] == "jul-":
+        if _EXCEPTION_HEAD.match(text) or _JAVA_MORE.match(text):
+            return JAVA_STACK
+        if _STACK.match(text):
+            return "go" if text.startswith("goroutine") else "elixir" if text.startswith("**") else "php"
+        return state if _POSTGRESQL_MORE.match(text) or text.startswith(_CAUSE) else None
+    more = _MORE.get(state)
+    return state if more is not None and more.match(text) else None
+
+
+_CAUSE = ("Caused by:", "Location:", "Stack:")
+_BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ")
+"""What SQLAlchemy and psycopg put below their messages."""
+_POSTGRESQL_MORE = re.compile(
+    r"(?:[\d:. -]{19,27}[A-Z+0-9-]{1,6} )?\[\d+(?:-\d+)?\] (?:[^\s@]{0,100}@\S{0,100} )?"
+    r"(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
+)
+_CARET = re.compile(r"\s{0,4000}[\^~]+\s{0,40}\Z")
+
+
+def _confirmed(state: str, text: str) -> str | None:
+    """The state of a dump of which TEXT is the line that makes it one."""
+    if state == JVM_RULE:
+        return "jvm" if text.startswith(("# A fatal error has been", "# There is insufficient memory for")) else None
+    if state == JUL:
+        level = _JUL_LEVEL.match(text)
+        return None if level is None else _JUL_STATES.get(level[1], "jul-info")
+    if state == RACE_RULE:
+        return "race" if text == "WARNING: DATA RACE" else None
+    return NODE if state == NODE_SOURCE and _CARET.match(text) else None
+
+
+def level_after(state: str) -> str:
+    """The level of a dump that got to STATE, if its first line states none."""
+    return _LEVELS.get(state, "ERROR")
+
+
+_LEVELS = {"race": "WARNING", "race-ended": "WARNING", "jul-warning": "WARNING", "jul-info": "INFO", "jvm": "CRITICAL"}

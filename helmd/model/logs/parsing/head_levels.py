@@ -1,0 +1,215 @@
+"""Where the name of a level is a line's level: in brackets, before a separator or behind a time, never in prose."""
+
+import re
+
+from helmd.model.logs.level import CODES
+from helmd.model.logs.parsing.head_tokens import (
+    CODE_IN_BRACKETS,
+    FATAL_ERROR,
+    HEAD_TIME,
+    LETTER_FOLLOWED,
+    LEVEL_FIRST,
+    LEVEL_LAST,
+    WITH_DATE,
+    LineHead,
+    level_called,
+    skip_separator,
+)
+from helmd.model.logs.parsing.head_words import (
+    BELOW_WARNING,
+    COLON_CODES,
+    COLON_WORDS,
+    OTHER_MEANINGS,
+    PROSE_AFTER,
+)
+from helmd.model.logs.parsing.structured import pid_of
+
+
+def read_bare_level(head: LineHead, word: str, end: int) -> bool:
+    """Whether WORD is a level that stands in no brackets; it is read then."""
+    line = head.text
+    if (both := FATAL_ERROR.match(line, head.at)) is not None and line[both.end() : both.end() + 1] == ":":
+        if head.stamp is None and not head.strong:
+            return False
+        head.whole = head.stamp is None and not head.names
+        head.found(both[0], "CRITICAL")
+        head.says_it_all = True
+        skip_separator(head, both.end())
+        return True
+    level = level_called(head, word)
+    channel, dot, last = word.rpartition(".")
+    if level is None and dot and head.stamp is not None and last.isupper() and line[end : end + 1] == ":":
+        # Monolog: channel.LEVEL: message
+        if (level := level_called(head, last)) is not None:
+            head.name("logger", channel)
+            head.found(last, level)
+            skip_separator(head, end)
+        return level is not None
+    upper = word.isupper()
+    code = False
+    if level is None:
+        level, code = CODES.get(word.upper()), True
+        if level is None:
+            return False
+        if not upper and word not in COLON_CODES:
+            return False
+    following = line[end : end + 3]
+    strong_after = (
+        following[:1] in (":", "|", "\t", ">", ";")
+        or following[:2] in (" -", " |", " :", " >", "  ", " [", " (", " <", " {", " @")
+        or (following[:1] in ",/" and following[:1] != "" and head.stamp is not None)
+        or (following[:1] == "[" and CODE_IN_BRACKETS.match(line, end) is not None)
+        or (following[:1] == " " and head.stamp is None and HEAD_TIME.match(line, end + 1) is not None)
+    )
+    if following[:2] == "::" or following.startswith((": =", " ==", ":=")):
+        return False
+    if not _accepted(head, word, level, upper, code, strong_after, following, end):
+        return False
+    if head.stamp is None and not upper:
+        # "Error: no such file" is the program's own sentence.
+        head.whole = not head.names
+    head.found(word, level)
+    if following[:1] == "[" and (inner := CODE_IN_BRACKETS.match(line, end)) is not None:
+        head.name("code", inner[0][1:-1])
+        end = inner.end()
+    skip_separator(head, end)
+    if following[:1] == "/" and head.stamp is not None:
+        head.at = end + 1
+    return True
+
+
+def _accepted(
+    head: LineHead, word: str, level: str, upper: bool, code: bool, strong: bool, following: str, end: int
+) -> bool:
+    line = head.text
+    at_start = head.stamp is None and not head.names and head.pid is None
+    if len(word) == 1:
+        if head.stamp is None or not head.dated or not upper:
+            return (
+                following[:1] == "/"
+                and at_start
+                and re.match(r"/[\w.$-]{1,80}\s{0,8}(?:\(\s{0,8}\d+\))?: ", line[end:]) is not None
+            )
+        if following[:1] in ("|", "/", "\t", ":") or following[:2] in (" |", " [", "  "):
+            return True
+        return following[:1] == " " and LETTER_FOLLOWED.match(line, end + 1) is not None
+    if word.lower() in OTHER_MEANINGS and not upper:
+        return False
+    if head.stamp is None:
+        if not upper:
+            return (
+                (head.strong or at_start)
+                and (word.lower() in COLON_WORDS or word in COLON_CODES)
+                and (following[:2] in (": ", ":\t") or (following[:1] == "[" and strong))
+                and not (level in BELOW_WARNING and " " not in line[end + 2 :].strip())
+            )
+        if strong:
+            if head.names and not head.strong:
+                return False
+            if following[:2] == "  " or following[:1] == "\t":
+                return not line[end:].lstrip().startswith(("=", "+=")) and bool(line[end:].strip())
+            if following[:2] == " (" and code:
+                return False
+            return bool(line[end:].strip(" \t:|>;-")) or following[:1] == ":"
+        behind = at_start or (head.strong and line[0] in "[0123456789")
+        return behind and not code and following[:1] == " " and _no_sentence(line, end + 1, strict=True)
+    if strong:
+        return upper or head.strong or head.bare == 0
+    if following[:1] != " " and following:
+        return False
+    if not upper and not (head.strong and head.bare == 0 and head.dated):
+        return False
+    return head.bare <= 2 and (not following or _no_sentence(line, end + 1, strict=False))
+
+
+def _no_sentence(line: str, at: int, strict: bool) -> bool:
+    """Whether the text at AT, behind a level's name and one space, is a message rather than the rest of a sentence."""
+    rest = line[at:]
+    first = rest[:1]
+    if strict:
+        if not (first.isalnum() or first in "_/#\"'"):
+            return False
+        if not any(character.islower() for character in rest):
+            return False
+    elif first == "=":
+        return False
+    word = rest.split(None, 1)[0] if rest.strip() else ""
+    second = rest[len(word) :].lstrip()[:1]
+    if strict and second in ("=", "+", "|", "&") and second:
+        return False
+    return word.lower().rstrip(".,;:)") not in PROSE_AFTER
+
+
+def message_follows(line: str, end: int, inner: str) -> bool:
+    """Whether what stands behind a bracketed level is a message: not the rest of a link, nor nothing at all."""
+    following = line[end : end + 1]
+    if not line[end:].strip(" \t:-"):
+        return False
+    return following in (" ", ":", "\t", "[", "-", ">", "|") or (
+        following.isalnum() and inner.isupper() and len(inner) > 2
+    )
+
+
+def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
+    """The level that INNER, the content of brackets, is or has in it; it is read then."""
+    word = inner.rstrip(" :|")
+    level = level_called(head, word)
+    if level is None and (word.isupper() or len(word) > 2):
+        level = CODES.get(word.upper())
+    if level is not None and bracket != "<":
+        if bracket == "(" and not word.isupper() and head.stamp is None:
+            return None
+        head.found(word, level)
+        return level
+    if (
+        (stamp := HEAD_TIME.search(inner)) is not None
+        and head.stamp is None
+        and (stamp.start() == 0 or stamp.start() < 12)
+    ):
+        return _mixed(head, inner, stamp)
+    for pattern in (LEVEL_FIRST, LEVEL_LAST) if bracket in "[<" else ():
+        paired = pattern.match(inner)
+        if paired is None:
+            continue
+        word = paired["level"]
+        if not word.isupper() and (" " in inner or ("." in inner and "#" not in inner)):
+            continue
+        level = level_called(head, word) or (CODES.get(word) if len(word) > 1 else None)
+        if level is not None:
+            head.name("logger", paired["name"].strip())
+            head.found(word, level)
+            return level
+    return None
+
+
+def _mixed(head: LineHead, inner: str, stamp: re.Match[str]) -> str | None:
+    """A time and more in one pair of brackets: [23:01:46 ERR], [E 231127 23:01:46 web:12]."""
+    before, after = inner[: stamp.start()].strip(" :|,-#@"), inner[stamp.end() :].strip(" :|,-#@")
+    head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
+    if before and " " in before:
+        return None
+    tokens = [token for token in re.split(r"[\s|,]+|: ", f"{before} {after}"[:160]) if token]
+    found = None
+    rest = []
+    for token in tokens:
+        word, slash, name = token.partition("/")
+        level = None
+        if found is None:
+            if word.isupper() or token == before or len(tokens) == 1:
+                level = level_called(head, word) or CODES.get(word)
+            if level is None and word.isupper() and ":" in word:
+                word, slash, name = token.partition(":")
+                level = level_called(head, word)
+        if level is not None:
+            head.found(word, level)
+            found = level
+            if slash and name:
+                rest.append(name)
+        else:
+            rest.append(token)
+    for token in rest:
+        if token.removeprefix("#").isdigit() and head.pid is None:
+            head.pid = pid_of(token.removeprefix("#"))
+        else:
+            head.name("logger", token)
+    return found

@@ -1,0 +1,35 @@
+"""Words in the heads of log lines: which are the name of a level where, and which show that a line is a sentence."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+COLON_WORDS = _words("error err warning warn fatal critical crit severe info debug notice trace emerg fail")
+"""Levels at the start of a line, in any case, if a colon follows: as compilers, PHP and shell tools print them."""
+COLON_CODES = _words("dbug trce crit fail")
+"""The same of .NET."""
+BELOW_WARNING = frozenset({"DEBUG", "INFO"})
+OTHER_MEANINGS = _words("config fine finer finest log success failure information informational verbose panic alert")
+"""Names of levels that are ordinary words as well; they count in capitals or in brackets only."""
+PROSE_AFTER = _words(
+    """
+    handling handler handlers message messages code codes log logs logging level levels page pages sign signs desk mode
+    modes build builds output report reports reporting rate rates count counts budget budgets correction label labels
+    light lights text bar bars margin margins symbol symbols accident accidents mistake flaw flaws condition conditions
+    type types class classes state states bit bits flag flags value values number numbers constant box boxes screen
+    line lines file files entry entries point points session sessions package packages
+    is are was were be been has have had can may might must will would should does did do
+    and or nor but if in of to by that which who this these those means when then than about from on at as with for the
+    a an occurs occurred appears returned raised
+    """
+)
+"""What follows "ERROR" or "WARNING" where it is a noun of a sentence and no level."""
+NO_LOGGER = _words(
+    """
+    the a an no this that these those with and or of to in on for from by at as is are was were be got get has have had
+    it its we you they he she not use see if when then any some all each every my our your his her their
+    """
+)
+"""Words that are not the name of a logger, host or thread: they begin a sentence."""
+MONTHS_AND_DAYS = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun")

@@ -1,0 +1,367 @@
+"""What loggers put before a message: time, level, logger, thread and process id, in any order and bracketing.
+
+Everything that `formats.toml` has no format for is read by `read_head`. A level counts only where a logger puts one: in
+brackets, before a separator, or behind a time; a word of running text is none ("Error handling was enabled"). All
+patterns take time that is linear in what they see, which is at most the first line's REACH characters.
+"""
+
+import re
+from typing import Any
+
+from helmd.model.logs.ids import given_id, trace_id_in
+from helmd.model.logs.level import CODES
+from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
+from helmd.model.logs.parsing.head_tokens import (
+    HEAD_BRACKETS,
+    HEAD_NUMBER,
+    HEAD_PAIR,
+    HEAD_PHP,
+    HEAD_PID,
+    HEAD_RUBY,
+    HEAD_SEPARATOR,
+    HEAD_SPACES,
+    HEAD_SYSLOG,
+    HEAD_TIME,
+    HEAD_WORD,
+    LOGGER_BEFORE,
+    LOGGER_REST,
+    NAME_BRACKET,
+    PATH_LINE,
+    PHP_LEVELS,
+    SYSLOG_LEVELS,
+    WITH_DATE,
+    LineHead,
+    level_called,
+    skip_separator,
+)
+from helmd.model.logs.parsing.head_words import MONTHS_AND_DAYS, NO_LOGGER
+from helmd.model.logs.parsing.parsed import Formats, Parsed
+from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
+
+REACH = 512
+"""Characters of a line in which its head must end."""
+_MOST_TOKENS = 12
+
+
+def may_have_head(text: str) -> bool:
+    """Whether TEXT can begin with a head; False for most lines without one, after a glance."""
+    first = text[:1]
+    if first in "0123456789[(<":
+        return True
+    if first == " ":
+        return text[:8].lstrip()[:1].isupper()
+    if not (first.isascii() and (first.isalpha() or first in "/._*")):
+        return False
+    found = HEAD_WORD.match(text, 0, 200)
+    if found is None:
+        return False
+    end = found.end()
+    following = text[end : end + 3]
+    return (
+        following[:1] in (":", "[", "|", "\t", ",", "(", ">", ".")
+        or following[:2] in (" [", " |", "  ", " :", " (", " <")
+        or following == " - "
+        or found[0] in CODES
+        or found[0].isupper()
+        or found[0] in MONTHS_AND_DAYS
+        or (following[:1] == " " and found[0].lower() in ("fatal", "php"))
+    )
+
+
+def begins_with_head(text: str) -> bool:
+    """Whether TEXT begins with a time or a bracketed one: a line of a logger, even if it states no level."""
+    return text[:1] in "0123456789[<" and HEAD_TIME.match(text, 1 if text[:1] == "[" else 0) is not None
+
+
+def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
+    """What TEXT says by the head before its message; None if it states no level."""
+    if not may_have_head(text):
+        return None
+    if (behind := _object_behind(formats, text, realtime)) is not None:
+        return behind
+    line = text if len(text) <= REACH and "\n" not in text else text[:REACH].partition("\n")[0]
+    head = LineHead(formats, line)
+    _read(head)
+    if head.level is None:
+        return None
+    return _parsed(head, text, realtime)
+
+
+def _object_behind(formats: Formats, text: str, realtime: int) -> Parsed | None:
+    """The JSON object or the pairs that stand behind nothing but a time, as container runtimes print them."""
+    if text[:1] not in "0123456789[" or (text[-1:] != "}" and "level=" not in text and "lvl=" not in text):
+        return None
+    stamp = HEAD_TIME.match(text, 1 if text[0] == "[" else 0, 80)
+    if stamp is None:
+        return None
+    rest = text[stamp.end() :].lstrip("] \t")
+    given = json_object(rest) if rest[:1] == "{" else logfmt_pairs(rest)
+    if given is None:
+        return None
+    parsed = parse_object(formats, given, rest, realtime, False)
+    if parsed.level is None:
+        return None
+    if says_nothing_new(stamp[0], realtime):
+        return parsed
+    return parsed._replace(context={"timestamp": stamp[0], **(parsed.context or {})})
+
+
+def _parsed(head: LineHead, text: str, realtime: int) -> Parsed:
+    context: dict[str, Any] = {}
+    if head.stamp is not None and not says_nothing_new(head.stamp, realtime):
+        context["timestamp"] = head.stamp
+    context.update(head.names)
+    ids: dict[str, str | None] = {"trace_id": None, "user_id": None}
+    for key, value in head.pairs.items():
+        role = head.formats.roles.get(key, "")
+        if role == "process_id" and head.pid is None and (pid := pid_of(value)) is not None:
+            head.pid = pid
+        elif role in ids:
+            ids[role] = ids[role] or (trace_id_in(value) if role == "trace_id" else given_id(value))
+        else:
+            context[key] = value
+    if not head.says_it_all and not head.whole:
+        context["level"] = head.word
+    message = text if head.whole else text[head.at :]
+    return Parsed(head.level, message, context or None, ids["trace_id"], ids["user_id"], head.pid)
+
+
+def _read(head: LineHead) -> None:
+    line = head.text
+    if line[:1] == "<" and (syslog := HEAD_SYSLOG.match(line)) is not None and int(syslog["priority"]) < 192:
+        _syslog(head, syslog)
+        return
+    head.at = HEAD_SPACES.match(line, 0, 8).end()  # type: ignore[union-attr]
+    if HEAD_RUBY.match(line, head.at):
+        head.at += 3
+    elif (place := PATH_LINE.match(line, head.at)) is not None and line[head.at] not in "0123456789":
+        head.name("source", place[0].rstrip(": "))
+        head.at, head.strong = place.end(), True
+    for _ in range(_MOST_TOKENS):
+        if head.at >= len(line):
+            return
+        if head.level is None:
+            if not _before_level(head):
+                return
+        elif not _after_level(head):
+            return
+
+
+def _syslog(head: LineHead, found: re.Match[str]) -> None:
+    """Reads the head that syslog's protocols put before a message."""
+    priority = found["priority"]
+    head.level, head.word, head.says_it_all = SYSLOG_LEVELS[int(priority) & 7], priority, False
+    head.stamp = found["iso"] or found["time"]
+    head.stamp = None if head.stamp == "-" else head.stamp
+    head.name("host", found["host"] or found["sender"] or "")
+    head.name("logger", found["app"] or found["tag"] or "")
+    pid = found["pid"] or found["process"] or ""
+    head.pid = pid_of(pid)
+    if head.pid is None:
+        head.name("thread", pid)
+    head.name("message_id", found["id"] or "")
+    head.name("data", found["data"] or "")
+    head.at, head.whole = found.end(), False
+
+
+def _before_level(head: LineHead) -> bool:
+    """Reads one token before the level; False if nothing more belongs to a head."""
+    line, at = head.text, head.at
+    first = line[at]
+    if first in HEAD_BRACKETS:
+        return _bracket(head, first)
+    if head.stamp is None and (stamp := HEAD_TIME.match(line, at)) is not None:
+        head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
+        skip_separator(head, stamp.end())
+        head.strong, head.bare = True, 0
+        return True
+    if (number := HEAD_NUMBER.match(line, at)) is not None:
+        if at and head.stamp is None and (line[0] != "[" or len(head.names) != 1):
+            return False
+        if head.pid is None:
+            head.pid = pid_of(number[0].lstrip("#"))
+        if head.pid is None or not number[0].isdigit() or head.pid != pid_of(number[0]):
+            head.name("thread", number[0])
+        strong = head.strong
+        skip_separator(head, number.end())
+        head.strong = head.strong or strong
+        return True
+    if head.stamp is not None and (pair := HEAD_PAIR.match(line, at)) is not None:
+        head.pairs[pair[1]] = pair[2].strip('"')
+        skip_separator(head, pair.end())
+        head.strong = True
+        return True
+    if first == "P" and (php := HEAD_PHP.match(line, at)) is not None:
+        head.found(php["word"], PHP_LEVELS[php["word"].lower().removeprefix("user ")[0]])
+        head.says_it_all, head.whole = True, head.stamp is None
+        head.at = HEAD_SPACES.match(line, php.end()).end()  # type: ignore[union-attr]
+        return True
+    word = HEAD_WORD.match(line, at)
+    return word is not None and (read_bare_level(head, word[0], word.end()) or _bare_name(head, word[0], word.end()))
+
+
+def _bare_name(head: LineHead, word: str, end: int) -> bool:
+    """Reads a logger, host, thread or program before the level."""
+    line = head.text
+    rest = LOGGER_REST.match(line, end)
+    assert rest is not None
+    if rest.end() > end:
+        tail = rest[0].lstrip(":").split(":")
+        if any(part.isupper() and level_called(head, part) is not None for part in tail):
+            # app:ERROR:message, not a logger with colons
+            rest = None
+    name_end = rest.end() if rest is not None else end
+    if word.lower() in NO_LOGGER:
+        return False
+    following = line[name_end : name_end + 3]
+    between = HEAD_SEPARATOR.match(line, name_end)
+    assert between is not None
+    strong = (
+        following[:1] in ("[", "\t", "(", "<")
+        or following[:2] in (" [", " <")
+        or (between[0].strip() not in ("", ",") and between[0].strip()[0] not in ",;")
+        or (following[:1] == "," and head.stamp is not None)
+    )
+    if head.stamp is None:
+        date_first = HEAD_TIME.match(line, name_end + 1) is not None if following[:1] == " " else False
+        if not (strong or date_first) or len(head.names) >= 3:
+            return False
+    elif not strong and (head.bare >= 3 or (following[:1] != " " and following)):
+        return False
+    if following[:1] in "(" and following:
+        return False if head.stamp is None else _named(head, line[head.at : name_end], name_end)
+    return _named(head, line[head.at : name_end], name_end)
+
+
+def _named(head: LineHead, name: str, end: int) -> bool:
+    bare = head.bare + 1
+    head.name("logger", name)
+    skip_separator(head, end)
+    head.bare = 0 if head.strong else bare
+    return True
+
+
+def _bracket(head: LineHead, first: str) -> bool:
+    """Reads one bracketed token before the level."""
+    line = head.text
+    close = line.find(HEAD_BRACKETS[first], head.at + 1, head.at + 160)
+    if close < 0:
+        return False
+    inner = line[head.at + 1 : close].strip()
+    end = close + 1
+    if first == "[" and inner.startswith("[") and line[end : end + 1] == "]":
+        end += 1
+    if not inner:
+        skip_separator(head, end)
+        head.strong = True
+        return True
+    if first == "<" and head.stamp is None and not head.names:
+        return False
+    begins = head.at == 0
+    level = read_level_in(head, inner, first)
+    if level is None:
+        if head.stamp is None and not begins and not head.names and head.pid is None:
+            return False
+        if not _take_bracket(head, inner, "thread"):
+            return False
+        skip_separator(head, end)
+        head.strong = True
+        return True
+    if head.stamp is None and not message_follows(line, end, inner):
+        head.level = None
+        return False
+    skip_separator(head, end)
+    return True
+
+
+def _take_bracket(head: LineHead, inner: str, key: str) -> bool:
+    """A pair of brackets without a level: the time, a process id, or a name."""
+    if head.stamp is None and (stamp := HEAD_TIME.fullmatch(inner)) is not None:
+        head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
+        return True
+    if (
+        (pid := HEAD_PID.match(inner)) is not None
+        and head.pid is None
+        and (inner.isdigit() or "pid" in inner or inner[0] == "#")
+    ):
+        head.pid = pid_of(pid[1])
+        if inner != pid[1]:
+            head.name(key, inner)
+        return True
+    if HEAD_PAIR.match(inner):
+        pairs = list(HEAD_PAIR.finditer(inner))
+        for pair in pairs:
+            head.pairs.setdefault(pair[1], pair[2].strip('"'))
+        return True
+    head.name(key, inner)
+    return True
+
+
+def _after_level(head: LineHead) -> bool:
+    """Reads one token between level and message; False where the message begins."""
+    if head.whole:
+        return False
+    line, at = head.text, head.at
+    first = line[at]
+    if head.stamp is None and (stamp := HEAD_TIME.match(line, at)) is not None and WITH_DATE.match(stamp[0]):
+        head.stamp, head.dated = stamp[0], True
+        skip_separator(head, stamp.end())
+        return True
+    if first in "[({<":
+        close = line.find(HEAD_BRACKETS[first], at + 1, at + 160)
+        following = line[close + 1 : close + 2]
+        if close < 0 or (following not in (" ", ":", "[", "<", "(", "\t", ">") and following):
+            return False
+        inner = line[at + 1 : close].strip()
+        if first == "{" and ("=" in inner or '"' in inner):
+            return False
+        if inner.isdigit():
+            if not (following == ":" or head.stamp is not None) or not line[close + 1 :].strip():
+                return False
+        elif HEAD_PAIR.match(inner) is not None and head.stamp is not None:
+            pass
+        elif (
+            NAME_BRACKET.match(inner) is None
+            and not (head.stamp is not None and line[close + 1 :].lstrip()[:1] in ("[", ":", "-"))
+        ) or (
+            head.stamp is None
+            and HEAD_TIME.fullmatch(inner) is None
+            and not re.match(r"[a-z_][\w.:/$-]*\Z|\w+[.:/]\S*\Z|\d+\Z", inner)
+        ):
+            return False
+        if not line[close + 1 :].strip(" :-"):
+            return False
+        _take_bracket(head, inner, "logger" if first == "[" else "thread")
+        skip_separator(head, close + 1)
+        return True
+    if (spring := re.compile(r"(\d{1,9}) --- ").match(line, at)) is not None:
+        head.pid = pid_of(spring[1])
+        head.at = spring.end()
+        return True
+    logger = LOGGER_BEFORE.match(line, at)
+    if logger is None or ("logger" in head.names and "." not in logger["name"] and ":" not in logger["name"]):
+        return False
+    name, end = logger["name"], logger["end"]
+    if not _is_logger(head, name, end):
+        return False
+    head.name("logger", name)
+    head.at = HEAD_SPACES.match(line, logger.end()).end()  # type: ignore[union-attr]
+    return False
+
+
+def _is_logger(head: LineHead, name: str, end: str) -> bool:
+    """Whether NAME, which END separates from the text behind it, is a logger rather than part of the message."""
+    if end.startswith(" - ") or end == " > ":
+        return head.stamp is not None or "." in name
+    if re.search(r"(?:Error|Exception|Warning|Fehler|Failure)\Z", name):
+        return False
+    if end[0] in "\t|":
+        return "/" in name or ":" in name or "." in name or head.stamp is not None
+    if (
+        head.stamp is None
+        and head.text.startswith(head.word)
+        and head.text[len(head.word) : len(head.word) + 2] == ": "
+    ):
+        return False
+    return name[0].islower() or name[0] in "_" or "." in name[1:-1] or "::" in name or end.startswith(" :")
