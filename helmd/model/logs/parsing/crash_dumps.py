@@ -166,8 +166,16 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("C", r"CallStack \(from HasCallStack\):", "stack", "ERROR"),
     )
 )
-_BY_FIRST: dict[str, tuple[tuple[re.Pattern[str], DumpStart], ...]] = {
-    character: tuple((pattern, start) for first, pattern, start in _STARTS if character in first)
+
+
+def _combined(starts: list[tuple[re.Pattern[str], DumpStart]]) -> tuple[re.Pattern[str], tuple[DumpStart, ...]]:
+    """One pattern for all STARTS, whose groups are their numbers."""
+    patterns = "|".join(f"(?P<s{number}>{pattern.pattern})" for number, (pattern, _) in enumerate(starts))
+    return re.compile(patterns), tuple(start for _, start in starts)
+
+
+_BY_FIRST = {
+    character: _combined([(pattern, start) for first, pattern, start in _STARTS if character in first])
     for character in {character for first, _, _ in _STARTS for character in first}
 }
 _RUBY_START = next((pattern, start) for first, pattern, start in _STARTS if not first)
@@ -190,9 +198,9 @@ _ASSERTION = re.compile(r".{0,400}: [^:\n]{1,200}:\d{1,9}: .{1,400}: Assertion [
 def start_of(text: str) -> DumpStart | None:
     """How the dump begins that TEXT, which states no level, may be the first line of; None if it is none."""
     first = text[:1]
-    for pattern, start in _BY_FIRST.get(first, ()):
-        if pattern.match(text):
-            return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
+    if (known := _BY_FIRST.get(first)) is not None and (found := known[0].match(text)) is not None:
+        start = known[1][int((found.lastgroup or "s0")[1:])]
+        return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
     if first in "12" and "http: panic serving" in text:
         return DumpStart("go", "ERROR")
     if first in "/.~nfC" and _FILE_LINE.match(text):
@@ -200,21 +208,22 @@ def start_of(text: str) -> DumpStart | None:
     if first == "(" and _NODE_WARNING.match(text):
         return DumpStart(JAVA_STACK, "WARNING")
     last = text[-1:]
-    if last == "." and " line " in text and _PERL.match(text):
-        return DumpStart("perl", "WARNING" if _PERL_WARNINGS.match(text) or "isn't numeric" in text else "ERROR")
-    if last == "." and "Assertion " in text and _ASSERTION.match(text):
-        return DumpStart("native", "CRITICAL")
-    if last == ")" and ":in " in text and _RUBY_START[0].match(text):
-        return _RUBY_START[1]
-    if "Warning: " in text and _PYTHON_WARNING.match(text):
-        return DumpStart("warning", "WARNING")
-    if "warning: " in text and _VM_WARNING.match(text):
+    if last in ".)":
+        if last == "." and " line " in text and _PERL.match(text):
+            return DumpStart("perl", "WARNING" if _PERL_WARNINGS.match(text) or "isn't numeric" in text else "ERROR")
+        if last == "." and "Assertion " in text and _ASSERTION.match(text):
+            return DumpStart("native", "CRITICAL")
+        if last == ")" and ":in " in text and _RUBY_START[0].match(text):
+            return _RUBY_START[1]
+    if "arning: " in text and (_PYTHON_WARNING.match(text) or _VM_WARNING.match(text)):
         return DumpStart("warning", "WARNING")
     if first == "l" and _LUA.match(text):
         return DumpStart("lua", "ERROR")
-    if first.isalpha():
-        name, space, rest = text[:400].partition(" ")
-        if (name[-1] == ":" or not space or rest[:1] in ("[", "{")) and _EXCEPTION_HEAD.match(name + space + rest):
+    space = text.find(" ", 0, 400)
+    if space < 0 or text[space - 1] == ":" or text[space + 1 : space + 2] in ("[", "{"):
+        name = text[:400] if space < 0 else text[:space]
+        # An exception's name is one word, at most with a code in brackets behind it.
+        if ("." in name or "Err" in name or "Exc" in name or "Thr" in name) and _EXCEPTION_HEAD.match(text, 0, 400):
             return DumpStart(JAVA_STACK, None)
     return None
 

@@ -16,6 +16,8 @@ from helmd.model.suite.names import SERVICE_NAME
 
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
 _PIECE = re.compile(r"@([A-Za-z_][A-Za-z0-9_]{0,49})@")
+LATE = 200
+"""Formats of this order or a higher one are tried only on lines that have no head of a logger."""
 _MOST = 500
 """Formats, words and keys that a file may hold of each; more are a mistake."""
 
@@ -79,7 +81,11 @@ FORMAT_SETTINGS = (
         "The characters that such a line can begin with; other lines are spared the pattern.",
     ),
     Setting(
-        "order", values.integer(0, 1_000_000), "number", "50", "The least is tried first; Helm's own are over 100."
+        "order",
+        values.integer(0, 1_000_000),
+        "number",
+        "50",
+        "The least is tried first; Helm's own are over 100. Those from 200 are tried only on lines without a level.",
     ),
     Setting("services", _services, "names", "all", "The services whose lines it is for."),
     Setting("level", _level, "level", "none", "The level of a line whose text names none."),
@@ -327,6 +333,7 @@ def _format(name: str, entry: FormatTable, pattern: re.Pattern[str] | None, word
         services=_value(entry, "services", ()),
         again=_value(entry, "again", False),
         complete=_value(entry, "complete", False),
+        late=_value(entry, "order", 50) >= LATE,
     )
 
 

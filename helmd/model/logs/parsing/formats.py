@@ -18,6 +18,8 @@ from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse
 HEAD = 8192
 """Characters of a line that patterns see."""
 
+_new = tuple.__new__
+"""Makes a named tuple with half the work of calling its class."""
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]"  # CSI, colours among them
     r"|\][^\x07\x1b\n]{0,2048}(?:\x07|\x1b\\)"  # OSC: window titles, links
@@ -43,10 +45,16 @@ def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Pars
         message = without_escapes(message)
         if bare != text or message != parsed.message:
             parsed = parsed._replace(message=message, context={"ansi": True, **(parsed.context or {})})
-    if parsed.trace_id is None and (trace_id := mentioned(formats.trace, message)) is not None:
-        parsed = parsed._replace(trace_id=trace_id)
-    if parsed.user_id is None and (user_id := mentioned(formats.user, message)) is not None:
-        parsed = parsed._replace(user_id=user_id)
+    # Most messages mention no id; the first look is here, since a call takes longer.
+    trace, user = formats.trace, formats.user
+    if trace is not None and trace.common in message and parsed.trace_id is None:
+        trace_id = mentioned(trace, message)
+        if trace_id is not None:
+            parsed = parsed._replace(trace_id=trace_id)
+    if user is not None and user.common in message and parsed.user_id is None:
+        user_id = mentioned(user, message)
+        if user_id is not None:
+            parsed = parsed._replace(user_id=user_id)
     return parsed
 
 
@@ -58,7 +66,13 @@ def without_escapes(text: str) -> str:
 def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool = False) -> Parsed:
     table = formats.services.get(service) or formats.common
     forms = table.get(text[:1])
+    headed = None
+    looked = False
     for form in table[""] if forms is None else forms:
+        if form.late and not looked:
+            headed, looked = read_head(formats, text, realtime), True
+            if headed is not None:
+                break
         if form.kind == "pattern":
             parsed = _by_pattern(formats, form, text, realtime)
             if parsed is None:
@@ -69,7 +83,10 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
             continue
         parsed = parse_object(formats, given, text, realtime, form.complete)
         return _looked_into(formats, form, parsed, service, realtime, inner)
-    headed = read_head(formats, text, realtime) or Parsed(None, text)
+    if not looked:
+        headed = read_head(formats, text, realtime)
+    if headed is None:
+        headed = _new(Parsed, (None, text, None, None, None, None, False))
     if '"' not in headed.message:
         return headed if inner or headed.level is None else _with_inside(formats, headed, None, service, realtime)
     if (request := _REQUEST.search(headed.message, 0, HEAD)) is None:

@@ -9,7 +9,6 @@ import re
 from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
-from helmd.model.logs.level import CODES
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
 from helmd.model.logs.parsing.head_tokens import (
@@ -35,13 +34,44 @@ from helmd.model.logs.parsing.head_tokens import (
     level_called,
     skip_separator,
 )
-from helmd.model.logs.parsing.head_words import MONTHS_AND_DAYS, NO_LOGGER
+from helmd.model.logs.parsing.head_words import NO_LOGGER
 from helmd.model.logs.parsing.parsed import Formats, Parsed
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
 REACH = 512
 """Characters of a line in which its head must end."""
 _MOST_TOKENS = 12
+
+
+_LEVEL_NAMES = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|ALERT|EMERG"
+_COMMON_LOGGER = r"[a-z_][\w.$/-]{0,199}"
+_PLAIN_WORD = r"[A-Za-z][\w'-]*+[ ,](?![-:>|] )"
+_COMMON = {
+    character: re.compile(pattern)
+    for characters, pattern in (
+        (
+            "12",
+            r"(?P<stamp>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d))?)"
+            rf"(?: - (?:(?P<logger>{_COMMON_LOGGER}) - )?(?P<level>{_LEVEL_NAMES}) - (?={_PLAIN_WORD})"
+            rf"| (?P<second>{_LEVEL_NAMES}):? {{1,5}}(?:(?P<named>{_COMMON_LOGGER})(?:: | - )(?! )|(?={_PLAIN_WORD})))",
+        ),
+        ("TDINWECFSA", rf"(?P<level>{_LEVEL_NAMES}): {{1,8}}(?={_PLAIN_WORD})"),
+    )
+    for character in characters
+}
+"""Heads that most lines have, by their first character. They are read as by `_read`, in a tenth of the time."""
+_LEVEL_LIKE = re.compile(
+    "(?:ERR|EROR|WAR|WRN|FAT|FTL|CRI|CRT|SEV|INF|DEB|DBG|DBUG|TRA|TRC|VER|NOT|FINE|CONF|EMER|ALERT|PANIC|FAIL|DEPRECATED)"
+)
+"""What is in every name of a level in upper case."""
+_ANY_CASE = "(?i:err|warn|fatal|crit|fail|debug|info|notice|dbug|trce|trace|severe|alert|emerg|panic)"
+_CANDIDATE = re.compile(
+    r"[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
+    rf"(?=[\[(<\d{{]|[A-Z]{{3}}|{_ANY_CASE}|[\w./@-]++(?:[:\[|(]| [:|\[(-]))"
+    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/"
+    r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)[ ,]"
+)
+"""How a head begins that begins with a letter."""
 
 
 def may_have_head(text: str) -> bool:
@@ -51,22 +81,9 @@ def may_have_head(text: str) -> bool:
         return True
     if first == " ":
         return text[:8].lstrip()[:1].isupper()
-    if not (first.isascii() and (first.isalpha() or first in "/._*")):
+    if _CANDIDATE.match(text, 0, 256) is None:
         return False
-    found = HEAD_WORD.match(text, 0, 200)
-    if found is None:
-        return False
-    end = found.end()
-    following = text[end : end + 3]
-    return (
-        following[:1] in (":", "[", "|", "\t", ",", "(", ">", ".")
-        or following[:2] in (" [", " |", "  ", " :", " (", " <")
-        or following == " - "
-        or found[0] in CODES
-        or found[0].isupper()
-        or found[0] in MONTHS_AND_DAYS
-        or (following[:1] == " " and found[0].lower() in ("fatal", "php"))
-    )
+    return text[1:2] == "/" or _LEVEL_LIKE.search(text[:80].upper()) is not None
 
 
 def begins_with_head(text: str) -> bool:
@@ -76,6 +93,8 @@ def begins_with_head(text: str) -> bool:
 
 def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     """What TEXT says by the head before its message; None if it states no level."""
+    if (common := _COMMON.get(text[:1])) is not None and (found := common.match(text, 0, REACH)) is not None:
+        return _common(formats, found, text, realtime)
     if not may_have_head(text):
         return None
     if (behind := _object_behind(formats, text, realtime)) is not None:
@@ -86,6 +105,23 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     if head.level is None:
         return None
     return _parsed(head, text, realtime)
+
+
+def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) -> Parsed | None:
+    """What one of the common heads says."""
+    groups = found.groupdict()
+    word = groups["level"] or groups["second"]
+    known = formats.levels.get(word)
+    if known is None:
+        return None
+    context: dict[str, Any] = {}
+    if (stamp := groups.get("stamp")) is not None and not says_nothing_new(stamp, realtime):
+        context["timestamp"] = stamp
+    if (logger := groups.get("logger") or groups.get("named")) is not None:
+        context["logger"] = logger
+    if not known[1]:
+        context["level"] = word
+    return Parsed(known[0], text[found.end() :], context or None)
 
 
 def _object_behind(formats: Formats, text: str, realtime: int) -> Parsed | None:

@@ -319,7 +319,9 @@ def opens(text: str, level: str, stated: bool = False) -> bool:
 
     One that does not need not be pushed unless its writer has one open.
     """
-    return level in _ERRORS or (stated and level in _WAITING) or _opens(text, level, False, stated)[0] is not None
+    if stated:
+        return level in _WAITING
+    return level in _ERRORS or start_of(text) is not None
 
 
 def _opens(text: str, level: str, complete: bool, stated: bool) -> tuple[str | None, str | None, bool]:

@@ -58,6 +58,8 @@ class TextFormat:
     """Empty for all."""
     again: bool = False
     complete: bool = False
+    late: bool = False
+    """It is tried only on lines that have no head of a logger."""
 
 
 ROLES = ("level", "message", "timestamp", "trace_id", "user_id", "process_id")

@@ -193,8 +193,9 @@ def _says(formats: Formats, role: str, key: str, value: Any) -> bool:
 
 _MONGODB = {"t", "s", "c", "msg"}
 """The keys of MongoDB's lines, in which "s" is the level."""
-_WORDS_ONLY = frozenset({"status", "priority", "type"})
+_WORDS_ONLY = frozenset({"status", "priority"})
 """Keys that are the level of some programs if their value is the name of one; numbers are other things."""
+_SPECIAL_LEVELS = _WORDS_ONLY | {"levelno", "severitynumber"}
 _PYTHON_NUMBERS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 _OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
 """As Go's log/slog prints a level between two others: ERROR+4."""
@@ -223,7 +224,8 @@ def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None
         return formats.levels.get(str(value))
     known = formats.levels.get(value) or level_of(formats.levels, value)
     if known is not None:
-        return None if value.strip().isdigit() and folded(key) in _WORDS_ONLY else known
+        # PRIORITY is journald's own field.
+        return None if value.strip().isdigit() and folded(key) in _WORDS_ONLY and key != "PRIORITY" else known
     if (code := CODES.get(value.strip().upper())) is not None:
         return code, False
     if (offset := _OFFSET_LEVEL.match(value)) is not None and (known := level_of(formats.levels, offset[1])):
@@ -289,7 +291,7 @@ def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Shape:
     flat = not _MONGODB.issubset(names)
     for name in names:
         if (role := _role_of(formats.roles, formats.ranks, name)) is not None:
-            flat = flat and role[0] not in found and name not in formats.nested
+            flat = flat and role[0] not in found and name not in formats.nested and folded(name) not in _SPECIAL_LEVELS
             found[role[0]] = name
     shape = Shape(tuple(map(found.get, ROLES)) if flat else None, _status_key(names))
     if size <= _SHAPED:
@@ -309,7 +311,7 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
             del given[at_level]
         else:
             known = formats.levels.get(value) if value.__class__ is str else None
-            if known is None or at_level in _WORDS_ONLY:
+            if known is None:
                 known = _level_of(formats, at_level, value)
             if known is not None:
                 level, says_it_all = known
