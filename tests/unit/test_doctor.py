@@ -31,6 +31,7 @@ from helmd.model.units.diagnostics import (
 )
 from helmd.model.units.health import HealthVerdict
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.configuration.effective import Effective
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import services as doctor_services
 from helmd.operations.diagnostics import suite as doctor_suite
@@ -430,7 +431,7 @@ def test_services_that_do_not_work_are_found(
     views: list[View], verdicts: list[str], words: str, place: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = DoctorContext(place)
-    context.suite = Registry({each.service.name: each.service for each in views})
+    context.effective = Effective(Settings(), Registry({each.service.name: each.service for each in views}))
     context.manager = Mock()
     monkeypatch.setattr(doctor_services, "look", lambda *_: views)
     found = doctor_services.services(context)

@@ -174,7 +174,7 @@ def test_before_the_start(account: Layout) -> None:
     assert words == [f"{TOP}/packaging/libexec/prestart"], "a command gets services.json only if it asks for it"
     core = syntax.command(one(rendered(account)["hivematrix-core.service"], "ExecStartPre"), {})
     place = f"directory={account.data}/hivematrix-core"
-    assert core[1:] == ["port=5000", f"discovery={account.discovery_file}", place]
+    assert core[1:] == ["port=5000", "host=localhost", f"discovery={account.discovery_file}", place]
 
 
 def test_streams(account: Layout) -> None:
