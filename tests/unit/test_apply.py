@@ -17,6 +17,7 @@ from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.apply import Change, apply, concerning, make_homes, remove_home
 from helmd.operations.configuration.databases import ensure_databases
+from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import ident_file
 from helmd.postgres.passfile import passwords_in
 from helmd.systemd.bus import Manager
@@ -53,7 +54,7 @@ def test_what_another_process_applied_meanwhile_stays(account: Layout) -> None:
 
 def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:
     account.suite_cluster.mkdir(parents=True)
-    (account.suite_cluster / "PG_VERSION").write_text("15\n")
+    (account.suite_cluster / "PG_VERSION").write_text(f"{newest().major}\n")
     (account.suite_cluster / "pg_ident.conf").write_text(ident_file("me", {"postgres": None}))
     settings = Settings()
     shop = '[services.shop]\ntype = "python"\nport = 6000\ndatabase = true\n'

@@ -29,6 +29,7 @@ _KEY_BITS = range(2048, 8193)
 """Below this a key can be broken; above it one signature takes milliseconds to check."""
 _EXPONENTS = range(3, 1 << 32)
 _NAME_LIMIT = 100
+_EXTENSION = "the token requires an unsupported extension (crit)"
 
 _ROLES: Mapping[object, Role] = {role.value: role for role in (Role.CLIENT, Role.BILLING, Role.TECHNICIAN, Role.ADMIN)}
 
@@ -57,12 +58,15 @@ def key_id(token: str) -> str:
         raise BadTokenError("the token is not a JWT")
     try:
         header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError, RecursionError):
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        # Later versions of PyJWT look at "crit" themselves.
+        if "critical extension" in str(error).lower():
+            raise BadTokenError(_EXTENSION) from None
         raise BadTokenError("the token is not a JWT") from None
     if header.get("alg") != _ALGORITHM:
         raise BadTokenError(f"the token is not signed with {_ALGORITHM}")
     if "crit" in header:
-        raise BadTokenError("the token requires an unsupported extension (crit)")
+        raise BadTokenError(_EXTENSION)
     if not header.get("kid"):
         raise BadTokenError("the token has no key id (kid)")
     return str(header["kid"])
@@ -71,8 +75,9 @@ def key_id(token: str) -> str:
 def verified(token: str, key: RSAPublicKey, now: float) -> Bearer:
     """The subject of TOKEN, verified with KEY at NOW (seconds since the epoch). Raises BadTokenError."""
     try:
-        # The times are compared below with NOW, as later when only the time is checked again.
-        own = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        # The times are compared below with NOW, as later when only the time is checked again; subject and session are
+        # checked below, whatever the version of PyJWT (from 2.10 on it would refuse those that are no strings).
+        own = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "sub", "jti")}
         claims = jwt.decode(token, key, algorithms=[_ALGORITHM], issuer=ISSUER, options=own)
     except (jwt.InvalidIssuerError, jwt.MissingRequiredClaimError):
         raise BadTokenError("the token was not issued by Core") from None
