@@ -56,6 +56,11 @@ async def days(connection: Connection, number: int, last: datetime = NOW) -> Non
         await put_samples(connection, [MetricSample("codex", last - n * DAY, "cpu_percent", float(n))])
 
 
+async def begun_long_ago(owner: Connection) -> None:
+    """As if helmd had run for the time that the partitions show."""
+    await owner.execute("UPDATE store_upkeep SET seconds = seconds + %s", (100 * 86_400,))
+
+
 async def run(owner: Connection, clock: datetime, hours: int) -> list[str]:
     dropped: list[str] = []
     for hour in range(hours):
@@ -70,7 +75,7 @@ async def test_a_wrong_clock_empties_nothing(writer: Connection, owner: Connecti
     await put_samples(writer, [MetricSample("codex", wrong, "cpu_percent", 1.0)])
     assert await run(owner, wrong, 23) == []
     said = await retention_warnings(owner, wrong)
-    assert ("have expired" if wrong == FAR else "is behind the newest") in said[0]
+    assert ("days ahead of the time by which days expire" if wrong == FAR else "Helm was built") in said[0]
     # Set right again, and entries come.
     await append(writer, [row(NOW)] * 1000)
     assert await run(owner, NOW, 30) == []
@@ -81,12 +86,13 @@ async def test_a_wrong_clock_empties_nothing(writer: Connection, owner: Connecti
 
 async def test_a_clock_before_what_was_stored_is_said(writer: Connection, owner: Connection) -> None:
     await days(writer, 3)
-    assert "is behind the newest" in (await retention_warnings(owner, LONG_AGO))[0]
-    assert "is behind the newest" in (await expire(owner, LONG_AGO, 0)).warnings[0]
+    assert "is behind the newest" in (await retention_warnings(owner, LONG_AGO))[1]
+    assert "is behind the newest" in (await expire(owner, LONG_AGO, 0)).warnings[1]
 
 
 async def test_what_is_past_its_time_goes(writer: Connection, owner: Connection, database: Database) -> None:
     await days(writer, 95)
+    await begun_long_ago(owner)
     dropped = await run(owner, NOW, 26)
     logs = [name for name in dropped if name.startswith("log_entries")]
     assert logs == [f"log_entries_90_{NOW - n * DAY:%Y%m%d}" for n in (94, 93, 92, 91)]
@@ -102,6 +108,7 @@ async def test_what_is_past_its_time_goes(writer: Connection, owner: Connection,
 
 async def test_upkeeps_time_goes_on_after_a_restart(writer: Connection, owner: Connection) -> None:
     await days(writer, 92)
+    await begun_long_ago(owner)
     await expire(owner, NOW, 0)
     half = HOLD_SECONDS / 2 + 1
     assert (await expire(owner, NOW, half)).dropped == []
@@ -171,4 +178,61 @@ async def test_doctor_reads_gaps_and_what_is_held(writer: Connection, owner: Con
     await append(writer, [row(FAR)])
     await expire(owner, FAR, 0)
     said = [finding.sentence for finding in await _findings(database.store, FAR)]
-    assert any("have expired by the clock (2038-01-19)" in each for each in said)
+    assert any("days ahead of the time by which days expire" in each for each in said)
+
+
+async def test_a_clock_ahead_is_said_at_once(writer: Connection, owner: Connection) -> None:
+    assert (await expire(owner, NOW, 0)).warnings == []
+    assert "not synchronized" in (await expire(owner, NOW + 30 * DAY, 15)).warnings[0]
+    assert (await expire(owner, NOW + 15 * timedelta(seconds=1), 15)).warnings == []
+    assert (await expire(owner, NOW + 30 * DAY, 15, synchronized=True)).warnings == []
+
+
+async def test_a_clock_ahead_for_days_ages_no_entry_faster_than_upkeep_runs(
+    writer: Connection, owner: Connection
+) -> None:
+    """New entries come with its dates meanwhile; and before there was a limit, a tenth of the days went each day."""
+    await days(writer, 60)
+    await begun_long_ago(owner)
+    dropped: list[str] = []
+    for hour in range(24 * 7):
+        at = FAR + hour * timedelta(hours=1)
+        await append(writer, [row(at, "new")])
+        dropped += (await expire(owner, at, 3600)).dropped
+    assert [name for name in dropped if name.startswith("log_entries")] == []
+    for _ in range(48):
+        await append(writer, [row(NOW + 7 * DAY)] * 25)
+        dropped += (await expire(owner, NOW + 7 * DAY, 3600, synchronized=True)).dropped
+    assert [name for name in dropped if name.startswith("log_entries")] == []
+    assert len([each for each in await everything(writer) if each.row.message == "line"]) == 60 + 48 * 25
+
+
+async def test_entries_written_before_the_clock_was_set_right_are_kept(writer: Connection, owner: Connection) -> None:
+    """A first boot in 1970, or with a clock that is behind by a retention: the clock is then synchronized."""
+    for hours in range(3):
+        await append(writer, [row(LONG_AGO + hours * timedelta(hours=1), "first")])
+        await append(writer, [row(NOW - 100 * DAY + hours * timedelta(hours=1), "behind")])
+        await expire(owner, LONG_AGO, 3600)
+    await append(writer, [row(NOW, "right")])
+    for hours in range(24 * 20):
+        done = await expire(owner, NOW + hours * timedelta(hours=1), 3600, synchronized=True)
+        assert [name for name in done.dropped if name.startswith("log")] == []
+    kept = sorted(each.row.message for each in await everything(writer))
+    assert kept == ["behind"] * 3 + ["first"] * 3 + ["right"]
+
+
+async def test_boots_at_the_same_old_date_keep_its_day(writer: Connection, owner: Connection) -> None:
+    """The clock has no battery: each boot begins in 1970, so that entries of many weeks are of one day."""
+    begun = NOW - 130 * DAY
+    for day in range(0, 131, 2):
+        at = begun + day * DAY
+        await append(writer, [row(at, f"day {day}")])
+        if day and day % 10 == 0:
+            await append(writer, [row(LONG_AGO, f"boot {day}")])
+            await expire(owner, LONG_AGO, 3600)
+        await expire(owner, at, 2 * 23 * 3600, synchronized=True)
+        await expire(owner, at, 3600, synchronized=True)
+    kept = {each.row.message for each in await everything(writer)}
+    assert {f"boot {day}" for day in range(50, 131, 10)} <= kept
+    assert {f"day {day}" for day in range(44, 131, 2)} <= kept
+    assert "day 20" not in kept

@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.logs.retention import (
+    FASTEST,
     HOLD_SECONDS,
     Expiry,
     Held,
     Partition,
+    clock_warnings,
     days_by_arrival,
     decide,
+    followed,
     is_plausible,
     most_at_once,
     warnings,
@@ -197,3 +200,40 @@ def test_no_clock_drops_more_than_a_share(days: list[tuple[int, int, int]], cloc
         upkeep.run(HOLD_SECONDS // 3600, clock, clock, frozen=True)
         for kept, number in before.items():
             assert sum(each.retention == kept for each in upkeep.dropped[dropped:]) <= most_at_once(number)
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_a_synchronized_clock_is_followed_at_once() -> None:
+    for clock in (NOW + 4000 * DAY, NOW - 4000 * DAY, NOW + HOUR):
+        assert followed(NOW, 0, clock, True) == clock
+
+
+def test_another_clock_is_followed_at_a_limited_speed() -> None:
+    assert followed(NOW, 3600, NOW + HOUR, False) == NOW + HOUR
+    assert followed(NOW, 0, NOW + 4000 * DAY, False) == NOW
+    assert followed(NOW, 3600, NOW + 4000 * DAY, False) == NOW + FASTEST * HOUR
+    assert followed(NOW, 3600, NOW - 4000 * DAY, False) == NOW - FASTEST * HOUR
+    time = NOW
+    for day in range(1, 30):  # a machine that runs for six hours a day
+        for _ in range(6):
+            time = followed(time, 3600, NOW + day * DAY, False)
+        assert time == NOW + day * DAY
+
+
+def test_what_is_said_of_the_clock() -> None:
+    built = NOW - 10 * DAY
+    assert clock_warnings(NOW, NOW, built) == []
+    assert clock_warnings(NOW + 2 * DAY, NOW, built) == []
+    (said,) = clock_warnings(NOW + 4000 * DAY, NOW, built)
+    assert "4,000 days ahead" in said and "not synchronized" in said
+    (said,) = clock_warnings(NOW - 11 * DAY, NOW, built)
+    assert "before the day on which Helm was built (2026-11-18)" in said
+
+
+def test_a_day_is_not_dropped_soon_after_it_was_begun() -> None:
+    old = partition((NOW - 200 * DAY).date(), 0, begun_up=0)
+    quarter = 90 * 86_400 // FASTEST
+    assert decide([old], NOW, NOW, quarter).expired_at == {}
+    assert decide([old], NOW, NOW, quarter + 60).expired_at == {old.name: quarter + 60}

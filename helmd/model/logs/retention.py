@@ -1,9 +1,12 @@
 """Which partitions are dropped, in a way that no wrong clock can empty the store.
 
-- A day's age is measured by the clock or the newest stored entry, whichever is earlier. A wrong clock dates new entries
-  wrongly as well, so this bound alone is not enough.
-- A partition is never older than those that were begun before it: a day of 1970 that was begun after yesterday's holds
-  lines of today, written while the clock was wrong. One that is dated ahead of the clock is as old as these.
+- A day's age is measured by the clock, the newest stored entry or `followed`, whichever is earliest. A wrong clock
+  dates new entries wrongly as well, so these two are not enough; `followed` is a time that follows a clock which is not
+  synchronized at most FASTEST times as fast as upkeep runs.
+- A partition is never older than those that were begun before its last entry came: a day of 1970 with entries that came
+  after yesterday's holds lines of today, written while the clock was wrong. One dated ahead of the clock is as old as
+  these.
+- Upkeep must have run for a share of a partition's retention (one in FASTEST) since it was begun, whatever its date.
 - A partition must have been expired for HOLD_SECONDS of upkeep's own running time, by the monotonic clock, without a
   break. A clock that is set right within that time has done nothing.
 - In that time no more than a share of a class's days goes, the oldest first.
@@ -14,6 +17,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 HOLD_SECONDS = 24 * 3600
+FASTEST = 4
+"""How many times as fast as upkeep runs entries may age by a clock that is not synchronized: a machine that runs six
+hours a day needs it."""
 LEAST_DAYS, ONE_IN = 3, 10
 """In HOLD_SECONDS a tenth of a class's days may go, or three days where that is more: on a machine that runs eight
 hours a day three expire in that time."""
@@ -23,6 +29,8 @@ AHEAD_DAYS = 7
 """An empty partition that is dated further ahead than this was made by a wrong clock."""
 _CLOCK_BEHIND = timedelta(hours=1)
 _CLOCK_AHEAD = timedelta(days=7)
+_FAR_AHEAD = timedelta(days=3)
+"""How far ahead of `followed` the clock is reported: it may be by a weekend during which the machine was off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +41,13 @@ class Partition:
     retention: int
     day: date
     begun: int
-    """The highest id when it was made: its entries have higher ones."""
+    """The highest id when it was made: its entries have higher ones. Of one whose day is not the order of arrival, the
+    highest id in it."""
     expired_at: int | None = None
     """Seconds of upkeep's running time at which it was first seen to be expired; None when it is not."""
     empty: bool = False
+    begun_up: int = -(10**9)
+    """Seconds of upkeep's running time when it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,12 @@ class Expiry:
     drop: tuple[Partition, ...]
     expired_at: dict[str, int | None]
     held: tuple[Held, ...]
+
+
+def followed(before: datetime, elapsed: float, clock: datetime, synchronized: bool) -> datetime:
+    """The time by which days expire, ELAPSED seconds of running time after it was BEFORE. It follows the CLOCK."""
+    most = timedelta(seconds=FASTEST * elapsed)
+    return clock if synchronized else min(max(clock, before - most), before + most)
 
 
 def most_at_once(days: int) -> int:
@@ -87,7 +104,7 @@ def decide(partitions: Sequence[Partition], clock: datetime, newest: datetime | 
     held = []
     for retention in sorted({partition.retention for partition in partitions}):
         its = [partition for partition in partitions if partition.retention == retention]
-        due = [partition for partition in its if _is_due(partition, days[partition.name], today, clock.date())]
+        due = [each for each in its if _is_due(each, days[each.name], today, clock.date(), running)]
         due.sort(key=lambda partition: (days[partition.name], partition.begun))
         names = {partition.name for partition in due}
         changed |= {each.name: None for each in its if each.expired_at is not None and each.name not in names}
@@ -103,15 +120,40 @@ def decide(partitions: Sequence[Partition], clock: datetime, newest: datetime | 
     return Expiry(tuple(drop), changed, tuple(held))
 
 
-def _is_due(partition: Partition, day: date, today: date, clock: date) -> bool:
+def _is_due(partition: Partition, day: date, today: date, clock: date, running: int) -> bool:
     if partition.empty and partition.day > clock + timedelta(days=AHEAD_DAYS):
         return True
-    return today - day > timedelta(days=partition.retention)
+    kept = timedelta(days=partition.retention)
+    return today - day > kept and running - partition.begun_up > kept.total_seconds() / FASTEST
+
+
+def is_to_be_dropped(partition: Partition, today: date, running: int) -> bool:
+    """Whether its date says that it expires, or goes, right now: then it matters when its last entry came."""
+    if today - partition.day <= timedelta(days=partition.retention):
+        return False
+    return partition.expired_at is None or running - partition.expired_at >= HOLD_SECONDS
 
 
 def is_plausible(clock: datetime, newest: datetime | None) -> bool:
     """Whether partitions may be made ahead by the CLOCK: it is not far from the NEWEST entry."""
     return newest is None or newest - _CLOCK_BEHIND <= clock <= newest + _CLOCK_AHEAD
+
+
+def clock_warnings(clock: datetime, follower: datetime, built: datetime) -> list[str]:
+    """What is wrong with the CLOCK, as sentences without a full stop. FOLLOWER is the time that `followed` has reached;
+    BUILT is when Helm was built."""
+    if clock < built:
+        return [f"the clock ({_shown(clock)}) is before the day on which Helm was built ({built.date().isoformat()})"]
+    if clock - follower <= _FAR_AHEAD:
+        return []
+    return [
+        f"the clock ({_shown(clock)}) is {(clock - follower).days:,} days ahead of the time by which days expire"
+        f" ({_shown(follower)}) and not synchronized; that time follows at {FASTEST} times its speed"
+    ]
+
+
+def _shown(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
 
 
 def warnings(held: Iterable[Held], what: str, clock: datetime, newest: datetime | None) -> list[str]:
@@ -122,6 +164,6 @@ def warnings(held: Iterable[Held], what: str, clock: datetime, newest: datetime 
         for each in held
     ]
     if newest is not None and newest - clock > _CLOCK_BEHIND:
-        behind = f"the clock ({clock.isoformat(timespec='seconds')}) is behind the newest of the {what}"
-        said.append(f"{behind} ({newest.isoformat(timespec='seconds')}): expiry follows the clock")
+        behind = f"the clock ({_shown(clock)}) is behind the newest of the {what}"
+        said.append(f"{behind} ({_shown(newest)}): expiry follows the clock")
     return said

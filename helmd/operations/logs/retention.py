@@ -16,11 +16,11 @@ from helmd.store.maintenance.expiry import expire, newest_entry
 from helmd.store.maintenance.indexes import connect_as_owner, has_trigrams, index_text, seal, summarize
 from helmd.store.maintenance.partitions import make_ahead
 from helmd.store.session import Connection, store_errors
+from helmd.systemd.clock import is_synchronized
 
 ROUND_SECONDS = 15.0
 REST_SECONDS = 60.0
 """How long nothing must have come to a day that is over before its indexes are built: a backlog may still be read."""
-_EXPIRE_SECONDS = 60.0
 _BUSY_RATE = 20_000
 """Entries a second from which on the running day's text index waits: they need the processor."""
 
@@ -97,11 +97,9 @@ class Retain:
 
     async def _expire(self, connection: Connection) -> None:
         now = time.monotonic()
-        if self._expired_at is not None and now - self._expired_at < _EXPIRE_SECONDS:
-            return
         elapsed = 0.0 if self._expired_at is None else now - self._expired_at
         self._expired_at = now
-        done = await expire(connection, datetime.now(UTC), elapsed)
+        done = await expire(connection, datetime.now(UTC), elapsed, is_synchronized())
         for name in done.dropped:
             _log.info("the partition %s has expired and was dropped", name)
         warnings = tuple(done.warnings)

@@ -1,18 +1,32 @@
 """Dropping the days whose time is over. What that means is `helmd.model.logs.retention`'s to say."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from psycopg import sql
 
 from helmd.model.errors import StoreError
-from helmd.model.logs.retention import AHEAD_DAYS, METRIC_DAYS, Held, Partition, decide, warnings
+from helmd.model.logs.retention import (
+    AHEAD_DAYS,
+    METRIC_DAYS,
+    Held,
+    Partition,
+    clock_warnings,
+    days_by_arrival,
+    decide,
+    followed,
+    is_to_be_dropped,
+    warnings,
+)
 from helmd.store.session import Connection, store_errors, unlimited
 
 _RECENT = 1_000
 """Entries among which the newest is looked for: those that came last, whatever their dates."""
+BUILT = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
+"""When Helm was built, or this file was written: no right clock is before it."""
 _LONGEST_ROUND = 600.0
 """Seconds that count as running time at once, at most."""
 
@@ -38,27 +52,30 @@ class Round(NamedTuple):
     warnings: list[str]
 
 
-async def expire(connection: Connection, now: datetime, elapsed: float) -> Round:
-    """Drops what has expired; ELAPSED are the seconds since the last round. Needs the owner's rights.
+async def expire(connection: Connection, now: datetime, elapsed: float, synchronized: bool = False) -> Round:
+    """Drops what has expired; ELAPSED are the seconds since the last round. SYNCHRONIZED: the clock is.
+
+    Needs the owner's rights.
 
     A partition that somebody is reading is left for the next time, said by a StoreError once the others are dropped.
     """
     with store_errors("what has expired can't be looked up"):
+        seconds = round(min(max(elapsed, 0.0), _LONGEST_ROUND))
+        follower = followed(await _clock(connection), seconds, now, synchronized)
         cursor = await connection.execute(
-            "UPDATE store_upkeep SET seconds = seconds + %s RETURNING seconds",
-            (round(min(max(elapsed, 0.0), _LONGEST_ROUND)),),
+            "UPDATE store_upkeep SET seconds = seconds + %s, clock = %s RETURNING seconds", (seconds, follower)
         )
         found = await cursor.fetchone()
         assert found is not None
         running = int(found[0])
         newest = await newest_entry(connection)
     dropped: list[str] = []
-    said: list[str] = []
+    said = clock_warnings(now, follower, BUILT)
     failed: StoreError | None = None
     for kind in (LOGS, METRICS):
         with store_errors("what has expired can't be looked up"):
-            partitions = await _partitions(connection, kind, now)
-            expiry = decide(partitions, now, newest, running)
+            partitions = await _partitions(connection, kind, now, running)
+            expiry = decide(partitions, now, follower if newest is None else min(follower, newest), running)
             for name, at in expiry.expired_at.items():
                 registry = sql.Identifier(kind.registry)
                 await connection.execute(
@@ -78,8 +95,8 @@ async def expire(connection: Connection, now: datetime, elapsed: float) -> Round
 
 async def retention_warnings(connection: Connection, now: datetime) -> list[str]:
     """What retention does not do and why, as sentences. Raises StoreError."""
-    said: list[str] = []
     with store_errors("how retention stands can't be read"):
+        said = clock_warnings(now, await _clock(connection), BUILT)
         newest = await newest_entry(connection)
         for kind in (LOGS, METRICS):
             cursor = await connection.execute(
@@ -91,6 +108,15 @@ async def retention_warnings(connection: Connection, now: datetime) -> list[str]
             held = [each for each in held if each.expired > each.at_once]
             said += warnings(held, kind.what, now, newest if kind is LOGS else None)
     return said
+
+
+async def _clock(connection: Connection) -> datetime:
+    """The time by which days expire, as it was at the last round."""
+    cursor = await connection.execute("SELECT clock FROM store_upkeep")
+    found = await cursor.fetchone()
+    assert found is not None
+    time: datetime = found[0]
+    return time
 
 
 async def newest_entry(connection: Connection) -> datetime | None:
@@ -126,20 +152,29 @@ async def drop_partitions(connection: Connection, partitions: Iterable[Partition
     return dropped
 
 
-async def _partitions(connection: Connection, kind: _Kind, now: datetime) -> list[Partition]:
+async def _partitions(connection: Connection, kind: _Kind, now: datetime, running: int) -> list[Partition]:
     cursor = await connection.execute(
-        sql.SQL("SELECT leaf, {}, day, begun, expired_at FROM {}").format(
+        sql.SQL("SELECT leaf, {}, day, begun, expired_at, begun_up FROM {}").format(
             sql.SQL(kind.retention), sql.Identifier(kind.registry)
         )
     )
-    found = [Partition(*row) async for row in cursor]
+    found = [replace(Partition(*row[:5]), begun_up=row[5]) async for row in cursor]
+    days = days_by_arrival(found, now.date())
     ahead = now.date() + timedelta(days=AHEAD_DAYS)
-    return [
-        Partition(each.name, each.retention, each.day, each.begun, each.expired_at, await _is_empty(connection, each))
-        if each.day > ahead
-        else each
-        for each in found
-    ]
+    partitions = []
+    for each in found:
+        if each.day > ahead:
+            each = replace(each, empty=await _is_empty(connection, each))
+        elif days[each.name] != each.day or is_to_be_dropped(each, now.date(), running):
+            each = replace(each, begun=max(each.begun, await _highest_id(connection, each)))
+        partitions.append(each)
+    return partitions
+
+
+async def _highest_id(connection: Connection, partition: Partition) -> int:
+    statement = sql.SQL("SELECT coalesce(max(id), 0) FROM {}").format(sql.Identifier(partition.name))
+    found = await (await connection.execute(statement)).fetchone()
+    return int(found[0]) if found else 0
 
 
 async def _is_empty(connection: Connection, partition: Partition) -> bool:
