@@ -160,7 +160,7 @@ class Comparison:
                 ties = ties + 1 if entry.monotonic == newest else 1
                 newest, realtime = entry.monotonic, entry.realtime
                 cursor = entry.cursor if self._files.has_number(entry.cursor) else ""
-            size = len(entry.fields.get("MESSAGE", b""))
+            size = found.size
             text += size
             remaining -= size + OVERHEAD
         if entries:

@@ -34,7 +34,7 @@ from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, Comparison
 from helmd.journal.doubled import Doubles
 from helmd.journal.expected import FileSet
 from helmd.journal.files import PLACES
-from helmd.journal.unfiltered import DATA_THRESHOLD, has_lost_its_message, without_others
+from helmd.journal.unfiltered import DATA_THRESHOLD, bounded, has_lost_its_message
 from helmd.model.errors import HelmError
 from helmd.model.logs.parsing.entry_times import STEP, Times
 from helmd.model.logs.parsing.journal_fields import REALTIME, SUPPRESSED, JournalEntry, Value
@@ -215,9 +215,11 @@ class JournalReader(Comparison):
             if self._pending:
                 break
             uid = fields.get("_UID", own)
-            if uid.__class__ is list or message.__class__ is list:
-                fields = without_others(fields)
-                uid, message = fields.get("_UID", own), fields.get("MESSAGE")
+            if fields.get("_TRANSPORT") != b"stdout" or uid.__class__ is list or message.__class__ is list:
+                fields, size = bounded(fields)
+                uid = fields.get("_UID", own)
+            else:
+                size = 0 if message is None else len(message)
             if again and cursor in again:
                 continue
             if monotonic < newest:
@@ -245,7 +247,6 @@ class JournalReader(Comparison):
             if realtime != given:
                 fields[REALTIME] = b"%d" % given
             entries.append(_new(JournalEntry, (fields, cursor, boot_id, monotonic, realtime)))
-            size = 0 if message is None else len(message)
             text += size
             remaining -= size + OVERHEAD
         if entries:

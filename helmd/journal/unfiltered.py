@@ -16,7 +16,7 @@ from systemd import _reader
 from helmd.journal.files import DamagedError, EntryHead, JournalFile, is_same_boot
 from helmd.model.logs.entry import MESSAGE_LIMIT
 from helmd.model.logs.parsing.entry_times import Times
-from helmd.model.logs.parsing.journal_fields import JournalEntry, Value, dated
+from helmd.model.logs.parsing.journal_fields import CUT, JournalEntry, Value, dated
 from helmd.model.logs.parsing.position import parse_cursor
 
 DATA_THRESHOLD = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
@@ -25,11 +25,17 @@ _MOST_PASSED = 1_000
 """Entries that are passed by before an entry is looked up rather than waited for."""
 
 
+FIELDS_LIMIT = 16 * 1024 * 1024
+"""Bytes of the fields of one entry that are kept; a posted entry of Helm's own has less."""
+_CUT_LIMIT = 4096
+
+
 class Recovered(NamedTuple):
-    """An entry, and its monotonic time as it is in the file, plausible or not."""
+    """An entry, its monotonic time as it is in the file, plausible or not, and how many bytes its fields are."""
 
     entry: JournalEntry
     monotonic: int
+    size: int
 
 
 class UnfilteredFile:
@@ -83,7 +89,7 @@ class UnfilteredFile:
         """The next entry; None when it is not the account's, or can't be read. Not to be called at the end."""
         number, self._number = self._number, self._number + 1
         head = self._chain.entry(number)
-        fields = without_others(self._fields(head)) if head is not None else {}
+        fields, size = bounded(self._fields(head)) if head is not None else ({}, 0)
         uid = fields.get("_UID")
         is_own = uid == self._uid or (uid is None and self._may_be_own(number))
         if head is None or not fields or (is_own and has_lost_its_message(fields)):
@@ -101,7 +107,7 @@ class UnfilteredFile:
         times = self._chain.times(number, self._boot_id, given)
         cursor = head.cursor(self.file.header.seqnum_id)
         entry = JournalEntry(fields, cursor, self._boot_id, times.monotonic, times.realtime)
-        return Recovered(dated(entry, given), head.monotonic)
+        return Recovered(dated(entry, given), head.monotonic, size)
 
     def _may_be_own(self, number: int) -> bool:
         """Whether an entry is the account's by the file's list of these, as far as it is known where the entry is."""
@@ -187,6 +193,26 @@ class UnfilteredFile:
             return False
         self._journal.data_threshold = DATA_THRESHOLD
         return True
+
+
+def bounded(fields: dict[str, Value]) -> tuple[dict[str, Value], int]:
+    """FIELDS of an entry, at most FIELDS_LIMIT of them, and how many bytes they are.
+
+    Where they are more, the largest go, but for the text and journald's own, and their names are in CUT.
+    """
+    fields = without_others(fields)
+    sizes = {name: len(value) if isinstance(value, bytes) else sum(map(len, value)) for name, value in fields.items()}
+    size, cut = sum(sizes.values()), []
+    for name in sorted(sizes, key=lambda each: sizes[each], reverse=True) if size > FIELDS_LIMIT else ():
+        if size <= FIELDS_LIMIT:
+            break
+        if name != "MESSAGE" and not name.startswith("_"):
+            size -= sizes[name]
+            cut.append(name)
+    if not cut:
+        return fields, size
+    kept = {name: value for name, value in fields.items() if name not in cut}
+    return {**kept, CUT: ", ".join(sorted(cut)).encode()[:_CUT_LIMIT]}, size
 
 
 def without_others(fields: dict[str, Value]) -> dict[str, Value]:

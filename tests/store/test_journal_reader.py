@@ -504,3 +504,28 @@ def test_an_entry_behind_the_ends_of_several_files_is_read_once(
     texts, gaps = read(tmp_path, positions)
     assert texts == [*names(1, 20), *(f"late {n}" for n in range(20))]
     assert gaps == []
+
+
+def test_an_entry_with_many_large_fields_is_bounded(tmp_path: Path) -> None:
+    """Its text and journald's fields are kept, the others up to a limit; and few such are read at once."""
+    mebibyte = 1024 * 1024
+    large = {f"FIELD_{n:02}": f"{n:02}" * (mebibyte // 2) for n in range(30)}
+    several = {f"OTHER_{n}": f"{n}" * mebibyte for n in range(6)}
+    huge = line("huge", SECOND, fields={"_TRANSPORT": "journal", **large})
+    heavy = [line(f"heavy {n}", 2 * SECOND + n, fields={"_TRANSPORT": "journal", **several}) for n in range(8)]
+    append(tmp_path / "a.journal", [huge, *heavy, line("last", 3 * SECOND)])
+    with reading(tmp_path, {}) as reader:
+        batch = reader.read(250, 4 * mebibyte)
+        (entry,) = batch.entries
+        kept = sum(len(value) for value in entry.fields.values())
+        assert 8 * mebibyte < kept <= 17 * mebibyte
+        row = row_of(entry)
+        assert row is not None and row.message == "huge" and row.service_name == "core" and row.context is not None
+        cut = str(row.context["_cut_fields"]).split(", ")
+        assert set(cut) == set(large) - set(entry.fields)
+        found = []
+        while not batch.at_end:
+            batch = reader.read(250, 4 * mebibyte)
+            assert len(batch.entries) <= 2
+            found += [entry.fields["MESSAGE"] for entry in batch.entries]
+        assert found == [*(b"heavy %d" % n for n in range(8)), b"last"]

@@ -51,6 +51,8 @@ entry has such a field: journald accepts none that begins with two underscores.
 """
 UNVERIFIED: dict[str, object] = {"_unverified": "service_name"}
 """What the context of a row says whose service is only what the program itself said."""
+CUT = "__CUT_FIELDS"
+"""Names of an entry's fields that were not kept, because it is too large."""
 _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
@@ -155,6 +157,8 @@ def _row(entry: JournalEntry, service: str, source: str, unit: bytes, more: Mapp
     fields = entry.fields
     priority = _first(fields, "PRIORITY")
     message, context = _message(fields)
+    if CUT in fields:
+        context["_cut_fields"] = text_of(fields, CUT)
     context = with_given_time(context | {**more}, fields)
     return LogRow(
         timestamp=datetime_of(entry.realtime),
