@@ -21,6 +21,7 @@ import pytest
 
 from helmd.model.layout import layout
 from helmd.model.logs.entry import LogRow
+from helmd.model.logs.parsing import line_head
 from helmd.model.logs.parsing.journal_entries import Assembler
 from helmd.model.logs.parsing.journal_fields import JournalEntry, Value
 from helmd.operations.configuration.load import load_formats
@@ -162,6 +163,30 @@ def test_the_lines_of_text_are_what_they_are_said_to_be() -> None:
     lines = _text(random.Random(20261128))
     assert sum("error" in line.lower() or "warning" in line.lower() for line in lines) > 200
     assert any("SELECT" in line for line in lines) and any("<table" in line for line in lines)
+
+
+COMMON_HEADS = [
+    "2026-11-27 10:00:00,120 INFO shop.orders: next one",
+    "2026-11-27 10:00:00,120 - shop.orders - WARNING - next one",
+    "2026-11-27T10:00:00Z ERROR: no more orders",
+    "2026/11/27 10:00:00 NOTICE shop - next one",
+    "WARNING: nearly full today",
+    "FATAL:   no disk left",
+]
+
+
+@pytest.mark.parametrize("line", [*COMMON_HEADS, *(dialect.lines[0] for dialect in DIALECTS)])
+def test_common_heads_are_read_as_all_others(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read at once by one pattern is what reading part by part gives."""
+    at_once = line_head.read_head(FORMATS, line, WHEN)
+    monkeypatch.setattr(line_head, "_COMMON", {})
+    assert line_head.read_head(FORMATS, line, WHEN) == at_once
+
+
+@pytest.mark.parametrize("line", COMMON_HEADS)
+def test_common_heads_are_read_at_once(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_head, "may_have_head", lambda text: False)
+    assert line_head.read_head(FORMATS, line, WHEN) is not None
 
 
 def test_a_plain_line_that_comes_later_belongs_to_no_traceback() -> None:
