@@ -2,7 +2,7 @@
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,17 @@ def home_directory() -> str:
     except OSError:
         pass
     return pwd.getpwuid(os.getuid()).pw_dir
+
+
+def unknown_service(name: str, known: Iterable[str]) -> UnknownServiceError:
+    """The error about NAME, with the most similar of the KNOWN services."""
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    meant = f"; did you mean '{close[0]}'?" if close else ""
+    return UnknownServiceError(
+        f"there is no service '{printable(name, 60)}'{meant}", hint="List the services: helmctl status"
+    )
 
 
 def _no_suite() -> NotSetUpError:
@@ -141,16 +152,15 @@ class Context:
         if not names or "all" in names:
             return (*registry.names, *(self.unregistered() if unregistered else ()))
         known = set(registry.names)
-        plain = [name.removeprefix("hivematrix-").removesuffix(".service") for name in names]
+        given = [name.removeprefix("hivematrix-").removesuffix(".service") for name in names]
+        plain = [each for name in given for each in self._matching(name, registry, unregistered)]
         missing = [name for name in plain if name not in known]
         if missing and unregistered:
             missing = [name for name in missing if not self._has_unit(name)]
         if faults := [fault for name in missing for fault in self._refused(name)]:
             raise ConfigurationError(faults)
         if missing:
-            raise UnknownServiceError(
-                f"there is no service '{printable(missing[0], 60)}'", hint="List the services: helmctl status"
-            )
+            raise unknown_service(missing[0], known)
         return tuple(dict.fromkeys(plain))
 
     def _refused(self, name: str) -> "tuple[Fault, ...]":
@@ -158,6 +168,15 @@ class Context:
             return self.effective.refused.faults.get(name, ())
         except ConfigurationError:
             return ()
+
+    def _matching(self, name: str, registry: "Registry", unregistered: bool) -> Sequence[str]:
+        """The services that NAME means: those that match, if it is a pattern (glob(7)), else itself."""
+        if not any(character in name for character in "*?["):
+            return (name,)
+        from fnmatch import fnmatchcase
+
+        present = (*registry.names, *(self.unregistered() if unregistered else ()))
+        return [each for each in present if fnmatchcase(each, name)] or (name,)
 
     def with_unregistered(self, registry: "Registry", names: Sequence[str]) -> "Registry":
         """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""

@@ -128,6 +128,21 @@ def restart_command(context: Context, services: tuple[str, ...], **options: Any)
     return _run(context, "restart", services, options)
 
 
+@click.command("try-restart", short_help="Restart services that are active.")
+@some_services_argument
+@_starting
+@_common
+@click.pass_obj
+def try_restart_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
+    """Restart those of the services that are active, as systemctl try-restart does; leave the others alone."""
+    names = context.chosen(services, context.suite)
+    active = [name for name in names if context.manager.facts(unit_of(name)).active]
+    if not active:
+        output.print_message("None of them is active.")
+        return exits.OK
+    return _run(context, "restart", active, options)
+
+
 @click.command("stop", short_help="Stop services, dependents first.")
 @some_services_argument
 @_common
@@ -237,7 +252,11 @@ def _drive(
             printer,
             partial(changed_since, context.layout),
         )
-        return driver.run(verbs[verb](registry, names, options))
+        try:
+            return driver.run(verbs[verb](registry, names, options))
+        except KeyboardInterrupt:
+            output.print_message("Interrupted. Jobs that systemd has begun go on; see: helmctl status")
+            raise
 
 
 def _bring_units_in_line(

@@ -20,6 +20,7 @@ COMMANDS = {
     "stop": "control",
     "restart": "control",
     "reload": "control",
+    "try-restart": "control",
     "up": "control",
     "down": "control",
     "logs": "logs.command",
@@ -27,6 +28,7 @@ COMMANDS = {
     "is-active": "queries",
     "is-healthy": "queries",
     "is-failed": "queries",
+    "is-enabled": "queries",
     "wait": "queries",
     "show": "units",
     "cat": "units",
@@ -37,12 +39,15 @@ COMMANDS = {
     "enable": "units",
     "disable": "units",
     "reset-failed": "units",
+    "kill": "units",
     "setup": "setup",
     "postgres": "postgres",
     "import": "importing",
     "export": "exporting",
     "doctor": "doctor",
     "completion": "completion",
+    "help": "helping",
+    "version": "helping",
 }
 """Command → module of `helmd.cli`, where a function called NAME_command (with _ for -) stands."""
 
@@ -78,7 +83,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="helmctl")
+@click.version_option(__version__, "-V", "--version", prog_name="helmctl")
 @click.option("--account", "account_name", metavar="NAME", help="As root: act for this account's suite.")
 @click.pass_context
 def helmctl(ctx: click.Context, account_name: str | None) -> None:
@@ -89,7 +94,7 @@ def helmctl(ctx: click.Context, account_name: str | None) -> None:
     """
     import os
 
-    if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "completion", None):
+    if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "completion", "help", "version", None):
         chosen = account.owner(account_name)
         if chosen and chosen != "root":
             account.become(chosen)

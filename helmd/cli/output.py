@@ -161,6 +161,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], state: int | Non
     return lines
 
 
+def cut(parts: Sequence[Part], width: int | None) -> list[Part]:
+    """The PARTS of a line as far as they fit into WIDTH columns, so that it takes one row; None for all."""
+    if width is None:
+        return list(parts)
+    kept: list[Part] = []
+    for part in parts:
+        text = part.text if isinstance(part, Painted) else part
+        kept.append(part._replace(text=text[:width]) if isinstance(part, Painted) else text[:width])
+        width -= len(text)
+        if width <= 0:
+            break
+    return kept
+
+
 def format_duration(seconds: float) -> str:
     """A length of time in its two largest units: ``3d 4h``, ``2min 5s``, ``0.4s``."""
     if seconds < 10:

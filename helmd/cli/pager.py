@@ -46,12 +46,14 @@ def _own_login() -> bool:
 
 
 @contextmanager
-def paged(wanted: bool) -> Iterator[BinaryIO]:
-    """Yield the pager's input, or stdout if no pager is WANTED or available.
+def paged(wanted: bool, at_end: bool = False) -> Iterator[BinaryIO]:
+    """Yield the pager's input, or stdout if no pager is WANTED or available. AT_END: less begins at the end.
 
     If the user quits the pager, the block ends without an error.
     """
     command = pager_command() if wanted else []
+    if at_end and command and os.path.basename(command[0]) == "less":
+        command.append("+G")
     if not command:
         yield sys.stdout.buffer
         return

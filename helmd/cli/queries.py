@@ -44,6 +44,19 @@ def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) 
     return exits.OK if any(view.word in ("failed", "flapping") for view in views) else exits.FAILED
 
 
+@click.command("is-enabled", short_help="Exit code 0 if any starts with the suite.")
+@some_services_argument
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
+@click.pass_obj
+def is_enabled_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
+    """Exit code 0 if any of the services starts with the suite, else 1, as systemctl is-enabled."""
+    views = _views(context, services)
+    if not quiet:
+        for view in views:
+            output.print_line(view.facts.file_state or "not-found")
+    return exits.OK if any(view.facts.file_state.startswith("enabled") for view in views) else exits.FAILED
+
+
 @click.command("is-healthy", short_help="Exit code 0 if all are healthy.")
 @some_services_argument
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")

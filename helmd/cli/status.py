@@ -1,5 +1,6 @@
 """``helmctl status``: a line for each service."""
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -13,9 +14,10 @@ from helmd.cli.output import clear_terminal
 from helmd.model.units.unit_state import last_exit
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
+from helmd.systemd.usage import CGROUPS, UsageReading, read_group
 
 STATUS_COLUMNS = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
-WIDE_COLUMNS = (*STATUS_COLUMNS, "MODE", "UNIT", "SINCE", "DESCRIPTION")
+WIDE_COLUMNS = (*STATUS_COLUMNS, "CPU", "MEMORY", "MODE", "UNIT", "SINCE", "DESCRIPTION")
 REFRESH = 2.0
 
 
@@ -55,8 +57,9 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
         output.print_message("No services yet. Add some to services.toml; see services.toml(5).")
     else:
         rows = [_row(view, context, form == "wide") for view in views]
+        width = shutil.get_terminal_size().columns if stream and sys.stdout.isatty() else None
         for parts in output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, state=1):
-            output.print_line(*parts)
+            output.print_line(*output.cut(parts, width))
         _remark(views, context)
 
 
@@ -77,17 +80,26 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     mode = installed_mode(context.layout, view.service.name) or "-"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts.changed_at)) if facts.changed_at else "-"
     unit = "-" if view.service.external else facts.unit
-    return (*row, mode, unit, since, view.service.description)
+    used = read_group(CGROUPS / facts.control_group.lstrip("/")) if facts.control_group else UsageReading(None, None)
+    cpu = "-" if used.cpu_seconds is None else output.format_duration(used.cpu_seconds)
+    memory = "-" if used.memory is None else f"{used.memory / (1 << 20):.0f}M"
+    return (*row, cpu, memory, mode, unit, since, view.service.description)
 
 
 def _health(view: View) -> str:
     if view.facts.active:
         return view.verdict.sentence
     if view.word in ("failed", "flapping"):
-        return f"{last_exit(view.facts) or view.facts.result}; helmctl why {view.service.name}"
+        return f"{_ended(view)}; helmctl why {view.service.name}"
     if not view.facts.exists:
         return "its unit is not installed; helmctl apply"
     return "-"
+
+
+def _ended(view: View) -> str:
+    """How it last ended; systemd's result is "success" also when a service that should run ended well."""
+    result = view.facts.result
+    return last_exit(view.facts) or ("it ended" if result == "success" else result)
 
 
 def _remark(views: list[View], context: Context) -> None:

@@ -79,9 +79,11 @@ def _show(samples: list[UsageSample], live: bool, as_json: bool) -> None:
         for parts in lines:
             output.print_line(*parts)
         return
-    height = shutil.get_terminal_size().lines - 1
+    width, height = shutil.get_terminal_size()
+    height -= 1
     head = f"{time.strftime('%H:%M:%S')}  load {os.getloadavg()[0]:.2f}  q: quit"
-    shown = [head, *(output.render_line(parts, output.coloured()) for parts in lines)][:height]
+    lines.insert(0, [head])
+    shown = [output.render_line(output.cut(parts, width), output.coloured()) for parts in lines][:height]
     output.control_terminal(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown) + _CLEAR_BELOW)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import time
 from typing import Any
 
 import click
@@ -14,6 +15,9 @@ from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, unit_of
 from helmd.operations.configuration.apply import DONE, Change, apply, changes, concerning
+
+NO_FIGURE = (1 << 64) - 1
+"""What systemd says where there is no figure, or no limit."""
 
 WORDS = {
     "new": "would be installed",
@@ -115,11 +119,15 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
 
 @click.command("show", short_help="Show all that systemd knows of a unit.")
 @one_service_argument
+@click.option("-p", "--property", "wanted", multiple=True, metavar="NAME,...", help="Only these properties.")
 @output.format_option("table", "json")
 @click.pass_obj
-def show_command(context: Context, service: str, output: str, as_json: bool) -> int:
+def show_command(context: Context, service: str, wanted: tuple[str, ...], output: str, as_json: bool) -> int:
     """Show all that systemd knows of a service's unit, as "systemctl show" does."""
     found = context.manager.properties(_unit(context, service))
+    if wanted:
+        names = {name for each in wanted for name in each.split(",")}
+        found = {key: value for key, value in found.items() if key in names}
     if as_json or output == "json":
         print_json(found)
     else:
@@ -129,7 +137,16 @@ def show_command(context: Context, service: str, output: str, as_json: bool) -> 
 
 def _print_properties(found: dict[str, Any]) -> None:
     for key in sorted(found):
-        output.print_line(f"{key}={_plain(found[key])}")
+        output.print_line(f"{key}={_readable(key, found[key])}")
+
+
+def _readable(key: str, value: Any) -> str:
+    """The value of a property; times as systemctl(1) shows them."""
+    if key.endswith("Timestamp") and isinstance(value, int):
+        return time.strftime("%a %Y-%m-%d %H:%M:%S %Z", time.localtime(value / 1e6)) if value else ""
+    if key.endswith("USec") and isinstance(value, int):
+        return "infinity" if value == NO_FIGURE else output.format_duration(value / 1e6)
+    return _plain(value)
 
 
 def _unit(context: Context, service: str) -> str:
@@ -146,7 +163,7 @@ def _plain(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(_plain(item) for item in value)
-    return "[not set]" if value == (1 << 64) - 1 else str(value)
+    return "[not set]" if value == NO_FIGURE else str(value)
 
 
 @click.command("cat", short_help="Show a service's unit and its drop-ins.")
@@ -265,4 +282,32 @@ def reset_failed_command(context: Context, services: tuple[str, ...]) -> int:
     """Forget failures and restart counts, as "systemctl reset-failed" does."""
     for name in context.chosen(services, context.suite_or_installed, unregistered=True):
         context.manager.reset_failed(unit_of(name))
+    return exits.OK
+
+
+class SignalName(click.ParamType):
+    """A signal, as ``TERM``, ``SIGTERM`` or ``15``."""
+
+    name = "signal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        import signal
+
+        text = str(value).upper()
+        try:
+            return int(
+                signal.Signals(int(text)) if text.isdecimal() else signal.Signals["SIG" + text.removeprefix("SIG")]
+            )
+        except (KeyError, ValueError):
+            self.fail(f"{str(value)[:40]!a} is not a signal", param, ctx)
+
+
+@click.command("kill", short_help="Send a signal to services' processes.")
+@some_services_argument
+@click.option("-s", "--signal", "number", type=SignalName(), default="TERM", show_default=True, help="Which signal.")
+@click.pass_obj
+def kill_command(context: Context, services: tuple[str, ...], number: int) -> int:
+    """Send a signal to all processes of services, as "systemctl kill" does."""
+    for name in context.chosen(services, context.suite_or_installed, unregistered=True):
+        context.manager.kill(_unit(context, name), number)
     return exits.OK

@@ -3,25 +3,38 @@
 import click
 
 from helmd.cli import exits, output
-from helmd.cli.arguments import one_service_argument
+from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.operations.diagnostics.why import why
+from helmd.operations.monitoring.status import look
+
+_FINE = ("healthy", "running", "starting")
 
 
 @click.command("why", short_help="Explain the state of a service.")
-@one_service_argument
+@services_argument
 @click.pass_obj
-def why_command(context: Context, service: str) -> int:
-    """Explain the state of a service: since when, why, and what to do about it."""
+def why_command(context: Context, services: tuple[str, ...]) -> int:
+    """Explain the state of services: since when, why, and what to do about it.
+
+    Without SERVICE, of all that do not work.
+    """
     import shutil
     import textwrap
 
     registry = context.suite_or_installed
-    (name,) = context.chosen((service,), registry, unregistered=True)
-    paragraph, lines = why(name, registry, context.manager)
+    names = context.chosen(services, registry, unregistered=True)
+    if not services:
+        names = tuple(view.service.name for view in look(registry, names, context.manager) if view.word not in _FINE)
+        if not names:
+            output.print_line("All services are healthy.")
     width = min(100, shutil.get_terminal_size().columns)
-    for line in textwrap.wrap(paragraph, width, break_on_hyphens=False, break_long_words=False):
-        output.print_line(line)
-    for line in lines:
-        output.print_line(f"  | {line}")
+    for number, name in enumerate(names):
+        paragraph, lines = why(name, registry, context.manager)
+        if number:
+            output.print_line("")
+        for line in textwrap.wrap(paragraph, width, break_on_hyphens=False, break_long_words=False):
+            output.print_line(line)
+        for line in lines:
+            output.print_line(f"  | {line}")
     return exits.OK

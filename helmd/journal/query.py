@@ -88,6 +88,37 @@ def this_boot() -> str:
     return _BOOT_ID.read_text().strip().replace("-", "")
 
 
+class JournalBoot(NamedTuple):
+    """A boot of the machine with entries of an account. Times are microseconds since 1970."""
+
+    id: str
+    first: int
+    last: int
+
+
+def boots(uid: int) -> list[JournalBoot]:
+    """The boots of which the journal has entries of the account, oldest first. Raises JournalUnreadableError."""
+    try:
+        journal = _reader._Reader(_reader.LOCAL_ONLY)
+    except OSError as error:
+        raise JournalUnreadableError(f"the journal can't be opened: {error.strerror}") from error
+    found = []
+    with journal:
+        for value in journal.query_unique("_BOOT_ID"):
+            boot = _text(value)
+            journal.flush_matches()
+            journal.add_match(f"_BOOT_ID={boot}")
+            journal.add_match(f"_UID={uid}")
+            journal.seek_head()
+            if not journal._next():
+                continue
+            first = journal._get_realtime()
+            journal.seek_tail()
+            journal._previous()
+            found.append(JournalBoot(boot, first, journal._get_realtime()))
+    return sorted(found, key=lambda each: each.first)
+
+
 class JournalQuery:
     """One walk through the lines of one account (``_UID``). ``directory`` reads its files instead of the machine's.
 

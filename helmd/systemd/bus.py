@@ -126,6 +126,10 @@ class Manager:
     def reload(self, unit: str) -> str:
         return _text(self._call("ReloadUnit", "ss", unit.encode(), b"replace"))
 
+    def kill(self, unit: str, number: int) -> None:
+        """Send a signal to all processes of UNIT."""
+        self._call("KillUnit", "ssi", unit.encode(), b"all", number)
+
     def reset_failed(self, unit: str) -> None:
         """Forgets failures and the count of starts. A unit that isn't loaded has none."""
         try:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from helmd.model.logs.timestamps import iso_timestamp
 
+_AGO = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[dhms]))+")
 _SECONDS = re.compile(r"^\s*UNIX seconds: @(\d+(?:\.\d+)?)$", re.MULTILINE)
 
 
@@ -16,6 +17,9 @@ def parse_timestamp(text: str) -> int:
     """
     if (timestamp := iso_timestamp(text)) is not None:
         return timestamp
+    if _AGO.fullmatch(text):
+        # As docker logs --since has it.
+        text = f"-{text}"
     if text and "\0" not in text:
         done = subprocess.run(
             ["systemd-analyze", "timestamp", "--", text],

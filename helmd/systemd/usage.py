@@ -37,11 +37,11 @@ def _cpu_seconds(group: Path) -> float | None:
 
 
 def _memory(group: Path) -> int | None:
-    """What the kernel charges to the group, else the resident sets of its processes added up (shared pages twice)."""
+    """What the kernel charges to the group, else what its processes hold, shared pages by share."""
     figure = _text(group / "memory.current").strip()
     if figure:
         return int(figure)
-    sizes = [_resident(pid) for pid in _pids(group)]
+    sizes = [_proportional(pid) for pid in _pids(group)]
     return sum(sizes) if sizes else None
 
 
@@ -61,6 +61,14 @@ def count_tasks(group: Path) -> int | None:
         if "cgroup.threads" in files
     ]
     return sum(counts) if counts else None
+
+
+def _proportional(pid: int) -> int:
+    """Bytes: the proportional set size (proc(5)), or the resident set of a process that does not let it be read."""
+    for line in _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return _resident(pid)
 
 
 def _resident(pid: int) -> int:

@@ -57,7 +57,7 @@ def test_output_is_only_the_lines(helmd: StandIn) -> None:
     code, out, err = helmctl(helmd, "--json", "-r", "-p", "error", "core")
     assert (code, err) == (0, "")
     assert [json.loads(text)["id"] for text in out.splitlines()] == [3]
-    assert helmctl(helmd, "-g", "nothing like it") == (0, "", "no lines\n")
+    assert helmctl(helmd, "-g", "nothing like it") == (1, "", "no lines\n")
 
 
 def test_a_service_known_only_by_posted_lines_is_accepted(helmd: StandIn) -> None:

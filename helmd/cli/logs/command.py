@@ -6,24 +6,29 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 import click
 
 from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
-from helmd.cli.context import Context
+from helmd.cli.context import Context, unknown_service
 from helmd.cli.logs.format import LINE_FORMATS, format_named
 from helmd.cli.logs.source import opened, store_has
 from helmd.cli.pager import paged
-from helmd.journal.query import JournalQuery, JournalUnreadableError, Wanted, hidden_files, this_boot
-from helmd.model.errors import UnknownServiceError, UsageError
+from helmd.journal.query import JournalQuery, JournalUnreadableError, Wanted, boots, hidden_files, this_boot
+from helmd.model.errors import UsageError
+from helmd.model.logs.entry import datetime_of
 from helmd.model.logs.level import levels_named
-from helmd.model.printable import printable
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER, service_of
 
 DEFAULT_BACKLOG = 10
 """Lines shown initially with --follow, as in journalctl(1) and tail(1)."""
+_PAGER_END_LINES = 1000
+"""Lines shown with --pager-end, as in journalctl(1)."""
+_AHEAD = timedelta(minutes=1)
+"""How far a line may be dated in the future without a notice."""
 
 
 class Count(click.ParamType):
@@ -40,7 +45,23 @@ class Count(click.ParamType):
         return int(value)
 
 
-@click.command("logs", short_help="Show log lines of services.")
+_BOOT_OPTION = re.compile(r"--boot|-[aefkqrx]*b")
+_BOOT_NAME = re.compile(r"[-+]?\d{1,4}|[0-9a-f]{32}")
+
+
+class LogsCommand(click.Command):
+    """Takes ``-b`` with and without a boot, as journalctl(1) does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            given.append(word)
+            if _BOOT_OPTION.fullmatch(word) and not _BOOT_NAME.fullmatch(following):
+                given.append("0")
+        return super().parse_args(ctx, given)
+
+
+@click.command("logs", cls=LogsCommand, short_help="Show log lines of services.")
 @services_argument
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(
@@ -54,7 +75,21 @@ class Count(click.ParamType):
     "-S", "--since", metavar="TIME", help='Lines since then: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.'
 )
 @click.option("-U", "--until", metavar="TIME", help="Lines until then.")
-@click.option("-b", "--boot", is_flag=True, help="Only lines of the current boot.")
+@click.option("-u", "--unit", "units", multiple=True, metavar="SERVICE", help="Same as SERVICE.")
+@click.option(
+    "-b",
+    "--boot",
+    "boot",
+    metavar="[N|ID]",
+    help="Only lines of the current boot, of the one N boots before (-b -1), or of the boot ID.",
+)
+@click.option("--list-boots", is_flag=True, help="List the boots of which the journal has lines.")
+@click.option("-e", "--pager-end", is_flag=True, help="The last 1000 lines, the pager at the end.")
+@click.option("-k", "--dmesg", is_flag=True, hidden=True)
+@click.option("-a", "--all", "_all", is_flag=True, hidden=True, expose_value=False)
+@click.option("-x", "--catalog", is_flag=True, hidden=True, expose_value=False)
+@click.option("-q", "--quiet", is_flag=True, help="Print no notices.")
+@click.option("--utc", is_flag=True, help="Times in UTC.")
 @click.option(
     "-p",
     "--level",
@@ -99,6 +134,13 @@ def logs_command(
     reverse: bool,
     from_journal: bool,
     no_pager: bool,
+    units: tuple[str, ...],
+    boot: str | None,
+    list_boots: bool,
+    pager_end: bool,
+    dmesg: bool,
+    quiet: bool,
+    utc: bool,
     **filters: Any,
 ) -> int:
     """Show log lines that services printed or posted, and messages of systemd and Helm about them.
@@ -107,6 +149,10 @@ def logs_command(
     read from the log store, with the level found in their text (else INFO, for both stdout and stderr). If helmd or its
     database is unavailable, they are read from the journal, with a notice.
     """
+    if dmesg:
+        raise UsageError("messages of the kernel are the machine's, not the suite's", hint="See: journalctl -k")
+    if list_boots:
+        return _list_boots(context, utc)
     if following and reverse:
         raise UsageError("--follow and --reverse can't be combined")
     if following and until:
@@ -114,28 +160,64 @@ def logs_command(
     wanted = Wanted(
         since=_timestamp("--since", since),
         until=_timestamp("--until", until),
-        services=_services_named(services),
+        services=_services_named((*services, *units)),
+        boot=_boot_id(context, boot),
         **_filters(**filters),
     )
+    if lines is None and pager_end:
+        lines = _PAGER_END_LINES
+    notify = _say_nothing if quiet else _notify
     if lines is None and following and wanted.since is None:
         lines = DEFAULT_BACKLOG
     terminal = sys.stdout.isatty()
-    write = format_named("json" if as_json else form, output.coloured(), terminal)
+    write = format_named("json" if as_json else form, output.coloured(), terminal, utc)
     _check_services(context, wanted.services, from_journal)
     count = None if lines is None or lines < 0 else lines
-    with opened(context.layout, wanted, count, reverse, following, from_journal, _notify) as (source, backlog):
-        with _destination(terminal and not following and not no_pager) as sink:
-            any_found = False
+    with opened(context.layout, wanted, count, reverse, following, from_journal, notify) as (source, backlog):
+        with _destination(terminal and not following and not no_pager, pager_end) as sink:
+            any_found, ahead = False, False
+            future = datetime.now(UTC) + _AHEAD
             for line in backlog:
                 sink.write(write(line))
                 any_found = True
+                ahead = ahead or line.row.timestamp > future
             if following:
                 for line in source.follow(sink.flush, sys.stdout.fileno()):
                     sink.write(write(line))
             sink.flush()
-    if not any_found and not following:
+    if ahead:
+        notify("some of these lines are dated in the future: the clock was ahead; to leave them out: --until now")
+    if any_found or following:
+        return exits.OK
+    if not quiet:
         _report_no_lines()
+    # As grep(1) and journalctl(1).
+    return exits.OK if wanted.pattern is None else exits.FAILED
+
+
+def _list_boots(context: Context, utc: bool) -> int:
+    found = boots(context.layout.uid)
+    zone = UTC if utc else None
+    for number, boot in enumerate(found):
+        times = (datetime_of(when).astimezone(zone).strftime("%a %Y-%m-%d %H:%M:%S %Z") for when in boot[1:])
+        output.print_line(f"{number - len(found) + 1:>3} {boot.id} " + "  ".join(times))
     return exits.OK
+
+
+def _boot_id(context: Context, given: str | None) -> str | None:
+    """The id of the boot that -b names: an id, an offset from the current boot (0, -1), or from the first (1, 2)."""
+    if given is None or re.fullmatch(r"[0-9a-f]{32}", given):
+        return given
+    if not _BOOT_NAME.fullmatch(given):
+        raise UsageError(f"--boot: {given[:40]!a} is not a boot", hint="List them: helmctl logs --list-boots")
+    offset = int(given)
+    if offset == 0:
+        return this_boot()
+    known = [boot.id for boot in boots(context.layout.uid)]
+    index = offset - 1 if offset > 0 else len(known) - 1 + offset
+    if not 0 <= index < len(known):
+        raise UsageError(f"--boot: the journal has no boot {given}", hint="List them: helmctl logs --list-boots")
+    return known[index]
 
 
 def follow_services(context: Context, names: Sequence[str]) -> int:
@@ -144,12 +226,12 @@ def follow_services(context: Context, names: Sequence[str]) -> int:
     return status
 
 
-def _destination(with_pager: bool) -> AbstractContextManager[BinaryIO]:
+def _destination(with_pager: bool, at_end: bool) -> AbstractContextManager[BinaryIO]:
     if not with_pager:
         # A closed pipe and ^C end the program at once and silently, as they do journalctl.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return paged(with_pager)
+    return paged(with_pager, at_end)
 
 
 def _timestamp(option: str, text: str | None) -> int | None:
@@ -164,7 +246,7 @@ def _timestamp(option: str, text: str | None) -> int | None:
 
 
 def _filters(
-    level: str | None, pattern: str | None, trace: str | None, boot: bool, only_stdout: bool, only_stderr: bool
+    level: str | None, pattern: str | None, trace: str | None, only_stdout: bool, only_stderr: bool
 ) -> dict[str, Any]:
     streams = {name for name, given in (("stdout", only_stdout), ("stderr", only_stderr)) if given}
     try:
@@ -180,7 +262,6 @@ def _filters(
         "streams": frozenset(streams) or None,
         "pattern": compiled,
         "trace": trace,
-        "boot": this_boot() if boot else None,
     }
 
 
@@ -198,9 +279,7 @@ def _check_services(context: Context, names: frozenset[str] | None, from_journal
         if name in context.suite_or_installed:
             continue
         if from_journal or not store_has(context.layout, name):
-            raise UnknownServiceError(
-                f"there is no service '{printable(name, 60)}', and no log line of it", hint="List them: helmctl status"
-            )
+            raise unknown_service(name, (*context.suite_or_installed.names, HELM_SERVICE))
 
 
 def _in_journal(context: Context) -> frozenset[str]:
@@ -213,6 +292,10 @@ def _in_journal(context: Context) -> frozenset[str]:
 
 def _notify(sentence: str) -> None:
     output.print_message(sentence)
+
+
+def _say_nothing(sentence: str) -> None:
+    """For --quiet."""
 
 
 def _report_no_lines() -> None:

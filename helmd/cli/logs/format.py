@@ -7,6 +7,7 @@ unchanged: the bytes in the journal, or the message in the log store.
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from typing import Any, NamedTuple
 
 from helmd.model.logs.entry import HELM, SYSTEMD, LogRow
@@ -26,7 +27,7 @@ class OutputLine(NamedTuple):
 
 Format = Callable[[OutputLine], bytes]
 
-LINE_FORMATS = ("short", "cat", "json", "verbose")
+LINE_FORMATS = ("short", "short-iso", "short-precise", "cat", "json", "json-pretty", "verbose")
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
@@ -34,20 +35,25 @@ _ABOUT = frozenset({SYSTEMD, HELM})
 """Sources of messages about a service, as opposed to messages of the service itself."""
 
 
-def format_named(name: str, colour: bool, terminal: bool) -> Format:
+def format_named(name: str, colour: bool, terminal: bool, utc: bool = False) -> Format:
     """Return the format NAME, one of LINE_FORMATS. TERMINAL says whether the output goes to a terminal."""
     if name == "cat":
         return _printable_cat if terminal else _raw_cat
     if name == "json":
         return _json
-    return _verbose if name == "verbose" else _Short(colour)
+    if name == "json-pretty":
+        return lambda line: _json(line, 4)
+    return (lambda line: _verbose(line, utc)) if name == "verbose" else _Short(colour, name, utc)
 
 
 class _Short:
     """``Nov 23 08:27:17 core[123] ERROR: text``, in local time; level INFO is omitted."""
 
-    def __init__(self, colour: bool) -> None:
+    def __init__(self, colour: bool, style: str = "short", utc: bool = False) -> None:
         self._colour = colour
+        self._form = "%Y-%m-%dT%H:%M:%S%z" if style == "short-iso" else "%b %d %H:%M:%S"
+        self._precise = style == "short-precise"
+        self._convert = time.gmtime if utc else time.localtime
         self._second = -1
         self._time = ""
 
@@ -55,9 +61,10 @@ class _Short:
         row = line.row
         second = int(row.timestamp.timestamp())
         if second != self._second:
-            self._second, self._time = second, time.strftime("%b %d %H:%M:%S", time.localtime(second))
+            self._second, self._time = second, time.strftime(self._form, self._convert(second))
         level = "" if row.level == "INFO" else f" {row.level}"
-        prefix = f"{self._time} {_origin(line)}{level}: "
+        fraction = f".{row.timestamp.microsecond:06d}" if self._precise else ""
+        prefix = f"{self._time}{fraction} {_origin(line)}{level}: "
         texts = [printable(text) for text in row.message.split("\n")]
         if self._colour and (start := _COLOURS.get(row.level) or (_DIM if row.source in _ABOUT else "")):
             texts = [f"{start}{text}{_RESET}" for text in texts]
@@ -85,14 +92,14 @@ def _printable_cat(line: OutputLine) -> bytes:
     return ("\n".join(printable(text) for text in line.row.message.split("\n")) + "\n").encode("utf-8", "replace")
 
 
-def _json(line: OutputLine) -> bytes:
+def _json(line: OutputLine, indent: int | None = None) -> bytes:
     shown = line_json(line.row)
     if line.id is not None:
         shown = {"id": line.id} | shown
     if line.entry is not None:
         shown["cursor"] = line.entry.cursor
     # ensure_ascii escapes everything that a terminal could interpret.
-    return json.dumps(shown, ensure_ascii=True).encode("ascii") + b"\n"
+    return json.dumps(shown, ensure_ascii=True, indent=indent).encode("ascii") + b"\n"
 
 
 def line_json(row: LogRow) -> dict[str, Any]:
@@ -114,13 +121,13 @@ def line_json(row: LogRow) -> dict[str, Any]:
     }
 
 
-def _verbose(line: OutputLine) -> bytes:
+def _verbose(line: OutputLine, utc: bool = False) -> bytes:
     """Return all fields like ``journalctl -o verbose``: those of the journal entry, or of the row and its context."""
     if line.entry is None:
         where, fields = str(line.id), _columns(line.row)
     else:
         where, fields = line.entry.cursor, _fields(line.entry)
-    lines = [f"{line.row.timestamp.astimezone():%a %Y-%m-%d %H:%M:%S.%f %Z} [{where}]"]
+    lines = [f"{line.row.timestamp.astimezone(UTC if utc else None):%a %Y-%m-%d %H:%M:%S.%f %Z} [{where}]"]
     for name, value in fields:
         lines.append(f"    {printable(name)}=" + "\n        ".join(printable(text) for text in value.split("\n")))
     return ("\n".join(lines) + "\n").encode("utf-8", "replace")

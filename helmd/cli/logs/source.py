@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from helmd.cli.logs.format import OutputLine
-from helmd.journal.query import Found, JournalQuery, JournalUnreadableError, Wanted
+from helmd.journal.query import Found, JournalQuery, JournalUnreadableError, Wanted, boots, this_boot
 from helmd.model.layout import Layout
 from helmd.model.logs.entry import datetime_of
 
@@ -150,16 +150,21 @@ def _reason() -> str:
 
 
 def _boot(places: Layout, boot_id: str) -> "Boot":
-    """Return the current boot. Its lines may be dated before it, if the clock was wrong at first."""
+    """Return a boot. Its lines may be dated before it, if the clock was wrong at first."""
     from helmd.cli.logs.store import Boot
 
+    if boot_id != this_boot():
+        found = next((each for each in boots(places.uid) if each.id == boot_id), None)
+        if found is not None:
+            first = datetime_of(found.first)
+            return Boot(boot_id, first, first - _BOOT_SLACK, datetime_of(found.last))
     began = _boot_time()
     try:
         with JournalQuery(places.uid, Wanted(boot=boot_id)) as query:
-            first = next(query.forward(), None)
+            oldest = next(query.forward(), None)
     except JournalUnreadableError:
-        first = None
-    dated = began if first is None else datetime_of(first.entry.realtime)
+        oldest = None
+    dated = began if oldest is None else datetime_of(oldest.entry.realtime)
     return Boot(boot_id, began, min(began, dated) - _BOOT_SLACK)
 
 

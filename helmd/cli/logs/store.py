@@ -52,11 +52,12 @@ _Position = tuple[datetime, int]
 
 
 class Boot(NamedTuple):
-    """The current boot: its id, its start, and a time before all of its lines even if the clock was wrong."""
+    """A boot: its id, start, a time before all of its lines even if the clock was wrong, and its end if it is over."""
 
     id: str
     began: datetime
     lines_after: datetime
+    ended: datetime | None = None
 
 
 class _Page(NamedTuple):
@@ -226,7 +227,10 @@ class StoreLines:
     def _matches(self, row: LogRow) -> bool:
         """Whether ROW meets the conditions that the API does not support."""
         pattern, boot = self._wanted.pattern, self._boot
-        if boot is not None and (row.timestamp < boot.began if row.boot_id is None else row.boot_id != boot.id):
+        if boot is not None and row.boot_id is None:
+            if row.timestamp < boot.began or (boot.ended is not None and row.timestamp > boot.ended):
+                return False
+        elif boot is not None and row.boot_id != boot.id:
             return False
         return pattern is None or pattern.search(row.message[:SEARCH_LIMIT]) is not None
 

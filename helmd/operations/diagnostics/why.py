@@ -1,12 +1,13 @@
 """``helmctl why``: a paragraph about a service: its state, since when, the cause of a failure, what to do."""
 
+import re
 import time
 from collections.abc import Sequence
 
 from helmd.health.listeners import conflict, holder_of
 from helmd.health.probe import NOTHING_LISTENS, elsewhere
 from helmd.health.target import probe_of, url_host
-from helmd.journal.lines import last_lines
+from helmd.journal.lines import PrintedLine, last_lines
 from helmd.model.counted import counted
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
@@ -20,6 +21,11 @@ from helmd.systemd.bus import Manager
 LINES = 8
 CAUSE_LINES = 60
 """Lines in which the cause of a failure is looked for."""
+_RUN = 400
+"""How many lines of a run are looked at for its first error."""
+_SLACK = 2.0
+"""Seconds before the main process started, in which its start-up commands may have printed something."""
+_ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|SEVERE|PANIC)\b|\b\w*(?:Error|Exception): |^Traceback ")
 
 
 def since(then: float, now: float) -> str:
@@ -60,6 +66,10 @@ def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[
     return " ".join(sentence for sentence in sentences if sentence), lines
 
 
+def _stopped(then: float, now: float) -> str:
+    return f" {since(then, now)}" if then and now - then >= 1 else ""
+
+
 def _now(view: View, now: float) -> str:
     facts, name = view.facts, view.service.name
     changed = f" {since(facts.changed_at, now)}" if facts.changed_at else ""
@@ -71,12 +81,15 @@ def _now(view: View, now: float) -> str:
         running = f"{name} is running (pid {facts.main_pid}) {since(facts.active_since, now)}"
         return f"{running}, {view.word}: {view.verdict.sentence}."
     if view.word == "flapping":
-        return f"{name} is flapping: systemd has restarted it {_times(facts.restarts)}, and {explain(facts, name)}."
+        again = (
+            f"systemd has restarted it {_times(facts.restarts)}" if facts.restarts else "systemd is about to restart it"
+        )
+        return f"{name} is flapping: {again}, and {explain(facts, name)}."
     if view.word == "failed":
         return f"{name} has failed{changed}: {explain(facts, name)}."
     if view.word == "stopped":
         ended = f"; its last run {last_exit(facts)}" if last_exit(facts) else ""
-        return f"{name} is stopped{changed}{ended}."
+        return f"{name} is stopped{_stopped(facts.changed_at, now)}{ended}."
     return f"{name} is {view.word}{changed}."
 
 
@@ -144,6 +157,15 @@ def _advice(view: View) -> str:
 def _lines(view: View) -> Sequence[str]:
     if view.service.external or view.word == "stopped":
         return ()
-    found = last_lines(unit_of(view.service.name), LINES)
+    found = of_this_run(last_lines(unit_of(view.service.name), _RUN, view.facts.started_at - _SLACK))
     stamp = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in found]
     return [f"{at} {line.message[:300]}" for at, line in zip(stamp, found, strict=True)]
+
+
+def of_this_run(lines: Sequence[PrintedLine]) -> Sequence[PrintedLine]:
+    """The last of LINES; from the first error on, if that is earlier, since what follows is mostly its consequence."""
+    first = next((number for number, line in enumerate(lines) if _ERROR.search(line.message)), len(lines))
+    if first >= len(lines) - LINES:
+        return lines[-LINES:]
+    half = LINES // 2
+    return [*lines[first : first + half], *lines[-half:]] if first + half < len(lines) - half else lines[first:]

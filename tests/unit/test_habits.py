@@ -1,0 +1,127 @@
+"""What users of journalctl(1), systemctl(1), docker and git type, and what they expect of it."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from helmd import __version__
+from helmd.cli import output
+from helmd.cli.context import Context, unknown_service
+from helmd.cli.logs.command import logs_command
+from helmd.cli.logs.format import OutputLine, format_named
+from helmd.cli.main import helmctl
+from helmd.cli.units import SignalName, _readable
+from helmd.journal.lines import PrintedLine
+from helmd.model.logs.entry import LogRow
+from helmd.model.suite.service import Registry, Service
+from helmd.operations.diagnostics.why import LINES, of_this_run
+from helmd.systemd.timestamp import parse_timestamp
+from helmd.systemd.usage import read_group
+
+ROW = LogRow(
+    datetime(2026, 3, 1, 12, 0, 5, 250, UTC), "portal", "INFO", "hello", None, None, None, "host", 7, "journal",
+    "hivematrix-portal.service", "stdout", None,
+)  # fmt: skip
+SUITE = Registry({name: Service(name=name, type="command") for name in ("portal", "post-office", "archive")})
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("short", b"Mar 01 12:00:05 portal[7]: hello\n"),
+        ("short-iso", b"2026-03-01T12:00:05+0000 portal[7]: hello\n"),
+        ("short-precise", b"Mar 01 12:00:05.000250 portal[7]: hello\n"),
+    ],
+)
+def test_times_of_lines(form: str, shown: bytes) -> None:
+    assert format_named(form, False, False, utc=True)(OutputLine(ROW)) == shown
+
+
+def test_json_on_several_lines() -> None:
+    assert format_named("json-pretty", False, False)(OutputLine(ROW)).count(b"\n") > 5
+
+
+@pytest.mark.parametrize(
+    ("words", "boot"),
+    [(["-b"], "0"), (["-b", "-1"], "-1"), (["-b", "portal"], "0"), (["--boot=-2"], "-2"), (["-rb"], "0"), ([], None)],
+)
+def test_the_boot_may_be_left_out(words: list[str], boot: str | None) -> None:
+    with logs_command.make_context("logs", [*words, "-u", "portal", "-a", "-x", "-q"]) as ctx:
+        assert ctx.params["boot"] == boot
+        assert ctx.params["units"] == ("portal",)
+
+
+def test_kernel_messages_are_not_ours() -> None:
+    with pytest.raises(Exception, match="kernel"):
+        logs_command.main(["-k"], standalone_mode=False, obj=Context())
+
+
+def test_a_span_is_time_that_has_passed() -> None:
+    """docker logs --since."""
+    for span, seconds in (("10m", 600), ("1h30m", 5400), ("45s", 45), ("2d", 172800)):
+        passed = datetime.now(UTC).timestamp() - parse_timestamp(span) / 1e6
+        assert passed == pytest.approx(seconds, abs=30)
+
+
+def test_patterns_and_suggestions() -> None:
+    context = Context()
+    assert context.chosen(["po*"], SUITE) == ("portal", "post-office")
+    assert context.chosen(["hivematrix-archive.service", "[p]ortal"], SUITE) == ("archive", "portal")
+    with pytest.raises(Exception, match="did you mean 'portal'"):
+        context.chosen(["protal"], SUITE)
+    assert "did you mean" not in unknown_service("xyz", SUITE.names).sentence
+
+
+@pytest.mark.parametrize("words", [["version"], ["-V"], ["--version"]])
+def test_the_version(words: list[str]) -> None:
+    assert __version__ in CliRunner().invoke(helmctl, words).output
+
+
+def test_help_is_a_command_too() -> None:
+    asked = CliRunner().invoke(helmctl, ["help", "postgres", "upgrade"]).output
+    assert asked.startswith("Usage:") and "postgres upgrade" in asked
+    assert "Usage:" in CliRunner().invoke(helmctl, ["help"]).output
+    assert CliRunner().invoke(helmctl, ["help", "strat"]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["TERM", "sigterm", "15"])
+def test_names_of_signals(name: str) -> None:
+    assert SignalName().convert(name, None, None) == 15
+
+
+def test_readable_properties() -> None:
+    assert re.match(
+        r"\w{3} 2026-03-0\d \d\d:\d\d:05 ", _readable("ActiveEnterTimestamp", int(ROW.timestamp.timestamp() * 1e6))
+    )
+    assert _readable("TimeoutStartUSec", 90_000_000) == "1min 30s"
+    assert _readable("RuntimeMaxUSec", (1 << 64) - 1) == "infinity"
+    assert _readable("NRestarts", 3) == "3"
+
+
+def test_a_row_of_a_narrow_screen_is_not_wrapped() -> None:
+    for parts in output.table(("SERVICE", "STATE"), [("a" * 40, "healthy")], state=1):
+        assert len(output.render_line(output.cut(parts, 20), False)) <= 20
+
+
+def test_lines_begin_at_the_first_error_of_the_run() -> None:
+    lines = [PrintedLine(number, f"line {number}") for number in range(60)]
+    assert of_this_run(lines) == lines[-LINES:]
+    lines[20] = PrintedLine(20, "OSError: [Errno 98] Address already in use")
+    assert of_this_run(lines) == [*lines[20 : 20 + LINES // 2], *lines[-LINES // 2 :]]
+    lines[57] = PrintedLine(57, "ERROR again")
+    assert of_this_run(lines)[0] == lines[20]
+    assert of_this_run([]) == []
+
+
+def test_shared_memory_counts_by_share(tmp_path: Path) -> None:
+    """Where the host counts no memory of control groups. This process has pages of the C library, as others do."""
+    import os
+
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    counted = read_group(tmp_path).memory
+    status = Path("/proc/self/status").read_text()
+    resident = int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024
+    assert counted is not None and 0 < counted < resident
