@@ -77,8 +77,8 @@ def test_it_is_asked_with_the_host_of_its_url(box: Sandbox) -> None:
 def test_a_service_that_fails_while_it_starts_is_asked_twice_a_second_at_most(box: Sandbox) -> None:
     box.register("slow", answering("slow", 6143, FAILING="6"))
     done = box.helmctl("start", "slow")
-    assert 5.5 < done.seconds < 9
-    assert 8 <= asked(box, "slow") <= 2 * 6 + 4
+    assert 5.5 < done.seconds < 30
+    assert 4 <= asked(box, "slow") <= 2 * done.seconds + 2
 
 
 def test_what_is_wrong_with_an_answer_is_said_with_the_fix(box: Sandbox) -> None:
