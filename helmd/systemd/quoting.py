@@ -5,6 +5,9 @@ Control characters never reach here (the registry refuses them); if one does, th
 
 from collections.abc import Iterable
 
+MAINPID = "$MAINPID"
+"""The variable that systemd sets for ``ExecReload=`` (systemd.exec(5))."""
+
 
 def _checked(value: str) -> str:
     if any(not c.isprintable() and c != "\t" for c in value):
@@ -28,6 +31,11 @@ def command_line(words: Iterable[str]) -> str:
     if any(c in first for c in " \t\"'\\$;") or first[:1] in "-@:+!":
         first = exec_word(program)
     return " ".join([first, *(word if _bare(word) else exec_word(word) for word in rest)])
+
+
+def reload_command(words: Iterable[str]) -> str:
+    """A command line for ``ExecReload=``, in which the word $MAINPID is the pid of the service."""
+    return command_line(words).replace(f" {exec_word(MAINPID)}", f" {MAINPID}")
 
 
 def _bare(word: str) -> bool:

@@ -77,6 +77,7 @@ def template_environment(directory: Path) -> Environment:
         "line": quoting.line,
         "path": quoting.escaped_path,
         "command": quoting.command_line,
+        "reload": quoting.reload_command,
         "seconds": _seconds,
     }
     environment.globals["assignment"] = quoting.assignment
@@ -96,6 +97,17 @@ def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, 
         return ()
     program = str(directory / words[0]) if "/" in words[0] else words[0]
     return (program, *words[1:])
+
+
+def extra_command(service: Service, words: tuple[str, ...], layout: Layout) -> tuple[str, ...]:
+    """WORDS with the program as a path, where it has a slash or is in the virtual environment of a python service."""
+    if not words:
+        return ()
+    directory = layout.resolve(service.path)
+    if "/" in words[0]:
+        return (str(directory / words[0]), *words[1:])
+    own = (directory / service.python_bin).parent / words[0]
+    return (str(own), *words[1:]) if service.type == "python" and own.exists() else words
 
 
 def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -148,6 +160,8 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "directory": str(directory),
         "command": with_streams(service, service_command(service, mode, layout)),
         "prestart": prestart,
+        "pre_start": extra_command(service, service.pre_start, layout),
+        "reload_command": extra_command(service, service.reload_command, layout),
         "probe": [str(layout.libexec / "probe"), *probe_words(service)],
         "writable": [str(place) for place in places],
         "readable": [

@@ -562,7 +562,7 @@ def test_a_reload_that_is_only_queued() -> None:
 def test_a_reload_that_fails_or_takes_too_long() -> None:
     world = World({"core": "failed"}, **all_running())
     report = perform(control.reload, ["core"], world)
-    assert report.steps[0].sentence == "its reload job ended with result 'failed'" and not report.good
+    assert report.steps[0].sentence == "its reload failed (job result 'failed'); it still runs" and not report.good
     report = perform(control.reload, ["core"], world, options=Options(timeout=0.0), wait=lambda until: [])
     assert report.steps[0].code == "timeout"
 

@@ -78,8 +78,10 @@ def suite(text: str = REGISTRY) -> Registry:
     return whole_suite(read_registry([catalogue, ConfigSource("file", text)], {}), Settings())
 
 
-def rendered(account: Layout, mode: Mode = "development", user_namespaces: bool = True) -> Mapping[str, str]:
-    found, setup = suite(), setup_of(account, user_namespaces)
+def rendered(
+    account: Layout, mode: Mode = "development", user_namespaces: bool = True, text: str = REGISTRY
+) -> Mapping[str, str]:
+    found, setup = suite(text), setup_of(account, user_namespaces)
     ours = {name: service for name, service in found.services.items() if not service.external}
     units = {
         f"hivematrix-{name}.service": render(service, found, mode, setup, TEMPLATES) for name, service in ours.items()
@@ -175,6 +177,24 @@ def test_before_the_start(account: Layout) -> None:
     core = syntax.command(one(rendered(account)["hivematrix-core.service"], "ExecStartPre"), {})
     place = f"directory={account.data}/hivematrix-core"
     assert core[1:] == ["port=5000", "host=localhost", f"discovery={account.discovery_file}", place]
+
+
+def test_commands_before_the_start_and_for_a_reload(account: Layout) -> None:
+    text = (
+        REGISTRY
+        + """
+[services.shop]
+port = 6100
+pre_start = ["./migrate.sh", "--to", "$MAINPID"]
+reload_command = ["kill", "-HUP", "$MAINPID", "$OTHER"]
+"""
+    )
+    unit = rendered(account, text=text)["hivematrix-shop.service"]
+    first, second = values(unit, "ExecStartPre")
+    assert "prestart" in first
+    assert second == f'{account.data}/hivematrix-shop/migrate.sh --to "$$MAINPID"'
+    assert one(unit, "ExecReload") == 'kill -HUP $MAINPID "$$OTHER"'
+    assert not values(rendered(account)["hivematrix-core.service"], "ExecReload")
 
 
 def test_streams(account: Layout) -> None:

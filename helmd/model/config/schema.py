@@ -51,6 +51,22 @@ SERVICE_SETTINGS = (
         "none",
         "The command line of a service that is not python; a program with a slash is relative to path.",
     ),
+    Setting(
+        "pre_start",
+        values.words,
+        "words",
+        "none",
+        "A command that runs before each start, in the same sandbox and environment; if it fails, so does the start "
+        "(ExecStartPre=).",
+    ),
+    Setting(
+        "reload_command",
+        values.words,
+        "words",
+        "none",
+        "The command of helmctl reload (ExecReload=), which ends once the service has reloaded. The word $MAINPID is "
+        'the pid of the service: ["kill", "-HUP", "$MAINPID"].',
+    ),
     Setting("visible", values.boolean, "boolean", "true", "Whether the gateway shows it to users."),
     Setting("admin_only", values.boolean, "boolean", "false", "Whether the gateway shows it to admins only."),
     Setting(

@@ -163,6 +163,11 @@ def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fa
         faults.append(_fault(service, entry, "health.check", f"'{service.health.check}' needs a port or url"))
     if service.type != "keycloak" and service.health.check == "realm" and not service.external:
         faults.append(_fault(service, entry, "health.check", "'realm' is for keycloak or an external one"))
+    if service.type not in ("python", "command"):
+        for key in ("pre_start", "reload_command"):
+            if key in entry:
+                sentence = f"is for services of type python and command, not {service.type}"
+                faults.append(_fault(service, entry, key, sentence))
     _check_database(service, entry, faults)
     for key, sentence in refused_variables(service):
         faults.append(_fault(service, entry, key, sentence))

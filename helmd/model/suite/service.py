@@ -93,6 +93,8 @@ class Service:
     python_bin: str = "pyenv/bin/python"
     run_script: str = "run.py"
     start_command: tuple[str, ...] = ()
+    pre_start: tuple[str, ...] = ()
+    reload_command: tuple[str, ...] = ()
     visible: bool = True
     admin_only: bool = False
     billing_or_admin_only: bool = False

@@ -204,7 +204,11 @@ def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
             )
         if not (directory / service.run_script).is_file():
             found.append(fault("run_script", f"file {directory / service.run_script} does not exist"))
-    commands = {"start_command": service.start_command}
+    commands = {
+        "start_command": service.start_command,
+        "pre_start": service.pre_start,
+        "reload_command": service.reload_command,
+    }
     commands |= {f"{mode}.start_command": override.start_command for mode, override in service.modes.items()}
     for key, words in commands.items():
         mode = key.partition(".")[0]

@@ -322,14 +322,15 @@ def reload(registry: Registry, names: Collection[str], options: Options) -> Effe
             yield from jobs.add(step)
         elif not facts.can_reload:
             sentence = "its unit has no ExecReload="
-            step = Step(name, "failed", sentence, "failed", hint=f"Restart it: helmctl restart {name}")
+            hint = f"Set reload_command in services.toml, or restart it: helmctl restart {name}"
+            step = Step(name, "failed", sentence, "failed", hint=hint)
             yield from jobs.add(step)
         else:
             yield from jobs.queue(name, QueueJob("reload", unit_of(name)), "reloading")
     while jobs:
         for job in (yield from jobs.ended()) or ():
             kind: StepKind = "done" if job.result == "done" else "failed"
-            sentence = "reloaded" if kind == "done" else f"its reload job ended with result '{job.result}'"
+            sentence = "reloaded" if kind == "done" else f"its reload failed (job result '{job.result}'); it still runs"
             yield from jobs.add(Step(job.service, kind, sentence, "" if kind == "done" else "failed", job.seconds))
     return jobs.report
 
