@@ -23,6 +23,7 @@ from helmd.operations.configuration.databases import (
     put_uris,
     rename_databases,
 )
+from helmd.postgres.activity import database_use
 from helmd.postgres.cluster import ClusterError
 from helmd.postgres.external import server_of
 from helmd.postgres.roles import external_dsn
@@ -223,3 +224,15 @@ def test_the_identity_of_the_administrator_is_not_passed_on() -> None:
     """It would stand in Keycloak's unit, and in the environment of every service."""
     given = "postgresql://root@db/x?sslmode=require&sslcert=/a&sslkey=/b&sslpassword=secret"
     assert server_of(given).query == "?sslmode=require"
+
+
+def test_a_used_database_is_known_by_sessions_and_tables(suite: tuple[Registry, Settings], place: Layout) -> None:
+    registry, settings = suite
+    ensure_databases(registry, place, settings, UnitFacts)
+    uri = read_environment_file(place.secrets_file("shop"))["SHOP_DB"]
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS kept")
+    assert database_use(settings.suite_database, "shop", "shop") == (0, False)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept (id int)")
+        assert database_use(settings.suite_database, "shop", "shop") == (1, True)

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from helmd.model.units.diagnostics import (
     RateLimit,
     java_major,
     judge_certificate,
+    judge_database_use,
     judge_environments,
     judge_java,
     judge_rate_limit,
@@ -36,6 +38,7 @@ from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import services as doctor_services
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
+from helmd.operations.diagnostics.databases import sqlite_files
 from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
 from helmd.operations.diagnostics.python import environment_of
 from helmd.operations.monitoring.status import View
@@ -437,3 +440,34 @@ def test_services_that_do_not_work_are_found(
     found = doctor_services.services(context)
     assert [finding.verdict for finding in found] == verdicts
     assert any(words in finding.sentence + finding.fix for finding in found), found
+
+
+@pytest.mark.parametrize(
+    ("sessions", "tables", "files", "said"),
+    [
+        (1, False, ["a.db"], ""),
+        (0, True, [], ""),
+        (0, False, [], "no session in it, and it is empty"),
+        (0, False, ["/c/codex.db"], "and its directory has the SQLite database /c/codex.db"),
+        (0, True, ["/c/codex.db"], "it has no session in it, and its directory has"),
+    ],
+)
+def test_a_database_that_is_not_used(sessions: int, tables: bool, files: list[str], said: str) -> None:
+    finding = judge_database_use("codex", sessions, tables, files)
+    assert (finding is None) == (not said)
+    assert finding is None or said in finding.sentence
+
+
+def test_sqlite_files_are_known_by_their_content(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "real.db") as made:
+        made.execute("CREATE TABLE a (b)")
+    made.close()
+    (tmp_path / "instance").mkdir()
+    (tmp_path / "real.db").rename(tmp_path / "instance/codex.db")
+    (tmp_path / "notes.db").write_text("text")
+    (tmp_path / "linked.db").symlink_to("instance/codex.db")
+    os.mkfifo(tmp_path / "pipe.db")
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/pyvenv.cfg").write_text("")
+    (tmp_path / "env/cache.db").write_bytes((tmp_path / "instance/codex.db").read_bytes())
+    assert list(sqlite_files(tmp_path)) == [tmp_path / "instance/codex.db"]

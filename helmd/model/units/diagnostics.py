@@ -112,6 +112,21 @@ def judge_certificate(service: str, valid_from: datetime, valid_until: datetime,
     return warn(sentence, renew) if valid_until - now < EXPIRY_WARNING else ok(sentence)
 
 
+def judge_database_use(service: str, sessions: int, tables: bool, files: Sequence[str]) -> Finding | None:
+    """Check whether a running service uses its database in PostgreSQL: by its open SESSIONS, by whether the database
+    has TABLES, and by SQLite FILES in its directory. None if nothing speaks against it.
+    """
+    if sessions or (tables and not files):
+        return None
+    beside = f", and its directory has the SQLite database {files[0]}" if files else ""
+    state = "has no session in it" if tables else "has no session in it, and it is empty"
+    return warn(
+        f"{service} runs, but does not seem to use its PostgreSQL database: it {state}{beside}",
+        "Give it the URI where it reads it: database_variable or database_config in services.toml(5); if it needs"
+        " none: database = false",
+    )
+
+
 _JAVA = re.compile(r'version "(?:1\.)?(\d+)')
 
 

@@ -125,14 +125,14 @@ def rename_databases(registry: Registry, layout: Layout, settings: Settings, fac
             )
             continue
         try:
-            rename_database(_admin(registry, layout, settings), before, after)
+            rename_database(administration(registry, layout, settings), before, after)
         except HelmError as error:
             yield f"the database of {name} is still called {before}: {error.sentence}"
             continue
         _put_uri(registry[name], layout, settings, {name: after})
 
 
-def _admin(registry: Registry, layout: Layout, settings: Settings) -> str:
+def administration(registry: Registry, layout: Layout, settings: Settings) -> str:
     """How the role is reached that may change all databases of the suite."""
     if settings.suite_embedded:
         return admin_conninfo(embedded_cluster(registry, layout, settings))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.units.diagnostics import Finding, unknown
+from helmd.operations.diagnostics import databases as doctor_databases
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import limits as doctor_limits
 from helmd.operations.diagnostics import python as doctor_python
@@ -44,6 +45,7 @@ CHECKS = (
     DoctorCheck("java", doctor_suite.java),
     DoctorCheck("environments", doctor_python.environments, after_set_up=True),
     DoctorCheck("postgresql", doctor_suite.postgres, after_set_up=True),
+    DoctorCheck("databases", doctor_databases.databases, after_set_up=True),
     DoctorCheck("log store", doctor_store.log_store, after_set_up=True),
     DoctorCheck("helm", doctor_suite.helm, after_set_up=True),
 )
