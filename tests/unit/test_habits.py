@@ -66,7 +66,10 @@ def test_a_span_is_time_that_has_passed() -> None:
         assert passed == pytest.approx(seconds, abs=30)
 
 
-def test_patterns_and_suggestions() -> None:
+def test_patterns_and_suggestions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".config/hivematrix").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     context = Context()
     assert context.chosen(["po*"], SUITE) == ("portal", "post-office")
     assert context.chosen(["hivematrix-archive.service", "[p]ortal"], SUITE) == ("archive", "portal")
