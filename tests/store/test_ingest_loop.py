@@ -307,7 +307,8 @@ async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
 ) -> None:
     monkeypatch.setattr(ingest, "HOLD_IN_THE_MIDDLE", 60 * SECOND)
     entries = [
-        line(text, SECOND + n, realtime=now(), fields={"PRIORITY": "5"}) for n, text in enumerate((*TRACEBACK, "after"))
+        line(text, SECOND + n, realtime=now(), fields={"PRIORITY": "5"})
+        for n, text in enumerate((*TRACEBACK, "INFO:app:after"))
     ]
     await migrate(database.owner, "helm")
     append(journal / "a.journal", entries[:notified])
