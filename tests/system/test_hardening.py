@@ -101,6 +101,7 @@ path = "~/looks-{level}"
 start_command = ["/usr/bin/python3", "looker.py"]
 environment = {{ CORE_PID = "{core_pid}" }}
 writable_paths = ["~/shared"]
+services_json = true
 hardening = "{level}"
 """)
     return "".join(entries)

@@ -149,7 +149,10 @@ REGISTRY = "".join(
             'health = { check = "port" }\nenvironment = { SCCACHE_START_SERVER = "1", SCCACHE_NO_DAEMON = "1", '
             'SCCACHE_SERVER_PORT = "6211" }',
         ),
-        service("of-root", "/usr/bin/python3 -m http.server -b 127.0.0.1 6212", 6212, HEALTH_AT_TOP, OF_ROOT),
+        service(
+            "of-root", "/usr/bin/python3 -m http.server -b 127.0.0.1 6212", 6212,
+            f"{HEALTH_AT_TOP}\nservices_json = true", OF_ROOT,
+        ),
     ]
 )  # fmt: skip
 NAMES = re.findall(r"^\[services\.(.*)\]$", REGISTRY, re.M)
@@ -253,6 +256,7 @@ def test_redis(programs: Sandbox) -> None:
 def test_a_directory_of_root(programs: Sandbox) -> None:
     """It is not written to; a line says where services.json is."""
     assert programs("ls", OF_ROOT).out == "index.html\n"
+    assert "services.json of of-root was not written" in programs.helmctl("apply").err
     printed = programs("journalctl", "--user", "-u", "hivematrix-of-root", "-o", "cat").out
     assert f"{OF_ROOT} has no services.json: this account may not write there; HIVEMATRIX_SERVICES_JSON" in printed
 
