@@ -12,7 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from helmd.operations.setup.keys import KeyFileError, gateway_certificate, signing_key
+from helmd.files.key_pair import KeyFileError
+from helmd.operations.setup.keys import gateway_certificate, signing_key
 
 Make = Callable[[Path], Path | None]
 
