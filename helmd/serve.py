@@ -15,7 +15,7 @@ from helmd.model.errors import ConfigurationError
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
 from helmd.model.logs.parsing.parsed import DISABLED
-from helmd.model.suite.names import HELM_SERVICE
+from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Service
 from helmd.model.units.status import summary
 from helmd.operations.configuration.current import Current
@@ -28,6 +28,7 @@ from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
 from helmd.operations.monitoring.custom_metrics import recorded_by
+from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.operations.monitoring.health_report import HealthReport
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
@@ -74,7 +75,11 @@ async def run_helmd(
         recorder = Recorder(pool, prepare(store, owner))
 
         async def ask(service: Service) -> ProbeResult:
-            return await (report.answer() if service.name == HELM_SERVICE else probes.probe(service))
+            if service.name == HELM_SERVICE:
+                return await report.answer()
+            if service.name == SUITE_CLUSTER:
+                return await probes.timed(partial(check_suite_cluster, service, places))
+            return await probes.probe(service)
 
         def say() -> None:
             suite = [status for name, status in monitor.statuses().items() if name != HELM_SERVICE]

@@ -15,7 +15,7 @@ CONDITIONS = ("healthy", "active", "inactive", "failed")
 
 def _views(context: Context, services: tuple[str, ...]) -> list[View]:
     registry = context.suite_or_installed
-    return look(registry, context.chosen(services, registry, unregistered=True), context.manager)
+    return look(registry, context.chosen(services, registry, unregistered=True), context.manager, context.layout)
 
 
 @click.command("is-active", short_help="Exit code 0 if any is active.")

@@ -25,12 +25,16 @@ def why_command(context: Context, services: tuple[str, ...]) -> int:
     registry = context.suite_or_installed
     names = context.chosen(services, registry, unregistered=True)
     if not services:
-        names = tuple(view.service.name for view in look(registry, names, context.manager) if view.word not in _FINE)
+        names = tuple(
+            view.service.name
+            for view in look(registry, names, context.manager, context.layout)
+            if view.word not in _FINE
+        )
         if not names:
             output.print_line("All services are healthy.")
     width = min(100, shutil.get_terminal_size().columns)
     for number, name in enumerate(names):
-        paragraph, lines = why(name, registry, context.manager)
+        paragraph, lines = why(name, registry, context.manager, context.layout)
         if number:
             output.print_line("")
         for line in textwrap.wrap(paragraph, width, break_on_hyphens=False, break_long_words=False):

@@ -6,6 +6,7 @@ import socket
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from helmd.model.printable import printable
 USER_MANAGER = "init.scope"
 """The unit in which a manager itself runs (systemd.special(7))."""
 
-_LISTEN = "0A"
+_ESTABLISHED, _LISTEN = "01", "0A"
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 """How IPv6 addresses begin that stand for IPv4 ones (RFC 4291, section 2.5.5.2)."""
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -57,18 +58,39 @@ class ListeningSocket(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-def _listeners() -> Iterator[ListeningSocket]:
+def _table() -> Iterator[list[str]]:
+    """The fields of the kernel's tables of TCP sockets."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table) as file:
                 lines = file.readlines()[1:]
         except FileNotFoundError:
             continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == _LISTEN:
-                address, _, port = fields[1].partition(":")
-                yield ListeningSocket(_address(address), int(port, 16), fields[9], int(fields[7]))
+        yield from (line.split() for line in lines)
+
+
+def _listeners() -> Iterator[ListeningSocket]:
+    for fields in _table():
+        if fields[3] == _LISTEN:
+            address, _, port = fields[1].partition(":")
+            yield ListeningSocket(_address(address), int(port, 16), fields[9], int(fields[7]))
+
+
+def clients_of(port: int) -> Counter[str]:
+    """How many TCP connections to PORT of this host's own addresses processes hold, by their unit.
+
+    Those of processes whose files can't be read are counted under the empty name.
+    """
+    wanted = {
+        fields[9]
+        for fields in _table()
+        if fields[3] == _ESTABLISHED and int(fields[2].rpartition(":")[2], 16) == port and fields[9] != "0"
+    }
+    found = dict.fromkeys(wanted, "")
+    for entry in os.listdir("/proc") if wanted else ():
+        if entry.isdigit() and (held := wanted & _open_sockets(entry)):
+            found |= dict.fromkeys(held, _unit_of(int(entry)))
+    return Counter(found.values())
 
 
 def _address(digits: str) -> str:

@@ -76,9 +76,14 @@ class ThreadPool:
         if probe.check == "process":
             return ProbeResult(run_probe(probe), None)
 
-        def timed() -> ProbeResult:
+        return await self.timed(lambda: run_probe(probe))
+
+    async def timed(self, check: Callable[[], HealthVerdict]) -> ProbeResult:
+        """The verdict of CHECK, which blocks for a limited time, with how long it took."""
+
+        def measured() -> ProbeResult:
             begun = time.perf_counter()
-            verdict = run_probe(probe)
+            verdict = check()
             return ProbeResult(verdict, round((time.perf_counter() - begun) * 1000, 2))
 
-        return await self.run(timed)
+        return await self.run(measured)

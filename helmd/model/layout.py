@@ -90,6 +90,11 @@ class Layout:
         return self.state / "postgres-suite"
 
     @property
+    def suite_certificate(self) -> Path:
+        """The certificate of the suite's PostgreSQL (``helmd.postgres.configuration.CERTIFICATE``)."""
+        return self.suite_cluster / "server.crt"
+
+    @property
     def suite_socket(self) -> Path:
         return self.runtime / "postgres-suite"
 

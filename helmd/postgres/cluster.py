@@ -13,7 +13,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,11 +24,14 @@ from helmd.model.layout import Layout
 from helmd.postgres import unlock
 from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, major_of, newest
 from helmd.postgres.configuration import (
+    CERTIFICATE,
     HELM_FILE,
+    PRIVATE_KEY,
     SUPERUSER,
     Cluster,
     Mappings,
     PasswordLogin,
+    connections_needed,
     hba_file,
     helm_file,
     ident_file,
@@ -40,6 +44,12 @@ STORE_PORT = 5432
 STORE_ROLES = ("helm_owner", "helm")
 KEYCLOAK_ROLE = "keycloak"
 """The role and the database of Keycloak, whatever its service is called."""
+_KEYCLOAK_CONNECTIONS = 40
+"""Twice its pool, since connections of a Keycloak that was killed may last until the next one has opened its own."""
+_VALID_FROM = datetime(2000, 1, 1, tzinfo=UTC)
+_VALID_UNTIL = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""Of certificates. No expiry (RFC 5280, 4.1.2.5), since clients trust exactly this one as long as it is there; and a
+wrong clock must not separate them from their database."""
 _LOCK_WAIT = 120.0
 
 
@@ -61,17 +71,19 @@ def store_cluster(layout: Layout, account: str) -> Cluster:
 
 
 def suite_cluster(
-    directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Mapping[str, str] | None = None
+    directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Iterable[PasswordLogin] = ()
 ) -> Cluster:
-    """The suite's cluster. SERVICES are the databases by their roles; Keycloak's role comes by TCP."""
+    """The suite's cluster. SERVICES are their logins over the socket; Keycloak's role comes by TCP."""
+    logins, tcp = tuple(services), (PasswordLogin(KEYCLOAK_ROLE, KEYCLOAK_ROLE, _KEYCLOAK_CONNECTIONS),)
     return Cluster(
         directory,
         socket,
         port,
         account,
-        logins=tuple(PasswordLogin(role, database) for role, database in (services or {}).items()),
-        tcp=(PasswordLogin(KEYCLOAK_ROLE, KEYCLOAK_ROLE),),
+        logins=logins,
+        tcp=tcp,
         passfile=passfile,
+        max_connections=connections_needed((*logins, *tcp)),
     )
 
 
@@ -166,6 +178,8 @@ def configure(
     """
     directory = place or cluster.directory
     with _files_lock(directory):
+        if cluster.tcp:
+            _ensure_certificate(directory, cluster.account)
         mappings = change(current_mappings(cluster, directory))
         if cluster.passfile is None:
             mappings = dict.fromkeys((*mappings, SUPERUSER, *cluster.peers))
@@ -181,6 +195,16 @@ def configure(
         # Also when nothing changed: who wrote the files before may have been ended before the signal.
         reload_cluster(cluster)
     return any(changed)
+
+
+def _ensure_certificate(directory: Path, account: str) -> None:
+    """The server's key and self-signed certificate in DIRECTORY. Raises KeyFileError, see `ensure_certificate`."""
+    # Not at the top: few of those who import this module write configuration files, and it takes 50 ms.
+    from helmd.files.key_pair import CertificateRequest, ensure_certificate
+
+    name = f"PostgreSQL of {account}"[:64]
+    wanted = CertificateRequest(name, (), _VALID_FROM, _VALID_UNTIL)
+    ensure_certificate(directory / CERTIFICATE, directory / PRIVATE_KEY, wanted)
 
 
 @contextlib.contextmanager

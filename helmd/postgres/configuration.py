@@ -5,9 +5,11 @@ which is the admin's and wins. PostgreSQL 15 manual, chapters 20 and 21.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from helmd.model.suite.names import DATABASE_CONNECTIONS
 
 SUPERUSER = "postgres"
 """The bootstrap role of every cluster; pg_upgrade(1) wants the same name in the old and the new one."""
@@ -19,6 +21,16 @@ LOCKS = 256
 """Per connection. A search over a year of days in four classes locks 5,400 tables and indexes, and several run at once;
 with PostgreSQL's 64 they end in "out of shared memory"."""
 
+SUPERUSER_RESERVED = 3
+"""Connections that only the superuser gets (superuser_reserved_connections, PostgreSQL's default)."""
+AUTHENTICATION_SECONDS = 10
+"""After which PostgreSQL closes a connection that has not logged in. Such connections belong to no role yet, so no
+CONNECTION LIMIT bounds them, and with PostgreSQL's 60 s few processes could hold all there are."""
+CERTIFICATE, PRIVATE_KEY = "server.crt", "server.key"
+"""In the directory of a cluster with TCP access, by PostgreSQL's default names."""
+
+_SPARE = 7
+"""Connections that are the share of no service: Helm's own, maintenance, parallel checks."""
 _MIB = 1024 * 1024
 _SOCKET_PATH_LIMIT = 107
 _QUOTED = r'"((?:[^"]|"")*)"'
@@ -36,10 +48,11 @@ while the service has not been given a password.
 
 @dataclass(frozen=True, slots=True)
 class PasswordLogin:
-    """A role that may log in to one database, by password."""
+    """A role that may log in to one database, by password, and holds at most so many connections at once."""
 
     role: str
     database: str
+    connections: int = DATABASE_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +71,16 @@ class Cluster:
     logins: tuple[PasswordLogin, ...] = ()
     """Over the socket, by password."""
     tcp: tuple[PasswordLogin, ...] = ()
-    """Over TCP on 127.0.0.1, by password (JDBC has no unix sockets)."""
+    """Over TCP on 127.0.0.1, by password and TLS (JDBC has no unix sockets)."""
     passfile: Path | None = None
     """The password file (libpq, "The Password File") that has the superuser's password; None for a cluster in which
     the account may log in as the superuser and as ``peers`` without one."""
     max_connections: int = 100
+
+    @property
+    def certificate(self) -> Path:
+        """What clients over TCP recognize the server by. Any process can listen on its port while it is stopped."""
+        return self.directory / CERTIFICATE
 
     @property
     def socket_file(self) -> Path:
@@ -76,6 +94,11 @@ class Cluster:
         if len(str(self.socket_file).encode()) > _SOCKET_PATH_LIMIT:
             return f"{self.socket_file} is longer than a unix socket's name may be ({_SOCKET_PATH_LIMIT} bytes)"
         return None
+
+
+def connections_needed(logins: Iterable[PasswordLogin]) -> int:
+    """The max_connections with which all LOGINS get their connections, whatever the others hold; 100 at least."""
+    return max(100, sum(access.connections for access in logins) + SUPERUSER_RESERVED + _SPARE)
 
 
 def main_file() -> str:
@@ -99,6 +122,9 @@ def helm_file(cluster: Cluster, memory: int) -> str:
         "unix_socket_directories": _quoted('"' + str(cluster.socket).replace('"', '""') + '"'),
         "unix_socket_permissions": "0700",
         "max_connections": str(cluster.max_connections),
+        "superuser_reserved_connections": str(SUPERUSER_RESERVED),
+        "authentication_timeout": f"{AUTHENTICATION_SECONDS}s",
+        "ssl": "on" if cluster.tcp else "off",
         "max_locks_per_transaction": str(LOCKS),
         "password_encryption": "scram-sha-256",
         "shared_buffers": f"{buffers}MB",
@@ -141,7 +167,7 @@ def hba_file(cluster: Cluster, mappings: Mappings) -> str:
         ]
         lines += ["local all all reject"]
     lines += [
-        f"host {_name(access.database)} {_name(access.role)} 127.0.0.1/32 scram-sha-256" for access in cluster.tcp
+        f"hostssl {_name(access.database)} {_name(access.role)} 127.0.0.1/32 scram-sha-256" for access in cluster.tcp
     ]
     lines += ["host all all all reject"]
     return "# Written by Helm; changes here are lost.\n" + "".join(f"{line}\n" for line in lines)

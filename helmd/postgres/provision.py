@@ -1,7 +1,8 @@
 """The ``ExecStartPost=`` of the suite's PostgreSQL: makes the roles and databases that are missing, whoever started it.
 
 Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...`` in the unit's sandbox; a SERVICE
-whose database has another name than itself is given as ``SERVICE:DATABASE``.
+whose database has another name than itself, or another limit of connections than `DATABASE_CONNECTIONS`, is given as
+``SERVICE:DATABASE:CONNECTIONS``, where the last may be missing.
 ``passfile=FILE`` names the password file of the cluster, which has the superuser's password, those of the services and
 Keycloak's.
 
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from helmd.files.environment_file import read_environment_file
 from helmd.model.errors import HelmError
-from helmd.model.suite.names import KEYCLOAK_PASSWORD
+from helmd.model.suite.names import DATABASE_CONNECTIONS, KEYCLOAK_PASSWORD
 from helmd.postgres.cluster import KEYCLOAK_ROLE, PasswordNeededError, suite_cluster
-from helmd.postgres.configuration import Cluster
+from helmd.postgres.configuration import Cluster, PasswordLogin
 from helmd.postgres.passfile import passwords_in
 from helmd.postgres.roles import admin_conninfo, ensure_local_databases, ensure_role_and_database
 
@@ -24,28 +25,32 @@ from helmd.postgres.roles import admin_conninfo, ensure_local_databases, ensure_
 def main(words: list[str]) -> int:
     """Exit code 0, or 1 with the reason on stderr."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    names = [word for word in words if "=" not in word]
+    services = [_service(word) for word in words if "=" not in word]
     try:
         if "passfile" in given:
-            _provision(given, names)
+            _provision(given, services)
         else:
-            _provision_without_passwords(given, names)
+            _provision_without_passwords(given, [access.role for access in services])
     except HelmError as error:
         print(error.sentence, file=sys.stderr)
         return 1
     return 0
 
 
-def _provision(given: dict[str, str], names: list[str]) -> None:
+def _service(word: str) -> PasswordLogin:
+    role, database, connections = [*word.split(":"), "", ""][:3]
+    return PasswordLogin(role, database or role, int(connections or DATABASE_CONNECTIONS))
+
+
+def _provision(given: dict[str, str], services: list[PasswordLogin]) -> None:
     passfile = Path(given["passfile"])
     known = passwords_in(passfile)
-    databases = {role: database or role for role, _, database in (name.partition(":") for name in names)}
-    passwords = {name: known.get(name) for name in databases}
+    passwords = {access.role: known.get(access.role) for access in services}
     if KEYCLOAK_ROLE in known:
         passwords[KEYCLOAK_ROLE] = known[KEYCLOAK_ROLE]
     for name in [name for name, password in passwords.items() if not password]:
         print(f"{name} has no password for its database; run: helmctl setup", file=sys.stderr)
-    ensure_local_databases(suite_cluster(*_place(given), passfile, databases), passwords)
+    ensure_local_databases(suite_cluster(*_place(given), passfile, services), passwords)
 
 
 def _provision_without_passwords(given: dict[str, str], names: list[str]) -> None:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
+from helmd.model.suite.names import DATABASE_CONNECTIONS
 from helmd.postgres.cluster import (
     STORE_ROLES,
     ClusterError,
@@ -74,9 +75,11 @@ def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]
     with _connection(admin_conninfo(cluster)) as connection:
         _set_password(connection, SUPERUSER, password)
         databases = {access.role: access.database for access in (*cluster.tcp, *cluster.logins)}
+        limits = {access.role: access.connections for access in (*cluster.logins, *cluster.tcp)}
         for name, secret in passwords.items():
             _ensure_service(connection, name, secret, databases.get(name, name))
             _leave_all_roles(connection, name)
+            _limit_connections(connection, name, limits.get(name, DATABASE_CONNECTIONS))
         _close_databases(connection)
     configure(cluster, change=lambda known: {role: run for role, run in known.items() if role != SUPERUSER})
     for access in (*cluster.logins, *cluster.tcp):
@@ -86,7 +89,10 @@ def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]
 
 def _login(cluster: Cluster, access: PasswordLogin, password: str) -> str:
     if access in cluster.tcp:
-        return external_dsn("127.0.0.1", cluster.port, access.role, password, access.database)
+        uri = external_dsn("127.0.0.1", cluster.port, access.role, password, access.database)
+        # channel_binding: a password is only ever proven, never given, whatever a server asks for.
+        given = {"sslmode": "verify-full", "sslrootcert": str(cluster.certificate), "channel_binding": "require"}
+        return f"{uri}?{urlencode(given, safe='/', quote_via=quote)}"
     return service_uri(cluster, access.role, access.database, password)
 
 
@@ -156,6 +162,14 @@ def _leave_all_roles(connection: _Connection, name: str) -> None:
     for role, grantor in connection.execute(query, (name,)).fetchall():
         connection.execute(
             sql.SQL("REVOKE {} FROM {} GRANTED BY {} CASCADE").format(*map(sql.Identifier, (role, name, grantor)))
+        )
+
+
+def _limit_connections(connection: _Connection, name: str, limit: int) -> None:
+    """PostgreSQL refuses a role's further connections, so that those of one service leave enough for all others."""
+    if connection.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = %s", (name,)).fetchone() != (limit,):
+        connection.execute(
+            sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(sql.Identifier(name), sql.Literal(limit))
         )
 
 

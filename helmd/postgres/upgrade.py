@@ -17,7 +17,7 @@ from helmd.files.durable import fsync_directory
 from helmd.model.errors import NotSetUpError
 from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, newest
 from helmd.postgres.cluster import ClusterError, cluster_lock, configure, initialise, run_program, running, scratch
-from helmd.postgres.configuration import ADMIN_FILE, SUPERUSER, Cluster
+from helmd.postgres.configuration import ADMIN_FILE, CERTIFICATE, PRIVATE_KEY, SUPERUSER, Cluster
 
 _UNUSED = "hivematrix.unused"
 """In a new cluster until it has taken the old one's place: such a directory may be thrown away."""
@@ -162,7 +162,10 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
     checksums = facts.get("Data page checksum version", "0").strip() != "0"
     initialise(cluster, made, new, lock, checksums)
     shutil.copy2(cluster.directory / "pg_ident.conf", made / "pg_ident.conf")
-    # Once more, since who needs a password depends on that file.
+    for name in (CERTIFICATE, PRIVATE_KEY) if cluster.certificate.exists() else ():
+        # Clients go on to recognize the server by them.
+        shutil.copy2(cluster.directory / name, made / name)
+    # Once more, since who needs a password depends on the first.
     configure(cluster, made)
     progress(f"Copying the databases from PostgreSQL {old.major} to {new.major}")
     with ExitStack() as stack:

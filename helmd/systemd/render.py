@@ -15,6 +15,7 @@ from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import RECOVERY
 from helmd.model.suite.names import (
+    DATABASE_CONNECTIONS,
     HELMD_UNIT,
     HTTP_SOCKET,
     HTTP_SOCKET_UNIT,
@@ -224,7 +225,12 @@ def _suite_cluster_context(registry: Registry, setup: Setup) -> dict[str, Any]:
         f"account={setup.account}",
         f"passfile={layout.suite_passfile}",
     ]
-    provision += [role if role == database else f"{role}:{database}" for role, database in setup.databases.items()]
+    for role, database in setup.databases.items():
+        limit = registry[role].database_connections
+        if limit != DATABASE_CONNECTIONS:
+            provision.append(f"{role}:{database}:{limit}")
+        else:
+            provision.append(role if role == database else f"{role}:{database}")
     context["readable"].append(str(layout.suite_passfile))
     context["readable"] += _share_inside_home(layout)
     return {**context, "provision": provision}
@@ -253,6 +259,8 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
     if service.type == "keycloak":
         context["prepare"] = [str(setup.layout.libexec / "prepare-keycloak"), context["directory"], str(launch.JAVA)]
         context["readable"].append(context["directory"])
+        if setup.settings.suite_embedded:
+            context["readable"].append(str(setup.layout.suite_certificate))
         context["writable"][:1] = [f"{context['directory']}/{place}" for place in WRITABLE]
     return _filled(f"{service.type}.service.j2", context, templates)
 

@@ -23,7 +23,7 @@ import pytest
 
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.cluster import create_cluster, suite_cluster
-from helmd.postgres.configuration import Cluster
+from helmd.postgres.configuration import Cluster, PasswordLogin
 
 ACCOUNT = "nobody"
 
@@ -48,6 +48,8 @@ def fork_as_account(work: Callable[[], None]) -> int:
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
         os.chdir("/")
+        # libpq would look for certificates in the caller's.
+        os.environ["HOME"] = entry.pw_dir
         work()
         code = 0
     except BaseException:
@@ -117,14 +119,8 @@ def own_directory() -> Iterator[Path]:
 
 def suite_like(place: Path, services: tuple[str, ...] = ("codex", "ledger", "knowledge-tree_2")) -> Cluster:
     """A cluster as the suite's, with a role for each of SERVICES and for Keycloak."""
-    return suite_cluster(
-        place / "cluster",
-        place / "run",
-        free_port(),
-        ACCOUNT,
-        place / "secrets/pgpass",
-        {name: name for name in services},
-    )
+    passfile, logins = place / "secrets/pgpass", [PasswordLogin(name, name) for name in services]
+    return suite_cluster(place / "cluster", place / "run", free_port(), ACCOUNT, passfile, logins)
 
 
 @contextmanager

@@ -192,8 +192,13 @@ def test_how_the_server_is_spoken_to_is_passed_on() -> None:
         suite_database="postgresql://root:x@db.example:6543/postgres?sslmode=verify-full&sslrootcert=/ca"
     )
     assert server_of(settings.suite_database).query == "?sslmode=verify-full&sslrootcert=%2Fca"
-    assert keycloak_database(settings) == "db.example:6543/keycloak?sslmode=verify-full&sslrootcert=%2Fca"
-    assert keycloak_database(Settings()) == "127.0.0.1:5499/keycloak"
+    places = layout({}, Path("/home/o'neil & co"), 7, Path("/share"))
+    assert keycloak_database(places, settings) == "db.example:6543/keycloak?sslmode=verify-full&sslrootcert=%2Fca"
+    assert keycloak_database(places, Settings()) == (
+        "127.0.0.1:5499/keycloak?sslmode=verify-full"
+        "&sslrootcert=/home/o%27neil%20%26%20co/.local/state/hivematrix/postgres-suite/server.crt"
+        "&channelBinding=require"
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,8 @@ def test_how_the_server_is_spoken_to_is_passed_on() -> None:
 )
 def test_addresses_are_written_as_each_kind_of_url_wants_them(given: str, jdbc: str, host: str) -> None:
     server = server_of(given)
-    assert keycloak_database(Settings(suite_database=given)) == f"{jdbc}/keycloak"
+    places = layout({}, Path("/home/hive"), 7, Path("/share"))
+    assert keycloak_database(places, Settings(suite_database=given)) == f"{jdbc}/keycloak"
     uri = external_dsn(server.host, server.port, "shop", "p@ss:w/rd%")
     assert uri == f"postgresql://shop:p%40ss%3Aw%2Frd%25@{host}:{server.port}/shop"
     read = conninfo_to_dict(uri)
@@ -216,8 +222,9 @@ def test_addresses_are_written_as_each_kind_of_url_wants_them(given: str, jdbc: 
 
 
 def test_keycloak_is_given_no_unix_socket() -> None:
+    places = layout({}, Path("/home/hive"), 7, Path("/share"))
     with pytest.raises(ClusterError, match="unix socket in /run/postgresql"):
-        keycloak_database(Settings(suite_database="postgresql:///x?host=/run/postgresql"))
+        keycloak_database(places, Settings(suite_database="postgresql:///x?host=/run/postgresql"))
 
 
 def test_the_identity_of_the_administrator_is_not_passed_on() -> None:

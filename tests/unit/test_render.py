@@ -69,7 +69,7 @@ def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def setup_of(account: Layout, user_namespaces: bool = True) -> Setup:
     given = {"keycloak": {"KC_DB": "postgres"}}
     binaries = account.home / "bin"
-    databases = {"codex": "codex_db", "shop": "shop"}
+    databases = {"codex": "codex_db", "job": "job"}
     return Setup(account, Settings(), Host(252, user_namespaces), "hive", given, binaries, binaries, databases)
 
 
@@ -247,7 +247,21 @@ def test_the_database_is_seen_by_those_that_have_one_only(account: Layout) -> No
     assert not everything & {str(place) for place in hidden}
     assert [name for name, places in seen.items() if str(account.store_socket) in places] == ["helmd-postgres.service"]
     provision = syntax.command(one(rendered(account)["hivematrix-postgres.service"], "ExecStartPost"), {})
-    assert f"passfile={passfile}" in provision and provision[-2:] == ["codex:codex_db", "shop"]
+    assert f"passfile={passfile}" in provision and provision[-2:] == ["codex:codex_db", "job"]
+
+
+def test_postgresql_is_given_the_number_of_connections_of_a_service(account: Layout) -> None:
+    registry = suite(REGISTRY.replace("[services.codex]", "[services.codex]\ndatabase_connections = 7"))
+    text = render(registry["postgres"], registry, "development", setup_of(account), TEMPLATES)
+    assert "codex:codex_db:7" in syntax.command(one(text, "ExecStartPost"), {})
+
+
+def test_keycloak_alone_sees_the_certificate_of_postgresql(account: Layout) -> None:
+    text = rendered(account)["hivematrix-keycloak.service"]
+    certificate = str(account.suite_certificate)
+    assert f"-{certificate}" in [word for value in values(text, "BindReadOnlyPaths") for word in syntax.words(value)]
+    others = [each for name, each in rendered(account).items() if "keycloak" not in name and "postgres" not in name]
+    assert not any(certificate in each for each in others)
 
 
 NEEDS_NAMESPACES = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from helmd.model.config import validators as values
 from helmd.model.config.config_text import FORMATS
 from helmd.model.config.validators import Reader
+from helmd.model.suite.names import DATABASE_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,14 @@ SERVICE_SETTINGS = (
         "boolean",
         "true for python",
         "Whether services.json, the URLs of all services, is put into its directory.",
+    ),
+    Setting(
+        "database_connections",
+        values.integer(1, 1000),
+        "number",
+        str(DATABASE_CONNECTIONS),
+        "How many connections to the embedded PostgreSQL it may hold at once (CONNECTION LIMIT). Helm sets "
+        "max_connections so that all services get theirs; that takes effect with the next restart of postgres.",
     ),
     Setting(
         "port_variable",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
 
-from helmd.model.suite.names import MODES, Mode
+from helmd.model.suite.names import DATABASE_CONNECTIONS, MODES, Mode
 
 START_MARGIN = 5.0
 """Seconds that systemd gives a start beyond the probe's own limit."""
@@ -107,6 +107,7 @@ class Service:
     secrets: tuple[str, ...] = ()
     """Variables that get a random value."""
     flaskenv: Mapping[str, str] = field(default_factory=dict)
+    database_connections: int = DATABASE_CONNECTIONS
     port_variable: str = "PORT"
     realm: str = "hivematrix"
     streams: Literal["split", "merged"] = "split"

@@ -109,9 +109,9 @@ def controllers_of(manager: Manager) -> frozenset[str]:
     return delegated_controllers(group)
 
 
-def _given_environment(registry: Registry, settings: Settings) -> Mapping[str, Mapping[str, str]]:
+def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
     return {
-        name: launch.keycloak_environment(service.port, keycloak_database(settings))
+        name: launch.keycloak_environment(service.port, keycloak_database(layout, settings))
         for name, service in registry.services.items()
         if service.type == "keycloak" and service.port is not None
     }
@@ -148,7 +148,7 @@ def rendered(
         settings,
         host_of(layout),
         account_name(),
-        _given_environment(registry, settings),
+        _given_environment(registry, layout, settings),
         _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
         _programs_of(layout.store_cluster) if settings.store_embedded else None,
         databases_of(registry, layout, settings),

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from helmd.files.environment_file import ensure_secrets, put_secret, read_environment_file
 from helmd.model.config.settings import Settings
@@ -29,7 +29,7 @@ from helmd.postgres.cluster import (
     suite_cluster,
     superuser_password,
 )
-from helmd.postgres.configuration import SUPERUSER, Cluster, Mappings
+from helmd.postgres.configuration import SUPERUSER, Cluster, Mappings, PasswordLogin
 from helmd.postgres.external import server_of
 from helmd.postgres.passfile import put_passwords
 from helmd.postgres.roles import (
@@ -63,7 +63,10 @@ def embedded_cluster(registry: Registry, layout: Layout, settings: Settings) -> 
         settings.suite_database_port,
         account_name(),
         layout.suite_passfile,
-        databases_of(registry, layout, settings),
+        [
+            PasswordLogin(role, database, registry[role].database_connections)
+            for role, database in databases_of(registry, layout, settings).items()
+        ],
     )
 
 
@@ -187,10 +190,16 @@ def _passwords(names: Iterable[str], layout: Layout) -> dict[str, str]:
     return found
 
 
-def keycloak_database(settings: Settings) -> str:
-    """HOST:PORT/DATABASE?PARAMETERS for Keycloak, which can only speak TCP (JDBC has no unix sockets)."""
+def keycloak_database(layout: Layout, settings: Settings) -> str:
+    """HOST:PORT/DATABASE?PARAMETERS for Keycloak, which can only speak TCP (JDBC has no unix sockets).
+
+    Any service can listen on that port while PostgreSQL is stopped, so it gets no password unless it has the key to the
+    cluster's certificate.
+    """
     if settings.suite_embedded:
-        return f"127.0.0.1:{settings.suite_database_port}/{KEYCLOAK_ROLE}"
+        certificate = urlencode({"sslrootcert": layout.suite_certificate}, safe="/", quote_via=quote)
+        parameters = f"sslmode=verify-full&{certificate}&channelBinding=require"
+        return f"127.0.0.1:{settings.suite_database_port}/{KEYCLOAK_ROLE}?{parameters}"
     server = server_of(settings.suite_database)
     return f"{server.jdbc}/{KEYCLOAK_ROLE}{server.query}"
 

@@ -21,7 +21,7 @@ _HANDSHAKE_SECONDS = 3.0
 def services(context: DoctorContext) -> list[Finding]:
     """Whether the services run and are healthy, and none runs without one that it needs."""
     suite = context.suite
-    views = {view.service.name: view for view in look(suite, suite.names, context.manager)}
+    views = {view.service.name: view for view in look(suite, suite.names, context.manager, context.layout)}
     ours = [view for view in views.values() if not view.service.external]
     if ours and all(view.word == "stopped" for view in ours):
         return [warn("the suite is stopped", "helmctl up")]

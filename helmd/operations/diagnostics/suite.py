@@ -4,10 +4,11 @@ import socket
 import stat
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from helmd.health.listeners import USER_MANAGER, Holder, conflict, holders_of
+from helmd.health.listeners import USER_MANAGER, Holder, clients_of, conflict, holders_of
 from helmd.health.target import url_host
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak.launch import JAVA
@@ -20,6 +21,7 @@ from helmd.model.suite.names import (
     HTTP_SOCKET_UNIT,
     STORE_CLUSTER_UNIT,
     SUITE_CLUSTER,
+    SUITE_CLUSTER_UNIT,
     TARGET,
     unit_of,
 )
@@ -32,13 +34,15 @@ from helmd.operations.configuration.load import path_faults
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.sandbox import hidden_from
 from helmd.postgres.binaries import installed, major_of
-from helmd.postgres.cluster import current_mappings, store_cluster
-from helmd.postgres.configuration import SUPERUSER, Cluster
+from helmd.postgres.cluster import ClusterError, current_mappings, store_cluster
+from helmd.postgres.configuration import ADMIN_FILE, SUPERUSER, Cluster
+from helmd.postgres.sessions import sessions, trouble_of
 from helmd.postgres.stranded import PackageFacts, package_facts, verdict
 from helmd.systemd.programs import exposing_paths
 from helmd.systemd.render import render_sockets, template_environment
 
 JAVA_NEEDED = 17
+_LOGIN_SECONDS = 5.0
 _PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
 
 
@@ -256,7 +260,7 @@ def postgres(context: DoctorContext) -> list[Finding]:
         for concern in verdict(major, versions, packages[major]):
             judge = bad if concern.broken else warn
             found.append(judge(f"{unit}: {concern.sentence}", concern.hint))
-        found.append(_answers(unit, cluster, major, context))
+        found += _answers(unit, cluster, major, context)
         found += _logins(cluster, context)
     if not context.settings.store_embedded:
         found.append(_external_store(context.settings.store))
@@ -283,19 +287,50 @@ def _logins(cluster: Cluster, context: DoctorContext) -> Iterator[Finding]:
         yield warn(f"PostgreSQL does not yet ask these for a password: {', '.join(known)}", "helmctl apply")
 
 
-def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) -> Finding:
+def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) -> Iterator[Finding]:
     if not context.manager.facts(unit).active:
         if unit == STORE_CLUSTER_UNIT:
-            return bad(f"{unit} is not running; no logs are stored", f"systemctl --user start {unit}")
-        return ok(f"{unit}: PostgreSQL {major}, stopped")
+            yield bad(f"{unit} is not running; no logs are stored", f"systemctl --user start {unit}")
+        else:
+            yield ok(f"{unit}: PostgreSQL {major}, stopped")
+        return
     try:
         with socket.socket(socket.AF_UNIX) as tried:
             tried.settimeout(5)
             tried.connect(str(cluster.socket_file))
     except OSError as problem:
         sentence = f"{unit} is running, but {cluster.socket_file} does not answer: {problem.strerror or problem}"
-        return bad(sentence, f"systemctl --user restart {unit}")
-    return ok(f"{unit}: PostgreSQL {major} answers")
+        yield bad(sentence, f"systemctl --user restart {unit}")
+        return
+    try:
+        found = sessions(cluster, _LOGIN_SECONDS)
+    except ClusterError as error:
+        yield bad(f"{unit} lets nobody log in: {error.sentence}{_tcp_clients(cluster)}", _end_connections(unit))
+        return
+    trouble = trouble_of(found)
+    if trouble:
+        judge = bad if trouble.full else warn
+        said = f"{trouble.sentence}; connections: {found.holders}{_tcp_clients(cluster)}"
+        yield judge(f"{unit}: {said}", _end_connections(unit))
+    else:
+        yield ok(f"{unit}: PostgreSQL {major} answers")
+    # The admin's own file may have set it on purpose.
+    if found.max_connections < cluster.max_connections and not (cluster.directory / ADMIN_FILE).exists():
+        yield warn(
+            f"{unit}: max_connections is still {found.max_connections}; services may hold {cluster.max_connections}",
+            f"helmctl restart {SUITE_CLUSTER}" if unit == SUITE_CLUSTER_UNIT else f"systemctl --user restart {unit}",
+        )
+
+
+def _tcp_clients(cluster: Cluster) -> str:
+    """Which units hold TCP connections to CLUSTER, also those that have not logged in."""
+    found = clients_of(cluster.port) if cluster.tcp else Counter()
+    parts = [f"{unit or 'a process that cannot be inspected'} {count}" for unit, count in found.most_common(5)]
+    return f"; over TCP: {', '.join(parts)}" if parts else ""
+
+
+def _end_connections(unit: str) -> str:
+    return f"Stop or restart the service that holds most of them; see also: journalctl --user -u {unit} -n 20"
 
 
 def _external_store(dsn: str) -> Finding:

@@ -9,6 +9,7 @@ from helmd.health.probe import NOTHING_LISTENS, elsewhere
 from helmd.health.target import probe_of, url_host
 from helmd.journal.lines import PrintedLine, last_lines
 from helmd.model.counted import counted
+from helmd.model.layout import Layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.names import unit_of
@@ -41,11 +42,11 @@ def _times(count: int) -> str:
     return "once" if count == 1 else counted(count, "time")
 
 
-def why(name: str, registry: Registry, manager: Manager) -> tuple[str, Sequence[str]]:
+def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tuple[str, Sequence[str]]:
     """The paragraph, and the last log lines of the service that it is about."""
     graph = dependencies(registry)
     order = start_order(graph, closure(graph, [name])) if name in registry else (name,)
-    views = {view.service.name: view for view in look(registry, order, manager)}
+    views = {view.service.name: view for view in look(registry, order, manager, layout)}
     view, now = views[name], time.time()
     broken = next((views[other] for other in order if other != name and not views[other].good), None)
     sentences = [_now(view, now)]

@@ -1,16 +1,19 @@
 """The current state of services from systemd and from health checks, without helmd."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Thread
 
-from helmd.health.probe import Probe, run_probe
+from helmd.health.probe import run_probe
 from helmd.health.target import probe_of
-from helmd.model.suite.names import unit_of
+from helmd.model.layout import Layout
+from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import UnitFacts, condition
+from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.systemd.bus import Manager
 
 UNREGISTERED = "not in the registry"
@@ -42,12 +45,14 @@ def sum_up(service: Service, facts: UnitFacts, verdict: HealthVerdict, now: floa
     return word
 
 
-def look(registry: Registry, names: Sequence[str], manager: Manager, now: float | None = None) -> list[View]:
+def look(
+    registry: Registry, names: Sequence[str], manager: Manager, layout: Layout, now: float | None = None
+) -> list[View]:
     """Return the state of the services NAMES. Health checks of active services run in parallel."""
     known = [registry[name] if name in registry else Service(name=name, type="command") for name in names]
     facts = {s.name: UnitFacts(unit_of(s.name)) if s.external else manager.facts(unit_of(s.name)) for s in known}
-    asked = {s.name: probe_of(s) for s in known if s.name in registry and (s.external or facts[s.name].active)}
-    verdicts = _ask_all(asked)
+    asked = [s for s in known if s.name in registry and (s.external or facts[s.name].active)]
+    verdicts = _ask_all({s.name: partial(check, s, layout) for s in asked})
     at = time.time() if now is None else now
     views = []
     for service in known:
@@ -58,15 +63,20 @@ def look(registry: Registry, names: Sequence[str], manager: Manager, now: float 
     return views
 
 
-def _ask_all(probes: dict[str, Probe]) -> dict[str, HealthVerdict]:
+def check(service: Service, layout: Layout) -> HealthVerdict:
+    """One health check of a running SERVICE, bounded by its own time limit. Blocks."""
+    return check_suite_cluster(service, layout) if service.name == SUITE_CLUSTER else run_probe(probe_of(service))
+
+
+def _ask_all(checks: Mapping[str, Callable[[], HealthVerdict]]) -> dict[str, HealthVerdict]:
     found: dict[str, HealthVerdict] = {}
 
-    def ask_one(name: str, probe: Probe) -> None:
-        found[name] = run_probe(probe)
+    def ask_one(name: str, ask: Callable[[], HealthVerdict]) -> None:
+        found[name] = ask()
 
-    threads = [Thread(target=ask_one, args=item, daemon=True) for item in probes.items()]
+    threads = [Thread(target=ask_one, args=item, daemon=True) for item in checks.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {name: found.get(name, HealthVerdict(UNHEALTHY, "could not be asked")) for name in probes}
+    return {name: found.get(name, HealthVerdict(UNHEALTHY, "could not be asked")) for name in checks}
