@@ -199,12 +199,14 @@ def configure(
 
 def _ensure_certificate(directory: Path, account: str) -> None:
     """The server's key and self-signed certificate in DIRECTORY. Raises KeyFileError, see `ensure_certificate`."""
-    # Not at the top: few of those who import this module write configuration files, and it takes 50 ms.
+    # Not at the top: few of those who import this module write configuration files, and cryptography is slow to import.
     from helmd.files.key_pair import CertificateRequest, ensure_certificate
 
     name = f"PostgreSQL of {account}"[:64]
     wanted = CertificateRequest(name, (), _VALID_FROM, _VALID_UNTIL)
-    ensure_certificate(directory / CERTIFICATE, directory / PRIVATE_KEY, wanted)
+    # A checkout is opened without following links; where Helm keeps its clusters, a link is the admin's.
+    place = directory.resolve()
+    ensure_certificate(place / CERTIFICATE, place / PRIVATE_KEY, wanted)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The suite's PostgreSQL over TCP: only by TLS, with a key of its own, which clients recognize it by."""
 
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -124,3 +125,14 @@ def test_a_cluster_of_an_earlier_release_gets_tls_while_it_serves(server: Server
         wait_for(lambda: "rejects connection" in refused(tcp(server.cluster, sslmode="disable")))
 
     as_account(move)
+
+
+def test_a_cluster_may_be_reached_by_a_link() -> None:
+    """As that of an account whose ``~/.local`` is a link to another disk."""
+    with own_directory() as place:
+        (place / "disk").mkdir()
+        os.chown(place / "disk", place.stat().st_uid, place.stat().st_gid)
+        (place / "linked").symlink_to(place / "disk")
+        cluster = replace(suite_like(place, ("codex",)), directory=place / "linked/cluster")
+        as_account(lambda: made(cluster))
+        assert (place / "disk/cluster" / PRIVATE_KEY).is_file()
