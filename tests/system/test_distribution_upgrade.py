@@ -160,7 +160,7 @@ def make_environment(machine: Machine, command: str, version: str) -> None:
 def of_suite(machine: Machine, query: str) -> str:
     """Asks the database of a service, as the superuser."""
     passfile = f"{HOME}/.config/hivematrix/secrets/postgres.pgpass"
-    where = f"-h /run/user/{machine.uid}/hivematrix/postgres-suite -p 5499 -U postgres -d codex"
+    where = f"-h /run/user/{machine.uid}/hivematrix/postgres-suite -p 5499 -U postgres -d codex_db"
     command = f'runuser -u {ACCOUNT} -- env PGPASSFILE={passfile} psql -w -Atqc "{query}" {where}'
     return machine.root(command).out.strip()
 

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_the_user_manager_is_found_without_the_callers_help(given: str | None, t
     own = runtime(tmp_path, str(os.getuid()))
     if given == "elsewhere":
         other = runtime(tmp_path, "5")
-        os.chown(other, 5, 5) if os.getuid() == 0 else other.rmdir()
+        os.chown(other, 5, 5) if os.getuid() == 0 else shutil.rmtree(other)
         given = str(other)
     elif given:
         given = str(tmp_path / "99999999")

@@ -54,6 +54,11 @@ def test_the_boot_may_be_left_out(words: list[str], boot: str | None) -> None:
         assert ctx.params["units"] == ("portal",)
 
 
+def test_no_argument_is_needed() -> None:
+    with logs_command.make_context("logs", []) as ctx:
+        assert ctx.params["boot"] is None and ctx.params["services"] == ()
+
+
 def test_kernel_messages_are_not_ours() -> None:
     with pytest.raises(Exception, match="kernel"):
         logs_command.main(["-k"], standalone_mode=False, obj=Context())

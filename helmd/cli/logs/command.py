@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any, BinaryIO
 
 import click
@@ -54,7 +55,7 @@ class LogsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given: list[str] = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
+        for word, following in zip_longest(args, args[1:], fillvalue=""):
             given.append(word)
             if _BOOT_OPTION.fullmatch(word) and not _BOOT_NAME.fullmatch(following):
                 given.append("0")
