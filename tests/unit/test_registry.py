@@ -297,3 +297,9 @@ def test_a_second_keycloak_is_refused() -> None:
     assert [str(fault) for fault in refused.value.faults if "already" in str(fault)] == [
         "file1:3: services.sso.type: keycloak is already of type keycloak; a second one must be external"
     ]
+
+
+def test_services_of_the_catalogue_are_not_restarted_without_end() -> None:
+    suite = registry("[services.keycloak]\n[services.core]\n[services.nexus]\n[services.codex]\n[services.ledger]\n")
+    for service in suite.services.values():
+        assert service.gives_up(service.slowest_start), service.name

@@ -107,7 +107,7 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
     plain["services_json"] = kind == "python"
     if kind == "keycloak":
         health = {"check": "realm", "start_timeout": 180.0}
-        restart = {"stop_timeout": 30.0, "within": 300.0}
+        restart = {"stop_timeout": 30.0}
         plain["success_exit_status"] = (143,)
     if port:
         plain["url"] = f"http://localhost:{port}"
