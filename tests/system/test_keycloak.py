@@ -16,6 +16,8 @@ NEXUS = "https://127.0.0.1:8443"
 START = 240.0
 """Seconds that a start of Keycloak may take here, a build of it included; on a quiet machine some 10."""
 SECRETS = "/home/hive/.config/hivematrix/secrets/keycloak.env"
+DATABASES = {"codex": "codex_db", "ledger": "ledger_db"}
+"""Names of databases that the catalogue sets."""
 WITH_NOTES = ("codex", "ledger", "knowledgetree")
 
 
@@ -182,14 +184,16 @@ def database_uri(box: Sandbox, name: str) -> str:
 
 @pytest.mark.parametrize("name", WITH_NOTES)
 def test_database_of_ones_own(demo: Sandbox, name: str) -> None:
-    """``database = true``: a role and a database of the service's name, named by its environment, and no other."""
+    """``database = true``: a role of the service's name and its database, named by its environment, and no other."""
     uri = database_uri(demo, name)
-    assert psql(demo, f"'{uri}'").out.strip() == f"{name} in {name}"
+    own = DATABASES.get(name, name)
+    assert psql(demo, f"'{uri}'").out.strip() == f"{name} in {own}"
     assert psql(demo, f"'{uri}'", "SELECT tableowner FROM pg_tables WHERE tablename = 'notes'").out.strip() == name
     rights = "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = current_user"
     assert psql(demo, f"'{uri}'", rights).out.strip() == "f|f|f|f"
-    for other in {*WITH_NOTES, "keycloak"} - {name}:
-        refused = psql(demo, "'" + uri.replace(f"@/{name}?", f"@/{other}?") + "'")
+    assert f"@/{own}?" in uri
+    for other in {*(DATABASES.get(each, each) for each in WITH_NOTES), "keycloak"} - {own}:
+        refused = psql(demo, "'" + uri.replace(f"@/{own}?", f"@/{other}?") + "'")
         assert refused.code and "rejects connection" in refused.err, refused
 
 
