@@ -94,8 +94,8 @@ def rate_limit(context: DoctorContext) -> list[Finding]:
 
 def disk(context: DoctorContext) -> list[Finding]:
     """Free space of each file system with files of the suite."""
-    store = context.layout.state
-    places = [store, context.layout.data, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE]
+    store, journal = context.layout.store_cluster, _PERSISTENT if _PERSISTENT.is_dir() else _VOLATILE
+    places = [store, context.layout.state, context.layout.data, journal]
     seen: set[int] = set()
     found = []
     for given in places:
