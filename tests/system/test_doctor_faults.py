@@ -1,6 +1,5 @@
 """Faults planted one at a time in a running suite: doctor finds each, names the fix, and exits with 1."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -163,11 +162,17 @@ def healthy(box: Sandbox) -> bool:
     return done.code == 0 and all(line.startswith("✓") for line in done.out.splitlines())
 
 
-@pytest.fixture
-def suite(demo: Sandbox) -> Iterator[Sandbox]:
-    """A suite in which doctor finds nothing, before and after."""
+@pytest.fixture(scope="module")
+def faultless(demo: Sandbox) -> None:
+    """Once for all of these tests, so that they don't each wait for a suite that has a fault from before."""
     until(lambda: healthy(demo), 90, 2)
-    yield demo
+
+
+@pytest.fixture
+def suite(demo: Sandbox, faultless: None) -> Sandbox:
+    """A suite in which doctor finds nothing."""
+    until(lambda: healthy(demo), 90, 2)
+    return demo
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
