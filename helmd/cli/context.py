@@ -30,7 +30,7 @@ _LOCATIONS = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG
 """Variables that say where an account's files are."""
 
 
-def adopt(environment: Mapping[str, str]) -> None:
+def use_manager_locations(environment: Mapping[str, str]) -> None:
     """Use the locations of the user manager's ENVIRONMENT instead of those of the caller's shell."""
     for name in _LOCATIONS:
         if name in environment:
@@ -77,7 +77,7 @@ class Context:
     def layout(self) -> Layout:
         """Where the account's user manager has its files; while it can't be asked, where the environment has them."""
         try:
-            adopt(self.manager.environment())
+            use_manager_locations(self.manager.environment())
         except BusError:
             os.environ["HOME"] = home_directory()
         return layout(os.environ, Path(os.environ["HOME"]), os.getuid(), SHARE)

@@ -214,6 +214,7 @@ def _refused(
     context: Context, registry: Registry, verb: str, names: Sequence[str], options: dict[str, Any]
 ) -> dict[str, str]:
     """Services that can't be started as they are configured, with the reason."""
+    from helmd.model.suite.effective import service_of_fault
     from helmd.operations.configuration.load import path_faults
 
     touched = control.to_start(registry, names, not options.get("no_deps", False)) if verb == "start" else names
@@ -224,7 +225,8 @@ def _refused(
         if (options.get("mode") and name in names) or not context.layout.unit_file(unit_of(name)).exists()
     }
     for fault in path_faults(context.suite, context.layout, touched):
-        reasons.setdefault(fault.where.split(".")[1], str(fault))
+        if name := service_of_fault(fault):
+            reasons.setdefault(name, str(fault))
     return reasons
 
 

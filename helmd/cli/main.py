@@ -138,7 +138,7 @@ def print_traceback(kind: type[BaseException], error: BaseException, at: Traceba
 def run(words: list[str] | None = None) -> None:
     """Runs helmctl and exits with one of the codes in `helmd.cli.exits`."""
     sys.excepthook = print_traceback
-    output.speak_locale()
+    output.use_locale_charset()
     try:
         ended: Any = helmctl.main(words, prog_name="helmctl", standalone_mode=False)
         code = ended if isinstance(ended, int) else exits.OK

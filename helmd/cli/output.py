@@ -45,7 +45,7 @@ _IN_ASCII = str.maketrans(
 _ascii_symbols = False
 
 
-def speak_locale() -> None:
+def use_locale_charset() -> None:
     """Write in the character set of the locale: what that lacks as \\xNN or \\uNNNN, and symbols in ASCII.
 
     Python's UTF-8 mode, in which helmctl runs, is for files. For the C locale, whose character set is ASCII, other text
@@ -161,7 +161,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], state: int | Non
     return lines
 
 
-def cut(parts: Sequence[Part], width: int | None) -> list[Part]:
+def truncate(parts: Sequence[Part], width: int | None) -> list[Part]:
     """The PARTS of a line as far as they fit into WIDTH columns, so that it takes one row; None for all."""
     if width is None:
         return list(parts)

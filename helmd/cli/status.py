@@ -59,7 +59,7 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
         rows = [_row(view, context, form == "wide") for view in views]
         width = shutil.get_terminal_size().columns if stream and sys.stdout.isatty() else None
         for parts in output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, state=1):
-            output.print_line(*output.cut(parts, width))
+            output.print_line(*output.truncate(parts, width))
         _remark(views, context)
 
 

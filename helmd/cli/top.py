@@ -83,7 +83,7 @@ def _show(samples: list[UsageSample], live: bool, as_json: bool) -> None:
     height -= 1
     head = f"{time.strftime('%H:%M:%S')}  load {os.getloadavg()[0]:.2f}  q: quit"
     lines.insert(0, [head])
-    shown = [output.render_line(output.cut(parts, width), output.coloured()) for parts in lines][:height]
+    shown = [output.render_line(output.truncate(parts, width), output.coloured()) for parts in lines][:height]
     output.control_terminal(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown) + _CLEAR_BELOW)
 
 

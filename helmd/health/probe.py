@@ -149,7 +149,7 @@ def _connect(probe: Probe, deadline: float) -> socket.socket:
     import ssl
 
     # The default context reads all of the machine's authorities first: 20 ms for nothing.
-    context = ssl.create_default_context() if probe.verify else _unverified()
+    context = ssl.create_default_context() if probe.verify else unverified_context()
     try:
         connection.settimeout(_remaining(deadline))
         return context.wrap_socket(connection, server_hostname=urlsplit(probe.url).hostname)
@@ -164,7 +164,8 @@ def _connect(probe: Probe, deadline: float) -> socket.socket:
         raise NoAnswerError(f"no TLS connection ({reason})") from None
 
 
-def _unverified() -> "ssl.SSLContext":
+def unverified_context() -> "ssl.SSLContext":
+    """A context for TLS clients that accepts any certificate."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -181,7 +182,7 @@ def _speaks_tls(probe: Probe, deadline: float) -> bool:
         return False
     try:
         connection.settimeout(_remaining(deadline))
-        _unverified().wrap_socket(connection, server_hostname=urlsplit(probe.url).hostname).close()
+        unverified_context().wrap_socket(connection, server_hostname=urlsplit(probe.url).hostname).close()
     except (OSError, ValueError):
         return False
     finally:

@@ -63,11 +63,15 @@ class Needs:
 
 
 def hidden_roots(layout: Layout) -> tuple[Path, ...]:
-    """Directories that a sandbox hides: home directories, and the account's own directories elsewhere."""
-    roots = [*map(Path, HIDDEN_ROOTS), layout.home]
+    """Directories that a sandbox hides: those that ProtectHome= hides, and the account's own."""
+    return (*map(Path, HIDDEN_ROOTS), *account_roots(layout))
+
+
+def account_roots(layout: Layout) -> tuple[Path, ...]:
+    """The account's home directory, and directories of its own that neither that nor ProtectHome= covers."""
     own = (layout.config, layout.state, layout.data, layout.units, layout.runtime)
-    roots += [place for place in own if not any(place.is_relative_to(root) for root in roots)]
-    return tuple(roots)
+    hidden = (*map(Path, HIDDEN_ROOTS), layout.home)
+    return (layout.home, *(place for place in own if not any(place.is_relative_to(root) for root in hidden)))
 
 
 def own_places(service: Service, layout: Layout) -> tuple[Path, ...]:

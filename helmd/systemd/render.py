@@ -30,11 +30,11 @@ from helmd.model.suite.names import (
     unit_of,
 )
 from helmd.model.suite.service import START_MARGIN, Health, Registry, Restart, Service
-from helmd.model.units.hardening import HIDDEN_ROOTS, ISOLATED, WRITES_CODE, isolates, unit_lines
+from helmd.model.units.hardening import ISOLATED, WRITES_CODE, isolates, unit_lines
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
 from helmd.systemd.prestart import DISCOVERY_VARIABLE
-from helmd.systemd.programs import hidden_roots, needs_of, own_places, search_path
+from helmd.systemd.programs import account_roots, needs_of, own_places, search_path
 
 UNSET = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 """Variables of the user manager that services get only if their configuration sets them."""
@@ -192,7 +192,7 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "success_exit_status": service.success_exit_status,
         "hardening": unit_lines(service.hardening, namespaces, without),
         "isolated": isolates(service.hardening, namespaces),
-        "hidden": [str(place) for place in hidden_roots(setup.layout)[len(HIDDEN_ROOTS) :]],
+        "hidden": [str(place) for place in account_roots(setup.layout)],
         "shared_memory": False,
         "layout": setup.layout,
         "settings": setup.settings,

@@ -83,23 +83,23 @@ def limit(place: Place, limits: Limits) -> dict[str, str]:
     memory, tasks = str(limits.memory), str(limits.tasks)
     unified = top(place) / "box"
     by: dict[str, str] = {}
-    if _write(unified / "memory.max", memory):
-        _write(unified / "memory.swap.max", "0")
+    if write(unified / "memory.max", memory):
+        write(unified / "memory.swap.max", "0")
         by["memory"] = "cgroup v2"
-    if _write(unified / "pids.max", tasks):
+    if write(unified / "pids.max", tasks):
         by["tasks"] = "cgroup v2"
     v1 = mounts()[2]
     if "memory" not in by and "memory" in v1:
         group = v1["memory"] / place.cgroup / "box"
-        if _write(group / "memory.limit_in_bytes", memory):
-            _write(group / "memory.memsw.limit_in_bytes", memory)
+        if write(group / "memory.limit_in_bytes", memory):
+            write(group / "memory.memsw.limit_in_bytes", memory)
             by["memory"] = "cgroup v1"
-    if "tasks" not in by and "pids" in v1 and _write(v1["pids"] / place.cgroup / "box" / "pids.max", tasks):
+    if "tasks" not in by and "pids" in v1 and write(v1["pids"] / place.cgroup / "box" / "pids.max", tasks):
         by["tasks"] = "cgroup v1"
     return by
 
 
-def _write(path: Path, text: str) -> bool:
+def write(path: Path, text: str) -> bool:
     """Whether the file exists and took the value. Without O_CREAT, which cgroupfs refuses with another error."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from .cgroup import write
+
 PAUSE = 0.1  # seconds
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SPARED = ("init.scope", "supervisor")  # without PID 1 or systemd-nspawn the sandbox ends
@@ -36,17 +38,17 @@ def bound_tasks(box: Path, limit: int) -> None:
     counts = {group: len(_numbers(group / "cgroup.threads")) for group in _groups(box)}
     if sum(counts.values()) <= limit:
         return
-    _write(box / "cgroup.freeze", "1")  # so that it does not fork faster than it is killed
+    write(box / "cgroup.freeze", "1")  # so that it does not fork faster than it is killed
     try:
         counts = {group: len(_numbers(group / "cgroup.threads")) for group in _groups(box)}
         largest = max((group for group in counts if group.name not in SPARED), key=lambda group: counts[group])
         _say(f"{sum(counts.values())} tasks, more than {limit}: killing {largest.name} with {counts[largest]}")
-        if not _write(largest / "cgroup.kill", "1"):  # Linux before 5.14
+        if not write(largest / "cgroup.kill", "1"):  # Linux before 5.14
             for pid in _numbers(largest / "cgroup.procs"):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
     finally:
-        _write(box / "cgroup.freeze", "0")
+        write(box / "cgroup.freeze", "0")
 
 
 def bound_memory(box: Path, limit: int) -> None:
@@ -93,14 +95,6 @@ def _proportional(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-
-
-def _write(path: Path, text: str) -> bool:
-    try:
-        path.write_text(text)
-    except OSError:
-        return False
-    return True
 
 
 def _say(sentence: str) -> None:

@@ -1,10 +1,12 @@
 """A sandbox whose suite belongs to the system account that ``helmctl setup --account`` makes."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.booted import Done, Sandbox
+from tests.system.booted import RELEASE, TOP, Done, Sandbox
 
 ACCOUNT = "hivematrix"
 HOME = Path("/var/lib/hivematrix")
@@ -25,6 +27,14 @@ class Machine(Sandbox):
         done = self.script("exec", "--user", ACCOUNT, "--", *words)
         assert done.code == 0, f"{words}: exit code {done.code}\n{done.text}"
         return done.out.strip()
+
+    def set_up(self, suite: str) -> str:
+        """Set up the account, its sample programs in /opt/suite, and SUITE as its registry; what set-up printed."""
+        self.write("/opt/services.toml", suite, root=True)
+        # The account is made first, so that it can own its programs.
+        self.root(f"helmctl setup --account {ACCOUNT}")
+        self.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
+        return self.root(f"helmctl setup --account {ACCOUNT} --registry /opt/services.toml").text
 
     def systemctl(self, *words: str) -> str:
         return self.account("systemctl", "--user", *words)
@@ -62,3 +72,40 @@ class Machine(Sandbox):
     def first_line_stored(self) -> bool:
         """Whether the store has what the printer said when it was started for the first time."""
         return self.sql("SELECT min(id) FROM log_entries WHERE message = 'line 1'") == self.said["first line"]
+
+
+@contextmanager
+def booted_machine(name: str, files: Mapping[Path, str], release: tuple[str, ...] = RELEASE) -> Iterator[Machine]:
+    """A new sandbox with FILES, by where root finds them, and the sample programs in /root/sample."""
+    box = Machine(name)
+    box.script("down")
+    try:
+        up = box.script("up", *release, timeout=600)
+        assert up.code == 0, up.text
+        for source, place in {**files, TOP / "tests/suite": "/root/sample"}.items():
+            box.script("copy", "--root", str(source), place)
+        yield box
+    finally:
+        down = box.script("down")
+    assert down.code == 0, down.text
+
+
+def printing_suite(count: int, rate: int) -> str:
+    """A registry with services that print: COUNT lines and then none, and RATE lines a second; and with codex."""
+    return f"""\
+[services.printer]
+type = "command"
+path = "/opt/suite/faulty"
+start_command = ["/usr/bin/python3", "printer.py"]
+environment = {{ HOLD = "1", COUNT = "{count}", RATE = "20000" }}
+
+[services.ticker]
+type = "command"
+path = "/opt/suite/faulty"
+start_command = ["/usr/bin/python3", "printer.py"]
+environment = {{ COUNT = "0", RATE = "{rate}" }}
+
+[services.codex]
+path = "/opt/suite/codex"
+depends_on = []
+"""

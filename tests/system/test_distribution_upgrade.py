@@ -13,7 +13,7 @@ import pytest
 
 from tests.campaign import scaled
 from tests.system.booted import TOP, run, until
-from tests.system.packaged import ACCOUNT, HOME, Machine
+from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, printing_suite
 
 NAME = "distupgrade"
 STATE = HOME / ".local/state/hivematrix"
@@ -24,23 +24,7 @@ STORED = scaled(500_000, 20_000)
 SERVICES = ("postgres", "printer", "ticker", "codex", "words")
 UNITS = tuple(f"hivematrix-{name}.service" for name in SERVICES)
 CLUSTERS = ("postgres-helm", "postgres-suite")
-SUITE = f"""\
-[services.printer]
-type = "command"
-path = "/opt/suite/faulty"
-start_command = ["/usr/bin/python3", "printer.py"]
-environment = {{ HOLD = "1", COUNT = "{STORED}", RATE = "20000" }}
-
-[services.ticker]
-type = "command"
-path = "/opt/suite/faulty"
-start_command = ["/usr/bin/python3", "printer.py"]
-environment = {{ COUNT = "0", RATE = "100" }}
-
-[services.codex]
-path = "/opt/suite/codex"
-depends_on = []
-
+SUITE = f"""{printing_suite(STORED, 100)}
 [services.words]
 path = "/opt/suite/words"
 port = 5090
@@ -78,17 +62,9 @@ class Upgraded:
 def machine() -> Iterator[Machine]:
     built = run([str(TOP / "scripts/build-deb")], timeout=600)
     assert built.code == 0, built.text
-    box = Machine(NAME)
-    box.script("down")
-    try:
-        up = box.script("up", "--release", "bookworm", timeout=600)
-        assert up.code == 0, up.text
-        box.script("copy", "--root", built.out.splitlines()[-1], "/root/helm.deb")
-        box.script("copy", "--root", str(TOP / "tests/suite"), "/root/sample")
+    package = Path(built.out.splitlines()[-1])
+    with booted_machine(NAME, {package: "/root/helm.deb"}, ("--release", "bookworm")) as box:
         yield box
-    finally:
-        down = box.script("down")
-    assert down.code == 0, down.text
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +72,9 @@ def before(machine: Machine) -> Before:
     """A suite on Debian 12, with data."""
     machine.root("apt-get update --quiet")
     machine.apt("install /root/helm.deb curl python3-venv")
-    machine.write("/opt/services.toml", SUITE, root=True)
     machine.write(f"{WORDS}/run.py", RUN, root=True)
     make_environment(machine, f"python3 -m venv {WORDS}/pyenv", "3.11")
-    machine.root(f"helmctl setup --account {ACCOUNT}")
-    machine.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
-    machine.root(f"helmctl setup --account {ACCOUNT} --registry /opt/services.toml")
+    machine.set_up(SUITE)
     machine.root("helmctl up")
     of_suite(machine, "INSERT INTO notes (author, body) SELECT n % 7, md5(n::text)"
                       f" FROM generate_series(1, {NOTES}) AS n")  # fmt: skip

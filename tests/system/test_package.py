@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.booted import RELEASE, TOP, run, until
-from tests.system.packaged import ACCOUNT, HOME, Machine
+from tests.system.booted import TOP, run, until
+from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine
 from tests.system.printing import Printer, compare, lines
 
 NAME = "pkgtest"
@@ -68,18 +68,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 @pytest.fixture(scope="module")
 def machine(packages: Packages) -> Iterator[Machine]:
-    box = Machine(NAME)
-    box.script("down")
-    try:
-        up = box.script("up", *RELEASE, timeout=600)
-        assert up.code == 0, up.text
-        box.script("copy", "--root", str(packages.first), "/root/first.deb")
-        box.script("copy", "--root", str(packages.second), "/root/second.deb")
-        box.script("copy", "--root", str(TOP / "tests/suite"), "/root/sample")
+    with booted_machine(NAME, {packages.first: "/root/first.deb", packages.second: "/root/second.deb"}) as box:
         yield box
-    finally:
-        down = box.script("down")
-    assert down.code == 0, down.text
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +82,7 @@ def installed(machine: Machine) -> Machine:
 @pytest.fixture(scope="module")
 def set_up(installed: Machine) -> Machine:
     """The suite of the account runs, by what root said alone."""
-    installed.write("/opt/services.toml", SUITE, root=True)
-    # The account is made first, so that it can own its programs.
-    installed.root(f"helmctl setup --account {ACCOUNT}")
-    installed.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
-    installed.said["setup"] = installed.root(f"helmctl setup --account {ACCOUNT} --registry /opt/services.toml").text
+    installed.said["setup"] = installed.set_up(SUITE)
     installed.said["up"] = installed.root("helmctl up").text
     until(lambda: installed.sql("SELECT 1 FROM log_entries WHERE message = 'line 1'"), 60)
     installed.said["first line"] = installed.sql("SELECT id FROM log_entries WHERE message = 'line 1'")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.campaign import scaled
-from tests.system.booted import RELEASE, TOP, run, until
-from tests.system.packaged import ACCOUNT, HOME, Machine
+from tests.system.booted import TOP, run, until
+from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, printing_suite
 
 NAME = "upgradetest"
 RELEASED = "9eb909f"
@@ -23,23 +23,7 @@ STORED = scaled(1_000_000, 20_000)
 SERVICES = ("postgres", "printer", "ticker", "codex")
 UNITS = tuple(f"hivematrix-{name}.service" for name in SERVICES)
 UNTOUCHED = ("helmd-postgres.service", *UNITS)
-SUITE = f"""\
-[services.printer]
-type = "command"
-path = "/opt/suite/faulty"
-start_command = ["/usr/bin/python3", "printer.py"]
-environment = {{ HOLD = "1", COUNT = "{STORED}", RATE = "20000" }}
-
-[services.ticker]
-type = "command"
-path = "/opt/suite/faulty"
-start_command = ["/usr/bin/python3", "printer.py"]
-environment = {{ COUNT = "0", RATE = "200" }}
-
-[services.codex]
-path = "/opt/suite/codex"
-depends_on = []
-"""
+SUITE = printing_suite(STORED, 200)
 
 
 @dataclass(frozen=True)
@@ -70,18 +54,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     assert done.code == 0, done.text
     older = build(released / "source")
     newer = Path(shutil.copy(build(TOP), released / "newer.deb"))
-    box = Machine(NAME)
-    box.script("down")
-    try:
-        up = box.script("up", *RELEASE, timeout=600)
-        assert up.code == 0, up.text
-        box.script("copy", "--root", str(older), "/root/older.deb")
-        box.script("copy", "--root", str(newer), "/root/newer.deb")
-        box.script("copy", "--root", str(TOP / "tests/suite"), "/root/sample")
+    with booted_machine(NAME, {older: "/root/older.deb", newer: "/root/newer.deb"}) as box:
         yield box
-    finally:
-        down = box.script("down")
-    assert down.code == 0, down.text
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +63,7 @@ def released(machine: Machine) -> Machine:
     """The released package with a running suite; all of the printer's lines are stored."""
     machine.root("apt-get update --quiet")
     machine.apt("install /root/older.deb curl")
-    machine.write("/opt/services.toml", SUITE, root=True)
-    machine.root(f"helmctl setup --account {ACCOUNT}")
-    machine.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
-    machine.root(f"helmctl setup --account {ACCOUNT} --registry /opt/services.toml")
+    machine.set_up(SUITE)
     machine.root("helmctl up")
     until(lambda: printed(machine) == STORED, 60 + STORED / 2_000, pause=1)
     return machine

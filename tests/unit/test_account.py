@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helmd.cli import account, pager
-from helmd.cli.context import adopt, home_directory
+from helmd.cli.context import home_directory, use_manager_locations
 from helmd.systemd import user_manager
 
 TOP = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_the_environment_of_the_user_manager_says_where_files_are(monkeypatch: p
     monkeypatch.setenv("XDG_DATA_HOME", "/shell")
     monkeypatch.setenv("XDG_STATE_HOME", "/shell")
     monkeypatch.setenv("HOME", "/shell")
-    adopt({"HOME": "/home/u", "XDG_STATE_HOME": "/manager", "PATH": "/manager"})
+    use_manager_locations({"HOME": "/home/u", "XDG_STATE_HOME": "/manager", "PATH": "/manager"})
     assert (os.environ["HOME"], os.environ["XDG_STATE_HOME"]) == ("/home/u", "/manager")
     assert "XDG_DATA_HOME" not in os.environ and os.environ["PATH"] != "/manager"
 
@@ -83,7 +83,7 @@ def test_a_locale_without_the_symbols_gets_others(charset: str) -> None:
         "from helmd.cli import output\n"
         "import _locale\n"
         f"_locale.getencoding = lambda: {charset!r} if {charset!r}.startswith('ISO') else 'ANSI_X3.4-1968'\n"
-        "output.speak_locale()\n"
+        "output.use_locale_charset()\n"
         "output.print_line('└─✓ größer → …')\n"
         "output.print_line('日本')\n"
         "output.print_message(output.Painted('✗ ', 'red'), 'größer')\n"

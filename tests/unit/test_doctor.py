@@ -4,8 +4,10 @@ import json
 import os
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import Mock
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.files.key_pair import CertificateRequest, ensure_certificate
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
@@ -471,3 +474,30 @@ def test_sqlite_files_are_known_by_their_content(tmp_path: Path) -> None:
     (tmp_path / "env/pyvenv.cfg").write_text("")
     (tmp_path / "env/cache.db").write_bytes((tmp_path / "instance/codex.db").read_bytes())
     assert list(sqlite_files(tmp_path)) == [tmp_path / "instance/codex.db"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "portal.example.invalid"])
+def test_certificates_are_looked_at_where_a_service_listens(host: str, place: Layout, tmp_path: Path) -> None:
+    wanted = CertificateRequest("portal", (), NOON, NOON + timedelta(days=36_500))
+    ensure_certificate(tmp_path / "portal.crt", tmp_path / "portal.key", wanted)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "portal.crt", tmp_path / "portal.key")
+    family, address = (socket.AF_INET6, "::1") if host == "[::1]" else (socket.AF_INET, "127.0.0.1")
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, server.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(1)
+
+    with socket.create_server((address, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=serve)
+        thread.start()
+        service = Service("portal", type="command", url=f"https://{host}:{port}", port=port)
+        context = DoctorContext(place)
+        context.effective = Effective(Settings(), Registry({"portal": service}))
+        context.manager = Mock()
+        context.manager.facts.return_value = UnitFacts("hivematrix-portal.service", "loaded", "active", "running")
+        (found,) = doctor_services.certificates(context)
+        thread.join()
+    assert "portal" in found.sentence and "valid until" in found.sentence, found

@@ -111,7 +111,7 @@ def test_readable_properties() -> None:
 
 def test_a_row_of_a_narrow_screen_is_not_wrapped() -> None:
     for parts in output.table(("SERVICE", "STATE"), [("a" * 40, "healthy")], state=1):
-        assert len(output.render_line(output.cut(parts, 20), False)) <= 20
+        assert len(output.render_line(output.truncate(parts, 20), False)) <= 20
 
 
 def test_lines_begin_at_the_first_error_of_the_run() -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,14 @@ def bound(address: str, port: int = 0, *options: tuple[int, int, int]) -> socket
     return listener
 
 
+def port_of_nobody() -> int:
+    """A port that is free at every address, and that the kernel gives no other process (ip(7), ip_local_port_range)."""
+    for port in range(10_000 + os.getpid() % 20_000, 32_768):
+        with suppress(OSError), bound("::", port):
+            return port
+    raise AssertionError("no port is free")
+
+
 V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 SHARED = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
@@ -251,8 +260,8 @@ SHARED = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 def test_a_conflict_is_what_a_bind_would_meet(
     taken: str, options: list[tuple[int, int, int]], host: str, meets: bool
 ) -> None:
-    with bound(taken, 0, *options) as listener:
-        port = listener.getsockname()[1]
+    port = port_of_nobody()
+    with bound(taken, port, *options):
         found = conflict(host, port)
         assert (found is not None) == meets
         assert found is None or found.pid == os.getpid()

@@ -167,7 +167,7 @@ def logs_command(
     )
     if lines is None and pager_end:
         lines = _PAGER_END_LINES
-    notify = _say_nothing if quiet else _notify
+    notify = _discard if quiet else _notify
     if lines is None and following and wanted.since is None:
         lines = DEFAULT_BACKLOG
     terminal = sys.stdout.isatty()
@@ -295,7 +295,7 @@ def _notify(sentence: str) -> None:
     output.print_message(sentence)
 
 
-def _say_nothing(sentence: str) -> None:
+def _discard(sentence: str) -> None:
     """For --quiet."""
 
 

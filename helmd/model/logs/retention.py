@@ -43,11 +43,11 @@ class Partition:
     begun: int
     """The highest id when it was made: its entries have higher ones. Of one whose day is not the order of arrival, the
     highest id in it."""
+    begun_up: int = -(10**9)
+    """Seconds of upkeep's running time when it was made."""
     expired_at: int | None = None
     """Seconds of upkeep's running time at which it was first seen to be expired; None when it is not."""
     empty: bool = False
-    begun_up: int = -(10**9)
-    """Seconds of upkeep's running time when it was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Unenforced(NamedTuple):
 
 def unenforced(registry: Registry, controllers: Collection[str]) -> Iterator[Unenforced]:
     """The limits in REGISTRY that need a controller which is not among CONTROLLERS."""
-    for controller in dict(_CONTROLLERS[1:]).values():
+    for controller in dict.fromkeys(needed for _, needed in _CONTROLLERS):
         settings = tuple(
             f"limits.{key} of {name}"
             for name, service in registry.services.items()

@@ -59,9 +59,8 @@ def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:
         try:
             text = read_text(layout.resolve(service.path), FLASKENV) if service.secrets else ""
             missing = [key for key in service.secrets if value_in(text, "env", "", key) is None]
-            ensure_secrets(
-                layout.secrets_file(name), dict.fromkeys(missing, lambda: token_urlsafe(32))
-            ) if missing else None
+            if missing:
+                ensure_secrets(layout.secrets_file(name), dict.fromkeys(missing, lambda: token_urlsafe(32)))
         except OSError as problem:
             yield f"{name} was given no {', '.join(service.secrets)}: {explained(problem)}"
         except HelmError as error:

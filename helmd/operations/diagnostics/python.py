@@ -18,6 +18,7 @@ _PROGRAM = re.compile(r"python(\d+\.\d+)")
 
 
 def environments(context: DoctorContext) -> list[Finding]:
+    """Whether virtual environments have the Python that they were made with, now and after the next upgrade."""
     found = [
         environment
         for name, service in context.suite.services.items()

@@ -1,11 +1,14 @@
 """Checks of the services themselves: whether they run, are healthy, and have what they need; their certificates."""
 
 import socket
-import ssl
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
+from helmd.health.address import addresses, local_addresses
+from helmd.health.probe import unverified_context
 from helmd.model.counted import counted
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.names import unit_of
@@ -67,29 +70,40 @@ def certificates(context: DoctorContext) -> list[Finding]:
         if local and condition(context.manager.facts(unit_of(name)), now.timestamp()) != "running":
             continue
         port = service.port if local and service.port is not None else url.port or 443
-        # The name of an own service need not lead to this host, but it is what the certificate is chosen by.
-        shown = _shown("127.0.0.1" if local else url.hostname, port, url.hostname)
+        shown = _shown(url.hostname, port, local)
         if shown is not None:
             found.append(judge_certificate(name, *shown, now))
     return found or [ok("no running service shows one")]
 
 
-def _shown(address: str, port: int, name: str) -> tuple[datetime, datetime] | None:
-    """From when until when the certificate of a server is valid; None if it completes no handshake."""
+def _shown(name: str, port: int, local: bool) -> tuple[datetime, datetime] | None:
+    """From when until when the certificate is valid that a server shows for NAME; None if it completes no handshake.
+
+    LOCAL: it is a service of this host, to which its name need not lead.
+    """
     # Not at the top: only this check needs it.
     from cryptography import x509
 
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    deadline = time.monotonic() + _HANDSHAKE_SECONDS
     try:
-        with (
-            socket.create_connection((address, port), timeout=_HANDSHAKE_SECONDS) as connection,
-            context.wrap_socket(connection, server_hostname=name) as secured,
-        ):
-            encoded = secured.getpeercert(binary_form=True)
-    except OSError:  # ssl.SSLError among them; the check of services reports what does not answer
+        found = local_addresses(name, port, deadline) if local else addresses(name, port, deadline)
+        encoded = next(filter(None, (_certificate(each[4], name, deadline) for each in found)), None)
+    except (OSError, UnicodeError):  # the name can't be resolved
         return None
     if not encoded:
         return None
     parsed = x509.load_der_x509_certificate(encoded)
     return parsed.not_valid_before.replace(tzinfo=UTC), parsed.not_valid_after.replace(tzinfo=UTC)
+
+
+def _certificate(address: tuple[Any, ...], name: str, deadline: float) -> bytes | None:
+    """What the server at ADDRESS shows for NAME, in DER form; None if it completes no handshake by DEADLINE."""
+    remaining = max(0.001, deadline - time.monotonic())
+    try:
+        with (
+            socket.create_connection(address[:2], timeout=remaining) as connection,
+            unverified_context().wrap_socket(connection, server_hostname=name) as secured,
+        ):
+            return secured.getpeercert(binary_form=True)
+    except OSError:  # ssl.SSLError among them; the check of services reports what does not answer
+        return None

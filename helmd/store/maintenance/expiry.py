@@ -154,11 +154,11 @@ async def drop_partitions(connection: Connection, partitions: Iterable[Partition
 
 async def _partitions(connection: Connection, kind: _Kind, now: datetime, running: int) -> list[Partition]:
     cursor = await connection.execute(
-        sql.SQL("SELECT leaf, {}, day, begun, expired_at, begun_up FROM {}").format(
+        sql.SQL("SELECT leaf, {}, day, begun, begun_up, expired_at FROM {}").format(
             sql.SQL(kind.retention), sql.Identifier(kind.registry)
         )
     )
-    found = [replace(Partition(*row[:5]), begun_up=row[5]) async for row in cursor]
+    found = [Partition(*row) async for row in cursor]
     days = days_by_arrival(found, now.date())
     ahead = now.date() + timedelta(days=AHEAD_DAYS)
     partitions = []
