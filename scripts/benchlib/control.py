@@ -124,6 +124,14 @@ def start_one(runs: int) -> None:
     show("added to the start of a service with a port", added)
 
 
+def stop_one(runs: int) -> None:
+    def started() -> None:
+        quiet("helmctl", "start", "one", "-q")
+
+    plain = timed(["systemctl", "--user", "stop", "hivematrix-one"], runs, started)
+    show("stop of a trivial service", timed(["helmctl", "stop", "one"], runs, started), {"systemctl": plain})
+
+
 def start_all(runs: int) -> None:
     def stop() -> None:
         quiet("systemctl", "--user", "stop", *UNITS)
@@ -207,6 +215,7 @@ def main() -> None:
     given = parser.parse_args()
     prepare()
     start_one(given.runs)
+    stop_one(given.runs)
     start_all(given.runs)
     status(given.runs)
     idle(given.idle)

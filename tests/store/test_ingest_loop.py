@@ -325,22 +325,26 @@ async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
     assert database.query(found) == [("ERROR", "stderr", {"lines": 4})]
 
 
-async def test_a_traceback_that_stops_in_the_middle_is_waited_for(database: Database, journal: Path) -> None:
-    """As when journald begins a new file between two of its lines. But not forever."""
+@pytest.mark.parametrize("before", [1, 4])
+async def test_a_traceback_that_stops_in_the_middle_is_waited_for(
+    database: Database, journal: Path, before: int
+) -> None:
+    """As when journald begins a new file after so many of its lines. But not forever."""
     booted = now() - SECOND
+    lines, whole = ("ERROR:app:failed", *TRACEBACK), "\n".join(("failed", *TRACEBACK))
 
     def said(*texts: str) -> list[bytes]:
         return [line(text, now() - booted, realtime=now()) for text in texts]
 
-    append(journal / "a.journal", said("1", *TRACEBACK[:3]))
+    append(journal / "a.journal", said("1", *lines[:before]))
     async with Daemon(journal, database.store, database.owner).running():
         await stored(database, 1)
         await asyncio.sleep(4 * ingest.HOLD / SECOND)
         assert texts(database) == ["1"]
-        await asyncio.to_thread(append, journal / "a.journal", said(*TRACEBACK[3:]))
-        assert (await stored(database, 2))[-1] == "\n".join(TRACEBACK)
-        await asyncio.to_thread(append, journal / "a.journal", said(*TRACEBACK[:3]))
-        assert (await stored(database, 3))[-1] == "\n".join(TRACEBACK[:3])
+        await asyncio.to_thread(append, journal / "a.journal", said(*lines[before:]))
+        assert (await stored(database, 2))[-1] == whole
+        await asyncio.to_thread(append, journal / "a.journal", said(*lines[:4]))
+        assert (await stored(database, 3))[-1] == whole.rpartition("\n")[0]
 
 
 @pytest.mark.parametrize("ahead", [0, 3600])

@@ -78,7 +78,8 @@ def test_a_service_that_fails_while_it_starts_is_asked_twice_a_second_at_most(bo
     box.register("slow", answering("slow", 6143, FAILING="6"))
     done = box.helmctl("start", "slow")
     assert 5.5 < done.seconds < 30
-    assert 4 <= asked(box, "slow") <= 2 * done.seconds + 2
+    # By ExecStartPost; helmd and helmctl ask as well once it has started, and helmd every few seconds.
+    assert 4 <= asked(box, "slow") <= 2 * done.seconds + 5
 
 
 def test_what_is_wrong_with_an_answer_is_said_with_the_fix(box: Sandbox) -> None:

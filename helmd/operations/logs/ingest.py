@@ -44,9 +44,10 @@ _POLL, _QUIET_POLL = 0.02, 0.1
 """How often the journal is looked at while lines come, and else."""
 _LOOKS = 10
 """After so many it is listened to for once: new files are seen only then."""
-HOLD, HOLD_IN_THE_MIDDLE = 150_000, 2_000_000
-"""Microseconds for which an error waits for lines that may belong to it, and a traceback for its end: journald stops
-between any two lines, for as long as it takes to begin a new file."""
+HOLD, HOLD_AT_REST, HOLD_IN_THE_MIDDLE = 150_000, 1_000_000, 2_000_000
+"""Microseconds for which an error waits for lines that may belong to it: while journald writes other lines, while it
+writes nothing (it stops between any two lines, for as long as it takes to begin a new file), and for the end of a
+traceback."""
 _UNWRITTEN_SECONDS = 30.0
 """How far a position may run ahead of the stored one while nothing of the suite passes by."""
 _STATUS_SECONDS = 2.0
@@ -304,7 +305,8 @@ class Ingest:
             self._assembler.let_go()
         elif at_end:
             now = time.time_ns() // 1000
-            self._assembler.expire(EVER if quiet > HOLD else now - HOLD, now - HOLD_IN_THE_MIDDLE)
+            before = EVER if quiet > HOLD_AT_REST else max(position.realtime - HOLD, now - HOLD_AT_REST)
+            self._assembler.expire(before, now - HOLD_IN_THE_MIDDLE)
         else:
             self._assembler.expire(position.realtime - HOLD_IN_THE_MIDDLE)
 
