@@ -29,13 +29,11 @@ from helmd.model.layout import Layout, layout
 from helmd.model.suite.names import HTTP_SOCKET, UNIX_SOCKET
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.load import load_formats, load_settings
-from helmd.operations.configuration.sockets import install_sockets
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.ingest import Account, Ingest
 from helmd.store.ingest.journal import JournalStore
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import role_of
-from helmd.systemd.bus import Manager
 
 _log = logging.getLogger("helmd")
 
@@ -162,6 +160,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _install_sockets(places: Layout) -> int:
     """Prints the socket units that are new or changed, one a line."""
+    # Not at the top, as in `main`: the daemons would never use the templates of units.
+    from helmd.operations.configuration.sockets import install_sockets
+    from helmd.systemd.bus import Manager
+
     try:
         for unit in install_sockets(places, Manager()):
             print(unit)

@@ -208,6 +208,14 @@ def test_third_party_modules_are_imported_only_where_they_may_be() -> None:
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
+def test_helmd_journal_loads_neither_a_web_server_nor_templates() -> None:
+    """It would never use them, and they would take a fifth of its memory."""
+    code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import helmd.daemon; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "psycopg" in loaded
+    assert not {"aiohttp", "jinja2", "click"} & set(loaded)
+
+
 def test_model_has_no_outside_words() -> None:
     wrong = [
         f"{path.relative_to(TOP)} imports {name}"
