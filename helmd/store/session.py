@@ -30,6 +30,8 @@ APPEND_LOCK = 2
 
 STATEMENT_SECONDS = 5.0
 """How long a statement on a connection of a `Pool` may take."""
+_LEAST_MILLISECONDS = 20
+"""Least time that `limit_statements` gives: it holds for COMMIT too, whose turn may be late on a busy machine."""
 # A host that vanished must not hold its advisory locks for hours; no effect on a unix socket.
 _KEEPALIVES = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
@@ -120,7 +122,7 @@ async def limit_statements(connection: Connection, seconds: float, *, keep_plans
     await connection.execute(
         "SELECT set_config('statement_timeout', %s, true), set_config('plan_cache_mode', %s, true),"
         " set_config('max_parallel_workers_per_gather', '0', true)",
-        (f"{max(1, round(seconds * 1000))}ms", "force_generic_plan" if keep_plans else "auto"),
+        (f"{max(_LEAST_MILLISECONDS, round(seconds * 1000))}ms", "force_generic_plan" if keep_plans else "auto"),
         prepare=True,
     )
 
