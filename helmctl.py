@@ -4,7 +4,15 @@
 -X utf8: files are read and written as UTF-8 in any locale; `helmd.cli.output` encodes what is printed.
 """
 
-from helmd.cli.main import run
+import gc
 
 if __name__ == "__main__":
-    run()
+    # By default the garbage collector takes a sixth of what a short command takes: while modules are imported, and at
+    # the end, unless nothing is left to it then.
+    gc.set_threshold(50_000)
+    from helmd.cli.main import run
+
+    try:
+        run()
+    finally:
+        gc.freeze()

@@ -11,10 +11,9 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
-from helmd.health.probe import NOT_YET
-from helmd.journal.lines import last_lines
 from helmd.model.suite.names import MODES, Mode, unit_of
 from helmd.model.suite.service import Registry
+from helmd.model.units.health import NOT_YET
 from helmd.operations.lifecycle import control
 from helmd.operations.lifecycle.changes import changed_since
 from helmd.operations.lifecycle.driver import Driver, mark_target
@@ -72,6 +71,8 @@ class StepPrinter:
         for name, since in self._under_way.items():
             waited = time.monotonic() - since
             if waited >= PROGRESS_INTERVAL:
+                from helmd.journal.lines import last_lines
+
                 lines = [line.message for line in last_lines(unit_of(name), RECENT_LINES, time.time() - waited)]
                 # What its health check says comes before what it printed after that.
                 said = next((line for line in reversed(lines) if line.startswith(NOT_YET)), "")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 
@@ -20,7 +19,7 @@ def write_in(directory: int, name: str, content: bytes, mode: int, *, replace: b
 
     A symbolic link at NAME is replaced, not followed. Without REPLACE, raises FileExistsError if NAME exists.
     """
-    temporary = f".{name}.{secrets.token_hex(4)}"
+    temporary = f".{name}.{os.urandom(4).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:

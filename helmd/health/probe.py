@@ -21,7 +21,16 @@ from urllib.parse import urlsplit
 
 from helmd.health.address import LOOPBACK, addresses, local_addresses
 from helmd.health.listeners import own_control_group, unit_listeners
-from helmd.model.units.health import HEALTHY, UNHEALTHY, USER_AGENT, HealthVerdict, judge
+from helmd.model.units.health import (
+    HEALTHY,
+    NOT_HEALTHY,
+    NOT_YET,
+    UNHEALTHY,
+    USER_AGENT,
+    HealthVerdict,
+    Probe,
+    judge,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -38,35 +47,8 @@ SAID_AFTER = 5.0
 MOST_SAID = 5
 """How many different ones are printed."""
 NOTHING_LISTENS = "nothing listens on"
-NOT_YET, NOT_HEALTHY = "not healthy yet", "not healthy within"
-"""How the lines begin that the program prints."""
 UNKNOWN_REALM = "helm-checks-the-database"
 """A realm that does not exist: Keycloak has no such thing in its cache, so it asks its database each time."""
-
-
-class Probe(NamedTuple):
-    """What to ask. ``url`` is empty for a service that is healthy while its process lives; ``timeout`` is seconds.
-
-    A service of this host listens on ``port``, whatever the URL says, and is asked at an address of this host. It is 0
-    for an external service, which is asked where its URL says.
-    """
-
-    check: str = "http"
-    url: str = ""
-    expect: tuple[int, ...] = ()
-    realm: str = ""
-    verify: bool = False
-    timeout: float = 2.0
-    port: int = 0
-
-    @property
-    def asked(self) -> str:
-        """What is waited for, for people."""
-        if self.check == "process":
-            return "its process"
-        if self.check == "port":
-            return f"port {self.port or _port(self.url)}"
-        return f"GET {self.url}"
 
 
 class NoAnswerError(Exception):
@@ -132,10 +114,6 @@ def _secure(probe: Probe) -> bool:
     return probe.url.startswith("https:")
 
 
-def _port(url: str) -> int:
-    return urlsplit(url).port or (443 if url.startswith("https:") else 80)
-
-
 def _remaining(deadline: float) -> float:
     """Seconds until DEADLINE; never 0, which would make a socket non-blocking."""
     return max(0.001, deadline - time.monotonic())
@@ -192,7 +170,7 @@ def _speaks_tls(probe: Probe, deadline: float) -> bool:
 
 def _speaks_http(probe: Probe, deadline: float) -> bool:
     """Whether the port of an https URL answers a plain request."""
-    plain = probe._replace(url="http" + probe.url.removeprefix("https"), port=probe.port or _port(probe.url))
+    plain = probe._replace(url="http" + probe.url.removeprefix("https"), port=probe.asked_port)
     try:
         _get(plain, deadline)
     except NoAnswerError:
@@ -205,7 +183,7 @@ def _open(probe: Probe, deadline: float) -> socket.socket:
 
     Raises NoAnswerError.
     """
-    host, port = urlsplit(probe.url).hostname or "", probe.port or _port(probe.url)
+    host, port = urlsplit(probe.url).hostname or "", probe.asked_port
     try:
         found = local_addresses(host, port, deadline) if probe.port else addresses(host, port, deadline)
     except TimeoutError:

@@ -2,8 +2,8 @@
 
 from urllib.parse import urlsplit
 
-from helmd.health.probe import Probe
 from helmd.model.suite.service import Service
+from helmd.model.units.health import Probe
 
 
 def _url(service: Service, path: str) -> str:

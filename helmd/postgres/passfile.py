@@ -1,7 +1,6 @@
 """The passwords of a cluster's roles in a password file (libpq, "The Password File"), found by ``PGPASSFILE``."""
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,9 @@ _USER_FIELD, _PASSWORD_FIELD = 3, 4
 
 
 def new_password() -> str:
+    # Imported when needed: helmctl status needs no new passwords.
+    import secrets
+
     return secrets.token_urlsafe(32)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.config.config_text import format_of, value_in, with_value
+from helmd.model.config.config_text import value_in, with_value
+from helmd.model.config.file_format import format_of
 
 URI = "postgresql://tickets:pa-ss_w0rd@/tickets_db?host=/run/user/1000/hivematrix/postgres-suite&port=5499"
 

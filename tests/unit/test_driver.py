@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from helmd.health.probe import Probe
 from helmd.model.errors import BusError
 from helmd.model.suite.service import Service
+from helmd.model.units.health import Probe
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.lifecycle.driver import Driver, mark_target
 from helmd.operations.lifecycle.effects import (

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from helmd.health import probe as probe_module
-from helmd.health.probe import MAX_ANSWER, Probe, run_probe, wait
+from helmd.health.probe import MAX_ANSWER, run_probe, wait
 from helmd.health.target import probe_of, probe_words
 from helmd.model.suite.service import Health, Service
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, USER_AGENT
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, USER_AGENT, Probe
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = TOP / "packaging/libexec/probe"

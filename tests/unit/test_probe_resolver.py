@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from helmd.health.probe import Probe, run_probe
-from helmd.model.units.health import HEALTHY, UNHEALTHY
+from helmd.health.probe import run_probe
+from helmd.model.units.health import HEALTHY, UNHEALTHY, Probe
 
 TOP = Path(__file__).resolve().parents[2]
 real: Callable[..., Any] = socket.getaddrinfo
@@ -128,7 +128,8 @@ def test_a_lookup_under_way_keeps_no_process_from_exiting() -> None:
         "    if flags & socket.AI_NUMERICHOST: return real(host, *words, flags=flags, **more)\n"
         "    time.sleep(60)\n"
         "socket.getaddrinfo = hang\n"
-        "from helmd.health.probe import Probe, run_probe\n"
+        "from helmd.health.probe import run_probe\n"
+        "from helmd.model.units.health import Probe\n"
         "print(run_probe(Probe(url='http://hanging.example/', timeout=0.2)).state)\n"
     )
     begun = time.monotonic()

@@ -9,17 +9,6 @@ from typing import Any
 
 from helmd.model.config.toml_text import toml_text
 
-FORMATS = ("ini", "env", "json", "toml")
-
-
-def format_of(file: str) -> str:
-    """The format of a file by its name: JSON, TOML, variables for ``.env``, otherwise INI."""
-    name = file.rpartition("/")[2].lower()
-    suffix = name.rpartition(".")[2]
-    if suffix in ("json", "toml"):
-        return suffix
-    return "env" if suffix in ("env", "flaskenv") or name.startswith(".env") else "ini"
-
 
 def value_in(text: str, kind: str, section: str, key: str) -> str | None:
     """The value of KEY in SECTION; None if it is not set. Raises ValueError, with the reason, for text that is not of

@@ -6,7 +6,7 @@ The parser, the manual pages and the tests of the documentation all read these t
 from dataclasses import dataclass
 
 from helmd.model.config import validators as values
-from helmd.model.config.config_text import FORMATS
+from helmd.model.config.file_format import FORMATS
 from helmd.model.config.validators import Reader
 from helmd.model.suite.names import DATABASE_CONNECTIONS
 

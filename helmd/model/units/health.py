@@ -5,6 +5,7 @@ A degraded service works and counts as started. Imported by every unit's probe, 
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from helmd.model.printable import printable
 
@@ -15,6 +16,9 @@ UNKNOWN = "unknown"
 
 USER_AGENT = "HiveMatrix-Helm/health"
 """Names Helm's health checks in the access logs of services, where they are recognized by it."""
+
+NOT_YET, NOT_HEALTHY = "not healthy yet", "not healthy within"
+"""How the lines begin that the probe of a starting service prints."""
 
 _WORKING = frozenset({"healthy", "ok", "up", "pass", "passing", "passed", "success", "available", "running", "true"})
 """Words by which health documents say that a check passes, in lower case."""
@@ -29,6 +33,36 @@ _REASONS = ("error", "message", "reason", "output", "description", "exception", 
 _MOST_CHECKS, _MOST_LOOKED_AT, _DEEPEST = 5, 200, 4
 _NAME, _REASON = 40, 80
 """The longest name of a check and the longest reason that are shown, in characters."""
+
+
+class Probe(NamedTuple):
+    """What to ask. ``url`` is empty for a service that is healthy while its process lives; ``timeout`` is seconds.
+
+    A service of this host listens on ``port``, whatever the URL says, and is asked at an address of this host. It is 0
+    for an external service, which is asked where its URL says.
+    """
+
+    check: str = "http"
+    url: str = ""
+    expect: tuple[int, ...] = ()
+    realm: str = ""
+    verify: bool = False
+    timeout: float = 2.0
+    port: int = 0
+
+    @property
+    def asked_port(self) -> int:
+        """The port, which for an external service is that of the URL."""
+        return self.port or urlsplit(self.url).port or (443 if self.url.startswith("https:") else 80)
+
+    @property
+    def asked(self) -> str:
+        """What is waited for, for people."""
+        if self.check == "process":
+            return "its process"
+        if self.check == "port":
+            return f"port {self.asked_port}"
+        return f"GET {self.url}"
 
 
 class HealthVerdict(NamedTuple):

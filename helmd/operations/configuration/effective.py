@@ -8,7 +8,6 @@ from helmd.model.layout import Layout
 from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.effective import Refused, read_effective, with_missing
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.last_good import keep, kept
 from helmd.operations.configuration.load import (
     Sources,
     configuration_of,
@@ -36,6 +35,8 @@ def load_effective(layout: Layout) -> Effective:
         return Effective(settings, load_suite(layout, settings))
     except ConfigurationError:
         # Only now are the older sources worth their reading.
+        from helmd.operations.configuration.last_good import kept
+
         before = kept(layout)
     settings, faults = _settings(layout, before)
     sources, unread = registry_sources(layout)
@@ -45,6 +46,8 @@ def load_effective(layout: Layout) -> Effective:
 
 def keep_faultless(layout: Layout) -> None:
     """Keep the sources for when they get a fault; of those that have one now, keep what was kept before."""
+    from helmd.operations.configuration.last_good import keep, kept
+
     before = kept(layout)
     sources, unread = registry_sources(layout)
     try:

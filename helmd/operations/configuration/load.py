@@ -5,18 +5,20 @@ import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helmd.model.config.settings import Settings, read_settings_files
 from helmd.model.config.toml_tables import MAX_FILE, ConfigSource
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
-from helmd.model.logs.parsing.format_schema import read_formats
-from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
-from helmd.systemd.programs import needs_of, refused_paths
+
+if TYPE_CHECKING:
+    # helmctl needs no formats to start or stop a service.
+    from helmd.model.logs.parsing.parsed import Formats
 
 FORMATS_FILE = "formats.toml"
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -38,7 +40,7 @@ class Configuration:
 
     settings: Settings
     registry: Registry
-    formats: Formats
+    formats: "Formats"
     faults: tuple[Fault, ...] = ()
 
 
@@ -137,11 +139,13 @@ def _formats_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
     return [source for source in found if source], faults
 
 
-def load_formats(layout: Layout) -> Formats:
+def load_formats(layout: Layout) -> "Formats":
     """How lines are read: the package's formats with the machine's and the account's over them.
 
     Raises ConfigurationError with every fault.
     """
+    from helmd.model.logs.parsing.format_schema import read_formats
+
     found, faults = _formats_sources(layout)
     if faults:
         raise ConfigurationError(faults)
@@ -158,6 +162,8 @@ def read_sources(layout: Layout) -> Sources:
 
 def configuration_of(sources: Sources) -> Configuration:
     """What SOURCES say together. Raises ConfigurationError with the faults of the first kind that has some."""
+    from helmd.model.logs.parsing.format_schema import read_formats
+
     settings = read_settings_files(sources.settings)
     registry = whole_suite(read_registry(sources.registry, settings.taken_ports()), settings)
     return Configuration(settings, registry, read_formats(sources.formats))
@@ -177,6 +183,8 @@ def path_faults(registry: Registry, layout: Layout, names: Collection[str] | Non
 
 def _hidden(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
     """What the service needs or is given that its sandbox hides, and that may not be bound into it."""
+    from helmd.systemd.programs import needs_of, refused_paths
+
     refused = [("readable_paths", sentence) for sentence in refused_paths(service, layout)]
     program = "start_command" if service.start_command else "python_bin"
     for mode in MODES:

@@ -10,7 +10,8 @@ from secrets import token_urlsafe
 
 from helmd.files.beneath import opened_directory, read_in, write_below
 from helmd.files.environment_file import ensure_secrets
-from helmd.model.config.config_text import format_of, value_in, with_value
+from helmd.model.config.config_text import value_in, with_value
+from helmd.model.config.file_format import format_of
 from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry, Service

@@ -7,12 +7,12 @@ that performs the effects (`driver`) is what does I/O and blocks.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from helmd.health.probe import NOT_HEALTHY, NOT_YET
 from helmd.health.target import probe_of, url_host
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, ready, start_order, stop_order
 from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry, Service
+from helmd.model.units.health import NOT_HEALTHY, NOT_YET
 from helmd.model.units.unit_state import UnitFacts, explain, retry
 from helmd.operations.lifecycle.effects import (
     CheckHealth,

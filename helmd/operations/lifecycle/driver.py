@@ -4,9 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from helmd.health.listeners import conflict
-from helmd.health.probe import run_probe
-from helmd.journal.lines import last_lines
 from helmd.model.suite.names import TARGET
 from helmd.model.suite.service import Service
 from helmd.model.units.unit_state import UnitFacts
@@ -64,12 +61,18 @@ class Driver:
             case ReadUnit(unit):
                 return self._manager.facts(unit)
             case CheckHealth(probe):
+                from helmd.health.probe import run_probe
+
                 return run_probe(probe)
             case FindListener(host, port):
+                from helmd.health.listeners import conflict
+
                 return str(conflict(host, port) or "")
             case FindChange(service, facts, since):
                 return self._changed_since(service, facts, since)
             case ReadLastLines(unit, count, since):
+                from helmd.journal.lines import last_lines
+
                 return [line.message for line in last_lines(unit, count, since)]
             case ResetFailed(unit):
                 return self._manager.reset_failed(unit)

@@ -9,9 +9,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from helmd.health.probe import Probe
 from helmd.model.suite.service import Service
-from helmd.model.units.health import HealthVerdict
+from helmd.model.units.health import HealthVerdict, Probe
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.lifecycle.steps import Step
 
