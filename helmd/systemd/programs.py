@@ -5,7 +5,7 @@ interpreters, virtual environments, and the installations that these are based o
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,8 +50,7 @@ _WRAPPED = re.compile(rb"\A#!/bin/sh\n'''exec' \"?(/[^\"\n]+?)\"? \"\$0\"")
 class Needs:
     """What a program needs besides its service's own directories.
 
-    ``places`` are to be bound read-only. ``search`` comes first in PATH. ``refused`` says what is hidden from the
-    service and not bound.
+    ``places`` are to be bound read-only. ``search`` comes first in PATH.
     """
 
     places: tuple[str, ...] = ()
@@ -59,7 +58,8 @@ class Needs:
     virtual_environment: str = ""
     user_base: str = ""
     """Where packages are that were installed by ``pip install --user`` (PYTHONUSERBASE): found by HOME otherwise."""
-    refused: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    """What is hidden from the service and not bound: the setting that needs it, and a sentence."""
 
 
 def hidden_roots(layout: Layout) -> tuple[Path, ...]:
@@ -79,14 +79,33 @@ def own_places(service: Service, layout: Layout) -> tuple[Path, ...]:
     return (layout.resolve(service.path), *map(layout.resolve, service.writable_paths))
 
 
+def program_of(service: Service, mode: Mode, word: str, layout: Layout, search: Sequence[str]) -> Path | None:
+    """The program that the first WORD of ``pre_start`` or ``reload_command`` names; None for one of the system.
+
+    SEARCH comes first in the service's PATH (`Needs.search`). systemd itself looks in places of its own only.
+    """
+    directory = layout.resolve(service.path)
+    if "/" in word:
+        return directory / word
+    own = [(directory / service.python_bin).parent] if service.type == "python" else []
+    return _first(word, [*own, *(_listed(service, mode) or map(Path, search))])
+
+
+def _listed(service: Service, mode: Mode) -> list[Path]:
+    """The directories in PATH, if the service's configuration sets it."""
+    return [Path(place) for place in service.environment_in(mode).get("PATH", "").split(":") if place.startswith("/")]
+
+
 def needs_of(service: Service, mode: Mode, registry: Registry, layout: Layout) -> Needs:
-    """What the program of SERVICE in MODE needs. Reads links, ``pyvenv.cfg`` and the first lines of scripts."""
+    """What the programs of SERVICE in MODE need. Reads links, ``pyvenv.cfg`` and the first lines of scripts."""
     if service.type in ("postgres", "external"):
         return Needs()
     directory = layout.resolve(service.path)
     search = _Search(service, registry, layout)
-    words = (service.modes[mode].start_command if mode in service.modes else ()) or service.start_command
-    listed = [Path(place) for place in service.environment_in(mode).get("PATH", "").split(":") if place.startswith("/")]
+    of_mode = service.modes[mode].start_command if mode in service.modes else ()
+    words = of_mode or service.start_command
+    search.setting = f"{mode}.start_command" if of_mode else "start_command" if words else "python_bin"
+    listed = _listed(service, mode)
     if words and "/" in words[0]:
         search.program(directory / words[0], named=True)
     elif words:
@@ -101,6 +120,10 @@ def needs_of(service: Service, mode: Mode, registry: Registry, layout: Layout) -
             search.program(interpreter, named=True)
         elif (interpreter.parent.parent / VENV_FILE).is_file():
             search.program(interpreter, named=False)
+    for setting, command in (("pre_start", service.pre_start), ("reload_command", service.reload_command)):
+        search.setting = setting
+        if command and (found := program_of(service, mode, command[0], layout, search.search)):
+            search.program(found, named=True, main=False)
     return Needs(
         tuple(map(str, search.places)),
         tuple(search.search),
@@ -150,7 +173,9 @@ class _Search:
     search: list[str] = field(default_factory=list)
     virtual_environment: str = ""
     user_base: str = ""
-    refused: list[str] = field(default_factory=list)
+    setting: str = ""
+    """The setting for which places are collected."""
+    refused: list[tuple[str, str]] = field(default_factory=list)
     _seen: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -243,7 +268,7 @@ class _Search:
             # Many programs look for their files beside the target of a link, so the link must stay one.
             places = [path.parent if path.is_symlink() and path.parent.name in _PROGRAM_DIRECTORIES else path]
         else:
-            self.refused.append(
+            self._refuse(
                 f"{path} is hidden from the service, and is not in an installation of an interpreter that Helm knows; "
                 "add its directory to readable_paths"
             )
@@ -257,18 +282,21 @@ class _Search:
     def _add(self, place: Path) -> bool:
         real = Path(os.path.realpath(place))
         if guard := self.layout.exposed(real) or self.layout.exposed(place):
-            self.refused.append(f"{place}, which its program needs, may not be shown to it: {_overlap(place, guard)}")
+            self._refuse(f"{place}, which its program needs, may not be shown to it: {_overlap(place, guard)}")
             return False
         for other in self._others:
             inside = real.is_relative_to(other) and not (real / VENV_FILE).is_file()
             if inside or other.is_relative_to(real):
-                self.refused.append(
+                self._refuse(
                     f"{place}, which its program needs, has files of another service ({other}); to show them "
                     "nevertheless, add it to readable_paths"
                 )
                 return False
         self.places.append(place)
         return True
+
+    def _refuse(self, sentence: str) -> None:
+        self.refused.append((self.setting, sentence))
 
     def _sees(self, path: Path) -> bool:
         for seen in (*self._own, *self._readable, *self.places):

@@ -34,7 +34,7 @@ from helmd.model.units.hardening import ISOLATED, WRITES_CODE, isolates, unit_li
 from helmd.systemd import quoting
 from helmd.systemd.host import Host
 from helmd.systemd.prestart import DISCOVERY_VARIABLE
-from helmd.systemd.programs import account_roots, needs_of, own_places, search_path
+from helmd.systemd.programs import Needs, account_roots, needs_of, own_places, program_of, search_path
 
 UNSET = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 """Variables of the user manager that services get only if their configuration sets them."""
@@ -100,15 +100,12 @@ def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, 
     return (program, *words[1:])
 
 
-def extra_command(service: Service, words: tuple[str, ...], layout: Layout) -> tuple[str, ...]:
-    """WORDS with the program as a path, where it has a slash or is in the virtual environment of a python service."""
-    if not words:
-        return ()
-    directory = layout.resolve(service.path)
-    if "/" in words[0]:
-        return (str(directory / words[0]), *words[1:])
-    own = (directory / service.python_bin).parent / words[0]
-    return (str(own), *words[1:]) if service.type == "python" and own.exists() else words
+def extra_command(
+    service: Service, mode: Mode, words: tuple[str, ...], layout: Layout, needs: Needs
+) -> tuple[str, ...]:
+    """WORDS with the program as a path, unless it is one of the system."""
+    found = program_of(service, mode, words[0], layout, needs.search) if words else None
+    return (str(found), *words[1:]) if found else words
 
 
 def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -161,8 +158,8 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "directory": str(directory),
         "command": with_streams(service, service_command(service, mode, layout)),
         "prestart": prestart,
-        "pre_start": extra_command(service, service.pre_start, layout),
-        "reload_command": extra_command(service, service.reload_command, layout),
+        "pre_start": extra_command(service, mode, service.pre_start, layout, needs),
+        "reload_command": extra_command(service, mode, service.reload_command, layout, needs),
         "probe": [str(layout.libexec / "probe"), *probe_words(service)],
         "writable": [str(place) for place in places],
         "readable": [

@@ -153,6 +153,39 @@ def test_the_interpreter_of_a_script_in_its_own_directory(home: Home, path: str)
     assert home.needs(command("bin/serve")).places == (str(prefix),)
 
 
+@pytest.mark.parametrize("setting", ["pre_start", "reload_command"])
+def test_commands_beside_the_main_one(home: Home, setting: str) -> None:
+    """Their interpreters and bases are bound as well; PATH stays that of the main program."""
+    base = home.python(".pyenv/versions/3.12.1")
+    home.environment("venvs/tools", base)
+    home.program("app/migrate", f"#!{home.path}/venvs/tools/bin/python\n")
+    home.program("bin/notify")
+    main = command(SYSTEM)
+    needs = home.needs(f'{main}\n{setting} = ["./migrate", "--all"]')
+    assert needs == Needs(home.under(".pyenv/versions/3.12.1", "venvs/tools"))
+    assert home.needs(f'{main}\n{setting} = ["~/bin/notify"]'.replace("~", str(home.path))).places == home.under(
+        "bin/notify"
+    )
+    # Of the environment of the main program, by its bare name.
+    home.environment("app/pyenv", base)
+    home.program("app/pyenv/bin/flask", f"#!{home.path}/app/pyenv/bin/python\n")
+    text = f'start_command = ["pyenv/bin/python", "app.py"]\n{setting} = ["flask", "db", "upgrade"]'
+    assert home.faults(text) == [] and home.needs(text).places == home.under(".pyenv/versions/3.12.1")
+    # By the PATH that the configuration gives it.
+    given = f'environment = {{ PATH = "{home.path}/bin:/usr/bin" }}'
+    assert home.needs(f'{main}\n{setting} = ["notify"]\n{given}').places == home.under("bin")
+    assert home.needs(f'{main}\n{setting} = ["true"]') == Needs()
+    assert "services.app." + setting in home.faults(f'{main}\n{setting} = ["flask-of-nobody"]')[0]
+
+
+@pytest.mark.parametrize("setting", ["pre_start", "reload_command"])
+def test_commands_beside_the_main_one_show_no_other_files(home: Home, setting: str) -> None:
+    home.program("private/bin/tool")
+    home.program("app/migrate", f"#!{home.path}/private/bin/tool\n")
+    (fault,) = home.faults(f'{command(SYSTEM)}\n{setting} = ["./migrate"]')
+    assert f"services.app.{setting}" in fault and "is hidden from the service" in fault
+
+
 def test_node_of_nvm_with_what_lies_beside_it(home: Home) -> None:
     version = ".nvm/versions/node/v20.1.0"
     home.program(f"{version}/bin/node")
@@ -270,7 +303,8 @@ def test_a_service_cannot_have_other_files_bound(home: Home, attack: Callable[[H
     needs = home.needs(text, more)
     assert needs.places == () and len(needs.refused) == 1
     faults = home.faults(text, more)
-    assert len(faults) == 1 and needs.refused[0] in faults[0]
+    ((setting, sentence),) = needs.refused
+    assert len(faults) == 1 and f"services.app.{setting}" in faults[0] and sentence in faults[0]
     # The configuration may name it, as long as it is not what acts as the account.
     if attack is attack_by_script:
         assert home.needs(f'{text}\nreadable_paths = ["~/private"]', more) == Needs()

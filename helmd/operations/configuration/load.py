@@ -177,7 +177,7 @@ def path_faults(registry: Registry, layout: Layout, names: Collection[str] | Non
         fault
         for name, service in registry.services.items()
         if names is None or name in names
-        for fault in _missing(service, layout) or _hidden(service, registry, layout)
+        for fault in _missing(service, registry, layout) or _hidden(service, registry, layout)
     ]
 
 
@@ -186,14 +186,13 @@ def _hidden(service: Service, registry: Registry, layout: Layout) -> Sequence[Fa
     from helmd.systemd.programs import needs_of, refused_paths
 
     refused = [("readable_paths", sentence) for sentence in refused_paths(service, layout)]
-    program = "start_command" if service.start_command else "python_bin"
     for mode in MODES:
-        refused += [(program, sentence) for sentence in needs_of(service, mode, registry, layout).refused]
+        refused += needs_of(service, mode, registry, layout).refused
     where = f"services.{service.name}"
     return [Fault(service.file, service.line, f"{where}.{key}", sentence) for key, sentence in dict.fromkeys(refused)]
 
 
-def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
+def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
     if service.external or service.name == SUITE_CLUSTER:
         return ()
     directory = layout.resolve(service.path)
@@ -212,26 +211,29 @@ def _missing(service: Service, layout: Layout) -> Sequence[Fault]:
             )
         if not (directory / service.run_script).is_file():
             found.append(fault("run_script", f"file {directory / service.run_script} does not exist"))
-    commands = {
-        "start_command": service.start_command,
-        "pre_start": service.pre_start,
-        "reload_command": service.reload_command,
-    }
-    commands |= {f"{mode}.start_command": override.start_command for mode, override in service.modes.items()}
-    for key, words in commands.items():
-        mode = key.partition(".")[0]
-        if words and (sentence := _program_fault(words[0], directory, service, mode if mode in MODES else MODES[0])):
+    commands = [("start_command", MODES[0], service.start_command)]
+    commands += [(f"{mode}.start_command", mode, override.start_command) for mode, override in service.modes.items()]
+    for key, mode, words in commands:
+        if words and (sentence := _program_fault(words[0], directory, service, mode)):
+            found.append(fault(key, sentence))
+    for key, words in (("pre_start", service.pre_start), ("reload_command", service.reload_command)):
+        if not words:
+            continue
+        from helmd.systemd.programs import needs_of
+
+        search = needs_of(service, MODES[0], registry, layout).search
+        if sentence := _program_fault(words[0], directory, service, MODES[0], search):
             found.append(fault(key, sentence))
     return found
 
 
-def _program_fault(program: str, directory: Path, service: Service, mode: Mode) -> str:
-    """Why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can."""
+def _program_fault(program: str, directory: Path, service: Service, mode: Mode, search: Sequence[str] = ()) -> str:
+    """Why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can. SEARCH are places before PATH."""
     if "/" in program:
         path = directory / program
         return "" if _executable(path) else f"program {path} does not exist or is not executable"
     given = service.environment_in(mode).get("PATH")
-    places = list(map(Path, given.split(":") if given else DEFAULT_PATH))
+    places = list(map(Path, given.split(":") if given else (*search, *DEFAULT_PATH)))
     if service.type == "python":
         places.insert(0, (directory / service.python_bin).parent)
     if any(_executable(place / program) for place in places):
