@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from helmd.model.errors import BusError
-from helmd.model.units.unit_state import UnitFacts
+from helmd.model.units.unit_state import CommandExit, UnitFacts
 from helmd.systemd.dbuslib import DBus, DBusBaseError, apply_signature
 
 DESTINATION = b"org.freedesktop.systemd1"
@@ -200,12 +200,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _ended(commands: Any) -> tuple[int, int]:
-    """Code and status of the last of COMMANDS that ran (the type of ``ExecStartPre`` and its like)."""
-    for command in reversed(commands or ()):
-        if command[8]:
-            return command[8], command[9]
-    return 0, 0
+def _ended(commands: Any) -> CommandExit:
+    """How the last of COMMANDS ended that ran and whose failure counts (the type of ``ExecStartPre`` and its like)."""
+    for _, words, ignored, began, _, _, _, _, code, status in reversed(commands or ()):
+        if code and not ignored:
+            return CommandExit(code, status, tuple(map(_text, words)), began / 1e6)
+    return CommandExit()
 
 
 def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
@@ -220,6 +220,7 @@ def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
     memory = found.get(b"MemoryCurrent", NO_MEMORY_FIGURE)
     cpu = found.get(b"CPUUsageNSec", NO_MEMORY_FIGURE)
     job = found.get(b"Job", (0, b"/"))
+    start_commands = found.get(b"ExecStartPre") or ()
     return UnitFacts(
         unit=unit,
         load_state=text(b"LoadState"),
@@ -239,12 +240,16 @@ def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
         active_since=seconds(b"ActiveEnterTimestamp"),
         changed_at=seconds(b"StateChangeTimestamp"),
         started_at=seconds(b"ExecMainStartTimestamp"),
+        # systemd forgets about the commands when it reloads its configuration.
+        begun_at=(start_commands[0][3] / 1e6 if start_commands else 0.0) or seconds(b"ExecMainStartTimestamp"),
         invocation=bytes(found.get(b"InvocationID", ())).hex(),
         control_group=text(b"ControlGroup"),
         memory=None if memory == NO_MEMORY_FIGURE else int(memory),
         cpu_seconds=None if cpu == NO_MEMORY_FIGURE else cpu / 1e9,
-        start_exit=_ended(found.get(b"ExecStartPre")),
+        start_exit=_ended(start_commands),
         probe_exit=_ended(found.get(b"ExecStartPost")),
+        reload_exit=_ended(found.get(b"ExecReload")),
+        reload_result=text(b"ReloadResult") or "success",
         restart_delay=seconds(b"RestartUSec"),
         status_text=text(b"StatusText"),
     )

@@ -111,6 +111,14 @@ class Sandbox:
         self.helmctl("apply")
 
 
+def superuser(box: Sandbox, query: str, database: str = "postgres") -> str:
+    """What the suite's PostgreSQL answers its superuser, who logs in by the password file."""
+    words = ("psql", "-h", "/run/user/1000/hivematrix/postgres-suite", "-p", "5499", "-U", "postgres", "-d", database)
+    return box(
+        "env", "PGPASSFILE=/home/hive/.config/hivematrix/secrets/postgres.pgpass", *words, "-wAtqc", query
+    ).out.strip()
+
+
 def run(words: list[str], timeout: float, stdin: str | None = None) -> Done:
     """Runs a command on this machine."""
     began = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helmd.model.units.hardening import ISOLATED, PROFILES
-from tests.system.booted import Sandbox, until
+from tests.system.booted import Sandbox, superuser, until
 
 HOME = "/home/hive"
 SECRETS = f"{HOME}/.config/hivematrix/secrets"
@@ -71,12 +71,6 @@ def reports(demo: Sandbox) -> Iterator[dict[tuple[str, bool], dict[str, Any]]]:
         for name in OWN:
             superuser(demo, f'DROP DATABASE IF EXISTS "{name}"')
             superuser(demo, f'DROP ROLE IF EXISTS "{name}"')
-
-
-def superuser(box: Sandbox, query: str, database: str = "postgres") -> str:
-    """What the account's own tools get by the password file."""
-    words = ("psql", "-h", f"{RUN}/hivematrix/postgres-suite", "-p", "5499", "-U", "postgres", "-d", database)
-    return box("env", f"PGPASSFILE={SECRETS}/postgres.pgpass", *words, "-wAtqc", query).out.strip()
 
 
 @pytest.mark.parametrize(("level", "database"), KINDS)

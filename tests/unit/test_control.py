@@ -13,7 +13,7 @@ import pytest
 
 from helmd.model.suite.service import Health, Registry, Restart, Service
 from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict
-from helmd.model.units.unit_state import CLD_EXITED, CLD_KILLED, UnitFacts
+from helmd.model.units.unit_state import CLD_EXITED, CLD_KILLED, CommandExit, UnitFacts
 from helmd.operations.lifecycle import control
 from helmd.operations.lifecycle.effects import (
     CheckHealth,
@@ -24,6 +24,7 @@ from helmd.operations.lifecycle.effects import (
     Job,
     JobResult,
     JobWait,
+    Pause,
     QueueJob,
     ReadLastLines,
     ReadUnit,
@@ -106,6 +107,8 @@ class World:
                 return Job(self.open[-1][0], self.now)
             case WaitForJobs(until):
                 return JobWait(self.wait(until), self.now)
+            case Pause(_):
+                return None
             case ReportStep(step):
                 self.notified.append(f"{step.kind} {step.service}")
                 self.said.append(step.sentence)
@@ -280,7 +283,7 @@ def test_a_failure_that_is_repeated_without_end_says_so() -> None:
     slow = Service("slow", "command", health=Health("process", start_timeout=60), restart=Restart(within=20.0))
     waits = failed(
         "slow", active_state="activating", sub_state="auto-restart", result="timeout", restart_delay=1.0,
-        started_at=1000.0, changed_at=1061.0,
+        begun_at=1000.0, changed_at=1061.0,
     )  # fmt: skip
     said = control.failure(slow, waits, Ended("slow", 61.0, "failed"), []).sentence
     assert "again without end: starts that fail after 61 s never reach restart.burst = 5" in said
@@ -379,7 +382,7 @@ def test_an_external_service_is_checked_and_never_started() -> None:
 def test_a_failed_start_is_explained_by_the_last_lines() -> None:
     world = World({"ticker": "failed"})
     world.lines["ticker"] = ["reading ticker.conf", "", "no such file: ticker.conf"]
-    world.found["ticker"] = failed("ticker", start_exit=(CLD_EXITED, 1))
+    world.found["ticker"] = failed("ticker", start_exit=CommandExit(CLD_EXITED, 1))
     step = perform(control.start, ["ticker"], world).steps[0]
     assert step.sentence == "a start-up command of ticker exited with code 1: no such file: ticker.conf"
     assert step.lines == ("reading ticker.conf", "no such file: ticker.conf")
@@ -388,7 +391,7 @@ def test_a_failed_start_is_explained_by_the_last_lines() -> None:
 def test_what_the_probe_printed_becomes_the_sentence() -> None:
     world = World({"ticker": "failed"})
     world.lines["ticker"] = ["listening", "not healthy within 3 s: GET /health: answered 500"]
-    world.found["ticker"] = failed("ticker", probe_exit=(CLD_EXITED, 1))
+    world.found["ticker"] = failed("ticker", probe_exit=CommandExit(CLD_EXITED, 1))
     step = perform(control.start, ["ticker"], world).steps[0]
     assert step.sentence == "ticker was not healthy within 3 s: GET /health: answered 500"
     assert step.lines == ("listening",)
@@ -562,9 +565,36 @@ def test_a_reload_that_is_only_queued() -> None:
 def test_a_reload_that_fails_or_takes_too_long() -> None:
     world = World({"core": "failed"}, **all_running())
     report = perform(control.reload, ["core"], world)
-    assert report.steps[0].sentence == "its reload failed (job result 'failed'); it still runs" and not report.good
+    assert report.steps[0].sentence == "its reload failed (job result 'failed'); it still runs as before"
+    assert not report.good
     report = perform(control.reload, ["core"], world, options=Options(timeout=0.0), wait=lambda until: [])
     assert report.steps[0].code == "timeout"
+
+
+def test_a_reload_that_fails_names_the_command_and_its_last_line() -> None:
+    registry = suite(Service("web", "command", health=QUIET, reload_command=("./check", "--then-reload")))
+    ended = CommandExit(CLD_EXITED, 4, ("/app/check", "--then-reload"), 1000.0)
+    world = World({"web": "failed"}, web=running("web", reload_result="exit-code", reload_exit=ended))
+    world.lines["web"] = ["reading web.conf", "line 3: no such directive"]
+    (step,) = perform(control.reload, ["web"], world, registry).steps
+    said = "its reload_command (./check) exited with code 4: line 3: no such directive; it still runs as before"
+    assert (step.kind, step.sentence) == ("failed", said)
+
+
+@pytest.mark.parametrize("result", ["done", "failed"])
+def test_a_service_that_ends_when_it_is_reloaded(result: str) -> None:
+    """Such as by SIGHUP, which systemd takes for a good end."""
+    gone = running("core", exit_code=CLD_KILLED, exit_status=1)
+    world = World({"core": result}, core=gone)
+
+    def wait(until: float) -> Sequence[JobResult]:
+        ended = world.finish()
+        world.found["core"] = replace(gone, active_state="inactive", sub_state="dead")
+        return ended
+
+    (step,) = perform(control.reload, ["core"], world, wait=wait).steps
+    assert (step.kind, step.sentence) == ("failed", "it was killed by SIGHUP when it was reloaded")
+    assert "helmctl start core" in step.hint
 
 
 # What it would do

@@ -7,7 +7,7 @@ import pytest
 from helmd.model.suite.service import Service
 from helmd.model.units.hardening import DIRECTIVES, PROFILES, Hardening
 from helmd.model.units.sandbox_failures import Cause, Sandbox, causes
-from helmd.model.units.unit_state import CLD_DUMPED, CLD_EXITED, CLD_KILLED, UnitFacts
+from helmd.model.units.unit_state import CLD_DUMPED, CLD_EXITED, CLD_KILLED, CommandExit, UnitFacts
 from helmd.operations.diagnostics.sandbox import hidden_from, sandbox_of
 
 SERVICE = Service(name="app", type="command", start_command=("/home/me/tools/server", "--port", "1"))
@@ -27,7 +27,7 @@ def found(
     end: tuple[int, int] = (CLD_EXITED, 1),
     start: tuple[int, int] = (0, 0),
 ) -> list[Cause]:
-    facts = UnitFacts("hivematrix-app.service", exit_code=end[0], exit_status=end[1], start_exit=start)
+    facts = UnitFacts("hivematrix-app.service", exit_code=end[0], exit_status=end[1], start_exit=CommandExit(*start))
     return causes(facts, lines.splitlines(), sandbox(profile), SERVICE, lambda path: path.startswith("/home/me/"))
 
 

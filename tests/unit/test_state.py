@@ -5,22 +5,26 @@ from typing import Any
 
 import pytest
 
+from helmd.model.suite.service import Restart, Service
 from helmd.model.units.unit_state import (
     CLD_DUMPED,
     CLD_EXITED,
     CLD_KILLED,
     PROVING_SECONDS,
+    CommandExit,
     UnitFacts,
     condition,
     explain,
     last_exit,
+    reload_failure,
     retry,
     waiting_for,
 )
+from helmd.systemd.bus import facts_of
 
 UNIT = UnitFacts("hivematrix-core.service", "loaded")
-RUNNING = replace(UNIT, active_state="active", sub_state="running", main_pid=7, active_since=1000.0, started_at=999.0)
-FAILED = replace(UNIT, active_state="failed", sub_state="failed", active_since=1000.0, started_at=999.0)
+RUNNING = replace(UNIT, active_state="active", sub_state="running", main_pid=7, active_since=1000.0, begun_at=999.0)
+FAILED = replace(UNIT, active_state="failed", sub_state="failed", active_since=1000.0, begun_at=999.0)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +71,16 @@ def test_condition_of_a_unit(facts: UnitFacts, now: float, expected: str) -> Non
         ({"result": "start-limit-hit"}, "core failed too often and systemd gave up"),
         ({"result": "resources"},
          "systemd could not start core: a resource is missing (a directory, a limit, memory)"),
-        ({"result": "exit-code", "start_exit": (CLD_EXITED, 1)}, "a start-up command of core exited with code 1"),
-        ({"result": "exit-code", "probe_exit": (CLD_EXITED, 1), "exit_code": CLD_KILLED, "exit_status": 15},
+        ({"result": "exit-code", "start_exit": CommandExit(CLD_EXITED, 1)},
+         "a start-up command of core exited with code 1"),
+        ({"result": "exit-code", "probe_exit": CommandExit(CLD_EXITED, 1), "exit_code": CLD_KILLED, "exit_status": 15},
          "core did not become healthy in time: its probe exited with code 1"),
-        ({"result": "exit-code", "probe_exit": (CLD_EXITED, 2), "exit_code": CLD_EXITED, "exit_status": 5},
+        ({"result": "exit-code", "probe_exit": CommandExit(CLD_EXITED, 2), "exit_code": CLD_EXITED, "exit_status": 5},
          "core exited with code 5"),
         ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 9}, "core did not stop in time and was killed"),
         ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 15, "active_since": 0.0},
          "core was not ready in time and was killed"),
-        ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 15, "started_at": 1500.0},
+        ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 15, "begun_at": 1500.0},
          "core was not ready in time and was killed"),
         ({"result": "success"}, "core is not running"),
         ({"result": "exec-condition"}, "core failed (exec-condition)"),
@@ -83,6 +88,75 @@ def test_condition_of_a_unit(facts: UnitFacts, now: float, expected: str) -> Non
 )  # fmt: skip
 def test_why_a_unit_is_not_running(change: dict[str, Any], expected: str) -> None:
     assert explain(replace(FAILED, **change), "core") == expected
+
+
+MIGRATE = ("./bin/migrate", "--all")
+OWN = CommandExit(CLD_EXITED, 3, ("/home/hive/app/bin/migrate", "--all"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"result": "exit-code", "start_exit": OWN},
+         "the pre_start command of core (./bin/migrate) exited with code 3"),
+        ({"result": "signal", "start_exit": OWN._replace(code=CLD_KILLED, status=9)},
+         "the pre_start command of core (./bin/migrate) was killed by SIGKILL"),
+        ({"result": "timeout", "start_exit": OWN._replace(code=CLD_KILLED, status=15)},
+         "the pre_start command of core (./bin/migrate) did not end in time and was killed"),
+        # The main process ended long ago.
+        ({"result": "start-limit-hit", "start_exit": OWN, "exit_code": CLD_KILLED, "exit_status": 15},
+         "core failed too often and systemd gave up; the pre_start command of core (./bin/migrate) last exited with "
+         "code 3"),
+        # Helm's own command, and one of a drop-in.
+        ({"result": "exit-code", "start_exit": OWN._replace(words=("/usr/libexec/hivematrix-helm/prestart",))},
+         "a start-up command of core exited with code 3"),
+        ({"result": "exit-code", "start_exit": OWN._replace(words=("/bin/false",))},
+         "a start-up command of core exited with code 3"),
+        ({"result": "exit-code", "start_exit": OWN._replace(status=0), "exit_code": CLD_EXITED, "exit_status": 5},
+         "core exited with code 5"),
+    ],
+)  # fmt: skip
+def test_why_a_start_failed_before_the_main_process(change: dict[str, Any], expected: str) -> None:
+    assert explain(replace(FAILED, **change), "core", MIGRATE) == expected
+
+
+def test_why_a_reload_failed() -> None:
+    failed = replace(RUNNING, reload_result="exit-code", reload_exit=OWN)
+    assert reload_failure(failed, MIGRATE) == "its reload_command (./bin/migrate) exited with code 3"
+    assert reload_failure(failed, ()) == "its reload command exited with code 3"
+    # systemd 252 does not keep how a command ended that it killed.
+    killed = replace(RUNNING, reload_result="timeout")
+    assert reload_failure(killed, MIGRATE) == "its reload_command (./bin/migrate) did not end in time and was killed"
+    assert reload_failure(RUNNING, MIGRATE) == ""
+
+
+def test_a_first_start_that_fails_before_the_main_process_takes_no_age() -> None:
+    service = Service("core", "command", restart=Restart(within=20.0))
+    waiting = replace(UNIT, active_state="activating", sub_state="auto-restart", restart_delay=1.0, start_exit=OWN)
+    assert (
+        retry(replace(waiting, begun_at=1000.0, changed_at=1000.5), service)
+        == "systemd restarts it in 1 s (restart 1)."
+    )
+    assert "starts that fail after 7 s" in retry(replace(waiting, begun_at=1000.0, changed_at=1007.0), service)
+
+
+def test_properties_of_commands_before_the_start() -> None:
+    """As D-Bus has them: path, words, failure ignored, began, monotonic, ended, monotonic, pid, code, status."""
+
+    def command(path: bytes, ignored: bool, began: int, code: int, status: int) -> tuple[object, ...]:
+        return path, [path, b"--all"], ignored, began, 0, began + 5, 0, 77, code, status
+
+    first = command(b"/usr/libexec/hivematrix-helm/prestart", False, 1_000_000, CLD_EXITED, 0)
+    second = command(b"/app/migrate", False, 2_000_000, CLD_EXITED, 3)
+    ignored = command(b"/bin/false", True, 3_000_000, CLD_EXITED, 1)
+    facts = facts_of("app.service", {b"ExecStartPre": [first, second], b"ExecMainStartTimestamp": 500_000})
+    assert facts.start_exit == CommandExit(CLD_EXITED, 3, ("/app/migrate", "--all"), 2.0)
+    assert (facts.begun_at, facts.started_at) == (1.0, 0.5)
+    assert facts_of("app.service", {b"ExecStartPre": [first, ignored]}).start_exit.status == 0
+    # After a reload of systemd's configuration.
+    lost = command(b"/app/migrate", False, 0, 0, 0)
+    facts = facts_of("app.service", {b"ExecStartPre": [lost], b"ExecMainStartTimestamp": 500_000})
+    assert facts.begun_at == 0.5 and not facts.start_exit.failed
 
 
 def test_last_exit_and_retry() -> None:

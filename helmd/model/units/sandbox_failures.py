@@ -103,7 +103,7 @@ def causes(
 
     LINES are the last ones that it printed. HIDDEN says whether a path exists outside of the sandbox only.
     """
-    ends = [end for end in ((facts.exit_code, facts.exit_status), facts.start_exit) if end[0]]
+    ends = [end for end in ((facts.exit_code, facts.exit_status), facts.start_exit[:2]) if end[0]]
     found = [cause for end in ends for cause in _by_exit(end, lines, sandbox, service)]
     for index in reversed(range(len(lines))):
         before = " ".join(lines[max(0, index - CONTEXT) : index])
@@ -228,8 +228,9 @@ def _some_call(sandbox: Sandbox) -> list[Cause]:
 
 
 def _hidden_program(service: Service, sandbox: Sandbox, hidden: Callable[[str], bool]) -> list[Cause]:
-    words = service.start_command
-    return _absent(words[0], sandbox, hidden, True) if words and words[0].startswith("/") else []
+    commands = (service.start_command, service.pre_start)
+    programs = [words[0] for words in commands if words and words[0].startswith("/")]
+    return [cause for program in programs for cause in _absent(program, sandbox, hidden, True)]
 
 
 def _path_in(line: str) -> str:

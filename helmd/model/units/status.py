@@ -97,17 +97,19 @@ def status_word(observed: Observed, now: float) -> Word:
 def health_of(observed: Observed, now: float) -> HealthVerdict:
     """Return the last health check's verdict while the service runs, else one by the unit's state."""
     facts, name = observed.facts, observed.name
+    pre_start = observed.service.pre_start if observed.service else ()
     state: Condition = "running" if observed.external else condition(facts, now)
     if state == "running":
         if observed.service is None:
             return HealthVerdict(UNKNOWN, "it is not in the registry, so no health check is configured")
         return observed.verdict or HealthVerdict(UNKNOWN, "not checked yet")
     if state == "flapping":
-        reason = f"it was restarted {counted(facts.restarts, 'time')}" if facts.active else explain(facts, name)
+        again = f"it was restarted {counted(facts.restarts, 'time')}"
+        reason = again if facts.active else explain(facts, name, pre_start)
         parts = (reason, retry(facts).rstrip("."))
         return HealthVerdict(UNHEALTHY, "; ".join(part for part in parts if part))
     if state == "failed":
-        return HealthVerdict(UNHEALTHY, explain(facts, name))
+        return HealthVerdict(UNHEALTHY, explain(facts, name, pre_start))
     if state == "stopped":
         return HealthVerdict(UNKNOWN, "not running" if facts.exists else "its unit is not installed")
     return HealthVerdict(UNKNOWN, "not known yet" if state == "unknown" else state)

@@ -5,8 +5,9 @@ never.
 """
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from helmd.model.suite.service import Service
 
@@ -19,8 +20,30 @@ CLD_DUMPED = 3
 WAITING = "waiting: "
 """How the status of helmd-journal begins while it stores nothing."""
 
+BEGAN_SLACK = 0.2
+"""Seconds by which a line of a run may be older than ``UnitFacts.begun_at``, which systemd takes after the fork."""
+
 PROVING_SECONDS = (5.0, 30.0)
 """Seconds for which a restarted service must be active to count as running: after one restart, after several."""
+
+
+class CommandExit(NamedTuple):
+    """How a command of a unit ended, such as one of ``ExecStartPre=``; ``code`` is 0 if none has.
+
+    Code and status are those of waitid(2), ``words`` is its command line.
+    """
+
+    code: int = 0
+    status: int = 0
+    words: tuple[str, ...] = ()
+    began: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return self.code != 0 and (self.code, self.status) != (CLD_EXITED, 0)
+
+
+_NOT_ENDED = CommandExit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +68,21 @@ class UnitFacts:
     active_since: float = 0.0
     changed_at: float = 0.0
     started_at: float = 0.0
+    """When the main process last started."""
+    begun_at: float = 0.0
+    """When the last start began, with the first of its ``ExecStartPre=`` commands."""
     invocation: str = ""
     control_group: str = ""
     memory: int | None = None
     """Bytes; None if the host has no memory accounting."""
     cpu_seconds: float | None = None
-    start_exit: tuple[int, int] = (0, 0)
-    """Code and status, as in waitid(2), of the last failed ``ExecStartPre=`` command."""
-    probe_exit: tuple[int, int] = (0, 0)
+    start_exit: CommandExit = _NOT_ENDED
+    """The last ``ExecStartPre=`` command that ran."""
+    probe_exit: CommandExit = _NOT_ENDED
     """The same for ``ExecStartPost=``, which is the probe."""
+    reload_exit: CommandExit = _NOT_ENDED
+    """The same for ``ExecReload=``."""
+    reload_result: str = "success"
     restart_delay: float = 0.0
     status_text: str = ""
 
@@ -97,23 +126,34 @@ def _describe_exit(code: int, status: int) -> str:
     return "ended"
 
 
-def _failed(exit_state: tuple[int, int]) -> bool:
-    return exit_state[0] != 0 and exit_state != (CLD_EXITED, 0)
-
-
 def last_exit(facts: UnitFacts) -> str:
     """Return how the main process last ended, such as "exited with code 1"; empty if it has not ended yet."""
     return _describe_exit(facts.exit_code, facts.exit_status) if facts.exit_code else ""
 
 
-def explain(facts: UnitFacts, service: str) -> str:
-    """Return why the unit is not running, as a sentence without full stop, by systemd's Result."""
-    result = facts.result
+def _start_command(facts: UnitFacts, service: str, pre_start: Sequence[str]) -> str:
+    """What to call the ``ExecStartPre=`` command that failed: the service's own by its setting."""
+    words = facts.start_exit.words
+    if pre_start and words and words[0].rpartition("/")[2] == pre_start[0].rpartition("/")[2]:
+        return f"the pre_start command of {service} ({pre_start[0]})"
+    return f"a start-up command of {service}"
+
+
+def explain(facts: UnitFacts, service: str, pre_start: Sequence[str] = ()) -> str:
+    """Return why the unit is not running, as a sentence without full stop, by systemd's Result.
+
+    PRE_START is that setting of the service.
+    """
+    result, start = facts.result, facts.start_exit
+    command = _start_command(facts, service, pre_start)
     if result == "start-limit-hit":
-        return f"{service} failed too often and systemd gave up" + _last_exit_suffix(facts)
+        ended = f"; {command} last {_describe_exit(start.code, start.status)}" if start.failed else ""
+        return f"{service} failed too often and systemd gave up{ended or _last_exit_suffix(facts)}"
+    if result == "timeout" and start.failed:
+        return f"{command} did not end in time and was killed"
     if result == "oom-kill":
         return f"{service} was killed by the OOM killer"
-    if result == "timeout" and facts.active_since < facts.started_at:
+    if result == "timeout" and facts.active_since < facts.begun_at:
         return f"{service} was not ready in time and was killed"
     if result == "timeout":
         return f"{service} did not stop in time and was killed"
@@ -121,10 +161,10 @@ def explain(facts: UnitFacts, service: str) -> str:
         return f"{service} did not respond and was killed by its watchdog"
     if result == "resources":
         return f"systemd could not start {service}: a resource is missing (a directory, a limit, memory)"
-    if _failed(facts.start_exit):
-        return f"a start-up command of {service} {_describe_exit(*facts.start_exit)}"
-    if _failed(facts.probe_exit) and facts.probe_exit[1] != 2:
-        return f"{service} did not become healthy in time: its probe {_describe_exit(*facts.probe_exit)}"
+    if start.failed:
+        return f"{command} {_describe_exit(start.code, start.status)}"
+    if (probe := facts.probe_exit).failed and probe.status != 2:
+        return f"{service} did not become healthy in time: its probe {_describe_exit(probe.code, probe.status)}"
     if result in ("exit-code", "signal", "core-dump") and facts.exit_code:
         return f"{service} {_describe_exit(facts.exit_code, facts.exit_status)}"
     if result == "success":
@@ -134,6 +174,18 @@ def explain(facts: UnitFacts, service: str) -> str:
 
 def _last_exit_suffix(facts: UnitFacts) -> str:
     return f"; it last {last_exit(facts)}" if facts.exit_code else ""
+
+
+def reload_failure(facts: UnitFacts, reload_command: Sequence[str]) -> str:
+    """Return why a reload failed, as a sentence without full stop; empty if systemd does not say.
+
+    RELOAD_COMMAND is that setting of the service.
+    """
+    command = f"its reload_command ({reload_command[0]})" if reload_command else "its reload command"
+    if facts.reload_result == "timeout":
+        return f"{command} did not end in time and was killed"
+    ended = facts.reload_exit
+    return f"{command} {_describe_exit(ended.code, ended.status)}" if ended.failed else ""
 
 
 def waiting_for(facts: UnitFacts) -> str:
@@ -149,7 +201,7 @@ def retry(facts: UnitFacts, service: Service | None = None) -> str:
     if facts.sub_state != "auto-restart":
         return ""
     sentence = f"systemd restarts it in {facts.restart_delay:g} s (restart {facts.restarts + 1})"
-    took = max(0.0, facts.changed_at - facts.started_at)
+    took = max(0.0, facts.changed_at - facts.begun_at)
     if service is not None and not service.gives_up(took):
         limit = f"restart.burst = {service.restart.burst} starts in restart.within = {service.start_interval:g} s"
         sentence += f", and again without end: starts that fail after {took:.0f} s never reach {limit}"

@@ -39,7 +39,7 @@ def _of_one(view: View) -> Iterator[Finding]:
             yield bad(f"{name} (external) is {view.word}: {sentence}", f"Check {view.service.url}")
     elif view.word in ("failed", "flapping"):
         fix = f"helmctl why {name}; correct the cause; helmctl restart {name}"
-        yield bad(f"{name} is {view.word}: {explain(view.facts, name)}", fix)
+        yield bad(f"{name} is {view.word}: {explain(view.facts, name, view.service.pre_start)}", fix)
     elif view.word == "unhealthy":
         yield bad(f"{name} is unhealthy: {sentence}", f"helmctl why {name}; helmctl restart {name}")
     elif view.word == "degraded":

@@ -12,9 +12,8 @@ from helmd.model.counted import counted
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
-from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
-from helmd.model.units.unit_state import explain, last_exit, retry
+from helmd.model.units.unit_state import BEGAN_SLACK, explain, last_exit, retry
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
@@ -24,8 +23,6 @@ CAUSE_LINES = 60
 """Lines in which the cause of a failure is looked for."""
 _RUN = 400
 """How many lines of a run are looked at for its first error."""
-_SLACK = 2.0
-"""Seconds before the main process started, in which its start-up commands may have printed something."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|SEVERE|PANIC)\b|\b\w*(?:Error|Exception): |^Traceback ")
 
 
@@ -53,18 +50,28 @@ def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tupl
     lines: Sequence[str] = ()
     if not view.good and broken is not None:
         sentences.append(f"It depends on {broken.service.name}: {_now(broken, now)}")
-        sentences += [*_detail(broken, now), *_sandbox(broken, manager)]
-        sentences.append(_advice(broken))
-        lines = _lines(broken)
+        more, lines = _failure(broken, now, manager)
+        sentences += more
     elif not view.good:
-        sentences += [*_detail(view, now), *_sandbox(view, manager)]
-        sentences.append(_advice(view))
-        lines = _lines(view)
+        more, lines = _failure(view, now, manager)
+        sentences += more
     else:
         sentences += _detail(view, now)
         if broken is not None:
             sentences.append(f"However, it depends on {broken.service.name}: {_now(broken, now)}")
     return " ".join(sentence for sentence in sentences if sentence), lines
+
+
+def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Sequence[str]]:
+    """What more to say of a service that does not work, and its last log lines."""
+    facts = view.facts
+    printed: Sequence[PrintedLine] = ()
+    if not view.service.external and facts.exists and view.word != "stopped":
+        printed = last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK)
+    sentences = [*_detail(view, now), *_sandbox(view, [line.message for line in printed[-CAUSE_LINES:]], manager)]
+    shown = of_this_run(printed)
+    stamps = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in shown]
+    return [*sentences, _advice(view)], [f"{at} {line.message[:300]}" for at, line in zip(stamps, shown, strict=True)]
 
 
 def _stopped(then: float, now: float) -> str:
@@ -85,9 +92,9 @@ def _now(view: View, now: float) -> str:
         again = (
             f"systemd has restarted it {_times(facts.restarts)}" if facts.restarts else "systemd is about to restart it"
         )
-        return f"{name} is flapping: {again}, and {explain(facts, name)}."
+        return f"{name} is flapping: {again}, and {explain(facts, name, view.service.pre_start)}."
     if view.word == "failed":
-        return f"{name} has failed{changed}: {explain(facts, name)}."
+        return f"{name} has failed{changed}: {explain(facts, name, view.service.pre_start)}."
     if view.word == "stopped":
         ended = f"; its last run {last_exit(facts)}" if last_exit(facts) else ""
         return f"{name} is stopped{_stopped(facts.changed_at, now)}{ended}."
@@ -111,13 +118,12 @@ def _detail(view: View, now: float) -> list[str]:
     return sentences
 
 
-def _sandbox(view: View, manager: Manager) -> list[str]:
+def _sandbox(view: View, printed: Sequence[str], manager: Manager) -> list[str]:
     """What of its sandbox it may have failed by."""
     facts = view.facts
     if view.service.external or not facts.exists or view.word in ("stopped", "starting", "stopping"):
         return []
-    printed = last_lines(facts.unit, CAUSE_LINES, facts.started_at - 1)
-    found = sandbox_causes(view.service, facts, [line.message for line in printed], manager)
+    found = sandbox_causes(view.service, facts, printed, manager)
     return [f"Its sandbox may be the cause: {found[0]}", *map(str, found[1:])] if found else []
 
 
@@ -153,14 +159,6 @@ def _advice(view: View) -> str:
     if view.word in ("failed", "flapping"):
         return f"Fix the cause (see the lines below), then run: helmctl restart {name}."
     return ""
-
-
-def _lines(view: View) -> Sequence[str]:
-    if view.service.external or view.word == "stopped":
-        return ()
-    found = of_this_run(last_lines(unit_of(view.service.name), _RUN, view.facts.started_at - _SLACK))
-    stamp = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in found]
-    return [f"{at} {line.message[:300]}" for at, line in zip(stamp, found, strict=True)]
 
 
 def of_this_run(lines: Sequence[PrintedLine]) -> Sequence[PrintedLine]:

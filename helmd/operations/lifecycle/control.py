@@ -13,13 +13,14 @@ from helmd.model.suite.dependencies import closure, ready, start_order, stop_ord
 from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import NOT_HEALTHY, NOT_YET
-from helmd.model.units.unit_state import UnitFacts, explain, retry
+from helmd.model.units.unit_state import BEGAN_SLACK, UnitFacts, explain, last_exit, reload_failure, retry
 from helmd.operations.lifecycle.effects import (
     CheckHealth,
     Effects,
     FindChange,
     FindListener,
     JobMode,
+    Pause,
     QueueJob,
     ReadLastLines,
     ReadUnit,
@@ -28,11 +29,15 @@ from helmd.operations.lifecycle.effects import (
     result_of,
 )
 from helmd.operations.lifecycle.jobs import Ended, Jobs
-from helmd.operations.lifecycle.steps import OperationResult, Options, Step, StepKind
+from helmd.operations.lifecycle.steps import OperationResult, Options, Step
 
 DEGRADED_CHECK = 0.08
 """Seconds for the health check of a service that has just started, by which a degraded one is reported as such."""
+RELOAD_SETTLES = 0.1
+"""Seconds after the end of a reload in which a service ends that does not handle its signal, and systemd notices."""
 EXPLAINING_LINES = 10
+SHOWN = 500
+"""Characters of a line that are shown."""
 
 
 def to_start(registry: Registry, names: Collection[str], with_dependencies: bool = True) -> tuple[str, ...]:
@@ -183,8 +188,7 @@ def _started(service: Service, job: Ended) -> Effects[Step]:
             sentence += f"; {verdict.sentence}"
         return Step(service.name, "done", sentence, "", job.seconds)
     facts = yield from result_of(ReadUnit(unit_of(service.name)))
-    since = facts.started_at - 1
-    lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, since))
+    lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, facts.begun_at - BEGAN_SLACK))
     return failure(service, facts, job, lines)
 
 
@@ -193,13 +197,13 @@ def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]
     name = job.service
     if job.result == "canceled":
         return Step(name, "failed", "its start was cancelled by another request", "failed", job.seconds)
-    sentence = explain(facts, name)
-    shown = tuple(line[:500] for line in lines if line)
+    sentence = explain(facts, name, service.pre_start)
+    shown = tuple(line[:SHOWN] for line in lines if line)
     # The probe's own line becomes the sentence; the others are the service's.
-    if facts.probe_exit[1] == 1 and (said := next((line for line in shown if line.startswith(NOT_HEALTHY)), "")):
+    if facts.probe_exit.status == 1 and (said := next((line for line in shown if line.startswith(NOT_HEALTHY)), "")):
         sentence = f"{name} was {said}"
         shown = tuple(line for line in shown if line != said and not line.startswith(NOT_YET))
-    if facts.start_exit[1] and shown:
+    if facts.start_exit.failed and shown:
         sentence = f"{sentence}: {shown[-1]}"
     if again := retry(facts, service):
         sentence = f"{sentence}; {again.rstrip('.')}"
@@ -254,7 +258,8 @@ def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
         sentence = f"did not exit within {limit:g} s of SIGTERM and was killed"
         return Step(service.name, "killed", sentence, "", job.seconds)
     if facts.active_state == "failed":
-        return Step(service.name, "done", f"stopped; {explain(facts, service.name)}", "", job.seconds)
+        sentence = f"stopped; {explain(facts, service.name, service.pre_start)}"
+        return Step(service.name, "done", sentence, "", job.seconds)
     return Step(service.name, "done", "stopped", "", job.seconds)
 
 
@@ -329,10 +334,29 @@ def reload(registry: Registry, names: Collection[str], options: Options) -> Effe
             yield from jobs.queue(name, QueueJob("reload", unit_of(name)), "reloading")
     while jobs:
         for job in (yield from jobs.ended()) or ():
-            kind: StepKind = "done" if job.result == "done" else "failed"
-            sentence = "reloaded" if kind == "done" else f"its reload failed (job result '{job.result}'); it still runs"
-            yield from jobs.add(Step(job.service, kind, sentence, "" if kind == "done" else "failed", job.seconds))
+            yield from jobs.add((yield from _reloaded(registry[job.service], job)))
     return jobs.report
+
+
+def _reloaded(service: Service, job: Ended) -> Effects[Step]:
+    """The step for a reload job that has ended."""
+    name = service.name
+    yield from result_of(Pause(RELOAD_SETTLES))
+    facts = yield from result_of(ReadUnit(unit_of(name)))
+    if job.result == "done" and facts.active:
+        return Step(name, "done", "reloaded", "", job.seconds)
+    if not facts.active:
+        # Such as by a signal that it does not handle.
+        ended = last_exit(facts) or "ended"
+        hint = f"If it can't reload, leave reload_command out. To start it, run: helmctl start {name}"
+        return Step(name, "failed", f"it {ended} when it was reloaded", "failed", job.seconds, hint)
+    command = facts.reload_exit
+    lines: Sequence[str] = ()
+    if command.failed:
+        lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, command.began - BEGAN_SLACK))
+    said = f": {lines[-1][:SHOWN]}" if lines else ""
+    reason = reload_failure(facts, service.reload_command) or f"its reload failed (job result '{job.result}')"
+    return Step(name, "failed", f"{reason}{said}; it still runs as before", "failed", job.seconds)
 
 
 def dry_run(registry: Registry, names: Sequence[str], verb: str, with_dependencies: bool) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from helmd.operations.lifecycle.effects import (
     Job,
     JobResult,
     JobWait,
+    Pause,
     QueueJob,
     ReadLastLines,
     ReadUnit,
@@ -81,6 +82,8 @@ class Driver:
             case WaitForJobs(until):
                 ended = [JobResult(job.job, job.result) for job in self._wait(self._began + until)]
                 return JobWait(ended, self._now())
+            case Pause(seconds):
+                return time.sleep(seconds)
             case ReportStep(step):
                 return self._report(step)
             case _:

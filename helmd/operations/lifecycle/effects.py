@@ -112,6 +112,13 @@ class WaitForJobs(Effect[JobWait]):
 
 
 @dataclass(frozen=True, slots=True)
+class Pause(Effect[None]):
+    """Lets so many seconds pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReportStep(Effect[None]):
     """Shows a step to whoever asked for the operation, as soon as it happens."""
 
