@@ -71,7 +71,7 @@ def test_cluster_is_made_once_private_and_as_configured(server: Server) -> None:
         admin = admin_conninfo(cluster)
         assert ask(admin, "SHOW data_checksums") == "on"
         assert ask(admin, "SHOW server_encoding") == "UTF8"
-        assert ask(admin, "SHOW lc_collate") == "C.UTF-8"
+        assert ask(admin, "SELECT datcollate FROM pg_database WHERE datname = 'postgres'") == "C.UTF-8"
         assert ask(admin, "SHOW listen_addresses") == "127.0.0.1"
         assert ask(admin, "SHOW log_line_prefix") == "[%p] %q%u@%d "
         assert ask(admin, "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL") == 0
