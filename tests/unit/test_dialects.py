@@ -1,6 +1,7 @@
-"""What programs print, by logger, language and server, and what becomes of it: `tests/fixtures/dialects.jsonl`.
+"""What programs print, by logger, language and server, and what becomes of it.
 
-And the other way round: text that only has a level's name in it gets none.
+`tests/fixtures/dialects.jsonl` has examples, `recorded_logs.jsonl` what programs printed. And the other way round: text
+that only has a level's name in it gets none.
 """
 
 import argparse
@@ -45,10 +46,14 @@ class Dialect:
         return self.dialect
 
 
-DIALECTS = [
-    Dialect(**json.loads(line))
-    for line in (TOP / "tests/fixtures/dialects.jsonl").read_text(encoding="utf-8").splitlines()
-]
+def dialects(fixture: str) -> list[Dialect]:
+    lines = (TOP / "tests/fixtures" / fixture).read_text(encoding="utf-8").splitlines()
+    return [Dialect(**json.loads(line)) for line in lines]
+
+
+DIALECTS = dialects("dialects.jsonl")
+RECORDED = dialects("recorded_logs.jsonl")
+"""What programs of Debian 12, PyPI and npm printed when they were run; stacks are shortened."""
 
 
 def rows_of(lines: Iterable[str], apart: int = 50) -> list[LogRow]:
@@ -69,7 +74,7 @@ def rows_of(lines: Iterable[str], apart: int = 50) -> list[LogRow]:
     return assembler.rows
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=str)
+@pytest.mark.parametrize("dialect", [*DIALECTS, *RECORDED], ids=str)
 def test_dialects(dialect: Dialect) -> None:
     rows = rows_of(dialect.lines)
     assert len(rows) == len(dialect.want), [row.message for row in rows]

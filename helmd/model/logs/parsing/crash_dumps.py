@@ -11,13 +11,14 @@ PYTHON, PYTHON_ENDED, PYTHON_CHAINED = "python", "python-ended", "python-chained
 JAVA_STACK, ANY_ERROR = "java", "other"
 NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE = "node-file", "node-source", "race-rule", "jvm-rule"
 JUL = "java.util.logging"
-NODE, RUST, RUST_MESSAGE = "node", "rust", "rust-message"
+NODE, NODE_ERROR, RUST, RUST_MESSAGE = "node", "node-error", "rust", "rust-message"
+QUOTED, BOXED = "quoted", "boxed-python"
 
-IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, NODE, RUST})
+IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, BOXED, NODE, NODE_ERROR, RUST})
 """More is to come for certain, if its writer lives."""
-HELD = frozenset({NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE, JUL})
+HELD = frozenset({NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE, JUL, QUOTED})
 """It is a dump only if the right line follows; else its lines are entries of their own."""
-OPEN_ENDED = frozenset({PYTHON_ENDED, "fatal-python", "erlang", "clojure", "elixir"})
+OPEN_ENDED = frozenset({PYTHON_ENDED, NODE_ERROR, "fatal-python", "erlang", "clojure", "elixir"})
 """What belongs to it need not look like it: texts of exceptions may have several lines."""
 
 
@@ -30,6 +31,7 @@ class DumpStart(NamedTuple):
 
 
 _PYTHON_START = re.compile(r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):")
+_BOX = re.compile(r"╭─{1,200} Traceback \(most recent call last\) ─{1,200}╮")
 _EXCEPTION_NAME = r"(?:[A-Za-z_][\w.<>]{0,300}\.\w{1,300}|[A-Z_]\w{0,300})"
 _PYTHON_END = re.compile(rf"(?!(?:DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b){_EXCEPTION_NAME}(?:: |:?\Z)")
 _PYTHON_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
@@ -38,6 +40,13 @@ _SYNTAX_ERROR = re.compile(r'  File "[^"\n]{1,500}", line \d{1,9}\Z')
 _JUL = re.compile(r"[A-Z][a-z]{2} \d\d?, \d{4} \d\d?:\d\d:\d\d [AP]M [\w.$]{1,300} [\w.$<>-]{1,200}\Z")
 _JUL_LEVEL = re.compile(r"(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST): ")
 _JUL_STATES = {"SEVERE": "jul-severe", "WARNING": "jul-warning"}
+_FRAME = re.compile(r"\s{1,40}at (?:[^\n]{1,600}:\d{1,9}:\d{1,9}\)?\Z|[\w.$/@<>-]{1,400}\([^()\n]{1,300}\)\Z)")
+"""One call of JavaScript's or Java's stacks."""
+_QUOTED = re.compile(r".{1,400}?(?:Error|Exception)(?: \[\w{1,80}\])?: ")
+_INDENTED_LEVEL = re.compile(
+    r"\s{1,24}(?:(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL) {2,8}\S| {17,23}CRITICAL \S)"
+)
+"""An entry of its own, of loggers that fill in or leave out the time."""
 _CLASS = re.compile(r"(?:[A-Za-z_][\w$]{0,80}\.){1,12}[A-Z][\w$.]{0,120}(?=: |:?\Z)")
 _ERROR_CLASS = re.compile(
     r"(?:Uncaught )?(?:[\w$]{1,80}[.:]{1,2}){0,12}[\w$]{0,80}(?:Error|Exception|Throwable)(?: \[\w{1,80}\])?"
@@ -77,10 +86,13 @@ _ELIXIR_MORE = re.compile(
 _OCAML_MORE = re.compile(r"(?:Raised|Called|Re-raised) ")
 _LUA_MORE = re.compile(r"stack traceback:|\[C\]")
 _STACK = re.compile(
-    r"Stack trace:|\[stacktrace\]|stack backtrace:|Stacktrace:|stack traceback:|CallStack \(|#0 "
+    r"Stack trace:|-{3,8} (?:Native|JavaScript) stack ?trace|"
+    r"\[stacktrace\]|stack backtrace:|Stacktrace:|stack traceback:|CallStack \(|#0 "
     r"|goroutine \d{1,9} \[|\*\* \(\w|(?:\w{1,80} ){0,3}[Bb]acktrace:"
 )
 """How a stack begins below a line of a logger."""
+_STACK_STATES = {"g": "go", "*": "elixir", "-": "native"}
+"""Which one it is, by its first character; else it is like PHP's."""
 
 _MORE: dict[str, re.Pattern[str]] = {
     "go": _GO_MORE,
@@ -91,7 +103,8 @@ _MORE: dict[str, re.Pattern[str]] = {
     "ocaml": _OCAML_MORE,
     "lua": _LUA_MORE,
     "native": re.compile(
-        r"what\(\):|Aborted|=+\d{1,12}=+|SUMMARY: |#\d{1,4} |Shadow |AddressSanitizer|(?:READ|WRITE) of size"
+        r"what\(\):|\d{1,3}: 0x|Aborted|"
+        r"=+\d{1,12}=+|SUMMARY: |#\d{1,4} |Shadow |AddressSanitizer|(?:READ|WRITE) of size"
     ),
     "jvm": re.compile(r"#"),
     "erlang": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}|[\w ]{1,60}: |\*\* |\{|\["),
@@ -107,7 +120,8 @@ _GO_FATAL = (
 _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
     (first, re.compile(pattern), DumpStart(state, level))
     for first, pattern, state, level in (
-        ("T ", r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):", PYTHON, "ERROR"),
+        ("T \t", r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):", PYTHON, "ERROR"),
+        ("╭", _BOX.pattern, BOXED, "ERROR"),
         (" ", _SYNTAX_ERROR.pattern, PYTHON, "ERROR"),
         ("E", r"Exception in thread |Exception ignored in", ANY_ERROR, None),
         ("T", r"Task exception was never retrieved", "asyncio", None),
@@ -208,6 +222,8 @@ def start_of(text: str) -> DumpStart | None:
     if first == "(" and _NODE_WARNING.match(text):
         return DumpStart(JAVA_STACK, "WARNING")
     last = text[-1:]
+    if last in "r:" and text.endswith(("] Unhandled Error", "] Unhandled error in Deferred:")):
+        return DumpStart(ANY_ERROR, "ERROR")
     if last in ".)":
         if last == "." and " line " in text and _PERL.match(text):
             return DumpStart("perl", "WARNING" if _PERL_WARNINGS.match(text) or "isn't numeric" in text else "ERROR")
@@ -225,6 +241,8 @@ def start_of(text: str) -> DumpStart | None:
         # An exception's name is one word, at most with a code in brackets behind it.
         if ("." in name or "Err" in name or "Exc" in name or "Thr" in name) and _EXCEPTION_HEAD.match(text, 0, 400):
             return DumpStart(JAVA_STACK, None)
+    if ("rror" in text or "xception" in text) and _QUOTED.match(text):
+        return DumpStart(QUOTED, None)
     return None
 
 
@@ -233,24 +251,33 @@ def continues(state: str, text: str) -> str | None:
     if _PYTHON_START.match(text):
         begun = PYTHON_ENDED if "Group" in text[:24] else PYTHON
         return begun if state in (ANY_ERROR, PYTHON_CHAINED, "asyncio", "fatal-python") else None
+    if text[:1] == "╭" and _BOX.match(text):
+        return BOXED if state in (ANY_ERROR, "asyncio", PYTHON_CHAINED) else None
     if state in HELD:
         return _confirmed(state, text)
     if text[:1] in (" ", "\t"):
         if text.startswith(" * "):
             return None  # " * Running on http://…" belongs to no entry
-        return JAVA_STACK if state == ANY_ERROR and _JAVA_MORE.match(text) else state
+        if state == ANY_ERROR and _INDENTED_LEVEL.match(text):
+            return None
+        return JAVA_STACK if state in (ANY_ERROR, NODE_ERROR) and _JAVA_MORE.match(text) else state
     if not text:
         return state
     if state == "race":
         return "race-ended" if text.startswith("=====") else state
     if state == PYTHON:
-        return PYTHON_ENDED if _PYTHON_END.match(text) else None
+        # loguru marks the call in which the exception was caught.
+        return PYTHON_ENDED if _PYTHON_END.match(text) else state if text.startswith('> File "') else None
+    if state == BOXED:
+        return BOXED if text[:1] in "│╭╰" else PYTHON_ENDED if _PYTHON_END.match(text) else None
     if state == PYTHON_ENDED:
         if text.startswith(_PYTHON_CHAINED):
             return PYTHON_CHAINED
         return state if text.startswith(_BELOW) else None
     if state == NODE:
-        return JAVA_STACK
+        return NODE_ERROR
+    if state == NODE_ERROR:
+        return JAVA_STACK if _JAVA_MORE.match(text) or _JAVA_END.match(text) else None
     if state == RUST:
         return RUST_MESSAGE
     if state == RUST_MESSAGE:
@@ -265,7 +292,7 @@ def continues(state: str, text: str) -> str | None:
         if _EXCEPTION_HEAD.match(text) or _JAVA_MORE.match(text):
             return JAVA_STACK
         if _STACK.match(text):
-            return "go" if text.startswith("goroutine") else "elixir" if text.startswith("**") else "php"
+            return _STACK_STATES.get(text[:1], "php")
         return state if _POSTGRESQL_MORE.match(text) or text.startswith(_CAUSE) else None
     more = _MORE.get(state)
     return state if more is not None and more.match(text) else None
@@ -290,6 +317,8 @@ def _confirmed(state: str, text: str) -> str | None:
         return None if level is None else _JUL_STATES.get(level[1], "jul-info")
     if state == RACE_RULE:
         return "race" if text == "WARNING: DATA RACE" else None
+    if state == QUOTED:
+        return JAVA_STACK if _FRAME.match(text) else None
     return NODE if state == NODE_SOURCE and _CARET.match(text) else None
 
 

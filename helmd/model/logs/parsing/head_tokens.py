@@ -28,7 +28,11 @@ HEAD_SEPARATOR = re.compile(
 )
 HEAD_WORD = re.compile(r"[A-Za-z_/~$@*+#.][\w./$@#~*+-]*")
 LOGGER_REST = re.compile(r"(?:::?[\w.$<>/-]+)*(?:\(\))?")
-HEAD_NUMBER = re.compile(r"#?\d{1,12}(?:[.:]\d+)*(?=[\s:|\]\[,]|\Z)|-(?=\s)")
+HEAD_NUMBER = re.compile(r"#?\d{1,12}(?:[.:]\d+)*(?=[\s:|\]\[,]|\Z)|(?:0x)?\d[0-9a-f]{7,15}(?=\s)|-(?=\s)")
+HEAD_MARK = re.compile(
+    r"(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}|(?!FATAL |CRITICAL )[A-Z]{2,16}(?= (?:ERROR|WARNING): )) (?=[A-Z]{4})"
+)
+"""What draws the eye to a level, or says what it is about."""
 HEAD_PAIR = re.compile(r'([A-Za-z_][\w.-]{0,60})=("[^"]{0,200}"|[^\s"\]]{0,200})(?=[\s\]]|\Z)')
 HEAD_PID = re.compile(r"(?:pid[ =:]?\s?|#)?(\d{1,9})(?:[:\s,#].{0,60})?\Z")
 HEAD_BRACKETS = {"[": "]", "(": ")", "<": ">", "{": "}"}

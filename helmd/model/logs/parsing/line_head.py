@@ -13,6 +13,7 @@ from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
 from helmd.model.logs.parsing.head_tokens import (
     HEAD_BRACKETS,
+    HEAD_MARK,
     HEAD_NUMBER,
     HEAD_PAIR,
     HEAD_PHP,
@@ -35,7 +36,7 @@ from helmd.model.logs.parsing.head_tokens import (
     skip_separator,
 )
 from helmd.model.logs.parsing.head_words import NO_LOGGER
-from helmd.model.logs.parsing.parsed import Formats, Parsed
+from helmd.model.logs.parsing.parsed import Formats, Parsed, level_of
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
 REACH = 512
@@ -44,6 +45,9 @@ _MOST_TOKENS = 12
 
 
 _LEVEL_NAMES = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|ALERT|EMERG"
+INDENT = 24
+"""Spaces before a head: the width of a time that was left out."""
+_SYMBOL = re.compile(r"[^\x00-\x7f\w\s][^\x00-\x7f\w\s]? {1,3}(?P<level>[A-Za-z]{3,11})(?:: | {2,12})(?=\S)")
 _COMMON_LOGGER = r"[a-z_][\w.$/-]{0,199}"
 _PLAIN_WORD = r"[A-Za-z][\w'-]*+[ ,](?![-:>|] )"
 _COMMON = {
@@ -66,7 +70,8 @@ _LEVEL_LIKE = re.compile(
 """What is in every name of a level in upper case."""
 _ANY_CASE = "(?i:err|warn|fatal|crit|fail|debug|info|notice|dbug|trce|trace|severe|alert|emerg|panic)"
 _CANDIDATE = re.compile(
-    r"[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
+    r"(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}) [A-Z]{4}|[A-Z]{2,16} (?:ERROR|WARNING): "
+    r"|[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
     rf"(?=[\[(<\d{{]|[A-Z]{{3}}|{_ANY_CASE}|[\w./@-]++(?:[:\[|(]| [:|\[(-]))"
     rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/"
     r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)[ ,]"
@@ -80,7 +85,7 @@ def may_have_head(text: str) -> bool:
     if first in "0123456789[(<":
         return True
     if first == " ":
-        return text[:8].lstrip()[:1].isupper()
+        return text[:INDENT].lstrip()[:1].isupper()
     if _CANDIDATE.match(text, 0, 256) is None:
         return False
     return text[1:2] == "/" or _LEVEL_LIKE.search(text[:80].upper()) is not None
@@ -95,6 +100,8 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     """What TEXT says by the head before its message; None if it states no level."""
     if (common := _COMMON.get(text[:1])) is not None and (found := common.match(text, 0, REACH)) is not None:
         return _common(formats, found, text, realtime)
+    if text[:1] > "\x7f":
+        return _behind_symbol(formats, text)
     if not may_have_head(text):
         return None
     if (behind := _object_behind(formats, text, realtime)) is not None:
@@ -105,6 +112,13 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     if head.level is None:
         return None
     return _parsed(head, text, realtime)
+
+
+def _behind_symbol(formats: Formats, text: str) -> Parsed | None:
+    """What the level says that stands in a column of its own, or before a colon, behind a symbol."""
+    found = _SYMBOL.match(text)
+    known = None if found is None else level_of(formats.levels, found["level"])
+    return None if found is None or known is None else Parsed(known[0], text[found.end() :])
 
 
 def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) -> Parsed | None:
@@ -168,9 +182,11 @@ def _read(head: LineHead) -> None:
     if line[:1] == "<" and (syslog := HEAD_SYSLOG.match(line)) is not None and int(syslog["priority"]) < 192:
         _syslog(head, syslog)
         return
-    head.at = HEAD_SPACES.match(line, 0, 8).end()  # type: ignore[union-attr]
+    head.at = HEAD_SPACES.match(line, 0, INDENT).end()  # type: ignore[union-attr]
     if HEAD_RUBY.match(line, head.at):
         head.at += 3
+    elif (mark := HEAD_MARK.match(line, head.at)) is not None:
+        head.at, head.whole = mark.end(), True
     elif (place := PATH_LINE.match(line, head.at)) is not None and line[head.at] not in "0123456789":
         head.name("source", place[0].rstrip(": "))
         head.at, head.strong = place.end(), True
@@ -234,7 +250,21 @@ def _before_level(head: LineHead) -> bool:
         head.at = HEAD_SPACES.match(line, php.end()).end()  # type: ignore[union-attr]
         return True
     word = HEAD_WORD.match(line, at)
+    if word is not None and head.stamp is not None and "/" in word[0] and _in_path(head, word[0], word.end()):
+        return True
     return word is not None and (read_bare_level(head, word[0], word.end()) or _bare_name(head, word[0], word.end()))
+
+
+def _in_path(head: LineHead, word: str, end: int) -> bool:
+    """Reads host/LEVEL/logger."""
+    parts = word.split("/")
+    if len(parts) != 3 or not parts[1].isupper() or (level := level_called(head, parts[1])) is None:
+        return False
+    head.name("host", parts[0])
+    head.name("logger", parts[2])
+    head.found(parts[1], level)
+    skip_separator(head, end)
+    return True
 
 
 def _bare_name(head: LineHead, word: str, end: int) -> bool:
@@ -260,7 +290,7 @@ def _bare_name(head: LineHead, word: str, end: int) -> bool:
         or (following[:1] == "," and head.stamp is not None)
     )
     if head.stamp is None:
-        date_first = HEAD_TIME.match(line, name_end + 1) is not None if following[:1] == " " else False
+        date_first = following[:1] == " " and HEAD_TIME.match(line, name_end + 1 + (following[:2] == "  ")) is not None
         if not (strong or date_first) or len(head.names) >= 3:
             return False
     elif not strong and (head.bare >= 3 or (following[:1] != " " and following)):
@@ -295,7 +325,8 @@ def _bracket(head: LineHead, first: str) -> bool:
     if first == "<" and head.stamp is None and not head.names:
         return False
     begins = head.at == 0
-    level = read_level_in(head, inner, first)
+    is_time = head.stamp is None and HEAD_TIME.fullmatch(inner) is not None
+    level = None if is_time else read_level_in(head, inner, first)
     if level is None:
         if head.stamp is None and not begins and not head.names and head.pid is None:
             return False
