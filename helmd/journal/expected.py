@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from helmd.journal.files import DamagedError, JournalFile, journal_files
+from systemd import id128
+
+from helmd.journal.files import PLACES, DamagedError, JournalFile, journal_files
 from helmd.model.logs.parsing.entry_times import Times, plausible_times
 from helmd.model.logs.parsing.position import Cursor, Position, parse_cursor
 
@@ -20,6 +22,12 @@ class Expected(NamedTuple):
 
     file: JournalFile
     entries: int | None
+
+
+def files_of(directory: Path | None) -> "FileSet":
+    """The files of this machine, or of one DIRECTORY."""
+    # As LOCAL_ONLY has libsystemd do, other machines' files are left out.
+    return FileSet(PLACES, id128.get_machine().hex) if directory is None else FileSet((directory,), None)
 
 
 class FileSet:

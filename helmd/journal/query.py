@@ -19,7 +19,8 @@ from systemd import _reader
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
 from helmd.model.logs.matching import SEARCH_LIMIT
-from helmd.model.logs.parsing.journal_fields import JournalEntry, row_of
+from helmd.model.logs.parsing.entry_times import STEP, Times
+from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, row_of
 from helmd.model.suite.names import (
     HELM_SERVICE,
     HELM_UNITS,
@@ -31,6 +32,7 @@ from helmd.model.suite.names import (
 )
 
 if TYPE_CHECKING:
+    from helmd.journal.expected import FileSet
     from helmd.model.ingest.journal_codec import PostedRow
 
 _HELM_IDENTIFIER = "helmctl"
@@ -130,7 +132,13 @@ class JournalQuery:
         self._uid = uid
         self._wanted = wanted
         self._keys_file = keys_file
+        self._directory = directory
         self._own: Callable[[JournalEntry], PostedRow | None] | None = None
+        self._files: FileSet | None = None
+        self._boot_read = ""
+        # Suspended time, which only one of the clocks has, costs no more than a look at the file.
+        self._offsets = {this_boot(): (time.time_ns() - time.monotonic_ns()) // 1000}
+        """How far the wall clock is from the monotonic one, by boot, in microseconds."""
         self._newest = ""
         self._opened = time.time_ns() // 1000
         try:
@@ -150,6 +158,8 @@ class JournalQuery:
 
     def __exit__(self, *problem: object) -> None:
         self._journal.close()
+        if self._files is not None:
+            self._files.close()
 
     def services(self) -> frozenset[str]:
         """Services of which the journal has a line. Reads indexes only, whatever the journal's size."""
@@ -248,12 +258,30 @@ class JournalQuery:
                 try:
                     fields = journal._get_all()
                     boot = _text(fields.get("_BOOT_ID", b""))
-                    entry = JournalEntry(fields, journal._get_cursor(), boot, 0, journal._get_realtime())
+                    given = Times(journal._get_realtime(), journal._get_monotonic().timestamp)
+                    entry = JournalEntry(fields, journal._get_cursor(), boot, given.monotonic, given.realtime)
                 except OSError:
                     continue
-                yield entry
+                yield self._timed(entry, given)
         except OSError as error:
             raise JournalUnreadableError(f"the journal can't be read: {error.strerror}") from error
+
+    def _timed(self, entry: JournalEntry, given: Times) -> JournalEntry:
+        """ENTRY with a plausible time, if damage to its file has made the one that is GIVEN wrong."""
+        known = self._offsets.get(entry.boot_id)
+        if known is not None and abs(given.offset - known) < STEP:
+            return entry
+        if self._files is None:
+            # Imported when there is such an entry, or one of another boot.
+            from helmd.journal.expected import files_of
+
+            self._files = files_of(self._directory)
+        if entry.boot_id != self._boot_read:
+            self._files.enter(entry.boot_id, -1)
+            self._boot_read = entry.boot_id
+        times = self._files.times(entry.cursor, given) or given
+        self._offsets[entry.boot_id] = times.offset
+        return dated(entry._replace(realtime=times.realtime, monotonic=times.monotonic), given)
 
     def _chosen(self, entry: JournalEntry) -> Found | None:
         row = self._authentic(entry) or row_of(entry)

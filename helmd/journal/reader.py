@@ -28,12 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from systemd import _reader, id128
+from systemd import _reader
 
 from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, Comparison
 from helmd.journal.doubled import Doubles
-from helmd.journal.expected import FileSet
-from helmd.journal.files import PLACES
+from helmd.journal.expected import files_of
 from helmd.journal.unfiltered import DATA_THRESHOLD, bounded, has_lost_its_message
 from helmd.model.errors import HelmError
 from helmd.model.logs.parsing.entry_times import STEP, Times
@@ -90,9 +89,7 @@ class JournalReader(Comparison):
     def __init__(self, uid: int, boot_id: str, directory: Path | None = None) -> None:
         self._directory = directory
         self._doubles = Doubles() if directory is None else Doubles((directory,))
-        # As LOCAL_ONLY has libsystemd do, other machines' files are left out.
-        places, machine = (PLACES, id128.get_machine().hex) if directory is None else ((directory,), None)
-        super().__init__(uid, boot_id, FileSet(places, machine))
+        super().__init__(uid, boot_id, files_of(directory))
         self._open()
         self._ahead: list[_Boot] = []
         self._offsets = _NO_OFFSETS

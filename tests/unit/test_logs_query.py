@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from helmd.cli.logs.format import OutputLine, format_named
 from helmd.journal.keys import JournalKeys
-from helmd.journal.query import Found, JournalQuery, Wanted
+from helmd.journal.query import Found, JournalQuery, Wanted, this_boot
 from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.level import LEVELS, level_named, levels_named
@@ -20,7 +20,7 @@ from helmd.model.logs.parsing.journal_fields import Value
 from helmd.model.logs.timestamps import iso_timestamp
 from helmd.systemd.timestamp import parse_timestamp
 from tests.signing import action_fields, posted_fields
-from tests.store.journals import BOOT_B, SECOND, START, UID, append, line
+from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, UID, append, continue_numbers, flip_bit, line
 
 REMARK = {"_SYSTEMD_USER_UNIT": "init.scope", "USER_UNIT": "hivematrix-core.service", "SYSLOG_IDENTIFIER": "systemd"}
 
@@ -88,6 +88,27 @@ def test_times_are_inclusive(journal: Path) -> None:
         "helm's own",
     ]
     assert ask(journal, Wanted(since=START + 9 * SECOND + 1)) == []
+
+
+@pytest.mark.parametrize("boot", [BOOT_A, this_boot()])
+@pytest.mark.parametrize("number", [0, 20, -1])
+@pytest.mark.parametrize("bit", [29, 40, 52])
+@pytest.mark.parametrize("field", ["realtime", "monotonic"])
+def test_a_damaged_time_ends_nothing(tmp_path: Path, field: str, bit: int, number: int, boot: str) -> None:
+    """In the first, the last and another entry; the line is shown with the time that its neighbours make plausible."""
+    text = [f"line {n}" for n in range(40)]
+    append(tmp_path / "a.journal", [line(text[n], (1 + n) * SECOND, boot=boot) for n in range(30)])
+    append(tmp_path / "b.journal", [line(text[n], (1 + n) * SECOND, boot=boot) for n in range(30, 40)])
+    continue_numbers(tmp_path / "b.journal", tmp_path / "a.journal", 31)
+    flip_bit(tmp_path / "a.journal", number, field, bit)
+    since, until = START + SECOND // 2, START + 100 * SECOND
+    assert ask(tmp_path, Wanted()) == ask(tmp_path, Wanted(since=since)) == text
+    with JournalQuery(UID, Wanted(since=since, until=until), tmp_path) as query:
+        shown = list(query.forward())
+        assert messages(shown) == text
+        for found in shown:
+            meant = START + (1 + int(found.row.message.split()[1])) * SECOND
+            assert abs(found.entry.realtime - meant) < 5 * SECOND, found.row.message
 
 
 def test_last_lines_are_ordered(journal: Path) -> None:

@@ -118,7 +118,8 @@ def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> L
     files = tmp_path / "journal"
     files.mkdir()
     at = [("a minute ago", now - 60_000_000), ("now", now)]
-    append(files / "test.journal", [line(text, n + 1, realtime=when) for n, (text, when) in enumerate(at)])
+    began = now - 100_000_000
+    append(files / "test.journal", [line(text, when - began, realtime=when) for text, when in at])
 
     def query(uid: int, wanted: Wanted, keys_file: Path | None = None) -> JournalQuery:
         return JournalQuery(UID, wanted, files, keys_file)
