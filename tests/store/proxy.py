@@ -31,11 +31,11 @@ class Proxy:
     async def close(self) -> None:
         """Refuse connections and cut those that are open."""
         self._listener.close()
-        await self._listener.wait_closed()
         (self.directory / ".s.PGSQL.5432").unlink(missing_ok=True)
         while self._tasks:  # also those that only now get through to the server
             self.cut()
             await asyncio.wait(self._tasks, timeout=0.05)
+        await self._listener.wait_closed()  # since Python 3.12 also for the end of all connections
 
     def cut(self) -> None:
         """Break all connections, both ways."""
