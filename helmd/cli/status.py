@@ -11,7 +11,8 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.cli.output import clear_terminal
-from helmd.model.units.unit_state import last_exit
+from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT
+from helmd.model.units.unit_state import daemon_trouble, last_exit
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
 from helmd.systemd.usage import CGROUPS, UsageReading, read_group
@@ -113,6 +114,9 @@ def _remark(views: list[View], context: Context) -> None:
         if facts.exists and not view.service.external and facts.fragment != str(context.layout.unit_file(facts.unit)):
             where = facts.fragment or "a transient unit"
             output.print_message(f"{view.service.name}: its unit is not Helm's ({where})")
+    for unit in (HELMD_UNIT, JOURNAL_UNIT):
+        if trouble := daemon_trouble(context.manager.facts(unit), time.time()):
+            output.print_message(f"{trouble}; see: helmctl doctor")
 
 
 def status_json(view: View, context: Context) -> dict[str, Any]:

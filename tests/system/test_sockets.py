@@ -105,7 +105,10 @@ def test_a_broken_configuration_and_many_connections_leave_the_sockets_active(de
 
 
 def test_sockets_stay_though_helmd_cannot_start(demo: Sandbox) -> None:
-    """Worse than anything in its files: its program ends at once. Triggered again and again, they must not fail."""
+    """Worse than anything in its files: its program ends at once. Triggered again and again, they must not fail.
+
+    Nor is it started without a pause while clients wait, and helmctl status says what is wrong.
+    """
     drop_in = "/home/hive/.config/systemd/user/helmd.service.d/broken.conf"
     demo.write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/false\n")
     try:
@@ -113,6 +116,13 @@ def test_sockets_stay_though_helmd_cannot_start(demo: Sandbox) -> None:
         demo.shell(f"for n in $(seq 100); do {HEALTH} --max-time 3 http://127.0.0.1:5004/health & done; wait")
         found = states(demo)
         assert (found["helmd.socket"], found["helmd-http.socket"]) == ("active", "active")
+        count = "systemctl --user show -P NRestarts helmd.service"
+        waits = f"{HEALTH} --max-time 10 --unix-socket $XDG_RUNTIME_DIR/hivematrix/helm.sock http://helm/health"
+        first, last = map(int, demo.shell(f"{count}; {waits} > /dev/null; {count}").out.split())
+        assert 3 <= last - first <= 11, "RestartSec=1s"
+        said = demo.helmctl("status").err
+        assert "helmd.service is flapping: systemd has restarted it " in said and "exited with code 1" in said, said
+        assert "helmd.service is flapping: systemd has restarted it " in demo.helmctl("doctor", check=False).out
     finally:
         demo.shell(f"rm -rf {drop_in.rpartition('/')[0]}; systemctl --user daemon-reload")
     assert demo.shell(f"{HEALTH} http://127.0.0.1:5004/health").out in ("200", "503")

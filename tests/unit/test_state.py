@@ -14,6 +14,7 @@ from helmd.model.units.unit_state import (
     CommandExit,
     UnitFacts,
     condition,
+    daemon_trouble,
     explain,
     last_exit,
     reload_failure,
@@ -164,6 +165,25 @@ def test_last_exit_and_retry() -> None:
     assert last_exit(replace(UNIT, exit_code=CLD_EXITED, exit_status=0)) == "exited with code 0"
     waiting = replace(UNIT, active_state="activating", sub_state="auto-restart", restarts=2, restart_delay=1.5)
     assert retry(waiting) == "systemd restarts it in 1.5 s (restart 3)."
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"active_state": "active"}, ""),
+        ({"active_state": "reloading"}, ""),
+        ({"load_state": "not-found"}, ""),
+        ({}, "helmd.service is stopped"),
+        ({"active_state": "activating"}, "helmd.service is starting"),
+        ({"active_state": "activating", "sub_state": "auto-restart", "restarts": 7, "exit_code": CLD_EXITED,
+          "exit_status": 1},
+         "helmd.service is flapping: systemd has restarted it 7 times; it last exited with code 1"),
+        ({"active_state": "failed", "result": "signal", "exit_code": CLD_KILLED, "exit_status": 11},
+         "helmd.service has failed: helmd.service was killed by SIGSEGV"),
+    ],
+)  # fmt: skip
+def test_trouble_with_a_daemon(change: dict[str, Any], expected: str) -> None:
+    assert daemon_trouble(replace(UnitFacts("helmd.service", "loaded"), **change), 2000.0) == expected
 
 
 def test_why_nothing_is_stored() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from helmd.model.counted import counted
 from helmd.model.suite.service import Service
 
 Condition = Literal["running", "starting", "stopping", "stopped", "flapping", "failed", "unknown"]
@@ -186,6 +187,17 @@ def reload_failure(facts: UnitFacts, reload_command: Sequence[str]) -> str:
         return f"{command} did not end in time and was killed"
     ended = facts.reload_exit
     return f"{command} {_describe_exit(ended.code, ended.status)}" if ended.failed else ""
+
+
+def daemon_trouble(facts: UnitFacts, now: float) -> str:
+    """Return what is wrong with a unit of Helm's own that should run, as a sentence; empty if nothing is."""
+    word = condition(facts, now)
+    if word == "running" or not facts.exists:
+        return ""
+    if word == "flapping":
+        times = f"systemd has restarted it {counted(facts.restarts, 'time')}" if facts.restarts else "it ended at once"
+        return f"{facts.unit} is flapping: {times}{_last_exit_suffix(facts)}"
+    return f"{facts.unit} has failed: {explain(facts, facts.unit)}" if word == "failed" else f"{facts.unit} is {word}"
 
 
 def waiting_for(facts: UnitFacts) -> str:

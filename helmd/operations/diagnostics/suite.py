@@ -27,7 +27,7 @@ from helmd.model.suite.names import (
 )
 from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
 from helmd.model.units.hardening import PROFILES, isolates
-from helmd.model.units.unit_state import UnitFacts, condition, explain, waiting_for
+from helmd.model.units.unit_state import UnitFacts, condition, daemon_trouble, waiting_for
 from helmd.operations.configuration.apply import Change, changes, host_of
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
 from helmd.operations.configuration.load import path_faults
@@ -364,11 +364,11 @@ def _external(what: str, dsn: str) -> Finding:
 
 def _down(facts: UnitFacts) -> Finding:
     """A unit of Helm's own that is not running."""
-    word = condition(facts, time.time())
-    if word in ("failed", "flapping"):
+    now = time.time()
+    fix = f"systemctl --user enable --now {facts.unit}"
+    if condition(facts, now) in ("failed", "flapping"):
         fix = f"See: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
-        return bad(f"{word}: {explain(facts, facts.unit)}", fix)
-    return bad(f"{facts.unit} is {word}", f"systemctl --user enable --now {facts.unit}")
+    return bad(daemon_trouble(facts, now), fix)
 
 
 def _sockets(context: DoctorContext) -> Iterator[Finding]:
