@@ -11,7 +11,7 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
-from helmd.model.suite.names import MODES, Mode, unit_of
+from helmd.model.suite.names import MODES, Mode, timer_of, unit_of
 from helmd.model.suite.service import Registry
 from helmd.model.units.health import NOT_YET
 from helmd.operations.lifecycle import control
@@ -116,7 +116,7 @@ def _starting(command: Any) -> Any:
 @click.pass_obj
 def start_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Start services and what they need, in order, each once the one before is healthy."""
-    return _run(context, "start", services, options)
+    return operate(context, "start", services, options)
 
 
 @click.command("restart", short_help="Restart services, each until it is healthy.")
@@ -126,7 +126,7 @@ def start_command(context: Context, services: tuple[str, ...], **options: Any) -
 @click.pass_obj
 def restart_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Restart services, one after another, each until it is healthy."""
-    return _run(context, "restart", services, options)
+    return operate(context, "restart", services, options)
 
 
 @click.command("try-restart", short_help="Restart services that are active.")
@@ -141,7 +141,7 @@ def try_restart_command(context: Context, services: tuple[str, ...], **options: 
     if not active:
         output.print_message("None of them is active.")
         return exits.OK
-    return _run(context, "restart", active, options)
+    return operate(context, "restart", active, options)
 
 
 @click.command("stop", short_help="Stop services, dependents first.")
@@ -150,7 +150,7 @@ def try_restart_command(context: Context, services: tuple[str, ...], **options: 
 @click.pass_obj
 def stop_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Stop services, those that depend on others first."""
-    return _run(context, "stop", services, options)
+    return operate(context, "stop", services, options)
 
 
 @click.command("reload", short_help="Make services reread their configuration.")
@@ -159,7 +159,7 @@ def stop_command(context: Context, services: tuple[str, ...], **options: Any) ->
 @click.pass_obj
 def reload_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Make services reread their configuration, if their units have an ExecReload=."""
-    return _run(context, "reload", services, options)
+    return operate(context, "reload", services, options)
 
 
 @click.command("up", short_help="Apply the configuration, start the suite.")
@@ -168,7 +168,7 @@ def reload_command(context: Context, services: tuple[str, ...], **options: Any) 
 @click.pass_obj
 def up_command(context: Context, **options: Any) -> int:
     """Apply the configuration and start the whole suite."""
-    return _run(context, "start", ("all",), options, whole=True)
+    return operate(context, "start", ("all",), options, whole=True)
 
 
 @click.command("down")
@@ -176,10 +176,22 @@ def up_command(context: Context, **options: Any) -> int:
 @click.pass_obj
 def down_command(context: Context, **options: Any) -> int:
     """Stop the whole suite, in reverse order. Helm itself keeps running and storing logs."""
-    return _run(context, "stop", ("all",), options, whole=True)
+    return operate(context, "stop", ("all",), options, whole=True)
 
 
-def _run(context: Context, verb: str, services: Sequence[str], options: dict[str, Any], whole: bool = False) -> int:
+def operate(
+    context: Context,
+    verb: str,
+    services: Sequence[str],
+    options: dict[str, Any],
+    whole: bool = False,
+    schedules: bool = False,
+) -> int:
+    """Do VERB to SERVICES; WHOLE for the suite, with its units applied first.
+
+    With SCHEDULES, and for all services, that of a service with a schedule is begun or ended, instead of a run.
+    """
+    schedules = schedules or "all" in services
     registry = context.suite_or_installed
     names = context.chosen(services, registry, unregistered="all" not in services)
     registry = context.with_unregistered(registry, names)
@@ -187,14 +199,14 @@ def _run(context: Context, verb: str, services: Sequence[str], options: dict[str
         names = _without_disabled(context, registry, names)
     no_deps = options.get("no_deps", False)
     if options["dry_run"]:
-        for name, what in control.dry_run(registry, names, verb, not no_deps).items():
+        for name, what in control.dry_run(registry, names, verb, not no_deps, schedules).items():
             output.print_line(f"{name}: {what}")
         return exits.OK
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
         _bring_units_in_line(context, ours, verb, options.get("mode"), not no_deps, whole)
     refused = _refused(context, registry, verb, names, options) if verb in ("start", "restart") else {}
-    how = Options(not options["no_block"], not no_deps, options["timeout"], refused)
+    how = Options(not options["no_block"], not no_deps, options["timeout"], refused, schedules)
     report = _drive(context, registry, verb, names, how, options["quiet"])
     if verb == "start" and whole and report.good:
         mark_target(context.manager)
@@ -235,7 +247,8 @@ def _without_disabled(context: Context, registry: Registry, names: Sequence[str]
     """NAMES without those that the admin took out of the suite; they are still started for one that needs them."""
     kept = []
     for name in names:
-        if not registry[name].external and context.manager.facts(unit_of(name)).file_state == "disabled":
+        service = registry[name]
+        if not service.external and context.manager.facts(service.enabled_unit).file_state == "disabled":
             output.print_message(f"- {name}: disabled, not started (helmctl enable {name})")
         else:
             kept.append(name)
@@ -270,12 +283,12 @@ def _bring_units_in_line(
 
     touched = control.to_start(context.suite, names, with_dependencies) if verb == "start" else tuple(names)
     ours = [name for name in touched if not context.suite[name].external and name not in context.effective.refused]
-    missing = [name for name in ours if not context.layout.unit_file(unit_of(name)).exists()]
+    missing = [name for name in ours if not _installed(context, name)]
     if not (missing or mode or whole):
         if _changed_since_applied(context, ours):
             output.print_message("note: the configuration has changed since it was applied; see helmctl diff")
         return
-    from helmd.operations.configuration.apply import DONE, apply, changes, concerning
+    from helmd.operations.configuration.apply import apply, changes, concerning
     from helmd.systemd.installed import installed_mode
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
@@ -290,9 +303,14 @@ def _bring_units_in_line(
     wanted = found if whole else concerning(found, units)
     applied = apply(wanted, context.suite, context.layout, context.settings, context.manager)
     for change in applied.done:
-        output.print_message(f"{change.unit}: {DONE[change.kind]}")
+        output.print_message(f"{change.unit}: {change.done}")
     for notice in applied.notices:
         output.print_message(f"warning: {notice}")
+
+
+def _installed(context: Context, name: str) -> bool:
+    units = {unit_of(name), context.suite[name].enabled_unit}
+    return all(context.layout.unit_file(unit).exists() for unit in units)
 
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
@@ -301,7 +319,7 @@ def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
 
     sources, _ = registry_sources(context.layout)
     newest = max((os.stat(source.file).st_mtime for source in sources), default=0.0)
-    files = [context.layout.unit_file(unit_of(name)) for name in names]
+    files = [context.layout.unit_file(unit) for name in names for unit in (unit_of(name), timer_of(name))]
     if all(file.stat().st_mtime >= newest for file in files if file.exists()):
         return False
     from helmd.operations.configuration.apply import changes

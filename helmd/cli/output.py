@@ -19,6 +19,8 @@ from helmd.model.printable import printable
 STATE_COLOURS = {
     "healthy": "green",
     "running": "green",
+    "succeeded": "green",
+    "scheduled": "green",
     "degraded": "yellow",
     "starting": "yellow",
     "stopping": "yellow",

@@ -7,6 +7,7 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
+from helmd.model.units.health import HEALTHY
 from helmd.operations.monitoring.status import View, look
 
 POLL_INTERVAL = 0.05
@@ -50,11 +51,11 @@ def is_failed_command(context: Context, services: tuple[str, ...], quiet: bool) 
 @click.pass_obj
 def is_enabled_command(context: Context, services: tuple[str, ...], quiet: bool) -> int:
     """Exit code 0 if any of the services starts with the suite, else 1, as systemctl is-enabled."""
-    views = _views(context, services)
+    states = [context.manager.facts(view.service.enabled_unit).file_state for view in _views(context, services)]
     if not quiet:
-        for view in views:
-            output.print_line(view.facts.file_state or "not-found")
-    return exits.OK if any(view.facts.file_state.startswith("enabled") for view in views) else exits.FAILED
+        for state in states:
+            output.print_line(state or "not-found")
+    return exits.OK if any(state.startswith("enabled") for state in states) else exits.FAILED
 
 
 @click.command("is-healthy", short_help="Exit code 0 if all are healthy.")
@@ -67,7 +68,7 @@ def is_healthy_command(context: Context, services: tuple[str, ...], quiet: bool)
     if not quiet:
         for view in views:
             output.print_line(view.word)
-    return exits.OK if all(view.word == "healthy" for view in views) else exits.INACTIVE
+    return exits.OK if all(view.good and view.verdict.state == HEALTHY for view in views) else exits.INACTIVE
 
 
 def _holds(view: View, condition: str) -> bool:

@@ -12,7 +12,7 @@ from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.cli.output import clear_terminal
 from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT
-from helmd.model.units.unit_state import daemon_trouble, last_exit
+from helmd.model.units.unit_state import daemon_trouble, last_exit, next_run, shown_time
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
 from helmd.systemd.usage import CGROUPS, UsageReading, read_group
@@ -66,12 +66,12 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
 
 def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     facts = view.facts
-    up = facts.active and facts.active_since
+    since = facts.running_since
     row = (
         view.service.name,
         view.word + (" (not in the registry)" if view.unregistered else ""),
         str(facts.main_pid or "-"),
-        output.format_duration(time.time() - facts.active_since) if up else "-",
+        output.format_duration(time.time() - since) if since else "-",
         str(facts.restarts),
         str(view.service.port or "-"),
         "external: " + view.verdict.sentence if view.service.external else _health(view),
@@ -79,19 +79,19 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     if not wide:
         return row
     mode = installed_mode(context.layout, view.service.name) or "-"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts.changed_at)) if facts.changed_at else "-"
+    changed = shown_time(facts.changed_at) if facts.changed_at else "-"
     unit = "-" if view.service.external else facts.unit
     used = read_group(CGROUPS / facts.control_group.lstrip("/")) if facts.control_group else UsageReading(None, None)
     cpu = "-" if used.cpu_seconds is None else output.format_duration(used.cpu_seconds)
     memory = "-" if used.memory is None else f"{used.memory / (1 << 20):.0f}M"
-    return (*row, cpu, memory, mode, unit, since, view.service.description)
+    return (*row, cpu, memory, mode, unit, changed, view.service.description)
 
 
 def _health(view: View) -> str:
-    if view.facts.active:
+    if view.facts.active or view.good:
         return view.verdict.sentence
     if view.word in ("failed", "flapping"):
-        return f"{_ended(view)}; helmctl why {view.service.name}"
+        return "; ".join(filter(None, (_ended(view), next_run(view.facts), f"helmctl why {view.service.name}")))
     if not view.facts.exists:
         return "its unit is not installed; helmctl apply"
     return "-"

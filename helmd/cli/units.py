@@ -13,8 +13,8 @@ from helmd.cli.context import Context
 from helmd.cli.output import print_json
 from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.suite.composition import dependencies
-from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, unit_of
-from helmd.operations.configuration.apply import DONE, Change, apply, changes, concerning
+from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, service_of_timer, unit_of
+from helmd.operations.configuration.apply import Change, apply, changes, concerning
 
 NO_FIGURE = (1 << 64) - 1
 """What systemd says where there is no figure, or no limit."""
@@ -25,7 +25,13 @@ WORDS = {
     "foreign": "is not Helm's and stays as it is",
     "refused": "stays as it is, because of a fault in its configuration",
     "orphan": "belongs to no service any more and would be removed, with the service's home directory",
+    "timer": "belongs to no schedule any more and would be stopped and removed",
 }
+
+
+def _would(change: Change) -> str:
+    """What applying CHANGE would do to its unit."""
+    return WORDS["timer" if change.kind == "orphan" and service_of_timer(change.unit) else change.kind]
 
 
 def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:
@@ -60,7 +66,7 @@ def diff_command(context: Context, services: tuple[str, ...]) -> int:
         if not change.pending:
             continue
         pending = True
-        output.print_message(f"{change.unit}: {WORDS[change.kind]}")
+        output.print_message(f"{change.unit}: {_would(change)}")
         old, new = change.before.splitlines(), change.after.splitlines()
         files = f"installed/{change.unit}", f"services.toml/{change.unit}"
         for line in difflib.unified_diff(old, new, *files, lineterm=""):
@@ -90,7 +96,7 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
     found = _changes(context, services)
     for change in found:
         if change.kind == "foreign" or (dry_run and change.pending):
-            output.print_message(f"{change.unit}: {WORDS[change.kind]}")
+            output.print_message(f"{change.unit}: {_would(change)}")
         if dry_run and change.kind == "refused":
             _print_refused(change, context)
     if dry_run:
@@ -102,9 +108,12 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
         output.print_message(f"warning: {notice}")
     stale = []
     for change in done:
-        output.print_message(f"{change.unit}: {DONE[change.kind]}")
-        if change.kind == "changed" and context.manager.facts(change.unit).active:
+        output.print_message(f"{change.unit}: {change.done}")
+        facts = context.manager.facts(change.unit)
+        if change.kind == "changed" and facts.runs and facts.active:
             stale.append(change.unit)
+        if change.kind == "new" and (name := service_of_timer(change.unit)) and not facts.active:
+            output.print_message(f"To begin its schedule: helmctl enable --now {name}")
     for change in found:
         if change.kind == "orphan" and change not in done:
             output.print_message(f"{change.unit}: still running, its unit is kept; stop it and apply again")
@@ -222,13 +231,13 @@ def edit_command(context: Context, service: str) -> int:
 @click.command("enable", short_help="Let services start with the suite.")
 @some_services_argument
 @click.option("--now", is_flag=True, help="Start them as well.")
-@click.pass_context
-def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> int:
+@click.pass_obj
+def enable_command(context: Context, services: tuple[str, ...], now: bool) -> int:
     """Let services start with the suite and at boot."""
-    context: Context = ctx.obj
     names = context.chosen(services, context.suite)
-    units = [unit_of(name) for name in names if not context.suite[name].external]
-    missing = [unit for unit in units if not context.layout.unit_file(unit).exists()]
+    ours = [context.suite[name] for name in names if not context.suite[name].external]
+    units = [service.enabled_unit for service in ours]
+    missing = [unit_of(each.name) for each in ours if not context.layout.unit_file(each.enabled_unit).exists()]
     if missing:
         every = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
         applied = apply(concerning(every, missing), context.suite, context.layout, context.settings, context.manager)
@@ -237,28 +246,28 @@ def enable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> 
     _say(context.manager.enable(units))
     context.manager.daemon_reload()
     if now:
-        from helmd.cli.control import start_command
+        from helmd.cli.control import operate
 
-        code: int = ctx.invoke(start_command, services=services, mode=None, no_deps=False, follow=False, **QUIET)
-        return code
+        starting = {"mode": None, "no_deps": False, "follow": False}
+        return operate(context, "start", services, {**QUIET, **starting}, schedules=True)
     return exits.OK
 
 
 @click.command("disable", short_help="Keep services from starting with it.")
 @some_services_argument
 @click.option("--now", is_flag=True, help="Stop them as well.")
-@click.pass_context
-def disable_command(ctx: click.Context, services: tuple[str, ...], now: bool) -> int:
+@click.pass_obj
+def disable_command(context: Context, services: tuple[str, ...], now: bool) -> int:
     """Keep services from starting with the suite and at boot."""
-    context: Context = ctx.obj
-    names = context.chosen(services, context.suite_or_installed, unregistered=True)
-    _say(context.manager.disable([unit_of(name) for name in names]))
+    registry = context.suite_or_installed
+    names = context.chosen(services, registry, unregistered=True)
+    units = [registry[name].enabled_unit if name in registry else unit_of(name) for name in names]
+    _say(context.manager.disable(units))
     context.manager.daemon_reload()
     if now:
-        from helmd.cli.control import stop_command
+        from helmd.cli.control import operate
 
-        code: int = ctx.invoke(stop_command, services=services, **QUIET)
-        return code
+        return operate(context, "stop", services, QUIET, schedules=True)
     return exits.OK
 
 

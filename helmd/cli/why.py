@@ -8,7 +8,7 @@ from helmd.cli.context import Context
 from helmd.operations.diagnostics.why import why
 from helmd.operations.monitoring.status import look
 
-_FINE = ("healthy", "running", "starting")
+_FINE = ("healthy", "running", "starting", "succeeded", "scheduled")
 
 
 @click.command("why", short_help="Explain the state of a service.")

@@ -123,6 +123,10 @@ class Layout:
         # One checkout may be shown, all of them may not: Core's signing key is in one.
         return self.data if self.data.is_relative_to(place) else None
 
+    def timer_stamp(self, timer: str) -> Path:
+        """Where the account's manager notes when a persistent TIMER last elapsed (systemd.timer(5), Persistent=)."""
+        return self.units.parent / "timers" / f"stamp-{timer}"
+
     def unit_file(self, unit: str) -> Path:
         """Where a rendered unit is installed."""
         return self.units / unit

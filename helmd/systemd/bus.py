@@ -21,6 +21,8 @@ MANAGER = b"/org/freedesktop/systemd1"
 MANAGER_INTERFACE = b"org.freedesktop.systemd1.Manager"
 PROPERTIES = b"org.freedesktop.DBus.Properties"
 NO_MEMORY_FIGURE = (1 << 64) - 1
+NEVER = (1 << 64) - 1
+"""A time that will not come."""
 
 Result = TypeVar("Result")
 
@@ -117,8 +119,8 @@ class Manager:
         """Queues a start; the job's object path. MODE as in ``systemctl --job-mode``."""
         return _text(self._call("StartUnit", "ss", unit.encode(), mode.encode()))
 
-    def stop(self, unit: str) -> str:
-        return _text(self._call("StopUnit", "ss", unit.encode(), b"replace"))
+    def stop(self, unit: str, mode: str = "replace") -> str:
+        return _text(self._call("StopUnit", "ss", unit.encode(), mode.encode()))
 
     def restart(self, unit: str, mode: str = "replace") -> str:
         return _text(self._call("RestartUnit", "ss", unit.encode(), mode.encode()))
@@ -168,14 +170,19 @@ class Manager:
 
     def facts(self, unit: str) -> UnitFacts:
         """The properties of UNIT; those of an unknown unit say ``not-found``."""
+        found = self._all(unit)
+        triggers = (_text(each) for each in found.get(b"TriggeredBy", ()))
+        timer = next((each for each in triggers if each.endswith(".timer")), None)
+        return facts_of(unit, found, self._all(timer) if timer else {})
+
+    def _all(self, unit: str) -> dict[bytes, Any]:
         path = self._call("LoadUnit", "s", unit.encode())
-        return facts_of(unit, self._call("GetAll", "s", b"", path=path, interface=PROPERTIES))
+        found: dict[bytes, Any] = self._call("GetAll", "s", b"", path=path, interface=PROPERTIES)
+        return found
 
     def properties(self, unit: str) -> dict[str, Any]:
         """Every property of UNIT, as ``systemctl show`` has them; bytes made text."""
-        path = self._call("LoadUnit", "s", unit.encode())
-        found = self._call("GetAll", "s", b"", path=path, interface=PROPERTIES)
-        return {_text(key): _plain(value) for key, value in found.items()}
+        return {_text(key): _plain(value) for key, value in self._all(unit).items()}
 
     def processes(self, unit: str) -> list[int]:
         """The pids in the unit's control group."""
@@ -208,8 +215,8 @@ def _ended(commands: Any) -> CommandExit:
     return CommandExit()
 
 
-def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
-    """The facts that a unit's properties hold."""
+def facts_of(unit: str, found: Mapping[bytes, Any], timer: Mapping[bytes, Any]) -> UnitFacts:
+    """The facts that a unit's properties hold, and those of the timer that starts it, if it has one."""
 
     def text(name: bytes) -> str:
         return _text(found.get(name, b""))
@@ -221,6 +228,7 @@ def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
     cpu = found.get(b"CPUUsageNSec", NO_MEMORY_FIGURE)
     job = found.get(b"Job", (0, b"/"))
     start_commands = found.get(b"ExecStartPre") or ()
+    due = int(timer.get(b"NextElapseUSecRealtime", 0))
     return UnitFacts(
         unit=unit,
         load_state=text(b"LoadState"),
@@ -242,6 +250,7 @@ def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
         started_at=seconds(b"ExecMainStartTimestamp"),
         # systemd forgets about the commands when it reloads its configuration.
         begun_at=(start_commands[0][3] / 1e6 if start_commands else 0.0) or seconds(b"ExecMainStartTimestamp"),
+        ended_at=seconds(b"ExecMainExitTimestamp"),
         invocation=bytes(found.get(b"InvocationID", ())).hex(),
         control_group=text(b"ControlGroup"),
         memory=None if memory == NO_MEMORY_FIGURE else int(memory),
@@ -252,6 +261,9 @@ def facts_of(unit: str, found: Mapping[bytes, Any]) -> UnitFacts:
         reload_result=text(b"ReloadResult") or "success",
         restart_delay=seconds(b"RestartUSec"),
         status_text=text(b"StatusText"),
+        oneshot=text(b"Type") == "oneshot",
+        timer=_text(timer.get(b"SubState", b"")),
+        next_run=0.0 if due == NEVER else due / 1e6,
     )
 
 

@@ -28,6 +28,11 @@ def is_ours(text: str) -> bool:
     return text.startswith(UNIT_HEADER)
 
 
+def starts_with_others(text: str) -> bool:
+    """Whether this unit can be enabled, so that another one starts it (systemd.unit(5), ``[Install]``)."""
+    return "\n[Install]\n" in text
+
+
 def mode_of(text: str | None) -> Mode | None:
     """The mode in which a rendered unit was rendered."""
     found = _MODE.search(text.partition("[X-HiveMatrix]")[2]) if text else None

@@ -27,6 +27,7 @@ from helmd.model.suite.names import (
     UNIX_SOCKET,
     Mode,
     identifier_of,
+    timer_of,
     unit_of,
 )
 from helmd.model.suite.service import START_MARGIN, Health, Registry, Restart, Service
@@ -143,6 +144,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         prestart += [f"port={service.port}", f"host={url_host(service)}"]
     if service.services_json:
         prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
+    needed = [registry[name] for name in service.depends_on if not registry[name].external]
     return {
         **common,
         "environment": environment,
@@ -151,10 +153,12 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         ],
         "unit": unit_of(service.name),
         "part_of": TARGET,
-        "wanted_by": TARGET,
+        "wanted_by": "" if service.schedule else TARGET,
+        "schedule": service.schedule,
         "identifier": identifier_of(service.name),
         "description": f"HiveMatrix {service.name}: {service.description}",
-        "after": [unit_of(needed) for needed in service.depends_on if not registry[needed].external],
+        "after": [unit_of(each.name) for each in needed if not each.oneshot],
+        "required": [unit_of(each.name) for each in needed if each.oneshot],
         "directory": str(directory),
         "command": with_streams(service, service_command(service, mode, layout)),
         "prestart": prestart,
@@ -262,6 +266,19 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
     return _filled(f"{service.type}.service.j2", context, templates)
 
 
+def render_timer(service: Service, templates: Environment) -> str:
+    """The timer that starts SERVICE by its schedule."""
+    context = {
+        "unit": timer_of(service.name),
+        "name": service.name,
+        "description": f"HiveMatrix {service.name}: schedule",
+        "part_of": TARGET,
+        "wanted_by": TARGET,
+        "schedule": service.schedule,
+    }
+    return _filled("hivematrix.timer.j2", context, templates)
+
+
 def render_store_cluster(setup: Setup, templates: Environment) -> str:
     """The unit of the PostgreSQL that holds Helm's store; it belongs to no suite, so that `helmctl down` leaves it."""
     if setup.store_postgres is None:
@@ -282,6 +299,7 @@ def render_store_cluster(setup: Setup, templates: Environment) -> str:
         "identifier": "helmd-postgres",
         "description": "HiveMatrix Helm: PostgreSQL of the log store",
         "after": [],
+        "required": [],
         **_cluster_context(setup.layout, setup.layout.store_cluster, setup.layout.store_socket, setup.store_postgres),
     }
     return _filled("postgres.service.j2", context, templates)

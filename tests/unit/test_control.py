@@ -611,11 +611,11 @@ def test_dry_run() -> None:
 def test_control_does_no_io() -> None:
     """What decides imports nothing that could reach the outside world; a driver does that."""
     top = Path(__file__).resolve().parents[2]
-    for module in ("control", "effects", "jobs", "steps"):
+    for module in ("control", "oneshot", "effects", "jobs", "steps"):
         tree = ast.parse((top / f"helmd/operations/lifecycle/{module}.py").read_text())
         imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-        own = {f"helmd.operations.lifecycle.{name}" for name in ("effects", "jobs", "steps")}
+        own = {f"helmd.operations.lifecycle.{name}" for name in ("effects", "jobs", "oneshot", "steps")}
         plain = {"collections.abc", "dataclasses", "typing"}
         # Of the probe only the facts of one are taken; `run_probe` is the driver's.
         allowed = own | plain | {"helmd.health.target", "helmd.health.probe"}

@@ -82,7 +82,7 @@ def test_jobs_and_their_times() -> None:
         return [Finished("/job/1", "a.service", "done")]
 
     first, second, waited = Driver(manager, wait, shown.append, nothing_changed).run(operation())  # type: ignore[arg-type]
-    assert manager.calls == [("start", "a.service", "ignore-dependencies"), ("stop", "b.service")]
+    assert manager.calls == [("start", "a.service", "ignore-dependencies"), ("stop", "b.service", "replace")]
     assert (first.path, second.path) == ("/job/1", "/job/2")
     assert waited.ended == [("/job/1", "done")]
     assert 0 <= first.queued_at <= second.queued_at <= waited.now < 4

@@ -29,6 +29,7 @@ def test_all_fields_of_a_running_service() -> None:
     assert service_status(observed, NOW) == {
         "service_name": "core",
         "status": "running",
+        "state": "healthy",
         "pid": 42,
         "port": 5000,
         "configured_port": 5000,
@@ -45,6 +46,8 @@ def test_all_fields_of_a_running_service() -> None:
         "mode": "production",
         "restarts": 0,
         "last_exit": None,
+        "ended_at": None,
+        "next_run": None,
         "registered": True,
     }
 

@@ -150,13 +150,13 @@ def test_properties_of_commands_before_the_start() -> None:
     first = command(b"/usr/libexec/hivematrix-helm/prestart", False, 1_000_000, CLD_EXITED, 0)
     second = command(b"/app/migrate", False, 2_000_000, CLD_EXITED, 3)
     ignored = command(b"/bin/false", True, 3_000_000, CLD_EXITED, 1)
-    facts = facts_of("app.service", {b"ExecStartPre": [first, second], b"ExecMainStartTimestamp": 500_000})
+    facts = facts_of("app.service", {b"ExecStartPre": [first, second], b"ExecMainStartTimestamp": 500_000}, {})
     assert facts.start_exit == CommandExit(CLD_EXITED, 3, ("/app/migrate", "--all"), 2.0)
     assert (facts.begun_at, facts.started_at) == (1.0, 0.5)
-    assert facts_of("app.service", {b"ExecStartPre": [first, ignored]}).start_exit.status == 0
+    assert facts_of("app.service", {b"ExecStartPre": [first, ignored]}, {}).start_exit.status == 0
     # After a reload of systemd's configuration.
     lost = command(b"/app/migrate", False, 0, 0, 0)
-    facts = facts_of("app.service", {b"ExecStartPre": [lost], b"ExecMainStartTimestamp": 500_000})
+    facts = facts_of("app.service", {b"ExecStartPre": [lost], b"ExecMainStartTimestamp": 500_000}, {})
     assert facts.begun_at == 0.5 and not facts.start_exit.failed
 
 

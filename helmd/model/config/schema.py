@@ -27,11 +27,19 @@ _seconds = "duration"
 SERVICE_SETTINGS = (
     Setting(
         "type",
-        values.choice("python", "keycloak", "command", "external"),
+        values.choice("python", "keycloak", "command", "oneshot", "external"),
         "choice",
         "python",
         "What kind of service it is: python (a checkout with run.py and a virtual environment), keycloak, command "
-        "(any program that stays in the foreground), or external (probed and shown, never controlled).",
+        "(any program that stays in the foreground), oneshot (a program that runs to its end; see ONESHOT SERVICES), "
+        "or external (probed and shown, never controlled).",
+    ),
+    Setting(
+        "schedule",
+        values.schedule,
+        "calendar event",
+        "none",
+        'When a oneshot runs: "daily", "Mon..Fri 03:00", or another calendar event of systemd.time(7) (OnCalendar=).',
     ),
     Setting("description", values.text, "text", "the name", "A description on one line."),
     Setting("url", values.url, "URL", "http://localhost:PORT", "The URL at which other services reach it."),
@@ -77,7 +85,13 @@ SERVICE_SETTINGS = (
         "false",
         "Whether the gateway shows it to billing and admins only.",
     ),
-    Setting("depends_on", values.names, "list of names", "[]", "Services that must be healthy before it starts."),
+    Setting(
+        "depends_on",
+        values.names,
+        "list of names",
+        "[]",
+        "Services that must be healthy, or in the case of a oneshot must have succeeded, before it starts.",
+    ),
     Setting(
         "database",
         values.boolean,
@@ -248,7 +262,7 @@ SERVICE_SETTINGS = (
         "restart.policy",
         values.choice("no", "on-failure", "always"),
         "choice",
-        "on-failure",
+        "on-failure (oneshot: no)",
         "When systemd restarts it (Restart=).",
     ),
     Setting("restart.delay", values.duration, _seconds, "1s", "Delay before a restart (RestartSec=)."),

@@ -185,6 +185,14 @@ def paths(value: object) -> tuple[str, ...]:
     return tuple(path(item) for item in value)
 
 
+def schedule(value: object) -> str:
+    """A calendar event expression as far as it can stand in a unit; what it means is systemd's to say."""
+    read = text(value)
+    if not read or len(read) > 200 or not read.isascii() or read != read.strip() or re.search(r"[%\\]", read):
+        raise ValueError(f'must be a calendar event such as "daily" or "Mon..Fri 03:00", not {_shown(value)}')
+    return read
+
+
 def url_path(value: object) -> str:
     """The path of a request, with its query."""
     read = text(value)

@@ -46,11 +46,28 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 """Modes of a suite; the first is the default."""
 
 _UNIT = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.service\Z")
+_TIMER = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.timer\Z")
 
 
 def unit_of(service: str) -> str:
     """Return the name of a service's unit."""
     return f"hivematrix-{service}.service"
+
+
+def timer_of(service: str) -> str:
+    """Return the name of the timer that starts a service with a schedule."""
+    return f"hivematrix-{service}.timer"
+
+
+def service_of_timer(unit: str) -> str | None:
+    """Return the service that the timer UNIT starts, or None for another unit."""
+    found = _TIMER.match(unit)
+    return found.group(1) if found else None
+
+
+def service_behind(unit: str) -> str | None:
+    """Return the service that UNIT is a part of: its unit, or its timer."""
+    return service_of(unit) or service_of_timer(unit)
 
 
 def service_of(unit: str) -> str | None:

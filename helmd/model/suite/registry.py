@@ -12,7 +12,17 @@ from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
 from helmd.model.suite.names import MODES, fault_in_name
-from helmd.model.suite.service import DatabaseConfig, Health, Install, Limits, Override, Registry, Restart, Service
+from helmd.model.suite.service import (
+    DatabaseConfig,
+    Health,
+    Install,
+    Limits,
+    Override,
+    Registry,
+    Restart,
+    Service,
+    ServiceType,
+)
 from helmd.model.suite.variables import refused_variables
 
 Entries = dict[str, dict[str, Given]]
@@ -20,6 +30,19 @@ Entries = dict[str, dict[str, Given]]
 CYCLE_SHOWN = 8
 """Maximum number of names in the message about a dependency cycle."""
 
+_KINDS: Mapping[str, Sequence[ServiceType]] = {
+    "pre_start": ("python", "command", "oneshot"),
+    "reload_command": ("python", "command"),
+    "schedule": ("oneshot",),
+}
+"""Settings that only services of some types have."""
+_RUNS_AGAIN = "systemd does not restart it; it runs again at its next start"
+_NOT_ONESHOT = {
+    **dict.fromkeys(("port", "port_variable", "url"), "nothing connects to it"),
+    **dict.fromkeys(("health", "on_unhealthy", "unhealthy_after"), "its exit status says whether it succeeded"),
+    **dict.fromkeys(("restart.delay", "restart.burst", "restart.within"), _RUNS_AGAIN),
+}
+"""Settings and tables of settings that a oneshot can't have, with the reason."""
 _MERGED_BY_KEY = ("environment", "flaskenv", *(f"{mode}.environment" for mode in MODES))
 
 
@@ -105,6 +128,8 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
     restart: dict[str, Any] = {}
     plain: dict[str, Any] = {"description": name, "path": f"hivematrix-{name}", "database_name": name}
     plain["services_json"] = kind == "python"
+    if kind == "oneshot":
+        health, restart = {"check": "process"}, {"policy": "no"}
     if kind == "keycloak":
         health = {"check": "realm", "start_timeout": 180.0}
         restart = {"stop_timeout": 30.0}
@@ -147,8 +172,8 @@ def _fault(service: Service, entry: Mapping[str, Given], key: str, sentence: str
 
 
 def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fault]) -> None:
-    if service.type == "command" and not service.start_command:
-        faults.append(_fault(service, entry, "start_command", "is needed for a service of type command"))
+    if service.type in ("command", "oneshot") and not service.start_command:
+        faults.append(_fault(service, entry, "start_command", f"is needed for a service of type {service.type}"))
     if service.type == "python" and service.port is None:
         faults.append(_fault(service, entry, "port", "is needed for a service of type python"))
     if service.type == "keycloak" and service.port is None:
@@ -163,14 +188,23 @@ def _check_service(service: Service, entry: Mapping[str, Given], faults: list[Fa
         faults.append(_fault(service, entry, "health.check", f"'{service.health.check}' needs a port or url"))
     if service.type != "keycloak" and service.health.check == "realm" and not service.external:
         faults.append(_fault(service, entry, "health.check", "'realm' is for keycloak or an external one"))
-    if service.type not in ("python", "command"):
-        for key in ("pre_start", "reload_command"):
-            if key in entry:
-                sentence = f"is for services of type python and command, not {service.type}"
-                faults.append(_fault(service, entry, key, sentence))
+    for key, kinds in _KINDS.items():
+        if key in entry and service.type not in kinds:
+            sentence = f"is for services of type {', '.join(kinds)}, not {service.type}"
+            faults.append(_fault(service, entry, key, sentence))
+    if service.oneshot:
+        _check_oneshot(service, entry, faults)
     _check_database(service, entry, faults)
     for key, sentence in refused_variables(service):
         faults.append(_fault(service, entry, key, sentence))
+
+
+def _check_oneshot(service: Service, entry: Mapping[str, Given], faults: list[Fault]) -> None:
+    for key in entry:
+        if reason := _NOT_ONESHOT.get(key) or _NOT_ONESHOT.get(key.partition(".")[0]):
+            faults.append(_fault(service, entry, key, f"is not for services of type oneshot: {reason}"))
+    if service.restart.policy != "no":
+        faults.append(_fault(service, entry, "restart.policy", f"must be no for type oneshot: {_RUNS_AGAIN}"))
 
 
 def _check_database(service: Service, entry: Mapping[str, Given], faults: list[Fault]) -> None:
@@ -241,6 +275,9 @@ def _check_dependencies(services: Mapping[str, Service], entries: Entries, fault
         for needed in service.depends_on:
             if needed not in services:
                 sentence = f"'{needed}' is not part of the suite; add a table [services.{needed}]"
+                faults.append(_fault(service, entries.get(service.name, {}), "depends_on", sentence))
+            elif services[needed].schedule:
+                sentence = f"'{needed}' runs by its schedule, so that no start can wait for it"
                 faults.append(_fault(service, entries.get(service.name, {}), "depends_on", sentence))
     if cycle := find_cycle({service.name: service.depends_on for service in services.values()}):
         first = services[cycle[0]]

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
 
-from helmd.model.suite.names import DATABASE_CONNECTIONS, MODES, Mode
+from helmd.model.suite.names import DATABASE_CONNECTIONS, MODES, Mode, timer_of, unit_of
 
 START_MARGIN = 5.0
 """Seconds that systemd gives a start beyond the probe's own limit."""
 SHORTEST_INTERVAL = 60.0
 
-ServiceType = Literal["python", "keycloak", "postgres", "command", "external"]
+ServiceType = Literal["python", "keycloak", "postgres", "command", "oneshot", "external"]
 HealthCheck = Literal["http", "realm", "port", "process"]
 
 
@@ -95,6 +95,8 @@ class Service:
     start_command: tuple[str, ...] = ()
     pre_start: tuple[str, ...] = ()
     reload_command: tuple[str, ...] = ()
+    schedule: str = ""
+    """When a oneshot runs, a calendar event expression (systemd.time(7)); empty if it starts with the suite."""
     visible: bool = True
     admin_only: bool = False
     billing_or_admin_only: bool = False
@@ -143,6 +145,9 @@ class Service:
     @property
     def start_interval(self) -> float:
         """Seconds in which ``restart.burst`` starts are allowed (StartLimitIntervalSec=)."""
+        if self.oneshot:
+            # systemd restarts it never, and a limit would end a frequent schedule.
+            return 0.0
         if self.restart.within is not None:
             return self.restart.within
         every = self.slowest_start + self.restart.delay
@@ -161,6 +166,16 @@ class Service:
     def external(self) -> bool:
         """Whether it is only probed and shown, never started or stopped by Helm."""
         return self.type == "external"
+
+    @property
+    def oneshot(self) -> bool:
+        """Whether it runs to its end, instead of staying in the foreground."""
+        return self.type == "oneshot"
+
+    @property
+    def enabled_unit(self) -> str:
+        """The unit that the suite starts: its timer where it has a schedule."""
+        return timer_of(self.name) if self.schedule else unit_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from helmd.model.units.unit_state import UnitFacts
 def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
     """Return BEFORE with newer unit properties. Health and usage are kept only while it is the same process."""
     old = before.facts
-    same = facts.active and (facts.invocation, facts.main_pid) == (old.invocation, old.main_pid)
+    same = facts.runs and (facts.invocation, facts.main_pid) == (old.invocation, old.main_pid)
     if same or before.external:
         return replace(before, facts=facts, mode=mode)
     return Observed(before.name, before.service, facts, mode)

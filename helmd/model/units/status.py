@@ -8,7 +8,16 @@ from typing import Literal, TypedDict
 from helmd.model.counted import counted
 from helmd.model.suite.service import Service
 from helmd.model.units.health import HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
-from helmd.model.units.unit_state import Condition, UnitFacts, condition, explain, last_exit, retry
+from helmd.model.units.unit_state import (
+    Condition,
+    UnitFacts,
+    condition,
+    explain,
+    last_exit,
+    next_run,
+    oneshot_sentence,
+    retry,
+)
 
 Word = Literal["running", "stopped", "starting", "stopping", "error", "unknown"]
 
@@ -19,6 +28,8 @@ _WORDS: Mapping[Condition, Word] = {
     "stopped": "stopped",
     "flapping": "error",
     "failed": "error",
+    "succeeded": "stopped",
+    "scheduled": "stopped",
     "unknown": "unknown",
 }
 
@@ -56,8 +67,9 @@ class Observed:
 
     @property
     def has_health_check(self) -> bool:
-        """Whether health checks are made: for external services always, for others while they run."""
-        return self.service is not None and (self.service.external or self.facts.active)
+        """Whether health checks are made: for external services always, for others while they run, unless oneshot."""
+        runs = self.facts.active and not self.facts.oneshot
+        return self.service is not None and (self.service.external or runs)
 
 
 class Status(TypedDict):
@@ -65,6 +77,8 @@ class Status(TypedDict):
 
     service_name: str
     status: Word
+    state: str
+    """More precisely than ``status``, as `helmctl status` shows it."""
     pid: int | None
     port: int | None
     configured_port: int | None
@@ -81,6 +95,9 @@ class Status(TypedDict):
     mode: str | None
     restarts: int
     last_exit: str | None
+    ended_at: str | None
+    next_run: str | None
+    """When the schedule of a oneshot starts it next."""
     registered: bool
     """Whether the registry has it; other ``hivematrix-*`` units are monitored, too."""
 
@@ -94,10 +111,28 @@ def status_word(observed: Observed, now: float) -> Word:
     return _WORDS[condition(observed.facts, now)]
 
 
+def sum_up(external: bool, facts: UnitFacts, verdict: HealthVerdict, now: float) -> str:
+    """Return a service's state in one word, from its unit and its health check. NOW is seconds since the epoch."""
+    if external:
+        return verdict.state
+    word = condition(facts, now)
+    if word == "running" and not facts.oneshot and verdict.state != UNKNOWN:
+        return verdict.state
+    return word
+
+
+def oneshot_verdict(facts: UnitFacts) -> HealthVerdict | None:
+    """Return the verdict on a oneshot that runs, has succeeded or waits for its schedule; else None."""
+    sentence = oneshot_sentence(facts) if facts.oneshot else ""
+    return HealthVerdict(HEALTHY, sentence) if sentence else None
+
+
 def health_of(observed: Observed, now: float) -> HealthVerdict:
     """Return the last health check's verdict while the service runs, else one by the unit's state."""
     facts, name = observed.facts, observed.name
     pre_start = observed.service.pre_start if observed.service else ()
+    if verdict := oneshot_verdict(facts):
+        return verdict
     state: Condition = "running" if observed.external else condition(facts, now)
     if state == "running":
         if observed.service is None:
@@ -109,7 +144,7 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
         parts = (reason, retry(facts).rstrip("."))
         return HealthVerdict(UNHEALTHY, "; ".join(part for part in parts if part))
     if state == "failed":
-        return HealthVerdict(UNHEALTHY, explain(facts, name, pre_start))
+        return HealthVerdict(UNHEALTHY, "; ".join(filter(None, (explain(facts, name, pre_start), next_run(facts)))))
     if state == "stopped":
         return HealthVerdict(UNKNOWN, "not running" if facts.exists else "its unit is not installed")
     return HealthVerdict(UNKNOWN, "not known yet" if state == "unknown" else state)
@@ -126,6 +161,7 @@ def service_status(observed: Observed, now: float) -> Status:
     return Status(
         service_name=observed.name,
         status=word,
+        state=sum_up(observed.external, facts, health, now),
         pid=facts.main_pid or None,
         port=port if facts.active or observed.external else None,
         configured_port=port,
@@ -142,6 +178,8 @@ def service_status(observed: Observed, now: float) -> Status:
         mode=observed.mode,
         restarts=facts.restarts,
         last_exit=last_exit(facts) or None,
+        ended_at=_time(facts.ended_at),
+        next_run=_time(facts.next_run),
         registered=service is not None,
     )
 
@@ -161,6 +199,8 @@ def summary(statuses: Iterable[Status]) -> str:
 
 
 def _summary_word(status: Status) -> str:
+    if status["state"] in ("succeeded", "scheduled"):
+        return status["state"]
     if status["status"] == "running":
         return status["health"] if status["health"] != UNKNOWN else "running"
     return "failed" if status["status"] == "error" else status["status"]

@@ -5,6 +5,7 @@ never.
 """
 
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,7 +13,9 @@ from typing import Literal, NamedTuple
 from helmd.model.counted import counted
 from helmd.model.suite.service import Service
 
-Condition = Literal["running", "starting", "stopping", "stopped", "flapping", "failed", "unknown"]
+Condition = Literal[
+    "running", "starting", "stopping", "stopped", "flapping", "failed", "succeeded", "scheduled", "unknown"
+]
 
 CLD_EXITED = 1
 CLD_KILLED = 2
@@ -72,6 +75,8 @@ class UnitFacts:
     """When the main process last started."""
     begun_at: float = 0.0
     """When the last start began, with the first of its ``ExecStartPre=`` commands."""
+    ended_at: float = 0.0
+    """When the main process last ended."""
     invocation: str = ""
     control_group: str = ""
     memory: int | None = None
@@ -86,6 +91,12 @@ class UnitFacts:
     reload_result: str = "success"
     restart_delay: float = 0.0
     status_text: str = ""
+    oneshot: bool = False
+    """Whether it is of ``Type=oneshot``: it is activating while it runs, and then succeeds or fails."""
+    timer: str = ""
+    """The sub-state of the timer that starts it: waiting, running, elapsed, dead or failed; empty without one."""
+    next_run: float = 0.0
+    """When that timer starts it next."""
 
     @property
     def exists(self) -> bool:
@@ -95,9 +106,28 @@ class UnitFacts:
     def active(self) -> bool:
         return self.active_state in ("active", "reloading")
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether a timer that starts it is on."""
+        return self.timer in ("waiting", "running", "elapsed")
+
+    @property
+    def runs(self) -> bool:
+        """Whether its processes run, and have started where it is one that stays."""
+        if self.oneshot:
+            return _oneshot_condition(self) == "running"
+        return self.active and self.sub_state != "exited"
+
+    @property
+    def running_since(self) -> float:
+        """Since when it `runs`; 0 if it doesn't."""
+        return (self.started_at if self.oneshot else self.active_since) if self.runs else 0.0
+
 
 def condition(facts: UnitFacts, now: float) -> Condition:
     """Return the unit's condition. A service that systemd keeps restarting is "flapping", never "running"."""
+    if facts.oneshot and (word := _oneshot_condition(facts)):
+        return word
     if facts.active_state in ("active", "reloading"):
         proving = PROVING_SECONDS[min(facts.restarts, len(PROVING_SECONDS)) - 1]
         return "flapping" if facts.restarts and now - facts.active_since < proving else "running"
@@ -108,6 +138,48 @@ def condition(facts: UnitFacts, now: float) -> Condition:
     if facts.active_state == "failed":
         return "failed"
     return "stopped" if facts.active_state == "inactive" else "unknown"
+
+
+def _oneshot_condition(facts: UnitFacts) -> Condition | None:
+    """Return what a oneshot does where that differs from a service that stays; else None."""
+    if facts.active:
+        return "succeeded" if facts.sub_state == "exited" else "running"
+    if facts.active_state == "activating" and facts.sub_state != "auto-restart":
+        return "running"
+    return "scheduled" if facts.active_state == "inactive" and facts.scheduled else None
+
+
+def oneshot_sentence(facts: UnitFacts) -> str:
+    """Return what a oneshot that works does, or did, as a sentence without full stop; empty if it does not work."""
+    word = _oneshot_condition(facts)
+    if word == "running":
+        return f"running since {shown_time(facts.started_at)}" if facts.started_at else "running"
+    if word == "succeeded":
+        return f"succeeded at {shown_time(facts.ended_at)}"
+    if word == "scheduled":
+        return "; ".join(part for part in (next_run(facts), _last_run(facts)) if part)
+    return ""
+
+
+def next_run(facts: UnitFacts) -> str:
+    """Return when the unit's timer starts it next, as a sentence without full stop; empty if that is off."""
+    if facts.timer == "elapsed":
+        return "its schedule has no further time"
+    if facts.scheduled and facts.next_run:
+        return f"next run at {shown_time(facts.next_run)}"
+    return "it runs now" if facts.timer == "running" else ""
+
+
+def _last_run(facts: UnitFacts) -> str:
+    if not facts.ended_at:
+        return ""
+    how = "succeeded" if (facts.exit_code, facts.exit_status) == (CLD_EXITED, 0) else last_exit(facts)
+    return f"the last {how} at {shown_time(facts.ended_at)}"
+
+
+def shown_time(seconds: float) -> str:
+    """Return a time (seconds since the epoch) as it is shown to people: in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def signal_name(number: int) -> str:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,8 +24,12 @@ from helmd.model.suite.names import (
     STORE_CLUSTER_UNIT,
     SUITE_CLUSTER,
     SUITE_CLUSTER_UNIT,
+    TARGET,
     Mode,
+    service_behind,
     service_of,
+    service_of_timer,
+    timer_of,
     unit_of,
 )
 from helmd.model.suite.service import Limits, Registry
@@ -44,36 +48,61 @@ from helmd.operations.configuration.module_files import (
     place_flaskenv,
     place_services_json,
 )
-from helmd.operations.configuration.sockets import replace_sockets
+from helmd.operations.configuration.sockets import replace_sockets, wait_for_jobs
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, delegated_controllers, probe_host
-from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, verify_units
-from helmd.systemd.render import Setup, render, render_sockets, render_store_cluster, template_environment
+from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, starts_with_others, verify_units
+from helmd.systemd.render import (
+    Setup,
+    render,
+    render_sockets,
+    render_store_cluster,
+    render_timer,
+    template_environment,
+)
 
 ChangeKind = Literal["new", "changed", "same", "foreign", "orphan", "refused"]
 
 NONE_REFUSED = Refused()
 
-DONE = {"new": "installed and enabled", "changed": "changed", "orphan": "removed"}
-"""What was done for a kind of change, as it is printed."""
+_DONE = {"new": "installed", "changed": "changed", "orphan": "removed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What applying would do to one unit. ``foreign``: a file of that name is not Helm's and is not changed;
-    ``orphan``: a unit of ours whose service is in no registry any more; ``refused``: ``faults`` keep it as it is."""
+    ``orphan``: a unit of ours whose service is in no registry any more, or a timer whose service has no schedule;
+    ``refused``: ``faults`` keep it as it is."""
 
     unit: str
     kind: ChangeKind
     before: str
     after: str
     faults: tuple[Fault, ...] = ()
+    enabled: bool = False
+    """Whether applying it has enabled the unit."""
 
     @property
     def pending(self) -> bool:
         return self.kind in ("new", "changed", "orphan")
+
+    @property
+    def done(self) -> str:
+        """What applying it has done, as it is printed."""
+        return f"{_DONE[self.kind]} and enabled" if self.enabled else _DONE[self.kind]
+
+    @property
+    def enables(self) -> bool:
+        """Whether it becomes a unit that is enabled: a new one, or one that had no ``[Install]`` section before."""
+        had = self.kind == "changed" and starts_with_others(self.before)
+        return self.kind in ("new", "changed") and starts_with_others(self.after) and not had
+
+    @property
+    def disables(self) -> bool:
+        """Whether it ends that the unit is enabled."""
+        return self.pending and starts_with_others(self.before) and not starts_with_others(self.after)
 
 
 class Applied(NamedTuple):
@@ -159,6 +188,8 @@ def rendered(
         if not service.external:
             mode: Mode = (modes or {}).get(name) or installed_mode(layout, name) or settings.mode
             units[unit_of(name)] = render(service, registry, mode, setup, templates)
+            if service.schedule:
+                units[timer_of(name)] = render_timer(service, templates)
     if settings.store_embedded:
         units[STORE_CLUSTER_UNIT] = render_store_cluster(setup, templates)
     return {**units, **render_sockets(layout, settings, templates)}
@@ -191,17 +222,20 @@ def changes(
         found.append(Change(unit_of(name), "refused", before or "", "", faults))
     if not refused.complete:
         return found
-    wanted = {**wanted, **dict.fromkeys((unit_of(name) for name in faulty), "")}
-    for path in (*sorted(layout.units.glob("hivematrix-*.service")), layout.unit_file(HTTP_SOCKET_UNIT)):
+    wanted = {**wanted, **dict.fromkeys((unit for name in faulty for unit in (unit_of(name), timer_of(name))), "")}
+    installed = [path for kind in ("timer", "service") for path in sorted(layout.units.glob(f"hivematrix-*.{kind}"))]
+    for path in (*installed, layout.unit_file(HTTP_SOCKET_UNIT)):
         text = read_unit(path) or ""
-        if path.name not in wanted and is_ours(text) and (service_of(path.name) or path.name in SOCKET_UNITS):
+        if path.name not in wanted and is_ours(text) and (service_behind(path.name) or path.name in SOCKET_UNITS):
             found.append(Change(path.name, "orphan", text, ""))
     return found
 
 
 def concerning(found: list[Change], units: Collection[str]) -> list[Change]:
-    """Those of FOUND about UNITS; with them the suite's PostgreSQL, whose unit makes the database of a new service."""
-    chosen = {change.unit for change in found if change.unit in units}
+    """Those of FOUND about UNITS of services, and their timers; with them the suite's PostgreSQL, whose unit makes the
+    database of a new service.
+    """
+    chosen = {each.unit for each in found if each.unit in units or unit_of(service_behind(each.unit) or "") in units}
     if any(change.pending for change in found if change.unit in chosen):
         chosen.add(SUITE_CLUSTER_UNIT)
     return [change for change in found if change.unit in chosen]
@@ -248,7 +282,7 @@ def _verified(found: list[Change], registry: Registry) -> list[Change]:
     complaints = verify_units({change.unit: change.after for change in found if change.after})
     verified = []
     for change in found:
-        name = service_of(change.unit) or ""
+        name = service_behind(change.unit) or ""
         if change.unit in complaints and change.pending:
             if name not in registry:
                 raise UnitRefusedError(f"systemd refuses {change.unit}", lines=complaints[change.unit])
@@ -301,30 +335,78 @@ def _install(
     # Before the units: after a failure here the next apply finds the same changes and tries again.
     ensure_databases(registry, layout, settings, manager.facts)
     done = []
+    # What the admin has disabled is still disabled when the service is started by another unit than before.
+    disabled = {
+        service_behind(change.unit)
+        for change in todo
+        if change.disables and manager.facts(change.unit).file_state == "disabled"
+    }
     for change in todo:
         path = layout.unit_file(change.unit)
-        if change.unit in SOCKET_UNITS and change.kind == "orphan":
+        if service_of_timer(change.unit) and change.kind == "orphan":
+            _remove_timer(change.unit, layout, manager)
+        elif change.unit in SOCKET_UNITS and change.kind == "orphan":
             manager.disable([change.unit])
             path.unlink(missing_ok=True)
         elif change.kind == "orphan":
-            if manager.facts(change.unit).active_state not in ("inactive", "failed"):
+            facts = manager.facts(change.unit)
+            if facts.sub_state == "exited":
+                _end_exited(change.unit, manager)
+            elif facts.active_state not in ("inactive", "failed"):
                 continue
             manager.disable([change.unit])
             manager.reset_failed(change.unit)
             path.unlink(missing_ok=True)
             remove_home(change.unit, layout)
         else:
+            if change.disables:
+                manager.disable([change.unit])
             write_atomically(path, change.after)
         done.append(change)
     # A new service starts with the suite, at boot as well, until it is disabled.
-    if fresh := [change.unit for change in done if change.kind == "new" and change.unit != STORE_CLUSTER_UNIT]:
+    fresh = [change for change in done if change.enables and change.unit != STORE_CLUSTER_UNIT]
+    enabled = [change.unit for change in fresh if service_behind(change.unit) not in disabled]
+    if enabled:
         try:
-            manager.enable(fresh)
+            manager.enable(enabled)
         except BusError:
-            # Otherwise the next apply would find them installed, and never enable them.
-            for unit in fresh:
-                layout.unit_file(unit).unlink(missing_ok=True)
+            # Otherwise the next apply would find them as they should be, and never enable them.
+            for change in fresh:
+                if change.before:
+                    write_atomically(layout.unit_file(change.unit), change.before)
+                else:
+                    layout.unit_file(change.unit).unlink(missing_ok=True)
             raise
     if done:
         manager.daemon_reload()
-    return done
+    for change in done:
+        if change.disables and manager.facts(change.unit).sub_state == "exited":
+            # It ran without a schedule before. Its timer would start nothing while it is active.
+            _end_exited(change.unit, manager)
+    timers = [unit for unit in enabled if service_of_timer(unit)]
+    if timers and _runs(registry, manager):
+        for unit in timers:
+            manager.start(unit)
+        wait_for_jobs(manager, timers)
+    return [replace(change, enabled=change.unit in enabled) for change in done]
+
+
+def _end_exited(unit: str, manager: Manager) -> None:
+    """Makes a oneshot that has succeeded inactive, and nothing else: what requires it goes on."""
+    manager.stop(unit, "ignore-dependencies")
+    wait_for_jobs(manager, [unit])
+
+
+def _remove_timer(unit: str, layout: Layout, manager: Manager) -> None:
+    """Ends a schedule, and what would make up for its missed times if it ever came back."""
+    manager.stop(unit)
+    wait_for_jobs(manager, [unit])
+    manager.disable([unit])
+    layout.unit_file(unit).unlink(missing_ok=True)
+    layout.timer_stamp(unit).unlink(missing_ok=True)
+
+
+def _runs(registry: Registry, manager: Manager) -> bool:
+    """Whether the suite runs: any of the services that stay, or, where it has none, its target."""
+    stay = [unit_of(name) for name, service in registry.services.items() if not (service.external or service.oneshot)]
+    return any(manager.facts(unit).active for unit in stay or [TARGET])

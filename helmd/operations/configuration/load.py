@@ -170,15 +170,25 @@ def configuration_of(sources: Sources) -> Configuration:
 
 
 def path_faults(registry: Registry, layout: Layout, names: Collection[str] | None = None) -> list[Fault]:
-    """Files and directories of services that do not exist, or that services may not see; of all services, or of those
-    that are in NAMES.
+    """Files and directories of services that do not exist, or that services may not see, and schedules that systemd
+    does not accept; of all services, or of those that are in NAMES.
     """
     return [
         fault
         for name, service in registry.services.items()
         if names is None or name in names
-        for fault in _missing(service, registry, layout) or _hidden(service, registry, layout)
+        for fault in (*_schedule(service), *(_missing(service, registry, layout) or _hidden(service, registry, layout)))
     ]
+
+
+def _schedule(service: Service) -> Sequence[Fault]:
+    if not service.schedule:
+        return ()
+    from helmd.systemd.calendar import calendar_fault
+
+    if sentence := calendar_fault(service.schedule):
+        return [Fault(service.file, service.line, f"services.{service.name}.schedule", sentence)]
+    return ()
 
 
 def _hidden(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:

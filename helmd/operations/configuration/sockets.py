@@ -37,8 +37,13 @@ def replace_sockets(manager: Manager, units: Collection[str]) -> None:
             manager.stop(unit)
         elif not runs or facts.active:
             manager.restart(unit)
+    wait_for_jobs(manager, (HELMD_UNIT, *units))
+
+
+def wait_for_jobs(manager: Manager, units: Collection[str]) -> None:
+    """Waits until systemd has no job for UNITS any more."""
     deadline = time.monotonic() + _WAIT_SECONDS
-    while time.monotonic() < deadline and any(manager.facts(unit).job for unit in (HELMD_UNIT, *units)):
+    while time.monotonic() < deadline and any(manager.facts(unit).job for unit in units):
         time.sleep(_LOOK_SECONDS)
 
 

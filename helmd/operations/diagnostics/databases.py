@@ -26,7 +26,7 @@ def databases(context: DoctorContext) -> list[Finding]:
     found = []
     for name, database in databases_of(context.suite, context.layout, context.settings).items():
         facts = context.manager.facts(unit_of(name))
-        if not facts.active or time.time() - facts.active_since < _SETTLED:
+        if facts.oneshot or not facts.active or time.time() - facts.active_since < _SETTLED:
             continue
         try:
             admin = administration(context.suite, context.layout, context.settings)

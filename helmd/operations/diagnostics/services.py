@@ -28,7 +28,7 @@ def services(context: DoctorContext) -> list[Finding]:
     ours = [view for view in views.values() if not view.service.external]
     if ours and all(view.word == "stopped" for view in ours):
         return [warn("the suite is stopped", "helmctl up")]
-    found = [finding for view in views.values() for finding in _of_one(view)]
+    found = [finding for view in views.values() for finding in (*_of_one(view), *_schedule(view, context))]
     return [*found, *_without_needed(suite, views)] or [ok(f"{counted(len(views), 'service')}: all are healthy")]
 
 
@@ -44,8 +44,26 @@ def _of_one(view: View) -> Iterator[Finding]:
         yield bad(f"{name} is unhealthy: {sentence}", f"helmctl why {name}; helmctl restart {name}")
     elif view.word == "degraded":
         yield warn(f"{name} is degraded: {sentence}", f"helmctl why {name}")
-    elif view.word == "stopped" and view.facts.exists and view.facts.file_state != "disabled":
+    elif view.word == "stopped" and _to_start(view):
         yield warn(f"{name} is stopped, though it is to start with the suite", f"helmctl start {name}")
+
+
+def _to_start(view: View) -> bool:
+    return view.facts.exists and view.facts.file_state != "disabled" and not view.service.schedule
+
+
+def _schedule(view: View, context: DoctorContext) -> Iterator[Finding]:
+    """Whether a service with a schedule will be started by it."""
+    if not view.service.schedule or not view.facts.exists:
+        return
+    name = view.service.name
+    timer = context.manager.facts(view.service.enabled_unit)
+    if not timer.active and timer.exists and timer.file_state != "disabled":
+        yield warn(
+            f"the schedule of {name} is off, though it is to begin with the suite", f"helmctl enable --now {name}"
+        )
+    elif timer.sub_state == "elapsed":
+        yield warn(f"{name} is not run any more: its schedule has no further time", f"Correct schedule of {name}")
 
 
 def _without_needed(suite: Registry, views: dict[str, View]) -> Iterator[Finding]:
@@ -54,7 +72,7 @@ def _without_needed(suite: Registry, views: dict[str, View]) -> Iterator[Finding
     for name, view in views.items():
         if view.word not in ("stopped", "failed") or view.service.external:
             continue
-        users = [other for other, needed in needs.items() if name in needed and views[other].facts.active]
+        users = [other for other, needed in needs.items() if name in needed and views[other].facts.runs]
         if users:
             yield bad(f"{name} is {view.word}, and these run and need it: {', '.join(users)}", f"helmctl start {name}")
 

@@ -13,7 +13,7 @@ from helmd.health.target import url_host
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak.launch import JAVA
 from helmd.model.config.secrets import holds_password, password_files
-from helmd.model.errors import BusError, ConfigurationError
+from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import (
     HELM_UNITS,
@@ -62,11 +62,14 @@ def configuration(context: DoctorContext) -> list[Finding]:
     if held := [name for name in effective.refused.faults if name in suite]:
         sentence = f"what was last without a fault is in force for {', '.join(held)}"
         found.append(warn(sentence, "Correct the faults above, then: helmctl apply"))
-    found += [
-        bad(str(fault), "Create it, or correct the path; for Keycloak: helmctl setup")
-        for fault in path_faults(suite, context.layout)
-    ]
+    found += [bad(str(fault), _correction(fault)) for fault in path_faults(suite, context.layout)]
     return found or [ok(f"no faults; services: {', '.join(suite.names) or 'none'}")]
+
+
+def _correction(fault: Fault) -> str:
+    if fault.where.endswith(".schedule"):
+        return f"Correct {fault.file}; what systemd makes of an expression: systemd-analyze calendar EXPRESSION"
+    return "Create it, or correct the path; for Keycloak: helmctl setup"
 
 
 def units(context: DoctorContext) -> list[Finding]:
@@ -77,8 +80,9 @@ def units(context: DoctorContext) -> list[Finding]:
         for finding in _drift(change)
     ]
     for name, service in context.suite.services.items():
-        if not service.external and context.manager.facts(unit_of(name)).need_reload:
-            found.append(bad(f"{unit_of(name)} has changed since systemd loaded it", "systemctl --user daemon-reload"))
+        for unit in () if service.external else dict.fromkeys((unit_of(name), service.enabled_unit)):
+            if context.manager.facts(unit).need_reload:
+                found.append(bad(f"{unit} has changed since systemd loaded it", "systemctl --user daemon-reload"))
         if not service.external and service.restart.policy != "no" and not service.gives_up(service.slowest_start):
             found.append(
                 warn(
@@ -94,7 +98,7 @@ def _drift(change: Change) -> Iterator[Finding]:
     output = {
         "new": "is not installed",
         "changed": "differs from the configuration",
-        "orphan": "belongs to a service that is no longer configured",
+        "orphan": "belongs to a service, or a schedule, that is no longer configured",
     }
     if change.kind == "foreign":
         yield warn(

@@ -13,7 +13,7 @@ from helmd.model.layout import Layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.service import Registry
-from helmd.model.units.unit_state import BEGAN_SLACK, explain, last_exit, retry
+from helmd.model.units.unit_state import BEGAN_SLACK, explain, last_exit, next_run, retry
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
@@ -23,6 +23,8 @@ CAUSE_LINES = 60
 """Lines in which the cause of a failure is looked for."""
 _RUN = 400
 """How many lines of a run are looked at for its first error."""
+_BEGINNINGS = {"running": "is ", "scheduled": "is scheduled: ", "succeeded": ""}
+"""What comes before the sentence about a oneshot, by its state."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|SEVERE|PANIC)\b|\b\w*(?:Error|Exception): |^Traceback ")
 
 
@@ -85,6 +87,8 @@ def _now(view: View, now: float) -> str:
         return f"{name} is external and {view.verdict.state}: {view.verdict.sentence}."
     if not facts.exists:
         return f"{name} has no unit installed."
+    if facts.oneshot and view.good:
+        return f"{name} {_BEGINNINGS[view.word]}{view.verdict.sentence}."
     if view.word in ("healthy", "degraded", "unhealthy", "running"):
         running = f"{name} is running (pid {facts.main_pid}) {since(facts.active_since, now)}"
         return f"{running}, {view.word}: {view.verdict.sentence}."
@@ -112,6 +116,8 @@ def _detail(view: View, now: float) -> list[str]:
         sentences.append(f"Its unit has the drop-in {', '.join(facts.drop_ins)}.")
     if facts.need_reload:
         sentences.append("Its unit file has changed since systemd loaded it; run: systemctl --user daemon-reload.")
+    if view.word == "failed" and (again := next_run(facts)):
+        sentences.append(f"By its schedule: {again}.")
     sentences += _port(view)
     if again := retry(facts, None if view.unregistered else view.service):
         sentences.append(again[0].upper() + again[1:])
@@ -152,6 +158,8 @@ def _advice(view: View) -> str:
         return f"Check {view.service.url}; Helm does not control external services."
     if not view.facts.exists:
         return "To install it, run: helmctl apply."
+    if view.word == "stopped" and view.service.schedule:
+        return f"To begin its schedule, run: helmctl enable --now {name}; to run it once: helmctl start {name}."
     if view.word == "stopped":
         return f"To start it, run: helmctl start {name}."
     if view.word == "unhealthy":

@@ -10,10 +10,17 @@ from dataclasses import replace
 from helmd.health.target import probe_of, url_host
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, ready, start_order, stop_order
-from helmd.model.suite.names import SUITE_CLUSTER, unit_of
+from helmd.model.suite.names import SUITE_CLUSTER, timer_of, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import NOT_HEALTHY, NOT_YET
-from helmd.model.units.unit_state import BEGAN_SLACK, UnitFacts, explain, last_exit, reload_failure, retry
+from helmd.model.units.unit_state import (
+    BEGAN_SLACK,
+    UnitFacts,
+    explain,
+    last_exit,
+    reload_failure,
+    retry,
+)
 from helmd.operations.lifecycle.effects import (
     CheckHealth,
     Effects,
@@ -29,6 +36,13 @@ from helmd.operations.lifecycle.effects import (
     result_of,
 )
 from helmd.operations.lifecycle.jobs import Ended, Jobs
+from helmd.operations.lifecycle.oneshot import (
+    WAITING_FOR_END,
+    about_schedule,
+    begin_run,
+    begin_schedule,
+    schedule_begun,
+)
 from helmd.operations.lifecycle.steps import OperationResult, Options, Step
 
 DEGRADED_CHECK = 0.08
@@ -81,11 +95,13 @@ def start(registry: Registry, names: Collection[str], options: Options) -> Effec
                 yield from jobs.add(Step(name, "skipped", "not started: the time limit was reached", "timeout"))
             break
         for job in ended:
-            step = yield from _started(registry[job.service], job)
+            service = registry[job.service]
+            by_schedule = bool(service.schedule) and options.schedules
+            step = yield from (schedule_begun if by_schedule else _started)(service, job)
             if step.bad and job.service in joined:
                 joined.remove(job.service)
                 again = f"the start that was under way failed ({step.sentence}); restarting it"
-                yield from jobs.queue(job.service, QueueJob("restart", unit_of(job.service), _mode(jobs)), again)
+                yield from jobs.queue(job.service, QueueJob("restart", unit_of(job.service), jobs.mode), again)
                 continue
             yield from jobs.add(step)
             (causes.update({job.service: job.service}) if step.bad else healthy.add(job.service))
@@ -128,6 +144,12 @@ def _begin(service: Service, jobs: Jobs, joined: set[str]) -> Effects[None]:
         )
         return
     facts = yield from result_of(ReadUnit(unit))
+    if service.schedule and jobs.options.schedules:
+        yield from begin_schedule(service, facts, jobs)
+        return
+    if service.oneshot and facts.oneshot:
+        yield from begin_run(service, facts, jobs)
+        return
     if facts.active:
         verdict = yield from result_of(CheckHealth(probe_of(service)))
         sentence = f"running but unhealthy: {verdict.sentence}"
@@ -139,7 +161,7 @@ def _begin(service: Service, jobs: Jobs, joined: set[str]) -> Effects[None]:
         )
         return
     if name in jobs.options.refused:
-        yield from jobs.add(_refusal(name, jobs))
+        yield from jobs.add(jobs.refusal(name))
         return
     if service.port is not None and facts.active_state in ("inactive", "failed"):
         listener = yield from result_of(FindListener(url_host(service), service.port))
@@ -163,24 +185,19 @@ def _begin(service: Service, jobs: Jobs, joined: set[str]) -> Effects[None]:
             joined.add(name)
             waiting = f"a start was under way; {waiting}"
     yield from result_of(ResetFailed(unit))
-    yield from jobs.queue(name, QueueJob(verb, unit, _mode(jobs)), waiting)
-
-
-def _refusal(name: str, jobs: Jobs) -> Step:
-    hint = f"Correct that, then run: helmctl start {name}"
-    return Step(name, "failed", jobs.options.refused[name], "start_failed", hint=hint)
-
-
-def _mode(jobs: Jobs) -> JobMode:
-    return "replace" if jobs.options.with_dependencies else "ignore-dependencies"
+    yield from jobs.queue(name, QueueJob(verb, unit, jobs.mode), waiting)
 
 
 def _waiting_for(service: Service) -> str:
+    if service.oneshot:
+        return WAITING_FOR_END
     return f"waiting for {probe_of(service, starting=True).asked}"
 
 
 def _started(service: Service, job: Ended) -> Effects[Step]:
     """The step for a start job that has ended."""
+    if service.oneshot and job.result == "done":
+        return Step(service.name, "done", "succeeded", "", job.seconds)
     if job.result == "done":
         sentence = f"started, after {_waiting_for(service)}"
         verdict = yield from result_of(CheckHealth(probe_of(service)._replace(timeout=DEGRADED_CHECK)))
@@ -224,15 +241,23 @@ def stop(registry: Registry, names: Collection[str], options: Options) -> Effect
             yield from jobs.add(Step(name, "already", "external: Helm does not stop it"))
     waiting = list(order)
     stopped: set[str] = {name for name in registry.names if name not in order}
+    off: set[str] = set()
+    """Services whose timer is stopped, too."""
     while True:
         for name in ready(needed_by, waiting, stopped, order):
             waiting.remove(name)
             facts = yield from result_of(ReadUnit(unit_of(name)))
+            if options.schedules and facts.scheduled:
+                # Once the manager has this job, the timer starts nothing any more.
+                yield from result_of(QueueJob("stop", timer_of(name)))
+                off.add(name)
             if not facts.exists or facts.active_state in ("inactive", "failed"):
-                yield from jobs.add(Step(name, "already", "not running"))
+                sentence = f"not running{about_schedule(name, facts, off)}"
+                yield from jobs.add(Step(name, "done" if name in off else "already", sentence))
                 stopped.add(name)
                 continue
-            yield from jobs.queue(name, QueueJob("stop", unit_of(name)), "stopping")
+            mode: JobMode = "ignore-dependencies" if registry[name].oneshot else "replace"
+            yield from jobs.queue(name, QueueJob("stop", unit_of(name), mode), "stopping")
             if not options.block:
                 stopped.add(name)
         if not jobs:
@@ -244,7 +269,11 @@ def stop(registry: Registry, names: Collection[str], options: Options) -> Effect
             break
         for job in ended:
             facts = yield from result_of(ReadUnit(unit_of(job.service)))
-            yield from jobs.add(stopped_step(registry[job.service], facts, job))
+            if facts.oneshot and facts.active_state == "failed":
+                # Of a oneshot, systemd takes the end by SIGTERM for a failure. This one was asked for.
+                yield from result_of(ResetFailed(facts.unit))
+            step = stopped_step(registry[job.service], facts, job)
+            yield from jobs.add(replace(step, sentence=step.sentence + about_schedule(job.service, facts, off)))
             stopped.add(job.service)
     return jobs.report
 
@@ -257,7 +286,7 @@ def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
         limit = service.restart.stop_timeout
         sentence = f"did not exit within {limit:g} s of SIGTERM and was killed"
         return Step(service.name, "killed", sentence, "", job.seconds)
-    if facts.active_state == "failed":
+    if facts.active_state == "failed" and not facts.oneshot:
         sentence = f"stopped; {explain(facts, service.name, service.pre_start)}"
         return Step(service.name, "done", sentence, "", job.seconds)
     return Step(service.name, "done", "stopped", "", job.seconds)
@@ -274,16 +303,21 @@ def restart(registry: Registry, names: Collection[str], options: Options) -> Eff
         if service.external:
             yield from jobs.add(Step(name, "failed", "external: Helm does not restart it", "failed"))
             break
+        if service.schedule and options.schedules:
+            yield from jobs.add(Step(name, "already", "runs by its schedule"))
+            continue
         if name in options.refused:
             # It would not come back.
-            yield from jobs.add(replace(_refusal(name, jobs), sentence=f"not restarted: {options.refused[name]}"))
+            yield from jobs.add(replace(jobs.refusal(name), sentence=f"not restarted: {options.refused[name]}"))
             continue
         unmet = yield from _unmet(registry, service, options)
         if unmet is not None:
             yield from jobs.add(unmet)
             break
         yield from result_of(ResetFailed(unit_of(name)))
-        yield from jobs.queue(name, QueueJob("restart", unit_of(name), _mode(jobs)), _waiting_for(service))
+        # Otherwise a second run of a oneshot would restart what depends on it (Requires=).
+        mode: JobMode = "ignore-dependencies" if service.oneshot else jobs.mode
+        yield from jobs.queue(name, QueueJob("restart", unit_of(name), mode), _waiting_for(service))
         while jobs:
             ended = yield from jobs.ended()
             if ended is None:
@@ -311,7 +345,7 @@ def _unmet(registry: Registry, service: Service, options: Options) -> Effects[St
         else:
             up = (yield from result_of(ReadUnit(unit_of(needed)))).active
         if not up:
-            sentence = f"not restarted, because {needed} is not running"
+            sentence = f"not restarted, because {needed} {'has not succeeded' if other.oneshot else 'is not running'}"
             hint = f"Start it first: helmctl start {needed}; or restart with --no-deps"
             return Step(service.name, "failed", sentence, "dependency_failed", hint=hint)
     return None
@@ -359,9 +393,17 @@ def _reloaded(service: Service, job: Ended) -> Effects[Step]:
     return Step(name, "failed", f"{reason}{said}; it still runs as before", "failed", job.seconds)
 
 
-def dry_run(registry: Registry, names: Sequence[str], verb: str, with_dependencies: bool) -> Mapping[str, str]:
-    """What VERB would do to which services, in order."""
+def dry_run(
+    registry: Registry, names: Sequence[str], verb: str, with_dependencies: bool, schedules: bool = False
+) -> Mapping[str, str]:
+    """What VERB would do to which services, or with SCHEDULES to their schedules, in order."""
     if verb == "stop":
         return dict.fromkeys(to_stop(registry, names), "stop")
     order = to_start(registry, names, with_dependencies and verb == "start")
-    return {name: f"{verb}, then wait for {probe_of(registry[name], starting=True).asked}" for name in order}
+    return {name: _would(registry[name], verb, schedules) for name in order}
+
+
+def _would(service: Service, verb: str, schedules: bool) -> str:
+    if service.schedule and schedules:
+        return "begin its schedule" if verb == "start" else "leave it to its schedule"
+    return f"{verb}, then {_waiting_for(service).replace('waiting', 'wait', 1)}"

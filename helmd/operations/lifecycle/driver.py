@@ -96,7 +96,7 @@ class Driver:
             case "restart":
                 return self._manager.restart(effect.unit, effect.mode)
             case "stop":
-                return self._manager.stop(effect.unit)
+                return self._manager.stop(effect.unit, effect.mode)
             case "reload":
                 return self._manager.reload(effect.unit)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from helmd.operations.lifecycle.effects import Effects, Job, QueueJob, ReportStep, WaitForJobs, result_of
+from helmd.operations.lifecycle.effects import Effects, Job, JobMode, QueueJob, ReportStep, WaitForJobs, result_of
 from helmd.operations.lifecycle.steps import OperationResult, Options, Step
 
 _NO_TIMEOUT = 86400.0
@@ -35,6 +35,16 @@ class Jobs:
     @property
     def report(self) -> OperationResult:
         return OperationResult(tuple(self.steps))
+
+    @property
+    def mode(self) -> JobMode:
+        """The mode in which jobs are queued."""
+        return "replace" if self.options.with_dependencies else "ignore-dependencies"
+
+    def refusal(self, name: str) -> Step:
+        """The step for a service that can't be started as it is configured."""
+        hint = f"Correct that, then run: helmctl start {name}"
+        return Step(name, "failed", self.options.refused[name], "start_failed", hint=hint)
 
     def add(self, step: Step) -> Effects[None]:
         """Records STEP, and reports it."""

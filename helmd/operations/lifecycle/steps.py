@@ -44,9 +44,11 @@ class OperationResult:
 @dataclass(frozen=True, slots=True)
 class Options:
     """``timeout`` (seconds) bounds the whole operation; None leaves it to each service's own. ``refused`` are services
-    that can't be started as they are configured, with the reason as a sentence."""
+    that can't be started as they are configured, with the reason as a sentence. With ``schedules``, a service with a
+    schedule is started and stopped as that: its timer is, and no run is begun."""
 
     block: bool = True
     with_dependencies: bool = True
     timeout: float | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    schedules: bool = False

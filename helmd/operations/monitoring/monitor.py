@@ -24,7 +24,8 @@ from helmd.model.suite.names import (
     JOURNAL_UNIT,
     RESERVED_PREFIX,
     STORE_CLUSTER_UNIT,
-    service_of,
+    service_behind,
+    service_of_timer,
     unit_of,
 )
 from helmd.model.suite.service import Registry, Service
@@ -169,7 +170,7 @@ class Monitor:
             if unit in _OTHER_UNITS:
                 self._companions[unit] = watch.manager.facts(unit)
             elif (name := _name(unit)) is not None:
-                self._update(name, watch.manager.facts(unit))
+                self._update(name, watch.manager.facts(_unit(name) if service_of_timer(unit) else unit))
                 changed.append(name)
             else:
                 continue
@@ -262,7 +263,7 @@ class Monitor:
             if (observed := self._observed.get(name)) is None:
                 continue
             facts = observed.facts
-            if facts.active and facts.control_group:
+            if facts.runs and facts.control_group:
                 usage = self._meter.measure(facts.control_group, facts.invocation, time.monotonic())
                 observed = self._observed[name] = measured(observed, usage)
             elif not observed.external and name not in (rates or {}):
@@ -290,8 +291,8 @@ def _unit(name: str) -> str:
 
 
 def _name(unit: str) -> str | None:
-    """Return the service of UNIT, or None for jobs and units that are not services."""
-    name = service_of(unit)
+    """Return the service that UNIT or its timer runs, or None for jobs and units that are not services."""
+    name = service_behind(unit)
     return None if name is None or name.startswith(RESERVED_PREFIX) else name
 
 

@@ -12,7 +12,8 @@ from helmd.model.layout import Layout
 from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
-from helmd.model.units.unit_state import UnitFacts, condition
+from helmd.model.units.status import oneshot_verdict, sum_up
+from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.systemd.bus import Manager
 
@@ -35,30 +36,23 @@ class View:
         return self.verdict.started and self.word not in ("flapping", "failed", "stopped")
 
 
-def sum_up(service: Service, facts: UnitFacts, verdict: HealthVerdict, now: float) -> str:
-    """Return a service's state in one word, from its unit and its health check."""
-    if service.external:
-        return verdict.state
-    word = condition(facts, now)
-    if word == "running":
-        return verdict.state if verdict.state != UNKNOWN else "running"
-    return word
-
-
 def look(
     registry: Registry, names: Sequence[str], manager: Manager, layout: Layout, now: float | None = None
 ) -> list[View]:
     """Return the state of the services NAMES. Health checks of active services run in parallel."""
     known = [registry[name] if name in registry else Service(name=name, type="command") for name in names]
     facts = {s.name: UnitFacts(unit_of(s.name)) if s.external else manager.facts(unit_of(s.name)) for s in known}
-    asked = [s for s in known if s.name in registry and (s.external or facts[s.name].active)]
+    asked = [
+        s for s in known if s.name in registry and (s.external or (facts[s.name].active and not facts[s.name].oneshot))
+    ]
     verdicts = _ask_all({s.name: partial(check, s, layout) for s in asked})
     at = time.time() if now is None else now
     views = []
     for service in known:
         unregistered = service.name not in registry
         verdict = verdicts.get(service.name, HealthVerdict(UNKNOWN, UNREGISTERED if unregistered else "not running"))
-        word = sum_up(service, facts[service.name], verdict, at)
+        verdict = oneshot_verdict(facts[service.name]) or verdict
+        word = sum_up(service.external, facts[service.name], verdict, at)
         views.append(View(service, facts[service.name], verdict, word, unregistered))
     return views
 

@@ -52,5 +52,5 @@ class Sampler:
             usage.memory_mb,
             count_tasks(CGROUPS / facts.control_group.lstrip("/")),
             facts.restarts,
-            now - facts.active_since if facts.active and facts.active_since else None,
+            now - facts.running_since if facts.running_since else None,
         )

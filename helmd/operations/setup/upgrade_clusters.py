@@ -59,7 +59,9 @@ class SystemdUnits:
     signals: Signals
 
     def active(self, unit: str) -> bool:
-        return self.manager.facts(unit).active_state not in ("inactive", "failed")
+        facts = self.manager.facts(unit)
+        # What has run to its end keeps nothing in the cluster.
+        return facts.active_state not in ("inactive", "failed") and facts.sub_state != "exited"
 
     def start(self, unit: str) -> None:
         run_unit(self.manager, self.signals, unit)
@@ -159,8 +161,7 @@ def _users(unit: str, registry: Registry) -> list[str]:
     if unit == STORE_CLUSTER_UNIT:
         # The sockets before helmd: what connects to them would start it again, and the cluster with it.
         return [JOURNAL_UNIT, *SOCKET_UNITS, HELMD_UNIT]
-    return [
-        unit_of(name)
-        for name, service in reversed(list(registry.services.items()))
-        if SUITE_CLUSTER in service.depends_on
-    ]
+    users = [service for service in reversed(list(registry.services.values())) if SUITE_CLUSTER in service.depends_on]
+    # The timers first: what they start would start the cluster.
+    timers = [service.enabled_unit for service in users if service.schedule]
+    return timers + [unit_of(service.name) for service in users]
