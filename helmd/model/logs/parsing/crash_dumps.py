@@ -18,7 +18,7 @@ IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, BOXED, NODE, NODE_ERROR, RUST
 """More is to come for certain, if its writer lives."""
 HELD = frozenset({NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE, JUL, QUOTED})
 """It is a dump only if the right line follows; else its lines are entries of their own."""
-OPEN_ENDED = frozenset({PYTHON_ENDED, NODE_ERROR, "fatal-python", "erlang", "clojure", "elixir"})
+OPEN_ENDED = frozenset({PYTHON_ENDED, NODE_ERROR, "fatal-python", "erlang", "clojure", "elixir", "gin", "jvm-start"})
 """What belongs to it need not look like it: texts of exceptions may have several lines."""
 
 
@@ -44,7 +44,8 @@ _FRAME = re.compile(r"\s{1,40}at (?:[^\n]{1,600}:\d{1,9}:\d{1,9}\)?\Z|[\w.$/@<>-
 """One call of JavaScript's or Java's stacks."""
 _QUOTED = re.compile(r".{1,400}?(?:Error|Exception)(?: \[\w{1,80}\])?: ")
 _INDENTED_LEVEL = re.compile(
-    r"\s{1,24}(?:(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL) {2,8}\S| {17,23}CRITICAL \S)"
+    r"\s{1,24}(?:(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)"
+    r"(?: {2,8}\S|\[\d{4}\] )| {17,23}CRITICAL \S)"
 )
 """An entry of its own, of loggers that fill in or leave out the time."""
 _CLASS = re.compile(r"(?:[A-Za-z_][\w$]{0,80}\.){1,12}[A-Z][\w$.]{0,120}(?=: |:?\Z)")
@@ -64,12 +65,14 @@ _JAVA_END = re.compile(
 )
 _EXCEPTION_HEAD = re.compile(rf"(?:{_CLASS.pattern})|(?:{_ERROR_CLASS.pattern})")
 
+_GO_FUNCTION = r"(?:[\w.-]{1,80}/){0,12}[\w-]{1,80}\.(?:\(\*?\w{1,80}\)\.)?[A-Za-z_][\w.]{0,120}\Z"
 _GO_MORE = re.compile(
     r"goroutine \d|\[(?:signal|recovered|originating)|created by "
     r"|[\w./*()\[\]{}$~%@-]{1,300}\(.{0,4000}\)\Z|exit status \d"
     r"|runtime stack:|panic: |fatal error: "
     r"|\.\.\.additional frames|r[a-z0-9]{1,6} {1,8}0x|[cefgs][a-z]{1,5} {1,8}0x|runtime: |PC=0x|main\."
     r"|unexpected fault|-----|\.\.\. "
+    rf"|{_GO_FUNCTION}"
 )
 _RUST_MORE = re.compile(r"note: |stack backtrace:|\s{1,8}\d{1,4}: |(?: ?left| ?right): |fatal runtime error: |thread '")
 _PHP_MORE = re.compile(
@@ -85,6 +88,8 @@ _ELIXIR_MORE = re.compile(
 )
 _OCAML_MORE = re.compile(r"(?:Raised|Called|Re-raised) ")
 _LUA_MORE = re.compile(r"stack traceback:|\[C\]")
+_GO_STACK = re.compile(_GO_FUNCTION)
+"""The first function of a stack that a logger prints, such as zap."""
 _STACK = re.compile(
     r"Stack trace:|-{3,8} (?:Native|JavaScript) stack ?trace|"
     r"\[stacktrace\]|stack backtrace:|Stacktrace:|stack traceback:|CallStack \(|#0 "
@@ -110,6 +115,7 @@ _MORE: dict[str, re.Pattern[str]] = {
     "erlang": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}|[\w ]{1,60}: |\*\* |\{|\["),
     "clojure": re.compile(r"Full report at:|/\S{1,400}\.edn\Z"),
     "stack": _STACK,
+    "gin": re.compile(r"/\S{1,400}:\d{1,9} \(0x"),
 }
 """By state: what a line that is not indented must begin with to go on the dump."""
 
@@ -122,7 +128,9 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
     for first, pattern, state, level in (
         ("T \t", r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):", PYTHON, "ERROR"),
         ("╭", _BOX.pattern, BOXED, "ERROR"),
+        (" ", r" panic: ", "go", "ERROR"),
         (" ", _SYNTAX_ERROR.pattern, PYTHON, "ERROR"),
+        ("E", r"Error occurred during initialization of (?:VM|boot layer)\Z", "jvm-start", "CRITICAL"),
         ("E", r"Exception in thread |Exception ignored in", ANY_ERROR, None),
         ("T", r"Task exception was never retrieved", "asyncio", None),
         ("F", r"Fatal Python error: ", "fatal-python", "CRITICAL"),
@@ -217,6 +225,8 @@ def start_of(text: str) -> DumpStart | None:
         return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
     if first in "12" and "http: panic serving" in text:
         return DumpStart("go", "ERROR")
+    if first in "12[" and text.endswith(" panic recovered:"):
+        return DumpStart("gin", "ERROR")
     if first in "/.~nfC" and _FILE_LINE.match(text):
         return DumpStart(NODE_FILE, None)
     if first == "(" and _NODE_WARNING.match(text):
@@ -291,6 +301,8 @@ def continues(state: str, text: str) -> str | None:
     if state == ANY_ERROR or state[:4] == "jul-":
         if _EXCEPTION_HEAD.match(text) or _JAVA_MORE.match(text):
             return JAVA_STACK
+        if _GO_STACK.match(text):
+            return "go"
         if _STACK.match(text):
             return _STACK_STATES.get(text[:1], "php")
         return state if _POSTGRESQL_MORE.match(text) or text.startswith(_CAUSE) else None
