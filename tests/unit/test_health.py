@@ -72,6 +72,21 @@ def test_degraded_says_which_checks_are_bad() -> None:
         ),
         ({"checks": {"disk": {"healthy": False, "message": "full"}, "db": {"healthy": True}}}, "(disk: full)"),
         ({"checks": {"disk": "full", "db": "ok"}}, "(disk: full)"),
+        # A group without a status of its own.
+        (
+            {
+                "checks": {
+                    "upstream": {
+                        "search": {"status": "unhealthy", "error": "connection_refused"},
+                        "ldap": {"status": "unhealthy", "http_status": 503},
+                        "mail": {"status": "healthy", "response_time_ms": 3},
+                    },
+                    "host": {"disk": {"use": [{"status": "fail", "output": "95 %"}]}, "load": 0.3},
+                    "db": {"type": "postgresql", "latency_ms": 3, "tags": ["fail"]},
+                }
+            },
+            "(search: connection_refused; ldap: answered 503; use: 95 %)",
+        ),
         # Spring Boot's actuator, with a composite; then as of 1.x.
         (
             {

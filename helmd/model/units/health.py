@@ -30,6 +30,8 @@ _CONTAINERS = ("checks", "components", "entries", "results", "details", "depende
 _ALSO_REASONS = ("details", "error")
 """Of these, those that have reasons, too."""
 _REASONS = ("error", "message", "reason", "output", "description", "exception", "detail", "details", "data")
+_CODES = ("http_status", "status_code", "statusCode", "http_code", "code")
+"""Keys for the HTTP status of what a check asked."""
 _MOST_CHECKS, _MOST_LOOKED_AT, _DEEPEST = 5, 200, 4
 _NAME, _REASON = 40, 80
 """The longest name of a check and the longest reason that are shown, in characters."""
@@ -164,6 +166,14 @@ def _failed_checks(document: dict[str, object], depth: int) -> Iterator[tuple[st
                 continue
             given = check if isinstance(check, dict) else {}
             word = _word(given.get("status", given.get("state", given.get("healthy"))) if given else check)
+            if word is None and given:
+                # Checks in a group that has no status of its own.
+                inner = {
+                    key: value
+                    for key, value in given.items()
+                    if isinstance(value[0] if isinstance(value, list) and value else value, dict)
+                }
+                yield from _failed_checks({_CONTAINERS[0]: inner}, depth + 1)
             if word is None or word in _WORKING:
                 continue
             nested = list(_failed_checks(given, depth + 1))
@@ -209,4 +219,5 @@ def _reason(check: dict[str, object]) -> str:
             value = next((value[inner] for inner in ("error", "message", "reason") if inner in value), None)
         if isinstance(value, str) and value.strip():
             return _short(value, _REASON)
-    return ""
+    code = next((check[key] for key in _CODES if isinstance(check.get(key), int)), None)
+    return "" if code is None else f"answered {code}"
