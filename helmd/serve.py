@@ -106,7 +106,8 @@ async def run_helmd(
         low_disk = LowDisk(places.store_cluster, lambda total: current.settings.min_free(total))
         posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), partial(write, keys), low_disk)
         rates = Rates(settings.ingest_rate, settings.ingest_burst)
-        intake = Intake(posted, recorded_by(recorder.samples), rates, current.retention_of, messages.read)
+        kept, paths = current.retention_of, current.health_paths_of
+        intake = Intake(posted, recorded_by(recorder.samples), rates, kept, messages.read, paths)
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
         retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)

@@ -111,7 +111,11 @@ async def serving(
     journal = journal or Journal()
     samples: list[MetricSample] = []
     posted = PostedLogs(lambda: PostedStore.open(conninfo, lambda _: 90), journal.write, paused)
-    intake = Intake(posted, recorded_by(samples.extend), rates or Rates(1e6, 1e6), lambda _: 90, read_message)
+    paths = {"codex": ("/up", "/ready")}.get
+    rates = rates or Rates(1e6, 1e6)
+    intake = Intake(
+        posted, recorded_by(samples.extend), rates, lambda _: 90, read_message, lambda name: paths(name, ())
+    )
     async with standing_in() as core, Callers() as callers, aiohttp.ClientSession() as session:
         callers.adopt(
             read_settings_files([ConfigSource("helm.toml", settings)]),

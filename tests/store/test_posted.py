@@ -453,6 +453,20 @@ async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Pat
     assert second[1] == first[0]
 
 
+async def test_posted_access_lines_of_helms_own_checks_are_no_errors(migrated: Database, tmp_path: Path) -> None:
+    """A service that hands its web server's log to `helm_logger`."""
+    lines = (
+        '127.0.0.1 - - [28/Nov/2026 06:12:46] "\x1b[35m\x1b[1mGET /up HTTP/1.0\x1b[0m" 503 -',
+        '127.0.0.1 - - [28/Nov/2026 06:12:47] "GET /ready HTTP/1.0" 200 -',
+        '127.0.0.1 - - [28/Nov/2026 06:12:48] "GET /up HTTP/1.1" 200 -',
+        '127.0.0.1 - - [28/Nov/2026 06:12:49] "GET /other HTTP/1.0" 503 -',
+    )
+    async with serving(migrated.store, tmp_path) as served:
+        await served.post(batch(*lines))
+    levels = [level for (level,) in migrated.query("SELECT level FROM log_entries ORDER BY id")]
+    assert levels == ["DEBUG", "DEBUG", "INFO", "ERROR"]
+
+
 async def test_old_batches_are_forgotten(migrated: Database) -> None:
     for key, hours in (("old", 120), ("new", 25)):
         migrated.query(

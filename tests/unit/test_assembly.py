@@ -483,6 +483,10 @@ def test_what_is_written_down_does_not_change_with_later_lines() -> None:
         # Without a User-Agent: werkzeug and http.server, uvicorn.
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /up HTTP/1.0" 503 -', "DEBUG"),
         ('INFO:     127.0.0.1:54321 - "GET /up HTTP/1.0" 503 Service Unavailable', "DEBUG"),
+        # werkzeug again, on what it takes for a terminal.
+        ('INFO:werkzeug:127.0.0.1 - - [28/Nov/2026 07:12:46] "\x1b[35m\x1b[1mGET /up HTTP/1.0\x1b[0m" 503 -', "DEBUG"),
+        ('127.0.0.1 - - [28/Nov/2026 07:12:46] "\x1b[33mGET /ready HTTP/1.0\x1b[0m" 404 -', "DEBUG"),
+        ('127.0.0.1 - - [28/Nov/2026 07:12:46] "\x1b[35m\x1b[1mGET /up HTTP/1.1\x1b[0m" 503 -', "ERROR"),
         # Others' requests, and what only speaks of such a request.
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /up HTTP/1.1" 503 -', "ERROR"),
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /upload HTTP/1.0" 503 -', "ERROR"),

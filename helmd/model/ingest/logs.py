@@ -6,7 +6,7 @@ What had to be changed is noted in the entry's context under CHANGED, with what 
 import json
 import re
 from codecs import getincrementaldecoder
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.ids import CHANGED, short_id, trace_id_in, trace_id_of
 from helmd.model.logs.level import LEVELS, level_named
 from helmd.model.logs.parsing.formats import without_escapes
+from helmd.model.logs.parsing.own_checks import OWN_CHECK_LEVEL, is_own_check
 from helmd.model.logs.parsing.parsed import Parsed
 from helmd.model.logs.parsing.structured import pid_of, storable, too_deep
 
@@ -41,15 +42,17 @@ def plain_reading(message: str, service: str, realtime: int) -> Parsed:
     return Parsed(None, without_escapes(message))
 
 
-def log_rows(body: Body, now: datetime, days: int, read: ReadMessage = plain_reading) -> list[LogRow]:
+def log_rows(
+    body: Body, now: datetime, days: int, read: ReadMessage = plain_reading, health_paths: Collection[str] = ()
+) -> list[LogRow]:
     """The rows of a body of log entries that came NOW, of a service whose entries are kept for DAYS.
 
-    Raises UsageError.
+    HEALTH_PATHS are those that Helm requests of the service, which may post its access log. Raises UsageError.
     """
     rows = []
     for where, entry in objects(body, "logs"):
         try:
-            rows.append(_Row(body, entry, now, days, read).made())
+            rows.append(_Row(body, entry, now, days, read, health_paths).made())
         except RecursionError:
             raise UsageError(f"{where or 'body'}: is nested too deeply") from None
     return rows
@@ -58,7 +61,15 @@ def log_rows(body: Body, now: datetime, days: int, read: ReadMessage = plain_rea
 class _Row:
     """One entry on its way to a row."""
 
-    def __init__(self, body: Body, entry: dict[str, Any], now: datetime, days: int, read: ReadMessage) -> None:
+    def __init__(
+        self,
+        body: Body,
+        entry: dict[str, Any],
+        now: datetime,
+        days: int,
+        read: ReadMessage,
+        health_paths: Collection[str],
+    ) -> None:
         self._service = body.service_name
         self._suspect = body.suspect
         self._large = body.size > CONTEXT_LIMIT
@@ -66,6 +77,7 @@ class _Row:
         self._now = now
         self._days = days
         self._read = read
+        self._health_paths = health_paths
         self._changed: dict[str, Any] = {}
 
     def made(self) -> LogRow:
@@ -74,6 +86,9 @@ class _Row:
         parsed = self._message(timestamp)
         if parsed.level is not None and LEVELS.index(parsed.level) > LEVELS.index(level):
             level = parsed.level
+        given = self._entry.get("message")
+        if isinstance(given, str) and is_own_check(given, self._health_paths):
+            level = OWN_CHECK_LEVEL
         trace_id = self._trace_id() or self._short("trace_id", parsed.trace_id)
         user_id = self._text("user_id") or self._short("user_id", parsed.user_id)
         hostname, process_id = self._text("hostname"), self._process_id()

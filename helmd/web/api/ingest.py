@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -38,7 +38,7 @@ Item = TypeVar("Item")
 
 class Intake:
     """The handlers. ``measured`` takes a service's measurements; ``retention_of`` says how many days a service's
-    entries are kept; ``read`` is what is made of messages.
+    entries are kept; ``read`` is what is made of messages; ``health_paths`` are what Helm requests of a service.
     """
 
     def __init__(
@@ -48,12 +48,14 @@ class Intake:
         rates: Rates,
         retention_of: Callable[[str], int],
         read: ReadMessage = plain_reading,
+        health_paths: Callable[[str], Collection[str]] = lambda _: (),
     ) -> None:
         self._posted = posted
         self._measured = measured
         self._rates = rates
         self._retention_of = retention_of
         self._read = read
+        self._health_paths = health_paths
         self._small, self._large = MemoryBudget(_SMALL_BUDGET), MemoryBudget(_LARGE_BUDGET)
         self._parsing = asyncio.Lock()
 
@@ -62,8 +64,9 @@ class Intake:
 
         def rows(body: bytes) -> tuple[str, list[LogRow]]:
             given = self._given(request, body, "logs", "message")
-            now = datetime.now(UTC)
-            return given.service_name, log_rows(given, now, self._retention_of(given.service_name), self._read)
+            name = given.service_name
+            now, days, paths = datetime.now(UTC), self._retention_of(name), self._health_paths(name)
+            return name, log_rows(given, now, days, self._read, paths)
 
         key = _key(request)
         async with self._body(request) as held:

@@ -5,6 +5,7 @@ That a service is unhealthy is shown by its health; 5,760 lines a day at ERROR w
 
 from collections.abc import Collection
 
+from helmd.model.logs.parsing.formats import without_escapes
 from helmd.model.units.health import USER_AGENT
 
 OWN_CHECK_LEVEL = "DEBUG"
@@ -21,4 +22,6 @@ def is_own_check(text: str, paths: Collection[str]) -> bool:
         return "GET " in text or '"GET"' in text
     if "HTTP/1.0" not in text or not ("127." in text or "::1" in text):
         return False
+    # werkzeug colours the request line of what it answers with other than 200.
+    text = without_escapes(text)
     return any(f'"GET {path} HTTP/1.0"' in text for path in paths)
