@@ -132,6 +132,34 @@ def test_a_program_finds_its_database_in_its_own_file(suite: tuple[Registry, Set
     assert in_file(place) == own
 
 
+def test_a_program_of_sqlalchemy_finds_its_driver_in_the_uri(suite: tuple[Registry, Settings], place: Layout) -> None:
+    _, settings = suite
+    (place.data / "hivematrix-shop").mkdir(parents=True)
+    ensure_databases(named(settings), place, settings, UnitFacts)
+    before = in_file(place)
+    text = REGISTRY + NAMED + 'scheme = "postgresql+psycopg2"\n'
+    registry = whole_suite(read_registry([ConfigSource("test", text)], {}), settings)
+    for _ in range(2):
+        assert put_uris(registry, place, settings) == []
+        assert in_file(place) == "postgresql+psycopg2" + before.removeprefix("postgresql")
+    assert read_environment_file(place.secrets_file("shop"))["SHOP_DB"] == before
+    assert put_uris(named(settings), place, settings) == [] and in_file(place) == before
+
+
+@pytest.mark.parametrize("password", ["CHANGE_ME", "changeme", "%3Cchange-this%3E"])
+def test_a_password_that_an_installer_left_to_be_changed_is_no_choice_of_the_admin(
+    suite: tuple[Registry, Settings], place: Layout, password: str
+) -> None:
+    _, settings = suite
+    file = place.data / "hivematrix-shop/instance/shop.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[database]\nconnection_string = postgresql://shop_user:{password}@localhost:5432/shop\n")
+    assert put_uris(named(settings), place, settings) == []
+    ensure_databases(named(settings), place, settings, UnitFacts)
+    with psycopg.connect(in_file(place)) as connection:
+        assert connection.info.dbname == "shop_db"
+
+
 @pytest.mark.parametrize("place_of_link", ["instance", "instance/shop.conf", ""])
 def test_a_uri_is_written_through_no_link(
     suite: tuple[Registry, Settings], place: Layout, tmp_path: Path, place_of_link: str

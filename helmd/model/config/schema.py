@@ -136,6 +136,14 @@ SERVICE_SETTINGS = (
     ),
     Setting("database_config.key", values.key, "text", "none", "The setting that gets the URI."),
     Setting(
+        "database_config.scheme",
+        values.database_scheme,
+        "text",
+        "postgresql",
+        "The scheme of the URI there. SQLAlchemy takes the driver from it (postgresql+psycopg2); without one, 2.1 wants "
+        "psycopg, earlier versions psycopg2.",
+    ),
+    Setting(
         "secrets",
         values.variables,
         "list of variables",

@@ -277,6 +277,14 @@ def key(value: object) -> str:
     return read
 
 
+def database_scheme(value: object) -> str:
+    """The scheme of a PostgreSQL URI, with a driver or without."""
+    read = text(value)
+    if not re.fullmatch(r"postgres(ql)?(\+[a-z][a-z0-9_]{0,29})?", read):
+        raise ValueError(f"must be postgresql or postgresql+DRIVER, not {_shown(value)}")
+    return read
+
+
 def variables(value: object) -> tuple[str, ...]:
     """A list of names of environment variables."""
     if not isinstance(value, list) or len(value) > 100:

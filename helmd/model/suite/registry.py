@@ -210,7 +210,7 @@ def _check_oneshot(service: Service, entry: Mapping[str, Given], faults: list[Fa
 def _check_database(service: Service, entry: Mapping[str, Given], faults: list[Fault]) -> None:
     config = service.database_config
     if "database_config.file" not in entry:
-        for key in ("format", "section", "key"):
+        for key in ("format", "section", "key", "scheme"):
             if f"database_config.{key}" in entry:
                 faults.append(_fault(service, entry, f"database_config.{key}", "needs database_config.file"))
                 return

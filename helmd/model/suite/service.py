@@ -70,6 +70,7 @@ class DatabaseConfig:
     format: str = ""
     section: str = ""
     key: str = ""
+    scheme: str = "postgresql"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ had none: whoever ran as the account could be any role. Such a cluster is moved 
 goes on with the DSN that it was started with: its role needs no password until that run of the service has ended.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
@@ -40,6 +42,8 @@ from helmd.postgres.roles import (
     rename_database,
     service_uri,
 )
+
+_TO_BE_CHANGED = re.compile(r"[<{\[]?change[_ -]?(me|this)[>}\]]?", re.IGNORECASE)
 
 FactsOf = Callable[[str], UnitFacts]
 """The facts of a unit by its name, as `helmd.systemd.bus.Manager` has them."""
@@ -105,7 +109,7 @@ def _is_ours(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
         user, password, host = unquote(parts.username or ""), unquote(parts.password or ""), parts.hostname
     except ValueError:
         return False
-    if parts.scheme not in ("postgresql", "postgres") or user != role:
+    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres") or user != role:
         return False
     known = read_environment_file(layout.secrets_file(role)).get(DATABASE_PASSWORD)
     if password and password == known:
@@ -113,6 +117,16 @@ def _is_ours(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
     if settings.suite_embedded:
         return parse_qs(parts.query).get("host") == [str(layout.suite_socket)]
     return host == server_of(settings.suite_database).host
+
+
+def _is_replaced(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
+    """Whether `_put_uri` may replace this URI: Helm's own, or one whose password an installer left to be changed."""
+    if _is_ours(uri, role, layout, settings):
+        return True
+    try:
+        return _TO_BE_CHANGED.fullmatch(unquote(urlsplit(uri).password or "")) is not None
+    except ValueError:
+        return False
 
 
 def rename_databases(registry: Registry, layout: Layout, settings: Settings, facts_of: FactsOf) -> Iterator[str]:
@@ -154,14 +168,15 @@ def _put_uri(service: Service, layout: Layout, settings: Settings, databases: Ma
         uri = external_dsn(server.host, server.port, role, password, databases[role]) + server.query
     reports = []
     present = read_environment_file(file).get(service.database_variable)
-    if present and not _is_ours(present, role, layout, settings):
+    if present and not _is_replaced(present, role, layout, settings):
         reports.append(
             f"{file} names another database in {service.database_variable}, which is kept; to use that of Helm, remove"
             " the line, then: helmctl apply"
         )
     else:
         put_secret(file, service.database_variable, uri)
-    reports.append(place_database_uri(service, layout, uri, lambda value: _is_ours(value, role, layout, settings)))
+    replaced = partial(_is_replaced, role=role, layout=layout, settings=settings)
+    reports.append(place_database_uri(service, layout, uri, replaced))
     return [report for report in reports if report]
 
 

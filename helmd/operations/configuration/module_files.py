@@ -82,10 +82,10 @@ def explained(problem: OSError) -> str:
     return f"{problem.filename}: {problem.strerror}{hint}"
 
 
-def place_database_uri(service: Service, layout: Layout, uri: str, ours: Callable[[str], bool]) -> str:
+def place_database_uri(service: Service, layout: Layout, uri: str, replaced: Callable[[str], bool]) -> str:
     """Set the URI in the service's configuration file, mode 0600; a report, or an empty string.
 
-    A value there that is not OURS is the admin's, and stays.
+    A value there that is not to be REPLACED is the admin's, and stays.
     """
     config, directory = service.database_config, layout.resolve(service.path)
     if not config.file or not directory.is_dir():
@@ -95,12 +95,13 @@ def place_database_uri(service: Service, layout: Layout, uri: str, ours: Callabl
     try:
         text = read_text(directory, config.file)
         present = value_in(text, kind, config.section, config.key)
-        if present and not ours(present):
+        if present and not replaced(present):
             return (
                 f"{file} names another database for {service.name}, which is kept; to use that of Helm, remove"
                 f" {config.key} from it, then: helmctl apply"
             )
-        changed = with_value(text, kind, config.section, config.key, uri)
+        _, _, rest = uri.partition(":")
+        changed = with_value(text, kind, config.section, config.key, f"{config.scheme}:{rest}")
         write_below(directory, config.file, changed.encode("utf-8", "surrogateescape"), 0o600)
     except OSError as problem:
         return f"the database of {service.name} was not written to {file}: {explained(problem)}"
