@@ -66,6 +66,40 @@ def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:
     assert delivered["DATABASE_URL"].startswith(f"postgresql://shop:{password}@/shop?host=")
 
 
+class Idle:
+    """A user manager in which nothing runs."""
+
+    def facts(self, unit: str) -> UnitFacts:
+        return UnitFacts(unit)
+
+
+def test_keys_are_made_for_a_checkout_that_came_after_set_up(account: Layout) -> None:
+    text = "[services.core]\nport = 5000\n[services.nexus]\nport = 443\n[services.ledger]\nport = 5030\n"
+    registry = read_registry([ConfigSource("test", text)], {})
+    core, gateway = (account.data / f"hivematrix-{name}" for name in ("core", "nexus"))
+    core.mkdir(parents=True)
+    manager = cast(Manager, Idle())
+    assert apply([], registry, account, Settings(), manager).notices == []
+    assert (core / "keys/jwt_private.pem").is_file() and (core / "keys/jwt_public.pem").is_file()
+    made = (core / "keys/jwt_private.pem").stat()
+    (gateway / "certs").mkdir(parents=True)
+    (gateway / "certs/nexus.crt").write_text("theirs")
+    (notice,) = apply([], registry, account, Settings(), manager).notices
+    assert notice.startswith("nexus was given no keys: ") and "nexus.key is not" in notice
+    assert (core / "keys/jwt_private.pem").stat() == made and (gateway / "certs/nexus.crt").read_text() == "theirs"
+    (gateway / "certs/nexus.crt").unlink()
+    assert apply([], registry, account, Settings(), manager).notices == []
+    assert (gateway / "certs/nexus.key").is_file()
+
+
+def test_a_port_that_only_root_may_use_is_named_with_the_fix(account: Layout) -> None:
+    registry = read_registry([ConfigSource("test", "[services.web]\nport = 1\n[services.other]\nport = 2\n")], {})
+    web = Change("hivematrix-web.service", "same", "web", "web")
+    (notice,) = apply([web], registry, account, Settings(), cast(Manager, Idle())).notices
+    assert notice.startswith("hivematrix-web.service may not listen on port 1: unprivileged ports must be >= ")
+    assert "run: echo net.ipv4.ip_unprivileged_port_start=1 | sudo tee /etc/sysctl.d/" in notice
+
+
 def test_without_anybody_to_use_it_no_cluster_is_made(account: Layout) -> None:
     assert ensure_databases(Registry({}), account, Settings(), UnitFacts) == ()
     assert not account.suite_cluster.exists()

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from helmd.files.key_pair import KeyFileError
-from helmd.operations.setup.keys import gateway_certificate, signing_key
+from helmd.operations.configuration.keys import gateway_certificate, signing_key
 
 Make = Callable[[Path], Path | None]
 

@@ -58,7 +58,7 @@ A subpackage and the modules beside it in its package may import one another.
 THIRD_PARTY: dict[str, set[str]] = {
     "aiohttp": {"web"},
     "click": {"cli"},
-    "cryptography": {"files.key_pair", "operations.diagnostics", "operations.setup", "web.auth"},
+    "cryptography": {"files.key_pair", "operations.configuration", "operations.diagnostics", "web.auth"},
     "jinja2": {"systemd"},
     "jwt": {"web.auth"},
     "psycopg": {"postgres", "store"},

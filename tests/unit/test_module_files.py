@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_checkout_that_cannot_be_written_is_reported(account: Layout, tmp_path
     )
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert (account.data / "hivematrix-nexus/services.json").read_text() == "{}"
+
+
+def test_every_module_of_the_catalogue_finds_core(account: Layout) -> None:
+    """KnowledgeTree, for one, ends at once without CORE_SERVICE_URL."""
+    catalogue = tomllib.loads((TOP / "services.toml").read_text())["services"]
+    modules = [name for name, entry in catalogue.items() if "core" in entry.get("depends_on", [])]
+    assert {"nexus", "codex", "ledger", "knowledgetree"} <= set(modules)
+    for name in modules:
+        (account.data / f"hivematrix-{name}").mkdir(exist_ok=True)
+    names = "".join(f"[services.{name}]\n" for name in modules)
+    registry = suite(f'[services.keycloak]\nrealm = "staff"\n[services.core]\nport = 5900\n{names}')
+    assert list(place_flaskenv(registry, account)) == []
+    for name in modules:
+        found = variables(account, name)
+        assert (found["SERVICE_NAME"], found["CORE_SERVICE_URL"]) == (name, "http://localhost:5900")
+    gateway = variables(account, "nexus")
+    assert (gateway["KEYCLOAK_BACKEND_URL"], gateway["KEYCLOAK_REALM"]) == ("http://localhost:8080", "staff")
 
 
 def test_flaskenv_gets_what_it_lacks(account: Layout) -> None:

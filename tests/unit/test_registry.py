@@ -174,7 +174,7 @@ def test_errors_of_several_files_are_reported_together() -> None:
     notified = faults_of(
         "[services.core]\nport = 'x'\nspelt = 1\n", "[services.", '[services.evil]\nport = 1\ndepends_on = ["gone"]\n'
     )
-    assert [line.split(": ")[0] for line in notified] == ["catalogue:17", "file1:2", "file1:3", "file2:1", "file3:3"]
+    assert [line.split(": ")[0] for line in notified] == ["catalogue:20", "file1:2", "file1:3", "file2:1", "file3:3"]
     assert "'keycloak' is not part of the suite; add a table [services.keycloak]" in notified[0]
 
 
@@ -226,15 +226,23 @@ def test_what_directories_lack(account: Layout) -> None:
     (account.home / "job/bin/run").write_text("#!/bin/sh\n")
     notified = [str(fault) for fault in path_faults(suite, account)]
     assert notified == [
-        f"{account.registry_file}:1: services.core.path: directory {account.data / 'hivematrix-core'} does not exist",
+        f"{account.registry_file}:1: services.core.path: directory {account.data / 'hivematrix-core'} does not exist;"
+        f" get it with: git clone https://github.com/skelhammer/hivematrix-core {account.data / 'hivematrix-core'}",
         f"{account.registry_file}:3: services.job.start_command: "
         f"program {account.home / 'job/bin/run'} does not exist or is not executable",
     ]
     (account.home / "job/bin/run").chmod(0o755)
     core = account.data / "hivematrix-core"
     core.mkdir(parents=True)
-    notified = [fault.where for fault in path_faults(suite, account)]
-    assert notified == ["services.core.python_bin", "services.core.run_script"]
+    interpreter, script = path_faults(suite, account)
+    assert (interpreter.where, script.where) == ("services.core.python_bin", "services.core.run_script")
+    assert interpreter.sentence.endswith(f"or is not executable; make it with: python3 -m venv {core}/pyenv")
+    (core / "requirements.txt").write_text("flask\n")
+    (interpreter, _) = path_faults(suite, account)
+    assert interpreter.sentence.endswith(f"{core}/pyenv && {core}/pyenv/bin/pip install -r {core}/requirements.txt")
+    (core / "pyenv").mkdir()
+    (interpreter, _) = path_faults(suite, account)
+    assert interpreter.sentence.endswith("or is not executable"), "it is there, and somebody's to look after"
 
 
 KEYS = st.text("ab.[]\"'\\ #=é", min_size=1, max_size=6)

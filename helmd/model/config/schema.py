@@ -140,7 +140,7 @@ SERVICE_SETTINGS = (
         values.database_scheme,
         "text",
         "postgresql",
-        "The scheme of the URI there. SQLAlchemy takes the driver from it (postgresql+psycopg2); without one, 2.1 wants "
+        "The scheme of the URI there. SQLAlchemy takes the driver from it (postgresql+psycopg2); without, 2.1 wants "
         "psycopg, earlier versions psycopg2.",
     ),
     Setting(

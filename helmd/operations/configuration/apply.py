@@ -11,7 +11,7 @@ from helmd.files.durable import write_atomically
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak import launch
 from helmd.model.config.settings import Settings
-from helmd.model.errors import BusError, Fault, LockedError, NotSetUpError, UnitRefusedError
+from helmd.model.errors import BusError, Fault, HelmError, LockedError, NotSetUpError, UnitRefusedError
 from helmd.model.layout import Layout
 from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.effective import Refused, service_of_fault
@@ -47,7 +47,9 @@ from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
     place_flaskenv,
     place_services_json,
+    without_keys,
 )
+from helmd.operations.configuration.ports import privileged_ports
 from helmd.operations.configuration.sockets import replace_sockets, wait_for_jobs
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
@@ -269,6 +271,8 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
         *put_uris(registry, layout, settings),
         *ensure_service_secrets(registry, layout),
         *place_flaskenv(registry, layout),
+        *_place_keys(registry, layout),
+        *_refused_ports(registry, chosen),
         *place_services_json(registry, layout, discovery_document(registry, settings)),
         *_unenforced_limits(registry, chosen, manager),
     ]
@@ -294,6 +298,25 @@ def _verified(found: list[Change], registry: Registry) -> list[Change]:
             change = Change(change.unit, "refused", change.before, "", tuple(faults))
         verified.append(change)
     return verified
+
+
+def _place_keys(registry: Registry, layout: Layout) -> Iterator[str]:
+    """Make keys of services where there are none; reports about those that can't be used."""
+    for name in without_keys(registry, layout):
+        # Not at the top: cryptography takes longer to load than most commands run.
+        from helmd.operations.configuration.keys import make_keys
+
+        try:
+            make_keys(name, registry, layout)
+        except (HelmError, OSError) as error:
+            yield f"{name} was given no keys: {error.sentence if isinstance(error, HelmError) else error}"
+
+
+def _refused_ports(registry: Registry, units: Collection[str]) -> Iterator[str]:
+    """Ports of services with one of UNITS that this account may not use."""
+    services = [service for service in registry.services.values() if not service.external]
+    wanted = [(each.port, unit_of(each.name)) for each in services if each.port and unit_of(each.name) in units]
+    yield from (f"{each.sentence}; to allow it, run: {each.fix}" for each in privileged_ports(wanted))
 
 
 def _unenforced_limits(registry: Registry, units: Collection[str], manager: Manager) -> Iterator[str]:

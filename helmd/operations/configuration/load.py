@@ -1,6 +1,7 @@
 """Reading an account's configuration from disk: settings and registry, whole or not at all."""
 
 import os
+import shlex
 import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -212,13 +213,15 @@ def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[F
 
     if not directory.is_dir():
         fix = "; helmctl setup downloads Keycloak" if service.type == "keycloak" else ""
+        if source := service.install.source:
+            fix = f"; get it with: git clone {source} {shlex.quote(str(directory))}"
         return [fault("path", f"directory {directory} does not exist{fix}")]
     found = []
     if service.type == "python" and not service.start_command:
-        if not os.access(directory / service.python_bin, os.X_OK):
-            found.append(
-                fault("python_bin", f"interpreter {directory / service.python_bin} does not exist or is not executable")
-            )
+        interpreter = directory / service.python_bin
+        if not os.access(interpreter, os.X_OK):
+            sentence = f"interpreter {interpreter} does not exist or is not executable"
+            found.append(fault("python_bin", sentence + _environment_advice(directory, interpreter)))
         if not (directory / service.run_script).is_file():
             found.append(fault("run_script", f"file {directory / service.run_script} does not exist"))
     commands = [("start_command", MODES[0], service.start_command)]
@@ -235,6 +238,17 @@ def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[F
         if sentence := _program_fault(words[0], directory, service, MODES[0], search):
             found.append(fault(key, sentence))
     return found
+
+
+def _environment_advice(directory: Path, interpreter: Path) -> str:
+    """How to make the virtual environment that INTERPRETER is to be in; empty where it is not in one."""
+    environment = interpreter.parent.parent
+    requirements = directory / "requirements.txt"
+    if interpreter.parent.name != "bin" or environment.parent != directory or environment.exists():
+        return ""
+    place, file = shlex.quote(str(environment)), shlex.quote(str(requirements))
+    install = f" && {place}/bin/pip install -r {file}" if requirements.is_file() else ""
+    return f"; make it with: python3 -m venv {place}{install}"
 
 
 def _program_fault(program: str, directory: Path, service: Service, mode: Mode, search: Sequence[str] = ()) -> str:

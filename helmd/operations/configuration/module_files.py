@@ -18,6 +18,10 @@ from helmd.model.suite.service import Registry, Service
 
 SERVICES_JSON = "services.json"
 FLASKENV = ".flaskenv"
+SIGNING_KEY = ("keys/jwt_private.pem", "keys/jwt_public.pem")
+"""What Core signs tokens with, and what others verify them with, in its directory."""
+GATEWAY_CERTIFICATE = ("certs/nexus.crt", "certs/nexus.key")
+KEYS = {"core": SIGNING_KEY, "nexus": GATEWAY_CERTIFICATE}
 _SETTING = re.compile(r"\{([a-z][a-z0-9_-]*)\.(url|realm)\}")
 
 
@@ -52,6 +56,15 @@ def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
         except (OSError, ValueError) as problem:
             why = explained(problem) if isinstance(problem, OSError) else str(problem)
             yield f"{FLASKENV} of {name} was not written: {why}"
+
+
+def without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
+    """The services that need keys and do not have all of them."""
+    for name, files in KEYS.items():
+        if name in registry and not registry[name].external:
+            directory = layout.resolve(registry[name].path)
+            if directory.is_dir() and not all((directory / file).exists() for file in files):
+                yield name
 
 
 def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:

@@ -31,6 +31,7 @@ from helmd.model.units.unit_state import UnitFacts, condition, daemon_trouble, w
 from helmd.operations.configuration.apply import Change, changes, host_of
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
 from helmd.operations.configuration.load import path_faults
+from helmd.operations.configuration.ports import privileged_ports
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.sandbox import hidden_from
 from helmd.postgres.binaries import installed, major_of
@@ -43,7 +44,6 @@ from helmd.systemd.render import render_sockets, template_environment
 
 JAVA_NEEDED = 17
 _LOGIN_SECONDS = 5.0
-_PORT_DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
 
 
 def is_set_up(context: DoctorContext) -> list[Finding]:
@@ -155,17 +155,9 @@ def ports(context: DoctorContext) -> list[Finding]:
         if service.port is not None and not service.external
     ]
     wanted.append((context.settings.port, HELMD_UNIT, context.settings.listen))
-    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
-    found = []
-    for port, unit, host in sorted(wanted):
-        if port < lowest:
-            write = f"echo net.ipv4.ip_unprivileged_port_start={port} | sudo tee {_PORT_DROP_IN}"
-            found.append(
-                bad(
-                    f"{unit} may not listen on port {port}: unprivileged ports must be >= {lowest}",
-                    f"{write}; sudo sysctl --system",
-                )
-            )
+    wanted.sort()
+    found = [bad(each.sentence, each.fix) for each in privileged_ports((port, unit) for port, unit, _ in wanted)]
+    for port, unit, host in wanted:
         if any(_is(holder, unit, context) for holder in holders_of(port)):
             continue
         if holder := conflict(host, port):

@@ -36,9 +36,10 @@ from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, SOCKET
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.apply import apply, changes, remember_host
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
+from helmd.operations.configuration.keys import make_keys
 from helmd.operations.configuration.load import load_settings, load_suite
+from helmd.operations.configuration.module_files import KEYS
 from helmd.operations.setup.end_check import check_end_to_end
-from helmd.operations.setup.keys import gateway_certificate, signing_key
 from helmd.postgres.cluster import account_name, create_cluster, store_cluster
 from helmd.postgres.external import check_store
 from helmd.postgres.roles import ensure_store
@@ -178,11 +179,11 @@ def prepare_keycloak(
 
 def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
     """What Core signs with and what the gateway shows, where they are missing."""
-    for name, make, what in (("core", signing_key, "signing key"), ("nexus", gateway_certificate, "certificate")):
-        if name in registry and not registry[name].external:
-            directory = layout.resolve(registry[name].path)
-            if directory.is_dir() and (made := make(directory)):
-                notify(f"created the {what} of {name} ({made})")
+    for name in KEYS:
+        if name in registry and not registry[name].external and layout.resolve(registry[name].path).is_dir():
+            made = make_keys(name, registry, layout)
+            if made:
+                notify(made)
 
 
 def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, notify: Notify) -> None:

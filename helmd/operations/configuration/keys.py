@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from helmd.files.beneath import opened_directory
 from helmd.files.durable import write_in
 from helmd.files.key_pair import PUBLIC_PEM, CertificateRequest, Folder, check_pair, ensure_certificate, half, pem
+from helmd.model.layout import Layout
+from helmd.model.suite.service import Registry
+from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE, SIGNING_KEY
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""
@@ -25,8 +28,8 @@ def signing_key(directory: Path) -> Path | None:
     A public key that is missing is derived. Raises KeyFileError for keys that can't be used, and for a public one whose
     private half is missing.
     """
-    folder = Folder(directory / "keys")
-    path, public = folder.path / "jwt_private.pem", folder.path / "jwt_public.pem"
+    path, public = (directory / name for name in SIGNING_KEY)
+    folder = Folder(path.parent)
     if folder.finish_interrupted(path.name, public.name):
         return path
     content, public_content = folder.read(path.name), folder.read(public.name)
@@ -50,9 +53,19 @@ def gateway_certificate(directory: Path, now: datetime.datetime | None = None) -
     A certificate of the admin's own is left alone. Raises KeyFileError when a half of a pair is missing or can't be
     used, or when the two don't belong together.
     """
-    certificate, key_file = directory / "certs/nexus.crt", directory / "certs/nexus.key"
+    certificate, key_file = (directory / name for name in GATEWAY_CERTIFICATE)
     host = socket.gethostname()[:64] or "localhost"
     begin = (now or datetime.datetime.now(datetime.UTC)) - datetime.timedelta(hours=1)
     others = (host,) if host != "localhost" and host.isascii() else ()
     wanted = CertificateRequest(host, others, begin, begin + datetime.timedelta(days=VALID_DAYS))
     return certificate if ensure_certificate(certificate, key_file, wanted) else None
+
+
+_MAKERS = {"core": (signing_key, "signing key"), "nexus": (gateway_certificate, "certificate")}
+
+
+def make_keys(name: str, registry: Registry, layout: Layout) -> str:
+    """Make the keys of the service NAME, if they are missing; what was made, as a sentence. Raises KeyFileError."""
+    make, what = _MAKERS[name]
+    made = make(layout.resolve(registry[name].path))
+    return f"created the {what} of {name} ({made})" if made else ""
