@@ -69,7 +69,7 @@ def configuration(context: DoctorContext) -> list[Finding]:
 def _correction(fault: Fault) -> str:
     if fault.where.endswith(".schedule"):
         return f"Correct {fault.file}; what systemd makes of an expression: systemd-analyze calendar EXPRESSION"
-    return "Create it, or correct the path; for Keycloak: helmctl setup"
+    return "Create it, or correct the path"
 
 
 def units(context: DoctorContext) -> list[Finding]:
