@@ -66,7 +66,7 @@ class Served:
             return answer.status, json.loads(body) if answer.content_type.endswith(("/json", "+json")) else body
 
     async def append(self, some: Sequence[LogRow]) -> Appended:
-        connection = await connect(self.conninfo, "test-append")
+        connection = await connect(self.conninfo, "test-append", None)
         try:
             async with connection.transaction():
                 return await Appender(lambda _: 90).append(connection, some)

@@ -5,6 +5,7 @@ import json
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +37,9 @@ def filled(cluster: Cluster) -> Iterator[Database]:
     """One database for all odd bodies: making one takes longer than posting."""
     cluster.execute("CREATE DATABASE helm_posted OWNER helm_owner")
     database = Database(cluster, "helm_posted")
-    asyncio.run(migrate(database.owner, "helm"))
+    # asyncio.run() would leave this thread without an event loop, which newer versions of pytest-asyncio ask for.
+    with closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(migrate(database.owner, "helm"))
     try:
         yield database
     finally:

@@ -119,7 +119,7 @@ def test_silent_connections_are_seen_and_named(demo: Sandbox, abuser: Start) -> 
     until(lambda: demo.status("postgres")["postgres"]["health"] == "unhealthy", 60)
     said = demo.status("postgres")["postgres"]["health_message"]
     assert "no login" in said and "too many clients" in said
-    text = until(lambda: said if UNIT in (said := findings(demo)) else "", 60)
-    assert "lets nobody log in" in text
+    # Now and then a login succeeds, when PostgreSQL has closed some of them.
+    until(lambda: UNIT in (text := findings(demo)) and "lets nobody log in" in text, 60)
     demo.helmctl("stop", "abuser")
     until(lambda: demo.status("postgres")["postgres"]["health"] == "healthy", 60)
