@@ -138,6 +138,25 @@ def test_slow_failures_reach_the_start_limit(box: Sandbox) -> None:
     assert "again without end" in " ".join(box.helmctl("doctor", check=False).text.split())
 
 
+def test_a_service_that_was_healthy_is_always_restarted(box: Sandbox) -> None:
+    """Its starts stay within the limit by their number, although the interval is longer than both runs."""
+    more = 'health = { start_timeout = "2m", interval = "1s" }\nrestart = { burst = 2 }'
+    box.register("mortal", answering("mortal", 6157, more))
+    box.helmctl("start", "mortal")
+    shown = box("systemctl", "--user", "show", "-P", "StartLimitIntervalUSec", "hivematrix-mortal").out.strip()
+    assert shown == "4min 33s"
+    for _ in range(2):
+        box("systemctl", "--user", "kill", "-s", "KILL", "hivematrix-mortal")
+        until(lambda: box.status("mortal")["mortal"]["restarts"] == 1, 20)
+        until(lambda: box.status("mortal")["mortal"]["restarts"] == 0, 90, 1)
+    assert box.status("mortal")["mortal"]["state"] == "healthy"
+    # Failing at once, it reaches the limit as before.
+    for _ in range(3):
+        box("systemctl", "--user", "kill", "-s", "KILL", "hivematrix-mortal")
+        until(lambda: box.status("mortal")["mortal"]["active_state"] in ("active", "failed"), 20)
+    assert box.status("mortal")["mortal"]["state"] == "failed"
+
+
 def test_up_restarts_a_start_from_before_the_fix(box: Sandbox) -> None:
     box.register("fixed", answering("fixed", 6155, CODE="500"))
     box.helmctl("start", "fixed", "--no-block")

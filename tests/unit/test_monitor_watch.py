@@ -4,9 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from helmd.model.suite.service import Health, Service
+from helmd.model.suite.service import Health, Restart, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
-from helmd.model.units.health_policy import judged, measured, next_check, restart_reason, restarted, seen
+from helmd.model.units.health_policy import (
+    PROVEN_SECONDS,
+    judged,
+    measured,
+    next_check,
+    proven,
+    restart_reason,
+    restarted,
+    seen,
+)
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
 
@@ -93,3 +102,35 @@ def test_restart_after_consecutive_failures() -> None:
 )
 def test_services_that_are_not_restarted(observed: Observed) -> None:
     assert restart_reason(observed) is None
+
+
+LIMITED = replace(
+    judged(running(replace(CORE, restart=Restart(burst=3))), PASSED, 1.0, 1.0),
+    facts=replace(RUNNING, restarts=2, active_since=1000.0),
+)
+
+
+def test_starts_of_a_service_that_was_healthy_for_a_minute_do_not_count() -> None:
+    assert proven(LIMITED, 1000.0 + PROVEN_SECONDS) and not proven(LIMITED, 999.0 + PROVEN_SECONDS)
+    assert proven(replace(LIMITED, verdict=HealthVerdict(DEGRADED, "answered 503: degraded")), 2000.0)
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        replace(LIMITED, facts=replace(LIMITED.facts, restarts=1)),
+        replace(LIMITED, facts=replace(LIMITED.facts, job="/org/freedesktop/systemd1/job/1")),
+        replace(LIMITED, facts=replace(LIMITED.facts, active_state="activating")),
+        replace(LIMITED, verdict=ILL),
+        replace(LIMITED, verdict=None),
+        replace(LIMITED, service=None),
+        replace(LIMITED, service=replace(CORE, restart=Restart(burst=3, within=600.0))),
+        replace(LIMITED, service=replace(CORE, restart=Restart(burst=1)), facts=replace(LIMITED.facts, restarts=0)),
+    ],
+    ids=[
+        "far from the limit", "a job is under way", "starting", "unhealthy", "not checked yet", "not in the registry",
+        "the admin's own interval", "never restarted",
+    ],
+)  # fmt: skip
+def test_starts_that_count(observed: Observed) -> None:
+    assert not proven(observed, 2000.0)

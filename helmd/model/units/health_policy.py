@@ -1,10 +1,15 @@
-"""Decisions of the monitor: which results stay valid, when to check a service's health, when to restart it."""
+"""Decisions of the monitor: which results stay valid, when to check a service's health, when to restart it, when its
+restarts do not count any more.
+"""
 
 from dataclasses import replace
 
 from helmd.model.units.health import HealthVerdict
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
+
+PROVEN_SECONDS = 60.0
+"""Seconds for which a service must have been active, and be healthy, for its earlier restarts not to count any more."""
 
 
 def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
@@ -46,6 +51,20 @@ def restart_reason(observed: Observed) -> str | None:
     said = observed.verdict.sentence if observed.verdict else "no answer"
     times = f"{observed.failures} times in a row" if observed.failures > 1 else "once"
     return f"its health check failed {times}: {said}"
+
+
+def proven(observed: Observed, now: float) -> bool:
+    """Whether to clear the start count of a service that is near its limit: it works, however often it has failed.
+
+    systemd counts all starts, and the interval is long enough for starts that time out; so it would give up on one that
+    ends now and then after it was healthy. What the admin sets as ``restart.within`` is left to systemd. NOW is seconds
+    since the epoch.
+    """
+    service, facts = observed.service, observed.facts
+    if service is None or service.external or service.restart.within is not None or facts.job or not facts.active:
+        return False
+    well = observed.verdict is not None and observed.verdict.started
+    return well and facts.restarts >= max(1, service.restart.burst - 1) and now - facts.active_since >= PROVEN_SECONDS
 
 
 def restarted(observed: Observed) -> Observed:

@@ -16,6 +16,7 @@ from typing import NoReturn
 from helmd.health.thread_pool import ProbeResult
 from helmd.journal.actions import record
 from helmd.journal.keys import JournalKeys
+from helmd.model.counted import counted
 from helmd.model.errors import BusError, UnknownServiceError
 from helmd.model.suite.names import (
     HELM_SERVICE,
@@ -30,7 +31,7 @@ from helmd.model.suite.names import (
 )
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, UNKNOWN
-from helmd.model.units.health_policy import judged, measured, next_check, restart_reason, restarted, seen
+from helmd.model.units.health_policy import judged, measured, next_check, proven, restart_reason, restarted, seen
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.recording import Recorder
@@ -229,6 +230,8 @@ class Monitor:
         self._observed[checked.name] = after
         if reason := restart_reason(after):
             self._restart(after, reason)
+        elif proven(after, time.time()):
+            self._clear_starts(after)
         if now.verdict is None or now.verdict.state != result.verdict.state:
             if now.verdict is not None or result.verdict.state != HEALTHY:
                 level = logging.INFO if result.verdict.state == HEALTHY else logging.WARNING
@@ -247,6 +250,20 @@ class Monitor:
             _log.error("%s can't be restarted: %s", observed.name, error.sentence)
             return
         record(self._keys, "restart", observed.name, "begun", reason, actor="helmd")
+
+    def _clear_starts(self, observed: Observed) -> None:
+        """Has systemd count the starts of a service from 0 again, which clears the number of restarts, too."""
+        unit = observed.facts.unit
+        try:
+            if self._watch is None:
+                return  # The next check is soon enough.
+            self._watch.manager.reset_failed(unit)
+            self._update(observed.name, self._watch.manager.facts(unit))
+        except BusError as error:
+            _log.warning("the start count of %s can't be cleared: %s", observed.name, error.sentence)
+            return
+        times = counted(observed.facts.restarts, "restart")
+        _log.info("%s is healthy: its %s do not count towards its start limit any more", observed.name, times)
 
     async def _measure(self) -> NoReturn:
         due = time.monotonic()
