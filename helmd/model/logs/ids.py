@@ -29,13 +29,12 @@ def given_id(text: str) -> str | None:
 
 def trace_id_in(text: str) -> str | None:
     """The trace id that TEXT is or has in it; None if it is absent, or zeros, which stand for no trace (W3C, OTel)."""
-    if text[:1] in "0-" and not text.strip("0-"):
-        return None
-    if (text[2:3] == "-" or text[:9] == "projects/") and (
-        found := _TRACEPARENT.match(text) or _CLOUD_TRACE.match(text)
-    ):
-        return found[1] if found[1].strip("0") else None
-    return given_id(text)
+    if text[:1] in "0-p" or text[2:3] == "-":
+        if not text.strip("0-"):
+            return None
+        if (found := _TRACEPARENT.match(text) or _CLOUD_TRACE.match(text)) is not None:
+            return found[1] if found[1].strip("0") else None
+    return text if len(text) >= 16 and not text.isspace() else given_id(text)
 
 
 def trace_id_of(context: Mapping[str, object]) -> str | None:

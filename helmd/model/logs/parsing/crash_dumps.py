@@ -223,14 +223,15 @@ def start_of(text: str) -> DumpStart | None:
     if (known := _BY_FIRST.get(first)) is not None and (found := known[0].match(text)) is not None:
         start = known[1][int((found.lastgroup or "s0")[1:])]
         return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
-    if first in "12" and "http: panic serving" in text:
-        return DumpStart("go", "ERROR")
-    if first in "12[" and text.endswith(" panic recovered:"):
-        return DumpStart("gin", "ERROR")
-    if first in "/.~nfC" and _FILE_LINE.match(text):
-        return DumpStart(NODE_FILE, None)
-    if first == "(" and _NODE_WARNING.match(text):
-        return DumpStart(JAVA_STACK, "WARNING")
+    if first in "12[/.~nfC(":
+        if first in "12" and "http: panic serving" in text:
+            return DumpStart("go", "ERROR")
+        if first in "12[" and text.endswith(" panic recovered:"):
+            return DumpStart("gin", "ERROR")
+        if first in "/.~nfC" and _FILE_LINE.match(text):
+            return DumpStart(NODE_FILE, None)
+        if first == "(" and _NODE_WARNING.match(text):
+            return DumpStart(JAVA_STACK, "WARNING")
     last = text[-1:]
     if last in "r:" and text.endswith(("] Unhandled Error", "] Unhandled error in Deferred:")):
         return DumpStart(ANY_ERROR, "ERROR")

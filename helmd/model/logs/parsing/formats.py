@@ -77,12 +77,15 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
             parsed = _by_pattern(formats, form, text, realtime)
             if parsed is None:
                 continue
-            return _looked_into(formats, form, parsed, service, realtime, inner)
-        given = json_object(text) if form.kind == "json" else _logfmt(formats, text)
-        if given is None:
-            continue
-        parsed = parse_object(formats, given, text, realtime, form.complete)
-        return _looked_into(formats, form, parsed, service, realtime, inner)
+        else:
+            given = json_object(text) if form.kind == "json" else _logfmt(formats, text)
+            if given is None:
+                continue
+            parsed = parse_object(formats, given, text, realtime, form.complete)
+        # A message is read only once more: hostile text would nest without end.
+        if form.again and not inner:
+            return _within(parsed, _parse(formats, parsed.message, service, realtime, inner=True))
+        return _with_inside(formats, parsed, form, service, realtime)
     if not looked:
         headed = read_head(formats, text, realtime)
     if headed is None:
@@ -100,7 +103,7 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
 
 def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:
     """Pairs count as a log line only if one of them is a message or a level."""
-    pairs = logfmt_pairs(text)
+    pairs = logfmt_pairs(text) if "=" in text else None
     if pairs is None or not any(formats.roles.get(key) in ("message", "level") for key in pairs):
         return None
     return pairs
@@ -189,21 +192,12 @@ def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | N
     return message
 
 
-def _looked_into(formats: Formats, form: TextFormat, outer: Parsed, service: str, realtime: int, inner: bool) -> Parsed:
-    """OUTER with what its message says in turn: an access line that was logged, a line behind a priority.
-
-    INNER is for a message already: hostile text would nest without end.
-    """
-    if form.again and not inner:
-        return _within(outer, _parse(formats, outer.message, service, realtime, inner=True))
-    return _with_inside(formats, outer, form, service, realtime)
-
-
 def _with_inside(formats: Formats, outer: Parsed, form: TextFormat | None, service: str, realtime: int) -> Parsed:
     """OUTER, which FORM made if it is of formats.toml, with what a format for messages finds in its message."""
+    message = outer.message
     for needle, other in formats.inside:
-        if needle in outer.message and other is not form and (not other.services or service in other.services):
-            found = _by_pattern(formats, other, outer.message, realtime)
+        if needle in message and other is not form and (not other.services or service in other.services):
+            found = _by_pattern(formats, other, message, realtime)
             if found is not None:
                 return _within(outer, found)
     return outer

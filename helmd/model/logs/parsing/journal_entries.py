@@ -43,6 +43,9 @@ EVER = 1 << 62
 _WRITERS = 4_096
 """Writers that are remembered: one for each process and stream."""
 
+_MICROSECOND = timedelta(microseconds=1)
+"""To multiply it takes less time than to call `timedelta`."""
+
 _State = dict[str, Any]
 _new = tuple.__new__
 
@@ -141,7 +144,7 @@ class Assembler:
                         self._take_part(part, raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
                     else:
                         dated = fields if REALTIME in fields else None
-                        self._add(writer, realtime, priority, boot_id, raw, dated=dated)  # type: ignore[arg-type]
+                        self._add(writer, realtime, priority, boot_id, raw, False, dated)  # type: ignore[arg-type]
                 elif (posted := self._own(entry)) is not None:
                     self.posted.append(posted)
                 elif (row := suppression_row(entry) or row_of(self._with_unit(entry))) is not None:
@@ -245,9 +248,10 @@ class Assembler:
             except UnicodeDecodeError:
                 text, notes = clean_text(raw)
         joiner = self._joiner
+        opened = joiner.opened
         # Colours are not what an entry goes on by, nor are they kept.
         bare = text if "\x1b" not in text else without_escapes(text)
-        if key in joiner.opened and joiner.add(key, bare, realtime):
+        if opened and key in opened and joiner.add(key, bare, realtime):
             return
         try:
             parsed = parse_text(self.formats, text, service, realtime)
@@ -264,7 +268,12 @@ class Assembler:
         if dated is not None:
             context = with_given_time(context or {}, dated)
         stated_level = level is not None
-        if (USER_AGENT in text or "HTTP/1.0" in text) and is_own_check(text, self._health_paths(service)):
+        # Most lines have no G, which takes the least time to see; a health check is a GET.
+        if (
+            "G" in text
+            and (USER_AGENT in text or "HTTP/1.0" in text)
+            and is_own_check(text, self._health_paths(service))
+        ):
             level = OWN_CHECK_LEVEL
         elif level is None:
             level = LEVEL_OF_PRIORITY.get(priority, "INFO")
@@ -275,7 +284,7 @@ class Assembler:
         row = _new(
             LogRow,
             (
-                self._begins + timedelta(0, 0, rest),
+                self._begins + _MICROSECOND * rest,
                 service,
                 level,
                 message,
@@ -291,7 +300,7 @@ class Assembler:
                 None,
             ),
         )
-        is_open = key in joiner.opened
+        is_open = key in opened
         if not is_open and (complete or not opens(bare, level, stated_level)):
             self.rows.append(row)
             return

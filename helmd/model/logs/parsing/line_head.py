@@ -42,7 +42,9 @@ from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse
 REACH = 512
 """Characters of a line in which its head must end."""
 _MOST_TOKENS = 12
-
+_SPRING_PID = re.compile(r"(\d{1,9}) --- ")
+_LOGGER_IN_BRACKETS = re.compile(r"[a-z_][\w.:/$-]*\Z|\w+[.:/]\S*\Z|\d+\Z")
+_ERROR_NAMES = ("Error", "Exception", "Warning", "Fehler", "Failure")
 
 _LEVEL_NAMES = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|ALERT|EMERG"
 INDENT = 24
@@ -70,11 +72,13 @@ _LEVEL_LIKE = re.compile(
 """What is in every name of a level in upper case."""
 _ANY_CASE = "(?i:err|warn|fatal|crit|fail|debug|info|notice|dbug|trce|trace|severe|alert|emerg|panic)"
 _CANDIDATE = re.compile(
-    r"(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}) [A-Z]{4}|[A-Z]{2,16} (?:ERROR|WARNING): "
-    r"|[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
+    r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)[ ,]"
+    r"|(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}) [A-Z]{4}|[A-Z]{2,16} (?:ERROR|WARNING): "
+    # Two words, as most lines without a head begin, match none of what follows.
+    r"|(?![A-Za-z][a-z]*+ (?!error:)[a-z])(?:"
+    r"[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
     rf"(?=[\[(<\d{{]|[A-Z]{{3}}|{_ANY_CASE}|[\w./@-]++(?:[:\[|(]| [:|\[(-]))"
-    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/"
-    r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)[ ,]"
+    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/)"
 )
 """How a head begins that begins with a letter."""
 
@@ -391,18 +395,14 @@ def _after_level(head: LineHead) -> bool:
         elif (
             NAME_BRACKET.match(inner) is None
             and not (head.stamp is not None and line[close + 1 :].lstrip()[:1] in ("[", ":", "-"))
-        ) or (
-            head.stamp is None
-            and HEAD_TIME.fullmatch(inner) is None
-            and not re.match(r"[a-z_][\w.:/$-]*\Z|\w+[.:/]\S*\Z|\d+\Z", inner)
-        ):
+        ) or (head.stamp is None and HEAD_TIME.fullmatch(inner) is None and not _LOGGER_IN_BRACKETS.match(inner)):
             return False
         if not line[close + 1 :].strip(" :-"):
             return False
         _take_bracket(head, inner, "logger" if first == "[" else "thread")
         skip_separator(head, close + 1)
         return True
-    if (spring := re.compile(r"(\d{1,9}) --- ").match(line, at)) is not None:
+    if (spring := _SPRING_PID.match(line, at)) is not None:
         head.pid = pid_of(spring[1])
         head.at = spring.end()
         return True
@@ -421,7 +421,7 @@ def _is_logger(head: LineHead, name: str, end: str) -> bool:
     """Whether NAME, which END separates from the text behind it, is a logger rather than part of the message."""
     if end.startswith(" - ") or end == " > ":
         return head.stamp is not None or "." in name
-    if re.search(r"(?:Error|Exception|Warning|Fehler|Failure)\Z", name):
+    if name.endswith(_ERROR_NAMES):
         return False
     if end[0] in "\t|":
         return "/" in name or ":" in name or "." in name or head.stamp is not None

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from json import JSONDecoder
 from typing import Any
 
@@ -329,10 +329,10 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         value = given[at_timestamp]
         if value is None or says_nothing_new(value, realtime):
             del given[at_timestamp]
-    if at_trace is not None:
-        trace_id = _id(given, at_trace, trace_id_in)
-    if at_user is not None:
-        user_id = _id(given, at_user, given_id)
+    if at_trace is not None and (value := _id(given, at_trace)) is not None:
+        trace_id = trace_id_in(value)
+    if at_user is not None and (value := _id(given, at_user)) is not None:
+        user_id = given_id(value)
     if at_pid is not None:
         value = given[at_pid]
         process_id = pid_of(value)
@@ -341,17 +341,16 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
     return _new(Parsed, (level, message, given or None, trace_id, user_id, process_id, complete))
 
 
-def _id(given: dict[str, Any], key: str, read: Callable[[str], str | None]) -> str | None:
-    """The id under KEY as text, taken out; what can be no id stays in the context."""
+def _id(given: dict[str, Any], key: str) -> str | None:
+    """The text under KEY, taken out; what can be no id stays in the context."""
     value = given[key]
-    if value.__class__ is not str:
-        if value is None:
-            del given[key]
-        if value.__class__ is not int and value.__class__ is not float:
-            return None
-        value = str(value)
+    if value.__class__ is str:
+        del given[key]
+        return value
+    if value is not None and value.__class__ is not int and value.__class__ is not float:
+        return None
     del given[key]
-    return read(value)
+    return None if value is None else str(value)
 
 
 def pid_of(value: object) -> int | None:
