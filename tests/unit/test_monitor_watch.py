@@ -8,6 +8,7 @@ from helmd.model.suite.service import Health, Restart, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.health_policy import (
     PROVEN_SECONDS,
+    checked_again,
     judged,
     measured,
     next_check,
@@ -66,6 +67,32 @@ def test_a_verdict_is_dropped_for_another_process(facts: UnitFacts) -> None:
 def test_a_service_is_checked_when_it_becomes_active_and_then_at_its_interval() -> None:
     assert next_check(running()) == 0.0
     assert next_check(judged(running(), PASSED, 1.0, 100.0)) == 110.0
+
+
+def test_a_service_that_keeps_failing_is_checked_less_often() -> None:
+    shown = running(replace(CORE, on_unhealthy="show"))
+    pauses = []
+    for _ in range(6):
+        shown = judged(shown, ILL, 2000.0, 100.0)
+        pauses.append((next_check(shown) or 0.0) - 100.0)
+    assert pauses == [10.0, 20.0, 40.0, 60.0, 60.0, 60.0]
+    assert next_check(judged(shown, PASSED, 1.0, 100.0)) == 110.0
+    seldom = running(replace(CORE, on_unhealthy="show", health=Health(interval=300.0)))
+    assert next_check(failing(9, seldom)) == 8 + 300.0
+    assert next_check(failing(5000, shown)) == 4999 + 60.0
+    # It is to be restarted after so many checks.
+    assert next_check(failing(2)) == 1 + 10.0
+
+
+def test_a_failing_service_is_checked_at_once_when_what_it_needs_works_again() -> None:
+    shown = failing(6, running(replace(CORE, on_unhealthy="show", depends_on=("postgres", "keycloak"))))
+    again = checked_again(shown, "postgres")
+    assert (again.checked_at, again.failures, again.verdict) == (0.0, 1, ILL)
+    assert checked_again(shown, "ledger") is shown
+    healthy = judged(shown, PASSED, 1.0, 9.0)
+    assert checked_again(healthy, "postgres") is healthy
+    restarts = failing(2, running(replace(CORE, depends_on=("postgres",))))
+    assert checked_again(restarts, "postgres").failures == 2, "on the way to its restart"
 
 
 def test_inactive_and_unregistered_services_are_not_checked() -> None:

@@ -8,6 +8,8 @@ from helmd.model.units.health import HealthVerdict
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
 
+SLOWEST_CHECKS = 60.0
+"""Seconds between the checks of a service that keeps failing, if its interval is not longer."""
 PROVEN_SECONDS = 60.0
 """Seconds for which a service must have been active, and be healthy, for its earlier restarts not to count any more."""
 
@@ -22,10 +24,27 @@ def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
 
 
 def next_check(observed: Observed) -> float | None:
-    """Return when the next health check is due (time.monotonic()); 0 for at once, None for never."""
+    """Return when the next health check is due (time.monotonic()); 0 for at once, None for never.
+
+    The pause after each failed check is twice the last one, since many services log each at length, such as Keycloak
+    while its database is down; not before a service is restarted for so many failures.
+    """
     if observed.service is None or not observed.has_health_check:
         return None
-    return observed.checked_at + observed.service.health.interval if observed.verdict else 0.0
+    if observed.verdict is None:
+        return 0.0
+    interval, failures = observed.service.health.interval, observed.failures
+    if failures < 2 or observed.service.on_unhealthy == "restart":
+        return observed.checked_at + interval
+    return observed.checked_at + max(interval, min(interval * 2.0 ** min(failures - 1, 30), SLOWEST_CHECKS))
+
+
+def checked_again(observed: Observed, needed: str) -> Observed:
+    """Return OBSERVED so that a failing service is checked at once, if it depends on NEEDED, which works again."""
+    service = observed.service
+    if service is None or not observed.failures or needed not in service.depends_on:
+        return observed
+    return replace(observed, checked_at=0.0, failures=observed.failures if service.on_unhealthy == "restart" else 1)
 
 
 def judged(observed: Observed, verdict: HealthVerdict, response_ms: float | None, at: float) -> Observed:

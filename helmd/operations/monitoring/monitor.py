@@ -31,7 +31,16 @@ from helmd.model.suite.names import (
 )
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, UNKNOWN
-from helmd.model.units.health_policy import judged, measured, next_check, proven, restart_reason, restarted, seen
+from helmd.model.units.health_policy import (
+    checked_again,
+    judged,
+    measured,
+    next_check,
+    proven,
+    restart_reason,
+    restarted,
+    seen,
+)
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.recording import Recorder
@@ -171,8 +180,12 @@ class Monitor:
             if unit in _OTHER_UNITS:
                 self._companions[unit] = watch.manager.facts(unit)
             elif (name := _name(unit)) is not None:
+                before = self._observed.get(name)
                 self._update(name, watch.manager.facts(_unit(name) if service_of_timer(unit) else unit))
                 changed.append(name)
+                now = self._observed.get(name)
+                if now is not None and now.facts.active and not (before is not None and before.facts.active):
+                    self._check_dependents(name)
             else:
                 continue
             await asyncio.sleep(0)  # facts() blocks for a millisecond
@@ -180,6 +193,11 @@ class Monitor:
             self._record(name for name in changed if name in self._observed)
             self._due.set()
             self._on_change()
+
+    def _check_dependents(self, name: str) -> None:
+        """Has failing services checked at once that depend on the service NAME, which works again."""
+        for other, observed in self._observed.items():
+            self._observed[other] = checked_again(observed, name)
 
     def _update(self, name: str, facts: UnitFacts) -> None:
         before = self._observed.get(name)
@@ -228,6 +246,8 @@ class Monitor:
             return
         after = judged(now, result.verdict, result.response_ms, time.monotonic())
         self._observed[checked.name] = after
+        if now.failures and result.verdict.started:
+            self._check_dependents(checked.name)
         if reason := restart_reason(after):
             self._restart(after, reason)
         elif proven(after, time.time()):
