@@ -22,8 +22,20 @@ RELEASES = {"bookworm": ("3.11", "15"), "trixie": ("3.13", "17")}
 LINES = 20_000
 ELSEWHERE = {"read_other_home", "read_other_file", "gain_rights"}
 """What test_hardening.py prepares another account for."""
-SUITE = printing_suite(LINES, 50) + "".join(
-    f"""
+SECURE = """
+[services.secure]
+type = "command"
+path = "/opt/suite/faulty"
+start_command = ["/usr/bin/python3", "answering.py"]
+port = 6123
+url = "https://localhost:6123"
+environment = { PORT = "6123", TLS = "1" }
+"""
+SUITE = (
+    printing_suite(LINES, 50)
+    + SECURE
+    + "".join(
+        f"""
 [services.tries-{level}]
 type = "command"
 path = "/opt/suite/faulty"
@@ -32,9 +44,10 @@ port = {port}
 environment = {{ PORT = "{port}" }}
 hardening = "{level}"
 """
-    for level, port in LEVELS.items()
+        for level, port in LEVELS.items()
+    )
 )
-SERVICES = ("postgres", "printer", "ticker", "codex", *(f"tries-{level}" for level in LEVELS))
+SERVICES = ("postgres", "printer", "ticker", "codex", "secure", *(f"tries-{level}" for level in LEVELS))
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +98,22 @@ def test_the_suite_is_healthy_by_what_the_release_has(running: Machine, release:
     assert running.suite() == dict.fromkeys(SERVICES, "healthy")
 
 
-def test_doctor_finds_nothing(running: Machine) -> None:
-    findings = json.loads(running.root("helmctl doctor --json", check=False).out)["findings"]
-    concerns = {found["check"]: found["sentence"] for found in findings if found["verdict"] != "ok"}
+def test_doctor_finds_what_there_is_alone(running: Machine) -> None:
+    done = running.root("helmctl doctor --json", check=False)
+    concerns = {each["check"]: each["sentence"] for each in json.loads(done.out)["findings"] if each["verdict"] != "ok"}
+    assert "secure" in concerns["certificates"], "its certificate is valid for a day"
     # Whether a time service runs, and what controllers there are, is this machine's affair; "isolation" names the
     # services that are to have none.
-    assert concerns.keys() <= {"clock", "hardening", "isolation", "limits"}, concerns
-    assert running.root("helmctl diff").out == ""
+    assert concerns.keys() <= {"certificates", "clock", "hardening", "isolation", "limits"}, concerns
+
+
+def test_libraries_of_the_release_have_nothing_to_say(running: Machine) -> None:
+    """Such as that something is deprecated."""
+    for command in ("doctor", "diff", "apply", "status", "deps", "why codex", "logs -n 5", "postgres status"):
+        assert "Warning" not in running.root(f"helmctl {command}", check=False).err, command
+    units = " ".join(f"_SYSTEMD_USER_UNIT={unit}.service" for unit in ("helmd", "helmd-journal"))
+    said = running.root(f"journalctl -q -o cat {units}").out.splitlines()
+    assert said and not [line for line in said if "Warning:" in line]
 
 
 def test_profiles_have_the_effect_that_they_have_elsewhere(running: Machine) -> None:

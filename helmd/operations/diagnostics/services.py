@@ -111,7 +111,12 @@ def _shown(name: str, port: int, local: bool) -> tuple[datetime, datetime] | Non
     if not encoded:
         return None
     parsed = x509.load_der_x509_certificate(encoded)
-    return parsed.not_valid_before.replace(tzinfo=UTC), parsed.not_valid_after.replace(tzinfo=UTC)
+    # Naive before cryptography 42, which has others and, for these, a warning that reaches the terminal.
+    first, last = (
+        getattr(parsed, f"{name}_utc", None) or getattr(parsed, name).replace(tzinfo=UTC)
+        for name in ("not_valid_before", "not_valid_after")
+    )
+    return first, last
 
 
 def _certificate(address: tuple[Any, ...], name: str, deadline: float) -> bytes | None:
