@@ -41,6 +41,7 @@ COMMANDS = {
     "reset-failed": "units",
     "kill": "units",
     "setup": "setup",
+    "keycloak": "keycloak",
     "postgres": "postgres",
     "import": "importing",
     "export": "exporting",

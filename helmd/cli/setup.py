@@ -45,7 +45,7 @@ def setup_command(
     context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
 ) -> int:
     """Set up a suite for this account: directories, PostgreSQL, Keycloak, keys, units. Can be run again at any time."""
-    from helmd.operations.setup.setup import SetupOptions, create_account, set_up
+    from helmd.operations.setup.setup import SetupOptions, create_account, needs_realm, set_up
 
     if database and holds_password(database):
         raise UsageError(
@@ -72,7 +72,11 @@ def setup_command(
     options = SetupOptions(registry, keycloak_archive, database)
     suite = set_up(context.layout, options, _notify, DownloadProgress())
     services = [name for name, service in suite.services.items() if not service.external]
-    if services:
+    if services and needs_realm(suite, context.layout):
+        output.print_message(
+            "Set-up is complete. Next, run: helmctl keycloak setup; then, to start the suite: helmctl up"
+        )
+    elif services:
         output.print_message("Set-up is complete. To start the suite, run: helmctl up")
     else:
         output.print_message(

@@ -1,4 +1,4 @@
-"""Environment files with a service's secrets: parsing them, and appending missing variables.
+"""Environment files with a service's secrets: parsing them, appending missing variables, removing some.
 
 The syntax is that of EnvironmentFile= in systemd.exec(5), as implemented by src/basic/env-file.c of systemd 252.
 """
@@ -7,7 +7,8 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from helmd.files.durable import write_in
@@ -37,12 +38,45 @@ def put_secret(path: Path, key: str, value: str) -> None:
     _append(path, lambda present: {} if present.get(key) == value else {key: value})
 
 
-def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -> dict[str, str]:
-    """Append the variables that CHOOSE returns for those present, under a lock. Returns all variables."""
+def remove_variables(path: Path, names: Collection[str]) -> bool:
+    """Remove the lines that set NAMES from the file at PATH; all others stay as they are. True if there were any.
+
+    Raises ConfigurationError if a value of theirs goes on over several lines, and as `ensure_secrets`.
+    """
+    with _locked(path) as directory:
+        text = _read(path, directory)
+        present = parse_environment_file(text, str(path))
+        removed = {key: value for key, value in present.items() if key in names}
+        if not removed:
+            return False
+        lines = text.split("\n")
+        out = [line for line in lines if line.partition("=")[0].strip(_WHITESPACE) in names]
+        try:
+            whole = parse_environment_file("\n".join([*out, ""]), str(path)) == removed
+        except ConfigurationError:
+            whole = False
+        if not whole:
+            raise ConfigurationError([Fault(str(path), 0, "", f"remove {', '.join(removed)} from it by hand")])
+        content = "\n".join(line for line in lines if line not in out)
+        write_in(directory, path.name, content.encode("utf-8", "surrogateescape"), 0o600)
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """A descriptor of the directory that the file at PATH is in, locked against other writers."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -> dict[str, str]:
+    """Append the variables that CHOOSE returns for those present, under a lock. Returns all variables."""
+    with _locked(path) as directory:
         text = _read(path, directory)
         present = parse_environment_file(text, str(path))
         added = choose(present)
@@ -51,8 +85,6 @@ def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -
             separator = "\n" if text and not text.endswith("\n") else ""
             content = f"{text}{separator}{lines}".encode("utf-8", "surrogateescape")
             write_in(directory, path.name, content, 0o600)
-    finally:
-        os.close(directory)
     return {**present, **added}
 
 

@@ -15,12 +15,16 @@ ADMIN = "admin"
 
 _POOL = 20
 
-SECRETS: Mapping[str, Callable[[], str]] = {
-    KEYCLOAK_PASSWORD: lambda: secrets.token_urlsafe(32),
-    "KC_BOOTSTRAP_ADMIN_USERNAME": lambda: ADMIN,
-    "KC_BOOTSTRAP_ADMIN_PASSWORD": lambda: secrets.token_urlsafe(24),
-}
+BOOTSTRAP_USERNAME = "KC_BOOTSTRAP_ADMIN_USERNAME"
+BOOTSTRAP_PASSWORD = "KC_BOOTSTRAP_ADMIN_PASSWORD"
+
+SECRETS: Mapping[str, Callable[[], str]] = {KEYCLOAK_PASSWORD: lambda: secrets.token_urlsafe(32)}
 """The variables in Keycloak's environment file, with the function that generates a missing value."""
+BOOTSTRAP_SECRETS: Mapping[str, Callable[[], str]] = {
+    BOOTSTRAP_USERNAME: lambda: ADMIN,
+    BOOTSTRAP_PASSWORD: lambda: secrets.token_urlsafe(24),
+}
+"""Those of the temporary admin that Keycloak makes with its realm master, until `helmctl keycloak setup` removes it."""
 
 
 def keycloak_environment(http_port: int, database: str, hostname: str | None = None) -> dict[str, str]:

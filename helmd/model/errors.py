@@ -107,6 +107,12 @@ class LockedError(HelmError):
     code = "locked"
 
 
+class KeycloakError(HelmError):
+    """Keycloak can't be reached, or refused a request."""
+
+    code = "keycloak"
+
+
 class FetchError(HelmError):
     """A download failed, or its checksum or content is wrong."""
 

@@ -65,6 +65,20 @@ class Layout:
         return self.secrets / "journal.keys"
 
     @property
+    def admin_client_secret(self) -> Path:
+        """The secret of the client by which Helm administers Keycloak's realm; mode 0600, seen by no service."""
+        return self.secrets / "helm-admin.secret"
+
+    @property
+    def first_password(self) -> Path:
+        """The password of the suite's first admin, until it was printed; mode 0600."""
+        return self.secrets / "first-admin.password"
+
+    @property
+    def keycloak_lock(self) -> Path:
+        return self.state / "keycloak.lock"
+
+    @property
     def discovery_file(self) -> Path:
         """What every service's ``services.json`` is copied from before it starts."""
         return self.data / "services.json"

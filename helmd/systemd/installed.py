@@ -81,8 +81,8 @@ def verify_units(units: Mapping[str, str]) -> Mapping[str, list[str]]:
 
 
 @contextlib.contextmanager
-def applying(lock: Path) -> Iterator[None]:
-    """Holds the lock of whoever applies units; raises LockedError when somebody else holds it."""
+def applying(lock: Path, what: str = "units are being applied") -> Iterator[None]:
+    """Holds the lock of whoever does WHAT; raises LockedError when somebody else holds it."""
     import fcntl
 
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,6 +91,6 @@ def applying(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(
-                "units are being applied by another process", hint="Wait a few seconds and run the command again."
+                f"{what} by another process", hint="Wait a few seconds and run the command again."
             ) from None
         yield

@@ -1,75 +1,20 @@
 """The real Keycloak: both modes on the same data, a clean stop, a login through the gateway, databases of one's own."""
 
-import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from tests.system import printing
 from tests.system.booted import Done, Sandbox
+from tests.system.keycloak_admin import SECRETS, Admin, ask
 
-KEYCLOAK = "http://127.0.0.1:8080"
 NEXUS = "https://127.0.0.1:8443"
 START = 240.0
 """Seconds that a start of Keycloak may take here, a build of it included; on a quiet machine some 10."""
-SECRETS = "/home/hive/.config/hivematrix/secrets/keycloak.env"
 DATABASES = {"codex": "codex_db", "ledger": "ledger_db"}
 """Names of databases that the catalogue sets."""
 WITH_NOTES = ("codex", "ledger", "knowledgetree")
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    headers: dict[str, str]
-    text: str
-
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-
-def ask(
-    box: Sandbox,
-    url: str,
-    method: str = "GET",
-    form: dict[str, str] | None = None,
-    body: object = None,
-    headers: tuple[str, ...] = (),
-) -> Answer:
-    """One request from inside. What it says goes to curl on stdin, where no other process can read it."""
-    given = [("url", url), ("request", method), ("max-time", "60"), *(("header", header) for header in headers)]
-    given += [("data-urlencode", f"{name}={value}") for name, value in (form or {}).items()]
-    if body is not None:
-        given += [("header", "Content-Type: application/json"), ("data", json.dumps(body))]
-    config = "silent\ninsecure\ninclude\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in given)
-    head, _, text = box("curl", "--config", "-", stdin=config).out.replace("\r\n", "\n").partition("\n\n")
-    status, *fields = head.splitlines()
-    pairs = (field.partition(": ") for field in fields)
-    return Answer(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, text)
-
-
-@dataclass(frozen=True)
-class Admin:
-    """Keycloak's first admin, with a fresh token for every request."""
-
-    box: Sandbox
-
-    def __call__(self, method: str, path: str, body: object = None) -> Answer:
-        text = self.box("cat", SECRETS).out
-        known = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-        form = {
-            "grant_type": "password",
-            "client_id": "admin-cli",
-            "username": known["KC_BOOTSTRAP_ADMIN_USERNAME"].strip('"'),
-            "password": known["KC_BOOTSTRAP_ADMIN_PASSWORD"].strip('"'),
-        }
-        token = ask(self.box, f"{KEYCLOAK}/realms/master/protocol/openid-connect/token", "POST", form)
-        assert token.code == 200, token
-        bearer = f"Authorization: Bearer {token.json()['access_token']}"
-        return ask(self.box, f"{KEYCLOAK}/admin/realms{path}", method, body=body, headers=(bearer,))
 
 
 @pytest.fixture

@@ -10,19 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.files.environment_file import ensure_secrets, environment_line, parse_environment_file, read_environment_file
-from helmd.keycloak.launch import SECRETS
+from helmd.keycloak.launch import BOOTSTRAP_SECRETS, SECRETS
 from helmd.model.errors import ConfigurationError, DeniedError
+
+EVERY_SECRET = {**SECRETS, **BOOTSTRAP_SECRETS}
 
 
 def test_missing_values_are_generated_once(tmp_path: Path) -> None:
     path = tmp_path / "secrets" / "keycloak.env"
-    made = ensure_secrets(path, SECRETS)
-    assert set(made) == set(SECRETS) and len(made["KC_DB_PASSWORD"]) >= 40
+    made = ensure_secrets(path, EVERY_SECRET)
+    assert set(made) == set(EVERY_SECRET) and len(made["KC_DB_PASSWORD"]) >= 40
     assert made["KC_DB_PASSWORD"] != made["KC_BOOTSTRAP_ADMIN_PASSWORD"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     before = path.stat()
-    assert ensure_secrets(path, SECRETS) == made == read_environment_file(path)
+    assert ensure_secrets(path, EVERY_SECRET) == made == read_environment_file(path)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -32,13 +34,13 @@ def test_other_lines_are_kept_and_values_of_the_admin_win(tmp_path: Path) -> Non
     theirs += b"KC_BOOTSTRAP_ADMIN_PASSWORD=\nLAST=no newline"
     path.write_bytes(theirs)
     path.chmod(0o644)
-    made = ensure_secrets(path, SECRETS)
+    made = ensure_secrets(path, EVERY_SECRET)
     assert made["KC_DB_PASSWORD"] == "chosen by me"
     assert path.read_bytes().startswith(theirs + b"\n")
     assert read_environment_file(path)["LAST"] == "no newline"
     assert read_environment_file(path)["KC_BOOTSTRAP_ADMIN_PASSWORD"] == made["KC_BOOTSTRAP_ADMIN_PASSWORD"] != ""
     path.chmod(0o644)
-    ensure_secrets(path, SECRETS)
+    ensure_secrets(path, EVERY_SECRET)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -49,7 +51,7 @@ def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     for name in ("link", "pipe", "directory"):
         with pytest.raises(DeniedError):
-            ensure_secrets(tmp_path / name, SECRETS)
+            ensure_secrets(tmp_path / name, EVERY_SECRET)
     assert (tmp_path / "victim").read_text() == "precious"
 
 
@@ -58,7 +60,7 @@ def test_nothing_is_appended_after_an_unterminated_quote(tmp_path: Path, text: s
     path = tmp_path / "broken.env"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
-        ensure_secrets(path, SECRETS)
+        ensure_secrets(path, EVERY_SECRET)
     assert str(path) in str(caught.value.faults[0])
     assert path.read_text() == text
 

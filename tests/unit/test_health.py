@@ -192,6 +192,8 @@ def test_a_realm_returns_its_discovery_document(code: int, document: dict[str, o
     assert verdict.sentence == (
         "realm hivematrix is available"
         if good
+        else "there is no realm hivematrix; to make it, run: helmctl keycloak setup"
+        if "error" in document
         else f"answered {code}, which is not the discovery document of realm hivematrix"
     )
 

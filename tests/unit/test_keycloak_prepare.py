@@ -91,7 +91,7 @@ def test_both_modes_share_the_data_but_not_the_command() -> None:
     assert c1_only not in production
     values = launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak")
     assert values["KC_DB_URL"] == "jdbc:postgresql://127.0.0.1:5499/keycloak"
-    assert not set(values) & set(launch.SECRETS)
+    assert not set(values) & {*launch.SECRETS, *launch.BOOTSTRAP_SECRETS}
     assert (
         launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://sso.example")["KC_HOSTNAME"]
         == "https://sso.example"

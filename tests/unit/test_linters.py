@@ -29,11 +29,13 @@ PACKAGES: dict[str, set[str]] = {
 
 SUBPACKAGES: dict[str, set[str]] = {
     "model.config": {"model.suite.names"},
+    "model.identity": {"model.config", "model.suite"},
     "model.ingest": {"model.logs", "model.suite.names"},
     "model.logs": set(),
     "model.logs.parsing": {"model.config", "model.ingest.journal_codec", "model.suite.names", "model.units.health"},
     "model.suite": {"model.config"},
     "model.units": {"model.suite"},
+    "keycloak.admin": set(),
     "keycloak.distribution": set(),
     "store.ingest": set(),
     "store.logs": {"store.ingest", "store.maintenance"},
@@ -41,6 +43,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     "store.metrics": set(),
     "operations.configuration": set(),
     "operations.diagnostics": {"operations.configuration", "operations.monitoring"},
+    "operations.identity": {"operations.configuration"},
     "operations.lifecycle": set(),
     "operations.logs": set(),
     "operations.monitoring": {"operations.logs"},

@@ -10,12 +10,14 @@ import pytest
 from helmd.files.environment_file import read_environment_file
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.errors import ConfigurationError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
+    place_client_secret,
     place_flaskenv,
     place_services_json,
 )
@@ -133,3 +135,51 @@ def test_the_gateway_runs_no_debugger_for_others(account: Layout) -> None:
     assert nexus.environment_in("development")["NEXUS_HOST"] == "127.0.0.1"
     assert nexus.environment_in("production")["USE_GUNICORN"] == "true"
     assert "DEV_MODE" not in nexus.environment_in("production")
+
+
+def test_the_secret_of_keycloaks_client_goes_where_the_catalogue_says(account: Layout) -> None:
+    core, nexus = (account.data / f"hivematrix-{name}/.flaskenv" for name in ("core", "nexus"))
+    core.write_text("# mine\nKEYCLOAK_CLIENT_SECRET=old\nOTHER='1'")
+    core.chmod(0o644)
+    nexus.write_text("KEYCLOAK_CLIENT_ID=portal\nKEYCLOAK_CLIENT_SECRET=of the portal\n")
+    shown = [str(each) for each in place_client_secret(suite(), account, "s3cret", write=False)]
+    assert shown == [
+        ".flaskenv of core: KEYCLOAK_CLIENT_SECRET is another value, must be the secret of client core-client",
+        ".flaskenv of core: mode is 0644, must be 0600",
+    ]
+    assert "old" in core.read_text()
+    assert [str(each) for each in place_client_secret(suite(), account, "s3cret", write=True)] == shown
+    assert core.read_text() == "# mine\nKEYCLOAK_CLIENT_SECRET=s3cret\nOTHER='1'\n"
+    assert stat.S_IMODE(core.stat().st_mode) == 0o600
+    assert "of the portal" in nexus.read_text(), "it logs in as another client"
+    assert list(place_client_secret(suite(), account, "s3cret", write=True)) == []
+    # What else is added to the file leaves the secret alone, and never writes what stands for it.
+    assert list(place_flaskenv(suite(), account)) == []
+    assert variables(account, "core")["KEYCLOAK_CLIENT_SECRET"] == "s3cret"
+    nexus.unlink()
+    assert list(place_flaskenv(suite(), account)) == []
+    assert "KEYCLOAK_CLIENT_SECRET" not in variables(account, "nexus")
+    assert variables(account, "nexus")["KEYCLOAK_CLIENT_ID"] == "core-client"
+    assert [each.setting for each in place_client_secret(suite(), account, "s3cret", write=True)] == [
+        "KEYCLOAK_CLIENT_SECRET"
+    ]
+    assert variables(account, "nexus")["KEYCLOAK_CLIENT_SECRET"] == "s3cret"
+
+
+def test_the_secret_of_keycloaks_client_is_not_written_through_a_link(account: Layout, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("A=1\n")
+    (account.data / "hivematrix-core/.flaskenv").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="is a symbolic link"):
+        list(place_client_secret(suite(), account, "s3cret", write=True))
+    assert (tmp_path / "victim").read_text() == "A=1\n"
+
+
+def test_only_the_reference_to_that_secret_may_be_in_the_configuration() -> None:
+    reference = (
+        '[services.portal]\nport = 1\n[services.portal.flaskenv]\nOIDC_CLIENT_SECRET = "{keycloak.client_secret}"\n'
+    )
+    assert suite(reference)["portal"].flaskenv == {"OIDC_CLIENT_SECRET": "{keycloak.client_secret}"}
+    for text in (reference.replace("{keycloak.client_secret}", "abc"), reference.replace(".flaskenv", ".environment")):
+        with pytest.raises(ConfigurationError) as refused:
+            suite(text)
+        assert "looks like a secret" in str(refused.value.faults[0])

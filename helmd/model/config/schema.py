@@ -152,11 +152,12 @@ SERVICE_SETTINGS = (
     ),
     Setting(
         "flaskenv",
-        values.environment,
+        values.flaskenv,
         "table",
         "{}",
         "Variables that are added to .flaskenv in its directory where it does not set them. {NAME.url} and "
-        "{NAME.realm} stand for settings of the service NAME; without such a service, the variable is left out.",
+        "{NAME.realm} stand for settings of the service NAME; without such a service, the variable is left out. "
+        "{keycloak.client_secret} stands for what helmctl keycloak setup puts there.",
     ),
     Setting(
         "services_json",

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helmd.model.config.secrets import holds_password
-from helmd.model.suite.names import fault_in_name
+from helmd.model.suite.names import CLIENT_SECRET, fault_in_name
 
 Reader = Callable[[object], Any]
 
@@ -316,6 +316,14 @@ def environment(value: object) -> Mapping[str, str]:
             )
         read[name] = item
     return read
+
+
+def flaskenv(value: object) -> Mapping[str, str]:
+    """Environment variables, of which some may stand for the secret of Keycloak's client."""
+    if not isinstance(value, dict):
+        return environment(value)
+    secret = {variable(key): CLIENT_SECRET for key, item in value.items() if item == CLIENT_SECRET}
+    return {**environment({key: item for key, item in value.items() if item != CLIENT_SECRET}), **secret}
 
 
 def dsn(value: object) -> str:

@@ -95,6 +95,8 @@ def judge(
         issuer = document.get("issuer")
         if accepted and isinstance(issuer, str) and issuer.endswith(f"/realms/{realm}"):
             return HealthVerdict(HEALTHY, f"realm {realm} is available")
+        if code == 404 and document.get("error") == "Realm does not exist":
+            return HealthVerdict(UNHEALTHY, f"there is no realm {realm}; to make it, run: helmctl keycloak setup")
         said = f"answered {code}, which is not the discovery document of realm {realm}"
         return HealthVerdict(UNHEALTHY, said + _failing(document))
     status = document.get("status")

@@ -4,6 +4,7 @@ file. A directory that this account can't write is reported; it does not keep an
 
 import errno
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from secrets import token_urlsafe
@@ -13,7 +14,10 @@ from helmd.files.environment_file import ensure_secrets
 from helmd.model.config.config_text import value_in, with_value
 from helmd.model.config.file_format import format_of
 from helmd.model.errors import HelmError
+from helmd.model.identity.differences import Difference
+from helmd.model.identity.realm import CORE_CLIENT
 from helmd.model.layout import Layout
+from helmd.model.suite.names import CLIENT_SECRET
 from helmd.model.suite.service import Registry, Service
 
 SERVICES_JSON = "services.json"
@@ -22,6 +26,8 @@ SIGNING_KEY = ("keys/jwt_private.pem", "keys/jwt_public.pem")
 """What Core signs tokens with, and what others verify them with, in its directory."""
 GATEWAY_CERTIFICATE = ("certs/nexus.crt", "certs/nexus.key")
 KEYS = {"core": SIGNING_KEY, "nexus": GATEWAY_CERTIFICATE}
+CLIENT_ID_VARIABLE = "KEYCLOAK_CLIENT_ID"
+_PRIVATE = 0o600
 _SETTING = re.compile(r"\{([a-z][a-z0-9_-]*)\.(url|realm)\}")
 
 
@@ -47,7 +53,8 @@ def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
             continue
         try:
             text = read_text(directory, FLASKENV)
-            wanted = {key: filled_in(value, registry) for key, value in service.flaskenv.items()}
+            given = {key: value for key, value in service.flaskenv.items() if value != CLIENT_SECRET}
+            wanted = {key: filled_in(value, registry) for key, value in given.items()}
             added = {key: value for key, value in wanted.items() if value and value_in(text, "env", "", key) is None}
             for key, value in added.items():
                 text = with_value(text, "env", "", key, value)
@@ -65,6 +72,34 @@ def without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
             directory = layout.resolve(registry[name].path)
             if directory.is_dir() and not all((directory / file).exists() for file in files):
                 yield name
+
+
+def place_client_secret(registry: Registry, layout: Layout, secret: str, write: bool) -> Iterator[Difference]:
+    """Put the SECRET of Keycloak's client `CORE_CLIENT` into ``.flaskenv`` of the services that want it, mode 0600.
+
+    Yields what was otherwise. Without WRITE, nothing is changed. A service that names another client in its
+    ``.flaskenv`` is left alone. Raises OSError and ValueError.
+    """
+    for name, service in registry.services.items():
+        directory = layout.resolve(service.path)
+        variables = [key for key, value in service.flaskenv.items() if value == CLIENT_SECRET]
+        if service.external or not variables or not directory.is_dir():
+            continue
+        text = before = read_text(directory, FLASKENV)
+        if value_in(text, "env", "", CLIENT_ID_VARIABLE) not in (None, CORE_CLIENT):
+            continue
+        subject = f"{FLASKENV} of {name}"
+        for key in variables:
+            present = value_in(text, "env", "", key)
+            if present != secret:
+                text = with_value(text, "env", "", key, secret)
+                found = None if present is None else "another value"
+                yield Difference(subject, key, found, f"the secret of client {CORE_CLIENT}")
+        mode = stat.S_IMODE((directory / FLASKENV).lstat().st_mode) if before else _PRIVATE
+        if mode != _PRIVATE:
+            yield Difference(subject, "mode", f"{mode:04o}", f"{_PRIVATE:04o}")
+        if write and (text != before or mode != _PRIVATE):
+            write_below(directory, FLASKENV, text.encode("utf-8", "surrogateescape"), _PRIVATE)
 
 
 def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:

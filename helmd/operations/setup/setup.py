@@ -14,6 +14,7 @@ from helmd.files.environment_file import ensure_secrets
 from helmd.journal.keys import JournalKeys
 from helmd.journal.lines import last_lines
 from helmd.keycloak import launch
+from helmd.keycloak.admin.api import MASTER
 from helmd.keycloak.distribution.artefact import KEYCLOAK, DownloadCallback
 from helmd.keycloak.distribution.fetch import fetch
 from helmd.keycloak.distribution.maven import available
@@ -172,9 +173,17 @@ def prepare_keycloak(
     for place in WRITABLE:
         (directory / place).mkdir(parents=True, exist_ok=True)
     fresh = not layout.secrets_file(name).exists()
-    ensure_secrets(layout.secrets_file(name), launch.SECRETS)
+    # Once Helm has a client of its own there, the temporary admin is not needed any more.
+    needed = {} if layout.admin_client_secret.exists() else launch.BOOTSTRAP_SECRETS
+    ensure_secrets(layout.secrets_file(name), {**launch.SECRETS, **needed})
     if fresh:
         notify(f"created the passwords of Keycloak's first admin and database ({layout.secrets_file(name)}, mode 0600)")
+
+
+def needs_realm(registry: Registry, layout: Layout) -> bool:
+    """Whether `helmctl keycloak setup` has not yet made the realm of the Keycloak that the suite runs."""
+    name = keycloak_service(registry)
+    return name is not None and registry[name].realm != MASTER and not layout.admin_client_secret.exists()
 
 
 def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:

@@ -44,6 +44,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "failed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "start_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "fetch": HTTPStatus.BAD_GATEWAY,
+    "keycloak": HTTPStatus.BAD_GATEWAY,
     "cluster": HTTPStatus.SERVICE_UNAVAILABLE,
     "key_file": HTTPStatus.CONFLICT,
     "bus": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,0 +1,163 @@
+"""The realm that the suite needs, as far as Helm is concerned with it. What is not named here is the admin's.
+
+Names of settings are those of Keycloak's Admin REST API (RealmRepresentation, ClientRepresentation of 26.4).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from helmd.model.config.settings import Settings
+from helmd.model.suite.service import Registry, Service
+
+CORE_CLIENT = "core-client"
+"""The client by which the gateway and Core let users log in."""
+HELM_CLIENT = "helm"
+"""The public client of Helm's own login (authorization code with PKCE, RFC 7636)."""
+ADMIN_CLIENT = "helm-admin"
+"""The client whose service account Helm uses for the realm's administration."""
+GROUPS = ("admins", "technicians", "billing", "client")
+ADMINS = GROUPS[0]
+"""The group whose members are admins of the suite."""
+ADMIN_ROLES = ("manage-clients", "manage-realm", "manage-users")
+"""The roles of the realm's client realm-management that Helm needs; they include the right to view."""
+
+GATEWAY = "nexus"
+GATEWAY_PATH = "/keycloak"
+"""The path below which the gateway passes requests on to Keycloak."""
+CALLBACK_PATH = "/keycloak-callback"
+"""The path of the gateway that gets the authorization code."""
+
+EVENTS_KEPT = 30 * 24 * 60 * 60
+"""Seconds for which login and admin events are kept."""
+LOGIN_FAILURES = 10
+"""Failed logins after which an account is locked for a while."""
+LONGEST_LOCK = 15 * 60
+"""Seconds for which it is locked at most."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolMapper:
+    """What Keycloak adds to the tokens of a client (ProtocolMapperRepresentation)."""
+
+    name: str
+    kind: str
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedClient:
+    """A client. ``roles`` are those of realm-management that its service account must have, and no others."""
+
+    client_id: str
+    settings: Mapping[str, object]
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    mappers: tuple[ProtocolMapper, ...] = ()
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRealm:
+    """A realm."""
+
+    name: str
+    settings: Mapping[str, object]
+    attributes: Mapping[str, str]
+    groups: tuple[str, ...]
+    clients: tuple[WantedClient, ...]
+
+    def client(self, client_id: str) -> WantedClient:
+        return next(client for client in self.clients if client.client_id == client_id)
+
+
+GROUPS_MAPPER = ProtocolMapper(
+    "groups",
+    "oidc-group-membership-mapper",
+    {
+        "claim.name": "groups",
+        "full.path": "false",
+        "multivalued": "true",
+        "id.token.claim": "true",
+        "access.token.claim": "true",
+        "userinfo.token.claim": "true",
+    },
+)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of URL, without a port that is the scheme's default, as browsers show it."""
+    parts = urlsplit(url)
+    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def frontend_url(keycloak: Service, registry: Registry) -> str:
+    """The URL below which browsers reach Keycloak: through the gateway, or its own without one."""
+    if GATEWAY in registry:
+        return origin_of(registry[GATEWAY].url) + GATEWAY_PATH
+    return keycloak.url.rstrip("/")
+
+
+def wanted_realm(keycloak: Service, registry: Registry, settings: Settings) -> WantedRealm:
+    """The realm that the suite of REGISTRY needs from the service KEYCLOAK."""
+    gateway = [origin_of(registry[GATEWAY].url)] if GATEWAY in registry else []
+    interactive = {"enabled": True, "standardFlowEnabled": True, "implicitFlowEnabled": False}
+    interactive |= {"directAccessGrantsEnabled": False, "serviceAccountsEnabled": False}
+    return WantedRealm(
+        name=keycloak.realm,
+        settings={
+            "enabled": True,
+            "sslRequired": "external",
+            "registrationAllowed": False,
+            "editUsernameAllowed": False,
+            "bruteForceProtected": True,
+            "permanentLockout": False,
+            "failureFactor": LOGIN_FAILURES,
+            "maxFailureWaitSeconds": LONGEST_LOCK,
+            "eventsEnabled": True,
+            "eventsExpiration": EVENTS_KEPT,
+            "adminEventsEnabled": True,
+        },
+        # Without a fixed URL, links in pages and mails follow the Host header of whoever asks for them.
+        attributes={"adminEventsExpiration": str(EVENTS_KEPT), "frontendUrl": frontend_url(keycloak, registry)},
+        groups=GROUPS,
+        clients=(
+            WantedClient(
+                CORE_CLIENT,
+                {
+                    **interactive,
+                    "publicClient": False,
+                    "clientAuthenticatorType": "client-secret",
+                    "redirectUris": [each + CALLBACK_PATH for each in gateway],
+                },
+                {"post.logout.redirect.uris": "##".join(f"{each}/*" for each in gateway)},
+                (GROUPS_MAPPER,),
+            ),
+            WantedClient(
+                HELM_CLIENT,
+                {
+                    **interactive,
+                    "publicClient": True,
+                    "redirectUris": [f"{settings.url.rstrip('/')}/*", *(f"{each}/helm/*" for each in gateway)],
+                },
+                {"pkce.code.challenge.method": "S256"},
+                (GROUPS_MAPPER,),
+            ),
+            WantedClient(
+                ADMIN_CLIENT,
+                {
+                    "enabled": True,
+                    "publicClient": False,
+                    "clientAuthenticatorType": "client-secret",
+                    "standardFlowEnabled": False,
+                    "implicitFlowEnabled": False,
+                    "directAccessGrantsEnabled": False,
+                    "serviceAccountsEnabled": True,
+                },
+                roles=ADMIN_ROLES,
+            ),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Setting up Keycloak's realm, and comparing it with what the suite needs."""

@@ -1,0 +1,103 @@
+"""Finding the suite's Keycloak, and starting it. It gets secrets only once it is known to be the one that listens."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from helmd.health.address import EVERY
+from helmd.health.listeners import holder_of, unit_listeners
+from helmd.journal.lines import last_lines
+from helmd.keycloak.admin.api import MASTER, NoAnswerFromKeycloakError, Server, answers
+from helmd.model.errors import KeycloakError, NotSetUpError, PortTakenError, StartFailedError, UsageError
+from helmd.model.suite.names import unit_of
+from helmd.model.suite.service import Registry, Service
+from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.configuration.databases import keycloak_service
+from helmd.systemd.bus import Manager
+
+Report = Callable[[str], None]
+
+_PAUSE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class KeycloakUnit:
+    """The suite's Keycloak and its unit."""
+
+    service: Service
+    unit: str
+    server: Server
+
+
+def keycloak_unit(registry: Registry) -> KeycloakUnit:
+    """The Keycloak that the suite runs. Raises NotSetUpError if it runs none, UsageError for the realm master."""
+    name = keycloak_service(registry)
+    if name is None:
+        raise NotSetUpError(
+            "the suite has no Keycloak of its own", hint="Add [services.keycloak] to services.toml, then: helmctl setup"
+        )
+    service = registry[name]
+    if service.realm == MASTER:
+        raise UsageError(
+            f"realm is set to {MASTER}, in which Keycloak keeps its own admins",
+            hint=f'Set another one, such as realm = "hivematrix", in [services.{name}], then: helmctl apply',
+        )
+    host = service.environment.get("KC_HTTP_HOST", "127.0.0.1")
+    # A service of this type has a port (helmd.model.suite.registry).
+    server = Server(EVERY.get(host, host), service.port or 0, service.relative_path)
+    return KeycloakUnit(service, unit_of(name), server)
+
+
+def running_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
+    """Where Keycloak listens, once it answers. Raises KeycloakError while it does not, with what to do."""
+    facts = manager.facts(keycloak.unit)
+    if _listens(keycloak, facts):
+        if answers(keycloak.server):
+            return keycloak.server
+        raise NoAnswerFromKeycloakError("Keycloak listens, but does not answer requests yet", hint=_AGAIN)
+    name = keycloak.service.name
+    if not facts.exists:
+        raise NotSetUpError(f"{name} has no unit yet", hint="Run: helmctl setup")
+    if facts.active_state in ("inactive", "failed"):
+        raise KeycloakError(f"{name} is not running", hint=f"Start it: helmctl start {name}")
+    if holder := holder_of(keycloak.server.port):
+        raise PortTakenError(
+            f"port {keycloak.server.port} is taken by {holder}, not by {name}; no password was sent there",
+            hint=f"Stop that process, then: helmctl restart {name}",
+        )
+    raise KeycloakError(f"{name} is starting", hint=_AGAIN)
+
+
+_AGAIN = "Run the command again in a few seconds."
+
+
+def _listens(keycloak: KeycloakUnit, facts: UnitFacts) -> bool:
+    """Whether it is the unit that listens on Keycloak's port; any service could do so while Keycloak is stopped."""
+    if not facts.control_group or facts.active_state not in ("active", "activating", "reloading"):
+        return False
+    return any(socket.port == keycloak.server.port for socket in unit_listeners(facts.control_group))
+
+
+def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> Server:
+    """Where Keycloak listens, started if it was not running. Its health is not waited for: that is the realm's."""
+    began, name = time.time(), keycloak.service.name
+    facts = manager.facts(keycloak.unit)
+    if facts.exists and facts.active_state in ("inactive", "failed"):
+        manager.reset_failed(keycloak.unit)
+        manager.start(keycloak.unit)
+        notify(f"starting {name}")
+    elif facts.active_state == "activating":
+        notify(f"waiting for {name}, which is starting")
+    deadline = time.monotonic() + keycloak.service.health.start_timeout
+    while True:
+        try:
+            return running_server(keycloak, manager)
+        except (PortTakenError, NotSetUpError):
+            raise
+        except KeycloakError as error:
+            facts = manager.facts(keycloak.unit)
+            gone = facts.active_state in ("inactive", "failed") and not facts.job
+            if gone or time.monotonic() > deadline:
+                lines = [line.message for line in last_lines(keycloak.unit, 10, began)]
+                raise StartFailedError(error.sentence, hint=f"See: helmctl why {name}", lines=lines) from None
+        time.sleep(_PAUSE)
