@@ -397,6 +397,17 @@ def test_what_the_probe_printed_becomes_the_sentence() -> None:
     assert step.lines == ("listening",)
 
 
+def test_what_the_service_prints_last_does_not_hide_what_the_probe_printed() -> None:
+    """Such as a traceback for each request, and lines until it has ended."""
+    world = World({"ticker": "failed"})
+    after = [f"closing connection {n}" for n in range(40)]
+    world.lines["ticker"] = ["listening", "not healthy within 3 s: GET /health: answered 500", *after]
+    world.found["ticker"] = failed("ticker", probe_exit=CommandExit(CLD_EXITED, 1))
+    step = perform(control.start, ["ticker"], world).steps[0]
+    assert step.sentence == "ticker was not healthy within 3 s: GET /health: answered 500"
+    assert step.lines == tuple(after[-10:])
+
+
 def test_one_degraded_from_the_first_second_is_reported_as_such() -> None:
     world = World()
     world.health[""] = HealthVerdict("degraded", "answered 503: degraded")

@@ -50,6 +50,8 @@ DEGRADED_CHECK = 0.08
 RELOAD_SETTLES = 0.1
 """Seconds after the end of a reload in which a service ends that does not handle its signal, and systemd notices."""
 EXPLAINING_LINES = 10
+LOOKED_AT = 1_000
+"""Last lines of a failed start among which the probe's is: the service may go on printing after it."""
 SHOWN = 500
 """Characters of a line that are shown."""
 
@@ -205,7 +207,7 @@ def _started(service: Service, job: Ended) -> Effects[Step]:
             sentence += f"; {verdict.sentence}"
         return Step(service.name, "done", sentence, "", job.seconds)
     facts = yield from result_of(ReadUnit(unit_of(service.name)))
-    lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, facts.begun_at - BEGAN_SLACK))
+    lines = yield from result_of(ReadLastLines(facts.unit, LOOKED_AT, facts.begun_at - BEGAN_SLACK))
     return failure(service, facts, job, lines)
 
 
@@ -215,17 +217,17 @@ def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]
     if job.result == "canceled":
         return Step(name, "failed", "its start was cancelled by another request", "failed", job.seconds)
     sentence = explain(facts, name, service.pre_start)
-    shown = tuple(line[:SHOWN] for line in lines if line)
+    shown = [line[:SHOWN] for line in lines if line]
     # The probe's own line becomes the sentence; the others are the service's.
     if facts.probe_exit.status == 1 and (said := next((line for line in shown if line.startswith(NOT_HEALTHY)), "")):
         sentence = f"{name} was {said}"
-        shown = tuple(line for line in shown if line != said and not line.startswith(NOT_YET))
+        shown = [line for line in shown if line != said and not line.startswith(NOT_YET)]
     if facts.start_exit.failed and shown:
         sentence = f"{sentence}: {shown[-1]}"
     if again := retry(facts, service):
         sentence = f"{sentence}; {again.rstrip('.')}"
     hint = f"See: helmctl why {name}; helmctl logs {name}"
-    return Step(name, "failed", sentence, "start_failed", job.seconds, hint, shown)
+    return Step(name, "failed", sentence, "start_failed", job.seconds, hint, tuple(shown[-EXPLAINING_LINES:]))
 
 
 def stop(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
