@@ -24,7 +24,7 @@ CLD_DUMPED = 3
 WAITING = "waiting: "
 """How the status of helmd-journal begins while it stores nothing."""
 
-BEGAN_SLACK = 0.2
+BEGAN_SLACK = 0.5
 """Seconds by which a line of a run may be older than ``UnitFacts.begun_at``, which systemd takes after the fork."""
 
 PROVING_SECONDS = (5.0, 30.0)
