@@ -45,6 +45,7 @@ FAILED = replace(UNIT, active_state="failed", sub_state="failed", active_since=1
         (replace(UNIT, active_state="activating", sub_state="start-post"), 1001.0, "starting"),
         (replace(UNIT, active_state="activating", sub_state="start-post", restarts=1), 1001.0, "flapping"),
         (replace(UNIT, active_state="activating", sub_state="auto-restart"), 1001.0, "flapping"),
+        (replace(UNIT, active_state="activating", sub_state="auto-restart-queued"), 1001.0, "flapping"),
         (replace(UNIT, active_state="deactivating", sub_state="stop-sigterm"), 1001.0, "stopping"),
         (FAILED, 1001.0, "failed"),
         (UNIT, 1001.0, "stopped"),

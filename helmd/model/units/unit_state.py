@@ -119,6 +119,11 @@ class UnitFacts:
         return self.active and self.sub_state != "exited"
 
     @property
+    def awaits_restart(self) -> bool:
+        """Whether systemd is to restart it: after RestartSec, or when its queued job can run (since systemd 254)."""
+        return self.sub_state in ("auto-restart", "auto-restart-queued")
+
+    @property
     def running_since(self) -> float:
         """Since when it `runs`; 0 if it doesn't."""
         return (self.started_at if self.oneshot else self.active_since) if self.runs else 0.0
@@ -132,7 +137,7 @@ def condition(facts: UnitFacts, now: float) -> Condition:
         proving = PROVING_SECONDS[min(facts.restarts, len(PROVING_SECONDS)) - 1]
         return "flapping" if facts.restarts and now - facts.active_since < proving else "running"
     if facts.active_state == "activating":
-        return "flapping" if facts.restarts or facts.sub_state == "auto-restart" else "starting"
+        return "flapping" if facts.restarts or facts.awaits_restart else "starting"
     if facts.active_state == "deactivating":
         return "stopping"
     if facts.active_state == "failed":
@@ -144,7 +149,7 @@ def _oneshot_condition(facts: UnitFacts) -> Condition | None:
     """Return what a oneshot does where that differs from a service that stays; else None."""
     if facts.active:
         return "succeeded" if facts.sub_state == "exited" else "running"
-    if facts.active_state == "activating" and facts.sub_state != "auto-restart":
+    if facts.active_state == "activating" and not facts.awaits_restart:
         return "running"
     return "scheduled" if facts.active_state == "inactive" and facts.scheduled else None
 
@@ -282,7 +287,7 @@ def retry(facts: UnitFacts, service: Service | None = None) -> str:
 
     With SERVICE it says so if systemd would never give up on starts that take as long as the last one.
     """
-    if facts.sub_state != "auto-restart":
+    if not facts.awaits_restart:
         return ""
     sentence = f"systemd restarts it in {facts.restart_delay:g} s (restart {facts.restarts + 1})"
     took = max(0.0, facts.changed_at - facts.begun_at)

@@ -175,7 +175,7 @@ def _begin(service: Service, jobs: Jobs, joined: set[str]) -> Effects[None]:
             return
     verb: Verb = "start"
     waiting = _waiting_for(service)
-    if facts.active_state == "activating" and facts.sub_state != "auto-restart":
+    if facts.active_state == "activating" and not facts.awaits_restart:
         began = facts.started_at if facts.main_pid else facts.changed_at
         changed = yield from result_of(FindChange(service, facts, began))
         if changed or facts.need_reload:
