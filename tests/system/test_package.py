@@ -20,6 +20,7 @@ NAME = "pkgtest"
 SHARE = "/usr/share/hivematrix-helm"
 DATA = [str(HOME / place) for place in (".config/hivematrix", ".local/share/hivematrix", ".local/state/hivematrix")]
 SERVICES = ("postgres", "printer", "degraded", "codex")
+AS_WANTED = {name: "degraded" if name == "degraded" else "healthy" for name in SERVICES} | {"tidy": "scheduled"}
 UNTOUCHED = ("helmd-postgres.service", *(f"hivematrix-{name}.service" for name in SERVICES))
 """What an upgrade leaves alone."""
 DAEMONS = ("helmd.service", "helmd-journal.service")
@@ -40,6 +41,12 @@ environment = { PORT = "5080" }
 [services.codex]
 path = "/opt/suite/codex"
 depends_on = []
+
+[services.tidy]
+type = "oneshot"
+path = "/opt/suite/faulty"
+start_command = ["/bin/true"]
+schedule = "daily"
 """
 
 
@@ -206,7 +213,7 @@ def test_set_up_makes_an_account_that_owns_the_suite(set_up: Machine) -> None:
 
 
 def test_root_acts_as_the_account(set_up: Machine) -> None:
-    assert set_up.suite() == {"postgres": "healthy", "printer": "healthy", "degraded": "degraded", "codex": "healthy"}
+    assert set_up.suite() == AS_WANTED
     assert set_up.root("helmctl status").code == 0
     owners = set_up.root("ps -o user:20= -p " + ",".join(map(str, set_up.pids(*UNTOUCHED, *DAEMONS).values()))).out
     assert owners.split() == [ACCOUNT] * 7
@@ -244,7 +251,7 @@ def test_upgrade_leaves_services_running(
     assert all(after[unit] not in (0, before[unit]) for unit in DAEMONS), (before, after)
     assert set_up.systemctl("is-active", *DAEMONS).split() == ["active", "active"]
     assert set_up.root("helmctl diff").out == ""
-    assert set_up.suite() == {"postgres": "healthy", "printer": "healthy", "degraded": "degraded", "codex": "healthy"}
+    assert set_up.suite() == AS_WANTED
 
 
 @pytest.mark.usefixtures("upgraded")
@@ -287,7 +294,7 @@ def test_what_is_still_enabled_does_not_fail_without_the_package(removed: Machin
 
 def test_reinstall_brings_back_what_ran(reinstalled: Machine) -> None:
     """And nothing else: what had been stopped stays so."""
-    wanted = {"postgres": "healthy", "printer": "healthy", "degraded": "stopped", "codex": "healthy"}
+    wanted = {**AS_WANTED, "degraded": "stopped"}
     until(lambda: reinstalled.suite() == wanted, 60)
     until(lambda: {*DAEMONS, "helmd-postgres.service", "hivematrix.target"} <= reinstalled.running(), 60)
     assert "hivematrix-degraded.service" not in reinstalled.running()
@@ -302,12 +309,12 @@ def test_purge_unattended_keeps_data_and_says_where(purged: Machine) -> None:
 
 
 def test_purge_leaves_nothing_else(purged: Machine) -> None:
-    units = f"{HOME}/.local/share/systemd/user {HOME}/.config/systemd/user"
-    left = purged.root(f"find {units} -name 'hivematrix*' -o -name 'helmd*'", check=False).out
+    units = f"{HOME}/.local/share/systemd {HOME}/.config/systemd"
+    left = purged.root(f"find {units} -name '*hivematrix*' -o -name 'helmd*'", check=False).out
     assert left == ""
     assert purged.there(SHARE, "/etc/hivematrix", "/run/hivematrix-helm.stopped") == set()
     assert purged.root("ls -d /etc/systemd/system/user@*", check=False).out == ""
-    assert purged.systemctl("list-units", "--all", "--plain", "--no-legend", "hivematrix*.service", "helmd*") == ""
+    assert purged.systemctl("list-units", "--all", "--plain", "--no-legend", "hivematrix*.*", "helmd*") == ""
     done = purged.script("reboot")
     assert done.code == 0, done.text
     until(lambda: purged.root(f"systemctl is-active user@{purged.uid}.service", check=False).code == 0, 60)
