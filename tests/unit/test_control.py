@@ -523,7 +523,8 @@ def test_a_failed_restart_ends_it() -> None:
         return world.finish()
 
     report = perform(control.restart, ["core", "nexus"], world, wait=wait)
-    assert world.calls == ["restart core"] and kinds(report) == {"core": "failed"}
+    assert world.calls == ["restart core"] and kinds(report) == {"core": "failed", "nexus": "skipped"}
+    assert report.steps[1].sentence == "not restarted, because core failed; it is as it was"
 
 
 def test_a_restart_without_what_it_needs_leaves_it_running() -> None:
@@ -541,7 +542,8 @@ def test_a_restart_out_of_time() -> None:
     report = perform(
         control.restart, ["core", "nexus"], world, options=Options(timeout=0.0), wait=lambda until: []
     )  # fmt: skip
-    assert [(step.service, step.code) for step in report.steps] == [("core", "timeout")]
+    assert [(step.service, step.code) for step in report.steps] == [("core", "timeout"), ("nexus", "failed")]
+    assert report.steps[1].sentence == "not restarted: the time limit was reached; it is as it was"
     assert world.calls == ["restart core"]
 
 

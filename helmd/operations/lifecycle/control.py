@@ -4,7 +4,7 @@
 that performs the effects (`driver`) is what does I/O and blocks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from helmd.health.target import probe_of, url_host
@@ -297,7 +297,8 @@ def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
 def restart(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
     """Restarts NAMES one after another in starting order, starts those not running; ends at the first failure."""
     jobs = Jobs(options)
-    for name in start_order(dependencies(registry), frozenset(names)):
+    order = start_order(dependencies(registry), frozenset(names))
+    for place, name in enumerate(order, 1):
         service = registry[name]
         if service.external and len(names) > 1:
             yield from jobs.add(Step(name, "already", "external: Helm does not restart it"))
@@ -315,6 +316,7 @@ def restart(registry: Registry, names: Collection[str], options: Options) -> Eff
         unmet = yield from _unmet(registry, service, options)
         if unmet is not None:
             yield from jobs.add(unmet)
+            yield from _leave(order[place:], f", because {name} was not", jobs)
             break
         yield from result_of(ResetFailed(unit_of(name)))
         # Otherwise a second run of a oneshot would restart what depends on it (Requires=).
@@ -323,13 +325,21 @@ def restart(registry: Registry, names: Collection[str], options: Options) -> Eff
         while jobs:
             ended = yield from jobs.ended()
             if ended is None:
+                yield from _leave(order[place:], ": the time limit was reached", jobs)
                 return jobs.report
             for job in ended:
                 step = yield from _started(service, job)
                 yield from jobs.add(step if step.bad else _as_restart(step))
         if jobs.steps[-1].bad:
+            yield from _leave(order[place:], f", because {name} failed", jobs)
             break
     return jobs.report
+
+
+def _leave(names: Iterable[str], why: str, jobs: Jobs) -> Effects[None]:
+    """Say of services that a restart did not come to that they are as they were."""
+    for name in names:
+        yield from jobs.add(Step(name, "skipped", f"not restarted{why}; it is as it was", "failed"))
 
 
 def _as_restart(step: Step) -> Step:
