@@ -487,6 +487,11 @@ def test_what_is_written_down_does_not_change_with_later_lines() -> None:
         ('INFO:werkzeug:127.0.0.1 - - [28/Nov/2026 07:12:46] "\x1b[35m\x1b[1mGET /up HTTP/1.0\x1b[0m" 503 -', "DEBUG"),
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "\x1b[33mGET /ready HTTP/1.0\x1b[0m" 404 -', "DEBUG"),
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "\x1b[35m\x1b[1mGET /up HTTP/1.1\x1b[0m" 503 -', "ERROR"),
+        ('{"remote": "127.0.0.1", "request": "GET /up HTTP/1.0", "status": 503}', "DEBUG"),
+        ('{"client_ip": "::1", "proto": "HTTP/1.0", "method": "GET", "uri": "/ready", "status": 500}', "DEBUG"),
+        ('{"client_ip": "127.0.0.1", "proto": "HTTP/1.1", "method": "GET", "uri": "/up", "status": 503}', "ERROR"),
+        ('{"client_ip": "127.0.0.1", "proto": "HTTP/1.0", "method": "POST", "uri": "/up", "status": 503}', "ERROR"),
+        ('{"client_ip": "10.0.0.9", "proto": "HTTP/1.0", "method": "GET", "uri": "/up", "status": 503}', "ERROR"),
         # Others' requests, and what only speaks of such a request.
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /up HTTP/1.1" 503 -', "ERROR"),
         ('127.0.0.1 - - [28/Nov/2026 07:12:46] "GET /upload HTTP/1.0" 503 -', "ERROR"),

@@ -15,8 +15,8 @@ OWN_CHECK_LEVEL = "DEBUG"
 def is_own_check(text: str, paths: Collection[str]) -> bool:
     """Whether a line of a service's access log is about a health check. PATHS are those that Helm requests of it.
 
-    Helm's User-Agent shows it. Logs without one (werkzeug, uvicorn, http.server) have the request line: Helm asks from
-    this host, by HTTP/1.0, which browsers and libraries do not use any more.
+    Helm's User-Agent shows it. Logs without one (werkzeug, uvicorn, http.server) have the request line, or its parts in
+    JSON: Helm asks from this host, by HTTP/1.0, which browsers and libraries do not use any more.
     """
     if USER_AGENT in text:
         return "GET " in text or '"GET"' in text
@@ -24,4 +24,6 @@ def is_own_check(text: str, paths: Collection[str]) -> bool:
         return False
     # werkzeug colours the request line of what it answers with other than 200.
     text = without_escapes(text)
-    return any(f'"GET {path} HTTP/1.0"' in text for path in paths)
+    if any(f'"GET {path} HTTP/1.0"' in text for path in paths):
+        return True
+    return '"GET"' in text and '"HTTP/1.0"' in text and any(f'"{path}"' in text for path in paths)
