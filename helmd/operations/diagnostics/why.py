@@ -13,6 +13,7 @@ from helmd.model.layout import Layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.service import Registry
+from helmd.model.units.python_failures import environment_cause
 from helmd.model.units.unit_state import BEGAN_SLACK, explain, last_exit, next_run, retry
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
@@ -70,10 +71,15 @@ def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Seque
     printed: Sequence[PrintedLine] = ()
     if not view.service.external and facts.exists and view.word != "stopped":
         printed = last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK)
-    sentences = [*_detail(view, now), *_sandbox(view, [line.message for line in printed[-CAUSE_LINES:]], manager)]
+    ending = [line.message for line in printed[-CAUSE_LINES:]]
+    sentences = [*_detail(view, now), *_sandbox(view, ending, manager)]
+    if view.word in ("failed", "flapping"):
+        sentences.append(environment_cause(view.service, ending))
     shown = of_this_run(printed)
     stamps = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in shown]
-    return [*sentences, _advice(view)], [f"{at} {line.message[:300]}" for at, line in zip(stamps, shown, strict=True)]
+    return [*filter(None, sentences), _advice(view)], [
+        f"{at} {line.message[:300]}" for at, line in zip(stamps, shown, strict=True)
+    ]
 
 
 def _stopped(then: float, now: float) -> str:
