@@ -22,7 +22,10 @@ LACKS = [*IN_CODE, "    import tomlkit", "ModuleNotFoundError: No module named '
     [
         (LACKS, "lacks tomlkit.items; to install what it requires, run in its directory: pyenv/bin/pip install -r req"),
         (["ImportError: No module named yaml"], "lacks yaml;"),
-        (NEWER, "does not understand /srv/shop/cart.py, which may be written for a newer version; make pyenv anew"),
+        (
+            NEWER,
+            "does not understand /srv/shop/cart.py, which may be written for a newer version; remove pyenv, and",
+        ),
         (["up", *NEWER, "", *LACKS], "lacks tomlkit.items"),
     ],
 )

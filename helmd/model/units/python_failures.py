@@ -29,8 +29,8 @@ def environment_cause(service: Service, printed: Sequence[str]) -> str:
             )
         elif _SYNTAX.match(line):
             cause = (
-                f"Its Python does not understand {file or 'its code'}, which may be written for a newer version; make"
-                f" {environment or 'its virtual environment'} anew with one."
+                f"Its Python does not understand {file or 'its code'}, which may be written for a newer version; remove"
+                f" {environment or 'its virtual environment'}, and make it with one."
             )
         elif _OTHER_ERROR.match(line):
             cause = ""
