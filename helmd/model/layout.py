@@ -79,6 +79,11 @@ class Layout:
         return self.state / "keycloak.lock"
 
     @property
+    def placed_variables(self) -> Path:
+        """What Helm has put into ``.flaskenv`` of services."""
+        return self.state / "flaskenv.json"
+
+    @property
     def discovery_file(self) -> Path:
         """What every service's ``services.json`` is copied from before it starts."""
         return self.data / "services.json"

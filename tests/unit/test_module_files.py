@@ -88,6 +88,30 @@ def test_every_module_of_the_catalogue_finds_core(account: Layout) -> None:
     assert (gateway["KEYCLOAK_BACKEND_URL"], gateway["KEYCLOAK_REALM"]) == ("http://localhost:8080", "staff")
 
 
+def test_variables_follow_the_settings_until_the_admin_changes_them(account: Layout) -> None:
+    file = account.data / "hivematrix-nexus/.flaskenv"
+
+    def place(port: int) -> list[str]:
+        registry = suite(f"[services.keycloak]\nport = {port}\n[services.core]\n[services.nexus]\n")
+        return [report for report in place_flaskenv(registry, account) if " of nexus " in report]
+
+    for port, both in ((9080, None), (9081, True), (9082, False)):
+        changed = "KEYCLOAK_SERVER_URL, KEYCLOAK_BACKEND_URL" if both else "KEYCLOAK_BACKEND_URL"
+        said = f"{changed} in .flaskenv of nexus changed; to take effect: helmctl restart nexus"
+        assert place(port) == ([] if both is None else [said])
+        assert place(port) == []
+        found = variables(account, "nexus")
+        assert found["KEYCLOAK_BACKEND_URL"] == f"http://localhost:{port}"
+        if port == 9081:
+            file.write_text(file.read_text().replace("KEYCLOAK_SERVER_URL=", "KEYCLOAK_SERVER_URL=https://sso/#"))
+    assert found["KEYCLOAK_SERVER_URL"].startswith("https://sso/"), "it is the admin's now"
+    assert stat.S_IMODE(account.placed_variables.stat().st_mode) == 0o600
+    for damaged in ("", "[1]", '{"nexus": 1}', '{"nexus": {"KEYCLOAK_BACKEND_URL": 1}}'):
+        account.placed_variables.write_text(damaged)
+        assert place(9083) == []
+        assert variables(account, "nexus")["KEYCLOAK_BACKEND_URL"] == "http://localhost:9082"
+
+
 def test_flaskenv_gets_what_it_lacks(account: Layout) -> None:
     file = account.data / "hivematrix-core/.flaskenv"
     file.write_text("# mine\nKEYCLOAK_REALM='staff'\nFLASK_APP=run.py")

@@ -3,6 +3,7 @@ file. A directory that this account can't write is reported; it does not keep an
 """
 
 import errno
+import json
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from secrets import token_urlsafe
 
 from helmd.files.beneath import opened_directory, read_in, write_below
+from helmd.files.durable import write_atomically
 from helmd.files.environment_file import ensure_secrets
 from helmd.model.config.config_text import value_in, with_value
 from helmd.model.config.file_format import format_of
@@ -46,7 +48,12 @@ def place_services_json(registry: Registry, layout: Layout, document: str) -> It
 
 
 def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
-    """Add the variables to ``.flaskenv`` that a service needs and does not find there; reports as sentences."""
+    """Add the variables to ``.flaskenv`` that a service needs and does not find there; reports as sentences.
+
+    What Helm has put there, and nobody changed since, follows the settings that it was made of.
+    """
+    placed = _placed(layout)
+    before = {name: dict(variables) for name, variables in placed.items()}
     for name, service in registry.services.items():
         directory = layout.resolve(service.path)
         if service.external or not service.flaskenv or not directory.is_dir():
@@ -55,14 +62,39 @@ def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
             text = read_text(directory, FLASKENV)
             given = {key: value for key, value in service.flaskenv.items() if value != CLIENT_SECRET}
             wanted = {key: filled_in(value, registry) for key, value in given.items()}
-            added = {key: value for key, value in wanted.items() if value and value_in(text, "env", "", key) is None}
+            ours = placed.setdefault(name, {})
+            present = {key: value_in(text, "env", "", key) for key in wanted}
+            added = {
+                key: value
+                for key, value in wanted.items()
+                if value and value != present[key] and present[key] in (None, ours.get(key))
+            }
             for key, value in added.items():
                 text = with_value(text, "env", "", key, value)
             if added:
                 write_below(directory, FLASKENV, text.encode("utf-8", "surrogateescape"), 0o600)
+                ours |= added
+            if changed := [key for key in added if present[key] is not None]:
+                yield f"{', '.join(changed)} in {FLASKENV} of {name} changed; to take effect: helmctl restart {name}"
         except (OSError, ValueError) as problem:
             why = explained(problem) if isinstance(problem, OSError) else str(problem)
             yield f"{FLASKENV} of {name} was not written: {why}"
+    if placed != before and any(placed.values()):
+        try:
+            write_atomically(layout.placed_variables, json.dumps(placed, indent=1), 0o600)
+        except OSError as problem:
+            yield f"{layout.placed_variables} was not written: {problem.strerror}"
+
+
+def _placed(layout: Layout) -> dict[str, dict[str, str]]:
+    """The variables that Helm has put into ``.flaskenv``, by service; what else is there is the admin's."""
+    try:
+        found = json.loads(layout.placed_variables.read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: variables for name, variables in found.items() if isinstance(variables, dict)}
 
 
 def without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
