@@ -326,15 +326,16 @@ async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
 
 
 @pytest.mark.parametrize("before", [1, 4])
+@pytest.mark.parametrize(("old", "file"), [(0, "a"), (0, "b"), (60, "a"), (60, "b")])
 async def test_a_traceback_that_stops_in_the_middle_is_waited_for(
-    database: Database, journal: Path, before: int
+    database: Database, journal: Path, before: int, old: int, file: str
 ) -> None:
-    """As when journald begins a new file after so many of its lines. But not forever."""
+    """As when journald begins a new file after so many of its lines, OLD seconds ago. But not forever."""
     booted = now() - SECOND
     lines, whole = ("ERROR:app:failed", *TRACEBACK), "\n".join(("failed", *TRACEBACK))
 
     def said(*texts: str) -> list[bytes]:
-        return [line(text, now() - booted, realtime=now()) for text in texts]
+        return [line(text, now() - booted, realtime=now() - old * SECOND) for text in texts]
 
     append(journal / "a.journal", said("1"))
     async with Daemon(journal, database.store, database.owner).running():
@@ -343,7 +344,7 @@ async def test_a_traceback_that_stops_in_the_middle_is_waited_for(
         await asyncio.to_thread(append, journal / "a.journal", said(*lines[:before]))
         await asyncio.sleep(2 * ingest.HOLD / SECOND)
         assert texts(database) == ["1"]
-        await asyncio.to_thread(append, journal / "a.journal", said(*lines[before:]))
+        await asyncio.to_thread(append, journal / f"{file}.journal", said(*lines[before:]))
         assert (await stored(database, 2))[-1] == whole
         await asyncio.to_thread(append, journal / "a.journal", said(*lines[:4]))
         assert (await stored(database, 3))[-1] == whole.rpartition("\n")[0]

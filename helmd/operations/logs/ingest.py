@@ -52,6 +52,8 @@ _UNWRITTEN_SECONDS = 30.0
 """How far a position may run ahead of the stored one while nothing of the suite passes by."""
 _STATUS_SECONDS = 2.0
 _DISK_SECONDS = 5.0
+_UNREAD_SECONDS = 0.5
+"""After so long without a look the journal is not known to be quiet: a file that is new may not have been noticed."""
 _DAMAGE_SECONDS = 600.0
 """How often damaged files are looked for."""
 _JOINING, _REPORTED = "joining", "told"
@@ -127,7 +129,7 @@ class Ingest:
         self._damage_due = 0.0
         self._known: dict[str, Position] = {}
         self._clocks: dict[str, int] = {}
-        self._stored_at = self._lively_at = time.monotonic()
+        self._stored_at = self._lively_at = self._read_at = time.monotonic()
         self._disk_at = self._said_at = 0.0
         self._at_end = False
         self._rows = 0
@@ -241,6 +243,10 @@ class Ingest:
         """Read the next batch: as much as there is, within its bounds."""
         assert self._reader is not None
         chunk, assembler, size = _Chunk(), self._assembler, 0
+        now = time.monotonic()
+        if now - self._read_at > _UNREAD_SECONDS:
+            self._lively_at = now
+        self._read_at = now
         while True:
             batch = self._reader.read(SLICE_ENTRIES, _SLICE_BYTES)
             for gap in batch.gaps:
@@ -304,9 +310,9 @@ class Ingest:
         if position.finished or (at_end and quiet > HOLD_IN_THE_MIDDLE):
             self._assembler.let_go()
         elif at_end:
-            now = time.time_ns() // 1000
-            before = EVER if quiet > HOLD_AT_REST else max(position.realtime - HOLD, now - HOLD_AT_REST)
-            self._assembler.expire(before, now - HOLD_IN_THE_MIDDLE)
+            # Not by the age of lines: in a file that journald has replaced, its last line is old when it is read.
+            before = EVER if quiet > HOLD_AT_REST else position.realtime - HOLD
+            self._assembler.expire(before, position.realtime - HOLD_IN_THE_MIDDLE)
         else:
             self._assembler.expire(position.realtime - HOLD_IN_THE_MIDDLE)
 
