@@ -106,8 +106,6 @@ async def serving(
     journal: Journal | None = None,
     paused: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Served]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
     journal = journal or Journal()
     samples: list[MetricSample] = []
     posted = PostedLogs(lambda: PostedStore.open(conninfo, lambda _: 90), journal.write, paused)
@@ -124,6 +122,9 @@ async def serving(
         server = HttpServer(
             application(routes(Api(Statuses(), NoHealth()), intake), callers), directory / "h.sock", holder_of
         )
+        # Not before the stand-in has its port, which could be the same one.
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(posted.run())
         try:

@@ -137,8 +137,6 @@ async def serving(
     conninfo: str, directory: Path, heartbeat: float = 15.0, feeding: str | None = None
 ) -> AsyncIterator[Served]:
     """FEEDING is another way to the store for the feed alone."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
     before = asyncio.all_tasks()
     feed = Feed(lambda: Listener.open(feeding or conninfo, "helmd-feed"))
     async with (
@@ -151,6 +149,9 @@ async def serving(
         reader = LogReader(pool, conninfo, lambda: bool(feed.trouble))
         table = log_routes(Logs(reader, Statuses(core=True, codex=False)), Streams(feed, reader, heartbeat))
         server = HttpServer(application(table, callers), directory / "h.sock", holder_of)
+        # Not before the stand-in has its port, which could be the same one.
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(feed.run())
         try:
