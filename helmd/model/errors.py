@@ -102,7 +102,7 @@ class UnitRefusedError(HelmError):
 
 
 class LockedError(HelmError):
-    """Another process is applying units."""
+    """Another process is at what only one may do at a time, or holds the place."""
 
     code = "locked"
 

@@ -6,20 +6,25 @@ from functools import lru_cache
 _SECONDS = 10.0
 
 
-@lru_cache(maxsize=256)
 def calendar_fault(expression: str) -> str:
     """Why EXPRESSION can't be a ``OnCalendar=``, as a sentence; empty if it can. Asks systemd, which takes 10 ms."""
     try:
-        done = subprocess.run(
-            ["systemd-analyze", "calendar", "--", expression],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
+        return _complaint(expression)
     except subprocess.TimeoutExpired:
         return f"could not be checked: systemd-analyze calendar took over {_SECONDS:g} s"
+
+
+@lru_cache(maxsize=256)
+def _complaint(expression: str) -> str:
+    """What systemd has against EXPRESSION. Raises TimeoutExpired, which is not remembered."""
+    done = subprocess.run(
+        ["systemd-analyze", "calendar", "--", expression],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_SECONDS,
+        check=False,
+    )
     if done.returncode == 0:
         return ""
     said = done.stderr.strip().splitlines()

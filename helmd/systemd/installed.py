@@ -1,12 +1,11 @@
 """Rendered units on disk: reading their mode, distinguishing ours from others', writing them atomically."""
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from helmd.model.errors import LockedError, UnitRefusedError
+from helmd.model.errors import UnitRefusedError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import Mode, unit_of
 
@@ -78,19 +77,3 @@ def verify_units(units: Mapping[str, str]) -> Mapping[str, list[str]]:
             "systemd-analyze finds fault with the rendered units; none was installed", lines=done.stderr.splitlines()
         )
     return about_ours
-
-
-@contextlib.contextmanager
-def applying(lock: Path, what: str = "units are being applied") -> Iterator[None]:
-    """Holds the lock of whoever does WHAT; raises LockedError when somebody else holds it."""
-    import fcntl
-
-    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(
-                f"{what} by another process", hint="Wait a few seconds and run the command again."
-            ) from None
-        yield

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from helmd.files.durable import write_atomically
+from helmd.files.lock import locked
 from helmd.model.errors import LockedError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import find_cycle
 from helmd.operations.configuration.installed_suite import installed_suite
-from helmd.systemd.installed import UNIT_HEADER, applying, installed_mode, is_ours, mode_of, read_unit
+from helmd.systemd.installed import UNIT_HEADER, installed_mode, is_ours, mode_of, read_unit
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -84,24 +85,27 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(found.name for found in tmp_path.rglob("*")) == ["deep", "unit", "victim"], "nothing half-written"
 
 
+WHAT = "units are being applied"
+
+
 def test_only_one_applies_at_a_time(account: Layout) -> None:
     holds = (
-        "from helmd.systemd.installed import *\n"
-        f"with applying(Path({str(account.apply_lock)!r})):\n  print('held', flush=True); input()"
+        "from pathlib import Path; from helmd.files.lock import locked\n"
+        f"with locked(Path({str(account.apply_lock)!r}), {WHAT!r}):\n  print('held', flush=True); input()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", holds], cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(LockedError, match="another process"), applying(account.apply_lock):
+    with pytest.raises(LockedError, match="another process"), locked(account.apply_lock, WHAT):
         pass
     other.kill()
     other.communicate()
-    with applying(account.apply_lock):
-        with pytest.raises(LockedError), applying(account.apply_lock):
+    with locked(account.apply_lock, WHAT):
+        with pytest.raises(LockedError), locked(account.apply_lock, WHAT):
             pass
-    with applying(account.apply_lock):
+    with locked(account.apply_lock, WHAT):
         pass
 
 

@@ -212,7 +212,7 @@ def test_third_party_modules_are_imported_only_where_they_may_be() -> None:
 
 
 def test_helmd_journal_loads_neither_a_web_server_nor_templates() -> None:
-    """It would never use them, and they would take a fifth of its memory."""
+    """It would never use them, and they would take some megabytes of its memory."""
     code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import helmd.daemon; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "psycopg" in loaded

@@ -9,26 +9,18 @@ import pytest
 
 from helmd.files.environment_file import read_environment_file
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.discovery import discovery_document
-from helmd.model.suite.registry import read_registry
-from helmd.model.suite.service import Registry
 from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
     place_client_secret,
     place_flaskenv,
     place_services_json,
 )
+from tests.catalogue import SUITE, suite
 
 TOP = Path(__file__).resolve().parents[2]
-SUITE = "[services.keycloak]\n[services.core]\n[services.nexus]\n"
-
-
-def suite(text: str = SUITE) -> Registry:
-    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
-    return read_registry([catalogue, ConfigSource("mine", text)], {})
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.discovery import discovery_document, master_document
 from helmd.model.suite.registry import read_registry
 from helmd.systemd.prestart import place_discovery
+from tests.catalogue import CATALOGUE
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = TOP / "packaging/libexec/prestart"
@@ -194,10 +195,9 @@ def test_a_holder_is_printable(tmp_path: Path) -> None:
 
 
 def test_the_documents() -> None:
-    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
     text = "[services.keycloak]\n[services.core]\n[services.codex]\nbilling_or_admin_only = true\n"
     text += '[services.job]\ntype = "command"\nstart_command = "run"\n'
-    suite = whole_suite(read_registry([catalogue, ConfigSource("file", text)], {}), Settings(url="http://desk:5004"))
+    suite = whole_suite(read_registry([CATALOGUE, ConfigSource("file", text)], {}), Settings(url="http://desk:5004"))
     found = json.loads(discovery_document(suite, Settings(url="http://desk:5004", port=5004)))
     assert sorted(found) == ["codex", "core", "helm", "keycloak"], "neither what has no address nor the database"
     assert found["codex"] == {

@@ -13,7 +13,6 @@ from helmd.files.environment_file import read_environment_file, remove_variables
 from helmd.health.listeners import own_control_group
 from helmd.keycloak.admin import api
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError, KeycloakError, NotSetUpError, PortTakenError, UsageError
 from helmd.model.identity.differences import (
     Difference,
@@ -26,19 +25,12 @@ from helmd.model.identity.differences import (
     realm_body,
 )
 from helmd.model.identity.realm import GROUPS, GROUPS_MAPPER, WantedRealm, frontend_url, origin_of, wanted_realm
-from helmd.model.suite.registry import read_registry
-from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.identity.server import keycloak_unit, running_server
 from helmd.systemd.bus import Manager
+from tests.catalogue import SUITE, suite
 
 TOP = Path(__file__).resolve().parents[2]
-SUITE = "[services.keycloak]\n[services.core]\n[services.nexus]\n"
-
-
-def suite(text: str = SUITE) -> Registry:
-    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
-    return read_registry([catalogue, ConfigSource("mine", text)], {})
 
 
 def realm(text: str = SUITE, settings: Settings | None = None) -> WantedRealm:

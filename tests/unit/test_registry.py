@@ -20,10 +20,10 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.load import load_settings, load_suite, path_faults
+from tests.catalogue import CATALOGUE
 from tests.unit.hostile.cases import CASES, Case
 
 TOP = Path(__file__).resolve().parents[2]
-CATALOGUE = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
 
 
 def registry(*texts: str, catalogue: bool = True) -> Registry:

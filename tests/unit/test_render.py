@@ -20,6 +20,7 @@ from helmd.model.suite.service import Registry, Service
 from helmd.systemd.host import Host
 from helmd.systemd.installed import is_ours, mode_of, verify_units
 from helmd.systemd.render import Setup, render, render_store_cluster, template_environment
+from tests.catalogue import CATALOGUE
 from tests.unit import systemd_syntax as syntax
 from tests.unit.test_quoting import VALUES
 
@@ -74,8 +75,7 @@ def setup_of(account: Layout, user_namespaces: bool = True) -> Setup:
 
 
 def suite(text: str = REGISTRY) -> Registry:
-    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
-    return whole_suite(read_registry([catalogue, ConfigSource("file", text)], {}), Settings())
+    return whole_suite(read_registry([CATALOGUE, ConfigSource("file", text)], {}), Settings())
 
 
 def rendered(

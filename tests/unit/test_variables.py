@@ -8,22 +8,15 @@ import pytest
 from helmd.health.target import probe_of
 from helmd.keycloak.launch import keycloak_environment
 from helmd.model.config.settings import Settings
-from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError
 from helmd.model.layout import layout
 from helmd.model.suite.names import Mode
-from helmd.model.suite.registry import read_registry
-from helmd.model.suite.service import Registry
 from helmd.systemd.host import Host
 from helmd.systemd.render import Setup, render, template_environment
+from tests.catalogue import suite
 
 TOP = Path(__file__).resolve().parents[2]
 TEMPLATES = template_environment(TOP / "units")
-
-
-def suite(text: str) -> Registry:
-    catalogue = ConfigSource("catalogue", (TOP / "services.toml").read_text(), catalogue=True)
-    return read_registry([catalogue, ConfigSource("mine", text)], {})
 
 
 def environment(text: str, name: str, mode: Mode = "production") -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from helmd.files.durable import write_atomically
+from helmd.files.lock import locked
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak import launch
 from helmd.model.config.settings import Settings
@@ -55,7 +56,7 @@ from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.systemd.bus import Manager
 from helmd.systemd.host import Host, delegated_controllers, probe_host
-from helmd.systemd.installed import applying, installed_mode, is_ours, read_unit, starts_with_others, verify_units
+from helmd.systemd.installed import installed_mode, is_ours, read_unit, starts_with_others, verify_units
 from helmd.systemd.render import (
     Setup,
     render,
@@ -252,7 +253,7 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
     if not layout.config.is_dir():
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
     JournalKeys(layout.journal_keys).create()
-    with applying(layout.apply_lock):
+    with locked(layout.apply_lock, "units are being applied"):
         if any((read_unit(layout.unit_file(each.unit)) or "") != each.before for each in found if each.pending):
             raise LockedError("another process has changed the units meanwhile", hint="Run the command again.")
         found = _verified(found, registry)

@@ -11,6 +11,7 @@ from secrets import choice
 from urllib.parse import urlsplit
 
 from helmd.files.durable import create_atomically
+from helmd.files.lock import locked
 from helmd.keycloak.admin.api import RightsError, Session, named, path_of
 from helmd.model.config.settings import Settings
 from helmd.model.errors import KeycloakError
@@ -32,7 +33,6 @@ from helmd.operations.identity.access import (
 from helmd.operations.identity.found import change_realm, group_id, read_realm
 from helmd.operations.identity.server import Report, keycloak_unit, running_server, started_server
 from helmd.systemd.bus import Manager
-from helmd.systemd.installed import applying
 
 FIRST_ADMIN = "admin"
 _PASSWORD_LENGTH = 20
@@ -92,7 +92,7 @@ def set_up_realm(
     """
     keycloak = keycloak_unit(registry)
     wanted = wanted_realm(keycloak.service, registry, settings)
-    with applying(layout.keycloak_lock, "Keycloak is being set up"):
+    with locked(layout.keycloak_lock, "Keycloak is being set up"):
         server = started_server(keycloak, manager, notify)
         session = ensure_own_client(server, keycloak.service.name, layout, wanted, login, notify)
         try:

@@ -126,7 +126,7 @@ _GO_FATAL = (
 _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
     (first, re.compile(pattern), DumpStart(state, level))
     for first, pattern, state, level in (
-        ("T \t", r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):", PYTHON, "ERROR"),
+        ("T \t", _PYTHON_START.pattern, PYTHON, "ERROR"),
         ("╭", _BOX.pattern, BOXED, "ERROR"),
         (" ", r" panic: ", "go", "ERROR"),
         (" ", _SYNTAX_ERROR.pattern, PYTHON, "ERROR"),
