@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from helmd.files.environment_file import read_environment_file, remove_variables
-from helmd.health.listeners import own_control_group
+from helmd.health.listeners import Holder, own_control_group
 from helmd.keycloak.admin import api
 from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError, KeycloakError, NotSetUpError, PortTakenError, UsageError
@@ -253,6 +254,15 @@ def test_an_answer_is_waited_for_and_read_within_limits(monkeypatch: pytest.Monk
             api.answers(server)
     with pytest.raises(KeycloakError, match=r"does not answer on 127\.0\.0\.1:1: "):
         api.answers(api.Server("127.0.0.1", 1))
+
+
+def test_a_keycloak_that_begins_to_listen_meanwhile_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at its sockets and the look at who has the port."""
+    facts = UnitFacts("hivematrix-keycloak.service", load_state="loaded", active_state="activating")
+    monkeypatch.setattr("helmd.operations.identity.server.holder_of", lambda port: Holder(7, "java", facts.unit, 1000))
+    manager = cast(Manager, SimpleNamespace(facts=lambda unit: facts))
+    with pytest.raises(KeycloakError, match="keycloak is starting"):
+        running_server(keycloak_unit(suite()), manager)
 
 
 def test_only_the_unit_that_listens_gets_passwords() -> None:
