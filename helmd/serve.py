@@ -6,12 +6,17 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from helmd.health.listeners import holder_of
+from helmd.health.peers import Peers
 from helmd.health.thread_pool import PROBES, ProbeResult, ThreadPool
+from helmd.journal.actions import record_change
 from helmd.journal.keys import JournalKeys
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
+from helmd.model.api.jobs import JobReply
+from helmd.model.config.settings import Settings
 from helmd.model.counted import counted
 from helmd.model.errors import ConfigurationError
+from helmd.model.identity.sessions import SessionLimits
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
 from helmd.model.logs.parsing.parsed import DISABLED
@@ -20,6 +25,12 @@ from helmd.model.suite.service import Service
 from helmd.model.units.status import summary
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
+from helmd.operations.configuration.renewal import watch_certificate
+from helmd.operations.diagnostics.services import certificates_now
+from helmd.operations.identity.session_files import SessionFiles
+from helmd.operations.identity.tokens import TokenStore
+from helmd.operations.jobs.engine import JobEngine
+from helmd.operations.logs.audit import audit_entries
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.ingest import Account
@@ -30,6 +41,8 @@ from helmd.operations.logs.retention import Retain
 from helmd.operations.monitoring.custom_metrics import recorded_by
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.operations.monitoring.health_report import HealthReport
+from helmd.operations.monitoring.history import MetricHistory
+from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
@@ -37,12 +50,35 @@ from helmd.store.ingest.requests import PostedStore, drop_old_requests
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.usage import UsageMeter
+from helmd.web.api.audit import Audit
+from helmd.web.api.control import ControlHandlers
+from helmd.web.api.details import Details
+from helmd.web.api.events import ChangeSignal, Events
 from helmd.web.api.ingest import Intake
+from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
+from helmd.web.api.tokens import Tokens
 from helmd.web.auth.identity import Callers
-from helmd.web.routes import log_routes, routes
+from helmd.web.auth.logins import Logins
+from helmd.web.auth.sessions import BrowserSessions
+from helmd.web.documents import with_documents
+from helmd.web.pages.assets import Assets
+from helmd.web.pages.login import LoginPages
+from helmd.web.pages.overview import OverviewPage
+from helmd.web.pages.rendering import Renderer
+from helmd.web.routes import (
+    audit_routes,
+    detail_routes,
+    event_routes,
+    job_routes,
+    log_routes,
+    login_routes,
+    page_routes,
+    routes,
+    token_routes,
+)
 from helmd.web.server import Activated, HttpServer, application
 
 _log = logging.getLogger("helmd")
@@ -67,10 +103,14 @@ async def run_helmd(
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
     probes = ThreadPool(PROBES)
+    keys = JournalKeys(places.journal_keys)
+    # Now, so that what an older helmd wrote is older than the key.
+    keys.create()
+    tokens = TokenStore(places)
     async with (
         Pool(store, "helmd") as pool,
         Pool(store, "helmd-logs", CONNECTIONS, KEPT) as readers,
-        Callers() as callers,
+        Callers(Peers(places.uid).peer, tokens) as callers,
     ):
         recorder = Recorder(pool, prepare(store, owner))
 
@@ -86,14 +126,29 @@ async def run_helmd(
             faults = f"{counted(len(current.faults), 'fault')} in the configuration" if current.faults else ""
             disabled = ", ".join(messages.disabled)
             formats = f"formats {DISABLED}: {disabled}" if disabled else ""
-            parts = (summary(suite), monitor.trouble, recorder.trouble, server.trouble, faults, formats)
+            parts = (summary(suite), monitor.trouble, engine.trouble, recorder.trouble, server.trouble, faults, formats)
             lifecycle.status("; ".join(part for part in parts if part))
 
-        keys = JournalKeys(places.journal_keys)
-        # Now, so that what an older helmd wrote is older than the key.
-        keys.create()
+        def changed() -> None:
+            say()
+            changes.notify()
+
+        async def current_jobs() -> tuple[JobReply, ...]:
+            return tuple(view.reply for view in await engine.jobs())
+
+        changes = ChangeSignal()
         messages = MessageReader(lambda: current.formats)
-        monitor = Monitor(ask, LineRates(pool).take, recorder, UsageMeter(), keys, on_change=say, beat=lifecycle.beat)
+        engine = JobEngine(places, account.boot_id)
+        monitor = Monitor(
+            ask,
+            LineRates(pool).take,
+            recorder,
+            UsageMeter(),
+            keys,
+            on_change=changed,
+            beat=lifecycle.beat,
+            on_job=engine.changed,
+        )
         report = HealthReport(
             monitor,
             pool,
@@ -111,11 +166,42 @@ async def run_helmd(
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
         retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)
+        sessions = BrowserSessions(SessionFiles(places.sessions), _session_limits(settings))
+        logins = callers.logins = Logins(sessions)
+        renderer = Renderer(assets := Assets())
+        login = LoginPages(logins, renderer, lambda: current.settings.url)
         table = (
             *routes(Api(monitor, report), intake),
             *log_routes(Logs(reader, monitor), Streams(feed, reader)),
+            *detail_routes(
+                Details(
+                    monitor,
+                    current.watched,
+                    reader,
+                    MetricHistory(pool),
+                    HostState(
+                        [places.store_cluster, places.state, places.data],
+                        lambda: certificates_now(current.registry, places),
+                    ),
+                )
+            ),
+            *event_routes(Events(monitor, changes, feed, reader, current_jobs)),
+            *token_routes(Tokens(tokens)),
+            *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit))),
+            *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
+            *login_routes(login),
         )
-        server = HttpServer(application(table, callers), places.socket, holder_of, activated)
+        made = application(
+            (
+                *with_documents(table),
+                *page_routes(OverviewPage(monitor, current.watched, logins, renderer), login, assets),
+            ),
+            callers,
+            lambda change: record_change(keys, change, "helmd"),
+            sessions,
+            renderer,
+        )
+        server = HttpServer(made, places.socket, holder_of, activated)
 
         async def reload() -> None:
             try:
@@ -128,6 +214,7 @@ async def run_helmd(
             current.adopt(fresh)
             monitor.adopt(current.watched(), current.settings.monitor_interval)
             callers.adopt(current.settings, current.registry)
+            sessions.limits = _session_limits(current.settings)
             rates.adopt(current.settings.ingest_rate, current.settings.ingest_burst)
             if current.settings.store != settings.store:
                 _log.warning("store.database has changed; restart helmd to apply it: systemctl --user restart helmd")
@@ -145,6 +232,9 @@ async def run_helmd(
                     group.create_task(retain.run())
                     group.create_task(reader.run())
                     group.create_task(monitor.run())
+                    group.create_task(sessions.run())
+                    group.create_task(engine.run())
+                    group.create_task(watch_certificate(lambda: (current.registry, current.layout)))
                     group.create_task(watch_logins(lambda: (current.registry, current.layout, current.settings)))
                     try:
                         await server.run(say)
@@ -157,6 +247,10 @@ async def run_helmd(
         monitor.adopt(current.watched(), settings.monitor_interval)
         callers.adopt(settings, current.registry)
         await lifecycle.run(serve(), reload)
+
+
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(settings.session_read_only, settings.session_idle, settings.session_longest)
 
 
 def _log_faults(current: Current) -> None:

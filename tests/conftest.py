@@ -1,9 +1,13 @@
-"""For all tests: no child process and no asyncio task may outlive the test that started it."""
+"""For all tests: none leaves a child process or an asyncio task, those that measure time run alone, and helmd's replies
+are as documented.
+"""
 
 import asyncio
+import fcntl
 import inspect
 import os
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,27 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+TURN = os.open(Path(__file__).parent, os.O_RDONLY | os.O_CLOEXEC)
+"""On it each process of a test run (pytest-xdist) holds a flock(2): shared, or exclusive while a test measures time."""
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_protocol() -> Generator[None, None, None]:
+    fcntl.flock(TURN, fcntl.LOCK_SH)
+    yield
+    # For a child process that shares the descriptor as well.
+    fcntl.flock(TURN, fcntl.LOCK_UN)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Before a test that measures time, waits until the other process has ended its own. The set-up is not measured."""
+    if item.get_closest_marker("alone"):
+        fcntl.flock(TURN, fcntl.LOCK_EX)
+    yield
+    if item.get_closest_marker("alone"):
+        fcntl.flock(TURN, fcntl.LOCK_SH)
 
 
 def children() -> set[int]:
@@ -59,6 +84,29 @@ async def no_task_left() -> AsyncIterator[None]:
     # aiohttp reads and drops the rest of a body for up to ten seconds (lingering_time), also after the client has gone.
     left = {task for task in left if getattr(task.get_coro(), "__qualname__", "") != "RequestHandler.start"}
     assert not left, f"tasks left on the event loop: {left}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def replies_noted() -> Iterator[None]:
+    """The replies of helmd in this process are noted, for `replies_as_documented`."""
+    if "helmd.web.server" not in sys.modules:
+        # No test of this run has a server.
+        yield
+        return
+    from tests.replies import noted
+
+    with noted():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def replies_as_documented() -> Iterator[None]:
+    """Fails a test in which helmd gave a reply that its OpenAPI document does not allow."""
+    yield
+    if "tests.replies" in sys.modules:
+        from tests.replies import faults
+
+        assert faults() == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

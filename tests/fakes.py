@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from helmd.model.errors import UnknownServiceError
 from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.ingest.token_bucket import Rates
+from helmd.model.suite.service import Registry
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.logs.posted import PostedLogs
@@ -19,14 +20,29 @@ class Statuses:
     def __init__(self, **running: bool) -> None:
         self._running = running
 
+    def set(self, name: str, running: bool | None) -> None:
+        """Another state of a service; with None there is none of that name."""
+        self._running = {other: state for other, state in self._running.items() if other != name}
+        if running is not None:
+            self._running[name] = running
+
     def statuses(self) -> dict[str, Status]:
         return {name: self.status(name) for name in self._running}
 
     def status(self, name: str) -> Status:
         if name not in self._running:
             raise UnknownServiceError(f"there is no service '{name}'")
+        return service_status(self._observed(name), 0.0)
+
+    def observed(self, name: str) -> Observed | None:
+        return self._observed(name) if name in self._running else None
+
+    def registry(self) -> Registry:
+        return Registry({})
+
+    def _observed(self, name: str) -> Observed:
         state = "active" if self._running[name] else "inactive"
-        return service_status(Observed(name, None, UnitFacts(f"hivematrix-{name}.service", "loaded", state)), 0.0)
+        return Observed(name, None, UnitFacts(f"hivematrix-{name}.service", "loaded", state))
 
 
 class NoHealth:

@@ -22,6 +22,19 @@ class Duration(click.ParamType):
             self.fail(str(problem), param, ctx)
 
 
+def point_in_time(option: str, text: str | None) -> int | None:
+    """A time as journalctl takes it, in microseconds since 1970. Raises UsageError, which names OPTION."""
+    if text is None:
+        return None
+    from helmd.model.errors import UsageError
+    from helmd.systemd.timestamp import parse_timestamp
+
+    try:
+        return parse_timestamp(text)
+    except ValueError as problem:
+        raise UsageError(f"{option}: {problem}") from None
+
+
 def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from helmd.cli.completion import service_names
 

@@ -60,14 +60,21 @@ class StreamedResponse(HTTPResponse):
 
 
 def request(
-    path: Path, route: str, given: Mapping[str, str], wait: Wait, last_event: int | None = None
+    path: Path,
+    route: str,
+    given: Mapping[str, str],
+    wait: Wait,
+    last_event: int | None = None,
+    method: str = "GET",
 ) -> StreamedResponse:
-    """The answer to a GET over the socket at PATH, once it is known to be good.
+    """The answer to a request without a body over the socket at PATH, once it is known to be good.
 
     Raises HelmdAwayError, OutputClosedError, and UsageError and DeniedError as helmd does.
     """
     target = f"{route}?{urlencode(given, errors='replace')}" if given else route
-    head = f"GET {target} HTTP/1.1\r\nHost: helm\r\nConnection: close\r\n"
+    head = f"{method} {target} HTTP/1.1\r\nHost: helm\r\nConnection: close\r\n"
+    if method != "GET":
+        head += "Content-Length: 0\r\n"
     if last_event is not None:
         head += f"Last-Event-ID: {last_event}\r\n"
     with _as_helmd_away():
@@ -80,7 +87,7 @@ def request(
         except BaseException:
             connected.close()
             raise
-        if response.status != 200:
+        if response.status not in (200, 201):
             with response:
                 raise _refusal(response, route)
     return response

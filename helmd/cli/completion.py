@@ -73,7 +73,7 @@ def _known() -> set[str]:
     from helmd.operations.configuration.load import load_settings, load_suite
 
     try:
-        paths = _layout()
+        paths = account_layout()
         return set(load_suite(paths, load_settings(paths)).names)
     except ConfigurationError:
         units = (service_of(path.name) for path in paths.units.glob("hivematrix-*.service"))
@@ -82,7 +82,7 @@ def _known() -> set[str]:
         return set()
 
 
-def _layout() -> Layout:
+def account_layout() -> Layout:
     """Return the layout of the caller's account, or for root that of the account that owns the suite."""
     import pwd
 

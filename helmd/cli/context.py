@@ -180,11 +180,9 @@ class Context:
 
     def with_unregistered(self, registry: "Registry", names: Sequence[str]) -> "Registry":
         """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
-        from helmd.model.suite.service import Health, Registry, Service
+        from helmd.model.suite.service import with_unregistered
 
-        lacking = [name for name in names if name not in registry]
-        alone = {name: Service(name=name, type="command", health=Health(check="process")) for name in lacking}
-        return Registry({**registry.services, **alone}) if alone else registry
+        return with_unregistered(registry, names)
 
     def _has_unit(self, name: str) -> bool:
         return service_of(unit_of(name)) == name and self.manager.facts(unit_of(name)).exists

@@ -10,7 +10,9 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
+from helmd.cli.audit import origin_here
 from helmd.cli.context import Context
+from helmd.cli.job import current_job
 from helmd.model.suite.names import MODES, Mode, timer_of, unit_of
 from helmd.model.suite.service import Registry
 from helmd.model.units.health import NOT_YET
@@ -167,7 +169,7 @@ def reload_command(context: Context, services: tuple[str, ...], **options: Any) 
 @_common
 @click.pass_obj
 def up_command(context: Context, **options: Any) -> int:
-    """Apply the configuration and start the whole suite."""
+    """Apply the configuration and start the whole suite; with --mode, restart what runs in another one."""
     return operate(context, "start", ("all",), options, whole=True)
 
 
@@ -202,15 +204,23 @@ def operate(
         for name, what in control.dry_run(registry, names, verb, not no_deps, schedules).items():
             output.print_line(f"{name}: {what}")
         return exits.OK
+    switched: Sequence[str] = ()
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
+        if verb == "start" and options.get("mode"):
+            switched = _running_in_another_mode(context, ours, options["mode"], whole)
         _bring_units_in_line(context, ours, verb, options.get("mode"), not no_deps, whole)
     refused = _refused(context, registry, verb, names, options) if verb in ("start", "restart") else {}
     how = Options(not options["no_block"], not no_deps, options["timeout"], refused, schedules)
-    report = _drive(context, registry, verb, names, how, options["quiet"])
+    report = OperationResult(())
+    if switched:
+        report = _drive(context, registry, "restart", switched, how, options["quiet"], options["reason"])
+    if report.good:
+        begun = report.steps
+        report = _drive(context, registry, verb, names, how, options["quiet"], options["reason"])
+        report = OperationResult((*begun, *report.steps))
     if verb == "start" and whole and report.good:
         mark_target(context.manager)
-    _record(context, verb, report, options["reason"])
     if options["as_json"]:
         output.print_json([{key: getattr(step, key) for key in step.__slots__} for step in report.steps])
     if report.good and options.get("follow"):
@@ -256,16 +266,22 @@ def _without_disabled(context: Context, registry: Registry, names: Sequence[str]
 
 
 def _drive(
-    context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool
+    context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool, reason: str
 ) -> OperationResult:
     verbs = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}
     with Signals() as signals:
         context.manager.subscribe()
         printer = StepPrinter(quiet)
+        record = _recorder(context, verb, reason)
+
+        def report(step: Step) -> None:
+            printer(step)
+            record(step)
+
         driver = Driver(
             context.manager,
             lambda until: printer.waiting(signals.wait, until),
-            printer,
+            report,
             partial(changed_since, context.layout),
         )
         try:
@@ -275,12 +291,26 @@ def _drive(
             raise
 
 
+def _running_in_another_mode(context: Context, names: Sequence[str], mode: Mode, whole: bool) -> Sequence[str]:
+    """Services that run in another mode than MODE, to be restarted. Raises UsageError for one, unless WHOLE."""
+    from helmd.model.errors import UsageError
+    from helmd.systemd.installed import installed_mode
+
+    found = []
+    for name in names:
+        installed = None if context.suite[name].external else installed_mode(context.layout, name)
+        if installed not in (mode, None) and context.manager.facts(unit_of(name)).active:
+            if not whole:
+                sentence = f"{name} runs in {installed} mode"
+                raise UsageError(sentence, hint=f"To switch, run: helmctl restart {name} --mode {mode}")
+            found.append(name)
+    return found
+
+
 def _bring_units_in_line(
     context: Context, names: Sequence[str], verb: str, mode: Mode | None, with_dependencies: bool, whole: bool
 ) -> None:
     """Installs units that are missing, and with a mode those that are to change; says when others have changed."""
-    from helmd.model.errors import UsageError
-
     touched = control.to_start(context.suite, names, with_dependencies) if verb == "start" else tuple(names)
     ours = [name for name in touched if not context.suite[name].external and name not in context.effective.refused]
     missing = [name for name in ours if not _installed(context, name)]
@@ -289,15 +319,8 @@ def _bring_units_in_line(
             output.print_message("note: the configuration has changed since it was applied; see helmctl diff")
         return
     from helmd.operations.configuration.apply import apply, changes, concerning
-    from helmd.systemd.installed import installed_mode
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
-    for name in modes:
-        if verb == "start" and installed_mode(context.layout, name) not in (mode, None):
-            facts = context.manager.facts(unit_of(name))
-            if facts.active:
-                sentence = f"{name} runs in {installed_mode(context.layout, name)} mode"
-                raise UsageError(sentence, hint=f"To switch, run: helmctl restart {name} --mode {mode}")
     found = changes(context.suite, context.layout, context.settings, modes, context.effective.refused)
     units = {unit_of(name) for name in (*missing, *modes)}
     wanted = found if whole else concerning(found, units)
@@ -329,18 +352,39 @@ def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
     return any(change.unit in units and change.pending for change in found)
 
 
-def _record(context: Context, verb: str, report: OperationResult, reason: str) -> None:
-    from helmd.journal.actions import record
-    from helmd.journal.keys import JournalKeys
+def _recorder(context: Context, verb: str, reason: str) -> Callable[[Step], None]:
+    """What records a step: in the journal if something was done, and in the job's directory if this is a job."""
+    job = current_job()
+    by, origin, about = person(), origin_here(), ""
+    if job is not None:
+        by, origin, about = job.request.by.name, job.request.by.origin, f"; job {job.request.id}"
+        reason = job.request.reason
 
-    keys = JournalKeys(context.layout.journal_keys)
-    for step in report.steps:
+    def recorded(step: Step) -> None:
+        if job is not None:
+            job.step(step)
         if step.kind in ("done", "failed", "killed", "queued"):
-            actor, detail = _person(), step.sentence
-            record(keys, verb, step.service, step.kind, reason, actor="helmctl", on_behalf_of=actor, detail=detail)
+            # Not at the top: most commands change nothing.
+            from helmd.journal.actions import record
+            from helmd.journal.keys import JournalKeys
+
+            keys, detail = JournalKeys(context.layout.journal_keys), f"{step.sentence}{about}"
+            record(
+                keys,
+                verb,
+                step.service,
+                step.kind,
+                reason,
+                actor="helmctl",
+                on_behalf_of=by,
+                detail=detail,
+                origin=origin,
+            )
+
+    return recorded
 
 
-def _person() -> str:
+def person() -> str:
     """Who asked, for the log: the account, and who became it where sudo says so."""
     import pwd
 

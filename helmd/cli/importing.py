@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.audit import audited
 from helmd.cli.context import Context
 
 
@@ -19,6 +20,7 @@ from helmd.cli.context import Context
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an earlier import.")
 @click.pass_obj
+@audited("import")
 def import_command(context: Context, files: tuple[Path, ...], base: Path | None, dry_run: bool, force: bool) -> int:
     """Take over services from an older Helm's services.json.
 

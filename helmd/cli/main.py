@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from helmd import __version__
-from helmd.cli import account, exits, output
+from helmd.cli import account, exits, job, output
 from helmd.cli.context import Context
 from helmd.model.errors import ConfigurationError, HelmError
 
@@ -43,8 +43,12 @@ COMMANDS = {
     "setup": "setup",
     "keycloak": "keycloak",
     "postgres": "postgres",
+    "jobs": "jobs",
     "import": "importing",
     "export": "exporting",
+    "tokens": "tokens",
+    "audit": "audit",
+    "dashboard": "dashboard",
     "doctor": "doctor",
     "completion": "completion",
     "help": "helping",
@@ -86,8 +90,9 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, "-V", "--version", prog_name="helmctl")
 @click.option("--account", "account_name", metavar="NAME", help="As root: act for this account's suite.")
+@click.option("--job", "job_id", hidden=True)
 @click.pass_context
-def helmctl(ctx: click.Context, account_name: str | None) -> None:
+def helmctl(ctx: click.Context, account_name: str | None, job_id: str | None) -> None:
     """Run the HiveMatrix suite: start and stop its services, show their state and explain it.
 
     Services are systemd user units, so "systemctl --user status hivematrix-NAME" and "journalctl --user -u
@@ -106,6 +111,8 @@ def helmctl(ctx: click.Context, account_name: str | None) -> None:
         account.become(account_name)
     account.find_user_manager(os.environ, os.getuid())
     ctx.obj = Context()
+    if job_id:
+        job.begin_job(ctx.obj.layout.jobs, job_id)
 
 
 def print_error(error: HelmError) -> None:
@@ -140,6 +147,7 @@ def run(words: list[str] | None = None) -> None:
     """Runs helmctl and exits with one of the codes in `helmd.cli.exits`."""
     sys.excepthook = print_traceback
     output.use_locale_charset()
+    failure: HelmError | None = None
     try:
         ended: Any = helmctl.main(words, prog_name="helmctl", standalone_mode=False)
         code = ended if isinstance(ended, int) else exits.OK
@@ -152,6 +160,7 @@ def run(words: list[str] | None = None) -> None:
         print_usage_error(error)
         code = exits.USAGE if isinstance(error, click.UsageError) else exits.FAILED
     except HelmError as error:
+        failure = error
         print_error(error)
         code = exits.exit_of(error.code)
     except KeyboardInterrupt:
@@ -161,6 +170,8 @@ def run(words: list[str] | None = None) -> None:
         code = 141
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        print_error(HelmError(f"{what}{error.strerror or error}"))
+        failure = HelmError(f"{what}{error.strerror or error}")
+        print_error(failure)
         code = exits.DENIED if isinstance(error, PermissionError) else exits.FAILED
+    job.end_job(code, failure)
     sys.exit(code)

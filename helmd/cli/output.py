@@ -27,6 +27,7 @@ STATE_COLOURS = {
     "flapping": "red",
     "unhealthy": "red",
     "failed": "red",
+    "interrupted": "red",
 }
 
 
@@ -45,6 +46,7 @@ _IN_ASCII = str.maketrans(
 )
 """Symbols of Helm's own for terminals that don't show UTF-8, much as systemctl(1) replaces its own."""
 _ascii_symbols = False
+_record: Callable[[str], None] | None = None
 
 
 def use_locale_charset() -> None:
@@ -103,8 +105,16 @@ def print_line(*parts: Part) -> None:
     click.echo(render_line(parts, coloured()))
 
 
+def record_messages(record: Callable[[str], None]) -> None:
+    """Have RECORD called with every line for a person that is printed from now on."""
+    global _record
+    _record = record
+
+
 def print_message(*parts: Part) -> None:
     """Prints a line for a person on stderr."""
+    if _record is not None:
+        _record(render_line(parts, False))
     click.echo(render_line(parts, coloured(sys.stderr)), err=True)
 
 
@@ -131,7 +141,8 @@ def print_progress(sentence: str, last: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    click.echo(_json(value, 2))
+    # In a job, whose output is a log, it takes one line.
+    click.echo(_json(value, 2 if _record is None else None))
 
 
 def print_json_line(value: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.counted import counted
 
@@ -68,6 +69,7 @@ def _psql(cluster: "Cluster") -> str:
 
 @postgres_command.command("upgrade")
 @click.pass_obj
+@audited("postgres upgrade")
 def upgrade_command(context: Context) -> int:
     """Upgrade the clusters to the newest PostgreSQL installed, before or after an upgrade of the distribution.
 

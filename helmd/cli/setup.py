@@ -2,34 +2,20 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import click
 
 from helmd.cli import account, exits, output
+from helmd.cli.audit import audited
 from helmd.cli.context import Context
+from helmd.cli.keycloak import notify, set_up_and_print
+from helmd.cli.progress import DownloadProgress
 from helmd.model.config.secrets import holds_password
+from helmd.model.config.settings import Settings
 from helmd.model.errors import UsageError
-
-
-class DownloadProgress:
-    """Progress of a download: one line rewritten on a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._next = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now < self._next and done < total:
-            return
-        self._next = now + (0.1 if self._live else 3.0)
-        output.print_progress(f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB", last=done >= total)
-
-
-def _notify(sentence: str) -> None:
-    output.print_message(f"• {sentence}")
+from helmd.model.suite.names import unit_of
+from helmd.model.suite.service import Registry
 
 
 @click.command("setup", short_help="Set up a suite for this account.")
@@ -40,25 +26,43 @@ def _notify(sentence: str) -> None:
               help="Use this file instead of downloading Keycloak.")  # fmt: skip
 @click.option("--database", metavar="URI|-",
               help="Store logs in this PostgreSQL instead of a private one; - reads the URI from stdin.")  # fmt: skip
+@click.option("--url", metavar="URL",
+              help="The one URL by which users reach the suite, such as https://desk.example.org.")  # fmt: skip
+@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=2,
+              metavar="CERTIFICATE KEY",
+              help="The gateway's certificate with its chain, and its key (PEM), for a self-signed one.")  # fmt: skip
 @click.pass_obj
+@audited("setup")
 def setup_command(
-    context: Context, dedicated: str | None, registry: Path | None, keycloak_archive: Path | None, database: str | None
+    context: Context,
+    dedicated: str | None,
+    registry: Path | None,
+    keycloak_archive: Path | None,
+    database: str | None,
+    url: str | None,
+    certificate: tuple[Path, Path] | None,
 ) -> int:
-    """Set up a suite for this account: directories, PostgreSQL, Keycloak, keys, units. Can be run again at any time."""
-    from helmd.operations.setup.setup import SetupOptions, create_account, needs_realm, set_up
+    """Set up a suite for this account: directories, PostgreSQL, keys, units, Keycloak and its realm.
+
+    Can be run again at any time. The password of a first admin of the suite is printed once, on stdout.
+    """
+    from helmd.operations.configuration.load import load_settings
+    from helmd.operations.setup.setup import SetupOptions, create_account, public_origin, set_up
 
     if database and holds_password(database):
         raise UsageError(
             "the URI must not contain a password: every process can read the command line",
             hint="Pass it on standard input instead: helmctl setup --database - < FILE",
         )
+    if url is not None:
+        url = public_origin(url)
     if dedicated and os.geteuid() != 0:
         account.become(dedicated)
     elif dedicated:
-        create_account(dedicated, _notify)
-        account.check_readable(dedicated, [path for path in (registry, keycloak_archive) if path])
+        create_account(dedicated, notify)
+        account.check_readable(dedicated, [path for path in (registry, keycloak_archive, *(certificate or ())) if path])
         account.remember(dedicated)
-        _notify(f"helmctl run by root now acts for {dedicated}")
+        notify(f"helmctl run by root now acts for {dedicated}")
         account.become(dedicated)
     elif os.geteuid() == 0:
         if (owner := account.owner(None)) and owner != "root":
@@ -69,17 +73,27 @@ def setup_command(
         )
     if database == "-":
         database = sys.stdin.readline().strip()
-    options = SetupOptions(registry, keycloak_archive, database)
-    suite = set_up(context.layout, options, _notify, DownloadProgress())
-    services = [name for name, service in suite.services.items() if not service.external]
-    if services and needs_realm(suite, context.layout):
-        output.print_message(
-            "Set-up is complete. Next, run: helmctl keycloak setup; then, to start the suite: helmctl up"
-        )
-    elif services:
+    options = SetupOptions(registry, keycloak_archive, database, url, certificate)
+    suite = set_up(context.layout, options, notify, DownloadProgress())
+    _set_up_realm(context, suite, load_settings(context.layout), bool(url))
+    if any(not service.external for service in suite.services.values()):
         output.print_message("Set-up is complete. To start the suite, run: helmctl up")
     else:
         output.print_message(
             f"Set-up is complete. Add your services to {context.layout.registry_file}, then run helmctl setup again."
         )
     return exits.OK
+
+
+def _set_up_realm(context: Context, suite: Registry, settings: Settings, url_given: bool) -> None:
+    """The realm of the Keycloak that the suite runs, unless that is stopped and has its realm already."""
+    from helmd.operations.setup.setup import realm_service
+
+    keycloak = realm_service(suite)
+    if keycloak is None:
+        return
+    made = context.layout.admin_client_secret.exists()
+    if made and not url_given and not context.manager.facts(unit_of(keycloak.name)).active:
+        notify(f"{keycloak.name} is stopped; to compare its realm with what the suite needs: helmctl keycloak setup")
+        return
+    set_up_and_print(context, suite, settings)

@@ -121,9 +121,10 @@ def _remark(views: list[View], context: Context) -> None:
 
 def status_json(view: View, context: Context) -> dict[str, Any]:
     """One service as the API gives it (docs/api.md), plus ``state``, the word of the table."""
+    from helmd.model.api.json_codec import to_json
     from helmd.model.units.status import Observed, service_status
 
     name = view.service.name
     mode = installed_mode(context.layout, name)
     observed = Observed(name, None if view.unregistered else view.service, view.facts, mode, view.verdict)
-    return {**service_status(observed, time.time()), "state": view.word}
+    return {**to_json(service_status(observed, time.time())), "state": view.word}

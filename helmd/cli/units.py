@@ -9,6 +9,7 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.arguments import one_service_argument, services_argument, some_services_argument
+from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.output import print_json
 from helmd.model.errors import ConfigurationError, UnknownServiceError
@@ -87,6 +88,7 @@ def _renamed_databases(context: Context) -> list[str]:
 @services_argument
 @click.option("--dry-run", is_flag=True, help="Only name the units that would change.")
 @click.pass_obj
+@audited("apply")
 def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) -> int:
     """Bring the installed units in line with services.toml.
 
@@ -222,6 +224,7 @@ def _tree(graph: dict[str, tuple[str, ...]], name: str, indent: str) -> None:
 @click.command("edit", short_help="Edit a drop-in of a service's unit.")
 @one_service_argument
 @click.pass_obj
+@audited("edit")
 def edit_command(context: Context, service: str) -> int:
     """Edit a drop-in of a service's unit, as "systemctl --user edit" does; "systemctl --user revert" takes it back."""
     (name,) = context.chosen((service,), context.suite_or_installed)
@@ -232,6 +235,7 @@ def edit_command(context: Context, service: str) -> int:
 @some_services_argument
 @click.option("--now", is_flag=True, help="Start them as well.")
 @click.pass_obj
+@audited("enable")
 def enable_command(context: Context, services: tuple[str, ...], now: bool) -> int:
     """Let services start with the suite and at boot."""
     names = context.chosen(services, context.suite)
@@ -257,6 +261,7 @@ def enable_command(context: Context, services: tuple[str, ...], now: bool) -> in
 @some_services_argument
 @click.option("--now", is_flag=True, help="Stop them as well.")
 @click.pass_obj
+@audited("disable")
 def disable_command(context: Context, services: tuple[str, ...], now: bool) -> int:
     """Keep services from starting with the suite and at boot."""
     registry = context.suite_or_installed
@@ -287,6 +292,7 @@ def _say(made: list[tuple[str, str, str]]) -> None:
 @click.command("reset-failed", short_help="Forget failures and restart counts.")
 @services_argument
 @click.pass_obj
+@audited("reset-failed")
 def reset_failed_command(context: Context, services: tuple[str, ...]) -> int:
     """Forget failures and restart counts, as "systemctl reset-failed" does."""
     for name in context.chosen(services, context.suite_or_installed, unregistered=True):
@@ -315,6 +321,7 @@ class SignalName(click.ParamType):
 @some_services_argument
 @click.option("-s", "--signal", "number", type=SignalName(), default="TERM", show_default=True, help="Which signal.")
 @click.pass_obj
+@audited("kill")
 def kill_command(context: Context, services: tuple[str, ...], number: int) -> int:
     """Send a signal to all processes of services, as "systemctl kill" does."""
     for name in context.chosen(services, context.suite_or_installed, unregistered=True):

@@ -1,7 +1,8 @@
 """Pairs of a private key and a certificate or public key in files: read, checked, written whole.
 
-Their directories may belong to services, so they are reached by descriptor and no link in them is followed. Nothing
-that is there is replaced or changed: what can't be used is an error.
+Their directories may belong to services, so they are reached by descriptor and no link in them is followed. No key that
+is there is changed: what can't be used is an error. A self-signed certificate of Helm's gets a successor for the same
+key (`renew_certificate`), and a pair that is replaced because its owner wants that (`install_pair`) is kept beside it.
 """
 
 import datetime
@@ -41,7 +42,7 @@ class CertificateRequest:
 
     name: str
     others: tuple[str, ...]
-    """Further DNS names."""
+    """Further DNS names and IP addresses."""
     begin: datetime.datetime
     end: datetime.datetime
 
@@ -55,6 +56,7 @@ def ensure_certificate(certificate: Path, key_file: Path, wanted: CertificateReq
     folder = Folder(certificate.parent)
     if folder.finish_interrupted(key_file.name, certificate.name):
         return True
+    folder.finish_replacing(key_file.name, certificate.name)
     content, key_content = folder.read(certificate.name), folder.read(key_file.name)
     if content is not None and key_content is not None:
         check_pair(key_file, key_content, certificate, content)
@@ -70,14 +72,85 @@ def ensure_certificate(certificate: Path, key_file: Path, wanted: CertificateReq
     return True
 
 
+def renew_certificate(certificate: Path, key_file: Path, wanted: CertificateRequest, at: datetime.datetime) -> bool:
+    """Make a successor for the certificate that `ensure_certificate` has made, if that ends before AT or lacks a name
+    that is WANTED; True when it did. The key stays, and so does any other certificate. Raises as `ensure_certificate`.
+    """
+    folder = Folder(certificate.parent)
+    content, key_content = folder.read(certificate.name), folder.read(key_file.name)
+    if content is None or key_content is None:
+        raise half(certificate, key_file) if content is not None else half(key_file, certificate)
+    if check_pair(key_file, key_content, certificate, content) is None:
+        return False
+    found = x509.load_pem_x509_certificate(content)
+    key = serialization.load_pem_private_key(key_content, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not _is_ours(found):
+        return False
+    names = {each.value for each in _alternatives(found)}
+    if valid_until(found) > at and names >= {each.value for each in _general_names(wanted)}:
+        return False
+    renewed = _self_signed(key, wanted).public_bytes(serialization.Encoding.PEM)
+    with opened_directory(folder.path) as descriptor:
+        write_in(descriptor, certificate.name, renewed, 0o644)
+    return True
+
+
+def _alternatives(certificate: x509.Certificate) -> list[x509.DNSName | x509.IPAddress]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [each for each in found if isinstance(each, x509.DNSName | x509.IPAddress)]
+
+
+def _is_ours(certificate: x509.Certificate) -> bool:
+    """Whether it is self-signed as Helm makes them: by its issuer and the names that it begins with."""
+    always = [each.value for each in _ALWAYS]
+    return (
+        certificate.issuer == certificate.subject
+        and [each.value for each in _alternatives(certificate)[: len(always)]] == always
+    )
+
+
+def public_pem(certificate: x509.Certificate) -> bytes:
+    """The public key in a certificate."""
+    return certificate.public_key().public_bytes(*PUBLIC_PEM)
+
+
+def valid_from(certificate: x509.Certificate) -> datetime.datetime:
+    return _time(certificate, "not_valid_before")
+
+
+def valid_until(certificate: x509.Certificate) -> datetime.datetime:
+    return _time(certificate, "not_valid_after")
+
+
+def _time(certificate: x509.Certificate, name: str) -> datetime.datetime:
+    # Naive before cryptography 42, which has others and, for these, a warning that reaches the terminal.
+    found: datetime.datetime | None = getattr(certificate, f"{name}_utc", None)
+    return found or getattr(certificate, name).replace(tzinfo=datetime.UTC)
+
+
+_ALWAYS: tuple[x509.DNSName | x509.IPAddress, ...] = (
+    x509.DNSName("localhost"),
+    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    x509.IPAddress(ipaddress.ip_address("::1")),
+)
+
+
+def _general_names(wanted: CertificateRequest) -> list[x509.DNSName | x509.IPAddress]:
+    names: list[x509.DNSName | x509.IPAddress] = list(_ALWAYS)
+    for other in wanted.others:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(other)))
+        except ValueError:
+            names.append(x509.DNSName(other))
+    return names
+
+
 def _self_signed(key: ec.EllipticCurvePrivateKey, wanted: CertificateRequest) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.name)])
-    alternatives: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
-        *map(x509.DNSName, wanted.others),
-    ]
+    alternatives: list[x509.GeneralName] = list(_general_names(wanted))
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -144,6 +217,22 @@ def check_pair(private: Path, private_content: bytes, public: Path, public_conte
             hint="Put a matching pair there, or move both away, then: helmctl setup",
         )
     return derived
+
+
+def install_pair(certificate: Path, key_file: Path, content: bytes, key_content: bytes) -> bool:
+    """Put a certificate and its key into CERTIFICATE and KEY_FILE; False if they are there already.
+
+    What was there is kept as ``NAME.before``. Raises KeyFileError if the two don't belong together or can't be used.
+    """
+    if check_pair(key_file, key_content, certificate, content) is None or b"CERTIFICATE-----" not in content:
+        raise KeyFileError("the key is encrypted or of a kind that can't be compared, or there is no certificate")
+    folder = Folder(certificate.parent)
+    folder.finish_interrupted(key_file.name, certificate.name)
+    folder.finish_replacing(key_file.name, certificate.name)
+    if (folder.read(certificate.name), folder.read(key_file.name)) == (content, key_content):
+        return False
+    folder.replace_pair((key_file.name, key_content, 0o600), (certificate.name, content, 0o644))
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +310,35 @@ class Folder:
             for name, _, _ in files:
                 os.unlink(_staged(name), dir_fd=folder)
 
+    def replace_pair(self, *files: tuple[str, bytes, int]) -> None:
+        """Replaces both FILES durably, and keeps what was there as NAME.before: a run that ends in between is completed
+        by `finish_replacing`.
+        """
+        with self.opened_for_writing() as folder:
+            for name, _, _ in files:
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{name}.before", dir_fd=folder)
+                with suppress(FileNotFoundError):
+                    os.link(name, f"{name}.before", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            for name, content, mode in files:
+                write_in(folder, _replacing(name), content, mode)
+        self.finish_replacing(*(name for name, _, _ in files))
+
+    def finish_replacing(self, first: str, second: str) -> None:
+        """Puts what `replace_pair` has written into its place, if all of it was written."""
+        with self._opened() as folder:
+            if folder is None:
+                return
+            if _inode(folder, _replacing(second)) is None:
+                # It ended before both were written; the second is moved last.
+                with suppress(FileNotFoundError):
+                    os.unlink(_replacing(first), dir_fd=folder)
+                return
+            for name in (first, second):
+                with suppress(FileNotFoundError):
+                    os.rename(_replacing(name), name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+
     def finish_interrupted(self, *names: str) -> bool:
         """Puts the second half of a pair in its place after a `write_pair` that was cut off; True when it did."""
         with self._opened() as folder:
@@ -244,6 +362,10 @@ _MOST = 1024 * 1024
 
 def _staged(name: str) -> str:
     return f".{name}.staged"
+
+
+def _replacing(name: str) -> str:
+    return f".{name}.replacing"
 
 
 def _inode(folder: int, name: str) -> tuple[int, int] | None:

@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-import struct
 import sys
 import time
 from collections import Counter
@@ -11,22 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from helmd.health.address import EVERY, local_addresses
+from helmd.health.control_group import ROOTS
+from helmd.health.sock_diag import LISTEN, address_text, sockets
 from helmd.model.printable import printable
 
 USER_MANAGER = "init.scope"
 """The unit in which a manager itself runs (systemd.special(7))."""
 
 _ESTABLISHED, _LISTEN = "01", "0A"
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-"""How IPv6 addresses begin that stand for IPv4 ones (RFC 4291, section 2.5.5.2)."""
-_CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-_NETLINK_SOCK_DIAG, _BY_FAMILY, _REQUEST_DUMP, _LISTENING, _CGROUP_ID = 4, 20, 0x301, 10, 21
-"""Numbers of linux/netlink.h, sock_diag.h, inet_diag.h and of TCP's state LISTEN."""
-_HEADER = struct.Struct("=IH10x")
-_REQUEST = struct.Struct("=IHHIIBBBxI48x")
-"""A ``struct nlmsghdr``, and one with the ``struct inet_diag_req_v2`` that follows it."""
-_MESSAGE = 72
-"""The size of ``struct inet_diag_msg``."""
 _LOOKUP = 1.0
 """Seconds for the lookup of a host name."""
 
@@ -88,7 +79,7 @@ def clients_of(port: int) -> Counter[str]:
     }
     found = dict.fromkeys(wanted, "")
     for entry in os.listdir("/proc") if wanted else ():
-        if entry.isdigit() and (held := wanted & _open_sockets(entry)):
+        if entry.isdigit() and (held := wanted & open_sockets(entry)):
             found |= dict.fromkeys(held, _unit_of(int(entry)))
     return Counter(found.values())
 
@@ -96,14 +87,7 @@ def clients_of(port: int) -> Counter[str]:
 def _address(digits: str) -> str:
     """The address in a field of /proc/net/tcp, which has words of 32 bits in the host's byte order."""
     words = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
-    return _text(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
-
-
-def _text(raw: bytes) -> str:
-    """An address of 4 or 16 bytes as text."""
-    if raw.startswith(_MAPPED):
-        raw = raw[len(_MAPPED) :]
-    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+    return address_text(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
 
 
 def _meets(listener: ListeningSocket, wanted: str) -> bool:
@@ -133,7 +117,7 @@ def _command(pid: int) -> str:
     return printable(text) or "?"
 
 
-def _open_sockets(pid: str) -> set[str]:
+def open_sockets(pid: str) -> set[str]:
     """The inodes of the sockets that a process has open; none when its files can't be read."""
     found = set()
     try:
@@ -157,7 +141,7 @@ def holders_of(port: int, address: str = "") -> list[Holder]:
     wanted = {each.inode for each in found}
     holders: list[Holder] = []
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and wanted & _open_sockets(entry):
+        if entry.isdigit() and wanted & open_sockets(entry):
             pid = int(entry)
             try:
                 uid = os.stat(f"/proc/{entry}").st_uid
@@ -210,61 +194,21 @@ def unit_listeners(control_group: str) -> list[ListeningSocket]:
     """
     wanted = _group_ids(control_group)
     try:
-        found = [each for family in (socket.AF_INET, socket.AF_INET6) for each in _diagnosed(family, wanted)]
+        every = [each for family in (socket.AF_INET, socket.AF_INET6) for each in sockets(family, LISTEN)]
     except OSError:  # the profile "strict" allows no AF_NETLINK
         return []
-    return sorted(set(found), key=lambda each: (each.port, each.address))
+    found = {
+        ListeningSocket(each.address, each.port, str(each.inode), each.uid)
+        for each in every
+        if each.control_group in wanted
+    }
+    return sorted(found, key=lambda each: (each.port, each.address))
 
 
 def _group_ids(control_group: str) -> set[int]:
     """The numbers by which the kernel knows a control group and those below it: of their directories' inodes."""
-    for root in _CGROUPS:
+    for root in ROOTS:
         found = {os.stat(directory).st_ino for directory, _, _ in os.walk(root + control_group)}
         if found:
             return found
     return set()
-
-
-def _diagnosed(family: int, groups: set[int]) -> Iterator[ListeningSocket]:
-    """The listening TCP sockets of control groups (linux/inet_diag.h)."""
-    tcp, states = socket.IPPROTO_TCP, 1 << _LISTENING
-    request = _REQUEST.pack(_REQUEST.size, _BY_FAMILY, _REQUEST_DUMP, 1, 0, family, tcp, 0, states)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as connection:
-        connection.settimeout(1.0)
-        connection.sendto(request, (0, 0))
-        while True:
-            received = connection.recv(1 << 18)
-            while len(received) >= _HEADER.size:
-                length, kind = _HEADER.unpack_from(received)
-                if kind != _BY_FAMILY or length < _HEADER.size:
-                    return
-                found = _socket_of(family, received[_HEADER.size : length], groups)
-                if found is not None:
-                    yield found
-                received = received[(length + 3) & ~3 :]
-
-
-def _socket_of(family: int, message: bytes, groups: set[int]) -> ListeningSocket | None:
-    """The socket in a ``struct inet_diag_msg`` with its attributes, if it belongs to one of the control groups."""
-    port, *_ = struct.unpack_from("!H", message, 4)
-    raw = message[8 : 8 + (16 if family == socket.AF_INET6 else 4)]
-    uid, inode = struct.unpack_from("=II", message, _MESSAGE - 8)
-    rest = message[_MESSAGE:]
-    while len(rest) >= 4:
-        length, kind = struct.unpack_from("=HH", rest)
-        if length < 4:
-            break
-        if kind == _CGROUP_ID and struct.unpack_from("=Q", rest, 4)[0] in groups:
-            return ListeningSocket(_text(raw), port, str(inode), uid)
-        rest = rest[(length + 3) & ~3 :]
-    return None
-
-
-def own_control_group() -> str:
-    """The control group of this process in the unified hierarchy (cgroups(7)); empty when unknown."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    return next((line[3:] for line in lines if line.startswith("0::")), "")

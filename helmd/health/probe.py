@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from helmd.health.address import LOOPBACK, addresses, local_addresses
-from helmd.health.listeners import own_control_group, unit_listeners
+from helmd.health.control_group import own_control_group
+from helmd.health.listeners import unit_listeners
 from helmd.model.units.health import (
     HEALTHY,
     NOT_HEALTHY,
@@ -289,12 +290,13 @@ def wait(
     poll = select.poll()
     if watched >= 0:
         poll.register(watched, select.POLLIN)
+    if probe.check == "process":
+        return None if poll.poll(1000 * settle) else run_probe(probe)
     printed: set[str] = set()
     while True:
         verdict, listening = _attempt(probe)
         elapsed = time.monotonic() - begun
-        good = verdict.started and (probe.check != "process" or elapsed >= settle)
-        if good:
+        if verdict.started:
             return verdict
         over = elapsed >= within
         if over or (elapsed >= SAID_AFTER and verdict.sentence not in printed):

@@ -5,6 +5,7 @@ They are daemon threads rather than an executor's, so that helmd can exit while 
 
 import asyncio
 import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ Result = TypeVar("Result")
 
 PROBES = 64
 """How many health checks helmd runs at once. A service has one at most, so only more services than this would wait."""
+_IDLE_THREADS = 4
+"""How many threads of a pool wait for the next call instead of ending; to make one takes longer than most calls."""
 
 
 class ProbeResult(NamedTuple):
@@ -36,6 +39,9 @@ class ThreadPool:
 
     def __init__(self, size: int) -> None:
         self._free = asyncio.Semaphore(size)
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        """Of idle threads. None ends one."""
+        self._idle = 0
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """What FUNCTION returns or raises, called in a thread. Cancelled, it leaves the call to end by itself."""
@@ -44,6 +50,10 @@ class ThreadPool:
         done: asyncio.Future[Result] = loop.create_future()
 
         def ended(result: Any, error: BaseException | None) -> None:
+            if self._idle < _IDLE_THREADS:
+                self._idle += 1
+            else:
+                self._calls.put(None)
             self._free.release()
             if done.done():
                 return
@@ -63,12 +73,21 @@ class ThreadPool:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(ended, result, error)
 
-        try:
-            threading.Thread(target=call, name="helmd-blocking", daemon=True).start()
-        except RuntimeError:
-            self._free.release()
-            raise
+        if self._idle:
+            self._idle -= 1
+            self._calls.put(call)
+        else:
+            try:
+                threading.Thread(target=self._work, args=(call,), name="helmd-blocking", daemon=True).start()
+            except RuntimeError:
+                self._free.release()
+                raise
         return await done
+
+    def _work(self, call: Callable[[], None] | None) -> None:
+        while call is not None:
+            call()
+            call = self._calls.get()
 
     async def probe(self, service: Service) -> ProbeResult:
         """One health check of a running SERVICE, bounded by its own time limit."""

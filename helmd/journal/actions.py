@@ -5,14 +5,19 @@ what systemd says about the unit. They are signed; `helmd.model.ingest.journal_c
 """
 
 import os
+import time
+from dataclasses import asdict
 from typing import Literal
 
 from helmd.journal.keys import JournalKeys
+from helmd.model.identity.audit import AuditedChange, Origin
 from helmd.model.ingest.signature import REQUEST
 from helmd.model.suite.names import unit_of
 
 Actor = Literal["helmctl", "helmd"]
 
+BEGAN = "HIVEMATRIX_BEGAN"
+"""When the command began that did it, in microseconds since 1970."""
 _BAD_RESULTS = frozenset({"failed", "killed", "skipped", "timeout", "refused"})
 _WARNING, _INFO = 4, 6
 
@@ -35,10 +40,12 @@ def record(
     actor: Actor,
     on_behalf_of: str = "",
     detail: str = "",
+    origin: Origin | None = None,
 ) -> None:
     """Record, signed with KEYS, that ACTOR did ACTION (start, stop, restart, ...) to SERVICE (empty for Helm itself).
 
-    RESULT is one word (done, failed, ...), REASON why it was done, DETAIL the outcome. ON_BEHALF_OF is the person.
+    RESULT is one word (done, failed, ...), REASON why it was done, DETAIL the outcome. ON_BEHALF_OF is the person,
+    ORIGIN from where they asked for it.
     Never raises: an action must not fail because the journal is unavailable.
     """
     # Not systemd.journal, whose import takes 24 ms: this runs at the end of every helmctl start and stop.
@@ -56,8 +63,34 @@ def record(
         "HIVEMATRIX_ACTOR": on_behalf_of or actor,
         "HIVEMATRIX_DETAIL": detail,
         "USER_UNIT": unit_of(service) if service else "",
+        BEGAN: str(_process_began()) if actor == "helmctl" else "",
     }
+    if origin is not None:
+        fields |= {f"HIVEMATRIX_{name.upper()}": value for name, value in asdict(origin).items()}
     try:
         sendv(*keys.sign(fields))
     except OSError:
         return
+
+
+def record_change(keys: JournalKeys, change: AuditedChange, actor: Actor) -> None:
+    """Record CHANGE, which ACTOR made for somebody, as `record` does."""
+    record(
+        keys,
+        change.action,
+        change.service,
+        change.result,
+        change.reason,
+        actor=actor,
+        on_behalf_of=change.actor,
+        detail=change.detail,
+        origin=change.origin,
+    )
+
+
+def _process_began() -> int:
+    """When this process was started, in microseconds since 1970 (proc(5), starttime)."""
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return round((time.time() - age) * 1_000_000)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 from systemd import _reader
 
 from helmd.model.errors import HelmError
-from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow
+from helmd.model.identity.unit_jobs import MESSAGE_IDS
+from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.matching import SEARCH_LIMIT
 from helmd.model.logs.parsing.entry_times import STEP, Times
 from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, row_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from helmd.model.ingest.journal_codec import PostedRow
 
 _HELM_IDENTIFIER = "helmctl"
+_ACTORS = (_HELM_IDENTIFIER, "helmd")
+"""Identifiers of Helm's records of what it did."""
 _KEPT_DAYS = 36_500
 """The age at which posted entries are not accepted; here, all that the journal has are."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -185,8 +188,33 @@ class JournalQuery:
 
     def backward(self) -> Iterator[Found]:
         """The lines, newest first."""
-        since, until = self._wanted.since, self._wanted.until
         self._match(self._wanted.services or self.services())
+        return self._backward()
+
+    def changes(self) -> Iterator[tuple[JournalEntry, LogRow | None]]:
+        """Helm's own records of what it did, with their rows, and lines of the user manager about jobs; newest first.
+
+        What Helm did not sign is not a record of its own.
+        """
+        journal = self._journal
+        journal.flush_matches()
+        identifiers = [f"SYSLOG_IDENTIFIER={each}" for each in _ACTORS]
+        of_manager = ["_SYSTEMD_USER_UNIT=init.scope", *(f"MESSAGE_ID={each}" for each in MESSAGE_IDS)]
+        for matches in (identifiers, of_manager):
+            journal.add_disjunction()
+            for match in (f"_UID={self._uid}", *matches):
+                journal.add_match(match)
+        for entry in self._entries_backward():
+            if entry.fields.get("_SYSTEMD_USER_UNIT") == b"init.scope":
+                yield entry, None
+            elif (row := self._authentic(entry)) is not None and row.source == HELM:
+                yield entry, row
+
+    def _backward(self) -> Iterator[Found]:
+        return (found for entry in self._entries_backward() if (found := self._chosen(entry)))
+
+    def _entries_backward(self) -> Iterator[JournalEntry]:
+        since, until = self._wanted.since, self._wanted.until
         if until is None:
             self._journal.seek_tail()
         else:
@@ -195,8 +223,8 @@ class JournalQuery:
             self._newest = self._newest or entry.cursor
             if since is not None and entry.realtime < since:
                 return
-            if (until is None or entry.realtime <= until) and (found := self._chosen(entry)):
-                yield found
+            if until is None or entry.realtime <= until:
+                yield entry
 
     def last(self, count: int) -> list[Found]:
         """The last COUNT lines, oldest first."""

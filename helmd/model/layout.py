@@ -39,6 +39,11 @@ class Layout:
         """The programs that units execute; their names stay when modules move (packaging/libexec)."""
         return INSTALLED_LIBEXEC if self.share == INSTALLED_SHARE else self.share / "packaging/libexec"
 
+    @property
+    def helmctl(self) -> Path:
+        """The program that jobs run."""
+        return Path("/usr/bin/helmctl") if self.share == INSTALLED_SHARE else self.share / "helmctl.py"
+
     def resolve(self, path: str) -> Path:
         """A configured path: absolute, below the home directory, or relative to where checkouts are."""
         return self.home / path[2:] if path.startswith("~/") else self.data / path
@@ -75,8 +80,32 @@ class Layout:
         return self.secrets / "first-admin.password"
 
     @property
+    def machine_tokens(self) -> Path:
+        """The hashes of the tokens that Helm issued; mode 0600, seen by no service."""
+        return self.secrets / "tokens.json"
+
+    @property
+    def token_uses(self) -> Path:
+        """When these tokens were last used."""
+        return self.state / "token-uses.json"
+
+    @property
+    def token_lock(self) -> Path:
+        return self.state / "tokens.lock"
+
+    @property
+    def sessions(self) -> Path:
+        """The sessions of browsers that have logged in; mode 0700, seen by no service."""
+        return self.state / "sessions"
+
+    @property
     def keycloak_lock(self) -> Path:
         return self.state / "keycloak.lock"
+
+    @property
+    def keycloak_upgrade(self) -> Path:
+        """What an upgrade of Keycloak that is not finished goes back to."""
+        return self.state / "keycloak-upgrade.json"
 
     @property
     def placed_variables(self) -> Path:
@@ -91,6 +120,11 @@ class Layout:
     @property
     def apply_lock(self) -> Path:
         return self.state / "apply.lock"
+
+    @property
+    def jobs(self) -> Path:
+        """The directories of jobs, one each."""
+        return self.state / "jobs"
 
     @property
     def socket(self) -> Path:

@@ -130,6 +130,45 @@ def rename_database(admin: str, before: str, after: str) -> None:
             )
 
 
+def copy_database(admin: str, name: str, copy: str) -> None:
+    """Make the database COPY of NAME, in place of one that is there; nobody may be connected to NAME.
+
+    ADMIN needs CREATEDB. Raises ClusterError.
+    """
+    with _connection(admin) as connection:
+        owner = _owner(connection, name)
+        if owner is None:
+            raise ClusterError(f"there is no database '{name}'")
+        _join(connection, owner)
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(copy)))
+        words = (sql.Identifier(copy), sql.Identifier(name), sql.Identifier(owner))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(*words))
+        connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(words[0]))
+
+
+def put_back_copy(admin: str, name: str, copy: str) -> None:
+    """Put the database COPY in the place of NAME, which is removed; nothing happens without one. Raises ClusterError.
+
+    The names are exchanged in one transaction, so that there is always a database NAME.
+    """
+    removed = f"{copy}_removed"
+    with _connection(admin) as connection:
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(removed))
+        if _owner(connection, copy) is not None:
+            connection.execute(drop)
+            with connection.transaction():
+                for before, after in ((name, removed), (copy, name)):
+                    words = (sql.Identifier(before), sql.Identifier(after))
+                    connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*words))
+        connection.execute(drop)
+
+
+def _owner(connection: _Connection, database: str) -> str | None:
+    query = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s"
+    found = connection.execute(query, (database,)).fetchone()
+    return str(found[0]) if found else None
+
+
 def _ensure_role(connection: _Connection, name: str, password: str | None) -> None:
     if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is None:
         # Two set-ups at once: the second finds the role made by the first, which is as good.
@@ -184,8 +223,7 @@ def _close_databases(connection: _Connection) -> None:
 
 def _ensure_database(connection: _Connection, name: str, owner: str) -> None:
     database = sql.Identifier(name)
-    query = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s"
-    found = connection.execute(query, (name,)).fetchone()
+    found = _owner(connection, name)
     if found is None:
         _join(connection, owner)
         with suppress(errors.DuplicateObject, errors.DuplicateDatabase, errors.UniqueViolation):
@@ -194,9 +232,9 @@ def _ensure_database(connection: _Connection, name: str, owner: str) -> None:
                     database, sql.Identifier(owner)
                 )
             )
-    elif found[0] != owner:
+    elif found != owner:
         raise ClusterError(
-            f"the database '{name}' is there already and belongs to the role '{found[0]}'",
+            f"the database '{name}' is there already and belongs to the role '{found}'",
             hint=f'Give it away with: ALTER DATABASE "{name}" OWNER TO "{owner}"; or rename it.',
         )
     connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))

@@ -27,6 +27,14 @@ NEVER = (1 << 64) - 1
 Result = TypeVar("Result")
 
 
+class UnitProperty(NamedTuple):
+    """A property of a transient unit: its name, the D-Bus type of its value, and the value with text as str."""
+
+    name: str
+    signature: str
+    value: Any
+
+
 def _start_manager() -> str:
     """What to do when the account's user manager can't be reached."""
     # Not at the top: only failures need them.
@@ -84,6 +92,7 @@ class Manager:
 
     def __init__(self) -> None:
         self._bus = _open()
+        self._subscribed = False
 
     def close(self) -> None:
         self._bus.close()
@@ -98,6 +107,11 @@ class Manager:
         self, method: str, signature: str = "", *words: Any, path: bytes = MANAGER, interface: bytes = MANAGER_INTERFACE
     ) -> Any:
         arguments = apply_signature(signature.encode(), list(words)) if signature else []
+        return self._send(method, arguments, path, interface)
+
+    def _send(
+        self, method: str, arguments: list[Any], path: bytes = MANAGER, interface: bytes = MANAGER_INTERFACE
+    ) -> Any:
         try:
             return _uninterrupted(
                 lambda: self._bus.call_method(DESTINATION, path, interface, method.encode(), arguments).body
@@ -112,8 +126,10 @@ class Manager:
         return {name: value for name, _, value in pairs}
 
     def subscribe(self) -> None:
-        """Asks the manager to send signals; it sends none before."""
-        self._call("Subscribe")
+        """Asks the manager to send signals; it sends none before. It refuses a second time on the same connection."""
+        if not self._subscribed:
+            self._call("Subscribe")
+            self._subscribed = True
 
     def start(self, unit: str, mode: str = "replace") -> str:
         """Queues a start; the job's object path. MODE as in ``systemctl --job-mode``."""
@@ -127,6 +143,19 @@ class Manager:
 
     def reload(self, unit: str) -> str:
         return _text(self._call("ReloadUnit", "ss", unit.encode(), b"replace"))
+
+    def start_transient(self, unit: str, properties: Iterable[UnitProperty]) -> str:
+        """Makes a transient UNIT and queues its start; the job's object path. An existing one is an error."""
+        end = (-1, None)
+        arguments = [*apply_signature(b"ss", [unit.encode(), b"fail"]), (ord("a"), b"(sv)")]
+        for name, signature, value in properties:
+            # apply_signature can't do variants.
+            kind = signature.encode()
+            arguments += [(ord("r"), b"sv"), (ord("s"), name.encode()), (ord("v"), kind)]
+            arguments += [*apply_signature(kind, [_encoded(value)]), end, end]
+        # No further units.
+        arguments += [end, (ord("a"), b"(sa(sv))"), end]
+        return _text(self._send("StartTransientUnit", arguments))
 
     def kill(self, unit: str, number: int) -> None:
         """Send a signal to all processes of UNIT."""
@@ -163,6 +192,11 @@ class Manager:
         found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
         return [_text(row[0]) for row in found or ()]
 
+    def unit_states(self, *patterns: str) -> dict[str, tuple[str, str]]:
+        """The active state and the sub-state of loaded units that match PATTERNS, by name: of many in one call."""
+        found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
+        return {_text(row[0]): (_text(row[3]), _text(row[4])) for row in found or ()}
+
     def unit_files_like(self, *patterns: str) -> list[str]:
         """Names of installed unit files that match PATTERNS."""
         found = self._call("ListUnitFilesByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
@@ -195,6 +229,14 @@ class Manager:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, list | tuple):
+        return type(value)(_encoded(item) for item in value)
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiohttp import web
+from aiohttp_session import session_middleware
 
 from helmd.model.errors import HelmError, LockedError, PortTakenError
+from helmd.model.identity.audit import AuditedChange
 from helmd.model.suite.names import SOCKET_BACKLOG
 from helmd.web.api.ingest import MAX_BODY
+from helmd.web.auth.audit import Record
 from helmd.web.auth.identity import Callers
+from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.http.connection import ClientConnection, ClientConnections
 from helmd.web.http.problems import COMMON_HEADERS, CORRELATION, problems
+from helmd.web.pages.errors import error_pages
+from helmd.web.pages.rendering import Renderer
 from helmd.web.routes import Route, install
 
 LISTEN_RETRY_SECONDS = 5.0
@@ -43,12 +49,28 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
             response.headers["Connection"] = "close"
 
 
-def application(table: Sequence[Route], callers: Callers | None = None) -> web.Application:
-    """The application that answers the routes of TABLE to CALLERS; without them, to the unix socket's alone."""
-    made = web.Application(middlewares=[problems], client_max_size=MAX_BODY)
+def application(
+    table: Sequence[Route],
+    callers: Callers | None = None,
+    record: Record | None = None,
+    sessions: BrowserSessions | None = None,
+    renderer: Renderer | None = None,
+) -> web.Application:
+    """The application that answers the routes of TABLE to CALLERS; without them, to the unix socket's alone.
+
+    RECORD gets what is for the audit trail; without it, that is logged. SESSIONS are those of browsers; RENDERER makes
+    pages of errors.
+    """
+    pages = [] if renderer is None else [error_pages(renderer)]
+    browsers = [] if sessions is None else [session_middleware(sessions)]
+    made = web.Application(middlewares=[*pages, problems, *browsers], client_max_size=MAX_BODY)
     made.on_response_prepare.append(_add_headers)
-    install(made, table, callers or Callers())
+    install(made, table, callers or Callers(), record or _log_change)
     return made
+
+
+def _log_change(change: AuditedChange) -> None:
+    _log.info("%s by %s: %s", change.action, change.actor, change.result)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import argparse
 import http.client
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,19 @@ def run(*words: str, check: bool = True) -> str:
 
 def quiet(*words: str) -> None:
     run(*words, check=False)
+
+
+def posted(path: str) -> None:
+    """POST to helmd over the account's socket; exit if the answer is not 200."""
+    connection = http.client.HTTPConnection("helm", timeout=TIMEOUT)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(os.environ["XDG_RUNTIME_DIR"] + "/hivematrix/helm.sock")
+    connection.request("POST", path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    if response.status != 200:
+        sys.exit(f"bench: POST {path}: status {response.status}\n{body.decode()}")
 
 
 def timed(words: Sequence[str], runs: int, before: Callable[[], None] = lambda: None) -> list[float]:
@@ -122,6 +136,25 @@ def start_one(runs: int) -> None:
         active = int(timestamps["ActiveEnterTimestampMonotonic"]) - int(timestamps["InactiveExitTimestampMonotonic"])
         added.append(took - active / 1e6)
     show("added to the start of a service with a port", added)
+
+
+def over_api(runs: int) -> None:
+    """Start and stop over the API against helmctl, in turn; both include the start of helmctl's process."""
+    for verb, before in (("start", "stop"), ("stop", "start")):
+        helmctl: list[float] = []
+        api: list[float] = []
+        for _ in range(runs):
+            quiet("helmctl", before, "one", "-q")
+            began = time.perf_counter()
+            run("helmctl", verb, "one", "-q")
+            helmctl.append(time.perf_counter() - began)
+            quiet("helmctl", before, "one", "-q")
+            began = time.perf_counter()
+            posted(f"/api/services/one/{verb}")
+            api.append(time.perf_counter() - began)
+        show(f"{verb} of a trivial service over the API", api, {"helmctl": helmctl})
+        added = 1000 * (statistics.median(api) - statistics.median(helmctl))
+        print(f"    adds {added:.1f} ms to helmctl's own time (limit 150 ms)")
 
 
 def stop_one(runs: int) -> None:
@@ -216,6 +249,7 @@ def main() -> None:
     prepare()
     start_one(given.runs)
     stop_one(given.runs)
+    over_api(given.runs)
     start_all(given.runs)
     status(given.runs)
     idle(given.idle)

@@ -15,7 +15,7 @@ DESCRIPTION = """\
 A Debian container with systemd as PID 1, for trying Helm without changing this machine, and for its tests.
 
     scripts/sandbox up                       start one (the first time builds the base, half a minute)
-    scripts/sandbox up --release trixie      the same with Debian 13
+    scripts/sandbox up --release bookworm    the same with Debian 12
     scripts/sandbox exec -- systemctl --user status
     scripts/sandbox exec --root -- apt-get update
     scripts/sandbox copy dist/helm.deb /tmp/

@@ -14,18 +14,25 @@ from typing import Any
 import aiohttp
 
 from helmd.health.listeners import holder_of
+from helmd.model.api.jobs import JobReply
 from helmd.model.config.settings import Settings
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.reader import CONNECTIONS, LogReader
+from helmd.operations.monitoring.history import MetricHistory
+from helmd.operations.monitoring.host_state import HostState
 from helmd.store.ingest.logs import Appended, Appender
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool, connect
+from helmd.web.api.details import Details
+from helmd.web.api.events import ChangeSignal
+from helmd.web.api.events import Events as EventsHandler
 from helmd.web.api.logs import Logs
 from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers
-from helmd.web.routes import log_routes
+from helmd.web.documents import with_documents
+from helmd.web.routes import detail_routes, event_routes, log_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
@@ -55,6 +62,9 @@ class Served:
     feed: Feed
     core: StandIn
     running: "asyncio.Task[None]"
+    known: Statuses
+    changed: ChangeSignal
+    jobs: list[JobReply]
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -147,15 +157,28 @@ async def serving(
     ):
         callers.adopt(Settings(billing_services=("codex",)), Registry({"core": Service("core", url=core.url)}))
         reader = LogReader(pool, conninfo, lambda: bool(feed.trouble))
-        table = log_routes(Logs(reader, Statuses(core=True, codex=False)), Streams(feed, reader, heartbeat))
-        server = HttpServer(application(table, callers), directory / "h.sock", holder_of)
+        known = Statuses(core=True, codex=False)
+        details = Details(known, known.registry, reader, MetricHistory(pool), HostState([directory]))
+        changed = ChangeSignal()
+
+        async def jobs() -> tuple[JobReply, ...]:
+            return tuple(listed)
+
+        listed: list[JobReply] = []
+        events = EventsHandler(known, changed, feed, reader, jobs, heartbeat)
+        table = (
+            *log_routes(Logs(reader, known), Streams(feed, reader, heartbeat)),
+            *detail_routes(details),
+            *event_routes(events),
+        )
+        server = HttpServer(application(with_documents(table), callers), directory / "h.sock", holder_of)
         # Not before the stand-in has its port, which could be the same one.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = int(probe.getsockname()[1])
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(feed.run())
         try:
-            yield Served(conninfo, port, directory / "h.sock", session, feed, core, running)
+            yield Served(conninfo, port, directory / "h.sock", session, feed, core, running, known, changed, listed)
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError):

@@ -26,7 +26,7 @@ from helmd.operations.configuration.databases import (
 from helmd.postgres.activity import database_use
 from helmd.postgres.cluster import ClusterError
 from helmd.postgres.external import server_of
-from helmd.postgres.roles import external_dsn
+from helmd.postgres.roles import copy_database, external_dsn, put_back_copy
 from tests.store.conftest import Cluster
 
 REGISTRY = """
@@ -197,6 +197,43 @@ def test_a_database_is_renamed_once_its_service_is_stopped(suite: tuple[Registry
     with psycopg.connect(read_environment_file(place.secrets_file("shop"))["SHOP_DB"]) as connection:
         assert connection.execute("SELECT current_database(), count(*) FROM kept").fetchone() is not None
         assert connection.info.dbname == "shop_renamed"
+
+
+def test_a_database_goes_back_to_its_copy(suite: tuple[Registry, Settings], place: Layout) -> None:
+    """Its owner and who may connect are as before; going back again, or without a copy, changes nothing."""
+    _, settings = suite
+    text = REGISTRY.replace("shop", "stall").replace("SHOP", "STALL")
+    registry = whole_suite(read_registry([ConfigSource("test", text)], {}), settings)
+    ensure_databases(registry, place, settings, UnitFacts)
+    uri = read_environment_file(place.secrets_file("stall"))["STALL_DB"]
+
+    def notes(*more: str) -> list[str]:
+        with psycopg.connect(uri, autocommit=True) as connection:
+            for text in more:
+                connection.execute("insert into notes values (%s)", (text,))
+            return [row[0] for row in connection.execute("select body from notes order by 1")]
+
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("create table notes (body text)")
+    assert notes("kept") == ["kept"]
+    put_back_copy(settings.suite_database, "stall", "stall_before")
+    for _ in range(2):
+        copy_database(settings.suite_database, "stall", "stall_before")
+    assert notes("changed since") == ["changed since", "kept"]
+    query = (
+        "select datname, pg_get_userbyid(datdba), datacl::text from pg_database where datname like 'stall%' order by 1"
+    )
+    with psycopg.connect(settings.suite_database, autocommit=True) as admin:
+        stall, copy = admin.execute(query).fetchall()
+        assert stall[1:] == copy[1:] == ("stall", "{stall=CTc/stall}")
+        with psycopg.connect(uri), pytest.raises(ClusterError, match="is being accessed by other users"):
+            copy_database(settings.suite_database, "stall", "stall_before_that")
+        for _ in range(2):
+            put_back_copy(settings.suite_database, "stall", "stall_before")
+            assert notes() == ["kept"]
+        assert admin.execute(query).fetchall() == [stall]
+    with pytest.raises(ClusterError, match="there is no database 'elsewhere'"):
+        copy_database(settings.suite_database, "elsewhere", "copy")
 
 
 def test_unreadable_secrets_of_one_service_are_its_own_affair(

@@ -301,6 +301,27 @@ async def test_every_line_once_whatever_breaks(
     assert joined > [(5,)]
 
 
+async def test_a_quiet_journal_is_looked_at_less_often(
+    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "_LIVELY_SECONDS", 0.1)
+    append(journal / "a.journal", numbered(1, 3))
+    async with Daemon(journal, database.store, database.owner).running():
+        await stored(database, 3)
+        await asyncio.sleep(1)
+        looks = 0
+        has_more = JournalReader.has_more
+
+        def counted(reader: JournalReader) -> bool:
+            nonlocal looks
+            looks += 1
+            return has_more(reader)
+
+        monkeypatch.setattr(JournalReader, "has_more", counted)
+        await asyncio.sleep(2.5)
+    assert 5 <= looks <= 2.5 / ingest._QUIET_POLL
+
+
 @pytest.mark.parametrize("notified", [1, 2, 3])
 async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
     database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, notified: int

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from helmd.operations.logs import reader as log_reader
 from helmd.store.maintenance.migrate import migrate
@@ -172,14 +173,51 @@ async def test_histogram(served: Served) -> None:
     assert (await served.get("/api/logs/histogram", end_time="0001-01-01"))[0] == 400
 
 
+async def test_pages_both_ways_by_their_links(served: Served) -> None:
+    await served.append([*rows(7), *rows(3, "codex")])
+    headers = {"Authorization": f"Bearer {token('technician')}"}
+
+    async def page(url: str) -> tuple[list[str], dict[str, str]]:
+        async with served.session.get(served.url("") + url, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            links = {name: URL(link["url"]).raw_path_qs for name, link in answer.links.items()}
+            return messages(await answer.json()), links
+
+    found, first = await page("/helm/api/logs?service=core&limit=3&total=false")
+    assert found == ["line 6", "line 5", "line 4"] and first["next"].startswith("/helm/api/logs?service=core&limit=3")
+    found, second = await page(first["next"])
+    assert found == ["line 3", "line 2", "line 1"]
+    found, third = await page(second["next"])
+    assert (found, "next" in third) == (["line 0"], False)
+    found, back = await page(third["prev"])
+    assert found == ["line 3", "line 2", "line 1"], "those that directly follow"
+    found, newest = await page(back["prev"])
+    assert found == ["line 6", "line 5", "line 4"]
+    assert await page(newest["prev"]) == ([], {})
+    await served.append([rows(1)[0]._replace(timestamp=NOW + timedelta(days=3), message="days later")])
+    assert (await page(newest["prev"]))[0] == ["days later"]
+    found, _ = await page(newest["next"])
+    assert found == ["line 3", "line 2", "line 1"]
+    matching, _ = await page(f"/api/logs?q=line+5&after={third['prev'].partition('after=')[2]}")
+    assert matching == ["line 5"]
+    status, body = await served.get("/api/logs", after="1-1", cursor="1-1")
+    assert (status, body["code"]) == (400, "usage")
+    assert (await served.get("/api/logs", after="x"))[0] == 400
+
+
 async def test_dashboard(served: Served) -> None:
     await served.append([rows(1, level="ERROR")[0]._replace(timestamp=now()) for _ in range(3)])
+    # What a job prints is stored, but a job is not a service.
+    await served.append([rows(1, "job-20261128-143501-5f3a9c")[0]._replace(timestamp=now())])
     code, body = await served.get("/api/dashboard/status", "client")
     assert code == 200
     assert {name: status["status"] for name, status in body["statuses"].items()} == {
         "core": "running",
         "codex": "stopped",
     }
+    assert body["log_stats"] == {"core": {}, "codex": {}}, "clients see states, billing the counts of its services"
+    assert (await served.get("/api/dashboard/status", "billing"))[1]["log_stats"] == {"core": {}, "codex": {}}
+    body = (await served.get("/api/dashboard/status", "technician"))[1]
     assert body["log_stats"] == {"core": {"ERROR": 3}, "codex": {}}
 
 

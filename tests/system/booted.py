@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ TOP = Path(__file__).resolve().parents[2]
 _release = os.environ.get("HIVEMATRIX_TEST_RELEASE")
 RELEASE = ("--release", _release) if _release else ()
 """Of the sandboxes that tests start: options of scripts/sandbox up and scripts/demo."""
+NOT_CONNECTED = "psql: error: connection to server"
+STARTS_WITHIN = 60.0
+"""Seconds in which a PostgreSQL that was started, or was killed, takes connections again."""
 PSQL = ("psql", "-h", "/run/user/1000/hivematrix/postgres-helm", "-U", "helm", "-d", "helm", "-Atq")
 
 
@@ -31,6 +35,11 @@ class Done:
     def text(self) -> str:
         return self.out + self.err
 
+    def check(self, words: Sequence[str]) -> None:
+        """Fails the test if it failed, showing what was said."""
+        if self.code:
+            pytest.fail(f"{' '.join(words)}: exit code {self.code}\n{self.text}")
+
 
 @dataclass
 class Sandbox:
@@ -46,13 +55,20 @@ class Sandbox:
         """``scripts/sandbox VERB --name NAME WORDS``."""
         return run([str(TOP / "scripts/sandbox"), verb, "--name", self.name, *words], timeout)
 
+    @property
+    def leader(self) -> int:
+        """The process id of its PID 1 on this machine."""
+        found = re.search(r"PID 1:\s+([0-9]+)", self.script("status").out)
+        assert found, "scripts/sandbox status names no PID 1"
+        return int(found[1])
+
     def __call__(
         self, *words: str, root: bool = False, stdin: str | None = None, check: bool = True, timeout: float = 180.0
     ) -> Done:
         """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
         done = run(self.command(*words, root=root), timeout, stdin)
-        if check and done.code:
-            pytest.fail(f"{' '.join(words)}: exit code {done.code}\n{done.text}")
+        if check:
+            done.check(words)
         return done
 
     def command(self, *words: str, root: bool = False) -> list[str]:
@@ -75,9 +91,18 @@ class Sandbox:
         """Asks the log store; the bare value."""
         return self.psql(query).out.strip()
 
-    def psql(self, query: str, **how: Any) -> Done:
-        """Asks the log store as Helm's daemons do."""
-        return self(*PSQL, "-c", query, **how)
+    def psql(self, query: str, check: bool = True, **how: Any) -> Done:
+        """Asks the log store as Helm's daemons do. With CHECK it is to answer, once it takes connections."""
+        words = (*PSQL, "-c", query)
+        deadline = time.monotonic() + STARTS_WITHIN
+        while True:
+            done = self(*words, check=False, **how)
+            if not check or not done.err.startswith(NOT_CONNECTED) or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        if check:
+            done.check(words)
+        return done
 
     def rows(self, query: str) -> Iterator[str]:
         """A line for each row, of however many there are."""

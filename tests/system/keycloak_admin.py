@@ -1,14 +1,22 @@
-"""Requests to the Keycloak of the demo from inside its sandbox, and its admins."""
+"""Requests to the Keycloak of the demo from inside its sandbox, its admins and users, and logins at the gateway."""
 
+import base64
 import json
+import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.system.booted import Sandbox
 
 KEYCLOAK = "http://127.0.0.1:8080"
-SECRETS = "/home/hive/.config/hivematrix/secrets/keycloak.env"
+GATEWAY = "https://localhost:8443"
+REALM = "hivematrix"
+CONFIG = "/home/hive/.config/hivematrix"
+SECRETS = f"{CONFIG}/secrets/keycloak.env"
+OWN_SECRET = f"{CONFIG}/secrets/helm-admin.secret"
 
 
 @dataclass(frozen=True)
@@ -41,15 +49,9 @@ def ask(
     return Answer(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, text)
 
 
-def bootstrap_admin(box: Sandbox) -> tuple[str, str]:
-    """Name and password of Keycloak's temporary admin."""
-    known = dict(line.split("=", 1) for line in box("cat", SECRETS).out.splitlines() if "=" in line)
-    return known["KC_BOOTSTRAP_ADMIN_USERNAME"].strip('"'), known["KC_BOOTSTRAP_ADMIN_PASSWORD"].strip('"')
-
-
 @dataclass(frozen=True)
 class Admin:
-    """An admin of the realm master, by default Keycloak's temporary one."""
+    """An admin of Keycloak: of the realm master, or without a name Helm's own client, for the suite's realm alone."""
 
     box: Sandbox
     name: str = ""
@@ -60,13 +62,113 @@ class Admin:
         bearer = f"Authorization: Bearer {self.token()}"
         return ask(self.box, f"{KEYCLOAK}/admin/realms{path}", method, body=body, headers=(bearer,))
 
+    def forget_token(self) -> None:
+        self._tokens.clear()
+
     def token(self) -> str:
         """A token; one is used for half its lifetime of a minute."""
         if not self._tokens or time.monotonic() - self._tokens[-1][0] > 30:
-            name, password = (self.name, self.password) if self.name else bootstrap_admin(self.box)
-            form = {"grant_type": "password", "client_id": "admin-cli", "username": name, "password": password}
+            if self.name:
+                realm, who = "master", {"client_id": "admin-cli", "username": self.name, "password": self.password}
+            else:
+                secret = self.box("cat", OWN_SECRET).out.strip()
+                realm, who = REALM, {"client_id": "helm-admin", "client_secret": secret}
+            form = {"grant_type": "password" if self.name else "client_credentials", **who}
             asked = time.monotonic()
-            answer = ask(self.box, f"{KEYCLOAK}/realms/master/protocol/openid-connect/token", "POST", form)
+            answer = ask(self.box, f"{KEYCLOAK}/realms/{realm}/protocol/openid-connect/token", "POST", form)
             assert answer.code == 200, answer
             self._tokens.append((asked, answer.json()["access_token"]))
         return self._tokens[-1][1]
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user of the suite's realm."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+@contextmanager
+def person(box: Sandbox, *groups: str) -> Iterator[Person]:
+    """A new user of the suite's realm in GROUPS, whom Keycloak asks for nothing at the login; gone at the end."""
+    admin = Admin(box)
+    made = Person(f"ada-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
+    body = {
+        "username": made.name,
+        "enabled": True,
+        "email": f"{made.name}@example.org",
+        "firstName": "Ada",
+        "lastName": "Lovelace",
+        "groups": list(groups),
+        "credentials": [{"type": "password", "value": made.password, "temporary": False}],
+    }
+    assert admin("POST", f"/{REALM}/users", body).code == 201
+    user = admin("GET", f"/{REALM}/users?exact=true&username={made.name}").json()[0]["id"]
+    try:
+        yield made
+    finally:
+        assert admin("DELETE", f"/{REALM}/users/{user}").code == 204
+
+
+BROWSER = r"""
+import html, http.client, json, re, ssl, sys, urllib.parse
+given = json.load(sys.stdin)
+here = urllib.parse.urlsplit(given["gateway"])
+context = ssl._create_unverified_context()
+cookies = {}
+def ask(url, form=None):
+    parts = urllib.parse.urlsplit(urllib.parse.urljoin(given["gateway"], url))
+    assert parts[:2] == here[:2], f"the login leads to {url}"
+    connection = http.client.HTTPSConnection("127.0.0.1", here.port, timeout=60, context=context)
+    headers = {"Host": here.netloc, "Accept": "text/html", "Cookie": "; ".join(f"{k}={v}" for k, v in cookies.items())}
+    if form is not None:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    connection.request("GET" if form is None else "POST", path, form and urllib.parse.urlencode(form), headers)
+    reply = connection.getresponse()
+    for name, value in reply.getheaders():
+        if name.lower() == "set-cookie":
+            key, _, rest = value.partition("=")
+            cookies[key] = rest.partition(";")[0]
+    return reply.status, reply.getheader("Location", ""), reply.read().decode()
+def follow(answer):
+    "The page to which redirects lead, until one leaves the login."
+    status, location, page = answer
+    while location and urllib.parse.urljoin(given["gateway"], location) != given["gateway"] + given["next"]:
+        status, location, page = ask(location)
+    return status, location, page
+def submit(page, form):
+    return follow(ask(html.unescape(re.search(r'<form[^>]*action="([^"]+)"', page)[1]), form))
+status, location, page = follow(ask("/login?next=" + urllib.parse.quote(given["next"], safe="")))
+assert status == 200, (status, page)
+status, location, page = submit(page, {"username": given["username"], "password": given["password"]})
+if given["new"] and not location:
+    assert 'name="password-new"' in page, page
+    status, location, page = submit(page, {"password-new": given["new"], "password-confirm": given["new"]})
+print(json.dumps({"status": status, "location": location, "page": page, "session": cookies.get("session", "")}))
+"""
+"""Logs in at the gateway as a browser does, which leaves neither its origin nor its names."""
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """How a login at the gateway ended: with the page that it was for, or with one of Keycloak's."""
+
+    status: int
+    location: str
+    page: str = field(repr=False)
+    cookie: str = field(repr=False)
+
+    @property
+    def token(self) -> str:
+        """Core's token, which the gateway keeps in its session."""
+        content = self.cookie.removeprefix("session=").partition(".")[0]
+        return str(json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))["token"])
+
+
+def log_in(box: Sandbox, who: Person, target: str = "/codex/api/notes", new_password: str = "") -> LoggedIn:
+    """Log in at the gateway, on the way to TARGET; with a NEW_PASSWORD if Keycloak asks for one."""
+    given = {"gateway": GATEWAY, "next": target, "username": who.name, "password": who.password, "new": new_password}
+    said = json.loads(box("python3", "-c", BROWSER, stdin=json.dumps(given)).out)
+    return LoggedIn(said["status"], said["location"], said["page"], f"session={said['session']}")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.booted import RELEASE, TOP, Done, Sandbox
+from tests.system.booted import RELEASE, TOP, Done, Sandbox, run
 
 ACCOUNT = "hivematrix"
 HOME = Path("/var/lib/hivematrix")
@@ -72,6 +72,14 @@ class Machine(Sandbox):
     def first_line_stored(self) -> bool:
         """Whether the store has what the printer said when it was started for the first time."""
         return self.sql("SELECT min(id) FROM log_entries WHERE message = 'line 1'") == self.said["first line"]
+
+
+def build(source: Path = TOP) -> Path:
+    """The package built from a checkout, in its ``dist/``."""
+    words = [str(source / "scripts/build-deb")]
+    done = run(words, timeout=600)
+    done.check(words)
+    return Path(done.out.splitlines()[-1])
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import re
 import statistics
 import time
 
+import pytest
+
 from helmd.model.suite.names import SOCKET_UNITS
 from tests.system.booted import Poller, Sandbox, until
 
@@ -38,6 +40,7 @@ def start_nexus(box: Sandbox) -> tuple[str, float]:
         poller.close()
 
 
+@pytest.mark.alone
 def test_start_from_nothing_in_order_and_at_once(demo: Sandbox) -> None:
     """keycloak, core, nexus in that order; back at once after nexus' first good answer; each step says its wait."""
     demo.helmctl("down", timeout=120)
@@ -62,6 +65,7 @@ def timed(box: Sandbox, words: str) -> float:
     return float(done.err.strip().splitlines()[-1])
 
 
+@pytest.mark.alone
 def test_stop_and_restart_add_little(box: Sandbox) -> None:
     """Against systemctl doing the same to the same service, in turn."""
     figures: dict[str, list[float]] = {"helm stop": [], "systemd stop": [], "helm restart": [], "systemd restart": []}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaign import scaled
-from tests.system.booted import TOP, run, until
+from tests.system.booted import until
 from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, printing_suite
 
 NAME = "distupgrade"
@@ -59,10 +59,7 @@ class Upgraded:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    built = run([str(TOP / "scripts/build-deb")], timeout=600)
-    assert built.code == 0, built.text
-    package = Path(built.out.splitlines()[-1])
+def machine(package: Path) -> Iterator[Machine]:
     with booted_machine(NAME, {package: "/root/helm.deb"}, ("--release", "bookworm")) as box:
         yield box
 

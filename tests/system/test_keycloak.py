@@ -1,13 +1,16 @@
 """The real Keycloak: both modes on the same data, a clean stop, a login through the gateway, databases of one's own."""
 
+import base64
+import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.system import printing
 from tests.system.booted import Done, Sandbox
-from tests.system.keycloak_admin import SECRETS, Admin, ask
+from tests.system.keycloak_admin import REALM, SECRETS, Admin, ask, log_in, person
 
 NEXUS = "https://127.0.0.1:8443"
 START = 240.0
@@ -23,15 +26,16 @@ def admin(demo: Sandbox) -> Admin:
 
 
 @pytest.fixture
-def realm(admin: Admin) -> Iterator[str]:
-    """A realm made through the admin API; gone at the end, with Keycloak in development mode as it was."""
+def kept(admin: Admin) -> Iterator[str]:
+    """A group made through the admin API; gone at the end, with Keycloak in development mode as it was."""
     name = f"kept-{secrets.token_hex(4)}"
-    made = admin("POST", "", {"realm": name, "enabled": True, "displayName": "Must survive"})
+    made = admin("POST", f"/{REALM}/groups", {"name": name, "attributes": {"note": ["Must survive"]}})
     assert made.code == 201, made
-    yield name
+    (group,) = admin("GET", f"/{REALM}/groups?exact=true&search={name}").json()
+    yield group["id"]
     if admin.box.status("keycloak")["keycloak"]["mode"] != "development":
         admin.box.helmctl("restart", "keycloak", "--mode", "development", timeout=START)
-    assert admin("DELETE", f"/{name}").code == 204
+    assert admin("DELETE", f"/{REALM}/groups/{group['id']}").code == 204
 
 
 def command_line(box: Sandbox) -> list[str]:
@@ -40,16 +44,16 @@ def command_line(box: Sandbox) -> list[str]:
     return box("cat", f"/proc/{pid}/cmdline").out.rstrip("\0").split("\0")
 
 
-def test_modes_are_real_and_share_the_data(admin: Admin, realm: str) -> None:
-    """development, production, a stop and a start in the mode it had, and back: the realm is there each time."""
+def test_modes_are_real_and_share_the_data(admin: Admin, kept: str) -> None:
+    """development, production, a stop and a start in the mode it had, and back: the data is there each time."""
     box = admin.box
 
     def check(mode: str, words: list[str]) -> None:
         assert command_line(box)[-len(words) :] == words
         shown = box.status("keycloak")["keycloak"]
         assert (shown["mode"], shown["health"]) == (mode, "healthy")
-        found = admin("GET", f"/{realm}")
-        assert found.code == 200 and found.json()["displayName"] == "Must survive", found
+        found = admin("GET", f"/{REALM}/groups/{kept}")
+        assert found.code == 200 and found.json()["attributes"] == {"note": ["Must survive"]}, found
 
     check("development", ["start-dev"])
     took = [box.helmctl("restart", "keycloak", "--mode", "production", timeout=START).seconds]
@@ -72,46 +76,33 @@ def test_modes_are_real_and_share_the_data(admin: Admin, realm: str) -> None:
           f"stop {stopped.seconds:.1f} s")  # fmt: skip
 
 
-def test_login_through_the_gateway(admin: Admin) -> None:
-    """Nexus' login form, Keycloak, Core's exchange, and Codex through Nexus with the cookie or the token in it."""
-    box, notes = admin.box, f"{NEXUS}/codex/api/notes"
-    name, password = f"ada-{secrets.token_hex(4)}", secrets.token_urlsafe(12)
-    person = {
-        "username": name,
-        "enabled": True,
-        "email": f"{name}@example.org",
-        "firstName": "Ada",
-        "lastName": "Lovelace",
-        "credentials": [{"type": "password", "value": password, "temporary": False}],
-    }
-    assert admin("POST", "/master/users", person).code == 201
-    user = admin("GET", f"/master/users?exact=true&username={name}").json()[0]["id"]
-    try:
-        assert ask(box, notes).code == 401
-        refused = ask(box, f"{NEXUS}/login", "POST", {"username": name, "password": "wrong"})
-        assert refused.code == 401 and "set-cookie" not in refused.headers
+def test_login_through_the_gateway(demo: Sandbox) -> None:
+    """Keycloak's pages at the gateway, Core's exchange, and Codex through Nexus with the cookie or the token in it."""
+    notes = f"{NEXUS}/codex/api/notes"
+    with person(demo, "technicians") as ada:
+        assert ask(demo, notes).code == 401
+        refused = log_in(demo, replace(ada, password="wrong"))
+        assert (refused.status, refused.location) == (200, "") and "Invalid username or password" in refused.page
 
-        form = {"username": name, "password": password}
-        entered = ask(box, f"{NEXUS}/login?next=/codex/api/notes", "POST", form)
-        assert (entered.code, entered.headers.get("location")) == (303, "/codex/api/notes"), entered
-        cookie, *attributes = entered.headers["set-cookie"].split("; ")
-        assert {"HttpOnly", "Secure"} <= set(attributes)
-        token = cookie.removeprefix("access_token=")
+        entered = log_in(demo, ada)
+        assert entered.location == "/codex/api/notes", entered
+        claims = json.loads(base64.urlsafe_b64decode(entered.token.split(".")[1] + "=="))
+        assert (claims["preferred_username"], claims["permission_level"]) == (ada.name, "technician")
 
-        text = f"written by {name}"
-        written = ask(box, notes, "POST", body={"body": text}, headers=(f"Authorization: Bearer {token}",))
+        text = f"written by {ada.name}"
+        bearer = f"Authorization: Bearer {entered.token}"
+        written = ask(demo, notes, "POST", body={"body": text}, headers=(bearer,))
         assert written.code in (200, 201) and written.json()["body"] == text, written
-        read = ask(box, notes, headers=(f"Cookie: {cookie}",))
+        read = ask(demo, notes, headers=(f"Cookie: {entered.cookie}",))
         assert read.code == 200 and text in read.text, read
         query = f"SELECT author FROM notes WHERE body = '{text}'"
-        author = psql(box, f"'{database_uri(box, 'codex')}'", query).out.strip()
+        author = psql(demo, f"'{database_uri(demo, 'codex')}'", query).out.strip()
         assert author and author in read.text
 
-        assert ask(box, f"{NEXUS}/logout", "POST", headers=(f"Cookie: {cookie}",)).code == 303
-        revoked = ask(box, "http://127.0.0.1:5000/api/token/validate", "POST", body={"token": token})
+        assert ask(demo, f"{NEXUS}/logout", headers=(f"Cookie: {entered.cookie}",)).code == 200
+        revoked = ask(demo, "http://127.0.0.1:5000/api/token/validate", "POST", body={"token": entered.token})
         assert revoked.code == 401, revoked
-    finally:
-        assert admin("DELETE", f"/master/users/{user}").code == 204
+        assert ask(demo, notes, headers=(f"Cookie: {entered.cookie}",)).code == 401
 
 
 def psql(box: Sandbox, where: str, query: str = "SELECT current_user || ' in ' || current_database()") -> Done:

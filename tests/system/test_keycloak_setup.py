@@ -1,26 +1,30 @@
-"""`helmctl keycloak setup` and `status` with the real Keycloak: fresh, killed at each step, after changes by others.
+"""`helmctl keycloak setup`, `status`, `recover-admin` and `upgrade` with the real Keycloak: fresh, killed at each step,
+after changes by others.
 
-The demo keeps its realm (master) and its temporary admin: both are as before at the end.
+The demo's realm loses and gets back Helm's client; all else happens in a realm of another name. At the end, the demo
+has its own again.
 """
 
+import gzip
 import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.system.booted import Done, Sandbox
-from tests.system.keycloak_admin import KEYCLOAK, SECRETS, Admin, ask, bootstrap_admin
+from tests.system.keycloak_admin import CONFIG, GATEWAY, KEYCLOAK, OWN_SECRET, SECRETS, Admin, Person, ask, log_in
+from tests.system.keycloak_admin import REALM as OF_THE_DEMO
 
-REALM = "hivematrix"
-GATEWAY = "https://localhost:8443"
+REALM = "acme"
 FRONTEND = f"{GATEWAY}/keycloak"
-CONFIG = "/home/hive/.config/hivematrix"
-OWN_SECRET = f"{CONFIG}/secrets/helm-admin.secret"
 CHOICE = f"{CONFIG}/services.d/zz-realm.toml"
-CORE = "/home/hive/suite/core/.flaskenv"
+CORE, NEXUS = (f"/home/hive/suite/{name}/.flaskenv" for name in ("core", "nexus"))
+CERTIFICATE = "/home/hive/suite/nexus/certs/nexus.crt"
+PLACED = "/home/hive/.local/state/hivematrix/flaskenv.json"
 SAID = "The first admin is admin, with the password "
 BY_ADMIN = "Run: helmctl keycloak setup --login NAME, with an admin of Keycloak's realm master"
 
@@ -39,7 +43,7 @@ def dying(server, method, path, headers, body):
     return answer
 api._send = dying
 from helmd.cli.main import run
-run(["keycloak", "setup"])
+run(["keycloak", *sys.argv[2:]])
 """
 """Dies before or after its first request that changes something, between two instructions of the real program."""
 
@@ -109,6 +113,8 @@ class World:
 
     box: Sandbox
     keeper: Admin
+    temporary: str
+    """The name of Keycloak's temporary admin, which set-up removes."""
     said: list[Done] = field(default_factory=list)
 
     def setup(self, *words: str, **how: Any) -> Done:
@@ -131,6 +137,8 @@ class World:
 
     def everything(self) -> dict[str, Any]:
         """What the realm consists of, by place: settings, clients with their secrets and mappers, groups, users."""
+        # One that was issued before Keycloak had another URL, or its database of before, is refused.
+        self.keeper.forget_token()
         given = {"token": self.keeper.token(), "base": f"/admin/realms/{REALM}", "paths": PARTS}
         return dict(ordered(json.loads(self.box("python3", "-c", READER, stdin=json.dumps(given)).out)))
 
@@ -159,28 +167,53 @@ def make_admin(admin: Admin, name: str, password: str) -> None:
     assert admin("POST", f"/master/users/{user}/role-mappings/realm", [role]).code == 204
 
 
+def temporary_admin(box: Sandbox) -> tuple[str, str]:
+    """Name and password of the temporary admin that set-up would use, and remove."""
+    known = dict(line.split("=", 1) for line in box("cat", SECRETS).out.splitlines() if "=" in line)
+    return known["KC_BOOTSTRAP_ADMIN_USERNAME"].strip('"'), known["KC_BOOTSTRAP_ADMIN_PASSWORD"].strip('"')
+
+
 @pytest.fixture(scope="module")
-def world(demo: Sandbox) -> Iterator[World]:
-    first = bootstrap_admin(demo)
-    kept = {path: demo("cat", path).out for path in (SECRETS, CORE)}
+def lost(demo: Sandbox) -> Done:
+    """The demo, whose Keycloak Helm has no access to any more, after a recover-admin that was killed."""
+    own = Admin(demo)
+    client = own("GET", f"/{OF_THE_DEMO}/clients?clientId=helm-admin").json()[0]["id"]
+    assert own("DELETE", f"/{OF_THE_DEMO}/clients/{client}").code == 204
+    assert demo.helmctl("keycloak", "status", check=False).code == 1
+    return demo("python3", "-c", KILLED, "before", "recover-admin", check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def world(demo: Sandbox, lost: Done) -> Iterator[World]:
+    """With an admin of the realm master of its own, made by the temporary one that recover-admin has left."""
     keeper = Admin(demo, f"keeper-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
-    make_admin(Admin(demo), keeper.name, keeper.password)
+    make_admin(Admin(demo, *temporary_admin(demo)), keeper.name, keeper.password)
+    recovered = demo.helmctl("keycloak", "recover-admin")
+    kept = {path: demo("cat", path).out for path in (SECRETS, OWN_SECRET, CORE, NEXUS, PLACED)}
+    bootstrap = f"bootstrap-{secrets.token_hex(4)}", secrets.token_urlsafe(12)
+    make_admin(keeper, *bootstrap)
+    variables = dict(zip(("USERNAME", "PASSWORD"), bootstrap, strict=True))
+    lines = "".join(f'KC_BOOTSTRAP_ADMIN_{key}="{value}"\n' for key, value in variables.items())
+    demo.write(SECRETS, kept[SECRETS] + lines)
+    demo("rm", OWN_SECRET)
     demo.write(CHOICE, f'[services.keycloak]\nrealm = "{REALM}"\n')
     demo.helmctl("apply")
-    made = World(demo, keeper)
+    made = World(demo, keeper, bootstrap[0], [lost, recovered])
     try:
         yield made
     finally:
         demo.helmctl("start", "keycloak", check=False)
+        # Tokens name the URL that Keycloak had when it issued them.
+        keeper.forget_token()
         made.remove_realm()
-        if not keeper("GET", f"/master/users?exact=true&username={first[0]}").json():
-            make_admin(keeper, *first)
         for path, text in kept.items():
             demo.write(path, text)
+        demo("chmod", "600", *kept)
         demo("rm", "-f", CHOICE)
         demo.helmctl("apply")
-        user = Admin(demo)("GET", f"/master/users?exact=true&username={keeper.name}").json()[0]["id"]
-        assert Admin(demo)("DELETE", f"/master/users/{user}").code == 204
+        user = keeper("GET", f"/master/users?exact=true&username={keeper.name}").json()[0]["id"]
+        assert keeper("DELETE", f"/master/users/{user}").code == 204
+        assert demo.helmctl("keycloak", "status").code == 0
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +221,31 @@ def ready(world: World) -> World:
     """A realm made by set-ups that were killed after each change they made, and before some, and a last one."""
     before = world.status()
     assert (before.code, before.err) == (1, "error: Keycloak's realm is not set up\nRun: helmctl keycloak setup\n")
+    world.said.clear()
     for turn in range(60):
-        done = world.box("python3", "-c", KILLED, ("after", "after", "before")[turn % 3], check=False)
+        done = world.box("python3", "-c", KILLED, ("after", "after", "before")[turn % 3], "setup", check=False)
         world.said.append(done)
         if not done.code:
             break
     else:
         pytest.fail(f"not finished after {len(world.said)} runs: {world.said[-1].text}")
     return world
+
+
+def test_whoever_owns_the_machine_can_log_in_again(world: World) -> None:
+    """Without a login of any kind: a killed attempt is finished by the next one, which needs no other admin."""
+    killed, done = world.said
+    assert killed.code == 137, killed
+    assert "Helm has not its access to Keycloak" in killed.err and "making a temporary admin" in killed.err
+    assert "making a temporary admin" not in done.err, "that of the killed attempt was used"
+    assert "removed user helm-recovery-" in done.err
+    (line,) = [line for line in done.out.splitlines() if line.startswith("admin can log in with the password ")]
+    again = Person("admin", line.rpartition(" ")[2])
+    assert log_in(world.box, again, "/helm/", new_password=secrets.token_urlsafe(12)).location == "/helm/"
+    assert world.keeper("GET", f"/{OF_THE_DEMO}/clients?clientId=helm-admin").json()
+    assert not world.keeper("GET", "/master/users?search=helm-recovery").json()
+    places = "~/.config ~/.local/share/systemd ~/.local/state/hivematrix/*.json"
+    assert world.box.shell(f"grep -rlF -f - {places}", stdin=again.password, check=False).out == ""
 
 
 def first_password(world: World) -> str:
@@ -219,7 +269,7 @@ def test_killed_after_each_change_it_is_finished_by_the_next_run(ready: World) -
 
 def test_nothing_is_left_of_the_temporary_admin(ready: World) -> None:
     assert "BOOTSTRAP" not in ready.box("cat", SECRETS).out
-    assert not ready.keeper("GET", "/master/users?exact=true&username=admin").json()
+    assert not ready.keeper("GET", f"/master/users?exact=true&username={ready.temporary}").json()
     # A later set-up of the suite does not bring it back.
     ready.box.helmctl("setup", timeout=300)
     assert "BOOTSTRAP" not in ready.box("cat", SECRETS).out
@@ -228,12 +278,12 @@ def test_nothing_is_left_of_the_temporary_admin(ready: World) -> None:
 
 def test_secrets_are_private(ready: World) -> None:
     box = ready.box
-    modes = box("stat", "-c", "%a", OWN_SECRET, SECRETS, CORE).out.split()
-    assert modes == ["600"] * 3
+    modes = box("stat", "-c", "%a", OWN_SECRET, SECRETS, CORE, NEXUS).out.split()
+    assert modes == ["600"] * 4
     own, core = box("cat", OWN_SECRET).out.strip(), ready.client("core-client")["secret"]
     assert f"KEYCLOAK_CLIENT_SECRET={core}" in box("cat", CORE).out
     assert "FLASK_APP=run.py" in box("cat", CORE).out
-    assert "KEYCLOAK_CLIENT_SECRET" not in box("cat", "/home/hive/suite/nexus/.flaskenv").out, "it has another client"
+    assert f"KEYCLOAK_CLIENT_SECRET={core}" in box("cat", NEXUS).out
     assert not any(own in done.text or core in done.text for done in ready.said)
     places = "~/.local/share/systemd ~/.config/hivematrix/*.toml ~/.config/hivematrix/services.d"
     for secret in (own, core, first_password(ready)):
@@ -316,9 +366,9 @@ def test_what_others_changed_is_shown_and_repaired(ready: World) -> None:
     ready.change("PUT", "", {"realm": REALM, **settings, "attributes": attributes})
 
     core, helm = ready.client("core-client"), ready.client("helm")
-    wrong = {"redirectUris": ["http://evil.example/*"], "directAccessGrantsEnabled": True}
+    wrong = {"redirectUris": [], "directAccessGrantsEnabled": True}
     ready.change("PUT", f"/clients/{core['id']}", {**core, **wrong})
-    expected.add(f"client core-client: redirectUris is http://evil.example/*, must be {GATEWAY}/keycloak-callback")
+    expected.add(f"client core-client: redirectUris is empty, must be {GATEWAY}/keycloak-callback")
     expected.add("client core-client: directAccessGrantsEnabled is true, must be false")
     ready.change("PUT", f"/clients/{helm['id']}", {**helm, "attributes": {"pkce.code.challenge.method": ""}})
     expected.add("client helm: pkce.code.challenge.method is not set, must be S256")
@@ -372,7 +422,7 @@ def test_without_rights_it_says_how_to_get_them_back(ready: World) -> None:
     assert kept.err.endswith(
         "error: client helm-admin: roles is impersonation, manage-clients, manage-realm, manage-users, must be"
         f" manage-clients, manage-realm, manage-users; it can't change that itself\n{BY_ADMIN}\n"
-        "Without such an admin, see LOST ACCESS TO KEYCLOAK in helmctl(1).\n"
+        "Without such an admin, run: helmctl keycloak recover-admin, which restarts Keycloak\n"
     ), kept.err
     ready.change("DELETE", path, [taken])
     for done in (ready.status(), ready.setup(check=False)):
@@ -454,3 +504,128 @@ def test_a_stopped_keycloak_is_named_and_started(ready: World) -> None:
     assert done.err.startswith("• starting keycloak\n"), done.err
     assert ready.status().code == 0
     ready.box.helmctl("wait", "--for", "healthy", "keycloak", timeout=120)
+
+
+OTHER = "https://desk.example:8443"
+
+
+def test_another_url_is_drift_until_it_is_set_up_and_the_admins_own_uris_stay(ready: World) -> None:
+    """`helmctl setup --url`: Keycloak's links, redirect URIs and the services' settings follow, and nothing else."""
+    box = ready.box
+    core = ready.client("core-client")
+    theirs = "https://wiki.example/*"
+    ready.change("PUT", f"/clients/{core['id']}", {**core, "redirectUris": [*core["redirectUris"], theirs]})
+    assert ready.status().code == 0, "what an admin adds there is no difference"
+    path = f"{CONFIG}/services.toml"
+    before = box("cat", path).out
+    box.shell(f"cp -p {CERTIFICATE} ~/kept.crt")
+    try:
+        box.shell(f"sed -i 's#^url = .*#url = \"{OTHER}\"#' {path}")
+        shown = ready.status()
+        assert shown.code == 1
+        assert f"realm {REALM}: frontendUrl is {FRONTEND}, must be {OTHER}/keycloak" in shown.out
+        assert f"service keycloak: KC_HOSTNAME is {FRONTEND}, must be {OTHER}/keycloak" in shown.out
+        early = ready.setup(check=False)
+        assert (early.code, early.err) == (
+            1,
+            f"error: the unit of keycloak has not got the URL {OTHER}/keycloak yet\nRun: helmctl apply\n",
+        )
+        box.write(path, before)
+        done = box.helmctl("setup", "--url", f"{OTHER}/", timeout=400)
+        assert f"• set url of nexus to {OTHER} " in done.err and "• restarting keycloak" in done.err, done.err
+        assert ready.status().code == 0, ready.status()
+        assert sorted(ready.client("core-client")["redirectUris"]) == [f"{OTHER}/keycloak-callback", theirs]
+        assert f"NEXUS_SERVICE_URL={OTHER}" in box("cat", CORE).out
+        names = box.shell(f"openssl x509 -in {CERTIFICATE} -noout -ext subjectAltName").out
+        assert "DNS:localhost" in names and "DNS:desk.example" in names
+        for headers in ((), ("Host: evil.example",), ("X-Forwarded-Host: localhost:8443",)):
+            console = ask(box, f"{KEYCLOAK}/admin/", headers=headers).headers["location"]
+            assert console.startswith(f"{OTHER}/keycloak/admin/"), console
+        again = box.helmctl("setup", "--url", OTHER)
+        assert "restarting keycloak" not in again.err and "set url" not in again.err, again.err
+        refused = box.helmctl("setup", "--url", f"{OTHER}/desk", check=False)
+        assert (refused.code, refused.err.splitlines()[0]) == (2, f"error: {OTHER}/desk has more than a host")
+    finally:
+        box.write(path, before)
+        box.shell(f"mv ~/kept.crt {CERTIFICATE}")
+        box.helmctl("apply")
+        ready.setup(timeout=300)
+    assert ready.status().code == 0, ready.status()
+
+
+ARCHIVE = Path("/var/cache/hivematrix-sandbox/downloads/keycloak-26.4.0.tar.gz")
+"""Where scripts/demo keeps what it has fetched."""
+KILLED_LATER = """
+import os, sys
+sys.path.insert(0, "/usr/share/hivematrix-helm")
+from helmd.operations.identity import upgrade
+upgrade.await_health = lambda *given: os.kill(os.getpid(), 9)
+from helmd.cli.main import run
+run(["keycloak", "upgrade", sys.argv[1]])
+"""
+"""Dies when the new Keycloak is installed and would be started."""
+BROKEN = """
+mkdir -p broken/keycloak-26.4.1/bin broken/keycloak-26.4.1/lib && cd broken/keycloak-26.4.1
+echo "Keycloak - Version 26.4.1" > version.txt; echo no jar > lib/quarkus-run.jar
+printf '#!/bin/sh\necho no such build; exit 1\n' > bin/kc.sh; chmod +x bin/kc.sh
+tar -czf ../../broken.tar.gz -C .. keycloak-26.4.1; cd; rm -r broken
+"""
+
+
+UPGRADE = "/home/hive/.local/state/hivematrix/keycloak-upgrade.json"
+
+
+def test_an_upgrade_that_fails_goes_back_and_one_that_works_stays(ready: World, tmp_path: Path) -> None:
+    """A newer version that does not start, a truncated archive, and the same version as an archive of its own."""
+    box, data = ready.box, "/home/hive/.local/share/hivematrix"
+    before, registry = ready.everything(), box("cat", f"{CONFIG}/services.toml").out
+    directories = box("ls", data).out
+    box.shell(BROKEN)
+    failed = box.helmctl("keycloak", "upgrade", "broken.tar.gz", check=False, timeout=400)
+    assert failed.code == 1 and "no such build" in failed.err, failed.err
+    assert f"Keycloak runs again in {data}/keycloak-26.4.0\n" in failed.err, failed.err
+    assert ready.everything() == before
+    assert (box("cat", f"{CONFIG}/services.toml").out, box("ls", data).out) == (registry, directories)
+
+    other = tmp_path / "other.tar.gz"
+    other.write_bytes(ARCHIVE.read_bytes() + gzip.compress(b""))
+    box.script("copy", str(other), "/home/hive/")
+    box.shell("head -c 1000000 other.tar.gz > short.tar.gz")
+    box.shell(
+        f"mkdir -p {data}/keycloak-26.4.0/themes/ours && touch {data}/keycloak-26.4.0/themes/ours/theme.properties"
+    )
+    short = box.helmctl("keycloak", "upgrade", "short.tar.gz", check=False)
+    assert short.code == 1 and box("ls", data).out == directories, short
+    assert ready.status().code == 0, "nothing was stopped for it"
+    try:
+        killed = box("python3", "-c", KILLED_LATER, "other.tar.gz", check=False, timeout=400)
+        assert killed.code == 137 and "starting Keycloak in" in killed.err, killed
+        for refused in (ready.status(), ready.setup(check=False)):
+            assert refused.code == 1 and "an upgrade of Keycloak is not finished" in refused.err, refused
+        done = box.helmctl("keycloak", "upgrade", "other.tar.gz", timeout=400)
+        assert f"Keycloak runs again in {data}/keycloak-26.4.0\n" in done.err, "it goes back first"
+        assert "Keycloak 26.4.0 -> 26.4.0." in done.err
+        (home,) = set(box("ls", data).out.split()) - set(directories.split())
+        assert f'path = "{home}"' in box("cat", f"{CONFIG}/services.toml").out
+        box("test", "-f", f"{data}/{home}/themes/ours/theme.properties")
+        assert ready.everything() == before
+        assert ready.status().code == 0, ready.status()
+        # As if helmctl had been killed when Keycloak was healthy, and what users have changed since then.
+        interrupted = {
+            "path": "keycloak-26.4.0",
+            "text": registry,
+            "changed": box("cat", f"{CONFIG}/services.toml").out,
+        }
+        box.write(UPGRADE, json.dumps(interrupted))
+        unused = box.helmctl("keycloak", "upgrade", "other.tar.gz", check=False)
+        assert unused.code == 2 and "is in use already" in unused.err, unused
+        assert "Keycloak runs since; it is not undone" in unused.err
+        assert box("test", "-e", UPGRADE, check=False).code == 1
+        assert ready.status().code == 0, "it was not stopped"
+    finally:
+        back = box.helmctl("keycloak", "upgrade", "26.4.0", timeout=400)
+        box.write(f"{CONFIG}/services.toml", registry)
+        box.helmctl("apply")
+        box.shell(f"rm -rf other.tar.gz short.tar.gz broken.tar.gz {data}/keycloak-26.4.0-*")
+        box.shell(f"rm -r {data}/keycloak-26.4.0/themes/ours")
+    assert "fetching" not in back.err and ready.everything() == before

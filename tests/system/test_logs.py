@@ -74,6 +74,7 @@ def test_a_line_is_there_soon_after_it_was_printed(demo: Sandbox) -> None:
     assert len(found) == 1
 
 
+@pytest.mark.alone
 def test_habit_is_quick(demo: Sandbox) -> None:
     once = "s=$(date +%s%N); helmctl logs -n 20 >/dev/null; e=$(date +%s%N); echo $(((e-s)/1000))"
     loop = f"for i in 1 2 3 4 5 6 7 8 9; do {once}; done"

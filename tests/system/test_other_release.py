@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.booted import TOP, Sandbox, run, until
+from scripts.sandboxlib.place import DEFAULT_RELEASE
+from tests.system.booted import RELEASE, Sandbox, until
 from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, printing_suite
 from tests.system.printing import compare, lines
 from tests.system.test_hardening import EFFECTS, LEVELS
@@ -51,16 +52,13 @@ SERVICES = ("postgres", "printer", "ticker", "codex", "secure", *(f"tries-{level
 
 
 @pytest.fixture(scope="module")
-def release(demo: Sandbox) -> str:
-    (other,) = RELEASES.keys() - {codename(demo)}
+def release() -> str:
+    (other,) = RELEASES.keys() - {RELEASE[-1] if RELEASE else DEFAULT_RELEASE}
     return other
 
 
 @pytest.fixture(scope="module")
-def machine(release: str) -> Iterator[Machine]:
-    built = run([str(TOP / "scripts/build-deb")], timeout=600)
-    assert built.code == 0, built.text
-    package = Path(built.out.splitlines()[-1])
+def machine(package: Path, release: str) -> Iterator[Machine]:
     with booted_machine(NAME, {package: "/root/helm.deb"}, ("--release", release)) as box:
         yield box
 

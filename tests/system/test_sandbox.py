@@ -170,6 +170,7 @@ def test_a_signal_to_exec_ends_the_command(one: str, number: signal.Signals, kin
         assert time.monotonic() < deadline
 
 
+@pytest.mark.alone
 def test_exec_costs_little(one: str) -> None:
     took = []
     for _ in range(9):

@@ -94,6 +94,20 @@ def environment_of(box: Sandbox, service: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if word)
 
 
+def test_up_switches_what_runs_in_another_mode(box: Sandbox) -> None:
+    def modes() -> set[str]:
+        return {entry["mode"] for entry in box.status().values()}
+
+    before = modes()
+    try:
+        done = box.helmctl("up", "--mode", "production", timeout=400)
+        assert "✓ core: restarted" in done.err and "✓ core: already running" in done.err
+        assert before == {"development"} and modes() == {"production"}
+    finally:
+        box.helmctl("up", "--mode", "development", timeout=400)
+    assert modes() == before
+
+
 def test_modes_really_differ_and_persist(box: Sandbox) -> None:
     unit = f"{UNITS}/hivematrix-core.service"
     try:

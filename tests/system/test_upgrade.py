@@ -4,7 +4,6 @@ The older package is built from its commit, so the clone needs its history. Stag
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from tests.campaign import scaled
 from tests.system.booted import TOP, run, until
-from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, printing_suite
+from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, build, printing_suite
 
 NAME = "upgradetest"
 RELEASED = "9eb909f"
@@ -35,15 +34,8 @@ class Upgrade:
     ticker_lines: int
 
 
-def build(source: Path) -> Path:
-    """The package built from SOURCE."""
-    done = run([str(source / "scripts/build-deb")], timeout=600)
-    assert done.code == 0, done.text
-    return Path(done.out.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     released = tmp_path_factory.mktemp("released")
     archive = released / "source.tar"
     git = ["git", "-c", f"safe.directory={TOP}", "-C", str(TOP)]
@@ -53,8 +45,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     done = run(["tar", "-xf", str(archive), "-C", str(released / "source")], timeout=60)
     assert done.code == 0, done.text
     older = build(released / "source")
-    newer = Path(shutil.copy(build(TOP), released / "newer.deb"))
-    with booted_machine(NAME, {older: "/root/older.deb", newer: "/root/newer.deb"}) as box:
+    with booted_machine(NAME, {older: "/root/older.deb", package: "/root/newer.deb"}) as box:
         yield box
 
 

@@ -59,6 +59,8 @@ class StandIn:
         self.go_on.set()
         self.keys_reply: web.Response | None = None
         self.validate_reply: web.Response | None = None
+        self.given: list[str] = []
+        """Tokens that an exchange gives, one after the other; it refuses when there are none."""
         self.url = ""
 
     async def _enter(self, request: web.Request) -> None:
@@ -84,6 +86,19 @@ class StandIn:
             return web.json_response({"valid": False, "error": "the session has ended"}, status=401)
         return web.json_response({"valid": True, "user": {"sub": claims["sub"]}})
 
+    async def exchange(self, request: web.Request) -> web.StreamResponse:
+        await self._enter(request)
+        assert (await request.json())["access_token"] == "an-access-token"
+        if not self.given:
+            return web.json_response({"error": "the access token is not valid"}, status=401)
+        return web.json_response({"token": self.given.pop(0)})
+
+    async def revoke(self, request: web.Request) -> web.StreamResponse:
+        await self._enter(request)
+        token = (await request.json())["token"]
+        self.revoked.add(jwt.decode(token, options={"verify_signature": False})["jti"])
+        return web.json_response({"message": "the session is closed"})
+
 
 @asynccontextmanager
 async def standing_in() -> AsyncIterator[StandIn]:
@@ -91,6 +106,8 @@ async def standing_in() -> AsyncIterator[StandIn]:
     application = web.Application()
     application.router.add_get("/.well-known/jwks.json", core.jwks)
     application.router.add_post("/api/token/validate", core.validate)
+    application.router.add_post("/api/token/exchange", core.exchange)
+    application.router.add_post("/api/token/revoke", core.revoke)
     server = TestServer(application)
     await server.start_server()
     core.url = str(server.make_url("")).rstrip("/")

@@ -3,19 +3,47 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 from unittest.mock import Mock
 
+from helmd.model.api.jobs import (
+    MAX_REASON,
+    MAX_SERVICES,
+    ActionsBody,
+    ControlBody,
+    JobReply,
+    JobResultReply,
+    JobStepReply,
+    StepOutcome,
+)
+from helmd.model.api.logs import DEFAULT_LIMIT, MAX_LIMIT
 from helmd.model.config.schema import HELM_SETTINGS
+from helmd.model.jobs.control import CONFIRMED
+from helmd.model.jobs.record import JOB_STATES
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import log_filter_of
+from helmd.model.problems import PROBLEMS
 from helmd.model.units.status import Status
+from helmd.operations.jobs.directory import KEPT_JOBS, KEPT_SECONDS
+from helmd.operations.jobs.engine import MAX_RUNNING
+from helmd.operations.lifecycle.steps import StepKind
 from helmd.web.api.ingest import MAX_BODY
-from helmd.web.api.logs import DEFAULT_LIMIT, MAX_LIMIT
-from helmd.web.http.problems import STATUS
-from helmd.web.routes import Route, log_routes, routes
+from helmd.web.documents import with_documents
+from helmd.web.routes import (
+    Route,
+    audit_routes,
+    detail_routes,
+    event_routes,
+    job_routes,
+    log_routes,
+    login_routes,
+    page_routes,
+    routes,
+    token_routes,
+)
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENT = (TOP / "docs/api.md").read_text()
@@ -43,18 +71,29 @@ def names(cell: str) -> list[str]:
 
 def table() -> list[Route]:
     anything = cast(Any, Mock())
-    return [*routes(anything, anything), *log_routes(anything, anything)]
+    there = [
+        *routes(anything, anything),
+        *log_routes(anything, anything),
+        *detail_routes(anything),
+        *event_routes(anything),
+        *token_routes(anything),
+        *audit_routes(anything),
+        *login_routes(anything),
+        *job_routes(anything, anything),
+    ]
+    return [*with_documents(there), *page_routes(anything, anything, anything)]
 
 
 def test_every_route_is_documented_with_its_role() -> None:
     documented = {
-        (method, names(path)[0]): (role, {word for word in re.split(r",\s*", also) if word})
-        for method, path, role, also, _ in rows(section("Routes"))
+        (method, names(path)[0]): (role, {word for word in re.split(r",\s*", also) if word}, peer)
+        for method, path, role, also, peer, _ in rows(section("Routes"))
     }
     served = {
         (route.method, re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.path)): (
             route.role.value,
             {word for word in ("services", "anonymous") if getattr(route, word)},
+            "login" if route.recent_login else "checked" if route.checked else "any",
         )
         for route in table()
     }
@@ -79,17 +118,42 @@ def codes_in_handlers() -> Iterator[tuple[str, int]]:
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
-    documented = {names(code)[0]: int(status) for code, status, _ in rows(section("Errors"))}
+    documented = {names(code)[0]: (int(status), meaning) for code, status, meaning in rows(section("Errors"))}
+    assert documented == {code: (int(kind.status), kind.meaning) for code, kind in PROBLEMS.items()}
     stated = dict(codes_in_handlers())
     assert "rate_limited" in stated, "the codes in handlers are not found any more"
-    # Of a path or method that aiohttp's router does not find.
-    routed = {"not_found": 404, "method_not_allowed": 405}
-    assert documented == {code: int(status) for code, status in STATUS.items()} | stated | routed
+    assert stated == {code: int(PROBLEMS[code].status) for code in stated}
 
 
 def test_every_field_of_a_status_is_documented() -> None:
     documented = [name for row in rows(section("Services")) for name in names(row[0])]
-    assert sorted(documented) == sorted(Status.__annotations__)
+    assert sorted(documented) == sorted(field.name for field in fields(Status))
+
+
+def test_every_field_of_a_job_is_documented() -> None:
+    fields_of_a_job, _, _ = section("Jobs").partition("`GET /api/jobs/{id}/log`")
+    documented = [name for row in rows(fields_of_a_job) for name in names(row[0])]
+    assert sorted(documented) == sorted(field.name for field in fields(JobReply))
+    (steps,) = [row[2] for row in rows(fields_of_a_job) if row[0] == "`steps`"]
+    kinds = get_args(StepKind)
+    assert kinds == get_args(StepOutcome)
+    assert set(names(steps)) == {field.name for field in fields(JobStepReply)} | set(kinds)
+    (result,) = [row[2] for row in rows(fields_of_a_job) if row[0] == "`result`"]
+    assert set(names(result)) == {field.name for field in fields(JobResultReply)}
+    (states,) = [row[2] for row in rows(fields_of_a_job) if row[0] == "`state`"]
+    assert tuple(names(states)) == JOB_STATES
+
+
+def test_bodies_of_starts_and_actions_are_documented() -> None:
+    text = section("Starting and stopping")
+    assert [name for row in rows(text) for name in names(row[0])] == [field.name for field in fields(ControlBody)]
+    assert {field.name for field in fields(ActionsBody)} <= set(re.findall(r'"(\w+)"', text))
+    assert f"at most {MAX_SERVICES} names" in text and f"at most {MAX_REASON} characters" in text
+    assert {f"`{name}`" for name in CONFIRMED} <= set(re.findall(r"`\w+`", rows(text)[-1][2]))
+    jobs = section("Jobs")
+    assert (
+        f"The last {KEPT_JOBS} jobs of {KEPT_SECONDS / 86400:.0f} days" in jobs and f"at most {MAX_RUNNING} run" in jobs
+    )
 
 
 def test_every_field_of_an_entry_is_documented() -> None:

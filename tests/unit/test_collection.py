@@ -1,17 +1,37 @@
 """The order in which the system tests are collected."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+REBOOTING = {"tests/system/test_powercut.py", "tests/system/test_reboot.py"}
+
+
+def collected(*words: str, **environment: str) -> list[str]:
+    """The file of each test, in order."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *words]
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=TOP, env=others | environment, capture_output=True, text=True, check=True)
+    return [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
 
 
 def test_those_that_reboot_the_sandbox_come_last() -> None:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/system"]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True)
-    files = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
-    rebooting = {"tests/system/test_powercut.py", "tests/system/test_reboot.py"}
-    first = next(index for index, name in enumerate(files) if name in rebooting)
-    assert set(files[first:]) == rebooting
+    files = collected("tests/system")
+    first = next(index for index, name in enumerate(files) if name in REBOOTING)
+    assert set(files[first:]) == REBOOTING
     assert first > 100
+
+
+def test_those_with_sandboxes_of_their_own_come_after_unit_tests_where_two_processes_share_them() -> None:
+    """The first process takes the tests in the demo at once."""
+    files = collected("tests/unit/test_clock.py", "tests/system", PYTEST_XDIST_WORKER="gw1")
+    unit = files.index("tests/unit/test_clock.py")
+    in_demo, after = files[:unit], {name for name in files[unit:] if name.startswith("tests/system/")}
+    assert in_demo[0] == "tests/system/test_control.py" and in_demo[-1] in REBOOTING
+    assert after >= {
+        f"tests/system/test_{name}.py"
+        for name in ("contributing", "distribution_upgrade", "other_release", "package", "sandbox", "upgrade")
+    }
+    assert not after & set(in_demo)

@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import Mock
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.files.key_pair import CertificateRequest, ensure_certificate
+from helmd.files.key_pair import CertificateRequest, ensure_certificate, install_pair, renew_certificate
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
@@ -476,28 +478,77 @@ def test_sqlite_files_are_known_by_their_content(tmp_path: Path) -> None:
     assert list(sqlite_files(tmp_path)) == [tmp_path / "instance/codex.db"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "portal.example.invalid"])
-def test_certificates_are_looked_at_where_a_service_listens(host: str, place: Layout, tmp_path: Path) -> None:
-    wanted = CertificateRequest("portal", (), NOON, NOON + timedelta(days=36_500))
-    ensure_certificate(tmp_path / "portal.crt", tmp_path / "portal.key", wanted)
+@contextmanager
+def showing(certificate: Path, key: Path, address: str = "127.0.0.1") -> Iterator[int]:
+    """A server that shows a certificate once; its port."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "portal.crt", tmp_path / "portal.key")
-    family, address = (socket.AF_INET6, "::1") if host == "[::1]" else (socket.AF_INET, "127.0.0.1")
+    server.load_cert_chain(certificate, key)
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, server.wrap_socket(connection, server_side=True) as secured:
             secured.recv(1)
 
-    with socket.create_server((address, 0), family=family) as listener:
-        port = listener.getsockname()[1]
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        service = Service("portal", type="command", url=f"https://{host}:{port}", port=port)
-        context = DoctorContext(place)
-        context.effective = Effective(Settings(), Registry({"portal": service}))
-        context.manager = Mock()
-        context.manager.facts.return_value = UnitFacts("hivematrix-portal.service", "loaded", "active", "running")
-        (found,) = doctor_services.certificates(context)
+        yield listener.getsockname()[1]
         thread.join()
+
+
+def running(place: Layout, service: Service) -> DoctorContext:
+    """What doctor sees when SERVICE runs, alone."""
+    context = DoctorContext(place)
+    context.effective = Effective(Settings(), Registry({service.name: service}))
+    context.manager = Mock()
+    context.manager.facts.return_value = UnitFacts(f"hivematrix-{service.name}.service", "loaded", "active", "running")
+    return context
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "portal.example.invalid"])
+def test_certificates_are_looked_at_where_a_service_listens(host: str, place: Layout, tmp_path: Path) -> None:
+    wanted = CertificateRequest("portal", (), NOON, NOON + timedelta(days=36_500))
+    pair = tmp_path / "portal.crt", tmp_path / "portal.key"
+    ensure_certificate(*pair, wanted)
+    with showing(*pair, "::1" if host == "[::1]" else "127.0.0.1") as port:
+        service = Service("portal", type="command", url=f"https://{host}:{port}", port=port)
+        (found,) = doctor_services.certificates(running(place, service))
     assert "portal" in found.sentence and "valid until" in found.sentence, found
+
+
+def test_a_certificate_that_was_replaced_is_shown_until_the_gateway_restarts(place: Layout, tmp_path: Path) -> None:
+    """A renewed one, and one that the admin gave; but not one that the gateway has from elsewhere."""
+    checkout = tmp_path / "nexus"
+    checkout.mkdir()
+    pair = checkout / "certs/nexus.crt", checkout / "certs/nexus.key"
+    wanted = CertificateRequest("nexus", (), NOON, NOON + timedelta(days=36_500))
+    ensure_certificate(*pair, wanted)
+    own = tmp_path / "own.crt", tmp_path / "own.key"
+    ensure_certificate(*own, wanted)
+
+    def said(change: Callable[[], object]) -> str:
+        kept = tmp_path / "shown.crt", tmp_path / "shown.key"
+        for now, before in zip(pair, kept, strict=True):
+            before.write_bytes(now.read_bytes())
+        with showing(*kept) as port:
+            change()
+            service = Service("nexus", url=f"https://127.0.0.1:{port}", port=port, path=str(checkout))
+            (found,) = doctor_services.certificates(running(place, service))
+        assert found.fix == ("helmctl restart nexus" if found.verdict == "warn" else "")
+        return found.sentence
+
+    valid = f"valid until {NOON + timedelta(days=36_500):%Y-%m-%d}"
+    assert said(lambda: None) == f"the certificate of nexus is {valid}"
+    assert "nexus still shows a certificate that was replaced" in said(
+        lambda: renew_certificate(*pair, wanted, NOON + timedelta(days=36_501))
+    )
+    assert "nexus still shows a certificate that was replaced" in said(
+        lambda: install_pair(*pair, *(file.read_bytes() for file in own))
+    )
+
+    def other() -> None:
+        for name in ("nexus.crt", "nexus.key", "nexus.crt.before", "nexus.key.before"):
+            (checkout / "certs" / name).unlink()
+        ensure_certificate(*pair, wanted)
+
+    assert said(other) == f"the certificate of nexus is {valid}"

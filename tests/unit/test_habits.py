@@ -1,6 +1,9 @@
 """What users of journalctl(1), systemctl(1), docker and git type, and what they expect of it."""
 
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -125,11 +128,16 @@ def test_lines_begin_at_the_first_error_of_the_run() -> None:
 
 
 def test_shared_memory_counts_by_share(tmp_path: Path) -> None:
-    """Where the host counts no memory of control groups. This process has pages of the C library, as others do."""
-    import os
-
-    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    counted = read_group(tmp_path).memory
-    status = Path("/proc/self/status").read_text()
-    resident = int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024
+    """Where the host counts no memory of control groups. Two interpreters share the pages of their libraries."""
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    try:
+        other.stdout.readline()
+        (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n{other.pid}\n")
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in (os.getpid(), other.pid)]
+        resident = sum(int(size) * 1024 for text in statuses for size in re.findall(r"VmRSS:\s+(\d+)", text))
+        counted = read_group(tmp_path).memory
+    finally:
+        other.communicate(b"\n", timeout=60)
     assert counted is not None and 0 < counted < resident

@@ -13,6 +13,7 @@ from aiohttp import web
 from helmd.health.listeners import holder_of
 from helmd.model.config.settings import Settings, read_settings_files
 from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.identity.peer import Peer, Place
 from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry, Service
 from helmd.web.auth.core import VALIDATE_PATH
@@ -24,6 +25,7 @@ from helmd.web.server import HttpServer, application
 from tests.unit.core_stand_in import SERVICE, USER, StandIn, signed, standing_in
 
 NOBODY = Registry({})
+SESSION = Peer(Place.HERE, "127.0.0.1", "session-3.scope")
 LOOPBACK = 'ingest.anonymous = "loopback"'
 
 
@@ -85,7 +87,7 @@ class Served:
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
-    async with standing_in() as core, Callers() as callers:
+    async with standing_in() as core, Callers(lambda _: SESSION) as callers:
         app = application(TABLE, callers)
         app["between"] = []
         server = HttpServer(app, tmp_path / "run/helm.sock", holder_of)

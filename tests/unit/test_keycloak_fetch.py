@@ -15,8 +15,9 @@ import pytest
 
 from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact
 from helmd.keycloak.distribution.fetch import fetch, main
-from helmd.keycloak.distribution.unpack import unpack
+from helmd.keycloak.distribution.unpack import artefact_of, unpack, unpacked
 from helmd.model.errors import FetchError, LockedError
+from helmd.operations.identity.upgrade import keep_own_files, older
 
 TOP = "keycloak-1.2.3"
 
@@ -286,3 +287,65 @@ def test_program_reports_the_error(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["--into", str(tmp_path), "--file", str(tmp_path / "wrong")]) == 1
     output = capsys.readouterr()
     assert output.out == "" and f"instead of {KEYCLOAK.size}" in output.err
+
+
+def test_an_archive_of_any_version_is_known_by_its_content(tmp_path: Path) -> None:
+    """Another name of its own for the same version, so that both can be unpacked side by side."""
+    file = tmp_path / "given.tar.gz"
+    file.write_bytes(GOOD)
+    found = artefact_of(file)
+    assert (found.version, found.size, found.sha256) == ("1.2.3", len(GOOD), hashlib.sha256(GOOD).hexdigest())
+    first = unpack(file, tmp_path, found)
+    second = unpack(file, tmp_path, found, name="keycloak-1.2.3-other")
+    assert (first.name, second.name) == ("keycloak-1.2.3", "keycloak-1.2.3-other")
+    assert unpacked(tmp_path, found, "keycloak-1.2.3-other") == second
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"text",
+        GOOD[:20],
+        archive((member("other-1.2.3/x"), b"")),
+        archive((member("keycloak-x/y"), b"")),
+        archive((member("keycloak-1.2.3.jar"), b"")),
+    ],
+    ids=["empty", "text", "cut off", "of another program", "without a version", "a single file"],
+)
+def test_what_is_no_archive_of_keycloak_is_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "given.tar.gz"
+    file.write_bytes(content)
+    with pytest.raises(FetchError, match="given"):
+        artefact_of(file)
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "said"),
+    [("26.4.0", "26.10.0", True), ("26.10.0", "26.4.0", False), ("26.4.0", "26.4.0", False), ("9.0", "26.4.0", True)],
+)
+def test_versions_are_compared_as_numbers(version: str, than: str, said: bool) -> None:
+    assert older(version, than) is said
+
+
+def test_a_successor_gets_the_files_of_the_admin(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for home, files in (
+        (
+            old,
+            ("conf/keycloak.conf", "conf/cache-ispn.xml", "providers/own.jar", "themes/ours/theme.properties", "lib/a"),
+        ),
+        (new, ("conf/keycloak.conf", "conf/cache-ispn.xml", "providers/README.md")),
+    ):
+        for name in files:
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(home.name)
+    keep_own_files(old, new)
+    found = {str(path.relative_to(new)): path.read_text() for path in new.rglob("*") if path.is_file()}
+    assert found == {
+        "conf/keycloak.conf": "old",
+        "conf/cache-ispn.xml": "new",
+        "providers/README.md": "new",
+        "providers/own.jar": "old",
+        "themes/ours/theme.properties": "old",
+    }

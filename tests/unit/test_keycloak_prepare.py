@@ -31,7 +31,7 @@ def write_build_script(home: Path, ending: str) -> None:
 
 
 ENVIRONMENT = {
-    **launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak"),
+    **launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://desk.example/keycloak"),
     "PATH": "/usr/bin:/bin",
     "KC_DB_PASSWORD": "secret one",
     "KC_BOOTSTRAP_ADMIN_PASSWORD": "secret two",
@@ -89,10 +89,17 @@ def test_both_modes_share_the_data_but_not_the_command() -> None:
     c1_only = "-XX:TieredStopAtLevel=1"
     assert [word for word in development[:-1] if word != c1_only] == list(production[:-2])
     assert c1_only not in production
-    values = launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak")
+    values = launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://desk.example/keycloak")
     assert values["KC_DB_URL"] == "jdbc:postgresql://127.0.0.1:5499/keycloak"
     assert not set(values) & {*launch.SECRETS, *launch.BOOTSTRAP_SECRETS}
-    assert (
-        launch.keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://sso.example")["KC_HOSTNAME"]
-        == "https://sso.example"
+    assert values["KC_HOSTNAME"] == "https://desk.example/keycloak"
+
+
+def test_a_temporary_admin_is_made_without_a_secret_in_the_command() -> None:
+    home = Path("/srv/keycloak-26.4.0")
+    words = launch.bootstrap_command(home, {"JAVA_OPTS_APPEND": "-Dx=1"})
+    assert words[0] == "/usr/bin/java" and "-Dx=1" in words
+    assert words[words.index("bootstrap-admin") :] == (
+        *("bootstrap-admin", "user", "--username:env", launch.BOOTSTRAP_USERNAME),
+        *("--password:env", launch.BOOTSTRAP_PASSWORD, "--no-prompt", "--optimized"),
     )

@@ -28,9 +28,11 @@ PACKAGES: dict[str, set[str]] = {
 """Which packages of helmd a package may import besides itself; the modules of helmd itself may import all."""
 
 SUBPACKAGES: dict[str, set[str]] = {
+    "model.api": {"model.jobs.record", "model.logs.filter", "model.suite", "model.units.status"},
     "model.config": {"model.suite.names"},
-    "model.identity": {"model.config", "model.suite"},
-    "model.ingest": {"model.logs", "model.suite.names"},
+    "model.identity": {"model.api", "model.config", "model.suite"},
+    "model.ingest": {"model.api.ingest", "model.logs", "model.suite.names"},
+    "model.jobs": {"model.api", "model.identity.audit", "model.suite", "model.units"},
     "model.logs": set(),
     "model.logs.parsing": {"model.config", "model.ingest.journal_codec", "model.suite.names", "model.units.health"},
     "model.suite": {"model.config"},
@@ -44,6 +46,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     "operations.configuration": set(),
     "operations.diagnostics": {"operations.configuration", "operations.monitoring"},
     "operations.identity": {"operations.configuration"},
+    "operations.jobs": {"operations.lifecycle.steps"},
     "operations.lifecycle": set(),
     "operations.logs": set(),
     "operations.monitoring": {"operations.logs"},
@@ -51,6 +54,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     "web.api": {"web.auth", "web.http"},
     "web.auth": set(),
     "web.http": {"web.auth"},
+    "web.pages": {"web.api.sources", "web.auth", "web.http"},
     "cli.logs": set(),
 }
 """Which of its package's other subpackages (or single modules of them) a subpackage may import.
@@ -60,10 +64,15 @@ A subpackage and the modules beside it in its package may import one another.
 
 THIRD_PARTY: dict[str, set[str]] = {
     "aiohttp": {"web"},
+    "aiohttp_session": {"web.auth", "web.pages", "web.server"},
     "click": {"cli"},
     "cryptography": {"files.key_pair", "operations.configuration", "operations.diagnostics", "web.auth"},
-    "jinja2": {"systemd"},
+    "jinja2": {"systemd", "web.pages"},
+    "jsonschema": {"web.http"},
     "jwt": {"web.auth"},
+    "markupsafe": {"web.pages"},
+    "oauthlib": {"web.auth"},
+    "prometheus_client": {"operations.monitoring.prometheus"},
     "psycopg": {"postgres", "store"},
     "psycopg_pool": {"store"},
     "pystemd": {"systemd"},

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from helmd.model.api.json_codec import to_json
 from helmd.model.suite.service import Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.status import Observed, Usage, service_status, summary
@@ -26,7 +27,7 @@ WELL = HealthVerdict(HEALTHY, "answered 200")
 
 def test_all_fields_of_a_running_service() -> None:
     observed = Observed("core", CORE, UP, "production", WELL, 1.0, 0, 2.5, Usage(1.5, 62.4))
-    assert service_status(observed, NOW) == {
+    assert to_json(service_status(observed, NOW)) == {
         "service_name": "core",
         "status": "running",
         "state": "healthy",
@@ -73,19 +74,19 @@ def test_all_fields_of_a_running_service() -> None:
 )
 def test_states(changes: dict[str, object], word: str, health: str, says: str) -> None:
     status = service_status(Observed("core", CORE, replace(UP, **changes), verdict=WELL), NOW)  # type: ignore[arg-type]
-    assert (status["status"], status["health"]) == (word, health)
-    assert says in status["health_message"]
+    assert (status.status, status.health) == (word, health)
+    assert says in status.health_message
 
 
 def test_running_but_not_checked_yet() -> None:
     status = service_status(Observed("core", CORE, UP), NOW)
-    assert (status["status"], status["health"]) == ("running", "unknown")
+    assert (status.status, status.health) == ("running", "unknown")
 
 
 def test_an_unregistered_unit_is_reported_as_such() -> None:
     status = service_status(Observed("orphan", None, UP), NOW)
-    assert (status["status"], status["health"], status["registered"]) == ("running", "unknown", False)
-    assert "not in the registry" in status["health_message"]
+    assert (status.status, status.health, status.registered) == ("running", "unknown", False)
+    assert "not in the registry" in status.health_message
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_an_unregistered_unit_is_reported_as_such() -> None:
 def test_the_state_of_an_external_service_is_its_health(verdict: HealthVerdict | None, word: str, health: str) -> None:
     idp = Service("idp", "external", url="https://idp.example")
     status = service_status(Observed("idp", idp, UnitFacts(""), verdict=verdict), NOW)
-    assert (status["status"], status["health"], status["unit"]) == (word, health, None)
+    assert (status.status, status.health, status.unit) == (word, health, None)
 
 
 def test_summary_counts_the_healthy_first() -> None:

@@ -1,5 +1,6 @@
 """Decisions of the monitor."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -66,7 +67,22 @@ def test_a_verdict_is_dropped_for_another_process(facts: UnitFacts) -> None:
 
 def test_a_service_is_checked_when_it_becomes_active_and_then_at_its_interval() -> None:
     assert next_check(running()) == 0.0
-    assert next_check(judged(running(), PASSED, 1.0, 100.0)) == 110.0
+    at, found = 100.03, []
+    for _ in range(5):
+        due = next_check(judged(running(), PASSED, 1.0, at))
+        assert due is not None
+        found.append(due)
+        at = due + 0.03
+    assert 105 <= found[0] < 115.1
+    assert found == [found[0] + 10 * n for n in range(5)]
+    often = running(replace(CORE, health=Health(interval=0.25)))
+    assert 0.125 <= (next_check(judged(often, PASSED, 1.0, 100.03)) or 0) - 100.03 < 0.375
+
+
+def test_checks_of_services_that_were_started_together_are_spread() -> None:
+    services = [replace(running(), name=f"s{number}") for number in range(60)]
+    due = Counter(int(next_check(judged(one, PASSED, 1.0, 100.0 + n / 100)) or 0) for n, one in enumerate(services))
+    assert len(due) == 10 and max(due.values()) <= 15
 
 
 def test_a_service_that_keeps_failing_is_checked_less_often() -> None:
@@ -75,13 +91,14 @@ def test_a_service_that_keeps_failing_is_checked_less_often() -> None:
     for _ in range(6):
         shown = judged(shown, ILL, 2000.0, 100.0)
         pauses.append((next_check(shown) or 0.0) - 100.0)
-    assert pauses == [10.0, 20.0, 40.0, 60.0, 60.0, 60.0]
-    assert next_check(judged(shown, PASSED, 1.0, 100.0)) == 110.0
+    assert 5 <= pauses[0] < 15
+    assert pauses[1:] == [20.0, 40.0, 60.0, 60.0, 60.0]
+    assert next_check(judged(shown, PASSED, 1.0, 100.0)) == 100.0 + pauses[0]
     seldom = running(replace(CORE, on_unhealthy="show", health=Health(interval=300.0)))
     assert next_check(failing(9, seldom)) == 8 + 300.0
     assert next_check(failing(5000, shown)) == 4999 + 60.0
     # It is to be restarted after so many checks.
-    assert next_check(failing(2)) == 1 + 10.0
+    assert 1 + 5 <= (next_check(failing(2)) or 0) < 1 + 15
 
 
 def test_a_failing_service_is_checked_at_once_when_what_it_needs_works_again() -> None:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -286,14 +287,15 @@ def test_the_api_says_what_it_does() -> None:
             failed,
         )
     ]
-    assert [(each["status"], each["state"], each["health"]) for each in found] == [
+    assert [(each.status, each.state, each.health) for each in found] == [
         ("running", "running", "healthy"),
         ("stopped", "succeeded", "healthy"),
         ("stopped", "scheduled", "healthy"),
         ("error", "failed", "unhealthy"),
     ]
-    assert found[2]["next_run"] == "2027-01-15T08:01:00+00:00" and found[1]["ended_at"] == "2027-01-15T08:00:00+00:00"
-    assert found[3]["health_message"] == f"backup exited with code 3; next run at {at(NOON + 60)}"
+    assert found[2].next_run == datetime.fromtimestamp(NOON + 60, UTC)
+    assert found[1].ended_at == datetime.fromtimestamp(NOON, UTC)
+    assert found[3].health_message == f"backup exited with code 3; next run at {at(NOON + 60)}"
     assert summary(found) == "4 services: 1 healthy, 1 failed, 1 scheduled, 1 succeeded"
 
 

@@ -23,10 +23,15 @@ UNITS = sorted((ROOT / "packaging/systemd/user").iterdir())
 
 PACKAGE_OF = {
     "aiohttp": "python3-aiohttp",
+    "aiohttp_session": "python3-aiohttp-session",
+    "markupsafe": "python3-markupsafe",
+    "oauthlib": "python3-oauthlib",
     "click": "python3-click",
     "cryptography": "python3-cryptography",
     "jinja2": "python3-jinja2",
+    "jsonschema": "python3-jsonschema",
     "jwt": "python3-jwt",
+    "prometheus_client": "python3-prometheus-client",
     "psutil": "python3-psutil",
     "psycopg": "python3-psycopg",
     "psycopg_pool": "python3-psycopg-pool",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from helmd.health.listeners import conflict, holder_of, own_control_group, unit_listeners
+from helmd.health.control_group import own_control_group
+from helmd.health.listeners import conflict, holder_of, unit_listeners
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.suite.composition import whole_suite

@@ -224,10 +224,15 @@ def test_waiting_ends_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> No
     assert verdict == (UNHEALTHY, f"nothing listens on port {port}")
 
 
-def test_a_service_without_a_port_has_to_live_briefly() -> None:
+def test_a_service_without_a_port_has_to_live_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "ANSWERED_PAUSE", 60.0)  # there is nothing to ask again
     begun = time.monotonic()
     assert wait(Probe("process"), os.getpid(), within=5, settle=0.2) == (HEALTHY, "its process runs")
-    assert time.monotonic() - begun >= 0.2
+    assert 0.2 <= time.monotonic() - begun < 30
+    process = sleeper()
+    threading.Timer(0.1, process.kill).start()
+    assert wait(Probe("process"), process.pid, within=5, settle=30) is None
+    process.wait()
 
 
 def run(pid: int, *words: str) -> "subprocess.CompletedProcess[str]":

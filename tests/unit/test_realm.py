@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from helmd.files.environment_file import read_environment_file, remove_variables
-from helmd.health.listeners import Holder, own_control_group
+from helmd.health.control_group import own_control_group
+from helmd.health.listeners import Holder
 from helmd.keycloak.admin import api
 from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError, KeycloakError, NotSetUpError, PortTakenError, UsageError
@@ -47,7 +48,7 @@ def as_keycloak_has_it(wanted: WantedRealm) -> FoundRealm:
                 **new_client_body(client),
                 "id": f"id of {client.client_id}",
                 "webOrigins": [],
-                "attributes": {**client.attributes, "realm_client": "false"},
+                "attributes": {**new_client_body(client)["attributes"], "realm_client": "false"},  # type: ignore[dict-item]
                 "protocolMappers": [{**mapper_body(each, None), "id": "m1"} for each in client.mappers],
             },
             frozenset(client.roles),
@@ -79,16 +80,21 @@ def test_browsers_reach_keycloak_through_the_gateway_or_by_its_own_url() -> None
     alone = suite('[services.keycloak]\nenvironment = { KC_HTTP_RELATIVE_PATH = "/auth" }\n')
     assert frontend_url(alone["keycloak"], alone) == "http://localhost:8080/auth"
     assert keycloak_unit(alone).server == api.Server("127.0.0.1", 8080, "/auth")
+    given = suite(f'{SUITE}[services.keycloak.environment]\nKC_HOSTNAME = "https://login.example/sso/"\n')
+    assert frontend_url(given["keycloak"], given) == "https://login.example/sso"
     everywhere = suite('[services.keycloak]\nenvironment = { KC_HTTP_HOST = "::" }\n')
     assert str(keycloak_unit(everywhere).server) == "[::1]:8080"
 
 
 def test_clients_have_the_addresses_of_gateway_and_helm() -> None:
     found = realm(f'{SUITE}url = "https://desk.example:443"\n', Settings(url="http://127.0.0.1:5004/"))
-    assert found.client("core-client").settings["redirectUris"] == ["https://desk.example/keycloak-callback"]
+    assert found.client("core-client").uris == {
+        "redirectUris": ("https://desk.example/keycloak-callback",),
+        "post.logout.redirect.uris": ("https://desk.example/*",),
+    }
     assert found.client("helm").settings["redirectUris"] == ["http://127.0.0.1:5004/*", "https://desk.example/helm/*"]
     alone = realm("[services.keycloak]\n")
-    assert alone.client("core-client").settings["redirectUris"] == []
+    assert alone.client("core-client").uris["redirectUris"] == ()
     assert differences(alone, as_keycloak_has_it(alone)) == ()
 
 
@@ -126,7 +132,12 @@ def test_changes_keep_what_is_not_helms() -> None:
     helm = found.clients["helm"]
     changed = FoundClient({**helm.representation, "publicClient": False, "attributes": {"theirs": "kept"}})
     body = client_body(wanted.client("helm"), changed)
-    assert body == {**helm.representation, "attributes": {"theirs": "kept", "pkce.code.challenge.method": "S256"}}
+    assert body == {**helm.representation, "attributes": {"theirs": "kept", **wanted.client("helm").attributes}}
+    assert wanted.client("helm").attributes == {
+        "pkce.code.challenge.method": "S256",
+        "backchannel.logout.url": "http://localhost:5004/helm/login/backchannel-logout",
+        "backchannel.logout.session.required": "true",
+    }
 
 
 def test_differences_are_sentences() -> None:
@@ -148,6 +159,41 @@ def test_differences_are_sentences() -> None:
         "mapper groups of client core-client is missing",
         "client helm-admin: roles is manage-users, view-events, must be manage-clients, manage-realm, manage-users",
     }
+
+
+def test_uris_of_the_admin_stay_and_those_for_an_earlier_url_go() -> None:
+    """Helm notes which it has put there, in an attribute of the client."""
+    before, after = realm(), realm(f'{SUITE}url = "https://desk.example:443"\n')
+    found = as_keycloak_has_it(before)
+    core = found.clients["core-client"].representation
+    theirs = {
+        **core,
+        "redirectUris": [*core["redirectUris"], "https://wiki.example/*"],
+        "attributes": {
+            **core["attributes"],
+            "post.logout.redirect.uris": "https://localhost/*##https://wiki.example/*",
+        },
+    }
+    changed = FoundRealm(found.representation, {**found.clients, "core-client": FoundClient(theirs)}, found.groups)
+    assert differences(before, changed) == ()
+    said = {str(each) for each in differences(after, changed) if each.subject == "client core-client"}
+    assert (
+        "client core-client: redirectUris is https://localhost/keycloak-callback, https://wiki.example/*, must be"
+        " https://wiki.example/*, https://desk.example/keycloak-callback"
+    ) in said
+    body = client_body(after.client("core-client"), FoundClient(theirs))
+    assert body["redirectUris"] == ["https://wiki.example/*", "https://desk.example/keycloak-callback"]
+    attributes = cast(dict[str, str], body["attributes"])
+    assert attributes["post.logout.redirect.uris"] == "https://wiki.example/*##https://desk.example/*"
+    assert attributes["realm_client"] == "false"
+    assert client_body(after.client("core-client"), FoundClient(body)) == {}
+    # Without such a note, as in a realm that is taken over, all that is there is the admin's.
+    unknown = FoundClient({**theirs, "attributes": {}})
+    assert client_body(after.client("core-client"), unknown)["redirectUris"] == [
+        "https://localhost/keycloak-callback",
+        "https://wiki.example/*",
+        "https://desk.example/keycloak-callback",
+    ]
 
 
 def test_a_suite_without_a_realm_of_its_own_is_refused() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from helmd.journal.keys import JournalKeys
+from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError, UsageError
 from helmd.model.layout import Layout, layout
 from helmd.operations.configuration.load import load_settings
-from helmd.operations.setup.setup import SetupOptions, prepare_files
+from helmd.operations.setup.setup import SetupOptions, prepare_files, public_origin, set_public_url
 
 TOP = Path(__file__).resolve().parents[2]
 DSN = "postgresql://helm@db.example/helm"
@@ -50,3 +51,49 @@ def test_a_registry_that_is_no_text(account: Layout, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="1 fault"):
         prepare_files(account, SetupOptions(registry_file=given), print)
     assert not account.registry_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://desk.example", "https://desk.example"),
+        ("https://desk.example:443/", "https://desk.example"),
+        ("https://desk.example:8443", "https://desk.example:8443"),
+        ("https://[2001:db8::1]:443", "https://[2001:db8::1]"),
+    ],
+)
+def test_the_suite_is_reached_at_the_top_of_a_host(given: str, origin: str) -> None:
+    assert public_origin(given) == origin
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["desk.example", "ftp://desk.example", "https://", "https://desk.example/desk", "https://a:b@desk.example",
+     "https://desk.example?x=1", "https://desk.example:0", "https://desk.example#x", "https://désk.example"],
+)  # fmt: skip
+def test_what_is_no_url_of_a_host_is_refused(given: str) -> None:
+    with pytest.raises(UsageError):
+        public_origin(given)
+
+
+def test_a_url_is_set_in_the_file_that_counts_and_nothing_else_changes(account: Layout) -> None:
+    prepare_files(account, SetupOptions(), print)
+    text = "# mine\n[services.keycloak]\n[services.core]\n[services.nexus] # the gateway\nport = 8443\n"
+    account.registry_file.write_text(text)
+    said: list[str] = []
+    for _ in range(2):
+        set_public_url(account, Settings(), "https://desk.example", said.append)
+    assert account.registry_file.read_text() == text.replace("port", 'url = "https://desk.example"\nport')
+    assert said == [f"set url of nexus to https://desk.example ({account.registry_file})"]
+    set_public_url(account, Settings(), "https://other.example", said.append)
+    assert account.registry_file.read_text() == text.replace("port", 'url = "https://other.example"\nport')
+
+    (account.registry_directory / "own.toml").write_text('[services.nexus]\nurl = "https://third.example"\n')
+    before = account.registry_file.read_text()
+    with pytest.raises(UsageError, match="sets url of nexus"):
+        set_public_url(account, Settings(), "https://desk.example", said.append)
+    assert account.registry_file.read_text() == before
+    account.registry_file.write_text("[services.keycloak]\n")
+    (account.registry_directory / "own.toml").unlink()
+    with pytest.raises(UsageError, match="has no gateway"):
+        set_public_url(account, Settings(), "https://desk.example", said.append)

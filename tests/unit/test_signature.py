@@ -68,6 +68,7 @@ def test_the_signature_covers_which_bytes_belong_to_which_field() -> None:
     moved: Fields = {**one, "MESSAGE": b"a", "HIVEMATRIX_SERVICE": b"bc"}
     assert is_authentic({**one}, NOW, [KEY])
     assert not is_authentic(moved, NOW, [KEY])
+    assert not is_authentic({**one}, NOW, []), "without a key nothing is"
 
 
 def test_random_changes_are_not_believed() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
+import hmac
 import http.client
 import json
 import re
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
@@ -431,18 +434,51 @@ def test_codex_without_its_database_is_unhealthy(suite: Path) -> None:
     assert (answer.status, answer.body["checks"]["database"]["status"]) == (503, "unhealthy")
 
 
+SECRET_KEY = "of the gateway"
+PAGE = """<!doctype html><html lang="en" data-theme="x"><head><title>Notes</title></head>\
+<body class="b"><p>Hi</p></body></html>"""
+
+
+def session_cookie(token: str) -> str:
+    """The cookie of a user who is logged in at the gateway, signed with its key."""
+    content = base64.urlsafe_b64encode(json.dumps({"token": token}).encode()).decode().rstrip("=")
+    return f"session={content}.{hmac.new(SECRET_KEY.encode(), content.encode(), 'sha256').hexdigest()}"
+
+
 class Echo(BaseHTTPRequestHandler):
-    """A service behind the gateway that says what reached it."""
+    """A service behind the gateway that says what reached it, or has a page, or a stream of events."""
 
     def do_GET(self) -> None:
+        if self.path.startswith("/page"):
+            self._answer(PAGE, "text/html; charset=utf-8")
+            return
+        if self.path.startswith("/events"):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(b"data: 1\n\n")
+            time.sleep(0.5)
+            self.wfile.write(b"data: 2\n\n")
+            return
         body = json.dumps({"path": self.path, "headers": dict(self.headers)}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close, X-Internal")
         self.send_header("X-Internal", "1")
+        self.send_header("Set-Cookie", "KC_RESTART=1; Version=1; Path=/realms/hivematrix/; HttpOnly")
         self.end_headers()
         self.wfile.write(body)
+
+    def _answer(self, text: str, kind: str) -> None:
+        content = gzip.compress(text.encode())
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Security-Policy", "default-src 'none'")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet: pytest's output is for the tests."""
@@ -462,25 +498,34 @@ def nexus(suite: Path, core: Program) -> Iterator[Program]:
         thread.start()
         urls = {"core": f"http://127.0.0.1:{core.port}", "codex": f"http://127.0.0.1:{echo.server_address[1]}"}
         write_services(suite / "nexus", urls)
-        with running(suite / "nexus", {}, tls=True) as program:
+        environment = {"SECRET_KEY": SECRET_KEY, "KEYCLOAK_BACKEND_URL": urls["codex"]}
+        with running(suite / "nexus", environment, tls=True) as program:
             yield program
         echo.shutdown()
         thread.join()
 
 
 def test_nexus_passes_nothing_on_without_a_good_token(nexus: Program) -> None:
-    for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Cookie": "access_token=x"}):
+    for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Cookie": "session=x"}, {"Cookie": "session=e30.x"}):
         assert nexus.ask("GET", "/codex/secret", headers=headers).status == 401
     page = nexus.ask("GET", "/codex/a?b=c", headers={"Accept": "text/html"})
     assert (page.status, page.headers["Location"]) == (302, "/login?next=%2Fcodex%2Fa%3Fb%3Dc")
-    assert nexus.ask("GET", "/login").status == 200
+    login = nexus.ask("GET", "/login?next=%2Fcodex%2F")
+    target = urlsplit(login.headers["Location"])
+    assert (login.status, target.path) == (302, "/keycloak/realms/hivematrix/protocol/openid-connect/auth")
+    query = parse_qs(target.query)
+    assert query["client_id"] == ["core-client"]
+    assert query["redirect_uri"] == [f"https://127.0.0.1:{nexus.port}/keycloak-callback"]
+    begun = login.headers["Set-Cookie"].partition(";")[0]
+    for answer in ("code=x&state=other", "error=access_denied"):
+        assert nexus.ask("GET", f"/keycloak-callback?{answer}", headers={"Cookie": begun}).status == 401
     assert nexus.ask("GET", "/nosuch/").status == 404
 
 
 def test_nexus_strips_the_prefix_and_sets_the_headers(nexus: Program, core: Program, realm: Realm) -> None:
     token = exchange(core, realm, claims("technician"))
     sent = {
-        "Cookie": f"a=1; access_token={token}; b=2",
+        "Cookie": f"a=1; {session_cookie(token)}; b=2",
         "X-Forwarded-For": "192.0.2.1",
         "X-Forwarded-Prefix": "/evil",
         "Connection": "X-Hop",
@@ -494,11 +539,69 @@ def test_nexus_strips_the_prefix_and_sets_the_headers(nexus: Program, core: Prog
     assert answer.body["path"] == "/a%2Fb?c=%20d"
     got = answer.body["headers"]
     assert got["Authorization"] == f"Bearer {token}"
-    assert got["Cookie"] == "a=1; b=2"
+    assert got["Cookie"] == sent["Cookie"], "a service gets all cookies, the gateway's own among them"
     assert (got["X-Forwarded-For"], got["X-Forwarded-Proto"]) == ("127.0.0.1", "https")
     assert (got["X-Forwarded-Host"], got["X-Forwarded-Prefix"]) == (f"127.0.0.1:{nexus.port}", "/codex")
     assert got["X-Correlation-ID"] == "trace-1"
     assert "X-Hop" not in got
+
+
+def test_nexus_changes_pages_as_the_real_one(nexus: Program, core: Program, realm: Realm) -> None:
+    """Four scripts without nonce, stylesheets behind the page's own, a panel beside the body; headers stay."""
+    headers = {"Cookie": session_cookie(exchange(core, realm, claims("technician")))}
+    answer = nexus.ask("GET", "/codex/page", headers=headers)
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
+    assert answer.headers["Content-Encoding"] is None
+    scripts = re.findall(r"<script>(.+?)</script>", answer.body, re.DOTALL)
+    assert len(scripts) == 4 and "<script nonce" not in answer.body
+    assert answer.body.startswith('<!doctype html><html lang="en" data-theme="light" data-color-theme="purple">')
+    sheets = re.findall(r'<link rel="stylesheet" href="(/static/css/[^"?]+)\?v=[^"]+">', answer.body)
+    assert sheets == ["/static/css/global.css", "/static/css/side-panel.css"]
+    assert answer.body.index("<title>") < answer.body.index("<link") < answer.body.index("</head>")
+    assert re.search(
+        r'<body class="b"><div class="hivematrix-layout"><div class="hivematrix-side-panel".*'
+        r'<div class="hivematrix-content"><p>Hi</p></div></div><script>',
+        answer.body,
+        re.DOTALL,
+    )
+    again = nexus.ask("GET", "/codex/page", headers=headers)
+    assert again.body == answer.body, "the scripts are always the same"
+    styles = nexus.ask("GET", sheets[0])
+    assert styles.headers["Content-Type"].startswith("text/css") and 145_000 < len(styles.body) < 155_000
+    assert styles.body.startswith("@import url('https://fonts.googleapis.com/") and "\ntable td" in styles.body
+
+
+def test_nexus_passes_events_on_as_they_come(nexus: Program, core: Program, realm: Realm) -> None:
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", nexus.port, timeout=10, context=ssl._create_unverified_context()
+    )
+    with contextlib.closing(connection):
+        token = exchange(core, realm, claims("technician"))
+        connection.request("GET", "/codex/events", headers={"Cookie": session_cookie(token)})
+        reply = connection.getresponse()
+        began = time.monotonic()
+        assert reply.read1() == b"data: 1\n\n"
+        first = time.monotonic()
+        assert reply.read() == b"data: 2\n\n"
+        assert time.monotonic() - first > 0.3 > first - began
+
+
+def test_nexus_leads_to_keycloak_and_keeps_its_cookies_there(nexus: Program) -> None:
+    for path in ("/keycloak/realms/hivematrix/account?x=1", "/realms/hivematrix/account?x=1"):
+        answer = nexus.ask("GET", path, headers={"Cookie": "a=1"})
+        assert answer.body["path"] == "/realms/hivematrix/account?x=1"
+        got = answer.body["headers"]
+        assert (got["X-Forwarded-Prefix"], got["X-Forwarded-Port"]) == ("/keycloak", "443")
+        assert (got["Cookie"], got.get("Authorization")) == ("a=1", None)
+        assert answer.headers["Set-Cookie"] == "KC_RESTART=1; Version=1; Path=/keycloak; HttpOnly"
+
+
+def test_nexus_asks_core_whether_a_session_is_open(nexus: Program, core: Program, realm: Realm) -> None:
+    cookie = session_cookie(exchange(core, realm, claims("admin")))
+    assert nexus.ask("GET", "/codex/x", headers={"Cookie": cookie}).status == 200
+    left = nexus.ask("GET", "/logout", headers={"Cookie": cookie})
+    assert left.headers["Clear-Site-Data"] == '"cache", "cookies", "storage"'
+    assert nexus.ask("GET", "/codex/x", headers={"Cookie": cookie}).status == 401
 
 
 def test_nexus_says_what_is_missing(suite: Path) -> None:

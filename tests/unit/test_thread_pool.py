@@ -64,6 +64,18 @@ async def test_a_url_that_nobody_can_resolve_is_a_verdict_too() -> None:
         assert answer.verdict.state == "unhealthy", url
 
 
+async def test_threads_are_used_again() -> None:
+    threads = ThreadPool(20)
+    assert len({await threads.run(threading.get_ident) for _ in range(50)}) == 1
+
+    before = set(threading.enumerate())
+    await asyncio.gather(*(threads.run(lambda: time.sleep(0.05)) for _ in range(20)))
+    async with asyncio.timeout(10):
+        while len(set(threading.enumerate()) - before) > 4:
+            await asyncio.sleep(0.01)
+    assert await threads.run(lambda: "and go on") == "and go on"
+
+
 async def test_an_error_comes_out_where_it_is_waited_for() -> None:
     def fail() -> None:
         raise OSError("broken")

@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
@@ -481,7 +480,7 @@ async def test_a_core_that_is_not_there() -> None:
 
 
 async def test_a_core_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.web.auth.core._TIMEOUT", aiohttp.ClientTimeout(total=0.05))
+    monkeypatch.setattr("helmd.web.auth.core.REPLY_SECONDS", 0.05)
     async with standing_in() as core, core_session() as session:
         core.go_on.clear()
         with pytest.raises(CoreUnreachableError, match=r"no answer within 0\.05 s"):

@@ -22,7 +22,7 @@ TEMPLATES = template_environment(TOP / "units")
 def environment(text: str, name: str, mode: Mode = "production") -> dict[str, str]:
     """The variables in the unit of service NAME, in a suite of TEXT."""
     registry = suite(text)
-    given = {"keycloak": keycloak_environment(8080, "127.0.0.1:5499/keycloak")}
+    given = {"keycloak": keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://localhost/keycloak")}
     setup = Setup(layout({}, Path("/home/hive"), 1000, TOP), Settings(), Host(252, True), "hive", given)
     unit = render(registry[name], registry, mode, setup, TEMPLATES)
     return dict(line.split("=", 1) for line in re.findall(r'^Environment="(.*)"$', unit, re.MULTILINE))
@@ -40,7 +40,7 @@ def refused(text: str) -> list[str]:
         ("KC_PROXY_HEADERS", "forwarded"),
         ("KC_DB_POOL_MAX_SIZE", "35"),
         ("KC_HTTP_HOST", "0.0.0.0"),
-        ("KC_HOSTNAME_STRICT", "true"),
+        ("KC_HOSTNAME", "https://login.example/sso"),
         ("KC_CACHE", "ispn"),
         ("KC_DB_URL", "jdbc:postgresql://db.example.org/logins"),
         ("KC_LOG_LEVEL", "debug"),

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from helmd.health.listeners import holder_of
-from helmd.web.auth.roles import Role
+from helmd.web.auth.roles import PeerRule, Role
 from helmd.web.http import body, connection
 from helmd.web.http.body import receive_body
 from helmd.web.http.problems import json_response
@@ -125,7 +125,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         Route("GET", "/open", handlers.plain, Role.PUBLIC, "open"),
         Route("GET", "/slow", handlers.slow, Role.PUBLIC, "slow"),
         Route("GET", "/endless", handlers.endless, Role.PUBLIC, "endless"),
-        Route("POST", "/size", handlers.size, Role.PUBLIC, "size"),
+        Route("POST", "/size", handlers.size, Role.PUBLIC, "size", peer=PeerRule.ANY),
         Route("POST", "/admin", handlers.size, Role.ADMIN, "admin"),
     )
     path, port = tmp_path / "run/helm.sock", free_port()

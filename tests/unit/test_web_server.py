@@ -21,9 +21,9 @@ from aiohttp import web
 import helmd
 from helmd.health.listeners import holder_of
 from helmd.model.errors import ConfigurationError, Fault, HelmError, LockedError, PortTakenError, StartFailedError
+from helmd.model.problems import PROBLEMS
 from helmd.web import server as web_server
 from helmd.web.auth.roles import Role
-from helmd.web.http.problems import STATUS
 from helmd.web.routes import Route
 from helmd.web.server import Activated, HttpServer, application, bind_tcp, bind_unix
 
@@ -144,7 +144,7 @@ async def test_an_error_is_a_problem_document(served: tuple[Path, int]) -> None:
     status, body, headers = await over_tcp(served[1], "/helm/failed")
     assert (status, headers["Content-Type"]) == (500, "application/problem+json")
     assert body == {
-        "type": "urn:hivematrix:problem:start_failed",
+        "type": "/helm/docs/problems/start_failed",
         "title": "Internal Server Error",
         "status": 500,
         "detail": "core exited with code 1",
@@ -209,7 +209,7 @@ def errors(kind: type[HelmError] = HelmError) -> Iterator[type[HelmError]]:
 def test_every_error_has_its_http_status() -> None:
     for module in pkgutil.walk_packages(helmd.__path__, "helmd."):
         importlib.import_module(module.name)
-    assert {kind.code for kind in errors() if kind.__module__.startswith("helmd.")} <= set(STATUS)
+    assert {kind.code for kind in errors() if kind.__module__.startswith("helmd.")} <= set(PROBLEMS)
 
 
 async def test_a_socket_that_a_dead_helmd_left_is_replaced_and_ours_is_gone_afterwards(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 
 from helmd.cli import exits, output
-from helmd.cli.arguments import services_argument
+from helmd.cli.arguments import point_in_time, services_argument
 from helmd.cli.context import Context, unknown_service
 from helmd.cli.logs.format import LINE_FORMATS, format_named
 from helmd.cli.logs.source import opened, store_has
@@ -159,8 +159,8 @@ def logs_command(
     if following and until:
         raise UsageError("--follow and --until can't be combined")
     wanted = Wanted(
-        since=_timestamp("--since", since),
-        until=_timestamp("--until", until),
+        since=point_in_time("--since", since),
+        until=point_in_time("--until", until),
         services=_services_named((*services, *units)),
         boot=_boot_id(context, boot),
         **_filters(**filters),
@@ -233,17 +233,6 @@ def _destination(with_pager: bool, at_end: bool) -> AbstractContextManager[Binar
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return paged(with_pager, at_end)
-
-
-def _timestamp(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    from helmd.systemd.timestamp import parse_timestamp
-
-    try:
-        return parse_timestamp(text)
-    except ValueError as problem:
-        raise UsageError(f"{option}: {problem}") from None
 
 
 def _filters(

@@ -1,6 +1,8 @@
 """Unpacking the archive: each member is checked, and the directory appears only when complete."""
 
+import hashlib
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -18,22 +20,26 @@ WRITABLE = ("data", "lib/quarkus")
 """Directories that Keycloak writes to: ``data`` at run time, ``lib/quarkus`` in a build."""
 
 
-def unpacked(parent: Path, artefact: Artefact = KEYCLOAK) -> Path | None:
+def unpacked(parent: Path, artefact: Artefact = KEYCLOAK, name: str = "") -> Path | None:
     """Return the distribution's directory below PARENT, or None if it is not there."""
-    directory = parent / artefact.directory
+    directory = parent / (name or artefact.directory)
     return directory if (directory / "lib" / "quarkus-run.jar").is_file() else None
 
 
 def unpack(
-    archive: Path, parent: Path, artefact: Artefact = KEYCLOAK, progress: DownloadCallback | None = None
+    archive: Path,
+    parent: Path,
+    artefact: Artefact = KEYCLOAK,
+    progress: DownloadCallback | None = None,
+    name: str = "",
 ) -> Path:
-    """Unpack to PARENT/keycloak-VERSION unless that exists, and return that path.
+    """Unpack to PARENT/NAME (by default keycloak-VERSION) unless that exists, and return that path.
 
     The archive is verified and extracted through the same descriptor. PROGRESS counts bytes of the archive. Raises
     FetchError if it is not the artefact or has a forbidden member; nothing is left behind then.
     """
-    directory = parent / artefact.directory
-    if unpacked(parent, artefact):
+    directory = parent / (name or artefact.directory)
+    if unpacked(parent, artefact, name):
         return directory
     if directory.exists() or directory.is_symlink():
         raise FetchError(f"{directory} exists but does not contain Keycloak", hint="Move it away and retry.")
@@ -93,3 +99,21 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path, a
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with source, os.fdopen(os.open(target, flags, mode), "wb") as out:
         shutil.copyfileobj(source, out, 1 << 20)
+
+
+def artefact_of(archive: Path) -> Artefact:
+    """What a Keycloak ARCHIVE of any version is, by its content. Raises FetchError if it is none."""
+    try:
+        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as tar:
+            first = tar.next()
+            found = _TOP.match(first.name) if first else None
+            if found is None:
+                raise FetchError(f"{archive} is not a Keycloak archive (keycloak-VERSION.tar.gz)")
+            file.seek(0)
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            return Artefact(found[1], file.seek(0, os.SEEK_END), checksum, str(archive))
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as fault:
+        raise FetchError(f"{archive} can't be read: {fault}") from None
+
+
+_TOP = re.compile(r"keycloak-(\d+(?:\.\d+){1,3})(?:/|\Z)")

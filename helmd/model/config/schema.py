@@ -266,7 +266,8 @@ SERVICE_SETTINGS = (
         values.duration,
         _seconds,
         "15s",
-        "How often helmd checks it. Checks that keep failing are made less and less often, down to once a minute.",
+        "How often helmd checks it; the checks of all services are spread over the time. Checks that keep failing are "
+        "made less and less often, down to once a minute.",
     ),
     Setting("limits.memory_high", values.size, "size", "none", "Memory above which it is throttled (MemoryHigh=)."),
     Setting("limits.memory_max", values.size, "size", "none", "Memory above which it is killed (MemoryMax=)."),
@@ -318,7 +319,29 @@ SERVICE_SETTINGS = (
 HELM_SETTINGS = (
     Setting("http.listen", values.text, "address", "127.0.0.1", "The address on which helmd serves."),
     Setting("http.port", values.integer(1, 65535), "port", "5004", "The port on which helmd serves."),
-    Setting("http.url", values.url, "URL", "http://localhost:PORT", "The URL at which other services reach helmd."),
+    Setting(
+        "http.url",
+        values.url,
+        "URL",
+        "http://localhost:PORT",
+        "The URL at which other services reach helmd, and browsers log in.",
+    ),
+    Setting(
+        "http.trusted_units",
+        values.service_units,
+        "list of units",
+        "[]",
+        "Services of the account's user manager from which requests may change something, besides the gateway; a name "
+        'may be a pattern (glob(7)): ["backup.service", "app-firefox@*.service"]. See PEERS in helmd(8).',
+    ),
+    Setting(
+        "http.trusted_proxies",
+        values.networks,
+        "list of addresses",
+        "[]",
+        "Addresses and networks of reverse proxies (192.0.2.7, 2001:db8::/64). Of them X-Forwarded headers are "
+        "believed, and from other hosts they may pass on requests of users that change something.",
+    ),
     Setting(
         "store.database",
         values.dsn,
@@ -407,4 +430,14 @@ HELM_SETTINGS = (
         "[]",
         "The services whose logs users with the role billing may read.",
     ),
+    Setting(
+        "session.read_only",
+        values.duration,
+        _seconds,
+        "30min",
+        "After how long without activity the session of a browser that has logged in at helmd may only read. What a "
+        "page fetches by itself does not count.",
+    ),
+    Setting("session.idle", values.duration, _seconds, "8h", "After how long without activity such a session ends."),
+    Setting("session.longest", values.duration, _seconds, "12h", "How long after its login such a session ends."),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from helmd.model.config.schema import HELM_SETTINGS
@@ -36,6 +37,13 @@ class Settings:
     """Entries a second that each caller may post; ``ingest_burst`` of them at once."""
     ingest_burst: int = 200_000
     billing_services: tuple[str, ...] = ()
+    trusted_units: tuple[str, ...] = ()
+    """Patterns of names of the account's service units whose requests may change something."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    session_read_only: float = 30 * 60.0
+    session_idle: float = 8 * 3600.0
+    session_longest: float = 12 * 3600.0
+    """Seconds; see `helmd.model.identity.sessions.SessionLimits`."""
 
     @property
     def store_embedded(self) -> bool:
@@ -81,6 +89,11 @@ _ATTRIBUTES = {
     "ingest.rate": "ingest_rate",
     "ingest.burst": "ingest_burst",
     "roles.billing.services": "billing_services",
+    "http.trusted_units": "trusted_units",
+    "http.trusted_proxies": "trusted_proxies",
+    "session.read_only": "session_read_only",
+    "session.idle": "session_idle",
+    "session.longest": "session_longest",
 }
 
 

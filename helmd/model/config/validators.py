@@ -6,6 +6,7 @@ Each reader takes the value as `tomllib` returns it, and checks its type, length
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -183,6 +184,36 @@ def paths(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > 100:
         raise ValueError(f"must be a list of paths, not {_shown(value)}")
     return tuple(path(item) for item in value)
+
+
+def service_units(value: object) -> tuple[str, ...]:
+    """Names of service units, in which a pattern may stand (glob(7))."""
+    if not isinstance(value, list) or len(value) > 100:
+        raise ValueError(f"must be a list of units, not {_shown(value)}")
+    for item in value:
+        if not isinstance(item, str) or not _UNITS.match(item) or item.startswith("*"):
+            raise ValueError(f'must be names of services such as "backup.service", not {_shown(item)}')
+    return tuple(value)
+
+
+_UNITS = re.compile(r"[A-Za-z0-9:_.\\@*?\[\]-]{1,247}\.service\Z")
+
+
+def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    """IP addresses and networks."""
+    if not isinstance(value, list) or len(value) > 100:
+        raise ValueError(f"must be a list of addresses, not {_shown(value)}")
+    return tuple(_network(item) for item in value)
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        read = ip_network(text(value))
+    except ValueError:
+        raise ValueError(f"must be IP addresses or networks such as 192.0.2.0/24, not {_shown(value)}") from None
+    if not read.prefixlen:
+        raise ValueError(f"may not be all addresses ({read})")
+    return read
 
 
 def schedule(value: object) -> str:

@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from helmd.model.identity.realm import ProtocolMapper, WantedClient, WantedRealm
+from helmd.model.identity.realm import REDIRECT_URIS, ProtocolMapper, WantedClient, WantedRealm
 
 ROLES_SETTING = "roles"
 """The setting of a difference in the roles of realm-management that a service account has."""
+
+_SEPARATOR = "##"
+"""Between the values of an attribute that is a list."""
+_MADE = "hivematrix."
+"""Before the name of a setting with URIs: the client's attribute with those that Helm put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,12 @@ class FoundClient:
     @property
     def attributes(self) -> Mapping[str, Any]:
         return self.representation.get("attributes") or {}
+
+    def uris(self, setting: str) -> list[str]:
+        """The URIs in a setting, or in an attribute of this name."""
+        if setting == REDIRECT_URIS:
+            return list(self.representation.get(setting) or ())
+        return [each for each in str(self.attributes.get(setting) or "").split(_SEPARATOR) if each]
 
     def mapper(self, name: str) -> Mapping[str, Any] | None:
         """The protocol mapper of this name."""
@@ -96,6 +107,7 @@ def _of_client(wanted: WantedClient, found: FoundClient | None) -> Iterator[Diff
     if found is None:
         yield Difference(subject)
         return
+    wanted = beside_the_admins(wanted, found)
     yield from _of_settings(subject, wanted.settings, found.representation)
     yield from _of_settings(subject, wanted.attributes, found.attributes)
     for mapper in wanted.mappers:
@@ -136,11 +148,31 @@ def realm_body(wanted: WantedRealm, found: FoundRealm) -> dict[str, object]:
     return {"realm": wanted.name, **changed} if changed else {}
 
 
+def beside_the_admins(wanted: WantedClient, found: FoundClient) -> WantedClient:
+    """WANTED, with the URIs that somebody else has put into the FOUND client.
+
+    Those that Helm has put there for an earlier URL of the suite are not among them.
+    """
+    settings, attributes = dict(wanted.settings), dict(wanted.attributes)
+    for setting, ours in wanted.uris.items():
+        made = found.uris(f"{_MADE}{setting}")
+        present = found.uris(setting)
+        uris = [each for each in present if each in ours or each not in made]
+        uris += [each for each in ours if each not in present]
+        if setting == REDIRECT_URIS:
+            settings[setting] = uris
+        else:
+            attributes[setting] = _SEPARATOR.join(uris)
+        attributes[f"{_MADE}{setting}"] = _SEPARATOR.join(ours)
+    return replace(wanted, settings=settings, attributes=attributes)
+
+
 def client_body(wanted: WantedClient, found: FoundClient) -> dict[str, object]:
     """The body of PUT .../clients/ID; empty if nothing differs.
 
     It names all that is there: Keycloak changes some settings that are not named (frontchannelLogout, 26.4.0).
     """
+    wanted = beside_the_admins(wanted, found)
     changed = changed_settings(wanted.settings, found.representation)
     if attributes := changed_settings(wanted.attributes, found.attributes):
         changed["attributes"] = {**found.attributes, **attributes}
@@ -149,6 +181,7 @@ def client_body(wanted: WantedClient, found: FoundClient) -> dict[str, object]:
 
 def new_client_body(wanted: WantedClient, secret: str = "") -> dict[str, object]:
     """The body of POST .../clients. Without SECRET, Keycloak makes one for a confidential client."""
+    wanted = beside_the_admins(wanted, FoundClient({}))
     return {
         "clientId": wanted.client_id,
         "protocol": "openid-connect",

@@ -22,11 +22,20 @@ ADMINS = GROUPS[0]
 ADMIN_ROLES = ("manage-clients", "manage-realm", "manage-users")
 """The roles of the realm's client realm-management that Helm needs; they include the right to view."""
 
+HOSTNAME = "KC_HOSTNAME"
+"""Keycloak's option with the URL below which browsers reach it; its links then do not follow the Host header."""
 GATEWAY = "nexus"
 GATEWAY_PATH = "/keycloak"
 """The path below which the gateway passes requests on to Keycloak."""
 CALLBACK_PATH = "/keycloak-callback"
 """The path of the gateway that gets the authorization code."""
+LOGGED_OUT_PATH = "/helm/login/backchannel-logout"
+"""The path at which Keycloak notifies helmd of sessions that have ended."""
+
+REDIRECT_URIS = "redirectUris"
+"""The setting of a client with the URIs to which a login may return."""
+LOGOUT_URIS = "post.logout.redirect.uris"
+"""The attribute of a client with those to which a logout may return."""
 
 EVENTS_KEPT = 30 * 24 * 60 * 60
 """Seconds for which login and admin events are kept."""
@@ -35,6 +44,7 @@ LOGIN_FAILURES = 10
 LONGEST_LOCK = 15 * 60
 """Seconds for which it is locked at most."""
 
+_EXTERNAL = "keycloak"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -56,6 +66,8 @@ class WantedClient:
     attributes: Mapping[str, str] = field(default_factory=dict)
     mappers: tuple[ProtocolMapper, ...] = ()
     roles: tuple[str, ...] = ()
+    uris: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Settings with lists of URIs in which these must be, beside those of the admin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +107,27 @@ def origin_of(url: str) -> str:
 
 
 def frontend_url(keycloak: Service, registry: Registry) -> str:
-    """The URL below which browsers reach Keycloak: through the gateway, or its own without one."""
+    """The URL below which browsers reach Keycloak: what the admin sets, through the gateway, or its own without one."""
+    if given := keycloak.environment.get(HOSTNAME):
+        return given.rstrip("/")
     if GATEWAY in registry:
         return origin_of(registry[GATEWAY].url) + GATEWAY_PATH
     return keycloak.url.rstrip("/")
+
+
+def realm_url(registry: Registry) -> str | None:
+    """The URL at which the suite's programs reach the realm; None without a Keycloak.
+
+    That is a service of type keycloak, or an external one of that name.
+    """
+    found = next((each for each in registry.services.values() if each.type == "keycloak"), None)
+    if found is None and _EXTERNAL in registry:
+        found = registry[_EXTERNAL]
+    if found is None or not found.url:
+        return None
+    base = found.url.rstrip("/")
+    path = "" if urlsplit(base).path.rstrip("/") else found.relative_path
+    return f"{base}{path}/realms/{found.realm}"
 
 
 def wanted_realm(keycloak: Service, registry: Registry, settings: Settings) -> WantedRealm:
@@ -131,19 +160,26 @@ def wanted_realm(keycloak: Service, registry: Registry, settings: Settings) -> W
                     **interactive,
                     "publicClient": False,
                     "clientAuthenticatorType": "client-secret",
-                    "redirectUris": [each + CALLBACK_PATH for each in gateway],
                 },
-                {"post.logout.redirect.uris": "##".join(f"{each}/*" for each in gateway)},
-                (GROUPS_MAPPER,),
+                mappers=(GROUPS_MAPPER,),
+                uris={
+                    REDIRECT_URIS: tuple(each + CALLBACK_PATH for each in gateway),
+                    LOGOUT_URIS: tuple(f"{each}/*" for each in gateway),
+                },
             ),
             WantedClient(
                 HELM_CLIENT,
                 {
                     **interactive,
                     "publicClient": True,
-                    "redirectUris": [f"{settings.url.rstrip('/')}/*", *(f"{each}/helm/*" for each in gateway)],
+                    "frontchannelLogout": False,
+                    REDIRECT_URIS: [f"{settings.url.rstrip('/')}/*", *(f"{each}/helm/*" for each in gateway)],
                 },
-                {"pkce.code.challenge.method": "S256"},
+                {
+                    "pkce.code.challenge.method": "S256",
+                    "backchannel.logout.url": settings.url.rstrip("/") + LOGGED_OUT_PATH,
+                    "backchannel.logout.session.required": "true",
+                },
                 (GROUPS_MAPPER,),
             ),
             WantedClient(

@@ -15,15 +15,17 @@ from datetime import UTC, datetime, timedelta
 from json.decoder import JSONDecodeError
 from typing import Any
 
-from helmd.model.errors import UsageError
+from helmd.model.api.ingest import MAX_ENTRIES, SERVICE_PATTERN
+from helmd.model.errors import FieldError, UsageError
 from helmd.model.logs.parsing.structured import decode_any_number
 from helmd.model.printable import printable
 
-MAX_ENTRIES = 10_000
+BodyPath = tuple[str | int, ...]
+"""The place of something in a body: names of members, and indices in lists."""
 AHEAD = timedelta(minutes=10)
 """A time further ahead than this is none that anything was logged at."""
 
-_NAME = re.compile(r"[a-z0-9_-]{1,50}\Z")
+_NAME = re.compile(SERVICE_PATTERN.removesuffix("$") + r"\Z")
 _NAME_RULE = "must be 1 to 50 of a-z, 0-9, '_' and '-'"
 _KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -51,28 +53,30 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
         text, suspect = _decoded(body)
         found = _members(text, listed)
     except RecursionError:
-        raise UsageError("the body is nested too deeply") from None
+        raise body_fault((), "the body is nested too deeply", "json") from None
     except JSONDecodeError as fault:
-        raise UsageError(f"the body is not a JSON object: {fault.msg} at character {fault.pos:,}") from None
+        sentence = f"the body is not a JSON object: {fault.msg} at character {fault.pos:,}"
+        raise body_fault((), sentence, "json") from None
     except ValueError:
-        raise UsageError("the body is not a JSON object") from None
+        raise body_fault((), "the body is not a JSON object", "json") from None
     if "service_name" not in found:
-        raise UsageError(f"service_name: {_NAME_RULE}, and is missing")
+        raise body_fault(("service_name",), f"{_NAME_RULE}, and is missing", "required")
     name = service_named(found["service_name"])
     if listed in found:
         entries = found[listed]
         if not isinstance(entries, list):
-            raise UsageError(f"{listed}: must be a list, not {kind_of(entries)}")
+            raise body_fault((listed,), f"must be a list, not {kind_of(entries)}", "type")
         return Body(name, tuple(entries), suspect, len(text))
     if sign not in found:
-        raise UsageError(f"{listed}: is missing")
+        raise body_fault((listed,), "is missing", "required")
     return Body(name, (found,), suspect, len(text), single=True)
 
 
 def service_named(given: object) -> str:
     """The name of the service that posts. Raises UsageError."""
     if not isinstance(given, str) or not _NAME.match(given):
-        raise UsageError(f"service_name: {_NAME_RULE}, and is {shown_value(given)}")
+        code = "pattern" if isinstance(given, str) else "type"
+        raise body_fault(("service_name",), f"{_NAME_RULE}, and is {shown_value(given)}", code)
     return given
 
 
@@ -134,11 +138,11 @@ def _elements(text: str, at: int, listed: str) -> tuple[list[Any], int]:
         return found, at + 1
     while True:
         if len(found) == MAX_ENTRIES:
-            raise UsageError(f"{listed}: at most {MAX_ENTRIES:,} are taken at once")
+            raise body_fault((listed,), f"at most {MAX_ENTRIES:,} are taken at once", "maxItems")
         try:
             element, at = decode_any_number(text, at)
         except RecursionError:
-            raise UsageError(f"{listed}[{len(found)}]: is nested too deeply") from None
+            raise body_fault((listed, len(found)), "is nested too deeply", "json") from None
         found.append(element)
         at = _after_space(text, at)
         if text[at : at + 1] == "]":
@@ -158,12 +162,23 @@ def _past(text: str, at: int, sign: str, fault: str) -> int:
     return _after_space(text, at + 1)
 
 
-def objects(body: Body, listed: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The entries, each with how a fault in it is to be addressed."""
+def objects(body: Body, listed: str) -> Iterator[tuple[BodyPath, dict[str, Any]]]:
+    """The entries, each with its place."""
     for index, entry in enumerate(body.entries):
         if not isinstance(entry, dict):
-            raise UsageError(f"{listed}[{index}]: must be an object, not {kind_of(entry)}")
-        yield "" if body.single else f"{listed}[{index}]", entry
+            raise body_fault((listed, index), f"must be an object, not {kind_of(entry)}", "type")
+        yield () if body.single else (listed, index), entry
+
+
+def body_fault(path: BodyPath, detail: str, code: str) -> UsageError:
+    """The error for what is wrong at PATH in a body: DETAIL follows the place, in the sentence (``logs[3].name: ...``).
+
+    CODE is the keyword of JSON Schema that is not met, or ``json``.
+    """
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    # Steps are names of fields and indices, which need no escapes in a JSON pointer.
+    pointer = "#" + "".join(f"/{step}" for step in path)
+    return UsageError(f"{place}: {detail}" if place else detail, errors=[FieldError(pointer, detail, code)])
 
 
 def timestamp_in(given: object, now: datetime, days: int) -> datetime | None:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from helmd.model.errors import UsageError
-from helmd.model.ingest.body import Body, objects, timestamp_in
+from helmd.model.ingest.body import Body, body_fault, objects, timestamp_in
 from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.ids import CHANGED, short_id, trace_id_in, trace_id_of
 from helmd.model.logs.level import LEVELS, level_named
@@ -54,7 +53,7 @@ def log_rows(
         try:
             rows.append(_Row(body, entry, now, days, read, health_paths).made())
         except RecursionError:
-            raise UsageError(f"{where or 'body'}: is nested too deeply") from None
+            raise body_fault(where, "is nested too deeply", "json") from None
     return rows
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from helmd.model.errors import UsageError
-from helmd.model.ingest.body import Body, kind_of, objects, shown_value, timestamp_in
+from helmd.model.api.ingest import MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS, METRIC_PATTERN
+from helmd.model.ingest.body import Body, BodyPath, body_fault, kind_of, objects, shown_value, timestamp_in
 from helmd.model.logs.parsing.structured import storable
 
-_METRIC = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,99}\Z")
+_METRIC = re.compile(METRIC_PATTERN.removesuffix("$") + r"\Z")
 _METRIC_DAYS = 14
 """Days for which measurements are kept as they were taken; an older timestamp is not accepted."""
-_MOST_TAGS, _TAG_KEY, _TAG_VALUE = 32, 100, 1000
 
 
 class Measurement(NamedTuple):
@@ -30,17 +29,16 @@ def measurements(body: Body, now: datetime) -> list[Measurement]:
     return [_measurement(where, entry, now) for where, entry in objects(body, "metrics")]
 
 
-def _measurement(where: str, entry: dict[str, Any], now: datetime) -> Measurement:
-    dot = f"{where}." if where else ""
+def _measurement(where: BodyPath, entry: dict[str, Any], now: datetime) -> Measurement:
     name, value = entry.get("name"), entry.get("value")
     if not isinstance(name, str) or not _METRIC.match(name):
-        raise UsageError(
-            f"{dot}name: must be a letter or '_' and up to 99 of A-Z, a-z, 0-9 and _.:-, not {shown_value(name)}"
-        )
+        rule = "must be a letter or '_' and up to 99 of A-Z, a-z, 0-9 and _.:-"
+        raise body_fault((*where, "name"), f"{rule}, not {shown_value(name)}", _keyword(entry, "name", name))
     if value.__class__ not in (int, float) or abs(number := _float(value)) == math.inf:
-        raise UsageError(f"{dot}value: must be a finite number, not {shown_value(value)}")
+        code = _keyword(entry, "value", value)
+        raise body_fault((*where, "value"), f"must be a finite number, not {shown_value(value)}", code)
     timestamp = timestamp_in(entry.get("timestamp"), now, _METRIC_DAYS) or now
-    return Measurement(name, number, timestamp, _tags(dot, entry.get("tags")))
+    return Measurement(name, number, timestamp, _tags((*where, "tags"), entry.get("tags")))
 
 
 def _float(value: Any) -> float:
@@ -50,20 +48,26 @@ def _float(value: Any) -> float:
         return math.inf
 
 
-def _tags(dot: str, given: object) -> dict[str, str] | None:
+def _keyword(entry: dict[str, Any], name: str, value: object) -> str:
+    """The keyword of JSON Schema that a wrong member fails."""
+    if name not in entry:
+        return "required"
+    return "pattern" if isinstance(value, str) and name == "name" else "type"
+
+
+def _tags(where: BodyPath, given: object) -> dict[str, str] | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise UsageError(f"{dot}tags: must be an object, not {kind_of(given)}")
-    if len(given) > _MOST_TAGS:
-        raise UsageError(f"{dot}tags: at most {_MOST_TAGS} are taken, not {len(given)}")
+        raise body_fault(where, f"must be an object, not {kind_of(given)}", "type")
+    if len(given) > MAX_TAGS:
+        raise body_fault(where, f"at most {MAX_TAGS} are taken, not {len(given)}", "maxProperties")
     tags: dict[str, str] = {}
     for key, value in given.items():
         if not isinstance(value, str):
-            raise UsageError(f"{dot}tags: {shown_value(key)} must be text, not {kind_of(value)}")
-        if len(key) > _TAG_KEY or len(value) > _TAG_VALUE:
-            raise UsageError(
-                f"{dot}tags: {shown_value(key)} is longer than {_TAG_KEY} characters, or its text than {_TAG_VALUE:,}"
-            )
+            raise body_fault(where, f"{shown_value(key)} must be text, not {kind_of(value)}", "type")
+        if len(key) > MAX_TAG_KEY or len(value) > MAX_TAG_VALUE:
+            detail = f"{shown_value(key)} is longer than {MAX_TAG_KEY} characters, or its text than {MAX_TAG_VALUE:,}"
+            raise body_fault(where, detail, "maxLength")
         tags[storable(key)] = storable(value)
     return tags

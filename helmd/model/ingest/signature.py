@@ -76,7 +76,7 @@ def is_authentic(fields: "Mapping[str, Value]", realtime: int, keys: Sequence[Si
 def _valid_at(realtime: int, keys: Sequence[SigningKey]) -> list[SigningKey]:
     """The keys that can have signed an entry of REALTIME, without those replaced before it."""
     ends = [key.since + _OVERLAP for key in keys[1:]]
-    return [key for key, end in zip(keys, [*ends, realtime], strict=True) if realtime <= end]
+    return [key for key, end in zip(keys, [*ends, realtime], strict=False) if realtime <= end]
 
 
 def _signature(values: Mapping[str, bytes], secret: bytes) -> bytes:

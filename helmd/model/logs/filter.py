@@ -17,7 +17,9 @@ _TEXT_LIMIT = 1000
 _SERVICE = re.compile(r"[a-z0-9_-]{1,50}\Z")
 _SOURCES = frozenset({"journal", "systemd", "helm", "http"})
 _STREAMS = frozenset({"stdout", "stderr"})
-_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
+CURSOR_PATTERN = "^([0-9]{1,17}|1[0-9]{17}|2[0-4][0-9]{16}|25[0-2][0-9]{15}|253[0-3][0-9]{14})-([0-9]{1,18})$"
+"""Of a cursor: microseconds until the end of the year 9999, and an id."""
+_CURSOR = re.compile(CURSOR_PATTERN.removesuffix("$") + r"\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -77,7 +79,7 @@ def page_cursor_of(text: str) -> PageCursor:
             raise ValueError
         return PageCursor(_EPOCH + timedelta(microseconds=int(found.group(1))), int(found.group(2)))
     except (ValueError, OverflowError):
-        raise UsageError("cursor: must be the next_cursor of an earlier response") from None
+        raise UsageError("cursor: must be the next_cursor or prev_cursor of an earlier response") from None
 
 
 def utc_timestamp(name: str, text: str) -> datetime:

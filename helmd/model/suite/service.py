@@ -1,6 +1,6 @@
 """A service as configured in the registry, and the registry of all services."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
@@ -194,3 +194,10 @@ class Registry:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.services)
+
+
+def with_unregistered(registry: Registry, names: Iterable[str]) -> Registry:
+    """Return REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
+    lacking = [name for name in names if name not in registry]
+    alone = {name: Service(name=name, type="command", health=Health(check="process")) for name in lacking}
+    return Registry({**registry.services, **alone}) if alone else registry

@@ -50,6 +50,8 @@ def _keycloak(port: int, name: str, value: str) -> str:
         return "must be true: Helm asks for Keycloak's health over HTTP"
     if name == "KC_DB" and value != "postgres":
         return "must be postgres; Keycloak's data is in PostgreSQL in both modes"
+    if name == "KC_HOSTNAME" and not value.startswith(("http://", "https://")):
+        return "must be a URL, such as https://desk.example/keycloak; without it, the URL of the gateway is used"
     if name == "KC_HTTP_RELATIVE_PATH" and (not value.startswith("/") or any(c in value for c in ' ?#%"')):
         return "must be the path of a URL, such as /auth"
     if name in _NOT_READ:

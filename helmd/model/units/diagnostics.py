@@ -99,7 +99,7 @@ EXPIRY_WARNING = timedelta(days=14)
 
 def judge_certificate(service: str, valid_from: datetime, valid_until: datetime, now: datetime) -> Finding:
     """Check the time in which the certificate of SERVICE is valid."""
-    renew = "Replace it (one that Helm made: remove certs/nexus.* in the checkout; helmctl setup), then: "
+    renew = "Replace it (one that Helm made for nexus: helmctl setup; see --certificate there for another), then: "
     renew += f"helmctl restart {service}"
     if now < valid_from:
         begins = f"{valid_from:%Y-%m-%d %H:%M} UTC"

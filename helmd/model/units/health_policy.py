@@ -3,6 +3,7 @@ restarts do not count any more.
 """
 
 from dataclasses import replace
+from zlib import crc32
 
 from helmd.model.units.health import HealthVerdict
 from helmd.model.units.status import Observed, Usage
@@ -26,8 +27,10 @@ def seen(before: Observed, facts: UnitFacts, mode: str | None) -> Observed:
 def next_check(observed: Observed) -> float | None:
     """Return when the next health check is due (time.monotonic()); 0 for at once, None for never.
 
-    The pause after each failed check is twice the last one, since many services log each at length, such as Keycloak
-    while its database is down; not before a service is restarted for so many failures.
+    Checks of services that were started together are spread over the interval: each service's are due at whole seconds
+    of its own, an interval apart, the second one half an interval to one and a half after the first. The pause after
+    each failed check is twice the last one, since many services log each at length, such as Keycloak while its database
+    is down; not before a service is restarted for so many failures.
     """
     if observed.service is None or not observed.has_health_check:
         return None
@@ -35,7 +38,8 @@ def next_check(observed: Observed) -> float | None:
         return 0.0
     interval, failures = observed.service.health.interval, observed.failures
     if failures < 2 or observed.service.on_unhealthy == "restart":
-        return observed.checked_at + interval
+        earliest = observed.checked_at + interval / 2
+        return earliest + (crc32(observed.name.encode()) % max(1, int(interval)) - earliest) % interval
     return observed.checked_at + max(interval, min(interval * 2.0 ** min(failures - 1, 30), SLOWEST_CHECKS))
 
 

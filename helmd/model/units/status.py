@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypedDict
+from typing import Literal
 
 from helmd.model.counted import counted
+from helmd.model.json_fields import described
 from helmd.model.suite.service import Service
-from helmd.model.units.health import HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import (
     Condition,
     UnitFacts,
@@ -72,34 +73,51 @@ class Observed:
         return self.service is not None and (self.service.external or runs)
 
 
-class Status(TypedDict):
-    """The status of a service in the API's JSON. Times are ISO 8601."""
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The status of a service."""
 
-    service_name: str
-    status: Word
-    state: str
-    """More precisely than ``status``, as `helmctl status` shows it."""
-    pid: int | None
-    port: int | None
-    configured_port: int | None
-    configured_url: str | None
-    started_at: str | None
-    create_time: str | None
-    cpu_percent: float | None
-    memory_mb: float | None
-    health: str
-    health_message: str
-    unit: str | None
-    active_state: str | None
-    sub_state: str | None
-    mode: str | None
-    restarts: int
-    last_exit: str | None
-    ended_at: str | None
-    next_run: str | None
-    """When the schedule of a oneshot starts it next."""
-    registered: bool
-    """Whether the registry has it; other ``hivematrix-*`` units are monitored, too."""
+    service_name: str = field(metadata=described("the service", example="core"))
+    status: Word = field(metadata=described("the state in one of six words"))
+    state: str = field(
+        metadata=described(
+            "the same more precisely, as helmctl status shows it: healthy, degraded, unhealthy, flapping, failed, ...;"
+            " of a oneshot running, succeeded (it is stopped, too), scheduled (the same), failed",
+            example="healthy",
+        )
+    )
+    pid: int | None = field(metadata=described("the main process", example=812))
+    port: int | None = field(metadata=described("the port, while the service runs", example=5000))
+    configured_port: int | None = field(metadata=described("the port in the registry", example=5000))
+    configured_url: str | None = field(metadata=described("the URL in the registry", example="http://localhost:5000"))
+    started_at: datetime | None = field(metadata=described("when the main process started"))
+    create_time: datetime | None = field(metadata=described("the same as started_at"))
+    cpu_percent: float | None = field(metadata=described("percent of one processor", example=1.5, minimum=0))
+    memory_mb: float | None = field(metadata=described("MiB", example=61.3, minimum=0))
+    health: str = field(
+        metadata=described(
+            "the last check's result; a oneshot that runs, has succeeded or waits for its schedule is healthy",
+            enum=[HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN],
+        )
+    )
+    health_message: str = field(
+        metadata=described(
+            "the last check's result, or why there is none; of a oneshot its last and its next run", example="HTTP 200"
+        )
+    )
+    unit: str | None = field(
+        metadata=described("the systemd unit; null for external services", example="hivematrix-core.service")
+    )
+    active_state: str | None = field(metadata=described("as systemd has it", example="active"))
+    sub_state: str | None = field(metadata=described("as systemd has it", example="running"))
+    mode: str | None = field(metadata=described("development or production", example="production"))
+    restarts: int = field(metadata=described("automatic restarts of the unit", example=0, minimum=0))
+    last_exit: str | None = field(metadata=described("how the last process ended"))
+    ended_at: datetime | None = field(metadata=described("when it ended"))
+    next_run: datetime | None = field(metadata=described("when the schedule of a oneshot starts it next"))
+    registered: bool = field(
+        metadata=described("whether the registry has it; other hivematrix-* units are monitored, too", example=True)
+    )
 
 
 def status_word(observed: Observed, now: float) -> Word:
@@ -199,12 +217,12 @@ def summary(statuses: Iterable[Status]) -> str:
 
 
 def _summary_word(status: Status) -> str:
-    if status["state"] in ("succeeded", "scheduled"):
-        return status["state"]
-    if status["status"] == "running":
-        return status["health"] if status["health"] != UNKNOWN else "running"
-    return "failed" if status["status"] == "error" else status["status"]
+    if status.state in ("succeeded", "scheduled"):
+        return status.state
+    if status.status == "running":
+        return status.health if status.health != UNKNOWN else "running"
+    return "failed" if status.status == "error" else status.status
 
 
-def _time(seconds: float) -> str | None:
-    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
+def _time(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

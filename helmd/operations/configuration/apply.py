@@ -13,6 +13,7 @@ from helmd.journal.keys import JournalKeys
 from helmd.keycloak import launch
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, Fault, HelmError, LockedError, NotSetUpError, UnitRefusedError
+from helmd.model.identity.realm import frontend_url
 from helmd.model.layout import Layout
 from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.effective import Refused, service_of_fault
@@ -143,7 +144,9 @@ def controllers_of(manager: Manager) -> frozenset[str]:
 
 def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
     return {
-        name: launch.keycloak_environment(service.port, keycloak_database(layout, settings))
+        name: launch.keycloak_environment(
+            service.port, keycloak_database(layout, settings), frontend_url(service, registry)
+        )
         for name, service in registry.services.items()
         if service.type == "keycloak" and service.port is not None
     }

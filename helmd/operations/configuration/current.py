@@ -109,6 +109,11 @@ class Current:
         own = {service.retention for service in self.registry.services.values() if service.retention is not None}
         return own | {self.settings.retention}
 
+    @property
+    def scheduled(self) -> frozenset[str]:
+        """The services that are started by timers."""
+        return frozenset(name for name, service in self.registry.services.items() if service.schedule)
+
     def watched(self) -> Registry:
         """The suite with Helm itself as one of its services."""
         helm = Service(

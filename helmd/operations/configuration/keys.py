@@ -1,23 +1,42 @@
 """Keys that services prove who they are with: the gateway's certificate, the signing key of Core. Made when missing.
 
-Nothing that is there is replaced or changed: what can't be used is an error.
+No key that is there is changed: what can't be used is an error. The gateway's certificate, if Helm made it, gets a
+successor before it expires, and when the gateway gets another name.
 """
 
 import datetime
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from helmd.files.beneath import opened_directory
 from helmd.files.durable import write_in
-from helmd.files.key_pair import PUBLIC_PEM, CertificateRequest, Folder, check_pair, ensure_certificate, half, pem
+from helmd.files.key_pair import (
+    PUBLIC_PEM,
+    CertificateRequest,
+    Folder,
+    KeyFileError,
+    check_pair,
+    ensure_certificate,
+    half,
+    install_pair,
+    pem,
+    renew_certificate,
+)
+from helmd.model.errors import UsageError
+from helmd.model.identity.realm import GATEWAY
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE, SIGNING_KEY
+from helmd.operations.configuration.module_files import CORE, GATEWAY_CERTIFICATE, SIGNING_KEY
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""
+RENEWED_BEFORE = datetime.timedelta(days=30)
+"""How long before its end a certificate is renewed."""
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+"""The names that each of Helm's certificates has."""
 RSA_BITS = 2048
 
 
@@ -47,25 +66,51 @@ def signing_key(directory: Path) -> Path | None:
     return path
 
 
-def gateway_certificate(directory: Path, now: datetime.datetime | None = None) -> Path | None:
-    """A self-signed certificate, ``certs/nexus.crt`` and ``.key`` in the checkout of Nexus; its path when made now.
+def gateway_certificate(directory: Path, host: str = "", now: datetime.datetime | None = None) -> Path | None:
+    """A self-signed certificate, ``certs/nexus.crt`` and ``.key`` in the checkout of Nexus, for this machine's name and
+    the name HOST by which users reach it; its path when made or renewed now.
 
     A certificate of the admin's own is left alone. Raises KeyFileError when a half of a pair is missing or can't be
     used, or when the two don't belong together.
     """
     certificate, key_file = (directory / name for name in GATEWAY_CERTIFICATE)
-    host = socket.gethostname()[:64] or "localhost"
-    begin = (now or datetime.datetime.now(datetime.UTC)) - datetime.timedelta(hours=1)
-    others = (host,) if host != "localhost" and host.isascii() else ()
-    wanted = CertificateRequest(host, others, begin, begin + datetime.timedelta(days=VALID_DAYS))
-    return certificate if ensure_certificate(certificate, key_file, wanted) else None
-
-
-_MAKERS = {"core": (signing_key, "signing key"), "nexus": (gateway_certificate, "certificate")}
+    name = socket.gethostname()[:64] or "localhost"
+    present = now or datetime.datetime.now(datetime.UTC)
+    begin = present - datetime.timedelta(hours=1)
+    others = tuple(dict.fromkeys(each for each in (name, host) if each not in ("", *_LOCAL) and each.isascii()))
+    wanted = CertificateRequest(name, others, begin, begin + datetime.timedelta(days=VALID_DAYS))
+    made = ensure_certificate(certificate, key_file, wanted)
+    made = made or renew_certificate(certificate, key_file, wanted, present + RENEWED_BEFORE)
+    return certificate if made else None
 
 
 def make_keys(name: str, registry: Registry, layout: Layout) -> str:
-    """Make the keys of the service NAME, if they are missing; what was made, as a sentence. Raises KeyFileError."""
-    make, what = _MAKERS[name]
-    made = make(layout.resolve(registry[name].path))
-    return f"created the {what} of {name} ({made})" if made else ""
+    """Make the keys of the service NAME if they are missing, or renew its certificate; what was done, as a sentence.
+
+    Raises KeyFileError.
+    """
+    directory = layout.resolve(registry[name].path)
+    if name == CORE:
+        made = signing_key(directory)
+        return f"created the signing key of {name} ({made})" if made else ""
+    there = (directory / GATEWAY_CERTIFICATE[0]).exists()
+    made = gateway_certificate(directory, urlsplit(registry[name].url).hostname or "")
+    if made and there:
+        return f"renewed the certificate of {name} ({made}); to show it: helmctl restart {name}"
+    return f"created the certificate of {name} ({made})" if made else ""
+
+
+def install_certificate(certificate: Path, key: Path, registry: Registry, layout: Layout) -> str:
+    """Give the gateway a certificate of the admin's own, with its chain, and its key; what was done, as a sentence.
+
+    Raises KeyFileError, and UsageError if the suite has no gateway.
+    """
+    if GATEWAY not in registry or not (directory := layout.resolve(registry[GATEWAY].path)).is_dir():
+        raise UsageError("the suite has no gateway that could show a certificate", hint=f"Add [services.{GATEWAY}]")
+    content, key_content = (Folder(file.parent).read(file.name) for file in (certificate.resolve(), key.resolve()))
+    if content is None or key_content is None:
+        raise KeyFileError(f"{certificate if content is None else key} is not there")
+    places = [directory / name for name in GATEWAY_CERTIFICATE]
+    if not install_pair(places[0], places[1], content, key_content):
+        return ""
+    return f"installed {certificate} as the certificate of {GATEWAY}; to show it: helmctl restart {GATEWAY}"

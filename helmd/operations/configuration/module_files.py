@@ -17,7 +17,7 @@ from helmd.model.config.config_text import value_in, with_value
 from helmd.model.config.file_format import format_of
 from helmd.model.errors import HelmError
 from helmd.model.identity.differences import Difference
-from helmd.model.identity.realm import CORE_CLIENT
+from helmd.model.identity.realm import CORE_CLIENT, GATEWAY
 from helmd.model.layout import Layout
 from helmd.model.suite.names import CLIENT_SECRET
 from helmd.model.suite.service import Registry, Service
@@ -27,7 +27,8 @@ FLASKENV = ".flaskenv"
 SIGNING_KEY = ("keys/jwt_private.pem", "keys/jwt_public.pem")
 """What Core signs tokens with, and what others verify them with, in its directory."""
 GATEWAY_CERTIFICATE = ("certs/nexus.crt", "certs/nexus.key")
-KEYS = {"core": SIGNING_KEY, "nexus": GATEWAY_CERTIFICATE}
+CORE = "core"
+KEYS = {CORE: SIGNING_KEY, GATEWAY: GATEWAY_CERTIFICATE}
 CLIENT_ID_VARIABLE = "KEYCLOAK_CLIENT_ID"
 _PRIVATE = 0o600
 _SETTING = re.compile(r"\{([a-z][a-z0-9_-]*)\.(url|realm)\}")

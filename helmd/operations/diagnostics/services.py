@@ -2,21 +2,27 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from helmd.health.address import addresses, local_addresses
 from helmd.health.probe import unverified_context
+from helmd.model.api.host import HostCertificate
 from helmd.model.counted import counted
+from helmd.model.identity.realm import GATEWAY
+from helmd.model.layout import Layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
 from helmd.model.units.diagnostics import Finding, bad, judge_certificate, ok, warn
-from helmd.model.units.unit_state import condition, explain
+from helmd.model.units.unit_state import UnitFacts, condition, explain
+from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.monitoring.status import View, look
+from helmd.systemd.bus import Manager
 
 _HANDSHAKE_SECONDS = 3.0
 
@@ -79,44 +85,79 @@ def _without_needed(suite: Registry, views: dict[str, View]) -> Iterator[Finding
 
 def certificates(context: DoctorContext) -> list[Finding]:
     """Whether the certificates that running services show are valid, and for how long."""
-    now, found = datetime.now(UTC), []
-    for name, service in context.suite.services.items():
+    now = datetime.now(UTC)
+    found = [
+        judge_certificate(each.service, each.valid_from, each.valid_until, now)
+        if not each.replaced
+        else warn(
+            f"{each.service} still shows a certificate that was replaced, until {each.valid_until:%Y-%m-%d} valid",
+            f"helmctl restart {each.service}",
+        )
+        for each in shown_certificates(context.suite, context.manager.facts, context.layout)
+    ]
+    return found or [ok("no running service shows one")]
+
+
+def shown_certificates(suite: Registry, facts_of: Callable[[str], UnitFacts], layout: Layout) -> list[HostCertificate]:
+    """The certificates that running and external services show. Blocks, for some seconds a service at most."""
+    found = []
+    for name, service in suite.services.items():
         url = urlsplit(service.url)
         if url.scheme != "https" or not url.hostname:
             continue
         local = not service.external
-        if local and condition(context.manager.facts(unit_of(name)), now.timestamp()) != "running":
+        if local and condition(facts_of(unit_of(name)), time.time()) != "running":
             continue
         port = service.port if local and service.port is not None else url.port or 443
         shown = _shown(url.hostname, port, local)
         if shown is not None:
-            found.append(judge_certificate(name, *shown, now))
-    return found or [ok("no running service shows one")]
+            found.append(_facts(name, shown, layout.resolve(service.path) if name == GATEWAY and local else None))
+    return found
 
 
-def _shown(name: str, port: int, local: bool) -> tuple[datetime, datetime] | None:
-    """From when until when the certificate is valid that a server shows for NAME; None if it completes no handshake.
+def certificates_now(suite: Registry, layout: Layout) -> list[HostCertificate]:
+    """As `shown_certificates`, for callers without a connection to the manager. Raises BusError."""
+    with Manager() as manager:
+        return shown_certificates(suite, manager.facts, layout)
+
+
+def _facts(service: str, encoded: bytes, directory: Path | None) -> HostCertificate:
+    """About a certificate in DER form; DIRECTORY is that of the gateway, where its next one may be."""
+    # Not at the top: few commands need it.
+    from cryptography import x509
+
+    from helmd.files.key_pair import Folder, KeyFileError, public_pem, valid_from, valid_until
+
+    parsed = x509.load_der_x509_certificate(encoded)
+    replaced = False
+    if directory is not None:
+        file = directory / GATEWAY_CERTIFICATE[0]
+        folder = Folder(file.parent)
+        try:
+            present, before = (
+                content and x509.load_pem_x509_certificate(content)
+                for content in (folder.read(file.name), folder.read(f"{file.name}.before"))
+            )
+            # Not one that the gateway has from elsewhere.
+            known = parsed == before or bool(present and public_pem(present) == public_pem(parsed))
+            replaced = present is not None and parsed != present and known
+        except (KeyFileError, ValueError):
+            # A file that can't be used is named by set-up, and by the gateway at its start.
+            replaced = False
+    return HostCertificate(service, valid_from(parsed), valid_until(parsed), parsed.issuer == parsed.subject, replaced)
+
+
+def _shown(name: str, port: int, local: bool) -> bytes | None:
+    """The certificate, in DER form, that a server shows for NAME; None if it completes no handshake.
 
     LOCAL: it is a service of this host, to which its name need not lead.
     """
-    # Not at the top: only this check needs it.
-    from cryptography import x509
-
     deadline = time.monotonic() + _HANDSHAKE_SECONDS
     try:
         found = local_addresses(name, port, deadline) if local else addresses(name, port, deadline)
-        encoded = next(filter(None, (_certificate(each[4], name, deadline) for each in found)), None)
+        return next(filter(None, (_certificate(each[4], name, deadline) for each in found)), None)
     except (OSError, UnicodeError):  # the name can't be resolved
         return None
-    if not encoded:
-        return None
-    parsed = x509.load_der_x509_certificate(encoded)
-    # Naive before cryptography 42, which has others and, for these, a warning that reaches the terminal.
-    first, last = (
-        getattr(parsed, f"{name}_utc", None) or getattr(parsed, name).replace(tzinfo=UTC)
-        for name in ("not_valid_before", "not_valid_after")
-    )
-    return first, last
 
 
 def _certificate(address: tuple[Any, ...], name: str, deadline: float) -> bytes | None:

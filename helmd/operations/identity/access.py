@@ -31,9 +31,13 @@ from helmd.operations.identity.server import Report
 
 BY_ADMIN = (
     "Run: helmctl keycloak setup --login NAME, with an admin of Keycloak's realm master\n"
-    "Without such an admin, see LOST ACCESS TO KEYCLOAK in helmctl(1)."
+    "Without such an admin, run: helmctl keycloak recover-admin, which restarts Keycloak"
 )
 """What to do when Helm's own client is of no use."""
+
+
+class NoAccessError(KeycloakError):
+    """Helm's client can't log in to the realm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,11 @@ def own_session(server: Server, layout: Layout, wanted: WantedRealm) -> Session:
     """A session as Helm's client. Raises KeycloakError with what to do if it is not accepted."""
     secret = own_secret(layout)
     if not secret:
-        raise KeycloakError("Keycloak's realm is not set up", hint="Run: helmctl keycloak setup")
+        raise NoAccessError("Keycloak's realm is not set up", hint="Run: helmctl keycloak setup")
     try:
         return Session(server, secret_of(wanted.name, ADMIN_CLIENT, secret))
     except LoginRefusedError as error:
-        raise KeycloakError(
+        raise NoAccessError(
             f"{error.sentence}; the client was deleted or changed, or the realm is another one", hint=BY_ADMIN
         ) from None
 
@@ -85,9 +89,7 @@ def ensure_own_client(
     login = given
     if login is None:
         try:
-            session = own_session(server, layout, wanted)
-            _check_rights(session, wanted)
-            return session
+            return checked_session(server, layout, wanted)
         except KeycloakError as error:
             login = bootstrap_login(keycloak, layout)
             if login is None and own_secret(layout):
@@ -104,8 +106,9 @@ def ensure_own_client(
     return own_session(server, layout, wanted)
 
 
-def _check_rights(session: Session, wanted: WantedRealm) -> None:
-    """Raises RightsError, with what to do, if Helm's client lacks a role that it needs."""
+def checked_session(server: Server, layout: Layout, wanted: WantedRealm) -> Session:
+    """As `own_session`. Raises RightsError, with what to do, if Helm's client lacks a role that it needs."""
+    session = own_session(server, layout, wanted)
     client = wanted.client(ADMIN_CLIENT)
     try:
         found = read_client(session, wanted.name, client)
@@ -113,6 +116,7 @@ def _check_rights(session: Session, wanted: WantedRealm) -> None:
         raise missing_rights(wanted.name, error) from None
     if not found or set(client.roles) - found.roles:
         raise missing_rights(wanted.name)
+    return session
 
 
 def missing_rights(realm: str, refused: RightsError | None = None) -> RightsError:

@@ -31,7 +31,14 @@ from helmd.operations.identity.access import (
     remove_bootstrap_admin,
 )
 from helmd.operations.identity.found import change_realm, group_id, read_realm
-from helmd.operations.identity.server import Report, keycloak_unit, running_server, started_server
+from helmd.operations.identity.server import (
+    Report,
+    follow_public_url,
+    hostname_difference,
+    keycloak_unit,
+    running_server,
+    started_server,
+)
 from helmd.systemd.bus import Manager
 
 FIRST_ADMIN = "admin"
@@ -59,6 +66,7 @@ class RealmStatus:
 
 def realm_status(registry: Registry, layout: Layout, settings: Settings, manager: Manager) -> RealmStatus:
     """Compare, and change nothing. Raises KeycloakError while Keycloak can't be asked, with what to do."""
+    _refuse_while_upgrading(layout)
     keycloak = keycloak_unit(registry)
     wanted = wanted_realm(keycloak.service, registry, settings)
     server = running_server(keycloak, manager)
@@ -72,6 +80,8 @@ def realm_status(registry: Registry, layout: Layout, settings: Settings, manager
                 different.append(Difference(f"member of group {ADMINS}"))
     except RightsError as error:
         raise missing_rights(wanted.name, error) from None
+    if outdated := hostname_difference(keycloak, registry, manager):
+        different.append(outdated)
     if login := bootstrap_login(keycloak.service.name, layout):
         different.append(Difference(f"user {login.name} of realm master", "temporary admin", "kept", "removed"))
     return RealmStatus(wanted.name, wanted.attributes["frontendUrl"], tuple(different))
@@ -93,6 +103,8 @@ def set_up_realm(
     keycloak = keycloak_unit(registry)
     wanted = wanted_realm(keycloak.service, registry, settings)
     with locked(layout.keycloak_lock, "Keycloak is being set up"):
+        _refuse_while_upgrading(layout)
+        follow_public_url(keycloak, registry, layout, manager, notify)
         server = started_server(keycloak, manager, notify)
         session = ensure_own_client(server, keycloak.service.name, layout, wanted, login, notify)
         try:
@@ -106,6 +118,15 @@ def set_up_realm(
     if left := differences(wanted, found):
         raise RightsError(f"{left[0]}; it can't change that itself", hint=BY_ADMIN)
     return first
+
+
+def _refuse_while_upgrading(layout: Layout) -> None:
+    """Raises KeycloakError while an upgrade is under way, or was interrupted: it may undo what is changed now."""
+    if layout.keycloak_upgrade.exists():
+        raise KeycloakError(
+            "an upgrade of Keycloak is not finished",
+            hint="If it was interrupted, run: helmctl keycloak upgrade, which first goes back to what was before",
+        )
 
 
 def _changed(session: Session, wanted: WantedRealm, notify: Report) -> FoundRealm:
@@ -187,24 +208,29 @@ def _first_admin(session: Session, wanted: WantedRealm, layout: Layout, notify: 
             " in Keycloak's admin console"
         )
         return None
-    create_atomically(layout.first_password, _password() + "\n")
+    create_atomically(layout.first_password, generate_password() + "\n")
     password = _pending_password(layout.first_password)
+    create_admin(session, wanted, FIRST_ADMIN, password)
+    notify(f"created user {FIRST_ADMIN} in group {ADMINS}")
+    return FirstAdmin(FIRST_ADMIN, password)
+
+
+def create_admin(session: Session, wanted: WantedRealm, username: str, password: str) -> None:
+    """Make a user in the group of admins, with a PASSWORD that must be changed at the first login."""
     session.post(
-        path_of(realm, "users"),
+        path_of(wanted.name, "users"),
         {
-            "username": FIRST_ADMIN,
+            "username": username,
             "enabled": True,
             # Keycloak asks users at their login for names and address that are missing.
             "firstName": "HiveMatrix",
             "lastName": "Admin",
-            "email": f"{FIRST_ADMIN}@{urlsplit(wanted.attributes['frontendUrl']).hostname or 'localhost'}",
+            "email": f"{username}@{urlsplit(wanted.attributes['frontendUrl']).hostname or 'localhost'}",
             "emailVerified": True,
             "groups": [ADMINS],
             "credentials": [{"type": "password", "value": password, "temporary": True}],
         },
     )
-    notify(f"created user {FIRST_ADMIN} in group {ADMINS}")
-    return FirstAdmin(FIRST_ADMIN, password)
 
 
 def password_printed(layout: Layout) -> None:
@@ -219,7 +245,8 @@ def _pending_password(file: Path) -> str:
         return ""
 
 
-def _password() -> str:
+def generate_password() -> str:
+    """A password that Keycloak's usual password policies accept."""
     while True:
         password = "".join(choice("".join(_LETTERS)) for _ in range(_PASSWORD_LENGTH))
         if all(set(password) & set(letters) for letters in _LETTERS):

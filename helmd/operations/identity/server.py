@@ -1,19 +1,25 @@
 """Finding the suite's Keycloak, and starting it. It gets secrets only once it is known to be the one that listens."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from helmd.health.address import EVERY
 from helmd.health.listeners import holder_of, unit_listeners
 from helmd.journal.lines import last_lines
 from helmd.keycloak.admin.api import MASTER, NoAnswerFromKeycloakError, Server, answers
 from helmd.model.errors import KeycloakError, NotSetUpError, PortTakenError, StartFailedError, UsageError
+from helmd.model.identity.differences import Difference
+from helmd.model.identity.realm import HOSTNAME, frontend_url
+from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.databases import keycloak_service
 from helmd.systemd.bus import Manager
+from helmd.systemd.installed import read_unit
 
 Report = Callable[[str], None]
 
@@ -89,7 +95,8 @@ def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
         notify(f"starting {name}")
     elif facts.active_state == "activating":
         notify(f"waiting for {name}, which is starting")
-    deadline = time.monotonic() + keycloak.service.health.start_timeout
+    # On a busy machine, the first start is ended by systemd before it has made its tables; the next one goes on there.
+    deadline = time.monotonic() + 2 * keycloak.service.slowest_start
     while True:
         try:
             return running_server(keycloak, manager)
@@ -101,4 +108,64 @@ def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
             if gone or time.monotonic() > deadline:
                 lines = [line.message for line in last_lines(keycloak.unit, 10, began)]
                 raise StartFailedError(error.sentence, hint=f"See: helmctl why {name}", lines=lines) from None
+        time.sleep(_PAUSE)
+
+
+def hostname_difference(keycloak: KeycloakUnit, registry: Registry, manager: Manager) -> Difference | None:
+    """How the URL that the running Keycloak was started with differs from that of the suite; None if it does not."""
+    wanted = frontend_url(keycloak.service, registry)
+    pid = manager.facts(keycloak.unit).main_pid
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid else []
+    except OSError:
+        # It has ended meanwhile; whoever asks it next will see that.
+        return None
+    found = next((os.fsdecode(each.partition(b"=")[2]) for each in variables if each.startswith(_HOSTNAME_IS)), None)
+    if not variables or found == wanted:
+        return None
+    return Difference(f"service {keycloak.service.name}", HOSTNAME, found, wanted)
+
+
+_HOSTNAME_IS = f"{HOSTNAME}=".encode()
+
+
+def follow_public_url(
+    keycloak: KeycloakUnit, registry: Registry, layout: Layout, manager: Manager, notify: Report
+) -> None:
+    """Restart a Keycloak that runs with another URL than that of the suite. Raises KeycloakError if its unit has that
+    other URL as well.
+    """
+    difference = hostname_difference(keycloak, registry, manager)
+    if difference is None:
+        return
+    name = keycloak.service.name
+    if f"{HOSTNAME}={difference.wanted}" not in (read_unit(layout.unit_file(keycloak.unit)) or ""):
+        raise KeycloakError(
+            f"the unit of {name} has not got the URL {difference.wanted} yet", hint="Run: helmctl apply"
+        )
+    notify(str(difference))
+    restart_server(keycloak, manager, notify)
+
+
+def restart_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> None:
+    """Restart Keycloak; returns once the process that ran has been replaced, before it listens."""
+    before, name = manager.facts(keycloak.unit).main_pid, keycloak.service.name
+    notify(f"restarting {name}")
+    manager.restart(keycloak.unit)
+    deadline = time.monotonic() + keycloak.service.slowest_start
+    while manager.facts(keycloak.unit).main_pid == before:
+        if time.monotonic() > deadline:
+            raise StartFailedError(f"{name} did not stop", hint=f"See: helmctl why {name}")
+        time.sleep(_PAUSE)
+
+
+def stop_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> None:
+    """Stop Keycloak; returns once it has ended."""
+    name = keycloak.service.name
+    notify(f"stopping {name}")
+    manager.stop(keycloak.unit)
+    deadline = time.monotonic() + keycloak.service.slowest_start
+    while (facts := manager.facts(keycloak.unit)).active_state not in ("inactive", "failed") or facts.job:
+        if time.monotonic() > deadline:
+            raise StartFailedError(f"{name} did not stop", hint=f"See: helmctl why {name}")
         time.sleep(_PAUSE)

@@ -43,7 +43,7 @@ from helmd.operations.lifecycle.oneshot import (
     begin_schedule,
     schedule_begun,
 )
-from helmd.operations.lifecycle.steps import OperationResult, Options, Step
+from helmd.operations.lifecycle.steps import Code, OperationResult, Options, Step
 
 DEGRADED_CHECK = 0.08
 """Seconds for the health check of a service that has just started, by which a degraded one is reported as such."""
@@ -218,16 +218,17 @@ def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]
         return Step(name, "failed", "its start was cancelled by another request", "failed", job.seconds)
     sentence = explain(facts, name, service.pre_start)
     shown = [line[:SHOWN] for line in lines if line]
+    code: Code = "start_failed"
     # The probe's own line becomes the sentence; the others are the service's.
     if facts.probe_exit.status == 1 and (said := next((line for line in shown if line.startswith(NOT_HEALTHY)), "")):
-        sentence = f"{name} was {said}"
+        sentence, code = f"{name} was {said}", "not_healthy"
         shown = [line for line in shown if line != said and not line.startswith(NOT_YET)]
     if facts.start_exit.failed and shown:
         sentence = f"{sentence}: {shown[-1]}"
     if again := retry(facts, service):
         sentence = f"{sentence}; {again.rstrip('.')}"
     hint = f"See: helmctl why {name}; helmctl logs {name}"
-    return Step(name, "failed", sentence, "start_failed", job.seconds, hint, tuple(shown[-EXPLAINING_LINES:]))
+    return Step(name, "failed", sentence, code, job.seconds, hint, tuple(shown[-EXPLAINING_LINES:]))
 
 
 def stop(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 StepKind = Literal["in_progress", "done", "already", "failed", "skipped", "killed", "queued"]
-Code = Literal["", "start_failed", "dependency_failed", "port_taken", "timeout", "failed", "bus"]
+Code = Literal["", "start_failed", "not_healthy", "dependency_failed", "port_taken", "timeout", "failed", "bus"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ _UNWRITTEN_SECONDS = 30.0
 _STATUS_SECONDS = 2.0
 _DISK_SECONDS = 5.0
 _UNREAD_SECONDS = 0.5
-"""After so long without a look the journal is not known to be quiet: a file that is new may not have been noticed."""
+"""After so long without listening to the journal it is not known to be quiet: a new file may not have been noticed."""
 _DAMAGE_SECONDS = 600.0
 """How often damaged files are looked for."""
 _JOINING, _REPORTED = "joining", "told"
@@ -357,6 +357,7 @@ class Ingest:
             if len(self._assembler):
                 break
         await self._reader.wait(_POLL)
+        self._read_at = time.monotonic()
 
     async def _wait_for_space(self) -> None:
         """Waits while the disk is too full; the journal keeps its own bounds meanwhile."""

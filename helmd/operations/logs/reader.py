@@ -15,6 +15,7 @@ from helmd.store.logs.bounded import breakable, check_expression, end_with_clien
 from helmd.store.logs.counts import Histogram, Total, histogram, level_counts, total
 from helmd.store.logs.entries import StoredEntry, after, entry
 from helmd.store.logs.export import Form, export
+from helmd.store.logs.newer import find_newer
 from helmd.store.logs.search import Page, find, warm
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
@@ -107,6 +108,18 @@ class LogReader:
                 found.cancel()
                 number.cancel()
                 await asyncio.wait({found, number})
+
+    async def newer(self, wanted: LogFilter, limit: int, after: PageCursor, *, counted: bool) -> Listing:
+        """The entries that follow AFTER, as `helmd.store.logs.newer.find_newer`. Raises as that, and BusyError.
+
+        ``next`` of the page is the place of its oldest entry, since there is at least what AFTER names.
+        """
+        await self.check(wanted)
+        async with _turn(self._searches):
+            async with self._lent("searching log entries", 5.0) as connection:
+                found = await breakable(connection, find_newer(connection, wanted, limit, after, SEARCH_SECONDS))
+            following = PageCursor(found[-1].row.timestamp, found[-1].id) if found else None
+            return Listing(Page(found, following), await self._total(wanted) if counted else None)
 
     async def last(self, wanted: LogFilter, number: int) -> list[StoredEntry]:
         """The newest NUMBER entries, the newest first, or as many as are found in time. Raises as `page`."""

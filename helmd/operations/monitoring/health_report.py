@@ -238,7 +238,7 @@ class HealthReport:
             observed = self._monitor.observed(name)
             if observed is None or observed.service is None:
                 continue
-            health = self._monitor.status(name)["health"]
+            health = self._monitor.status(name).health
             found[name] = {
                 "status": UNHEALTHY if health == UNKNOWN and not observed.has_health_check else health,
                 "response_time_ms": observed.response_ms,

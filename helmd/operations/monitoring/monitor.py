@@ -64,7 +64,8 @@ class Monitor:
 
     ``ask`` makes one health check. ``line_rates`` returns the log lines per second of each service since its last
     call, or None. ``keys`` sign the records of restarts in the journal. ``on_change`` is called after every change and
-    measurement, ``beat`` at every iteration of the health check loop, for the watchdog.
+    measurement, ``beat`` at every iteration of the health check loop, for the watchdog, ``on_job`` when the unit of a
+    job may have changed.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Monitor:
         *,
         on_change: Callable[[], None],
         beat: Callable[[], None],
+        on_job: Callable[[], None] = lambda: None,
     ) -> None:
         self._ask = ask
         self._line_rates = line_rates
@@ -85,12 +87,15 @@ class Monitor:
         self._keys = keys
         self._on_change = on_change
         self._beat = beat
+        self._on_job = on_job
         self._registry = Registry({})
         self._interval = 15.0
         self._observed: dict[str, Observed] = {}
         self._companions: dict[str, UnitFacts] = {}
         self._watch: UnitWatch | None = None
         self._due = asyncio.Event()
+        self._wakes_at = 0.0
+        """When the health check loop looks at all services next (time.monotonic()), unless ``_due`` is set."""
         self._asking: set[str] = set()
         self.trouble = ""
         """Why unit states are currently unknown, as a sentence; empty if they are known."""
@@ -146,11 +151,14 @@ class Monitor:
                 with UnitWatch() as watch:
                     self._watch = watch
                     await self._read_all(watch)
+                    self._on_job()
                     _log.info("%d units are watched", len(self._observed))
                     self.trouble, pause = "", _FIRST_PAUSE
                     self._on_change()
                     while True:
                         changed = await watch.changes()
+                        if EVERYTHING in changed or any(map(_is_job, changed)):
+                            self._on_job()
                         await (self._read_all(watch) if EVERYTHING in changed else self._read(watch, changed))
             except BusError as error:
                 if error.sentence != self.trouble:
@@ -197,7 +205,9 @@ class Monitor:
     def _check_dependents(self, name: str) -> None:
         """Has failing services checked at once that depend on the service NAME, which works again."""
         for other, observed in self._observed.items():
-            self._observed[other] = checked_again(observed, name)
+            if (again := checked_again(observed, name)) is not observed:
+                self._observed[other] = again
+                self._due.set()
 
     def _update(self, name: str, facts: UnitFacts) -> None:
         before = self._observed.get(name)
@@ -227,6 +237,7 @@ class Monitor:
                     group.create_task(self._check_one(observed))
                 else:
                     wait = min(wait, due - now)
+            self._wakes_at = now + wait
             try:
                 async with asyncio.timeout(wait):
                     await self._due.wait()
@@ -240,12 +251,14 @@ class Monitor:
         finally:
             self._asking.discard(checked.name)
         now = self._observed.get(checked.name)
-        self._due.set()
         # The process may have ended or been replaced during the check.
         if now is None or not now.has_health_check or now.facts.invocation != checked.facts.invocation:
+            self._due.set()
             return
         after = judged(now, result.verdict, result.response_ms, time.monotonic())
         self._observed[checked.name] = after
+        if (next_check(after) or 0.0) < self._wakes_at:
+            self._due.set()
         if now.failures and result.verdict.started:
             self._check_dependents(checked.name)
         if reason := restart_reason(after):
@@ -333,17 +346,21 @@ def _name(unit: str) -> str | None:
     return None if name is None or name.startswith(RESERVED_PREFIX) else name
 
 
+def _is_job(unit: str) -> bool:
+    name = service_behind(unit)
+    return name is not None and name.startswith(RESERVED_PREFIX)
+
+
 def _row(status: Status, now: datetime) -> StatusRow:
-    started = status["started_at"]
     return StatusRow(
-        service_name=status["service_name"],
-        status=status["status"],
+        service_name=status.service_name,
+        status=status.status,
         last_checked=now,
-        pid=status["pid"],
-        port=status["port"],
-        started_at=datetime.fromisoformat(started) if started else None,
-        health_status=None if status["health"] == UNKNOWN else status["health"],
-        health_message=status["health_message"],
-        cpu_percent=status["cpu_percent"],
-        memory_mb=status["memory_mb"],
+        pid=status.pid,
+        port=status.port,
+        started_at=status.started_at,
+        health_status=None if status.health == UNKNOWN else status.health,
+        health_message=status.health_message,
+        cpu_percent=status.cpu_percent,
+        memory_mb=status.memory_mb,
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from helmd.files.durable import write_atomically
 from helmd.files.environment_file import ensure_secrets
@@ -22,6 +23,7 @@ from helmd.keycloak.distribution.unpack import WRITABLE, unpack, unpacked
 from helmd.model.config.schema import HELM_SETTINGS
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.config.validators import url as url_setting
 from helmd.model.counted import counted
 from helmd.model.errors import (
     BusError,
@@ -32,14 +34,16 @@ from helmd.model.errors import (
     StartFailedError,
     UsageError,
 )
+from helmd.model.identity.realm import GATEWAY, origin_of
 from helmd.model.layout import Layout
 from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, SOCKET_UNITS, STORE_CLUSTER_UNIT, TARGET
-from helmd.model.suite.service import Registry
+from helmd.model.suite.service import Registry, Service
 from helmd.operations.configuration.apply import apply, changes, remember_host
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
-from helmd.operations.configuration.keys import make_keys
+from helmd.operations.configuration.keys import install_certificate, make_keys
 from helmd.operations.configuration.load import load_settings, load_suite
 from helmd.operations.configuration.module_files import KEYS
+from helmd.operations.configuration.registry_file import set_in_registry
 from helmd.operations.setup.end_check import check_end_to_end
 from helmd.postgres.cluster import account_name, create_cluster, store_cluster
 from helmd.postgres.external import check_store
@@ -55,11 +59,16 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SetupOptions:
-    """What the caller gives: a registry to install, a Keycloak archive, a DSN of an existing log store."""
+    """What the caller gives: a registry to install, a Keycloak archive, a DSN of an existing log store, and the URL by
+    which users reach the gateway.
+    """
 
     registry_file: Path | None = None
     keycloak_archive: Path | None = None
     database: str | None = None
+    url: str | None = None
+    certificate: tuple[Path, Path] | None = None
+    """The gateway's certificate, with its chain, and its key."""
 
 
 REGISTRY_TEMPLATE = """\
@@ -180,14 +189,39 @@ def prepare_keycloak(
         notify(f"created the passwords of Keycloak's first admin and database ({layout.secrets_file(name)}, mode 0600)")
 
 
-def needs_realm(registry: Registry, layout: Layout) -> bool:
-    """Whether `helmctl keycloak setup` has not yet made the realm of the Keycloak that the suite runs."""
+def realm_service(registry: Registry) -> Service | None:
+    """The Keycloak that the suite runs and whose realm is the suite's own, if it has one."""
     name = keycloak_service(registry)
-    return name is not None and registry[name].realm != MASTER and not layout.admin_client_secret.exists()
+    return registry[name] if name is not None and registry[name].realm != MASTER else None
+
+
+def public_origin(url: str) -> str:
+    """Scheme, host and port of a URL that the caller gives for the suite as a whole. Raises UsageError."""
+    try:
+        origin = origin_of(url_setting(url))
+    except ValueError as problem:
+        raise UsageError(f"the URL {problem}", hint="Give one such as https://desk.example.org") from None
+    if url.rstrip("/") not in (origin, f"{origin}:{urlsplit(url).port}"):
+        raise UsageError(f"{url} has more than a host", hint=f"The suite is at the top of it: --url {origin}")
+    return origin
+
+
+def set_public_url(layout: Layout, settings: Settings, wanted: str, notify: Notify) -> None:
+    """Set the gateway's url in services.toml to the origin WANTED. Raises UsageError if there is no gateway, or another
+    file sets it.
+    """
+    registry = load_suite(layout, settings)
+    if GATEWAY not in registry:
+        sentence = f"the suite has no gateway ({GATEWAY}) that users could reach at {wanted}"
+        raise UsageError(sentence, hint=f"Add [services.{GATEWAY}] to {layout.registry_file}, then: helmctl setup")
+    if origin_of(registry[GATEWAY].url) == wanted:
+        return
+    set_in_registry(layout, settings, GATEWAY, "url", wanted)
+    notify(f"set url of {GATEWAY} to {wanted} ({layout.registry_file})")
 
 
 def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
-    """What Core signs with and what the gateway shows, where they are missing."""
+    """What Core signs with and what the gateway shows, where they are missing or expire soon."""
     for name in KEYS:
         if name in registry and not registry[name].external and layout.resolve(registry[name].path).is_dir():
             made = make_keys(name, registry, layout)
@@ -235,15 +269,19 @@ def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Not
 
 
 def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: DownloadCallback) -> Registry:
-    """All of it, for the account that runs this. The suite itself is not started."""
+    """All of it but Keycloak's realm, for the account that runs this. The suite itself is not started."""
     prepare_account(layout, notify)
     manager = _manager(layout)
     prepare_files(layout, options, notify)
     settings = load_settings(layout)
     if not settings.store_embedded:
         check_store(settings.store)
+    if options.url is not None:
+        set_public_url(layout, settings, options.url, notify)
     registry = load_suite(layout, settings)
     prepare_keycloak(registry, layout, options, notify, progress)
+    if options.certificate is not None and (said := install_certificate(*options.certificate, registry, layout)):
+        notify(said)
     prepare_keys(registry, layout, notify)
     prepare_clusters(registry, layout, settings, notify)
     host = remember_host(layout)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from helmd.model.api.ingest import IngestReply
 from helmd.model.errors import DeniedError
 from helmd.model.ingest.body import Body, idempotency_key, read_body
 from helmd.model.ingest.logs import ReadMessage, log_rows, plain_reading
@@ -73,9 +74,7 @@ class Intake:
             service, found = await self._parsed(held, rows)
             await self._within_rate(request, len(found), key)
             count = await self._posted.post(service, found, key, held.size) if found else 0
-        return json_response(
-            {"success": True, "ingested": count, "message": f"Successfully ingested {count} log entries"}
-        )
+        return json_response(IngestReply(True, count, f"Successfully ingested {count} log entries"))
 
     async def metrics(self, request: web.Request) -> web.Response:
         """POST /api/metrics/ingest"""
@@ -90,12 +89,13 @@ class Intake:
             await self._within_rate(request, len(found), key)
             self._measured(service, found)
         count = len(found)
-        return json_response({"success": True, "ingested": count, "message": f"Successfully ingested {count} metrics"})
+        return json_response(IngestReply(True, count, f"Successfully ingested {count} metrics"))
 
     def _given(self, request: web.Request, body: bytes, listed: str, sign: str) -> Body:
         given = read_body(body, listed, sign)
         caller: Identity = request["identity"]
-        if caller.service is not None and caller.service != given.service_name:
+        other = caller.service is not None and caller.service != given.service_name
+        if other or (caller.services is not None and given.service_name not in caller.services):
             raise DeniedError(f"{caller.name} may not post as '{given.service_name}'")
         return given
 

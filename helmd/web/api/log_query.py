@@ -7,7 +7,7 @@ from helmd.model.logs.filter import LogFilter, log_filter_of
 from helmd.model.printable import printable
 from helmd.web.auth.roles import Identity
 
-_LISTS = frozenset({"service", "level", "source", "stream"})
+_LISTS = frozenset({"service", "level", "source", "stream", "topics"})
 
 
 def parameters(request: web.Request) -> dict[str, str]:

@@ -2,22 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from aiohttp import web
 
+from helmd.model.api.logs import DEFAULT_LIMIT, MAX_LIMIT, HistogramBucket, HistogramReply, LogPage
+from helmd.model.api.services import DashboardReply
 from helmd.model.errors import HelmError, StoreError, UsageError
-from helmd.model.logs.filter import page_cursor_of
+from helmd.model.logs.filter import PageCursor, page_cursor_of
 from helmd.model.logs.timestamps import timespan
+from helmd.model.suite.names import RESERVED_PREFIX
 from helmd.operations.logs.reader import LogReader
 from helmd.web.api.log_query import filter_of, number, one_of, parameters
 from helmd.web.api.sources import StatusSource
+from helmd.web.auth.roles import Identity
 from helmd.web.http.cancellation import run_while_connected
-from helmd.web.http.problems import json_response
+from helmd.web.http.problems import PREFIX, json_response, prefix_of
 
-DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 _MINUTE = timedelta(minutes=1)
 STEPS = tuple(timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080))
 """Lengths of a histogram's buckets."""
@@ -54,20 +57,30 @@ class Logs:
         offset = number(given, "offset", 0)
         before = page_cursor_of(given["cursor"]) if given.get("cursor") else None
         counted = one_of(given, "total", ("true", "false")) == "true"
-        found = await run_while_connected(request, self._reader.page(wanted, limit, before, offset, counted=counted))
+        if given.get("after"):
+            if before is not None or offset:
+                raise UsageError("after: can't be combined with cursor or offset")
+            reading = self._reader.newer(wanted, limit, page_cursor_of(given["after"]), counted=counted)
+        else:
+            reading = self._reader.page(wanted, limit, before, offset, counted=counted)
+        found = await run_while_connected(request, reading)
         page = found.page
-        body: dict[str, Any] = {
-            "logs": [entry.as_json() for entry in page.entries],
-            "total": found.total.entries if found.total else None,
-            "limit": limit,
-            "offset": offset,
-            "next_cursor": str(page.next) if page.next else None,
-        }
-        if found.total and found.total.estimate:
-            body["total_is_estimate"] = True
-        if page.searched_back_to is not None:
-            body["searched_back_to"] = page.searched_back_to.isoformat()
-        return json_response(body)
+        newest = page.entries[0] if page.entries else None
+        previous = None if newest is None else str(PageCursor(newest.row.timestamp, newest.id))
+        following = str(page.next) if page.next else None
+        return json_response(
+            LogPage(
+                logs=tuple(entry.body for entry in page.entries),
+                total=found.total.entries if found.total else None,
+                limit=limit,
+                offset=offset,
+                next_cursor=following,
+                prev_cursor=previous,
+                total_is_estimate=True if found.total and found.total.estimate else None,
+                searched_back_to=page.searched_back_to,
+            ),
+            headers=_links(request, {"next": ("cursor", following), "prev": ("after", previous)}),
+        )
 
     async def entry(self, request: web.Request) -> web.Response:
         """GET /api/logs/{id}"""
@@ -76,7 +89,7 @@ class Logs:
         identity = request["identity"]
         if entry is None or (identity.services is not None and entry.row.service_name not in identity.services):
             raise UnknownEntryError("there is no such log entry")
-        return json_response(entry.as_json())
+        return json_response(entry.body)
 
     async def histogram(self, request: web.Request) -> web.Response:
         """GET /api/logs/histogram"""
@@ -88,20 +101,10 @@ class Logs:
             raise UsageError("start_time: is not before end_time")
         step = _step(given.get("step", ""), end - start)
         found = await run_while_connected(request, self._reader.histogram(wanted, start, end, step))
-        body: dict[str, Any] = {
-            "step_seconds": int(step.total_seconds()),
-            "buckets": [
-                {
-                    "start": bucket.start.isoformat(),
-                    "counts": dict(bucket.levels),
-                    "total": sum(bucket.levels.values()),
-                }
-                for bucket in found.buckets
-            ],
-        }
-        if found.counted_back_to is not None:
-            body["counted_back_to"] = found.counted_back_to.isoformat()
-        return json_response(body)
+        buckets = [
+            HistogramBucket(bucket.start, bucket.levels, sum(bucket.levels.values())) for bucket in found.buckets
+        ]
+        return json_response(HistogramReply(int(step.total_seconds()), tuple(buckets), found.counted_back_to))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs/export"""
@@ -131,12 +134,28 @@ class Logs:
     async def dashboard(self, request: web.Request) -> web.Response:
         """GET /api/dashboard/status"""
         statuses = self._monitor.statuses()
-        body: dict[str, Any] = {"statuses": statuses, "log_stats": {name: {} for name in statuses}}
+        counts: dict[str, dict[str, int]] = {name: {} for name in statuses}
+        wrong = None
         try:
-            body["log_stats"] |= await self._reader.level_counts(datetime.now(UTC) - _STATS_SPAN)
+            found = await self._reader.level_counts(datetime.now(UTC) - _STATS_SPAN)
+            identity: Identity = request["identity"]
+            shown = (name for name in found if identity.sees_logs_of(name) and not name.startswith(RESERVED_PREFIX))
+            counts |= {name: found[name] for name in shown}
         except StoreError as error:
-            body["log_stats_error"] = error.sentence
-        return json_response(body)
+            wrong = error.sentence
+        return json_response(DashboardReply(statuses, counts, wrong))
+
+
+def _links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
+    """The header Link (RFC 8288) with the other PAGES: by relation a parameter and its value, None for no such page."""
+    kept = [pair for pair in request.query.items() if pair[0] not in ("cursor", "after", "offset")]
+    prefix = "" if request.path.startswith(PREFIX + "/") else prefix_of(request)
+    links = [
+        f'<{prefix}{request.rel_url.with_query([*kept, (name, value)])}>; rel="{relation}"'
+        for relation, (name, value) in pages.items()
+        if value is not None
+    ]
+    return {"Link": ", ".join(links)} if links else {}
 
 
 def _step(text: str, span: timedelta) -> timedelta:

@@ -4,6 +4,10 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from helmd.model.api.health import HealthChecks, HealthReply
+from helmd.model.api.json_codec import from_json, to_json
+from helmd.model.api.services import StatusByName
+from helmd.model.suite.names import HELM_SERVICE
 from helmd.web.api.sources import HealthSource, StatusSource
 from helmd.web.http.problems import json_response
 
@@ -18,18 +22,14 @@ class Api:
     async def health(self, request: web.Request) -> web.Response:
         """GET /health"""
         report = await self._report.report()
-        body = {
-            "status": report.status,
-            "service": "helm",
-            "timestamp": report.timestamp.isoformat(),
-            "checks": report.checks,
-        }
+        checks = from_json(HealthChecks, report.checks)
+        body = HealthReply(report.status, HELM_SERVICE, report.timestamp, checks)
         unhealthy = report.status == "unhealthy"
         return json_response(body, HTTPStatus.SERVICE_UNAVAILABLE if unhealthy else HTTPStatus.OK)
 
     async def statuses(self, request: web.Request) -> web.Response:
         """GET /api/services/status"""
-        return json_response(self._monitor.statuses())
+        return json_response(to_json(self._monitor.statuses(), StatusByName))
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/services/{name}/status"""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 15.0
 """Nexus closes a connection after 30 s without a byte."""
 RETRY_MILLISECONDS = 2000
 _WRITE_BYTES = 64 << 10
-_HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
 _TRY_AGAIN_LATER = 1013
 _POLICY_VIOLATION = 1008
 
@@ -36,7 +36,7 @@ class Streams:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs/stream"""
         source = self._source(request)
-        response = web.StreamResponse(headers=_HEADERS)
+        response = web.StreamResponse(headers=STREAM_HEADERS)
         if request.method == "HEAD":
             return response
         async with aclosing(source):
@@ -46,10 +46,10 @@ class Streams:
                 return response
             await response.prepare(request)
             try:
-                await response.write(f"retry: {RETRY_MILLISECONDS}\n".encode() + _mark(first.reached))
+                await response.write(f"retry: {RETRY_MILLISECONDS}\n".encode() + mark_frame(first.reached))
                 await run_while_authorized(request, self._send_events(response, source))
             except HelmError as error:
-                await response.write(_event("end", {"code": error.code, "error": error.sentence}))
+                await response.write(event_frame("end", {"code": error.code, "error": error.sentence}))
         return response
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
@@ -76,20 +76,17 @@ class Streams:
     def _source(self, request: web.Request) -> AsyncGenerator[FeedUpdate, None]:
         given = parameters(request)
         wanted = filter_of(request, given)
-        last = request.headers.get("Last-Event-ID") or given.get("last_event_id", "")
-        since = number({"last_event_id": last}, "last_event_id", -1)
-        start = Start(since if since >= 0 else None, min(number(given, "tail", 0), MAX_TAIL))
-        return follow_entries(self._feed, self._reader, wanted, start, self._heartbeat)
+        return follow_entries(self._feed, self._reader, wanted, stream_start(request, given), self._heartbeat)
 
     async def _send_events(self, response: web.StreamResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
         async for update, silent in self._timed(source):
             if update.skipped is not None:
-                await response.write(_event("skipped", _skipped_json(update.skipped)))
-            for frames in _chunks(update.batches):
+                await response.write(event_frame("skipped", skipped_json(update.skipped)))
+            for frames in frames_of(update.batches):
                 await response.write(frames)
             if silent:
                 # An event without data sets only where a client resumes: what was before need not be searched again.
-                await response.write(b": heartbeat\n" + _mark(update.reached))
+                await response.write(b": heartbeat\n" + mark_frame(update.reached))
 
     async def _converse(self, response: web.WebSocketResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
         """Sends until the client closes; what it says besides is of no interest."""
@@ -105,7 +102,7 @@ class Streams:
     async def _send_messages(self, response: web.WebSocketResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
         async for update, silent in self._timed(source):
             if update.skipped is not None:
-                await response.send_json({"type": "skipped", **_skipped_json(update.skipped)})
+                await response.send_json({"type": "skipped", **skipped_json(update.skipped)})
             for batch in update.batches:
                 for line in batch.lines:
                     await response.send_str(f'{{"type": "log", "id": {line.id}, "entry": {line.text.decode()}}}')
@@ -123,7 +120,14 @@ class Streams:
                 yield update, silent
 
 
-def _chunks(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
+def stream_start(request: web.Request, given: Mapping[str, str]) -> Start:
+    """Where a follower begins, by the request's parameters and headers. Raises UsageError."""
+    last = request.headers.get("Last-Event-ID") or given.get("last_event_id", "")
+    since = number({"last_event_id": last}, "last_event_id", -1)
+    return Start(since if since >= 0 else None, min(number(dict(given), "tail", 0), MAX_TAIL))
+
+
+def frames_of(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
     """Frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
     some: list[bytes] = []
     size = 0
@@ -140,15 +144,18 @@ def _chunks(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
         yield some[0] if len(some) == 1 else b"".join(some)
 
 
-def _mark(reached: int) -> bytes:
+def mark_frame(reached: int) -> bytes:
+    """An event without data: the id from which a client resumes."""
     return b"id: %d\n\n" % reached
 
 
-def _event(kind: str, body: object) -> bytes:
+def event_frame(kind: str, body: object) -> bytes:
+    """One event; JSON has no line breaks."""
     return f"event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
 
-def _skipped_json(skipped: Skipped) -> dict[str, object]:
+def skipped_json(skipped: Skipped) -> dict[str, object]:
+    """The data of the event ``skipped``."""
     body: dict[str, object] = {"from_id": skipped.first, "to_id": skipped.last, "count": skipped.count}
     return body | {"at_most": True} if skipped.at_most else body
 

@@ -1,6 +1,5 @@
-"""Requests to Core: its keys, and whether a session is still valid. Replies are not trusted."""
+"""Requests to Core: its keys, tokens for users, and whether a session is still valid. Replies are not trusted."""
 
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -9,14 +8,14 @@ import aiohttp
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from helmd.model.errors import HelmError
-from helmd.model.printable import printable
+from helmd.web.auth.asking import LOGIN_SECONDS, REPLY_SECONDS, NoReplyError, ask_json
 from helmd.web.auth.tokens import keys_of
 
 KEYS_PATH = "/.well-known/jwks.json"
 VALIDATE_PATH = "/api/token/validate"
+EXCHANGE_PATH = "/api/token/exchange"
+REVOKE_PATH = "/api/token/revoke"
 
-_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
-_MAX_REPLY = 64 << 10
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -27,9 +26,11 @@ class CoreUnreachableError(HelmError):
 
 
 def core_session() -> aiohttp.ClientSession:
-    """The HTTP session for `Core`; the caller closes it. Without cookies and decompression, so replies stay small."""
+    """The HTTP session for requests to Core and Keycloak; the caller closes it.
+
+    Without cookies and decompression, so replies stay small.
+    """
     return aiohttp.ClientSession(
-        timeout=_TIMEOUT,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         headers={"Accept-Encoding": "identity", "User-Agent": "helmd"},
@@ -63,31 +64,28 @@ class Core:
             raise self._unreachable(f"status {status} for {VALIDATE_PATH}")
         return valid
 
-    async def _ask(self, method: str, path: str, body: object) -> tuple[int, Any]:
-        """The status and the JSON of a reply; None if it is not JSON."""
+    async def exchange(self, access_token: str) -> str | None:
+        """A token of Core for the user of an ACCESS_TOKEN of Keycloak's; None if Core does not accept that.
+
+        Raises CoreUnreachableError.
+        """
+        status, body = await self._ask("POST", EXCHANGE_PATH, {"access_token": access_token}, LOGIN_SECONDS)
+        if status in _REFUSED:
+            return None
+        token = body.get("token") if status == HTTPStatus.OK and isinstance(body, dict) else None
+        if not isinstance(token, str):
+            raise self._unreachable(f"status {status} for {EXCHANGE_PATH}")
+        return token
+
+    async def revoke(self, token: str) -> None:
+        """Ends the session of a user's TOKEN. Raises CoreUnreachableError."""
+        await self._ask("POST", REVOKE_PATH, {"token": token})
+
+    async def _ask(self, method: str, path: str, body: object, seconds: float | None = None) -> tuple[int, Any]:
         try:
-            async with self._session.request(method, self.url + path, json=body, allow_redirects=False) as reply:
-                text = await _limited(reply)
-        except TimeoutError:
-            raise self._unreachable(f"no answer within {_TIMEOUT.total:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as problem:
-            raise self._unreachable(printable(str(problem) or type(problem).__name__, 200)) from None
-        if text is None:
-            raise self._unreachable(f"reply larger than {_MAX_REPLY >> 10} KiB")
-        try:
-            return reply.status, json.loads(text)
-        except (ValueError, RecursionError):
-            return reply.status, None
+            return await ask_json(self._session, method, self.url + path, seconds=seconds or REPLY_SECONDS, json=body)
+        except NoReplyError as error:
+            raise self._unreachable(str(error)) from None
 
     def _unreachable(self, why: str) -> CoreUnreachableError:
         return CoreUnreachableError(f"request to Core at {self.url} failed: {why}", hint="See: helmctl status core")
-
-
-async def _limited(reply: aiohttp.ClientResponse) -> bytes | None:
-    """The body, or None if it is too large."""
-    text = bytearray()
-    async for part in reply.content.iter_any():
-        text += part
-        if len(text) > _MAX_REPLY:
-            return None
-    return bytes(text)

@@ -1,30 +1,40 @@
-"""Authentication: the peer of the unix socket by its credentials (unix(7), SO_PEERCRED), or the bearer of a token."""
+"""Authentication: the peer of the unix socket by its credentials (unix(7), SO_PEERCRED), the bearer of a token, or the
+session of a browser.
+
+And for what changes something: whether the program that sends the request may (`helmd.web.auth.peers`).
+"""
 
 import os
 import pwd
 import socket
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import aiohttp
 from aiohttp import web
 
 from helmd.model.config.settings import Settings
 from helmd.model.errors import DeniedError, HelmError, UsageError
+from helmd.model.identity.peer import Peer, Place
+from helmd.model.identity.realm import realm_url
 from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry
+from helmd.operations.identity.tokens import TokenStore
 from helmd.web.auth.core import Core, core_session
+from helmd.web.auth.machine import is_machine_token, machine_identity
+from helmd.web.auth.peers import FORWARDED_HEADERS, Forwarded, Trust, check_peer, forwarded
 from helmd.web.auth.roles import Access, Identity, Role
+from helmd.web.auth.same_origin import PROXY_HEADERS, foreign
 from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.verifier import Verifier
 
 _CREDENTIALS = struct.Struct("3i")
 
-_NOT_FROM_HERE = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
 _OF_BROWSERS = ("Origin", "Sec-Fetch-Site")
 """Headers of browsers: any web page can make a browser on this machine send a request."""
 
@@ -35,13 +45,40 @@ class NoCredentialError(HelmError):
     code: ClassVar[str] = "no_credential"
 
 
-class Callers:
-    """Authenticates callers. An async context manager; outside of it, or before `adopt`, no token is accepted.
+class SessionLogins(Protocol):
+    """Who has logged in with a browser: `helmd.web.auth.logins.Logins`."""
 
-    The unix socket needs neither.
+    async def identity(self, request: web.Request) -> Identity | None:
+        """The user, or None without a session. Raises HelmError."""
+
+    def adopt(
+        self,
+        session: aiohttp.ClientSession,
+        single_flight: SingleFlight,
+        realm: str | None,
+        core: Core,
+        verifier: Verifier,
+    ) -> None:
+        """Use the realm at the URL REALM (None: there is none) and CORE from now on."""
+
+
+class Callers:
+    """Authenticates callers. An async context manager; outside of it, or before `adopt`, no token of Core is accepted.
+
+    The unix socket needs neither. LOCATE determines who is at the other end of a connection; without it, nobody knows.
+    MACHINE_TOKENS are those that Helm issued.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        locate: Callable[[socket.socket], Peer] = lambda _: Peer(Place.UNKNOWN, ""),
+        machine_tokens: TokenStore | None = None,
+    ) -> None:
+        self._locate = locate
+        self._machine_tokens = machine_tokens
+        self._trust = Trust()
+        self.logins: SessionLogins | None = None
+        """Set before `adopt`, if browsers may log in."""
         self._single_flight = SingleFlight()
         self._session: aiohttp.ClientSession | None = None
         self._core = ""
@@ -57,6 +94,8 @@ class Callers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._single_flight.stop()
+        if self._machine_tokens is not None:
+            self._machine_tokens.save_uses()
         if self._session is not None:
             await self._session.close()
 
@@ -64,21 +103,28 @@ class Callers:
         """Use SETTINGS from now on. If the URL of Core has changed, all cached tokens are dropped."""
         self._anonymous = settings.ingest_anonymous == "loopback"
         self._billing = frozenset(settings.billing_services)
+        self._trust = Trust.of(settings)
         url = core_url(settings, registry)
-        if self._session is not None and url != self._core:
-            self._core, self._verifier = url, Verifier(Core(self._session, url), self._single_flight)
+        if self._session is None:
+            return
+        core = Core(self._session, url)
+        if self._verifier is None or url != self._core:
+            self._core, self._verifier = url, Verifier(core, self._single_flight)
+        if self.logins is not None:
+            self.logins.adopt(self._session, self._single_flight, realm_url(registry), core, self._verifier)
 
     async def authorize(self, request: web.Request, access: Access) -> Identity | None:
         """The caller, if they may use a route with this ACCESS; None for an unknown caller of a public one.
 
-        Raises NoCredentialError, BadTokenError, CoreUnreachableError, DeniedError, and UsageError.
+        Raises NoCredentialError, BadTokenError, CoreUnreachableError, DeniedError, PeerRefusedError, LoginNeededError
+        and UsageError.
         """
         identity = _by_socket(request)
         if access.role is Role.PUBLIC:
             # A health check must work even with an expired token.
             return identity
         if identity is None:
-            identity = await self._by_token(request)
+            identity = await self._by_token(request) or await self._by_session(request)
         if identity is None and access.anonymous and self._anonymous and _is_local_program(request):
             identity = Identity("anonymous", Role.PUBLIC, "anonymous")
         if identity is None:
@@ -86,16 +132,51 @@ class Callers:
                 "authentication required",
                 hint="Send a token of Core (Authorization: Bearer), or use helmctl or the unix socket on the machine.",
             )
+        request["caller"] = identity
         if refusal := access.refusal(identity):
             raise DeniedError(refusal)
+        if access.checked or identity.via == "machine":
+            tls = request.secure or self.client(request).scheme == "https"
+            check_peer(identity, access, self.peer(request), self._trust, tls=tls, now=time.time())
         return identity
+
+    def peer(self, request: web.Request) -> Peer:
+        """Who is at the other end of the request's connection."""
+        found: Peer | None = request.get("peer")
+        if found is None:
+            connection = None if request.transport is None else request.transport.get_extra_info("socket")
+            found = request["peer"] = Peer(Place.UNKNOWN, "") if connection is None else self._locate(connection)
+        return found
+
+    def client(self, request: web.Request) -> Forwarded:
+        """What a trusted proxy says about the client whose request it passes on; empty for a request without one."""
+        headers = {name: ",".join(request.headers.getall(name, ())) for name in FORWARDED_HEADERS}
+        return forwarded(headers, self.peer(request), self._trust)
 
     async def _by_token(self, request: web.Request) -> Identity | None:
         token = _bearer_token(request.headers.getall("Authorization", ()))
-        if token is None or self._verifier is None:
+        if token is None:
             return None
-        identity = await self._verifier.identity(token)
-        return replace(identity, services=self._billing) if identity.role is Role.BILLING else identity
+        if self._machine_tokens is not None and is_machine_token(token):
+            identity = machine_identity(token, self._machine_tokens, self._single_flight)
+        elif self._verifier is None:
+            return None
+        else:
+            identity = await self._verifier.identity(token)
+        # The gateway adds the token to whatever a page makes a browser send.
+        if refusal := foreign(request.method, request.headers, by_cookie=False):
+            raise DeniedError(refusal)
+        return self._confined(identity)
+
+    async def _by_session(self, request: web.Request) -> Identity | None:
+        if self.logins is None or "Authorization" in request.headers:
+            return None
+        identity = await self.logins.identity(request)
+        return identity and self._confined(identity)
+
+    def _confined(self, identity: Identity) -> Identity:
+        confined = identity.role is Role.BILLING and identity.services is None
+        return replace(identity, services=self._billing) if confined else identity
 
 
 def _by_socket(request: web.Request) -> Identity | None:
@@ -118,7 +199,7 @@ def _bearer_token(given: Sequence[str]) -> str | None:
 
 def _is_local_program(request: web.Request) -> bool:
     """Whether a program on this machine sent it, rather than a proxy or a browser."""
-    if any(name in request.headers for name in ("Authorization", *_NOT_FROM_HERE, *_OF_BROWSERS)):
+    if any(name in request.headers for name in ("Authorization", *PROXY_HEADERS, *_OF_BROWSERS)):
         return False
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     return isinstance(peer, tuple) and is_loopback(str(peer[0]))

@@ -1,11 +1,15 @@
 """Roles of callers, and the routes that they may use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-Via = Literal["socket", "token", "anonymous"]
+Via = Literal["socket", "token", "anonymous", "session", "machine"]
+"""The account's unix socket, a token of Core, no credential, a session of Helm's own, a token that Helm issued."""
+
+RECENT_LOGIN_SECONDS = 600.0
+"""How long a login at Helm itself counts as recent."""
 
 
 class Role(StrEnum):
@@ -18,6 +22,15 @@ class Role(StrEnum):
     BILLING = "billing"
     TECHNICIAN = "technician"
     ADMIN = "admin"
+
+
+class PeerRule(StrEnum):
+    """Which programs a route takes requests from, whatever their credential (docs/api.md, "Which program calls")."""
+
+    DEFAULT = "default"
+    """By the method: ANY to read, CHECKED to change."""
+    ANY = "any"
+    CHECKED = "checked"
 
 
 _COVERS: Mapping[Role, frozenset[Role]] = {
@@ -40,11 +53,22 @@ class Identity:
     """The service that calls, where it is one and not a user."""
     services: frozenset[str] | None = None
     """The services whose logs the caller may read; None for all."""
+    login_at: float | None = None
+    """When the caller logged in at Helm itself, in seconds since the epoch; of sessions only."""
+    session: str = field(default="", compare=False)
+    """Identifies a session or a machine token in the audit trail; not a secret."""
+
+    expires: float | None = field(default=None, compare=False)
+    """Until when the credential is valid, in seconds since the epoch; None where it has no end."""
 
     @property
     def key(self) -> str:
         """Distinguishes callers: a user may be called as a service or an account is."""
         return f"{self.via} {'user' if self.service is None else 'service'} {self.service or self.name}"
+
+    def sees_logs_of(self, service: str) -> bool:
+        """Whether the caller may read what SERVICE logs."""
+        return self.may(Role.BILLING) and (self.services is None or service in self.services)
 
     def may(self, asked: Role) -> bool:
         """Whether the caller may use a route that requires role ASKED."""
@@ -60,6 +84,10 @@ class Access:
     """Also services, with tokens of their own."""
     anonymous: bool = False
     """Also programs on this machine without any token, where ``ingest.anonymous`` allows them."""
+    checked: bool = False
+    """Whether the program that sends the request must be one that may change things."""
+    recent_login: bool = False
+    """Whether users need the unix socket, or a login at Helm itself within the last RECENT_LOGIN_SECONDS."""
 
     def refusal(self, caller: Identity) -> str | None:
         """Why CALLER is refused, as a sentence, or None."""

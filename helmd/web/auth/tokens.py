@@ -95,6 +95,15 @@ def verified(token: str, key: RSAPublicKey, now: float) -> Bearer:
     return bearer
 
 
+def times_of(token: str) -> tuple[float, float]:
+    """When a TOKEN that was verified before was issued and expires, in seconds since the epoch; 0 for what it lacks."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return 0.0, 0.0
+    return _timestamp(claims, "iat") or 0.0, _timestamp(claims, "exp") or 0.0
+
+
 def check_time(bearer: Bearer, now: float) -> None:
     """Raises BadTokenError once the token has expired."""
     if now >= bearer.expires:

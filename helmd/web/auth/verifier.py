@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helmd.web.auth.core import Core, CoreUnreachableError
 from helmd.web.auth.keyring import Keyring
@@ -66,7 +66,7 @@ class Verifier:
         check_time(known.bearer, self._wall())
         if known.bearer.revocable:
             await self._check_session(known, token)
-        return known.bearer.identity
+        return replace(known.bearer.identity, expires=known.bearer.expires)
 
     async def _check_session(self, known: _Known, token: str) -> None:
         if known.good is None or self._clock() >= known.ask_at:

@@ -25,6 +25,8 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from helmd.model.api.json_codec import to_json
+from helmd.model.api.problem import PROBLEM_TYPE
 from helmd.web.http.problems import COMMON_HEADERS, problem, problem_document
 
 HEADER_SECONDS = 10.0
@@ -194,10 +196,10 @@ class ClientConnection(RequestHandler):
 
     def refuse(self, status: HTTPStatus, code: str, sentence: str, retry_after: int | None = None) -> None:
         """Answers where there is no request to answer to, and closes the connection."""
-        body = json.dumps(problem_document(status, code, sentence, "")).encode()
+        body = json.dumps(to_json(problem_document(status, code, sentence, ""))).encode()
         headers = {
             **COMMON_HEADERS,
-            "Content-Type": "application/problem+json",
+            "Content-Type": PROBLEM_TYPE,
             "Content-Length": len(body),
             "Connection": "close",
         }

@@ -1,18 +1,22 @@
-"""Errors as answers: ``application/problem+json`` (RFC 9457), and the one place where an error gets its HTTP status."""
+"""Errors as answers: ``application/problem+json`` (RFC 9457), with the HTTP status of `helmd.model.problems`."""
 
 import json
 import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import is_dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
+from helmd.model.api.json_codec import to_json
+from helmd.model.api.problem import PROBLEM_TYPE, Problem
 from helmd.model.errors import ConfigurationError, HelmError, UsageError
 from helmd.model.printable import printable
+from helmd.model.problems import PROBLEM_PAGES, PROBLEMS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -21,6 +25,7 @@ COMMON_HEADERS: Mapping[str, str] = {
     "Server": "helm",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
@@ -28,34 +33,8 @@ COMMON_HEADERS: Mapping[str, str] = {
 """Of every answer that does not say otherwise itself."""
 _GIVEN_CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
-STATUS: Mapping[str, HTTPStatus] = {
-    "unknown_service": HTTPStatus.NOT_FOUND,
-    "unknown_entry": HTTPStatus.NOT_FOUND,
-    "usage": HTTPStatus.BAD_REQUEST,
-    "no_credential": HTTPStatus.UNAUTHORIZED,
-    "bad_token": HTTPStatus.UNAUTHORIZED,
-    "denied": HTTPStatus.FORBIDDEN,
-    "not_set_up": HTTPStatus.CONFLICT,
-    "dependency_failed": HTTPStatus.CONFLICT,
-    "port_taken": HTTPStatus.CONFLICT,
-    "locked": HTTPStatus.CONFLICT,
-    "configuration": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "unit_refused": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "failed": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "start_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "fetch": HTTPStatus.BAD_GATEWAY,
-    "keycloak": HTTPStatus.BAD_GATEWAY,
-    "cluster": HTTPStatus.SERVICE_UNAVAILABLE,
-    "key_file": HTTPStatus.CONFLICT,
-    "bus": HTTPStatus.SERVICE_UNAVAILABLE,
-    "store": HTTPStatus.SERVICE_UNAVAILABLE,
-    "busy": HTTPStatus.SERVICE_UNAVAILABLE,
-    "journal": HTTPStatus.SERVICE_UNAVAILABLE,
-    "core_unreachable": HTTPStatus.SERVICE_UNAVAILABLE,
-    "helmd_away": HTTPStatus.SERVICE_UNAVAILABLE,
-    "store_timeout": HTTPStatus.GATEWAY_TIMEOUT,
-    "timeout": HTTPStatus.GATEWAY_TIMEOUT,
-}
+PREFIX = "/helm"
+"""Everything is also found under this prefix, for proxies that do not strip it."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +42,11 @@ _log = logging.getLogger(__name__)
 def json_response(
     body: object, status: int = 200, kind: str = "application/json", headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """BODY as an answer, without a charset, which JSON's media types don't have (RFC 8259, section 11)."""
-    return web.Response(body=json.dumps(body).encode(), status=status, content_type=kind, headers=headers)
+    """BODY as an answer, a dataclass or what has JSON already, without a charset, which JSON's media types don't have
+    (RFC 8259, section 11).
+    """
+    text = json.dumps(to_json(body) if is_dataclass(body) else body)
+    return web.Response(body=text.encode(), status=status, content_type=kind, headers=headers)
 
 
 def correlation_of(given: str | None) -> str:
@@ -80,28 +62,33 @@ class RequestRefusedError(Exception):
         self.status, self.code, self.sentence, self.headers = status, code, sentence, headers or {}
 
 
-def problem_document(status: int, code: str, sentence: str, instance: str) -> dict[str, Any]:
-    """The members that every problem document has (RFC 9457, section 3.1). ``error`` repeats ``detail`` for older
-    clients.
+def problem_document(status: int, code: str, sentence: str, instance: str, prefix: str = "", **extra: Any) -> Problem:
+    """A problem document (RFC 9457, section 3.1). EXTRA are further members; PREFIX is where the pages of the docs are
+    found by the caller.
     """
-    return {
-        "type": f"urn:hivematrix:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
-        "detail": sentence,
-        "instance": instance,
-        "code": code,
-        "error": sentence,
-    }
+    return Problem(
+        type=prefix + PROBLEM_PAGES + code,
+        title=HTTPStatus(status).phrase,
+        status=int(status),
+        detail=sentence,
+        instance=instance,
+        code=code,
+        error=sentence,
+        **extra,
+    )
 
 
-def problem(
-    request: web.BaseRequest, status: int, code: str, sentence: str, extra: Mapping[str, Any] | None = None
-) -> web.Response:
+def prefix_of(request: web.BaseRequest) -> str:
+    """The prefix under which the caller finds Helm: also a proxy's that strips it (``X-Forwarded-Prefix``)."""
+    forwarded = request.headers.get("X-Forwarded-Prefix", "").rstrip("/") == PREFIX
+    return PREFIX if forwarded or request.path.startswith(PREFIX + "/") else ""
+
+
+def problem(request: web.BaseRequest, status: int, code: str, sentence: str, **extra: Any) -> web.Response:
     """A problem document as a response; EXTRA are further members."""
-    body = problem_document(status, code, sentence, request.path) | dict(extra or {})
+    body = problem_document(status, code, sentence, request.path, prefix_of(request), **extra)
     headers = {"WWW-Authenticate": _challenge(code)} if status == HTTPStatus.UNAUTHORIZED else None
-    return json_response(body, status, "application/problem+json", headers)
+    return json_response(body, status, PROBLEM_TYPE, headers)
 
 
 def _challenge(code: str) -> str:
@@ -111,14 +98,18 @@ def _challenge(code: str) -> str:
 
 def problem_of(request: web.Request, error: HelmError) -> web.Response:
     """The problem document of an error that a person is meant to read."""
-    extra: dict[str, Any] = {}
-    if error.hint:
-        extra["hint"] = error.hint
-    if error.lines:
-        extra["lines"] = list(error.lines)
-    if isinstance(error, ConfigurationError):
-        extra["faults"] = [str(fault) for fault in error.faults]
-    return problem(request, STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR), error.code, error.sentence, extra)
+    kind = PROBLEMS.get(error.code)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR if kind is None else kind.status
+    return problem(
+        request,
+        status,
+        error.code,
+        error.sentence,
+        hint=error.hint or None,
+        lines=error.lines or None,
+        faults=tuple(map(str, error.faults)) if isinstance(error, ConfigurationError) else None,
+        errors=error.errors or None if isinstance(error, UsageError) else None,
+    )
 
 
 @web.middleware
@@ -152,7 +143,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         correlation = request["correlation_id"]
         _log.exception("%s %s failed (correlation id %s)", request.method, request.path, correlation)
         sentence = f"something went wrong inside Helm; its log says what, under {correlation}"
-        return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", sentence, {"correlation_id": correlation})
+        return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", sentence, correlation_id=correlation)
 
 
 def check_request(request: web.Request) -> None:

@@ -1,4 +1,3 @@
 FLASK_APP=run.py
 FLASK_ENV=production
 SERVICE_NAME=core
-KEYCLOAK_REALM=master

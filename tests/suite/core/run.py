@@ -54,11 +54,14 @@ class Core:
 
     async def _connections(self, app: web.Application) -> AsyncIterator[None]:
         async with aiohttp.ClientSession() as session:
-            server = self._settings.text("KEYCLOAK_SERVER_URL") or self._registry.url(
-                "keycloak", "http://127.0.0.1:8080"
-            )
-            self._realm = Realm(session, server, self._settings.text("KEYCLOAK_REALM", "master"))
+            self._realm = Realm(session, self._keycloak_url(), self._settings.text("KEYCLOAK_REALM", "hivematrix"))
             yield
+
+    def _keycloak_url(self) -> str:
+        """Where Keycloak is asked about users: like the real Core, through the gateway if its URL is known."""
+        if gateway := self._settings.text("NEXUS_SERVICE_URL"):
+            return f"{gateway.rstrip('/')}/keycloak"
+        return self._settings.text("KEYCLOAK_SERVER_URL") or self._registry.url("keycloak", "http://127.0.0.1:8080")
 
     async def _health(self, request: web.Request) -> web.Response:
         checks = {"disk": disk_check()}

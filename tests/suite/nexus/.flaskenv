@@ -1,5 +1,3 @@
 FLASK_APP=run.py
 FLASK_ENV=production
 SERVICE_NAME=nexus
-KEYCLOAK_REALM=master
-KEYCLOAK_CLIENT_ID=admin-cli

@@ -1,76 +1,95 @@
-"""Login at the gateway: password to Keycloak, access token to Core; Core's token is set as a cookie."""
+"""Login at the gateway: authorization code from Keycloak (RFC 6749, section 4.1), access token to Core, Core's token
+into the session."""
 
 from __future__ import annotations
 
-import html
 import logging
-from urllib.parse import quote
+import secrets
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from aiohttp import web
 from hivesuite.server import json_reply
 from hivesuite.settings import Settings
+from session import COOKIE, load, store
 
-COOKIE = "access_token"
-_COOKIE_SECONDS = 3600
+CALLBACK = "/keycloak-callback"
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 _log = logging.getLogger("app")
 
+_LOGGED_OUT = """<!doctype html>
+<html lang="en"><head><title>Logged out</title></head>
+<body><p>You are logged out.</p>
+<script>
+localStorage.clear();
+sessionStorage.clear();
+for (const each of document.cookie.split(";")) {
+  document.cookie = each.split("=")[0] + "=;path=/;expires=" + new Date(0).toUTCString();
+}
+setTimeout(() => location.replace("/"), 1000);
+</script></body></html>
+"""
 
-class LoginRefusedError(Exception):
-    """Keycloak or Core refused the login; the text is shown in the form."""
+
+class LoginFailedError(Exception):
+    """Keycloak or Core refused the login; the text is shown to the user."""
 
 
 class Login:
-    """The login form and its handler (resource owner password grant, RFC 6749, section 4.3)."""
+    """The routes of the login. `key` signs the session."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings, core_url: str, keycloak_url: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, settings: Settings, core_url: str, keycloak_url: str, key: bytes
+    ) -> None:
         self._session = session
+        self._key = key
         self._core_url = core_url.rstrip("/")
-        self._realm = settings.text("KEYCLOAK_REALM", "master")
-        self._realm_url = f"{keycloak_url.rstrip('/')}/realms/{quote(self._realm, safe='')}"
-        self._client_id = settings.text("KEYCLOAK_CLIENT_ID", "admin-cli")
+        self._oidc = f"/realms/{quote(settings.text('KEYCLOAK_REALM', 'hivematrix'), safe='')}/protocol/openid-connect"
+        self._keycloak_url = keycloak_url.rstrip("/")
+        self._client_id = settings.text("KEYCLOAK_CLIENT_ID", "core-client")
         self._client_secret = settings.text("KEYCLOAK_CLIENT_SECRET")
 
-    def form(self, request: web.Request, message: str = "", status: int = 200) -> web.Response:
-        target = quote(local_path(request.query.get("next", "/")), safe="")
-        return web.Response(
-            status=status,
-            content_type="text/html",
-            text=f"""<!doctype html>
-<html lang="en"><title>Log in to HiveMatrix</title>
-<h1>Log in</h1>
-<p>With your account in Keycloak's realm <b>{html.escape(self._realm)}</b>.</p>
-<p role="alert">{html.escape(message)}</p>
-<form method="post" action="/login?next={target}">
-<label>User <input name="username" autocomplete="username" required></label>
-<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
-<button>Log in</button>
-</form>
-</html>
-""",
+    async def begin(self, request: web.Request) -> web.Response:
+        """Send the browser to Keycloak, below this gateway's own name."""
+        state, here = secrets.token_urlsafe(32), _here(request)
+        query = {
+            "response_type": "code",
+            "client_id": self._client_id,
+            "redirect_uri": here + CALLBACK,
+            "scope": "openid email profile",
+            "state": state,
+            "nonce": secrets.token_urlsafe(32),
+        }
+        response = web.Response(
+            status=302, headers={"Location": f"{here}/keycloak{self._oidc}/auth?{urlencode(query)}"}
         )
+        store(response, {"state": state, "next": local_path(request.query.get("next", "/"))}, self._key)
+        return response
 
-    async def log_in(self, request: web.Request) -> web.Response:
-        fields = await request.post()
-        username, password = fields.get("username"), fields.get("password")
-        if not isinstance(username, str) or not isinstance(password, str):
-            return self.form(request, "User and password, please.", 400)
+    async def finish(self, request: web.Request) -> web.Response:
+        """Exchange the code that Keycloak sent the browser back with."""
+        known = load(request, self._key)
         try:
-            token = await self._core_token(await self._access_token(username, password))
-        except LoginRefusedError as error:
-            return self.form(request, str(error), 401)
+            if error := request.query.get("error"):
+                raise LoginFailedError(f"Keycloak refused the login: {error}")
+            if not known.get("state") or request.query.get("state") != known["state"]:
+                raise LoginFailedError("The login was begun elsewhere, or too long ago.")
+            code = request.query.get("code", "")
+            token = await self._core_token(await self._access_token(code, _here(request) + CALLBACK))
+        except LoginFailedError as error:
+            response = web.Response(status=401, text=str(error))
+            response.del_cookie(COOKIE)
+            return response
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
             _log.warning("login failed: %r", error)
-            return self.form(request, "Keycloak or Core is not available. Try again later.", 503)
-        response = web.Response(status=303, headers={"Location": local_path(request.query.get("next", "/"))})
-        response.set_cookie(COOKIE, token, max_age=_COOKIE_SECONDS, httponly=True, secure=True, samesite="Lax")
-        _log.info("%s logged in", username)
+            return web.Response(status=502, text="Keycloak or Core is not available. Try again later.")
+        response = web.Response(status=302, headers={"Location": known.get("next", "/")})
+        store(response, {"token": token}, self._key)
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        """Revoke the session at Core and delete the cookie."""
-        if token := request.cookies.get(COOKIE):
+        """Revoke the session at Core, and have the browser forget all that this origin has stored."""
+        if token := load(request, self._key).get("token"):
             try:
                 async with self._session.post(
                     f"{self._core_url}/api/token/revoke", json={"token": token}, timeout=_TIMEOUT
@@ -78,27 +97,25 @@ class Login:
                     pass
             except (aiohttp.ClientError, TimeoutError):
                 return json_reply({"error": "Core is not reachable"}, 503)
-        response = web.Response(status=303, headers={"Location": "/login"})
+        headers = {"Clear-Site-Data": '"cache", "cookies", "storage"', "Cache-Control": "no-store"}
+        response = web.Response(text=_LOGGED_OUT, content_type="text/html", headers=headers)
         response.del_cookie(COOKIE)
         return response
 
-    async def _access_token(self, username: str, password: str) -> str:
-        # Without scope openid, Keycloak's userinfo endpoint returns 403.
+    async def _access_token(self, code: str, redirect_uri: str) -> str:
         grant = {
-            "grant_type": "password",
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
             "client_id": self._client_id,
-            "username": username,
-            "password": password,
-            "scope": "openid",
+            "client_secret": self._client_secret,
         }
-        if self._client_secret:
-            grant["client_secret"] = self._client_secret
-        url = f"{self._realm_url}/protocol/openid-connect/token"
+        url = f"{self._keycloak_url}{self._oidc}/token"
         async with self._session.post(url, data=grant, timeout=_TIMEOUT) as reply:
             answer = await reply.json()
         if reply.status != 200:
-            _log.info("Keycloak refuses %s: %s", username, answer.get("error_description"))
-            raise LoginRefusedError("Keycloak does not accept this user and password.")
+            _log.warning("Keycloak refuses the code: %s", answer.get("error_description"))
+            raise LoginFailedError(f"Keycloak refused the login: {answer.get('error')}")
         return str(answer["access_token"])
 
     async def _core_token(self, access_token: str) -> str:
@@ -106,8 +123,13 @@ class Login:
         async with self._session.post(url, json={"access_token": access_token}, timeout=_TIMEOUT) as reply:
             answer = await reply.json()
         if reply.status != 200:
-            raise LoginRefusedError(f"Core does not accept the login: {answer.get('error')}")
+            raise LoginFailedError(f"Core does not accept the login: {answer.get('error')}")
         return str(answer["token"])
+
+
+def _here(request: web.Request) -> str:
+    """Return the gateway's URL as the browser has it; it believes the Host header, like the real one."""
+    return f"{request.scheme}://{request.host}"
 
 
 def local_path(target: str) -> str:
@@ -118,5 +140,5 @@ def local_path(target: str) -> str:
 
 
 def login_location(target: str) -> str:
-    """Return the URL of the login form, from which the browser returns to `target`."""
+    """Return the URL of the login, from which the browser returns to `target`."""
     return f"/login?next={quote(target, safe='')}"

@@ -1,15 +1,17 @@
-"""Forwarding a request to a service and streaming its response back."""
+"""Forwarding a request to a service or to Keycloak. All but an event stream is read whole before it is passed on."""
 
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 
 import aiohttp
 from aiohttp import web
 from hivesuite.logs import correlation_id
 from hivesuite.server import CORRELATION_HEADER, json_reply
-from login import COOKIE
 from multidict import CIMultiDict, CIMultiDictProxy
+from page import decorated
 from yarl import URL
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
@@ -27,10 +29,11 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 _REPLACED = frozenset(
     {
-        "host", "authorization", "cookie", "expect", "forwarded", "x-forwarded-for", "x-forwarded-proto",
-        "x-forwarded-host", "x-forwarded-prefix", CORRELATION_HEADER.lower(),
+        "host", "accept-encoding", "expect", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
+        "x-forwarded-prefix", CORRELATION_HEADER.lower(),
     }
 )  # fmt: skip
+_OF_THE_ENCODING = frozenset({"content-encoding", "content-length"})
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
 
 _log = logging.getLogger("app")
@@ -39,29 +42,63 @@ _log = logging.getLogger("app")
 async def forward(
     session: aiohttp.ClientSession, request: web.Request, service: str, base_url: str, token: str
 ) -> web.StreamResponse:
-    """Return the service's response to `request`, forwarded without the prefix /SERVICE and with the user's token."""
-    target = URL(base_url + (request.raw_path.removeprefix(f"/{service}") or "/"), encoded=True)
+    """Return the service's response to `request`, forwarded without the prefix /SERVICE.
+
+    The service gets the user's token and every cookie of the request. A page gets the gateway's appearance.
+    """
+    target = base_url + (request.raw_path.removeprefix(f"/{service}") or "/")
+    headers = _request_headers(request, f"/{service}")
+    headers["Authorization"] = f"Bearer {token}"
+    return await _send(session, request, service, target, headers)
+
+
+async def forward_to_keycloak(
+    session: aiohttp.ClientSession, request: web.Request, base_url: str, prefix: str
+) -> web.StreamResponse:
+    """Return Keycloak's response to `request`, whose cookies are then for /keycloak."""
+    target = base_url + (request.raw_path.removeprefix(prefix) or "/")
+    headers = _request_headers(request, "/keycloak")
+    headers["X-Forwarded-Port"] = "443"
+    return await _send(session, request, "keycloak", target, headers)
+
+
+async def _send(
+    session: aiohttp.ClientSession, request: web.Request, service: str, target: str, headers: CIMultiDict[str]
+) -> web.StreamResponse:
     try:
         reply = await session.request(
             request.method,
-            target,
-            headers=_request_headers(request, service, token),
+            URL(target, encoded=True),
+            headers=headers,
             data=request.content if request.body_exists else None,
             allow_redirects=False,
             timeout=_TIMEOUT,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
         )
+        async with reply:
+            if reply.content_type == "text/event-stream":
+                return await _stream(request, reply, service)
+            content = await reply.read()
     except TimeoutError:
         return json_reply({"error": f"{service} did not answer in {SILENCE_SECONDS} s"}, 504)
     except aiohttp.ClientError as error:
         _log.warning("%s is not reachable: %s", service, error)
         return json_reply({"error": f"{service} is not reachable"}, 502)
-    async with reply:
-        return await _relay(request, reply, service)
+    passed = _end_to_end(reply.headers, _OF_THE_ENCODING)
+    if service == "keycloak":
+        passed = CIMultiDict((name, _for_keycloak(name, value)) for name, value in passed.items())
+    elif reply.content_type == "text/html":
+        content = decorated(content.decode("utf-8", "replace"), service).encode()
+    return web.Response(status=reply.status, reason=reply.reason, headers=passed, body=content)
 
 
-async def _relay(request: web.Request, reply: aiohttp.ClientResponse, service: str) -> web.StreamResponse:
-    response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=_end_to_end(reply.headers))
+def _for_keycloak(name: str, value: str) -> str:
+    return re.sub(r"; *Path=[^;]*", "; Path=/keycloak", value, flags=re.I) if name.lower() == "set-cookie" else value
+
+
+async def _stream(request: web.Request, reply: aiohttp.ClientResponse, service: str) -> web.StreamResponse:
+    headers = _end_to_end(reply.headers, _OF_THE_ENCODING)
+    response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
     await response.prepare(request)
     try:
         async for chunk in reply.content.iter_any():
@@ -78,23 +115,21 @@ async def _relay(request: web.Request, reply: aiohttp.ClientResponse, service: s
     return response
 
 
-def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """Return the headers without hop-by-hop headers."""
+def _end_to_end(headers: CIMultiDictProxy[str], also: frozenset[str] = frozenset()) -> CIMultiDict[str]:
+    """Return the headers without hop-by-hop headers, and without those `also` named."""
     named = {name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",")}
-    dropped = _HOP_BY_HOP | named
+    dropped = _HOP_BY_HOP | named | also
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 
-def _request_headers(request: web.Request, service: str, token: str) -> CIMultiDict[str]:
-    kept = _end_to_end(request.headers)
-    headers = CIMultiDict((name, value) for name, value in kept.items() if name.lower() not in _REPLACED)
-    cookies = [part.strip() for value in request.headers.getall("Cookie", []) for part in value.split(";")]
-    if others := [cookie for cookie in cookies if cookie and not cookie.startswith(f"{COOKIE}=")]:
-        headers["Cookie"] = "; ".join(others)
-    headers["Authorization"] = f"Bearer {token}"
-    headers["X-Forwarded-For"] = request.remote or ""
-    headers["X-Forwarded-Proto"] = request.scheme
-    headers["X-Forwarded-Host"] = request.host
-    headers["X-Forwarded-Prefix"] = f"/{service}"
-    headers[CORRELATION_HEADER] = correlation_id.get()
-    return headers
+def _request_headers(request: web.Request, prefix: str) -> CIMultiDict[str]:
+    kept = _end_to_end(request.headers, _REPLACED)
+    added: Mapping[str, str] = {
+        "Accept-Encoding": "gzip, deflate",
+        "X-Forwarded-For": request.remote or "",
+        "X-Forwarded-Proto": request.scheme,
+        "X-Forwarded-Host": request.host,
+        "X-Forwarded-Prefix": prefix,
+        CORRELATION_HEADER: correlation_id.get(),
+    }
+    return CIMultiDict([*kept.items(), *added.items()])

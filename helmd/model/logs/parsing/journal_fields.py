@@ -36,7 +36,8 @@ ACTION = "HIVEMATRIX_ACTION"
 """What Helm did: start, stop, restart, ..."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})
 _ACTION_FIELDS = {
-    f"HIVEMATRIX_{key.upper()}": key for key in ("action", "service", "result", "reason", "actor", "detail")
+    f"HIVEMATRIX_{key.upper()}": key
+    for key in ("action", "service", "result", "reason", "actor", "detail", "via", "address", "unit", "session")
 }
 _MANAGER = b"init.scope"
 """The unit of the user manager itself."""

@@ -1,0 +1,1 @@
+"""Jobs: operations that outlive the request for them."""

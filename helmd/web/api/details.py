@@ -1,0 +1,138 @@
+"""What is shown about each service, about the machine, and about the caller."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from aiohttp import web
+
+from helmd.model.api.details import ServicesReply, TimelineEvent, TimelineReply, service_details
+from helmd.model.api.logs import MAX_LIMIT
+from helmd.model.api.me import MeReply
+from helmd.model.errors import UnknownServiceError, UsageError
+from helmd.model.logs.entry import HELM, SYSTEMD
+from helmd.model.logs.filter import LogFilter, page_cursor_of, utc_timestamp
+from helmd.model.suite.service import Registry
+from helmd.model.units.status import Observed
+from helmd.operations.logs.reader import LogReader
+from helmd.operations.monitoring.details import ServiceFiles, probe_reply
+from helmd.operations.monitoring.history import MetricHistory
+from helmd.operations.monitoring.host_state import HostState
+from helmd.operations.monitoring.prometheus import prometheus_text
+from helmd.web.api.log_query import number, parameters
+from helmd.web.api.sources import StatusSource
+from helmd.web.auth.roles import Identity
+from helmd.web.http.cancellation import run_while_connected
+from helmd.web.http.problems import json_response
+from helmd.web.reply import PROMETHEUS_TYPE
+
+_DEFAULT_SPAN = timedelta(hours=1)
+_DEFAULT_EVENTS = 100
+_LONGEST_STEP = 366 * 86400
+
+
+class ObservedSource(StatusSource, Protocol):
+    """What is known about services. `Monitor` is one."""
+
+    def observed(self, name: str) -> Observed | None:
+        """Everything about one, None for one that is not known."""
+
+
+class Details:
+    """The handlers. REGISTRY is asked for the registry of now."""
+
+    def __init__(
+        self,
+        monitor: ObservedSource,
+        registry: Callable[[], Registry],
+        reader: LogReader,
+        metrics: MetricHistory,
+        host: HostState,
+    ) -> None:
+        self._monitor = monitor
+        self._registry = registry
+        self._reader = reader
+        self._metrics = metrics
+        self._host = host
+        self._files = ServiceFiles()
+
+    async def services(self, request: web.Request) -> web.Response:
+        """GET /api/services"""
+        found = self._registry().services
+        return json_response(ServicesReply(tuple(found), {name: service_details(each) for name, each in found.items()}))
+
+    async def me(self, request: web.Request) -> web.Response:
+        """GET /api/me"""
+        caller: Identity = request["identity"]
+        ends = None if caller.expires is None else datetime.fromtimestamp(caller.expires, UTC)
+        services = None if caller.services is None else tuple(sorted(caller.services))
+        return json_response(
+            MeReply(caller.name, caller.role.value, caller.via, services, caller.session or None, ends)
+        )
+
+    async def unit(self, request: web.Request) -> web.Response:
+        """GET /api/services/{name}/unit"""
+        observed = self._observed(request)
+        if observed.external:
+            raise UnknownServiceError(f"{observed.name} is external: it has no unit")
+        return json_response(await self._files.unit(observed))
+
+    async def probes(self, request: web.Request) -> web.Response:
+        """GET /api/services/{name}/probes"""
+        return json_response(probe_reply(self._observed(request), time.time(), time.monotonic()))
+
+    async def processes(self, request: web.Request) -> web.Response:
+        """GET /api/services/{name}/processes"""
+        observed = self._observed(request)
+        return json_response(await self._files.processes(observed))
+
+    async def timeline(self, request: web.Request) -> web.Response:
+        """GET /api/services/{name}/timeline"""
+        observed = self._observed(request)
+        given = parameters(request)
+        limit = min(number(given, "limit", _DEFAULT_EVENTS, least=1), MAX_LIMIT)
+        before = page_cursor_of(given["cursor"]) if given.get("cursor") else None
+        wanted = LogFilter(services=frozenset({observed.name}), sources=frozenset({SYSTEMD, HELM}))
+        found = await run_while_connected(request, self._reader.page(wanted, limit, before, 0, counted=False))
+        rows = [(entry.id, entry.row) for entry in found.page.entries]
+        events = [TimelineEvent(id, row.timestamp, row.source, row.level, row.message) for id, row in rows]
+        following = found.page.next
+        return json_response(TimelineReply(observed.name, tuple(events), str(following) if following else None))
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """GET /api/metrics/{name}"""
+        observed = self._observed(request)
+        given = parameters(request)
+        end = _time(given, "end_time") or datetime.now(UTC)
+        try:
+            start = _time(given, "start_time") or end - _DEFAULT_SPAN
+        except OverflowError:
+            raise UsageError("end_time: is too early") from None
+        step = number(given, "step", 0, least=1) or None
+        if step is not None and step > _LONGEST_STEP:
+            raise UsageError(f"step: must be at most {_LONGEST_STEP} seconds")
+        name = given.get("metric_name") or None
+        reading = self._metrics.read(observed.name, start, end, name, step)
+        return json_response(await run_while_connected(request, reading))
+
+    async def host(self, request: web.Request) -> web.Response:
+        """GET /api/host"""
+        return json_response(await self._host.report())
+
+    async def prometheus(self, request: web.Request) -> web.Response:
+        """GET /metrics/prometheus"""
+        body = prometheus_text(self._monitor.statuses())
+        return web.Response(body=body, headers={"Content-Type": PROMETHEUS_TYPE})
+
+    def _observed(self, request: web.Request) -> Observed:
+        """The service that the path names. Raises UnknownServiceError."""
+        name = request.match_info["name"]
+        found = self._monitor.observed(name)
+        if found is None:
+            raise UnknownServiceError(f"there is no service '{name}'", hint="See: helmctl status")
+        return found
+
+
+def _time(given: Mapping[str, str], name: str) -> datetime | None:
+    return utc_timestamp(name, given[name]) if given.get(name) else None

@@ -1,0 +1,280 @@
+"""Helm's own login: from the code of Keycloak to a session, its renewal, and its end here and there.
+
+Also the one-time links by which the machine's owner logs in without Keycloak and Core (`helmctl dashboard`).
+"""
+
+import hashlib
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+import aiohttp
+from aiohttp import web
+
+from helmd.model.errors import DeniedError, HelmError, KeycloakError
+from helmd.model.identity.sessions import BrowserSession
+from helmd.web.auth.core import Core, CoreUnreachableError
+from helmd.web.auth.oidc import BrowserLoginError, GrantedTokens, KeycloakRealm, PendingLogin
+from helmd.web.auth.roles import Identity, Role
+from helmd.web.auth.same_origin import SAFE_METHODS, foreign
+from helmd.web.auth.sessions import BrowserSessions
+from helmd.web.auth.single_flight import SingleFlight
+from helmd.web.auth.tokens import BadTokenError, times_of
+from helmd.web.auth.verifier import RETRY_SECONDS, Verifier
+
+CHECK_SECONDS = 40.0
+"""After so long a request asks Keycloak whether the session there still exists. With the 15 s after which a stream
+looks again, one that was ended at Keycloak is dead within a minute, also when Keycloak could not notify helmd."""
+LINK_SECONDS = 60.0
+"""For how long a one-time link opens the dashboard."""
+MAX_LINKS = 20
+PENDING_SECONDS = 600.0
+"""How long a user may take to log in at Keycloak."""
+MAX_PENDING = 10_000
+
+_SHOWN = 12
+"""Digits of a session's digest that identify it in the audit trail."""
+
+_log = logging.getLogger(__name__)
+
+
+class Expiring:
+    """Values by secrets that are used once, for SECONDS, at most LIMIT of them: the oldest go first."""
+
+    def __init__(self, seconds: float, limit: int, clock: Callable[[], float]) -> None:
+        self._seconds, self._limit, self._clock = seconds, limit, clock
+        self._kept: OrderedDict[bytes, tuple[float, object]] = OrderedDict()
+
+    def add(self, value: object) -> str:
+        """The secret by which VALUE can be taken. Only a digest of it is kept."""
+        secret = secrets.token_urlsafe(32)
+        self._kept[_digest(secret)] = self._clock(), value
+        if len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+        return secret
+
+    def take(self, secret: str) -> object | None:
+        """The value, once; None for a secret that is unknown, used or too old."""
+        added, value = self._kept.pop(_digest(secret), (0.0, None))
+        return value if value is not None and self._clock() - added < self._seconds else None
+
+
+class Logins:
+    """Logs browsers in and says who has logged in; before `adopt` only the machine's owner.
+
+    WALL is in seconds since the epoch; CLOCK never goes back.
+    """
+
+    def __init__(
+        self,
+        sessions: BrowserSessions,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sessions = sessions
+        self._single_flight: SingleFlight | None = None
+        self._wall = wall
+        self._clock = clock
+        self._links = Expiring(LINK_SECONDS, MAX_LINKS, clock)
+        self._pending = Expiring(PENDING_SECONDS, MAX_PENDING, clock)
+        self._retry: dict[str, float] = {}
+        self.realm: KeycloakRealm | None = None
+        self._core: Core | None = None
+        self._verifier: Verifier | None = None
+
+    def adopt(
+        self,
+        session: aiohttp.ClientSession,
+        single_flight: SingleFlight,
+        realm: str | None,
+        core: Core,
+        verifier: Verifier,
+    ) -> None:
+        """Use the realm at the URL REALM (None: there is none) and CORE from now on; SESSION is for requests."""
+        if realm is None:
+            self.realm = None
+        elif self.realm is None or self.realm.url != realm:
+            self.realm = KeycloakRealm(session, realm, self._wall, self._clock)
+        self._single_flight, self._core, self._verifier = single_flight, core, verifier
+
+    # logging in
+
+    def begin(self, target: str) -> tuple[str, PendingLogin]:
+        """A new login that leads to TARGET: the value of the cookie that ties it to the browser, and the login."""
+        pending = PendingLogin(target=target)
+        return self._pending.add(pending), pending
+
+    async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool) -> str:
+        """Where to send the browser. Raises KeycloakError."""
+        return await self._realm().login_url(pending, redirect_uri, fresh)
+
+    async def finish(self, cookie: str | None, query: str, redirect_uri: str) -> tuple[BrowserSession, str]:
+        """The session for the answer of Keycloak in QUERY, and the path that the user wanted.
+
+        Raises BrowserLoginError, KeycloakError, CoreUnreachableError.
+        """
+        pending = None if cookie is None else self._pending.take(cookie)
+        if not isinstance(pending, PendingLogin):
+            raise BrowserLoginError(
+                "this login was begun in another browser, took too long, or is over", hint="Log in again."
+            )
+        tokens = await self._realm().redeem(pending, query, redirect_uri)
+        core, verifier = self._parts()
+        token = await core.exchange(tokens.access)
+        if token is None:
+            raise BrowserLoginError("Core did not accept the login", hint="See: helmctl logs -n 20 core")
+        try:
+            identity = await verifier.identity(token)
+        except BadTokenError as error:
+            raise BrowserLoginError(f"Core gave a token that is not valid: {error.sentence}") from None
+        now = self._wall()
+        issuer = str(tokens.claims["iss"])
+        made = BrowserSession(identity.name, now, now, _login_time(tokens), token, issuer=issuer, checked=now)
+        return _with_tokens(made, tokens), pending.target
+
+    def link(self, name: str) -> str:
+        """The secret of a new one-time link for NAME, the machine's owner."""
+        return self._links.add(name)
+
+    def open_link(self, secret: str) -> BrowserSession:
+        """The owner's session. Raises BrowserLoginError for a link that is used or too old."""
+        name = self._links.take(secret)
+        if not isinstance(name, str):
+            raise BrowserLoginError(
+                f"this link was used already, or is older than {LINK_SECONDS:g} s",
+                hint="Make another: helmctl dashboard",
+            )
+        now = self._wall()
+        return BrowserSession(name, began=now, seen=now, login=now)
+
+    # who has logged in
+
+    async def identity(self, request: web.Request) -> Identity | None:
+        """Who has logged in with the browser that sent REQUEST; None without a session.
+
+        Raises DeniedError for what a page of another origin wants, and for a change by a session that may only read;
+        BadTokenError for a session that has ended; KeycloakError and CoreUnreachableError where it can't be renewed.
+        """
+        digest = self.sessions.digest(request)
+        session = self.sessions.find(digest)
+        if digest is None or session is None:
+            return None
+        if refusal := foreign(request.method, request.headers, by_cookie=True):
+            raise DeniedError(refusal)
+        if request.method not in SAFE_METHODS and self.sessions.state(session) != "active":
+            raise DeniedError(
+                "after a pause this session may only read", hint="Log in again to change something: /helm/login"
+            )
+        if request.method not in SAFE_METHODS or request.headers.get("Sec-Fetch-Mode") == "navigate":
+            session = await self.sessions.touch(digest, session)
+        if session.owner:
+            return Identity(session.name, Role.ADMIN, "session", login_at=session.login, session=digest[:_SHOWN])
+        if self._single_flight is not None and self._is_due(digest, session):
+            # At most one renewal of a session at a time; the others wait for its result.
+            await self._single_flight.join(("renew", digest), lambda: self._renew(digest))
+            session = self.sessions.find(digest)
+            if session is None:
+                raise BadTokenError("the session has ended", hint="Log in again.")
+        try:
+            found = await self._parts()[1].identity(session.token)
+        except BadTokenError:
+            if digest in self._retry:
+                raise CoreUnreachableError(
+                    "the session can't be renewed: Keycloak or Core does not answer",
+                    hint="On the machine, helmctl dashboard opens the dashboard without them.",
+                ) from None
+            await self.sessions.end(digest)
+            raise
+        return replace(found, via="session", login_at=session.login, session=digest[:_SHOWN])
+
+    async def log_out(self, digest: str) -> None:
+        """Ends a session here, at Keycloak and at Core. One that can't be reached is logged: here it has ended."""
+        session = await self.sessions.end(digest)
+        self._retry.pop(digest, None)
+        if session is None or session.owner:
+            return
+        for ending in (self._end_at_keycloak(session), self._end_at_core(session)):
+            try:
+                await ending
+            except HelmError as error:
+                _log.warning("%s has logged out here, but not there: %s", session.name, error.sentence)
+
+    async def end_by(self, logout_token: str) -> None:
+        """Ends what Keycloak says has ended. Raises BrowserLoginError, KeycloakError."""
+        ended = await self.sessions.end_at(*await self._realm().logged_out(logout_token))
+        _log.info("Keycloak ended a session; %d of Helm's ended with it", ended)
+
+    def _is_due(self, digest: str, session: BrowserSession) -> bool:
+        return self._wall() - session.checked >= CHECK_SECONDS and self._clock() >= self._retry.get(digest, 0.0)
+
+    async def _renew(self, digest: str) -> None:
+        """Asks Keycloak whether the session is still there, and renews tokens that end soon. Handles its errors."""
+        session = self.sessions.find(digest)
+        if session is None or session.owner:
+            return
+        try:
+            tokens = await self._realm().refresh(session.refresh)
+            renewed = replace(_with_tokens(session, tokens), checked=self._wall())
+            if renewed.groups != session.groups or self._ends_soon(session):
+                token = await self._parts()[0].exchange(tokens.access)
+                if token is None:
+                    raise BrowserLoginError("Core did not accept the renewal")
+                renewed = replace(renewed, token=token)
+        except (BrowserLoginError, BadTokenError) as error:
+            _log.info("a session of %s has ended: %s", session.name, error.sentence)
+            self._retry.pop(digest, None)
+            await self.sessions.end(digest)
+        except (KeycloakError, CoreUnreachableError) as error:
+            _log.warning("a session of %s could not be checked: %s", session.name, error.sentence)
+            self._retry[digest] = self._clock() + RETRY_SECONDS
+        else:
+            self._retry.pop(digest, None)
+            # Meanwhile the user may have done something, or logged out.
+            if (current := self.sessions.find(digest)) is not None:
+                await self.sessions.keep(digest, replace(renewed, seen=current.seen))
+
+    def _ends_soon(self, session: BrowserSession) -> bool:
+        issued, expires = times_of(session.token)
+        return expires - self._wall() < (expires - issued) / 2 + CHECK_SECONDS
+
+    async def _end_at_keycloak(self, session: BrowserSession) -> None:
+        await self._realm().log_out(session.refresh)
+
+    async def _end_at_core(self, session: BrowserSession) -> None:
+        await self._parts()[0].revoke(session.token)
+
+    def _realm(self) -> KeycloakRealm:
+        if self.realm is None:
+            raise KeycloakError("the suite has no Keycloak to log in at", hint="On the machine, run: helmctl dashboard")
+        return self.realm
+
+    def _parts(self) -> tuple[Core, Verifier]:
+        if self._core is None or self._verifier is None:
+            raise CoreUnreachableError("helmd is starting", hint="Try again.")
+        return self._core, self._verifier
+
+
+def _with_tokens(session: BrowserSession, tokens: GrantedTokens) -> BrowserSession:
+    claims = tokens.claims
+    groups = claims.get("groups")
+    subject, sid = claims.get("sub"), claims.get("sid")
+    return replace(
+        session,
+        refresh=tokens.refresh,
+        subject=subject if isinstance(subject, str) else "",
+        sid=sid if isinstance(sid, str) else "",
+        groups=tuple(sorted(map(str, groups))) if isinstance(groups, list) else (),
+    )
+
+
+def _login_time(tokens: GrantedTokens) -> float | None:
+    """When the user gave a password (OpenID Connect Core 1.0, section 2, auth_time), which may be long ago."""
+    given = tokens.claims.get("auth_time")
+    return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

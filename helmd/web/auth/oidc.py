@@ -1,0 +1,264 @@
+"""Logging users in at Keycloak: authorization code flow (OpenID Connect Core 1.0, section 3.1) with PKCE (RFC 7636).
+
+The browser is sent to the URL that the realm names; helmd itself asks Keycloak where it listens.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import aiohttp
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from oauthlib.oauth2 import WebApplicationClient
+from oauthlib.oauth2.rfc6749.errors import OAuth2Error
+
+from helmd.model.errors import HelmError, KeycloakError
+from helmd.model.identity.realm import HELM_CLIENT
+from helmd.model.printable import printable
+from helmd.web.auth.asking import LOGIN_SECONDS, NoReplyError, ask_json
+from helmd.web.auth.tokens import LEEWAY, MAX_TOKEN, keys_of
+
+SCOPE = ("openid",)
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_TOKEN_SECONDS = 300.0
+"""How old a logout token may be."""
+PROVIDER_SECONDS = 60.0
+"""How long the realm's discovery document is used."""
+KEYS_PAUSE_SECONDS = 5.0
+"""Between two requests for the realm's keys, even if tokens name unknown ones."""
+
+_ALGORITHM = "RS256"
+_OVER_LOOPBACK = "https:"
+
+
+class BrowserLoginError(HelmError):
+    """Keycloak or Core did not accept a login, or its answer does not belong to this browser."""
+
+    code: ClassVar[str] = "login_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLogin:
+    """What one browser's login must match when it comes back: kept by helmd, never sent to Keycloak as it is."""
+
+    state: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
+    target: str = ""
+    """The path that the user wanted to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A realm as its discovery document describes it."""
+
+    issuer: str
+    authorization_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedTokens:
+    """What Keycloak gives for a code or a refresh token. ``claims`` are those of the ID token, which was verified."""
+
+    access: str = field(repr=False)
+    refresh: str = field(repr=False)
+    claims: Mapping[str, Any]
+
+
+class KeycloakRealm:
+    """The realm at URL, which is where helmd reaches it. WALL is in seconds since the epoch; CLOCK never goes back."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self.url = url.rstrip("/")
+        self._wall = wall
+        self._clock = clock
+        self._provider: tuple[float, Provider] | None = None
+        self._keys: Mapping[str, RSAPublicKey] = {}
+        self._keys_asked: float | None = None
+
+    async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool = False) -> str:
+        """Where the browser is sent to log in; with FRESH also a user whom Keycloak knows already.
+
+        Raises KeycloakError.
+        """
+        provider = await self.provider()
+        client = WebApplicationClient(HELM_CLIENT)
+        scheme, _, rest = provider.authorization_url.partition(":")
+        url = client.prepare_request_uri(
+            # oauthlib insists on https; which scheme Keycloak has is the admin's choice (sslRequired of the realm).
+            f"{_OVER_LOOPBACK}{rest}",
+            redirect_uri=redirect_uri,
+            scope=SCOPE,
+            state=pending.state,
+            nonce=pending.nonce,
+            code_challenge=client.create_code_challenge(pending.verifier, "S256"),
+            code_challenge_method="S256",
+            **({"prompt": "login"} if fresh else {}),
+        )
+        return f"{scheme}:{url.removeprefix(_OVER_LOOPBACK)}"
+
+    async def redeem(self, pending: PendingLogin, query: str, redirect_uri: str) -> GrantedTokens:
+        """The tokens for the authorization code in QUERY, with which Keycloak sent the browser back.
+
+        Raises BrowserLoginError for an answer to another login, or a refusal; and KeycloakError.
+        """
+        client = WebApplicationClient(HELM_CLIENT)
+        try:
+            client.parse_request_uri_response(f"{_OVER_LOOPBACK}//helm/?{query}", state=pending.state)
+        except OAuth2Error as error:
+            raise BrowserLoginError(_said(error), hint="Log in again.") from None
+        body = client.prepare_request_body(redirect_uri=redirect_uri, code_verifier=pending.verifier)
+        return await self._tokens(client, body, pending.nonce)
+
+    async def refresh(self, token: str) -> GrantedTokens:
+        """New tokens. Raises BrowserLoginError once the session at Keycloak has ended; and KeycloakError."""
+        client = WebApplicationClient(HELM_CLIENT)
+        return await self._tokens(client, client.prepare_refresh_body(refresh_token=token, client_id=HELM_CLIENT), None)
+
+    async def log_out(self, refresh_token: str) -> None:
+        """Ends the session at Keycloak. Raises KeycloakError."""
+        await self._ask("POST", "logout", {"client_id": HELM_CLIENT, "refresh_token": refresh_token})
+
+    async def provider(self) -> Provider:
+        """The realm's addresses. While Keycloak does not answer, those of before. Raises KeycloakError."""
+        if self._provider is not None and self._clock() - self._provider[0] < PROVIDER_SECONDS:
+            return self._provider[1]
+        try:
+            found = await self._discover()
+        except KeycloakError:
+            if self._provider is None:
+                raise
+            return self._provider[1]
+        self._provider = self._clock(), found
+        return found
+
+    async def logged_out(self, token: str) -> tuple[str, str, str]:
+        """Issuer, subject and session at Keycloak that a logout token ends; either of the latter may be empty.
+
+        Raises BrowserLoginError for one that is not valid (OpenID Connect Back-Channel Logout 1.0, section 2.6), and
+        KeycloakError.
+        """
+        claims = await self._claims(token)
+        events = claims.get("events")
+        if not isinstance(events, dict) or LOGOUT_EVENT not in events or "nonce" in claims:
+            raise BrowserLoginError("it is not a logout token")
+        if not isinstance(claims["iat"], int | float) or self._wall() - claims["iat"] > LOGOUT_TOKEN_SECONDS:
+            raise BrowserLoginError("the logout token is too old")
+        subject, sid = _text(claims, "sub"), _text(claims, "sid")
+        if not subject and not sid:
+            raise BrowserLoginError("the logout token names neither a user nor a session")
+        return claims["iss"], subject, sid
+
+    async def _discover(self) -> Provider:
+        status, body = await self._get(f"{self.url}/.well-known/openid-configuration")
+        issuer = body.get("issuer") if isinstance(body, dict) else None
+        login = body.get("authorization_endpoint") if isinstance(body, dict) else None
+        if status != HTTPStatus.OK or not isinstance(issuer, str) or not isinstance(login, str):
+            raise _unusable(f"status {status} for the realm's discovery document")
+        if not login.startswith(("http://", "https://")):
+            raise _unusable("the realm's discovery document names no URL for logins")
+        return Provider(issuer, login)
+
+    async def _tokens(self, client: WebApplicationClient, body: str, nonce: str | None) -> GrantedTokens:
+        status, answer = await self._ask("POST", "token", body)
+        overloaded = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+        if overloaded or not isinstance(answer, dict):
+            raise _unusable(f"status {status} for tokens")
+        try:
+            given = client.parse_request_body_response(json.dumps(answer))
+        except OAuth2Error as error:
+            raise BrowserLoginError(_said(error), hint="Log in again.") from None
+        except (TypeError, ValueError, AttributeError):
+            raise _unusable(f"status {status} for tokens") from None
+        found = [given.get(name) for name in ("access_token", "refresh_token", "id_token")]
+        if not all(isinstance(each, str) and 0 < len(each) <= MAX_TOKEN for each in found):
+            raise _unusable("a token is missing in its answer")
+        access, refresh, id_token = map(str, found)
+        claims = await self._claims(id_token)
+        if nonce is not None and not secrets.compare_digest(_text(claims, "nonce").encode(), nonce.encode()):
+            raise BrowserLoginError("the answer belongs to another login (nonce)", hint="Log in again.")
+        return GrantedTokens(access, refresh, claims)
+
+    async def _claims(self, token: str) -> Mapping[str, Any]:
+        """The claims of a token that Keycloak signed for Helm (OpenID Connect Core 1.0, section 3.1.3.7)."""
+        if len(token) > MAX_TOKEN:
+            raise BrowserLoginError("the token is too long")
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") != _ALGORITHM:
+                raise BrowserLoginError(f"Keycloak's token is not signed with {_ALGORITHM}")
+            key = await self._key(str(header.get("kid")))
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[_ALGORITHM],
+                audience=HELM_CLIENT,
+                issuer=(await self.provider()).issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iat", "iss", "aud"], "verify_sub": False, "verify_jti": False},
+            )
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise BrowserLoginError(f"Keycloak's token is not valid: {printable(str(error), 100)}") from None
+        if claims.get("azp", HELM_CLIENT) != HELM_CLIENT:
+            raise BrowserLoginError("Keycloak's token is for another client (azp)")
+        return claims
+
+    async def _key(self, kid: str) -> RSAPublicKey:
+        rested = self._keys_asked is None or self._clock() - self._keys_asked >= KEYS_PAUSE_SECONDS
+        if kid not in self._keys and rested:
+            self._keys_asked = self._clock()
+            status, body = await self._get(f"{self.url}/protocol/openid-connect/certs")
+            self._keys = keys_of(body)
+            if status != HTTPStatus.OK or not self._keys:
+                raise _unusable(f"status {status} for the realm's keys")
+        if kid not in self._keys:
+            raise BrowserLoginError("the token is signed with an unknown key")
+        return self._keys[kid]
+
+    async def _get(self, url: str) -> tuple[int, Any]:
+        try:
+            return await ask_json(self._session, "GET", url)
+        except NoReplyError as error:
+            raise _unusable(str(error)) from None
+
+    async def _ask(self, method: str, what: str, form: str | Mapping[str, str]) -> tuple[int, Any]:
+        """A request to one of the realm's endpoints, with a form (an encoded one as text)."""
+        url = f"{self.url}/protocol/openid-connect/{what}"
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        try:
+            return await ask_json(self._session, method, url, seconds=LOGIN_SECONDS, data=form, headers=headers)
+        except NoReplyError as error:
+            raise _unusable(str(error)) from None
+
+
+def _unusable(why: str) -> KeycloakError:
+    return KeycloakError(f"Keycloak can't be asked: {why}", hint="See: helmctl status keycloak")
+
+
+def _said(error: OAuth2Error) -> str:
+    """What an OAuth error response says (RFC 6749, sections 4.1.2.1 and 5.2), as a sentence."""
+    known = {
+        "mismatching_state": "the answer belongs to another login (state)",
+        "access_denied": "Keycloak refused the login",
+        "invalid_grant": "the session at Keycloak has ended",
+    }
+    return known.get(
+        error.error, f"Keycloak refused the login: {printable(str(error.description or error.error), 200)}"
+    )
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,153 @@
+"""Whose requests may change something. A token alone is not enough: services hold those of their users.
+
+No I/O: `helmd.model.identity.peer.Peer` says who sent a request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import ClassVar
+
+from helmd.model.config.settings import Settings
+from helmd.model.errors import HelmError
+from helmd.model.identity.peer import Peer, Place
+from helmd.model.identity.realm import GATEWAY
+from helmd.model.suite.names import service_of, unit_of
+from helmd.web.auth.roles import RECENT_LOGIN_SECONDS, Access, Identity
+
+_MANAGER = "init.scope"
+"""The unit of the user manager itself, which makes sockets for others and sends no requests."""
+_USE_HELMCTL = "Use helmctl on the machine."
+
+
+class PeerRefusedError(HelmError):
+    """The caller may do this, but not from where the request comes."""
+
+    code: ClassVar[str] = "peer_refused"
+
+
+class LoginNeededError(HelmError):
+    """The caller may do this, but must have logged in at Helm itself within the last minutes."""
+
+    code: ClassVar[str] = "login_needed"
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the settings say about peers. ``units`` are patterns of names (glob(7))."""
+
+    units: tuple[str, ...] = ()
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Trust":
+        return cls(settings.trusted_units, settings.trusted_proxies)
+
+    def may_change(self, peer: Peer) -> bool:
+        """Whether a program of this host may: any but services of the account that are not trusted."""
+        if not peer.owned or (peer.unit.endswith(".scope") and peer.unit != _MANAGER):
+            return True
+        return peer.unit == unit_of(GATEWAY) or any(fnmatchcase(peer.unit, pattern) for pattern in self.units)
+
+    def is_proxy(self, peer: Peer) -> bool:
+        """Whether the headers of PEER about those whose requests it passes on are believed."""
+        if peer.place is Place.HERE and peer.owned and service_of(peer.unit) is not None:
+            return peer.unit == unit_of(GATEWAY)
+        return self.has_address(peer)
+
+    def has_address(self, peer: Peer) -> bool:
+        """Whether PEER has the address of a trusted proxy."""
+        try:
+            address = ip_address(peer.address)
+        except ValueError:
+            return False
+        return any(address in network for network in self.proxies)
+
+
+FORWARDED_HEADERS = ("X-Forwarded-For", "X-Forwarded-Proto")
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What a trusted proxy says about the request that it passes on; empty without one."""
+
+    address: str = ""
+    scheme: str = ""
+
+
+def forwarded(headers: Mapping[str, str], peer: Peer, trust: Trust) -> Forwarded:
+    """What X-Forwarded-For and X-Forwarded-Proto say; nothing where PEER is not a trusted proxy.
+
+    Of several addresses the last one counts, which the trusted proxy itself has added.
+    """
+    if not trust.is_proxy(peer):
+        return Forwarded()
+    address = headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    try:
+        address = str(ip_address(address))
+    except ValueError:
+        address = ""
+    scheme = headers.get("X-Forwarded-Proto", "").strip().lower()
+    return Forwarded(address, scheme if scheme in ("http", "https") else "")
+
+
+def check_peer(caller: Identity, access: Access, peer: Peer, trust: Trust, *, tls: bool, now: float) -> None:
+    """Raises PeerRefusedError or LoginNeededError unless CALLER may use a route with this ACCESS from PEER.
+
+    TLS says whether the caller's own connection is encrypted. NOW is in seconds since the epoch.
+    """
+    if caller.via == "socket":
+        return
+    if caller.via == "machine":
+        _check_machine_token(peer)
+    if not access.checked:
+        return
+    if peer.place is Place.UNKNOWN:
+        raise _unknown(peer)
+    if peer.place is Place.HERE and not trust.may_change(peer):
+        raise PeerRefusedError(
+            f"{peer.unit} may not change anything, whatever token it sends",
+            hint=f"{_USE_HELMCTL} If this unit is to make changes, add it to http.trusted_units in helm.toml.",
+        )
+    if peer.place is Place.ELSEWHERE:
+        _check_other_host(caller, peer, trust, tls)
+    if access.recent_login and (caller.login_at is None or now - caller.login_at > RECENT_LOGIN_SECONDS):
+        minutes = f"{RECENT_LOGIN_SECONDS / 60:g}"
+        raise LoginNeededError(
+            f"this needs a login at Helm itself within the last {minutes} minutes",
+            hint=f"{_USE_HELMCTL} In a browser, open Helm at its own address (helmctl dashboard) and log in there.",
+        )
+
+
+def _check_machine_token(peer: Peer) -> None:
+    if peer.owned and service_of(peer.unit) is not None:
+        raise PeerRefusedError(
+            f"services of the suite may not use machine tokens; {peer.unit} is one",
+            hint="A service uses a token of Core that is its own.",
+        )
+    if peer.place is Place.UNKNOWN:
+        raise _unknown(peer)
+
+
+def _check_other_host(caller: Identity, peer: Peer, trust: Trust, tls: bool) -> None:
+    if caller.via == "session" and not tls:
+        raise PeerRefusedError(
+            f"a session from another host ({peer.address}) needs TLS to change something",
+            hint="Use the https address of a proxy that is in http.trusted_proxies in helm.toml, or: helmctl dashboard",
+        )
+    if caller.via == "token" and not trust.has_address(peer):
+        raise PeerRefusedError(
+            f"a user's token changes nothing from another host ({peer.address})",
+            hint="Use a machine token (helmctl tokens). If a proxy sent this, add its address to http.trusted_proxies "
+            "in helm.toml.",
+        )
+
+
+def _unknown(peer: Peer) -> PeerRefusedError:
+    return PeerRefusedError(
+        f"which program of this host sent the request ({peer.address or 'no address'}) can't be determined",
+        hint=f"{_USE_HELMCTL} A program that is to make requests must run in a session or a unit of this host and keep "
+        "its connection open until it has the answer; a proxy must run as a unit, named in http.trusted_units in "
+        "helm.toml if that is one of this account.",
+    )

@@ -1,0 +1,55 @@
+"""Where a request comes from, by its headers: from a page of another origin (Fetch Metadata Request Headers; RFC 6454),
+or through a proxy.
+"""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+PROXY_HEADERS = (
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Forwarded",
+    "Via",
+)
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN = frozenset({"same-origin", "none"})
+
+
+def is_proxied(headers: Mapping[str, str]) -> bool:
+    """Whether a request says that a proxy passed it on. The gateway passes on cookies of browsers, Helm's included."""
+    return any(name in headers for name in PROXY_HEADERS)
+
+
+def foreign(method: str, headers: Mapping[str, str], by_cookie: bool) -> str | None:
+    """Why a request is refused because of where it comes from, as a sentence, or None.
+
+    A browser adds a cookie, and the gateway a token, to whatever a page makes it send; so what changes something must
+    come from a page of Helm's own origin, or from the user. Without Sec-Fetch-Site, as of browsers that reach Helm over
+    plain HTTP by a name other than localhost, Origin decides. A program that sends a token need send neither.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    if method in SAFE_METHODS:
+        # A link on another page may open one of Helm's; anything else that another page wants of it is refused.
+        opened = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+        if not by_cookie or site is None or site in _OWN or opened:
+            return None
+        return "a page of another origin may not read this"
+    if site is not None:
+        return None if site in _OWN else "a page of another origin may not change anything here"
+    origin = headers.get("Origin")
+    if origin is None:
+        return "a change needs the header Origin or Sec-Fetch-Site" if by_cookie else None
+    names = {headers.get("Host", "").lower()}
+    if not by_cookie:
+        names.add(headers.get("X-Forwarded-Host", "").lower())
+    return None if _host_of(origin) in names - {""} else "a page of another origin may not change anything here"
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -1,0 +1,125 @@
+"""Request bodies as dataclasses: read, checked against the schema of their class (JSON Schema 2020-12), and made."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from aiohttp import web
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+
+from helmd.model.api.json_codec import from_json
+from helmd.model.api.json_schema import document_for
+from helmd.model.errors import FieldError, UsageError
+from helmd.model.printable import printable
+from helmd.web.http.body import receive_body
+from helmd.web.http.problems import RequestRefusedError
+
+BODY_LIMIT = 64 << 10
+"""Bytes of a body, but for what is ingested."""
+_JSON = "application/json"
+_MOST_ERRORS = 20
+
+Kind = TypeVar("Kind")
+
+
+async def read_request(request: web.Request, kind: type[Kind]) -> Kind:
+    """The body of REQUEST as a KIND. An empty body is that of a class whose fields all have defaults.
+
+    Raises UsageError with the faults, and RequestRefusedError for another media type (415) and as `receive_body`.
+    """
+    if request.can_read_body and request.content_type != _JSON:
+        raise RequestRefusedError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", f"the body must be {_JSON}", {"Accept": _JSON}
+        )
+    return parse_request(await receive_body(request, BODY_LIMIT), kind)
+
+
+def parse_request(body: bytes, kind: type[Kind]) -> Kind:
+    """BODY as a KIND. Raises UsageError with the faults in it."""
+    try:
+        document = json.loads(body or b"{}", parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        sentence = "the body is not JSON"
+        raise UsageError(sentence, errors=[FieldError("#", sentence, "json")]) from None
+    errors = list(faults_in(document, kind))
+    if errors:
+        first = errors[0]
+        where = first.pointer.removeprefix("#/").replace("/", ".")
+        raise UsageError(f"{where}: {first.detail}" if where != "#" else first.detail, errors=errors)
+    return from_json(kind, document)
+
+
+def faults_in(document: Any, kind: type) -> Iterator[FieldError]:
+    """What of DOCUMENT does not fit the schema of KIND, at most _MOST_ERRORS."""
+    found = sorted(_validator(kind).iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
+    for error in found[:_MOST_ERRORS]:
+        yield FieldError(_pointer(error), _sentence(error), str(error.validator))
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """The keyword ``pattern``, whose $ is the end of the text (ECMA-262), not a line break before it as Python's."""
+    wanted = pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
+    if validator.is_type(instance, "string") and not re.search(wanted, instance):
+        yield ValidationError("does not match")
+
+
+_Validator = extend(Draft202012Validator, {"pattern": _pattern})
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@cache
+def _validator(kind: type) -> Any:
+    return _Validator(document_for(kind), format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def _pointer(error: ValidationError) -> str:
+    """The place of the fault; of a member that is missing or unknown, where it would be or is."""
+    path = [*error.absolute_path]
+    if (name := _member(error)) is not None:
+        path.append(name)
+    return "#" + "".join(f"/{str(each).replace('~', '~0').replace('/', '~1')}" for each in path)
+
+
+def _member(error: ValidationError) -> str | None:
+    if error.validator == "required":
+        return next((name for name in error.validator_value if name not in error.instance), None)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        return next((name for name in error.instance if name not in known), None)
+    return None
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong, without what was sent, which may be long or secret."""
+    wanted = error.validator_value
+    match error.validator:
+        case "required":
+            return "is missing"
+        case "additionalProperties":
+            return "is not known here"
+        case "type":
+            kinds = [wanted] if isinstance(wanted, str) else wanted
+            return f"must be {' or '.join(map(str, kinds))}"
+        case "enum":
+            return f"must be one of {', '.join(map(str, wanted))}"
+        case "minimum" | "exclusiveMinimum":
+            return f"must be at least {wanted}"
+        case "maximum":
+            return f"must be at most {wanted}"
+        case "minLength" | "minItems" | "minProperties":
+            return f"must have at least {wanted}"
+        case "maxLength" | "maxItems" | "maxProperties":
+            return f"must have at most {wanted}"
+        case "pattern":
+            return f"must match {wanted}"
+        case "format":
+            return f"must be a {wanted}"
+    return printable(f"does not meet {error.validator}", 100)

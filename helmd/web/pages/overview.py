@@ -1,0 +1,211 @@
+"""The page that everybody lands on: how the services are, and what the reader may do."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from aiohttp import web
+
+from helmd.model.identity.realm import GATEWAY, origin_of
+from helmd.model.suite.names import HELM_SERVICE
+from helmd.model.suite.service import Registry, Service
+from helmd.model.units.status import Status
+from helmd.web.api.sources import StatusSource
+from helmd.web.auth.logins import Logins
+from helmd.web.auth.roles import Identity, Role
+from helmd.web.auth.same_origin import is_proxied
+from helmd.web.pages.policy import HOME
+from helmd.web.pages.rendering import Renderer
+
+Tone = Literal["ok", "warn", "error", "off"]
+
+STATES: Mapping[str, tuple[Tone, str, str]] = {
+    "healthy": ("ok", "circle-check", "works"),
+    "succeeded": ("ok", "circle-check", "has done its work"),
+    "scheduled": ("ok", "calendar-clock", "runs by schedule"),
+    "running": ("ok", "circle-check", "runs"),
+    "degraded": ("warn", "triangle-alert", "works in part"),
+    "starting": ("warn", "loader-circle", "is starting"),
+    "stopping": ("warn", "loader-circle", "is stopping"),
+    "unhealthy": ("error", "circle-x", "does not work"),
+    "flapping": ("error", "circle-x", "does not work"),
+    "failed": ("error", "circle-x", "does not work"),
+    "stopped": ("off", "circle-stop", "is switched off"),
+    "unknown": ("off", "circle-help", "is not known yet"),
+}
+"""By the state of a service: its colour, its icon, and what users read who don't run it."""
+NOTHING = "\N{EN DASH}"
+_ORDER: Mapping[Tone, int] = {"error": 0, "warn": 1, "ok": 2, "off": 3}
+_BEHIND = frozenset({GATEWAY, "core", "keycloak"})
+"""Services with a URL that have no page for users."""
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, ""), (0, "s", 1, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One service as the page shows it."""
+
+    name: str
+    description: str
+    tone: Tone
+    icon: str
+    state: str
+    message: str
+    link: str
+    since: str
+    """When its process began, ISO 8601; empty while it does not run."""
+    uptime: str
+    cpu: str
+    memory: str
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Something that the reader may do. ``link`` and ``command`` may be empty."""
+
+    text: str
+    link: str = ""
+    command: str = ""
+
+
+class OverviewPage:
+    """The handler. SUITE gives the services that are configured."""
+
+    def __init__(
+        self, monitor: StatusSource, suite: Callable[[], Registry], logins: Logins | None, renderer: Renderer
+    ) -> None:
+        self._monitor = monitor
+        self._suite = suite
+        self._logins = logins
+        self._renderer = renderer
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """GET /"""
+        if not request.path.startswith(HOME) and not is_proxied(request.headers):
+            # The session's cookie is for HOME alone.
+            return web.Response(status=303, headers={"Location": HOME})
+        identity: Identity = request["identity"]
+        now = datetime.now(UTC)
+        seen = rows(self._monitor.statuses(), self._suite(), identity, now)
+        session = None
+        if identity.via == "session" and self._logins is not None:
+            session = self._logins.sessions.find(self._logins.sessions.digest(request))
+        return self._renderer.page(
+            request,
+            "services.html" if request.query.get("part") == "services" else "overview.html",
+            identity=identity,
+            rows=seen,
+            headline=headline(seen),
+            tone=worst(seen),
+            shows_figures=identity.may(Role.TECHNICIAN),
+            permissions=permissions(identity),
+            read_only=session is not None
+            and self._logins is not None
+            and self._logins.sessions.state(session) == "read_only",
+            now=now.isoformat(timespec="seconds"),
+        )
+
+
+def rows(statuses: Mapping[str, Status], suite: Registry, identity: Identity, now: datetime) -> list[Row]:
+    """What IDENTITY sees of the services, those with a problem first."""
+    gateway = origin_of(suite[GATEWAY].url) if GATEWAY in suite and suite[GATEWAY].url else ""
+    found = [
+        _row(status, suite.services.get(name), identity, gateway, now)
+        for name, status in statuses.items()
+        if _is_shown(name, suite.services.get(name), identity)
+    ]
+    return sorted(found, key=lambda row: (_ORDER[row.tone], row.name))
+
+
+def _is_shown(name: str, service: Service | None, identity: Identity) -> bool:
+    """Whether a service concerns IDENTITY: technicians see all, others what the gateway shows them."""
+    if identity.may(Role.TECHNICIAN):
+        return True
+    if service is None or name == HELM_SERVICE or not service.visible or service.admin_only:
+        return False
+    return not service.billing_or_admin_only or identity.may(Role.BILLING)
+
+
+def _row(status: Status, service: Service | None, identity: Identity, gateway: str, now: datetime) -> Row:
+    name, state = status.service_name, status.state
+    tone, glyph, plain = STATES.get(state, STATES["unknown"])
+    runs_it = identity.may(Role.TECHNICIAN)
+    has_page = service is not None and service.url and service.visible and not service.external
+    link = f"{gateway}/{name}/" if gateway and has_page and name not in _BEHIND | {HELM_SERVICE} else ""
+    started = status.started_at
+    cpu, memory = status.cpu_percent, status.memory_mb
+    return Row(
+        name=name,
+        description=service.description if service is not None else "",
+        tone=tone,
+        icon=glyph,
+        state=state,
+        message=status.health_message if runs_it else plain,
+        link=link,
+        since=started.isoformat(timespec="seconds") if started else "",
+        uptime=uptime_text((now - started).total_seconds()) if started else NOTHING,
+        cpu=NOTHING if cpu is None else f"{cpu:.1f} %",
+        memory=NOTHING if memory is None else f"{memory:,.0f} MiB",
+        restarts=status.restarts,
+    )
+
+
+def uptime_text(seconds: float) -> str:
+    """SECONDS in the largest unit, from an hour up in the two largest: "45 s", "12 min", "3 d 4 h"."""
+    left = max(0, int(seconds))
+    size, unit, next_size, next_unit = next(each for each in _UNITS if left >= each[0])
+    amount, rest = (left // size, left % size // next_size) if size else (left, 0)
+    return f"{amount} {unit}" + (f" {rest} {next_unit}" if rest and next_unit else "")
+
+
+def worst(seen: Iterable[Row]) -> Tone:
+    """The tone of the page: the worst of any service; those that are switched off don't count."""
+    return min((row.tone for row in seen if row.tone != "off"), key=lambda tone: _ORDER[tone], default="ok")
+
+
+def headline(seen: list[Row]) -> str:
+    """The state of all services in a sentence."""
+    if not seen:
+        return "No services to show"
+    broken = [row.name for row in seen if row.tone == "error"]
+    limited = [row.name for row in seen if row.tone == "warn"]
+    works = [row for row in seen if row.tone == "ok"]
+    if broken:
+        return f"{_list(broken)} {'does' if len(broken) == 1 else 'do'} not work" + (
+            f"; {_list(limited)} in part" if limited else ""
+        )
+    if limited:
+        return f"{_list(limited)} {'needs' if len(limited) == 1 else 'need'} attention"
+    if not works:
+        return "All services are switched off"
+    off = len(seen) - len(works)
+    working = f"{works[0].name} works" if len(works) == 1 else f"All {len(works)} services work"
+    return working + (f", {off} {'is' if off == 1 else 'are'} off" if off else "")
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def permissions(identity: Identity) -> list[Permission]:
+    """What IDENTITY may do, the most useful first."""
+    logs = f"{HOME}api/logs"
+    may = []
+    if identity.may(Role.ADMIN):
+        may.append(Permission("Start, stop and restart services, on the machine", command="helmctl restart NAME"))
+        may.append(Permission("Learn why a service does not work", command="helmctl why NAME"))
+    if identity.may(Role.TECHNICIAN):
+        may.append(Permission("Read and search the logs of all services", logs, "helmctl logs -f"))
+        may.append(Permission("Read errors alone", f"{logs}?min_level=error", "helmctl logs -p err"))
+    elif identity.may(Role.BILLING):
+        of = sorted(identity.services or ())
+        text = f"Read the logs of {_list(of)}" if of else "Read logs, once an admin has named services for billing"
+        may.append(Permission(text, logs if of else ""))
+    if identity.may(Role.TECHNICIAN):
+        may.append(Permission("Write programs for all of this: the API", f"{HOME}docs/api"))
+    else:
+        may.append(Permission("See on this page how the services are, and open one by its name in the list"))
+        may.append(Permission("Report a problem to your administrator: say which service, and the time above"))
+    return may

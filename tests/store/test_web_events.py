@@ -1,0 +1,115 @@
+"""GET /api/events: several topics in one stream, each as far as its reader may see, from a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helmd.model.api.jobs import JobReply
+from helmd.store.maintenance.migrate import migrate
+from tests.store.conftest import Database
+from tests.store.log_server import Events, Served, rows, serving, streaming
+
+PATH = "/api/events"
+
+
+@pytest.fixture
+async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
+    await migrate(database.owner, "helm")
+    async with serving(database.store, tmp_path) as made:
+        await made.feed.position()
+        yield made
+
+
+async def data(events: Events, kind: str) -> Any:
+    event = await events.next()
+    assert event is not None and event.kind == kind, event
+    return event.data
+
+
+async def test_states_first_all_then_those_that_change(served: Served) -> None:
+    async with streaming(served, "client", PATH) as events:
+        first = await data(events, "status")
+        assert {name: each["status"] for name, each in first["statuses"].items()} == {
+            "core": "running",
+            "codex": "stopped",
+        }
+        served.changed.notify()  # of nothing that is seen
+        served.known.set("codex", True)
+        served.changed.notify()
+        found = await data(events, "status")
+        assert ({name: each["status"] for name, each in found["statuses"].items()}, found["removed"]) == (
+            {"codex": "running"},
+            [],
+        )
+        served.known.set("codex", None)
+        served.changed.notify()
+        assert await data(events, "status") == {"statuses": {}, "removed": ["codex"]}
+
+
+async def test_entries_and_states_in_one_stream_which_resumes(served: Served) -> None:
+    async with streaming(served, "technician", PATH, topics="status,logs", service="core") as events:
+        await data(events, "status")
+        await asyncio.sleep(0.3)
+        await served.append([*rows(2), *rows(1, "codex")])
+        assert [(await data(events, "log"))["message"] for _ in range(2)] == ["line 0", "line 1"]
+        served.known.set("codex", True)
+        served.changed.notify()
+        await data(events, "status")
+        last = events.last_id
+    await served.append(rows(1, text="while away"))
+    async with streaming(served, "technician", PATH, since=last, topics="logs", service="core") as events:
+        assert await events.messages(1) == ["while away 0"]
+
+
+async def test_a_topic_is_confined_as_its_own_routes_are(served: Served) -> None:
+    async with streaming(served, "billing", PATH, topics="logs", tail="10") as events:
+        await asyncio.sleep(0.3)
+        await served.append([*rows(1, "core"), *rows(1, "codex", text="for billing")])
+        assert await events.messages(1) == ["for billing 0"]
+    for role, topics, status, code in (
+        ("client", "logs", 403, "denied"),
+        ("technician", "status,jobs", 403, "denied"),
+        ("admin", "status,weather", 400, "usage"),
+    ):
+        found, body = await served.get(PATH, role, topics=topics)
+        assert (found, body["code"]) == (status, code)
+
+
+def job(id: str, **values: Any) -> JobReply:
+    """A job with these values; the others are of no interest here."""
+    given: dict[str, Any] = {each.name: "" for each in fields(JobReply)}
+    given |= {"id": id, "state": "running", "steps": (), "started_at": None, "ended_at": None, "result": None}
+    return JobReply(**{**given, "requested_at": datetime.now(UTC), **values})
+
+
+async def test_jobs(served: Served) -> None:
+    served.jobs.append(first := job("00aa"))
+    async with streaming(served, "admin", PATH, topics="jobs") as events:
+        assert [each["id"] for each in (await data(events, "jobs"))["jobs"]] == ["00aa"]
+        served.jobs[:] = [job("00bb"), first]
+        assert [each["id"] for each in (await data(events, "jobs"))["jobs"]] == ["00bb"]
+        served.jobs[:] = [job("00bb", requested_at=served.jobs[0].requested_at, state="succeeded")]
+        found = await data(events, "jobs")
+        assert ([each["state"] for each in found["jobs"]], found["removed"]) == (["succeeded"], ["00aa"])
+
+
+async def test_without_the_store_states_go_on(tmp_path: Path) -> None:
+    async with serving(f"host={tmp_path} dbname=helm user=helm", tmp_path, heartbeat=0.5) as served:
+        async with streaming(served, "admin", PATH, topics="logs,status") as events:
+            kinds = set()
+            for _ in range(2):
+                event = await events.next(10.0)
+                assert event is not None
+                kinds.add(event.kind)
+                if event.kind == "unavailable":
+                    assert (event.data["topic"], event.data["code"]) == ("logs", "store")
+            assert kinds == {"status", "unavailable"}
+            served.known.set("codex", True)
+            served.changed.notify()
+            assert "codex" in (await data(events, "status"))["statuses"]
+            assert events.comments, "what passes it on closes a silent connection"

@@ -1,0 +1,74 @@
+"""Measurements and the timeline of a service over the API, from a real PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helmd.model.logs.entry import LogRow
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.metrics.metrics import MetricSample, put_samples
+from helmd.store.session import connect
+from tests.store.conftest import Database
+from tests.store.log_server import Served, serving
+
+NOW = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=5)
+
+
+@pytest.fixture
+async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
+    await migrate(database.owner, "helm")
+    async with serving(database.store, tmp_path) as made:
+        yield made
+
+
+async def put(served: Served, *samples: MetricSample) -> None:
+    connection = await connect(served.conninfo, "test")
+    try:
+        await put_samples(connection, samples)
+    finally:
+        await connection.close()
+
+
+def values(body: Any) -> list[tuple[str, float]]:
+    return [(each["metric_name"], each["metric_value"]) for each in body["metrics"]]
+
+
+async def test_metrics(served: Served) -> None:
+    samples = [MetricSample("core", NOW + timedelta(seconds=n), "memory_mb", float(n)) for n in range(4)]
+    other = MetricSample("core", NOW, "queue_length", 9.0, {"queue": "mail"})
+    await put(served, *samples, other, MetricSample("codex", NOW, "memory_mb", 7.0))
+    status, body = await served.get("/api/metrics/core", "technician")
+    assert (status, body["service_name"]) == (200, "core")
+    assert values(body)[:3] == [("memory_mb", 3.0), ("memory_mb", 2.0), ("memory_mb", 1.0)]
+    assert len(body["metrics"]) == 5 and "truncated" not in body
+    body = (await served.get("/api/metrics/core", metric_name="queue_length"))[1]
+    assert values(body) == [("queue_length", 9.0)] and body["metrics"][0]["tags"] == {"queue": "mail"}
+    body = (await served.get("/api/metrics/core", end_time=(NOW + timedelta(seconds=2)).isoformat()))[1]
+    assert ("memory_mb", 2.0) not in values(body) and ("memory_mb", 1.0) in values(body)
+    body = (await served.get("/api/metrics/core", metric_name="memory_mb", step="60"))[1]
+    (mean,) = body["metrics"]
+    assert (mean["metric_value"], mean["minimum"], mean["maximum"], mean["id"]) == (1.5, 0.0, 3.0, None)
+    assert datetime.fromisoformat(mean["timestamp"]) == NOW
+    assert (await served.get("/api/metrics/core", "billing"))[0] == 403
+    for wrong in ({"step": "0"}, {"step": "x"}, {"start_time": "yesterday"}, {"step": "9" * 12}):
+        status, body = await served.get("/api/metrics/core", **wrong)
+        assert (status, body["code"]) == (400, "usage")
+
+
+async def test_timeline(served: Served) -> None:
+    await served.append(
+        [
+            LogRow(NOW, "core", "INFO", "Started hivematrix-core.service.", source="systemd"),
+            LogRow(NOW + timedelta(seconds=1), "core", "INFO", "a line of its own", source="journal"),
+            LogRow(NOW + timedelta(seconds=2), "core", "WARNING", "restart core: begun", source="helm"),
+            LogRow(NOW + timedelta(seconds=3), "codex", "INFO", "Started codex", source="systemd"),
+        ]
+    )
+    status, body = await served.get("/api/services/core/timeline", "technician", limit="1")
+    assert (status, [each["source"] for each in body["events"]]) == (200, ["helm"])
+    body = (await served.get("/api/services/core/timeline", cursor=body["next_cursor"]))[1]
+    assert [each["message"] for each in body["events"]] == ["Started hivematrix-core.service."]
+    assert body["next_cursor"] is None

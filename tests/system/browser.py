@@ -1,0 +1,171 @@
+"""Debian's Chromium in the network of a sandbox, driven by Selenium, as an account without rights.
+
+It runs on this machine, which has it installed; only its sockets are those of the sandbox, so that ``localhost`` is
+what it is for the services in there (setns(2)).
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.system.booted import Sandbox
+
+_CLONE_NEWNET = 0x40000000
+_ACCOUNT = "nobody"
+_LIMITS = ("--nproc=2000", "--cpu=300", "--core=0")
+_OPTIONS = (
+    "--headless=new",
+    # This machine may be a container that has no user namespaces to give; the account has no rights.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--ignore-certificate-errors",
+    "--window-size=1280,900",
+)
+
+Result = TypeVar("Result")
+
+
+class Browser:
+    """One browser with a profile of its own. Every call runs in the thread that is in the sandbox's network."""
+
+    def __init__(self, thread: ThreadPoolExecutor, home: Path, group: Path) -> None:
+        self._thread = thread
+        self._home = home
+        self._group = group
+        self.driver: Any = self.do(self._start)
+
+    def _start(self) -> Any:
+        options = webdriver.ChromeOptions()
+        for option in (*_OPTIONS, f"--user-data-dir={self._home / 'profile'}"):
+            options.add_argument(option)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        # chromedriver starts Chromium, so both are of the account.
+        wrapper = self._home / "chromedriver"
+        wrapper.write_text(
+            f"#!/bin/sh\necho $$ > {self._group}/cgroup.procs\n"
+            f"exec prlimit {' '.join(_LIMITS)} setpriv --reuid={_ACCOUNT} --regid=nogroup --clear-groups "
+            f'env -i HOME={self._home} PATH=/usr/bin:/bin LANG=C.UTF-8 /usr/bin/chromedriver "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        return webdriver.Chrome(service=Service(str(wrapper)), options=options)
+
+    def do(self, what: Callable[[], Result]) -> Result:
+        return self._thread.submit(what).result(timeout=120)
+
+    def get(self, url: str) -> None:
+        self.do(lambda: self.driver.get(url))
+
+    @property
+    def url(self) -> str:
+        return str(self.do(lambda: self.driver.current_url))
+
+    @property
+    def title(self) -> str:
+        return str(self.do(lambda: self.driver.title))
+
+    def text(self, selector: str = "body") -> str:
+        return str(self.do(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).text))
+
+    def texts(self, selector: str) -> list[str]:
+        return self.do(lambda: [found.text for found in self.driver.find_elements(By.CSS_SELECTOR, selector)])
+
+    def type(self, selector: str, text: str) -> None:
+        self.do(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).send_keys(text))
+
+    def click(self, selector: str) -> None:
+        self.do(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).click())
+
+    def run(self, script: str, *given: Any) -> Any:
+        return self.do(lambda: self.driver.execute_script(script, *given))
+
+    def until(self, what: Callable[[Any], Any], within: float = 30.0) -> Any:
+        """Waits until WHAT of the driver is true. The last page is in the failure."""
+        try:
+            return self.do(lambda: WebDriverWait(self.driver, within, 0.2).until(what))
+        except Exception as error:
+            raise AssertionError(f"not within {within:g} s; at {self.url}:\n{self.text()[:2000]}") from error
+
+    def until_at(self, start: str, within: float = 30.0) -> None:
+        """Waits for a page whose URL begins with START."""
+        self.until(lambda driver: driver.current_url.startswith(start), within)
+
+    def until_there(self, selector: str, within: float = 30.0) -> None:
+        self.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector), within)
+
+    def cookie(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.do(lambda: self.driver.get_cookie(name))
+        return found
+
+    def forget(self) -> None:
+        """All cookies of all sites, as of a new profile."""
+        self.do(lambda: self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
+
+    def size(self, width: int, height: int, dark: bool = False) -> None:
+        """The viewport in CSS pixels, which may be narrower than any window; and what the system's colours are."""
+        facts = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.do(lambda: self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", facts))
+        self.do(lambda: self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features}))
+
+    def screenshot(self, path: Path) -> None:
+        self.do(lambda: self.driver.save_screenshot(str(path)))
+
+    def complaints(self) -> list[str]:
+        """What the browser's console says of pages since the last call: violations of the CSP, errors of scripts."""
+        return self.do(lambda: [entry["message"] for entry in self.driver.get_log("browser")])
+
+    def close(self) -> None:
+        self.do(lambda: self.driver.quit())
+
+
+@contextmanager
+def browser_in(box: Sandbox) -> Iterator[Browser]:
+    """A browser in the network of BOX."""
+    leader = box.leader
+    home = Path(tempfile.mkdtemp(prefix="helm-browser-"))
+    shutil.chown(home, _ACCOUNT, "nogroup")
+    with ThreadPoolExecutor(1, initializer=_enter_network, initargs=(leader,)) as thread:
+        try:
+            made = Browser(thread, home, _control_group(leader))
+            try:
+                yield made
+            finally:
+                made.close()
+        finally:
+            # What a browser that crashed has left; each has its own directory.
+            subprocess.run(["pkill", "-KILL", "-f", f"user-data-dir={home}/"], check=False)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _control_group(leader: int) -> Path:
+    """That of ``scripts/sandbox exec``: helmd looks at the control groups of its peers, and must know this one."""
+    path = next(line for line in Path(f"/proc/{leader}/cgroup").read_text().splitlines() if line.startswith("0::"))
+    root = Path("/sys/fs/cgroup/unified")
+    group = (root if root.is_dir() else root.parent) / path.removeprefix("0::/")
+    return group.parent / "sandbox-exec.scope"
+
+
+def _enter_network(leader: int) -> None:
+    """This thread alone goes into the network namespace of the process; what it starts is in there as well."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(f"/proc/{leader}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)

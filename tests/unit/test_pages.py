@@ -1,0 +1,351 @@
+"""Pages: what each role sees, under which policy, and what is served beside them."""
+
+import gzip
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from helmd.model.errors import HelmError
+from helmd.model.suite.service import Registry, Service
+from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict
+from helmd.model.units.status import Observed, Status, service_status
+from helmd.model.units.unit_state import UnitFacts
+from helmd.web.auth.identity import Callers
+from helmd.web.auth.roles import Access, Identity, Role
+from helmd.web.pages.assets import STATIC, Assets
+from helmd.web.pages.overview import OverviewPage, headline, permissions, rows, uptime_text, worst
+from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
+from helmd.web.pages.rendering import TEMPLATES, Renderer, icon
+from helmd.web.routes import Route
+from helmd.web.server import application
+from tests.fakes import Statuses
+
+NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
+SUITE = Registry(
+    {
+        "nexus": Service("nexus", url="https://desk.example.org:443", port=443),
+        "core": Service("core", url="http://localhost:5000"),
+        "codex": Service("codex", url="http://localhost:5010", description="Customers & <b>notes</b>"),
+        "ledger": Service("ledger", url="http://localhost:5030", billing_or_admin_only=True),
+        "beacon": Service("beacon", url="http://localhost:5001", admin_only=True),
+        "worker": Service("worker", visible=False),
+    }
+)
+GATEWAY = {"X-Forwarded-Host": "desk.example.org", "X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/helm"}
+
+
+def identity(role: Role, **facts: object) -> Identity:
+    return replace(Identity("ada", role, "session"), **facts)  # type: ignore[arg-type]
+
+
+def status(name: str, state: str = "healthy", message: str = "answered 200") -> Status:
+    facts = UnitFacts(f"hivematrix-{name}.service", "loaded", "active", main_pid=5, started_at=NOW.timestamp() - 4000)
+    verdict = HealthVerdict(HEALTHY if state == "healthy" else UNHEALTHY, message)
+    made = service_status(Observed(name, SUITE.services.get(name), facts, verdict=verdict), NOW.timestamp())
+    return replace(made, state=state)
+
+
+STATUSES = {name: status(name) for name in (*SUITE.names, "helm", "leftover")}
+
+
+@pytest.mark.parametrize(
+    ("role", "seen"),
+    [
+        (Role.CLIENT, {"nexus", "core", "codex"}),
+        (Role.BILLING, {"nexus", "core", "codex", "ledger"}),
+        (Role.TECHNICIAN, set(STATUSES)),
+        (Role.ADMIN, set(STATUSES)),
+    ],
+)
+def test_who_sees_which_services(role: Role, seen: set[str]) -> None:
+    assert {row.name for row in rows(STATUSES, SUITE, identity(role), NOW)} == seen
+
+
+def test_a_client_reads_what_a_state_means_and_may_open_the_service() -> None:
+    said = {**STATUSES, "codex": status("codex", "failed", "exit code 1: KeyError: 'password'")}
+    codex = next(row for row in rows(said, SUITE, identity(Role.CLIENT), NOW) if row.name == "codex")
+    assert (codex.tone, codex.message, codex.link) == ("error", "does not work", "https://desk.example.org/codex/")
+    assert next(row for row in rows(said, SUITE, identity(Role.ADMIN), NOW)).message.startswith("exit code 1")
+    core = next(row for row in rows(said, SUITE, identity(Role.CLIENT), NOW) if row.name == "core")
+    assert not core.link
+
+
+def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
+    admin = identity(Role.ADMIN)
+    assert headline(rows(STATUSES, SUITE, admin, NOW)) == "All 8 services work"
+    worse = {**STATUSES, "core": status("core", "degraded"), "codex": status("codex", "failed")}
+    found = rows(worse, SUITE, admin, NOW)
+    assert [row.name for row in found[:2]] == ["codex", "core"] and worst(found) == "error"
+    assert headline(found) == "codex does not work; core in part"
+    assert headline(rows({**STATUSES, "core": status("core", "degraded")}, SUITE, admin, NOW)) == "core needs attention"
+    off = rows({"codex": status("codex", "stopped"), "core": status("core")}, SUITE, admin, NOW)
+    assert headline(off) == "core works, 1 is off"
+    assert headline(rows({"codex": status("codex", "stopped")}, SUITE, admin, NOW)) == "All services are switched off"
+    assert headline([]) == "No services to show" and worst([]) == "ok"
+
+
+def test_what_each_role_is_offered() -> None:
+    offered = {role: " ".join(each.text + each.command for each in permissions(identity(role))) for role in Role}
+    assert "helmctl restart" in offered[Role.ADMIN] and "helmctl restart" not in offered[Role.TECHNICIAN]
+    assert "logs of all" in offered[Role.TECHNICIAN] and "logs" not in offered[Role.CLIENT]
+    billing = permissions(identity(Role.BILLING, services=frozenset({"ledger", "books"})))
+    assert billing[0].text == "Read the logs of books and ledger"
+    assert not permissions(identity(Role.BILLING, services=frozenset()))[0].link
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (7260, "2 h 1 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert uptime_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/helm/", "/helm/"),
+        ("/helm/logs?q=a%20b&x=1", "/helm/logs?q=a%20b&x=1"),
+        ("", "/helm/"),
+        ("/", "/helm/"),
+        ("/helm", "/helm/"),
+        ("/helmet/", "/helm/"),
+        ("/helm/a\r\nSet-Cookie: x", "/helm/"),
+        ("/helm/ä", "/helm/"),
+        ("/helm//evil", "/helm/"),
+        ("/helm/%2e%2e/codex", "/helm/"),
+        ("/helm/%2F/evil", "/helm/"),
+        ("/helm/%5cevil", "/helm/"),
+        ("/helm/login?next=/helm/", "/helm/"),
+        ("/helm/logout", "/helm/"),
+        ("javascript:alert(1)", "/helm/"),
+    ],
+)
+def test_where_a_login_may_lead(target: str, path: str) -> None:
+    assert own_path(target) == path
+
+
+def test_no_policy_allows_inline_code() -> None:
+    for policy in (direct_policy(), gateway_policy(GATEWAY), gateway_policy({})):
+        assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "*" not in policy
+        assert "frame-ancestors 'none'" in policy and "base-uri 'none'" in policy and "form-action 'self'" in policy
+    assert "require-trusted-types-for 'script'" in direct_policy()
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "scripts"),
+    [
+        ("desk.example.org", "https", "https://desk.example.org/helm/static/"),
+        ("Desk.example.org:8443", "https", "https://desk.example.org:8443/helm/static/"),
+        ("[::1]:8443", "https", "https://[::1]:8443/helm/static/"),
+        ("", "https", "'none'"),
+        ("a; script-src *", "https", "'none'"),
+        ("a b", "https", "'none'"),
+        ("a/", "https", "'none'"),
+        ("*.example.org", "https", "'none'"),
+        ("desk.example.org", "data", "'none'"),
+        ("desk.example.org", "", "'none'"),
+    ],
+)
+def test_scripts_through_the_gateway_are_helms_own(host: str, scheme: str, scripts: str) -> None:
+    policy = gateway_policy({"X-Forwarded-Host": host, "X-Forwarded-Proto": scheme})
+    assert f"; script-src {scripts}; " in policy
+
+
+def test_templates_have_neither_inline_scripts_nor_styles_nor_unescaped_text() -> None:
+    for path in TEMPLATES.glob("*.html"):
+        text = path.read_text()
+        assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=|\|\s*safe|autoescape", text), path
+
+
+def test_every_class_of_a_template_is_in_the_style_sheet() -> None:
+    sheet = (STATIC / "helm.css").read_text()
+    used = {
+        name
+        for path in TEMPLATES.glob("*.html")
+        for classes in re.findall(r'class="([^"]*)"', path.read_text())
+        for name in classes.split()
+        if name.startswith("helm") and "{" not in name
+    }
+    assert len(used) > 40
+    assert not {name for name in used if not re.search(rf"\.{re.escape(name)}(?![\w-])", sheet)}
+
+
+def oklch(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
+    """Linear sRGB of a colour in OKLCH (CSS Color 4, section 10.2), clipped to the gamut."""
+    from math import cos, radians, sin
+
+    a, b = chroma * cos(radians(hue)), chroma * sin(radians(hue))
+    l_, m_, s_ = (
+        (lightness + p * a + q * b) ** 3
+        for p, q in ((0.3963377774, 0.2158037573), (-0.1055613458, -0.0638541728), (-0.0894841775, -1.2914855480))
+    )
+    mixed = (
+        4.0767416621 * l_ - 3.3077115913 * m_ + 0.2309699292 * s_,
+        -1.2684380046 * l_ + 2.6097574011 * m_ - 0.3413193965 * s_,
+        -0.0041960863 * l_ - 0.7034186147 * m_ + 1.7076147010 * s_,
+    )
+    red, green, blue = (min(1.0, max(0.0, part)) for part in mixed)
+    return red, green, blue
+
+
+def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    """The contrast ratio of two colours (WCAG 2.2)."""
+    light, dark = sorted((0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2] for c in (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def tokens() -> dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]:
+    """The colours of the style sheet, for light and for dark."""
+    colour = r"oklch\(([\d.]+)% ([\d.]+) ([\d.]+)\)"
+    found = {}
+    for name, value in re.findall(r"--helm-([\w-]+): ((?:light-dark|oklch).*);", (STATIC / "helm.css").read_text()):
+        given = [oklch(float(a) / 100, float(b), float(c)) for a, b, c in re.findall(colour, value)]
+        found[name] = (given[0], given[-1])
+    return found
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_every_pair_of_colours_can_be_read(scheme: int) -> None:
+    """AA: 4.5 for text (WCAG 2.2, 1.4.3)."""
+    known = {name: pair[scheme] for name, pair in tokens().items()}
+    pairs = [(text, on) for text in ("text", "muted") for on in ("ground", "surface", "raised")]
+    pairs += [(text, on) for text in ("ok", "warn", "error") for on in ("surface", "ground", f"{text}-tint")]
+    pairs += [("on-accent", "primary"), ("text", "warn-tint")]
+    low = {pair: ratio for pair in pairs if (ratio := contrast(known[pair[0]], known[pair[1]])) < 4.5}
+    assert not low
+
+
+def test_every_icon_has_its_licence() -> None:
+    for path in (TEMPLATES / "icons").glob("*.svg"):
+        assert path.read_text().startswith("<!-- @license lucide-static v0.468.0 - ISC -->")
+        assert "<svg" in icon(path.stem) and "<!--" not in icon(path.stem)
+
+
+class EveryRole(Callers):
+    """Lets a request say who sends it."""
+
+    async def authorize(self, request: web.Request, access: Access) -> Identity | None:
+        found = identity(Role(request.headers["Test-Role"])) if "Test-Role" in request.headers else None
+        if access.role is Role.PUBLIC or found is None:
+            return None
+        return found
+
+
+class HostileError(HelmError):
+    """An error whose text is hostile."""
+
+
+async def broken(request: web.Request) -> web.StreamResponse:
+    raise HostileError("<script>alert(1)</script>", hint="Run: helmctl <b>", lines=["<i>line</i>"])
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[TestClient]:
+    renderer = Renderer(assets := Assets())
+    page = OverviewPage(Statuses(codex=True, core=False), lambda: SUITE, None, renderer)
+    table = (
+        Route("GET", "/", page.show, Role.CLIENT, "overview"),
+        Route("GET", "/static/{name}", assets.serve, Role.PUBLIC, "files"),
+        Route("GET", "/broken", broken, Role.PUBLIC, "broken"),
+    )
+    made = application(table, EveryRole(), renderer=renderer)
+    async with TestClient(TestServer(made)) as client:
+        yield client
+
+
+ADMIN = {"Test-Role": "admin", "Accept": "text/html"}
+
+
+async def test_the_page_is_html_that_fits_its_policy(client: TestClient) -> None:
+    answer = await client.get("/helm/", headers=ADMIN)
+    text = await answer.text()
+    assert answer.status == 200 and answer.content_type == "text/html"
+    assert answer.headers["Content-Security-Policy"] == direct_policy()
+    assert answer.headers["X-Content-Type-Options"] == "nosniff" and answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Referrer-Policy"] == "same-origin" and answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Customers &amp; &lt;b&gt;notes&lt;/b&gt;" in text and "<b>" not in text
+    for url in re.findall(r'(?:href|src)="(/helm/static/[^"]+)"', text):
+        assert (await client.get(url)).status == 200
+
+
+async def test_the_page_behind_the_gateway(client: TestClient) -> None:
+    """The prefix is taken off there; links have it all the same."""
+    answer = await client.get("/", headers={**ADMIN, **GATEWAY})
+    assert answer.status == 200
+    assert "script-src https://desk.example.org/helm/static/;" in answer.headers["Content-Security-Policy"]
+    assert 'href="/helm/static/' in await answer.text()
+    direct = await client.get("/", headers=ADMIN, allow_redirects=False)
+    assert (direct.status, direct.headers["Location"]) == (303, "/helm/")
+
+
+@pytest.mark.parametrize(
+    ("cookie", "attribute"),
+    [
+        ("helm_theme=dark", ' data-theme="dark"'),
+        ("helm_theme=light", ' data-theme="light"'),
+        ('helm_theme="><script>', ""),
+        ("helm_theme=", ""),
+        ("of{another=1; helm_theme=dark", ' data-theme="dark"'),
+    ],
+)
+async def test_colours_as_the_user_chose(client: TestClient, cookie: str, attribute: str) -> None:
+    text = await (await client.get("/helm/", headers={**ADMIN, "Cookie": cookie})).text()
+    assert f'<html lang="en"{attribute}>' in text
+
+
+async def test_a_part_is_a_part_of_the_page(client: TestClient) -> None:
+    part = await (await client.get("/helm/?part=services", headers=ADMIN)).text()
+    page = await (await client.get("/helm/", headers=ADMIN)).text()
+    assert part.startswith("<div data-live-part>") and "<html" not in part
+    assert re.sub(r"datetime=.*?</time>", "", part).strip() in re.sub(r"datetime=.*?</time>", "", page)
+
+
+async def test_files_are_kept_for_good_and_change_their_names(client: TestClient, tmp_path: Path) -> None:
+    url = Assets().url("helm.css")
+    plain = await client.get(url, headers={"Accept-Encoding": "identity"})
+    assert plain.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert plain.headers["Content-Type"] == "text/css; charset=utf-8"
+    assert await plain.read() == (STATIC / "helm.css").read_bytes()
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        async with session.get(client.make_url(url), headers={"Accept-Encoding": "gzip"}) as packed:
+            assert gzip.decompress(await packed.read()) == (STATIC / "helm.css").read_bytes()
+    assert (await client.get("/helm/static/helm.css")).status == 404
+    (tmp_path / "helm.css").write_text("a {}")
+    assert Assets(tmp_path).url("helm.css") != url
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "text/html, application/json", "application/problem+json", ""]
+)
+async def test_programs_get_problem_documents(client: TestClient, accept: str) -> None:
+    answer = await client.get("/helm/nosuch", headers={"Accept": accept})
+    assert answer.status == 404 and answer.content_type == "application/problem+json"
+
+
+async def test_errors_are_pages_for_browsers_and_escaped(client: TestClient) -> None:
+    answer = await client.get("/helm/broken", headers={"Accept": "text/html"})
+    text = await answer.text()
+    assert answer.status == 500 and answer.content_type == "text/html"
+    assert 'href="/helm/docs/problems/failed"' in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "<script>" not in text
+    assert "helmctl &lt;b&gt;" in text and "&lt;i&gt;line&lt;/i&gt;" in text
+    assert answer.headers["X-Correlation-ID"] in text
+    refused = await client.post("/helm/broken", headers={"Accept": "text/html"})
+    assert refused.status == 405 and refused.headers["Allow"] == "GET, HEAD"
