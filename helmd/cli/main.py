@@ -48,6 +48,7 @@ COMMANDS = {
     "export": "exporting",
     "tokens": "tokens",
     "audit": "audit",
+    "security": "security",
     "dashboard": "dashboard",
     "doctor": "doctor",
     "completion": "completion",

@@ -1,0 +1,1 @@
+"""What is exposed to others and should not be, and the firewall: decisions without I/O."""

@@ -1,0 +1,1 @@
+"""The security audit, and the firewall."""
