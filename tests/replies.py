@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from helmd.model.api.json_schema import Schemas
 from helmd.model.api.problem import PROBLEM_TYPE, Problem
-from helmd.web.routes import Route
+from helmd.web.route import Route
 
 _JSON = "application/json"
 _given: list[tuple[str, int, str, Route | None, bytes]] = []

@@ -16,7 +16,7 @@ from helmd.web.http.negotiation import check_conditions
 from helmd.web.http.problems import RequestRefusedError
 from helmd.web.openapi import openapi
 from helmd.web.reply import HTML, Reply
-from helmd.web.routes import Route
+from helmd.web.route import Route
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }

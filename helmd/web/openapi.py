@@ -16,7 +16,7 @@ from helmd.model.json_fields import description_of
 from helmd.web.auth.roles import Role
 from helmd.web.http.problems import CORRELATION, PREFIX
 from helmd.web.reply import Reply
-from helmd.web.routes import Route
+from helmd.web.route import Route
 
 OPENAPI_VERSION = "3.1.0"
 _JSON = "application/json"

@@ -25,7 +25,7 @@ from helmd.web.http.connection import ClientConnection, ClientConnections
 from helmd.web.http.problems import COMMON_HEADERS, CORRELATION, problems
 from helmd.web.pages.errors import error_pages
 from helmd.web.pages.rendering import Renderer
-from helmd.web.routes import Route, install
+from helmd.web.route import Route, install
 
 LISTEN_RETRY_SECONDS = 5.0
 """How often a TCP address that could not be had is tried again."""

@@ -25,7 +25,7 @@ from helmd.store.session import Pool, connect
 from helmd.web.api.logs import Logs
 from helmd.web.api.stream import Streams
 from helmd.web.auth.roles import Role
-from helmd.web.routes import Route
+from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.store.conftest import Database

@@ -30,7 +30,7 @@ from helmd.operations.identity.tokens import TokenStore
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Identity, Role
 from helmd.web.http.problems import json_response
-from helmd.web.routes import Route
+from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
 from tests.unit.core_stand_in import KID, SERVICE, USER, StandIn, jwk, private_key, signed, standing_in
 from tests.unit.test_api_document import table

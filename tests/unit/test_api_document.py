@@ -32,8 +32,8 @@ from helmd.operations.jobs.engine import MAX_RUNNING
 from helmd.operations.lifecycle.steps import StepKind
 from helmd.web.api.ingest import MAX_BODY
 from helmd.web.documents import with_documents
+from helmd.web.route import Route
 from helmd.web.routes import (
-    Route,
     audit_routes,
     detail_routes,
     event_routes,

@@ -20,7 +20,7 @@ from helmd.web.auth.core import VALIDATE_PATH
 from helmd.web.auth.identity import Callers, is_loopback
 from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.http.problems import json_response
-from helmd.web.routes import Route
+from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
 from tests.unit.core_stand_in import SERVICE, USER, StandIn, signed, standing_in
 

@@ -32,7 +32,8 @@ from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.overview import OverviewPage
 from helmd.web.pages.rendering import Renderer
-from helmd.web.routes import Route, login_routes, page_routes
+from helmd.web.route import Route
+from helmd.web.routes import login_routes, page_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.unit.core_stand_in import USER, StandIn, private_key, signed, standing_in

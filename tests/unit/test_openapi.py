@@ -31,8 +31,8 @@ from helmd.web.api_page import api_page, curl_line, example_of
 from helmd.web.documents import with_documents
 from helmd.web.http.validation import faults_in, parse_request
 from helmd.web.openapi import openapi, template
+from helmd.web.route import Route
 from helmd.web.routes import (
-    Route,
     audit_routes,
     detail_routes,
     event_routes,

@@ -23,7 +23,7 @@ from helmd.web.pages.assets import STATIC, Assets
 from helmd.web.pages.overview import OverviewPage, headline, permissions, rows, uptime_text, worst
 from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
 from helmd.web.pages.rendering import TEMPLATES, Renderer, icon
-from helmd.web.routes import Route
+from helmd.web.route import Route
 from helmd.web.server import application
 from tests.fakes import Statuses
 

@@ -19,7 +19,7 @@ from helmd.web.auth.roles import PeerRule, Role
 from helmd.web.http import body, connection
 from helmd.web.http.body import receive_body
 from helmd.web.http.problems import json_response
-from helmd.web.routes import Route
+from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
 from tests.unit.test_web_server import free_port
 

@@ -10,7 +10,8 @@ from helmd.model.identity.audit import AuditedChange
 from helmd.web.api.services import Api
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Identity, PeerRule, Role
-from helmd.web.routes import Route, install, routes
+from helmd.web.route import Route, install
+from helmd.web.routes import routes
 from tests.fakes import NoHealth, Statuses, unused_intake
 
 

@@ -24,7 +24,7 @@ from helmd.model.errors import ConfigurationError, Fault, HelmError, LockedError
 from helmd.model.problems import PROBLEMS
 from helmd.web import server as web_server
 from helmd.web.auth.roles import Role
-from helmd.web.routes import Route
+from helmd.web.route import Route
 from helmd.web.server import Activated, HttpServer, application, bind_tcp, bind_unix
 
 
