@@ -51,6 +51,7 @@ from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.usage import UsageMeter
 from helmd.web.api.audit import Audit
+from helmd.web.api.config import ServiceConfigs
 from helmd.web.api.control import ControlHandlers
 from helmd.web.api.details import Details
 from helmd.web.api.events import ChangeSignal, Events
@@ -70,6 +71,7 @@ from helmd.web.pages.overview import OverviewPage
 from helmd.web.pages.rendering import Renderer
 from helmd.web.routes import (
     audit_routes,
+    config_routes,
     detail_routes,
     event_routes,
     job_routes,
@@ -189,6 +191,7 @@ async def run_helmd(
             *token_routes(Tokens(tokens)),
             *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit))),
             *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
+            *config_routes(ServiceConfigs(places, engine)),
             *login_routes(login),
         )
         made = application(

@@ -174,6 +174,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "systemd-analyze rejected a rendered unit; nothing was changed",
         "Correct the setting that the text names.",
     ),
+    "precondition_required": ProblemKind(
+        HTTPStatus.PRECONDITION_REQUIRED,
+        "the change needs `If-Match`",
+        "Read the resource, and send the ETag of the answer as If-Match: what another changed meanwhile is kept then.",
+    ),
     "rate_limited": ProblemKind(
         HTTPStatus.TOO_MANY_REQUESTS,
         "the service posts more than it may (`Retry-After`)",

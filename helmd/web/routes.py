@@ -43,10 +43,17 @@ from helmd.model.api.logs import (
 )
 from helmd.model.api.me import MeReply
 from helmd.model.api.metrics import MetricsQuery, MetricsReply
+from helmd.model.api.service_config import (
+    ServiceConfigBody,
+    ServiceConfigChanged,
+    ServiceConfigQuery,
+    ServiceConfigReply,
+)
 from helmd.model.api.services import DashboardReply, StatusByName
 from helmd.model.api.tokens import CreatedToken, NewTokenRequest, TokenList
 from helmd.model.units.status import Status
 from helmd.web.api.audit import Audit
+from helmd.web.api.config import ServiceConfigs
 from helmd.web.api.control import ControlHandlers
 from helmd.web.api.details import Details
 from helmd.web.api.events import Events
@@ -247,6 +254,32 @@ def job_routes(control: ControlHandlers, jobs: JobHandlers) -> tuple[Route, ...]
         get("/api/jobs/{id}", jobs.job, "One job", Reply(JobReply)),
         get("/api/jobs/{id}/log", jobs.log, "The log of a job as server-sent events", EVENTS),
         Route("POST", "/api/jobs/{id}/cancel", jobs.cancel, Role.ADMIN, "Cancel a job", reply=cancelled),
+    )
+
+
+def config_routes(configs: ServiceConfigs) -> tuple[Route, ...]:
+    """The part of the table about the settings of services."""
+    path = "/api/services/{name}/config"
+    return (
+        Route(
+            "GET",
+            path,
+            configs.show,
+            Role.ADMIN,
+            "The settings of a service, as they are written",
+            reply=Reply(ServiceConfigReply, also={HTTPStatus.NOT_MODIFIED: None}),
+        ),
+        Route(
+            "PUT",
+            path,
+            configs.change,
+            Role.ADMIN,
+            "Change settings of a service",
+            recent_login=True,
+            query=ServiceConfigQuery,
+            request=ServiceConfigBody,
+            reply=Reply(ServiceConfigChanged, also={HTTPStatus.ACCEPTED: ServiceConfigChanged}),
+        ),
     )
 
 

@@ -35,6 +35,7 @@ from helmd.web.documents import with_documents
 from helmd.web.route import Route
 from helmd.web.routes import (
     audit_routes,
+    config_routes,
     detail_routes,
     event_routes,
     job_routes,
@@ -78,6 +79,7 @@ def table() -> list[Route]:
         *event_routes(anything),
         *token_routes(anything),
         *audit_routes(anything),
+        *config_routes(anything),
         *login_routes(anything),
         *job_routes(anything, anything),
     ]

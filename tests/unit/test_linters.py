@@ -80,6 +80,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "pystemd": {"systemd"},
     "systemd._reader": {"journal"},
     "systemd": {"daemon", "journal", "operations.diagnostics"},
+    "tomlkit": {"model.config.registry_edit"},
 }
 """Which packages or modules of helmd may import a third-party module. The first entry that fits counts."""
 

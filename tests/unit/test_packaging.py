@@ -30,6 +30,7 @@ PACKAGE_OF = {
     "cryptography": "python3-cryptography",
     "jinja2": "python3-jinja2",
     "jsonschema": "python3-jsonschema",
+    "tomlkit": "python3-tomlkit",
     "jwt": "python3-jwt",
     "prometheus_client": "python3-prometheus-client",
     "psutil": "python3-psutil",

@@ -16,7 +16,7 @@ MAX_REASON, MAX_SERVICES = 500, 100
 """Characters of a reason; services of one action."""
 
 _MODE = described("switch to this mode first; null leaves it")
-_REASON = described("why, for the log: one line", maxLength=MAX_REASON, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+REASON = described("why, for the log: one line", maxLength=MAX_REASON, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
 _CONFIRM = described("stop services too that the caller's own session may need")
 _PID = described("its main process; null after a stop and for a service without one", example=4711)
 _PORT = described("its port; null after a stop and for a service without one", example=5010)
@@ -32,7 +32,7 @@ class ControlBody:
 
     mode: Mode | None = field(default=None, metadata=_MODE)
     wait: bool = field(default=True, metadata=described("answer when it has ended; false: at once"))
-    reason: str = field(default="", metadata=_REASON)
+    reason: str = field(default="", metadata=REASON)
     confirm: bool = field(default=False, metadata=_CONFIRM)
 
 
@@ -51,7 +51,7 @@ class ActionsBody:
         )
     )
     mode: Mode | None = field(default=None, metadata=_MODE)
-    reason: str = field(default="", metadata=_REASON)
+    reason: str = field(default="", metadata=REASON)
     dry_run: bool = field(default=False, metadata=described("only say what would be done"))
     confirm: bool = field(default=False, metadata=_CONFIRM)
 

@@ -323,6 +323,12 @@ def variables(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(variable(item) for item in value))
 
 
+def names_secret(variable: str) -> bool:
+    """Whether a VARIABLE of this name holds a secret, rather than says where one is."""
+    name = variable.upper()
+    return bool(_SECRET.search(name)) and not _SECRET_REFERENCE.search(name)
+
+
 def environment(value: object) -> Mapping[str, str]:
     """Environment variables. Secrets are refused, since other accounts can read unit files."""
     if not isinstance(value, dict) or len(value) > 500:
@@ -340,8 +346,7 @@ def environment(value: object) -> Mapping[str, str]:
             raise ValueError(f"{name} is {len(item):,} characters long; at most {MAX_ENVIRONMENT_VALUE:,} are allowed")
         if any(not c.isprintable() and c != "\t" for c in item):
             raise ValueError(f"{name} must be one line of printable characters, not {_shown(item)}")
-        secret = _SECRET.search(name.upper()) and not _SECRET_REFERENCE.search(name.upper())
-        if (secret and item) or holds_password(item):
+        if (names_secret(name) and item) or holds_password(item):
             raise ValueError(
                 f"{name} looks like a secret; put it in secrets/SERVICE.env (mode 0600) beside this file instead"
             )

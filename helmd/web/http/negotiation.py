@@ -48,5 +48,17 @@ def check_conditions(request: web.Request, etag: str) -> bool:
     return not ("*" in known or etag in known)
 
 
+def required_match(request: web.Request) -> frozenset[str] | None:
+    """The tags in ``If-Match``, one of which the present state must have; None for any state (``*``).
+
+    Raises RequestRefusedError (428, RFC 6585) without the header.
+    """
+    wanted = _tags(request, "If-Match")
+    if not wanted:
+        sentence = "If-Match is missing: read the resource, and send its ETag"
+        raise RequestRefusedError(HTTPStatus.PRECONDITION_REQUIRED, "precondition_required", sentence)
+    return None if "*" in wanted else frozenset(wanted)
+
+
 def _tags(request: web.Request, name: str) -> list[str]:
     return [tag.strip() for value in request.headers.getall(name, ()) for tag in value.split(",") if tag.strip()]
