@@ -35,7 +35,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     "model.jobs": {"model.api", "model.identity.audit", "model.suite", "model.units"},
     "model.logs": set(),
     "model.logs.parsing": {"model.config", "model.ingest.journal_codec", "model.suite.names", "model.units.health"},
-    "model.security": {"model.api", "model.config", "model.suite", "model.units"},
+    "model.security": {"model.api", "model.config", "model.identity", "model.suite", "model.units"},
     "model.suite": {"model.config"},
     "model.units": {"model.suite"},
     "keycloak.admin": set(),

@@ -20,6 +20,7 @@ from helmd.model.suite.registry import read_registry
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "debian"
 UNITS = sorted((ROOT / "packaging/systemd/user").iterdir())
+SYSTEM_UNITS = sorted((ROOT / "packaging/systemd/system").iterdir())
 
 PACKAGE_OF = {
     "aiohttp": "python3-aiohttp",
@@ -103,13 +104,14 @@ def test_maintainer_scripts_are_shell(script: str) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
-    for unit in UNITS:
+@pytest.mark.parametrize(("manager", "units"), [("--user", UNITS), ("--system", SYSTEM_UNITS)])
+def test_units_are_accepted_by_systemd(tmp_path: Path, manager: str, units: list[Path]) -> None:
+    for unit in units:
         # systemd-analyze looks for the programs, which are not installed here.
         text = unit.read_text().replace(str(INSTALLED_LIBEXEC), str(ROOT / "packaging/libexec"))
         (tmp_path / unit.name).write_text(text)
     checked = subprocess.run(
-        ["systemd-analyze", "--user", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in UNITS)],
+        ["systemd-analyze", manager, "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)],
         capture_output=True, text=True, check=False,
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
     )  # fmt: skip
@@ -118,7 +120,7 @@ def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
 
 def test_units_name_manual_pages_that_exist() -> None:
     ours = {source.stem for source in (ROOT / "packaging/man").glob("*.scd")}
-    for unit in [*UNITS, *(ROOT / "units").iterdir()]:
+    for unit in [*UNITS, *SYSTEM_UNITS, *(ROOT / "units").iterdir()]:
         named = {f"{page}.{section}" for page, section in re.findall(r"man:(\S+)\((\d)\)", unit.read_text())}
         assert named <= ours, unit
 

@@ -1,0 +1,12 @@
+"""The scripts that set up the firewall, of the parts that the package has."""
+
+from pathlib import Path
+
+from helmd.model.security.firewall import FirewallKind, FirewallPlan
+from helmd.model.security.firewall_script import COMMON_PART, firewall_script
+
+
+def script_for(share: Path, kind: FirewallKind, plan: FirewallPlan) -> str:
+    """The script for PLAN. SHARE is where the package's files are."""
+    common, own = ((share / "firewall" / f"{name}.sh").read_text() for name in (COMMON_PART, kind))
+    return firewall_script(kind, plan, common, own)
