@@ -1,12 +1,16 @@
 """The last lines of a unit, for whoever has to say why it failed. Quick to import: helmctl uses it."""
 
 import os
-from typing import NamedTuple
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from systemd import _reader
 
 _LOOKED_AT = 10_000
 """Entries among which a unit's last lines are looked for."""
+_EARLIER = 100
+"""Consecutive entries of earlier runs after which no line of this one is expected: damage may give one a wrong time."""
 
 
 class PrintedLine(NamedTuple):
@@ -16,35 +20,65 @@ class PrintedLine(NamedTuple):
     message: str
 
 
-def last_lines(unit: str, count: int, since: float = 0.0) -> list[PrintedLine]:
+def last_lines(
+    unit: str,
+    count: int,
+    since: float = 0.0,
+    *,
+    invocation: str = "",
+    uid: int | None = None,
+    directory: Path | None = None,
+) -> list[PrintedLine]:
     """The last COUNT lines that UNIT printed since SINCE (seconds since the epoch), oldest first.
+
+    With the id of an INVOCATION, lines of which journald knows that another one printed them are left out. UID is whose
+    unit it is, this process' account by default; DIRECTORY has journal files instead of the machine's.
 
     What can't be read (no journal, no right) is an empty list.
     """
+    account = f"_UID={os.getuid() if uid is None else uid}".encode()
     try:
-        reader = _reader._Reader()
+        reader = _reader._Reader() if directory is None else _reader._Reader(0, str(directory))
     except OSError:
         return []
     with reader:
-        reader.add_match(f"_UID={os.getuid()}".encode())
+        reader.add_match(account)
         reader.add_match(f"_SYSTEMD_USER_UNIT={unit}".encode())
         if unit.startswith("hivematrix-"):
             reader.add_disjunction()
-            reader.add_match(f"_UID={os.getuid()}".encode())
+            reader.add_match(account)
             reader.add_match(f"SYSLOG_IDENTIFIER={unit.removesuffix('.service')}".encode())
         reader.seek_tail()
-        found: list[PrintedLine] = []
-        for _ in range(_LOOKED_AT):
-            if len(found) >= count or not reader._previous():
-                break
-            seconds = reader._get_realtime() / 1e6
-            if seconds < since:
-                break
-            fields = reader._get_all()
-            # Any unit of the account may print under the identifier of another.
-            if fields.get("_SYSTEMD_USER_UNIT", unit.encode()) == unit.encode():
-                found.append(PrintedLine(seconds, _message(fields)))
-    return found[::-1]
+        return _backward(reader, unit.encode(), count, since, invocation.encode())[::-1]
+
+
+def _backward(reader: Any, unit: bytes, count: int, since: float, invocation: bytes) -> list[PrintedLine]:
+    """The lines, newest first."""
+    found: list[PrintedLine] = []
+    earlier: list[PrintedLine] = []
+    newest, passed = time.time(), 0
+    for _ in range(_LOOKED_AT):
+        if len(found) >= count or passed >= _EARLIER or not reader._previous():
+            break
+        seconds = reader._get_realtime() / 1e6
+        fields = reader._get_all()
+        # Any unit of the account may print under the identifier of another.
+        known = "_SYSTEMD_USER_UNIT" in fields
+        if known and fields["_SYSTEMD_USER_UNIT"] != unit:
+            continue
+        if known and invocation and fields.get("_SYSTEMD_INVOCATION_ID", invocation) != invocation:
+            passed += 1
+            continue
+        if seconds < since:
+            passed += 1
+            earlier.append(PrintedLine(newest, _message(fields)))
+            continue
+        # What comes before a line of this run in the journal and is older than the line after it has a damaged time.
+        found += earlier
+        earlier.clear()
+        newest, passed = min(seconds, newest), 0
+        found.append(PrintedLine(newest, _message(fields)))
+    return found[:count]
 
 
 def newest_line(uid: int) -> float | None:

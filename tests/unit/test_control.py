@@ -96,7 +96,7 @@ class World:
                 return self.listeners.get(port, "")
             case FindChange(service, _, since):
                 return "/app.toml" if self.changed.get(service.name, 0.0) > since else ""
-            case ReadLastLines(name, count, _):
+            case ReadLastLines(name, count, _, _):
                 return self.lines.get(short(name), [])[-count:]
             case ResetFailed(_):
                 return None

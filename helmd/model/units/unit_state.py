@@ -25,7 +25,10 @@ WAITING = "waiting: "
 """How the status of helmd-journal begins while it stores nothing."""
 
 BEGAN_SLACK = 0.5
-"""Seconds by which a line of a run may be older than ``UnitFacts.begun_at``, which systemd takes after the fork."""
+"""Seconds by which a line of a run may be older than ``UnitFacts.begun_at``, which systemd takes after the fork.
+
+Lines of earlier runs are recognized by the invocation's id, as far as journald knows that.
+"""
 
 PROVING_SECONDS = (5.0, 30.0)
 """Seconds for which a restarted service must be active to count as running: after one restart, after several."""

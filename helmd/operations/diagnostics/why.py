@@ -70,7 +70,7 @@ def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Seque
     facts = view.facts
     printed: Sequence[PrintedLine] = ()
     if not view.service.external and facts.exists and view.word != "stopped":
-        printed = last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK)
+        printed = last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK, invocation=facts.invocation)
     ending = [line.message for line in printed[-CAUSE_LINES:]]
     sentences = [*_detail(view, now), *_sandbox(view, ending, manager)]
     if view.word in ("failed", "flapping"):

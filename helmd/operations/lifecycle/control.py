@@ -207,7 +207,8 @@ def _started(service: Service, job: Ended) -> Effects[Step]:
             sentence += f"; {verdict.sentence}"
         return Step(service.name, "done", sentence, "", job.seconds)
     facts = yield from result_of(ReadUnit(unit_of(service.name)))
-    lines = yield from result_of(ReadLastLines(facts.unit, LOOKED_AT, facts.begun_at - BEGAN_SLACK))
+    begun = facts.begun_at - BEGAN_SLACK
+    lines = yield from result_of(ReadLastLines(facts.unit, LOOKED_AT, begun, facts.invocation))
     return failure(service, facts, job, lines)
 
 
@@ -400,7 +401,8 @@ def _reloaded(service: Service, job: Ended) -> Effects[Step]:
     command = facts.reload_exit
     lines: Sequence[str] = ()
     if command.failed:
-        lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, command.began - BEGAN_SLACK))
+        began = command.began - BEGAN_SLACK
+        lines = yield from result_of(ReadLastLines(facts.unit, EXPLAINING_LINES, began, facts.invocation))
     said = f": {lines[-1][:SHOWN]}" if lines else ""
     reason = reload_failure(facts, service.reload_command) or f"its reload failed (job result '{job.result}')"
     return Step(name, "failed", f"{reason}{said}; it still runs as before", "failed", job.seconds)

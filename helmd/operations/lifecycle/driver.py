@@ -71,10 +71,10 @@ class Driver:
                 return str(conflict(host, port) or "")
             case FindChange(service, facts, since):
                 return self._changed_since(service, facts, since)
-            case ReadLastLines(unit, count, since):
+            case ReadLastLines(unit, count, since, invocation):
                 from helmd.journal.lines import last_lines
 
-                return [line.message for line in last_lines(unit, count, since)]
+                return [line.message for line in last_lines(unit, count, since, invocation=invocation)]
             case ResetFailed(unit):
                 return self._manager.reset_failed(unit)
             case QueueJob():

@@ -81,11 +81,15 @@ class FindChange(Effect[str]):
 
 @dataclass(frozen=True, slots=True)
 class ReadLastLines(Effect[Sequence[str]]):
-    """The last messages that a unit printed, oldest first, none older than ``since`` (seconds since 1970)."""
+    """The last messages that a unit printed, oldest first, none older than ``since`` (seconds since 1970).
+
+    None that is known to be of another invocation, if one is given.
+    """
 
     unit: str
     count: int
     since: float
+    invocation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
