@@ -87,7 +87,7 @@ class HelmLogger:
     def __init__(
         self,
         service_name: str,
-        helm_url: str = HELM_URL,
+        helm_url: str | None = None,
         *,
         batch_size: int = 10,
         interval: float = 5.0,
@@ -96,7 +96,8 @@ class HelmLogger:
         core_url: str | None = None,
     ) -> None:
         self.service_name = str(service_name)
-        self._url = str(helm_url).rstrip("/") + "/api/logs/ingest"
+        url = helm_url or os.environ.get("HELM_SERVICE_URL") or HELM_URL
+        self._url = str(url).rstrip("/") + "/api/logs/ingest"
         self._core_url = core_url
         self._batch_size = max(1, batch_size)
         self._interval = interval
@@ -485,7 +486,7 @@ class HelmLogHandler(logging.Handler):
     def __init__(
         self,
         service_name_or_logger: str | HelmLogger,
-        helm_url: str = HELM_URL,
+        helm_url: str | None = None,
         level: int | str = logging.NOTSET,
         **settings: Any,
     ) -> None:

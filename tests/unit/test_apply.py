@@ -15,7 +15,7 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
-from helmd.operations.configuration.apply import Change, apply, concerning, make_homes, remove_home
+from helmd.operations.configuration.apply import Change, apply, concerning, make_homes, remove_home, rendered
 from helmd.operations.configuration.databases import ensure_databases
 from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import ident_file
@@ -71,6 +71,28 @@ class Idle:
 
     def facts(self, unit: str) -> UnitFacts:
         return UnitFacts(unit)
+
+
+def test_python_services_learn_where_helmd_is_unless_the_admin_says_it(tmp_path: Path) -> None:
+    account = layout({}, tmp_path, os.getuid(), Path(__file__).resolve().parents[2])
+    names = ("shop", "desk", "mine", "apart")
+    text = "".join(f'[services.{name}]\ntype = "python"\nport = {6000 + n}\n' for n, name in enumerate(names))
+    text += '[services.other]\ntype = "command"\nstart_command = ["true"]\n'
+    text += '[services.mine.environment]\nHELM_SERVICE_URL = "http://mine:1"\n'
+    registry = read_registry([ConfigSource("test", text)], {})
+    for name, url in (("desk", "http://localhost:5004"), ("apart", "https://elsewhere")):
+        account.resolve(registry[name].path).mkdir(parents=True)
+        (account.resolve(registry[name].path) / ".flaskenv").write_text(f"HELM_SERVICE_URL={url}\n")
+
+    def found(settings: Settings) -> list[str]:
+        units = rendered(registry, account, settings)
+        lines = [line for text in units.values() for line in text.splitlines() if "HELM_SERVICE_URL=" in line]
+        return [line.partition("HELM_SERVICE_URL=")[2].strip('"') for line in lines]
+
+    assert found(Settings()) == ["http://mine:1"]
+    assert found(Settings(port=5104, url="http://localhost:5104")) == [
+        "http://localhost:5104", "http://localhost:5104", "http://mine:1"
+    ]  # fmt: skip
 
 
 def test_keys_are_made_for_a_checkout_that_came_after_set_up(account: Layout) -> None:

@@ -439,6 +439,15 @@ def test_the_token_is_requested_from_core(
     assert [request.headers["Authorization"] for request in helm.requests] == [f"Bearer {token(number=1)}"] * 3
 
 
+def test_helm_is_where_the_environment_says(
+    helm: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELM_SERVICE_URL", helm.url + "/")
+    logger = make(helm_url=None)
+    logger.info("x")
+    assert sent(helm, logger)["message"] == "x"
+
+
 def test_without_a_core_no_token_is_sent(helm: StandIn, make: Callable[..., Any]) -> None:
     logger = make()
     helm.answers.append(Answer(401))
@@ -1199,7 +1208,7 @@ def test_the_readme_matches_the_code() -> None:
     import inspect
 
     signature = inspect.signature(HelmLogger)
-    row = {"helm_url": helm_logger.HELM_URL, "batch_size": 10, "interval": 5.0, "queue_size": 10_000, "timeout": 5.0}
+    row = {"helm_url": None, "batch_size": 10, "interval": 5.0, "queue_size": 10_000, "timeout": 5.0}
     assert {name: signature.parameters[name].default for name in row} == row
     named = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| `.*?\|", README.read_text(), re.MULTILINE))))
     assert named == set(signature.parameters) - {"service_name"}

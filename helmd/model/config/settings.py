@@ -14,13 +14,17 @@ from helmd.model.suite.names import Mode
 EMBEDDED = "embedded"
 
 
+DEFAULT_URL = "http://localhost:5004"
+"""Where helmd is reached unless ``http.port`` or ``http.url`` say otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``helm.toml`` with defaults. Database URIs can contain passwords: never print them."""
 
     listen: str = "127.0.0.1"
     port: int = 5004
-    url: str = "http://localhost:5004"
+    url: str = DEFAULT_URL
     store: str = field(default=EMBEDDED, repr=False)
     suite_database: str = field(default=EMBEDDED, repr=False)
     suite_database_port: int = 5499

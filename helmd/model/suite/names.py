@@ -38,6 +38,8 @@ DATABASE_PASSWORD = "HIVEMATRIX_DATABASE_PASSWORD"
 """The environment variable with the password of a service's role in the suite's PostgreSQL."""
 KEYCLOAK_PASSWORD = "KC_DB_PASSWORD"
 """The same for Keycloak, under the name that it reads."""
+HELM_URL_VARIABLE = "HELM_SERVICE_URL"
+"""The environment variable in which HiveMatrix' modules look for Helm's URL; without it they take the default one."""
 CLIENT_SECRET = "{keycloak.client_secret}"
 """In a service's settings, the value of a variable that gets the secret of Keycloak's client for Core."""
 DATABASE_CONNECTIONS = 50

@@ -11,7 +11,7 @@ from helmd.files.durable import write_atomically
 from helmd.files.lock import locked
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak import launch
-from helmd.model.config.settings import Settings
+from helmd.model.config.settings import DEFAULT_URL, Settings
 from helmd.model.errors import BusError, Fault, HelmError, LockedError, NotSetUpError, UnitRefusedError
 from helmd.model.identity.realm import frontend_url
 from helmd.model.layout import Layout
@@ -19,6 +19,7 @@ from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.effective import Refused, service_of_fault
 from helmd.model.suite.limits import unenforced
 from helmd.model.suite.names import (
+    HELM_URL_VARIABLE,
     HELMD_UNIT,
     HTTP_SOCKET_UNIT,
     JOURNAL_UNIT,
@@ -49,6 +50,7 @@ from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
     place_flaskenv,
     place_services_json,
+    variable_in_flaskenv,
     without_keys,
 )
 from helmd.operations.configuration.ports import privileged_ports
@@ -143,13 +145,20 @@ def controllers_of(manager: Manager) -> frozenset[str]:
 
 
 def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
-    return {
+    given: dict[str, Mapping[str, str]] = {
         name: launch.keycloak_environment(
             service.port, keycloak_database(layout, settings), frontend_url(service, registry)
         )
         for name, service in registry.services.items()
         if service.type == "keycloak" and service.port is not None
     }
+    if settings.url != DEFAULT_URL:
+        python = [service for service in registry.services.values() if service.type == "python"]
+        for service in python:
+            # The default is there, too, where a module's own installation wrote it.
+            if variable_in_flaskenv(service, layout, HELM_URL_VARIABLE) in ("", DEFAULT_URL):
+                given[service.name] = {HELM_URL_VARIABLE: settings.url}
+    return given
 
 
 def _programs_of(cluster: Path) -> Path:

@@ -87,6 +87,17 @@ def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
             yield f"{layout.placed_variables} was not written: {problem.strerror}"
 
 
+def variable_in_flaskenv(service: Service, layout: Layout, variable: str) -> str:
+    """What a service's ``.flaskenv`` sets; empty where it does not, or can't be read.
+
+    Flask takes its variables only where the environment has none.
+    """
+    try:
+        return value_in(read_text(layout.resolve(service.path), FLASKENV), "env", "", variable) or ""
+    except (OSError, ValueError):
+        return ""
+
+
 def _placed(layout: Layout) -> dict[str, dict[str, str]]:
     """The variables that Helm has put into ``.flaskenv``, by service; what else is there is the admin's."""
     try:
