@@ -10,6 +10,7 @@ import socket
 import struct
 from collections import OrderedDict
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from helmd.health.control_group import ROOTS, control_group_of
 from helmd.health.listeners import open_sockets
@@ -30,7 +31,22 @@ _CONNECTED = frozenset({ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK,
 """Not SYN_SENT: a process may use the same ends again before this side of the connection that it closed is gone."""
 _MAX_KNOWN = 4096
 _CREDENTIALS = struct.Struct("3i")
-"""A ``struct ucred`` (unix(7), SO_PEERCRED)."""
+"""A ``struct ucred``."""
+
+
+class PeerCredentials(NamedTuple):
+    """Of the process at the other end of a unix socket, when it connected (unix(7), SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+
+
+def peer_credentials(connection: socket.socket) -> PeerCredentials | None:
+    """Who connected; None for a connection that is not a unix socket's. Raises OSError."""
+    if connection.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return PeerCredentials(pid, uid)
 
 
 class Peers:
@@ -44,9 +60,8 @@ class Peers:
     def peer(self, connection: socket.socket) -> Peer:
         """The other end of an accepted connection. Of a unix socket it is what the process is in now, not proved."""
         try:
-            if connection.family == socket.AF_UNIX:
-                raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-                return self._in_group(control_group_of(_CREDENTIALS.unpack(raw)[0]), "")
+            if (credentials := peer_credentials(connection)) is not None:
+                return self._in_group(control_group_of(credentials.pid), "")
             remote, local = connection.getpeername(), connection.getsockname()
         except OSError:
             return Peer(Place.UNKNOWN, "")

@@ -22,7 +22,7 @@ from helmd.web.auth.audit import Record
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.http.connection import ClientConnection, ClientConnections
-from helmd.web.http.problems import COMMON_HEADERS, CORRELATION, problems
+from helmd.web.http.problems import BEGUN, COMMON_HEADERS, CORRELATION, problems
 from helmd.web.pages.errors import error_pages
 from helmd.web.pages.rendering import Renderer
 from helmd.web.route import Route, install
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    request[BEGUN] = response
     for name, value in COMMON_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = COMMON_HEADERS["Server"]

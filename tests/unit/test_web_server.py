@@ -45,7 +45,15 @@ async def refuse(request: web.Request) -> web.Response:
     raise ConfigurationError([Fault("services.toml", 3, "services.core.port", "is not a port")])
 
 
+async def break_off(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(b"data: 1\n\n")
+    raise RuntimeError("a fault in the middle")
+
+
 TABLE = (
+    Route("GET", "/broken-off", break_off, Role.PUBLIC, "broken off"),
     Route("GET", "/open", who, Role.PUBLIC, "open"),
     Route("GET", "/guarded", who, Role.CLIENT, "guarded"),
     Route("POST", "/admin", who, Role.ADMIN, "admin"),
@@ -85,6 +93,25 @@ async def over_unix(socket_path: Path, path: str, method: str = "GET") -> Answer
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket_path))) as session:
         async with session.request(method, f"http://helm{path}") as answer:
             return answer.status, await answer.json(content_type=None), answer.headers
+
+
+async def test_a_fault_in_the_middle_of_a_stream_ends_the_connection(
+    served: tuple[Path, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its reader sees that it did not end, and connects again; the log has the cause."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served[1])
+    writer.write(b"GET /broken-off HTTP/1.1\r\nHost: helm\r\nX-Correlation-ID: off-1\r\n\r\n")
+    async with asyncio.timeout(5.0):
+        given = await reader.read(-1)
+    writer.close()
+    head, _, body = given.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and body == b"9\r\ndata: 1\n\n\r\n", given
+    (logged,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert "/broken-off was broken off (correlation id off-1)" in logged.getMessage() and logged.exc_info
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{served[1]}/broken-off") as answer:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
 
 
 async def test_the_account_itself_is_admin_over_the_unix_socket(served: tuple[Path, int]) -> None:

@@ -1,5 +1,4 @@
-"""Authentication: the peer of the unix socket by its credentials (unix(7), SO_PEERCRED), the bearer of a token, or the
-session of a browser.
+"""Authentication: the peer of the unix socket by its uid, the bearer of a token, or the session of a browser.
 
 And for what changes something: whether the program that sends the request may (`helmd.web.auth.peers`).
 """
@@ -7,7 +6,6 @@ And for what changes something: whether the program that sends the request may (
 import os
 import pwd
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +22,7 @@ from helmd.model.identity.peer import Peer, Place
 from helmd.model.identity.realm import realm_url
 from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry
+from helmd.operations.identity.peers import peer_uid
 from helmd.operations.identity.tokens import TokenStore
 from helmd.web.auth.core import Core, core_session
 from helmd.web.auth.machine import is_machine_token, machine_identity
@@ -32,8 +31,6 @@ from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.auth.same_origin import PROXY_HEADERS, foreign
 from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.verifier import Verifier
-
-_CREDENTIALS = struct.Struct("3i")
 
 _OF_BROWSERS = ("Origin", "Sec-Fetch-Site")
 """Headers of browsers: any web page can make a browser on this machine send a request."""
@@ -219,10 +216,7 @@ def is_loopback(address: str) -> bool:
 def _peer_uid(request: web.Request) -> int | None:
     """The uid behind a unix socket; None for any other connection."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX:
-        return None
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(raw)[1])
+    return None if connection is None else peer_uid(connection)
 
 
 def _account(uid: int) -> str:

@@ -31,6 +31,8 @@ COMMON_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 """Of every answer that does not say otherwise itself."""
+BEGUN = "begun"
+"""The key of a request below which the response is that its client already gets."""
 _GIVEN_CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 PREFIX = "/helm"
@@ -126,7 +128,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         check_request(request)
-        return await handler(request)
+        return await _whole(request, handler)
     except HelmError as error:
         return problem_of(request, error)
     except RequestRefusedError as refused:
@@ -144,6 +146,25 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         _log.exception("%s %s failed (correlation id %s)", request.method, request.path, correlation)
         sentence = f"something went wrong inside Helm; its log says what, under {correlation}"
         return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", sentence, correlation_id=correlation)
+
+
+async def _whole(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What HANDLER answers. When it fails once its answer has begun, a second answer would become a part of that one:
+    so the cause is logged, and the connection ends without the last chunk, by which a client knows to ask again.
+    """
+    try:
+        return await handler(request)
+    except Exception as error:
+        begun: web.StreamResponse | None = request.get(BEGUN)
+        if begun is None:
+            raise
+        if not (isinstance(error, ConnectionResetError) and _gone(request)):
+            correlation = request["correlation_id"]
+            _log.exception("%s %s was broken off (correlation id %s)", request.method, request.path, correlation)
+        if request.transport is not None:
+            # What was sent before still arrives.
+            request.transport.close()
+        return begun
 
 
 def check_request(request: web.Request) -> None:

@@ -1,0 +1,11 @@
+"""Who is at the other end of a connection, for what may not look at sockets itself."""
+
+import socket
+
+from helmd.health.peers import peer_credentials
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """The uid of the process that connected over a unix socket; None for any other connection. Raises OSError."""
+    found = peer_credentials(connection)
+    return None if found is None else found.uid
