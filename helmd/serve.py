@@ -12,6 +12,7 @@ from helmd.journal.actions import record_change
 from helmd.journal.keys import JournalKeys
 from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
+from helmd.model.api.audit import DEFAULT_ENTRIES
 from helmd.model.api.jobs import JobReply
 from helmd.model.config.settings import Settings
 from helmd.model.counted import counted
@@ -31,6 +32,7 @@ from helmd.operations.identity.session_files import SessionFiles
 from helmd.operations.identity.tokens import TokenStore
 from helmd.operations.jobs.engine import JobEngine
 from helmd.operations.logs.audit import audit_entries
+from helmd.operations.logs.audit_live import follow_audit
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.ingest import Account
@@ -187,9 +189,11 @@ async def run_helmd(
                     ),
                 )
             ),
-            *event_routes(Events(monitor, changes, feed, reader, current_jobs)),
+            *event_routes(
+                Events(monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES))
+            ),
             *token_routes(Tokens(tokens)),
-            *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit))),
+            *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader)),
             *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
             *config_routes(ServiceConfigs(places, engine)),
             *login_routes(login),

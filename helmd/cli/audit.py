@@ -46,7 +46,7 @@ def audit_command(
     after, before = point_in_time("--since", since), point_in_time("--until", until)
     suite = context.suite_or_installed
     scheduled = {name for name, each in suite.services.items() if each.schedule}
-    found = audit_entries(context.layout, scheduled, AuditQuery(service, who, result, after, before), lines)
+    found = audit_entries(context.layout, scheduled, AuditQuery(service, who, result, after, before), lines).entries
     if as_json:
         output.print_json([to_json(entry.body) for entry in reversed(found)])
         return

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _HELM_IDENTIFIER = "helmctl"
 _ACTORS = (_HELM_IDENTIFIER, "helmd")
 """Identifiers of Helm's records of what it did."""
+_OF_ACTORS = tuple(f"SYSLOG_IDENTIFIER={each}" for each in _ACTORS)
 _KEPT_DAYS = 36_500
 """The age at which posted entries are not accepted; here, all that the journal has are."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -196,19 +197,42 @@ class JournalQuery:
 
         What Helm did not sign is not a record of its own.
         """
-        journal = self._journal
-        journal.flush_matches()
-        identifiers = [f"SYSLOG_IDENTIFIER={each}" for each in _ACTORS]
         of_manager = ["_SYSTEMD_USER_UNIT=init.scope", *(f"MESSAGE_ID={each}" for each in MESSAGE_IDS)]
-        for matches in (identifiers, of_manager):
-            journal.add_disjunction()
-            for match in (f"_UID={self._uid}", *matches):
-                journal.add_match(match)
+        self._match_any([_OF_ACTORS, of_manager])
         for entry in self._entries_backward():
             if entry.fields.get("_SYSTEMD_USER_UNIT") == b"init.scope":
                 yield entry, None
             elif (row := self._authentic(entry)) is not None and row.source == HELM:
                 yield entry, row
+
+    def own_changes(self) -> Iterator[Found]:
+        """Helm's own records of what it did, newest first."""
+        self._match_any([_OF_ACTORS])
+        return self._of_helm(self._entries_backward())
+
+    def newer_changes(self) -> list[Found]:
+        """Helm's own records that were written since `own_changes` began to be read, or since the last call."""
+        self._match_any([_OF_ACTORS])
+        self._journal.process()
+        pending = self._stand_behind_newest()
+        found: list[Found] = []
+        for entry in self._walk(self._journal._next, pending):
+            self._newest = entry.cursor
+            found += self._of_helm([entry])
+        return found
+
+    def _of_helm(self, entries: Iterable[JournalEntry]) -> Iterator[Found]:
+        for entry in entries:
+            if (row := self._authentic(entry)) is not None and row.source == HELM:
+                yield Found(entry, row)
+
+    def _match_any(self, alternatives: Iterable[Iterable[str]]) -> None:
+        """Has libsystemd find the account's entries that meet one of ALTERNATIVES."""
+        self._journal.flush_matches()
+        for matches in alternatives:
+            self._journal.add_disjunction()
+            for match in (f"_UID={self._uid}", *matches):
+                self._journal.add_match(match)
 
     def _backward(self) -> Iterator[Found]:
         return (found for entry in self._entries_backward() if (found := self._chosen(entry)))

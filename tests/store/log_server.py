@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,8 +16,10 @@ import aiohttp
 from helmd.health.listeners import holder_of
 from helmd.model.api.jobs import JobReply
 from helmd.model.config.settings import Settings
+from helmd.model.identity.audit import AuditEntry
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
+from helmd.operations.logs.audit import JournalPart
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.reader import CONNECTIONS, LogReader
 from helmd.operations.monitoring.history import MetricHistory
@@ -25,6 +27,7 @@ from helmd.operations.monitoring.host_state import HostState
 from helmd.store.ingest.logs import Appended, Appender
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool, connect
+from helmd.web.api.audit import Audit
 from helmd.web.api.details import Details
 from helmd.web.api.events import ChangeSignal
 from helmd.web.api.events import Events as EventsHandler
@@ -32,7 +35,7 @@ from helmd.web.api.logs import Logs
 from helmd.web.api.stream import Streams
 from helmd.web.auth.identity import Callers
 from helmd.web.documents import with_documents
-from helmd.web.routes import detail_routes, event_routes, log_routes
+from helmd.web.routes import audit_routes, detail_routes, event_routes, log_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
@@ -65,6 +68,9 @@ class Served:
     known: Statuses
     changed: ChangeSignal
     jobs: list[JobReply]
+    records: "asyncio.Queue[tuple[AuditEntry, ...]]"
+    journal: list[JournalPart]
+    """The last one is what the journal has of the audit trail."""
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -165,11 +171,19 @@ async def serving(
             return tuple(listed)
 
         listed: list[JobReply] = []
-        events = EventsHandler(known, changed, feed, reader, jobs, heartbeat)
+        journal = [JournalPart([], None)]
+
+        async def audit() -> AsyncGenerator[tuple[AuditEntry, ...], None]:
+            while True:
+                yield await records.get()
+
+        records: asyncio.Queue[tuple[AuditEntry, ...]] = asyncio.Queue()
+        events = EventsHandler(known, changed, feed, reader, jobs, audit, heartbeat)
         table = (
             *log_routes(Logs(reader, known), Streams(feed, reader, heartbeat)),
             *detail_routes(details),
             *event_routes(events),
+            *audit_routes(Audit(lambda wanted, limit: journal[-1], reader)),
         )
         server = HttpServer(application(with_documents(table), callers), directory / "h.sock", holder_of)
         # Not before the stand-in has its port, which could be the same one.
@@ -178,7 +192,8 @@ async def serving(
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(feed.run())
         try:
-            yield Served(conninfo, port, directory / "h.sock", session, feed, core, running, known, changed, listed)
+            parts = (session, feed, core, running, known, changed, listed, records, journal)
+            yield Served(conninfo, port, directory / "h.sock", *parts)
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError):

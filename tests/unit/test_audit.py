@@ -1,6 +1,8 @@
 """The audit trail in real journal files: what Helm recorded, and what others wrote to look like it."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from helmd.journal.actions import record, record_change
 from helmd.journal.keys import JournalKeys
 from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
 from helmd.model.layout import Layout, layout
-from helmd.operations.logs.audit import AuditQuery, audit_entries
+from helmd.operations.logs import audit_live
+from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries
+from helmd.operations.logs.audit_live import follow_audit
 from tests.store.journals import SECOND, UID, append, line
 
 CHANGE = AuditedChange(
@@ -46,10 +50,17 @@ class Journal:
         self._lines.append(_as_line(fields, len(self._lines), unit, late))
 
     def entries(self, wanted: AuditQuery = EVERYTHING, limit: int = 100) -> list[AuditEntry]:
+        return self.part(wanted, limit).entries
+
+    def part(self, wanted: AuditQuery = EVERYTHING, limit: int = 100) -> JournalPart:
+        self.flush()
+        return audit_entries(self.places, {"nightly"}, wanted, limit, self.files)
+
+    def flush(self) -> None:
+        """Write what was received."""
         if self._lines:
             append(self.files / "test.journal", self._lines)
             self._lines.clear()
-        return audit_entries(self.places, {"nightly"}, wanted, limit, self.files)
 
     def changes(self, wanted: AuditQuery = EVERYTHING, limit: int = 100) -> list[AuditedChange]:
         return [entry.change for entry in self.entries(wanted, limit)]
@@ -183,3 +194,30 @@ def test_what_systemd_did_without_helm(journal: Journal) -> None:
     assert journal.changes() == [outside, own]
     assert journal.changes(AuditQuery(who="outside Helm")) == [outside]
     assert journal.changes(limit=1) == [outside]
+
+
+async def test_records_are_followed_as_they_come(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_live, "LOOK_SECONDS", 0.05)
+    others = [replace(CHANGE, actor=name) for name in ("a", "b", "c", "d")]
+    for change in others:
+        record_change(journal.keys, change, "helmd")
+    for fields in journal.sent[:2]:
+        journal.receive(fields)
+    journal.flush()
+    async with aclosing(follow_audit(journal.places, 10, journal.files)) as source, asyncio.timeout(20.0):
+        assert [each.change for each in await anext(source)] == [others[1], others[0]]
+        journal.receive(forged(journal.sent[2], HIVEMATRIX_ACTOR="nobody"))
+        journal.receive(journal.sent[0], "hivematrix-codex.service", late=SECOND)
+        journal.receive(journal.sent[2])
+        journal.flush()
+        assert [each.change for each in await anext(source)] == [others[2]], "neither a forged one nor a copy"
+        journal.receive(journal.sent[3])
+        journal.flush()
+        assert [each.change for each in await anext(source)] == [others[3]]
+
+
+def test_since_when_the_journal_has_all(journal: Journal) -> None:
+    assert journal.part().since is None
+    recorded(journal, [CHANGE, replace(CHANGE, actor="bea")])
+    oldest = min(int(fields["HIVEMATRIX_WRITTEN"]) for fields in journal.sent) + 1
+    assert journal.part(AuditQuery(who="bea")).since == oldest, "of what was not asked for, too"

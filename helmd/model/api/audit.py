@@ -36,6 +36,10 @@ class AuditPage:
 
     audit: tuple[AuditRecord, ...] = field(metadata=described("the newest first"))
     limit: int = field(metadata=described("at most so many are given", example=DEFAULT_ENTRIES))
+    store_error: str | None = field(
+        default=None,
+        metadata=described("why what the journal does not have any more is missing; absent if it is not", omitted=True),
+    )
 
 
 @dataclass(frozen=True, slots=True)

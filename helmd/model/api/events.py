@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from helmd.model.api.audit import AuditRecord
 from helmd.model.api.jobs import JobReply
 from helmd.model.api.logs import LogStreamQuery
 from helmd.model.json_fields import described
 from helmd.model.units.status import Status
 
-Topic = Literal["status", "logs", "jobs"]
-TOPIC_ROLES: Mapping[Topic, str] = {"status": "client", "logs": "billing", "jobs": "admin"}
+Topic = Literal["status", "logs", "jobs", "audit"]
+TOPIC_ROLES: Mapping[Topic, str] = {"status": "client", "logs": "billing", "jobs": "admin", "audit": "admin"}
 """The topics, and the least role that may read each."""
 
 
@@ -31,6 +32,14 @@ class JobsEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """The event ``audit``: records of the audit trail; the first has the newest, the newest first."""
+
+    audit: tuple[AuditRecord, ...] = field(metadata=described("records"))
+    first: bool = field(metadata=described("whether it is the first event of the topic in this stream"))
+
+
+@dataclass(frozen=True, slots=True)
 class TopicTrouble:
     """The events ``unavailable`` (one topic, for now) and ``end`` (the stream)."""
 
@@ -44,5 +53,6 @@ class EventsQuery(LogStreamQuery):
     """Which topics; the rest says which log entries."""
 
     topics: tuple[Topic, ...] = field(
-        default=("status",), metadata=described("topics: status for any user, logs from role billing, jobs for admins")
+        default=("status",),
+        metadata=described("topics: status for any user, logs from role billing, jobs and audit for admins"),
     )

@@ -1,9 +1,13 @@
-"""Reading the audit trail: Helm's own signed records in the journal, and what systemd did without Helm."""
+"""Reading the audit trail: Helm's own signed records in the journal, and what systemd did without Helm.
+
+What the journal does not have any more is in the log store (`stored_entries`).
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from helmd.journal.actions import BEGAN
 from helmd.journal.query import JournalQuery, Wanted
@@ -42,17 +46,27 @@ class AuditQuery:
         )
 
 
+class JournalPart(NamedTuple):
+    """What the journal has of the audit trail, the newest first, and since when it has all, in microseconds since 1970:
+    the time of its oldest record. None if it has none.
+    """
+
+    entries: list[AuditEntry]
+    since: int | None
+
+
 def audit_entries(
     places: Layout,
     scheduled: Collection[str],
     wanted: AuditQuery,
     limit: int,
     directory: Path | None = None,
-) -> list[AuditEntry]:
-    """The newest LIMIT entries of the audit trail, the newest first. Blocks. Raises JournalUnreadableError.
+) -> JournalPart:
+    """The newest LIMIT entries of the audit trail that the journal has. Blocks. Raises JournalUnreadableError.
 
     SCHEDULED are the services that timers start. DIRECTORY has the journal's files, instead of the machine's.
     """
+    oldest: int | None = None
     until = None if wanted.until is None else wanted.until - 1
     entries: list[AuditEntry] = []
     operations: list[OwnOperation] = []
@@ -62,17 +76,19 @@ def audit_entries(
         for entry, row in islice(query.changes(), _MOST_READ):
             if row is None:
                 lines.append(_job_line(entry))
+                continue
+            oldest = entry.realtime if oldest is None else min(oldest, entry.realtime)
             # A process can copy a record to the journal, with its signature.
-            elif (request := text_of(entry.fields, REQUEST)) not in known:
+            if (request := text_of(entry.fields, REQUEST)) not in known:
                 known.add(request)
-                made = _entry(entry, row)
+                made = own_entry(entry, row)
                 operations += _operations(entry, made)
                 entries += [made] if wanted.selects(made) else []
                 if len(entries) >= limit:
                     break
         lines.reverse()
         entries += filter(wanted.selects, _outside(jobs_outside_helm(lines, operations), scheduled))
-    return sorted(entries, key=lambda entry: entry.time, reverse=True)[:limit]
+    return JournalPart(sorted(entries, key=lambda entry: entry.time, reverse=True)[:limit], oldest)
 
 
 def _outside(jobs: list[UnitJob], scheduled: Collection[str]) -> Iterator[AuditEntry]:
@@ -109,7 +125,14 @@ def _operations(entry: JournalEntry, made: AuditEntry) -> list[OwnOperation]:
     return [OwnOperation(unit, int(began) if began.isdecimal() else written - _BEFORE, written)]
 
 
-def _entry(entry: JournalEntry, row: LogRow) -> AuditEntry:
+def own_entry(entry: JournalEntry, row: LogRow) -> AuditEntry:
+    """Of Helm's own record ENTRY, which makes ROW."""
+    # Signed, so the same for a copy.
+    return AuditEntry(datetime_of(int(text_of(entry.fields, WRITTEN))), change_of(row), row.hostname or "")
+
+
+def change_of(row: LogRow) -> AuditedChange:
+    """What the ROW of a record of Helm's says."""
     context: Mapping[str, object] = row.context or {}
 
     def text(key: str) -> str:
@@ -117,9 +140,6 @@ def _entry(entry: JournalEntry, row: LogRow) -> AuditEntry:
         return value if isinstance(value, str) else ""
 
     origin = Origin(text("via"), text("address"), text("unit"), text("session"))
-    change = AuditedChange(
+    return AuditedChange(
         text("action"), text("result"), text("actor"), text("service"), text("reason"), text("detail"), origin
     )
-    # Signed, so the same for a copy.
-    written = datetime_of(int(text_of(entry.fields, WRITTEN)))
-    return AuditEntry(written, change, row.hostname or "")

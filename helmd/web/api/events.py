@@ -4,15 +4,16 @@ A browser has six connections to a host, so a page can't have one stream for eac
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 from aiohttp import web
 
-from helmd.model.api.events import TOPIC_ROLES, JobsEvent, StatusEvent, Topic, TopicTrouble
+from helmd.model.api.events import TOPIC_ROLES, AuditEvent, JobsEvent, StatusEvent, Topic, TopicTrouble
 from helmd.model.api.jobs import JobReply
 from helmd.model.api.json_codec import to_json
 from helmd.model.errors import DeniedError, HelmError, UsageError
+from helmd.model.identity.audit import AuditEntry
 from helmd.model.printable import printable
 from helmd.model.units.status import Status
 from helmd.operations.logs.feed import Feed
@@ -37,6 +38,8 @@ _COLLECT_SECONDS = 0.2
 """For which changes of states are collected."""
 _JOBS_SECONDS = 1.0
 """How often jobs are looked at for a reader."""
+_ABOUT_ALL = frozenset({"jobs", "audit"})
+"""Topics that can't be confined to some services."""
 _AGAIN_SECONDS = 3.0
 """After which a topic is tried again that could not be had."""
 
@@ -58,7 +61,9 @@ class ChangeSignal:
 
 
 class Events:
-    """The handler. CHANGED is notified of changes of states; JOBS gets all jobs; HEARTBEAT is in seconds."""
+    """The handler. CHANGED is notified of changes of states; JOBS gets all jobs; AUDIT the newest records of the audit
+    trail, then those that come; HEARTBEAT is in seconds.
+    """
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Events:
         feed: Feed,
         reader: LogReader,
         jobs: Callable[[], Awaitable[tuple[JobReply, ...]]],
+        audit: Callable[[], AsyncGenerator[tuple[AuditEntry, ...], None]],
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._monitor = monitor
@@ -74,6 +80,7 @@ class Events:
         self._feed = feed
         self._reader = reader
         self._jobs = jobs
+        self._audit = audit
         self._heartbeat = heartbeat
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -107,7 +114,15 @@ class Events:
         async def jobs() -> None:
             await self._send_jobs(writer)
 
-        work: Mapping[Topic, Callable[[], Awaitable[None]]] = {"status": statuses, "logs": logs, "jobs": jobs}
+        async def audit() -> None:
+            await self._send_audit(writer)
+
+        work: Mapping[Topic, Callable[[], Awaitable[None]]] = {
+            "status": statuses,
+            "logs": logs,
+            "jobs": jobs,
+            "audit": audit,
+        }
         try:
             await run_while_authorized(request, _all(writer, {topic: work[topic] for topic in topics}, self._heartbeat))
         except HelmError as error:
@@ -140,6 +155,15 @@ class Events:
             before = now
             await asyncio.sleep(_JOBS_SECONDS)
 
+    async def _send_audit(self, writer: "_Writer") -> None:
+        """The newest records, then those that come."""
+        first = True
+        async with aclosing(self._audit()) as source:
+            async for entries in source:
+                event = AuditEvent(tuple(entry.body for entry in entries), first)
+                await writer.write(event_frame("audit", to_json(event)))
+                first = False
+
 
 class _Writer:
     """Writes whole frames: several topics share a response."""
@@ -167,8 +191,8 @@ def topics_of(text: str, caller: Identity) -> tuple[Topic, ...]:
             raise DeniedError(
                 f"topics: {topic} requires role '{TOPIC_ROLES[topic]}'; {caller.name} has '{caller.role}'"
             )
-        if topic == "jobs" and caller.services is not None:
-            raise DeniedError(f"topics: {caller.name} is confined to some services, and jobs are not")
+        if topic in _ABOUT_ALL and caller.services is not None:
+            raise DeniedError(f"topics: {caller.name} is confined to some services, and {topic} is not")
         if topic not in found:
             found.append(topic)
     return tuple(found)

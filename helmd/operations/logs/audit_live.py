@@ -1,0 +1,63 @@
+"""The audit trail as it goes on: Helm's own signed records, as they come into the journal."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from helmd.journal.query import Found, JournalQuery, Wanted
+from helmd.model.identity.audit import AuditEntry
+from helmd.model.ingest.signature import REQUEST
+from helmd.model.layout import Layout
+from helmd.model.logs.parsing.journal_fields import text_of
+from helmd.operations.logs.audit import own_entry
+
+LOOK_SECONDS = 1.0
+"""How often the journal is looked at for a reader."""
+_MOST_READ = 50_000
+_MOST_KNOWN = 10_000
+
+Result = TypeVar("Result")
+
+
+async def follow_audit(
+    places: Layout, first: int, directory: Path | None = None
+) -> AsyncGenerator[tuple[AuditEntry, ...], None]:
+    """The newest FIRST records, the newest first; then those that come, the oldest first, until it is closed.
+
+    DIRECTORY has the journal's files, instead of the machine's. Raises JournalUnreadableError.
+    """
+    # The journal may be read in the thread alone that has opened it.
+    thread = ThreadPoolExecutor(1, "audit")
+
+    async def asked(what: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(thread, what)
+
+    known: OrderedDict[str, None] = OrderedDict()
+    try:
+        query = await asked(lambda: JournalQuery(places.uid, Wanted(), directory, places.journal_keys))
+        try:
+            yield await asked(lambda: tuple(islice(_unknown(islice(query.own_changes(), _MOST_READ), known), first)))
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                if found := await asked(lambda: tuple(_unknown(query.newer_changes(), known))):
+                    yield found
+        finally:
+            thread.submit(query.__exit__)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _unknown(found: Iterable[Found], known: OrderedDict[str, None]) -> Iterable[AuditEntry]:
+    """Each record once: a process can copy one to the journal, with its signature."""
+    for entry, row in found:
+        request = text_of(entry.fields, REQUEST)
+        if request in known:
+            continue
+        known[request] = None
+        if len(known) > _MOST_KNOWN:
+            known.popitem(last=False)
+        yield own_entry(entry, row)
