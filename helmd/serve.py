@@ -48,6 +48,8 @@ from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
+from helmd.operations.security.acceptances import AcceptanceStore
+from helmd.operations.security.latest import LatestAudit
 from helmd.store.ingest.requests import PostedStore, drop_old_requests
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
@@ -60,6 +62,7 @@ from helmd.web.api.events import ChangeSignal, Events
 from helmd.web.api.ingest import Intake
 from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
+from helmd.web.api.security import Security
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
 from helmd.web.api.tokens import Tokens
@@ -81,6 +84,7 @@ from helmd.web.routes import (
     login_routes,
     page_routes,
     routes,
+    security_routes,
     token_routes,
 )
 from helmd.web.server import Activated, HttpServer, application
@@ -173,6 +177,7 @@ async def run_helmd(
         sessions = BrowserSessions(SessionFiles(places.sessions), _session_limits(settings))
         logins = callers.logins = Logins(sessions)
         renderer = Renderer(assets := Assets())
+        accepted = AcceptanceStore(places)
         login = LoginPages(logins, renderer, lambda: current.settings.url)
         table = (
             *routes(Api(monitor, report), intake),
@@ -194,6 +199,7 @@ async def run_helmd(
             ),
             *token_routes(Tokens(tokens)),
             *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader)),
+            *security_routes(Security(LatestAudit(places.helmctl, accepted), accepted)),
             *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
             *config_routes(ServiceConfigs(places, engine)),
             *login_routes(login),

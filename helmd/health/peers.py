@@ -12,7 +12,7 @@ from collections import OrderedDict
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from helmd.health.control_group import ROOTS, control_group_of
+from helmd.health.control_group import control_group_of, every_control_group
 from helmd.health.listeners import open_sockets
 from helmd.health.sock_diag import (
     CLOSE_WAIT,
@@ -93,7 +93,7 @@ class Peers:
     def _path(self, number: int) -> str | None:
         """The path of a control group, relative to the root; None if it is gone, or outside this cgroup namespace."""
         if number not in self._paths:
-            for path, inode in _groups():
+            for path, inode in every_control_group():
                 if inode == number:
                     self._paths[number] = path
                     break
@@ -103,21 +103,6 @@ class Peers:
         if len(self._paths) > _MAX_KNOWN:
             self._paths.popitem(last=False)
         return self._paths[number]
-
-
-def _groups() -> "list[tuple[str, int]]":
-    """Every control group of the unified hierarchy (cgroups(7)), with its number."""
-    for root in ROOTS:
-        # Only the unified hierarchy has this file, in every group of it.
-        if os.path.exists(f"{root}/cgroup.controllers"):
-            found = []
-            for directory, _, _ in os.walk(root):
-                try:
-                    found.append((directory[len(root) :] or "/", os.stat(directory).st_ino))
-                except FileNotFoundError:
-                    continue
-            return found
-    return []
 
 
 def _path_by_processes(inode: int) -> str | None:

@@ -1,4 +1,4 @@
-"""TCP sockets as the kernel knows them (sock_diag(7), ``linux/inet_diag.h``), whoever's processes they belong to."""
+"""TCP and UDP sockets as the kernel knows them (sock_diag(7), ``linux/inet_diag.h``), whosever they are."""
 
 import errno
 import os
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 1, 4, 5, 8, 9, 10, 11
 """States of TCP (``net/tcp_states.h``)."""
+UNCONNECTED = 7
+"""The state of UDP sockets that take what anybody sends (TCP_CLOSE)."""
 
 _NETLINK_SOCK_DIAG, _BY_FAMILY, _ERROR, _CGROUP_ID = 4, 20, 2, 21
 _REQUEST, _DUMP = 0x1, 0x300
@@ -49,9 +51,12 @@ def address_text(raw: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
 
 
-def sockets(family: int, state: int) -> Iterator[TcpSocket]:
-    """All sockets of this network namespace in STATE. Raises OSError."""
-    yield from _answers(family, _REQUEST | _DUMP, 1 << state, bytes(48))
+def sockets(family: int, state: int, protocol: int = socket.IPPROTO_TCP) -> Iterator[TcpSocket]:
+    """All sockets of this network namespace in STATE. Raises OSError.
+
+    With another PROTOCOL those of UDP (its sockets without a peer are in UNCONNECTED), or UDP-Lite.
+    """
+    yield from _answers(family, _REQUEST | _DUMP, 1 << state, bytes(48), protocol)
 
 
 def socket_between(address: str, port: int, remote: str, remote_port: int, interface: int = 0) -> TcpSocket | None:
@@ -71,8 +76,10 @@ def _packed(address: str) -> bytes:
     return raw.removeprefix(_MAPPED) if len(raw) == 16 else raw
 
 
-def _answers(family: int, flags: int, states: int, identity: bytes) -> Iterator[TcpSocket]:
-    question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, states) + identity
+def _answers(
+    family: int, flags: int, states: int, identity: bytes, protocol: int = socket.IPPROTO_TCP
+) -> Iterator[TcpSocket]:
+    question = _QUESTION.pack(family, protocol, 0, states) + identity
     request = _HEADER.pack(_HEADER.size + len(question), _BY_FAMILY, flags, 1, 0) + question
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as connection:
         connection.settimeout(_SECONDS)

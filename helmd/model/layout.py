@@ -94,6 +94,15 @@ class Layout:
         return self.state / "tokens.lock"
 
     @property
+    def accepted_findings(self) -> Path:
+        """Findings of the security audit that were accepted; mode 0600, seen by no service."""
+        return self.secrets / "accepted-findings.json"
+
+    @property
+    def accepted_findings_lock(self) -> Path:
+        return self.state / "accepted-findings.lock"
+
+    @property
     def sessions(self) -> Path:
         """The sessions of browsers that have logged in; mode 0700, seen by no service."""
         return self.state / "sessions"

@@ -88,6 +88,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "no such log entry, or not one that the caller may see",
         "GET /api/logs lists entries with their ids; entries older than the retention are deleted.",
     ),
+    "unknown_finding": ProblemKind(
+        HTTPStatus.NOT_FOUND,
+        "the security audit has no finding with this id",
+        "GET /api/security/audit or helmctl security audit lists the findings.",
+    ),
     "not_found": ProblemKind(HTTPStatus.NOT_FOUND, "no such path", "GET /api/openapi.json lists the paths."),
     "method_not_allowed": ProblemKind(
         HTTPStatus.METHOD_NOT_ALLOWED,

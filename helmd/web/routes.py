@@ -43,6 +43,7 @@ from helmd.model.api.logs import (
 )
 from helmd.model.api.me import MeReply
 from helmd.model.api.metrics import MetricsQuery, MetricsReply
+from helmd.model.api.security import AcceptedFinding, AcceptFindingRequest, SecurityAuditQuery, SecurityAuditReply
 from helmd.model.api.service_config import (
     ServiceConfigBody,
     ServiceConfigChanged,
@@ -60,6 +61,7 @@ from helmd.web.api.events import Events
 from helmd.web.api.ingest import Intake
 from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
+from helmd.web.api.security import Security
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
 from helmd.web.api.tokens import Tokens
@@ -229,6 +231,31 @@ def audit_routes(audit: Audit) -> tuple[Route, ...]:
             "Who changed what, or tried to",
             query=AuditFilterQuery,
             reply=Reply(AuditPage),
+        ),
+    )
+
+
+def security_routes(security: Security) -> tuple[Route, ...]:
+    """The part of the table about the security audit."""
+    return (
+        Route(
+            "GET",
+            "/api/security/audit",
+            security.audit,
+            Role.ADMIN,
+            "What is exposed and should not be",
+            query=SecurityAuditQuery,
+            reply=Reply(SecurityAuditReply),
+        ),
+        Route(
+            "POST",
+            "/api/security/findings/{id}/accept",
+            security.accept,
+            Role.ADMIN,
+            "Accepts a finding until some time",
+            recent_login=True,
+            request=AcceptFindingRequest,
+            reply=Reply(AcceptedFinding, HTTPStatus.CREATED),
         ),
     )
 

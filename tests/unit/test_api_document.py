@@ -43,6 +43,7 @@ from helmd.web.routes import (
     login_routes,
     page_routes,
     routes,
+    security_routes,
     token_routes,
 )
 
@@ -80,6 +81,7 @@ def table() -> list[Route]:
         *token_routes(anything),
         *audit_routes(anything),
         *config_routes(anything),
+        *security_routes(anything),
         *login_routes(anything),
         *job_routes(anything, anything),
     ]

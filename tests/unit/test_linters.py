@@ -67,8 +67,15 @@ A subpackage and the modules beside it in its package may import one another.
 THIRD_PARTY: dict[str, set[str]] = {
     "aiohttp": {"web"},
     "aiohttp_session": {"web.auth", "web.pages", "web.server"},
+    "argon2": {"operations.security"},
     "click": {"cli"},
-    "cryptography": {"files.key_pair", "operations.configuration", "operations.diagnostics", "web.auth"},
+    "cryptography": {
+        "files.key_pair",
+        "operations.configuration",
+        "operations.diagnostics",
+        "operations.security",
+        "web.auth",
+    },
     "jinja2": {"systemd", "web.pages"},
     "jsonschema": {"web.http"},
     "jwt": {"web.auth"},

@@ -39,6 +39,7 @@ from helmd.web.routes import (
     job_routes,
     log_routes,
     routes,
+    security_routes,
     token_routes,
 )
 from tests.unit.test_api_document import Asked
@@ -100,6 +101,7 @@ def table() -> list[Route]:
         *event_routes(anything),
         *token_routes(anything),
         *audit_routes(anything),
+        *security_routes(anything),
         *job_routes(anything, anything),
     ]
     return list(with_documents(there))

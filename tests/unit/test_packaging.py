@@ -26,6 +26,7 @@ PACKAGE_OF = {
     "aiohttp": "python3-aiohttp",
     "aiohttp_session": "python3-aiohttp-session",
     "markupsafe": "python3-markupsafe",
+    "argon2": "python3-argon2",
     "oauthlib": "python3-oauthlib",
     "click": "python3-click",
     "cryptography": "python3-cryptography",
@@ -91,7 +92,7 @@ def test_every_version_is_in_the_changelog() -> None:
 def test_what_pip_installs_is_what_the_package_depends_on() -> None:
     of_the_package = {name for name in packages("Depends") if name.startswith("python3-")}
     names = [re.split("[<>=]", requirement)[0] for requirement in pyproject()["project"]["dependencies"]]
-    renamed = {"pyjwt": "python3-jwt", "systemd-python": "python3-systemd"}
+    renamed = {"argon2-cffi": "python3-argon2", "pyjwt": "python3-jwt", "systemd-python": "python3-systemd"}
     assert {renamed.get(name, f"python3-{name}") for name in names} == of_the_package
 
 

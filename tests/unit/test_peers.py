@@ -102,7 +102,7 @@ def with_paths(monkeypatch: pytest.MonkeyPatch, **paths: str) -> None:
     """Has every control group of this machine stand for one at a path: ``own`` for that of this process."""
     number = own_number()
     groups = [(paths["own"], number)] if "own" in paths else []
-    monkeypatch.setattr(peers_module, "_groups", lambda: groups)
+    monkeypatch.setattr(peers_module, "every_control_group", lambda: groups)
 
 
 def own_number() -> int:
@@ -202,7 +202,7 @@ def test_where_the_kernel_does_not_say_the_control_group_processes_do(monkeypatc
         for number, groups in ((None, []), (5, [("/", 5)])):
             answer = TcpSocket("127.0.0.1", 1, "127.0.0.1", 2, CLOSE_WAIT, 0, inode, number)
             monkeypatch.setattr(peers_module, "socket_between", lambda *_, answer=answer: answer)
-            monkeypatch.setattr(peers_module, "_groups", lambda groups=groups: groups)
+            monkeypatch.setattr(peers_module, "every_control_group", lambda groups=groups: groups)
             assert Peers(1000).peer(accepted).unit == "session-3.scope"
             nobody = answer._replace(inode=1)
             monkeypatch.setattr(peers_module, "socket_between", lambda *_, answer=nobody: answer)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from helmd.health.address import addresses, local_addresses
@@ -101,6 +101,23 @@ def certificates(context: DoctorContext) -> list[Finding]:
 def shown_certificates(suite: Registry, facts_of: Callable[[str], UnitFacts], layout: Layout) -> list[HostCertificate]:
     """The certificates that running and external services show. Blocks, for some seconds a service at most."""
     found = []
+    for shown in certificates_shown(suite, facts_of):
+        service = suite[shown.service]
+        gateway = service.name == GATEWAY and not service.external
+        found.append(_facts(service.name, shown.encoded, layout.resolve(service.path) if gateway else None))
+    return found
+
+
+class ShownCertificate(NamedTuple):
+    """A certificate, in DER form, that a service shows to those who ask for HOST."""
+
+    service: str
+    host: str
+    encoded: bytes
+
+
+def certificates_shown(suite: Registry, facts_of: Callable[[str], UnitFacts]) -> Iterator[ShownCertificate]:
+    """As `shown_certificates`, as they are."""
     for name, service in suite.services.items():
         url = urlsplit(service.url)
         if url.scheme != "https" or not url.hostname:
@@ -111,8 +128,7 @@ def shown_certificates(suite: Registry, facts_of: Callable[[str], UnitFacts], la
         port = service.port if local and service.port is not None else url.port or 443
         shown = _shown(url.hostname, port, local)
         if shown is not None:
-            found.append(_facts(name, shown, layout.resolve(service.path) if name == GATEWAY and local else None))
-    return found
+            yield ShownCertificate(name, url.hostname, shown)
 
 
 def certificates_now(suite: Registry, layout: Layout) -> list[HostCertificate]:

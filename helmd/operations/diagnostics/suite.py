@@ -118,7 +118,7 @@ def isolation(context: DoctorContext) -> list[Finding]:
             continue
         if not isolates(service.hardening, namespaces):
             open_ones.append(name)
-        elif not _isolated_now(name, context):
+        elif not isolated_now(name, context):
             sentence = f"the unit of {name} does not isolate it: it can act as the account until it is changed"
             found.append(warn(sentence, f"Remove what changes it (helmctl cat {name}), then: helmctl apply"))
         elif exposing := list(exposing_paths(service, context.layout)):
@@ -134,7 +134,7 @@ def isolation(context: DoctorContext) -> list[Finding]:
     return found or [ok("no service can act as the account")]
 
 
-def _isolated_now(name: str, context: DoctorContext) -> bool:
+def isolated_now(name: str, context: DoctorContext) -> bool:
     """Whether the unit, as systemd has loaded it with its drop-ins, hides the account's secrets."""
     try:
         facts = context.manager.facts(unit_of(name))
