@@ -59,6 +59,7 @@ from helmd.web.api.config import ServiceConfigs
 from helmd.web.api.control import ControlHandlers
 from helmd.web.api.details import Details
 from helmd.web.api.events import ChangeSignal, Events
+from helmd.web.api.firewall import Firewall
 from helmd.web.api.ingest import Intake
 from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
@@ -79,6 +80,7 @@ from helmd.web.routes import (
     config_routes,
     detail_routes,
     event_routes,
+    firewall_routes,
     job_routes,
     log_routes,
     login_routes,
@@ -202,6 +204,7 @@ async def run_helmd(
             *security_routes(Security(LatestAudit(places.helmctl, accepted), accepted)),
             *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
             *config_routes(ServiceConfigs(places, engine)),
+            *firewall_routes(Firewall(places.share, lambda: (current.registry, current.settings.port))),
             *login_routes(login),
         )
         made = application(

@@ -98,6 +98,29 @@ def become(account: str) -> None:
         return
     if os.geteuid() != 0:
         raise DeniedError("only root can act for another account", hint=f"Run: sudo helmctl --account {account} ...")
+    command, environment = command_as(account, sys.argv[1:])
+    sys.stdout.flush()
+    os.execve(command[0], ["runuser", *command[1:]], environment)
+
+
+def context_of_root(account_name: str | None) -> Context:
+    """For root, who acts for the account named, or for that of this machine: returns only for a suite of root's own."""
+    chosen = owner(account_name)
+    if chosen and chosen != "root":
+        become(chosen)
+    find_user_manager(os.environ, os.getuid())
+    return Context() if chosen else Ownerless()
+
+
+def command_as(account: str, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """For root: the command line that runs helmctl with WORDS as ACCOUNT on its user bus, and its environment.
+
+    Raises UsageError.
+    """
+    try:
+        entry = pwd.getpwnam(account)
+    except KeyError:
+        raise UsageError(f"unknown account '{account}'") from None
     runtime = f"/run/user/{entry.pw_uid}"
     kept = {
         name: value for name, value in os.environ.items() if name in (*_PASSED, *_PREFERENCES) or name.startswith("LC_")
@@ -111,7 +134,4 @@ def become(account: str) -> None:
         "XDG_RUNTIME_DIR": runtime,
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
     }
-    sys.stdout.flush()
-    os.execve(
-        "/usr/sbin/runuser", ["runuser", "-u", account, "--", os.path.abspath(sys.argv[0]), *sys.argv[1:]], environment
-    )
+    return ["/usr/sbin/runuser", "-u", account, "--", os.path.abspath(sys.argv[0]), *words], environment

@@ -102,11 +102,9 @@ def helmctl(ctx: click.Context, account_name: str | None, job_id: str | None) ->
     import os
 
     if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "completion", "help", "version", None):
-        chosen = account.owner(account_name)
-        if chosen and chosen != "root":
-            account.become(chosen)
-        account.find_user_manager(os.environ, os.getuid())
-        ctx.obj = Context() if chosen else account.Ownerless()
+        # Some of its commands are about the machine, and stay root.
+        if ctx.invoked_subcommand != "security":
+            ctx.obj = account.context_of_root(account_name)
         return
     if account_name:
         account.become(account_name)

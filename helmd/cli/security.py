@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from helmd.cli import exits, output
+from helmd.cli import account, exits, output
 from helmd.cli.arguments import point_in_time
 from helmd.cli.context import Context
+from helmd.cli.firewall import AS_ROOT, FIREWALL_COMMANDS
 from helmd.model.counted import counted
 from helmd.model.security.findings import SEVERITIES, SecuritySeverity, at_least
 
@@ -20,8 +21,15 @@ _WIDTH = max(map(len, SEVERITIES))
 
 
 @click.group("security", short_help="Find what is exposed to others, and set up the firewall.")
-def security_command() -> None:
+@click.pass_context
+def security_command(ctx: click.Context) -> None:
     """Find what is exposed to others and should not be, and set up the firewall."""
+    if os.geteuid() == 0 and ctx.invoked_subcommand not in AS_ROOT:
+        ctx.obj = account.context_of_root(ctx.find_root().params["account_name"])
+
+
+for _command in FIREWALL_COMMANDS:
+    security_command.add_command(_command)
 
 
 @security_command.command("audit")

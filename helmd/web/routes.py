@@ -12,6 +12,7 @@ from helmd.model.api.details import (
     UnitReply,
 )
 from helmd.model.api.events import EventsQuery
+from helmd.model.api.firewall import FirewallScriptQuery, FirewallScriptReply
 from helmd.model.api.health import HealthReply
 from helmd.model.api.host import HostReply
 from helmd.model.api.ingest import (
@@ -58,6 +59,7 @@ from helmd.web.api.config import ServiceConfigs
 from helmd.web.api.control import ControlHandlers
 from helmd.web.api.details import Details
 from helmd.web.api.events import Events
+from helmd.web.api.firewall import Firewall
 from helmd.web.api.ingest import Intake
 from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
@@ -306,6 +308,21 @@ def config_routes(configs: ServiceConfigs) -> tuple[Route, ...]:
             query=ServiceConfigQuery,
             request=ServiceConfigBody,
             reply=Reply(ServiceConfigChanged, also={HTTPStatus.ACCEPTED: ServiceConfigChanged}),
+        ),
+    )
+
+
+def firewall_routes(firewall: Firewall) -> tuple[Route, ...]:
+    """The part of the table about the firewall."""
+    return (
+        Route(
+            "GET",
+            "/api/security/firewall-script",
+            firewall.script,
+            Role.ADMIN,
+            "A script that sets up the firewall",
+            query=FirewallScriptQuery,
+            reply=Reply(FirewallScriptReply),
         ),
     )
 

@@ -38,6 +38,7 @@ from helmd.web.routes import (
     config_routes,
     detail_routes,
     event_routes,
+    firewall_routes,
     job_routes,
     log_routes,
     login_routes,
@@ -82,6 +83,7 @@ def table() -> list[Route]:
         *audit_routes(anything),
         *config_routes(anything),
         *security_routes(anything),
+        *firewall_routes(anything),
         *login_routes(anything),
         *job_routes(anything, anything),
     ]

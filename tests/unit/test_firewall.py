@@ -1,18 +1,26 @@
 """The firewall that Helm proposes, and the scripts for it. tests/system/test_firewall.py runs them."""
 
+import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.model.errors import UsageError
+from helmd.cli.security import security_command
+from helmd.model.errors import DeniedError, HelmError, UsageError
 from helmd.model.security.firewall import FIREWALL_KINDS, FirewallKind, FirewallPlan, FirewallPort, firewall_plan
 from helmd.model.security.firewall_script import firewall_script
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.security.firewall import script_for
+from helmd.operations.security.firewall_apply import STATE, plan_document, plan_of_document
+from helmd.web.api.firewall import Firewall
 
 TOP = Path(__file__).resolve().parents[2]
 HELM = 5004
@@ -134,3 +142,66 @@ def test_a_time_that_is_too_short_or_too_long_is_refused(seconds: str) -> None:
         check=False,
     )
     assert done.returncode == 1 and "must be 10 to 3600 seconds" in done.stderr
+
+
+def test_a_plan_is_the_same_after_its_way_to_root() -> None:
+    plan = firewall_plan(SUITE, HELM, ["51820/udp"], ["10.0.0.0/8", "fd00::/8"])
+    assert plan_of_document(json.loads(json.dumps(plan_document(plan)))) == plan
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        {"port": "443; reboot", "protocol": "tcp", "service": "nexus"},
+        {"port": 0, "protocol": "tcp", "service": "nexus"},
+        {"port": 443.5, "protocol": "tcp", "service": "nexus"},
+        {"port": True, "protocol": "tcp", "service": "nexus"},
+        {"port": 443, "protocol": "tcp\nreboot", "service": "nexus"},
+        {"port": 443, "protocol": "tcp"},
+        None,
+    ],
+)
+def test_root_takes_no_other_plan_from_the_account(port: Any) -> None:
+    for document in (
+        {"opened": [port], "closed": [], "networks": []},
+        {"opened": [], "closed": [], "networks": [port]},
+    ):
+        with pytest.raises(HelmError):
+            plan_of_document(document)
+
+
+async def asked(query: str) -> dict[str, str]:
+    request = make_mocked_request("GET", f"/api/security/firewall-script?{query}")
+    answer = await Firewall(TOP, lambda: (SUITE, HELM)).script(request)
+    assert isinstance(answer.body, bytes)
+    found: dict[str, str] = json.loads(answer.body)
+    return found
+
+
+async def test_the_api_gives_the_script_of_each_tool() -> None:
+    for kind in FIREWALL_KINDS:
+        found = await asked(f"type={kind}")
+        script = script_for(TOP, kind, firewall_plan(SUITE, HELM))
+        assert found == {"filename": f"hivematrix-firewall-{kind}.sh", "script": script}
+    found = await asked("open=custom,%2051820/udp&allow_from=10.0.0.0/8")
+    assert "7000 tcp custom" in found["script"] and "SOURCES4='10.0.0.0/8'" in found["script"]
+
+
+@pytest.mark.parametrize("query", ["type=pf", "open=nobody", "allow_from=10.0.0.1/8", "type=ufw&type=ufw"])
+async def test_the_api_refuses_what_is_none(query: str) -> None:
+    with pytest.raises(UsageError):
+        await asked(query)
+
+
+@pytest.mark.parametrize("words", ["apply nftables", "confirm", "undo"])
+def test_only_root_changes_the_firewall(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    result = CliRunner().invoke(security_command, words.split())
+    assert isinstance(result.exception, DeniedError)
+    assert result.exception.hint == f"Run: sudo helmctl security {words}"
+
+
+def test_the_state_is_where_the_scripts_have_it() -> None:
+    text = (TOP / "firewall/common.sh").read_text()
+    assert f"\nSTATE={STATE}\n" in text
+    assert (TOP / "debian/hivematrix-helm.postrm").read_text().count(str(STATE)) == 2

@@ -28,7 +28,13 @@ PACKAGES: dict[str, set[str]] = {
 """Which packages of helmd a package may import besides itself; the modules of helmd itself may import all."""
 
 SUBPACKAGES: dict[str, set[str]] = {
-    "model.api": {"model.jobs.record", "model.logs.filter", "model.suite", "model.units.status"},
+    "model.api": {
+        "model.jobs.record",
+        "model.logs.filter",
+        "model.security.firewall",
+        "model.suite",
+        "model.units.status",
+    },
     "model.config": {"model.suite.names"},
     "model.identity": {"model.api", "model.config", "model.suite"},
     "model.ingest": {"model.api.ingest", "model.logs", "model.suite.names"},
