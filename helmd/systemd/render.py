@@ -155,6 +155,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "part_of": TARGET,
         "wanted_by": "" if service.schedule else TARGET,
         "schedule": service.schedule,
+        "run_timeout": service.run_timeout,
         "identifier": identifier_of(service.name),
         "description": f"HiveMatrix {service.name}: {service.description}",
         "after": [unit_of(each.name) for each in needed if not each.oneshot],

@@ -95,6 +95,13 @@ def test_a_run_that_fails_says_how_and_keeps_back_what_needs_it(box: Sandbox) ->
     until(lambda: asked(box, "migrate")["health"] == "unhealthy", within=10)
 
 
+def test_a_run_that_takes_longer_than_it_may_is_ended(box: Sandbox) -> None:
+    box.register("jobs", job("tidy", "echo begun; sleep 100", 'run_timeout = "1s"'))
+    done = box.helmctl("start", "tidy", check=False)
+    assert done.code == 1 and "✗ tidy: tidy did not end in time and was killed" in done.err, done.err
+    assert "| begun" in done.err and word(box, "tidy") == "failed"
+
+
 def test_a_long_run_is_shown_as_running_and_can_be_stopped(box: Sandbox) -> None:
     box.register("jobs", job("tidy", "echo begun; sleep 100", 'schedule = "daily"'))
     box.helmctl("start", "--no-block", "tidy")

@@ -19,7 +19,15 @@ from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health_policy import next_check
 from helmd.model.units.status import Observed, oneshot_verdict, service_status, sum_up, summary
-from helmd.model.units.unit_state import CLD_EXITED, CLD_KILLED, UnitFacts, condition, next_run, oneshot_sentence
+from helmd.model.units.unit_state import (
+    CLD_EXITED,
+    CLD_KILLED,
+    UnitFacts,
+    condition,
+    explain,
+    next_run,
+    oneshot_sentence,
+)
 from helmd.operations.configuration.apply import Change, changes, concerning
 from helmd.operations.configuration.effective import Effective
 from helmd.operations.configuration.installed_suite import installed_suite
@@ -115,6 +123,17 @@ def test_units_of_both_kinds(account: Layout) -> None:
     # With RemainAfterExit= it would be active after its first run, and its timer would start nothing any more.
     assert not values(scheduled, "RemainAfterExit") and not values(scheduled, "WantedBy")
     assert starts_with_others(once) and not starts_with_others(scheduled)
+
+
+def test_a_run_may_be_limited(account: Layout) -> None:
+    limited = TEXT.replace('schedule = "', 'run_timeout = "90m"\nschedule = "', 1)
+    assert limited != TEXT
+    units = rendered(account, limited)
+    assert not verify_units(units)
+    assert values(units["hivematrix-backup.service"], "TimeoutStartSec") == ["5400"]
+    assert values(units["hivematrix-migrate.service"], "TimeoutStartSec") == ["infinity"]
+    ended = replace(RAN, active_state="failed", result="timeout")
+    assert explain(ended, "job") == "job did not end in time and was killed"
 
 
 def test_what_depends_on_one_starts_only_if_it_has_succeeded(account: Layout) -> None:

@@ -41,6 +41,13 @@ SERVICE_SETTINGS = (
         "none",
         'When a oneshot runs: "daily", "Mon..Fri 03:00", or another calendar event of systemd.time(7) (OnCalendar=).',
     ),
+    Setting(
+        "run_timeout",
+        values.duration,
+        _seconds,
+        "none",
+        "How long a run of a oneshot may take, and its pre_start besides (TimeoutStartSec=).",
+    ),
     Setting("description", values.text, "text", "the name", "A description on one line."),
     Setting("url", values.url, "URL", "http://localhost:PORT", "The URL at which other services reach it."),
     Setting("port", values.integer(1, 65535), "port", "none", "The TCP port it listens on."),

@@ -34,6 +34,7 @@ _KINDS: Mapping[str, Sequence[ServiceType]] = {
     "pre_start": ("python", "command", "oneshot"),
     "reload_command": ("python", "command"),
     "schedule": ("oneshot",),
+    "run_timeout": ("oneshot",),
 }
 """Settings that only services of some types have."""
 _RUNS_AGAIN = "systemd does not restart it; it runs again at its next start"

@@ -98,6 +98,8 @@ class Service:
     reload_command: tuple[str, ...] = ()
     schedule: str = ""
     """When a oneshot runs, a calendar event expression (systemd.time(7)); empty if it starts with the suite."""
+    run_timeout: float | None = None
+    """Seconds that a run of a oneshot may take; None for no limit."""
     visible: bool = True
     admin_only: bool = False
     billing_or_admin_only: bool = False

@@ -234,6 +234,8 @@ def explain(facts: UnitFacts, service: str, pre_start: Sequence[str] = ()) -> st
         return f"{command} did not end in time and was killed"
     if result == "oom-kill":
         return f"{service} was killed by the OOM killer"
+    if result == "timeout" and facts.oneshot:
+        return f"{service} did not end in time and was killed"
     if result == "timeout" and facts.active_since < facts.begun_at:
         return f"{service} was not ready in time and was killed"
     if result == "timeout":
