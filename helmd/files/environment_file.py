@@ -3,7 +3,6 @@
 The syntax is that of EnvironmentFile= in systemd.exec(5), as implemented by src/basic/env-file.c of systemd 252.
 """
 
-import fcntl
 import os
 import re
 import stat
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from helmd.files.durable import write_in
+from helmd.files.lock import locked_directory
 from helmd.model.errors import ConfigurationError, DeniedError, Fault
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -66,12 +66,8 @@ def remove_variables(path: Path, names: Collection[str]) -> bool:
 def _locked(path: Path) -> Iterator[int]:
     """A descriptor of the directory that the file at PATH is in, locked against other writers."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+    with locked_directory(path.parent) as directory:
         yield directory
-    finally:
-        os.close(directory)
 
 
 def _append(path: Path, choose: Callable[[Mapping[str, str]], dict[str, str]]) -> dict[str, str]:

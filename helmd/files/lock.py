@@ -1,24 +1,54 @@
-"""A lock that one process at a time holds for an operation (flock(2))."""
+"""Locks that one process at a time holds for an operation (flock(2))."""
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from helmd.model.errors import LockedError
 
+_PAUSE = 0.1
+
 
 @contextmanager
 def locked(lock: Path, what: str) -> Iterator[None]:
     """Holds LOCK, a file that is made; raises LockedError, which says WHAT goes on, while another process holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with lock.open("w") as file:
+        acquire(file.fileno(), f"{what} by another process", hint="Wait a few seconds and run the command again.")
+        yield
+
+
+@contextmanager
+def locked_directory(directory: Path, held: str = "") -> Iterator[int]:
+    """Holds a DIRECTORY, and gives its descriptor. HELD is as for `acquire`."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        acquire(descriptor, held)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def acquire(descriptor: int, held: str = "", *, wait: float = 0.0, hint: str = "") -> None:
+    """Takes the lock on an open file until it is closed.
+
+    If another process holds it for more than WAIT seconds, raises LockedError with the sentence HELD; without one, it
+    waits without end.
+    """
     # Not at the top: most commands take no lock.
     import fcntl
 
-    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock.open("w") as file:
+    if not held:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + wait
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
-            raise LockedError(
-                f"{what} by another process", hint="Wait a few seconds and run the command again."
-            ) from None
-        yield
+            if time.monotonic() >= deadline:
+                raise LockedError(held, hint=hint) from None
+        time.sleep(_PAUSE)

@@ -5,21 +5,20 @@ nothing or a working cluster.
 """
 
 import contextlib
-import fcntl
 import os
 import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
 from helmd.files.durable import fsync_directory, write_if_changed
-from helmd.model.errors import HelmError, LockedError
+from helmd.files.lock import acquire, locked_directory
+from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.postgres import unlock
 from helmd.postgres.binaries import INSTALLED, Binaries, binaries_of, major_of, newest
@@ -177,7 +176,8 @@ def configure(
     memory takes effect with the next restart.
     """
     directory = place or cluster.directory
-    with _files_lock(directory):
+    # Also from inside the unit's sandbox.
+    with locked_directory(directory):
         if cluster.tcp:
             _ensure_certificate(directory, cluster.account)
         mappings = change(current_mappings(cluster, directory))
@@ -209,17 +209,6 @@ def _ensure_certificate(directory: Path, account: str) -> None:
     ensure_certificate(place / CERTIFICATE, place / PRIVATE_KEY, wanted)
 
 
-@contextlib.contextmanager
-def _files_lock(directory: Path) -> Iterator[None]:
-    """Held by whoever changes the configuration files, also from inside the unit's sandbox."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def current_mappings(cluster: Cluster, place: Path | None = None) -> Mappings:
     """Roles as which the account may log in to CLUSTER without a password, as its files say."""
     try:
@@ -249,15 +238,7 @@ def cluster_lock(directory: Path) -> Iterator[int]:
     path = directory.parent / f".{directory.name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        deadline = time.monotonic() + _LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LockedError(f"another process works on the cluster in {directory}") from None
-                time.sleep(0.1)
+        acquire(descriptor, f"another process works on the cluster in {directory}", wait=_LOCK_WAIT)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,25 +77,44 @@ class Database:
         return len(self.query(killed, self.name, application))
 
 
+AFTERWARDS = """
+read -r _
+pid=$(head -n 1 "$1/data/postmaster.pid") && kill -QUIT "$pid"
+while kill -0 "$pid"; do sleep 0.1; done
+rm -rf "$1"
+"""
+"""Waits for the end of its input, then removes the cluster in a directory if it is still there."""
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """A cluster that ends with this process, also when that is killed."""
+    directory = Path(tempfile.mkdtemp(prefix="helm-tests-", dir="/tmp"))
+    words = ["sh", "-c", AFTERWARDS, "sh", str(directory)]
+    # In a session of its own, since Ctrl+C and scripts/test's end concern the process group.
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True):
+        try:
+            if os.getuid() == 0:
+                shutil.chown(directory, "postgres")
+            directory.chmod(0o755)
+            cluster = Cluster(directory)
+            initdb = newest().program("initdb")
+            cluster.run(initdb, "-D", directory / "data", "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
+            cluster.start()
+            try:
+                cluster.execute("CREATE ROLE helm_owner LOGIN")
+                cluster.execute("CREATE ROLE helm LOGIN")
+                yield cluster
+            finally:
+                cluster.stop()
+        finally:
+            shutil.rmtree(directory)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    directory = Path(tempfile.mkdtemp(prefix="helm-tests-", dir="/tmp"))
-    if os.getuid() == 0:
-        shutil.chown(directory, "postgres")
-    directory.chmod(0o755)
-    cluster = Cluster(directory)
-    try:
-        initdb = newest().program("initdb")
-        cluster.run(initdb, "-D", directory / "data", "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8")
-        cluster.start()
-        try:
-            cluster.execute("CREATE ROLE helm_owner LOGIN")
-            cluster.execute("CREATE ROLE helm LOGIN")
-            yield cluster
-        finally:
-            cluster.stop()
-    finally:
-        shutil.rmtree(directory)
+    with running_cluster() as running:
+        yield running
 
 
 @pytest.fixture

@@ -5,18 +5,16 @@ path. It needs the standard library only.
 """
 
 import argparse
-import contextlib
-import fcntl
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from helmd.files.lock import locked_directory
 from helmd.keycloak.distribution import maven
 from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, DownloadCallback, verify_artefact
 from helmd.keycloak.distribution.download import download, partial_path
-from helmd.model.errors import FetchError, HelmError, LockedError
+from helmd.model.errors import FetchError, HelmError
 
 
 def fetch(
@@ -35,7 +33,7 @@ def fetch(
         _check(given, artefact)
         return given
     into.mkdir(parents=True, exist_ok=True)
-    with _locked(into):
+    with locked_directory(into, f"another process is fetching into {into}"):
         target = _fetch_into(into, progress, artefact, mvn)
         partial_path(target).unlink(missing_ok=True)
         return target
@@ -65,18 +63,6 @@ def _fetch_into(into: Path, progress: DownloadCallback, artefact: Artefact, mvn:
             f"{failed[0].sentence}; then {fault.sentence}", hint=fault.hint, lines=failed[0].lines
         ) from fault
     return target
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise LockedError(f"another process is fetching into {directory}") from None
-    finally:
-        os.close(descriptor)
 
 
 def _check(path: Path, artefact: Artefact) -> None:
