@@ -22,7 +22,7 @@ from helmd.web.auth.audit import Record
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.http.connection import ClientConnection, ClientConnections
-from helmd.web.http.problems import BEGUN, COMMON_HEADERS, CORRELATION, problems
+from helmd.web.http.problems import BEGUN, COMMON_HEADERS, CORRELATION, Handler, problems
 from helmd.web.pages.errors import error_pages
 from helmd.web.pages.rendering import Renderer
 from helmd.web.route import Route, install
@@ -64,9 +64,16 @@ def application(
     """
     pages = [] if renderer is None else [error_pages(renderer)]
     browsers = [] if sessions is None else [session_middleware(sessions)]
-    made = web.Application(middlewares=[*pages, problems, *browsers], client_max_size=MAX_BODY)
+    callers = callers or Callers()
+
+    @web.middleware
+    async def proxies(request: web.Request, handler: Handler) -> web.StreamResponse:
+        callers.note_proxy(request)
+        return await handler(request)
+
+    made = web.Application(middlewares=[proxies, *pages, problems, *browsers], client_max_size=MAX_BODY)
     made.on_response_prepare.append(_add_headers)
-    install(made, table, callers or Callers(), record or _log_change)
+    install(made, table, callers, record or _log_change)
     return made
 
 

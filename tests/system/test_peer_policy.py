@@ -121,7 +121,8 @@ class Setting:
 
     def settings(self, text: str) -> None:
         """Other settings for helmd, beside those of these tests."""
-        content = f'[http]\nlisten = "0.0.0.0"\n{text}\n[core]\nurl = "http://127.0.0.1:{CORE_PORT}"\n'
+        proxies = "" if "trusted_proxies" in text else 'trusted_proxies = ["192.0.2.1"]\n'
+        content = f'[http]\nlisten = "0.0.0.0"\n{proxies}{text}\n[core]\nurl = "http://127.0.0.1:{CORE_PORT}"\n'
         self.box.write("/etc/hivematrix/helm.toml", content, root=True)
         self.box("systemctl", "--user", "reload", "helmd")
 

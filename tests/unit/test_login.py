@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,9 +15,11 @@ import pytest
 from aiohttp import web
 
 from helmd.health.listeners import holder_of
-from helmd.model.config.settings import Settings
-from helmd.model.errors import HelmError, KeycloakError
+from helmd.model.config.settings import Settings, read_settings_files
+from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.errors import ConfigurationError, HelmError, KeycloakError
 from helmd.model.identity.audit import AuditedChange
+from helmd.model.identity.peer import Peer, Place
 from helmd.model.identity.sessions import SessionLimits
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.identity.session_files import SessionFiles
@@ -28,6 +31,7 @@ from helmd.web.auth.same_origin import foreign
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.auth.verifier import RETRY_SECONDS
 from helmd.web.http.problems import json_response
+from helmd.web.pages import login as login_pages
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.overview import OverviewPage
@@ -84,6 +88,8 @@ class Served:
     ) -> None:
         self.keycloak, self.core, self.sessions, self.clock, self.port = keycloak, core, sessions, clock, port
         self.socket = ""
+        self.callers = Callers()
+        self.registry = Registry({})
         self.recorded: list[AuditedChange] = []
         self.cookies: dict[str, str] = {}
 
@@ -150,6 +156,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         await server.start("127.0.0.1", port)
         made = Served(keycloak, core, sessions, clock, port)
         made.recorded = recorded
+        made.callers, made.registry = callers, registry
         made.socket = str(tmp_path / "run/helm.sock")
         try:
             yield made
@@ -521,3 +528,65 @@ def test_what_a_page_of_another_origin_may_not(
     method: str, headers: dict[str, str], by_cookie: bool, refused: bool
 ) -> None:
     assert bool(foreign(method, headers, by_cookie)) is refused
+
+
+PROXY = Peer(Place.HERE, "127.0.0.1", "nginx.service")
+GATEWAY = Peer(Place.HERE, "127.0.0.1", "hivematrix-nexus.service", owned=True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "scheme", "trusted", "secure"),
+    [
+        (PROXY, "https", True, True),
+        (PROXY, "http", True, False),
+        (PROXY, "https", False, None),
+        (GATEWAY, "https", True, None),
+        (Peer(Place.HERE, "127.0.0.1", "hivematrix-codex.service", owned=True), "https", True, None),
+        (Peer(Place.HERE, "127.0.0.2", "nginx.service"), "https", True, None),
+    ],
+    ids=["https", "http", "not trusted", "gateway", "module", "another address"],
+)
+async def test_behind_a_proxy_the_cookie_is_secure_and_of_no_use_to_others(
+    served: Served, peer: Peer, scheme: str, trusted: bool, secure: bool | None
+) -> None:
+    served.callers._locate = lambda _: peer
+    networks = (ip_network("127.0.0.1"),) if trusted else ()
+    served.callers.adopt(Settings(trusted_proxies=networks), served.registry)
+    sent = {**PAGE, "X-Forwarded-Proto": scheme, "X-Forwarded-For": "192.0.2.44"}
+    served.core.given.append(token("admin"))
+    begun = await served.ask("GET", "/helm/login", sent)
+    if secure is None:
+        assert (begun.status, list(begun.cookies)) == (403, [])
+        served.callers._locate = lambda _: PROXY
+        await served.log_in()
+        served.callers._locate = lambda _: peer
+        assert (await served.ask("GET", "/api/who", {**sent, "Accept": "*/*"})).status == 401
+        return
+    (pending,) = begun.cookies.values()
+    query = served.keycloak.log_in(begun.headers["Location"])
+    (session, ended) = (await served.ask("GET", f"/helm/login/callback?{query}", sent)).cookies.values()
+    if session.key != "helm_session":
+        session, ended = ended, session
+    assert (bool(pending["secure"]), bool(session["secure"])) == (secure, secure)
+    assert (session["path"], session["httponly"]) == ("/helm/", True)
+    reply = await served.ask("GET", "/api/who", {**sent, "Accept": "*/*"})
+    assert (reply.status, '"session"' in reply.text) == (200, True)
+
+
+async def test_a_login_from_another_host_needs_tls(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login_pages, "is_loopback", lambda address: False)
+    for method, path in (("GET", "/helm/login"), ("GET", "/helm/login/callback?state=a"), ("POST", "/helm/login/once")):
+        reply = await served.ask(method, path, {**PAGE, "Accept": "application/json", "Sec-Fetch-Site": "same-origin"})
+        assert reply.status == 403 and "needs TLS" in reply.text, path
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.3", "desk.example.org"])
+def test_an_address_that_other_hosts_reach_needs_a_proxy_with_tls(address: str) -> None:
+    text = f'[http]\nlisten = "{address}"\n'
+    with pytest.raises(ConfigurationError) as refused:
+        read_settings_files([ConfigSource("helm.toml", text)])
+    (fault,) = refused.value.faults
+    assert (fault.line, fault.where) == (2, "http.listen") and "has no TLS of its own" in fault.sentence
+    assert read_settings_files([ConfigSource("helm.toml", text + 'trusted_proxies = ["192.0.2.1"]')]).listen == address
+    for own in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        assert read_settings_files([ConfigSource("helm.toml", f'http.listen = "{own}"')]).listen == own

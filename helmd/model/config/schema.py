@@ -324,7 +324,13 @@ SERVICE_SETTINGS = (
 )
 
 HELM_SETTINGS = (
-    Setting("http.listen", values.text, "address", "127.0.0.1", "The address on which helmd serves."),
+    Setting(
+        "http.listen",
+        values.text,
+        "address",
+        "127.0.0.1",
+        "The address on which helmd serves. One that other hosts reach needs http.trusted_proxies, since helmd has no TLS.",
+    ),
     Setting("http.port", values.integer(1, 65535), "port", "5004", "The port on which helmd serves."),
     Setting(
         "http.url",
@@ -347,7 +353,8 @@ HELM_SETTINGS = (
         "list of addresses",
         "[]",
         "Addresses and networks of reverse proxies (192.0.2.7, 2001:db8::/64). Of them X-Forwarded headers are "
-        "believed, and from other hosts they may pass on requests of users that change something.",
+        "believed, browsers may log in at helmd itself through them, and from other hosts they may pass on requests of "
+        "users that change something. They must set X-Forwarded-For and X-Forwarded-Proto, and keep Host.",
     ),
     Setting(
         "store.database",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal
 
 from helmd.model.config.schema import HELM_SETTINGS
@@ -111,6 +111,22 @@ def read_settings_files(sources: Sequence[ConfigSource]) -> Settings:
     if faults:
         raise ConfigurationError(faults)
     values = {_ATTRIBUTES[key]: item.value for key, item in given.items()}
+    if "listen" in values and not _is_loopback(values["listen"]) and not values.get("trusted_proxies"):
+        place = given["http.listen"]
+        raise ConfigurationError([Fault(place.file, place.line, "http.listen", _NO_TLS.format(values["listen"]))])
     if "url" not in values and "port" in values:
         values["url"] = f"http://localhost:{values['port']}"
     return Settings(**values)
+
+
+_NO_TLS = (
+    "{} is reached from other hosts, and helmd has no TLS of its own: set http.trusted_proxies to the address of the "
+    "reverse proxy that has, or use 127.0.0.1"
+)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -28,7 +28,7 @@ from helmd.web.auth.core import Core, core_session
 from helmd.web.auth.machine import is_machine_token, machine_identity
 from helmd.web.auth.peers import FORWARDED_HEADERS, Forwarded, Trust, check_peer, forwarded
 from helmd.web.auth.roles import Access, Identity, Role
-from helmd.web.auth.same_origin import PROXY_HEADERS, foreign
+from helmd.web.auth.same_origin import PROXY_HEADERS, PROXY_SCHEME, foreign, is_proxied
 from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.verifier import Verifier
 
@@ -149,6 +149,11 @@ class Callers:
         """What a trusted proxy says about the client whose request it passes on; empty for a request without one."""
         headers = {name: ",".join(request.headers.getall(name, ())) for name in FORWARDED_HEADERS}
         return forwarded(headers, self.peer(request), self._trust)
+
+    def note_proxy(self, request: web.Request) -> None:
+        """Note below PROXY_SCHEME what a reverse proxy of the admin's own says about REQUEST, if it passed that on."""
+        if is_proxied(request.headers) and self._trust.is_reverse_proxy(self.peer(request)):
+            request[PROXY_SCHEME] = self.client(request).scheme
 
     async def _by_token(self, request: web.Request) -> Identity | None:
         token = _bearer_token(request.headers.getall("Authorization", ()))

@@ -56,6 +56,13 @@ class Trust:
             return peer.unit == unit_of(GATEWAY)
         return self.has_address(peer)
 
+    def is_reverse_proxy(self, peer: Peer) -> bool:
+        """Whether PEER is a proxy of the admin's own, which speaks TLS for Helm: not the gateway, nor another service
+        of the suite, whatever address it has.
+        """
+        suite = peer.place is Place.HERE and peer.owned and service_of(peer.unit) is not None
+        return not suite and self.has_address(peer)
+
     def has_address(self, peer: Peer) -> bool:
         """Whether PEER has the address of a trusted proxy."""
         try:

@@ -5,6 +5,8 @@ or through a proxy.
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from aiohttp import web
+
 PROXY_HEADERS = (
     "X-Forwarded-For",
     "X-Forwarded-Host",
@@ -14,6 +16,10 @@ PROXY_HEADERS = (
     "Forwarded",
     "Via",
 )
+PROXY_SCHEME = "proxy_scheme"
+"""The key of a request below which is what a reverse proxy in ``http.trusted_proxies`` says of its client's scheme; it
+may be empty. Other requests do not have it.
+"""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN = frozenset({"same-origin", "none"})
 
@@ -21,6 +27,18 @@ _OWN = frozenset({"same-origin", "none"})
 def is_proxied(headers: Mapping[str, str]) -> bool:
     """Whether a request says that a proxy passed it on. The gateway passes on cookies of browsers, Helm's included."""
     return any(name in headers for name in PROXY_HEADERS)
+
+
+def by_gateway(request: web.Request) -> bool:
+    """Whether a proxy passed REQUEST on that the admin did not name as their own: then it may be the gateway, and
+    cookies and pages are not the browser's and Helm's alone.
+    """
+    return is_proxied(request.headers) and PROXY_SCHEME not in request
+
+
+def is_encrypted(request: web.Request) -> bool:
+    """Whether the client that sent REQUEST uses TLS, with helmd or with a trusted proxy."""
+    return request.secure or request.get(PROXY_SCHEME) == "https"
 
 
 def foreign(method: str, headers: Mapping[str, str], by_cookie: bool) -> str | None:

@@ -26,7 +26,7 @@ from helmd.model.identity.sessions import (
     session_state,
 )
 from helmd.operations.identity.session_files import SessionFiles
-from helmd.web.auth.same_origin import is_proxied
+from helmd.web.auth.same_origin import by_gateway, is_encrypted
 
 SESSION_COOKIE = "helm_session"
 COOKIE_PATH = "/helm/"
@@ -44,12 +44,12 @@ _log = logging.getLogger(__name__)
 
 
 def cookie_of(request: web.Request, name: str) -> str | None:
-    """The value of the cookie NAME; None without one, with several of that name, and on a proxied request.
+    """The value of the cookie NAME; None without one, with several of that name, and on a request `by_gateway`.
 
     Other programs on the same host can set a cookie of Helm's name for a longer path, which browsers send first
     (RFC 6265, section 5.4): then it is not known whose is which.
     """
-    found = [] if is_proxied(request.headers) else cookies_of(request, name)
+    found = [] if by_gateway(request) else cookies_of(request, name)
     return found[0] if len(found) == 1 else None
 
 
@@ -156,7 +156,7 @@ class BrowserSessions(AbstractStorage):
             await self._forget(request)
             given = secrets.token_urlsafe(32)
             await self.keep(_digest(given), record)
-            self.cookie_params["secure"] = request.secure
+            self.cookie_params["secure"] = is_encrypted(request)
             self.save_cookie(response, given)
         else:
             await self._forget(request)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from helmd.web.auth.same_origin import is_proxied
+from helmd.web.auth.same_origin import by_gateway
 from helmd.web.http.problems import Handler
 from helmd.web.pages.policy import HOME, own_path
 from helmd.web.pages.rendering import Renderer
@@ -43,7 +43,7 @@ def error_pages(renderer: Renderer) -> Middleware:
         if not wants_page(request) or not isinstance(response.body, bytes):
             return response
         problem = json.loads(response.body)
-        by_browser = request.method in ("GET", "HEAD") and not is_proxied(request.headers)
+        by_browser = request.method in ("GET", "HEAD") and not by_gateway(request)
         if problem["code"] in _TO_LOG_IN and by_browser and "Authorization" not in request.headers:
             return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": login_path(request)})
         page = renderer.page(
@@ -56,7 +56,7 @@ def error_pages(renderer: Renderer) -> Middleware:
             lines=problem.get("lines", []),
             code=problem["code"],
             correlation=request.get("correlation_id", ""),
-            may_log_in=problem["code"] in ("login_refused", "denied", *_TO_LOG_IN) and not is_proxied(request.headers),
+            may_log_in=problem["code"] in ("login_refused", "denied", *_TO_LOG_IN) and not by_gateway(request),
         )
         page.headers.update({name: response.headers[name] for name in _KEPT if name in response.headers})
         return page

@@ -11,10 +11,11 @@ from helmd.model.api.login import LinkSecret, LoginLink, OpenedLink
 from helmd.model.errors import DeniedError, UsageError
 from helmd.model.identity.realm import origin_of
 from helmd.model.identity.sessions import BrowserSession
+from helmd.web.auth.identity import is_loopback
 from helmd.web.auth.logins import LINK_SECONDS, PENDING_SECONDS, Logins
 from helmd.web.auth.oidc import BrowserLoginError
 from helmd.web.auth.roles import Identity, Role
-from helmd.web.auth.same_origin import foreign, is_proxied
+from helmd.web.auth.same_origin import by_gateway, foreign, is_encrypted
 from helmd.web.auth.sessions import RECORD, cookie_of
 from helmd.web.http.body import receive_body
 from helmd.web.http.problems import json_response
@@ -55,7 +56,7 @@ class LoginPages:
             max_age=int(PENDING_SECONDS),
             path=CALLBACK,
             httponly=True,
-            secure=request.secure,
+            secure=is_encrypted(request),
             samesite="Lax",
         )
         return response
@@ -142,9 +143,16 @@ def _note_caller(request: web.Request, session: BrowserSession) -> None:
 
 
 def _check_direct(request: web.Request) -> None:
-    if is_proxied(request.headers):
+    if by_gateway(request):
         raise DeniedError(
-            "Helm's own login is not available through a proxy", hint="Log in at the gateway, or open Helm directly."
+            "Helm's own login is not available through a proxy that is not in http.trusted_proxies",
+            hint="Log in at the gateway, or open Helm directly.",
+        )
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    if isinstance(peer, tuple) and not is_loopback(str(peer[0])) and not is_encrypted(request):
+        raise DeniedError(
+            f"a login from {peer[0]} needs TLS",
+            hint="Use the https address of a proxy that is in http.trusted_proxies in helm.toml, or: helmctl dashboard",
         )
 
 

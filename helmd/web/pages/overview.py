@@ -14,7 +14,7 @@ from helmd.model.units.status import Status
 from helmd.web.api.sources import StatusSource
 from helmd.web.auth.logins import Logins
 from helmd.web.auth.roles import Identity, Role
-from helmd.web.auth.same_origin import is_proxied
+from helmd.web.auth.same_origin import by_gateway
 from helmd.web.pages.policy import HOME
 from helmd.web.pages.rendering import Renderer
 
@@ -83,7 +83,7 @@ class OverviewPage:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """GET /"""
-        if not request.path.startswith(HOME) and not is_proxied(request.headers):
+        if not request.path.startswith(HOME) and not by_gateway(request):
             # The session's cookie is for HOME alone.
             return web.Response(status=303, headers={"Location": HOME})
         identity: Identity = request["identity"]

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from helmd import __version__
 from helmd.web.auth.roles import Identity
-from helmd.web.auth.same_origin import is_proxied
+from helmd.web.auth.same_origin import by_gateway
 from helmd.web.auth.sessions import cookies_of
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.policy import HOME, direct_policy, gateway_policy
@@ -48,7 +48,7 @@ class Renderer:
         **facts: Any,
     ) -> web.Response:
         """The page TEMPLATE for IDENTITY as a response."""
-        proxied = is_proxied(request.headers)
+        proxied = by_gateway(request)
         text = self._environment.get_template(template).render(
             identity=identity, theme=theme_of(cookies_of(request, THEME_COOKIE)), proxied=proxied, **facts
         )
