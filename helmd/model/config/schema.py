@@ -329,7 +329,7 @@ HELM_SETTINGS = (
         values.text,
         "address",
         "127.0.0.1",
-        "The address on which helmd serves. One that other hosts reach needs http.trusted_proxies, since helmd has no TLS.",
+        "The address on which helmd serves. One that other hosts reach needs http.trusted_proxies: helmd has no TLS.",
     ),
     Setting("http.port", values.integer(1, 65535), "port", "5004", "The port on which helmd serves."),
     Setting(

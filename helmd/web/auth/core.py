@@ -25,12 +25,13 @@ class CoreUnreachableError(HelmError):
     code: ClassVar[str] = "core_unreachable"
 
 
-def core_session() -> aiohttp.ClientSession:
-    """The HTTP session for requests to Core and Keycloak; the caller closes it.
+def core_session(connector: aiohttp.BaseConnector | None = None) -> aiohttp.ClientSession:
+    """The HTTP session for requests to Core and Keycloak, over connections of CONNECTOR; the caller closes it.
 
     Without cookies and decompression, so replies stay small.
     """
     return aiohttp.ClientSession(
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         headers={"Accept-Encoding": "identity", "User-Agent": "helmd"},

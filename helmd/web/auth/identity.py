@@ -24,6 +24,7 @@ from helmd.model.suite.composition import core_url
 from helmd.model.suite.service import Registry
 from helmd.operations.identity.peers import peer_uid
 from helmd.operations.identity.tokens import TokenStore
+from helmd.web.auth.connector import CheckedConnector, units_by_port
 from helmd.web.auth.core import Core, core_session
 from helmd.web.auth.machine import is_machine_token, machine_identity
 from helmd.web.auth.peers import FORWARDED_HEADERS, Forwarded, Trust, check_peer, forwarded
@@ -62,29 +63,33 @@ class SessionLogins(Protocol):
 class Callers:
     """Authenticates callers. An async context manager; outside of it, or before `adopt`, no token of Core is accepted.
 
-    The unix socket needs neither. LOCATE determines who is at the other end of a connection; without it, nobody knows.
+    The unix socket needs neither. LOCATE determines who is at the other end of a connection, of a client or to Core or
+    Keycloak; without it, nobody knows, and the latter are not checked.
     MACHINE_TOKENS are those that Helm issued.
     """
 
     def __init__(
         self,
-        locate: Callable[[socket.socket], Peer] = lambda _: Peer(Place.UNKNOWN, ""),
+        locate: Callable[[socket.socket], Peer] | None = None,
         machine_tokens: TokenStore | None = None,
     ) -> None:
-        self._locate = locate
+        self._locate = locate or (lambda _: Peer(Place.UNKNOWN, ""))
+        self._locate_server = locate
         self._machine_tokens = machine_tokens
         self._trust = Trust()
         self.logins: SessionLogins | None = None
         """Set before `adopt`, if browsers may log in."""
         self._single_flight = SingleFlight()
         self._session: aiohttp.ClientSession | None = None
+        self._connector: CheckedConnector | None = None
         self._core = ""
         self._verifier: Verifier | None = None
         self._anonymous = False
         self._billing: frozenset[str] = frozenset()
 
     async def __aenter__(self) -> "Callers":
-        self._session = core_session()
+        self._connector = CheckedConnector(self._locate_server)
+        self._session = core_session(self._connector)
         return self
 
     async def __aexit__(
@@ -102,8 +107,9 @@ class Callers:
         self._billing = frozenset(settings.billing_services)
         self._trust = Trust.of(settings)
         url = core_url(settings, registry)
-        if self._session is None:
+        if self._session is None or self._connector is None:
             return
+        self._connector.units = units_by_port(registry)
         core = Core(self._session, url)
         if self._verifier is None or url != self._core:
             self._core, self._verifier = url, Verifier(core, self._single_flight)

@@ -1,0 +1,59 @@
+"""Connections to Core and Keycloak: each is known to end at that service's own unit before anything is sent over it.
+
+Any service can listen on the port of one that is stopped; it would get tokens and codes, and give keys of its own.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+
+from helmd.model.identity.peer import Peer, Place
+from helmd.model.suite.names import unit_of
+from helmd.model.suite.service import Registry
+
+Locate = Callable[[socket.socket], Peer]
+
+
+class WrongServerError(aiohttp.ClientConnectionError):
+    """Something else listens where the service should."""
+
+
+def units_by_port(registry: Registry) -> Mapping[int, str]:
+    """The units of the suite's own services by the port on which each listens."""
+    own = [service for service in registry.services.values() if not service.external]
+    return {service.port: unit_of(service.name) for service in own if service.port is not None}
+
+
+def server_refusal(peer: Peer, port: int, unit: str) -> str | None:
+    """Why nothing is sent to PEER, which a connection to PORT has led to and UNIT should be; None if it is that."""
+    if peer.place is Place.ELSEWHERE or (peer.place is Place.HERE and peer.owned and peer.unit == unit):
+        return None
+    found = peer.unit or "a process that can't be determined"
+    return f"port {port} is taken by {found}, not by {unit}; nothing was sent there"
+
+
+class CheckedConnector(aiohttp.TCPConnector):
+    """Asks LOCATE who is at the other end of each connection to a port in ``units``, before it is used."""
+
+    def __init__(self, locate: Locate | None) -> None:
+        super().__init__()
+        self._locate = locate
+        self.units: Mapping[int, str] = {}
+
+    async def connect(self, *given: Any, **named: Any) -> Any:
+        """As that of aiohttp. Raises WrongServerError."""
+        connection = await super().connect(*given, **named)
+        made = None if connection.transport is None else connection.transport.get_extra_info("socket")
+        if self._locate is None or made is None:
+            return connection
+        try:
+            port = made.getpeername()[1]
+        except OSError:
+            # It has ended; whoever uses it will see that.
+            return connection
+        if (unit := self.units.get(port)) and (refusal := server_refusal(self._locate(made), port, unit)):
+            connection.close()
+            raise WrongServerError(refusal)
+        return connection
