@@ -2,7 +2,7 @@
 """Builds the manual pages: generate.py OUTPUT.
 
 The .scd files beside this one are scdoc(5) text. A line ``@NAME@`` in them stands for what is written down elsewhere:
-the commands of helmctl (its click tree) and the settings (helmd.model.config.schema), so that the pages can't fall
+the commands of helmctl (its click tree) and the settings (helmd.model.config), so that the pages can't fall
 behind.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from helmd.model.config.schema import Setting
+    from helmd.model.config.setting import Setting
     from helmd.model.units.hardening import Directive, Hardening
 
 HERE = Path(__file__).resolve().parent
@@ -141,7 +141,8 @@ def fill(template: str, values: Mapping[str, Callable[[], str]]) -> str:
 def helmctl_values() -> Mapping[str, Callable[[], str]]:
     """What the placeholders stand for. Each is looked up only for a page that has it."""
     from helmd.cli.main import ALIASES, helmctl
-    from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS
+    from helmd.model.config.schema import HELM_SETTINGS
+    from helmd.model.config.service_schema import SERVICE_SETTINGS
     from helmd.model.logs.parsing.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
     from helmd.model.units.hardening import DIRECTIVES, EXPOSURE
 

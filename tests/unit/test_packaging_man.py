@@ -11,7 +11,9 @@ import click
 import pytest
 
 from helmd.cli.main import ALIASES, helmctl
-from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS, Setting
+from helmd.model.config.schema import HELM_SETTINGS
+from helmd.model.config.service_schema import SERVICE_SETTINGS
+from helmd.model.config.setting import Setting
 from helmd.model.logs.filter import log_filter_of
 from helmd.model.logs.parsing.format_schema import FIELD_SETTINGS, FORMAT_SETTINGS, MENTION_SETTINGS
 from helmd.web.routes import log_routes, routes

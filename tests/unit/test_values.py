@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.model.config import validators as values
-from helmd.model.config.schema import HELM_SETTINGS, SERVICE_SETTINGS, Setting
+from helmd.model.config.schema import HELM_SETTINGS
+from helmd.model.config.service_schema import SERVICE_SETTINGS
+from helmd.model.config.setting import Setting
 
 SCALARS = st.one_of(
     st.text(max_size=30),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helmd.model.config.schema import Setting
+from helmd.model.config.setting import Setting
 from helmd.model.config.toml_lines import Lines, key_lines, line_of
 from helmd.model.errors import Fault
 

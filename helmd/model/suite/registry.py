@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helmd.model.config.file_format import format_of
-from helmd.model.config.schema import SERVICE_SETTINGS
+from helmd.model.config.service_schema import SERVICE_SETTINGS
 from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle

@@ -16,7 +16,7 @@ from helmd.model.api.service_config import (
     UnitDifference,
 )
 from helmd.model.config.registry_edit import edited, masked, text_difference
-from helmd.model.config.schema import SERVICE_SETTINGS
+from helmd.model.config.service_schema import SERVICE_SETTINGS
 from helmd.model.config.toml_tables import ConfigSource, parse_toml, shown_key
 from helmd.model.errors import (
     ConfigurationError,

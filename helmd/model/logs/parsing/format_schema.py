@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from helmd.model.config import validators as values
-from helmd.model.config.schema import Setting
+from helmd.model.config.setting import Setting
 from helmd.model.config.toml_lines import Lines, line_of
 from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
