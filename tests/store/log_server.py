@@ -24,6 +24,7 @@ from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.reader import CONNECTIONS, LogReader
 from helmd.operations.monitoring.history import MetricHistory
 from helmd.operations.monitoring.host_state import HostState
+from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.store.ingest.logs import Appended, Appender
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool, connect
@@ -164,7 +165,13 @@ async def serving(
         callers.adopt(Settings(billing_services=("codex",)), Registry({"core": Service("core", url=core.url)}))
         reader = LogReader(pool, conninfo, lambda: bool(feed.trouble))
         known = Statuses(core=True, codex=False)
-        details = Details(known, known.registry, reader, MetricHistory(pool), HostState([directory]))
+        details = Details(
+            known,
+            known.registry,
+            reader,
+            MetricHistory(pool),
+            HostState([directory], updates=PendingUpdates(directory)),
+        )
         changed = ChangeSignal()
 
         async def jobs() -> tuple[JobReply, ...]:

@@ -27,6 +27,7 @@ from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.details import probe_reply, processes_reply, unit_reply
 from helmd.operations.monitoring.host_state import HostState, days_left
 from helmd.operations.monitoring.prometheus import prometheus_text
+from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.web.api.details import Details
 from helmd.web.documents import with_documents
 from helmd.web.routes import detail_routes
@@ -64,7 +65,13 @@ class Known:
 async def helmd(tmp_path: Path) -> AsyncIterator[Path]:
     anything = cast(Any, Mock())
     registry = Registry({"core": CORE})
-    details = Details(Known(RUNNING, IDP), lambda: registry, anything, anything, HostState([tmp_path]))
+    details = Details(
+        Known(RUNNING, IDP),
+        lambda: registry,
+        anything,
+        anything,
+        HostState([tmp_path], updates=PendingUpdates(tmp_path)),
+    )
     path = tmp_path / "helm.sock"
     server = HttpServer(application(with_documents(detail_routes(details))), path, holder_of)
     await server.start("127.0.0.1", 0)

@@ -64,6 +64,26 @@ class HostCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class HostUpdate:
+    """A package with an update that waits to be installed."""
+
+    package: str = field(metadata=described("its name", example="openssl"))
+    installed: str | None = field(metadata=described("the version that is installed; null for a new package"))
+    available: str = field(metadata=described("the version that would be installed"))
+    security: bool = field(metadata=described("whether it comes from a security archive"))
+
+
+@dataclass(frozen=True, slots=True)
+class HostUpdates:
+    """What "apt-get upgrade" would install by the lists that it has."""
+
+    total: int = field(metadata=described("how many packages", example=3, minimum=0))
+    security: int = field(metadata=described("how many of them from a security archive", example=1, minimum=0))
+    listed_at: datetime = field(metadata=described("when the lists were last fetched"))
+    packages: tuple[HostUpdate, ...] = field(metadata=described("security updates first; at most 200"))
+
+
+@dataclass(frozen=True, slots=True)
 class HostReply:
     """The machine that the suite runs on."""
 
@@ -81,6 +101,14 @@ class HostReply:
         metadata=described("whether the clock is synchronized; false also where that can't be known")
     )
     reboot_required: bool = field(metadata=described("whether an update waits for a reboot (/run/reboot-required)"))
+    reboot_packages: tuple[str, ...] = field(
+        metadata=described(
+            "the packages that want the reboot (/run/reboot-required.pkgs)", example=["linux-image-amd64"]
+        )
+    )
+    updates: HostUpdates | None = field(
+        metadata=described("updates that wait to be installed; null where apt does not say, or not yet")
+    )
     certificates: tuple[HostCertificate, ...] | None = field(
         metadata=described("what running services show, of those with https; null where systemd can't be asked")
     )

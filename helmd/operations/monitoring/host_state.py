@@ -9,11 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from helmd.health.thread_pool import ThreadPool
-from helmd.model.api.host import HostCertificate, HostDisk, HostMemory, HostPressure, HostReply, PressureStall
+from helmd.model.api.host import (
+    HostCertificate,
+    HostDisk,
+    HostMemory,
+    HostPressure,
+    HostReply,
+    HostUpdates,
+    PressureStall,
+)
 from helmd.model.errors import HelmError
+from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.systemd.clock import is_synchronized
 
-_REBOOT = Path("/run/reboot-required")
+_REBOOT, _REBOOT_PACKAGES = Path("/run/reboot-required"), Path("/run/reboot-required.pkgs")
+_MOST_PACKAGES = 200
 _GIB = 1 << 30
 _LEAST_SECONDS = 3600.0
 """How long free space is watched before its rate says anything."""
@@ -32,18 +42,21 @@ class HostState:
         places: Sequence[Path],
         certificates: Callable[[], Sequence[HostCertificate]] = tuple,
         proc: Path = Path("/proc"),
+        updates: PendingUpdates | None = None,
     ) -> None:
         self._places = places
         self._certificates = certificates
         self._proc = proc
+        self._updates = updates or PendingUpdates()
         self._threads = ThreadPool(1)
         self._first_free: dict[int, tuple[float, int]] = {}
 
     async def report(self) -> HostReply:
-        """As `read`, in a thread."""
-        return await self._threads.run(self.read)
+        """As `read`, in a thread, and the updates that wait."""
+        updates = await self._updates.current()
+        return await self._threads.run(lambda: self.read(updates))
 
-    def read(self) -> HostReply:
+    def read(self, updates: HostUpdates | None = None) -> HostReply:
         """The state now. Blocks. Raises OSError where proc(5) can't be read."""
         seconds = {name: float(value) for name, value in re.findall(r"^(\w+) (\d+)", self._text("stat"), re.MULTILINE)}
         return HostReply(
@@ -57,6 +70,8 @@ class HostState:
             disks=self._disks(time.monotonic()),
             clock_synchronized=is_synchronized(),
             reboot_required=_REBOOT.exists(),
+            reboot_packages=_reboot_packages(),
+            updates=updates,
             certificates=self._shown(),
         )
 
@@ -112,6 +127,14 @@ class HostState:
             inodes_free=state.f_favail if state.f_files else None,
             days_left=days_left(before, free, now - begun),
         )
+
+
+def _reboot_packages() -> tuple[str, ...]:
+    try:
+        lines = _REBOOT_PACKAGES.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    return tuple(sorted({line.strip() for line in lines if line.strip()}))[:_MOST_PACKAGES]
 
 
 def days_left(before: int, free: int, seconds: float) -> float | None:
