@@ -40,7 +40,7 @@ from helmd.operations.logs.pattern_watchdog import MessageReader
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
-from helmd.operations.monitoring.custom_metrics import recorded_by
+from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.operations.monitoring.health_report import HealthReport
 from helmd.operations.monitoring.history import MetricHistory
@@ -151,7 +151,7 @@ async def run_helmd(
         engine = JobEngine(places, account.boot_id)
         monitor = Monitor(
             ask,
-            LineRates(pool).take,
+            LineRates(pool, current.health_paths_of).take,
             recorder,
             UsageMeter(),
             keys,
@@ -172,7 +172,8 @@ async def run_helmd(
         posted = PostedLogs(lambda: PostedStore.open(store, current.retention_of), partial(write, keys), low_disk)
         rates = Rates(settings.ingest_rate, settings.ingest_burst)
         kept, paths = current.retention_of, current.health_paths_of
-        intake = Intake(posted, recorded_by(recorder.samples), rates, kept, messages.read, paths)
+        measured = PostedMetrics(pool)
+        intake = Intake(posted, measured, rates, kept, messages.read, paths)
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
         retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)
@@ -244,6 +245,7 @@ async def run_helmd(
                 async with asyncio.TaskGroup() as group:
                     group.create_task(recorder.run())
                     group.create_task(posted.run())
+                    group.create_task(measured.run())
                     group.create_task(feed.run())
                     group.create_task(retain.run())
                     group.create_task(reader.run())

@@ -1,9 +1,10 @@
 """Fakes of what handlers ask for (`helmd/web/api/sources.py`), for tests that are about something else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from helmd.model.errors import UnknownServiceError
 from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.metrics import Measurement
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Observed, Status, service_status
@@ -56,10 +57,15 @@ async def _no_store() -> PostedStore:
     raise AssertionError("nothing in this test posts")
 
 
+class _NoMetrics:
+    async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
+        raise AssertionError("nothing in this test posts")
+
+
 def _no_journal(rows: Iterable[PostedRow]) -> None:
     raise AssertionError("nothing in this test posts")
 
 
 def unused_intake() -> Intake:
     """The handlers of posted entries, for tests that need their routes only."""
-    return Intake(PostedLogs(_no_store, _no_journal), lambda service, found: None, Rates(1.0, 1.0), lambda service: 90)
+    return Intake(PostedLogs(_no_store, _no_journal), _NoMetrics(), Rates(1.0, 1.0), lambda service: 90)

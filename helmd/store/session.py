@@ -27,6 +27,8 @@ LOCK_CLASS = 0x48454C4D
 """First key of all of Helm's advisory locks: the letters HELM."""
 MIGRATE_LOCK = 1
 APPEND_LOCK = 2
+ROLL_UP_LOCK = 6
+"""Held by who writes metrics; the schema's functions take it (0006_metric_rollups.sql)."""
 
 STATEMENT_SECONDS = 5.0
 """How long a statement on a connection of a `Pool` may take."""

@@ -23,9 +23,9 @@ from helmd.model.logs.parsing.journal_fields import Value
 from helmd.model.logs.parsing.parsed import Parsed
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.logs.posted import PostedLogs
-from helmd.operations.monitoring.custom_metrics import recorded_by
+from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.store.ingest.requests import PostedStore
-from helmd.store.metrics.metrics import MetricSample
+from helmd.store.session import Pool
 from helmd.web.api.ingest import Intake
 from helmd.web.api.services import Api
 from helmd.web.auth.identity import Callers
@@ -77,13 +77,11 @@ Answer = tuple[int, Any, Any]
 class Served:
     """``post`` sends as codex by default."""
 
-    def __init__(
-        self, port: int, session: aiohttp.ClientSession, journal: Journal, samples: list[MetricSample]
-    ) -> None:
+    def __init__(self, port: int, session: aiohttp.ClientSession, journal: Journal, measured: PostedMetrics) -> None:
         self.port = port
         self.session = session
         self.journal = journal
-        self.samples = samples
+        self.measured = measured
         self.tokens = {name: service_token(name) for name in ("codex", "core")}
 
     async def post(
@@ -107,14 +105,17 @@ async def serving(
     paused: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Served]:
     journal = journal or Journal()
-    samples: list[MetricSample] = []
     posted = PostedLogs(lambda: PostedStore.open(conninfo, lambda _: 90), journal.write, paused)
     paths = {"codex": ("/up", "/ready")}.get
     rates = rates or Rates(1e6, 1e6)
-    intake = Intake(
-        posted, recorded_by(samples.extend), rates, lambda _: 90, read_message, lambda name: paths(name, ())
-    )
-    async with standing_in() as core, Callers() as callers, aiohttp.ClientSession() as session:
+    async with (
+        Pool(conninfo, "test-measured") as pool,
+        standing_in() as core,
+        Callers() as callers,
+        aiohttp.ClientSession() as session,
+    ):
+        measured = PostedMetrics(pool)
+        intake = Intake(posted, measured, rates, lambda _: 90, read_message, lambda name: paths(name, ()))
         callers.adopt(
             read_settings_files([ConfigSource("helm.toml", settings)]),
             Registry({"core": Service("core", url=core.url)}),
@@ -126,11 +127,12 @@ async def serving(
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = int(probe.getsockname()[1])
         await server.start("127.0.0.1", port)
-        running = asyncio.create_task(posted.run())
+        running = [asyncio.create_task(posted.run()), asyncio.create_task(measured.run())]
         try:
-            yield Served(port, session, journal, samples)
+            yield Served(port, session, journal, measured)
         finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
+            for task in running:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await server.stop()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from helmd.model.logs.entry import LogRow
+from helmd.model.units.health import USER_AGENT
 from helmd.operations.monitoring import recording
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.recording import Recorder
@@ -129,6 +130,30 @@ async def test_line_rates_count_lines_since_the_previous_call(database: Database
             assert await rates.take() is None
         finally:
             database.cluster.start()
+
+
+async def test_line_rates_leave_out_helms_own_checks(database: Database) -> None:
+    await migrate(database.owner, "helm")
+    checked = '127.0.0.1 - - [28/Nov/2026] "GET /up HTTP/1.0" 200 -'
+    fields = {"client": "127.0.0.1", "method": "GET", "path": "/up", "protocol": "HTTP/1.0"}
+    rows = [
+        LogRow(NOW, "core", "DEBUG", checked),
+        LogRow(NOW, "core", "DEBUG", "request", fields),
+        LogRow(NOW, "core", "DEBUG", f'"GET / HTTP/1.1" "{USER_AGENT}"'),
+        LogRow(NOW, "codex", "DEBUG", checked),
+        LogRow(NOW, "codex", "DEBUG", "no access line"),
+        LogRow(NOW, "codex", "INFO", checked),
+    ]
+    async with Pool(database.store, "test-rates") as pool:
+        rates = LineRates(pool, lambda service: ("/up",) if service == "core" else ())
+        await rates.take()
+        connection = await connect(database.owner, "test")
+        async with connection.transaction():
+            await Appender(lambda _: 90).append(connection, rows)
+        await connection.close()
+        await asyncio.sleep(0.5)
+        found = await rates.take()
+        assert found is not None and list(found) == ["codex"] and 1 < found["codex"] <= 6
 
 
 async def test_how_far_the_journal_is_stored(database: Database) -> None:

@@ -51,9 +51,24 @@ async def test_metrics(served: Served) -> None:
     body = (await served.get("/api/metrics/core", metric_name="memory_mb", step="60"))[1]
     (mean,) = body["metrics"]
     assert (mean["metric_value"], mean["minimum"], mean["maximum"], mean["id"]) == (1.5, 0.0, 3.0, None)
+    assert (mean["count"], mean["tags"], body["step"]) == (4, None, 60)
+    both = [("memory_mb", 1.5), ("queue_length", 9.0)]
+    for names in ("memory_mb,queue_length", "queue_length, memory_mb,nosuch"):
+        assert sorted(values((await served.get("/api/metrics/core", metric_name=names, step="60"))[1])) == both
+    body = (await served.get("/api/metrics/core", metric_name="queue_length", step="60"))[1]
+    assert body["metrics"][0]["tags"] == {"queue": "mail"}
+    assert (await served.get("/api/metrics/core", start_time=NOW.isoformat(), end_time=NOW.isoformat()))[0] == 200
+    for odd in ({"start_time": "0001-01-01", "end_time": "9999-12-31T23:59:59"}, {"end_time": "1950-01-01"}):
+        assert (await served.get("/api/metrics/core", **odd))[0] == 200
     assert datetime.fromisoformat(mean["timestamp"]) == NOW
     assert (await served.get("/api/metrics/core", "billing"))[0] == 403
-    for wrong in ({"step": "0"}, {"step": "x"}, {"start_time": "yesterday"}, {"step": "9" * 12}):
+    for wrong in (
+        {"step": "0"},
+        {"step": "x"},
+        {"start_time": "yesterday"},
+        {"step": "9" * 12},
+        {"start_time": "2026-02-02", "end_time": "2026-02-01"},
+    ):
         status, body = await served.get("/api/metrics/core", **wrong)
         assert (status, body["code"]) == (400, "usage")
 

@@ -14,6 +14,8 @@ MAX_ENTRIES = 10_000
 SERVICE_PATTERN = "^[a-z0-9_-]{1,50}$"
 METRIC_PATTERN = "^[a-zA-Z_][a-zA-Z0-9_.:-]{0,99}$"
 MAX_TAGS, MAX_TAG_KEY, MAX_TAG_VALUE = 32, 100, 1000
+MAX_METRIC = 1e300
+"""Greatest absolute value of a measurement: sums of any number of them are finite."""
 
 _SERVICE = described("the service that posts; a service's token may post under its own name only",
                      example="tickets", pattern=SERVICE_PATTERN)  # fmt: skip
@@ -67,7 +69,7 @@ class PostedMeasurement:
     OPEN: ClassVar[bool] = True
 
     name: str = field(metadata=described("the metric", example="queue_length", pattern=METRIC_PATTERN))
-    value: float = field(metadata=described("a finite number", example=12))
+    value: float = field(metadata=described("a finite number", example=12, minimum=-MAX_METRIC, maximum=MAX_METRIC))
     timestamp: Any = field(default=None, metadata=_TIMESTAMP)
     tags: Mapping[str, str] | None = field(
         default=None,

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from helmd.model.api.ingest import MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS, METRIC_PATTERN
+from helmd.model.api.ingest import MAX_METRIC, MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS, METRIC_PATTERN
 from helmd.model.ingest.body import Body, BodyPath, body_fault, kind_of, objects, shown_value, timestamp_in
 from helmd.model.logs.parsing.structured import storable
+from helmd.model.logs.retention import METRIC_DAYS
 
 _METRIC = re.compile(METRIC_PATTERN.removesuffix("$") + r"\Z")
-_METRIC_DAYS = 14
-"""Days for which measurements are kept as they were taken; an older timestamp is not accepted."""
+_OWN_METRICS = frozenset({"cpu_percent", "memory_mb", "restarts", "response_ms", "log_rate"})
+"""What Helm itself measures, without tags: what is posted under these names gets one, so that it is another series."""
+_POSTED = {"source": "posted"}
 
 
 class Measurement(NamedTuple):
@@ -34,11 +36,16 @@ def _measurement(where: BodyPath, entry: dict[str, Any], now: datetime) -> Measu
     if not isinstance(name, str) or not _METRIC.match(name):
         rule = "must be a letter or '_' and up to 99 of A-Z, a-z, 0-9 and _.:-"
         raise body_fault((*where, "name"), f"{rule}, not {shown_value(name)}", _keyword(entry, "name", name))
-    if value.__class__ not in (int, float) or abs(number := _float(value)) == math.inf:
+    # Written so that what is not a number (NaN) fails too.
+    if value.__class__ not in (int, float) or not abs(number := _float(value)) <= MAX_METRIC:
         code = _keyword(entry, "value", value)
-        raise body_fault((*where, "value"), f"must be a finite number, not {shown_value(value)}", code)
-    timestamp = timestamp_in(entry.get("timestamp"), now, _METRIC_DAYS) or now
-    return Measurement(name, number, timestamp, _tags((*where, "tags"), entry.get("tags")))
+        if code == "type" and value.__class__ in (int, float) and value == value and abs(value) != math.inf:
+            code = "maximum" if value > 0 else "minimum"
+        rule = f"must be a finite number of at most {MAX_METRIC:g}"
+        raise body_fault((*where, "value"), f"{rule}, not {shown_value(value)}", code)
+    timestamp = timestamp_in(entry.get("timestamp"), now, METRIC_DAYS) or now
+    tags = _tags((*where, "tags"), entry.get("tags"))
+    return Measurement(name, number, timestamp, tags or (_POSTED if name in _OWN_METRICS else tags))
 
 
 def _float(value: Any) -> float:

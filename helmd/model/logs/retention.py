@@ -25,6 +25,11 @@ LEAST_DAYS, ONE_IN = 3, 10
 hours a day three expire in that time."""
 METRIC_DAYS = 14
 """How long measurements are kept."""
+MINUTE_DAYS = 90
+"""How long their roll-ups by minute are kept: as long as log entries are by default, to be read beside them."""
+FIVE_MINUTE_DAYS = 397
+"""How long their roll-ups by five minutes are kept: 13 months. Minutes for that time would take five times the space,
+and a chart of more than 90 days can't show them."""
 AHEAD_DAYS = 7
 """An empty partition that is dated further ahead than this was made by a wrong clock."""
 _CLOCK_BEHIND = timedelta(hours=1)
@@ -57,6 +62,11 @@ class Held:
     retention: int
     expired: int
     days: int
+
+    @property
+    def spans(self) -> str:
+        """What one partition of the class has: a day, or, of those kept longest by week, a week."""
+        return "weeks" if self.retention > FIVE_MINUTE_DAYS else "days"
 
     @property
     def at_once(self) -> int:
@@ -159,7 +169,7 @@ def _shown(time: datetime) -> str:
 def warnings(held: Iterable[Held], what: str, clock: datetime, newest: datetime | None) -> list[str]:
     """What retention does not do, as sentences without a full stop. WHAT is a noun in the plural: "log entries"."""
     said = [
-        f"{each.expired} of {each.days} days of {what} kept for {each.retention} days have expired by the clock"
+        f"{each.expired} of {each.days} {each.spans} of {what} kept for {each.retention} days have expired by the clock"
         f" ({clock.date().isoformat()}): at most {each.at_once} of them are dropped in {HOLD_SECONDS // 3600} hours"
         for each in held
     ]

@@ -1,15 +1,143 @@
-"""Recording metrics that services post, together with Helm's own."""
+"""Metrics that services post, into the store; kept in memory while it is unavailable."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+from uuid import uuid4
 
+from helmd.model.errors import StoreError, UsageError
 from helmd.model.ingest.metrics import Measurement
+from helmd.store.ingest.measurements import MetricBatch, TooManySeriesError, put_batches
+from helmd.store.ingest.requests import RefusedError, Request
 from helmd.store.metrics.metrics import MetricSample
+from helmd.store.session import Pool
+
+MAX_WAITING, MAX_WAITING_BYTES = 50_000, 32 << 20
+"""Most measurements that wait for the store, and bytes of the bodies that they came in."""
+_GROUP = 10_000
+"""Most measurements that are committed at once, but for a single batch that is larger."""
+_ANSWER_SECONDS = 2.0
+"""How long the store is waited for with an answer. Clients time out after 5 s."""
+_FIRST_PAUSE, _MAX_PAUSE = 0.5, 10.0
+_OF_METRICS = "\tmetrics"
+"""After the Idempotency-Key, in which there can't be a tab: a service may use the same one for log entries."""
+
+_log = logging.getLogger(__name__)
 
 
-def recorded_by(samples: Callable[[Sequence[MetricSample]], None]) -> Callable[[str, Sequence[Measurement]], None]:
-    """Return a function that passes a service's measurements to SAMPLES (`Recorder.samples`), which buffers them."""
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A batch, the size of its body, and who waits to hear how many measurements it, or the first with its key, had."""
 
-    def take(service: str, measured: Sequence[Measurement]) -> None:
-        samples([MetricSample(service, one.timestamp, one.name, one.value, one.tags) for one in measured])
+    batch: MetricBatch
+    size: int
+    answer: "asyncio.Future[int]"
 
-    return take
+
+class PostedMetrics:
+    """`post` takes batches, `run` stores them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._queue: deque[_Waiting] = deque()
+        self._by_key: dict[tuple[str, str], _Waiting] = {}
+        self._samples = self._bytes = 0
+        self._changed = asyncio.Event()
+        self.trouble = ""
+        """Why the store is currently unavailable, as a sentence; empty if it is available."""
+
+    async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
+        """Has MEASURED of one SERVICE stored, from a body of SIZE bytes; how many they are, or the first with KEY had.
+
+        While the store is unavailable, returns at once; they are in memory then, and lost if helmd ends. Raises
+        UsageError for too many series, StoreError when the store refuses them or too many wait for it.
+        """
+        place = (service, key or "")
+        waiting = self._by_key.get(place) if key is not None else None
+        if waiting is None:
+            if self._samples + len(measured) > MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
+                why = self.trouble or "it is slow"
+                raise StoreError(f"too many measurements wait for the log store ({why}): these were not taken")
+            samples = [MetricSample(service, one.timestamp, one.name, one.value, one.tags) for one in measured]
+            stored_key = None if key is None else key + _OF_METRICS
+            request = Request(str(uuid4()), service, stored_key, len(samples))
+            answer = asyncio.get_running_loop().create_future()
+            waiting = _Waiting(MetricBatch(request, samples, limited=True), size, answer)
+            if key is not None:
+                self._by_key[place] = waiting
+            self._queue.append(waiting)
+            self._samples, self._bytes = self._samples + len(samples), self._bytes + size
+            self._changed.set()
+        if not self.trouble:
+            await asyncio.wait([waiting.answer], timeout=_ANSWER_SECONDS)
+        return await waiting.answer if waiting.answer.done() else waiting.batch.request.entries
+
+    async def run(self) -> NoReturn:
+        """Store what is posted until cancelled; retry while the store is unavailable."""
+        pause = _FIRST_PAUSE
+        while True:
+            await self._changed.wait()
+            group = self._next_group()
+            try:
+                await self._store(group)
+            except StoreError as error:
+                if error.sentence != self.trouble:
+                    _log.warning("%s; posted measurements are kept in memory", error.sentence)
+                self.trouble = error.sentence
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _MAX_PAUSE)
+                continue
+            if self.trouble:
+                _log.info("posted measurements are stored again")
+            self.trouble, pause = "", _FIRST_PAUSE
+            if not self._queue:
+                self._changed.clear()
+
+    def _next_group(self) -> list[_Waiting]:
+        """The oldest batches, as many as may be committed together. They stay in the queue."""
+        group: list[_Waiting] = []
+        count = 0
+        for waiting in self._queue:
+            count += len(waiting.batch.samples)
+            if group and count > _GROUP:
+                break
+            group.append(waiting)
+        return group
+
+    async def _store(self, group: Sequence[_Waiting]) -> None:
+        """Raises StoreError while the store is unavailable."""
+        try:
+            async with self._pool.connection("storing posted measurements") as connection:
+                answers = await put_batches(connection, [waiting.batch for waiting in group])
+        except RefusedError as error:
+            if len(group) > 1:
+                for waiting in group:
+                    await self._store([waiting])
+                return
+            (refused,) = group
+            _log.warning("measurements of %s are refused: %s", refused.batch.request.service_name, error.sentence)
+            self._forget(refused)
+            if not refused.answer.done():
+                refused.answer.set_exception(_as_answer(error))
+                # Nobody may wait for it any more.
+                refused.answer.exception()
+            return
+        for waiting, count in zip(group, answers, strict=True):
+            self._forget(waiting)
+            if not waiting.answer.done():
+                waiting.answer.set_result(count)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        request = waiting.batch.request
+        self._queue.remove(waiting)
+        if request.key is not None:
+            del self._by_key[request.service_name, request.key.removesuffix(_OF_METRICS)]
+        self._samples -= len(waiting.batch.samples)
+        self._bytes -= waiting.size
+
+
+def _as_answer(error: RefusedError) -> UsageError | StoreError:
+    return UsageError(error.sentence) if isinstance(error, TooManySeriesError) else error

@@ -1,12 +1,14 @@
 """Measurements for those who ask, from the store."""
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import UTC, datetime
 
 from helmd.model.api.metrics import MOST_SAMPLES, MetricsReply
-from helmd.store.metrics.history import newest_means, newest_samples
-from helmd.store.session import Pool
+from helmd.model.metrics.steps import RAW, Span, automatic, check_points, kept_raw, span, too_many
+from helmd.store.metrics.history import newest_points, newest_samples, series_of
+from helmd.store.session import Connection, Pool
 
-_SECONDS = 2.0
+_SECONDS = 4.0
 
 
 class MetricHistory:
@@ -16,13 +18,37 @@ class MetricHistory:
         self._pool = pool
 
     async def read(
-        self, service: str, start: datetime, end: datetime, name: str | None, step: int | None
+        self, service: str, start: datetime, end: datetime, names: Collection[str] | None, step: int | None
     ) -> MetricsReply:
-        """Measurements of SERVICE, or their means over STEP seconds; NAME is one metric. Raises StoreError."""
+        """Measurements of SERVICE from START up to but not including END; NAMES are some metrics alone.
+
+        With STEP, points of so many seconds; without it, too, where there are too many measurements or they are no
+        longer kept. Raises UsageError for too many points, and StoreError.
+        """
+        now = datetime.now(UTC)
+        wanted = None if step is None else span(start, end, step, now)
+        if step is not None and wanted is not None:
+            check_points(wanted, step, MOST_SAMPLES)
         async with self._pool.connection("reading metrics", _SECONDS) as connection:
-            if step is None:
-                found = await newest_samples(connection, service, start, end, name, MOST_SAMPLES + 1)
-            else:
-                found = await newest_means(connection, service, start, end, name, step, MOST_SAMPLES + 1)
+            if step is None and kept_raw(start, now):
+                found = await newest_samples(connection, service, Span(start, end, 1, RAW), names, MOST_SAMPLES + 1)
+                if len(found) <= MOST_SAMPLES:
+                    return MetricsReply(service, start, end, tuple(found))
+            return await self._points(connection, service, (start, end), names, step, now)
+
+    async def _points(
+        self,
+        connection: Connection,
+        service: str,
+        times: tuple[datetime, datetime],
+        names: Collection[str] | None,
+        step: int | None,
+        now: datetime,
+    ) -> MetricsReply:
+        series = await series_of(connection, service, names)
+        wanted = automatic(*times, len(series), MOST_SAMPLES, now) if step is None else span(*times, step, now)
+        found = await newest_points(connection, service, wanted, names, series, MOST_SAMPLES + 1)
+        if step is not None and len(found) > MOST_SAMPLES:
+            raise too_many(wanted, step, len(series), MOST_SAMPLES)
         more = True if len(found) > MOST_SAMPLES else None
-        return MetricsReply(service, start, end, tuple(found[:MOST_SAMPLES]), more)
+        return MetricsReply(service, wanted.start, wanted.end, tuple(found[:MOST_SAMPLES]), wanted.step, more)

@@ -5,9 +5,13 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NoReturn
+from uuid import uuid4
 
 from helmd.model.errors import StoreError
-from helmd.store.metrics.metrics import MetricSample, put_samples
+from helmd.model.suite.names import HELM_SERVICE
+from helmd.store.ingest.measurements import MetricBatch, put_batches
+from helmd.store.ingest.requests import RefusedError, Request
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.metrics.service_status import StatusRow, drop_statuses, put_statuses
 from helmd.store.session import Pool
 
@@ -30,6 +34,8 @@ class Recorder:
         self._prepared = False
         self._statuses: dict[str, StatusRow] = {}
         self._samples: deque[MetricSample] = deque(maxlen=MAX_SAMPLES)
+        self._writing: MetricBatch | None = None
+        """Measurements that are written right now, or were when the store went away: by its id they are stored once."""
         self._dropped = 0
         self._keep: tuple[str, ...] | None = None
         self._changed = asyncio.Event()
@@ -86,14 +92,17 @@ class Recorder:
             rows = dict(self._statuses)
             await put_statuses(connection, list(rows.values()))
             self._statuses = {name: row for name, row in self._statuses.items() if rows.get(name) is not row}
-        while self._samples:
-            chunk = [self._samples[n] for n in range(min(_CHUNK, len(self._samples)))]
+        while self._writing is not None or self._samples:
+            if self._writing is None:
+                chunk = [self._samples.popleft() for _ in range(min(_CHUNK, len(self._samples)))]
+                self._writing = MetricBatch(Request(str(uuid4()), HELM_SERVICE, None, len(chunk)), chunk, limited=False)
             async with self._pool.connection("writing measurements") as connection:
-                await put_samples(connection, chunk)
-            # While the chunk was written, its oldest entries may have been dropped from the queue.
-            written = set(map(id, chunk))
-            while self._samples and id(self._samples[0]) in written:
-                self._samples.popleft()
+                try:
+                    await put_batches(connection, [self._writing])
+                except RefusedError as error:
+                    # Trying again would not help, and all that comes after would wait.
+                    _log.error("%d measurements are dropped: %s", len(self._writing.samples), error.sentence)
+            self._writing = None
 
     def _recovered(self) -> None:
         if self.trouble:

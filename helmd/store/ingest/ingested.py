@@ -1,6 +1,10 @@
 """How far the journal has been stored, and how many lines of each service have come since one looked last."""
 
+from collections.abc import Sequence
+
 from helmd.store.session import Connection, store_errors
+
+_MOST_ACCESS_LINES, _LONGEST_ACCESS_LINE = 5_000, 4_000
 
 
 async def stored_up_to(connection: Connection, machine_id: str, uid: int, boot_id: str) -> int | None:
@@ -33,3 +37,21 @@ async def lines_between(connection: Connection, after: int, up_to: int) -> dict[
             (after, up_to),
         )
         return {name: count async for name, count in cursor}
+
+
+async def access_lines_between(
+    connection: Connection, after: int, up_to: int, level: str, words: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Service and text, with the context as JSON behind it, of the entries with LEVEL that have one of WORDS in it.
+
+    They are bounded in number and length, since services write them.
+    """
+    with store_errors("log entries can't be counted"):
+        cursor = await connection.execute(
+            "SELECT service_name, text FROM ("
+            " SELECT service_name, left(concat_ws(' ', message, context::text), %s) AS text FROM log_entries"
+            " WHERE id > %s AND id <= %s AND level = %s OFFSET 0"
+            ") AS lines WHERE text LIKE ANY (%s) LIMIT %s",
+            (_LONGEST_ACCESS_LINE, after, up_to, level, [f"%{word}%" for word in words], _MOST_ACCESS_LINES),
+        )
+        return [(service, text) async for service, text in cursor]

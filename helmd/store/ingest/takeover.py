@@ -189,7 +189,7 @@ async def _metrics(
     ).format(_time("timestamp", columns), tags, table)
     wanted = sql.SQL(
         " FROM ({}) AS older WHERE timestamp > %(since)s AND service_name IS NOT NULL AND metric_name IS NOT NULL"
-        " AND metric_value IS NOT NULL"
+        " AND abs(metric_value) < 'Infinity'"
     ).format(chosen)
     given = {"after": bounds[0], "last": last, "since": until - timedelta(days=METRIC_DAYS)}
     cursor = await connection.execute(

@@ -11,7 +11,7 @@ from psycopg import sql
 from helmd.model.errors import StoreError
 from helmd.model.logs.retention import (
     AHEAD_DAYS,
-    METRIC_DAYS,
+    FIVE_MINUTE_DAYS,
     Held,
     Partition,
     clock_warnings,
@@ -21,7 +21,7 @@ from helmd.model.logs.retention import (
     is_to_be_dropped,
     warnings,
 )
-from helmd.store.session import Connection, store_errors, unlimited
+from helmd.store.session import LOCK_CLASS, ROLL_UP_LOCK, Connection, store_errors, unlimited
 
 _RECENT = 1_000
 """Entries among which the newest is looked for: those that came last, whatever their dates."""
@@ -33,16 +33,15 @@ _LONGEST_ROUND = 600.0
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A table whose days expire: ``registry`` lists its partitions, ``retention`` is SQL for a partition's class."""
+    """A table whose days expire, with what is made of it: ``registry`` lists the partitions."""
 
     table: str
     registry: str
-    retention: str
     what: str
 
 
-LOGS = _Kind("log_entries", "log_partitions", "retention", "log entries")
-METRICS = _Kind("service_metrics", "metric_partitions", f"{METRIC_DAYS}::smallint", "metrics")
+LOGS = _Kind("log_entries", "log_partitions", "log entries")
+METRICS = _Kind("service_metrics", "metric_partitions", "metrics")
 
 
 class Round(NamedTuple):
@@ -68,12 +67,12 @@ async def expire(connection: Connection, now: datetime, elapsed: float, synchron
         found = await cursor.fetchone()
         assert found is not None
         running = int(found[0])
-        newest = await newest_entry(connection)
     dropped: list[str] = []
     said = clock_warnings(now, follower, BUILT)
     failed: StoreError | None = None
     for kind in (LOGS, METRICS):
         with store_errors("what has expired can't be looked up"):
+            newest = await _newest(connection, kind)
             partitions = await _partitions(connection, kind, now, running)
             expiry = decide(partitions, now, follower if newest is None else min(follower, newest), running)
             for name, at in expiry.expired_at.items():
@@ -97,16 +96,15 @@ async def retention_warnings(connection: Connection, now: datetime) -> list[str]
     """What retention does not do and why, as sentences. Raises StoreError."""
     with store_errors("how retention stands can't be read"):
         said = clock_warnings(now, await _clock(connection), BUILT)
-        newest = await newest_entry(connection)
         for kind in (LOGS, METRICS):
             cursor = await connection.execute(
-                sql.SQL("SELECT {}, count(expired_at), count(*) FROM {} GROUP BY 1 ORDER BY 1").format(
-                    sql.SQL(kind.retention), sql.Identifier(kind.registry)
+                sql.SQL("SELECT retention, count(expired_at), count(*) FROM {} GROUP BY 1 ORDER BY 1").format(
+                    sql.Identifier(kind.registry)
                 )
             )
             held = [Held(*row) async for row in cursor]
             held = [each for each in held if each.expired > each.at_once]
-            said += warnings(held, kind.what, now, newest if kind is LOGS else None)
+            said += warnings(held, kind.what, now, await newest_entry(connection) if kind is LOGS else None)
     return said
 
 
@@ -124,8 +122,15 @@ async def newest_entry(connection: Connection) -> datetime | None:
 
     Entries that came earlier may be dated ahead of these, by a clock that was wrong then.
     """
+    return await _newest(connection, LOGS)
+
+
+async def _newest(connection: Connection, kind: _Kind) -> datetime | None:
     cursor = await connection.execute(
-        "SELECT max(timestamp) FROM log_entries WHERE id > (SELECT max(id) FROM log_entries) - %s", (_RECENT,)
+        sql.SQL("SELECT max(timestamp) FROM {0} WHERE id > (SELECT max(id) FROM {0}) - %s").format(
+            sql.Identifier(kind.table)
+        ),
+        (_RECENT,),
     )
     found = await cursor.fetchone()
     return found[0] if found else None
@@ -154,8 +159,8 @@ async def drop_partitions(connection: Connection, partitions: Iterable[Partition
 
 async def _partitions(connection: Connection, kind: _Kind, now: datetime, running: int) -> list[Partition]:
     cursor = await connection.execute(
-        sql.SQL("SELECT leaf, {}, day, begun, begun_up, expired_at FROM {}").format(
-            sql.SQL(kind.retention), sql.Identifier(kind.registry)
+        sql.SQL("SELECT leaf, retention, day, begun, begun_up, expired_at FROM {}").format(
+            sql.Identifier(kind.registry)
         )
     )
     found = [Partition(*row) async for row in cursor]
@@ -189,13 +194,14 @@ async def _pending(connection: Connection) -> set[str]:
 
 
 async def _drop(connection: Connection, partition: Partition, kind: _Kind) -> None:
-    parent = f"{kind.table}_{partition.retention}" if kind is LOGS else kind.table
-    await _detach(connection, partition.name, parent)
+    await _detach(connection, partition.name)
     async with connection.transaction():
         await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(partition.name)))
         await connection.execute(
             sql.SQL("DELETE FROM {} WHERE leaf = %s").format(sql.Identifier(kind.registry)), (partition.name,)
         )
+        if kind is METRICS and partition.retention > FIVE_MINUTE_DAYS:
+            await _forget_series(connection)
         for table in ("log_counts_minute", "log_counts_hour") if kind is LOGS else ():
             await connection.execute(
                 sql.SQL("DELETE FROM {} WHERE retention = %s AND slot >= %s AND slot < %s + interval '1 day'").format(
@@ -205,22 +211,34 @@ async def _drop(connection: Connection, partition: Partition, kind: _Kind) -> No
             )
 
 
+async def _forget_series(connection: Connection) -> None:
+    """Forgets series of which nothing is kept any more. Writers wait meanwhile: they may be about to use one."""
+    await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, ROLL_UP_LOCK))
+    await connection.execute(
+        "DELETE FROM metric_series WHERE NOT EXISTS (SELECT FROM metric_five_minutes WHERE series = metric_series.id)"
+        " AND NOT EXISTS (SELECT FROM metric_minutes WHERE series = metric_series.id)"
+    )
+
+
 def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-async def _detach(connection: Connection, name: str, parent: str) -> None:
+async def _detach(connection: Connection, name: str) -> None:
     cursor = await connection.execute(
-        "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(%s)", (name,)
+        "SELECT inhdetachpending, relname FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent"
+        " WHERE inhrelid = to_regclass(%s)",
+        (name,),
     )
     attached = await cursor.fetchone()
     if attached is None:
         return
-    if not attached[0]:
+    pending, parent = attached
+    if not pending:
         # Once begun it keeps all others of its class from being detached until this day's last reader is gone.
         async with connection.transaction():
             lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT")
             await connection.execute(lock.format(sql.Identifier(name)))
-    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + ("FINALIZE" if attached[0] else "CONCURRENTLY"))
+    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} " + ("FINALIZE" if pending else "CONCURRENTLY"))
     async with unlimited(connection):
         await connection.execute(statement.format(sql.Identifier(parent), sql.Identifier(name)))

@@ -1,39 +1,90 @@
-"""Measurements of a service over time, for those who ask."""
+"""Measurements of a service over time, and points made of their roll-ups, for those who ask."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from psycopg import sql
 
 from helmd.model.api.metrics import Sample
+from helmd.model.metrics.steps import FIVE_MINUTES, MINUTES, Source, Span
 from helmd.store.session import Connection, store_errors
 
-_WHERE = (
-    " FROM service_metrics WHERE service_name = %s AND timestamp >= %s AND timestamp < %s"
-    " AND (%s::text IS NULL OR metric_name = %s)"
+_ASKED = "service_name = %(service)s AND (%(names)s::text[] IS NULL OR metric_name = ANY (%(names)s::text[]))"
+_SAMPLES = (
+    f"SELECT id, timestamp, metric_name, metric_value, tags FROM service_metrics WHERE {_ASKED}"  # noqa: S608
+    " AND timestamp >= %(start)s AND timestamp < %(end)s AND abs(metric_value) < 'Infinity'"
+    " ORDER BY timestamp DESC, id DESC LIMIT %(limit)s"
 )
-_SAMPLES = f"SELECT id, timestamp, metric_name, metric_value, tags{_WHERE} ORDER BY timestamp DESC, id DESC LIMIT %s"
-_MEANS = (
-    "SELECT to_timestamp(floor(extract(epoch FROM timestamp) / %s) * %s) AS begins, metric_name,"  # noqa: S608
-    f" avg(metric_value), min(metric_value), max(metric_value){_WHERE}"
-    " GROUP BY begins, metric_name ORDER BY begins DESC, metric_name LIMIT %s"
+_SERIES = f"SELECT id, metric_name, tags FROM metric_series WHERE {_ASKED} ORDER BY metric_name, id"  # noqa: S608
+_RAW_POINTS = (
+    "SELECT to_timestamp(floor(extract(epoch FROM timestamp) / %(step)s) * %(step)s) AS begun, metric_name,"  # noqa: S608
+    " nullif(tags, '{}') AS tagged, count(*), sum(metric_value), min(metric_value), max(metric_value)"
+    f" FROM service_metrics WHERE {_ASKED} AND timestamp >= %(start)s AND timestamp < %(end)s"
+    " AND metric_value BETWEEN -1e300 AND 1e300"
+    " GROUP BY begun, metric_name, tagged ORDER BY begun DESC, metric_name, tagged LIMIT %(limit)s"
 )
+_POINTS = (
+    "SELECT to_timestamp(floor(extract(epoch FROM begins) / %(step)s) * %(step)s) AS begun, series, sum(samples),"
+    " sum(total), min(minimum), max(maximum)"
+    " FROM {} WHERE series = ANY (%(series)s) AND begins >= %(start)s AND begins < %(end)s"
+    " GROUP BY begun, series ORDER BY begun DESC, series LIMIT %(limit)s"
+)
+_TABLES: Mapping[Source, str] = {MINUTES: "metric_minutes", FIVE_MINUTES: "metric_five_minutes"}
+
+
+class Series(NamedTuple):
+    """A metric with its tags; None for none."""
+
+    metric_name: str
+    tags: Mapping[str, str] | None
 
 
 async def newest_samples(
-    connection: Connection, service: str, start: datetime, end: datetime, name: str | None, limit: int
+    connection: Connection, service: str, span: Span, names: Collection[str] | None, limit: int
 ) -> Sequence[Sample]:
-    """The newest LIMIT measurements from START up to but not including END, the newest first. Raises StoreError."""
+    """The newest LIMIT measurements of SPAN, the newest first; NAMES are some metrics alone. Raises StoreError."""
     with store_errors("metrics can't be read"):
-        cursor = await connection.execute(_SAMPLES.encode(), (service, start, end, name, name, limit))
+        cursor = await connection.execute(_SAMPLES.encode(), _given(service, span, names, limit))
         return [Sample(row[0], service, *row[1:]) async for row in cursor]
 
 
-async def newest_means(
-    connection: Connection, service: str, start: datetime, end: datetime, name: str | None, step: int, limit: int
-) -> Sequence[Sample]:
-    """The newest LIMIT means over STEP seconds each, over measurements of all tags. Raises StoreError."""
+async def series_of(connection: Connection, service: str, names: Collection[str] | None) -> dict[int, Series]:
+    """The series of a service, by their ids. Raises StoreError."""
+    given = {"service": service, "names": None if names is None else list(names)}
     with store_errors("metrics can't be read"):
-        cursor = await connection.execute(_MEANS.encode(), (step, step, service, start, end, name, name, limit))
-        return [
-            Sample(None, service, begins, metric, mean, None, least, greatest)
-            async for begins, metric, mean, least, greatest in cursor
-        ]
+        cursor = await connection.execute(_SERIES.encode(), given)
+        return {number: Series(name, tags or None) async for number, name, tags in cursor}
+
+
+async def newest_points(
+    connection: Connection,
+    service: str,
+    span: Span,
+    names: Collection[str] | None,
+    series: Mapping[int, Series],
+    limit: int,
+) -> Sequence[Sample]:
+    """The newest LIMIT points of SPAN, the newest first. SERIES are those that are asked for. Raises StoreError."""
+    given = {**_given(service, span, names, limit), "step": span.step, "series": list(series)}
+    table = _TABLES.get(span.source)
+    statement = _RAW_POINTS.encode() if table is None else sql.SQL(_POINTS).format(sql.Identifier(table))
+    with store_errors("metrics can't be read"):
+        cursor = await connection.execute(statement, given)
+        rows = await cursor.fetchall()
+    if table is not None:
+        rows = [(begun, *series[number], *rest) for begun, number, *rest in rows]
+    # Not divided by PostgreSQL, which refuses quotients that are too small to be written.
+    return [
+        Sample(None, service, begun, name, total / count, tags, least, greatest, count)
+        for begun, name, tags, count, total, least, greatest in rows
+    ]
+
+
+def _given(service: str, span: Span, names: Collection[str] | None, limit: int) -> dict[str, object]:
+    return {
+        "service": service,
+        "names": None if names is None else list(names),
+        "start": span.start,
+        "end": span.end,
+        "limit": limit,
+    }

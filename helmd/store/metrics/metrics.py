@@ -22,17 +22,28 @@ class MetricSample:
 
 
 async def put_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
-    """Store samples, all or none. Raises StoreError."""
+    """Store samples, all or none; a trigger adds them to the roll-ups. Raises StoreError."""
     with store_errors("metrics can't be stored"):
-        async with connection.transaction(), connection.cursor() as cursor:
-            days = sorted({sample.timestamp.astimezone(UTC).date() for sample in samples})
-            await cursor.execute("SELECT make_metric_partition(day) FROM unnest(%s::date[]) AS days (day)", (days,))
-            async with cursor.copy(_COPY) as copy:
-                for sample in samples:
-                    tags = None if sample.tags is None else json.dumps(dict(sample.tags), ensure_ascii=False)
-                    await copy.write_row(
-                        (sample.service_name, sample.timestamp, sample.metric_name, sample.metric_value, tags)
-                    )
+        async with connection.transaction():
+            await append_samples(connection, samples)
+
+
+async def append_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
+    """Store samples within the caller's transaction. Raises psycopg's errors."""
+    async with connection.cursor() as cursor:
+        days = sorted({sample.timestamp.astimezone(UTC).date() for sample in samples})
+        await cursor.execute("SELECT make_metric_partition(day) FROM unnest(%s::date[]) AS days (day)", (days,))
+        async with cursor.copy(_COPY) as copy:
+            for sample in samples:
+                tags = tags_text(sample) if sample.tags is not None else None
+                await copy.write_row(
+                    (sample.service_name, sample.timestamp, sample.metric_name, sample.metric_value, tags)
+                )
+
+
+def tags_text(sample: MetricSample) -> str:
+    """The tags of a sample as JSON."""
+    return json.dumps(dict(sample.tags or {}), ensure_ascii=False)
 
 
 async def read_samples(

@@ -10,6 +10,7 @@ from aiohttp import web
 from helmd.model.api.details import ServicesReply, TimelineEvent, TimelineReply, service_details
 from helmd.model.api.logs import MAX_LIMIT
 from helmd.model.api.me import MeReply
+from helmd.model.api.metrics import LONGEST_STEP
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.logs.entry import HELM, SYSTEMD
 from helmd.model.logs.filter import LogFilter, page_cursor_of, utc_timestamp
@@ -29,7 +30,6 @@ from helmd.web.reply import PROMETHEUS_TYPE
 
 _DEFAULT_SPAN = timedelta(hours=1)
 _DEFAULT_EVENTS = 100
-_LONGEST_STEP = 366 * 86400
 
 
 class ObservedSource(StatusSource, Protocol):
@@ -109,11 +109,13 @@ class Details:
             start = _time(given, "start_time") or end - _DEFAULT_SPAN
         except OverflowError:
             raise UsageError("end_time: is too early") from None
+        if start > end:
+            raise UsageError("start_time: must not be after end_time")
         step = number(given, "step", 0, least=1) or None
-        if step is not None and step > _LONGEST_STEP:
-            raise UsageError(f"step: must be at most {_LONGEST_STEP} seconds")
-        name = given.get("metric_name") or None
-        reading = self._metrics.read(observed.name, start, end, name, step)
+        if step is not None and step > LONGEST_STEP:
+            raise UsageError(f"step: must be at most {LONGEST_STEP} seconds")
+        names = frozenset(name.strip() for name in given.get("metric_name", "").split(",")) - {""}
+        reading = self._metrics.read(observed.name, start, end, names or None, step)
         return json_response(await run_while_connected(request, reading))
 
     async def host(self, request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 
@@ -37,15 +37,22 @@ _LONGEST_PAUSE = 3.0
 Item = TypeVar("Item")
 
 
+class TakesMetrics(Protocol):
+    """Where measurements go. `PostedMetrics` is one."""
+
+    async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
+        """Has those of a SERVICE stored; how many they are, or how many the first ones with KEY were."""
+
+
 class Intake:
-    """The handlers. ``measured`` takes a service's measurements; ``retention_of`` says how many days a service's
+    """The handlers. ``measured`` takes measurements; ``retention_of`` says how many days a service's
     entries are kept; ``read`` is what is made of messages; ``health_paths`` are what Helm requests of a service.
     """
 
     def __init__(
         self,
         posted: PostedLogs,
-        measured: Callable[[str, Sequence[Measurement]], None],
+        measured: "TakesMetrics",
         rates: Rates,
         retention_of: Callable[[str], int],
         read: ReadMessage = plain_reading,
@@ -87,8 +94,7 @@ class Intake:
         async with self._body(request) as held:
             service, found = await self._parsed(held, values)
             await self._within_rate(request, len(found), key)
-            self._measured(service, found)
-        count = len(found)
+            count = await self._measured.post(service, found, key, held.size) if found else 0
         return json_response(IngestReply(True, count, f"Successfully ingested {count} metrics"))
 
     def _given(self, request: web.Request, body: bytes, listed: str, sign: str) -> Body:

@@ -7,7 +7,7 @@ from helmd.model.logs.filter import LogFilter, log_filter_of
 from helmd.model.printable import printable
 from helmd.web.auth.roles import Identity
 
-_LISTS = frozenset({"service", "level", "source", "stream", "topics"})
+_LISTS = frozenset({"service", "level", "source", "stream", "topics", "metric_name"})
 
 
 def parameters(request: web.Request) -> dict[str, str]:

@@ -10,6 +10,8 @@ from helmd.model.units.health import USER_AGENT
 
 OWN_CHECK_LEVEL = "DEBUG"
 """The level of such lines, whatever the response was."""
+OWN_CHECK_WORDS = (USER_AGENT, "HTTP/1.0")
+"""Each of them has one of these."""
 
 
 def is_own_check(text: str, paths: Collection[str]) -> bool:

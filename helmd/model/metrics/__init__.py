@@ -1,0 +1,1 @@
+"""Which points of a chart are made of what."""
