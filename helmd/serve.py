@@ -30,6 +30,8 @@ from helmd.operations.configuration.renewal import watch_certificate
 from helmd.operations.diagnostics.services import certificates_now
 from helmd.operations.identity.session_files import SessionFiles
 from helmd.operations.identity.tokens import TokenStore
+from helmd.operations.identity.user_access import UserAccess
+from helmd.operations.identity.user_exchange import ImportFiles
 from helmd.operations.jobs.engine import JobEngine
 from helmd.operations.logs.audit import audit_entries
 from helmd.operations.logs.audit_live import follow_audit
@@ -67,6 +69,7 @@ from helmd.web.api.security import Security
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
 from helmd.web.api.tokens import Tokens
+from helmd.web.api.users import UserHandlers
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import Logins
 from helmd.web.auth.sessions import BrowserSessions
@@ -90,6 +93,10 @@ from helmd.web.routes import (
     token_routes,
 )
 from helmd.web.server import Activated, HttpServer, application
+from helmd.web.user_routes import user_routes
+
+USER_REQUESTS = 4
+"""Requests about users that helmd has Keycloak work on at once."""
 
 _log = logging.getLogger("helmd")
 
@@ -182,6 +189,13 @@ async def run_helmd(
         renderer = Renderer(assets := Assets())
         accepted = AcceptanceStore(places)
         login = LoginPages(logins, renderer, lambda: current.settings.url)
+        users = UserHandlers(
+            UserAccess(places, lambda: (current.registry, current.settings)),
+            ThreadPool(USER_REQUESTS).run,
+            lambda: current.settings.url,
+            engine,
+            ImportFiles(places.user_imports),
+        )
         table = (
             *routes(Api(monitor, report), intake),
             *log_routes(Logs(reader, monitor), Streams(feed, reader)),
@@ -206,6 +220,7 @@ async def run_helmd(
             *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
             *config_routes(ServiceConfigs(places, engine)),
             *firewall_routes(Firewall(places.share, lambda: (current.registry, current.settings.port))),
+            *user_routes(users),
             *login_routes(login),
         )
         made = application(

@@ -47,6 +47,7 @@ COMMANDS = {
     "import": "importing",
     "export": "exporting",
     "tokens": "tokens",
+    "users": "users",
     "audit": "audit",
     "security": "security",
     "dashboard": "dashboard",

@@ -8,15 +8,18 @@ from pathlib import Path
 
 from helmd.model.errors import LockedError
 
-_PAUSE = 0.1
+_PAUSE = 0.05
 
 
 @contextmanager
-def locked(lock: Path, what: str) -> Iterator[None]:
-    """Holds LOCK, a file that is made; raises LockedError, which says WHAT goes on, while another process holds it."""
+def locked(lock: Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Holds LOCK, a file that is made; raises LockedError, which says WHAT goes on, if another one holds it for more
+    than WAIT seconds. Threads of one process exclude each other as processes do.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock.open("w") as file:
-        acquire(file.fileno(), f"{what} by another process", hint="Wait a few seconds and run the command again.")
+        hint = "Wait a few seconds and run the command again."
+        acquire(file.fileno(), f"{what} by another process", wait=wait, hint=hint)
         yield
 
 

@@ -139,6 +139,12 @@ class KeycloakError(HelmError):
     code = "keycloak"
 
 
+class KeycloakAwayError(KeycloakError):
+    """Keycloak is not running, is starting, or does not answer."""
+
+    code = "keycloak_away"
+
+
 class FetchError(HelmError):
     """A download failed, or its checksum or content is wrong."""
 

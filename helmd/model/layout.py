@@ -112,6 +112,16 @@ class Layout:
         return self.state / "keycloak.lock"
 
     @property
+    def user_lock(self) -> Path:
+        """Held while users of Keycloak's realm are changed."""
+        return self.state / "users.lock"
+
+    @property
+    def user_imports(self) -> Path:
+        """Files with users that jobs are to import; mode 0700."""
+        return self.state / "user-imports"
+
+    @property
     def keycloak_upgrade(self) -> Path:
         """What an upgrade of Keycloak that is not finished goes back to."""
         return self.state / "keycloak-upgrade.json"

@@ -80,6 +80,16 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "no service of this name",
         "GET /api/services or helmctl status lists the services.",
     ),
+    "unknown_user": ProblemKind(
+        HTTPStatus.NOT_FOUND,
+        "no such user, or not any more",
+        "GET /api/keycloak/users or helmctl users list lists them.",
+    ),
+    "user_exists": ProblemKind(
+        HTTPStatus.CONFLICT,
+        "another user has this username or email",
+        "Choose another one, or change the user that has it.",
+    ),
     "unknown_job": ProblemKind(
         HTTPStatus.NOT_FOUND, "no such job, or not any more", "GET /api/jobs or helmctl jobs list lists the jobs."
     ),
@@ -242,6 +252,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ),
     "helmd_away": ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE, "helmd cannot be reached", "systemctl --user status helmd says how it is."
+    ),
+    "keycloak_away": ProblemKind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Keycloak is not running, is starting, or does not answer",
+        "helmctl why keycloak says how it is; helmctl start keycloak starts it.",
     ),
     "journal": ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE, "the journal cannot be read", "helmctl doctor says why, and what to do."

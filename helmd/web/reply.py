@@ -27,6 +27,7 @@ PROMETHEUS = Reply(media=("text/plain",))
 FILES = Reply(media=("text/css", "text/javascript", "image/svg+xml"))
 REDIRECT = Reply(status=HTTPStatus.SEE_OTHER, media=())
 EXPORT = Reply(media=("application/x-ndjson", "text/csv"))
+CSV = Reply(media=("text/csv",))
 NO_CONTENT = Reply(status=HTTPStatus.NO_CONTENT, media=())
 WEBSOCKET = Reply(status=HTTPStatus.SWITCHING_PROTOCOLS, media=())
 """Nothing that can be negotiated: what follows is a protocol of its own."""

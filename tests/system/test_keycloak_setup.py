@@ -300,7 +300,7 @@ def test_own_client_may_administer_this_realm_alone(ready: World) -> None:
         assert ask(ready.box, f"{KEYCLOAK}/admin/realms{path}", headers=(bearer,)).code == code
     user = ready.realm(f"/clients/{ready.client('helm-admin')['id']}/service-account-user")["id"]
     held = ready.realm(f"/users/{user}/role-mappings")["clientMappings"]["realm-management"]["mappings"]
-    assert sorted(role["name"] for role in held) == ["manage-clients", "manage-realm", "manage-users"]
+    assert sorted(role["name"] for role in held) == ["manage-clients", "manage-realm", "manage-users", "view-events"]
 
 
 def test_links_do_not_follow_the_host_header(ready: World) -> None:
@@ -420,15 +420,16 @@ def test_without_rights_it_says_how_to_get_them_back(ready: World) -> None:
     kept = ready.setup(check=False)
     assert (kept.code, ready.status().code) == (1, 1)
     assert kept.err.endswith(
-        "error: client helm-admin: roles is impersonation, manage-clients, manage-realm, manage-users, must be"
-        f" manage-clients, manage-realm, manage-users; it can't change that itself\n{BY_ADMIN}\n"
+        "error: client helm-admin: roles is impersonation, manage-clients, manage-realm, manage-users, view-events,"
+        f" must be manage-clients, manage-realm, manage-users, view-events; it can't change that itself\n{BY_ADMIN}\n"
         "Without such an admin, run: helmctl keycloak recover-admin, which restarts Keycloak\n"
     ), kept.err
     ready.change("DELETE", path, [taken])
     for done in (ready.status(), ready.setup(check=False)):
         assert done.code == 1
         assert done.err.startswith(f"error: client helm-admin of realm {REALM} "), done.err
-        needed = "its service account needs the roles manage-clients, manage-realm, manage-users of realm-management"
+        roles = "manage-clients, manage-realm, manage-users, view-events"
+        needed = f"its service account needs the roles {roles} of realm-management"
         assert f"; {needed}\n{BY_ADMIN}\n" in done.err, done.err
     by_admin = ("--login", ready.keeper.name)
     ready.setup(*by_admin, stdin=f"{ready.keeper.password}\n")

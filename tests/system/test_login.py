@@ -8,6 +8,7 @@ import pytest
 from tests.system.booted import Sandbox, until
 from tests.system.browser import Browser, browser_in
 from tests.system.keycloak_admin import GATEWAY, REALM, Admin, Person, ask, person
+from tests.system.test_jobs import api
 
 HELM = "http://localhost:5004/helm/"
 STATE = "/home/hive/.local/state/hivematrix/sessions"
@@ -40,6 +41,11 @@ def test_the_owner_gets_in_while_everything_else_is_down(demo: Sandbox, browser:
         browser.get(made["url"])
         browser.until_there(".helm-services")
         assert browser.url == HELM
+        away = demo.helmctl("users", "list", check=False)
+        assert (away.code, away.err) == (1, "error: keycloak is not running\nStart it: helmctl start keycloak\n")
+        status, answer = api(demo, "GET", "/api/keycloak/users")
+        assert (status, answer["code"], answer["error"]) == (503, "keycloak_away", "keycloak is not running")
+        assert answer["hint"] == "Start it: helmctl start keycloak"
         assert browser.text(".helm-top__user").split() == ["hive", "admin"]
         assert {"nexus", "core", "keycloak", "helm", "ticker"} <= set(services(browser))
         cookie = browser.cookie("helm_session")
@@ -177,6 +183,14 @@ def test_a_session_that_keycloak_ended_is_dead_within_a_minute(demo: Sandbox, br
         until(lambda: fetched(browser, "/api/logs?limit=1") == 401, within=60)
         browser.get(HELM)
         browser.until_there("#kc-login")
+
+
+def test_a_disabled_users_session_is_dead_within_a_minute(demo: Sandbox, browser: Browser) -> None:
+    with person(demo, "technicians") as who:
+        log_in(browser, who)
+        assert fetched(browser, "/api/logs?limit=1") == 200
+        demo.helmctl("users", "disable", who.name)
+        until(lambda: fetched(browser, "/api/logs?limit=1") == 401, within=60)
 
 
 def test_a_stolen_cookie_is_worth_nothing_behind_a_proxy_or_for_another_origin(demo: Sandbox, browser: Browser) -> None:

@@ -47,6 +47,7 @@ from helmd.web.routes import (
     security_routes,
     token_routes,
 )
+from helmd.web.user_routes import user_routes
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENT = (TOP / "docs/api.md").read_text()
@@ -86,6 +87,7 @@ def table() -> list[Route]:
         *firewall_routes(anything),
         *login_routes(anything),
         *job_routes(anything, anything),
+        *user_routes(anything),
     ]
     return [*with_documents(there), *page_routes(anything, anything, anything)]
 

@@ -42,6 +42,7 @@ from helmd.web.routes import (
     security_routes,
     token_routes,
 )
+from helmd.web.user_routes import user_routes
 from tests.unit.test_api_document import Asked
 
 
@@ -103,6 +104,7 @@ def table() -> list[Route]:
         *audit_routes(anything),
         *security_routes(anything),
         *job_routes(anything, anything),
+        *user_routes(anything),
     ]
     return list(with_documents(there))
 

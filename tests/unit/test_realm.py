@@ -148,7 +148,7 @@ def test_differences_are_sentences() -> None:
         **found.clients,
         "core-client": FoundClient({**core, "redirectUris": [], "protocolMappers": None, "publicClient": True}),
         "helm-admin": FoundClient(
-            found.clients["helm-admin"].representation, frozenset({"manage-users", "view-events"})
+            found.clients["helm-admin"].representation, frozenset({"manage-users", "view-realm"})
         ),
     }
     said = {str(each) for each in differences(wanted, FoundRealm(found.representation, clients, frozenset(GROUPS[1:])))}
@@ -157,7 +157,8 @@ def test_differences_are_sentences() -> None:
         "client core-client: redirectUris is empty, must be https://localhost/keycloak-callback",
         "client core-client: publicClient is true, must be false",
         "mapper groups of client core-client is missing",
-        "client helm-admin: roles is manage-users, view-events, must be manage-clients, manage-realm, manage-users",
+        "client helm-admin: roles is manage-users, view-realm, "
+        "must be manage-clients, manage-realm, manage-users, view-events",
     }
 
 

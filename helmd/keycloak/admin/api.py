@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from helmd.model.errors import KeycloakError
+from helmd.model.errors import KeycloakAwayError, KeycloakError
 from helmd.model.printable import printable
 
 MASTER = "master"
@@ -33,7 +33,15 @@ class RightsError(KeycloakError):
     """The account that is logged in may not do that."""
 
 
-class NoAnswerFromKeycloakError(KeycloakError):
+class RefusedRequestError(KeycloakError):
+    """Keycloak refused a request with this STATUS; ``reason`` is what it says about that, for people."""
+
+    def __init__(self, sentence: str, status: int, reason: str) -> None:
+        super().__init__(sentence, hint=_SEE_LOG)
+        self.status, self.reason = status, reason
+
+
+class NoAnswerFromKeycloakError(KeycloakAwayError):
     """Nothing listens, or no answer came in time."""
 
 
@@ -44,6 +52,8 @@ class Server:
     address: str
     port: int
     path: str = ""
+    timeout: float | None = None
+    """Seconds for one request; None for REQUEST_TIMEOUT."""
 
     def __str__(self) -> str:
         return f"{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
@@ -132,7 +142,7 @@ class Session:
         what = f"{method} /admin/realms{path.partition('?')[0]}"
         if code == HTTPStatus.FORBIDDEN:
             raise RightsError(f"{self._credentials.account} has no right to {what}")
-        raise KeycloakError(f"Keycloak refused {what}: {_reason(code, document)}", hint=_SEE_LOG)
+        raise RefusedRequestError(f"Keycloak refused {what}: {_reason(code, document)}", code, _said(document))
 
     def _authorized(self, method: str, path: str, body: object) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
@@ -143,16 +153,23 @@ _SEE_LOG = "See its log: helmctl logs keycloak"
 
 
 def _reason(code: int, document: object) -> str:
-    """What an answer says about its failure, for people. Other content of it is not shown."""
+    """What an answer says about its failure, for people."""
+    said = _said(document)
+    return f"{said} ({code})" if said else f"it answered {code}"
+
+
+def _said(document: object) -> str:
+    """The text of an error document; empty without one. Other content of it is not shown."""
     found = document if isinstance(document, dict) else {}
     said = [found.get(key) for key in ("error_description", "errorMessage", "error") if found.get(key)]
-    return f"{printable(str(said[0]), 200)} ({code})" if said else f"it answered {code}"
+    return printable(str(said[0]), 200) if said else ""
 
 
 def _send(server: Server, method: str, path: str, headers: Mapping[str, str], body: str | None) -> tuple[int, Any]:
     """One request: the code, and the JSON document if there is one."""
-    deadline = time.monotonic() + REQUEST_TIMEOUT
-    connection = HTTPConnection(server.address, server.port, timeout=REQUEST_TIMEOUT)
+    seconds = REQUEST_TIMEOUT if server.timeout is None else server.timeout
+    deadline = time.monotonic() + seconds
+    connection = HTTPConnection(server.address, server.port, timeout=seconds)
     try:
         connection.request(method, server.path + path, None if body is None else body.encode(), dict(headers))
         response = connection.getresponse()
@@ -163,9 +180,7 @@ def _send(server: Server, method: str, path: str, headers: Mapping[str, str], bo
                 raise HTTPException("the answer is too long")
         return response.status, _document(bytes(content))
     except TimeoutError:
-        raise NoAnswerFromKeycloakError(
-            f"Keycloak did not answer within {REQUEST_TIMEOUT:g} s", hint=_SEE_LOG
-        ) from None
+        raise NoAnswerFromKeycloakError(f"Keycloak did not answer within {seconds:g} s", hint=_SEE_LOG) from None
     except (OSError, HTTPException) as problem:
         sentence = f"Keycloak does not answer on {server}: {problem or type(problem).__name__}"
         raise NoAnswerFromKeycloakError(sentence, hint=_SEE_LOG) from None

@@ -19,8 +19,12 @@ ADMIN_CLIENT = "helm-admin"
 GROUPS = ("admins", "technicians", "billing", "client")
 ADMINS = GROUPS[0]
 """The group whose members are admins of the suite."""
-ADMIN_ROLES = ("manage-clients", "manage-realm", "manage-users")
-"""The roles of the realm's client realm-management that Helm needs; they include the right to view."""
+FIRST_ADMIN = "admin"
+"""The account that set-up makes in it."""
+MANAGEMENT_CLIENT = "realm-management"
+"""The client of each realm whose roles are the rights to administer it."""
+ADMIN_ROLES = ("manage-clients", "manage-realm", "manage-users", "view-events")
+"""The roles of MANAGEMENT_CLIENT that Helm needs. Those to manage include the right to view; events are apart."""
 
 HOSTNAME = "KC_HOSTNAME"
 """Keycloak's option with the URL below which browsers reach it; its links then do not follow the Host header."""

@@ -13,10 +13,7 @@ from helmd.model.identity.differences import (
     new_client_body,
     realm_body,
 )
-from helmd.model.identity.realm import WantedClient, WantedRealm
-
-REALM_MANAGEMENT = "realm-management"
-"""The client of each realm whose roles are the rights to administer it."""
+from helmd.model.identity.realm import MANAGEMENT_CLIENT, WantedClient, WantedRealm
 
 
 def read_realm(session: Session, wanted: WantedRealm) -> FoundRealm | None:
@@ -95,7 +92,7 @@ def change_roles(session: Session, realm: str, wanted: WantedClient, found: Foun
     if set(wanted.roles) == found.roles:
         return
     path = _roles_path(session, realm, found.id)
-    known: list[dict[str, Any]] = session.get(path_of(realm, "clients", _management_id(session, realm), "roles")) or []
+    known: list[dict[str, Any]] = session.get(path_of(realm, "clients", management_id(session, realm), "roles")) or []
     if missing := [role for role in known if role["name"] in set(wanted.roles) - found.roles]:
         session.post(path, missing)
         yield f"gave client {wanted.client_id} the roles {', '.join(sorted(role['name'] for role in missing))}"
@@ -105,11 +102,12 @@ def change_roles(session: Session, realm: str, wanted: WantedClient, found: Foun
         yield f"took the roles {names} from client {wanted.client_id}"
 
 
-def _management_id(session: Session, realm: str) -> str:
-    found = named(session.get(path_of(realm, "clients"), clientId=REALM_MANAGEMENT), "clientId", REALM_MANAGEMENT)
+def management_id(session: Session, realm: str) -> str:
+    """The id of the client whose roles are the rights to administer the realm."""
+    found = named(session.get(path_of(realm, "clients"), clientId=MANAGEMENT_CLIENT), "clientId", MANAGEMENT_CLIENT)
     if found is None:
         raise KeycloakError(
-            f"realm {realm} has no client {REALM_MANAGEMENT}",
+            f"realm {realm} has no client {MANAGEMENT_CLIENT}",
             hint="Keycloak makes it with a realm and can't do without; restore the realm from a backup.",
         )
     return str(found["id"])
@@ -120,4 +118,4 @@ def _roles_path(session: Session, realm: str, client: str) -> str:
     user = session.get(f"{path_of(realm, 'clients', client)}/service-account-user")
     if user is None:
         raise KeycloakError(f"client {client} of realm {realm} has no service account")
-    return f"{path_of(realm, 'users', user['id'], 'role-mappings', 'clients', _management_id(session, realm))}"
+    return f"{path_of(realm, 'users', user['id'], 'role-mappings', 'clients', management_id(session, realm))}"

@@ -16,7 +16,7 @@ from helmd.keycloak.admin.api import RightsError, Session, named, path_of
 from helmd.model.config.settings import Settings
 from helmd.model.errors import KeycloakError
 from helmd.model.identity.differences import ROLES_SETTING, Difference, FoundRealm, differences
-from helmd.model.identity.realm import ADMINS, CORE_CLIENT, WantedRealm, wanted_realm
+from helmd.model.identity.realm import ADMINS, CORE_CLIENT, FIRST_ADMIN, WantedRealm, wanted_realm
 from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
@@ -41,7 +41,6 @@ from helmd.operations.identity.server import (
 )
 from helmd.systemd.bus import Manager
 
-FIRST_ADMIN = "admin"
 _PASSWORD_LENGTH = 20
 _LETTERS = string.ascii_lowercase, string.ascii_uppercase, string.digits
 """Each of them is in a password, since a realm may require that."""
@@ -66,7 +65,7 @@ class RealmStatus:
 
 def realm_status(registry: Registry, layout: Layout, settings: Settings, manager: Manager) -> RealmStatus:
     """Compare, and change nothing. Raises KeycloakError while Keycloak can't be asked, with what to do."""
-    _refuse_while_upgrading(layout)
+    refuse_while_upgrading(layout)
     keycloak = keycloak_unit(registry)
     wanted = wanted_realm(keycloak.service, registry, settings)
     server = running_server(keycloak, manager)
@@ -103,7 +102,7 @@ def set_up_realm(
     keycloak = keycloak_unit(registry)
     wanted = wanted_realm(keycloak.service, registry, settings)
     with locked(layout.keycloak_lock, "Keycloak is being set up"):
-        _refuse_while_upgrading(layout)
+        refuse_while_upgrading(layout)
         follow_public_url(keycloak, registry, layout, manager, notify)
         server = started_server(keycloak, manager, notify)
         session = ensure_own_client(server, keycloak.service.name, layout, wanted, login, notify)
@@ -120,7 +119,7 @@ def set_up_realm(
     return first
 
 
-def _refuse_while_upgrading(layout: Layout) -> None:
+def refuse_while_upgrading(layout: Layout) -> None:
     """Raises KeycloakError while an upgrade is under way, or was interrupted: it may undo what is changed now."""
     if layout.keycloak_upgrade.exists():
         raise KeycloakError(

@@ -15,12 +15,12 @@ from helmd.keycloak import launch
 from helmd.keycloak.admin.api import LoginRefusedError, RightsError, Server, Session, named, password_of, path_of
 from helmd.model.config.settings import Settings
 from helmd.model.errors import KeycloakError
-from helmd.model.identity.realm import ADMINS, WantedRealm, wanted_realm
+from helmd.model.identity.realm import ADMINS, FIRST_ADMIN, WantedRealm, wanted_realm
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
 from helmd.operations.identity.access import AdminLogin, NoAccessError, bootstrap_login, checked_session
 from helmd.operations.identity.found import group_id
-from helmd.operations.identity.keycloak import FIRST_ADMIN, FirstAdmin, create_admin, generate_password, set_up_realm
+from helmd.operations.identity.keycloak import FirstAdmin, create_admin, generate_password, set_up_realm
 from helmd.operations.identity.server import KeycloakUnit, Report, keycloak_unit, started_server, stop_server
 from helmd.systemd.bus import Manager
 

@@ -10,7 +10,14 @@ from helmd.health.address import EVERY
 from helmd.health.listeners import holder_of, unit_listeners
 from helmd.journal.lines import last_lines
 from helmd.keycloak.admin.api import MASTER, NoAnswerFromKeycloakError, Server, answers
-from helmd.model.errors import KeycloakError, NotSetUpError, PortTakenError, StartFailedError, UsageError
+from helmd.model.errors import (
+    KeycloakAwayError,
+    KeycloakError,
+    NotSetUpError,
+    PortTakenError,
+    StartFailedError,
+    UsageError,
+)
 from helmd.model.identity.differences import Difference
 from helmd.model.identity.realm import HOSTNAME, frontend_url
 from helmd.model.layout import Layout
@@ -56,23 +63,29 @@ def keycloak_unit(registry: Registry) -> KeycloakUnit:
 
 def running_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
     """Where Keycloak listens, once it answers. Raises KeycloakError while it does not, with what to do."""
+    server = listening_server(keycloak, manager)
+    if answers(server):
+        return server
+    raise NoAnswerFromKeycloakError("Keycloak listens, but does not answer requests yet", hint=_AGAIN)
+
+
+def listening_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
+    """Where Keycloak listens. Raises KeycloakError while it does not, with what to do."""
     facts = manager.facts(keycloak.unit)
     if _listens(keycloak, facts):
-        if answers(keycloak.server):
-            return keycloak.server
-        raise NoAnswerFromKeycloakError("Keycloak listens, but does not answer requests yet", hint=_AGAIN)
+        return keycloak.server
     name = keycloak.service.name
     if not facts.exists:
         raise NotSetUpError(f"{name} has no unit yet", hint="Run: helmctl setup")
     if facts.active_state in ("inactive", "failed"):
-        raise KeycloakError(f"{name} is not running", hint=f"Start it: helmctl start {name}")
+        raise KeycloakAwayError(f"{name} is not running", hint=f"Start it: helmctl start {name}")
     # Its own socket may have come since the look at it above.
     if (holder := holder_of(keycloak.server.port)) and holder.unit != keycloak.unit:
         raise PortTakenError(
             f"port {keycloak.server.port} is taken by {holder}, not by {name}; no password was sent there",
             hint=f"Stop that process, then: helmctl restart {name}",
         )
-    raise KeycloakError(f"{name} is starting", hint=_AGAIN)
+    raise KeycloakAwayError(f"{name} is starting", hint=_AGAIN)
 
 
 _AGAIN = "Run the command again in a few seconds."

@@ -79,7 +79,7 @@ class Logs:
                 total_is_estimate=True if found.total and found.total.estimate else None,
                 searched_back_to=page.searched_back_to,
             ),
-            headers=_links(request, {"next": ("cursor", following), "prev": ("after", previous)}),
+            headers=page_links(request, {"next": ("cursor", following), "prev": ("after", previous)}),
         )
 
     async def entry(self, request: web.Request) -> web.Response:
@@ -146,9 +146,9 @@ class Logs:
         return json_response(DashboardReply(statuses, counts, wrong))
 
 
-def _links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
+def page_links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
     """The header Link (RFC 8288) with the other PAGES: by relation a parameter and its value, None for no such page."""
-    kept = [pair for pair in request.query.items() if pair[0] not in ("cursor", "after", "offset")]
+    kept = [pair for pair in request.query.items() if pair[0] not in ("cursor", "after", "offset", "first")]
     prefix = "" if request.path.startswith(PREFIX + "/") else prefix_of(request)
     links = [
         f'<{prefix}{request.rel_url.with_query([*kept, (name, value)])}>; rel="{relation}"'

@@ -119,12 +119,23 @@ def check_peer(caller: Identity, access: Access, peer: Peer, trust: Trust, *, tl
         )
     if peer.place is Place.ELSEWHERE:
         _check_other_host(caller, peer, trust, tls)
-    if access.recent_login and (caller.login_at is None or now - caller.login_at > RECENT_LOGIN_SECONDS):
-        minutes = f"{RECENT_LOGIN_SECONDS / 60:g}"
-        raise LoginNeededError(
-            f"this needs a login at Helm itself within the last {minutes} minutes",
-            hint=f"{_USE_HELMCTL} In a browser, open Helm at its own address (helmctl dashboard) and log in there.",
-        )
+    if access.recent_login:
+        check_recent_login(caller, now)
+
+
+def check_recent_login(caller: Identity, now: float, what: str = "this", link: str = "") -> None:
+    """Raises LoginNeededError unless CALLER uses the unix socket, or has logged in at Helm itself a short time ago.
+
+    WHAT needs that, as the beginning of a sentence; LINK is where to log in.
+    """
+    if caller.via == "socket" or (caller.login_at is not None and now - caller.login_at <= RECENT_LOGIN_SECONDS):
+        return
+    minutes = f"{RECENT_LOGIN_SECONDS / 60:g}"
+    where = f"log in at {link}" if link else "open Helm at its own address (helmctl dashboard) and log in there"
+    raise LoginNeededError(
+        f"{what} needs a login at Helm itself within the last {minutes} minutes",
+        hint=f"{_USE_HELMCTL} In a browser, {where}.",
+    )
 
 
 def _check_machine_token(peer: Peer) -> None:

@@ -27,8 +27,8 @@ _MOST_ERRORS = 20
 Kind = TypeVar("Kind")
 
 
-async def read_request(request: web.Request, kind: type[Kind]) -> Kind:
-    """The body of REQUEST as a KIND. An empty body is that of a class whose fields all have defaults.
+async def read_request(request: web.Request, kind: type[Kind], limit: int = BODY_LIMIT) -> Kind:
+    """The body of REQUEST, of at most LIMIT bytes, as a KIND. An empty one is one whose fields all have defaults.
 
     Raises UsageError with the faults, and RequestRefusedError for another media type (415) and as `receive_body`.
     """
@@ -36,7 +36,7 @@ async def read_request(request: web.Request, kind: type[Kind]) -> Kind:
         raise RequestRefusedError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", f"the body must be {_JSON}", {"Accept": _JSON}
         )
-    return parse_request(await receive_body(request, BODY_LIMIT), kind)
+    return parse_request(await receive_body(request, limit), kind)
 
 
 def parse_request(body: bytes, kind: type[Kind]) -> Kind:

@@ -1,0 +1,229 @@
+"""The users of the suite's realm, as Keycloak has them. Blocks."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from helmd.keycloak.admin.api import RightsError, Session, named, path_of
+from helmd.model.errors import UsageError
+from helmd.model.identity.realm import ADMINS, EVENTS_KEPT
+from helmd.model.identity.users import (
+    DEFAULT_USERS,
+    RealmGroup,
+    RealmUser,
+    Standing,
+    UnknownUserError,
+    group_named,
+    group_of,
+    infix_search,
+    time_of_milliseconds,
+    user_of,
+)
+from helmd.operations.identity.found import group_id, management_id
+
+_MOST_GROUPS = 1000
+_MEMBERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """Some of the users that were asked for, and how many there are of these; None where Keycloak does not count."""
+
+    users: tuple[RealmUser, ...]
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserDetails:
+    """A user with what Keycloak keeps apart from it."""
+
+    user: RealmUser
+    groups: tuple[RealmGroup, ...]
+    privileged: bool
+    locked: bool
+    """Whether the account is locked for a while, after too many failed logins."""
+    failed_logins: int
+    sessions: int
+    last_login: datetime | None
+    """The last login that Keycloak has an event of, or a session."""
+    logins_since: datetime | None
+    """How far back these events reach; None where Helm may not read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserSession:
+    """A session at Keycloak."""
+
+    id: str
+    address: str
+    started: datetime | None
+    last_access: datetime | None
+    clients: tuple[str, ...]
+
+
+class UserReader:
+    """The users of REALM, as SESSION may see them, for one operation: groups are read once."""
+
+    def __init__(self, session: Session, realm: str) -> None:
+        self._session, self._realm = session, realm
+        self._management = ""
+        self._groups: tuple[RealmGroup, ...] | None = None
+
+    def page(
+        self, search: str = "", first: int = 0, most: int = DEFAULT_USERS, enabled: bool | None = None, group: str = ""
+    ) -> UserPage:
+        """Users by name, without service accounts. SEARCH is some words, each anywhere in names or email.
+
+        Those of a GROUP come without a search and a total. Raises UsageError.
+        """
+        if group:
+            if search or enabled is not None:
+                raise UsageError("group: can't be combined with search or enabled")
+            return UserPage(self.members(group_named(group, self.groups()), first, most), None)
+        asked = {"search": infix_search(search)} if search.strip() else {}
+        if enabled is not None:
+            asked["enabled"] = "true" if enabled else "false"
+        users = path_of(self._realm, "users")
+        found = self._session.get(users, **asked, first=str(first), max=str(most), briefRepresentation="true")
+        total = self._session.get(f"{users}/count", **asked)
+        return UserPage(tuple(map(user_of, found or ())), total if isinstance(total, int) else None)
+
+    def members(self, group: RealmGroup, first: int, most: int) -> tuple[RealmUser, ...]:
+        """Members of a group, by username."""
+        path = f"{path_of(self._realm, 'groups', group.id)}/members"
+        found = self._session.get(path, first=str(first), max=str(most), briefRepresentation="true")
+        return tuple(map(user_of, found or ()))
+
+    def user(self, id: str) -> RealmUser:
+        """The user with this id. Raises UnknownUserError."""
+        return user_of(self._document(id))
+
+    def find(self, wanted: str) -> RealmUser:
+        """The user with this username, email or id. Raises UnknownUserError."""
+        for key in ("username", "email"):
+            if found := self.exactly(key, wanted):
+                return found
+        if "@" in wanted or "/" in wanted:
+            raise unknown_user(wanted)
+        return self.user(wanted)
+
+    def exactly(self, key: str, value: str) -> RealmUser | None:
+        """The user whose KEY, username or email, is VALUE in any case."""
+        found = self._session.get(path_of(self._realm, "users"), **{key: value, "exact": "true", "max": "2"})
+        document = named(found, key, value.lower())
+        return user_of(document) if document is not None else None
+
+    def details(self, id: str) -> UserDetails:
+        """Everything about a user. Raises UnknownUserError."""
+        user = self.user(id)
+        standing = self._standing(user)
+        lock = self._session.get(f"{path_of(self._realm)}/attack-detection/brute-force{path_of('users', id)}") or {}
+        sessions = self.sessions(id)
+        event, since = self._last_login(id)
+        times = [time for time in (event, *(session.started for session in sessions)) if time is not None]
+        failures = lock.get("numFailures")
+        return UserDetails(
+            user,
+            standing.groups,
+            standing.privileged,
+            bool(lock.get("disabled")),
+            failures if isinstance(failures, int) else 0,
+            len(sessions),
+            max(times, default=None),
+            since,
+        )
+
+    def _last_login(self, id: str) -> tuple[datetime | None, datetime | None]:
+        """When the user last logged in by Keycloak's events, and how far back these reach."""
+        try:
+            found = self._session.get(f"{path_of(self._realm)}/events", type="LOGIN", user=id, max="1")
+        except RightsError:
+            return None, None
+        event = found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else {}
+        return time_of_milliseconds(event.get("time")), datetime.now(UTC) - timedelta(seconds=EVENTS_KEPT)
+
+    def logins(self, first: int, most: int) -> tuple[tuple[str, datetime], ...] | None:
+        """Ids of users and when they logged in, the newest first; None where Helm may not read events."""
+        try:
+            found = self._session.get(
+                f"{path_of(self._realm)}/events", type="LOGIN", first=str(first), max=str(most), direction="desc"
+            )
+        except RightsError:
+            return None
+        times = ((each.get("userId"), time_of_milliseconds(each.get("time"))) for each in found or ())
+        return tuple((id, time) for id, time in times if isinstance(id, str) and time is not None)
+
+    def groups(self) -> tuple[RealmGroup, ...]:
+        """All groups, those in other groups after these."""
+        if self._groups is not None:
+            return self._groups
+        path = path_of(self._realm, "groups")
+        waiting = [*map(group_of, self._session.get(path, first="0", max=str(_MOST_GROUPS)) or ())]
+        found: list[RealmGroup] = []
+        while waiting and len(found) < _MOST_GROUPS:
+            group = waiting.pop(0)
+            found.append(group)
+            if group.subgroups:
+                children = self._session.get(f"{path}{path_of(group.id)}/children", first="0", max=str(_MOST_GROUPS))
+                waiting += map(group_of, children or ())
+        self._groups = tuple(found)
+        return self._groups
+
+    def groups_of(self, id: str) -> tuple[RealmGroup, ...]:
+        """The groups that a user is in. Raises UnknownUserError."""
+        return self._groups_of(self.user(id))
+
+    def _groups_of(self, user: RealmUser) -> tuple[RealmGroup, ...]:
+        path = f"{self._path(user.id)}/groups"
+        return tuple(map(group_of, self._session.get(path, first="0", max=str(_MOST_GROUPS)) or ()))
+
+    def sessions(self, id: str) -> tuple[UserSession, ...]:
+        """The sessions of a user at Keycloak, the newest first."""
+        found = [_session_of(each) for each in self._session.get(f"{self._path(id)}/sessions") or ()]
+        return tuple(sorted(found, key=lambda each: str(each.started), reverse=True))
+
+    def _standing(self, user: RealmUser) -> Standing:
+        groups = self._groups_of(user)
+        path = f"{self._path(user.id)}/role-mappings/clients{path_of(self._management_client())}/composite"
+        standing = Standing(groups, bool(self._session.get(path, briefRepresentation="true")))
+        return replace(standing, other_admins=self._other_admin(user)) if standing.counted else standing
+
+    def _other_admin(self, user: RealmUser) -> bool:
+        """Whether anybody else in the group of admins is enabled."""
+        path, first = f"{path_of(self._realm, 'groups', group_id(self._session, self._realm, ADMINS))}/members", 0
+        while True:
+            page = self._session.get(path, first=str(first), max=str(_MEMBERS), briefRepresentation="true") or ()
+            if any(each.enabled and each.id != user.id for each in map(user_of, page)):
+                return True
+            if len(page) < _MEMBERS:
+                return False
+            first += _MEMBERS
+
+    def _management_client(self) -> str:
+        self._management = self._management or management_id(self._session, self._realm)
+        return self._management
+
+    def _document(self, id: str) -> dict[str, Any]:
+        found = self._session.get(self._path(id))
+        if not isinstance(found, dict):
+            raise unknown_user(id)
+        return cast(dict[str, Any], found)
+
+    def _path(self, id: str) -> str:
+        return path_of(self._realm, "users", id)
+
+
+def unknown_user(wanted: str) -> UnknownUserError:
+    """The error about a user who is not there."""
+    return UnknownUserError(f"there is no user '{wanted[:100]}'", hint="List them: helmctl users list")
+
+
+def _session_of(document: Any) -> UserSession:
+    clients = document.get("clients")
+    return UserSession(
+        str(document.get("id", "")),
+        str(document.get("ipAddress") or ""),
+        time_of_milliseconds(document.get("start")),
+        time_of_milliseconds(document.get("lastAccess")),
+        tuple(sorted(map(str, clients.values()))) if isinstance(clients, dict) else (),
+    )
