@@ -3,6 +3,7 @@
 import gzip
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from helmd.model.units.unit_state import UnitFacts
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.pages.assets import STATIC, Assets
-from helmd.web.pages.overview import OverviewPage, headline, permissions, rows, uptime_text, worst
+from helmd.web.pages.overview import OverviewPage, absent, headline, permissions, rows, uptime_text, worst
 from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
 from helmd.web.pages.rendering import TEMPLATES, Renderer, icon
 from helmd.web.route import Route
@@ -88,7 +89,31 @@ def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
     off = rows({"codex": status("codex", "stopped"), "core": status("core")}, SUITE, admin, NOW)
     assert headline(off) == "core works, 1 is off"
     assert headline(rows({"codex": status("codex", "stopped")}, SUITE, admin, NOW)) == "All services are switched off"
-    assert headline([]) == "No services to show" and worst([]) == "ok"
+    assert worst(rows({"codex": status("codex", "stopped")}, SUITE, admin, NOW)) == "off"
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.TECHNICIAN, Role.BILLING, Role.CLIENT])
+def test_an_empty_page_says_what_would_be_there_and_how_to_get_it(role: Role) -> None:
+    who = identity(role)
+    own = rows({"helm": status("helm"), "postgres": status("postgres")}, Registry({}), who, NOW)
+    said = absent(own, who)
+    assert said is not None and "would be listed here" in said.text
+    assert [each.command for each in said.steps] == (
+        ["man services.toml", "helmctl setup", "helmctl up"] if role is Role.ADMIN else []
+    )
+    runs_it = role in (Role.ADMIN, Role.TECHNICIAN)
+    assert headline(own) == ("No services yet" if runs_it else "No services to show")
+    assert worst(own) == ("ok" if runs_it else "off")
+    assert absent(rows(STATUSES, SUITE, who, NOW), who) is None
+    broken = rows({"helm": status("helm", "failed")}, Registry({}), identity(Role.ADMIN), NOW)
+    assert headline(broken) == "helm does not work"
+
+
+async def test_an_empty_page() -> None:
+    async with served(Statuses()) as client:
+        text = await (await client.get("/helm/", headers={**ADMIN, "Test-Role": "billing"})).text()
+    assert "No services to show" in text and "helm-headline--off" in text and "would be listed here" in text
+    assert "open one by its name" not in text
 
 
 def test_what_each_role_is_offered() -> None:
@@ -255,10 +280,10 @@ async def broken(request: web.Request) -> web.StreamResponse:
     raise HostileError("<script>alert(1)</script>", hint="Run: helmctl <b>", lines=["<i>line</i>"])
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[TestClient]:
+@asynccontextmanager
+async def served(statuses: Statuses) -> AsyncIterator[TestClient]:
     renderer = Renderer(assets := Assets())
-    page = OverviewPage(Statuses(codex=True, core=False), lambda: SUITE, None, renderer)
+    page = OverviewPage(statuses, lambda: SUITE, None, renderer)
     table = (
         Route("GET", "/", page.show, Role.CLIENT, "overview"),
         Route("GET", "/static/{name}", assets.serve, Role.PUBLIC, "files"),
@@ -266,6 +291,12 @@ async def client() -> AsyncIterator[TestClient]:
     )
     made = application(table, EveryRole(), renderer=renderer)
     async with TestClient(TestServer(made)) as client:
+        yield client
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[TestClient]:
+    async with served(Statuses(codex=True, core=False)) as client:
         yield client
 
 

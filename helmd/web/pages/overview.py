@@ -8,7 +8,7 @@ from typing import Literal
 from aiohttp import web
 
 from helmd.model.identity.realm import GATEWAY, origin_of
-from helmd.model.suite.names import HELM_SERVICE
+from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.status import Status
 from helmd.web.api.sources import StatusSource
@@ -37,6 +37,8 @@ STATES: Mapping[str, tuple[Tone, str, str]] = {
 """By the state of a service: its colour, its icon, and what users read who don't run it."""
 NOTHING = "\N{EN DASH}"
 _ORDER: Mapping[Tone, int] = {"error": 0, "warn": 1, "ok": 2, "off": 3}
+_OWN = frozenset({HELM_SERVICE, SUITE_CLUSTER})
+"""Services that are there before anybody has named any."""
 _BEHIND = frozenset({GATEWAY, "core", "keycloak"})
 """Services with a URL that have no page for users."""
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, ""), (0, "s", 1, ""))
@@ -100,7 +102,8 @@ class OverviewPage:
             headline=headline(seen),
             tone=worst(seen),
             shows_figures=identity.may(Role.TECHNICIAN),
-            permissions=permissions(identity),
+            absent=absent(seen, identity),
+            permissions=permissions(identity, bool(seen)),
             read_only=session is not None
             and self._logins is not None
             and self._logins.sessions.state(session) == "read_only",
@@ -161,8 +164,8 @@ def uptime_text(seconds: float) -> str:
 
 
 def worst(seen: Iterable[Row]) -> Tone:
-    """The tone of the page: the worst of any service; those that are switched off don't count."""
-    return min((row.tone for row in seen if row.tone != "off"), key=lambda tone: _ORDER[tone], default="ok")
+    """The tone of the page: the worst of any service; those that are switched off count only where all are."""
+    return min((row.tone for row in seen if row.tone != "off"), key=lambda tone: _ORDER[tone], default="off")
 
 
 def headline(seen: list[Row]) -> str:
@@ -172,6 +175,8 @@ def headline(seen: list[Row]) -> str:
     broken = [row.name for row in seen if row.tone == "error"]
     limited = [row.name for row in seen if row.tone == "warn"]
     works = [row for row in seen if row.tone == "ok"]
+    if len(works) == len(seen) and _only_own(seen):
+        return "No services yet"
     if broken:
         return f"{_list(broken)} {'does' if len(broken) == 1 else 'do'} not work" + (
             f"; {_list(limited)} in part" if limited else ""
@@ -185,12 +190,46 @@ def headline(seen: list[Row]) -> str:
     return working + (f", {off} {'is' if off == 1 else 'are'} off" if off else "")
 
 
+def _only_own(seen: Iterable[Row]) -> bool:
+    return all(row.name in _OWN for row in seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What would be on the page, and how to get it."""
+
+    text: str
+    steps: tuple[Permission, ...] = ()
+
+
+def absent(seen: Iterable[Row], identity: Identity) -> Absent | None:
+    """What to say where IDENTITY sees no service but Helm's own; None where there are others."""
+    if not _only_own(seen):
+        return None
+    if not identity.may(Role.TECHNICIAN):
+        return Absent(
+            "The services that you may use would be listed here: whether each works, and a link that opens it. There is"
+            " none for you yet. An administrator decides which there are, and who sees them."
+        )
+    text = "The services of the suite would be listed here: state, health, what they use, and since when they run."
+    if not identity.may(Role.ADMIN):
+        return Absent(f"{text} None is configured yet; an administrator of this machine adds them.")
+    return Absent(
+        f"{text} None is configured yet. On this machine:",
+        (
+            Permission("1. Name the services in ~/.config/hivematrix/services.toml", command="man services.toml"),
+            Permission("2. Make what they need: databases, keys, units, the realm", command="helmctl setup"),
+            Permission("3. Start them, in order", command="helmctl up"),
+        ),
+    )
+
+
 def _list(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def permissions(identity: Identity) -> list[Permission]:
-    """What IDENTITY may do, the most useful first."""
+def permissions(identity: Identity, has_services: bool = True) -> list[Permission]:
+    """What IDENTITY may do, the most useful first. HAS_SERVICES says whether there are services to do it with."""
     logs = f"{HOME}api/logs"
     may = []
     if identity.may(Role.ADMIN):
@@ -206,6 +245,7 @@ def permissions(identity: Identity) -> list[Permission]:
     if identity.may(Role.TECHNICIAN):
         may.append(Permission("Write programs for all of this: the API", f"{HOME}docs/api"))
     else:
-        may.append(Permission("See on this page how the services are, and open one by its name in the list"))
+        if has_services:
+            may.append(Permission("See on this page how the services are, and open one by its name in the list"))
         may.append(Permission("Report a problem to your administrator: say which service, and the time above"))
     return may

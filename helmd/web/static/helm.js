@@ -33,6 +33,8 @@ if (button) {
     showTheme();
   });
   showTheme();
+  // The gateway has a switch of its own.
+  new MutationObserver(showTheme).observe(root, { attributeFilter: ["data-theme"] });
 }
 
 function localTimes(within) {
