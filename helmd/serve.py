@@ -17,6 +17,7 @@ from helmd.model.api.jobs import JobReply
 from helmd.model.config.settings import Settings
 from helmd.model.counted import counted
 from helmd.model.errors import ConfigurationError
+from helmd.model.identity.realm import GATEWAY
 from helmd.model.identity.sessions import SessionLimits
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.layout import Layout
@@ -28,6 +29,7 @@ from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.configuration.renewal import watch_certificate
 from helmd.operations.diagnostics.services import certificates_now
+from helmd.operations.identity.gateway_page import GatewayPages
 from helmd.operations.identity.session_files import SessionFiles
 from helmd.operations.identity.tokens import TokenStore
 from helmd.operations.identity.user_access import UserAccess
@@ -77,6 +79,7 @@ from helmd.web.documents import with_documents
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.overview import OverviewPage
+from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
 from helmd.web.routes import (
     audit_routes,
@@ -88,6 +91,7 @@ from helmd.web.routes import (
     log_routes,
     login_routes,
     page_routes,
+    probe_routes,
     routes,
     security_routes,
     token_routes,
@@ -186,8 +190,16 @@ async def run_helmd(
         retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)
         sessions = BrowserSessions(SessionFiles(places.sessions), _session_limits(settings))
         logins = callers.logins = Logins(sessions)
-        renderer = Renderer(assets := Assets())
         accepted = AcceptanceStore(places)
+
+        def gateway_run() -> str:
+            seen = monitor.observed(GATEWAY)
+            if seen is None or seen.verdict is None or not (seen.facts.active and seen.verdict.started):
+                return ""
+            return seen.facts.invocation
+
+        gateway_pages = GatewayPages(places, lambda: current.registry, gateway_run, Peers(places.uid).peer)
+        renderer = Renderer(assets := Assets(), lambda: gateway_pages.injected)
         login = LoginPages(logins, renderer, lambda: current.settings.url)
         users = UserHandlers(
             UserAccess(places, lambda: (current.registry, current.settings)),
@@ -227,6 +239,7 @@ async def run_helmd(
             (
                 *with_documents(table),
                 *page_routes(OverviewPage(monitor, current.watched, logins, renderer), login, assets),
+                *probe_routes(ProbePage(gateway_pages.marker)),
             ),
             callers,
             lambda change: record_change(keys, change, "helmd"),
@@ -267,6 +280,7 @@ async def run_helmd(
                     group.create_task(monitor.run())
                     group.create_task(sessions.run())
                     group.create_task(engine.run())
+                    group.create_task(gateway_pages.run())
                     group.create_task(watch_certificate(lambda: (current.registry, current.layout)))
                     group.create_task(watch_logins(lambda: (current.registry, current.layout, current.settings)))
                     try:

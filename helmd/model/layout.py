@@ -80,6 +80,16 @@ class Layout:
         return self.secrets / "first-admin.password"
 
     @property
+    def probe_password(self) -> Path:
+        """The password of the account by which helmd sees pages through the gateway; mode 0600, seen by no service."""
+        return self.secrets / "page-probe.password"
+
+    @property
+    def gateway_page(self) -> Path:
+        """What was learned of the gateway's pages; mode 0600, seen by no service."""
+        return self.state / "gateway-page.json"
+
+    @property
     def machine_tokens(self) -> Path:
         """The hashes of the tokens that Helm issued; mode 0600, seen by no service."""
         return self.secrets / "tokens.json"

@@ -53,6 +53,7 @@ from helmd.model.api.service_config import (
 )
 from helmd.model.api.services import DashboardReply, StatusByName
 from helmd.model.api.tokens import CreatedToken, NewTokenRequest, TokenList
+from helmd.model.identity.injected import PROBE_PATH
 from helmd.model.units.status import Status
 from helmd.web.api.audit import Audit
 from helmd.web.api.config import ServiceConfigs
@@ -72,6 +73,7 @@ from helmd.web.http.problems import PREFIX, Handler
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.overview import OverviewPage
+from helmd.web.pages.probe import ProbePage
 from helmd.web.reply import EVENTS, EXPORT, FILES, HTML, NO_CONTENT, PROMETHEUS, REDIRECT, WEBSOCKET, Reply
 from helmd.web.route import Route
 
@@ -362,3 +364,9 @@ def page_routes(overview: OverviewPage, login: LoginPages, assets: Assets) -> tu
         get("/logout", login.logged_out, "What is shown after a logout", HTML),
         post("/logout", login.log_out, "Ends the session here, at Keycloak and at Core", REDIRECT),
     )
+
+
+def probe_routes(probe: ProbePage) -> tuple[Route, ...]:
+    """The page that is for helmd itself, which looks at it through the gateway."""
+    path, summary = PROBE_PATH.removeprefix(PREFIX), "A page with nothing on it, to see what a proxy adds"
+    return (Route("GET", path, probe.show, Role.PUBLIC, summary, reply=HTML),)

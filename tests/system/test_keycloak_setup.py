@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from helmd.model.identity.realm import PROBE_USER
 from tests.system.booted import Done, Sandbox
 from tests.system.keycloak_admin import CONFIG, GATEWAY, KEYCLOAK, OWN_SECRET, SECRETS, Admin, Person, ask, log_in
 from tests.system.keycloak_admin import REALM as OF_THE_DEMO
@@ -261,7 +262,10 @@ def test_killed_after_each_change_it_is_finished_by_the_next_run(ready: World) -
     assert sorted(group["name"] for group in ready.realm("/groups")) == ["admins", "billing", "client", "technicians"]
     assert ready.client("core-client")["redirectUris"] == [f"{GATEWAY}/keycloak-callback"]
     assert ready.client("helm")["publicClient"] is True
-    assert [user["username"] for user in ready.realm("/users")] == ["admin"]
+    users = {user["username"]: user["id"] for user in ready.realm("/users")}
+    assert sorted(users) == ["admin", PROBE_USER]
+    held = ready.realm(f"/users/{users[PROBE_USER]}/role-mappings")
+    assert (held, ready.realm(f"/users/{users[PROBE_USER]}/groups")) == ({}, [])
     assert first_password(ready)
     missing = box("ls", f"{CONFIG}/secrets/first-admin.password", check=False)
     assert missing.code, "the password is stored nowhere"
@@ -376,6 +380,14 @@ def test_what_others_changed_is_shown_and_repaired(ready: World) -> None:
     mapper["config"]["claim.name"] = "teams"
     ready.change("PUT", f"/clients/{helm['id']}/protocol-mappers/models/{mapper['id']}", mapper)
     expected.add("mapper groups of client helm: claim.name is teams, must be groups")
+    prober = ready.realm(f"/users?exact=true&username={PROBE_USER}")[0]
+    ready.change("PUT", f"/users/{prober['id']}", {**prober, "enabled": False})
+    admins = next(group["id"] for group in ready.realm("/groups") if group["name"] == "admins")
+    ready.change("PUT", f"/users/{prober['id']}/groups/{admins}")
+    ready.change("POST", f"/users/{prober['id']}/role-mappings/realm", [ready.realm("/roles/offline_access")])
+    expected.add(f"user {PROBE_USER}: enabled is false, must be true")
+    expected.add(f"user {PROBE_USER}: groups is admins, must be empty")
+    expected.add(f"user {PROBE_USER}: roles is offline_access, must be empty")
     ready.box.shell(f"sed -i s/^KEYCLOAK_CLIENT_SECRET=.*/KEYCLOAK_CLIENT_SECRET=old/ {CORE}; chmod 644 {CORE}")
     expected.add(".flaskenv of core: KEYCLOAK_CLIENT_SECRET is another value, must be the secret of client core-client")
     expected.add(".flaskenv of core: mode is 0644, must be 0600")
@@ -399,8 +411,10 @@ def test_what_others_removed_is_made_again(ready: World) -> None:
     for group in ready.realm("/groups"):
         if group["name"] == "technicians":
             ready.change("DELETE", f"/groups/{group['id']}")
+    ready.change("DELETE", f"/users/{ready.realm(f'/users?exact=true&username={PROBE_USER}')[0]['id']}")
     shown = ready.status()
     expected = {
+        f"user {PROBE_USER} is missing",
         "mapper groups of client core-client is missing",
         "client helm is missing",
         "group technicians is missing",
@@ -486,7 +500,8 @@ def test_an_adopted_realm_keeps_what_is_its_own(ready: World) -> None:
         key: value for key, value in before.items() if not key.startswith(ours)
     }
     more = [key for key in after if key not in before and not key.startswith(ours)]
-    made = ("./clients.helm", "./clients.helm-admin", "./groups.", "..attributes.adminEventsExpiration")
+    account = f"./users.{PROBE_USER}."
+    made = ("./clients.helm", "./clients.helm-admin", "./groups.", account, "..attributes.adminEventsExpiration")
     assert all(key.startswith(made) for key in more), more
     core = ready.client("core-client")
     assert (core["secret"], core["name"]) == ("theirs", "Core")

@@ -24,6 +24,7 @@ from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.identity.audit import AuditedChange
 from helmd.model.identity.machine_token import new_token_of
 from helmd.model.identity.peer import Peer, Place
+from helmd.model.identity.realm import PROBE_USER
 from helmd.model.layout import layout
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.identity.tokens import TokenStore
@@ -191,6 +192,14 @@ async def test_refusals_beyond_a_limit_are_counted_only(tmp_path: Path) -> None:
         assert await helmd.ask("POST", "/api/tokens", by_socket=True) == (200, "")
         counts = [re.search(r"(\d+) more before this one are not recorded", each.detail) for each in helmd.changes]
         assert sum(int(count[1]) for count in counts if count) == left_out
+
+
+async def test_the_account_that_looks_at_pages_gets_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as helmd:
+        token = signed(claims(preferred_username=PROBE_USER))
+        for route in ROUTES:
+            if route.role is not Role.PUBLIC:
+                assert await helmd.ask(route.method, sample(route), token) == (403, "denied"), route.path
 
 
 async def test_a_confined_token_gets_to_its_services_alone(tmp_path: Path) -> None:

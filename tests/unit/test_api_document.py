@@ -43,6 +43,7 @@ from helmd.web.routes import (
     log_routes,
     login_routes,
     page_routes,
+    probe_routes,
     routes,
     security_routes,
     token_routes,
@@ -89,7 +90,7 @@ def table() -> list[Route]:
         *job_routes(anything, anything),
         *user_routes(anything),
     ]
-    return [*with_documents(there), *page_routes(anything, anything, anything)]
+    return [*with_documents(there), *page_routes(anything, anything, anything), *probe_routes(anything)]
 
 
 def test_every_route_is_documented_with_its_role() -> None:

@@ -8,8 +8,10 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import Mock
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from helmd.files.key_pair import CertificateRequest, ensure_certificate, install_pair, renew_certificate
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, Fault
+from helmd.model.identity.injected import Injected, LearnedPage, learned_text, source_of
 from helmd.model.layout import Layout, layout
 from helmd.model.logs.timestamps import timespan
 from helmd.model.suite.service import Registry, Service
@@ -39,6 +42,7 @@ from helmd.model.units.diagnostics import (
 from helmd.model.units.health import HealthVerdict
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.effective import Effective
+from helmd.operations.diagnostics import gateway as doctor_gateway
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import services as doctor_services
 from helmd.operations.diagnostics import suite as doctor_suite
@@ -552,3 +556,35 @@ def test_a_certificate_that_was_replaced_is_shown_until_the_gateway_restarts(pla
         ensure_certificate(*pair, wanted)
 
     assert said(other) == f"the certificate of nexus is {valid}"
+
+
+def test_what_the_gateway_adds_to_pages(place: Layout) -> None:
+    """Unknown, just started, learned with what does not work, and why nothing was learned."""
+    service = Service("nexus", url="https://localhost:8443", port=8443)
+    context = running(place, service)
+
+    def said(page: LearnedPage | None, started: float = 0.0, invocation: str = "two") -> list[Finding]:
+        place.gateway_page.parent.mkdir(parents=True, exist_ok=True)
+        if page is not None:
+            place.gateway_page.write_text(learned_text(page))
+        facts = UnitFacts("hivematrix-nexus.service", "loaded", "active", "running", invocation=invocation)
+        context.manager.facts.return_value = replace(facts, active_since=started)  # type: ignore[attr-defined]
+        return doctor_gateway.pages(context)
+
+    (unseen,) = said(None)
+    assert unseen.verdict == "warn" and "has not looked at one since" in unseen.sentence
+    known = LearnedPage("two", 0.0, 1_795_889_000.0, Injected((source_of("1"),), (), ("/a.js",), ("the script x",)))
+    assert [each.verdict for each in said(known)] == ["ok", "warn"]
+    assert said(known)[0].sentence == (
+        "2 scripts that the gateway adds may run on Helm's pages (learned 2026-11-28 18:03 UTC)"
+    )
+    assert said(known)[1].sentence.endswith("on those of Helm: the script x")
+    assert said(known, invocation="three")[0].verdict == "warn"
+    assert said(known, time.time() - 5, "three") == [
+        ok("helmd is about to look at what the gateway, which has just started, adds to pages")
+    ]
+    (failed,) = said(LearnedPage("two", 5.0, trouble="Keycloak refused it", hint="Run: helmctl keycloak setup"))
+    assert failed.verdict == "warn" and failed.sentence.endswith("Keycloak refused it")
+    assert failed.fix == "Run: helmctl keycloak setup"
+    context.effective = Effective(Settings(), Registry({}))
+    assert said(known) == [ok("the suite has no gateway")]

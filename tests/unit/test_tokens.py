@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.model.identity.realm import PROBE_USER
 from helmd.web.auth.core import KEYS_PATH, VALIDATE_PATH, Core, CoreUnreachableError, core_session
 from helmd.web.auth.keyring import KEYS_MAX_AGE, PAUSE_SECONDS
 from helmd.web.auth.roles import Identity, Role
@@ -83,6 +84,11 @@ def test_without_a_level_too() -> None:
 )
 def test_a_users_name(claims: dict[str, Any], name: str) -> None:
     assert check(signed({**USER, **claims, "exp": NOW + 60})).identity.name == name
+
+
+def test_the_account_that_looks_at_pages_has_no_role() -> None:
+    given = {**USER, "preferred_username": PROBE_USER, "permission_level": "admin", "groups": ["admins"]}
+    assert check(signed({**given, "exp": NOW + 60})).identity == Identity(PROBE_USER, Role.PUBLIC, "token")
 
 
 def test_a_clock_may_be_a_little_off() -> None:

@@ -25,6 +25,11 @@ MANAGEMENT_CLIENT = "realm-management"
 """The client of each realm whose roles are the rights to administer it."""
 ADMIN_ROLES = ("manage-clients", "manage-realm", "manage-users", "view-events")
 """The roles of MANAGEMENT_CLIENT that Helm needs. Those to manage include the right to view; events are apart."""
+PROBE_USER = "helm-page-probe"
+"""The technical account by which helmd sees pages as the gateway passes them on. Nobody's, in no group, without a role;
+Helm refuses it everything that needs one."""
+PROBE_NAME = ("HiveMatrix", "Page Probe")
+"""Its first and last name."""
 
 HOSTNAME = "KC_HOSTNAME"
 """Keycloak's option with the URL below which browsers reach it; its links then do not follow the Host header."""
@@ -100,6 +105,11 @@ GROUPS_MAPPER = ProtocolMapper(
         "userinfo.token.claim": "true",
     },
 )
+
+
+def probe_email(frontend: str) -> str:
+    """The address of the technical account, where users reach Keycloak at the URL FRONTEND. No mail is sent there."""
+    return f"{PROBE_USER}@{urlsplit(frontend).hostname or 'localhost'}"
 
 
 def origin_of(url: str) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.units.diagnostics import Finding, unknown
 from helmd.operations.diagnostics import databases as doctor_databases
+from helmd.operations.diagnostics import gateway as doctor_gateway
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import limits as doctor_limits
 from helmd.operations.diagnostics import python as doctor_python
@@ -38,6 +39,7 @@ CHECKS = (
     DoctorCheck("units", doctor_suite.units, after_set_up=True),
     DoctorCheck("services", doctor_services.services, after_set_up=True),
     DoctorCheck("certificates", doctor_services.certificates, after_set_up=True),
+    DoctorCheck("gateway pages", doctor_gateway.pages, after_set_up=True),
     DoctorCheck("isolation", doctor_suite.isolation, after_set_up=True),
     DoctorCheck("limits", doctor_limits.limits, after_set_up=True),
     DoctorCheck("ports", doctor_suite.ports),

@@ -16,7 +16,7 @@ from helmd.keycloak.admin.api import RightsError, Session, named, path_of
 from helmd.model.config.settings import Settings
 from helmd.model.errors import KeycloakError
 from helmd.model.identity.differences import ROLES_SETTING, Difference, FoundRealm, differences
-from helmd.model.identity.realm import ADMINS, CORE_CLIENT, FIRST_ADMIN, WantedRealm, wanted_realm
+from helmd.model.identity.realm import ADMINS, CORE_CLIENT, FIRST_ADMIN, GATEWAY, PROBE_USER, WantedRealm, wanted_realm
 from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
@@ -31,6 +31,7 @@ from helmd.operations.identity.access import (
     remove_bootstrap_admin,
 )
 from helmd.operations.identity.found import change_realm, group_id, read_realm
+from helmd.operations.identity.probe_account import account_differences
 from helmd.operations.identity.server import (
     Report,
     follow_public_url,
@@ -75,6 +76,8 @@ def realm_status(registry: Registry, layout: Layout, settings: Settings, manager
         different = [*differences(wanted, found)]
         if found is not None:
             different += _of_files(session, registry, layout, found, write=False)
+            if GATEWAY in registry:
+                different += account_differences(session, wanted, layout, write=False)
             if not _members(session, wanted.name):
                 different.append(Difference(f"member of group {ADMINS}"))
     except RightsError as error:
@@ -109,6 +112,8 @@ def set_up_realm(
         try:
             found = _changed(session, wanted, notify)
             _give_secrets(session, registry, layout, found, manager, notify)
+            if GATEWAY in registry:
+                _ensure_probe_account(session, wanted, layout, notify)
             first = _first_admin(session, wanted, layout, notify)
         except RightsError as error:
             raise missing_rights(wanted.name, error) from None
@@ -185,6 +190,21 @@ def _give_secrets(
         notify(f"warning: {error.sentence}")
     if running := [name for name in dict.fromkeys(names) if manager.facts(unit_of(name)).active]:
         notify(f"gave it to {', '.join(running)}, which must be restarted: helmctl restart {' '.join(running)}")
+
+
+def _ensure_probe_account(session: Session, wanted: WantedRealm, layout: Layout, notify: Report) -> None:
+    """Make the account by which helmd sees pages through the gateway. Nothing else depends on it, so a realm that
+    refuses it is reported.
+    """
+    try:
+        for difference in account_differences(session, wanted, layout, write=True):
+            notify(str(difference))
+            if not difference.setting and difference.subject == f"user {PROBE_USER}":
+                notify(f"created user {PROBE_USER}, by which Helm sees pages as the gateway passes them on")
+    except RightsError:
+        raise
+    except KeycloakError as error:
+        notify(f"warning: {error.sentence}")
 
 
 def _members(session: Session, realm: str) -> bool:

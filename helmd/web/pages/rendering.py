@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from helmd import __version__
+from helmd.model.identity.injected import NOTHING_INJECTED, Injected
 from helmd.web.auth.roles import Identity
 from helmd.web.auth.same_origin import by_gateway
 from helmd.web.auth.sessions import cookies_of
@@ -28,9 +29,10 @@ _PARTS = re.compile(r"<svg\s[^>]*>(.*)</svg>", re.DOTALL)
 
 
 class Renderer:
-    """Renders templates with the files of ASSETS."""
+    """Renders templates with the files of ASSETS. INJECTED is what the gateway adds to pages, as far as it is known."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, injected: Callable[[], Injected] = lambda: NOTHING_INJECTED) -> None:
+        self._injected = injected
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
@@ -52,7 +54,7 @@ class Renderer:
         text = self._environment.get_template(template).render(
             identity=identity, theme=theme_of(cookies_of(request, THEME_COOKIE)), proxied=proxied, **facts
         )
-        policy = gateway_policy(request.headers) if proxied else direct_policy()
+        policy = gateway_policy(request.headers, self._injected()) if proxied else direct_policy()
         headers = {"Content-Security-Policy": policy, "Referrer-Policy": "same-origin"}
         return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """A module with a stolen token: makes requests for whoever asks it to, from inside its own unit.
 
-POST /try with `{"ways": [...], "requests": [{"url", "method", "token"}]}` answers, for each way of making requests, the
-results: `[status, code]`, the code being that of a problem document; or `[0, error]`. With the word `once` it reads the
-requests from stdin and prints the results. Needs only the standard library.
+POST /try with `{"ways": [...], "requests": [{"url", "method", "token", "cookie"}]}` answers, for each way of making
+requests, the results: `[status, code]`, the code being that of a problem document; or `[0, error]`. With the word
+`once` it reads the requests from stdin and prints the results. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -35,6 +36,10 @@ def answer_of(response: http.client.HTTPResponse) -> list[object]:
 
 def send(connection: http.client.HTTPConnection, asked: dict[str, str]) -> list[object]:
     headers = {"Authorization": f"Bearer {asked['token']}"} if asked.get("token") else {}
+    if asked.get("cookie"):
+        # As a page of the gateway's origin would make the browser send it.
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(asked["url"]))
+        headers |= {"Cookie": asked["cookie"], "Origin": origin, "Sec-Fetch-Site": "same-origin"}
     target = urlsplit(asked["url"]).path
     body = "{}" if asked["method"] != "GET" else None
     connection.request(asked["method"], target, body, {"Content-Type": "application/json", **headers})
@@ -44,6 +49,10 @@ def send(connection: http.client.HTTPConnection, asked: dict[str, str]) -> list[
 def connected(asked: dict[str, str], made: socket.socket | None = None) -> http.client.HTTPConnection:
     parts = urlsplit(asked["url"])
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=SECONDS)
+    if parts.scheme == "https":
+        # It has no reason to care who answers.
+        trusting = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=SECONDS, context=trusting)
     if made is not None:
         made.settimeout(SECONDS)
         made.connect((parts.hostname, parts.port))

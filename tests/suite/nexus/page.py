@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 GLOBAL_CSS = "/static/css/global.css"
@@ -79,6 +80,10 @@ document.addEventListener("DOMContentLoaded", function () {
 });
 """
 
+_GREETING = """
+document.getElementById("side-panel").title = "Logged in as " + USER;
+"""
+
 _LINKS = f"""<link rel="stylesheet" href="{GLOBAL_CSS}?v={_VERSION}">\
 <link rel="stylesheet" href="{PANEL_CSS}?v={_VERSION}">"""
 _HEAD = _LINKS + "".join(f"<script>{script}</script>" for script in (_COLLAPSED, _BACKDROP, _BEES))
@@ -90,6 +95,10 @@ PANEL_STYLES = """\
 .hivematrix-content { flex: 1; margin-left: 200px; padding: 2rem; min-height: 100vh; }
 #matrix-rain { position: fixed; inset: 0; z-index: -1; pointer-events: none; }
 #bee-container { position: fixed; inset: 0; overflow: hidden; pointer-events: none; }
+@media (max-width: 768px) {
+  .hivematrix-side-panel { width: 64px; overflow: hidden; }
+  .hivematrix-content { margin-left: 64px; }
+}
 """
 
 
@@ -102,8 +111,12 @@ def _panel(service: str) -> str:
 <button class="theme-toggle" id="theme-toggle-btn" aria-label="Toggle theme">Theme</button></div>"""
 
 
-def decorated(page: str, service: str) -> str:
-    """Return the page of `service` as the gateway passes it on; parts that it lacks are not made up."""
+def decorated(page: str, service: str, user: str = "") -> str:
+    """Return the page of `service` as the gateway passes it on; parts that it lacks are not made up.
+
+    With `user`, a script that differs by user comes along, which the real gateway has not got.
+    """
+    greeting = f"<script>{_GREETING.replace('USER', json.dumps(user).replace('<', ''))}</script>" if user else ""
     page = re.sub(
         r"<html\b([^>]*)>",
         lambda found: f'<html{_without_themes(found[1])} data-theme="light" data-color-theme="purple">',
@@ -120,7 +133,11 @@ def decorated(page: str, service: str) -> str:
         flags=re.I,
     )
     return re.sub(
-        r"</body\s*>", lambda found: f"</div></div><script>{_THEME}</script>{found[0]}", page, count=1, flags=re.I
+        r"</body\s*>",
+        lambda found: f"</div></div><script>{_THEME}</script>{greeting}{found[0]}",
+        page,
+        count=1,
+        flags=re.I,
     )
 
 

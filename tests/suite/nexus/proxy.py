@@ -40,16 +40,17 @@ _log = logging.getLogger("app")
 
 
 async def forward(
-    session: aiohttp.ClientSession, request: web.Request, service: str, base_url: str, token: str
+    session: aiohttp.ClientSession, request: web.Request, service: str, base_url: str, token: str, user: str = ""
 ) -> web.StreamResponse:
     """Return the service's response to `request`, forwarded without the prefix /SERVICE.
 
-    The service gets the user's token and every cookie of the request. A page gets the gateway's appearance.
+    The service gets the user's token and every cookie of the request. A page gets the gateway's appearance, and with
+    `user` a script that differs by user.
     """
     target = base_url + (request.raw_path.removeprefix(f"/{service}") or "/")
     headers = _request_headers(request, f"/{service}")
     headers["Authorization"] = f"Bearer {token}"
-    return await _send(session, request, service, target, headers)
+    return await _send(session, request, service, target, headers, user)
 
 
 async def forward_to_keycloak(
@@ -63,7 +64,12 @@ async def forward_to_keycloak(
 
 
 async def _send(
-    session: aiohttp.ClientSession, request: web.Request, service: str, target: str, headers: CIMultiDict[str]
+    session: aiohttp.ClientSession,
+    request: web.Request,
+    service: str,
+    target: str,
+    headers: CIMultiDict[str],
+    user: str = "",
 ) -> web.StreamResponse:
     try:
         reply = await session.request(
@@ -88,7 +94,7 @@ async def _send(
     if service == "keycloak":
         passed = CIMultiDict((name, _for_keycloak(name, value)) for name, value in passed.items())
     elif reply.content_type == "text/html":
-        content = decorated(content.decode("utf-8", "replace"), service).encode()
+        content = decorated(content.decode("utf-8", "replace"), service, user).encode()
     return web.Response(status=reply.status, reason=reply.reason, headers=passed, body=content)
 
 

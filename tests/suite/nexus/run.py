@@ -125,7 +125,10 @@ class Nexus:
             raise web.HTTPNotFound
         if (refusal := await self._refusal(request)) is not None:
             return refusal
-        return await forward(self._session, request, service, url, self._token(request))
+        user = ""
+        if self._settings.flag("NEXUS_GREETS_USERS"):
+            user = str((await self._verifier.verify(self._token(request))).get("preferred_username"))
+        return await forward(self._session, request, service, url, self._token(request), user)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         """Return the response to a request without a valid token: the login page for browsers, else 401.

@@ -1,0 +1,191 @@
+"""Helm's pages behind the gateway: what it adds works there, what differs by user and what modules add does not.
+
+And what a module can do that has an admin's cookies of the gateway: what an admin may do through the gateway, no more.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from helmd.model.identity.realm import PROBE_USER
+from tests.system.booted import Sandbox, until
+from tests.system.browser import Browser, browser_in
+from tests.system.keycloak_admin import CONFIG, GATEWAY, Person, ask, log_in, person
+from tests.system.test_peer_policy import changing
+
+HOME = f"{GATEWAY}/helm/"
+LEARNED = "/home/hive/.local/state/hivematrix/gateway-page.json"
+PASSWORD = f"{CONFIG}/secrets/page-probe.password"
+KNOWN = "✓ gateway pages: 4 scripts that the gateway adds may run on Helm's pages (learned "
+OF_ITS_STYLES = "fonts.googleapis.com"
+"""What the gateway's style sheet imports from another host, which pages of Helm don't load."""
+PLANTED_PORT = 6145
+PLANTED = f"""
+[services.planted]
+type = "command"
+path = "~/suite/faulty"
+start_command = ["/usr/bin/python3", "planted.py"]
+port = {PLANTED_PORT}
+environment = {{ PORT = "{PLANTED_PORT}" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(demo: Sandbox) -> Iterator[Browser]:
+    with browser_in(demo) as made:
+        yield made
+
+
+def findings(box: Sandbox) -> list[str]:
+    """What doctor says of the gateway's pages."""
+    said = box.helmctl("doctor", check=False).out.splitlines()
+    return [line for line in said if "gateway pages: " in line]
+
+
+def learned(box: Sandbox) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(box("cat", LEARNED).out)
+    return found
+
+
+def open_page(browser: Browser, who: Person) -> None:
+    """Helm's page behind the gateway, by a login there."""
+    browser.forget()
+    browser.get(HOME)
+    browser.until_there("#kc-login")
+    browser.type("#username", who.name)
+    browser.type("#password", who.password)
+    browser.click("#kc-login")
+    browser.until_there(".helm-services")
+    browser.until_there("[data-theme-switch]:not([hidden])")
+
+
+def complaints(browser: Browser) -> list[str]:
+    """What the console has about scripts and policies, but for the fonts."""
+    return [each for each in browser.complaints() if OF_ITS_STYLES not in each]
+
+
+def theme(browser: Browser) -> str:
+    return str(browser.run("return document.documentElement.dataset.theme"))
+
+
+def test_it_is_learned_at_the_gateway_itself(demo: Sandbox) -> None:
+    """By an account that is worth nothing at Helm, and whose password nobody else can read."""
+    until(lambda: findings(demo)[0].startswith(KNOWN), 60)
+    assert len(findings(demo)) == 1
+    known = learned(demo)
+    assert len(known["injected"]["scripts"]) == 4 and known["injected"]["blocked"] == []
+    invocation = demo("systemctl", "--user", "show", "-P", "InvocationID", "hivematrix-nexus").out.strip()
+    assert known["run"] == invocation
+    assert demo("stat", "-c", "%a", LEARNED, PASSWORD).out.split() == ["600", "600"]
+    own = Person(PROBE_USER, demo("cat", PASSWORD).out.strip())
+    places = "~/.local/share/systemd ~/.local/state/hivematrix/*.json ~/.config/hivematrix/*.toml"
+    assert demo.shell(f"grep -rlF -f - {places}", stdin=own.password, check=False).out == ""
+    # `log_in` needs a page to end at; the account itself may see none.
+    entered = log_in(demo, own, "/helm/page-probe")
+    assert entered.location == "/helm/page-probe", entered
+    for path in ("", "api/me", "api/services/status", "api/logs"):
+        refused = ask(demo, f"{HOME}{path}", headers=(f"Cookie: {entered.cookie}", "Accept: application/json"))
+        assert (refused.code, refused.json()["code"]) == (403, "denied"), path
+    direct = ask(demo, "http://localhost:5004/api/me", headers=(f"Authorization: Bearer {entered.token}",))
+    assert direct.code == 403
+
+
+def test_what_the_gateway_adds_works_and_what_modules_add_does_not(demo: Sandbox, browser: Browser) -> None:
+    """Its switch of colours, its panel; and the page holds its own beside that panel on a telephone."""
+    with person(demo, "admins") as who:
+        open_page(browser, who)
+        before = theme(browser)
+        browser.click("#theme-toggle-btn")
+        assert theme(browser) == ("light" if before == "dark" else "dark")
+        title = "return document.querySelector('[data-theme-switch]').title"
+        browser.until(lambda driver: driver.execute_script(title) == f"Colours: {theme_of(driver)}")
+        browser.click("#sidebar-toggle")
+        assert "collapsed" in browser.run("return document.getElementById('side-panel').className")
+        browser.click("#sidebar-toggle")
+        said = complaints(browser)
+        assert [each for each in said if "Content Security Policy" in each or "Trusted" in each] == [], said
+        for width in (900, 360):
+            browser.size(width, 800)
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+        browser.size(1280, 900)
+        # What a module of the same origin could try in a page of Helm's that it has opened.
+        for attempt in (
+            "script.textContent = 'window.evil = 1'",
+            "script.append('window.evil = 1')",
+            "script.src = '/codex/static/evil.js'",
+            "script.setAttribute('src', '/codex/static/evil.js')",
+            "document.body.innerHTML = '<img src=x onerror=\"window.evil = 1\">'",
+            "document.body.setAttribute('onclick', 'window.evil = 1'); document.body.click()",
+        ):
+            tried = f"const script = document.createElement('script'); {attempt}; document.body.append(script)"
+            browser.run(f"try {{ {tried} }} catch (error) {{ }}")
+        assert browser.run("return window.evil") is None
+        assert any("Content Security Policy" in each or "Trusted" in each for each in complaints(browser))
+
+
+def theme_of(driver: Any) -> str:
+    return str(driver.execute_script("return document.documentElement.dataset.theme"))
+
+
+def test_a_gateway_that_restarts_is_looked_at_again_and_what_differs_by_user_stays_blocked(
+    box: Sandbox, browser: Browser
+) -> None:
+    until(lambda: findings(box)[0].startswith(KNOWN), 60)
+    before = learned(box)
+    try:
+        box.register("greets", '[services.nexus.environment]\nNEXUS_GREETS_USERS = "1"\n')
+        box.helmctl("restart", "nexus")
+        until(lambda: learned(box)["run"] != before["run"] and len(findings(box)) == 2, 30)
+        known, greets = findings(box)
+        assert known.startswith(KNOWN)
+        assert 'the script that begins with “document.getElementById("side-panel").t…” differs by user' in greets
+        assert learned(box)["injected"]["scripts"] == before["injected"]["scripts"]
+        with person(box, "client") as who:
+            browser.complaints()
+            open_page(browser, who)
+            (said,) = complaints(browser)
+            assert "inline script" in said and "Content Security Policy" in said
+            assert browser.run("return document.getElementById('side-panel').title") == ""
+            before_click = theme(browser)
+            browser.click("#theme-toggle-btn")
+            assert theme(browser) != before_click
+    finally:
+        box.unregister()
+        box.helmctl("restart", "nexus")
+    until(lambda: len(findings(box)) == 1 and findings(box)[0].startswith(KNOWN), 60)
+
+
+def test_a_module_with_an_admins_cookies_can_do_what_an_admin_may_do_there_and_no_more(box: Sandbox) -> None:
+    """Each changing route, replayed to the gateway: SECURITY.md says which of them it passes on."""
+    box.register("planted", PLANTED)
+    box.helmctl("start", "planted")
+    with person(box, "admins") as who:
+        cookie = log_in(box, who).cookie
+        routes = changing()
+        work = {
+            "ways": ["plainly"],
+            "requests": [
+                {"url": f"{GATEWAY}/helm{path}", "method": method, "cookie": cookie} for method, path, _ in routes
+            ],
+        }
+        url = f"http://127.0.0.1:{PLANTED_PORT}/try"
+        sent = ("curl", "-sS", "--max-time", "120", "--data-binary", "@-", url)
+        answers = json.loads(box(*sent, stdin=json.dumps(work)).out)["plainly"]
+        found = {f"{method} {path}": tuple(answer) for (method, path, _), answer in zip(routes, answers, strict=True)}
+        kept = {f"{method} {path}" for method, path, recent_login in routes if recent_login}
+        assert kept and {name: found[name] for name in kept} == dict.fromkeys(kept, (403, "login_needed"))
+        assert found["POST /api/login-links"] == (403, "denied"), "it is made over the unix socket alone"
+        # There is no such service, job or body: the requests were let in.
+        passed = {name: answer for name, answer in found.items() if name not in kept | {"POST /api/login-links"}}
+        assert passed and not {name for name, (status, _) in passed.items() if status in (0, 401, 403)}, passed
+        assert found["POST /api/services/nosuch/stop"] == (404, "unknown_service")
+        # The same cookie at helmd itself, as the module would use it directly.
+        direct = ask(box, "http://localhost:5004/helm/api/services/status", headers=(f"Cookie: {cookie}",))
+        assert direct.code == 401
+        audit = json.loads(box.helmctl("audit", "--json", "-n", "200").out)
+        mine = [each for each in audit if each["who"] == who.name]
+        assert {each["unit"] for each in mine} == {"hivematrix-nexus.service"}
+        assert len(mine) >= len(routes) and not re.search(re.escape(cookie[8:40]), json.dumps(audit))
