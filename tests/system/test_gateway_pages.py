@@ -33,6 +33,21 @@ environment = {{ PORT = "{PLANTED_PORT}" }}
 """
 
 
+IN_ITS_PLACE = f"""
+import os, sys
+sys.path.insert(0, "/usr/share/hivematrix-helm")
+from helmd.health.peers import Peers
+from helmd.operations.identity.gateway_login import Gateway, GatewayBrowser, GatewayPageError
+gateway = Gateway("http://localhost:{PLANTED_PORT}", {PLANTED_PORT}, "hivematrix-nexus.service")
+with GatewayBrowser(gateway, Peers(os.getuid()).peer) as browser:
+    try:
+        browser.see("/helm/page-probe", "somebody", "secret")
+    except GatewayPageError as error:
+        print(error.sentence)
+"""
+"""Logs in at the port of a module as helmd does at the gateway's."""
+
+
 @pytest.fixture(scope="module")
 def browser(demo: Sandbox) -> Iterator[Browser]:
     with browser_in(demo) as made:
@@ -162,6 +177,10 @@ def test_a_module_with_an_admins_cookies_can_do_what_an_admin_may_do_there_and_n
     """Each changing route, replayed to the gateway: SECURITY.md says which of them it passes on."""
     box.register("planted", PLANTED)
     box.helmctl("start", "planted")
+    assert box("python3", "-c", IN_ITS_PLACE).out == (
+        f"hivematrix-planted.service answers on port {PLANTED_PORT}, not hivematrix-nexus.service; no password was sent"
+        " there\n"
+    )
     with person(box, "admins") as who:
         cookie = log_in(box, who).cookie
         routes = changing()
