@@ -19,7 +19,7 @@ from tests.system.test_peer_policy import changing
 HOME = f"{GATEWAY}/helm/"
 LEARNED = "/home/hive/.local/state/hivematrix/gateway-page.json"
 PASSWORD = f"{CONFIG}/secrets/page-probe.password"
-KNOWN = "✓ gateway pages: 4 scripts that the gateway adds may run on Helm's pages (learned "
+KNOWN = "ok: 4 scripts that the gateway adds may run on Helm's pages (learned "
 OF_ITS_STYLES = "fonts.googleapis.com"
 """What the gateway's style sheet imports from another host, which pages of Helm don't load."""
 PLANTED_PORT = 6145
@@ -56,8 +56,8 @@ def browser(demo: Sandbox) -> Iterator[Browser]:
 
 def findings(box: Sandbox) -> list[str]:
     """What doctor says of the gateway's pages."""
-    said = box.helmctl("doctor", check=False).out.splitlines()
-    return [line for line in said if "gateway pages: " in line]
+    said = json.loads(box.helmctl("doctor", "--json", check=False).out)["findings"]
+    return [f"{each['verdict']}: {each['sentence']}" for each in said if each["check"] == "gateway pages"]
 
 
 def learned(box: Sandbox) -> dict[str, Any]:
