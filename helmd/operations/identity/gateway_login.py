@@ -36,7 +36,7 @@ _ACCEPTED_SECONDS = 0.5
 """How long a connection may take to be the listener's, once it is there."""
 _AGENT = "HiveMatrix-Helm (page probe)"
 
-Locate = Callable[[socket.socket], Peer]
+LocatePeer = Callable[[socket.socket], Peer]
 
 
 class GatewayPageError(HelmError):
@@ -77,7 +77,7 @@ class _Form:
 class GatewayBrowser:
     """One browser without cookies, for `VISIT_SECONDS`. A context manager; LOCATE names the peer of a connection."""
 
-    def __init__(self, gateway: Gateway, locate: Locate, seconds: float = VISIT_SECONDS) -> None:
+    def __init__(self, gateway: Gateway, locate: LocatePeer, seconds: float = VISIT_SECONDS) -> None:
         self._gateway = gateway
         self._locate = locate
         self._cookies: dict[tuple[str, str], str] = {}

@@ -30,12 +30,12 @@ from helmd.operations.identity.gateway_login import (
     Gateway,
     GatewayBrowser,
     GatewayPageError,
-    Locate,
+    LocatePeer,
     ProbeRefusedError,
 )
 from helmd.operations.identity.probe_account import probe_password
 
-LOOK_SECONDS = 2.0
+GATEWAY_LOOK_SECONDS = 2.0
 """How often it is looked whether the gateway has restarted."""
 LEARN_AGAIN_SECONDS = 24 * 3600.0
 """A gateway may load other code without a restart of its unit."""
@@ -61,7 +61,7 @@ class GatewayPages:
         places: Layout,
         suite: Callable[[], Registry],
         run_of: Callable[[], str],
-        locate: Locate,
+        locate: LocatePeer,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._places = places
@@ -90,7 +90,7 @@ class GatewayPages:
         self._page = await self._pool.run(self._stored)
         while True:
             await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(GATEWAY_LOOK_SECONDS)
 
     async def look(self) -> None:
         """Learns, if it is time to. Never raises."""
