@@ -63,8 +63,8 @@ class Comparison:
         self._up_to = self._lost = self._said = self._found = 0
         self._places: dict[str, int] = {}
         """By file id: how many entries of its list were gone through."""
-        self._last: str | None = None
-        """Cursor of the last entry that was walked; None until the walk that found the damage returns."""
+        self._last = ""
+        """Cursor of the last entry that was walked above ``_base``."""
         self._must_walk_again = False
         self._walk_of_before: Comparison | None = None
         self._since = 0
@@ -91,7 +91,7 @@ class Comparison:
     def _resume_comparison(self, position: Position, counted: Counted) -> None:
         """Counts on from what was COUNTED up to POSITION; goes on with a recovery that was under way."""
         self._begin_comparison(counted.base)
-        self._passed = counted.unreadable
+        self._passed, self._last = counted.unreadable, counted.last
         if counted.entries:
             self._before = position
         if counted.recovery is not None:
@@ -105,8 +105,9 @@ class Comparison:
         """What is behind the position, to be stored with it."""
         recovery = None
         if self._damaged:
-            recovery = Recovery(self._up_to, self._last or "", dict(self._places), self._found, self._said)
-        return Counted(self._base, self._walked_entries(), self._passed - self._unreadable, recovery)
+            recovery = Recovery(self._up_to, dict(self._places), self._found, self._said)
+        unreadable = self._passed - self._unreadable
+        return Counted(self._base, self._walked_entries(), self._last, unreadable, recovery)
 
     def _walked_entries(self) -> int:
         """How many were walked above ``_base``."""
@@ -164,9 +165,9 @@ class Comparison:
         # Entries that the walk met and could not read were said already, but for those behind its last good one.
         self._lost, self._said = 0, self._passed - self._unreadable
         self._unreadable = 0
-        self._last, self._found, self._places = None, 0, {}
+        self._found, self._places = 0, {}
         if begun is not None:
-            self._last, self._found, self._said = begun.last, begun.entries, begun.reported
+            self._found, self._said = begun.entries, begun.reported
             self._places.update(begun.places)
         self._must_walk_again = self._before is not None
 
@@ -192,15 +193,15 @@ class Comparison:
                 head, cursor = min(firsts, key=lambda each: each[0].monotonic)
                 self._since = head.realtime
                 self._walk_of_before = self._walk_from(cursor, self._base)
-        last = counted.recovery.last if counted.recovery is not None else self._before.cursor
         walk = self._walk_of_before
         for _ in range(LOOKUP_STEPS):
-            entries = walk._walk(1, 1)[0] if walk is not None and last else []
-            if walk is not None and entries and entries[0].cursor == last and len(walk._seen) == counted.entries:
+            entries = walk._walk(1, 1)[0] if walk is not None and counted.last else []
+            is_last = bool(entries) and entries[0].cursor == counted.last
+            if walk is not None and is_last and len(walk._seen) == counted.entries:
                 self._walked.update(walk._seen)
                 self._end_walk_of_before()
                 return
-            if not entries or entries[0].cursor == last:
+            if is_last or not entries:
                 self._forget_before(self._before, counted)
                 return
 

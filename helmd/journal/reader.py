@@ -149,8 +149,6 @@ class JournalReader(Comparison):
                 entries, text, at_end = self._walk(most_entries, most_bytes)
             if at_end:
                 at_end = not self._check_end()
-            if self._damaged and self._last is None:
-                self._last = self._position.cursor if self._position is not None else ""
             if at_end and self._boot_id != self._current:
                 self._gaps += self._missing
                 self._missing.clear()
@@ -250,7 +248,7 @@ class JournalReader(Comparison):
             remaining -= size + OVERHEAD
         if entries:
             end = entries[-1]
-            self._previous = previous
+            self._previous, self._last = previous, end.cursor
             cursor = end.cursor if self._files.has_number(end.cursor) else ""
             self._position = Position(boot_id, cursor, end.realtime, end.monotonic, ties)
             self._took(len(entries))
@@ -367,7 +365,7 @@ class JournalReader(Comparison):
             if gap is not None and position.cursor and not present:
                 self._gaps.append(gap)
         self._end_recovery()
-        if counted is not None and (present or not counted.entries):
+        if counted is not None and (present or not position.cursor or not counted.entries):
             self._resume_comparison(position, counted)
         elif present:
             self._begin_comparison(position.monotonic - 1, position.ties)

@@ -271,6 +271,18 @@ def test_lines_that_a_walk_passed_by_are_found_after_restarts(
     assert read_with_restarts(tmp_path, positions, most, batches) == ([], [])
 
 
+@pytest.mark.parametrize(("most", "batches"), [(1, 97), (37, 1), (250, 1)])
+def test_what_was_counted_is_known_behind_an_entry_with_a_damaged_number(
+    tmp_path: Path, most: int, batches: int
+) -> None:
+    """Its position has no cursor, and a walk by matches ends there."""
+    skipped(tmp_path)
+    flip_bit(tmp_path / "a.journal", 2500, "seqnum", 30)
+    append(tmp_path / "b.journal", lines(3001, 3020))
+    texts, gaps = read_with_restarts(tmp_path, {}, most, batches)
+    assert sorted(texts) == sorted(names(1, 3020)) and gaps == []
+
+
 def test_what_was_passed_by_is_counted_where_the_same_walk_gives_others(tmp_path: Path) -> None:
     """Which lines were stored can't be found out any more: then none is stored twice, and a gap says how many."""
     skipped(tmp_path)

@@ -15,8 +15,6 @@ class Recovery(NamedTuple):
 
     up_to: int
     """The monotonic time up to which they are read so."""
-    last: str
-    """Cursor of the last entry that was found by matches."""
     places: Mapping[str, int]
     """By file id: how many entries of a file, in the order in which it lists them, are behind us."""
     entries: int
@@ -31,6 +29,8 @@ class Counted(NamedTuple):
     base: int
     entries: int
     """Entries of the account that were found by matches, up to the position."""
+    last: str = ""
+    """Cursor of the last of them, also where its number is damaged and the position is without it."""
     unreadable: int = 0
     """Entries that were met and could not be read; gaps have reported them."""
     recovery: Recovery | None = None
@@ -42,17 +42,23 @@ class Counted(NamedTuple):
 
 def counted_from(state: object) -> Counted | None:
     """What `Counted.state` gave, or None when STATE is nothing of the kind."""
-    try:
-        match state:
-            case {"base": int(base), "entries": int(entries), "unreadable": int(unreadable), "recovery": None}:
-                return Counted(base, entries, unreadable)
-            case {"base": int(base), "entries": int(entries), "unreadable": int(unreadable), "recovery": recovery}:
-                places = {str(file): int(number) for file, number in recovery["places"].items()}
-                up_to, last = int(recovery["up_to"]), str(recovery["last"])
-                found = Recovery(up_to, last, places, int(recovery["entries"]), int(recovery["reported"]))
-                return Counted(base, entries, unreadable, found)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        pass
+    match state:
+        case {
+            "base": int(base),
+            "entries": int(entries),
+            "last": str(last),
+            "unreadable": int(unreadable),
+            "recovery": recovery,
+        }:
+            counted = Counted(base, entries, last, unreadable)
+        case _:
+            return None
+    match recovery:
+        case None:
+            return counted
+        case {"up_to": int(up_to), "places": dict(places), "entries": int(found), "reported": int(reported)}:
+            numbers = {str(file): number for file, number in places.items() if isinstance(number, int)}
+            return counted._replace(recovery=Recovery(up_to, numbers, found, reported))
     return None
 
 
