@@ -4,13 +4,11 @@ And what doctor says of a service that has a database and does not use it.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from helmd.model.units.unit_state import BEGAN_SLACK
 from tests.system.booted import Sandbox, superuser, until
 
 HOME = "/home/hive"
@@ -148,7 +146,6 @@ def test_pre_start_sees_what_the_service_sees(suite: Sandbox) -> None:
 def test_a_pre_start_that_fails_is_named(suite: Sandbox, state: str, how: str, line: str) -> None:
     said = f"the pre_start command of migrates (bin/migrate) {how}"
     suite.shell(f"echo {state} > {PLACE}/state")
-    time.sleep(2 * BEGAN_SLACK)  # a line that is not older counts to the next run
     try:
         done = suite.helmctl("restart", "migrates", check=False)
         assert done.code == 1 and f"✗ migrates: {said}: {line}" in done.err, done.text
