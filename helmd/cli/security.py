@@ -20,12 +20,15 @@ _COLOURS = {"critical": "red", "high": "red", "medium": "yellow", "low": "cyan"}
 _WIDTH = max(map(len, SEVERITIES))
 
 
-@click.group("security", short_help="Find what is exposed to others, and set up the firewall.")
+@click.group(
+    "security", invoke_without_command=True, short_help="Find what is exposed to others, and set up the firewall."
+)
 @click.pass_context
-def security_command(ctx: click.Context) -> None:
-    """Find what is exposed to others and should not be, and set up the firewall."""
+def security_command(ctx: click.Context) -> int | None:
+    """Find what is exposed to others and should not be, and set up the firewall. Without a command: audit."""
     if os.geteuid() == 0 and ctx.invoked_subcommand not in AS_ROOT:
         ctx.obj = account.context_of_root(ctx.find_root().params["account_name"])
+    return ctx.invoke(security_audit_command) if ctx.invoked_subcommand is None else None
 
 
 for _command in FIREWALL_COMMANDS:

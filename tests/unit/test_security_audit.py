@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,19 +20,27 @@ from helmd.health import socket_table as tables
 from helmd.health.socket_table import socket_table
 from helmd.model.api.json_codec import to_json
 from helmd.model.api.security import SecurityAuditReply
-from helmd.model.errors import HelmError
+from helmd.model.config.settings import Settings
+from helmd.model.errors import BusError, HelmError
 from helmd.model.layout import Layout, layout
 from helmd.model.security.acceptance import UnknownFindingError
-from helmd.model.security.findings import security_finding
+from helmd.model.security.findings import SecurityFinding, security_finding
+from helmd.model.security.firewall_state import FirewallState
 from helmd.model.security.permissions import FileOwner
 from helmd.model.security.report import AuditFacts, audit_reply
+from helmd.model.suite.service import Registry, Service
+from helmd.operations.configuration.effective import Effective
+from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.services import ShownCertificate
+from helmd.operations.security import audit as audit_module
 from helmd.operations.security.acceptances import AcceptanceStore
+from helmd.operations.security.audit import audit_now
 from helmd.operations.security.certificates import certificate_facts
 from helmd.operations.security.files import FileAudit
 from helmd.operations.security.host import sshd_files
 from helmd.operations.security.latest import AuditUnfinishedError, LatestAudit
 from helmd.operations.security.sockets import ephemeral_ports, lasting_sockets
+from helmd.systemd.bus import Manager
 
 NOW = datetime.now(UTC)
 FINDING = security_finding("wide-binding", "core port 5000", "core is open", ["tcp 0.0.0.0:5000"], "bind it")
@@ -40,7 +49,7 @@ REPLY = audit_reply(AuditFacts(NOW, 0.5, [FINDING]), 1000)
 
 @pytest.fixture
 def place(tmp_path: Path) -> Layout:
-    made = layout({}, tmp_path, os.getuid(), tmp_path)
+    made = layout({}, tmp_path, os.getuid(), Path(__file__).resolve().parents[2])
     made.secrets.mkdir(parents=True, mode=0o700)
     return made
 
@@ -313,3 +322,37 @@ async def test_an_audit_that_fails_is_said(place: Layout, tmp_path: Path, line: 
         with pytest.raises(HelmError, match=sentence):
             await latest.reply(300)
     assert runs(tmp_path) == 2
+
+
+class WithoutManager(DoctorContext):
+    """An account whose user manager does not answer."""
+
+    effective = Effective(Settings(), Registry({"core": Service("core", url="http://localhost:1", port=1)}))
+
+    @property
+    def manager(self) -> Manager:
+        raise BusError("systemd does not answer")
+
+
+def test_a_check_that_fails_prevents_no_other(place: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: DoctorContext) -> Iterator[SecurityFinding]:
+        yield FINDING
+        raise subprocess.CalledProcessError(100, ["apt-get"], stderr="W: a\nE: locked\n")
+
+    def slow(_: DoctorContext) -> Iterator[SecurityFinding]:
+        raise subprocess.TimeoutExpired(["kernel"], 3)
+
+    monkeypatch.setattr(audit_module, "audit_updates", broken)
+    monkeypatch.setattr(audit_module, "audit_kernel", slow)
+    monkeypatch.setattr(audit_module, "firewall_state", lambda: FirewallState("nobody knows"))
+    place.secrets.joinpath("core.env").write_text("SECRET_KEY=changeme\n")
+    place.secrets.joinpath("core.env").chmod(0o644)
+    context = WithoutManager(place)
+    reply = audit_now(context)
+    kinds = {each.kind for each in reply.findings}
+    assert {"wide-binding", "readable-secret", "weak-secret"} <= kinds, "what was found before a failure counts"
+    said = {sentence.partition(": ")[0]: sentence for sentence in reply.unchecked}
+    assert said["updates"] == "updates: apt-get failed: E: locked"
+    assert said["kernel"] == "kernel: kernel did not finish within 3 s"
+    assert said["units"] == "units: systemd does not answer"
+    assert said["firewall"] == "firewall: nobody knows"

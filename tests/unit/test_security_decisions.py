@@ -69,6 +69,7 @@ SUITE = Registry(
     {
         "core": Service("core", url="http://localhost:5000", port=5000),
         "nexus": Service("nexus", url="https://desk.example.org", port=443),
+        "keycloak": Service("keycloak", type="keycloak", url="http://localhost:8080", port=8080),
         "plain": Service("plain", url="http://desk.example.org:7000", port=7000),
         "elsewhere": Service("elsewhere", type="external", url="http://other.example.org", port=8080),
     }
@@ -90,6 +91,8 @@ def judged(*sockets: OpenEnd, protected: Iterable[int] = ()) -> list[tuple[str, 
 
 
 HEALTHY = (
+    end("tcp", "127.0.0.1", 8080, "hivematrix-keycloak.service"),
+    end("tcp", "127.0.0.1", 40323, "hivematrix-keycloak.service"),
     end("tcp", "127.0.0.1", 5000),
     end("tcp", "0.0.0.0", 443, "hivematrix-nexus.service"),
     end("tcp", "127.0.0.1", 5004, "helmd.service"),
@@ -115,6 +118,8 @@ def test_sockets_of_a_healthy_machine_are_no_findings() -> None:
         (end("tcp", "::", 9000), "undeclared-listener", "high"),
         (end("tcp", "192.0.2.4", 9000), "undeclared-listener", "high"),
         (end("tcp", "127.0.0.1", 443), "foreign-listener", "high"),
+        (end("tcp", "127.0.0.1", 40323), "undeclared-listener", "medium"),
+        (end("tcp", "0.0.0.0", 40323, "hivematrix-keycloak.service"), "undeclared-listener", "high"),
         (end("udp", "127.0.0.1", 5000), "undeclared-listener", "medium"),
         (end("udp", "0.0.0.0", 40000), "undeclared-listener", "high"),
         (end("udplite", "::1", 9000), "undeclared-listener", "medium"),
@@ -467,9 +472,16 @@ def test_the_reply() -> None:
     core_wide = end("tcp", "0.0.0.0", 5000)
     findings = list(judge_sockets([core_wide], DECLARED, UID, EPHEMERAL))
     taken = end("tcp", "127.0.0.1", 7000, "x.service", None, 33)
-    facts = AuditFacts(NOW, 1.234, findings, (*HEALTHY[1:], core_wide, taken), DECLARED, unchecked=("x",))
+    facts = AuditFacts(
+        NOW,
+        1.234,
+        findings,
+        (*(each for each in HEALTHY if each.port != 5000), core_wide, taken),
+        DECLARED,
+        unchecked=("x",),
+    )
     reply = audit_reply(facts, UID)
-    assert [each.service for each in reply.secure_services] == ["nexus", "helm"]
+    assert [each.service for each in reply.secure_services] == ["nexus", "keycloak", "helm"]
     assert [(each.service, each.binding) for each in reply.exposed_services] == [("core", "0.0.0.0")]
     assert reply.firewall_required == reply.exposed_services and reply.firewall_protected == ()
     assert (
@@ -478,6 +490,7 @@ def test_the_reply() -> None:
     assert (reply.summary.high, reply.severity, reply.firewall_status.active) == (2, "high", None)
     assert {(each.port, each.service, each.declared) for each in reply.listeners} == {
         (22, None, False), (68, None, False), (443, "nexus", True), (5000, "core", True), (5004, "helm", True),
+        (8080, "keycloak", True), (40323, "keycloak", False),
         (7000, None, False),
     }  # fmt: skip
     guarded = audit_reply(replace(facts, firewall=FirewallStatus(True, "nftables", (5000,))), UID)

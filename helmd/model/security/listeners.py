@@ -68,6 +68,10 @@ class DeclaredPort:
     encrypted: bool
     setting: str
     """What sets its address, for a person."""
+    opens_others: bool = False
+    """Whether the service's program also opens ports on the loopback address that the kernel chooses, as Keycloak's
+    transaction manager does, which identifies its process by one.
+    """
 
 
 def only_local(host: str) -> bool:
@@ -97,7 +101,9 @@ def _declared(service: Service) -> DeclaredPort:
     local = service.name != GATEWAY and only_local(url.hostname or "localhost")
     unit = frozenset({unit_of(service.name)})
     encrypted = url.scheme == "https" or service.type == "postgres"
-    return DeclaredPort(service.port or 0, service.name, unit, local, encrypted, f"the configuration of {service.name}")
+    setting = f"the configuration of {service.name}"
+    others = service.type == "keycloak"
+    return DeclaredPort(service.port or 0, service.name, unit, local, encrypted, setting, others)
 
 
 def judge_sockets(
@@ -150,6 +156,12 @@ def _of_port(
             evidence,
             f"{_end(socket, uid)}; then: helmctl restart {wanted.service}",
         )
+        return
+    if (
+        socket.loopback
+        and socket.port in ephemeral
+        and any(own == each.service and each.opens_others for each in ports.values())
+    ):
         return
     number = "ephemeral port" if socket.port in ephemeral else str(socket.port)
     reach = "this machine" if socket.loopback else "other machines"
