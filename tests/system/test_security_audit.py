@@ -74,8 +74,8 @@ printf '[Service]\\nEnvironment=API_TOKEN=f3a9c1d2e5\\n' > {DROP_INS}/hivematrix
 printf '[Service]\\nPrivateUsers=no\\n' > {DROP_INS}/hivematrix-codex.service.d/planted.conf
 systemctl --user daemon-reload
 echo '# edited' >> {UNITS}/hivematrix-ledger.service
-{{ echo 'http.trusted_proxies = ["10.0.0.0/8"]'; echo 'http.trusted_units = ["hivematrix-*"]'
-   echo 'ingest.anonymous = "loopback"'; cat ~/kept/helm.toml; }} > {CONFIG}/helm.toml
+sed -i 's/^#trusted_units = .*/trusted_units = ["hivematrix-*.service"]/; s/^#anonymous = .*/anonymous = "loopback"/
+    s/^#trusted_proxies = .*/trusted_proxies = ["10.0.0.0\\/8"]/' {CONFIG}/helm.toml
 cd {SUITE}/nexus/certs; cp -p nexus.crt nexus.key ~/kept; python3 -W ignore -c '{EXPIRED}'; helmctl restart nexus
 """
 PLANT_AS_ROOT = f"""set -e
@@ -142,7 +142,7 @@ PLANTED = (
     PlantedExposure("certificate-expired", "nexus", "valid from"),
     PlantedExposure("certificate-name", "nexus", "no name"),
     PlantedExposure("broad-trust", "http.trusted_proxies 10.0.0.0/8", "16,777,216 addresses"),
-    PlantedExposure("broad-trust", "http.trusted_units hivematrix-*", "hivematrix-core.service"),
+    PlantedExposure("broad-trust", "http.trusted_units hivematrix-*.service", "hivematrix-core.service"),
     PlantedExposure("anonymous-ingest", "ingest.anonymous", "loopback"),
     PlantedExposure("debug-mode", "ledger FLASK_DEBUG", "FLASK_DEBUG=1"),
     PlantedExposure("weak-secret", "planted SECRET_KEY", "with 8 characters"),
@@ -182,16 +182,18 @@ class Plants:
         self.box.shell(PLANT)
         self.box.shell(PLANT_AS_ROOT, root=True)
         superuser(self.box, "CREATE ROLE planted LOGIN PASSWORD 'planted'")
-        user = {
-            "username": "demo", "enabled": True, "attributes": {"is_temporary_admin": ["true"]},
-            "credentials": [{"type": "password", "value": "admin", "temporary": False}],
-        }  # fmt: skip
+        password = {"type": "password", "value": "admin", "temporary": False}
+        user = {"username": "demo", "enabled": True, "credentials": [password]}
         answer = self._admin("POST", f"/{REALM}/users", user)
         assert answer.code == 201, answer
         self._user = answer.headers["location"].rpartition("/")[2]
+        # As Keycloak notes it; its API keeps attributes that it does not know out.
+        values = f"('is_temporary_admin', 'true', '{self._user}', 'planted')"
+        superuser(self.box, f"INSERT INTO user_attribute (name, value, user_id, id) VALUES {values}", "keycloak")
 
     def remove(self) -> None:
         if self._user:
+            superuser(self.box, "DELETE FROM user_attribute WHERE id = 'planted'", "keycloak")
             self._admin("DELETE", f"/{REALM}/users/{self._user}")
         superuser(self.box, "DROP ROLE IF EXISTS planted")
         self.box.shell(REMOVE_AS_ROOT, root=True, check=False)
@@ -234,27 +236,34 @@ def test_each_planted_exposure_is_found_with_its_evidence(planted: Sandbox) -> N
 
 
 def test_an_accepted_finding_returns_at_its_end(planted: Sandbox) -> None:
-    findings = audit(planted)["findings"]
-    found, ids = {each["kind"]: each["id"] for each in findings}, [each["id"] for each in findings]
-    planted.helmctl("security", "accept", found["raw-socket"], "--reason", "a test", "--until", "+15s")
-    begun = time.monotonic()
-    route = f"http://helm/api/security/findings/{found['anonymous-ingest']}/accept"
-    end = planted("date", "-u", "-d", "+15 seconds", "+%FT%TZ").out.strip()
-    body = json.dumps({"reason": "another", "until": end})
-    post = ["-H", "Content-Type: application/json", "-d", body, "-w", "%{http_code}", "-o", "/dev/null"]
-    asked = ["curl", "-s", "--max-time", "60", "--unix-socket", SOCKET]
-    assert planted(*asked, *post, route).out == "201"
-    over_http = json.loads(planted(*asked, "http://helm/api/security/audit").out)
-    accepted = {each["id"]: each["accepted"] for each in over_http["findings"] if each["accepted"]}
-    assert {each["reason"] for each in accepted.values()} == {"a test", "another"}
-    assert over_http["summary"]["accepted"] == 2
-    assert {each["id"] for each in over_http["findings"]} == set(ids), (
-        "helmd's sandbox does not keep it from seeing any"
-    )
-    time.sleep(max(0.0, begun + 16 - time.monotonic()))
-    again = json.loads(planted(*asked, "http://helm/api/security/audit").out)
-    assert again["checked_at"] == over_http["checked_at"], "the same audit"
-    assert again["summary"]["accepted"] == 0 and not any(each["accepted"] for each in again["findings"])
+    asked = ("curl", "-s", "--max-time", "60", "--unix-socket", SOCKET)
+
+    def over_http(max_age: int) -> dict[str, Any]:
+        reply: dict[str, Any] = json.loads(planted(*asked, f"http://helm/api/security/audit?max_age={max_age}").out)
+        return reply
+
+    def accepted(reply: dict[str, Any]) -> set[str]:
+        return {each["accepted"]["reason"] for each in reply["findings"] if each["accepted"]}
+
+    first = over_http(0)
+    assert {(each.kind, each.subject) for each in PLANTED} <= {
+        (each["kind"], each["subject"]) for each in first["findings"]
+    }, "helmd's own sandbox keeps it from seeing none"
+    ids = {each["kind"]: each["id"] for each in first["findings"]}
+    planted.helmctl("security", "accept", ids["raw-socket"], "--reason", "known", "--until", "+30 days")
+    route = f"http://helm/api/security/findings/{ids['anonymous-ingest']}/accept"
+    end = planted("date", "-u", "-d", "+10 seconds", "+%FT%TZ").out.strip()
+    begun, body = time.monotonic(), json.dumps({"reason": "a test", "until": end})
+    sent = ("-H", "Content-Type: application/json", "-d", body, "-w", "%{http_code}", "-o", "/dev/null")
+    assert planted(*asked, *sent, route).out == "201"
+    meanwhile = over_http(3600)
+    assert accepted(meanwhile) == {"known", "a test"} and meanwhile["summary"]["accepted"] == 2
+    time.sleep(max(0.0, begun + 11 - time.monotonic()))
+    again = over_http(3600)
+    assert again["checked_at"] == meanwhile["checked_at"] == first["checked_at"], "all of one audit"
+    assert accepted(again) == {"known"}
+    planted.helmctl("security", "withdraw", ids["raw-socket"])
+    assert accepted(over_http(3600)) == set()
     trail = planted.helmctl("audit", "-n", "30").out
     assert "accept finding: done [helmctl" in trail and "/api/security/findings/{id}/accept: done" in trail
 

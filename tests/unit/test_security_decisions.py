@@ -323,7 +323,7 @@ def test_names_of_certificates() -> None:
         (Settings(trusted_proxies=(ip_network("10.0.0.0/8"),)), [("broad-trust", "high")]),
         (Settings(trusted_proxies=(ip_network("::/0"),)), [("broad-trust", "high")]),
         (Settings(trusted_proxies=(ip_network("192.0.0.0/20"),)), [("broad-trust", "medium")]),
-        (Settings(trusted_units=("hivematrix-*",)), [("broad-trust", "high")]),
+        (Settings(trusted_units=("hivematrix-*.service",)), [("broad-trust", "high")]),
         (Settings(trusted_units=("hivematrix-core.service", "backup-*.service")), []),
         (Settings(ingest_anonymous="loopback"), [("anonymous-ingest", "low")]),
     ],

@@ -45,6 +45,8 @@ class SecurityAudit:
         begun = time.monotonic()
         context = self._context
         self._declared = declared_ports(context.suite, context.settings)
+        if context.effective.faults:
+            self._unchecked.append("configuration: it has faults; what was last without was looked at (helmctl doctor)")
         state = firewall_state()
         if state.unknown:
             self._unchecked.append(f"firewall: {state.unknown}")

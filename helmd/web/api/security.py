@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from helmd.model.api.security import DEFAULT_AUDIT_AGE, AcceptFindingRequest
+from helmd.model.api.security import DEFAULT_AUDIT_AGE, AcceptFindingRequest, AuditFinding
 from helmd.model.security.acceptance import UnknownFindingError
 from helmd.model.security.report import accepted_finding, finding_of
 from helmd.operations.security.acceptances import AcceptanceStore
@@ -37,15 +37,17 @@ class Security:
         wanted = request.match_info["id"]
         identity: Identity = request["identity"]
         note_change(request, reason=given.reason, detail=f"finding {wanted} until {given.until.isoformat()}")
-        reply = await self._audit.reply(_ANY_AGE)
-        found = next((each for each in reply.findings if each.id == wanted), None)
+        # One that is newer than the last audit is looked for in a new one.
+        found = await self._found(wanted, _ANY_AGE) or await self._found(wanted, 0)
         if found is None:
-            raise UnknownFindingError(
-                f"the last audit has no finding {wanted}", hint="GET /api/security/audit lists them."
-            )
+            raise UnknownFindingError(f"the audit has no finding {wanted}", hint="GET /api/security/audit lists them.")
         finding = finding_of(found)
         note_change(
             request, reason=given.reason, detail=f"{finding.sentence} ({wanted}) until {given.until.isoformat()}"
         )
         made = await asyncio.to_thread(self._store.accept, finding, given.reason, given.until, identity.name)
         return json_response(accepted_finding(made), HTTPStatus.CREATED)
+
+    async def _found(self, wanted: str, max_age: float) -> AuditFinding | None:
+        reply = await self._audit.reply(max_age)
+        return next((each for each in reply.findings if each.id == wanted), None)
