@@ -1,8 +1,9 @@
 """Every JSON reply that helmd gives in a test, held against the schema that the OpenAPI document has for it."""
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -53,6 +54,59 @@ def faults() -> list[str]:
     given = _given[:]
     _given.clear()
     return [fault for reply in given for fault in _faults(*reply)]
+
+
+_HELMD = re.compile(r"http://(?:helm|localhost:5004|127\.0\.0\.1:5004)(/[^\s'\"?]*)")
+_METHOD = re.compile(r"(?:-X |--request |request = \"?)([A-Z]+)")
+
+
+def faults_in_output(words: Sequence[str], stdin: str | None, output: str) -> list[str]:
+    """What is wrong with the JSON that a command with curl, or curl's configuration in STDIN, got from helmd."""
+    command = " ".join(words) + (stdin or "")
+    urls = _HELMD.findall(command)
+    if "curl" not in command or len(urls) != 1:
+        return []
+    path, given = urls[0].removeprefix("/helm"), _METHOD.search(command)
+    route = _route_of("GET" if given is None else given[1], path)
+    body = _json_in(output)
+    if route is None or route.reply is None or body is None:
+        return []
+    kinds: list[Any] = [route.reply.body, *route.reply.also.values()]
+    # Of a problem document, status and code are in it; what else it may be, its status would say.
+    if isinstance(body, dict) and {"type", "title", "status", "code"} <= body.keys():
+        kinds = [Problem]
+    found = [
+        [f"{error.json_path}: {error.message[:200]}" for error in _validator(kind).iter_errors(body)]
+        for kind in kinds
+        if kind is not None
+    ]
+    return [f"{route.method} {path}: {fault}" for fault in min(found, key=len, default=[])]
+
+
+def _json_in(output: str) -> Any:
+    """The document, also with the headers before it or the status behind it that curl was to print."""
+    text = output.replace("\r\n", "\n")
+    for part in (text, text.rpartition("\n")[0], text.partition("\n\n")[2]):
+        if part.lstrip()[:1] in ("{", "["):
+            try:
+                return json.loads(part)
+            except ValueError:
+                continue
+    return None
+
+
+@cache
+def _routes() -> Sequence[tuple[str, re.Pattern[str], Route]]:
+    from tests.unit.test_api_document import table
+
+    return [
+        (route.method, re.compile(re.sub(r"\{\w+(?::([^}]*))?\}", lambda part: part[1] or "[^/]+", route.path)), route)
+        for route in table()
+    ]
+
+
+def _route_of(method: str, path: str) -> Route | None:
+    return next((route for known, form, route in _routes() if known == method and form.fullmatch(path)), None)
 
 
 def _faults(what: str, status: int, media: str, route: Route | None, body: bytes) -> Iterator[str]:

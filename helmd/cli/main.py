@@ -36,6 +36,7 @@ COMMANDS = {
     "diff": "units",
     "apply": "units",
     "edit": "units",
+    "config": "config",
     "enable": "units",
     "disable": "units",
     "reset-failed": "units",

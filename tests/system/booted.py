@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.replies import faults_in_output
+
 TOP = Path(__file__).resolve().parents[2]
 _release = os.environ.get("HIVEMATRIX_TEST_RELEASE")
 RELEASE = ("--release", _release) if _release else ()
@@ -50,6 +52,8 @@ class Sandbox:
     demo_output: str = ""
     demo_code: int = 0
     registered: list[str] = field(default_factory=list)
+    checks_replies: bool = False
+    """Whether what curl gets of helmd must be as the OpenAPI document says; other sandboxes may have older ones."""
 
     def script(self, verb: str, *words: str, timeout: float = 180.0) -> Done:
         """``scripts/sandbox VERB --name NAME WORDS``."""
@@ -67,6 +71,8 @@ class Sandbox:
     ) -> Done:
         """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
         done = run(self.command(*words, root=root), timeout, stdin)
+        if self.checks_replies:
+            assert not (faults := faults_in_output(words, stdin, done.out)), faults
         if check:
             done.check(words)
         return done

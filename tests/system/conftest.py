@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def demo() -> Iterator[Sandbox]:
     """The sandbox with the demo in it, as `scripts/demo` leaves it."""
     name = os.environ.get("HIVEMATRIX_TEST_SANDBOX")
-    box = Sandbox(name or "helm")
+    box = Sandbox(name or "helm", checks_replies=True)
     if name and box.script("status").code == 0:
         yield box
         return

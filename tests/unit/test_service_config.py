@@ -7,9 +7,12 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.cli.config import config_command
+from helmd.cli.context import Context
 from helmd.files.lock import locked
 from helmd.health.listeners import holder_of
 from helmd.model.api.service_config import ServiceConfigBody
@@ -244,3 +247,25 @@ async def test_over_http_a_change_becomes_a_job(account: Layout, tmp_path: Path)
             assert status == 200 and account.registry_file.read_text() == TEXT and len(manager.words) == 1
     finally:
         await server.stop()
+
+
+def test_helmctl_shows_and_changes_them(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("systemd._journal.sendv", lambda *fields: None)
+    context = Context()
+    context.layout = account
+
+    def helmctl(*words: str) -> Result:
+        return CliRunner().invoke(config_command, words, obj=context, standalone_mode=False)
+
+    shown = helmctl("shop").output
+    assert f"port = 6000  # {account.registry_file}:5" in shown and 'start_command = ["./shop"]' in shown
+    assert 'environment = {LANG = "C"}' in helmctl("report").output
+    assert "+port = 6004  # not 6001" in helmctl("shop", "port=6004", "--dry-run").output
+    assert account.registry_file.read_text() == TEXT
+    words = ("shop", "port=6004", "description=Two words", 'start_command=["./shop", "-q"]', "--unset", "health.path")
+    assert "To take effect: helmctl apply shop, then: helmctl restart shop" in helmctl(*words).output
+    found = tomllib.loads(account.registry_file.read_text())["services"]["shop"]
+    assert (found["port"], found["description"], found["start_command"]) == (6004, "Two words", ["./shop", "-q"])
+    assert "health" not in found
+    for wrong in (("shop", "port"), ("shop", "=1"), ("shop", "port=many"), ("nosuch",)):
+        assert isinstance(helmctl(*wrong).exception, UsageError | UnknownServiceError)

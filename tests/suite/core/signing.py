@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hivesuite.tokens import ISSUER
 
 KID = "hivematrix-signing-key-1"
-USER_SECONDS = 3600
+USER_SECONDS = int(os.environ.get("CORE_USER_SECONDS", "3600"))
 SERVICE_SECONDS = 300
 _KEY_BITS = 2048
 
@@ -52,7 +52,7 @@ class Signer:
         return int(time.time())
 
     def user_token(self, user: User) -> tuple[str, str, int]:
-        """Return a token valid for one hour, its session id (`jti`) and its expiry in seconds since the epoch."""
+        """Return a token valid for USER_SECONDS, its session id (`jti`) and its expiry in seconds since the epoch."""
         now, session = self.now(), secrets.token_urlsafe(32)
         token = self._sign(
             {
