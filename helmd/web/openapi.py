@@ -87,6 +87,15 @@ _CORRELATION_HEADER = {
 }
 
 
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": "The ETag of the state that the change is meant for; * for any.",
+    "schema": {"type": "string", "minLength": 1, "examples": ["*"]},
+}
+
+
 def _tag(route: Route) -> str:
     words = route.path.strip("/").split("/")
     return words[1] if words[0] == "api" and len(words) > 1 else words[0]
@@ -109,7 +118,8 @@ def _operation(route: Route, schemas: Schemas, problem: Mapping[str, Any]) -> di
         "security": [] if route.role is Role.PUBLIC else [{"bearer": []}, *([{}] if route.anonymous else [])],
         "responses": _responses(route.reply or Reply(), schemas, problem),
     }
-    if parameters := [*_path_parameters(route.path), *_query_parameters(route.query, schemas)]:
+    headers = [_IF_MATCH] if route.conditional else []
+    if parameters := [*_path_parameters(route.path), *_query_parameters(route.query, schemas), *headers]:
         made["parameters"] = parameters
     if route.request is not None:
         made["requestBody"] = {

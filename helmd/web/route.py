@@ -40,6 +40,8 @@ class Route:
     changes something.
     """
     recent_login: bool = False
+    conditional: bool = False
+    """Whether requests must have ``If-Match`` (`helmd.web.http.negotiation.required_match`)."""
     query: type | None = None
     """The parameters, as a dataclass."""
     request: Any = None

@@ -307,6 +307,7 @@ def config_routes(configs: ServiceConfigs) -> tuple[Route, ...]:
             Role.ADMIN,
             "Change settings of a service",
             recent_login=True,
+            conditional=True,
             query=ServiceConfigQuery,
             request=ServiceConfigBody,
             reply=Reply(ServiceConfigChanged, also={HTTPStatus.ACCEPTED: ServiceConfigChanged}),

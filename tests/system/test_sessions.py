@@ -94,11 +94,10 @@ def other_clock(box: Sandbox, seconds: int) -> Iterator[None]:
 
 def away(box: Sandbox, session: Session, name: str) -> Counter[int]:
     """What the session gets while a service is away; it must be as before once that is back."""
-    box.helmctl("stop", "--no-deps", name, timeout=120)
+    box.helmctl("stop", name, timeout=120)
     try:
         found = session.spell(SPELL)
     finally:
-        box.helmctl("start", name, timeout=300)
         box.helmctl("up", timeout=300)
     session.good(ENDED_WITHIN)
     return found

@@ -162,6 +162,8 @@ def test_two_classes_of_one_name_and_types_without_json_are_refused() -> None:
         ({"kind": "train"}, "#/kind", "must be one of car, bus", "enum"),
         ({"a/b~": 1}, "#/a~1b~0", "is not known here", "additionalProperties"),
         ({"tags": {"a": 1}}, "#/tags/a", "must be string", "type"),
+        ({"built": "the day before"}, "#/built", "must be a date-time", "format"),
+        ({"built": ""}, "#/built", "must be a date-time", "format"),
     ],
 )
 def test_a_fault_in_a_body_has_a_pointer(changed: dict[str, Any], pointer: str, detail: str, code: str) -> None:
