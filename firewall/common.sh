@@ -10,6 +10,7 @@ STATE=/var/lib/hivematrix-firewall
 UNIT=hivematrix-firewall-rules.service
 UNIT_FILE=/etc/systemd/system/$UNIT
 REVERT=hivematrix-firewall-revert
+GUARD=hivematrix-firewall-guard
 
 say() {
     printf '%s\n' "$*"
@@ -145,13 +146,18 @@ iptables_closes() {
 }
 
 lock() {
-    mkdir -p "$STATE"
-    exec 9> "$STATE/lock"
+    exec 9> /run/hivematrix-firewall.lock
     flock -w 30 9 || fail "another run of this script does not end; nothing was changed" "See: ps -ef | grep firewall"
 }
 
+# arm UNIT SECONDS: has systemd undo what is pending after that time.
+arm() {
+    systemd-run --quiet --collect --unit="$1" --on-active="$2" --timer-property=AccuracySec=1s \
+        /bin/sh "$STATE/pending/script" --revert
+}
+
 disarm() {
-    systemctl stop "$REVERT.timer" 2> /dev/null || true
+    systemctl stop "$REVERT.timer" "$GUARD.timer" 2> /dev/null || true
 }
 
 # What keeps rules beyond a reboot if they were confirmed, and removes them if not.
@@ -230,6 +236,7 @@ go_back() {
         remove_unit
     fi
     rm -rf "$STATE/pending"
+    rmdir "$STATE" 2> /dev/null || true
 }
 
 apply() {
@@ -255,7 +262,7 @@ apply() {
     show_plan
     disarm
     rm -rf "$STATE/new"
-    mkdir "$STATE/new"
+    mkdir -p "$STATE/new"
     cp "$0" "$STATE/new/script"
     say "$KIND" > "$STATE/new/kind"
     tool_rules > "$STATE/new/rules"
@@ -264,8 +271,8 @@ apply() {
     rm -rf "$STATE/pending"
     mv "$STATE/new" "$STATE/pending"
     install_unit
-    systemd-run --quiet --collect --unit="$REVERT" --on-active="$SECONDS_LEFT" --timer-property=AccuracySec=1s \
-        /bin/sh "$STATE/pending/script" --revert
+    # In case that this ends halfway. The time to confirm begins when the rules are there.
+    arm "$GUARD" $((SECONDS_LEFT + 60))
     track
     if ! tool_load "$STATE/pending"; then
         disarm
@@ -273,6 +280,8 @@ apply() {
         fail "the rules could not be loaded; everything is as before"
     fi
     untrack
+    arm "$REVERT" "$SECONDS_LEFT"
+    systemctl stop "$GUARD.timer"
     say "The rules are active. Unless they are confirmed within $SECONDS_LEFT s, everything will be as before."
     say "Log in again over SSH to see that it works, then run: $CONFIRM"
 }

@@ -75,30 +75,50 @@ def apply_command(
     _check_root(f"apply {kind}")
     which = cast("FirewallKind", kind)
     text = script_for(SHARE, which, _plan_of_owner(ctx, opened, networks))
-    return _ended(run_new_script(which, text, ["--dry-run"] if dry_run else ["--confirm-within", str(seconds)]))
+    if dry_run:
+        return _ended(run_new_script(which, text, ["--dry-run"]))
+    status = run_new_script(which, text, ["--confirm-within", str(seconds)])
+    return _recorded(ctx, "apply", status, f"{kind}, to be confirmed within {seconds} s")
 
 
 @click.command("confirm", short_help="As root: keep the firewall that was set up.")
-def confirm_command() -> int:
+@click.pass_context
+def confirm_command(ctx: click.Context) -> int:
     """Keep the rules that "helmctl security apply" made, also after a reboot."""
     from helmd.operations.security.firewall_apply import run_kept_script
 
     _check_root("confirm")
-    return _ended(run_kept_script("--confirm", ["pending"]))
+    return _recorded(ctx, "confirm", run_kept_script("--confirm", ["pending"]), "")
 
 
 @click.command("undo", short_help="As root: remove the firewall that was set up.")
-def undo_command() -> int:
+@click.pass_context
+def undo_command(ctx: click.Context) -> int:
     """Remove the rules that "helmctl security apply" made, confirmed or not."""
     from helmd.operations.security.firewall_apply import run_kept_script
 
     _check_root("undo")
-    return _ended(run_kept_script("--undo", ["pending", "confirmed"]))
+    return _recorded(ctx, "undo", run_kept_script("--undo", ["pending", "confirmed"]), "")
 
 
-FIREWALL_COMMANDS = (firewall_script_command, apply_command, confirm_command, undo_command)
 AS_ROOT = ("apply", "confirm", "undo")
 """Those that stay root, instead of acting as the account that owns the suite."""
+
+
+@click.command("record-firewall", hidden=True)
+@click.argument("action", type=click.Choice(AS_ROOT))
+@click.argument("result", type=click.Choice(("done", "failed")))
+@click.argument("detail")
+@click.pass_obj
+def record_firewall_command(context: Context, action: str, result: str, detail: str) -> None:
+    """Record in the audit trail what root did. Root's helmctl runs it as the account, whose trail it is."""
+    from helmd.cli.audit import recorded
+
+    with recorded(context, f"firewall {action}", "", detail) as outcome:
+        outcome.good = result == "done"
+
+
+FIREWALL_COMMANDS = (firewall_script_command, apply_command, confirm_command, undo_command, record_firewall_command)
 
 
 def _check_root(words: str) -> None:
@@ -109,6 +129,23 @@ def _check_root(words: str) -> None:
 def _ended(status: int) -> int:
     """The exit code for a script's exit status; the script has said why it failed."""
     return exits.OK if status == 0 else exits.FAILED
+
+
+def _recorded(ctx: click.Context, action: str, status: int, detail: str) -> int:
+    """The exit code, after a process of the account that owns the suite, if there is one, has recorded the ACTION."""
+    import subprocess
+
+    if (owner := _owner(ctx)) is not None:
+        words = ["security", "record-firewall", action, "done" if status == 0 else "failed", detail]
+        command, environment = account.command_as(owner, words)
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+    return _ended(status)
+
+
+def _owner(ctx: click.Context) -> str | None:
+    """The account that owns the suite: the one named or set up, or the one that called sudo(8); None for root's own."""
+    owner = account.owner(ctx.find_root().params["account_name"]) or os.environ.get("SUDO_USER", "root")
+    return None if owner == "root" else owner
 
 
 def _plan(context: Context, opened: tuple[str, ...], networks: tuple[str, ...]) -> "FirewallPlan":
@@ -124,8 +161,8 @@ def _plan_of_owner(ctx: click.Context, opened: tuple[str, ...], networks: tuple[
 
     from helmd.operations.security.firewall_apply import plan_of_document
 
-    owner = account.owner(ctx.find_root().params["account_name"]) or os.environ.get("SUDO_USER", "root")
-    if owner == "root":
+    owner = _owner(ctx)
+    if owner is None:
         raise NotSetUpError(
             "root has no suite, and no dedicated account is set up on this machine",
             hint="Run, as the account that owns the suite: sudo helmctl security apply ...\n"

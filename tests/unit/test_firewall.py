@@ -62,7 +62,7 @@ def test_more_is_opened_by_service_and_by_port() -> None:
         (HELM, "tcp", "helm"),
         (7000, "tcp", "custom"),
         (8080, "tcp", "keycloak"),
-        (51820, "udp", "by request"),
+        (51820, "udp", "by-request"),
     ]
     assert plan.closed == ()
 

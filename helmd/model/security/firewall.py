@@ -86,7 +86,7 @@ def _opened(word: str, declared: dict[str, FirewallPort]) -> FirewallPort:
     for each in declared.values():
         if (each.port, "tcp") == (port, protocol or "tcp"):
             return each
-    return FirewallPort(port, "udp" if protocol == "udp" else "tcp", "by request")
+    return FirewallPort(port, "udp" if protocol == "udp" else "tcp", "by-request")
 
 
 def firewall_networks(words: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
