@@ -92,6 +92,7 @@ def test_the_first_account_and_service_accounts_stay() -> None:
         (NewUser("ada\n", "a@example.org"), "username: "),
         (NewUser("x" * 256, "a@example.org"), "username: "),
         (NewUser("=cmd()", "a@example.org"), "username: "),
+        (NewUser("Service-account-helm-admin", "a@example.org"), "username: service-account-… is for service accounts"),
         (NewUser("ada", ""), "email: is missing"),
         (NewUser("ada", "example.org"), "email: must be an email address"),
         (NewUser("ada", "a@b\n"), "email: "),
@@ -141,6 +142,7 @@ def test_answers_of_keycloak() -> None:
     assert (
         user_of({"id": "a", "username": "ada", "email": None, "enabled": True, "createdTimestamp": "x"}).created is None
     )
+    assert user_of({"id": "a", "username": "service-account-helm-admin"}).service_account_of == "helm-admin"
     assert group_of({"id": "1", "name": "a", "subGroupCount": 2}) == RealmGroup("1", "a", "/a", 2)
     for wrong in (None, True, "1", -1, 0, 10**18, 1.5):
         assert time_of_milliseconds(wrong) is None

@@ -269,7 +269,7 @@ async def test_the_last_admin_is_protected_from_everybody(served: Served) -> Non
     status, answer, _ = await served("DELETE", f"/users/{admin}")
     assert (status, answer["error"]) == (403, "the account admin can't be deleted")
     assert (await served("POST", f"/users/{ada}/disable"))[0] == 200, "admin is left"
-    machine = realm.add_user("service-account-helm-admin", serviceAccountClientId="helm-admin")
+    machine = realm.add_user("service-account-helm-admin")
     for method, path in (("DELETE", ""), ("POST", "/disable"), ("POST", "/logout")):
         assert (await served(method, f"/users/{machine}{path}"))[0] == 403
 

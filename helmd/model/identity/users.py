@@ -20,6 +20,8 @@ USERNAME = r"^[^\s<>&\"'$%!#?\u00a7;*~/\\|=\[\]{}()^\x00-\x1f\x7f]{3,255}$"
 EMAIL = r"^[^\s@<>\"\x00-\x1f\x7f]{1,64}@[^\s@<>\"\x00-\x1f\x7f]{1,190}$"
 PERSON_NAME = r"^[^<>&\"$%!#?\u00a7;*~/\\|^=\[\]{}()\x00-\x1f\x7f]{0,255}$"
 """Keycloak's validator person-name-prohibited-characters (26.4)."""
+_SERVICE_ACCOUNT = "service-account-"
+"""How the users of clients' service accounts are named. Answers about users do not say whose they are (26.4)."""
 _ALLOWED: Mapping[str, tuple[re.Pattern[str], str]] = {
     "username": (
         re.compile(USERNAME.removesuffix("$") + r"\Z"),
@@ -149,6 +151,8 @@ def checked_user(user: NewUser) -> NewUser:
     for name, value in made.items():
         if fault := fault_of(name, value):
             raise UsageError(f"{name}: {fault}")
+    if user.username.lower().startswith(_SERVICE_ACCOUNT):
+        raise UsageError(f"username: {_SERVICE_ACCOUNT}… is for service accounts of clients")
     return NewUser(
         user.username.lower(),
         user.email.lower(),
@@ -172,16 +176,18 @@ def infix_search(text: str) -> str:
 def user_of(document: Mapping[str, Any]) -> RealmUser:
     """The user in an answer of Keycloak."""
     created = document.get("createdTimestamp")
+    username = str(document.get("username", ""))
+    machine = username.removeprefix(_SERVICE_ACCOUNT) if username.startswith(_SERVICE_ACCOUNT) else ""
     return RealmUser(
         id=str(document.get("id", "")),
-        username=str(document.get("username", "")),
+        username=username,
         email=str(document.get("email") or ""),
         first_name=str(document.get("firstName") or ""),
         last_name=str(document.get("lastName") or ""),
         enabled=bool(document.get("enabled")),
         email_verified=bool(document.get("emailVerified")),
         created=created if isinstance(created, int) else None,
-        service_account_of=str(document.get("serviceAccountClientId") or ""),
+        service_account_of=machine,
         required_actions=tuple(map(str, document.get("requiredActions") or ())),
     )
 

@@ -120,6 +120,9 @@ class UserReader:
         lock = self._session.get(f"{path_of(self._realm)}/attack-detection/brute-force{path_of('users', id)}") or {}
         sessions = self.sessions(id)
         event, since = self._last_login(id)
+        made = time_of_milliseconds(user.created)
+        if since is not None and made is not None:
+            since = max(since, made)
         times = [time for time in (event, *(session.started for session in sessions)) if time is not None]
         failures = lock.get("numFailures")
         return UserDetails(
