@@ -174,9 +174,10 @@ async def test_lists_are_paged(served: Served) -> None:
     assert [user["username"] for user in body["users"]] == ["user3"]
     _, body, _ = await served("GET", "/users?group=client&max=4")
     assert (len(body["users"]), body["total"]) == (4, None)
-    served.realm.asked.clear()
-    await served("GET", "/users")
-    assert len(served.realm.asked) == 2, "however many users there are"
+    for query, requests in (("", 1), ("?max=2", 2), ("?max=2&first=4", 1), ("?first=9", 2)):
+        served.realm.asked.clear()
+        _, body, _ = await served("GET", f"/users{query}")
+        assert (len(served.realm.asked), body["total"]) == (requests, 5), "however many users there are"
     _, text, headers = await served("GET", "/users/export")
     assert text.startswith("username,email,firstName,lastName,enabled,groups\r\nuser0,") and text.count("client") == 5
     assert headers["Content-Type"].startswith("text/csv")
