@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import struct
+import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -216,6 +217,16 @@ def test_a_directory_that_nobody_enters_makes_it_less_severe() -> None:
 def test_who_can_change_what_the_suite_runs(mode: int, directory: bool, capabilities: bool, kinds: list[str]) -> None:
     facts = FileFacts("/x", mode, UID, UID, directory=directory, capabilities=capabilities)
     assert [each.kind for each in judge_writable(facts, OWNER, "core")] == kinds
+
+
+@pytest.mark.parametrize("name", ["/x/a b", "/x/'; rm -rf ~ #", "/x/\x1b[2J\n$(id)`id`", "/x/\udcff\\é", "/x/-n"])
+def test_a_name_that_somebody_chose_is_one_word_of_the_fix(name: str) -> None:
+    (found,) = judge_writable(FileFacts(name, 0o666, UID, UID), OWNER, "core")
+    said = subprocess.run(
+        ["bash", "-c", f"chmod() {{ printf '%s' \"$2\"; }}; {found.fix}"], capture_output=True, check=True
+    )
+    assert said.stdout == name.encode("utf-8", "surrogateescape") and said.stderr == b""
+    assert all(text.isprintable() for text in (found.subject, found.sentence, found.fix, *found.evidence))
 
 
 def scram(password: str, salt: bytes = b"0123456789abcdef", count: int = 4096) -> str:

@@ -1,9 +1,12 @@
 """What the security audit finds: kinds of findings, their severity, and ids that stay the same from audit to audit."""
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from helmd.model.printable import printable
 
 SecuritySeverity = Literal["low", "medium", "high", "critical"]
 SEVERITIES: tuple[SecuritySeverity, ...] = get_args(SecuritySeverity)
@@ -110,7 +113,7 @@ class SecurityFinding:
     @property
     def id(self) -> str:
         """The same for the same kind and subject: no process id, no counter."""
-        digest = hashlib.sha256(self.subject.encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256(_bytes(self.subject)).hexdigest()
         return f"{self.kind}-{digest[:10]}"
 
     @property
@@ -126,8 +129,26 @@ def security_finding(
     fix: str,
     severity: SecuritySeverity | None = None,
 ) -> SecurityFinding:
-    """A finding of KIND, with the severity of its kind unless another is given."""
-    return SecurityFinding(kind, subject, severity or KINDS[kind].severity, sentence, tuple(evidence), fix)
+    """A finding of KIND, with the severity of its kind unless another is given.
+
+    Names in it may be those that others chose: what is not printable is written out. FIX has them as `shell_word`.
+    """
+    shown = tuple(map(printable, evidence))
+    return SecurityFinding(
+        kind, printable(subject), severity or KINDS[kind].severity, printable(sentence), shown, printable(fix)
+    )
+
+
+def shell_word(text: str) -> str:
+    """TEXT as one word of a command for bash(1), whatever is in it."""
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}" for byte in _bytes(text))
+    return f"$'{''.join(plain)}'"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def at_least(severity: SecuritySeverity, least: SecuritySeverity) -> bool:

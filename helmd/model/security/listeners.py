@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from helmd.model.config.settings import Settings
 from helmd.model.identity.realm import GATEWAY
-from helmd.model.security.findings import SecurityFinding, SecuritySeverity, security_finding
+from helmd.model.security.findings import SecurityFinding, SecuritySeverity, security_finding, shell_word
 from helmd.model.suite.names import (
     HELM_SERVICE,
     HELM_UNITS,
@@ -251,5 +251,5 @@ def _holder(socket: OpenEnd) -> str:
 def _end(socket: OpenEnd, uid: int) -> str:
     if socket.unit and socket.unit.endswith((".service", ".scope", ".socket")) and socket.unit != MANAGER_SCOPE:
         user = "systemctl --user" if socket.manager == uid else "sudo systemctl"
-        return f"{user} stop {socket.unit}"
+        return f"{user} stop {shell_word(socket.unit)}"
     return f"Find the process and end it: sudo ss -lnp | grep :{socket.port}"

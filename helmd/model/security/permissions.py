@@ -4,7 +4,7 @@ import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from helmd.model.security.findings import SecurityFinding, SecuritySeverity, security_finding
+from helmd.model.security.findings import SecurityFinding, SecuritySeverity, security_finding, shell_word
 
 _READ, _WRITE = 4, 2
 _USER, _GROUP_OBJECT, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
@@ -74,7 +74,7 @@ def judge_secret(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[Secu
             facts.path,
             f"{facts.path} ({what}) can be read by {', '.join(readers)}",
             _evidence(facts),
-            f"{_without_acl(facts)}chmod {'700' if facts.directory else '600'} {facts.path}",
+            f"{_without_acl(facts)}chmod {'700' if facts.directory else '600'} {shell_word(facts.path)}",
             _severity(facts),
         )
     yield from judge_owner(facts, owner)
@@ -89,12 +89,14 @@ def judge_writable(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[Se
             facts.path,
             f"{facts.path} ({what}) can be written by {', '.join(writers)}",
             _evidence(facts),
-            f"{_without_acl(facts)}chmod go-w {facts.path}",
+            f"{_without_acl(facts)}chmod go-w {shell_word(facts.path)}",
             _severity(facts),
         )
     if not facts.directory and (facts.mode & _SET_ID or facts.capabilities):
         gives = "capabilities" if facts.capabilities else "the rights of its owner or group (setuid, setgid)"
-        fix = f"sudo setcap -r {facts.path}" if facts.capabilities else f"chmod ug-s {facts.path}"
+        fix = (
+            f"sudo setcap -r {shell_word(facts.path)}" if facts.capabilities else f"chmod ug-s {shell_word(facts.path)}"
+        )
         yield security_finding(
             "setuid-file", facts.path, f"{facts.path} ({what}) gives whoever runs it {gives}", _evidence(facts), fix
         )
@@ -108,7 +110,7 @@ def judge_owner(facts: FileFacts, owner: FileOwner) -> Iterator[SecurityFinding]
             facts.path,
             f"{facts.path} belongs to uid {facts.uid}",
             _evidence(facts),
-            f"sudo chown {owner.name}: {facts.path}",
+            f"sudo chown {owner.name}: {shell_word(facts.path)}",
             _severity(facts),
         )
 
@@ -118,7 +120,7 @@ def _severity(facts: FileFacts) -> SecuritySeverity | None:
 
 
 def _without_acl(facts: FileFacts) -> str:
-    return f"setfacl -b {facts.path}; " if facts.acl else ""
+    return f"setfacl -b {shell_word(facts.path)}; " if facts.acl else ""
 
 
 def _evidence(facts: FileFacts) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
-from helmd.model.security.findings import SecurityFinding, security_finding
+from helmd.model.security.findings import SecurityFinding, security_finding, shell_word
 from helmd.model.security.passwords import (
     LIKELY_ADMINS,
     StoredPassword,
@@ -65,9 +65,9 @@ def audit_passwords(context: DoctorContext) -> Iterator[SecurityFinding]:
                 f"{SUITE_CLUSTER} {role}",
                 f"PostgreSQL keeps the password of {role} as an MD5 hash",
                 [f"pg_authid: rolpassword of {role} begins with md5"],
-                f"Set it again (helmctl apply does for roles of services): psql -c '\\password {role}'",
+                f"Set it again (helmctl apply does for roles of services): {_set_password(role)}",
             )
-        fix = f"helmctl apply sets those of services; for another: psql -c '\\password {role}'"
+        fix = f"helmctl apply sets those of services; for another: {_set_password(role)}"
         stored.append(StoredPassword(role, "PostgreSQL", partial(scram_matches, verifier), fix))
     if keycloak_service(context.suite) is not None and _has_keycloak(cluster):
         stored += list(_keycloak_users(cluster))
@@ -82,6 +82,11 @@ def audit_passwords(context: DoctorContext) -> Iterator[SecurityFinding]:
     yield from judge_passwords(stored)
 
 
+def _set_password(role: str) -> str:
+    """The command that sets the password of ROLE."""
+    return "psql -c " + shell_word('\\password "' + role.replace('"', '""') + '"')
+
+
 def _has_keycloak(cluster: Cluster) -> bool:
     found = _asked(cluster, KEYCLOAK_ROLE, "SELECT json_build_array(to_regclass('public.credential')::text)")
     return any(row[0] for row in found)
@@ -94,7 +99,7 @@ def _keycloak_users(cluster: Cluster) -> Iterator[StoredPassword]:
             user,
             f"Keycloak's realm {realm}",
             partial(_matches, secret, about),
-            f"helmctl keycloak recover-admin {user}"
+            f"helmctl keycloak recover-admin {shell_word(user)}"
             if realm != "master"
             else "Set another in Keycloak's admin console",
         )
