@@ -25,6 +25,7 @@ from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Service
 from helmd.model.units.status import summary
+from helmd.operations.backup.kept import backups_listed
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.configuration.renewal import watch_certificate
@@ -59,6 +60,7 @@ from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.usage import UsageMeter
 from helmd.web.api.audit import Audit
+from helmd.web.api.backups import Backups
 from helmd.web.api.config import ServiceConfigs
 from helmd.web.api.control import ControlHandlers
 from helmd.web.api.details import Details
@@ -75,6 +77,7 @@ from helmd.web.api.users import UserHandlers
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import Logins
 from helmd.web.auth.sessions import BrowserSessions
+from helmd.web.backup_routes import backup_routes
 from helmd.web.documents import with_documents
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
@@ -233,6 +236,7 @@ async def run_helmd(
             *config_routes(ServiceConfigs(places, engine)),
             *firewall_routes(Firewall(places.share, lambda: (current.registry, current.settings.port))),
             *user_routes(users),
+            *backup_routes(Backups(engine, lambda: backups_listed(places, current.settings))),
             *login_routes(login),
         )
         made = application(

@@ -44,6 +44,9 @@ COMMANDS = {
     "setup": "setup",
     "keycloak": "keycloak",
     "postgres": "postgres",
+    "backup": "backup",
+    "restore": "backup",
+    "verify": "backup",
     "jobs": "jobs",
     "import": "importing",
     "export": "exporting",
@@ -103,7 +106,7 @@ def helmctl(ctx: click.Context, account_name: str | None, job_id: str | None) ->
     """
     import os
 
-    if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "completion", "help", "version", None):
+    if os.geteuid() == 0 and ctx.invoked_subcommand not in ("setup", "restore", "completion", "help", "version", None):
         # Some of its commands are about the machine, and stay root.
         if ctx.invoked_subcommand != "security":
             ctx.obj = account.context_of_root(account_name)

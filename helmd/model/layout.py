@@ -118,6 +118,40 @@ class Layout:
         return self.state / "sessions"
 
     @property
+    def backup_key(self) -> Path:
+        """The public key that backups are encrypted for, and the key that they are signed with; mode 0600."""
+        return self.secrets / "backup.key"
+
+    @property
+    def backup_identity(self) -> Path:
+        """What opens backups, until the admin has moved it elsewhere; mode 0600, never part of a backup."""
+        return self.secrets / "backup-identity.txt"
+
+    @property
+    def backups(self) -> Path:
+        """Where backups are kept unless the settings say otherwise."""
+        return self.state / "backups"
+
+    @property
+    def last_backup(self) -> Path:
+        """How the last run of a backup ended."""
+        return self.state / "last-backup.json"
+
+    @property
+    def backup_lock(self) -> Path:
+        return self.state / "backup.lock"
+
+    @property
+    def backup_scratch(self) -> Path:
+        """The cluster into which a backup is restored to check it."""
+        return self.state / "backup-check"
+
+    @property
+    def restore_mark(self) -> Path:
+        """There while a restore is not finished: which archive it is of."""
+        return self.state / "restore.json"
+
+    @property
     def keycloak_lock(self) -> Path:
         return self.state / "keycloak.lock"
 

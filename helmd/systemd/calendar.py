@@ -1,6 +1,9 @@
 """Calendar event expressions (systemd.time(7)), as far as systemd-analyze(1) has to be asked."""
 
+import os
+import re
 import subprocess
+from datetime import datetime
 from functools import lru_cache
 
 _SECONDS = 10.0
@@ -29,3 +32,24 @@ def _complaint(expression: str) -> str:
         return ""
     said = done.stderr.strip().splitlines()
     return f"{said[0] if said else 'systemd refuses it'}; see systemd.time(7), CALENDAR EVENTS"
+
+
+def calendar_interval(expression: str) -> float | None:
+    """Seconds between the next two times that EXPRESSION means; None if systemd can't say."""
+    try:
+        done = subprocess.run(
+            ["systemd-analyze", "calendar", "--iterations=2", "--", expression],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+            env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    times = re.findall(r"(?:Next elapse|Iter\. #2|Iteration #2): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", done.stdout)
+    if len(times) != 2:
+        return None
+    first, second = (datetime.fromisoformat(text) for text in times)
+    return (second - first).total_seconds()

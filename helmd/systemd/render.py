@@ -15,10 +15,12 @@ from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import RECOVERY
 from helmd.model.suite.names import (
+    BACKUP_TIMER,
     DATABASE_CONNECTIONS,
     HELMD_UNIT,
     HTTP_SOCKET,
     HTTP_SOCKET_UNIT,
+    NO_SCHEDULE,
     SOCKET_BACKLOG,
     SOCKET_UNIT,
     STORE_CLUSTER_UNIT,
@@ -278,6 +280,21 @@ def render_timer(service: Service, templates: Environment) -> str:
         "schedule": service.schedule,
     }
     return _filled("hivematrix.timer.j2", context, templates)
+
+
+def render_backup_timer(layout: Layout, settings: Settings, templates: Environment) -> Mapping[str, str]:
+    """The timer that has a backup made, by name, once there is a key for backups, and unless the schedule is never."""
+    if settings.backup_schedule == NO_SCHEDULE or not layout.backup_key.exists():
+        return {}
+    context = {
+        "unit": BACKUP_TIMER,
+        "name": "helm",
+        "description": "HiveMatrix Helm: schedule of backups",
+        "part_of": "",
+        "wanted_by": "timers.target",
+        "schedule": settings.backup_schedule,
+    }
+    return {BACKUP_TIMER: _filled("hivematrix.timer.j2", context, templates)}
 
 
 def render_store_cluster(setup: Setup, templates: Environment) -> str:

@@ -142,6 +142,13 @@ class Sandbox:
         self.helmctl("apply")
 
 
+def fetched(box: Sandbox, path: str, to: Path, root: bool = False) -> Path:
+    """A file of the sandbox on this machine."""
+    with to.open("wb") as file:
+        subprocess.run(box.command("cat", path, root=root), stdout=file, check=True, timeout=120)
+    return to
+
+
 def superuser(box: Sandbox, query: str, database: str = "postgres") -> str:
     """What the suite's PostgreSQL answers its superuser, who logs in by the password file."""
     words = ("psql", "-h", "/run/user/1000/hivematrix/postgres-suite", "-p", "5499", "-U", "postgres", "-d", database)

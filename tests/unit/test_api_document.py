@@ -31,6 +31,7 @@ from helmd.operations.jobs.directory import KEPT_JOBS, KEPT_SECONDS
 from helmd.operations.jobs.engine import MAX_RUNNING
 from helmd.operations.lifecycle.steps import StepKind
 from helmd.web.api.ingest import MAX_BODY
+from helmd.web.backup_routes import backup_routes
 from helmd.web.documents import with_documents
 from helmd.web.route import Route
 from helmd.web.routes import (
@@ -89,6 +90,7 @@ def table() -> list[Route]:
         *login_routes(anything),
         *job_routes(anything, anything),
         *user_routes(anything),
+        *backup_routes(anything),
     ]
     return [*with_documents(there), *page_routes(anything, anything, anything), *probe_routes(anything)]
 

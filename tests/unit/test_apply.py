@@ -15,8 +15,9 @@ from helmd.model.suite.composition import whole_suite
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
-from helmd.operations.configuration.apply import Change, apply, concerning, make_homes, remove_home, rendered
+from helmd.operations.configuration.apply import Change, apply, concerning, rendered
 from helmd.operations.configuration.databases import ensure_databases
+from helmd.operations.configuration.homes import make_homes, remove_home
 from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import ident_file
 from helmd.postgres.passfile import passwords_in

@@ -28,6 +28,7 @@ from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import log_filter_of
 from helmd.store.logs.entries import StoredEntry
 from helmd.web.api_page import api_page, curl_line, example_of
+from helmd.web.backup_routes import backup_routes
 from helmd.web.documents import with_documents
 from helmd.web.http.validation import faults_in, parse_request
 from helmd.web.openapi import openapi, template
@@ -105,6 +106,7 @@ def table() -> list[Route]:
         *security_routes(anything),
         *job_routes(anything, anything),
         *user_routes(anything),
+        *backup_routes(anything),
     ]
     return list(with_documents(there))
 

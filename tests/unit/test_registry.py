@@ -174,7 +174,7 @@ def test_errors_of_several_files_are_reported_together() -> None:
     notified = faults_of(
         "[services.core]\nport = 'x'\nspelt = 1\n", "[services.", '[services.evil]\nport = 1\ndepends_on = ["gone"]\n'
     )
-    assert [line.split(": ")[0] for line in notified] == ["catalogue:20", "file1:2", "file1:3", "file2:1", "file3:3"]
+    assert [line.split(": ")[0] for line in notified] == ["catalogue:24", "file1:2", "file1:3", "file2:1", "file3:3"]
     assert "'keycloak' is not part of the suite; add a table [services.keycloak]" in notified[0]
 
 

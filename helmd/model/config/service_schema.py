@@ -1,6 +1,7 @@
 """Every setting of ``services.toml``, declared once, as those of ``helm.toml`` in `helmd.model.config.schema`."""
 
 from helmd.model.config import validators as values
+from helmd.model.config.backup_schema import SHARED_SETTINGS
 from helmd.model.config.file_format import FORMATS
 from helmd.model.config.setting import Setting
 from helmd.model.suite.names import DATABASE_CONNECTIONS
@@ -294,6 +295,7 @@ SERVICE_SETTINGS = (
         "10s",
         "How long it may take to stop before it is killed (TimeoutStopSec=).",
     ),
+    *SHARED_SETTINGS,
     Setting("install.source", values.git_source, "git source", "none", "Where its code is cloned from."),
     Setting(
         "install.ref", values.git_ref, "git ref", "the default branch", "The branch, tag or commit that is checked out."

@@ -49,6 +49,16 @@ class Settings:
     session_longest: float = 12 * 3600.0
     """Seconds; see `helmd.model.identity.sessions.SessionLimits`."""
 
+    backup_directory: str = ""
+    """Empty for `Layout.backups`."""
+    backup_keep: int = 7
+    backup_keep_days: int = 30
+    backup_schedule: str = "daily"
+    """A calendar event expression (systemd.time(7)), or "never"."""
+    backup_logs: bool = False
+    backup_recipients: tuple[str, ...] = ()
+    """Public keys (age) besides that of ``helmctl backup key``."""
+
     @property
     def store_embedded(self) -> bool:
         return self.store == EMBEDDED
@@ -98,6 +108,12 @@ _ATTRIBUTES = {
     "session.read_only": "session_read_only",
     "session.idle": "session_idle",
     "session.longest": "session_longest",
+    "backup.directory": "backup_directory",
+    "backup.keep": "backup_keep",
+    "backup.keep_days": "backup_keep_days",
+    "backup.schedule": "backup_schedule",
+    "backup.include_logs": "backup_logs",
+    "backup.recipients": "backup_recipients",
 }
 
 

@@ -186,6 +186,28 @@ def paths(value: object) -> tuple[str, ...]:
     return tuple(path(item) for item in value)
 
 
+def relative_paths(value: object) -> tuple[str, ...]:
+    """Paths below a service's directory."""
+    read = paths(value)
+    for item in read:
+        if item.startswith(("/", "~")) or any(part in ("", ".") for part in item.split("/")):
+            raise ValueError(f"must be relative to path, and plain, not {_shown(item)}")
+    return read
+
+
+def recipients(value: object) -> tuple[str, ...]:
+    """Public keys of age(1)."""
+    if not isinstance(value, list) or len(value) > 20:
+        raise ValueError(f"must be a list of public keys, not {_shown(value)}")
+    for item in value:
+        if not isinstance(item, str) or not _RECIPIENT.match(item):
+            raise ValueError(f"must be public keys such as age1..., which age-keygen prints, not {_shown(item)}")
+    return tuple(value)
+
+
+_RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}\Z")
+
+
 def service_units(value: object) -> tuple[str, ...]:
     """Names of service units, in which a pattern may stand (glob(7))."""
     if not isinstance(value, list) or len(value) > 100:

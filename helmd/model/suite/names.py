@@ -25,6 +25,11 @@ SOCKET_BACKLOG = 4096
 """Clients that may wait to be accepted, as all do while helmd restarts (net.core.somaxconn bounds it)."""
 HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 
+BACKUP_UNIT, BACKUP_TIMER = "helmd-backup.service", "helmd-backup.timer"
+"""What makes a backup, and what starts that by its schedule."""
+NO_SCHEDULE = "never"
+"""As a schedule: there is none."""
+
 HELM_SERVICE = "helm"
 """Service name of Helm itself."""
 

@@ -129,6 +129,7 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
     restart: dict[str, Any] = {}
     plain: dict[str, Any] = {"description": name, "path": f"hivematrix-{name}", "database_name": name}
     plain["services_json"] = kind == "python"
+    plain["shared_paths"] = (".flaskenv", "instance") if kind == "python" else ()
     if kind == "oneshot":
         health, restart = {"check": "process"}, {"policy": "no"}
     if kind == "keycloak":

@@ -129,6 +129,9 @@ class Service:
     health: Health = field(default_factory=Health)
     limits: Limits = field(default_factory=Limits)
     restart: Restart = field(default_factory=Restart)
+    shared_paths: tuple[str, ...] = ()
+    """What of its directory is state and not code, relative to ``path``."""
+    backup: Literal["auto", "whole", "shared", "nothing"] = "auto"
     install: Install = field(default_factory=Install)
     modes: Mapping[Mode, Override] = field(default_factory=dict)
     file: str = ""

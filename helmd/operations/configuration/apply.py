@@ -1,7 +1,6 @@
 """Comparing the installed units with the registry, and installing the differences."""
 
 import json
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.effective import Refused, service_of_fault
 from helmd.model.suite.limits import unenforced
 from helmd.model.suite.names import (
+    BACKUP_TIMER,
     HELM_URL_VARIABLE,
     HELMD_UNIT,
     HTTP_SOCKET_UNIT,
@@ -30,13 +30,11 @@ from helmd.model.suite.names import (
     TARGET,
     Mode,
     service_behind,
-    service_of,
     service_of_timer,
     timer_of,
     unit_of,
 )
 from helmd.model.suite.service import Limits, Registry
-from helmd.model.units.hardening import ISOLATED
 from helmd.operations.configuration.databases import (
     databases_of,
     ensure_databases,
@@ -45,6 +43,7 @@ from helmd.operations.configuration.databases import (
     settle_logins,
 )
 from helmd.operations.configuration.effective import keep_faultless
+from helmd.operations.configuration.homes import make_homes, remove_home
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
@@ -63,6 +62,7 @@ from helmd.systemd.installed import installed_mode, is_ours, read_unit, starts_w
 from helmd.systemd.render import (
     Setup,
     render,
+    render_backup_timer,
     render_sockets,
     render_store_cluster,
     render_timer,
@@ -207,7 +207,7 @@ def rendered(
                 units[timer_of(name)] = render_timer(service, templates)
     if settings.store_embedded:
         units[STORE_CLUSTER_UNIT] = render_store_cluster(setup, templates)
-    return {**units, **render_sockets(layout, settings, templates)}
+    return {**units, **render_backup_timer(layout, settings, templates), **render_sockets(layout, settings, templates)}
 
 
 def changes(
@@ -239,9 +239,10 @@ def changes(
         return found
     wanted = {**wanted, **dict.fromkeys((unit for name in faulty for unit in (unit_of(name), timer_of(name))), "")}
     installed = [path for kind in ("timer", "service") for path in sorted(layout.units.glob(f"hivematrix-*.{kind}"))]
-    for path in (*installed, layout.unit_file(HTTP_SOCKET_UNIT)):
+    own = (*SOCKET_UNITS, BACKUP_TIMER)
+    for path in (*installed, layout.unit_file(HTTP_SOCKET_UNIT), layout.unit_file(BACKUP_TIMER)):
         text = read_unit(path) or ""
-        if path.name not in wanted and is_ours(text) and (service_behind(path.name) or path.name in SOCKET_UNITS):
+        if path.name not in wanted and is_ours(text) and (service_behind(path.name) or path.name in own):
             found.append(Change(path.name, "orphan", text, ""))
     return found
 
@@ -343,20 +344,6 @@ def _unenforced_limits(registry: Registry, units: Collection[str], manager: Mana
         yield from (each.sentence for each in unenforced(Registry(limited), controllers_of(manager)))
 
 
-def make_homes(registry: Registry, layout: Layout) -> None:
-    """Makes the home directories that units bind; without its own, a service cannot start."""
-    for name, service in registry.services.items():
-        if service.hardening in ISOLATED and not service.external and name != SUITE_CLUSTER:
-            layout.home_of(name).mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
-def remove_home(unit: str, layout: Layout) -> None:
-    """Removes the home directory of a service that is gone, with what its programs have put into it."""
-    name = service_of(unit)
-    if name and layout.home_of(name).is_dir():
-        shutil.rmtree(layout.home_of(name))
-
-
 def _install(
     found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
 ) -> list[Change]:
@@ -379,7 +366,7 @@ def _install(
     }
     for change in todo:
         path = layout.unit_file(change.unit)
-        if service_of_timer(change.unit) and change.kind == "orphan":
+        if (service_of_timer(change.unit) or change.unit == BACKUP_TIMER) and change.kind == "orphan":
             _remove_timer(change.unit, layout, manager)
         elif change.unit in SOCKET_UNITS and change.kind == "orphan":
             manager.disable([change.unit])
@@ -419,6 +406,9 @@ def _install(
         if change.disables and manager.facts(change.unit).sub_state == "exited":
             # It ran without a schedule before. Its timer would start nothing while it is active.
             _end_exited(change.unit, manager)
+    if any(change.unit == BACKUP_TIMER and change.after for change in done):
+        # It does not belong to the suite: whether that runs or not.
+        manager.restart(BACKUP_TIMER)
     timers = [unit for unit in enabled if service_of_timer(unit)]
     if timers and _runs(registry, manager):
         for unit in timers:

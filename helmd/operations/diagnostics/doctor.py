@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from helmd.model.errors import ConfigurationError, HelmError
 from helmd.model.units.diagnostics import Finding, unknown
+from helmd.operations.diagnostics import backups as doctor_backups
 from helmd.operations.diagnostics import databases as doctor_databases
 from helmd.operations.diagnostics import gateway as doctor_gateway
 from helmd.operations.diagnostics import host as doctor_host
@@ -49,6 +50,7 @@ CHECKS = (
     DoctorCheck("postgresql", doctor_suite.postgres, after_set_up=True),
     DoctorCheck("databases", doctor_databases.databases, after_set_up=True),
     DoctorCheck("log store", doctor_store.log_store, after_set_up=True),
+    DoctorCheck("backups", doctor_backups.backups, after_set_up=True),
     DoctorCheck("helm", doctor_suite.helm, after_set_up=True),
 )
 

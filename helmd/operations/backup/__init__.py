@@ -1,0 +1,1 @@
+"""Making backups of a suite, checking them, and restoring one."""

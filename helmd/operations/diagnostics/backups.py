@@ -1,0 +1,42 @@
+"""The check of ``helmctl doctor`` for backups: that there are some, that they are new, and that they can be opened."""
+
+import os
+import time
+
+from helmd.model.backup.kept import BackupFacts, judge_backups
+from helmd.model.errors import NotSetUpError
+from helmd.model.suite.names import NO_SCHEDULE
+from helmd.model.units.diagnostics import Finding, ok, warn
+from helmd.operations.backup.kept import MAKE_KEY, backup_key, directory_of, last_run, stored_backups
+from helmd.operations.diagnostics.context import DoctorContext
+from helmd.systemd.calendar import calendar_interval
+
+
+def backups(context: DoctorContext) -> list[Finding]:
+    """Whether this machine could be lost without the suite being lost with it."""
+    layout, settings = context.layout, context.settings
+    if not context.suite.services:
+        return [ok("there is nothing to back up yet")]
+    try:
+        backup_key(layout)
+    except NotSetUpError:
+        fix = f"{MAKE_KEY}; then keep the file that it names elsewhere, and try: helmctl backup create"
+        return [warn("no backups are made: with this machine, the suite would be lost", fix)]
+    directory = directory_of(layout, settings)
+    stored = stored_backups(directory)
+    scheduled = settings.backup_schedule != NO_SCHEDULE
+    space = os.statvfs(directory) if stored else None
+    facts = BackupFacts(
+        stored[0].made_at if stored else None,
+        sum(backup.size for backup in stored),
+        stored[0].size if stored else 0,
+        None if space is None else space.f_bavail * space.f_frsize,
+        last_run(layout),
+        calendar_interval(settings.backup_schedule) if scheduled else None,
+        scheduled,
+        str(layout.backup_identity) if layout.backup_identity.exists() else "",
+        layout.backup_key.stat().st_mtime,
+        stored[0].name if stored else "",
+        str(directory),
+    )
+    return judge_backups(facts, time.time())
