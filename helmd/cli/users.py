@@ -53,8 +53,8 @@ def users_list_command(
         ]
         for line in output.table(("USERNAME", "NAME", "EMAIL", "LOGIN", "ID"), rows):
             output.print_line(*line)
-    if page.total is not None and first + len(page.users) < page.total:
-        output.print_message(f"{len(page.users):,} of {page.total:,}. For more: --first {first + len(page.users)}")
+    if page.total is not None and page.more:
+        output.print_message(f"{len(page.users):,} of {page.total:,}. For more: --first {first + most}")
 
 
 @users_command.command("show")

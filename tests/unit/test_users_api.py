@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ from helmd.model.api.problem import Problem
 from helmd.model.errors import DeniedError, HelmError, KeycloakAwayError, LockedError
 from helmd.model.identity.audit import AuditedChange
 from helmd.model.identity.peer import Peer, Place
+from helmd.model.identity.realm import PROBE_USER
 from helmd.model.identity.user_table import read_user_rows
 from helmd.model.identity.users import UnknownUserError
 from helmd.model.layout import layout
@@ -174,13 +176,41 @@ async def test_lists_are_paged(served: Served) -> None:
     assert [user["username"] for user in body["users"]] == ["user3"]
     _, body, _ = await served("GET", "/users?group=client&max=4")
     assert (len(body["users"]), body["total"]) == (4, None)
-    for query, requests in (("", 1), ("?max=2", 2), ("?max=2&first=4", 1), ("?first=9", 2)):
+    for query, requests in (("", 1), ("?max=2", 3), ("?max=2&first=4", 2), ("?first=9", 3)):
         served.realm.asked.clear()
         _, body, _ = await served("GET", f"/users{query}")
         assert (len(served.realm.asked), body["total"]) == (requests, 5), "however many users there are"
     _, text, headers = await served("GET", "/users/export")
     assert text.startswith("username,email,firstName,lastName,enabled,groups\r\nuser0,") and text.count("client") == 5
     assert headers["Content-Type"].startswith("text/csv")
+
+
+async def test_the_account_that_looks_at_pages_is_not_a_person(served: Served) -> None:
+    """It is on no list, whichever page it would be on, and can't be changed."""
+    realm = served.realm
+    names = [f"user{number}" for number in range(5)]
+    for name in names[:2]:
+        realm.add_user(name)
+    probe = realm.add_user(PROBE_USER)
+    for name in names[2:]:
+        realm.add_user(name)
+    for most in (1, 2, 3, 6, 100):
+        shown, path = [], f"/users?max={most}"
+        while path:
+            _, body, headers = await served("GET", path)
+            shown += [user["username"] for user in body["users"]]
+            assert body["total"] == 5
+            following = re.search(r"<[^>]*(/users\?[^>]*)>; rel=\"next\"", headers.get("Link", ""))
+            path = following[1] if following else ""
+        assert shown == names, most
+    _, body, _ = await served("GET", "/users?search=helm")
+    assert (body["users"], body["total"]) == ([], 0)
+    for change in ("disable", "logout"):
+        status, body, _ = await served("POST", f"/users/{probe}/{change}", {"reason": "why"})
+        assert status == 403 and "not a person" in body["error"]
+    assert (await served("PUT", f"/users/{probe}/groups", {"groups": ["admins"]}))[0] == 403
+    _, text, _ = await served("GET", "/users/export")
+    assert PROBE_USER not in text and text.count("user") > 5
 
 
 async def test_details_of_a_list_cost_requests_by_group_not_by_user(served: Served) -> None:
@@ -194,7 +224,7 @@ async def test_details_of_a_list_cost_requests_by_group_not_by_user(served: Serv
     assert body["users"][1]["last_login_at"].startswith("2026-11-23T05:30:58.967") and body["logins_since"]
     realm.asked.clear()
     await served("GET", "/users?details=true")
-    assert len(realm.asked) == 2, "the rest is some seconds old at most"
+    assert len(realm.asked) == 3, "the rest is some seconds old at most"
     await served("PUT", f"/users/{ids[0]}/groups", {"groups": ["technicians"]})
     _, body, _ = await served("GET", "/users?details=true")
     assert body["users"][0]["groups"] == ["technicians"], "unless helmd itself has changed it"

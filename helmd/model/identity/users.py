@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from helmd.model.errors import DeniedError, HelmError, UsageError
-from helmd.model.identity.realm import ADMINS, FIRST_ADMIN
+from helmd.model.identity.realm import ADMINS, FIRST_ADMIN, PROBE_NAME, PROBE_USER
 
 UserChange = Literal["edit", "delete", "disable", "enable", "groups", "password", "unlock", "logout"]
 DEFAULT_USERS, MOST_USERS = 100, 500
@@ -122,6 +122,8 @@ def refusal_of_change(
     """Why CHANGE of USER is refused, whoever asks for it, as a sentence; or None. REMOVED are groups that it leaves."""
     if user.service_account_of:
         return f"{user.username} is the service account of client {user.service_account_of}, not a person"
+    if user.username == PROBE_USER:
+        return f"{user.username} is the account by which Helm looks at the gateway's pages, not a person"
     if change == "delete" and user.username.casefold() == FIRST_ADMIN:
         return f"the account {FIRST_ADMIN} can't be deleted"
     leaves = change in ("delete", "disable") or any(group.path == f"/{ADMINS}" for group in removed)
@@ -171,6 +173,12 @@ def infix_search(text: str) -> str:
         raise UsageError(f"search: must have at most {MOST_WORDS} words and {LONGEST_SEARCH} characters")
     # A quotation mark at both ends would make it an exact search.
     return " ".join(f"*{word}*" for word in words)
+
+
+def finds_probe(search: str, enabled: bool | None) -> bool:
+    """Whether Helm's technical account would be among those that a search by `infix_search` finds, were it a person."""
+    known = " ".join((PROBE_USER, *PROBE_NAME)).lower()
+    return enabled is not False and all(word in known for word in search.lower().split())
 
 
 def user_of(document: Mapping[str, Any]) -> RealmUser:

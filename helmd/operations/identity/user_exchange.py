@@ -13,6 +13,7 @@ from helmd.files.durable import write_in
 from helmd.model.errors import HelmError, KeycloakAwayError, LockedError, UsageError
 from helmd.model.identity.user_table import USER_COLUMNS, RowReport, UserRow, csv_text, user_cells
 from helmd.model.identity.users import MOST_USERS, RealmGroup, RealmUser
+from helmd.operations.identity.user_reader import UserPage
 from helmd.operations.identity.users import Users
 
 MOST_EXPORTED = 100_000
@@ -62,7 +63,7 @@ def export_users(users: Users) -> str:
 
     Asks for the members of each group instead of the groups of each user.
     """
-    everybody = [*_all(lambda first: users.page(first=first, most=MOST_USERS).users)]
+    everybody = [*_all(lambda first: users.page(first=first, most=MOST_USERS))]
     groups: dict[str, list[str]] = {}
     for group in users.groups():
         name = group.name if group.path == f"/{group.name}" else group.path
@@ -72,19 +73,20 @@ def export_users(users: Users) -> str:
     return csv_text([USER_COLUMNS, *rows])
 
 
-def _members(users: Users, group: RealmGroup, first: int) -> tuple[RealmUser, ...]:
-    return users.members(group, first, MOST_USERS)
+def _members(users: Users, group: RealmGroup, first: int) -> UserPage:
+    found = users.members(group, first, MOST_USERS)
+    return UserPage(found, None, len(found) == MOST_USERS)
 
 
-def _all(page: Callable[[int], tuple[RealmUser, ...]]) -> Iterator[RealmUser]:
-    first = 0
-    while found := page(first):
-        first += len(found)
-        if first > MOST_EXPORTED:
+def _all(page: Callable[[int], UserPage]) -> Iterator[RealmUser]:
+    first, count, more = 0, 0, True
+    while more:
+        found = page(first)
+        first, more = first + MOST_USERS, found.more
+        count += len(found.users)
+        if count > MOST_EXPORTED:
             raise UsageError(f"there are more than {MOST_EXPORTED:,} users; use Keycloak's own export")
-        yield from found
-        if len(found) < MOST_USERS:
-            return
+        yield from found.users
 
 
 class ImportFiles:

@@ -6,13 +6,14 @@ from typing import Any, cast
 
 from helmd.keycloak.admin.api import RightsError, Session, named, path_of
 from helmd.model.errors import UsageError
-from helmd.model.identity.realm import ADMINS, EVENTS_KEPT
+from helmd.model.identity.realm import ADMINS, EVENTS_KEPT, PROBE_USER
 from helmd.model.identity.users import (
     DEFAULT_USERS,
     RealmGroup,
     RealmUser,
     Standing,
     UnknownUserError,
+    finds_probe,
     group_named,
     group_of,
     infix_search,
@@ -27,10 +28,14 @@ _MEMBERS = 100
 
 @dataclass(frozen=True, slots=True)
 class UserPage:
-    """Some of the users that were asked for, and how many there are of these; None where Keycloak does not count."""
+    """Some of the users that were asked for, and how many there are of these; None where Keycloak does not count.
+
+    A page that would have Helm's technical account has one user less, so MORE says whether another one follows.
+    """
 
     users: tuple[RealmUser, ...]
     total: int | None
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +73,41 @@ class UserReader:
         self._session, self._realm = session, realm
         self._management = ""
         self._groups: tuple[RealmGroup, ...] | None = None
+        self._probe: bool | None = None
 
     def page(
         self, search: str = "", first: int = 0, most: int = DEFAULT_USERS, enabled: bool | None = None, group: str = ""
     ) -> UserPage:
-        """Users by name, without service accounts. SEARCH is some words, each anywhere in names or email.
-
-        Those of a GROUP come without a search and a total. Raises UsageError.
+        """Users by name, without service accounts and Helm's technical account. SEARCH is some words, each anywhere in
+        names or email. Those of a GROUP come without a search and a total. Raises UsageError.
         """
         if group:
             if search or enabled is not None:
                 raise UsageError("group: can't be combined with search or enabled")
-            return UserPage(self.members(group_named(group, self.groups()), first, most), None)
+            members = self.members(group_named(group, self.groups()), first, most)
+            return UserPage(members, None, len(members) == most)
         asked = {"search": infix_search(search)} if search.strip() else {}
         if enabled is not None:
             asked["enabled"] = "true" if enabled else "false"
         users = path_of(self._realm, "users")
         found = self._session.get(users, **asked, first=str(first), max=str(most), briefRepresentation="true")
         page = tuple(map(user_of, found or ()))
-        if len(page) < most and (page or not first):
-            # The last page: counting takes Keycloak as long as searching.
-            return UserPage(page, first + len(page))
-        total = self._session.get(f"{users}/count", **asked)
-        return UserPage(page, total if isinstance(total, int) else None)
+        people = tuple(user for user in page if user.username != PROBE_USER)
+        last = len(page) < most and bool(page or not first)
+        # Counting takes Keycloak as long as searching; the last page shows how many there are.
+        total = first + len(page) if last else self._session.get(f"{users}/count", **asked)
+        if not isinstance(total, int):
+            return UserPage(people, None, len(page) == most)
+        hidden = len(people) < len(page)
+        if not hidden and total > len(page) and finds_probe(search, enabled):
+            hidden = self._has_probe()
+        return UserPage(people, total - hidden, len(page) == most and first + most < total)
+
+    def _has_probe(self) -> bool:
+        """Whether Helm's technical account is in the realm."""
+        if self._probe is None:
+            self._probe = self.exactly("username", PROBE_USER) is not None
+        return self._probe
 
     def members(self, group: RealmGroup, first: int, most: int) -> tuple[RealmUser, ...]:
         """Members of a group, by username."""

@@ -99,9 +99,8 @@ class UserHandlers:
             page, bodies, since = await self._ask(
                 request, lambda users: self._detailed(users, users.page(search, first, most, enabled, group))
             )
-        whole = len(bodies) == most and (page.total is None or first + most < page.total)
         pages = {
-            "next": ("first", str(first + most) if whole else None),
+            "next": ("first", str(first + most) if page.more else None),
             "prev": ("first", str(max(0, first - most)) if first else None),
         }
         return json_response(UserListReply(bodies, page.total, first, most, since), headers=page_links(request, pages))
