@@ -105,7 +105,9 @@ class GatewayServer(ThreadingHTTPServer):
 
     def see(self, peer: Peer = NEXUS, password: str = PASSWORD, seconds: float = 20.0) -> str:
         with GatewayBrowser(self.gateway, lambda _: peer, seconds) as browser:
-            return browser.see(PROBE_PATH, PROBE_USER, password)
+            page = browser.see(PROBE_PATH, PROBE_USER, password)
+            browser.leave()
+            return page
 
 
 @pytest.fixture
@@ -128,6 +130,7 @@ def test_a_login_as_a_browser_does_it(server: GatewayServer) -> None:
         "POST /keycloak/login",
         "GET /keycloak-callback",
         f"GET {PROBE_PATH}",
+        "GET /logout",
     ]
 
 

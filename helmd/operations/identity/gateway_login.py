@@ -23,6 +23,8 @@ from helmd.model.identity.peer import Peer, Place
 from helmd.model.identity.realm import origin_of
 from helmd.model.printable import printable
 
+LOGOUT_PATH = "/logout"
+"""The path of the gateway that ends a session of its own."""
 VISIT_SECONDS = 60.0
 """For the whole login, redirects and pages included."""
 _REQUEST_SECONDS = 15.0
@@ -110,6 +112,11 @@ class GatewayBrowser:
             at = f"{page.status} for {printable(urlsplit(page.url).path, 80)}"
             raise GatewayPageError(f"the login of {username} does not end at the page, but with {at}")
         return page.text
+
+    def leave(self) -> None:
+        """End the session at the gateway, and with it that at Core, where it has a way to. Never raises."""
+        with contextlib.suppress(GatewayPageError):
+            self._ask("GET", self._gateway.url, LOGOUT_PATH, None)
 
     def _follow(self, page: SeenPage) -> SeenPage:
         for _ in range(_MAX_REDIRECTS):

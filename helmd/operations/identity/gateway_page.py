@@ -150,6 +150,7 @@ class GatewayPages:
         for _ in range(_SESSIONS):
             with GatewayBrowser(gateway, self._locate) as browser:
                 pages.append(browser.see(PROBE_PATH, PROBE_USER, password))
+                browser.leave()
         return learned(pages, self.marker, gateway.url + PROBE_PATH, (PROBE_USER, PROBE_NAME[1]), suite.names)
 
     def _stamp_of_password(self) -> tuple[int, int] | None:
