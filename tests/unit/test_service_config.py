@@ -164,6 +164,14 @@ def test_a_change_is_written_and_shows_what_applying_it_does(account: Layout) ->
     assert not change(account, {"port": 6005}).changed
 
 
+def test_a_link_to_the_file_stays_one(account: Layout) -> None:
+    kept = account.config.parent / "kept.toml"
+    account.registry_file.rename(kept)
+    account.registry_file.symlink_to(kept)
+    assert change(account, {"port": 6005}).changed
+    assert account.registry_file.is_symlink() and "port = 6005" in kept.read_text()
+
+
 @pytest.mark.parametrize(
     ("set", "unset", "pointer", "detail"),
     [

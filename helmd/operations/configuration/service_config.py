@@ -109,7 +109,8 @@ def change_service_config(
         found = changes(registry, layout, settings)
         mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o644
         if new != old and not dry_run:
-            write_atomically(file, new, mode)
+            # Through a link, which would be replaced by the file.
+            write_atomically(file.resolve(), new, mode)
         chosen = {change.unit for change in concerning(found, {unit_of(service)})}
         units = tuple(_difference(change, change.unit in chosen) for change in found if change.kind != "same")
     changed = ServiceConfigChanged(
