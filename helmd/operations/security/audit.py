@@ -122,7 +122,7 @@ class SecurityAudit:
                 "host",
                 f"no firewall is active, and other machines can reach {', '.join(wide)}",
                 ["neither ufw, nftables nor iptables filters what comes in"],
-                "helmctl security firewall-script; helmctl security apply",
+                "sudo helmctl security apply nftables",
             )
 
     def _of_files(self) -> Iterable[SecurityFinding]:
