@@ -25,6 +25,7 @@ COMMANDS = {
     "down": "control",
     "logs": "logs.command",
     "top": "top",
+    "metrics": "metrics",
     "is-active": "queries",
     "is-healthy": "queries",
     "is-failed": "queries",

@@ -43,6 +43,7 @@ Part = str | Painted
 
 _IN_ASCII = str.maketrans(
     {"•": "*", "✓": "+", "✗": "x", "…": "...", "→": "->", "│": "|", "├": "|", "└": "`", "─": "-", "·": "-"}
+    | dict(zip("▁▂▃▄▅▆▇█", "_.:-=+*#", strict=True))
 )
 """Symbols of Helm's own for terminals that don't show UTF-8, much as systemctl(1) replaces its own."""
 _ascii_symbols = False

@@ -1,12 +1,18 @@
 """Measurements and the timeline of a service over the API, from a real PostgreSQL."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from helmd.cli.metrics import metrics_command
+from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.metrics.metrics import MetricSample, put_samples
@@ -71,6 +77,32 @@ async def test_metrics(served: Served) -> None:
     ):
         status, body = await served.get("/api/metrics/core", **wrong)
         assert (status, body["code"]) == (400, "usage")
+
+
+async def run(served: Served, *words: str) -> Result:
+    """helmctl metrics, by its owner."""
+    layout = SimpleNamespace(socket=served.unix_socket)
+    context = SimpleNamespace(layout=layout, suite_or_installed=None, chosen=lambda names, *_, **__: names)
+    return await asyncio.to_thread(CliRunner().invoke, metrics_command, list(words), obj=context)
+
+
+async def test_helmctl_metrics(served: Served) -> None:
+    samples = [MetricSample("core", NOW - timedelta(minutes=n), "memory_mb", 100.0 + n) for n in range(10) if n != 4]
+    await put(served, *samples, MetricSample("core", NOW, "queue", -3.0, {"queue": "a\x1bb"}))
+    times = ("--since", (NOW - timedelta(minutes=9)).isoformat(), "--until", (NOW + timedelta(minutes=1)).isoformat())
+    done = await run(served, "core", *times, "--step", "1min")
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[1].split() == ["memory_mb", "100", "104.556", "109", "100", "█████", "████"]
+    assert lines[2].startswith("queue{queue=a\\x1bb}") and lines[2].endswith("         ▁")
+    done = await run(served, "core", *times, "--json", "-m", "memory_mb", "-m", "nosuch")
+    assert [each["metric_name"] for each in json.loads(done.output)["metrics"]] == ["memory_mb"] * 9
+    done = await run(served, "core", "--since", "2020-01-01", "--until", "2020-01-02")
+    assert (done.exit_code, done.output) == (0, "nothing was measured of core in that time\n")
+    assert isinstance(
+        (await run(served, "core", "--since", "2020-01-02", "--until", "2020-01-01")).exception, UsageError
+    )
+    assert isinstance((await run(served, "core", "--since", "2020-01-01", "--step", "1")).exception, UsageError)
 
 
 async def test_timeline(served: Served) -> None:

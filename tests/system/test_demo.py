@@ -110,6 +110,10 @@ def test_status_and_metrics_are_filled(demo: Sandbox) -> None:
     names = demo.sql("select string_agg(distinct metric_name, ' ' order by metric_name) from service_metrics")
     for name in ("cpu_percent", "memory_mb", "response_ms", "restarts"):
         assert name in names.split()
+    reply = json.loads(demo.helmctl("metrics", "core", "--metric", "memory_mb", "--step", "1min", "--json").out)
+    newest = reply["metrics"][0]
+    assert reply["step"] == 60 and newest["count"] >= 1 and newest["minimum"] <= newest["maximum"]
+    assert "memory_mb" in demo.helmctl("metrics", "core", "--since", "-5min").out
 
 
 def test_stopping_the_target_stops_all_in_reverse_order(demo: Sandbox) -> None:

@@ -1,0 +1,34 @@
+"""What the running helmd serves, checked by Prometheus' own promtool.
+
+Not among the tests that run without a name (its package has 19 MB): ``scripts/campaign promtool``.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.booted import Sandbox
+
+
+@pytest.fixture(scope="module")
+def promtool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of Debian's package, which is not installed: its services would start."""
+    place = tmp_path_factory.mktemp("prometheus")
+    # Without _apt, who may not write here.
+    download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "prometheus"]
+    subprocess.run(download, cwd=place, check=True, timeout=300)
+    (package,) = place.glob("prometheus_*.deb")
+    subprocess.run(["dpkg-deb", "-x", package, place], check=True, timeout=120)
+    return place / "usr/bin/promtool"
+
+
+def test_promtool_finds_nothing(demo: Sandbox, promtool: Path) -> None:
+    served = demo.shell(
+        'curl -sS -f --unix-socket "$XDG_RUNTIME_DIR/hivematrix/helm.sock" http://helm/metrics/prometheus'
+    )
+    assert served.code == 0 and 'helm_service_up{service="core"} 1.0' in served.out
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=served.out, capture_output=True, text=True, timeout=60
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
