@@ -244,8 +244,9 @@ def restore_command(
         manifest = restoring.manifest
         _describe(archive, manifest.host, manifest.created_at, signed)
         planned = plan(layout, manifest, replace)
+        output.print_message("What would be done:" if dry_run else "What is done:")
         for step in planned.steps:
-            output.print_message(f"  {'would' if dry_run else 'will'} {step}")
+            output.print_message(f"  - {step}")
         for fault in planned.faults:
             output.print_message(output.Painted("✗ ", "red"), fault)
         if planned.faults:

@@ -165,6 +165,17 @@ def test_one_that_unpacks_to_more_than_fits_is_refused(tmp_path: Path) -> None:
     assert "less free space than that" in refused(tmp_path / "a", limit=lambda: 1_000_000)
 
 
+def test_a_full_disk_ends_the_writing_with_its_reason() -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with pytest.raises(BackupError, match=r"[Nn]o space left on device"):
+            with encrypted_to((RECIPIENT,), descriptor) as stream:
+                for _ in range(100):
+                    stream.write(os.urandom(1 << 20))
+    finally:
+        os.close(descriptor)
+
+
 def put(path: Path, plain: bytes, level: int = 1) -> None:
     """An archive with this plain content of its tar stream."""
     with path.open("wb") as file, encrypted_to((RECIPIENT,), file.fileno()) as stream:

@@ -120,6 +120,18 @@ def test_of_an_unchanged_checkout_only_its_state_is_taken(checkout: Path, tmp_pa
     clone(ref, tmp_path / "again")
 
 
+def test_a_service_that_was_disabled_stays_so(checkout: Path, tmp_path: Path) -> None:
+    own = place(tmp_path)
+    assert checkout.is_dir() and not service_ref(SERVICE, own).disabled, "it has no unit yet"
+    own.units.mkdir(parents=True)
+    own.unit_file("hivematrix-codex.service").touch()
+    assert service_ref(SERVICE, own).disabled
+    wants = own.admin_units / "hivematrix.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "hivematrix-codex.service").symlink_to(own.unit_file("hivematrix-codex.service"))
+    assert not service_ref(SERVICE, own).disabled
+
+
 def change_file(checkout: Path) -> None:
     (checkout / "run.py").write_text("changed\n")
 

@@ -88,6 +88,8 @@ class ServiceRef:
     changed: bool = False
     """Whether files differ from the commit."""
     environment: EnvironmentRef | None = None
+    disabled: bool = False
+    """Whether the admin has taken its unit out of what starts with the suite."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from helmd.keycloak.distribution.artefact import KEYCLOAK
 from helmd.keycloak.distribution.unpack import unpacked
 from helmd.model.backup.manifest import BackupError, EnvironmentRef, ServiceRef
 from helmd.model.layout import Layout
+from helmd.model.suite.names import TARGET
 from helmd.model.suite.service import Service
 
 _SECONDS = 120.0
@@ -52,8 +53,11 @@ def service_ref(service: Service, layout: Layout) -> ServiceRef:
         saved = "shared" if reproducible or _too_wide(directory, layout) else "whole"
     if saved == "whole" and _too_wide(directory, layout):
         saved = "shared"
+    unit = service.enabled_unit
+    disabled = layout.unit_file(unit).exists() and not os.path.lexists(layout.admin_units / f"{TARGET}.wants" / unit)
+    port = service.port or 0
     return ServiceRef(
-        service.name, service.type, service.path, service.port or 0, saved, remote, commit, changed, environment
+        service.name, service.type, service.path, port, saved, remote, commit, changed, environment, disabled
     )
 
 

@@ -321,6 +321,10 @@ class _Steps:
             cluster = self._layout.suite_cluster if name == SUITE else self._layout.store_cluster
             if cluster.is_dir():
                 write_atomically(cluster / ADMIN_FILE, content.decode("utf-8", "surrogateescape"), 0o600)
+        if disabled := [ref.name for ref in self._refs.values() if ref.disabled and ref.name in self._registry]:
+            self._manager.disable([self._registry[name].enabled_unit for name in disabled])
+            self._manager.daemon_reload()
+            self._notify(f"disabled, as before: {', '.join(disabled)}")
         with Signals() as signals:
             self._manager.subscribe()
             if STORE in self._admin_files and settings.store_embedded:
