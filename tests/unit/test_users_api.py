@@ -220,14 +220,29 @@ async def test_details_of_a_list_cost_requests_by_group_not_by_user(served: Serv
     realm.asked.clear()
     _, body, _ = await served("GET", "/users?details=true&max=300")
     assert {tuple(user["groups"]) for user in body["users"]} == {("client",)} and len(realm.asked) <= 10
+    new = realm.add_user("new", "/technicians", createdTimestamp=int(time.time() * 1000))
     assert [bool(user.get("last_login_at")) for user in body["users"]] == [True, True] + [False] * 298
     assert body["users"][1]["last_login_at"].startswith("2026-11-23T05:30:58.967") and body["logins_since"]
     realm.asked.clear()
-    await served("GET", "/users?details=true")
+    await served("GET", "/users?details=true&max=100")
     assert len(realm.asked) == 3, "the rest is some seconds old at most"
     await served("PUT", f"/users/{ids[0]}/groups", {"groups": ["technicians"]})
     _, body, _ = await served("GET", "/users?details=true")
     assert body["users"][0]["groups"] == ["technicians"], "unless helmd itself has changed it"
+    _, body, _ = await served("GET", "/users?details=true&search=new")
+    assert [(user["id"], user["groups"]) for user in body["users"]] == [(new, ["technicians"])], "or it is newer"
+
+
+async def test_a_list_does_not_wait_long_for_groups(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.operations.identity.user_index.FIRST_SECONDS", 0.05)
+    served.realm.add_user("ada", "/client")
+    served.realm.pause = 0.1
+    _, body, _ = await served("GET", "/users?details=true")
+    assert "groups" not in body["users"][0]
+    served.realm.pause = 0
+    await asyncio.sleep(1)
+    _, body, _ = await served("GET", "/users?details=true")
+    assert body["users"][0]["groups"] == ["client"]
 
 
 def test_last_logins_are_read_on_from_where_they_were(tmp_path: Path) -> None:

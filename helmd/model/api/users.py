@@ -69,7 +69,9 @@ class ListedUserBody(UserBody):
     """A user in a list."""
 
     groups: tuple[str, ...] | None = field(
-        metadata=described("with details: the groups by name, at most 30 s old", example=["client"], omitted=True)
+        metadata=described(
+            "with details: the groups by name; left out while they are read", example=["client"], omitted=True
+        )
     )
     last_login_at: datetime | None = field(
         default=None, metadata=described("with details: the last login that Keycloak has an event of", omitted=True)

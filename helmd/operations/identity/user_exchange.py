@@ -13,6 +13,7 @@ from helmd.files.durable import write_in
 from helmd.model.errors import HelmError, KeycloakAwayError, LockedError, UsageError
 from helmd.model.identity.user_table import USER_COLUMNS, RowReport, UserRow, csv_text, user_cells
 from helmd.model.identity.users import MOST_USERS, RealmGroup, RealmUser
+from helmd.operations.identity.user_index import names_of
 from helmd.operations.identity.user_reader import UserPage
 from helmd.operations.identity.users import Users
 
@@ -66,7 +67,7 @@ def export_users(users: Users) -> str:
     everybody = [*_all(lambda first: users.page(first=first, most=MOST_USERS))]
     groups: dict[str, list[str]] = {}
     for group in users.groups():
-        name = group.name if group.path == f"/{group.name}" else group.path
+        (name,) = names_of([group])
         for user in _all(partial(_members, users, group)):
             groups.setdefault(user.id, []).append(name)
     rows = [user_cells(user, groups.get(user.id, ())) for user in everybody]

@@ -1,24 +1,30 @@
 """What lists of users say besides: groups and last logins. Keycloak is asked by group and by event, never by user.
 
-Both are kept for some seconds. Blocks.
+Keycloak takes a millisecond for each member of a group, so groups are read in a thread and kept for minutes. Blocks.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from helmd.model.errors import UsageError
+from helmd.model.errors import HelmError, UsageError
 from helmd.model.identity.realm import EVENTS_KEPT
+from helmd.model.identity.users import RealmGroup, RealmUser
 from helmd.operations.identity.user_reader import UserReader
 
-INDEX_SECONDS = 30.0
-"""For how long both are used."""
+GROUPS_SECONDS, LOGINS_SECONDS = 300.0, 30.0
+"""For how long they are used; groups after that until they are read again."""
+FIRST_SECONDS = 2.0
+"""For how long the first list waits for groups."""
 _MEMBERS = 1000
 """Members of a group that are asked for at once."""
 MOST_MEMBERSHIPS = 200_000
 _EVENTS, _MOST_EVENTS = 500, 20_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +41,65 @@ class UserIndex:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._turn = threading.Lock()
-        self._groups: Mapping[str, tuple[str, ...]] = {}
-        self._groups_at: float | None = None
+        self._groups: Mapping[str, tuple[str, ...]] | None = None
+        self._groups_at = 0.0
+        self._read_at = 0.0
+        """When reading them began, in seconds since the epoch."""
+        self._reading: threading.Thread | None = None
+        self._changed: set[str] = set()
+        """Users whose groups may have changed since."""
         self._logins = LastLogins()
         self._logins_at: float | None = None
         self._newest = datetime.min.replace(tzinfo=UTC)
 
-    def forget_groups(self) -> None:
-        """Somebody's groups have changed."""
-        self._groups_at = None
+    def forget(self, id: str) -> None:
+        """The groups of a user may have changed."""
+        self._changed.add(id)
 
-    def groups(self, users: UserReader) -> Mapping[str, tuple[str, ...]]:
-        """The names of each user's groups, by id; the paths of groups in others."""
+    def groups(self, users: UserReader, wanted: Iterable[RealmUser]) -> Mapping[str, tuple[str, ...]] | None:
+        """The names of the groups of the WANTED users, by id; the paths of groups in others.
+
+        They may be some minutes old, but for users that are newer, or were changed by this process. None while they are
+        read for the first time, if that takes long.
+        """
         with self._turn:
-            began = self._clock()
-            if self._groups_at is None or began - self._groups_at >= INDEX_SECONDS:
-                self._groups_at = began
-                try:
-                    self._groups = _memberships(users)
-                except BaseException:
-                    self._groups_at = None
-                    raise
-            return self._groups
+            due = self._groups is None or self._clock() - self._groups_at >= GROUPS_SECONDS
+            if due and self._reading is None:
+                self._reading = threading.Thread(
+                    target=self._read_groups, args=(users,), name="helmd-groups", daemon=True
+                )
+                self._reading.start()
+            known, reading = self._groups, self._reading
+        if known is None and reading is not None:
+            reading.join(FIRST_SECONDS)
+            known = self._groups
+        if known is None:
+            return None
+        return {
+            user.id: names_of(users.groups_of(user.id)) if self._is_newer(user) else known.get(user.id, ())
+            for user in wanted
+        }
+
+    def _is_newer(self, user: RealmUser) -> bool:
+        return user.id in self._changed or (user.created or 0) >= (self._read_at - 1) * 1000
+
+    def _read_groups(self, users: UserReader) -> None:
+        before = set(self._changed)
+        began, found = time.time(), None
+        try:
+            found = _memberships(users)
+        except HelmError as error:
+            _log.warning("groups of users could not be read: %s", error.sentence)
+        with self._turn:
+            self._reading = None
+            if found is not None:
+                self._groups, self._groups_at, self._read_at = found, self._clock(), began
+                self._changed -= before
 
     def logins(self, users: UserReader) -> LastLogins:
         """The last logins; after the first time only those that came since are read."""
         with self._turn:
-            if self._logins_at is None or self._clock() - self._logins_at >= INDEX_SECONDS:
+            if self._logins_at is None or self._clock() - self._logins_at >= LOGINS_SECONDS:
                 self._logins = self._read_logins(users)
                 self._logins_at = self._clock()
             return self._logins
@@ -91,7 +129,7 @@ def _memberships(users: UserReader) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     count = 0
     for group in users.groups():
-        name = group.name if group.path == f"/{group.name}" else group.path
+        (name,) = names_of([group])
         first = 0
         while True:
             if count > MOST_MEMBERSHIPS:
@@ -103,3 +141,8 @@ def _memberships(users: UserReader) -> Mapping[str, tuple[str, ...]]:
             if len(members) < _MEMBERS:
                 break
     return found
+
+
+def names_of(groups: Iterable[RealmGroup]) -> tuple[str, ...]:
+    """The names of groups; of those in others the paths."""
+    return tuple(group.name if group.path == f"/{group.name}" else group.path for group in groups)

@@ -107,9 +107,13 @@ class UserHandlers:
 
     def _detailed(self, users: Users, page: UserPage) -> tuple[UserPage, tuple[ListedUserBody, ...], datetime | None]:
         """The users of a page with groups and last logins, and how far back these reach. Blocks."""
-        groups, logins = self._source.index.groups(users), self._source.index.logins(users)
+        groups, logins = self._source.index.groups(users, page.users), self._source.index.logins(users)
         bodies = [
-            ListedUserBody(**_members(user), groups=groups.get(user.id, ()), last_login_at=logins.times.get(user.id))
+            ListedUserBody(
+                **_members(user),
+                groups=None if groups is None else groups[user.id],
+                last_login_at=logins.times.get(user.id),
+            )
             for user in page.users
         ]
         return page, tuple(bodies), logins.since
@@ -288,8 +292,8 @@ class UserHandlers:
             return await run_while_connected(request, self._called(lambda: what(self._source.users(confirm))))
         finally:
             self._waiting -= 1
-            if request.method not in ("GET", "HEAD"):
-                self._source.index.forget_groups()
+            if request.method not in ("GET", "HEAD") and (id := request.match_info.get("id")):
+                self._source.index.forget(id)
 
     async def _called(self, function: Callable[[], Result]) -> Result:
         return await self._run(function)
