@@ -1,6 +1,7 @@
 """Logging in with a real browser: by a one-time link while nothing else works, and at the real Keycloak."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from tests.system.booted import Sandbox, until
 from tests.system.browser import Browser, browser_in
 from tests.system.keycloak_admin import GATEWAY, REALM, Admin, Person, ask, person
 from tests.system.test_jobs import api
+from tests.unit.core_stand_in import USER, signed
 
 HELM = "http://localhost:5004/helm/"
 STATE = "/home/hive/.local/state/hivematrix/sessions"
@@ -205,3 +207,21 @@ def test_a_stolen_cookie_is_worth_nothing_behind_a_proxy_or_for_another_origin(d
         assert ask(demo, f"{GATEWAY}/helm/api/services/status", headers=given).code == 401
         for header in ("X: y", "Sec-Fetch-Site: same-site", "Origin: https://localhost:8443"):
             assert ask(demo, f"{HELM}api/tokens", "POST", headers=(*given, header)).code == 403
+
+
+def test_what_listens_on_cores_port_instead_gets_nothing(demo: Sandbox) -> None:
+    """Neither tokens, nor a request for keys, by which tokens of its own would be valid."""
+    demo.shell("systemctl --user stop hivematrix-core")
+    try:
+        listen = ("/usr/bin/python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "5000")
+        demo("systemd-run", "--user", "--quiet", "--unit=impostor", *listen)
+        until(lambda: ask(demo, "http://127.0.0.1:5000/").code == 200, within=20)
+        token = signed({**USER, "permission_level": "admin", "exp": int(time.time()) + 600}, kid="of-the-impostor")
+        refused = ask(demo, f"{HELM}api/logs", headers=(f"Authorization: Bearer {token}",))
+        assert refused.code == 503, refused
+        assert "port 5000 is taken by impostor.service, not by hivematrix-core.service" in refused.json()["detail"]
+        lines = demo("journalctl", "--user", "-u", "impostor", "-o", "cat").out.splitlines()
+        asked = [line for line in lines if "HTTP/1." in line]
+        assert asked and all('"GET / HTTP' in line for line in asked), lines
+    finally:
+        demo.shell("systemctl --user stop impostor; systemctl --user start hivematrix-core; helmctl up", timeout=300)
