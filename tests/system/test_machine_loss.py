@@ -97,16 +97,19 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
 
 if FULL:
 
-    def test_users_log_in_on_another_machine(demo: Sandbox, machine: Machine, tmp_path: Path) -> None:
+    def test_users_log_in_on_another_machine(box: Sandbox, machine: Machine, tmp_path: Path) -> None:
         """From archive and key alone, Keycloak's program included; within 15 minutes."""
         machine.root(f"helmctl down; loginctl disable-linger {ACCOUNT}; systemctl stop user@{machine.uid}")
         machine.root("rm -f /etc/hivematrix/account")
-        with person(demo, "admins") as who:
-            demo.helmctl("backup", "key")
-            demo.register("drill", '[services.keycloak]\nbackup = "whole"\n')
-            made = json.loads(demo.helmctl("backup", "create", "--json", timeout=600).out)
-            archive = fetched(demo, made["path"], tmp_path / "archive")
-            key = fetched(demo, f"{SECRETS}/backup-identity.txt", tmp_path / "key")
+        with person(box, "admins") as who:
+            box.helmctl("backup", "key")
+            box.register("drill", '[services.keycloak]\nbackup = "whole"\n')
+            made = json.loads(box.helmctl("backup", "create", "--json", timeout=600).out)
+            archive = fetched(box, made["path"], tmp_path / "archive")
+            key = fetched(box, f"{SECRETS}/backup-identity.txt", tmp_path / "key")
+            box.shell(
+                f"rm -rf {SECRETS}/backup* .local/state/hivematrix/backups .local/state/hivematrix/last-backup.json"
+            )
             began = time.monotonic()
             for file in (archive, key):
                 machine.script("copy", str(file), "/home/hive/")
