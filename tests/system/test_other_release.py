@@ -101,8 +101,8 @@ def test_doctor_finds_what_there_is_alone(running: Machine) -> None:
     concerns = {each["check"]: each["sentence"] for each in json.loads(done.out)["findings"] if each["verdict"] != "ok"}
     assert "secure" in concerns["certificates"], "its certificate is valid for a day"
     # Whether a time service runs, and what controllers there are, is this machine's affair; "isolation" names the
-    # services that are to have none.
-    assert concerns.keys() <= {"certificates", "clock", "hardening", "isolation", "limits"}, concerns
+    # services that are to have none; no backups are set up.
+    assert concerns.keys() <= {"backups", "certificates", "clock", "hardening", "isolation", "limits"}, concerns
 
 
 def test_libraries_of_the_release_have_nothing_to_say(running: Machine) -> None:
