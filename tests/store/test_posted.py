@@ -430,6 +430,7 @@ async def test_the_rate_is_the_callers_whatever_name_it_posts_under(filled: Data
         assert time.monotonic() - begun < 0.3, "nor does it use up that of the service which it names"
 
 
+@pytest.mark.alone
 async def test_large_bodies_leave_memory_for_others(filled: Database, tmp_path: Path) -> None:
     entry = {"message": "m" * 1500, "context": {"numbers": list(range(10))}}
     body = json.dumps({"service_name": "codex", "logs": [entry] * 9_000}).encode()

@@ -18,8 +18,8 @@ from tests.system.test_jobs import SOCKET, api, job_of
 PEOPLE = scaled(10_000, 200)
 ROWS = scaled(1_000, 60)
 FAULTY = 20
-WITHIN = 0.3
-"""Seconds in which 95 of 100 searches are answered."""
+WITHIN = scaled(0.3, 1.0)
+"""Seconds in which 95 of 100 searches are answered: in the campaign the aim, else what only a fault exceeds."""
 TAG = secrets.token_hex(3)
 USERS = "/api/keycloak/users"
 
