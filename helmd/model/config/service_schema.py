@@ -29,7 +29,7 @@ SERVICE_SETTINGS = (
         "run_timeout",
         values.duration,
         _seconds,
-        "none",
+        "no limit",
         "How long a run of a oneshot may take, and its pre_start besides (TimeoutStartSec=).",
     ),
     Setting("description", values.text, "text", "the name", "A description on one line."),
