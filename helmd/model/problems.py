@@ -184,6 +184,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "the configuration has faults; nothing was changed",
         "Correct the lines that faults lists.",
     ),
+    "faulty_rows": ProblemKind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "some rows were not imported; all others were",
+        "Correct the rows that the report names and import the file again: users who are there are not made twice.",
+    ),
     "unit_refused": ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "systemd-analyze rejected a rendered unit; nothing was changed",
@@ -206,6 +211,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ),
     "uri_too_long": ProblemKind(
         HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long", "Use shorter parameters."
+    ),
+    "backup": ProblemKind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "a backup could not be made, read or restored",
+        "helmctl backup list says what there is; the lines of the job say what failed.",
     ),
     "failed": ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "the operation failed", "The text says why."),
     "internal": ProblemKind(
