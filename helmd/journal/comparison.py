@@ -3,22 +3,18 @@
 libsystemd follows a match by a chain of the file's own, and finds nothing behind a broken link of it, without an error.
 So at the end of each file, and of the journal, what was walked is compared with what the file says it has. Where lines
 are missing the file is read without matches, and what is still missing is a gap with its count.
-
-Reading may stop before the end of a file, so what was counted is stored with the position (`Counted`). Of what was
-walked before, only the number is known then. Where lines are missing, the same walk once more shows which entries these
-were, provided that it gives as many and ends with the same one.
 """
 
 import time
 from array import array
 from collections import Counter
-from typing import Any, Self
+from typing import Any
 
 from helmd.journal.expected import FOREVER, Expected, FileSet
 from helmd.journal.mapped import give_back
 from helmd.journal.unfiltered import UnfilteredFile
 from helmd.model.logs.parsing.journal_fields import JournalEntry
-from helmd.model.logs.parsing.position import Counted, Gap, Missing, Position, Recovery
+from helmd.model.logs.parsing.position import Gap, Missing, Position
 
 OVERHEAD = 4096
 """Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
@@ -46,29 +42,19 @@ class Comparison:
         self._position: Position | None = None
         self._gaps: list[Gap] = []
         self._missing: list[Gap] = []
-        """Gaps of a boot that has no position yet; they are said with its first entry."""
+        """Gaps that are said with the next entry, whose position covers them."""
         self._pending = False
         self._unreadable = 0
         self._base = -1
         self._seen = array("Q")
         """Monotonic times of the entries read above ``_base``."""
         self._passed = 0
-        self._before: Position | None = None
-        """Where reading began, if its ``counted`` has entries above ``_base``."""
         self._limit = FOREVER
         self._suspected = (-2, 0)
         self._check_due = 0.0
         self._damaged: list[UnfilteredFile] = []
         self._walked: Counter[int] = Counter()
-        self._up_to = self._lost = self._said = self._found = 0
-        self._places: dict[str, int] = {}
-        """By file id: how many entries of its list were gone through."""
-        self._last = ""
-        """Cursor of the last entry that was walked above ``_base``."""
-        self._must_walk_again = False
-        self._walk_of_before: Comparison | None = None
-        self._since = 0
-        """The wall clock where what was counted begins."""
+        self._up_to = self._lost = self._said = 0
         self._taken = 0
         self._previous = -1
         """Monotonic time of the entry before the last one."""
@@ -85,38 +71,11 @@ class Comparison:
         del self._seen[:]  # in place: `_walk` holds on to it
         self._seen.extend([base + 1] * seen)
         self._passed = 0
-        self._before = None
         self._limit = self._files.limit(base)
-
-    def _resume_comparison(self, position: Position, counted: Counted) -> None:
-        """Counts on from what was COUNTED up to POSITION; goes on with a recovery that was under way."""
-        self._begin_comparison(counted.base)
-        self._passed, self._last = counted.unreadable, counted.last
-        if counted.entries:
-            self._before = position
-        if counted.recovery is not None:
-            self._pending = False
-            expected = self._files.expected(self._uid, self._base, counted.recovery.up_to)
-            self._begin_recovery(expected, counted.recovery.up_to, counted.recovery)
-            if not expected:  # its files are gone
-                self._begin_comparison(position.monotonic - 1, position.ties)
-
-    def _counted(self) -> Counted:
-        """What is behind the position, to be stored with it."""
-        recovery = None
-        if self._damaged:
-            recovery = Recovery(self._up_to, dict(self._places), self._found, self._said)
-        unreadable = self._passed - self._unreadable
-        return Counted(self._base, self._walked_entries(), self._last, unreadable, recovery)
-
-    def _walked_entries(self) -> int:
-        """How many were walked above ``_base``."""
-        counted = self._before and self._before.counted
-        return len(self._seen) + (counted.entries if counted else 0)
 
     def _is_damaged(self, limit: int) -> bool:
         """Whether files have more entries up to the monotonic time LIMIT than were read. Then `_recover` goes on."""
-        if self._files.goes_on(limit) and self._walked_entries() < _MOST_SEEN:
+        if self._files.goes_on(limit) and len(self._seen) < _MOST_SEEN:
             self._limit = self._files.limit(limit)
             return False
         expected = self._files.expected(self._uid, self._base, limit)
@@ -145,7 +104,7 @@ class Comparison:
             self._pending = True
             return True
         # journald may have written just now, into a file that libsystemd has yet to notice.
-        state = (self._base, self._walked_entries())
+        state = (self._base, len(self._seen))
         if running and _CONFIRM and self._suspected != state:
             self._suspected = state
             self._check_due = now + _CHECK_AGAIN_SECONDS
@@ -155,127 +114,29 @@ class Comparison:
 
     def _lacks(self, expected: list[Expected]) -> bool:
         counts = [each.entries for each in expected]
-        return None in counts or sum(count or 0 for count in counts) > self._walked_entries() + self._passed
+        return None in counts or sum(count or 0 for count in counts) > len(self._seen) + self._passed
 
-    def _begin_recovery(self, expected: list[Expected], up_to: int, begun: Recovery | None = None) -> None:
-        """Reads the files of EXPECTED without matches from here on, behind what was BEGUN so."""
+    def _begin_recovery(self, expected: list[Expected], up_to: int) -> None:
         self._walked = Counter(self._seen)
         self._damaged = [UnfilteredFile(each.file, self._uid, self._boot_id, self._base, up_to) for each in expected]
         self._up_to = up_to
         # Entries that the walk met and could not read were said already, but for those behind its last good one.
         self._lost, self._said = 0, self._passed - self._unreadable
         self._unreadable = 0
-        self._found, self._places = 0, {}
-        if begun is not None:
-            self._found, self._said = begun.entries, begun.reported
-            self._places.update(begun.places)
-        self._must_walk_again = self._before is not None
 
     def _end_recovery(self) -> None:
         for damaged in self._damaged:
             damaged.close()
         self._damaged.clear()
-        self._end_walk_of_before()
-
-    def _end_walk_of_before(self) -> None:
-        self._must_walk_again = False
-        if self._walk_of_before is not None:
-            self._walk_of_before.close()
-            self._walk_of_before = None
-
-    def _walk_again(self) -> None:
-        """Which entries were walked before reading began here, so that `_recover` gives the others only."""
-        counted = self._before and self._before.counted
-        assert self._before is not None and counted is not None
-        if self._walk_of_before is None:
-            firsts = [first for damaged in self._damaged if (first := damaged.first()) is not None]
-            if firsts:
-                head, cursor = min(firsts, key=lambda each: each[0].monotonic)
-                self._since = head.realtime
-                self._walk_of_before = self._walk_from(cursor, self._base)
-        walk = self._walk_of_before
-        for _ in range(LOOKUP_STEPS):
-            entries = walk._walk(1, 1)[0] if walk is not None and counted.last else []
-            is_last = bool(entries) and entries[0].cursor == counted.last
-            if walk is not None and is_last and len(walk._seen) == counted.entries:
-                self._walked.update(walk._seen)
-                self._end_walk_of_before()
-                return
-            if is_last or not entries:
-                self._forget_before(self._before, counted)
-                return
-
-    def _forget_before(self, before: Position, counted: Counted) -> None:
-        """Compares only what was read from BEFORE on, and reports what is missing of what was COUNTED up to there."""
-        self._end_recovery()
-        if counted.recovery is not None:
-            missing = self._files.declared(self._uid, self._base, self._up_to) - counted.entries
-            missing -= counted.recovery.entries + counted.recovery.reported
-        else:
-            missing = self._files.declared(self._uid, self._base, before.monotonic - 1)
-            missing -= counted.entries - before.ties + counted.unreadable
-        if missing > 0:
-            self._gaps.append(Gap(self._since or before.realtime, before.realtime, Missing.UNREADABLE, missing))
-        up_to, seen, passed, said = self._up_to, self._seen[:], self._passed, self._said
-        self._begin_comparison(before.monotonic - 1, before.ties)
-        if counted.recovery is not None:
-            self._go_on()
-            return
-        self._seen.extend(seen)
-        self._passed = passed - counted.unreadable
-        self._unreadable = passed - said
-        expected = self._files.expected(self._uid, self._base, up_to)
-        if self._lacks(expected):
-            self._begin_recovery(expected, up_to)
-            return
-        self._files.look(up_to)
-        self._begin_comparison(up_to)
-        self._go_on()
-
-    def _seek_near(self, position: Position) -> None:
-        """Before what comes after POSITION, if not right before.
-
-        By the time since the boot alone libsystemd 252 begins at the head of every file that ends earlier. A cursor,
-        even of an entry that is gone, has numbers and the wall clock as well, which show that such a file has nothing.
-        """
-        try:
-            self._journal.seek_cursor(position.cursor)
-        except ValueError:  # EINVAL: not a form that this systemd knows, or none at all
-            self._journal.seek_monotonic(position.monotonic, position.boot_id)
-
-    def _stand_on(self, cursor: str) -> bool:
-        """Stand on the entry of a cursor; False when the journal does not have it."""
-        try:
-            self._journal.seek_cursor(cursor)
-            # That lands on the nearest entry without a word when the very one is gone.
-            return bool(self._journal._next() and self._journal.test_cursor(cursor))
-        except (ValueError, OSError):  # EINVAL: not a form that this systemd knows; else the entry is damaged
-            return False
-
-    def _walk_from(self, cursor: str, base: int) -> Self:
-        """A reader that walks through what was written from the entry of CURSOR on, and compares nothing."""
-        raise NotImplementedError
-
-    def _walk(self, most_entries: int, most_bytes: int) -> tuple[list[JournalEntry], int, bool]:
-        """Entries by matches, the bytes of their messages, and whether these are all there are."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Let go of the journal's files."""
-        raise NotImplementedError
 
     def _recover(self, most_entries: int, most_bytes: int) -> tuple[list[JournalEntry], int]:
         """Entries of a damaged file that the walk did not find. It is read without matches, which finds more."""
-        if self._must_walk_again:
-            self._walk_again()
-            return [], 0
         damaged, last = self._damaged[0], self._position
         newest, ties, cursor = (last.monotonic, last.ties, last.cursor) if last is not None else (-1, 0, "")
         since = realtime = last.realtime if last is not None else 0
         entries: list[JournalEntry] = []
         text, remaining, over = 0, most_bytes, False
         lost = 0
-        done = self._places.get(damaged.file.header.file_id, 0)
         for _ in range(LOOKUP_STEPS):
             if len(entries) >= most_entries or remaining <= 0:
                 break
@@ -293,8 +154,6 @@ class Comparison:
                 continue
             if found.monotonic > self._up_to:
                 self._again.add(entry.cursor)
-            if damaged.number <= done:
-                continue
             entries.append(entry)
             lost = damaged.lost
             if entry.monotonic >= newest:
@@ -304,8 +163,6 @@ class Comparison:
             size = found.size
             text += size
             remaining -= size + OVERHEAD
-        self._places[damaged.file.header.file_id] = max(done, damaged.number)
-        self._found += len(entries)
         if entries:
             self._position = Position(self._boot_id, cursor, realtime, newest, ties)
             self._recovered = self._previous = newest
@@ -313,8 +170,7 @@ class Comparison:
             # With the entries behind it, whose position covers it, so that it is said once.
             self._say_missing(lost, since, realtime, self._gaps)
         if over:
-            gaps = self._missing if self._position is None else self._gaps
-            self._say_missing(damaged.lost, realtime, max(realtime, damaged.until()), gaps)
+            self._say_missing(damaged.lost, realtime, max(realtime, damaged.until()), self._missing)
             self._lost += damaged.lost
             damaged.close()
             del self._damaged[0]
@@ -329,7 +185,7 @@ class Comparison:
         raise NotImplementedError
 
     def _say_missing(self, entries: int, since: int, until: int, gaps: list[Gap]) -> None:
-        """Adds to GAPS what is missing of a damaged file besides what was reported before."""
+        """Adds to GAPS what is missing of a damaged file besides what was said before."""
         entries += self._lost - self._said
         if entries > 0:
             gaps.append(Gap(since or until, until, Missing.UNREADABLE, entries))

@@ -113,17 +113,6 @@ class FileSet:
                 found.append(Expected(file, count))
         return sorted(found, key=lambda each: each.file.header.head_seqnum)
 
-    def declared(self, uid: int, after: int, up_to: int) -> int:
-        """As many as `expected` by the lengths of the files' lists, even where a list is damaged."""
-        entries = 0
-        for file in self._files.values():
-            try:
-                chain = file.entries() if file.belongs_to(uid) else file.entries_with(b"_UID", b"%d" % uid)
-                entries += chain.between(self._boot_id, after, up_to)
-            except (OSError, DamagedError):
-                continue
-        return entries
-
     def has(self, position: Position) -> bool:
         """Whether a file that is still in its directory has the entry of a position's cursor."""
         cursor = parse_cursor(position.cursor)

@@ -26,13 +26,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from systemd import _reader
 
 from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, Comparison
 from helmd.journal.doubled import Doubles
-from helmd.journal.expected import FOREVER, files_of
+from helmd.journal.expected import files_of
 from helmd.journal.unfiltered import DATA_THRESHOLD, bounded, has_lost_its_message
 from helmd.model.errors import HelmError
 from helmd.model.logs.parsing.entry_times import STEP, Times
@@ -110,6 +110,7 @@ class JournalReader(Comparison):
         self._journal.data_threshold = DATA_THRESHOLD
 
     def close(self) -> None:
+        """Let go of the journal's files."""
         self._end_recovery()
         self._files.close()
         self._journal.close()
@@ -152,11 +153,10 @@ class JournalReader(Comparison):
             if at_end and self._boot_id != self._current:
                 self._gaps += self._missing
                 self._missing.clear()
-            position = self._position and self._position._replace(counted=self._counted())
-            gaps = tuple(self._gaps)
+            position, gaps = self._position, tuple(self._gaps)
             self._gaps.clear()
             if at_end and self._boot_id != self._current:
-                position = position and position._replace(finished=True, counted=None)
+                position = position and position._replace(finished=True)
                 self._enter(self._ahead.pop(0))
                 at_end = False
         except OSError as error:
@@ -248,7 +248,7 @@ class JournalReader(Comparison):
             remaining -= size + OVERHEAD
         if entries:
             end = entries[-1]
-            self._previous, self._last = previous, end.cursor
+            self._previous = previous
             cursor = end.cursor if self._files.has_number(end.cursor) else ""
             self._position = Position(boot_id, cursor, end.realtime, end.monotonic, ties)
             self._took(len(entries))
@@ -285,7 +285,7 @@ class JournalReader(Comparison):
             state = self._journal.process()
             # Files that were rotated away unread while nobody looked are gone without a trace but this one.
             if state == _reader.INVALIDATE and stale and self._position is not None:
-                self._place(self._position._replace(counted=self._counted()), _now())
+                self._place(self._position, _now())
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
         self._looked = time.monotonic()
@@ -352,34 +352,21 @@ class JournalReader(Comparison):
         self._pending = False
         self._stopped_at, self._previous = position.cursor, position.monotonic
         found = bool(position.cursor) and self._stand_on(position.cursor)
-        counted = position.counted
-        after = position.monotonic - 1
-        self._files.enter(position.boot_id, after if counted is None else min(after, counted.base))
+        self._files.enter(position.boot_id, position.monotonic - 1)
         # It may be there all the same, in a file whose matches are damaged.
         present = found or (bool(position.cursor) and self._files.has(position))
-        if not found:
-            self._seek_near(position)
-            if not present:
-                self._position = position._replace(cursor="")
-            gap = self._skip_known(position, end)
-            if gap is not None and position.cursor and not present:
-                self._gaps.append(gap)
-        self._end_recovery()
-        if counted is not None and (present or not position.cursor or not counted.entries):
-            self._resume_comparison(position, counted)
-        elif present:
+        if present:
             self._begin_comparison(position.monotonic - 1, position.ties)
         else:
             self._begin_comparison(position.monotonic)
-
-    def _walk_from(self, cursor: str, base: int) -> Self:
-        reader = type(self)(self._uid, self._current, self._directory)
-        reader._boot_id = self._boot_id
-        reader._files.enter(self._boot_id, base)
-        reader._limit = FOREVER
-        reader._match(self._boot_id)
-        reader._seek_near(Position(self._boot_id, cursor, 0, base, 0))
-        return reader
+        if found:
+            return
+        self._seek_near(position)
+        if not present:
+            self._position = position._replace(cursor="")
+        gap = self._skip_known(position, end)
+        if gap is not None and position.cursor and not present:
+            self._gaps.append(gap)
 
     def _go_on(self) -> None:
         if self._pending or self._position is None:
@@ -387,6 +374,26 @@ class JournalReader(Comparison):
         if not (self._position.cursor and self._stand_on(self._position.cursor)):
             self._seek_near(self._position)
             self._skip_known(self._position, 0)
+
+    def _seek_near(self, position: Position) -> None:
+        """Before what comes after POSITION, if not right before.
+
+        By the time since the boot alone libsystemd 252 begins at the head of every file that ends earlier. A cursor,
+        even of an entry that is gone, has numbers and the wall clock as well, which show that such a file has nothing.
+        """
+        try:
+            self._journal.seek_cursor(position.cursor)
+        except ValueError:  # EINVAL: not a form that this systemd knows, or none at all
+            self._journal.seek_monotonic(position.monotonic, position.boot_id)
+
+    def _stand_on(self, cursor: str) -> bool:
+        """Stand on the entry of a cursor; False when the journal does not have it."""
+        try:
+            self._journal.seek_cursor(cursor)
+            # That lands on the nearest entry without a word when the very one is gone.
+            return bool(self._journal._next() and self._journal.test_cursor(cursor))
+        except (ValueError, OSError):  # EINVAL: not a form that this systemd knows; else the entry is damaged
+            return False
 
     def _skip_known(self, position: Position, end: int) -> Gap | None:
         """Pass by what was read before the cursor got lost. The next new entry, if there is one, is left pending."""

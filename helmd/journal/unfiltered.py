@@ -65,19 +65,6 @@ class UnfilteredFile:
         if self._journal is not None:
             self._journal.close()
 
-    @property
-    def number(self) -> int:
-        """How many entries of the file, in the order in which it lists them, are behind us."""
-        return self._number
-
-    def first(self) -> tuple[EntryHead, str] | None:
-        """The first entry, of whatever account, that is not damaged, and its cursor."""
-        for number in range(self._number, self._stop):
-            head = self._chain.entry(number)
-            if head is not None:
-                return head, head.cursor(self.file.header.seqnum_id)
-        return None
-
     def until(self) -> int:
         """The wall clock at the end of the stretch, as far as it is plausible; 0 when nothing is left of it."""
         for number in range(self._stop - 1, max(-1, self._stop - 1_000), -1):

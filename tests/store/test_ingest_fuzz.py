@@ -295,7 +295,7 @@ async def test_ingest_never_stops_and_stores_every_ordinary_line_once(database: 
             while not daemon.prepared or len(await asyncio.to_thread(database.query, stored)) < len(lines):
                 await asyncio.sleep(0.1)
             # What is joined, and what was held for it.
-            while database.query("SELECT 1 FROM journal_cursor WHERE NOT pending ? 'joining'") == []:
+            while database.query("SELECT 1 FROM journal_cursor WHERE pending IS NULL") == []:
                 await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)
     waited = [sentence for sentence in daemon.said if sentence.startswith("waiting")]

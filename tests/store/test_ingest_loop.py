@@ -335,13 +335,13 @@ async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
     append(journal / "a.journal", entries[:notified])
     for _ in range(2):  # a restart of its own without anything new, too
         async with Daemon(journal, database.store, database.owner).running():
-            kept = "SELECT monotonic, pending ? 'joining' FROM journal_cursor"
+            kept = "SELECT monotonic, pending IS NOT NULL FROM journal_cursor"
             await seen(database, kept, [(SECOND + notified - 1, True)])
             assert texts(database) == []
     append(journal / "a.journal", entries[notified:])
     async with Daemon(journal, database.store, database.owner).running():
         assert await stored(database, 2) == ["\n".join(TRACEBACK), "after"]
-        await seen(database, "SELECT pending ? 'joining' FROM journal_cursor", [(False,)])
+        await seen(database, "SELECT pending IS NULL FROM journal_cursor", [(True,)])
     found = "SELECT level, stream, context FROM log_entries WHERE level = 'ERROR'"
     assert database.query(found) == [("ERROR", "stderr", {"lines": 4})]
 

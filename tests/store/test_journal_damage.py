@@ -1,6 +1,5 @@
 """Damage in the middle of a journal file: what can be read behind it is read, once, and the rest is counted."""
 
-import json
 import os
 import random
 import subprocess
@@ -12,8 +11,8 @@ import pytest
 from helmd.journal.damage import truncated_files
 from helmd.journal.files import JournalFile
 from helmd.journal.reader import JournalReader
-from helmd.model.logs.parsing.position import Gap, Missing, counted_from
-from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, append, damage, flip_bit, line, lines
+from helmd.model.logs.parsing.position import Gap, Missing
+from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, append, line, lines
 from tests.store.test_journal_reader import Positions, drain, names, read, reading
 
 ALL, STORED = 20_000, 10_000
@@ -217,108 +216,3 @@ def test_an_intact_journal_is_read_without_looking_twice(tmp_path: Path, monkeyp
                     if batch.position is not None:
                         positions[batch.position.boot_id] = batch.position
         assert sorted(done) == expected
-
-
-def skipped(directory: Path, *, broken: bool = False) -> None:
-    """3,000 lines of which a walk by matches passes by some 300 without an error. If BROKEN, it ends before the end."""
-    file = directory / "a.journal"
-    append(file, lines(1, 3000))
-    # libsystemd takes a sequence number that is too high for the place of the entry that many behind.
-    flip_bit(file, 1030, "seqnum", 8)
-    flip_bit(file, 2020, "seqnum", 6)
-    if broken:
-        damage(file, 0.9, 1000)
-
-
-def read_with_restarts(directory: Path, positions: Positions, most: int, batches: int) -> tuple[list[str], list[Gap]]:
-    """All there is, by readers that are given up after some batches; positions go through JSON, as in the store."""
-    texts: list[str] = []
-    gaps: list[Gap] = []
-    at_end = False
-    while not at_end:
-        with reading(directory, positions) as reader:
-            # What is read again, or passed by once more, yields nothing; only what is stored counts as progress.
-            stored = 0
-            while stored < batches and not at_end:
-                batch = reader.read(most, 1 << 20)
-                stored += bool(batch.entries or batch.gaps)
-                at_end = batch.at_end
-                texts += [bytes(entry.fields["MESSAGE"]).decode() for entry in batch.entries]  # type: ignore[arg-type]
-                gaps += batch.gaps
-                if batch.position is not None:
-                    assert batch.position.counted is not None
-                    state = json.loads(json.dumps(batch.position.counted.state()))
-                    positions[BOOT_A] = batch.position._replace(counted=counted_from(state))
-                    assert positions[BOOT_A] == batch.position
-    return texts, gaps
-
-
-@pytest.mark.parametrize(("most", "batches"), [(1, 97), (37, 1), (250, 1), (250, 3), (1000, 1), (1031, 1)])
-@pytest.mark.parametrize("broken", [False, True])
-def test_lines_that_a_walk_passed_by_are_found_after_restarts(
-    tmp_path: Path, most: int, batches: int, broken: bool
-) -> None:
-    skipped(tmp_path, broken=broken)
-    readable = {text for text in unfiltered(tmp_path / "a.journal") if text.startswith("1-")}
-    append(tmp_path / "b.journal", lines(3001, 3020))
-    positions: Positions = {}
-    texts, gaps = read_with_restarts(tmp_path, positions, most, batches)
-    assert len(set(texts)) == len(texts)
-    assert set(texts) >= {*readable, *names(3001, 3020)}
-    missing = 3020 - len(texts)
-    assert (missing > 0) == broken
-    assert missing <= sum(gap.at_most or 0 for gap in gaps) <= missing + 2
-    assert read_with_restarts(tmp_path, positions, most, batches) == ([], [])
-
-
-@pytest.mark.parametrize(("most", "batches"), [(1, 97), (37, 1), (250, 1)])
-def test_what_was_counted_is_known_behind_an_entry_with_a_damaged_number(
-    tmp_path: Path, most: int, batches: int
-) -> None:
-    """Its position has no cursor, and a walk by matches ends there."""
-    skipped(tmp_path)
-    flip_bit(tmp_path / "a.journal", 2500, "seqnum", 30)
-    append(tmp_path / "b.journal", lines(3001, 3020))
-    texts, gaps = read_with_restarts(tmp_path, {}, most, batches)
-    assert sorted(texts) == sorted(names(1, 3020)) and gaps == []
-
-
-def test_what_was_passed_by_is_counted_where_the_same_walk_gives_others(tmp_path: Path) -> None:
-    """Which lines were stored can't be found out any more: then none is stored twice, and a gap says how many."""
-    skipped(tmp_path)
-    positions: Positions = {}
-    with reading(tmp_path, positions) as reader:
-        batch = reader.read(1500, 1 << 30)
-        assert batch.position is not None
-        positions[BOOT_A] = batch.position
-        first = [bytes(entry.fields["MESSAGE"]).decode() for entry in batch.entries]  # type: ignore[arg-type]
-    flip_bit(tmp_path / "a.journal", 500, "seqnum", 7)
-    append(tmp_path / "b.journal", lines(3001, 3020))
-    texts, gaps = read(tmp_path, positions)
-    texts += first
-    assert len(set(texts)) == len(texts)
-    assert sum(gap.at_most or 0 for gap in gaps) == 3020 - len(texts) == 255
-    assert read(tmp_path, positions) == ([], [])
-
-
-def test_what_is_damaged_after_it_was_read_is_not_missing(tmp_path: Path) -> None:
-    positions: Positions = {}
-    append(tmp_path / "a.journal", lines(1, 3000))
-    with reading(tmp_path, positions) as reader:
-        batch = reader.read(2000, 1 << 30)
-        assert batch.position is not None
-        positions[BOOT_A] = batch.position
-    flip_bit(tmp_path / "a.journal", 1030, "seqnum", 8)
-    append(tmp_path / "b.journal", lines(3001, 3020))
-    assert read(tmp_path, positions) == (names(2001, 3020), [])
-
-
-def test_a_position_without_a_count_is_gone_on_from(tmp_path: Path) -> None:
-    """As an older Helm stored it."""
-    append(tmp_path / "a.journal", lines(1, 300))
-    positions: Positions = {}
-    with reading(tmp_path, positions) as reader:
-        batch = reader.read(200, 1 << 30)
-        assert batch.position is not None
-        positions[BOOT_A] = batch.position._replace(counted=None)
-    assert read(tmp_path, positions) == (names(201, 300), [])

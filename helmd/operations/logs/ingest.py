@@ -249,7 +249,6 @@ class Ingest:
         self._read_at = now
         while True:
             batch = self._reader.read(SLICE_ENTRIES, _SLICE_BYTES)
-            self._beat()
             for gap in batch.gaps:
                 chunk.rows.append(gap_row(gap, self._account.hostname))
             if batch.entries:
@@ -331,7 +330,7 @@ class Ingest:
             return False
         if chunk.rows or chunk.posted:
             return True
-        if position.is_at(self._known.get(position.boot_id)) and chunk.kept == self._kept:
+        if position == self._known.get(position.boot_id) and chunk.kept == self._kept:
             return False
         waited = time.monotonic() - self._stored_at
         return position.finished or chunk.kept != self._kept or waited > _UNWRITTEN_SECONDS

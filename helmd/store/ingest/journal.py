@@ -13,7 +13,7 @@ from helmd.model.errors import CONTENT_FAULTS, StoreError
 from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.journal_fields import fault_row, text_row
-from helmd.model.logs.parsing.position import Counted, Position, counted_from
+from helmd.model.logs.parsing.position import Position
 from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.logs import Appender
 from helmd.store.ingest.requests import admit, is_refusal
@@ -21,8 +21,6 @@ from helmd.store.session import LOCK_CLASS, Connection, connect, deadline, reaso
 
 _ANSWER_SECONDS = 20.0
 """How long the store may take over a batch before the connection counts as dead."""
-_COUNTED = "counted"
-"""Key of `Position.counted` in what is kept with a position."""
 _MOST_SPLITS = 400
 """How often a batch with rows that the store refuses is split; parts that are left then are reduced to their text."""
 
@@ -89,11 +87,11 @@ class JournalStore:
         """How far each boot of the journal was read and stored, by boot id. Raises StoreError."""
         with store_errors("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
             cursor = await self._connection.execute(
-                "SELECT boot_id, cursor, realtime, monotonic, ties, finished, pending FROM journal_cursor"
+                "SELECT boot_id, cursor, realtime, monotonic, ties, finished FROM journal_cursor"
                 " WHERE (machine_id, uid) = (%s, %s)",
                 (self._machine_id, self._uid),
             )
-            return {row[0]: Position(*row[:6])._replace(counted=_counted_in(row[6])) async for row in cursor}
+            return {row[0]: Position(*row) async for row in cursor}
 
     async def kept(self, boot_id: str) -> dict[str, Any]:
         """What was stored with a boot's position: entries that were begun before it. Raises StoreError."""
@@ -103,8 +101,7 @@ class JournalStore:
                 (self._machine_id, self._uid, boot_id),
             )
             found = await cursor.fetchone()
-        kept = found[0] if found is not None and isinstance(found[0], dict) else {}
-        return {key: value for key, value in kept.items() if key != _COUNTED}
+        return found[0] if found is not None and isinstance(found[0], dict) else {}
 
     async def append(
         self,
@@ -219,9 +216,7 @@ class JournalStore:
 
     async def _move(self, position: Position, before: Position | None, pending: Mapping[str, Any] | None) -> None:
         key = (self._machine_id, self._uid, position.boot_id)
-        counted = {_COUNTED: position.counted.state()} if position.counted is not None else {}
-        state = {**(pending or {}), **counted}
-        kept = json.dumps(state, ensure_ascii=False) if state else None
+        kept = json.dumps(pending, ensure_ascii=False) if pending else None
         value = (position.cursor, position.realtime, position.monotonic, position.ties, position.finished, kept)
         if before is None:
             done = await self._connection.execute(_INSERT_POSITION, key + value)
@@ -245,10 +240,6 @@ def _is_of_content(error: Exception) -> bool:
         # An error in the code that makes the text for COPY; the server reports only that COPY was broken off.
         return isinstance(error.__context__, CONTENT_FAULTS)
     return isinstance(error, CONTENT_FAULTS) or (isinstance(error, psycopg.Error) and is_refusal(error))
-
-
-def _counted_in(pending: object) -> Counted | None:
-    return counted_from(pending.get(_COUNTED)) if isinstance(pending, dict) else None
 
 
 def _sentence(error: Exception) -> str:

@@ -4,66 +4,16 @@ The journal is read one boot at a time. Within one boot the monotonic clock neve
 wrong wall clock, no new journal file and no reused sequence number can upset; between boots there is no such order.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
-
-
-class Recovery(NamedTuple):
-    """How far files in which entries were missed have been read without matches."""
-
-    up_to: int
-    """The monotonic time up to which they are read so."""
-    places: Mapping[str, int]
-    """By file id: how many entries of a file, in the order in which it lists them, are behind us."""
-    entries: int
-    """How many entries were found so."""
-    reported: int
-    """How many unreadable entries gaps have reported."""
-
-
-class Counted(NamedTuple):
-    """What was read of a boot above the monotonic time ``base``, for comparison with the files' own counts."""
-
-    base: int
-    entries: int
-    """Entries of the account that were found by matches, up to the position."""
-    last: str = ""
-    """Cursor of the last of them, also where its number is damaged and the position is without it."""
-    unreadable: int = 0
-    """Entries that were met and could not be read; gaps have reported them."""
-    recovery: Recovery | None = None
-
-    def state(self) -> dict[str, Any]:
-        """As JSON values, for `counted_from`."""
-        return {**self._asdict(), "recovery": self.recovery and self.recovery._asdict()}
-
-
-def counted_from(state: object) -> Counted | None:
-    """What `Counted.state` gave, or None when STATE is nothing of the kind."""
-    match state:
-        case {
-            "base": int(base),
-            "entries": int(entries),
-            "last": str(last),
-            "unreadable": int(unreadable),
-            "recovery": recovery,
-        }:
-            counted = Counted(base, entries, last, unreadable)
-        case _:
-            return None
-    match recovery:
-        case None:
-            return counted
-        case {"up_to": int(up_to), "places": dict(places), "entries": int(found), "reported": int(reported)}:
-            numbers = {str(file): number for file, number in places.items() if isinstance(number, int)}
-            return counted._replace(recovery=Recovery(up_to, numbers, found, reported))
-    return None
+from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """The last entry read of one boot. It is stored in the transaction that stores the entries before it."""
+    """The last entry read of one boot. It is stored in the transaction that stores the entries before it.
+
+    A tuple, since one is made for every entry read.
+    """
 
     boot_id: str
     cursor: str
@@ -76,12 +26,6 @@ class Position(NamedTuple):
     """How many entries with exactly this ``monotonic`` are behind us: journald gives all lines of one read one time."""
     finished: bool = False
     """The boot is over and was read to its end."""
-    counted: Counted | None = None
-    """What is behind us of the files that have not been compared yet; None when that is not known."""
-
-    def is_at(self, other: "Position | None") -> bool:
-        """Whether both are the same place, whatever was counted before it."""
-        return other is not None and self._replace(counted=None) == other._replace(counted=None)
 
 
 class Missing(StrEnum):
