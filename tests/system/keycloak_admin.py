@@ -59,6 +59,13 @@ class Admin:
     _tokens: list[tuple[float, str]] = field(default_factory=list)
 
     def __call__(self, method: str, path: str, body: object = None) -> Answer:
+        answer = self._ask(method, path, body)
+        if answer.code == 401:  # one that Keycloak issued under another URL, or before it was set up anew
+            self.forget_token()
+            answer = self._ask(method, path, body)
+        return answer
+
+    def _ask(self, method: str, path: str, body: object) -> Answer:
         bearer = f"Authorization: Bearer {self.token()}"
         return ask(self.box, f"{KEYCLOAK}/admin/realms{path}", method, body=body, headers=(bearer,))
 
