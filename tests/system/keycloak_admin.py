@@ -60,7 +60,7 @@ class Admin:
 
     def __call__(self, method: str, path: str, body: object = None) -> Answer:
         answer = self._ask(method, path, body)
-        if answer.code == 401:  # one that Keycloak issued under another URL, or before it was set up anew
+        if answer.code == 401:  # one that Keycloak issued under another URL
             self.forget_token()
             answer = self._ask(method, path, body)
         return answer
