@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,10 @@ import pytest
 
 from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import LOCKS
+from helmd.store.maintenance import expiry
+from helmd.store.maintenance.indexes import connect_as_owner
+from helmd.store.maintenance.migrate import migrate
+from helmd.store.session import Connection, connect
 
 OPTIONS = (
     "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
@@ -125,3 +129,27 @@ def database(cluster: Cluster) -> Iterator[Database]:
         yield Database(cluster, name)
     finally:
         cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[Connection]:
+    """A connection as Helm's role to a store with its tables."""
+    await migrate(database.owner, "helm")
+    connection = await connect(database.store, "writer")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(writer: Connection, database: Database) -> AsyncIterator[Connection]:
+    """A connection as the owner of that store's tables."""
+    connection = await connect_as_owner(database.owner)
+    assert connection is not None
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a round of expiry count as the whole time since the one before."""
+    monkeypatch.setattr(expiry, "_LONGEST_ROUND", 1e9)

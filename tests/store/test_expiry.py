@@ -1,6 +1,5 @@
 """Days expire in a real store: logs with their counts, metrics, posted batches; whatever the clock says."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -13,13 +12,10 @@ from helmd.model.logs.parsing.position import Gap, Missing
 from helmd.model.logs.retention import HOLD_SECONDS, METRIC_DAYS, Partition
 from helmd.operations.diagnostics.store import _findings
 from helmd.store.ingest.requests import KEPT_HOURS, PostedStore, RefusedError, Request, drop_old_requests
-from helmd.store.maintenance import expiry
 from helmd.store.maintenance.expiry import drop_partitions, expire, retention_warnings
-from helmd.store.maintenance.indexes import connect_as_owner
-from helmd.store.maintenance.migrate import migrate
 from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
 from helmd.store.metrics.service_status import StatusRow, put_statuses, read_statuses
-from helmd.store.session import Connection, connect
+from helmd.store.session import Connection
 from tests.store.conftest import Database
 from tests.store.stored import append, everything
 
@@ -27,22 +23,7 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 FAR, LONG_AGO = datetime(2038, 1, 19, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC)
 
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "writer")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def owner(writer: Connection, database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
-    monkeypatch.setattr(expiry, "_LONGEST_ROUND", 1e9)
-    connection = await connect_as_owner(database.owner)
-    assert connection is not None
-    yield connection
-    await connection.close()
+pytestmark = pytest.mark.usefixtures("long_rounds")
 
 
 def row(at: datetime, message: str = "line") -> LogRow:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -12,9 +12,7 @@ import pytest
 
 from helmd.model.api.metrics import MOST_SAMPLES
 from helmd.model.logs.retention import FIVE_MINUTE_DAYS, METRIC_DAYS, MINUTE_DAYS
-from helmd.store.maintenance import expiry
 from helmd.store.maintenance.expiry import expire, retention_warnings
-from helmd.store.maintenance.indexes import connect_as_owner
 from helmd.store.maintenance.migrate import migrate, migrations
 from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
 from helmd.store.session import Connection, connect
@@ -28,22 +26,7 @@ FAR, LONG_AGO = datetime(2038, 1, 19, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=U
 MINUTES, FIVE_MINUTES = ("metric_minutes", 60), ("metric_five_minutes", 300)
 HALF_A_YEAR = 183
 
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "writer")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def owner(writer: Connection, database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
-    monkeypatch.setattr(expiry, "_LONGEST_ROUND", 1e9)
-    connection = await connect_as_owner(database.owner)
-    assert connection is not None
-    yield connection
-    await connection.close()
+pytestmark = pytest.mark.usefixtures("long_rounds")
 
 
 def cpu(at: datetime, value: float = 1.0, tags: dict[str, str] | None = None) -> MetricSample:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -20,7 +19,6 @@ from helmd.store.logs.search import find
 from helmd.store.maintenance import indexes as sealing
 from helmd.store.maintenance.expiry import drop_partitions
 from helmd.store.maintenance.indexes import connect_as_owner, has_trigrams, index_text, seal, summarize
-from helmd.store.maintenance.migrate import migrate
 from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
@@ -33,20 +31,9 @@ LEAF = "log_entries_90_20260310"
 
 
 @pytest.fixture
-async def writer(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "writer")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def owner(writer: Connection, database: Database) -> AsyncIterator[Connection]:
-    connection = await connect_as_owner(database.owner)
-    assert connection is not None
-    await connection.execute("SET lock_timeout = '200ms'")
-    yield connection
-    await connection.close()
+async def owner(owner: Connection) -> Connection:
+    await owner.execute("SET lock_timeout = '200ms'")
+    return owner
 
 
 @pytest.fixture
