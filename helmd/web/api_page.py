@@ -48,7 +48,7 @@ def _operation(method: str, path: str, operation: _Part, document: _Part) -> str
     replies = "".join(
         f"<li>{escape(status)}: {escape(_content_of(reply))}</li>"
         for status, reply in operation["responses"].items()
-        if status != "default"
+        if status not in ("4XX", "default")
     )
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     return (

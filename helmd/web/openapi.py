@@ -182,4 +182,4 @@ def _responses(reply: Reply, schemas: Schemas, problem: Mapping[str, Any]) -> di
 
     found = {str(int(reply.status)): response(reply.status, reply.body)}
     found |= {str(int(status)): response(status, body) for status, body in reply.also.items()}
-    return {**found, "default": dict(problem)}
+    return {**found, "4XX": dict(problem), "default": dict(problem)}
