@@ -89,16 +89,15 @@ from helmd.web.routes import (
     config_routes,
     detail_routes,
     event_routes,
-    firewall_routes,
     job_routes,
     log_routes,
     login_routes,
     page_routes,
     probe_routes,
     routes,
-    security_routes,
     token_routes,
 )
+from helmd.web.security_routes import security_routes
 from helmd.web.server import Activated, HttpServer, application
 from helmd.web.user_routes import user_routes
 
@@ -231,10 +230,12 @@ async def run_helmd(
             ),
             *token_routes(Tokens(tokens)),
             *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader)),
-            *security_routes(Security(LatestAudit(places.helmctl, accepted), accepted)),
+            *security_routes(
+                Security(LatestAudit(places.helmctl, accepted), accepted),
+                Firewall(places.share, lambda: (current.registry, current.settings.port)),
+            ),
             *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
             *config_routes(ServiceConfigs(places, engine)),
-            *firewall_routes(Firewall(places.share, lambda: (current.registry, current.settings.port))),
             *user_routes(users),
             *backup_routes(Backups(engine, lambda: backups_listed(places, current.settings))),
             *login_routes(login),

@@ -242,6 +242,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "Keycloak can't be reached, or refused a request",
         "helmctl why keycloak says how it is; helmctl keycloak status what is missing.",
     ),
+    "audit_failed": ProblemKind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "no security audit could be made",
+        "helmctl security audit says why; without a suite, run helmctl setup first.",
+    ),
     "bus": ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "systemd does not answer",

@@ -12,7 +12,6 @@ from helmd.model.api.details import (
     UnitReply,
 )
 from helmd.model.api.events import EventsQuery
-from helmd.model.api.firewall import FirewallScriptQuery, FirewallScriptReply
 from helmd.model.api.health import HealthReply
 from helmd.model.api.host import HostReply
 from helmd.model.api.ingest import (
@@ -44,7 +43,6 @@ from helmd.model.api.logs import (
 )
 from helmd.model.api.me import MeReply
 from helmd.model.api.metrics import MetricsQuery, MetricsReply
-from helmd.model.api.security import AcceptedFinding, AcceptFindingRequest, SecurityAuditQuery, SecurityAuditReply
 from helmd.model.api.service_config import (
     ServiceConfigBody,
     ServiceConfigChanged,
@@ -60,11 +58,9 @@ from helmd.web.api.config import ServiceConfigs
 from helmd.web.api.control import ControlHandlers
 from helmd.web.api.details import Details
 from helmd.web.api.events import Events
-from helmd.web.api.firewall import Firewall
 from helmd.web.api.ingest import Intake
 from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
-from helmd.web.api.security import Security
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
 from helmd.web.api.tokens import Tokens
@@ -239,31 +235,6 @@ def audit_routes(audit: Audit) -> tuple[Route, ...]:
     )
 
 
-def security_routes(security: Security) -> tuple[Route, ...]:
-    """The part of the table about the security audit."""
-    return (
-        Route(
-            "GET",
-            "/api/security/audit",
-            security.audit,
-            Role.ADMIN,
-            "What is exposed and should not be",
-            query=SecurityAuditQuery,
-            reply=Reply(SecurityAuditReply),
-        ),
-        Route(
-            "POST",
-            "/api/security/findings/{id}/accept",
-            security.accept,
-            Role.ADMIN,
-            "Accepts a finding until some time",
-            recent_login=True,
-            request=AcceptFindingRequest,
-            reply=Reply(AcceptedFinding, HTTPStatus.CREATED),
-        ),
-    )
-
-
 def job_routes(control: ControlHandlers, jobs: JobHandlers) -> tuple[Route, ...]:
     """The part of the table that starts and stops services, and shows the jobs that do it."""
     accepted = {HTTPStatus.ACCEPTED: JobAcceptedReply}
@@ -311,21 +282,6 @@ def config_routes(configs: ServiceConfigs) -> tuple[Route, ...]:
             query=ServiceConfigQuery,
             request=ServiceConfigBody,
             reply=Reply(ServiceConfigChanged, also={HTTPStatus.ACCEPTED: ServiceConfigChanged}),
-        ),
-    )
-
-
-def firewall_routes(firewall: Firewall) -> tuple[Route, ...]:
-    """The part of the table about the firewall."""
-    return (
-        Route(
-            "GET",
-            "/api/security/firewall-script",
-            firewall.script,
-            Role.ADMIN,
-            "A script that sets up the firewall",
-            query=FirewallScriptQuery,
-            reply=Reply(FirewallScriptReply),
         ),
     )
 

@@ -39,16 +39,15 @@ from helmd.web.routes import (
     config_routes,
     detail_routes,
     event_routes,
-    firewall_routes,
     job_routes,
     log_routes,
     login_routes,
     page_routes,
     probe_routes,
     routes,
-    security_routes,
     token_routes,
 )
+from helmd.web.security_routes import security_routes
 from helmd.web.user_routes import user_routes
 
 TOP = Path(__file__).resolve().parents[2]
@@ -85,8 +84,7 @@ def table() -> list[Route]:
         *token_routes(anything),
         *audit_routes(anything),
         *config_routes(anything),
-        *security_routes(anything),
-        *firewall_routes(anything),
+        *security_routes(anything, anything),
         *login_routes(anything),
         *job_routes(anything, anything),
         *user_routes(anything),

@@ -40,9 +40,9 @@ from helmd.web.routes import (
     job_routes,
     log_routes,
     routes,
-    security_routes,
     token_routes,
 )
+from helmd.web.security_routes import security_routes
 from helmd.web.user_routes import user_routes
 from tests.unit.test_api_document import Asked
 
@@ -103,7 +103,7 @@ def table() -> list[Route]:
         *event_routes(anything),
         *token_routes(anything),
         *audit_routes(anything),
-        *security_routes(anything),
+        *security_routes(anything, anything),
         *job_routes(anything, anything),
         *user_routes(anything),
         *backup_routes(anything),

@@ -38,7 +38,7 @@ from helmd.operations.security.audit import audit_now
 from helmd.operations.security.certificates import certificate_facts
 from helmd.operations.security.files import FileAudit
 from helmd.operations.security.host import sshd_files
-from helmd.operations.security.latest import AuditUnfinishedError, LatestAudit
+from helmd.operations.security.latest import AuditFailedError, AuditUnfinishedError, LatestAudit
 from helmd.operations.security.sockets import ephemeral_ports, lasting_sockets
 from helmd.systemd.bus import Manager
 
@@ -323,12 +323,16 @@ async def test_nobody_waits_longer_than_the_gateway_does(place: Layout, tmp_path
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
-    [("echo oh no >&2; exit 1", "the security audit failed"), ("echo '[]'", "no result that can be read")],
+    [
+        ("echo oh no >&2; exit 1", "the security audit failed$"),
+        ("echo 'error: no suite\nhint' >&2; exit 1", "the security audit failed: no suite$"),
+        ("echo '[]'", "no result that can be read"),
+    ],
 )
 async def test_an_audit_that_fails_is_said(place: Layout, tmp_path: Path, line: str, sentence: str) -> None:
     latest = LatestAudit(program(tmp_path, line), AcceptanceStore(place))
     for _ in range(2):
-        with pytest.raises(HelmError, match=sentence):
+        with pytest.raises(AuditFailedError, match=sentence):
             await latest.reply(300)
     assert runs(tmp_path) == 2
 

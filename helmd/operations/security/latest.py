@@ -14,6 +14,7 @@ from pathlib import Path
 from helmd.model.api.json_codec import from_json
 from helmd.model.api.security import SecurityAuditReply
 from helmd.model.errors import CONTENT_FAULTS, HelmError
+from helmd.model.printable import printable
 from helmd.operations.security.acceptances import AcceptanceStore
 from helmd.operations.security.audit import accepting
 
@@ -28,6 +29,12 @@ class AuditUnfinishedError(HelmError):
     """No audit has finished yet; one runs."""
 
     code = "timeout"
+
+
+class AuditFailedError(HelmError):
+    """An audit could not be made; ``lines`` are the last that it printed."""
+
+    code = "audit_failed"
 
 
 class LatestAudit:
@@ -49,8 +56,8 @@ class LatestAudit:
     async def reply(self, max_age: float) -> SecurityAuditReply:
         """An audit that is at most MAX_AGE seconds old, with the acceptances of now.
 
-        Where a new one takes long, the last one is given. Raises AuditUnfinishedError if there is none yet, HelmError
-        when an audit failed.
+        Where a new one takes long, the last one is given. Raises AuditUnfinishedError if there is none yet,
+        AuditFailedError when an audit failed.
         """
         if self._last is None or self._clock() - self._at > max_age:
             if self._running is None:
@@ -79,21 +86,26 @@ class LatestAudit:
                 *self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as problem:
-            raise HelmError(f"the security audit can't be run: {problem.strerror}") from None
+            raise AuditFailedError(f"the security audit can't be run: {problem.strerror}") from None
         try:
             async with asyncio.timeout(AUDIT_SECONDS):
                 out, errors = await process.communicate()
         except TimeoutError:
-            raise HelmError(f"the security audit did not finish within {AUDIT_SECONDS:g} s") from None
+            raise AuditFailedError(f"the security audit did not finish within {AUDIT_SECONDS:g} s") from None
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
         if process.returncode != 0:
-            lines = errors.decode("utf-8", "replace").strip().splitlines()
-            raise HelmError("the security audit failed", hint="See: helmctl security audit", lines=lines[-5:])
+            lines = [printable(line) for line in errors.decode("utf-8", "replace").strip().splitlines()]
+            # helmctl prints what happened, then what to do.
+            why = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
+            sentence = f"the security audit failed: {why}" if why else "the security audit failed"
+            raise AuditFailedError(sentence, hint="See: helmctl security audit", lines=lines[-5:])
         try:
             return from_json(SecurityAuditReply, json.loads(out))
         except CONTENT_FAULTS as fault:
-            raise HelmError(f"the security audit gave no result that can be read: {type(fault).__name__}") from None
+            raise AuditFailedError(
+                f"the security audit gave no result that can be read: {type(fault).__name__}"
+            ) from None

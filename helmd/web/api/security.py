@@ -48,6 +48,14 @@ class Security:
         made = await asyncio.to_thread(self._store.accept, finding, given.reason, given.until, identity.name)
         return json_response(accepted_finding(made), HTTPStatus.CREATED)
 
+    async def withdraw(self, request: web.Request) -> web.Response:
+        """DELETE /api/security/findings/{id}/accept"""
+        wanted = request.match_info["id"]
+        note_change(request, detail=f"finding {wanted}")
+        ended = await asyncio.to_thread(self._store.withdraw, wanted)
+        note_change(request, detail=f"{ended.subject} ({ended.id})")
+        return json_response(accepted_finding(ended))
+
     async def _found(self, wanted: str, max_age: float) -> AuditFinding | None:
         reply = await self._audit.reply(max_age)
         return next((each for each in reply.findings if each.id == wanted), None)
