@@ -45,6 +45,7 @@ from helmd.operations.logs.pattern_watchdog import MessageReader
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
+from helmd.operations.modules.apps import InstalledApps
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.operations.monitoring.health_report import HealthReport
@@ -53,6 +54,7 @@ from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
+from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.operations.security.acceptances import AcceptanceStore
 from helmd.operations.security.latest import LatestAudit
 from helmd.store.ingest.requests import PostedStore, drop_old_requests
@@ -69,6 +71,7 @@ from helmd.web.api.firewall import Firewall
 from helmd.web.api.ingest import Intake
 from helmd.web.api.jobs import JobHandlers
 from helmd.web.api.logs import Logs
+from helmd.web.api.modules import Modules
 from helmd.web.api.security import Security
 from helmd.web.api.services import Api
 from helmd.web.api.stream import Streams
@@ -77,29 +80,13 @@ from helmd.web.api.users import UserHandlers
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import Logins
 from helmd.web.auth.sessions import BrowserSessions
-from helmd.web.backup_routes import backup_routes
-from helmd.web.documents import with_documents
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.overview import OverviewPage
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
-from helmd.web.routes import (
-    audit_routes,
-    config_routes,
-    detail_routes,
-    event_routes,
-    job_routes,
-    log_routes,
-    login_routes,
-    page_routes,
-    probe_routes,
-    routes,
-    token_routes,
-)
-from helmd.web.security_routes import security_routes
 from helmd.web.server import Activated, HttpServer, application
-from helmd.web.user_routes import user_routes
+from helmd.web.table import Handlers, whole_table
 
 USER_REQUESTS = 4
 """Requests about users that helmd has Keycloak work on at once."""
@@ -210,11 +197,15 @@ async def run_helmd(
             engine,
             ImportFiles(places.user_imports),
         )
-        table = (
-            *routes(Api(monitor, report), intake),
-            *log_routes(Logs(reader, monitor), Streams(feed, reader)),
-            *detail_routes(
-                Details(
+        # Shared: apt is asked once for both.
+        updates = PendingUpdates()
+        table = whole_table(
+            Handlers(
+                api=Api(monitor, report),
+                intake=intake,
+                logs=Logs(reader, monitor),
+                streams=Streams(feed, reader),
+                details=Details(
                     monitor,
                     current.watched,
                     reader,
@@ -222,30 +213,30 @@ async def run_helmd(
                     HostState(
                         [places.store_cluster, places.state, places.data],
                         lambda: certificates_now(current.registry, places),
+                        updates=updates,
                     ),
-                )
-            ),
-            *event_routes(
-                Events(monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES))
-            ),
-            *token_routes(Tokens(tokens)),
-            *audit_routes(Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader)),
-            *security_routes(
-                Security(LatestAudit(places.helmctl, accepted), accepted),
-                Firewall(places.share, lambda: (current.registry, current.settings.port)),
-            ),
-            *job_routes(ControlHandlers(engine, monitor, lambda: current.registry), JobHandlers(engine)),
-            *config_routes(ServiceConfigs(places, engine)),
-            *user_routes(users),
-            *backup_routes(Backups(engine, lambda: backups_listed(places, current.settings))),
-            *login_routes(login),
+                ),
+                events=Events(
+                    monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES)
+                ),
+                tokens=Tokens(tokens),
+                audit=Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader),
+                security=Security(LatestAudit(places.helmctl, accepted), accepted),
+                control=ControlHandlers(engine, monitor, lambda: current.registry),
+                jobs=JobHandlers(engine),
+                configs=ServiceConfigs(places, engine),
+                firewall=Firewall(places.share, lambda: (current.registry, current.settings.port)),
+                users=users,
+                backups=Backups(engine, lambda: backups_listed(places, current.settings)),
+                modules=Modules(InstalledApps(places, lambda: current.registry, updates)),
+                login=login,
+                overview=OverviewPage(monitor, current.watched, logins, renderer),
+                assets=assets,
+                probe=ProbePage(gateway_pages.marker),
+            )
         )
         made = application(
-            (
-                *with_documents(table),
-                *page_routes(OverviewPage(monitor, current.watched, logins, renderer), login, assets),
-                *probe_routes(ProbePage(gateway_pages.marker)),
-            ),
+            table,
             callers,
             lambda change: record_change(keys, change, "helmd"),
             sessions,

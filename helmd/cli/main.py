@@ -56,6 +56,8 @@ COMMANDS = {
     "audit": "audit",
     "security": "security",
     "dashboard": "dashboard",
+    "modules": "modules",
+    "apps": "apps",
     "doctor": "doctor",
     "completion": "completion",
     "help": "helping",

@@ -31,24 +31,8 @@ from helmd.operations.jobs.directory import KEPT_JOBS, KEPT_SECONDS
 from helmd.operations.jobs.engine import MAX_RUNNING
 from helmd.operations.lifecycle.steps import StepKind
 from helmd.web.api.ingest import MAX_BODY
-from helmd.web.backup_routes import backup_routes
-from helmd.web.documents import with_documents
 from helmd.web.route import Route
-from helmd.web.routes import (
-    audit_routes,
-    config_routes,
-    detail_routes,
-    event_routes,
-    job_routes,
-    log_routes,
-    login_routes,
-    page_routes,
-    probe_routes,
-    routes,
-    token_routes,
-)
-from helmd.web.security_routes import security_routes
-from helmd.web.user_routes import user_routes
+from helmd.web.table import whole_table
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENT = (TOP / "docs/api.md").read_text()
@@ -75,22 +59,7 @@ def names(cell: str) -> list[str]:
 
 
 def table() -> list[Route]:
-    anything = cast(Any, Mock())
-    there = [
-        *routes(anything, anything),
-        *log_routes(anything, anything),
-        *detail_routes(anything),
-        *event_routes(anything),
-        *token_routes(anything),
-        *audit_routes(anything),
-        *config_routes(anything),
-        *security_routes(anything, anything),
-        *login_routes(anything),
-        *job_routes(anything, anything),
-        *user_routes(anything),
-        *backup_routes(anything),
-    ]
-    return [*with_documents(there), *page_routes(anything, anything, anything), *probe_routes(anything)]
+    return list(whole_table(cast(Any, Mock())))
 
 
 def test_every_route_is_documented_with_its_role() -> None:

@@ -28,22 +28,10 @@ from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import log_filter_of
 from helmd.store.logs.entries import StoredEntry
 from helmd.web.api_page import api_page, curl_line, example_of
-from helmd.web.backup_routes import backup_routes
-from helmd.web.documents import with_documents
 from helmd.web.http.validation import faults_in, parse_request
 from helmd.web.openapi import openapi, template
 from helmd.web.route import Route
-from helmd.web.routes import (
-    audit_routes,
-    detail_routes,
-    event_routes,
-    job_routes,
-    log_routes,
-    routes,
-    token_routes,
-)
-from helmd.web.security_routes import security_routes
-from helmd.web.user_routes import user_routes
+from helmd.web.table import described_table
 from tests.unit.test_api_document import Asked
 
 
@@ -95,20 +83,7 @@ AS_JSON: dict[str, Any] = {
 
 
 def table() -> list[Route]:
-    anything = cast(Any, Mock())
-    there = [
-        *routes(anything, anything),
-        *log_routes(anything, anything),
-        *detail_routes(anything),
-        *event_routes(anything),
-        *token_routes(anything),
-        *audit_routes(anything),
-        *security_routes(anything, anything),
-        *job_routes(anything, anything),
-        *user_routes(anything),
-        *backup_routes(anything),
-    ]
-    return list(with_documents(there))
+    return list(described_table(cast(Any, Mock())))
 
 
 DOCUMENT = openapi(table())

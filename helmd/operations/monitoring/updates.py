@@ -45,6 +45,11 @@ class PendingUpdates:
             pass
         return self._known
 
+    def read(self) -> HostUpdates | None:
+        """The same, however long apt takes. Blocks."""
+        self._refresh()
+        return self._known
+
     def _refresh(self) -> None:
         stamp = tuple(_modified(path) for path in (self._lists, self._success, self._status))
         if stamp == self._stamp:

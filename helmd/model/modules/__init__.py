@@ -1,0 +1,1 @@
+"""Modules of the suite: where their code comes from, and what is known of each."""

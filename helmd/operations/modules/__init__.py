@@ -1,0 +1,1 @@
+"""Modules of the suite and what they depend on: use cases."""

@@ -1,0 +1,99 @@
+"""The route table as a whole: the one place where its parts are put together."""
+
+from dataclasses import dataclass
+
+from helmd.web.api.audit import Audit
+from helmd.web.api.backups import Backups
+from helmd.web.api.config import ServiceConfigs
+from helmd.web.api.control import ControlHandlers
+from helmd.web.api.details import Details
+from helmd.web.api.events import Events
+from helmd.web.api.firewall import Firewall
+from helmd.web.api.ingest import Intake
+from helmd.web.api.jobs import JobHandlers
+from helmd.web.api.logs import Logs
+from helmd.web.api.modules import Modules
+from helmd.web.api.security import Security
+from helmd.web.api.services import Api
+from helmd.web.api.stream import Streams
+from helmd.web.api.tokens import Tokens
+from helmd.web.api.users import UserHandlers
+from helmd.web.backup_routes import backup_routes
+from helmd.web.documents import with_documents
+from helmd.web.module_routes import module_routes
+from helmd.web.pages.assets import Assets
+from helmd.web.pages.login import LoginPages
+from helmd.web.pages.overview import OverviewPage
+from helmd.web.pages.probe import ProbePage
+from helmd.web.route import Route
+from helmd.web.routes import (
+    audit_routes,
+    config_routes,
+    detail_routes,
+    event_routes,
+    job_routes,
+    log_routes,
+    login_routes,
+    page_routes,
+    probe_routes,
+    routes,
+    token_routes,
+)
+from helmd.web.security_routes import security_routes
+from helmd.web.user_routes import user_routes
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What answers the routes."""
+
+    api: Api
+    intake: Intake
+    logs: Logs
+    streams: Streams
+    details: Details
+    events: Events
+    tokens: Tokens
+    audit: Audit
+    security: Security
+    control: ControlHandlers
+    jobs: JobHandlers
+    configs: ServiceConfigs
+    firewall: Firewall
+    users: UserHandlers
+    backups: Backups
+    modules: Modules
+    login: LoginPages
+    overview: OverviewPage
+    assets: Assets
+    probe: ProbePage
+
+
+def described_table(handlers: Handlers) -> tuple[Route, ...]:
+    """The routes that the OpenAPI document describes, and those of the document itself."""
+    return with_documents(
+        (
+            *routes(handlers.api, handlers.intake),
+            *log_routes(handlers.logs, handlers.streams),
+            *detail_routes(handlers.details),
+            *event_routes(handlers.events),
+            *token_routes(handlers.tokens),
+            *audit_routes(handlers.audit),
+            *security_routes(handlers.security, handlers.firewall),
+            *job_routes(handlers.control, handlers.jobs),
+            *config_routes(handlers.configs),
+            *user_routes(handlers.users),
+            *backup_routes(handlers.backups),
+            *module_routes(handlers.modules),
+            *login_routes(handlers.login),
+        )
+    )
+
+
+def whole_table(handlers: Handlers) -> tuple[Route, ...]:
+    """Every path that helmd answers."""
+    return (
+        *described_table(handlers),
+        *page_routes(handlers.overview, handlers.login, handlers.assets),
+        *probe_routes(handlers.probe),
+    )
