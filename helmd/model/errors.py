@@ -133,6 +133,12 @@ class LockedError(HelmError):
     code = "locked"
 
 
+class ModuleError(HelmError):
+    """A module could not be installed, built, updated or taken back; what was there before is still there."""
+
+    code = "module"
+
+
 class KeycloakError(HelmError):
     """Keycloak can't be reached, or refused a request."""
 

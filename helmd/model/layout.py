@@ -1,6 +1,6 @@
 """Where an account keeps its files (XDG Base Directory Specification), as plain facts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,73 @@ INSTALLED_LIBEXEC = Path("/usr/libexec/hivematrix-helm")
 
 CREDENTIALS = (".ssh", ".gnupg", ".password-store", ".config/systemd", ".config/autostart")
 """Directories below a home directory with which a program can act as the account."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlaces:
+    """Where the files of one module are that Helm installs from git."""
+
+    root: Path
+    state: Path
+    deploy_key: Path
+    """The key of ssh that its repository is read with, if it has one of its own; mode 0600, seen by git alone."""
+
+    @property
+    def mirror(self) -> Path:
+        """Its repository: a bare one, whose configuration nobody but Helm writes."""
+        return self.root / "mirror.git"
+
+    @property
+    def versions(self) -> Path:
+        """A directory each for its installed versions, named by time and commit."""
+        return self.root / "versions"
+
+    def version(self, version: str) -> Path:
+        return self.versions / version
+
+    @property
+    def shared(self) -> Path:
+        """Its state, which outlives versions: each of these has links to it."""
+        return self.root / "shared"
+
+    @property
+    def cache(self) -> Path:
+        """What pip has downloaded and built for it; may be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def record(self) -> Path:
+        """What is known of it: see `helmd.model.modules.record`."""
+        return self.root / "module.json"
+
+    @property
+    def declared(self) -> Path:
+        """The settings that its active version declares in ``hivematrix.toml``, as a catalogue of its own."""
+        return self.root / "declared.toml"
+
+    def declared_by(self, version: str) -> Path:
+        """The same of one of its versions; there is none if it declares nothing."""
+        return self.versions / f"{version}.toml"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys of its repository's server (ssh(1))."""
+        return self.root / "known_hosts"
+
+    @property
+    def intent(self) -> Path:
+        """The steps of the transaction that changes it, while there is one."""
+        return self.state / "intent.ndjson"
+
+    @property
+    def logs(self) -> Path:
+        """What building its versions has printed, a file each."""
+        return self.state / "logs"
+
+    @property
+    def lock(self) -> Path:
+        """Held while its files are changed."""
+        return self.state / "module.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +114,31 @@ class Layout:
     def resolve(self, path: str) -> Path:
         """A configured path: absolute, below the home directory, or relative to where checkouts are."""
         return self.home / path[2:] if path.startswith("~/") else self.data / path
+
+    @property
+    def modules(self) -> Path:
+        """The modules that Helm installs from git, a directory each."""
+        return self.data / "modules"
+
+    def module(self, name: str) -> ModulePlaces:
+        """Where the files of the module NAME are. The name must be that of a service."""
+        return ModulePlaces(
+            self.modules / name, self.state / "modules" / name, self.secrets / "deploy-keys" / f"{name}.key"
+        )
+
+    def module_of(self, directory: Path) -> ModulePlaces | None:
+        """The places of the module of which DIRECTORY is a version; None for any other directory."""
+        versions = directory.parent
+        known = versions.name == "versions" and versions.parent.parent == self.modules
+        return self.module(versions.parent.name) if known else None
+
+    def state_directory(self, directory: Path, name: str, shared: Collection[str]) -> Path:
+        """The directory below which a service in DIRECTORY has its file NAME. Of a module's version, what is at SHARED
+        paths is beside it, and only linked into it.
+        """
+        module = self.module_of(directory)
+        held = any(name == path or name.startswith(f"{path}/") for path in shared)
+        return module.shared if module is not None and held else directory
 
     @property
     def settings_file(self) -> Path:

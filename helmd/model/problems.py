@@ -217,6 +217,16 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "a backup could not be made, read or restored",
         "helmctl backup list says what there is; the lines of the job say what failed.",
     ),
+    "module": ProblemKind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "a module could not be installed, built, updated or taken back; what was there before is still there",
+        "The text names the step that failed and why; helmctl modules show says what there is now.",
+    ),
+    "module_record": ProblemKind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "the record of a module (module.json) can't be read",
+        "Install the module again, or restore the file from a backup.",
+    ),
     "failed": ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "the operation failed", "The text says why."),
     "internal": ProblemKind(
         HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -75,8 +75,11 @@ def account_roots(layout: Layout) -> tuple[Path, ...]:
 
 
 def own_places(service: Service, layout: Layout) -> tuple[Path, ...]:
-    """What the service may write to."""
-    return (layout.resolve(service.path), *map(layout.resolve, service.writable_paths))
+    """What the service may write to: its directory, and where that is the version of a module, the state beside it."""
+    directory = layout.resolve(service.path)
+    module = layout.module_of(directory)
+    beside = () if module is None else (module.shared,)
+    return (directory, *beside, *map(layout.resolve, service.writable_paths))
 
 
 def program_of(service: Service, mode: Mode, word: str, layout: Layout, search: Sequence[str]) -> Path | None:

@@ -6,6 +6,7 @@ The parser, the manual pages and the tests of the documentation all read these t
 
 from helmd.model.config import validators as values
 from helmd.model.config.backup_schema import BACKUP_SETTINGS
+from helmd.model.config.install_schema import MODULE_SETTINGS
 from helmd.model.config.setting import Setting
 
 _seconds = "duration"
@@ -142,4 +143,5 @@ HELM_SETTINGS = (
     Setting("session.idle", values.duration, _seconds, "8h", "After how long without activity such a session ends."),
     Setting("session.longest", values.duration, _seconds, "12h", "How long after its login such a session ends."),
     *BACKUP_SETTINGS,
+    *MODULE_SETTINGS,
 )

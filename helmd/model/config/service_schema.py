@@ -3,6 +3,7 @@
 from helmd.model.config import validators as values
 from helmd.model.config.backup_schema import SHARED_SETTINGS
 from helmd.model.config.file_format import FORMATS
+from helmd.model.config.install_schema import INSTALL_SETTINGS
 from helmd.model.config.setting import Setting
 from helmd.model.suite.names import DATABASE_CONNECTIONS
 
@@ -296,10 +297,7 @@ SERVICE_SETTINGS = (
         "How long it may take to stop before it is killed (TimeoutStopSec=).",
     ),
     *SHARED_SETTINGS,
-    Setting("install.source", values.git_source, "git source", "none", "Where its code is cloned from."),
-    Setting(
-        "install.ref", values.git_ref, "git ref", "the default branch", "The branch, tag or commit that is checked out."
-    ),
+    *INSTALL_SETTINGS,
     Setting(
         "development.start_command", values.words, "words", "start_command", "The command line in development mode."
     ),

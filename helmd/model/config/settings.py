@@ -58,6 +58,11 @@ class Settings:
     backup_logs: bool = False
     backup_recipients: tuple[str, ...] = ()
     """Public keys (age) besides that of ``helmctl backup key``."""
+    module_files: bool = False
+    """Whether modules may be installed from repositories on this machine."""
+    module_max_size: int = 2 << 30
+    """Bytes of a module's repository, and of a version."""
+    module_build_timeout: float = 20 * 60.0
 
     @property
     def store_embedded(self) -> bool:
@@ -114,6 +119,9 @@ _ATTRIBUTES = {
     "backup.schedule": "backup_schedule",
     "backup.include_logs": "backup_logs",
     "backup.recipients": "backup_recipients",
+    "modules.files": "module_files",
+    "modules.max_size": "module_max_size",
+    "modules.build_timeout": "module_build_timeout",
 }
 
 

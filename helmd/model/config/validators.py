@@ -272,20 +272,63 @@ def url(value: object) -> str:
 
 
 def git_source(value: object) -> str:
-    """Where git fetches from: an https or ssh URL, or an absolute path."""
+    """Where git fetches from: an https or ssh URL, or an absolute path. Nothing in it can be taken for an option, or
+    names a program (gitremote-helpers(7)).
+    """
     read = text(value)
-    if not re.match(r"(https://|ssh://|git@[A-Za-z0-9.-]+:|/)[^\s-]", read):
-        raise ValueError(f"must be an https or ssh URL or an absolute path, not {_shown(value)}")
     if holds_password(read):
-        raise ValueError("must not contain a password; use a credential helper or a deploy key")
+        raise ValueError("must not contain a password; use a deploy key")
+    if not any(pattern.fullmatch(read) for pattern in _GIT_SOURCES):
+        raise ValueError(f"must be an https or ssh URL or an absolute path, not {_shown(value)}")
+    if ".." in read.split("/"):
+        raise ValueError(f"must not contain '..', as {_shown(read)} does")
     return read
+
+
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]"
+_GIT_PATH = r"[A-Za-z0-9._~+@%=][A-Za-z0-9._~+@%=-]*(?:/[A-Za-z0-9._~+@%=][A-Za-z0-9._~+@%=-]*)*/?"
+_GIT_SOURCES = (
+    re.compile(rf"https://(?:{_HOST})(?::[0-9]{{1,5}})?/{_GIT_PATH}"),
+    re.compile(rf"ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,63}}@)?(?:{_HOST})(?::[0-9]{{1,5}})?/{_GIT_PATH}"),
+    re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,63}}@(?:{_HOST}):/?{_GIT_PATH}"),
+    re.compile(r"/[^\x00-\x20\x7f:\\\"'$`]+"),
+)
 
 
 def git_ref(value: object) -> str:
+    """A branch, tag or commit (git-check-ref-format(1), without what could be taken for an option or a range)."""
     read = text(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}", read) or ".." in read:
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}", read)
+    if not plain or ".." in read or "//" in read or read.endswith(("/", ".", ".lock")) or "/." in read:
         raise ValueError(f"must be a branch, tag or commit, not {_shown(value)}")
     return read
+
+
+def relative_path(value: object) -> str:
+    """One path below a service's directory."""
+    return relative_paths([value])[0]
+
+
+def interpreter(value: object) -> str:
+    """A program of Python: its name, or an absolute path."""
+    read = path(value)
+    if not re.fullmatch(r"(/.*/)?(python|pypy)[0-9.]*", read):
+        raise ValueError(f"must be an interpreter of Python such as python3.12, not {_shown(value)}")
+    return read
+
+
+def constraints(value: object) -> tuple[str, ...]:
+    """Lines of a constraints file of pip, of names and versions only (PEP 508 without URLs)."""
+    if not isinstance(value, list) or len(value) > 200:
+        raise ValueError(f"must be a list of versions, not {_shown(value)}")
+    for item in value:
+        if not isinstance(item, str) or not _CONSTRAINT.fullmatch(item):
+            raise ValueError(f'must be names and versions such as "sqlalchemy<2.1", not {_shown(item)}')
+    return tuple(value)
+
+
+_VERSION = r"\s*(?:===?|[<>!~]=|[<>])\s*[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,60}\s*"
+_CONSTRAINT = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}{_VERSION}(?:,{_VERSION})*")
 
 
 def realm(value: object) -> str:

@@ -56,10 +56,24 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Git repository and revision of a module."""
+    """How a module is had from its git repository, and made ready to run."""
 
     source: str = ""
     ref: str = ""
+    interpreter: str = ""
+    """The interpreter that its virtual environment is made with, such as ``python3.12``; empty for any."""
+    requirements: str = "requirements.txt"
+    """The file in its tree that says what pip installs; nothing is installed where there is none."""
+    constraints: tuple[str, ...] = ()
+    """What pip may install of packages that its requirements leave open (pip's constraints files)."""
+    system_packages: bool = False
+    """Whether it also sees the packages of the distribution (``--system-site-packages``)."""
+    submodules: bool = False
+    migrate: tuple[str, ...] = ()
+    """The command that brings its database to the version's state, in its directory and environment; it also makes the
+    tables the first time."""
+    after_update: tuple[str, ...] = ()
+    """The command that runs once a new version serves."""
 
 
 @dataclass(frozen=True, slots=True)

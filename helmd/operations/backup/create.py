@@ -286,8 +286,10 @@ class _Writing:
             if ref.saved == "whole":
                 self._put(writer, part, "", entries(directory, lambda name: skipped_in(ref, name)))
                 return
-            for path in self._registry[ref.name].shared_paths:
-                self._put(writer, part, "", entry_of(directory, path, lambda name: skipped_in(ref, name)))
+            shared = self._registry[ref.name].shared_paths
+            for path in shared:
+                place = self._layout.state_directory(directory, path, shared)
+                self._put(writer, part, "", entry_of(place, path, lambda name: skipped_in(ref, name)))
 
     def _put(self, writer: ArchiveWriter, part: str, above: str, found: Iterator[Entry]) -> None:
         for entry in found:

@@ -260,7 +260,10 @@ class _Steps:
             ref = self._refs.get(part.partition("/")[2])
             if ref is None:
                 raise BackupError(f"the archive has files of a service that it does not name: {part!r}")
-            put_member(self._layout.resolve(ref.path), member, chunks)
+            shared = self._suite()[ref.name].shared_paths if ref.name in self._suite() else ()
+            put_member(
+                self._layout.state_directory(self._layout.resolve(ref.path), member.name, shared), member, chunks
+            )
         else:
             self.dumps.member(part, member, chunks)
 

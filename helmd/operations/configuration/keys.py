@@ -29,7 +29,7 @@ from helmd.model.errors import UsageError
 from helmd.model.identity.realm import GATEWAY
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.module_files import CORE, GATEWAY_CERTIFICATE, SIGNING_KEY
+from helmd.operations.configuration.module_files import CORE, GATEWAY_CERTIFICATE, KEYS, SIGNING_KEY, file_directory
 
 VALID_DAYS = 825
 """What browsers accept at most of a certificate that an admin trusts by hand."""
@@ -89,7 +89,7 @@ def make_keys(name: str, registry: Registry, layout: Layout) -> str:
 
     Raises KeyFileError.
     """
-    directory = layout.resolve(registry[name].path)
+    directory = file_directory(registry[name], layout, KEYS[name][0])
     if name == CORE:
         made = signing_key(directory)
         return f"created the signing key of {name} ({made})" if made else ""
@@ -105,7 +105,8 @@ def install_certificate(certificate: Path, key: Path, registry: Registry, layout
 
     Raises KeyFileError, and UsageError if the suite has no gateway.
     """
-    if GATEWAY not in registry or not (directory := layout.resolve(registry[GATEWAY].path)).is_dir():
+    directory = file_directory(registry[GATEWAY], layout, GATEWAY_CERTIFICATE[0]) if GATEWAY in registry else None
+    if directory is None or not directory.is_dir():
         raise UsageError("the suite has no gateway that could show a certificate", hint=f"Add [services.{GATEWAY}]")
     content, key_content = (Folder(file.parent).read(file.name) for file in (certificate.resolve(), key.resolve()))
     if content is None or key_content is None:

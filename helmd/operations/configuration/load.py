@@ -13,7 +13,7 @@ from helmd.model.config.toml_tables import MAX_FILE, ConfigSource
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import whole_suite
-from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode
+from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode, fault_in_name
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 
@@ -86,11 +86,23 @@ def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
     return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 
+def _declared(layout: Layout) -> list[Path]:
+    """The files with what the active versions of modules declare."""
+    try:
+        names = sorted(os.listdir(layout.modules))
+    except OSError:
+        return []
+    return [layout.module(name).declared for name in names if not fault_in_name(name)]
+
+
 def registry_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
-    """The registry's files in the order in which they override: package, machine, account, installed modules."""
+    """The registry's files in the order in which they override: package, what modules declare of themselves, machine,
+    account, installed modules.
+    """
     faults: list[Fault] = []
     found = [
         _source(layout.share / "services.toml", faults, catalogue=True),
+        *(_source(path, faults, catalogue=True) for path in _declared(layout)),
         _source(layout.machine / "services.toml", faults, catalogue=True),
         _source(layout.registry_file, faults),
         *(_source(path, faults) for path in _modules(layout.registry_directory, faults)),

@@ -34,6 +34,14 @@ _PRIVATE = 0o600
 _SETTING = re.compile(r"\{([a-z][a-z0-9_-]*)\.(url|realm)\}")
 
 
+def file_directory(service: Service, layout: Layout, name: str) -> Path:
+    """The directory that the file NAME of SERVICE is in: its own, or, for the state of a module, the one beside it.
+
+    Versions of modules have links to their state, and Helm follows none in a directory that a service writes to.
+    """
+    return layout.state_directory(layout.resolve(service.path), name, service.shared_paths)
+
+
 def place_services_json(registry: Registry, layout: Layout, document: str) -> Iterator[str]:
     """Put DOCUMENT into the directory of each service that wants it; reports, as sentences without a full stop.
 
@@ -56,7 +64,7 @@ def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
     placed = _placed(layout)
     before = {name: dict(variables) for name, variables in placed.items()}
     for name, service in registry.services.items():
-        directory = layout.resolve(service.path)
+        directory = file_directory(service, layout, FLASKENV)
         if service.external or not service.flaskenv or not directory.is_dir():
             continue
         try:
@@ -93,7 +101,7 @@ def variable_in_flaskenv(service: Service, layout: Layout, variable: str) -> str
     Flask takes its variables only where the environment has none.
     """
     try:
-        return value_in(read_text(layout.resolve(service.path), FLASKENV), "env", "", variable) or ""
+        return value_in(read_text(file_directory(service, layout, FLASKENV), FLASKENV), "env", "", variable) or ""
     except (OSError, ValueError):
         return ""
 
@@ -113,7 +121,7 @@ def without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
     """The services that need keys and do not have all of them."""
     for name, files in KEYS.items():
         if name in registry and not registry[name].external:
-            directory = layout.resolve(registry[name].path)
+            directory = file_directory(registry[name], layout, files[0])
             if directory.is_dir() and not all((directory / file).exists() for file in files):
                 yield name
 
@@ -125,7 +133,7 @@ def place_client_secret(registry: Registry, layout: Layout, secret: str, write: 
     ``.flaskenv`` is left alone. Raises OSError and ValueError.
     """
     for name, service in registry.services.items():
-        directory = layout.resolve(service.path)
+        directory = file_directory(service, layout, FLASKENV)
         variables = [key for key, value in service.flaskenv.items() if value == CLIENT_SECRET]
         if service.external or not variables or not directory.is_dir():
             continue
@@ -150,7 +158,7 @@ def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:
     """Make the random values that services want, where their secrets and ``.flaskenv`` have none; reports."""
     for name, service in registry.services.items():
         try:
-            text = read_text(layout.resolve(service.path), FLASKENV) if service.secrets else ""
+            text = read_text(file_directory(service, layout, FLASKENV), FLASKENV) if service.secrets else ""
             missing = [key for key in service.secrets if value_in(text, "env", "", key) is None]
             if missing:
                 ensure_secrets(layout.secrets_file(name), dict.fromkeys(missing, lambda: token_urlsafe(32)))
@@ -179,7 +187,8 @@ def place_database_uri(service: Service, layout: Layout, uri: str, replaced: Cal
 
     A value there that is not to be REPLACED is the admin's, and stays.
     """
-    config, directory = service.database_config, layout.resolve(service.path)
+    config = service.database_config
+    directory = file_directory(service, layout, config.file)
     if not config.file or not directory.is_dir():
         return ""
     file = directory / config.file

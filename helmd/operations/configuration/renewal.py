@@ -9,7 +9,7 @@ from helmd.model.errors import HelmError
 from helmd.model.identity.realm import GATEWAY
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE
+from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE, file_directory
 
 _FIRST, _PERIOD = 60.0, 6 * 60 * 60.0
 """Seconds until the first look, and between two."""
@@ -34,7 +34,7 @@ def renewed(registry: Registry, layout: Layout) -> str:
     """Renew the certificate if it is time; what was done, as a sentence. What is missing is made by set-up alone."""
     if GATEWAY not in registry or registry[GATEWAY].external:
         return ""
-    directory = layout.resolve(registry[GATEWAY].path)
+    directory = file_directory(registry[GATEWAY], layout, GATEWAY_CERTIFICATE[0])
     if not all((directory / name).exists() for name in GATEWAY_CERTIFICATE):
         return ""
     # Not at the top: it loads cryptography.

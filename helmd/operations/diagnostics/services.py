@@ -19,7 +19,7 @@ from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
 from helmd.model.units.diagnostics import Finding, bad, judge_certificate, ok, warn
 from helmd.model.units.unit_state import UnitFacts, condition, explain
-from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE
+from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE, file_directory
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
@@ -104,7 +104,13 @@ def shown_certificates(suite: Registry, facts_of: Callable[[str], UnitFacts], la
     for shown in certificates_shown(suite, facts_of):
         service = suite[shown.service]
         gateway = service.name == GATEWAY and not service.external
-        found.append(_facts(service.name, shown.encoded, layout.resolve(service.path) if gateway else None))
+        found.append(
+            _facts(
+                service.name,
+                shown.encoded,
+                file_directory(service, layout, GATEWAY_CERTIFICATE[0]) if gateway else None,
+            )
+        )
     return found
 
 

@@ -45,7 +45,11 @@ _DEEPEST, _MOST = 4, 5000
 def changed_since(layout: Layout, service: Service, facts: UnitFacts, since: float) -> str:
     """A file of SERVICE that was changed after SINCE (seconds since the epoch); empty when none was."""
     named = [facts.fragment, *facts.drop_ins, str(layout.secrets_file(service.name))]
-    for count, path in enumerate((*named, *_files(str(layout.resolve(service.path)), _DEEPEST))):
+    directory = layout.resolve(service.path)
+    module = layout.module_of(directory)
+    beside = () if module is None else _files(str(module.shared), _DEEPEST)
+    candidates: list[str] = [*named, *_files(str(directory), _DEEPEST), *beside]
+    for count, path in enumerate(candidates):
         if count == _MOST:
             break
         try:

@@ -208,6 +208,8 @@ def audit_files(context: DoctorContext) -> FileAudit:
         if place not in seen and place not in (layout.home, Path("/")):
             seen.add(place)
             audit.tree(place, name)
+            if (module := layout.module_of(place)) is not None:
+                audit.tree(module.shared, name)
         audit.tree(layout.home_of(name), f"the home directory of {name}")
     return audit
 

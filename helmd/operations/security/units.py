@@ -15,7 +15,7 @@ from helmd.model.security.units import UnitSandbox, judge_drift, judge_sandbox
 from helmd.model.suite.names import HELM_UNITS, STORE_CLUSTER_UNIT, unit_of
 from helmd.model.suite.service import Service
 from helmd.operations.configuration.apply import changes
-from helmd.operations.configuration.module_files import FLASKENV
+from helmd.operations.configuration.module_files import FLASKENV, file_directory
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.suite import isolated_now
 from helmd.systemd.host import probe_host
@@ -110,7 +110,7 @@ def audit_environments(context: DoctorContext, wide: frozenset[str]) -> Iterator
 
 def _variables(service: Service, context: DoctorContext) -> dict[str, Mapping[str, str]]:
     """The variables in files of SERVICE, by path."""
-    directory = context.layout.resolve(service.path) if service.path else None
+    directory = file_directory(service, context.layout, FLASKENV) if service.path else None
     paths = [context.layout.secrets_file(service.name)]
     if directory is not None and service.type in ("python", "command", "oneshot"):
         paths += [directory / FLASKENV, directory / ".env"]

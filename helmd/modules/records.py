@@ -1,0 +1,54 @@
+"""The records of modules on disk (``module.json``): read, and replaced so that a crash leaves the old or the new."""
+
+import os
+import stat
+
+from helmd.files.durable import fsync_directory, write_atomically
+from helmd.model.errors import UsageError
+from helmd.model.layout import Layout, ModulePlaces
+from helmd.model.modules.record import MAX_RECORD, ModuleRecord, RecordError, record_of, record_text
+from helmd.model.suite.names import fault_in_name
+
+
+def places_of(layout: Layout, name: str) -> ModulePlaces:
+    """The places of the module NAME, which comes from outside. Raises UsageError for what can't be a name."""
+    if fault := fault_in_name(name):
+        raise UsageError(f"'{name[:60]}' can't be a module: {fault}")
+    return layout.module(name)
+
+
+def read_record(places: ModulePlaces) -> ModuleRecord | None:
+    """The record of a module; None if there is none. Raises RecordError for one that can't be used."""
+    name = places.root.name
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(places.record, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise RecordError(f"{places.record} can't be read: {problem.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RecordError(f"{places.record} is not a regular file")
+        content = file.read(MAX_RECORD + 1)
+    if len(content) > MAX_RECORD:
+        raise RecordError(f"{places.record} is larger than {MAX_RECORD >> 20} MiB")
+    return record_of(content.decode("utf-8", "replace"), name)
+
+
+def write_record(places: ModulePlaces, record: ModuleRecord) -> None:
+    """Replace a module's record, durably. Raises OSError."""
+    made = not places.root.exists()
+    places.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(places.record, record_text(record), 0o600)
+    if made:
+        fsync_directory(places.root.parent)
+
+
+def installed_names(layout: Layout) -> list[str]:
+    """The names of modules that have a record, readable or not."""
+    try:
+        names = sorted(os.listdir(layout.modules))
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not fault_in_name(name) and layout.module(name).record.exists()]
