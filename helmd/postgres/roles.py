@@ -59,7 +59,7 @@ def ensure_role_and_database(admin: str, name: str, password: str | None = None,
     A given password is set each time, so that server and secrets file agree; it leaves this process only as its SCRAM
     verifier. ADMIN needs CREATEROLE and CREATEDB. Raises ClusterError.
     """
-    with _connection(admin) as connection:
+    with administrator(admin) as connection:
         _ensure_service(connection, name, password, database or name)
 
 
@@ -72,7 +72,7 @@ def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]
     if SUPERUSER in passwords:
         raise ClusterError(f"'{SUPERUSER}' is the cluster's own administrator and no service's role")
     password = superuser_password(cluster)
-    with _connection(admin_conninfo(cluster)) as connection:
+    with administrator(admin_conninfo(cluster)) as connection:
         _set_password(connection, SUPERUSER, password)
         databases = {access.role: access.database for access in (*cluster.tcp, *cluster.logins)}
         limits = {access.role: access.connections for access in (*cluster.logins, *cluster.tcp)}
@@ -108,7 +108,7 @@ def ensure_store(cluster: Cluster) -> None:
 def ensure_store_roles(admin: str, owner_password: str | None = None, password: str | None = None) -> None:
     """As `ensure_store`, on any server that ADMIN reaches. Raises ClusterError."""
     owner, login = STORE_ROLES
-    with _connection(admin) as connection:
+    with administrator(admin) as connection:
         _ensure_role(connection, owner, owner_password)
         _ensure_role(connection, login, password)
         _ensure_database(connection, "helm", owner=owner)
@@ -123,7 +123,7 @@ def _ensure_service(connection: _Connection, name: str, password: str | None, da
 
 def rename_database(admin: str, before: str, after: str) -> None:
     """Give the database BEFORE the name AFTER, if it exists; nobody may be connected to it. Raises ClusterError."""
-    with _connection(admin) as connection:
+    with administrator(admin) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (before,)).fetchone():
             connection.execute(
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(before), sql.Identifier(after))
@@ -135,7 +135,7 @@ def copy_database(admin: str, name: str, copy: str) -> None:
 
     ADMIN needs CREATEDB. Raises ClusterError.
     """
-    with _connection(admin) as connection:
+    with administrator(admin) as connection:
         owner = _owner(connection, name)
         if owner is None:
             raise ClusterError(f"there is no database '{name}'")
@@ -152,7 +152,7 @@ def put_back_copy(admin: str, name: str, copy: str) -> None:
     The names are exchanged in one transaction, so that there is always a database NAME.
     """
     removed = f"{copy}_removed"
-    with _connection(admin) as connection:
+    with administrator(admin) as connection:
         drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(removed))
         if _owner(connection, copy) is not None:
             connection.execute(drop)
@@ -249,8 +249,8 @@ def _join(connection: _Connection, owner: str) -> None:
 
 
 @contextmanager
-def _connection(admin: str) -> Iterator[_Connection]:
-    """A session in autocommit, as CREATE DATABASE wants it."""
+def administrator(admin: str) -> Iterator[_Connection]:
+    """A session of ADMIN in autocommit, as CREATE DATABASE wants it. Raises ClusterError."""
     try:
         with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
             yield connection

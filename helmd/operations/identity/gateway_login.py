@@ -101,17 +101,26 @@ class GatewayBrowser:
 
     def see(self, path: str, username: str, password: str) -> str:
         """The page at PATH for the user, who logs in on the way there. Raises GatewayPageError, ProbeRefusedError."""
+        page = self.visit(path, username, password)
+        if not _is_at(page, path):
+            at = f"{page.status} for {printable(urlsplit(page.url).path, 80)}"
+            raise GatewayPageError(f"the login of {username} does not end at the page, but with {at}")
+        return page.text
+
+    def visit(self, path: str, username: str, password: str) -> SeenPage:
+        """As `see`, with whatever is answered after the login."""
         page = self._follow(SeenPage(self._gateway.url, 302, path, ""))
         form = None if _is_at(page, path) else _password_form(page.text)
         if form is not None:
             given = {**form.hidden, "username": username, "password": password}
             page = self._follow(self._ask("POST", page.url, form.action, given))
-        if not _is_at(page, path):
-            if _password_form(page.text) is not None:
+            if _password_form(page.text) is not None and not _is_at(page, path):
                 raise ProbeRefusedError(f"Keycloak refused the login of {username}: the password is not valid")
-            at = f"{page.status} for {printable(urlsplit(page.url).path, 80)}"
-            raise GatewayPageError(f"the login of {username} does not end at the page, but with {at}")
-        return page.text
+        return page
+
+    def fetch(self, path: str) -> SeenPage:
+        """What PATH is answered with in this session, without following redirects. Raises GatewayPageError."""
+        return self._ask("GET", self._gateway.url, path, None)
 
     def leave(self) -> None:
         """End the session at the gateway, and with it that at Core, where it has a way to. Never raises."""

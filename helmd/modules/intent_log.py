@@ -1,0 +1,101 @@
+"""The intent file of a module: lines flushed to the disk one by one, read back after an interruption."""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+from helmd.files.durable import fsync_directory
+from helmd.model.modules.intent import (
+    MAX_INTENT,
+    Facts,
+    Intent,
+    IntentError,
+    IntentEvent,
+    IntentLine,
+    ModuleChange,
+    advanced,
+    intent_line,
+    intent_lines,
+    intent_of,
+)
+
+INTENT_FILE = "intent.ndjson"
+
+
+class IntentLog:
+    """The lines of one change. Only who holds the module's lock may write them."""
+
+    def __init__(self, file: Path, intent: Intent) -> None:
+        self.file = file
+        self.intent = intent
+
+    @classmethod
+    def begun(cls, directory: Path, change: ModuleChange, module: str, before: str, facts: Facts) -> "IntentLog":
+        """Begin a change; what the file had before is replaced. Raises OSError."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        line = IntentLine(time.time(), "begin", facts={**facts, "change": change, "module": module, "before": before})
+        file = directory / INTENT_FILE
+        # Not over the old lines: a torn first line would make them those of nothing.
+        temporary = directory / f".{INTENT_FILE}.new"
+        _append(temporary, intent_line(line), os.O_TRUNC)
+        os.rename(temporary, file)
+        fsync_directory(directory)
+        begun = intent_of([line])
+        if begun is None:
+            raise IntentError("no change was begun")
+        return cls(file, begun)
+
+    @classmethod
+    def found(cls, directory: Path) -> "IntentLog | None":
+        """The last change that was begun, without a torn line; None if there was none.
+
+        Raises IntentError, whose hint names the file, and OSError.
+        """
+        file = directory / INTENT_FILE
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor, "r+b") as opened:
+            data = opened.read(MAX_INTENT + 1)
+            try:
+                if len(data) > MAX_INTENT:
+                    raise IntentError("its intent file is too large")
+                lines, good = intent_lines(data)
+                intent = intent_of(lines)
+            except IntentError as error:
+                raise IntentError(
+                    error.sentence, hint=f"Look at {file}, and at the module; then remove the file."
+                ) from None
+            if good < len(data):
+                opened.truncate(good)
+                os.fsync(opened.fileno())
+        return cls(file, intent) if intent is not None else None
+
+    def write(self, event: IntentEvent, step: str = "", **facts: str | float | bool | None) -> None:
+        """Add a line; it is on the disk when this returns. Raises OSError."""
+        line = IntentLine(time.time(), event, step, facts)
+        after = advanced(self.intent, line)
+        _append(self.file, intent_line(line))
+        self.intent = after
+
+    def note(self, event: IntentEvent, step: str = "", **facts: str | float | bool | None) -> None:
+        """As `write`, for what is also right without its line: on a full disk, going back goes on."""
+        try:
+            self.write(event, step, **facts)
+        except OSError:
+            self.intent = advanced(self.intent, IntentLine(time.time(), event, step, facts))
+
+
+def _append(file: Path, data: bytes, flags: int = 0) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+    try:
+        before = os.fstat(descriptor).st_size
+        if os.write(descriptor, data) != len(data):
+            # The disk is full: what follows a torn line would be damaged by it.
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)

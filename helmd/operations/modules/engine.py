@@ -1,0 +1,162 @@
+"""Carries out a change of a module step by step, or takes it back; what the steps do is `Surroundings`.
+
+Before each step its line is on the disk. Whatever ends it early (an error, a cancellation, a kill, a power cut) leaves
+lines from which `recover` goes on: back, or forward once the change was committed.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from helmd.model.errors import HelmError
+from helmd.model.modules.intent import Facts, Intent
+from helmd.model.modules.transaction import (
+    AFTER,
+    AfterStep,
+    ChangeStep,
+    UndoStep,
+    remaining_undo,
+    steps_of,
+)
+from helmd.modules.intent_log import IntentLog
+
+ReportChange = Callable[[str, str], None]
+"""Called with a step and what is done, as a sentence without full stop."""
+
+_AFTER_DATA: frozenset[UndoStep] = frozenset({"start", "gate"})
+"""Steps of going back whose failure changes nothing about data and code: both are the old ones by then."""
+
+
+class TakenBackError(HelmError):
+    """A change of a module failed, and everything is as it was before."""
+
+
+class StuckError(HelmError):
+    """A change of a module could neither be completed nor taken back; a recovery will try again."""
+
+
+class Surroundings(Protocol):
+    """What the steps do to the module. Each can be repeated: after an interruption nobody knows whether it was done."""
+
+    def forward(self, step: ChangeStep, intent: Intent) -> Facts:
+        """Do a step; what a recovery has to know of it. Raises HelmError, OSError."""
+
+    def after(self, step: AfterStep, intent: Intent) -> None:
+        """Do what is left once the change is committed. Raises HelmError, OSError."""
+
+    def undo(self, step: UndoStep, intent: Intent) -> Facts:
+        """Do a step of going back. Raises HelmError, OSError."""
+
+    def describe(self, intent: Intent) -> HelmError:
+        """The error about a change that was taken back."""
+
+
+def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> Intent:
+    """Carry out the change that LOG has begun. Raises TakenBackError once it is taken back, StuckError if it can't be,
+    and what interrupted it (KeyboardInterrupt), also once it is taken back.
+    """
+    step: ChangeStep | None = None
+    try:
+        for step in steps_of(log.intent.change):
+            log.write("enter", step)
+            report(step, "begun")
+            log.write("done", step, **outside.forward(step, log.intent))
+        log.write("committed")
+    except BaseException as error:
+        if not log.intent.committed:
+            with unsignalled():
+                log.note("failed", step or "", reason=reason_of(error))
+                take_back(log, outside, report)
+                if not isinstance(error, Exception):
+                    raise
+                raise outside.describe(log.intent) from error
+    with unsignalled():
+        complete(log, outside, report)
+    return log.intent
+
+
+def complete(log: IntentLog, outside: Surroundings, report: ReportChange) -> None:
+    """Do what is left of a committed change. Raises StuckError; then it is still committed."""
+    for step in AFTER:
+        try:
+            report(step, "begun")
+            outside.after(step, log.intent)
+        except (HelmError, OSError) as error:
+            raise StuckError(
+                f"the new version of {log.intent.module} serves, but not all of the old one was cleared away:"
+                f" {reason_of(error)}",
+                hint="Run: helmctl modules recover",
+            ) from error
+    log.note("ended", outcome="committed")
+
+
+def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> None:
+    """Go back. With ONLY_DATA, code and data are put back and nothing is started, which a later call goes on with.
+
+    Raises StuckError when the data or the code can't be put back: then nothing was started on them.
+    """
+    for step in remaining_undo(log.intent):
+        if only_data and step in _AFTER_DATA:
+            return
+        facts: Facts = {}
+        try:
+            report(step, "going back")
+            facts = outside.undo(step, log.intent)
+        except (HelmError, OSError) as error:
+            if step not in _AFTER_DATA:
+                raise StuckError(
+                    f"{log.intent.module} can't go back to {log.intent.before or 'what it was'} at {step}:"
+                    f" {reason_of(error)}",
+                    hint="Once that is corrected, run: helmctl modules recover",
+                ) from error
+            facts = {"trouble": reason_of(error)}
+        log.note("back", step, **facts)
+    log.note("ended", outcome="back")
+
+
+def recover(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> bool:
+    """Complete or take back the change of LOG, if it is neither; whether there was something to be done."""
+    direction = log.intent.direction
+    if direction == "nothing":
+        return False
+    with unsignalled():
+        if direction == "forward":
+            complete(log, outside, report)
+        else:
+            if not log.intent.reason:
+                log.note("failed", _interrupted_in(log.intent), reason="it was interrupted")
+            take_back(log, outside, report, only_data)
+    return True
+
+
+def _interrupted_in(intent: Intent) -> str:
+    return intent.entered[-1] if intent.entered else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a step failed, as a sentence without full stop."""
+    if isinstance(error, HelmError):
+        return error.sentence
+    if isinstance(error, KeyboardInterrupt):
+        return "it was cancelled"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+@contextmanager
+def unsignalled() -> Iterator[None]:
+    """Going back is not interrupted by Ctrl-C or a second cancellation."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            with suppress(TypeError):
+                signal.signal(number, handler)

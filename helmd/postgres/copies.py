@@ -1,0 +1,208 @@
+"""Copies of a service's database, made while nobody is connected to it, and put in its place again.
+
+A copy has the owner, the privileges, the settings and the limit of connections of what it was made of, since it may
+become that. Nobody can connect to one. The names are exchanged in one transaction, so that there is always a database
+of the service's name, and each function can be repeated after an interruption.
+"""
+
+import time
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from helmd.postgres.cluster import ClusterError
+from helmd.postgres.roles import administrator
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_ENDED_WITHIN = 10.0
+"""Seconds that sessions have to end in once they were asked to."""
+_LONGEST_NAME = 63
+_LISTS = frozenset(
+    {"local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces",
+     "unix_socket_directories"}
+)  # fmt: skip
+"""Settings whose value is a list of quoted names (GUC_LIST_QUOTE): as a literal it would become one name."""
+
+
+def copy_name(database: str, purpose: str, stamp: str) -> str:
+    """The name of a copy of DATABASE, which fits into PostgreSQL's limit; STAMP makes it unique."""
+    end = f"_{purpose}_{stamp.lower()}"
+    return database.encode()[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
+
+
+def close_database(admin: str, name: str) -> None:
+    """Let nobody connect to the database NAME any more, and end its sessions. Raises ClusterError."""
+    with administrator(admin) as connection:
+        _allow(connection, name, False)
+        _end_sessions(connection, name)
+
+
+def open_database(admin: str, name: str) -> None:
+    """Let those connect to the database NAME again who may. Raises ClusterError."""
+    with administrator(admin) as connection:
+        if _exists(connection, name):
+            _allow(connection, name, True)
+
+
+def clone_database(admin: str, name: str, copy: str) -> int:
+    """Make the database COPY of the closed database NAME, in place of one that is there; its size in bytes.
+
+    Raises ClusterError.
+    """
+    with administrator(admin) as connection:
+        _end_sessions(connection, name)
+        owner = _text(connection, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", name)
+        if owner is None:
+            raise ClusterError(f"there is no database '{name}'")
+        if prepared := _text(connection, "SELECT gid FROM pg_prepared_xacts WHERE database = %s LIMIT 1", name):
+            raise ClusterError(
+                f"the database '{name}' has a prepared transaction: {prepared}",
+                hint="Commit it or roll it back (COMMIT PREPARED, ROLLBACK PREPARED), and try again.",
+            )
+        _drop(connection, copy)
+        words = {"copy": sql.Identifier(copy), "name": sql.Identifier(name), "owner": sql.Identifier(owner)}
+        connection.execute(
+            sql.SQL("CREATE DATABASE {copy} TEMPLATE {name} OWNER {owner} ALLOW_CONNECTIONS false").format(**words)
+        )
+        _copy_privileges(connection, name, copy, owner)
+        _copy_settings(connection, name, copy)
+        size = connection.execute("SELECT pg_database_size(%s)", (copy,)).fetchone()
+        return int(size[0]) if size else 0
+
+
+def put_in_place(admin: str, name: str, copy: str, aside: str) -> bool:
+    """Give COPY the name NAME, and what has that the name ASIDE; True if that was to be done, False if it was before.
+
+    The database NAME is closed afterwards. Raises ClusterError, also when neither the copy nor ASIDE is there.
+    """
+    with administrator(admin) as connection:
+        if not _exists(connection, copy):
+            if _exists(connection, name) and _exists(connection, aside):
+                return False
+            raise ClusterError(f"the copy of the database '{name}' is missing: {copy}")
+        _drop(connection, aside)
+        present = _exists(connection, name)
+        if present:
+            _allow(connection, name, False)
+            _end_sessions(connection, name)
+        _end_sessions(connection, copy)
+        with connection.transaction():
+            pairs = [(name, aside)] if present else []
+            for before, after in (*pairs, (copy, name)):
+                words = (sql.Identifier(before), sql.Identifier(after))
+                connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*words))
+        return True
+
+
+def drop_database(admin: str, name: str) -> None:
+    """Remove the database NAME, if it is there, with the sessions that it has. Raises ClusterError."""
+    with administrator(admin) as connection:
+        _drop(connection, name)
+
+
+def drop_role(admin: str, name: str) -> None:
+    """Remove the role NAME, if it is there, with what it has in no database. Raises ClusterError."""
+    with administrator(admin) as connection:
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone():
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def database_exists(admin: str, name: str) -> bool:
+    """Whether there is a database NAME. Raises ClusterError."""
+    with administrator(admin) as connection:
+        return _exists(connection, name)
+
+
+def database_size(admin: str, name: str) -> int:
+    """Bytes that the database NAME takes; 0 if there is none. Raises ClusterError."""
+    with administrator(admin) as connection:
+        query = "SELECT pg_database_size(oid) FROM pg_database WHERE datname = %s"
+        found = connection.execute(query, (name,)).fetchone()
+        return int(found[0]) if found else 0
+
+
+def rows_changed(admin: str, name: str) -> int | None:
+    """Rows inserted, changed and deleted in the database NAME since its statistics began; None if there are none."""
+    with administrator(admin) as connection:
+        query = "SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = %s"
+        found = connection.execute(query, (name,)).fetchone()
+        return int(found[0]) if found and found[0] is not None else None
+
+
+def _exists(connection: _Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
+
+
+def _text(connection: _Connection, query: str, *values: object) -> str | None:
+    found = connection.execute(query.encode(), values).fetchone()
+    return None if found is None or found[0] is None else str(found[0])
+
+
+def _allow(connection: _Connection, name: str, allowed: bool) -> None:
+    words = (sql.Identifier(name), sql.SQL("true" if allowed else "false"))
+    connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(*words))
+
+
+def _end_sessions(connection: _Connection, name: str) -> None:
+    deadline = time.monotonic() + _ENDED_WITHIN
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+    while connection.execute(ended, (name,)).fetchall():
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"sessions of the database '{name}' do not end",
+                hint="pg_stat_activity says who they are. End what they belong to, and try again.",
+            )
+        time.sleep(0.05)
+
+
+def _drop(connection: _Connection, name: str) -> None:
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _copy_privileges(connection: _Connection, name: str, copy: str, owner: str) -> None:
+    """Give COPY the privileges, the comment and the limit of connections of NAME."""
+    query = "SELECT datconnlimit, datacl IS NULL, shobj_description(oid, 'pg_database'), oid FROM pg_database"
+    found = connection.execute(f"{query} WHERE datname = %s".encode(), (name,)).fetchone()
+    if found is None:
+        return
+    limit, default, comment, oid = found
+    target = sql.Identifier(copy)
+    connection.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(target, sql.Literal(limit)))
+    if comment is not None:
+        connection.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(target, sql.Literal(comment)))
+    if default:
+        return
+    for role in (sql.SQL("PUBLIC"), sql.Identifier(owner)):
+        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(target, role))
+    granted = """
+        SELECT CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable
+        FROM pg_database, aclexplode(datacl) WHERE pg_database.oid = %s"""
+    for grantee, privilege, grantable in connection.execute(granted, (oid,)).fetchall():
+        role = sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
+        option = sql.SQL(" WITH GRANT OPTION" if grantable else "")
+        words = (sql.SQL(privilege), target, role, option)
+        connection.execute(sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(*words))
+
+
+def _copy_settings(connection: _Connection, name: str, copy: str) -> None:
+    """Give COPY the settings of NAME, for all roles and for single ones (ALTER ROLE ... IN DATABASE)."""
+    query = """
+        SELECT CASE WHEN setrole = 0 THEN NULL ELSE pg_get_userbyid(setrole) END, unnest(setconfig)
+        FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"""
+    for role, entry in connection.execute(query, (name,)).fetchall():
+        variable, _, value = str(entry).partition("=")
+        whose: sql.Composable
+        if role is None:
+            whose = sql.SQL("DATABASE {}").format(sql.Identifier(copy))
+        else:
+            whose = sql.SQL("ROLE {} IN DATABASE {}").format(sql.Identifier(role), sql.Identifier(copy))
+        setting = sql.SQL(".").join(map(sql.Identifier, variable.split(".")))
+        with connection.transaction():
+            if variable.lower() in _LISTS:
+                connection.execute("SELECT set_config(%s, %s, true)", (variable, value))
+                how: sql.Composable = sql.SQL("FROM CURRENT")
+            else:
+                how = sql.SQL("TO {}").format(sql.Literal(value))
+            connection.execute(sql.SQL("ALTER {} SET {} {}").format(whose, setting, how))
