@@ -67,6 +67,18 @@ def service_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return sorted(name for name in _known() - present if name.startswith(incomplete))
 
 
+def log_words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return services, or how a term of a query may go on. Never raises or prints."""
+    from helmd.model.logs.query_language.complete import completions, values
+
+    given: tuple[str, ...] = ctx.params.get(param.name or "") or ()
+    if len(given) >= 2 and given[-1] in (":", "=", ">", "<", ">=", "<=", "!="):
+        # bash takes words apart at these (COMP_WORDBREAKS), and wants the rest alone.
+        return [value for value in values(given[-2].lstrip("-"), _known()) if value.startswith(incomplete)]
+    names = service_names(ctx, param, incomplete)
+    return names + completions(incomplete, _known()) if incomplete else names
+
+
 def _known() -> set[str]:
     """Return the configured services; if the configuration is invalid, those with an installed unit."""
     from helmd.model.errors import ConfigurationError

@@ -22,6 +22,8 @@ from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.matching import SEARCH_LIMIT
 from helmd.model.logs.parsing.entry_times import STEP, Times
 from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, row_of
+from helmd.model.logs.query_language.evaluate import meets
+from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.suite.names import (
     HELM_SERVICE,
     HELM_UNITS,
@@ -64,6 +66,8 @@ class Wanted:
     until: int | None = None
     boot: str | None = None
     """A boot's id, 32 hexadecimal digits."""
+    query: str = ""
+    """A query in the query language, which has been parsed without an error once."""
 
 
 class Found(NamedTuple):
@@ -81,6 +85,7 @@ def selects(wanted: Wanted, row: LogRow) -> bool:
         and (wanted.streams is None or row.stream in wanted.streams)
         and (wanted.trace is None or _has_trace(row, wanted.trace))
         and (wanted.pattern is None or wanted.pattern.search(row.message[:SEARCH_LIMIT]) is not None)
+        and (not wanted.query or meets(parsed_query(wanted.query), row))
     )
 
 

@@ -125,7 +125,7 @@ def _measure(sizes: Sizes, database: str, query: Query) -> None:
         # The first one reads from disk and is not counted.
         if number >= 0:
             took.append(perf_counter() - began)
-            back = answer.get("searched_back_to") or ""
+            back = answer.get("searched_to") or ""
     helmd.close()
     beside = [query.aim, search_only]
     if back:
@@ -147,7 +147,7 @@ def _limited(what: str, work: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def _by_search(database: str, query: Query, times: int) -> tuple[list[float], str]:
-    """Return the durations of searches without the API, and the last one's searched_back_to."""
+    """Return the durations of searches without the API, and the last one's searched_to."""
     connection = await connect(conninfo(database, "helm"), "bench")
     took: list[float] = []
     back = None
@@ -159,7 +159,7 @@ async def _by_search(database: str, query: Query, times: int) -> tuple[list[floa
                 break
             wanted = log_filter_of(query.parameters(number % times))
             began = perf_counter()
-            back = (await find(connection, wanted, _LIMIT)).searched_back_to
+            back = (await find(connection, wanted, _LIMIT)).searched_to
             if number >= 0:
                 took.append(perf_counter() - began)
     finally:

@@ -206,10 +206,10 @@ async def test_a_search_is_continued_after_the_time_limit(
         while True:
             page = await find(connection, wanted, 50, place, seconds=0.01)
             found += page.entries
-            if page.searched_back_to is not None:
+            if page.searched_to is not None:
                 ended_early += 1
                 assert page.next is not None
-                assert page.next.timestamp == page.searched_back_to
+                assert page.next.timestamp == page.searched_to
             if page.next is None:
                 break
             place = page_cursor_of(str(page.next))
@@ -221,7 +221,7 @@ async def test_a_time_limit_of_zero_is_reported_and_can_be_continued(connection:
     page = await find(connection, LogFilter(), 10, seconds=0.0)
     assert page.entries == ()
     assert page.next is not None
-    assert page.searched_back_to == page.next.timestamp
+    assert page.searched_to == page.next.timestamp
     again = await find(connection, LogFilter(), 100, page_cursor_of(str(page.next)))
     assert len(again.entries) == 30
     with pytest.raises(UsageError, match="offset"):
@@ -368,7 +368,7 @@ async def test_a_text_is_scanned_for_if_the_index_takes_too_long(
     monkeypatch.setattr(search._Search, "_query", noted)
     page = await find(connection, LogFilter(text="0042."), 10, seconds=30.0)
     assert len(ended) == 1
-    assert page.searched_back_to is None
+    assert page.searched_to is None
     assert [entry.row.message[-24:] for entry in page.entries] == [rows[42].message[-24:], "0042. of the day before"]
 
 

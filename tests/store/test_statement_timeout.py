@@ -13,7 +13,7 @@ import pytest
 
 import helmd
 from helmd.model.errors import StoreError
-from helmd.model.logs.filter import LogFilter, PageCursor
+from helmd.model.logs.filter import LogFilter
 from helmd.operations.logs.reader import LogReader
 from helmd.store.ingest.ingested import lines_between, newest_id, stored_up_to
 from helmd.store.ingest.journal import JournalStore
@@ -77,7 +77,7 @@ async def ends(database: Database, read: Callable[[], Awaitable[object]], second
 
 READER: dict[str, Callable[[LogReader], Awaitable[object]]] = {
     "page": lambda reader: reader.page(LogFilter(text="x"), 10, None, 0, counted=True),
-    "newer": lambda reader: reader.newer(LogFilter(text="x"), 10, PageCursor(NOW, 1), counted=True),
+    "around": lambda reader: reader.around(LogFilter(text="x"), 10, 1, None, counted=True),
     "last": lambda reader: reader.last(LogFilter(), 10),
     "entry": lambda reader: reader.entry(1),
     "histogram": lambda reader: reader.histogram(LogFilter(), NOW, NOW + timedelta(hours=1), timedelta(minutes=1)),

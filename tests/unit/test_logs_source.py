@@ -63,7 +63,7 @@ def test_output_is_only_the_lines(helmd: StandIn) -> None:
 def test_a_service_known_only_by_posted_lines_is_accepted(helmd: StandIn) -> None:
     helmd.add(row(1, service="guest", source="http"))
     assert helmctl(helmd, "-o", "cat", "guest") == (0, "line 1\n", "")
-    for name in ("ghost", "GUEST", "a b"):
+    for name in ("ghost", "GUEST"):
         code, out, err = helmctl(helmd, name)
         assert (code, out) == (4, "") and f"there is no service '{name}'" in err
 

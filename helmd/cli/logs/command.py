@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 
 from helmd.cli import exits, output
-from helmd.cli.arguments import point_in_time, services_argument
+from helmd.cli.arguments import point_in_time
 from helmd.cli.context import Context, unknown_service
 from helmd.cli.logs.format import LINE_FORMATS, format_named
 from helmd.cli.logs.source import opened, store_has
@@ -22,6 +22,7 @@ from helmd.journal.query import JournalQuery, JournalUnreadableError, Wanted, bo
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import datetime_of
 from helmd.model.logs.level import levels_named
+from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER, service_of
 
 DEFAULT_BACKLOG = 10
@@ -62,8 +63,14 @@ class LogsCommand(click.Command):
         return super().parse_args(ctx, given)
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from helmd.cli.completion import log_words
+
+    return log_words(ctx, param, incomplete)
+
+
 @click.command("logs", cls=LogsCommand, short_help="Show log lines of services.")
-@services_argument
+@click.argument("services", nargs=-1, metavar="[SERVICE]... [QUERY]...", shell_complete=_complete)
 @click.option("-f", "--follow", "following", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(
     "-n",
@@ -146,6 +153,9 @@ def logs_command(
 ) -> int:
     """Show log lines that services printed or posted, and messages of systemd and Helm about them.
 
+    QUERY is in the query language, for example 'level>=warning -"health check" context.status>=500 /time.?out/';
+    helmctl(1) has it all. A word that can't be the name of a service is a part of it.
+
     SERVICE may also be "postgres" (the suite's database) or "helm" (Helm's own units); the default is all. Lines are
     read from the log store, with the level found in their text (else INFO, for both stdout and stderr). If helmd or its
     database is unavailable, they are read from the journal, with a notice.
@@ -158,11 +168,13 @@ def logs_command(
         raise UsageError("--follow and --reverse can't be combined")
     if following and until:
         raise UsageError("--follow and --until can't be combined")
+    names, query = _named_and_asked(services)
     wanted = Wanted(
         since=point_in_time("--since", since),
         until=point_in_time("--until", until),
-        services=_services_named((*services, *units)),
+        services=_services_named((*names, *units)),
         boot=_boot_id(context, boot),
+        query=query,
         **_filters(**filters),
     )
     if lines is None and pager_end:
@@ -193,7 +205,7 @@ def logs_command(
     if not quiet:
         _report_no_lines()
     # As grep(1) and journalctl(1).
-    return exits.OK if wanted.pattern is None else exits.FAILED
+    return exits.OK if wanted.pattern is None and not wanted.query else exits.FAILED
 
 
 def _list_boots(context: Context, utc: bool) -> int:
@@ -253,6 +265,17 @@ def _filters(
         "pattern": compiled,
         "trace": trace,
     }
+
+
+_NAME = re.compile(r"[A-Za-z0-9_.@\\-]+", re.ASCII)
+
+
+def _named_and_asked(words: Sequence[str]) -> tuple[list[str], str]:
+    """The services among WORDS, and the query that the others are. Raises UsageError."""
+    names = [word for word in words if _NAME.fullmatch(word) and not word.startswith("-")]
+    query = " ".join(word for word in words if word not in names)
+    parsed_query(query)
+    return names, query
 
 
 def _services_named(names: Sequence[str]) -> frozenset[str] | None:

@@ -273,6 +273,8 @@ def query_parameters(wanted: Wanted, boot: Boot | None) -> dict[str, str]:
     # PostgreSQL's syntax differs from Python's, and the API always ignores case.
     if wanted.pattern is not None and (text := required_text(wanted.pattern.pattern)):
         given["q"] = text
+    if wanted.query:
+        given["query"] = wanted.query
     return given
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from helmd.model.json_fields import described
 from helmd.model.logs.filter import CURSOR_PATTERN, TextMode
+from helmd.model.logs.query_language.parse import QUERY_LIMIT
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -43,7 +44,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A page of log entries, the newest first."""
+    """A page of log entries."""
 
     logs: tuple[LogEntry, ...] = field(metadata=described("the entries"))
     total: int | None = field(
@@ -56,7 +57,8 @@ class LogPage:
     )
     prev_cursor: str | None = field(
         metadata=described(
-            "as the parameter after: the page of newer entries, also of those that come later; null on an empty page",
+            "the page in the other direction, also of entries that come later: as the parameter after, or before where"
+            " the oldest come first; null on an empty page",
             example="1767323045678999-4810",
         )
     )
@@ -65,7 +67,13 @@ class LogPage:
     )
     searched_back_to: datetime | None = field(
         default=None,
-        metadata=described("the time limit was reached here; next_cursor continues from it", omitted=True),
+        metadata=described(
+            "the time limit was reached here; the cursor in this direction continues from it", omitted=True
+        ),
+    )
+    searched_up_to: datetime | None = field(
+        default=None,
+        metadata=described("the same of a search for newer entries", omitted=True),
     )
 
 
@@ -122,6 +130,16 @@ class LogFilterQuery:
         default="substring",
         metadata=described("how q is meant; words: all of them, in any order; regex: as PostgreSQL has them"),
     )
+    query: str | None = field(
+        default=None,
+        metadata=described(
+            "conditions in the query language, which entries must meet besides",
+            example='service:core level>=warning -"health check"',
+            omitted=True,
+            maxLength=QUERY_LIMIT,
+            pattern=_NO_NUL,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +157,24 @@ class LogPageQuery(LogFilterQuery):
     after: str | None = field(
         default=None,
         metadata=described(
-            "prev_cursor of another page: the entries that follow it; without cursor and offset",
-            omitted=True,
-            pattern=CURSOR_PATTERN,
+            "the entries that directly follow this cursor in time", omitted=True, pattern=CURSOR_PATTERN
         ),
     )
+    before: str | None = field(
+        default=None,
+        metadata=described("the entries directly before this cursor in time", omitted=True, pattern=CURSOR_PATTERN),
+    )
+    around: int | None = field(
+        default=None,
+        metadata=described(
+            "the entry with this id, whatever the filter, and the entries on both sides of it. One of cursor, after,"
+            " before, around and offset at most is given",
+            omitted=True,
+            minimum=1,
+            maximum=10**18 - 1,
+        ),
+    )
+    order: Literal["desc", "asc"] = field(default="desc", metadata=described("the newest or the oldest first"))
     offset: int = field(
         default=0,
         metadata=described("entries to skip; slower than cursor", minimum=0, maximum=10**18 - 1),

@@ -8,6 +8,20 @@ from typing import Literal, NamedTuple
 
 from helmd.model.errors import UsageError
 from helmd.model.logs.level import LEVELS, level_named, levels_named
+from helmd.model.logs.query_language.nodes import (
+    Among,
+    Contains,
+    Matches,
+    Node,
+    Not,
+    TimeIs,
+    Wild,
+    all_of,
+    conjuncts,
+    subject,
+    terms_in,
+)
+from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.printable import printable
 
 TextMode = Literal["substring", "words", "regex"]
@@ -21,6 +35,10 @@ CURSOR_PATTERN = "^([0-9]{1,17}|1[0-9]{17}|2[0-4][0-9]{16}|25[0-2][0-9]{15}|253[
 """Of a cursor: microseconds until the end of the year 9999, and an id."""
 _CURSOR = re.compile(CURSOR_PATTERN.removesuffix("$") + r"\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROLLED_UP = frozenset({"service_name", "level"})
+_INSTANT = timedelta(microseconds=1)
+RUN = 3
+"""Letters or digits in a row that a text must have for a trigram index to be of use: pg_trgm takes words apart."""
 
 
 class PageCursor(NamedTuple):
@@ -48,12 +66,47 @@ class LogFilter:
     """How ``text`` is interpreted; matching is always case-insensitive."""
     sources: frozenset[str] | None = None
     streams: frozenset[str] | None = None
+    rest: Node | None = None
+    """Conditions of a query that the other fields can't have."""
 
     @property
     def counted(self) -> bool:
         """Whether matching entries can be counted from the rollups alone, except in the range's partial minutes."""
         others = (self.trace_id, self.user_id, self.text, self.sources, self.streams)
-        return all(condition is None for condition in others)
+        return all(condition is None for condition in others) and self.rest_counted
+
+    @property
+    def rest_counted(self) -> bool:
+        """Whether the rollups have what ``rest`` is about."""
+        return all(subject(leaf) in _ROLLED_UP for leaf in terms_in(self.rest))
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The regular expressions in it."""
+        text = (self.text,) if self.text is not None and self.mode == "regex" else ()
+        return (*text, *(leaf.expression for leaf in terms_in(self.rest) if isinstance(leaf, Matches)))
+
+    @property
+    def store_only(self) -> bool:
+        """Whether only the store should match entries, which can cancel that: there is a regular expression."""
+        return bool(self.expressions)
+
+    def narrowed(self, query: Node | None) -> "LogFilter":
+        """Return the filter that takes what also meets QUERY, in fields where they can have it: they have indexes."""
+        wanted, rest = self, list[Node]()
+        for node in conjuncts(query):
+            taken = _taken(wanted, node)
+            if taken is None:
+                rest.append(node)
+            else:
+                wanted = taken
+        if wanted.text is None:
+            texts = [_text_in(node) for node in rest]
+            best = max(texts, key=longest_run, default="")
+            if longest_run(best) >= RUN or Contains(best) in rest:
+                wanted = replace(wanted, text=best, mode="substring")
+                rest = [node for node in rest if node != Contains(best)]
+        return replace(wanted, rest=all_of((*conjuncts(wanted.rest), *rest)))
 
     def of_day(self, begins: datetime) -> "LogFilter":
         """Return the filter for the day beginning at BEGINS, without ``start`` or ``end`` if the whole day meets it."""
@@ -64,6 +117,68 @@ class LogFilter:
     def confined(self, services: frozenset[str]) -> "LogFilter":
         """Return the filter restricted to SERVICES, for a caller who may read only these."""
         return replace(self, services=services if self.services is None else self.services & services)
+
+
+def longest_run(text: str) -> int:
+    """The number of letters or digits in a row that TEXT has at most."""
+    longest = run = 0
+    for character in text:
+        run = run + 1 if character.isalnum() else 0
+        longest = max(longest, run)
+    return longest
+
+
+def _text_in(node: Node) -> str:
+    """A text that the message of each entry contains that meets NODE; empty if there is none."""
+    match node:
+        case Contains(text=text):
+            return text
+        case Wild(column="message", parts=parts):
+            return max(parts, key=longest_run)
+    return ""
+
+
+def _taken(wanted: LogFilter, node: Node) -> LogFilter | None:
+    """WANTED with NODE in its fields, or None if they can't have it."""
+    match node:
+        case Not(of=Among(column="level", values=values)):
+            return _taken(wanted, Among("level", frozenset(LEVELS) - values))
+        case Among(column="service_name", values=values):
+            return replace(wanted, services=_both(wanted.services, values))
+        case Among(column="level", values=values):
+            levels = _both(wanted.levels, values)
+            return replace(wanted, levels=None if levels == frozenset(LEVELS) else levels)
+        case Among(column="source", values=values):
+            return replace(wanted, sources=_both(wanted.sources, values))
+        case Among(column="stream", values=values):
+            return replace(wanted, streams=_both(wanted.streams, values))
+        case Among(column="trace_id", values=values) if wanted.trace_id is None and len(values) == 1:
+            return replace(wanted, trace_id=next(iter(values)))
+        case Among(column="user_id", values=values) if wanted.user_id is None and len(values) == 1:
+            return replace(wanted, user_id=next(iter(values)))
+        case TimeIs():
+            return _within(wanted, node)
+        case Matches(expression=expression) if wanted.text is None:
+            return replace(wanted, text=expression, mode="regex")
+    return None
+
+
+def _both(chosen: frozenset[str] | None, values: frozenset[str]) -> frozenset[str]:
+    return values if chosen is None else chosen & values
+
+
+def _within(wanted: LogFilter, node: TimeIs) -> LogFilter | None:
+    try:
+        behind = node.value + _INSTANT
+    except OverflowError:
+        return None
+    if node.comparison in ("=", ">", ">="):
+        start = behind if node.comparison == ">" else node.value
+        wanted = replace(wanted, start=start if wanted.start is None else max(wanted.start, start))
+    if node.comparison in ("=", "<", "<="):
+        end = node.value if node.comparison == "<" else behind
+        wanted = replace(wanted, end=end if wanted.end is None else min(wanted.end, end))
+    return wanted
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -112,7 +227,7 @@ def log_filter_of(given: Mapping[str, str]) -> LogFilter:
         mode=mode,
         sources=_choices("source", given, _SOURCES),
         streams=_choices("stream", given, _STREAMS),
-    )
+    ).narrowed(parsed_query(given.get("query", "")))
 
 
 def _optional_text(name: str, given: Mapping[str, str]) -> str | None:

@@ -6,14 +6,16 @@ from functools import lru_cache
 
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter, words_of
+from helmd.model.logs.query_language.evaluate import meets
 
 SEARCH_LIMIT = 64 * 1024
 """Characters of a message that are searched."""
 
 
-def matches(wanted: LogFilter, row: LogRow) -> bool:
-    """Whether ROW matches the filter WANTED. Raises ValueError for a filter with a regular expression.
+def matches(wanted: LogFilter, row: LogRow, number: int | None = None) -> bool:
+    """Whether ROW, of which NUMBER is the id, matches the filter WANTED.
 
+    Raises ValueError for a filter that is `store_only` for the regular expression in ``text``.
     A duplicate matches only if the filter names its source.
     """
     return (
@@ -26,6 +28,7 @@ def matches(wanted: LogFilter, row: LogRow) -> bool:
         and (wanted.start is None or row.timestamp >= wanted.start)
         and (wanted.end is None or row.timestamp < wanted.end)
         and (wanted.text is None or _searcher(wanted)(row.message[:SEARCH_LIMIT]))
+        and (wanted.rest is None or meets(wanted.rest, row, number))
     )
 
 

@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
-from helmd.model.logs.filter import LogFilter, words_of
-
-_RUN = 3
+from helmd.model.logs.filter import RUN, LogFilter, longest_run, words_of
 
 
 def indexable(wanted: LogFilter) -> bool:
@@ -20,15 +18,7 @@ def indexable(wanted: LogFilter) -> bool:
     if wanted.mode == "regex":
         return regex_has_run(text)
     parts = words_of(text) if wanted.mode == "words" else (text,)
-    return any(_longest(part) >= _RUN for part in parts)
-
-
-def _longest(text: str) -> int:
-    longest = run = 0
-    for character in text:
-        run = run + 1 if character.isalnum() else 0
-        longest = max(longest, run)
-    return longest
+    return any(longest_run(part) >= RUN for part in parts)
 
 
 def regex_has_run(pattern: str) -> bool:
@@ -50,7 +40,7 @@ def _run_in(parts: Iterable[tuple[Any, Any]]) -> bool:
     for operation, argument in parts:
         if operation is _constants.LITERAL and chr(argument).isalnum():
             run += 1
-            if run >= _RUN:
+            if run >= RUN:
                 return True
             continue
         run = 0

@@ -228,8 +228,7 @@ class Feed:
         subscription = Subscription(self._position or 0)
         if self._ended:
             subscription.end()
-        pulls = wanted.text is not None and wanted.mode == "regex"
-        place = self._followers.pulling if pulls else self._followers.by_filter.setdefault(wanted, [])
+        place = self._followers.pulling if wanted.store_only else self._followers.by_filter.setdefault(wanted, [])
         place.append(subscription)
         try:
             yield subscription
@@ -302,7 +301,7 @@ class Feed:
         lines: dict[int, EntryJson] = {}
         deliveries, begun = 0, loop.time()
         for wanted, some in groups:
-            chosen = [entry for entry in entries if matches(wanted, entry.row)]
+            chosen = [entry for entry in entries if matches(wanted, entry.row, entry.id)]
             for entry in chosen:
                 if entry.id not in lines:
                     lines[entry.id] = entry_json(entry)

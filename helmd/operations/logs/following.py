@@ -82,7 +82,7 @@ async def follow_entries(
 async def _live(
     subscription: Subscription, reader: LogReader, wanted: LogFilter, beat: float
 ) -> AsyncGenerator[FeedUpdate, None]:
-    pulls = wanted.text is not None and wanted.mode == "regex"
+    pulls = wanted.store_only
     position = subscription.start
     loop = asyncio.get_running_loop()
     while True:

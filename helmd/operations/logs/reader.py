@@ -10,13 +10,13 @@ from weakref import WeakSet
 
 from helmd.model.errors import HelmError, StoreError
 from helmd.model.logs.filter import LogFilter, PageCursor
+from helmd.operations.logs.window import LogWindow, surrounding_window
 from helmd.store.ingest.ingested import newest_id
 from helmd.store.logs.bounded import breakable, check_expression, end_with_client
 from helmd.store.logs.counts import Histogram, Total, histogram, level_counts, total
 from helmd.store.logs.entries import StoredEntry, after, entry
 from helmd.store.logs.export import Form, export
-from helmd.store.logs.newer import find_newer
-from helmd.store.logs.search import Page, find, warm
+from helmd.store.logs.search import Page, cursor_of, find, warm
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
 CONNECTIONS = 10
@@ -81,22 +81,29 @@ class LogReader:
                     await self._pool.made.wait()
 
     async def page(
-        self, wanted: LogFilter, limit: int, before: PageCursor | None, offset: int, *, counted: bool
+        self,
+        wanted: LogFilter,
+        limit: int,
+        behind: PageCursor | None,
+        offset: int,
+        *,
+        counted: bool,
+        oldest_first: bool = False,
     ) -> Listing:
-        """The newest entries, as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
+        """Entries as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
         await self.check(wanted)
         async with _turn(self._searches):
-            searching = self._find(wanted, limit, before, offset)
+            searching = self._find(wanted, limit, behind, offset, oldest_first=oldest_first)
             if not counted:
                 return Listing(await searching, None)
             if not wanted.counted:
                 page = await searching
                 # What a search has seen to its end it has counted; else counting takes longer than searching.
-                whole = before is None and page.next is None and (offset == 0 or page.entries)
+                whole = behind is None and page.next is None and (offset == 0 or page.entries)
                 if whole:
                     return Listing(page, Total(offset + len(page.entries)))
                 # Nor can be counted in time what could not be searched in time.
-                return Listing(page, await self._total(wanted, page.common or page.searched_back_to is not None))
+                return Listing(page, await self._total(wanted, page.common or page.searched_to is not None))
             # Not in a TaskGroup, out of which the one error that callers know would come in a group.
             found, number = asyncio.ensure_future(searching), asyncio.ensure_future(self._total(wanted))
             try:
@@ -109,27 +116,33 @@ class LogReader:
                 number.cancel()
                 await asyncio.wait({found, number})
 
-    async def newer(self, wanted: LogFilter, limit: int, after: PageCursor, *, counted: bool) -> Listing:
-        """The entries that follow AFTER, as `helmd.store.logs.newer.find_newer`. Raises as that, and BusyError.
+    async def around(
+        self, wanted: LogFilter, limit: int, number: int, services: frozenset[str] | None, *, counted: bool
+    ) -> LogWindow | None:
+        """At most LIMIT entries: the one with the id NUMBER, of one of SERVICES, and those on both sides of it.
 
-        ``next`` of the page is the place of its oldest entry, since there is at least what AFTER names.
+        None if there is no such entry. Raises as `page`.
         """
         await self.check(wanted)
+        if (entry := await self.entry(number, services)) is None:
+            return None
+        place = cursor_of(entry)
         async with _turn(self._searches):
-            async with self._lent("searching log entries", 5.0) as connection:
-                found = await breakable(connection, find_newer(connection, wanted, limit, after, SEARCH_SECONDS))
-            following = PageCursor(found[-1].row.timestamp, found[-1].id) if found else None
-            return Listing(Page(found, following), await self._total(wanted) if counted else None)
+            newer = await self._find(wanted, limit, place, 0, oldest_first=True)
+            older = await self._find(wanted, limit, place, 0)
+            all_of_them = await self._total(wanted) if counted else None
+        return surrounding_window(entry, newer, older, limit, all_of_them)
 
     async def last(self, wanted: LogFilter, number: int) -> list[StoredEntry]:
         """The newest NUMBER entries, the newest first, or as many as are found in time. Raises as `page`."""
         async with _turn(self._searches):
             return list((await self._find(wanted, number, None, 0)).entries)
 
-    async def entry(self, number: int) -> StoredEntry | None:
-        """The entry with this id, or None. Raises StoreError."""
+    async def entry(self, number: int, services: frozenset[str] | None = None) -> StoredEntry | None:
+        """The entry with this id, if it is of one of SERVICES, or None. Raises StoreError."""
         async with self._lent("reading a log entry", _QUICK_SECONDS) as connection:
-            return await entry(connection, number)
+            found = await entry(connection, number)
+        return found if found is None or services is None or found.row.service_name in services else None
 
     async def histogram(self, wanted: LogFilter, start: datetime, end: datetime, step: timedelta) -> Histogram:
         """As `helmd.store.logs.counts.histogram`. Raises as that, and BusyError."""
@@ -149,9 +162,9 @@ class LogReader:
 
     async def check(self, wanted: LogFilter) -> None:
         """Raises UsageError for a regular expression that PostgreSQL can't read."""
-        if wanted.text is not None and wanted.mode == "regex":
+        for expression in wanted.expressions:
             async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
-                await check_expression(connection, wanted.text)
+                await check_expression(connection, expression)
 
     async def after(
         self, last_seen: int, up_to: int, limit: int, wanted: LogFilter, leaves: Sequence[str] = ()
@@ -179,9 +192,12 @@ class LogReader:
             finally:
                 await connection.close()
 
-    async def _find(self, wanted: LogFilter, limit: int, before: PageCursor | None, offset: int) -> Page:
+    async def _find(
+        self, wanted: LogFilter, limit: int, behind: PageCursor | None, offset: int, *, oldest_first: bool = False
+    ) -> Page:
         async with self._lent("searching log entries", 5.0) as connection:
-            return await breakable(connection, find(connection, wanted, limit, before, offset, SEARCH_SECONDS))
+            searching = find(connection, wanted, limit, behind, offset, SEARCH_SECONDS, oldest_first=oldest_first)
+            return await breakable(connection, searching)
 
     async def _total(self, wanted: LogFilter, expensive: bool = False) -> Total:
         async with self._lent("counting log entries", 5.0) as connection:

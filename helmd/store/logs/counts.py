@@ -11,7 +11,9 @@ from psycopg.rows import TupleRow
 
 from helmd.model.errors import UsageError
 from helmd.model.logs.filter import LogFilter
+from helmd.model.logs.query_language.nodes import conjuncts
 from helmd.store.logs.entries import NOT_DUPLICATE, conditions, day_rows, scan_conditions, where
+from helmd.store.logs.language import node_condition
 from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, whatever_expires
 from helmd.store.session import Connection, limit_statements, reason, store_errors
 
@@ -159,6 +161,10 @@ def _rollup_conditions(wanted: LogFilter) -> Where:
         if chosen is not None:
             met.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
             given.append(sorted(chosen))
+    for node in conjuncts(wanted.rest):
+        asked, values = node_condition(node)
+        met.append(sql.SQL("({})").format(asked))
+        given += values
     return met, given
 
 
@@ -266,7 +272,8 @@ def _leaf_counters(
 
 def _rollup_filter(wanted: LogFilter) -> LogFilter:
     """Return the part of the filter that the rollups support."""
-    return replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None)
+    rest = wanted.rest if wanted.rest_counted else None
+    return replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None, rest=rest)
 
 
 async def _estimated(
@@ -289,7 +296,7 @@ async def _sampled(
     connection: Connection, wanted: LogFilter, days: Sequence[Sequence[Leaf]]
 ) -> tuple[int, datetime | None]:
     """Return the number of matches among the newest entries, and the time of the oldest of these."""
-    met, given = conditions(replace(wanted, trace_id=None, user_id=None, text=None))
+    met, given = conditions(replace(wanted, trace_id=None, user_id=None, text=None, rest=None))
     asked, values = conditions(wanted)
     for day in days:
         tables = day_rows((leaf.name for leaf in day), met)

@@ -10,6 +10,8 @@ from psycopg.rows import TupleRow
 from helmd.model.api.logs import LogEntry
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter, words_of
+from helmd.model.logs.query_language.nodes import conjuncts
+from helmd.store.logs.language import like_pattern, node_condition
 from helmd.store.session import Connection, store_errors
 
 READ = ("id", *LogRow._fields)
@@ -81,6 +83,10 @@ def scan_conditions(wanted: LogFilter) -> Conditions:
         for condition, value in _text_conditions(wanted):
             met.append(condition)
             given.append(value)
+    for node in conjuncts(wanted.rest):
+        asked, values = node_condition(node)
+        met.append(sql.SQL("({})").format(asked))
+        given += values
     return met, given
 
 
@@ -101,11 +107,7 @@ def _text_conditions(wanted: LogFilter) -> list[tuple[sql.Composable, str]]:
     if wanted.mode == "words":
         # The constraints match at any end that is not a word character, so "(error)" is found as well.
         return [(sql.SQL("message ~* %s"), _bounded(word)) for word in words_of(text)]
-    return [(sql.SQL("message ILIKE %s"), f"%{_like(text)}%")]
-
-
-def _like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return [(sql.SQL("message ILIKE %s"), f"%{like_pattern(text)}%")]
 
 
 def _bounded(word: str) -> str:

@@ -1,9 +1,10 @@
-"""Searching log entries, newest first, by pages and within a time limit.
+"""Searching log entries in either direction, by pages and within a time limit.
 
-A search reads the partitions in groups of days instead of querying the whole table: planning a query over hundreds of
-partitions takes longer than running it, and a search by days can report how far back it got when the time limit is
-reached. The groups grow, so that recent entries are found at once, and rare ones in few statements. Over several days,
-only ids are selected first and the rows fetched afterwards, since planning time grows with the number of columns.
+A search reads the partitions, from the newest back or from the oldest on, in groups of days instead of querying the
+whole table: planning a query over hundreds of partitions takes longer than running it, and a search by days can
+report how far it got when the time limit is reached. The groups grow, so that the entries at the beginning are found
+at once, and rare ones in few statements. Over several days, only ids are selected first and the rows fetched
+afterwards, since planning time grows with the number of columns.
 
 For a text, the newest entries are scanned first, which fills the page if the text is common. Otherwise the trigram
 indexes are used, for the ranges of ids that have one, and the remaining entries are scanned. If the indexes yield too
@@ -15,12 +16,11 @@ planning takes several times as long as execution.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -29,6 +29,7 @@ from psycopg.rows import TupleRow
 from helmd.model.errors import UsageError
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.logs.trigrams import indexable
+from helmd.store.logs.branches import NEWEST_FIRST, OLDEST_FIRST, Branch
 from helmd.store.logs.counts import counted_by_day, total
 from helmd.store.logs.entries import (
     READ,
@@ -64,42 +65,22 @@ _RARE_ID, _ABSENT_TEXT = "-", "zqxjkvzqxjkv"
 """Conditions that match nothing, for warming connections."""
 
 _DAY = timedelta(days=1)
-_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+_PAST, _FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 _ALL = ", ".join(READ)
-_NEWEST = sql.SQL("ORDER BY timestamp DESC, id DESC LIMIT {}")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Entries, newest first. ``next`` is the cursor of the next page, None on the last one.
+    """Entries in the order of the search. ``next`` is the cursor of the next page, None on the last one.
 
-    ``searched_back_to`` is set if the time limit was reached before the end of the range; ``next`` continues there.
-    ``common`` is set if scanning the newest entries was enough to fill the page.
+    ``searched_to`` is set if the time limit was reached before the end of the range; ``next`` continues there.
+    ``common`` is set if scanning the first entries was enough to fill the page.
     """
 
     entries: tuple[StoredEntry, ...]
     next: PageCursor | None = None
-    searched_back_to: datetime | None = None
+    searched_to: datetime | None = None
     common: bool = field(default=False, compare=False)
-
-
-class _Branch(NamedTuple):
-    """A query of one partition: its condition as SQL, with the search's parameters, and whether to fence it.
-
-    The fence is OFFSET 0: it keeps the planner from scanning the index on time in the hope of meeting rare matches.
-    """
-
-    leaf: Leaf
-    condition: str
-    fenced: bool
-
-    def plain(self, columns: str) -> str:
-        return f"SELECT {columns} FROM {self.leaf.name} WHERE {self.condition}"  # noqa: S608 - both are SQL already
-
-    def statement(self, columns: str, limit: int) -> str:
-        newest = f"ORDER BY timestamp DESC, id DESC LIMIT {limit:d}"
-        query = self.plain(columns)
-        return f"(SELECT * FROM ({query} OFFSET 0) AS few {newest})" if self.fenced else f"({query} {newest})"  # noqa: S608
 
 
 class _OutOfTimeError(Exception):
@@ -110,20 +91,23 @@ async def find(
     connection: Connection,
     wanted: LogFilter,
     limit: int,
-    before: PageCursor | None = None,
+    behind: PageCursor | None = None,
     offset: int = 0,
     seconds: float = 1.0,
+    *,
+    oldest_first: bool = False,
 ) -> Page:
-    """Return the newest LIMIT entries that match WANTED and are older than BEFORE, without the first OFFSET.
+    """Return the newest LIMIT entries that match WANTED and are older than BEHIND, without the first OFFSET.
 
-    SECONDS is the time limit. Raises StoreError, and UsageError for a regular expression that is invalid or too slow,
-    and for an offset that is not reached within the time limit.
+    With OLDEST_FIRST, return the oldest that are newer than BEHIND. SECONDS is the time limit. Raises StoreError, and
+    UsageError for a regular expression that is invalid or too slow, and for an offset that is not reached within the
+    time limit.
     """
     deadline = time.monotonic() + seconds
 
     async def attempt() -> Page:
         async with connection.transaction():
-            search = _Search(connection, wanted, before, deadline)
+            search = _Search(connection, wanted, behind, deadline, oldest_first=oldest_first)
             if offset <= _DEEP_OFFSET:
                 return await search.page(limit, offset)
             return await search.page(limit, 0) if await search.skip(offset) else Page(())
@@ -161,10 +145,22 @@ async def warm(connection: Connection) -> None:
 class _Search:
     """The state of one search: cursor, entries found, deadline."""
 
-    def __init__(self, connection: Connection, wanted: LogFilter, before: PageCursor | None, deadline: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        wanted: LogFilter,
+        behind: PageCursor | None,
+        deadline: float,
+        *,
+        oldest_first: bool = False,
+    ) -> None:
         self._connection = connection
         self._wanted = wanted
-        self._before = before
+        self._behind = behind
+        self._oldest_first = oldest_first
+        self._order, self._reverse_order = (
+            (OLDEST_FIRST, NEWEST_FIRST) if oldest_first else (NEWEST_FIRST, OLDEST_FIRST)
+        )
         self._deadline = deadline
         self._limit_set = 0.0
         self._keeps_plans = False
@@ -173,22 +169,23 @@ class _Search:
 
     async def page(self, limit: int, offset: int) -> Page:
         needed = limit + offset + 1
-        begun = self._before
+        begun = self._behind
         days = await self._days()
         try:
-            if scan_conditions(self._wanted)[0]:
+            # Entries of a trace are few: what else is asked of them needs no index.
+            if scan_conditions(self._wanted)[0] and self._wanted.trace_id is None:
                 await self._scan(days, needed)
             else:
                 await self._query(days, needed)
         except (_OutOfTimeError, psycopg.errors.QueryCanceled):
-            if self._before == begun and self._wanted.mode == "regex" and self._limit_set:
+            if self._behind == begun and self._wanted.expressions and self._limit_set:
                 # No progress was made: a client that continues at this cursor would repeat the search endlessly.
                 raise UsageError("q: the regular expression takes too long", hint="Simplify it.") from None
-            reached = self._before or PageCursor(self._wanted.end or _FUTURE, 0)
+            reached = self._behind or self._beginning()
             return Page(tuple(self._found[offset : offset + limit]), reached, reached.timestamp)
         found = tuple(self._found[offset : offset + limit])
         more = len(self._found) >= needed
-        return Page(found, _cursor_of(found[-1]) if more and found else None, common=more and self._scanning)
+        return Page(found, cursor_of(found[-1]) if more and found else None, common=more and self._scanning)
 
     async def warm_up(self, days: Sequence[Sequence[Leaf]]) -> None:
         """Run the statements of a search over DAYS without results, including the one that fetches entries."""
@@ -197,8 +194,30 @@ class _Search:
             await self._fetch([leaf.name for leaf in chain.from_iterable(group)], {})
 
     async def _days(self) -> list[list[Leaf]]:
-        end = self._wanted.end if self._before is None else self._before.timestamp
-        return group_by_day(await leaves(self._connection, self._wanted.start, end))
+        """The partitions in question, in the order of the search."""
+        start, end, behind = self._wanted.start, self._wanted.end, self._behind
+        if behind is not None and self._oldest_first:
+            start = behind.timestamp if start is None else max(start, behind.timestamp)
+        elif behind is not None:
+            end = behind.timestamp
+        days = group_by_day(await leaves(self._connection, start, end))
+        return days[::-1] if self._oldest_first else days
+
+    def _beginning(self) -> PageCursor:
+        """Where the search begins without a cursor."""
+        if self._oldest_first:
+            return PageCursor(self._wanted.start or _PAST, 0)
+        return PageCursor(self._wanted.end or _FUTURE, 0)
+
+    def _end_of(self, day: Sequence[Leaf]) -> PageCursor:
+        """Where the search goes on after DAY. No entry has the id 0."""
+        return PageCursor(day[-1].begins + _DAY if self._oldest_first else day[-1].begins, 0)
+
+    def _is_past(self, day: Sequence[Leaf]) -> bool:
+        """Whether the search has gone on from DAY."""
+        if self._behind is None:
+            return False
+        return self._end_of(day) <= self._behind if self._oldest_first else self._end_of(day) >= self._behind
 
     async def skip(self, offset: int) -> bool:
         """Move the cursor behind the first OFFSET entries; return False if there are fewer. Raises UsageError."""
@@ -210,15 +229,15 @@ class _Search:
             for day in await self._days():
                 tables, given = self._of_day(day)
                 asked = self._wanted.of_day(day[0].begins)
-                if asked.counted and asked.start is None and asked.end is None and self._before is None:
+                if asked.counted and asked.start is None and asked.end is None and self._behind is None:
                     number = counted.get(day[0].day, 0)
                 else:
                     number = (await self._ask(f"SELECT count(*) FROM ({tables}) AS day", given))[0][0]  # noqa: S608
                 if number < offset:
                     offset -= number
                     continue
-                place = f"SELECT timestamp, id FROM ({tables}) AS day ORDER BY timestamp DESC, id DESC"  # noqa: S608
-                self._before = PageCursor(*(await self._ask(f"{place} OFFSET {offset - 1:d} LIMIT 1", given))[0])
+                place = f"SELECT timestamp, id FROM ({tables}) AS day {self._order}"  # noqa: S608
+                self._behind = PageCursor(*(await self._ask(f"{place} OFFSET {offset - 1:d} LIMIT 1", given))[0])
                 return True
         except (_OutOfTimeError, psycopg.errors.QueryCanceled):
             raise UsageError("offset: is too large for this search", hint="Use next_cursor as cursor.") from None
@@ -235,29 +254,31 @@ class _Search:
         """Query growing groups of days until there are NEEDED entries."""
         for group in growing_groups(days, MOST_DAYS):
             conditions_of = self._by_day()
-            branches: list[_Branch] = []
+            branches: list[Branch] = []
             given: list[object] = []
             for leaf in chain.from_iterable(group):
                 condition, values = conditions_of(leaf.begins)
                 its = self._branches(leaf, condition)
                 branches += its
                 given += values * len(its)
-            await self._select_newest(branches, given, needed - len(self._found))
+            await self._select_first(branches, given, needed - len(self._found))
             if len(self._found) >= needed:
                 return
-            self._move_to(PageCursor(group[-1][-1].begins, 0))
+            self._move_to(self._end_of(group[-1]))
 
     def _by_day(self) -> Callable[[datetime], tuple[str, list[object]]]:
         """Return a function that returns a day's conditions and parameters, without those that the whole day meets.
 
         Planning time grows with the number of conditions.
         """
-        before = self._before
+        behind = self._behind
         made: dict[tuple[LogFilter, bool], tuple[str, list[object]]] = {}
 
         def of_day(begins: datetime) -> tuple[str, list[object]]:
             narrowed = self._wanted.of_day(begins)
-            bounded = before is not None and before.timestamp < begins + _DAY
+            bounded = behind is not None and (
+                behind.timestamp >= begins if self._oldest_first else behind.timestamp < begins + _DAY
+            )
             if (found := made.get((narrowed, bounded))) is None:
                 met, given = self._bounded(*conditions(narrowed)) if bounded else conditions(narrowed)
                 made[narrowed, bounded] = found = where(met).as_string(self._connection), given
@@ -265,15 +286,15 @@ class _Search:
 
         return of_day
 
-    def _branches(self, leaf: Leaf, condition: str) -> list[_Branch]:
+    def _branches(self, leaf: Leaf, condition: str) -> list[Branch]:
         """Return the queries for a partition: for a text, one for each range of ids with its own index."""
         if self._wanted.text is None:
-            return [_Branch(leaf, condition, self._wanted.trace_id is not None)]
+            return [Branch(leaf, condition, self._wanted.trace_id is not None)]
         if leaf.sealed:
-            return [_Branch(leaf, condition, True)]
+            return [Branch(leaf, condition, True)]
         # Literals, not parameters: the planner must be able to prove that a partial index applies.
         return [
-            _Branch(leaf, f"{condition} AND id >= {first:d}" + ("" if end is None else f" AND id < {end:d}"), True)
+            Branch(leaf, f"{condition} AND id >= {first:d}" + ("" if end is None else f" AND id < {end:d}"), True)
             for first, end in leaf.text_ranges
         ]
 
@@ -285,7 +306,7 @@ class _Search:
         while rest:
             number = await self._scan_chunk(rest[0], chunk, needed - len(self._found))
             if number < chunk:
-                self._move_to(PageCursor(rest.pop(0)[-1].begins, 0))
+                self._move_to(self._end_of(rest.pop(0)))
             if len(self._found) >= needed:
                 del self._found[needed:]
                 return
@@ -298,7 +319,7 @@ class _Search:
                 self._scanning = by_index = False
                 if await self._query_for_a_share(rest, needed):
                     return
-                rest = [day for day in rest if self._before is None or PageCursor(day[0].begins, 0) < self._before]
+                rest = [day for day in rest if not self._is_past(day)]
 
     async def _query_for_a_share(self, days: Sequence[Sequence[Leaf]], needed: int) -> bool:
         """Query DAYS for _INDEX_SHARE of the remaining time; return False if that was not enough."""
@@ -315,18 +336,20 @@ class _Search:
         return True
 
     async def _scan_chunk(self, day: Sequence[Leaf], count: int, needed: int) -> int:
-        """Scan the COUNT newest entries of DAY before the cursor for NEEDED matches; return how many were scanned."""
+        """Scan the COUNT next entries of DAY behind the cursor for NEEDED matches; return how many were scanned."""
         met, given = self._bounded(*indexed_conditions(self._wanted))
         scanned, values = scan_conditions(self._wanted)
         tables = day_rows((leaf.name for leaf in day), met)
+        ordered = sql.SQL(f"{self._order} LIMIT {{}}")
         statement = sql.SQL(
             "WITH chunk AS MATERIALIZED (SELECT * FROM ({tables}) AS day {newest})"
             " (SELECT 0, {columns} FROM chunk WHERE {scanned} {few})"
-            " UNION ALL (SELECT (SELECT count(*) FROM chunk), {columns} FROM chunk ORDER BY timestamp, id LIMIT 1)"
+            " UNION ALL (SELECT (SELECT count(*) FROM chunk), {columns} FROM chunk {backwards} LIMIT 1)"
         ).format(
             tables=tables,
-            newest=_NEWEST.format(sql.Literal(count)),
-            few=_NEWEST.format(sql.Literal(needed)),
+            newest=ordered.format(sql.Literal(count)),
+            few=ordered.format(sql.Literal(needed)),
+            backwards=sql.SQL(self._reverse_order),
             columns=READ_SQL,
             scanned=where(scanned),
         )
@@ -337,25 +360,25 @@ class _Search:
         async for number, *columns in cursor:
             if number:
                 seen, last = number, stored(tuple(columns))
-                reached = _cursor_of(last)
+                reached = cursor_of(last)
             else:
                 hits.append(stored(tuple(columns)))
-        self._found += sorted(hits, key=_cursor_of, reverse=True)
+        self._found += self._sorted(hits)
         if seen:
             self._move_to(reached)
         return seen
 
-    async def _select_newest(self, branches: Sequence[_Branch], given: Sequence[object], needed: int) -> None:
-        """Add the newest NEEDED entries of BRANCHES; GIVEN are the parameters of all of them."""
+    async def _select_first(self, branches: Sequence[Branch], given: Sequence[object], needed: int) -> None:
+        """Add the first NEEDED entries of BRANCHES; GIVEN are the parameters of all of them."""
         if len(branches) == 1:
-            rows = await self._ask(branches[0].statement(_ALL, needed), given)
+            rows = await self._ask(branches[0].statement(_ALL, self._order, needed), given)
             self._found += [stored(row) for row in rows]
             return
         # Rounded up, so that the statement does not depend on the number found so far and its plan can be reused.
         most = max(_MIN_LIMIT, 1 << (needed - 1).bit_length())
         fenced = all(branch.fenced for branch in branches)
         places = " UNION ALL ".join(
-            branch.plain(columns) if fenced else branch.statement(columns, most)
+            branch.plain(columns) if fenced else branch.statement(columns, self._order, most)
             for branch, columns in (
                 (branch, f"{number} AS branch, timestamp, id") for number, branch in enumerate(branches)
             )
@@ -363,7 +386,7 @@ class _Search:
         if fenced:
             # One fence around all: a fence for each branch doubles the planning time.
             places += " OFFSET 0"
-        newest = f"SELECT branch, id FROM ({places}) AS e ORDER BY timestamp DESC, id DESC LIMIT {most:d}"  # noqa: S608
+        newest = f"SELECT branch, id FROM ({places}) AS e {self._order} LIMIT {most:d}"  # noqa: S608
         ids: dict[str, list[int]] = {}
         for number, found in (await self._ask(newest, given, keep_plan=len(branches) >= _MIN_GENERIC))[:needed]:
             ids.setdefault(branches[number].leaf.name, []).append(found)
@@ -381,7 +404,10 @@ class _Search:
         # As text, since psycopg chooses a list's type by its values, and prepares a statement for each type.
         numbers = ["{" + ",".join(map(str, ids.get(leaf, ()))) + "}" for leaf in asked]
         rows = await self._ask(" UNION ALL ".join(each), numbers, keep_plan=kept)
-        self._found += sorted((stored(row) for row in rows), key=_cursor_of, reverse=True)
+        self._found += self._sorted(stored(row) for row in rows)
+
+    def _sorted(self, entries: Iterable[StoredEntry]) -> list[StoredEntry]:
+        return sorted(entries, key=cursor_of, reverse=not self._oldest_first)
 
     async def _ask(self, statement: str, given: Sequence[object], *, keep_plan: bool = False) -> list[TupleRow]:
         await self._bound_statement(keep_plan=keep_plan)
@@ -392,12 +418,13 @@ class _Search:
         return self._bounded(*conditions(self._wanted))
 
     def _bounded(self, met: list[sql.Composable], given: list[object]) -> tuple[list[sql.Composable], list[object]]:
-        if self._before is None:
+        if self._behind is None:
             return met, given
-        return [*met, sql.SQL("(timestamp, id) < (%s, %s)")], [*given, *self._before]
+        beyond = sql.SQL("(timestamp, id) > (%s, %s)" if self._oldest_first else "(timestamp, id) < (%s, %s)")
+        return [*met, beyond], [*given, *self._behind]
 
     def _move_to(self, place: PageCursor) -> None:
-        self._before = place
+        self._behind = place
 
     async def _bound_statement(self, *, keep_plan: bool = False) -> None:
         """Set the next statement's timeout to the remaining time. Raises _OutOfTimeError if there is none."""
@@ -410,5 +437,6 @@ class _Search:
             self._limit_set = left
 
 
-def _cursor_of(entry: StoredEntry) -> PageCursor:
+def cursor_of(entry: StoredEntry) -> PageCursor:
+    """The place of ENTRY."""
     return PageCursor(entry.row.timestamp, entry.id)

@@ -4,17 +4,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 from aiohttp import web
 
 from helmd.model.api.logs import DEFAULT_LIMIT, MAX_LIMIT, HistogramBucket, HistogramReply, LogPage
 from helmd.model.api.services import DashboardReply
 from helmd.model.errors import HelmError, StoreError, UsageError
-from helmd.model.logs.filter import PageCursor, page_cursor_of
+from helmd.model.logs.filter import LogFilter, PageCursor, page_cursor_of
 from helmd.model.logs.timestamps import timespan
 from helmd.model.suite.names import RESERVED_PREFIX
 from helmd.operations.logs.reader import LogReader
+from helmd.operations.logs.window import LogWindow, newer_window, older_window
 from helmd.web.api.log_query import filter_of, number, one_of, parameters
 from helmd.web.api.sources import StatusSource
 from helmd.web.auth.roles import Identity
@@ -31,6 +32,8 @@ _HISTOGRAM_SPAN = timedelta(hours=1)
 _STATS_SPAN = timedelta(hours=24)
 _STALLED_SECONDS = 600.0
 """How long an export waits for its client, which keeps one of few turns and what it reads from being dropped."""
+_PLACES = frozenset({"cursor", "after", "before", "around", "offset", "first"})
+"""Parameters that say where a page begins."""
 _CONTENT: dict[str, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 _log = logging.getLogger(__name__)
@@ -55,41 +58,55 @@ class Logs:
         wanted = filter_of(request, given)
         limit = min(number(given, "limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
         offset = number(given, "offset", 0)
-        before = page_cursor_of(given["cursor"]) if given.get("cursor") else None
-        counted = one_of(given, "total", ("true", "false")) == "true"
-        if given.get("after"):
-            if before is not None or offset:
-                raise UsageError("after: can't be combined with cursor or offset")
-            reading = self._reader.newer(wanted, limit, page_cursor_of(given["after"]), counted=counted)
-        else:
-            reading = self._reader.page(wanted, limit, before, offset, counted=counted)
-        found = await run_while_connected(request, reading)
-        page = found.page
-        newest = page.entries[0] if page.entries else None
-        previous = None if newest is None else str(PageCursor(newest.row.timestamp, newest.id))
-        following = str(page.next) if page.next else None
+        ascending = one_of(given, "order", ("desc", "asc")) == "asc"
+        window = await run_while_connected(request, self._window(request, given, wanted, limit, offset, ascending))
+        newer = None if ascending and window.newest else window.newer
+        older = None if window.oldest and not ascending else window.older
+        following, previous = (cursor_text(place) for place in ((newer, older) if ascending else (older, newer)))
+        opposite = "before" if ascending else "after"
         return json_response(
             LogPage(
-                logs=tuple(entry.body for entry in page.entries),
-                total=found.total.entries if found.total else None,
+                logs=tuple(entry.body for entry in (window.entries[::-1] if ascending else window.entries)),
+                total=window.total.entries if window.total else None,
                 limit=limit,
                 offset=offset,
                 next_cursor=following,
                 prev_cursor=previous,
-                total_is_estimate=True if found.total and found.total.estimate else None,
-                searched_back_to=page.searched_back_to,
+                total_is_estimate=True if window.total and window.total.estimate else None,
+                searched_back_to=window.searched_back_to,
+                searched_up_to=window.searched_up_to,
             ),
-            headers=page_links(request, {"next": ("cursor", following), "prev": ("after", previous)}),
+            headers=page_links(request, {"next": ("cursor", following), "prev": (opposite, previous)}),
         )
+
+    async def _window(
+        self,
+        request: web.Request,
+        given: dict[str, str],
+        wanted: LogFilter,
+        limit: int,
+        offset: int,
+        ascending: bool,
+    ) -> LogWindow:
+        places = [name for name in ("cursor", "after", "before", "around", "offset") if given.get(name, "0") != "0"]
+        if len(places) > 1:
+            raise UsageError(f"{places[0]}: can't be combined with {' or '.join(places[1:])}")
+        counted = one_of(given, "total", ("true", "false")) == "true"
+        if places == ["around"]:
+            id_, services = number(given, "around", 0), request["identity"].services
+            window = await self._reader.around(wanted, limit, id_, services, counted=counted)
+            return window or _no_entry()
+        upwards = places == ["after"] or (ascending and places != ["before"])
+        behind = page_cursor_of(given[places[0]]) if places and places != ["offset"] else None
+        found = await self._reader.page(wanted, limit, behind, offset, counted=counted, oldest_first=upwards)
+        return newer_window(found.page, found.total) if upwards else older_window(found.page, found.total)
 
     async def entry(self, request: web.Request) -> web.Response:
         """GET /api/logs/{id}"""
         text = request.match_info["id"]
-        entry = await self._reader.entry(int(text)) if len(text) <= 18 else None
-        identity = request["identity"]
-        if entry is None or (identity.services is not None and entry.row.service_name not in identity.services):
-            raise UnknownEntryError("there is no such log entry")
-        return json_response(entry.body)
+        # No id is that long, nor 0.
+        entry = await self._reader.entry(int(text) if len(text) <= 18 else 0, request["identity"].services)
+        return json_response((entry or _no_entry()).body)
 
     async def histogram(self, request: web.Request) -> web.Response:
         """GET /api/logs/histogram"""
@@ -146,9 +163,18 @@ class Logs:
         return json_response(DashboardReply(statuses, counts, wrong))
 
 
+def _no_entry() -> NoReturn:
+    raise UnknownEntryError("there is no such log entry")
+
+
+def cursor_text(place: PageCursor | None) -> str | None:
+    """The cursor as the API has it."""
+    return str(place) if place is not None else None
+
+
 def page_links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
     """The header Link (RFC 8288) with the other PAGES: by relation a parameter and its value, None for no such page."""
-    kept = [pair for pair in request.query.items() if pair[0] not in ("cursor", "after", "offset", "first")]
+    kept = [pair for pair in request.query.items() if pair[0] not in _PLACES]
     prefix = "" if request.path.startswith(PREFIX + "/") else prefix_of(request)
     links = [
         f'<{prefix}{request.rel_url.with_query([*kept, (name, value)])}>; rel="{relation}"'
