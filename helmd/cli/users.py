@@ -1,6 +1,7 @@
 """``helmctl users``: the users of the suite in Keycloak. Works without helmd."""
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from helmd.model.identity.users import DEFAULT_USERS, MOST_USERS
 
 if TYPE_CHECKING:
     from helmd.model.identity.users import RealmUser
+    from helmd.operations.identity.users import Users
 
 _USER = click.argument("user", metavar="USER")
 
@@ -240,40 +242,39 @@ def _password_from_stdin() -> str:
     return given
 
 
-@users_command.command("disable")
-@_USER
-@REASON_OPTION
-@JSON_OPTION
-@click.pass_obj
-def users_disable_command(context: Context, user: str, reason: str, as_json: bool) -> None:
-    """Keep a user from logging in, and end its sessions."""
-    with recorded_change(context, "users disable", reason, f"user {user}") as users:
-        changed = users.disable(users.find(user).id)
-    print_user(changed, f"{changed.username} can't log in any more; its sessions have ended.", as_json)
+def _add_action(name: str, act: "Callable[[Users, str], RealmUser]", summary: str, done: str) -> None:
+    """A command that does one thing, ACT, to a user, whom DONE names."""
+
+    @users_command.command(name, help=summary)
+    @_USER
+    @REASON_OPTION
+    @JSON_OPTION
+    @click.pass_obj
+    def command(context: Context, user: str, reason: str, as_json: bool) -> None:
+        with recorded_change(context, f"users {name}", reason, f"user {user}") as users:
+            changed = act(users, users.find(user).id)
+        print_user(changed, done.format(changed.username), as_json)
 
 
-@users_command.command("enable")
-@_USER
-@REASON_OPTION
-@JSON_OPTION
-@click.pass_obj
-def users_enable_command(context: Context, user: str, reason: str, as_json: bool) -> None:
-    """Let a user log in."""
-    with recorded_change(context, "users enable", reason, f"user {user}") as users:
-        changed = users.enable(users.find(user).id)
-    print_user(changed, f"{changed.username} can log in.", as_json)
-
-
-@users_command.command("unlock")
-@_USER
-@REASON_OPTION
-@JSON_OPTION
-@click.pass_obj
-def users_unlock_command(context: Context, user: str, reason: str, as_json: bool) -> None:
-    """Let a user log in again at once who was locked after too many failed logins."""
-    with recorded_change(context, "users unlock", reason, f"user {user}") as users:
-        changed = users.unlock(users.find(user).id)
-    print_user(changed, f"{changed.username} is not locked.", as_json)
+_add_action(
+    "disable",
+    lambda users, id: users.disable(id),
+    "Keep a user from logging in, and end its sessions.",
+    "{} can't log in any more; its sessions have ended.",
+)
+_add_action("enable", lambda users, id: users.enable(id), "Let a user log in.", "{} can log in.")
+_add_action(
+    "unlock",
+    lambda users, id: users.unlock(id),
+    "Let a user log in again at once who was locked after too many failed logins.",
+    "{} is not locked.",
+)
+_add_action(
+    "logout",
+    lambda users, id: users.log_out(id),
+    "End all sessions of a user, those at Helm as well. The user can log in again.",
+    "The sessions of {} have ended.",
+)
 
 
 @users_command.command("sessions")
@@ -295,18 +296,6 @@ def users_sessions_command(context: Context, user: str, as_json: bool) -> None:
     rows = [(_shown(each.started), _shown(each.last_access), each.address, ", ".join(each.clients)) for each in found]
     for line in output.table(("BEGAN", "LAST USED", "FROM", "FOR"), rows):
         output.print_line(*line)
-
-
-@users_command.command("logout")
-@_USER
-@REASON_OPTION
-@JSON_OPTION
-@click.pass_obj
-def users_logout_command(context: Context, user: str, reason: str, as_json: bool) -> None:
-    """End all sessions of a user, those at Helm as well. The user can log in again."""
-    with recorded_change(context, "users logout", reason, f"user {user}") as users:
-        changed = users.log_out(users.find(user).id)
-    print_user(changed, f"The sessions of {changed.username} have ended.", as_json)
 
 
 users_command.add_command(users_import_command)

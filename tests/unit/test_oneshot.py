@@ -255,7 +255,7 @@ WAITING: dict[str, Any] = {"timer": "waiting", "next_run": NOON + 60}
 
 
 def at(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,9 @@ def oneshot_sentence(facts: UnitFacts) -> str:
     """Return what a oneshot that works does, or did, as a sentence without full stop; empty if it does not work."""
     word = _oneshot_condition(facts)
     if word == "running":
-        return f"running since {shown_time(facts.started_at)}" if facts.started_at else "running"
+        return f"running since {sentence_time(facts.started_at)}" if facts.started_at else "running"
     if word == "succeeded":
-        return f"succeeded at {shown_time(facts.ended_at)}"
+        return f"succeeded at {sentence_time(facts.ended_at)}"
     if word == "scheduled":
         return "; ".join(part for part in (next_run(facts), _last_run(facts)) if part)
     return ""
@@ -174,7 +174,7 @@ def next_run(facts: UnitFacts) -> str:
     if facts.timer == "elapsed":
         return "its schedule has no further time"
     if facts.scheduled and facts.next_run:
-        return f"next run at {shown_time(facts.next_run)}"
+        return f"next run at {sentence_time(facts.next_run)}"
     return "it runs now" if facts.timer == "running" else ""
 
 
@@ -182,12 +182,17 @@ def _last_run(facts: UnitFacts) -> str:
     if not facts.ended_at:
         return ""
     how = "succeeded" if (facts.exit_code, facts.exit_status) == (CLD_EXITED, 0) else last_exit(facts)
-    return f"the last {how} at {shown_time(facts.ended_at)}"
+    return f"the last {how} at {sentence_time(facts.ended_at)}"
 
 
 def shown_time(seconds: float) -> str:
-    """Return a time (seconds since the epoch) as it is shown to people: in local time."""
+    """Return a time (seconds since the epoch) as commands show it: in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def sentence_time(seconds: float) -> str:
+    """Return a time for a sentence that is read elsewhere as well, of the API and its clients: in UTC, which it says."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def signal_name(number: int) -> str:
