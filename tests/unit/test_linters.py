@@ -36,6 +36,7 @@ SUBPACKAGES: dict[str, set[str]] = {
         "model.security.firewall",
         "model.suite",
         "model.units.status",
+        "model.units.timeline",
     },
     "model.backup": {"model.units.diagnostics"},
     "model.config": {"model.suite.names"},

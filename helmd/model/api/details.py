@@ -7,6 +7,7 @@ from datetime import datetime
 from helmd.model.json_fields import described
 from helmd.model.logs.filter import CURSOR_PATTERN
 from helmd.model.suite.service import Service
+from helmd.model.units.timeline import EventKind
 
 _NAME = described("the service", example="core")
 
@@ -110,14 +111,19 @@ class TimelineEvent:
 
     id: int = field(metadata=described("of the log entry"))
     timestamp: datetime = field(metadata=described("when"))
-    source: str = field(metadata=described("systemd or helm, whoever says it", enum=["systemd", "helm"]))
+    source: str = field(
+        metadata=described("whoever says it; journal: a line of helmd's own", enum=["systemd", "helm", "journal"])
+    )
     level: str = field(metadata=described("its level", example="INFO"))
     message: str = field(metadata=described("what happened", example="Started hivematrix-core.service."))
+    kind: EventKind = field(metadata=described("the same in a word"))
+    who: str | None = field(metadata=described("who did it, where Helm knows that", example="hive"))
+    reason: str | None = field(metadata=described("why, where that was said"))
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineReply:
-    """What systemd and Helm say about a service: starts, stops, failures, restarts."""
+    """What systemd and Helm say about a service: starts, stops, failures, restarts, changes of its health."""
 
     service_name: str = field(metadata=_NAME)
     events: tuple[TimelineEvent, ...] = field(metadata=described("the newest first"))

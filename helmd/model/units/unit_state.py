@@ -191,7 +191,7 @@ def shown_time(seconds: float) -> str:
 
 
 def sentence_time(seconds: float) -> str:
-    """Return a time for a sentence that is read elsewhere as well, of the API and its clients: in UTC, which it says."""
+    """Return a time for a sentence that is read elsewhere as well, by clients of the API: in UTC, which it says."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 

@@ -3,17 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from aiohttp import web
 
-from helmd.model.api.details import ServicesReply, TimelineEvent, TimelineReply, service_details
+from helmd.model.api.details import ServicesReply, TimelineReply, service_details
 from helmd.model.api.logs import MAX_LIMIT
 from helmd.model.api.me import MeReply
 from helmd.model.api.metrics import LONGEST_STEP
 from helmd.model.errors import UnknownServiceError, UsageError
-from helmd.model.logs.entry import HELM, SYSTEMD
-from helmd.model.logs.filter import LogFilter, page_cursor_of, utc_timestamp
+from helmd.model.logs.filter import page_cursor_of, utc_timestamp
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Observed
 from helmd.operations.logs.reader import LogReader
@@ -21,8 +19,9 @@ from helmd.operations.monitoring.details import ServiceFiles, probe_reply
 from helmd.operations.monitoring.history import MetricHistory
 from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.prometheus import prometheus_text
+from helmd.operations.monitoring.timeline import timeline
 from helmd.web.api.log_query import number, parameters
-from helmd.web.api.sources import StatusSource
+from helmd.web.api.sources import ObservedSource
 from helmd.web.auth.roles import Identity
 from helmd.web.http.cancellation import run_while_connected
 from helmd.web.http.problems import json_response
@@ -30,13 +29,6 @@ from helmd.web.reply import PROMETHEUS_TYPE
 
 _DEFAULT_SPAN = timedelta(hours=1)
 _DEFAULT_EVENTS = 100
-
-
-class ObservedSource(StatusSource, Protocol):
-    """What is known about services. `Monitor` is one."""
-
-    def observed(self, name: str) -> Observed | None:
-        """Everything about one, None for one that is not known."""
 
 
 class Details:
@@ -93,12 +85,9 @@ class Details:
         given = parameters(request)
         limit = min(number(given, "limit", _DEFAULT_EVENTS, least=1), MAX_LIMIT)
         before = page_cursor_of(given["cursor"]) if given.get("cursor") else None
-        wanted = LogFilter(services=frozenset({observed.name}), sources=frozenset({SYSTEMD, HELM}))
-        found = await run_while_connected(request, self._reader.page(wanted, limit, before, 0, counted=False))
-        rows = [(entry.id, entry.row) for entry in found.page.entries]
-        events = [TimelineEvent(id, row.timestamp, row.source, row.level, row.message) for id, row in rows]
-        following = found.page.next
-        return json_response(TimelineReply(observed.name, tuple(events), str(following) if following else None))
+        found = await run_while_connected(request, timeline(self._reader, observed.name, limit, before))
+        following = None if found.next is None else str(found.next)
+        return json_response(TimelineReply(observed.name, found.events, following))
 
     async def metrics(self, request: web.Request) -> web.Response:
         """GET /api/metrics/{name}"""

@@ -1,10 +1,10 @@
 """Users of the suite's realm. What concerns admins needs the unix socket, or a recent login at Helm itself."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar
 
 from aiohttp import web
 
@@ -33,13 +33,13 @@ from helmd.model.identity.users import DEFAULT_USERS, MOST_USERS, NewUser, Realm
 from helmd.model.ingest.body import idempotency_key
 from helmd.operations.identity.keycloak import generate_password
 from helmd.operations.identity.user_exchange import ImportFiles, export_users
-from helmd.operations.identity.user_index import UserIndex
 from helmd.operations.identity.user_reader import UserDetails, UserPage
 from helmd.operations.identity.users import Confirm, Users
 from helmd.operations.jobs.engine import JobEngine
 from helmd.web.api.control import requester_of
 from helmd.web.api.log_query import number, one_of, parameters
 from helmd.web.api.logs import page_links
+from helmd.web.api.sources import Result, Run, UserSource
 from helmd.web.auth.audit import note_change
 from helmd.web.auth.peers import LoginNeededError, check_recent_login
 from helmd.web.auth.roles import Identity
@@ -50,22 +50,6 @@ from helmd.web.http.validation import read_request
 MAX_USER_REQUESTS = 32
 """Requests about users that wait for Keycloak at once; further ones are refused."""
 _LOGIN = "/helm/login"
-
-Result = TypeVar("Result")
-
-
-class Run(Protocol):
-    """Calls a function that blocks in a thread of a pool of its own (`helmd.health.thread_pool.ThreadPool.run`)."""
-
-    def __call__(self, function: Callable[[], Result]) -> Awaitable[Result]: ...
-
-
-class UserSource(Protocol):
-    """Gives the users, for one operation; blocks (`helmd.operations.identity.user_access.UserAccess`)."""
-
-    index: UserIndex
-
-    def users(self, confirm: Confirm) -> Users: ...
 
 
 class TooManyUserRequestsError(HelmError):

@@ -1,0 +1,110 @@
+"""What entries of a service's timeline are about, and pages of two searches that are one."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from helmd.model.logs.entry import LogRow
+from helmd.model.logs.filter import LogFilter, PageCursor
+from helmd.model.units.timeline import EventKind, health_of_line, kind_of_change, kind_of_systemd
+from helmd.operations.logs.reader import LogReader
+from helmd.operations.monitoring.timeline import timeline
+from helmd.store.logs.entries import StoredEntry
+
+NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Started hivematrix-core.service - HiveMatrix core.", "started"),
+        ("Starting hivematrix-core.service - HiveMatrix core...", "starting"),
+        ("Stopping hivematrix-core.service - HiveMatrix core...", "stopping"),
+        ("Stopped hivematrix-core.service - HiveMatrix core.", "stopped"),
+        ("hivematrix-core.service: Deactivated successfully.", "stopped"),
+        ("hivematrix-core.service: Main process exited, code=exited, status=1/FAILURE", "crash"),
+        ("hivematrix-core.service: Main process exited, code=killed, status=9/KILL", "crash"),
+        ("hivematrix-core.service: Main process exited, code=exited, status=0/SUCCESS", "other"),
+        ("hivematrix-core.service: Failed with result 'exit-code'.", "failed"),
+        ("hivematrix-core.service: Failed with result 'oom-kill'.", "oom"),
+        ("hivematrix-core.service: A process of this unit has been killed by the OOM killer.", "oom"),
+        ("hivematrix-core.service: Scheduled restart job, restart counter is at 3.", "restart"),
+        ("Reloaded hivematrix-core.service - HiveMatrix core.", "reload"),
+        ("hivematrix-core.service: Consumed 1.2s CPU time.", "other"),
+    ],
+)
+def test_lines_of_systemd(message: str, kind: EventKind) -> None:
+    assert kind_of_systemd(message) == kind
+
+
+@pytest.mark.parametrize(
+    ("action", "result", "kind"),
+    [
+        ("restart", "done", "restart"),
+        ("POST /api/services/{name}/stop", "done", "stopping"),
+        ("PUT /api/services/{name}/config", "done", "configuration"),
+        ("PUT /api/services/{name}/config", "refused", "refused"),
+        ("apply", "done", "configuration"),
+        ("modules update", "done", "update"),
+        ("setup", "checked", "other"),
+        ("", "", "other"),
+    ],
+)
+def test_records_of_helm(action: str, result: str, kind: EventKind) -> None:
+    assert kind_of_change(action, result) == kind
+
+
+def test_a_change_of_health_is_one_of_the_service_that_it_names() -> None:
+    assert health_of_line("core is unhealthy: no answer") == "core"
+    assert health_of_line("core is degraded: ") == "core"
+    assert health_of_line("helm is healthy: 200") is None and health_of_line("the core is healthy: x") is None
+
+
+class Store:
+    """Searches ROWS as a log store does, two at a time at most; the text is searched anywhere in messages."""
+
+    def __init__(self, rows: Sequence[LogRow]) -> None:
+        self._rows = [StoredEntry(number + 1, row) for number, row in enumerate(rows)]
+
+    async def page(
+        self, wanted: LogFilter, limit: int, before: PageCursor | None, offset: int, *, counted: bool
+    ) -> Any:
+        found = [
+            entry
+            for entry in sorted(self._rows, key=lambda each: (each.row.timestamp, each.id), reverse=True)
+            if entry.row.service_name in (wanted.services or ())
+            and entry.row.source in (wanted.sources or ())
+            and (wanted.text or "") in entry.row.message
+            and (before is None or PageCursor(entry.row.timestamp, entry.id) < before)
+        ]
+        kept = found[: min(limit, 2)]
+        more = len(found) > len(kept)
+        following = PageCursor(kept[-1].row.timestamp, kept[-1].id) if more else None
+        return SimpleNamespace(page=SimpleNamespace(entries=kept, next=following))
+
+
+async def test_pages_of_two_searches_are_in_order_and_whole() -> None:
+    rows = []
+    for number in range(9):
+        at = NOW + timedelta(seconds=number)
+        if number % 3 == 0:
+            rows.append(LogRow(at, "helm", "WARNING", "core is unhealthy: no answer", source="journal"))
+        elif number % 3 == 1:
+            rows.append(LogRow(at, "helm", "INFO", "hard-core is healthy: not this one", source="journal"))
+        else:
+            said = {"action": "restart", "result": "done", "actor": "ada", "reason": "slow"}
+            rows.append(LogRow(at, "core", "INFO", "restart core: done, for ada: slow", said, source="helm"))
+    reader = cast(LogReader, Store(rows))
+    cursor, seen = None, []
+    for _ in range(20):
+        page = await timeline(reader, "core", 3, cursor)
+        seen += [(event.timestamp, event.kind, event.who, event.reason) for event in page.events]
+        cursor = page.next
+        if cursor is None:
+            break
+    said_by = {"health": (None, None), "restart": ("ada", "slow")}
+    kinds = {8: "restart", 6: "health", 5: "restart", 3: "health", 2: "restart", 0: "health"}
+    assert seen == [(NOW + timedelta(seconds=n), kind, *said_by[kind]) for n, kind in kinds.items()]
