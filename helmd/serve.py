@@ -82,7 +82,7 @@ from helmd.web.auth.logins import Logins
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.login import LoginPages
-from helmd.web.pages.overview import OverviewPage
+from helmd.web.pages.overview import OverviewPage, health_line
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
 from helmd.web.server import Activated, HttpServer, application
@@ -188,7 +188,11 @@ async def run_helmd(
             return seen.facts.invocation
 
         gateway_pages = GatewayPages(places, lambda: current.registry, gateway_run, Peers(places.uid).peer)
-        renderer = Renderer(assets := Assets(), lambda: gateway_pages.injected)
+        renderer = Renderer(
+            assets := Assets(),
+            lambda: gateway_pages.injected,
+            lambda identity: health_line(monitor.statuses(), current.watched(), identity),
+        )
         login = LoginPages(logins, renderer, lambda: current.settings.url)
         users = UserHandlers(
             UserAccess(places, lambda: (current.registry, current.settings)),

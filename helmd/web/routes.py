@@ -312,7 +312,12 @@ def page_routes(overview: OverviewPage, login: LoginPages, assets: Assets) -> tu
     return (
         Route("GET", "/", overview.show, Role.CLIENT, "The page with all services", reply=HTML),
         get(PREFIX, login.to_home, "Leads to that page", REDIRECT),
-        get("/static/{name}", assets.serve, "Style sheets, scripts and images of pages", FILES),
+        get(
+            r"/static/{digest:[0-9a-f]+}/{name:[A-Za-z0-9./-]+}",
+            assets.serve,
+            "Style sheets, scripts and images of pages",
+            FILES,
+        ),
         get("/login", login.login, "Leads to the login at Keycloak", REDIRECT),
         get("/login/callback", login.callback, "Where Keycloak sends a browser back to", REDIRECT),
         get("/login/once", login.once, "The page behind a one-time link", HTML),

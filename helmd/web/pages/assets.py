@@ -1,6 +1,6 @@
-"""Style sheets, scripts and images of pages, under names that contain a digest of their content.
+"""Style sheets, scripts and images of pages, below a path that contains a digest of them all.
 
-So a browser may keep them for good, and gets a new one when the package changes.
+So a browser may keep them for good, and scripts import one another by relative names. The package has them minified.
 """
 
 import gzip
@@ -23,34 +23,39 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 class Asset:
     """A file as it is served."""
 
-    name: str
     content_type: str
     body: bytes
     compressed: bytes
 
 
 class Assets:
-    """The files of DIRECTORY, read once."""
+    """The files below DIRECTORY, read once."""
 
     def __init__(self, directory: Path = STATIC) -> None:
-        self._by_source: dict[str, Asset] = {}
-        for path in sorted(directory.iterdir()):
+        self._by_name: dict[str, Asset] = {}
+        digest = hashlib.sha256()
+        for path in sorted(directory.rglob("*")):
             if path.is_file():
-                body = path.read_bytes()
-                digest = hashlib.sha256(body).hexdigest()[:_DIGITS]
+                name, body = path.relative_to(directory).as_posix(), path.read_bytes()
+                digest.update(f"{name} {len(body)}\n".encode() + body)
                 kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-                name = f"{path.stem}.{digest}{path.suffix}"
-                self._by_source[path.name] = Asset(name, kind, body, gzip.compress(body, mtime=0))
-        self._by_name = {asset.name: asset for asset in self._by_source.values()}
+                self._by_name[name] = Asset(kind, body, gzip.compress(body, mtime=0))
+        self.digest = digest.hexdigest()[:_DIGITS]
 
-    def url(self, source: str) -> str:
+    def url(self, name: str) -> str:
         """The path of a file by its name in the source. Raises KeyError."""
-        return STATIC_PATH + self._by_source[source].name
+        if name not in self._by_name:
+            raise KeyError(name)
+        return f"{STATIC_PATH}{self.digest}/{name}"
+
+    def size(self, name: str) -> int:
+        """How many bytes of it are sent to a browser."""
+        return len(self._by_name[name].compressed)
 
     async def serve(self, request: web.Request) -> web.Response:
-        """GET /static/{name}"""
+        """GET /static/{digest}/{name}"""
         asset = self._by_name.get(request.match_info["name"])
-        if asset is None:
+        if asset is None or request.match_info["digest"] != self.digest:
             raise web.HTTPNotFound
         headers = {"Cache-Control": KEPT_FOR_GOOD, "Vary": "Accept-Encoding"}
         compress = "gzip" in request.headers.get("Accept-Encoding", "").lower()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -17,6 +18,19 @@ _TO_LOG_IN = frozenset({"no_credential", "bad_token"})
 _KEPT = ("Allow", "Retry-After")
 
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorContext:
+    """What an error's page shows: the problem document, and the id of the request."""
+
+    title: str
+    detail: str
+    hint: str
+    lines: tuple[str, ...]
+    code: str
+    correlation: str
+    may_log_in: bool
 
 
 def wants_page(request: web.Request) -> bool:
@@ -46,18 +60,16 @@ def error_pages(renderer: Renderer) -> Middleware:
         by_browser = request.method in ("GET", "HEAD") and not by_gateway(request)
         if problem["code"] in _TO_LOG_IN and by_browser and "Authorization" not in request.headers:
             return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": login_path(request)})
-        page = renderer.page(
-            request,
-            "error.html",
-            response.status,
+        context = ErrorContext(
             title=problem["title"],
             detail=problem["detail"],
             hint=problem.get("hint", ""),
-            lines=problem.get("lines", []),
+            lines=tuple(problem.get("lines", ())),
             code=problem["code"],
             correlation=request.get("correlation_id", ""),
             may_log_in=problem["code"] in ("login_refused", "denied", *_TO_LOG_IN) and not by_gateway(request),
         )
+        page = renderer.show(request, "error.html", context, response.status)
         page.headers.update({name: response.headers[name] for name in _KEPT if name in response.headers})
         return page
 

@@ -21,7 +21,7 @@ from helmd.web.http.body import receive_body
 from helmd.web.http.problems import json_response
 from helmd.web.http.validation import read_request
 from helmd.web.pages.policy import HOME, own_path
-from helmd.web.pages.rendering import Renderer
+from helmd.web.pages.rendering import NoContext, Renderer
 
 LOGIN_COOKIE = "helm_login"
 LOGIN_PATH = f"{HOME}login"
@@ -75,7 +75,7 @@ class LoginPages:
     async def once(self, request: web.Request) -> web.StreamResponse:
         """GET /login/once: the page behind a one-time link. The secret is in the URL's fragment, so it is in no log."""
         _check_direct(request)
-        return self._renderer.page(request, "once.html")
+        return self._renderer.show(request, "once.html", NoContext())
 
     async def open_link(self, request: web.Request) -> web.StreamResponse:
         """POST /login/once"""
@@ -97,7 +97,7 @@ class LoginPages:
 
     async def logged_out(self, request: web.Request) -> web.StreamResponse:
         """GET /logout: what is shown afterwards. It ends nothing: a link must not."""
-        return self._renderer.page(request, "logout.html")
+        return self._renderer.show(request, "logout.html", NoContext())
 
     async def log_out(self, request: web.Request) -> web.StreamResponse:
         """POST /logout"""

@@ -16,7 +16,8 @@ from helmd.web.auth.logins import Logins
 from helmd.web.auth.roles import Identity, Role
 from helmd.web.auth.same_origin import by_gateway
 from helmd.web.pages.policy import HOME
-from helmd.web.pages.rendering import Renderer
+from helmd.web.pages.rendering import HealthLine, Renderer
+from helmd.web.pages.words import NOTHING, duration_text
 
 Tone = Literal["ok", "warn", "error", "off"]
 
@@ -35,13 +36,11 @@ STATES: Mapping[str, tuple[Tone, str, str]] = {
     "unknown": ("off", "circle-help", "is not known yet"),
 }
 """By the state of a service: its colour, its icon, and what users read who don't run it."""
-NOTHING = "\N{EN DASH}"
 _ORDER: Mapping[Tone, int] = {"error": 0, "warn": 1, "ok": 2, "off": 3}
 _OWN = frozenset({HELM_SERVICE, SUITE_CLUSTER})
 """Services that are there before anybody has named any."""
 _BEHIND = frozenset({GATEWAY, "core", "keycloak"})
 """Services with a URL that have no page for users."""
-_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, ""), (0, "s", 1, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,20 @@ class Permission:
     command: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class OverviewContext:
+    """What the page shows."""
+
+    rows: tuple[Row, ...]
+    headline: str
+    tone: Tone
+    shows_figures: bool
+    absent: "Absent | None"
+    permissions: tuple[Permission, ...]
+    read_only: bool
+    now: str
+
+
 class OverviewPage:
     """The handler. SUITE gives the services that are configured."""
 
@@ -94,21 +107,19 @@ class OverviewPage:
         session = None
         if identity.via == "session" and self._logins is not None:
             session = self._logins.sessions.find(self._logins.sessions.digest(request))
-        return self._renderer.page(
-            request,
-            "services.html" if request.query.get("part") == "services" else "overview.html",
-            identity=identity,
-            rows=seen,
+        context = OverviewContext(
+            rows=tuple(seen),
             headline=headline(seen),
             tone=worst(seen),
             shows_figures=identity.may(Role.TECHNICIAN),
             absent=absent(seen, identity),
-            permissions=permissions(identity, bool(seen)),
+            permissions=tuple(permissions(identity, bool(seen))),
             read_only=session is not None
             and self._logins is not None
             and self._logins.sessions.state(session) == "read_only",
             now=now.isoformat(timespec="seconds"),
         )
+        return self._renderer.show(request, "overview.html", context)
 
 
 def rows(statuses: Mapping[str, Status], suite: Registry, identity: Identity, now: datetime) -> list[Row]:
@@ -148,19 +159,11 @@ def _row(status: Status, service: Service | None, identity: Identity, gateway: s
         message=status.health_message if runs_it else plain,
         link=link,
         since=started.isoformat(timespec="seconds") if started else "",
-        uptime=uptime_text((now - started).total_seconds()) if started else NOTHING,
+        uptime=duration_text((now - started).total_seconds()) if started else NOTHING,
         cpu=NOTHING if cpu is None else f"{cpu:.1f} %",
         memory=NOTHING if memory is None else f"{memory:,.0f} MiB",
         restarts=status.restarts,
     )
-
-
-def uptime_text(seconds: float) -> str:
-    """SECONDS in the largest unit, from an hour up in the two largest: "45 s", "12 min", "3 d 4 h"."""
-    left = max(0, int(seconds))
-    size, unit, next_size, next_unit = next(each for each in _UNITS if left >= each[0])
-    amount, rest = (left // size, left % size // next_size) if size else (left, 0)
-    return f"{amount} {unit}" + (f" {rest} {next_unit}" if rest and next_unit else "")
 
 
 def worst(seen: Iterable[Row]) -> Tone:
@@ -188,6 +191,26 @@ def headline(seen: list[Row]) -> str:
     off = len(seen) - len(works)
     working = f"{works[0].name} works" if len(works) == 1 else f"All {len(works)} services work"
     return working + (f", {off} {'is' if off == 1 else 'are'} off" if off else "")
+
+
+def health_line(statuses: Mapping[str, Status], suite: Registry, identity: Identity) -> HealthLine:
+    """What the top bar says to IDENTITY of the services of SUITE."""
+    seen = rows(statuses, suite, identity, datetime.now(UTC))
+    broken = [row.name for row in seen if row.tone == "error"]
+    limited = [row.name for row in seen if row.tone == "warn"]
+    works = sum(row.tone == "ok" for row in seen)
+    tone = worst(seen)
+    if broken:
+        first = f"{broken[0]} failing" if len(broken) == 1 else f"{len(broken)} failing"
+        sentence = first + (f", {len(limited)} affected" if limited else "")
+        return HealthLine(tone, sentence, f"({len(broken) + len(limited)}) {broken[0]} failing")
+    if limited:
+        sentence = f"{limited[0]} needs attention" if len(limited) == 1 else f"{len(limited)} need attention"
+        return HealthLine(tone, sentence, f"({len(limited)}) {limited[0]} degraded")
+    if not seen:
+        return HealthLine()
+    off = len(seen) - works
+    return HealthLine(tone, f"{works} healthy" + (f", {off} off" if off else ""))
 
 
 def _only_own(seen: Iterable[Row]) -> bool:

@@ -1,0 +1,105 @@
+// Making elements, and where things are.
+
+/** "/helm/", also behind the gateway. */
+export const HOME = new URL("../../", import.meta.url).pathname;
+/** Changes with every change of any script, style sheet or image. */
+export const ASSETS = import.meta.url.split("/").at(-2);
+
+const SVG = "http://www.w3.org/2000/svg";
+const meta = document.querySelector('meta[name="helm-session"]');
+
+/** Names the session among those of this browser; empty without one. */
+export const SESSION = meta?.content ?? "";
+export const ROLE = meta?.dataset.role ?? "public";
+
+/** An element: h("p", {class: "helm-note", onclick: f, "data-x": 1}, "text", child). */
+export function h(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (typeof value === "function") {
+      made.addEventListener(key.replace(/^on/, ""), value);
+    } else if (value !== false && value !== null && value !== undefined) {
+      made.setAttribute(key, value === true ? "" : value);
+    }
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+/** An icon of the sprite. */
+export function icon(name) {
+  const made = document.createElementNS(SVG, "svg");
+  made.setAttribute("class", "helm-icon");
+  made.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `${new URL("icons.svg", import.meta.url).pathname}#${name}`);
+  made.append(use);
+  return made;
+}
+
+/** A remembered choice of this browser; storage may be off. */
+export function stored(key, fallback) {
+  try {
+    return JSON.parse(localStorage.getItem(`helm-${key}`)) ?? fallback;
+  } catch {
+    return fallback;
+  }
+}
+
+export function store(key, value) {
+  try {
+    localStorage.setItem(`helm-${key}`, JSON.stringify(value));
+  } catch {
+    // Then it is not remembered.
+  }
+}
+
+/**
+ * A message at the foot of the page. It goes by itself unless `stays`, or while it is pointed at; `actions` are
+ * [label, function] pairs.
+ */
+export function toast(text, { tone = "off", glyph = "info", actions = [], stays = false } = {}) {
+  const box = document.querySelector("[data-toasts]");
+  const close = () => made.remove();
+  const made = h(
+    "div",
+    { class: `helm-toast helm-toast--${tone}`, role: tone === "error" ? "alert" : "status" },
+    icon(glyph),
+    h("p", { class: "helm-toast__text" }, text),
+    actions.map(([label, act]) =>
+      h("button", { class: "helm-button", type: "button", onclick: () => (close(), act()) }, label),
+    ),
+    h(
+      "button",
+      { class: "helm-button helm-button--bare", type: "button", title: "Close", onclick: close },
+      icon("x"),
+      h("span", { class: "helm-hidden" }, "Close"),
+    ),
+  );
+  box.append(made);
+  while (box.children.length > 4) {
+    box.firstElementChild.remove();
+  }
+  if (!stays) {
+    const wait = () => setTimeout(() => (made.matches(":hover, :focus-within") ? wait() : close()), 8000);
+    wait();
+  }
+  return close;
+}
+
+/** Copies, and says so. */
+export async function copy(text, what = "Copied") {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast(what, { glyph: "check", tone: "ok" });
+  } catch {
+    toast("The browser did not allow copying. Select the text and press Ctrl C.", { tone: "warn", glyph: "info" });
+  }
+}
+
+addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (button) {
+    copy(button.dataset.copy);
+  }
+});

@@ -1,0 +1,382 @@
+// What a page hears from helmd: one stream of events for all tabs of a session, held by one of them (the leader).
+//
+// The leader has the lock of the session's name and passes on what it hears by a channel of that name. A tab that hears
+// nothing from its leader (frozen, or gone) takes the lock from it. Parts of the page (data-live-part) are fetched again
+// when an event of their topics (data-live-topics) comes, and morphed in; see base.html for one that all tabs share.
+import { ASSETS, HOME, ROLE, SESSION, toast } from "./dom.js";
+import { clock, localTimes } from "./format.js";
+import { StreamError, events } from "./sse.js";
+import { fragment } from "./trusted.js";
+import { Idiomorph } from "./vendor/idiomorph.js";
+
+export const STALE_MS = 10000;
+const SILENT_MS = 12000;
+const LEADER_MS = 6000;
+const COLLECT_MS = 150;
+const NAME = `helm-${SESSION}`;
+const TOPICS = ROLE === "admin" ? "status,jobs,audit" : "status";
+const KEPT = new Set(["open", "aria-expanded", "data-selected", "aria-selected", "aria-sort", "tabindex"]);
+
+const channel = new BroadcastChannel(NAME);
+const listeners = new Map();
+const known = { statuses: {}, jobs: {}, audit: [] };
+const parts = new Map();
+const failing = new Set();
+let heard = Date.now();
+let leaderSaid = Date.now();
+let leading = null;
+let ended = false;
+let paused = false;
+
+/**
+ * Calls `listener` with each event of a topic, first with what is known already: {statuses, removed} of "status",
+ * {jobs, removed} of "jobs", {audit, first} of "audit", and {} of "again" after a lost connection.
+ */
+export function subscribe(topic, listener) {
+  listeners.set(topic, (listeners.get(topic) ?? new Set()).add(listener));
+  if (topic === "status" && Object.keys(known.statuses).length) {
+    listener({ statuses: known.statuses, removed: [] });
+  } else if (topic === "jobs" && Object.keys(known.jobs).length) {
+    listener({ jobs: Object.values(known.jobs), removed: [] });
+  }
+  return () => listeners.get(topic).delete(listener);
+}
+
+/** The newest status of every service by name, as GET /api/services/status has it. */
+export const statuses = () => known.statuses;
+/** When anything was last heard from helmd, in milliseconds. */
+export const heardAt = () => heard;
+export const isStale = () => Date.now() - heard > STALE_MS || failing.size > 0;
+
+/** Shows "paused" instead of "live": for a page whose reader has scrolled away from what is new. */
+export function setPaused(value) {
+  paused = value;
+  showState();
+}
+
+function take(topic, data) {
+  if (topic === "status") {
+    Object.assign(known.statuses, data.statuses);
+    data.removed.forEach((name) => delete known.statuses[name]);
+  } else if (topic === "jobs") {
+    data.jobs.forEach((job) => (known.jobs[job.id] = job));
+    data.removed.forEach((id) => delete known.jobs[id]);
+  }
+  for (const listener of listeners.get(topic) ?? []) {
+    listener(data);
+  }
+  for (const element of document.querySelectorAll("[data-live-part]")) {
+    if (topic === "again" || (element.dataset.liveTopics ?? "").split(" ").includes(topic)) {
+      refresh(element.dataset.livePart);
+    }
+  }
+}
+
+// Parts.
+
+function urlOf(element) {
+  const url = new URL(element.dataset.liveUrl ?? location.href, location.href);
+  url.searchParams.set("part", element.dataset.livePart);
+  url.hash = "";
+  return url;
+}
+
+/** Fetches a part again, soon: events that follow one another are taken together. */
+export function refresh(name) {
+  const part = parts.get(name) ?? { busy: false, dirty: false, timer: 0, tag: "" };
+  parts.set(name, part);
+  part.dirty = true;
+  if (!part.timer && !part.busy) {
+    part.timer = setTimeout(() => load(name, part), COLLECT_MS);
+  }
+}
+
+async function load(name, part) {
+  part.timer = 0;
+  const element = document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
+  const shared = element && "liveShared" in element.dataset;
+  if (!element || ended || (shared ? !leading : document.hidden)) {
+    // A hidden page catches up when it is looked at; what tabs share, the leader fetches.
+    part.dirty = !shared;
+    return;
+  }
+  part.busy = true;
+  part.dirty = false;
+  try {
+    const answer = await fetch(urlOf(element), {
+      headers: { Accept: "text/html", ...(part.tag ? { "If-None-Match": part.tag } : {}) },
+      redirect: "manual",
+      signal: AbortSignal.timeout(SILENT_MS),
+    });
+    if (answer.type === "opaqueredirect" || answer.status === 401) {
+      end();
+    } else if (answer.ok) {
+      part.tag = answer.headers.get("ETag") ?? "";
+      noteAssets(answer.headers.get("Helm-Assets"));
+      const text = await answer.text();
+      apply(name, text);
+      if (shared) {
+        channel.postMessage({ kind: "part", name, text });
+      }
+    }
+    note(name, answer.ok || answer.status === 304);
+  } catch {
+    note(name, false);
+  }
+  part.busy = false;
+  if (part.dirty) {
+    refresh(name);
+  }
+}
+
+function note(name, worked) {
+  if (worked) {
+    failing.delete(name);
+    heard = Date.now();
+  } else {
+    failing.add(name);
+    setTimeout(() => refresh(name), 3000);
+  }
+  showState();
+}
+
+const morphing = {
+  beforeNodeMorphed: (old) => !(old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
+  beforeNodeRemoved: (old) => !(old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
+  beforeAttributeUpdated: (attribute) => !KEPT.has(attribute),
+};
+
+function isOpen(node) {
+  return node.popover && node.matches(":popover-open");
+}
+
+/** Morphs a part's new markup in: focus, selection, open dialogs and menus stay. */
+export function apply(name, text) {
+  const fresh = fragment(text).querySelector(`[data-live-part="${CSS.escape(name)}"]`);
+  const shown = document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
+  if (!fresh || !shown) {
+    return;
+  }
+  localTimes(fresh);
+  Idiomorph.morph(shown, fresh, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: morphing });
+  document.dispatchEvent(new CustomEvent("helm:part", { detail: { name } }));
+  showTrouble();
+}
+
+const title = document.title.replace(/^\(\d+\)[^·]*· /, "");
+const icons = document.querySelector('link[rel="icon"]');
+
+/** The tab's title and icon say what is wrong. */
+function showTrouble() {
+  const health = document.querySelector('[data-live-part="health"]');
+  const trouble = health?.dataset.trouble ?? "";
+  const text = trouble ? `${trouble} · ${title}` : title;
+  if (document.title !== text) {
+    document.title = text;
+  }
+  const url = new URL(health?.dataset.tone === "error" ? "helm-error.svg" : "helm.svg", import.meta.url).pathname;
+  if (icons && icons.getAttribute("href") !== url) {
+    icons.setAttribute("href", url);
+  }
+}
+
+let told = false;
+
+function noteAssets(digest) {
+  if (digest && digest !== ASSETS && !told) {
+    told = true;
+    toast("Helm was updated. This page is from before.", {
+      glyph: "refresh-cw",
+      stays: true,
+      actions: [["Reload", () => location.reload()]],
+    });
+  }
+}
+
+// The state that the page shows.
+
+function showState() {
+  const stale = isStale() || ended;
+  // What is no longer known to be true is not shown in green.
+  document.body.classList.toggle("helm--stale", stale);
+  for (const state of document.querySelectorAll("[data-live-state]")) {
+    state.hidden = false;
+    state.classList.toggle("helm-live--stale", stale);
+    state.classList.toggle("helm-live--paused", paused && !stale);
+    const text = ended ? "session ended" : stale ? `stale since ${clock(heard)}` : paused ? "paused" : "live";
+    const shown = state.querySelector("[data-live-text]");
+    if (shown.textContent !== text) {
+      shown.textContent = text;
+    }
+  }
+}
+
+/** The session is over: the page leads to the login, unless something is being written in it. */
+function end() {
+  if (ended) {
+    return;
+  }
+  ended = true;
+  leading?.abort();
+  showState();
+  const writes = document.querySelector("dialog[open], [data-dirty]");
+  if (writes) {
+    toast("Your session has ended. What you have written stays here until you log in again.", {
+      tone: "warn",
+      glyph: "lock",
+      stays: true,
+      actions: [["Log in", () => location.reload()]],
+    });
+  } else {
+    location.reload();
+  }
+}
+
+// The leader.
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+async function lead() {
+  const control = new AbortController();
+  leading = control;
+  let wait = 500;
+  let lastId = "";
+  let lost = false;
+  while (!control.signal.aborted) {
+    const attempt = new AbortController();
+    const abort = () => attempt.abort();
+    control.signal.addEventListener("abort", abort);
+    let last = Date.now();
+    const watch = setInterval(() => Date.now() - last > SILENT_MS && attempt.abort(), 1000);
+    try {
+      const stream = events(`${HOME}api/events?topics=${TOPICS}`, {
+        signal: attempt.signal,
+        lastId,
+        heard: () => {
+          last = heard = leaderSaid = Date.now();
+          channel.postMessage({ kind: "heard", at: heard });
+        },
+      });
+      for await (const { event, id, data } of stream) {
+        lastId = id ?? lastId;
+        wait = 500;
+        if (event === "status" || event === "jobs" || event === "audit") {
+          pass(event, JSON.parse(data));
+        }
+        if (lost) {
+          lost = false;
+          pass("again", {});
+        }
+      }
+    } catch (error) {
+      if (error instanceof StreamError && error.status === 401) {
+        channel.postMessage({ kind: "ended" });
+        end();
+      }
+    }
+    lost = true;
+    clearInterval(watch);
+    control.signal.removeEventListener("abort", abort);
+    attempt.abort();
+    await pause(wait);
+    wait = Math.min(wait * 2, 8000);
+  }
+  leading = leading === control ? null : leading;
+}
+
+function pass(topic, data) {
+  take(topic, data);
+  channel.postMessage({ kind: "event", topic, data });
+}
+
+async function follow(steal = false) {
+  if (!navigator.locks) {
+    return lead();
+  }
+  try {
+    await navigator.locks.request(NAME, steal ? { steal: true } : {}, lead);
+  } catch {
+    // Another tab has taken the lock: this one had been frozen.
+  }
+  leading?.abort();
+  if (!ended) {
+    // A stolen lock's holder queues up again.
+    leaderSaid = Date.now();
+    setTimeout(follow, 100);
+  }
+}
+
+channel.addEventListener("message", ({ data: message }) => {
+  leaderSaid = Date.now();
+  if (message.kind === "heard") {
+    heard = Math.max(heard, message.at);
+    showState();
+  } else if (message.kind === "event") {
+    take(message.topic, message.data);
+  } else if (message.kind === "part") {
+    apply(message.name, message.text);
+  } else if (message.kind === "hello" && leading) {
+    channel.postMessage({ kind: "event", topic: "status", data: { statuses: known.statuses, removed: [] } });
+    channel.postMessage({ kind: "event", topic: "jobs", data: { jobs: Object.values(known.jobs), removed: [] } });
+  } else if (message.kind === "ended") {
+    end();
+  } else if (message.kind === "closed") {
+    close();
+    location.reload();
+  }
+});
+
+function close() {
+  ended = true;
+  leading?.abort();
+  channel.close();
+}
+
+function tick() {
+  if (ended) {
+    return;
+  }
+  if (leading) {
+    channel.postMessage({ kind: "heard", at: heard });
+  } else if (!document.hidden && Date.now() - leaderSaid > LEADER_MS + Math.random() * 2000) {
+    leaderSaid = Date.now();
+    follow(true);
+  }
+  showState();
+}
+
+function everySoOften() {
+  for (const element of document.querySelectorAll("[data-live-every]")) {
+    const part = parts.get(element.dataset.livePart);
+    const every = Number(element.dataset.liveEvery) * 1000;
+    if (!document.hidden && every && Date.now() - (part?.asked ?? 0) > every) {
+      refresh(element.dataset.livePart);
+      parts.get(element.dataset.livePart).asked = Date.now();
+    }
+  }
+}
+
+if (SESSION) {
+  follow();
+  channel.postMessage({ kind: "hello" });
+  setInterval(tick, 1000);
+  setInterval(everySoOften, 1000);
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) {
+      showState();
+      for (const [name, part] of parts) {
+        if (part.dirty) {
+          refresh(name);
+        }
+      }
+      localTimes(document);
+    }
+  });
+  document.addEventListener("submit", (event) => {
+    if (event.target.matches("[data-log-out]")) {
+      channel.postMessage({ kind: "closed" });
+      close();
+    }
+  });
+  showState();
+}
