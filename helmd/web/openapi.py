@@ -21,6 +21,8 @@ from helmd.web.route import Route
 OPENAPI_VERSION = "3.1.0"
 _JSON = "application/json"
 _TEMPLATE = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
+_NO_NUL = r"^[^\u0000]*$"
+"""`check_request` refuses NUL in all parameters."""
 _PARAMETERS: Mapping[str, tuple[str, str | None]] = {
     "name": ("the name of a service", "core"),
     "id": ("its id", None),
@@ -161,6 +163,8 @@ def _query_parameters(query: type | None, schemas: Schemas) -> list[dict[str, An
             if "enum" in schema:
                 schema["enum"] = [value for value in schema["enum"] if value is not None]
         schema |= description.limits
+        if schema.get("type") == "string" and not schema.keys() & {"enum", "format", "pattern"}:
+            schema["pattern"] = _NO_NUL
         if description.example is not None:
             schema["examples"] = [description.example]
         if field.default not in (None, ()):

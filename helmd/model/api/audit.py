@@ -6,7 +6,6 @@ from datetime import datetime
 from helmd.model.json_fields import described
 
 DEFAULT_ENTRIES, MOST_ENTRIES = 100, 1000
-_NO_NUL = r"^[^\x00]*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,9 @@ class AuditPage:
 class AuditFilterQuery:
     """Which entries of the audit trail."""
 
-    service: str | None = field(default=None, metadata=described("about this service", omitted=True, pattern=_NO_NUL))
-    who: str | None = field(default=None, metadata=described("by this caller", omitted=True, pattern=_NO_NUL))
-    result: str | None = field(default=None, metadata=described("with this result", omitted=True, pattern=_NO_NUL))
+    service: str | None = field(default=None, metadata=described("about this service", omitted=True))
+    who: str | None = field(default=None, metadata=described("by this caller", omitted=True))
+    result: str | None = field(default=None, metadata=described("with this result", omitted=True))
     start_time: datetime | None = field(default=None, metadata=described("from this time on", omitted=True))
     end_time: datetime | None = field(default=None, metadata=described("before this time", omitted=True))
     limit: int = field(

@@ -11,7 +11,6 @@ from helmd.model.logs.query_language.parse import QUERY_LIMIT
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-_NO_NUL = r"^[^\u0000]*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +115,15 @@ class LogFilterQuery:
     )
     start_time: datetime | None = field(default=None, metadata=described("from this time on", omitted=True))
     end_time: datetime | None = field(default=None, metadata=described("before this time", omitted=True))
-    trace_id: str | None = field(default=None, metadata=described("exactly this trace", omitted=True, pattern=_NO_NUL))
-    user_id: str | None = field(default=None, metadata=described("exactly this user", omitted=True, pattern=_NO_NUL))
+    trace_id: str | None = field(default=None, metadata=described("exactly this trace", omitted=True))
+    user_id: str | None = field(default=None, metadata=described("exactly this user", omitted=True))
     source: tuple[Literal["journal", "http", "systemd", "helm"], ...] = field(
         default=(), metadata=described("where entries came from")
     )
     stream: tuple[Literal["stdout", "stderr"], ...] = field(default=(), metadata=described("of printed lines"))
     q: str | None = field(
         default=None,
-        metadata=described("text; case does not matter", omitted=True, maxLength=1000, pattern=_NO_NUL),
+        metadata=described("text; case does not matter", omitted=True, maxLength=1000),
     )
     mode: TextMode = field(
         default="substring",
@@ -137,7 +136,6 @@ class LogFilterQuery:
             example='service:core level>=warning -"health check"',
             omitted=True,
             maxLength=QUERY_LIMIT,
-            pattern=_NO_NUL,
         ),
     )
 

@@ -54,9 +54,7 @@ class MetricsQuery:
     )
     metric_name: str | None = field(
         default=None,
-        metadata=described(
-            "these metrics alone, separated by commas", omitted=True, pattern=r"^[^\u0000]*$", example="memory_mb"
-        ),
+        metadata=described("these metrics alone, separated by commas", omitted=True, example="memory_mb"),
     )
     step: int | None = field(
         default=None,
