@@ -61,6 +61,7 @@ from helmd.store.ingest.requests import PostedStore, drop_old_requests
 from helmd.store.logs.listen import Listener
 from helmd.store.session import Pool
 from helmd.systemd.usage import UsageMeter
+from helmd.web.admin_pages import AdminPages
 from helmd.web.api.audit import Audit
 from helmd.web.api.backups import Backups
 from helmd.web.api.config import ServiceConfigs
@@ -81,10 +82,13 @@ from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import Logins
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.pages.assets import Assets
+from helmd.web.pages.jobs import JobPages
 from helmd.web.pages.login import LoginPages
+from helmd.web.pages.metrics import MetricsPage
 from helmd.web.pages.overview import OverviewPage, health_line
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
+from helmd.web.pages.security import SecurityPage
 from helmd.web.server import Activated, HttpServer, application
 from helmd.web.table import Handlers, whole_table
 
@@ -180,6 +184,7 @@ async def run_helmd(
         sessions = BrowserSessions(SessionFiles(places.sessions), _session_limits(settings))
         logins = callers.logins = Logins(sessions)
         accepted = AcceptanceStore(places)
+        audits = LatestAudit(places.helmctl, accepted)
 
         def gateway_run() -> str:
             seen = monitor.observed(GATEWAY)
@@ -225,7 +230,7 @@ async def run_helmd(
                 ),
                 tokens=Tokens(tokens),
                 audit=Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader),
-                security=Security(LatestAudit(places.helmctl, accepted), accepted),
+                security=Security(audits, accepted),
                 control=ControlHandlers(engine, monitor, lambda: current.registry),
                 jobs=JobHandlers(engine),
                 configs=ServiceConfigs(places, engine),
@@ -237,6 +242,11 @@ async def run_helmd(
                 overview=OverviewPage(monitor, current.watched, logins, renderer),
                 assets=assets,
                 probe=ProbePage(gateway_pages.marker),
+                admin=AdminPages(
+                    metrics=MetricsPage(monitor, lambda: current.settings.monitor_interval, renderer),
+                    security=SecurityPage(audits, lambda: current.settings.url, renderer),
+                    jobs=JobPages(engine, lambda: backups_listed(places, current.settings), renderer),
+                ),
             )
         )
         made = application(

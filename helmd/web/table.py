@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from helmd.web.admin_pages import AdminPages, admin_page_routes
 from helmd.web.api.audit import Audit
 from helmd.web.api.backups import Backups
 from helmd.web.api.config import ServiceConfigs
@@ -67,6 +68,7 @@ class Handlers:
     overview: OverviewPage
     assets: Assets
     probe: ProbePage
+    admin: AdminPages
 
 
 def described_table(handlers: Handlers) -> tuple[Route, ...]:
@@ -95,5 +97,6 @@ def whole_table(handlers: Handlers) -> tuple[Route, ...]:
     return (
         *described_table(handlers),
         *page_routes(handlers.overview, handlers.login, handlers.assets),
+        *admin_page_routes(handlers.admin),
         *probe_routes(handlers.probe),
     )

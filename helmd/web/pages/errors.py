@@ -8,8 +8,10 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from helmd.web.auth.roles import Identity, Role
 from helmd.web.auth.same_origin import by_gateway
 from helmd.web.http.problems import Handler
+from helmd.web.pages.error_words import ErrorWords, error_words
 from helmd.web.pages.policy import HOME, own_path
 from helmd.web.pages.rendering import Renderer
 
@@ -22,12 +24,17 @@ Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class ErrorContext:
-    """What an error's page shows: the problem document, and the id of the request."""
+    """What an error's page shows: the problem document in words for people. ``retry_after`` is in seconds.
 
-    title: str
+    ``same`` is the path to try once more; empty where that would repeat a change.
+    """
+
+    words: ErrorWords
     detail: str
-    hint: str
     lines: tuple[str, ...]
+    faults: tuple[str, ...]
+    retry_after: str
+    same: str
     code: str
     correlation: str
     may_log_in: bool
@@ -41,9 +48,14 @@ def wants_page(request: web.Request) -> bool:
 
 def login_path(request: web.Request) -> str:
     """Where a browser is sent to log in and come back."""
-    path = request.path_qs
-    target = own_path(path if path.startswith(HOME) else HOME + path.removeprefix("/"))
+    target = own_path(_path(request))
     return LOGIN if target == HOME else f"{LOGIN}?next={quote(target, safe='/')}"
+
+
+def _path(request: web.Request) -> str:
+    """The path with its query, as a browser sees it."""
+    path = request.path_qs
+    return path if path.startswith(HOME) else HOME + path.removeprefix("/")
 
 
 def error_pages(renderer: Renderer) -> Middleware:
@@ -57,14 +69,24 @@ def error_pages(renderer: Renderer) -> Middleware:
         if not wants_page(request) or not isinstance(response.body, bytes):
             return response
         problem = json.loads(response.body)
-        by_browser = request.method in ("GET", "HEAD") and not by_gateway(request)
+        by_reading = request.method in ("GET", "HEAD")
+        by_browser = by_reading and not by_gateway(request)
         if problem["code"] in _TO_LOG_IN and by_browser and "Authorization" not in request.headers:
             return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": login_path(request)})
+        caller: Identity | None = request.get("identity")
         context = ErrorContext(
-            title=problem["title"],
+            words=error_words(
+                problem["code"],
+                response.status,
+                problem.get("hint", ""),
+                correlation=request.get("correlation_id", ""),
+                runs_it=caller is None or caller.may(Role.TECHNICIAN),
+            ),
             detail=problem["detail"],
-            hint=problem.get("hint", ""),
             lines=tuple(problem.get("lines", ())),
+            faults=tuple(problem.get("faults", ())),
+            retry_after=response.headers.get("Retry-After", ""),
+            same=own_path(_path(request)) if by_reading else "",
             code=problem["code"],
             correlation=request.get("correlation_id", ""),
             may_log_in=problem["code"] in ("login_refused", "denied", *_TO_LOG_IN) and not by_gateway(request),

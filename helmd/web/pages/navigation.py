@@ -24,6 +24,7 @@ RAIL_PLACES = (
     RailPlace("/logs", "Logs", "scroll-text", "l", Role.BILLING),
     RailPlace("/metrics", "Metrics", "chart-line", "m", Role.TECHNICIAN),
     RailPlace("/modules", "Modules", "package", "p", Role.ADMIN, ("/apps",)),
+    RailPlace("/jobs", "Jobs", "activity", "j", Role.ADMIN),
     RailPlace("/users", "Users", "users", "u", Role.ADMIN),
     RailPlace("/security", "Security", "shield", "s", Role.ADMIN),
     RailPlace("/audit", "Audit", "history", "a", Role.ADMIN),

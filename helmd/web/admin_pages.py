@@ -1,0 +1,29 @@
+"""The part of the route table about pages for those who run the suite: metrics, security, modules, jobs."""
+
+from dataclasses import dataclass
+
+from helmd.web.auth.roles import Role
+from helmd.web.pages.jobs import JobPages
+from helmd.web.pages.metrics import MetricsPage
+from helmd.web.pages.security import SecurityPage
+from helmd.web.reply import HTML
+from helmd.web.route import Route
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPages:
+    """What answers them."""
+
+    metrics: MetricsPage
+    security: SecurityPage
+    jobs: JobPages
+
+
+def admin_page_routes(pages: AdminPages) -> tuple[Route, ...]:
+    """Return the routes."""
+    return (
+        Route("GET", "/metrics", pages.metrics.show, Role.TECHNICIAN, "The page of charts", reply=HTML),
+        Route("GET", "/security", pages.security.show, Role.ADMIN, "The page about security", reply=HTML),
+        Route("GET", "/jobs", pages.jobs.list, Role.ADMIN, "The page of jobs and backups", reply=HTML),
+        Route("GET", "/jobs/{id}", pages.jobs.job, Role.ADMIN, "The page of one job", reply=HTML),
+    )

@@ -1,0 +1,380 @@
+// One chart of a metric: for each series the band from least to greatest with the mean in it, a cursor for mouse and
+// keyboard that all charts of a page share, a summary, and the points as a table.
+import { copy, h } from "./dom.js";
+import { exact, isUtc } from "./format.js";
+import uPlot from "./vendor/uplot.js";
+
+const HEIGHT = 190;
+const SYNC = "helm";
+const COLOURS = 8;
+const DAY = 86400;
+
+const figures = new Map();
+
+/** VALUE with at most three significant digits after the point, in the reader's format. */
+export function figure(value, unit = "") {
+  if (value === null || value === undefined) {
+    return "–";
+  }
+  const size = Math.abs(value);
+  const digits = size >= 100 || Number.isInteger(value) ? 0 : size >= 10 ? 1 : 2;
+  let format = figures.get(digits);
+  if (!format) {
+    format = new Intl.NumberFormat(undefined, { maximumFractionDigits: digits });
+    figures.set(digits, format);
+  }
+  return format.format(value) + (unit ? `\u00a0${unit}` : "");
+}
+
+const timeFormats = new Map();
+
+/** SECONDS since the epoch on an axis; `show` is one of time, seconds, day. */
+export function moment(seconds, show) {
+  const key = `${show} ${isUtc()}`;
+  let format = timeFormats.get(key);
+  if (!format) {
+    const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    const shows = { time, seconds: { ...time, second: "2-digit" }, day: { day: "numeric", month: "short" } };
+    format = new Intl.DateTimeFormat(undefined, { ...shows[show], timeZone: isUtc() ? "UTC" : undefined });
+    timeFormats.set(key, format);
+  }
+  return format.format(seconds * 1000);
+}
+
+/** The colour that a class gives to text now, as canvas takes it. */
+function colour(name, opacity = 1) {
+  const probe = h("span", { class: `helm-ink helm-ink--${name}` });
+  document.querySelector(".helm-page").append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return opacity === 1 ? found : `color-mix(in oklab, ${found} ${opacity * 100}%, transparent)`;
+}
+
+/** The points that have none beside them, which no line shows. */
+function isolated(u, index) {
+  const data = u.data[index];
+  const found = [];
+  for (let at = 0; at < data.length; at++) {
+    if (data[at] != null && data[at - 1] == null && data[at + 1] == null) {
+      found.push(at);
+    }
+  }
+  return found;
+}
+
+/** What a series was over all points that are shown. */
+export function summary(one) {
+  let [least, greatest, last] = [null, null, null];
+  let [total, count] = [0, 0];
+  for (let at = 0; at < one.mean.length; at++) {
+    if (one.mean[at] === null) {
+      continue;
+    }
+    least = least === null ? one.min[at] : Math.min(least, one.min[at]);
+    greatest = greatest === null ? one.max[at] : Math.max(greatest, one.max[at]);
+    total += one.mean[at] * one.count[at];
+    count += one.count[at];
+    last = one.mean[at];
+  }
+  return { least, greatest, mean: count ? total / count : null, last };
+}
+
+const head = (text) => h("th", { class: "helm-table__head", scope: "col" }, text);
+const numberHead = (text) => h("th", { class: "helm-table__head helm-table__head--number", scope: "col" }, text);
+const cell = (...content) => h("td", { class: "helm-table__cell" }, content);
+const numberCell = (...content) => h("td", { class: "helm-table__cell helm-table__cell--number" }, content);
+const row = (...cells) => h("tr", { class: "helm-table__row" }, cells);
+const table = (heads, body) =>
+  h("table", { class: "helm-table helm-table--dense" }, h("thead", { class: "helm-table__top" }, row(...heads)), body);
+
+export class Chart {
+  /** `metric` has name, title and unit; `zoom` is called with two times in seconds, `say` with what a reader hears. */
+  constructor(metric, { zoom, say }) {
+    Object.assign(this, { metric, zoom, say, plot: null, signature: "", at: null, marked: null });
+    this.canvas = h("div", {
+      class: "helm-chart__plot",
+      tabindex: "0",
+      role: "group",
+      "aria-label": `${metric.title}: arrow keys read points, Enter twice zooms, Escape leaves`,
+      onkeydown: (event) => this.key(event),
+      onblur: () => this.leave(),
+    });
+    this.body = h("tbody", { class: "helm-table__body" });
+    this.nowHead = numberHead("Last");
+    this.points = h("div", { class: "helm-chart__points" });
+    this.details = h(
+      "details",
+      { class: "helm-chart__details", ontoggle: () => this.fillTable() },
+      h("summary", { class: "helm-chart__summary" }, "All points as a table"),
+      this.points,
+    );
+    this.element = h(
+      "section",
+      { class: "helm-card helm-chart", "aria-label": metric.title, "data-chart": metric.name },
+      h(
+        "header",
+        { class: "helm-chart__head" },
+        h("h2", { class: "helm-chart__title" }, metric.title),
+        h("span", { class: "helm-chart__unit" }, metric.unit),
+      ),
+      this.canvas,
+      table([head("Series"), this.nowHead, numberHead("Min"), numberHead("Mean"), numberHead("Max")], this.body),
+      this.details,
+    );
+    new ResizeObserver(() => {
+      if (this.plot && this.canvas.clientWidth) {
+        this.plot.setSize({ width: this.canvas.clientWidth, height: HEIGHT });
+      }
+    }).observe(this.canvas);
+  }
+
+  /** Shows `data`: times (s), from, to, step, and series with key, label, colour, and mean, min, max, count by time. */
+  show(data) {
+    this.data = data;
+    const arrays = [data.times];
+    for (const one of data.series) {
+      arrays.push(one.max, one.min, one.mean);
+    }
+    const looks = [colour("text"), isUtc(), ...data.series.map((one) => `${one.key}/${one.colour}`)];
+    const signature = JSON.stringify(looks);
+    if (this.plot && signature === this.signature) {
+      this.plot.setData(arrays);
+    } else {
+      this.signature = signature;
+      this.plot?.destroy();
+      this.plot = new uPlot(this.options(data), arrays, this.canvas);
+    }
+    this.legend();
+    if (this.details.open) {
+      this.fillTable();
+    }
+  }
+
+  options(data) {
+    const [line, muted] = [colour("line"), colour("muted")];
+    const series = [{}];
+    const bands = [];
+    for (const [index, one] of data.series.entries()) {
+      const name = `series-${one.colour % COLOURS}`;
+      const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: false };
+      const mean = { stroke: colour(name), width: 1.5, spanGaps: false };
+      mean.points = { show: true, size: 5, fill: mean.stroke, filter: isolated };
+      series.push({ ...edge }, { ...edge }, mean);
+      bands.push({ series: [index * 3 + 1, index * 3 + 2], fill: colour(name, 0.22) });
+    }
+    const axis = { stroke: muted, gap: 4, font: "12px system-ui, sans-serif" };
+    return {
+      width: Math.max(this.canvas.clientWidth, 200),
+      height: HEIGHT,
+      padding: [8, 12, 0, 0],
+      legend: { show: false },
+      cursor: {
+        y: false,
+        points: { show: false },
+        drag: { x: true, y: false, setScale: false, dist: 5 },
+        sync: { key: SYNC, setSeries: false, scales: ["x", null] },
+        bind: { dblclick: () => () => null },
+      },
+      hooks: {
+        setCursor: [(u) => this.moved(u.cursor.left >= 0 ? (u.cursor.idx ?? null) : null)],
+        setSelect: [(u) => this.selected(u)],
+      },
+      scales: { x: { time: true, range: () => [this.data.from, this.data.to] }, y: { range: limits } },
+      axes: [
+        {
+          ...axis,
+          grid: { show: false },
+          ticks: { stroke: line, width: 1, size: 4 },
+          size: 28,
+          space: 72,
+          values: (u, splits, index, space, increment) => splits.map((at) => this.tick(at, increment)),
+        },
+        {
+          ...axis,
+          grid: { stroke: line, width: 1 },
+          ticks: { show: false },
+          size: 52,
+          values: (u, splits) => splits.map((value) => figure(value)),
+        },
+      ],
+      series,
+      bands,
+      tzDate: (at) => (isUtc() ? uPlot.tzDate(new Date(at * 1000), "Etc/UTC") : new Date(at * 1000)),
+    };
+  }
+
+  tick(at, increment) {
+    if (increment >= DAY) {
+      return moment(at, "day");
+    }
+    const clock = moment(at, increment < 60 ? "seconds" : "time");
+    return clock === "00:00" && this.data.to - this.data.from > DAY / 2 ? moment(at, "day") : clock;
+  }
+
+  legend() {
+    const at = this.at;
+    const rows = this.data.series.map((one) => {
+      const all = summary(one);
+      const spread = at !== null && one.max[at] !== null && one.max[at] !== one.min[at];
+      return row(
+        h(
+          "th",
+          { class: "helm-table__cell helm-table__cell--name", scope: "row" },
+          h("span", { class: `helm-swatch helm-ink--series-${one.colour % COLOURS}`, "aria-hidden": "true" }),
+          one.label,
+        ),
+        numberCell(
+          figure(at === null ? all.last : one.mean[at]),
+          spread ? h("span", { class: "helm-sub" }, `${figure(one.min[at])} to ${figure(one.max[at])}`) : null,
+        ),
+        numberCell(figure(all.least)),
+        numberCell(figure(all.mean)),
+        numberCell(figure(all.greatest)),
+      );
+    });
+    this.nowHead.textContent = at === null ? "Last" : moment(this.data.times[at], "seconds");
+    this.body.replaceChildren(...rows);
+  }
+
+  moved(index) {
+    if (index !== this.at && this.data) {
+      this.at = index;
+      this.legend();
+    }
+  }
+
+  selected(u) {
+    const { left, width } = u.select;
+    if (!width) {
+      return;
+    }
+    // The charts that follow the cursor get the selection as well; the one under the pointer zooms.
+    const own = width >= 5 && u.cursor.event;
+    const [from, to] = [u.posToVal(left, "x"), u.posToVal(left + width, "x")];
+    u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    if (own) {
+      this.zoom(from, to);
+    }
+  }
+
+  key(event) {
+    const size = this.data?.times.length ?? 0;
+    if (!size || event.ctrlKey || event.metaKey || event.altKey) {
+      return;
+    }
+    const jump = event.shiftKey ? 10 : 1;
+    const at = this.at;
+    const moves = {
+      ArrowLeft: at === null ? size - 1 : Math.max(0, at - jump),
+      ArrowRight: at === null ? 0 : Math.min(size - 1, at + jump),
+      Home: 0,
+      End: size - 1,
+    };
+    if (event.key in moves) {
+      this.moveTo(moves[event.key]);
+    } else if (event.key === "Enter" && at !== null) {
+      this.mark(this.data.times[at]);
+    } else if (event.key === "Escape" && at !== null) {
+      this.leave();
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  mark(time) {
+    if (this.marked === null || this.marked === time) {
+      this.marked = time;
+      this.say(`Zoom from ${moment(time, "seconds")}: move, then press Enter again`);
+      return;
+    }
+    const [from, to] = [Math.min(this.marked, time), Math.max(this.marked, time) + this.data.step];
+    this.marked = null;
+    this.zoom(from, to);
+  }
+
+  moveTo(index) {
+    const time = this.data.times[index];
+    this.plot.setCursor({ left: this.plot.valToPos(time, "x"), top: 10 }, true, true);
+    this.moved(index);
+    const parts = this.data.series.map((one) => {
+      if (one.mean[index] === null) {
+        return `${one.label} nothing measured`;
+      }
+      const spread = one.min[index] === one.max[index] ? "" : `, ${figure(one.min[index])} to ${figure(one.max[index])}`;
+      return `${one.label} ${figure(one.mean[index], this.metric.unit)}${spread}`;
+    });
+    this.say(`${moment(time, "seconds")}: ${parts.join("; ")}`);
+  }
+
+  leave() {
+    this.marked = null;
+    this.plot?.setCursor({ left: -10, top: -10 }, true, true);
+    this.moved(null);
+  }
+
+  /** One for each time and series, the newest first. */
+  rows() {
+    const rows = [];
+    for (let at = this.data.times.length - 1; at >= 0; at--) {
+      for (const one of this.data.series.filter((each) => each.mean[at] !== null)) {
+        const time = new Date(this.data.times[at] * 1000).toISOString();
+        const figures = { mean: one.mean[at], min: one.min[at], max: one.max[at], count: one.count[at] };
+        rows.push({ time, series: one.label, ...figures });
+      }
+    }
+    return rows;
+  }
+
+  fillTable() {
+    if (!this.details.open || !this.data) {
+      return;
+    }
+    const rows = this.rows();
+    const csv = () =>
+      [Object.keys(rows[0] ?? {}), ...rows.map(Object.values)]
+        .map((line) => line.map((value) => `"${String(value).replaceAll('"', '""')}"`).join(","))
+        .join("\r\n");
+    const copies = (label, make) =>
+      h(
+        "button",
+        { class: "helm-button helm-button--small", type: "button", onclick: () => copy(make(), `${rows.length} rows copied`) },
+        label,
+      );
+    const heads = [head("Time"), head("Series"), ...["Mean", "Min", "Max", "Measurements"].map(numberHead)];
+    const body = h(
+      "tbody",
+      { class: "helm-table__body" },
+      rows.map((each) =>
+        row(
+          cell(h("time", { class: "helm-time", datetime: each.time }, exact(Date.parse(each.time)))),
+          cell(each.series),
+          ...[each.mean, each.min, each.max, each.count].map((value) => numberCell(figure(value))),
+        ),
+      ),
+    );
+    this.points.replaceChildren(
+      h(
+        "p",
+        { class: "helm-chart__copy" },
+        copies("Copy as CSV", csv),
+        copies("Copy as JSON", () => JSON.stringify(rows, null, 1)),
+      ),
+      h(
+        "div",
+        { class: "helm-table-box helm-chart__all", tabindex: "0", role: "region", "aria-label": `Points of ${this.metric.title}` },
+        table(heads, body),
+      ),
+    );
+  }
+}
+
+/** The axis of values begins at 0, so that a small change does not look like a large one. */
+function limits(u, least, greatest) {
+  if (least === null || least === undefined) {
+    return [0, 1];
+  }
+  const [bottom, top] = [least < 0 ? least * 1.08 : 0, greatest > 0 ? greatest * 1.08 : 0];
+  return bottom === top ? [bottom, bottom + 1] : [bottom, top];
+}
