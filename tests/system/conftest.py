@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.booted import RELEASE, TOP, Sandbox, run
+from tests.system.dashboard import Dashboard, dashboard_in
 from tests.system.packaged import build
 
 HERE = Path(__file__).parent
@@ -39,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             assert isinstance(item, pytest.Function)
             item.add_marker(pytest.mark.xdist_group("demo" if "demo" in item.fixturenames else item.path.stem))
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def dashboard(demo: Sandbox) -> Iterator[Dashboard]:
+    """The dashboard of the demo in one browser for all tests of pages."""
+    with dashboard_in(demo) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from helmd.operations.logs.reader import LogReader
 from helmd.web.api.log_query import filter_of, parameters
 from helmd.web.api.sources import StatusSource
 from helmd.web.api.stream import (
-    HEARTBEAT_SECONDS,
     RETRY_MILLISECONDS,
     STREAM_HEADERS,
     event_frame,
@@ -34,6 +33,8 @@ from helmd.web.api.stream import (
 from helmd.web.auth.roles import Identity, Role
 from helmd.web.http.cancellation import cancel_and_wait, run_while_authorized
 
+BEAT_SECONDS = 4.0
+"""How often a browser hears something: a page that has heard nothing for 10 s says so."""
 _COLLECT_SECONDS = 0.2
 """For which changes of states are collected."""
 _JOBS_SECONDS = 1.0
@@ -73,7 +74,7 @@ class Events:
         reader: LogReader,
         jobs: Callable[[], Awaitable[tuple[JobReply, ...]]],
         audit: Callable[[], AsyncGenerator[tuple[AuditEntry, ...], None]],
-        heartbeat: float = HEARTBEAT_SECONDS,
+        heartbeat: float = BEAT_SECONDS,
     ) -> None:
         self._monitor = monitor
         self._changed = changed

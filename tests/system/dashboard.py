@@ -1,0 +1,156 @@
+"""The dashboard in a real browser, for tests of its pages: who is logged in, what the console says, axe, screenshots.
+
+One browser for all pages. Each role logs in once; then its session's cookie is put back.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from tests.system.booted import TOP, Sandbox
+from tests.system.browser import Browser, browser_in
+from tests.system.keycloak_admin import GATEWAY, Person, person
+
+HELM = "http://localhost:5004/helm/"
+BEHIND_GATEWAY = f"{GATEWAY}/helm/"
+SCREENSHOTS = TOP / "docs/screenshots"
+WIDTHS = ((1440, 900), (900, 900), (360, 800))
+_GROUPS = {"admin": "admins", "technician": "technicians", "billing": "billing", "client": "client"}
+_IGNORED = ("fonts.googleapis.com", "favicon.ico")
+"""What the console says of the gateway's own style sheet."""
+_AXE = """
+const done = arguments[arguments.length - 1];
+axe.run(document, {resultTypes: ["violations"]}).then(
+  (found) => done(found.violations.flatMap((each) => each.nodes.map((node) =>
+    `${each.id}: ${node.target.join(" ")}: ${node.failureSummary.split("\\n").slice(1).join(" ")}`))),
+  (error) => done([String(error)]));
+"""
+
+
+def axe_source() -> str:
+    """axe-core, which scripts/test has installed."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hivematrix-helm/tools-browser"
+    (path,) = cache.glob("lib/python3*/site-packages/axe_playwright_python/axe.min.js")
+    return path.read_text()
+
+
+class Dashboard:
+    """Pages of Helm in BOX, in BROWSER. Users that log in are there until the end."""
+
+    def __init__(self, box: Sandbox, browser: Browser, users: ExitStack) -> None:
+        self.box = box
+        self.browser = browser
+        self._users = users
+        self._people: dict[str, Person] = {}
+        self._cookies: dict[str, list[dict[str, Any]]] = {}
+        self._now = ""
+
+    def person(self, role: str) -> Person:
+        """The user of a role."""
+        if role not in self._people:
+            self._people[role] = self._users.enter_context(person(self.box, _GROUPS[role]))
+        return self._people[role]
+
+    def become(self, role: str) -> None:
+        """Another role, directly at helmd: "owner" by a one-time link, the others at Keycloak."""
+        if role == self._now:
+            return
+        self.browser.get(f"{HELM}logout")
+        self.browser.do(lambda: self.browser.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
+        if role in self._cookies:
+            for cookie in self._cookies[role]:
+                self.browser.do(lambda kept=cookie: self.browser.driver.add_cookie(kept))  # type: ignore[misc]
+        elif role == "owner":
+            self.browser.get(self.box.helmctl("dashboard").out.strip())
+            self.browser.until_there(".helm-rail")
+        else:
+            self._log_in(self.person(role), HELM)
+        if role not in self._cookies:
+            self._cookies[role] = self.browser.do(lambda: self.browser.driver.get_cookies())
+        self._now = role
+
+    def _log_in(self, who: Person, start: str) -> None:
+        self.browser.get(start)
+        self.browser.until_there("#kc-login")
+        self.browser.type("#username", who.name)
+        self.browser.type("#password", who.password)
+        self.browser.click("#kc-login")
+        self.browser.until_there(".helm-rail")
+
+    def open(self, path: str = "", role: str = "owner") -> None:
+        """The page at PATH below /helm/, once its scripts run."""
+        self.become(role)
+        self.browser.get(HELM + path)
+        self.browser.until_there("[data-theme-switch]:not([hidden])")
+
+    def open_behind_gateway(self, path: str = "", role: str = "admin") -> None:
+        """The same page as the gateway passes it on, by a login there."""
+        self._now = ""
+        self.browser.do(lambda: self.browser.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
+        self._log_in(self.person(role), BEHIND_GATEWAY)
+        self.browser.get(BEHIND_GATEWAY + path)
+        self.browser.until_there("[data-theme-switch]:not([hidden])")
+
+    def complaints(self) -> list[str]:
+        """What the console has said since the last call: errors of scripts, violations of the policy, failed loads."""
+        return [each for each in self.browser.complaints() if not any(word in each for word in _IGNORED)]
+
+    def violations(self) -> list[str]:
+        """What axe finds on the page as it is now, in light and in dark."""
+        found = []
+        source = axe_source()
+        for dark in (False, True):
+            self.browser.size(1440, 900, dark)
+            self.browser.run(f"if (!window.axe) {{ {source} }}")
+            found += self.browser.do(lambda: self.browser.driver.execute_async_script(_AXE))
+        self.browser.size(1440, 900)
+        return found
+
+    def press(self, *keys: str) -> None:
+        """Presses keys one after the other, wherever the focus is; "Control+k" at once."""
+
+        def do() -> None:
+            for key in keys:
+                *held, last = key.split("+") if len(key) > 1 else (key,)
+                chain = ActionChains(self.browser.driver)
+                for each in held:
+                    chain.key_down(getattr(Keys, each.upper()))
+                chain.send_keys(getattr(Keys, last.upper()) if len(last) > 1 else last)
+                for each in held:
+                    chain.key_up(getattr(Keys, each.upper()))
+                chain.perform()
+
+        self.browser.do(do)
+
+    def fits(self, widths: tuple[int, ...] = (1440, 900, 360)) -> None:
+        """Nothing of the page is wider than the window."""
+        for width in widths:
+            self.browser.size(width, 900)
+            wide = self.browser.run("return document.documentElement.scrollWidth")
+            assert wide <= width, f"{wide} px of {width}"
+        self.browser.size(1440, 900)
+
+    def screenshots(self, name: str) -> None:
+        """The page at three widths, light and dark, into docs/screenshots where HIVEMATRIX_SCREENSHOTS=1."""
+        if os.environ.get("HIVEMATRIX_SCREENSHOTS") != "1":
+            return
+        SCREENSHOTS.mkdir(exist_ok=True)
+        for width, height in WIDTHS:
+            for dark in (False, True):
+                self.browser.size(width, height, dark)
+                path = SCREENSHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png"
+                self.browser.screenshot(path)
+        self.browser.size(1440, 900)
+
+
+@contextmanager
+def dashboard_in(box: Sandbox) -> Iterator[Dashboard]:
+    """The dashboard of BOX in a browser of its own."""
+    with ExitStack() as users, browser_in(box) as browser:
+        browser.size(1440, 900)
+        yield Dashboard(box, browser, users)
