@@ -18,7 +18,7 @@ PACKAGES: dict[str, set[str]] = {
     "health": {"model"},
     "journal": {"model", "files"},
     "keycloak": {"model", "files"},
-    "modules": {"model", "files", "systemd"},
+    "modules": {"model", "files"},
     "postgres": {"model", "files"},
     "store": {"model"},
     "systemd": {"model", "files", "health", "keycloak"},
