@@ -36,7 +36,7 @@ from helmd.operations.identity.tokens import TokenStore
 from helmd.operations.identity.user_access import UserAccess
 from helmd.operations.identity.user_exchange import ImportFiles
 from helmd.operations.jobs.engine import JobEngine
-from helmd.operations.logs.audit import audit_entries
+from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries
 from helmd.operations.logs.audit_live import follow_audit
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
@@ -82,6 +82,7 @@ from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import Logins
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.pages.assets import Assets
+from helmd.web.pages.audit import AuditTrailPage
 from helmd.web.pages.jobs import JobPages
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.metrics import MetricsPage
@@ -89,6 +90,8 @@ from helmd.web.pages.overview import OverviewPage, health_line
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
 from helmd.web.pages.security import SecurityPage
+from helmd.web.pages.service import ServicePage
+from helmd.web.pages.users import UsersPage
 from helmd.web.server import Activated, HttpServer, application
 from helmd.web.table import Handlers, whole_table
 
@@ -199,13 +202,25 @@ async def run_helmd(
             lambda identity: health_line(monitor.statuses(), current.watched(), identity),
         )
         login = LoginPages(logins, renderer, lambda: current.settings.url)
+        user_access = UserAccess(places, lambda: (current.registry, current.settings))
+        for_users = ThreadPool(USER_REQUESTS).run
+
+        def url() -> str:
+            return current.settings.url
+
         users = UserHandlers(
-            UserAccess(places, lambda: (current.registry, current.settings)),
-            ThreadPool(USER_REQUESTS).run,
-            lambda: current.settings.url,
+            user_access,
+            for_users,
+            url,
             engine,
             ImportFiles(places.user_imports),
         )
+        metrics = MetricHistory(pool)
+        summaries: dict[str, str] = {}
+
+        def read_audit(wanted: AuditQuery, limit: int) -> JournalPart:
+            return audit_entries(places, current.scheduled, wanted, limit)
+
         # Shared: apt is asked once for both.
         updates = PendingUpdates()
         table = whole_table(
@@ -218,7 +233,7 @@ async def run_helmd(
                     monitor,
                     current.watched,
                     reader,
-                    MetricHistory(pool),
+                    metrics,
                     HostState(
                         [places.store_cluster, places.state, places.data],
                         lambda: certificates_now(current.registry, places),
@@ -229,7 +244,7 @@ async def run_helmd(
                     monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES)
                 ),
                 tokens=Tokens(tokens),
-                audit=Audit(lambda wanted, limit: audit_entries(places, current.scheduled, wanted, limit), reader),
+                audit=Audit(read_audit, reader),
                 security=Security(audits, accepted),
                 control=ControlHandlers(engine, monitor, lambda: current.registry),
                 jobs=JobHandlers(engine),
@@ -240,6 +255,9 @@ async def run_helmd(
                 modules=Modules(InstalledApps(places, lambda: current.registry, updates)),
                 login=login,
                 overview=OverviewPage(monitor, current.watched, logins, renderer),
+                service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, renderer),
+                users_page=UsersPage(user_access, for_users, url, renderer),
+                audit_page=AuditTrailPage(read_audit, reader, lambda: current.watched().names, summaries, renderer),
                 assets=assets,
                 probe=ProbePage(gateway_pages.marker),
                 admin=AdminPages(
@@ -249,6 +267,7 @@ async def run_helmd(
                 ),
             )
         )
+        summaries.update({f"{route.method} {route.path}": route.summary for route in table})
         made = application(
             table,
             callers,

@@ -4,11 +4,15 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.context import Context
+from helmd.cli.module_install import modules_install_command
 
 
 @click.group("modules", short_help="Show the modules of the suite, and what can be installed.")
 def modules_command() -> None:
     """Show the modules of the suite, and those that the catalogue knows how to install."""
+
+
+modules_command.add_command(modules_install_command)
 
 
 @modules_command.command("available")

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,10 @@ from helmd.model.config.settings import Settings
 from helmd.model.errors import UsageError
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
+
+if TYPE_CHECKING:
+    from helmd.operations.modules.install import WantedModule
+    from helmd.operations.setup.setup import SetupOptions
 
 
 @click.command("setup", short_help="Set up a suite for this account.")
@@ -31,6 +36,11 @@ from helmd.model.suite.service import Registry
 @click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=2,
               metavar="CERTIFICATE KEY",
               help="The gateway's certificate with its chain, and its key (PEM), for a self-signed one.")  # fmt: skip
+@click.option("--suite", is_flag=True, help="Also install the modules of the catalogue, and start all of it.")
+@click.option("--without", multiple=True, metavar="NAME", help="With --suite: leave this module out.")
+@click.option("--allow-file", is_flag=True, help="With --suite: allow repositories on this machine.")
+@click.option("--trust", is_flag=True, help="With --suite: install modules on a host that guards nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 @audited("setup")
 def setup_command(
@@ -41,9 +51,15 @@ def setup_command(
     database: str | None,
     url: str | None,
     certificate: tuple[Path, Path] | None,
+    suite: bool,
+    without: tuple[str, ...],
+    allow_file: bool,
+    trust: bool,
+    yes: bool,
 ) -> int:
     """Set up a suite for this account: directories, PostgreSQL, keys, units, Keycloak and its realm.
 
+    With --suite, the modules of the catalogue are installed from their git repositories, and all of it is started.
     Can be run again at any time. The password of a first admin of the suite is printed once, on stdout.
     """
     from helmd.operations.configuration.load import load_settings
@@ -63,6 +79,8 @@ def setup_command(
         account.check_readable(dedicated, [path for path in (registry, keycloak_archive, *(certificate or ())) if path])
         account.remember(dedicated)
         notify(f"helmctl run by root now acts for {dedicated}")
+        if suite:
+            _allow_gateway_port(registry, yes)
         account.become(dedicated)
     elif os.geteuid() == 0:
         if (owner := account.owner(None)) and owner != "root":
@@ -74,15 +92,63 @@ def setup_command(
     if database == "-":
         database = sys.stdin.readline().strip()
     options = SetupOptions(registry, keycloak_archive, database, url, certificate)
-    suite = set_up(context.layout, options, notify, DownloadProgress())
-    _set_up_realm(context, suite, load_settings(context.layout), bool(url))
-    if any(not service.external for service in suite.services.values()):
+    modules = _suite_modules(context, options, without, allow_file) if suite else []
+    made = set_up(context.layout, options, notify, DownloadProgress())
+    if suite:
+        from helmd.cli.module_install import install_suite, start_suite
+        from helmd.operations.configuration.load import load_suite
+
+        names, code = install_suite(context, modules, trust)
+        made = load_suite(context.layout, load_settings(context.layout))
+        _set_up_realm(context, made, load_settings(context.layout), bool(url))
+        return start_suite(context, names) or code
+    _set_up_realm(context, made, load_settings(context.layout), bool(url))
+    if any(not service.external for service in made.services.values()):
         output.print_message("Set-up is complete. To start the suite, run: helmctl up")
     else:
         output.print_message(
             f"Set-up is complete. Add your services to {context.layout.registry_file}, then run helmctl setup again."
         )
     return exits.OK
+
+
+def _suite_modules(
+    context: Context, options: "SetupOptions", without: tuple[str, ...], allow_file: bool
+) -> "list[WantedModule]":
+    """The modules that a whole suite has; before, the account's files, in which Keycloak is part of the suite."""
+    from helmd.files.durable import write_atomically
+    from helmd.operations.modules.install import suite_modules
+    from helmd.operations.setup.setup import REGISTRY_TEMPLATE, SUITE_TEMPLATE, prepare_files
+
+    prepare_files(context.layout, options, notify)
+    file = context.layout.registry_file
+    if file.read_text() == REGISTRY_TEMPLATE:
+        write_atomically(file, SUITE_TEMPLATE)
+    return suite_modules(context.layout, context.settings, without, allow_file)
+
+
+def _allow_gateway_port(registry: Path | None, yes: bool) -> None:
+    """As root: offer to allow the gateway's port to the account that is to own the suite."""
+    import tomllib
+
+    from helmd.cli.context import SHARE
+    from helmd.operations.setup.ports import allow_port, lowest_port
+
+    port = 0
+    for file in (SHARE / "services.toml", Path("/etc/hivematrix/services.toml"), registry):
+        try:
+            found = tomllib.loads(file.read_text())["services"]["nexus"]["port"] if file else port
+            port = found if isinstance(found, int) else port
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    if not 0 < port < lowest_port():
+        return
+    question = f"The gateway listens on port {port}, which only root may. Allow all accounts ports from {port} on?"
+    if yes or (sys.stdin.isatty() and click.confirm(question, default=True, err=True)):
+        allow_port(port)
+        notify(f"ports from {port} on may be used by every account (net.ipv4.ip_unprivileged_port_start)")
+    else:
+        notify(f"the gateway will not start: only root may listen on port {port}; run the command again with --yes")
 
 
 def _set_up_realm(context: Context, suite: Registry, settings: Settings, url_given: bool) -> None:

@@ -31,6 +31,7 @@ from helmd.model.api.jobs import (
     PlanReply,
     RestartReply,
 )
+from helmd.model.api.log_facets import FacetsQuery, FacetsReply
 from helmd.model.api.login import LoginLink, OpenedLink
 from helmd.model.api.logs import (
     HistogramQuery,
@@ -142,6 +143,13 @@ def log_routes(logs: Logs, streams: Streams) -> tuple[Route, ...]:
             "How many log entries there were when, by level",
             Reply(HistogramReply),
             HistogramQuery,
+        ),
+        get(
+            "/api/logs/facets",
+            logs.facets.facets,
+            "How many log entries have which values",
+            Reply(FacetsReply),
+            FacetsQuery,
         ),
         get(
             "/api/logs/export",

@@ -23,9 +23,12 @@ from helmd.web.backup_routes import backup_routes
 from helmd.web.documents import with_documents
 from helmd.web.module_routes import module_routes
 from helmd.web.pages.assets import Assets
+from helmd.web.pages.audit import AuditTrailPage
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.overview import OverviewPage
 from helmd.web.pages.probe import ProbePage
+from helmd.web.pages.service import ServicePage
+from helmd.web.pages.users import UsersPage
 from helmd.web.route import Route
 from helmd.web.routes import (
     audit_routes,
@@ -41,6 +44,7 @@ from helmd.web.routes import (
     token_routes,
 )
 from helmd.web.security_routes import security_routes
+from helmd.web.service_pages import service_pages
 from helmd.web.user_routes import user_routes
 
 
@@ -66,6 +70,9 @@ class Handlers:
     modules: Modules
     login: LoginPages
     overview: OverviewPage
+    service_page: ServicePage
+    users_page: UsersPage
+    audit_page: AuditTrailPage
     assets: Assets
     probe: ProbePage
     admin: AdminPages
@@ -98,5 +105,6 @@ def whole_table(handlers: Handlers) -> tuple[Route, ...]:
         *described_table(handlers),
         *page_routes(handlers.overview, handlers.login, handlers.assets),
         *admin_page_routes(handlers.admin),
+        *service_pages(handlers.service_page, handlers.users_page, handlers.audit_page),
         *probe_routes(handlers.probe),
     )

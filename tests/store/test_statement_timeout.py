@@ -81,6 +81,8 @@ READER: dict[str, Callable[[LogReader], Awaitable[object]]] = {
     "last": lambda reader: reader.last(LogFilter(), 10),
     "entry": lambda reader: reader.entry(1),
     "histogram": lambda reader: reader.histogram(LogFilter(), NOW, NOW + timedelta(hours=1), timedelta(minutes=1)),
+    "facets": lambda reader: reader.facets({"level": LogFilter(text="x")}, 10),
+    "gaps": lambda reader: reader.gaps(NOW, NOW + timedelta(hours=1)),
     "level_counts": lambda reader: reader.level_counts(NOW),
     "newest_id": lambda reader: reader.newest_id(),
     "check": lambda reader: reader.check(LogFilter(text="x", mode="regex")),

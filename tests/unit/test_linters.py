@@ -18,7 +18,7 @@ PACKAGES: dict[str, set[str]] = {
     "health": {"model"},
     "journal": {"model", "files"},
     "keycloak": {"model", "files"},
-    "modules": {"model", "files"},
+    "modules": {"model", "files", "systemd"},
     "postgres": {"model", "files"},
     "store": {"model"},
     "systemd": {"model", "files", "health", "keycloak"},

@@ -86,11 +86,28 @@ class HistogramBucket:
 
 
 @dataclass(frozen=True, slots=True)
+class LogGap:
+    """A time from which lines may be missing."""
+
+    since: datetime = field(metadata=described("when it begins"))
+    until: datetime = field(metadata=described("when it ends"))
+    why: str = field(
+        metadata=described("the journal had lost entries, or could not be read", enum=["lost", "unreadable"])
+    )
+    at_most: int | None = field(metadata=described("how many lines at most; null where that is unknown", example=12))
+
+
+@dataclass(frozen=True, slots=True)
 class HistogramReply:
     """Counts of log entries over time."""
 
     step_seconds: int = field(metadata=described("length of a bucket", example=60, minimum=60))
     buckets: tuple[HistogramBucket, ...] = field(metadata=described("the oldest first"))
+    gaps: tuple[LogGap, ...] = field(
+        metadata=described(
+            "from when to when lines may be missing, whatever the filter; for those who read all services"
+        )
+    )
     counted_back_to: datetime | None = field(
         default=None, metadata=described("the time limit was reached here", omitted=True)
     )

@@ -23,6 +23,13 @@ INSTALL_SETTINGS = (
         'The interpreter that its virtual environment is made with: "python3.12", or an absolute path.',
     ),
     Setting(
+        "install.python",
+        values.python_version,
+        "version",
+        "any",
+        'The oldest version of Python that it runs on: "3.12".',
+    ),
+    Setting(
         "install.requirements",
         values.relative_path,
         "path",

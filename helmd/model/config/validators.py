@@ -317,6 +317,14 @@ def interpreter(value: object) -> str:
     return read
 
 
+def python_version(value: object) -> str:
+    """A version of Python 3, without its last number."""
+    read = text(value)
+    if not re.fullmatch(r"3\.[0-9]{1,2}", read):
+        raise ValueError(f"must be a version of Python such as 3.12, not {_shown(value)}")
+    return read
+
+
 def constraints(value: object) -> tuple[str, ...]:
     """Lines of a constraints file of pip, of names and versions only (PEP 508 without URLs)."""
     if not isinstance(value, list) or len(value) > 200:

@@ -14,6 +14,7 @@ from helmd.model.logs.query_language.nodes import (
     Matches,
     Node,
     Not,
+    Term,
     TimeIs,
     Wild,
     all_of,
@@ -35,7 +36,7 @@ CURSOR_PATTERN = "^([0-9]{1,17}|1[0-9]{17}|2[0-4][0-9]{16}|25[0-2][0-9]{15}|253[
 """Of a cursor: microseconds until the end of the year 9999, and an id."""
 _CURSOR = re.compile(CURSOR_PATTERN.removesuffix("$") + r"\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROLLED_UP = frozenset({"service_name", "level"})
+ROLLED_UP = frozenset({"service_name", "level"})
 _INSTANT = timedelta(microseconds=1)
 RUN = 3
 """Letters or digits in a row that a text must have for a trigram index to be of use: pg_trgm takes words apart."""
@@ -78,7 +79,7 @@ class LogFilter:
     @property
     def rest_counted(self) -> bool:
         """Whether the rollups have what ``rest`` is about."""
-        return all(subject(leaf) in _ROLLED_UP for leaf in terms_in(self.rest))
+        return all(subject(leaf) in ROLLED_UP for leaf in terms_in(self.rest))
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -114,9 +115,29 @@ class LogFilter:
         end = None if self.end is not None and self.end >= begins + timedelta(days=1) else self.end
         return self if (start, end) == (self.start, self.end) else replace(self, start=start, end=end)
 
+    def without(self, about: str) -> "LogFilter":
+        """Return the filter without the conditions that are about a column or ``context.KEY`` alone."""
+        field = {
+            "service_name": "services",
+            "level": "levels",
+            "source": "sources",
+            "stream": "streams",
+            "trace_id": "trace_id",
+            "user_id": "user_id",
+        }.get(about)
+        kept = tuple(
+            node for node in conjuncts(self.rest) if any(not _is_about(term, about) for term in terms_in(node))
+        )
+        changed = replace(self, rest=all_of(kept))
+        return changed if field is None else replace(changed, **{field: None})  # type: ignore[arg-type]
+
     def confined(self, services: frozenset[str]) -> "LogFilter":
         """Return the filter restricted to SERVICES, for a caller who may read only these."""
         return replace(self, services=services if self.services is None else self.services & services)
+
+
+def _is_about(term: Term, about: str) -> bool:
+    return subject(term) == about or (about == "context" and subject(term).startswith("context."))
 
 
 def longest_run(text: str) -> int:

@@ -62,6 +62,8 @@ class Install:
     ref: str = ""
     interpreter: str = ""
     """The interpreter that its virtual environment is made with, such as ``python3.12``; empty for any."""
+    python: str = ""
+    """The oldest version of Python that it runs on, such as ``3.12``; empty for any."""
     requirements: str = "requirements.txt"
     """The file in its tree that says what pip installs; nothing is installed where there is none."""
     constraints: tuple[str, ...] = ()

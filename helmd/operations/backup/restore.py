@@ -54,7 +54,15 @@ from helmd.operations.backup.encryption import AgeIdentity
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases
 from helmd.operations.configuration.load import load_settings, load_suite
 from helmd.operations.configuration.sockets import wait_for_jobs
-from helmd.operations.setup.setup import REGISTRY_TEMPLATE, Notify, SetupOptions, prepare_keycloak, run_unit, set_up
+from helmd.operations.setup.setup import (
+    REGISTRY_TEMPLATE,
+    SUITE_TEMPLATE,
+    Notify,
+    SetupOptions,
+    prepare_keycloak,
+    run_unit,
+    set_up,
+)
 from helmd.postgres.binaries import Binaries, binaries_of, newest
 from helmd.postgres.cluster import account_name, store_cluster
 from helmd.postgres.configuration import ADMIN_FILE, Cluster
@@ -116,7 +124,7 @@ def living_suite(layout: Layout) -> str:
     if layout.suite_cluster.exists():
         return f"this account has a suite already, with databases in {layout.suite_cluster}"
     with suppress(OSError, UnicodeDecodeError):
-        if layout.registry_file.read_text() != REGISTRY_TEMPLATE:
+        if layout.registry_file.read_text() not in (REGISTRY_TEMPLATE, SUITE_TEMPLATE):
             return f"this account has a suite already, by {layout.registry_file}"
     return ""
 

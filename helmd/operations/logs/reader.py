@@ -1,7 +1,7 @@
 """Reading stored log entries for those who ask, a few at a time, so that what is heavy holds up nothing else."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +16,8 @@ from helmd.store.logs.bounded import breakable, check_expression, end_with_clien
 from helmd.store.logs.counts import Histogram, Total, histogram, level_counts, total
 from helmd.store.logs.entries import StoredEntry, after, entry
 from helmd.store.logs.export import Form, export
+from helmd.store.logs.facets import Facet, facets
+from helmd.store.logs.gaps import StoredGap, gaps_between
 from helmd.store.logs.search import Page, cursor_of, find, warm
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
@@ -149,6 +151,18 @@ class LogReader:
         await self.check(wanted)
         async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
             return await breakable(connection, histogram(connection, wanted, start, end, step))
+
+    async def gaps(self, since: datetime, until: datetime) -> list[StoredGap]:
+        """As `helmd.store.logs.gaps.gaps_between`. Raises StoreError."""
+        async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+            return await breakable(connection, gaps_between(connection, since, until, COUNT_SECONDS))
+
+    async def facets(self, wanted: Mapping[str, LogFilter], most: int) -> dict[str, Facet]:
+        """As `helmd.store.logs.facets.facets`, within SEARCH_SECONDS. Raises as that, and BusyError."""
+        for its in wanted.values():
+            await self.check(its)
+        async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
+            return await breakable(connection, facets(connection, wanted, most, SEARCH_SECONDS))
 
     async def level_counts(self, since: datetime) -> dict[str, dict[str, int]]:
         """Entries by service and level. Raises StoreError."""

@@ -82,6 +82,14 @@ REGISTRY_TEMPLATE = """\
 """
 
 
+SUITE_TEMPLATE = """\
+# The services of this account's suite; see services.toml(5). Modules that helmctl installs have files of their own in
+# services.d; what is set here for one of them wins over what the catalogue and the module itself say.
+
+[services.keycloak]
+"""
+
+
 def settings_template(database: str | None) -> str:
     """A ``helm.toml`` that shows every setting, commented out, at its default."""
     lines = ["# Settings of HiveMatrix Helm; see helm.toml(5). What is commented out is the default."]
@@ -154,7 +162,11 @@ def _install_registry(layout: Layout, given: Path, notify: Notify) -> None:
         text = given.read_text()
     except UnicodeDecodeError:
         raise ConfigurationError([Fault(str(given), 0, "", "is not UTF-8 text")]) from None
-    if layout.registry_file.exists() and layout.registry_file.read_text() not in (text, REGISTRY_TEMPLATE):
+    if layout.registry_file.exists() and layout.registry_file.read_text() not in (
+        text,
+        REGISTRY_TEMPLATE,
+        SUITE_TEMPLATE,
+    ):
         raise NotSetUpError(
             f"{layout.registry_file} already exists and differs from {given}",
             hint="Move it away, or edit it and run helmctl setup without --registry.",

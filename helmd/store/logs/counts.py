@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -65,7 +66,7 @@ async def total(connection: Connection, wanted: LogFilter, seconds: float, *, ex
     async def attempt() -> Total:
         if wanted.counted:
             return Total(await _by_rollups(connection, wanted))
-        everything = await _by_rollups(connection, _rollup_filter(wanted)) if expensive else 0
+        everything = await _by_rollups(connection, rollup_filter(wanted)) if expensive else 0
         if everything > _FEW_ENTRIES:
             days = group_by_day(await leaves(connection, wanted.start, wanted.end))
             return await _estimated(connection, wanted, *await _sampled(connection, wanted, days), everything)
@@ -169,51 +170,71 @@ def _rollup_conditions(wanted: LogFilter) -> Where:
 
 
 async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
-    """Sum whole hours and minutes from the rollups and count rows at both ends, in one statement (one snapshot)."""
+    found = await grouped_by_rollups(connection, wanted, sql.SQL("true"))
+    return found.get(True, 0)
+
+
+async def grouped_by_rollups(connection: Connection, wanted: LogFilter, column: sql.Composable) -> dict[Any, int]:
+    """The number of entries that match WANTED, which must be ``counted``, by the values of COLUMN, which rollups have.
+
+    Sums whole hours and minutes from the rollups and counts rows at both ends, in one statement (one snapshot). Raises
+    psycopg.Error.
+    """
+    parts = _rollup_parts(wanted, column)
+    if not parts:
+        return {}
+    statement = sql.SQL(
+        "SELECT value, sum(entries)::bigint FROM ({}) AS parts GROUP BY 1 HAVING sum(entries) > 0"
+    ).format(sql.SQL(" UNION ALL ").join(part for part, _ in parts))
+    # Not prepared: to consider a generic plan, PostgreSQL would plan for all partitions once.
+    cursor = await connection.execute(statement, [value for _, given in parts for value in given], prepare=False)
+    return {value: entries async for value, entries in cursor}
+
+
+def _rollup_parts(wanted: LogFilter, column: sql.Composable) -> list[tuple[sql.Composable, list[object]]]:
+    """Queries for COLUMN and numbers of entries, with their parameters; together they have each entry once."""
     start, end = wanted.start, wanted.end
-    if start is not None and end is not None and end <= start:
-        return 0
     parts: list[tuple[sql.Composable, list[object]]] = []
+    if start is not None and end is not None and end <= start:
+        return parts
     first = None if start is None else _ceiling(start, _MINUTE)
     last = None if end is None else _floor(end, _MINUTE)
     if first is not None and last is not None and first > last:
         # The range lies within one minute.
         first = last = end
     if start is not None and first is not None and start < first:
-        parts.append(_count_rows(replace(wanted, end=first)))
+        parts.append(_count_rows(replace(wanted, end=first), column))
     if end is not None and last is not None and last < end and first != end:
-        parts.append(_count_rows(replace(wanted, start=last)))
+        parts.append(_count_rows(replace(wanted, start=last), column))
     first_hour = None if first is None else _ceiling(first, _HOUR)
     last_hour = None if last is None else _floor(last, _HOUR)
     if first_hour is not None and last_hour is not None and first_hour >= last_hour:
-        parts.append(_sum_rollups("log_counts_minute", wanted, first, last))
+        parts.append(_sum_rollups("log_counts_minute", wanted, column, first, last))
     else:
-        parts.append(_sum_rollups("log_counts_hour", wanted, first_hour, last_hour))
+        parts.append(_sum_rollups("log_counts_hour", wanted, column, first_hour, last_hour))
         if first is not None:
-            parts.append(_sum_rollups("log_counts_minute", wanted, first, first_hour))
+            parts.append(_sum_rollups("log_counts_minute", wanted, column, first, first_hour))
         if last is not None:
-            parts.append(_sum_rollups("log_counts_minute", wanted, last_hour, last))
-    statement = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sql.SQL("({})").format(part) for part, _ in parts))
-    # Not prepared: to consider a generic plan, PostgreSQL would plan for all partitions once.
-    cursor = await connection.execute(statement, [value for _, given in parts for value in given], prepare=False)
-    found = await cursor.fetchone()
-    return int(found[0]) if found else 0
+            parts.append(_sum_rollups("log_counts_minute", wanted, column, last_hour, last))
+    return parts
 
 
-def _count_rows(wanted: LogFilter) -> tuple[sql.Composable, list[object]]:
+def _count_rows(wanted: LogFilter, column: sql.Composable) -> tuple[sql.Composable, list[object]]:
     met, given = conditions(wanted)
-    return sql.SQL("SELECT count(*) FROM log_entries WHERE {}").format(where(met)), given
+    counted = sql.SQL("SELECT {} AS value, count(*)::numeric AS entries FROM log_entries WHERE {} GROUP BY 1")
+    return counted.format(column, where(met)), given
 
 
 def _sum_rollups(
-    table: str, wanted: LogFilter, first: datetime | None, last: datetime | None
+    table: str, wanted: LogFilter, column: sql.Composable, first: datetime | None, last: datetime | None
 ) -> tuple[sql.Composable, list[object]]:
     met, given = _rollup_conditions(wanted)
     for condition, timestamp in ((sql.SQL("slot >= %s"), first), (sql.SQL("slot < %s"), last)):
         if timestamp is not None:
             met.append(condition)
             given.append(timestamp)
-    return sql.SQL("SELECT coalesce(sum(entries), 0) FROM {} WHERE {}").format(sql.Identifier(table), where(met)), given
+    summed = sql.SQL("SELECT {} AS value, sum(entries) AS entries FROM {} WHERE {} GROUP BY 1")
+    return summed.format(column, sql.Identifier(table), where(met)), given
 
 
 async def _by_scanning(connection: Connection, wanted: LogFilter, deadline: float) -> Total:
@@ -230,7 +251,7 @@ async def _by_scanning(connection: Connection, wanted: LogFilter, deadline: floa
                 parts.append(part)
                 given += values
         statement = f"SELECT {' + '.join(parts)}".encode()
-        rows = await _within(connection, statement, given, deadline, keep_plan=True)
+        rows = await within_deadline(connection, statement, given, deadline, keep_plan=True)
         if rows is None:
             if not counted:
                 counted, reached = await _sampled(connection, wanted, days)
@@ -264,13 +285,13 @@ def _leaf_counters(
                 " - ".join(f"(SELECT count(*) FROM {leaf.name} WHERE {' AND '.join([asked, *ids])})" for asked in each),  # noqa: S608
                 given * len(each),
             )
-            for ids in _id_ranges(leaf, wanted)
+            for ids in id_ranges(leaf, wanted)
         ]
 
     return count_leaf
 
 
-def _rollup_filter(wanted: LogFilter) -> LogFilter:
+def rollup_filter(wanted: LogFilter) -> LogFilter:
     """Return the part of the filter that the rollups support."""
     rest = wanted.rest if wanted.rest_counted else None
     return replace(wanted, trace_id=None, user_id=None, text=None, sources=None, streams=None, rest=rest)
@@ -285,7 +306,7 @@ async def _estimated(
     """
     if reached is None:
         return Total(counted, True)
-    like = _rollup_filter(wanted)
+    like = rollup_filter(wanted)
     if everything is None:
         everything = await _by_rollups(connection, like)
     seen = await _by_rollups(connection, replace(like, start=max(reached, like.start) if like.start else reached))
@@ -304,7 +325,9 @@ async def _sampled(
             "SELECT count(*) FILTER (WHERE {}), min(timestamp)"
             " FROM (SELECT * FROM ({}) AS day ORDER BY timestamp DESC, id DESC LIMIT {}) AS few"
         ).format(where(asked), tables, sql.Literal(_SAMPLE))
-        rows = await _within(connection, statement, [*values, *given * len(day)], time.monotonic() + _SAMPLE_SECONDS)
+        rows = await within_deadline(
+            connection, statement, [*values, *given * len(day)], time.monotonic() + _SAMPLE_SECONDS
+        )
         if rows is None or rows[0][1] is not None:
             return (0, None) if rows is None else (rows[0][0], rows[0][1])
     return 0, None
@@ -326,12 +349,12 @@ async def _histogram_by_scanning(
             )
             for day in some
             for leaf in day
-            for ids in _id_ranges(leaf, wanted)
+            for ids in id_ranges(leaf, wanted)
         ]
         statement = sql.SQL("SELECT date_bin(%s, timestamp, %s), level, count(*) FROM ({}) AS e GROUP BY 1, 2").format(
             sql.SQL(" UNION ALL ").join(parts)
         )
-        rows = await _within(connection, statement, [step, _EPOCH, *given * len(parts)], deadline)
+        rows = await within_deadline(connection, statement, [step, _EPOCH, *given * len(parts)], deadline)
         if rows is None:
             return some[0][0].begins + timedelta(days=1)
         for bucket, level, entries in rows:
@@ -340,7 +363,7 @@ async def _histogram_by_scanning(
     return None
 
 
-def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[str]]:
+def id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[str]]:
     """Return conditions for the ranges of ids with an index of their own; only a text search needs them."""
     if wanted.text is None or leaf.sealed:
         return [[]]
@@ -350,7 +373,7 @@ def _id_ranges(leaf: Leaf, wanted: LogFilter) -> list[list[str]]:
     ]
 
 
-async def _within(
+async def within_deadline(
     connection: Connection,
     statement: sql.Composed | bytes,
     given: Sequence[object],

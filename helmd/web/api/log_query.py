@@ -7,7 +7,7 @@ from helmd.model.logs.filter import LogFilter, log_filter_of
 from helmd.model.printable import printable
 from helmd.web.auth.roles import Identity
 
-_LISTS = frozenset({"service", "level", "source", "stream", "topics", "metric_name"})
+_LISTS = frozenset({"service", "level", "source", "stream", "topics", "metric_name", "field"})
 
 
 def parameters(request: web.Request) -> dict[str, str]:
@@ -22,7 +22,11 @@ def parameters(request: web.Request) -> dict[str, str]:
 
 def filter_of(request: web.Request, given: dict[str, str]) -> LogFilter:
     """The filter of the parameters, confined to what the caller may see. Raises UsageError."""
-    wanted = log_filter_of(given)
+    return confined(request, log_filter_of(given))
+
+
+def confined(request: web.Request, wanted: LogFilter) -> LogFilter:
+    """WANTED, confined to what the caller may see."""
     identity: Identity | None = request["identity"]
     confined_to = identity.services if identity is not None else frozenset[str]()
     return wanted if confined_to is None else wanted.confined(confined_to)

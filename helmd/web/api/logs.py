@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NoReturn
 
 from aiohttp import web
 
-from helmd.model.api.logs import DEFAULT_LIMIT, MAX_LIMIT, HistogramBucket, HistogramReply, LogPage
+from helmd.model.api.logs import DEFAULT_LIMIT, MAX_LIMIT, HistogramBucket, HistogramReply, LogGap, LogPage
 from helmd.model.api.services import DashboardReply
 from helmd.model.errors import HelmError, StoreError, UsageError
 from helmd.model.logs.filter import LogFilter, PageCursor, page_cursor_of
@@ -16,6 +16,7 @@ from helmd.model.logs.timestamps import timespan
 from helmd.model.suite.names import RESERVED_PREFIX
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.logs.window import LogWindow, newer_window, older_window
+from helmd.web.api.log_facets import LogFacets
 from helmd.web.api.log_query import filter_of, number, one_of, parameters
 from helmd.web.api.sources import StatusSource
 from helmd.web.auth.roles import Identity
@@ -51,6 +52,7 @@ class Logs:
     def __init__(self, reader: LogReader, monitor: StatusSource) -> None:
         self._reader = reader
         self._monitor = monitor
+        self.facets = LogFacets(reader)
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /api/logs"""
@@ -88,12 +90,13 @@ class Logs:
         offset: int,
         ascending: bool,
     ) -> LogWindow:
-        places = [name for name in ("cursor", "after", "before", "around", "offset") if given.get(name, "0") != "0"]
+        places = [name for name in ("cursor", "after", "before", "around") if given.get(name)]
+        places += ["offset"] if offset else []
         if len(places) > 1:
             raise UsageError(f"{places[0]}: can't be combined with {' or '.join(places[1:])}")
         counted = one_of(given, "total", ("true", "false")) == "true"
         if places == ["around"]:
-            id_, services = number(given, "around", 0), request["identity"].services
+            id_, services = number(given, "around", 0, least=1), request["identity"].services
             window = await self._reader.around(wanted, limit, id_, services, counted=counted)
             return window or _no_entry()
         upwards = places == ["after"] or (ascending and places != ["before"])
@@ -118,10 +121,12 @@ class Logs:
             raise UsageError("start_time: is not before end_time")
         step = _step(given.get("step", ""), end - start)
         found = await run_while_connected(request, self._reader.histogram(wanted, start, end, step))
+        seen = await self._reader.gaps(start, end) if request["identity"].services is None else []
+        gaps = tuple(LogGap(gap.since, gap.until, gap.why, gap.at_most) for gap in seen)
         buckets = [
             HistogramBucket(bucket.start, bucket.levels, sum(bucket.levels.values())) for bucket in found.buckets
         ]
-        return json_response(HistogramReply(int(step.total_seconds()), tuple(buckets), found.counted_back_to))
+        return json_response(HistogramReply(int(step.total_seconds()), tuple(buckets), gaps, found.counted_back_to))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs/export"""

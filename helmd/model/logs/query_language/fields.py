@@ -49,6 +49,8 @@ FIELD_NAMES = (*FIELD_COLUMNS, "has")
 SOURCES = frozenset({"journal", "systemd", "helm", "http"})
 STREAMS = frozenset({"stdout", "stderr"})
 CONTEXT_FIELD = "context"
+FACET_COLUMNS = frozenset(FIELD_COLUMNS.values()) - {"id", "timestamp", "message"}
+"""Columns with few enough values to list them."""
 NUMERIC = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?\Z")
 """How a number is written."""
 

@@ -14,6 +14,8 @@ from helmd.model.errors import UsageError
 from helmd.model.logs.query_language.expressions import UnsupportedExpressionError, common_expression
 from helmd.model.logs.query_language.fields import (
     CONTEXT_FIELD,
+    FACET_COLUMNS,
+    FIELD_COLUMNS,
     FIELD_NAMES,
     TermError,
     TermValue,
@@ -203,6 +205,25 @@ class _Parser:
 
     def _fail(self, what: str, hint: str = "", position: int | None = None) -> NoReturn:
         raise QueryError(what, self.place if position is None else position, hint)
+
+
+def facet_subject(name: str) -> str:
+    """The column, ``context.KEY`` or ``context`` whose values NAME asks for. Raises UsageError."""
+    if name == CONTEXT_FIELD:
+        return name
+    field = _FIELD.fullmatch(f"{name}:")
+    if field is not None and field[1] == CONTEXT_FIELD and field[2]:
+        try:
+            return f"{CONTEXT_FIELD}." + ".".join(_path(field[2]))
+        except TermError as problem:
+            raise UsageError(f"field: {problem}") from None
+    column = FIELD_COLUMNS.get(name, "")
+    if column not in FACET_COLUMNS:
+        raise UsageError(
+            f"field: {printable(name, 60)!r} has no values to list",
+            hint="For example service, level, source, stream, host, user, context, context.KEY.",
+        )
+    return column
 
 
 def _parts(inside: str) -> tuple[str, ...]:

@@ -1,0 +1,27 @@
+"""Writing terms of queries."""
+
+import re
+
+from helmd.model.logs.query_language.fields import FIELD_COLUMNS
+
+_PLAIN = re.compile(r"[\w@.+-]+\Z", re.ASCII)
+_KEY = re.compile(r"[\w-]+\Z", re.ASCII)
+_FIELDS = {column: field for field, column in FIELD_COLUMNS.items() if field != "pattern"}
+
+
+def written_term(subject: str, value: str | None) -> str:
+    """The term that selects the entries with VALUE, or without any, in SUBJECT: a column, or ``context.KEY``."""
+    field = _FIELDS.get(subject, subject)
+    if value is None:
+        return f"-has:{field}"
+    return f"{field}:{value if _PLAIN.match(value) else quoted(value)}"
+
+
+def written_key(key: str) -> str:
+    """The field for a KEY of the context."""
+    return f"context.{key if _KEY.match(key) else quoted(key)}"
+
+
+def quoted(text: str, *, wild: bool = False) -> str:
+    """TEXT in quotes; with WILD, its asterisks are escaped as well, as those of a pattern that stand for themselves."""
+    return '"' + re.sub(r'(["\\*])' if wild else r'(["\\])', r"\\\1", text) + '"'

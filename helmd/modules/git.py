@@ -1,0 +1,235 @@
+"""A module's repository: a bare mirror that Helm alone configures. git runs in a sandbox that sees the mirror alone.
+
+A repository is hostile: what it contains, and what its server sends. git finds programs to run in configuration, hooks,
+attributes and URLs; none of these are taken from it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from helmd.files.durable import write_if_changed
+from helmd.files.trees import size_below
+from helmd.model.errors import ModuleError
+from helmd.model.layout import ModulePlaces
+from helmd.model.modules.source import COMMIT, GitSource, is_commit
+from helmd.model.modules.tree import LINK, MAX_LISTING, MAX_TARGET, Tree, read_listing
+from helmd.modules.sandbox import BuildSandbox, Ran, TakeLine, run_in
+
+_LARGEST_FILE = 1 << 20
+"""Bytes of one file of a commit that are read."""
+_SCRATCH = "/tmp"  # noqa: S108 - the sandbox has one of its own
+_DEFAULT = "refs/helm/default"
+_CONFIGURATION = """\
+# Written by helmctl modules: all that git knows while it is at this module's repository.
+[protocol]
+	allow = never
+[protocol "{kind}"]
+	allow = always
+[core]
+	hooksPath = /dev/null
+	fsmonitor = false
+	attributesFile = /dev/null
+	excludesFile = /dev/null
+	untrackedCache = false
+	symlinks = true
+	protectHFS = true
+	protectNTFS = true
+	askPass = /bin/false
+[credential]
+	helper =
+[transfer]
+	fsckObjects = true
+[fetch]
+	recurseSubmodules = false
+	unpackLimit = 1
+[submodule]
+	recurse = false
+[gc]
+	auto = 0
+[maintenance]
+	auto = false
+[http]
+	lowSpeedLimit = 1000
+	lowSpeedTime = 60
+[safe]
+	directory = *
+[advice]
+	detachedHead = false
+"""
+_FETCH = """\
+git --git-dir="$1" init --quiet --bare --template= "$1"
+exec git --git-dir="$1" fetch --progress --prune --force --no-tags --no-write-fetch-head --no-auto-maintenance \\
+    --end-of-options "$2" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' "+HEAD:$3"
+"""
+_CHECKOUT = """\
+export GIT_INDEX_FILE="$TMPDIR/index"
+git --git-dir="$1" -c core.bare=false --work-tree="$2" read-tree "$3"
+cd "$2"
+exec git --git-dir="$1" -c core.bare=false --work-tree="$2" checkout-index --all --force
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """The repository of one module. ``sandbox`` has the limits; what it sees is set for each command."""
+
+    places: ModulePlaces
+    source: GitSource
+    sandbox: BuildSandbox
+    max_size: int
+    line: TakeLine
+
+    def _in(self, writable: tuple[Path, ...], readable: tuple[Path, ...], network: bool = False) -> BuildSandbox:
+        configuration = self.places.root / "gitconfig"
+        write_if_changed(configuration, _CONFIGURATION.format(kind=self.source.kind), 0o600)
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": _SCRATCH,
+            "TMPDIR": _SCRATCH,
+            "LC_ALL": "C.UTF-8",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(configuration),
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_ATTR_NOSYSTEM": "1",
+        }
+        readable = (*readable, configuration)
+        if self.source.kind == "ssh" and network:
+            environment["GIT_SSH_COMMAND"] = self._ssh()
+            writable = (*writable, self.places.known_hosts)
+            readable = (*readable, self.places.deploy_key) if self.places.deploy_key.exists() else readable
+        return replace(
+            self.sandbox,
+            directory=writable[0] if writable else self.places.mirror,
+            writable=writable,
+            readable=readable,
+            network=network,
+            environment=environment,
+            largest_file=self.max_size,
+        )
+
+    def _ssh(self) -> str:
+        """The command of ssh. Its options name files, and have no secret in them."""
+        hosts = self.places.known_hosts
+        if not hosts.exists():
+            os.close(os.open(hosts, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        options = ["BatchMode=yes", "StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={hosts}"]
+        options += ["ForwardAgent=no", "PermitLocalCommand=no", "ProxyCommand=none", "ConnectTimeout=30"]
+        if self.places.deploy_key.exists():
+            options += ["IdentitiesOnly=yes", f"IdentityFile={self.places.deploy_key}"]
+        return " ".join(["ssh", "-F", "/dev/null", *(f"-o {each}" for each in options)])
+
+    def _too_large(self) -> Callable[[], str]:
+        def watch() -> str:
+            size = size_below(self.places.mirror)
+            return f"the repository has more than {self.max_size >> 20:,} MB" if size > self.max_size else ""
+
+        return watch
+
+    def fetch(self) -> None:
+        """Bring the mirror to the state of the source. Raises ModuleError."""
+        if shutil.which("git") is None:
+            raise ModuleError("git is not installed", hint="Run: sudo apt install git")
+        mirror = self.places.mirror
+        mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
+        seen = (Path(self.source.url),) if self.source.kind == "file" else ()
+        if seen and not seen[0].is_dir():
+            raise ModuleError(f"{self.source.url} is not a directory", hint="Give the path of a git repository.")
+        sandbox = self._in((mirror,), seen, network=self.source.kind != "file")
+        words = ["/bin/sh", "-euc", _FETCH, "sh", str(mirror), self.source.url, _DEFAULT]
+        ran = run_in(sandbox, words, self.line, watch=self._too_large())
+        if not ran.good:
+            raise _failed(f"{self.source.url} could not be fetched", ran, self._access_hint(ran))
+
+    def _access_hint(self, ran: Ran) -> str:
+        said = " ".join(ran.tail).lower()
+        if "fsck" in said or "bad object" in said:
+            return "The repository has damaged or hostile objects (git fsck says which)."
+        if self.source.kind == "ssh" and ("permission denied" in said or "publickey" in said):
+            return f"Put a deploy key of the repository into {self.places.deploy_key} (mode 0600)."
+        return "Is the URL right, and can this machine reach it?"
+
+    def resolve(self, ref: str) -> str:
+        """The commit that REF means: a branch, a tag, or a commit; of the default branch without one."""
+        wanted = [f"refs/heads/{ref}", f"refs/tags/{ref}"] if ref else [_DEFAULT]
+        wanted += [ref] if is_commit(ref) else []
+        for name in wanted:
+            ran = self._read("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+            commit = ran.output.decode("ascii", "replace").strip()
+            if ran.good and COMMIT.match(commit):
+                return commit
+        what = f"no branch, tag or commit '{ref}'" if ref else "no default branch"
+        raise ModuleError(f"{self.source.url} has {what}", hint="Name one that it has: --ref main")
+
+    def _read(self, *words: str, given: bytes = b"", keep: int = 1 << 20) -> Ran:
+        sandbox = self._in((), (self.places.mirror,))
+        return run_in(sandbox, ["git", f"--git-dir={self.places.mirror}", *words], self.line, given=given, keep=keep)
+
+    def tree(self, commit: str) -> Tree:
+        """The tree of COMMIT. Raises ModuleError."""
+        ran = self._read("ls-tree", "-r", "-z", "-l", "--full-tree", commit, keep=MAX_LISTING)
+        try:
+            entries = read_listing(ran.output) if ran.good else []
+        except ValueError as problem:
+            raise ModuleError(f"the tree of commit {commit[:12]} can't be installed: {problem}") from None
+        if not ran.good or not entries:
+            raise ModuleError(f"commit {commit[:12]} has no files that could be installed")
+        links = [entry for entry in entries if entry.mode == LINK and entry.size <= MAX_TARGET]
+        targets = self._contents([entry.object for entry in links], MAX_TARGET * max(1, len(links)) + (1 << 20))
+        return Tree(
+            {entry.path: entry for entry in entries},
+            {entry.path: targets.get(entry.object, b"/").decode("utf-8", "surrogateescape") for entry in links},
+        )
+
+    def _contents(self, objects: list[str], keep: int) -> dict[str, bytes]:
+        """The contents of blobs."""
+        if not objects:
+            return {}
+        given = "".join(f"{each}\n" for each in dict.fromkeys(objects)).encode()
+        output = self._read("cat-file", "--batch", given=given, keep=min(keep, MAX_LISTING)).output
+        found: dict[str, bytes] = {}
+        while output:
+            head, newline, output = output.partition(b"\n")
+            words = head.split()
+            if not newline or len(words) != 3 or not words[2].isdigit():
+                break
+            size = int(words[2])
+            found[words[0].decode("ascii", "replace")] = output[:size]
+            output = output[size + 1 :]
+        return found
+
+    def file(self, tree: Tree, path: str) -> str | None:
+        """The text of a file of TREE; None without one. Raises ModuleError for what is not a small text."""
+        entry = tree.entries.get(path)
+        if entry is None or entry.mode == LINK:
+            return None
+        if entry.size > _LARGEST_FILE:
+            raise ModuleError(f"{path} is larger than {_LARGEST_FILE >> 20} MiB")
+        try:
+            return self._contents([entry.object], 2 * _LARGEST_FILE).get(entry.object, b"").decode()
+        except UnicodeDecodeError:
+            raise ModuleError(f"{path} is not UTF-8 text") from None
+
+    def check_out(self, commit: str, directory: Path) -> None:
+        """Write the files of COMMIT into DIRECTORY, which must be empty. Raises ModuleError."""
+        sandbox = self._in((directory,), (self.places.mirror,))
+        words = ["/bin/sh", "-euc", _CHECKOUT, "sh", str(self.places.mirror), str(directory), commit]
+        ran = run_in(sandbox, words, self.line)
+        if not ran.good:
+            raise _failed(f"commit {commit[:12]} could not be checked out", ran)
+
+    def log_between(self, old: str, new: str, most: int = 100) -> list[tuple[str, str]]:
+        """The commits that NEW has and OLD has not, the newest first: id and subject."""
+        for each in (old, new):
+            if not COMMIT.match(each):
+                return []
+        ran = self._read("log", f"--max-count={most}", "--format=%H %s", f"{old}..{new}")
+        lines = ran.output.decode("utf-8", "replace").splitlines() if ran.good else []
+        return [(line[:40], line[41:200]) for line in lines if COMMIT.match(line[:40])]
+
+
+def _failed(sentence: str, ran: Ran, hint: str = "") -> ModuleError:
+    return ModuleError(f"{sentence}: {ran.why}", hint=hint, lines=ran.tail[-10:])

@@ -1,0 +1,151 @@
+"""The page of the audit trail: who did what, when, from where, and with what result; refusals included."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from helmd.model.errors import HelmError
+from helmd.model.identity.audit import AuditEntry
+from helmd.model.logs.entry import realtime_of
+from helmd.model.logs.filter import utc_timestamp
+from helmd.operations.logs.audit import AuditQuery, JournalPart
+from helmd.operations.logs.audit_store import stored_entries
+from helmd.operations.logs.reader import LogReader
+from helmd.web.http.cancellation import run_while_connected
+from helmd.web.pages.overview import Tone
+from helmd.web.pages.rendering import Renderer
+
+PAGE_ENTRIES = 100
+_TONES: dict[str, tuple[Tone, str]] = {
+    "done": ("ok", "circle-check"),
+    "refused": ("warn", "lock"),
+    "failed": ("error", "circle-x"),
+    "killed": ("error", "circle-x"),
+    "timeout": ("error", "clock"),
+    "skipped": ("warn", "minus"),
+}
+RESULTS = ("done", "refused", "failed")
+
+ReadTrail = Callable[[AuditQuery, int], JournalPart]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """A record as it is shown. ``result`` is of the record; ``place`` says from where it was asked for."""
+
+    entry: AuditEntry
+    tone: Tone
+    icon: str
+    what: str
+    """In words where the action is a request, else the command."""
+    request: str
+    """The method and path of a request; empty for a command."""
+    place: str
+    more: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """What is asked for, as it is in the page's URL; times as the form has them, in UTC."""
+
+    who: str = ""
+    service: str = ""
+    result: str = ""
+    start: str = ""
+    end: str = ""
+
+    def link(self, **changes: str) -> str:
+        """The query string of this with CHANGES; empty values are left out."""
+        changed = replace(self, **changes)
+        given = {name: getattr(changed, name) for name in ("who", "service", "result", "start", "end")}
+        return "?" + urlencode({name: value for name, value in given.items() if value})
+
+    @property
+    def active(self) -> bool:
+        return self != AuditFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditContext:
+    """What the page shows. ``older`` is the query of what comes before the rows; ``fault`` is of the filter."""
+
+    filter: AuditFilter
+    rows: tuple[AuditRow, ...] = ()
+    results: tuple[str, ...] = RESULTS
+    services: tuple[str, ...] = ()
+    older: str = ""
+    trouble: str = ""
+    fault: str = ""
+
+
+class AuditTrailPage:
+    """The handler. READ gets what the journal has, and blocks; READER has what is older; SERVICES are the choices.
+
+    SUMMARIES say what each request is for, by method and path as they are recorded.
+    """
+
+    def __init__(
+        self,
+        read: ReadTrail,
+        reader: LogReader,
+        services: Callable[[], tuple[str, ...]],
+        summaries: Mapping[str, str],
+        renderer: Renderer,
+    ) -> None:
+        self._read, self._reader, self._services, self._renderer = read, reader, services, renderer
+        self._summaries = summaries
+        # Reading the journal is work for a processor; one reader at a time is enough.
+        self._turn = asyncio.Lock()
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """GET /audit"""
+        given = request.query
+        asked = AuditFilter(
+            **{name: given.get(name, "").strip() for name in ("who", "service", "result", "start", "end")}
+        )
+        context = AuditContext(asked, services=self._services())
+        try:
+            wanted = AuditQuery(
+                asked.service or None, asked.who or None, asked.result or None, _time("start", asked.start),
+                _time("end", asked.end),
+            )  # fmt: skip
+        except HelmError as error:
+            return self._renderer.show(request, "audit.html", replace(context, fault=error.sentence))
+        found, trouble = await self._entries(request, wanted)
+        older = ""
+        if len(found) >= PAGE_ENTRIES:
+            older = asked.link(end=found[-1].time.astimezone(UTC).isoformat())
+        rows = tuple(audit_row(entry, self._summaries) for entry in found)
+        return self._renderer.show(request, "audit.html", replace(context, rows=rows, older=older, trouble=trouble))
+
+    async def _entries(self, request: web.Request, wanted: AuditQuery) -> tuple[list[AuditEntry], str]:
+        async with self._turn:
+            found, since = await asyncio.to_thread(self._read, wanted, PAGE_ENTRIES)
+        if len(found) >= PAGE_ENTRIES:
+            return found, ""
+        try:
+            reading = stored_entries(self._reader, wanted, since, PAGE_ENTRIES - len(found))
+            found = [*found, *await run_while_connected(request, reading)]
+        except HelmError as error:
+            return found, error.sentence
+        # What systemd did without Helm may be older than what the store has.
+        return sorted(found, key=lambda entry: entry.time, reverse=True), ""
+
+
+def audit_row(entry: AuditEntry, summaries: Mapping[str, str]) -> AuditRow:
+    """How ENTRY is shown; SUMMARIES say what requests are for."""
+    change, origin = entry.change, entry.change.origin
+    tone, icon = _TONES.get(change.result, ("off", "circle-dashed"))
+    place = ", ".join(part for part in (origin.via, origin.address, origin.unit) if part)
+    said = "; ".join(filter(None, (change.reason, change.detail)))
+    summary = summaries.get(change.action)
+    return AuditRow(entry, tone, icon, summary or change.action, change.action if summary else "", place, said)
+
+
+def _time(name: str, text: str) -> int | None:
+    """Microseconds since 1970. Raises UsageError."""
+    return realtime_of(utc_timestamp(name, text)) if text else None

@@ -1,0 +1,17 @@
+"""The part of the route table with the pages of one service, of users and of the audit trail."""
+
+from helmd.web.auth.roles import Role
+from helmd.web.pages.audit import AuditTrailPage
+from helmd.web.pages.service import ServicePage
+from helmd.web.pages.users import UsersPage
+from helmd.web.reply import HTML
+from helmd.web.route import Route
+
+
+def service_pages(service: ServicePage, users: UsersPage, audit: AuditTrailPage) -> tuple[Route, ...]:
+    """All of them; the OpenAPI document does not have them."""
+    return (
+        Route("GET", "/service/{name}", service.show, Role.TECHNICIAN, "The page of one service", reply=HTML),
+        Route("GET", "/users", users.show, Role.ADMIN, "The page of users", reply=HTML),
+        Route("GET", "/audit", audit.show, Role.ADMIN, "The page of the audit trail", reply=HTML),
+    )

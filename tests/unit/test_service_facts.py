@@ -1,0 +1,121 @@
+"""What is read about one service for its page: commit, environment, limits, response times, settings."""
+
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from helmd.model.api.details import ProcessesReply, ServiceProcess
+from helmd.model.api.service_config import ServiceConfigReply, ServiceSetting
+from helmd.model.layout import layout
+from helmd.model.suite.service import Limits, Service
+from helmd.model.units.status import Observed, Usage
+from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.configuration.service_config import ServiceConfig
+from helmd.operations.diagnostics.service_facts import commit_of, limits_of, shown_environment
+from helmd.web.pages.fresh_login import FreshLogin
+from helmd.web.pages.service import actions_of, responses_of
+from helmd.web.pages.service_settings import form_of
+
+NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
+UNIT_STATE = UnitFacts(
+    "hivematrix-codex.service", "loaded", "active", "running", main_pid=7, started_at=NOW.timestamp()
+)
+CODEX = Service(
+    "codex",
+    port=5010,
+    environment={"COLOUR": "blue", "API_KEY": "secret-value", "DSN": "postgresql://a:b@localhost/x"},
+    limits=Limits(memory_max=512 << 20, cpu_percent=150, tasks=200),
+)
+SEEN = Observed("codex", CODEX, UNIT_STATE, "production", usage=Usage(75.0, 256.0))
+
+
+def git(directory: Path, *words: str) -> str:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    done = subprocess.run(["git", *identity, *words], cwd=directory, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
+    assert commit_of(tmp_path) == "" and commit_of(tmp_path / "nowhere") == ""
+    git(tmp_path, "init", "-q")
+    assert commit_of(tmp_path) == "", "nothing is committed yet"
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert commit_of(tmp_path) == head
+    git(tmp_path, "pack-refs", "--all")
+    assert commit_of(tmp_path) == head
+    other = tmp_path.parent / f"{tmp_path.name}-tree"
+    git(tmp_path, "worktree", "add", "-q", str(other))
+    assert commit_of(other) == head
+    git(tmp_path, "checkout", "-q", "--detach")
+    assert commit_of(tmp_path) == head
+    (tmp_path / ".git" / "HEAD").write_text("ref: ../../../etc/passwd\n")
+    assert commit_of(tmp_path) == ""
+
+
+def test_secrets_are_masked_wherever_they_come_from(tmp_path: Path) -> None:
+    places = layout({}, tmp_path, 1000, tmp_path)
+    places.secrets.mkdir(parents=True)
+    places.secrets_file("codex").write_text("TOKEN=abc\nDATABASE_URL=postgresql://codex:abc@/codex\n")
+    found = {each.name: (each.value, each.source) for each in shown_environment(CODEX, "production", places)}
+    assert found["COLOUR"] == ("blue", "services.toml") and found["API_KEY"] == ("********", "services.toml")
+    assert found["DSN"][0] == "********" and found["HIVEMATRIX_MODE"] == ("production", "Helm")
+    assert found["TOKEN"] == ("********", "secrets/codex.env") and found["DATABASE_URL"][0] == "********"
+    assert "abc" not in repr(found) and "secret-value" not in repr(found)
+
+
+def test_limits_against_use() -> None:
+    process = ServiceProcess(7, 1, "python3", "S", 12, 256.0, 1.5, NOW)
+    found = {each.setting: each for each in limits_of(CODEX, SEEN, ProcessesReply("codex", (process,)))}
+    assert (found["limits.memory_max"].used, found["limits.memory_max"].limit) == (256.0, 512.0)
+    assert (found["limits.tasks"].used, found["limits.tasks"].limit) == (12.0, 200)
+    assert found["limits.memory_high"].limit is None and found["limits.cpu_percent"].used == 75.0
+    idle = {each.setting: each.used for each in limits_of(CODEX, SEEN, ProcessesReply("codex", ()))}
+    assert idle["limits.tasks"] is None
+
+
+def test_response_times_are_broken_where_nothing_was_measured() -> None:
+    assert responses_of([], NOW).path == ""
+    times = [NOW - timedelta(minutes=minute) for minute in (50, 49, 20)]
+    found = responses_of([(at, 4.0, 3.0, 9.0) for at in times], NOW)
+    assert found.path.count("M") == 2 and found.path.count("L") == 1
+    assert (found.least, found.mean, found.most) == (3.0, 4.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "offered"),
+    [
+        ({}, {"restart": "", "stop": "", "reload": "It has no reload_command in services.toml."}),
+        ({"can_reload": True}, {"restart": "", "stop": "", "reload": ""}),
+        ({"active_state": "failed"}, {"start": "", "restart": ""}),
+        ({"active_state": "deactivating"}, {"start": "It is stopping.", "restart": "It is stopping."}),
+    ],
+)
+def test_what_can_be_done_now(facts: dict[str, object], offered: dict[str, str]) -> None:
+    seen = replace(SEEN, facts=replace(UNIT_STATE, **facts))  # type: ignore[arg-type]
+    assert {each.action: each.refusal for each in actions_of(seen, NOW.timestamp())} == offered
+
+
+def test_helm_and_what_is_external_are_not_controlled() -> None:
+    assert not list(actions_of(replace(SEEN, name="helm"), NOW.timestamp()))
+    outside = replace(SEEN, service=replace(CODEX, type="external"))
+    assert not list(actions_of(outside, NOW.timestamp()))
+
+
+def test_the_form_has_what_the_file_has() -> None:
+    file, other = "/c/services.toml", "/c/services.d/codex.toml"
+    settings = (
+        ServiceSetting("limits.memory_max", "512M", file, 12, True),
+        ServiceSetting("limits.tasks", 200, other, 3, False),
+        ServiceSetting("environment", {"COLOUR": "blue", "API_KEY": "********"}, file, 4, True),
+        ServiceSetting("port", 5010, file, 2, True),
+    )
+    form = form_of(ServiceConfig(ServiceConfigReply("codex", file, settings, ()), '"tag"'), FreshLogin())
+    limits = {each.key: (each.value, each.editable, each.place) for each in form.limits}
+    assert limits["limits.memory_max"] == ("512M", True, "")
+    assert limits["limits.tasks"] == ("200", False, f"{other}, line 3") and limits["limits.open_files"][0] == ""
+    assert [(each.label, each.masked) for each in form.environment] == [("COLOUR", False), ("API_KEY", True)]
+    assert [each.key for each in form.others] == ["port"] and form.etag == '"tag"'
