@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,7 @@ def setup_command(
         database = sys.stdin.readline().strip()
     options = SetupOptions(registry, keycloak_archive, database, url, certificate)
     modules = _suite_modules(context, options, without, allow_file) if suite else []
+    options = replace(options, coming=frozenset(module.name for module in modules))
     made = set_up(context.layout, options, notify, DownloadProgress())
     if suite:
         from helmd.cli.module_install import install_suite, start_suite
@@ -100,7 +102,8 @@ def setup_command(
 
         names, code = install_suite(context, modules, trust)
         made = load_suite(context.layout, load_settings(context.layout))
-        _set_up_realm(context, made, load_settings(context.layout), bool(url))
+        # Files of modules that were just installed lack the secret of Keycloak's client.
+        _set_up_realm(context, made, load_settings(context.layout), bool(url or names))
         return start_suite(context, names) or code
     _set_up_realm(context, made, load_settings(context.layout), bool(url))
     if any(not service.external for service in made.services.values()):

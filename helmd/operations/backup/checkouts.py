@@ -19,9 +19,11 @@ from helmd.files.trees import entries
 from helmd.keycloak.distribution.artefact import KEYCLOAK
 from helmd.keycloak.distribution.unpack import unpacked
 from helmd.model.backup.manifest import BackupError, EnvironmentRef, ServiceRef
-from helmd.model.layout import Layout
+from helmd.model.errors import HelmError
+from helmd.model.layout import Layout, ModulePlaces
 from helmd.model.suite.names import TARGET
 from helmd.model.suite.service import Service
+from helmd.modules.records import read_record
 
 _SECONDS = 120.0
 _LARGEST_INDEX = 64 << 20
@@ -46,6 +48,8 @@ def service_ref(service: Service, layout: Layout) -> ServiceRef:
     remote, commit, changed, reproducible = "", "", False, False
     if service.type == "keycloak":
         reproducible = directory == layout.data / KEYCLOAK.directory and unpacked(layout.data) is not None
+    elif (module := layout.module_of(directory)) is not None:
+        remote, commit, reproducible = _module_facts(module, directory.name)
     else:
         remote, commit, changed, reproducible = _git_facts(service, directory)
     saved = service.backup
@@ -59,6 +63,18 @@ def service_ref(service: Service, layout: Layout) -> ServiceRef:
     return ServiceRef(
         service.name, service.type, service.path, port, saved, remote, commit, changed, environment, disabled
     )
+
+
+def _module_facts(places: ModulePlaces, version: str) -> tuple[str, str, bool]:
+    """Source and commit of a module's version, and whether git can bring it back: from another machine."""
+    try:
+        record = read_record(places)
+    except HelmError:
+        return "", "", False
+    found = record.version(version) if record is not None else None
+    if record is None or found is None:
+        return "", "", False
+    return record.source, found.commit, not record.source.startswith("/")
 
 
 def _too_wide(directory: Path, layout: Layout) -> bool:

@@ -43,6 +43,7 @@ from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import SUITE_CLUSTER, SUITE_CLUSTER_UNIT
 from helmd.model.suite.service import Registry
+from helmd.modules.records import installed_names
 from helmd.operations.backup.archive import ArchiveWriter, DumpMembers, read_archive
 from helmd.operations.backup.checking import restored_on_trial, roles_text
 from helmd.operations.backup.checkouts import service_ref, skipped_in
@@ -55,6 +56,7 @@ from helmd.operations.backup.kept import (
     record_last,
     remove_partial,
 )
+from helmd.operations.backup.module_state import MODULES, module_files
 from helmd.operations.configuration.databases import embedded_cluster, keycloak_service
 from helmd.operations.setup.setup import Notify
 from helmd.postgres.binaries import Binaries, binaries_of
@@ -273,6 +275,10 @@ class _Writing:
             self._put(writer, STATE_PART, "", entry_of(layout.state, layout.placed_variables.name))
             for name, cluster in ((SUITE, layout.suite_cluster), (STORE, layout.store_cluster)):
                 self._put(writer, STATE_PART, f"clusters/{name}/", entry_of(cluster, ADMIN_FILE))
+            for name in installed_names(layout):
+                for file, content in module_files(layout.module(name)):
+                    member = Member(f"{MODULES}/{name}/{file}", "file", 0o600, len(content))
+                    writer.member(STATE_PART, member, iter((content,)))
             with suppress(FileNotFoundError):
                 self._put(writer, STATE_PART, "homes/", entries(layout.state / "homes", _is_cache))
         for ref in self._refs:
@@ -283,11 +289,12 @@ class _Writing:
         directory, part = self._layout.resolve(ref.path), f"{SERVICES}/{ref.name}"
         self._notify(f"{ref.name}: {'its directory' if ref.saved == 'whole' else 'its shared paths'}")
         with writer.part(part):
-            if ref.saved == "whole":
-                self._put(writer, part, "", entries(directory, lambda name: skipped_in(ref, name)))
-                return
             shared = self._registry[ref.name].shared_paths
-            for path in shared:
+            beside = self._layout.module_of(directory) is not None
+            if ref.saved == "whole":
+                apart = shared if beside else ()
+                self._put(writer, part, "", entries(directory, lambda name: name in apart or skipped_in(ref, name)))
+            for path in shared if beside or ref.saved == "shared" else ():
                 place = self._layout.state_directory(directory, path, shared)
                 self._put(writer, part, "", entry_of(place, path, lambda name: skipped_in(ref, name)))
 

@@ -46,11 +46,13 @@ from helmd.model.suite.names import (
     TARGET,
 )
 from helmd.model.suite.service import Registry
+from helmd.modules.versions import link_shared, make_directories
 from helmd.operations.backup.archive import read_archive
 from helmd.operations.backup.checking import Dumps, compare
 from helmd.operations.backup.checkouts import clone, make_environment, remote_fault
 from helmd.operations.backup.create import create_backup
 from helmd.operations.backup.encryption import AgeIdentity
+from helmd.operations.backup.module_state import MODULES, is_module_file
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases
 from helmd.operations.configuration.load import load_settings, load_suite
 from helmd.operations.configuration.sockets import wait_for_jobs
@@ -294,6 +296,8 @@ class _Steps:
             if member.size > _MAX_ADMIN_FILE:
                 raise BackupError(f"{member.name} is too large to be a configuration file")
             self._admin_files[name.partition("/")[0]] = b"".join(chunks)
+        elif above == MODULES and is_module_file(name):
+            put_member(self._layout.modules, replace(member, name=name), chunks)
         elif member.name == self._layout.placed_variables.name or (above == "homes" and name):
             put_member(self._layout.state, member, chunks)
         else:
@@ -323,6 +327,11 @@ class _Steps:
             return
         self._is_set_up = True
         for ref in self._refs.values():
+            directory = self._layout.resolve(ref.path)
+            module = self._layout.module_of(directory)
+            if module is not None and directory.is_dir():
+                make_directories(module)
+                link_shared(module, directory.name, self._suite()[ref.name].shared_paths)
             for sentence in make_environment(ref, self._layout.resolve(ref.path)):
                 self._notify(sentence)
         os.sync()

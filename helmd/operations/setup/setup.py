@@ -36,7 +36,15 @@ from helmd.model.errors import (
 )
 from helmd.model.identity.realm import GATEWAY, origin_of
 from helmd.model.layout import Layout
-from helmd.model.suite.names import HELM_UNITS, HELMD_UNIT, JOURNAL_UNIT, SOCKET_UNITS, STORE_CLUSTER_UNIT, TARGET
+from helmd.model.suite.names import (
+    HELM_UNITS,
+    HELMD_UNIT,
+    JOURNAL_UNIT,
+    SOCKET_UNITS,
+    STORE_CLUSTER_UNIT,
+    TARGET,
+    service_behind,
+)
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.configuration.apply import apply, changes, remember_host
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
@@ -69,6 +77,8 @@ class SetupOptions:
     url: str | None = None
     certificate: tuple[Path, Path] | None = None
     """The gateway's certificate, with its chain, and its key."""
+    coming: frozenset[str] = frozenset()
+    """Services whose directories need not be there yet, since modules are installed next."""
 
 
 REGISTRY_TEMPLATE = """\
@@ -301,8 +311,9 @@ def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: Down
         notify("user namespaces are not available on this host; hardening is limited to what works without them")
     done, refused, notices = apply(changes(registry, layout, settings), registry, layout, settings, manager)
     notify(f"{counted(len(done), 'unit')} installed")
-    for fault in (fault for change in refused for fault in change.faults):
-        notify(f"warning: {fault}")
+    for change in refused:
+        for fault in change.faults if service_behind(change.unit) not in options.coming else ():
+            notify(f"warning: {fault}")
     for notice in notices:
         notify(f"warning: {notice}")
     ensure_databases(registry, layout, settings, manager.facts)
