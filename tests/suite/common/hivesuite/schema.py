@@ -1,4 +1,4 @@
-"""Brings the database of a sample module to the state that its version needs, as ``init_db.py`` of the real one does."""
+"""Brings the database of a sample module to the state that its version needs, as that of a real one does."""
 
 from __future__ import annotations
 

@@ -1,0 +1,195 @@
+"""Modules from git repositories, good and hostile ones, installed beside the demo's suite."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.booted import Sandbox
+
+GIT = "/home/hive/git"
+MODULES = "/home/hive/.local/share/hivematrix/modules"
+OWNED = "/home/hive/owned"
+SETTINGS = "/home/hive/.config/hivematrix/helm.toml"
+
+RUN = """
+import http.server, os, pathlib
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if os.path.isdir("instance") else 500)
+        self.end_headers()
+        self.wfile.write(pathlib.Path("instance/count").read_bytes())
+
+pathlib.Path("instance/count").write_text("1")
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+BACKEND = """
+import json, os, socket, zipfile
+
+def tried(what):
+    try:
+        return repr(what())
+    except OSError as problem:
+        return problem.strerror
+
+def connect(path):
+    with socket.socket(socket.AF_UNIX) as it:
+        it.connect(path)
+    return "connected"
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    home, uid = "/home/hive", os.getuid()
+    report = {
+        "home": tried(lambda: sorted(os.listdir(home))),
+        "secrets": tried(lambda: os.listdir(f"{home}/.config/hivematrix/secrets")),
+        "suite": tried(lambda: os.listdir(f"{home}/suite/core")),
+        "modules": tried(lambda: sorted(os.listdir(f"{home}/.local/share/hivematrix/modules"))),
+        "write": tried(lambda: open(f"{home}/owned", "w")),
+        "mirror": tried(lambda: open(f"{home}/.local/share/hivematrix/modules/good/mirror.git/config", "a")),
+        "helm": tried(lambda: connect(f"/run/user/{uid}/hivematrix/helm.sock")),
+        "bus": tried(lambda: connect(f"/run/user/{uid}/bus")),
+        "postgres": tried(lambda: os.listdir(f"/run/user/{uid}/hivematrix/postgres-suite")),
+        "environment": sorted(os.environ),
+    }
+    name = "innocent-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        wheel.writestr("innocent_report.json", json.dumps(report))
+        wheel.writestr("innocent-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: innocent\\nVersion: 1.0\\n")
+        tags = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr("innocent-1.0.dist-info/WHEEL", tags)
+        wheel.writestr("innocent-1.0.dist-info/RECORD", "innocent_report.json,,\\n")
+    return name
+"""
+
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "innocent"
+version = "1.0"
+"""
+
+SERVICE = """
+[service]
+port = {port}
+health.start_timeout = "5s"
+health.path = "/"
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(demo: Sandbox) -> Iterator[Sandbox]:
+    """The demo with git and pip, as the package recommends; without the modules of these tests afterwards."""
+    packages = "git python3-venv"
+    demo.shell(f"DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {packages}", root=True)
+    yield demo
+    demo.shell(f"rm -rf ~/.config/hivematrix/services.d/good.toml {MODULES} {GIT} ~/.local/state/hivematrix/modules")
+    demo.shell("helmctl stop good; helmctl apply", check=False)
+    demo.shell("helmctl apply")
+
+
+def repository(box: Sandbox, name: str, files: dict[str, str], commands: str = "") -> str:
+    """A git repository with FILES, and what COMMANDS do in it, committed; its path."""
+    place = f"{GIT}/{name}"
+    box.shell(f"mkdir -p {place} && git -C {place} init --quiet --initial-branch=main")
+    for path, text in files.items():
+        box.shell(f"mkdir -p $(dirname {place}/{path})")
+        box.write(f"{place}/{path}", text)
+    author = "-c user.name=a -c user.email=a@example.org"
+    box.shell(f"cd {place} && {commands or 'true'} && git add --all && git {author} commit --quiet --message=one")
+    return place
+
+
+def install(box: Sandbox, source: str, *words: str) -> tuple[int, str]:
+    done = box.helmctl("modules", "install", source, "--allow-file", *words, check=False)
+    return done.code, done.text
+
+
+def test_a_module_is_installed_and_its_packages_see_nothing_of_others(machine: Sandbox) -> None:
+    files = {
+        "run.py": RUN,
+        "hivematrix.toml": SERVICE.format(port=5071),
+        "requirements.txt": "--no-index\n./innocent\n",
+        "innocent/pyproject.toml": PYPROJECT,
+        "innocent/backend.py": BACKEND,
+        "instance/first": "from the tree",
+    }
+    source = repository(machine, "good", files)
+    assert install(machine, source, "--dry-run")[0] == 0
+    code, said = install(machine, source)
+    assert code == 0, said
+    assert machine.status("good")["good"]["state"] == "healthy"
+    assert "Nothing to do." in install(machine, source)[1]
+    version = machine.shell(f"ls -d {MODULES}/good/versions/*/").out.strip()
+    assert machine.shell(f"cat {MODULES}/good/shared/instance/first {version}instance/count").out == "from the tree1"
+    directory = machine("systemctl", "--user", "show", "-P", "WorkingDirectory", "hivematrix-good").out.strip()
+    assert f"{directory}/" == version
+    report = json.loads(machine.shell(f"cat {version}pyenv/lib/python3*/site-packages/innocent_report.json").out)
+    assert report["home"] == "['.local']"
+    assert report["modules"] == "['good']"
+    for key in ("secrets", "suite", "helm", "bus", "postgres", "mirror"):
+        assert report[key] == "No such file or directory", (key, report)
+    assert report["write"] == "Read-only file system"
+    assert not [name for name in report["environment"] if "SECRET" in name or "PASSWORD" in name or "DATABASE" in name]
+    assert machine.shell(f"ls {OWNED}", check=False).code
+
+
+def test_hostile_repositories_are_refused_and_run_nothing(machine: Sandbox) -> None:
+    touch = f"touch {OWNED}"
+    good = {"run.py": RUN, "hivematrix.toml": SERVICE.format(port=5072)}
+    hostile = {
+        "link": (good, "ln -s ../../core/keys stolen", "leads out of the tree"),
+        "state": (good, "ln -s /etc instance", "instance"),
+        "venv": ({**good, "pyenv/bin/python": f"#!/bin/sh\n{touch}\n"}, "", "where Helm puts files"),
+        "other": ({**good, "hivematrix.toml": "[services.core]\nport = 1\n"}, "", "fault"),
+        "path": ({**good, "hivematrix.toml": '[service]\nport = 5072\npath = "~"\n'}, "", "fault"),
+        "off": ({**good, "hivematrix.toml": '[service]\nport = 5072\nhardening = "off"\n'}, "", "--trust"),
+        "local": ({**good, "requirements.txt": "--no-index\n/home/hive/suite/core\n"}, "", "could not be installed"),
+        "syntax": ({**good, "wrong.py": "def\n"}, "", "could not be compiled"),
+    }
+    for name, (files, commands, why) in hostile.items():
+        source = repository(machine, name, files, commands)
+        code, said = install(machine, source)
+        assert code and why in said, (name, said)
+        left = machine.shell(f"ls -d {MODULES}/{name}/versions/*/", check=False).out
+        assert not left, (name, left)
+    programs = f"git config core.fsmonitor '{touch}' && git config uploadpack.packObjectsHook '{touch}'"
+    programs += f" && git config filter.run.smudge '{touch}' && echo '* filter=run' > .gitattributes"
+    programs += f" && printf '#!/bin/sh\\n{touch}\\n' > .git/hooks/post-checkout && chmod +x .git/hooks/post-checkout"
+    source = repository(machine, "programs", good, f"{programs} && rm -f {OWNED}")
+    machine.shell(f"rm -f {OWNED}")
+    code, said = install(machine, source, "--dry-run")
+    assert code == 0, said
+    for source in ("ext::sh -c 'touch x'", "--upload-pack=x/y", "ssh://-oProxyCommand=x/y", f"{GIT}/../git/good"):
+        done = machine.helmctl("modules", "install", "--allow-file", "--", source, check=False)
+        assert done.code == 2, (source, done.text)
+    assert machine.shell(f"ls {OWNED}", check=False).code, "a program of a repository was run"
+
+
+def test_a_repository_that_is_too_large_is_refused(machine: Sandbox) -> None:
+    before = machine.shell(f"cat {SETTINGS}").out
+    machine.write(SETTINGS, f'{before}\n[modules]\nmax_size = "1M"\n')
+    try:
+        source = repository(machine, "large", {"run.py": RUN}, "head -c 3000000 /dev/urandom > noise")
+        code, said = install(machine, source)
+    finally:
+        machine.write(SETTINGS, before)
+    assert code and re.search(r"could not be fetched: .*(more than 1 MB|killed|too large|SIGXFSZ|signal)", said), said
+
+
+def test_a_module_that_does_not_become_healthy_leaves_the_suite_as_it_was(machine: Sandbox) -> None:
+    before = machine.shell("helmctl status --json", check=False).out
+    names = [each["service_name"] for each in json.loads(before)]
+    files = {"run.py": "import sys; sys.exit('it can not work')\n", "hivematrix.toml": SERVICE.format(port=5073)}
+    code, said = install(machine, repository(machine, "broken", files))
+    assert code and "did not become healthy" in said and "it can not work" in said, said
+    assert [each["service_name"] for each in json.loads(machine.shell("helmctl status --json").out)] == names
+    record = json.loads(machine.shell(f"cat {MODULES}/broken/module.json").out)
+    assert [each["state"] for each in record["versions"]] == ["failed"] and record["active"] == ""
+    assert machine("systemctl", "--user", "is-failed", "hivematrix-broken", check=False).code
