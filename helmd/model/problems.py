@@ -98,6 +98,16 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "no such log entry, or not one that the caller may see",
         "GET /api/logs lists entries with their ids; entries older than the retention are deleted.",
     ),
+    "unknown_view": ProblemKind(
+        HTTPStatus.NOT_FOUND,
+        "no such saved view, or not one that the caller may remove",
+        "GET /api/views lists the views; only admins remove those that others share.",
+    ),
+    "too_many_views": ProblemKind(
+        HTTPStatus.CONFLICT,
+        "the caller has as many saved views as one may have",
+        "Remove some: DELETE /api/views/ID.",
+    ),
     "unknown_finding": ProblemKind(
         HTTPStatus.NOT_FOUND,
         "the security audit has no finding with this id",

@@ -32,6 +32,7 @@ from helmd.model.api.jobs import (
     RestartReply,
 )
 from helmd.model.api.log_facets import FacetsQuery, FacetsReply
+from helmd.model.api.log_views import LogView, LogViewList, LogViewRequest
 from helmd.model.api.login import LoginLink, OpenedLink
 from helmd.model.api.logs import (
     HistogramQuery,
@@ -161,6 +162,31 @@ def log_routes(logs: Logs, streams: Streams) -> tuple[Route, ...]:
         get("/api/logs/stream", streams.events, "New log entries as server-sent events", EVENTS, LogStreamQuery),
         get("/api/logs/ws", streams.socket, "New log entries over a WebSocket", WEBSOCKET, LogStreamQuery),
         get(r"/api/logs/{id:[0-9]+}", logs.entry, "One log entry", Reply(LogEntry)),
+        Route(
+            "GET",
+            "/api/views",
+            logs.views.list,
+            Role.TECHNICIAN,
+            "Saved views of the log page: one's own and shared ones",
+            reply=Reply(LogViewList),
+        ),
+        Route(
+            "POST",
+            "/api/views",
+            logs.views.save,
+            Role.TECHNICIAN,
+            "Saves a view",
+            request=LogViewRequest,
+            reply=Reply(LogView, HTTPStatus.CREATED),
+        ),
+        Route(
+            "DELETE",
+            r"/api/views/{id:[0-9]+}",
+            logs.views.remove,
+            Role.TECHNICIAN,
+            "Removes a view of one's own; as an admin, also a shared one",
+            reply=NO_CONTENT,
+        ),
         Route(
             "GET",
             "/api/dashboard/status",

@@ -17,6 +17,7 @@ from helmd.health.listeners import holder_of
 from helmd.model.api.jobs import JobReply
 from helmd.model.config.settings import Settings
 from helmd.model.identity.audit import AuditEntry
+from helmd.model.identity.peer import Peer, Place
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.logs.audit import JournalPart
@@ -42,6 +43,9 @@ from tests.fakes import Statuses
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+
+SESSION = Peer(Place.HERE, "127.0.0.1", "session-3.scope")
+"""A program that may change things."""
 
 SLOW = r"^(x*)(x*)(x*)(x+)\1\2\3\4y$"
 HARD = "x" * 301 + "y"
@@ -159,7 +163,7 @@ async def serving(
     async with (
         Pool(conninfo, "helmd-logs", CONNECTIONS) as pool,
         standing_in() as core,
-        Callers() as callers,
+        Callers(lambda _: SESSION) as callers,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         callers.adopt(Settings(billing_services=("codex",)), Registry({"core": Service("core", url=core.url)}))

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import helmd
+from helmd.model.api.log_views import LogViewRequest
 from helmd.model.errors import StoreError
 from helmd.model.logs.filter import LogFilter
 from helmd.operations.logs.reader import LogReader
@@ -83,6 +84,9 @@ READER: dict[str, Callable[[LogReader], Awaitable[object]]] = {
     "histogram": lambda reader: reader.histogram(LogFilter(), NOW, NOW + timedelta(hours=1), timedelta(minutes=1)),
     "facets": lambda reader: reader.facets({"level": LogFilter(text="x")}, 10),
     "gaps": lambda reader: reader.gaps(NOW, NOW + timedelta(hours=1)),
+    "views": lambda reader: reader.views("user x"),
+    "save_view": lambda reader: reader.save_view("user x", LogViewRequest("x")),
+    "remove_view": lambda reader: reader.remove_view(1, "user x", any_shared=False),
     "level_counts": lambda reader: reader.level_counts(NOW),
     "newest_id": lambda reader: reader.newest_id(),
     "check": lambda reader: reader.check(LogFilter(text="x", mode="regex")),

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, LiteralString, cast
 from weakref import WeakSet
 
+from helmd.model.api.log_views import LogView, LogViewRequest
 from helmd.model.errors import HelmError, StoreError
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.operations.logs.window import LogWindow, surrounding_window
@@ -19,6 +20,7 @@ from helmd.store.logs.export import Form, export
 from helmd.store.logs.facets import Facet, facets
 from helmd.store.logs.gaps import StoredGap, gaps_between
 from helmd.store.logs.search import Page, cursor_of, find, warm
+from helmd.store.logs.views import read_views, remove_view, save_view
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
 CONNECTIONS = 10
@@ -163,6 +165,21 @@ class LogReader:
             await self.check(its)
         async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
             return await breakable(connection, facets(connection, wanted, most, SEARCH_SECONDS))
+
+    async def views(self, owner: str) -> list[LogView]:
+        """The saved views of OWNER, and shared ones. Raises StoreError."""
+        async with self._lent("reading saved views", _QUICK_SECONDS) as connection:
+            return await read_views(connection, owner)
+
+    async def save_view(self, owner: str, view: LogViewRequest) -> LogView | None:
+        """As `helmd.store.logs.views.save_view`. Raises StoreError."""
+        async with self._lent("saving a view", _QUICK_SECONDS) as connection:
+            return await save_view(connection, owner, view)
+
+    async def remove_view(self, number: int, owner: str, *, any_shared: bool) -> str | None:
+        """As `helmd.store.logs.views.remove_view`. Raises StoreError."""
+        async with self._lent("removing a view", _QUICK_SECONDS) as connection:
+            return await remove_view(connection, number, owner, any_shared=any_shared)
 
     async def level_counts(self, since: datetime) -> dict[str, dict[str, int]]:
         """Entries by service and level. Raises StoreError."""

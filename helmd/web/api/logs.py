@@ -18,6 +18,7 @@ from helmd.operations.logs.reader import LogReader
 from helmd.operations.logs.window import LogWindow, newer_window, older_window
 from helmd.web.api.log_facets import LogFacets
 from helmd.web.api.log_query import filter_of, number, one_of, parameters
+from helmd.web.api.log_views import LogViews
 from helmd.web.api.sources import StatusSource
 from helmd.web.auth.roles import Identity
 from helmd.web.http.cancellation import run_while_connected
@@ -53,6 +54,7 @@ class Logs:
         self._reader = reader
         self._monitor = monitor
         self.facets = LogFacets(reader)
+        self.views = LogViews(reader)
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /api/logs"""

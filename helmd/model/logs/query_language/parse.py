@@ -226,6 +226,12 @@ def facet_subject(name: str) -> str:
     return column
 
 
+def check_column(name: str) -> None:
+    """Raises UsageError unless a log view can have a column NAME."""
+    if name not in FIELD_COLUMNS:
+        facet_subject(name)
+
+
 def _parts(inside: str) -> tuple[str, ...]:
     """The texts between the asterisks of a quoted text, where ``\\*`` is one of the text."""
     parts, begun, last = list[str](), "", 0
