@@ -85,6 +85,7 @@ from helmd.web.pages.assets import Assets
 from helmd.web.pages.audit import AuditTrailPage
 from helmd.web.pages.jobs import JobPages
 from helmd.web.pages.login import LoginPages
+from helmd.web.pages.logs import LogsPage
 from helmd.web.pages.metrics import MetricsPage
 from helmd.web.pages.overview import OverviewPage, health_line
 from helmd.web.pages.probe import ProbePage
@@ -258,6 +259,7 @@ async def run_helmd(
                 service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, renderer),
                 users_page=UsersPage(user_access, for_users, url, renderer),
                 audit_page=AuditTrailPage(read_audit, reader, lambda: current.watched().names, summaries, renderer),
+                logs_page=LogsPage(current.watched, renderer),
                 assets=assets,
                 probe=ProbePage(gateway_pages.marker),
                 admin=AdminPages(

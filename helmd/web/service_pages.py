@@ -2,6 +2,7 @@
 
 from helmd.web.auth.roles import Role
 from helmd.web.pages.audit import AuditTrailPage
+from helmd.web.pages.logs import LogsPage
 from helmd.web.pages.service import ServicePage
 from helmd.web.pages.users import UsersPage
 from helmd.web.reply import HTML
@@ -14,4 +15,15 @@ def service_pages(service: ServicePage, users: UsersPage, audit: AuditTrailPage)
         Route("GET", "/service/{name}", service.show, Role.TECHNICIAN, "The page of one service", reply=HTML),
         Route("GET", "/users", users.show, Role.ADMIN, "The page of users", reply=HTML),
         Route("GET", "/audit", audit.show, Role.ADMIN, "The page of the audit trail", reply=HTML),
+    )
+
+
+def log_pages(logs: LogsPage) -> tuple[Route, ...]:
+    """The pages of log entries, of which readers see those that are theirs."""
+    return tuple(
+        Route("GET", path, logs.show, Role.BILLING, summary, confined=True, reply=HTML)
+        for path, summary in (
+            ("/logs", "The page of log entries"),
+            ("/service/{name}/logs", "The same page for one service"),
+        )
     )

@@ -25,6 +25,7 @@ from helmd.web.module_routes import module_routes
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.audit import AuditTrailPage
 from helmd.web.pages.login import LoginPages
+from helmd.web.pages.logs import LogsPage
 from helmd.web.pages.overview import OverviewPage
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.service import ServicePage
@@ -44,7 +45,7 @@ from helmd.web.routes import (
     token_routes,
 )
 from helmd.web.security_routes import security_routes
-from helmd.web.service_pages import service_pages
+from helmd.web.service_pages import log_pages, service_pages
 from helmd.web.user_routes import user_routes
 
 
@@ -73,6 +74,7 @@ class Handlers:
     service_page: ServicePage
     users_page: UsersPage
     audit_page: AuditTrailPage
+    logs_page: LogsPage
     assets: Assets
     probe: ProbePage
     admin: AdminPages
@@ -106,5 +108,6 @@ def whole_table(handlers: Handlers) -> tuple[Route, ...]:
         *page_routes(handlers.overview, handlers.login, handlers.assets),
         *admin_page_routes(handlers.admin),
         *service_pages(handlers.service_page, handlers.users_page, handlers.audit_page),
+        *log_pages(handlers.logs_page),
         *probe_routes(handlers.probe),
     )

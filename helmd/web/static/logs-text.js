@@ -1,0 +1,118 @@
+// Text of log lines as elements: whatever a line has in it is shown as text, and what has no glyph is made visible.
+
+// C0 and C1 controls but tab and line feed, marks of direction, and other characters without a glyph of their own.
+const UNSEEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]/u;
+const PART =
+  /\u001b\[([0-9;]{0,40})m|([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff])/gu;
+const COLOURS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
+
+export function element(tag, className = "", text = undefined, attributes = {}) {
+  const made = document.createElement(tag);
+  if (className) {
+    made.className = className;
+  }
+  if (text !== undefined) {
+    made.textContent = text;
+  }
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== false) {
+      made.setAttribute(name, value === true ? "" : String(value));
+    }
+  }
+  return made;
+}
+
+// The name of a character that is not seen: an escape as terminals show it, else its code point.
+function nameOf(character) {
+  const code = character.codePointAt(0);
+  if (code < 0x20) {
+    return String.fromCodePoint(0x2400 + code);
+  }
+  return code === 0x7f ? "\u2421" : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+}
+
+// Select Graphic Rendition (ECMA-48, 8.3.117): colours and weight alone.
+function styleAfter(before, codes) {
+  let style = before;
+  const given = codes === "" ? [0] : codes.split(";").map(Number);
+  for (let at = 0; at < given.length; at += 1) {
+    const code = given[at];
+    if (code === 0) {
+      style = { colour: "", bold: false };
+    } else if (code === 1) {
+      style = { ...style, bold: true };
+    } else if (code === 22) {
+      style = { ...style, bold: false };
+    } else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) {
+      style = { ...style, colour: COLOURS[code % 10] };
+    } else if (code === 39) {
+      style = { ...style, colour: "" };
+    } else if (code === 38 || code === 48) {
+      at += given[at + 1] === 5 ? 2 : 4;
+    }
+  }
+  return style;
+}
+
+// The parts of TEXT: {text, mark, colour, bold}. A mark stands for a character that would not be seen.
+export function partsOf(text) {
+  if (!UNSEEN.test(text)) {
+    return [{ text, mark: false, colour: "", bold: false }];
+  }
+  const parts = [];
+  let style = { colour: "", bold: false };
+  let from = 0;
+  for (const found of text.matchAll(PART)) {
+    if (found.index > from) {
+      parts.push({ text: text.slice(from, found.index), mark: false, ...style });
+    }
+    if (found[2] === undefined) {
+      style = styleAfter(style, found[1]);
+    } else {
+      parts.push({ text: nameOf(found[2]), mark: true, ...style });
+    }
+    from = found.index + found[0].length;
+  }
+  if (from < text.length) {
+    parts.push({ text: text.slice(from), mark: false, ...style });
+  }
+  return parts;
+}
+
+// Appends TEXT to NODE; words that match HIGHLIGHT are marked.
+export function appendText(node, text, highlight = null) {
+  for (const part of partsOf(text)) {
+    if (part.mark) {
+      node.append(element("span", "helm-unseen", part.text));
+      continue;
+    }
+    let into = node;
+    if (part.colour || part.bold) {
+      const colour = part.colour ? ` helm-ansi--${part.colour}` : "";
+      into = element("span", `helm-ansi${colour}${part.bold ? " helm-ansi--bold" : ""}`);
+      node.append(into);
+    }
+    appendMarked(into, part.text, highlight);
+  }
+}
+
+function appendMarked(node, text, highlight) {
+  if (!highlight || text.length > 20000) {
+    node.append(text);
+    return;
+  }
+  let from = 0;
+  for (const found of text.matchAll(highlight)) {
+    if (!found[0]) {
+      break;
+    }
+    node.append(text.slice(from, found.index), element("mark", "helm-hit", found[0]));
+    from = found.index + found[0].length;
+  }
+  node.append(text.slice(from));
+}
+
+export function bytesText(count) {
+  return count < 1024 ? `${count} B` : count < 1048576 ? `${(count / 1024).toFixed(1)} kB` : `${(count / 1048576).toFixed(1)} MB`;
+}

@@ -1,0 +1,187 @@
+// The entries that the page holds: a contiguous part of what matches, ordered by time and id. No DOM in here.
+
+export const LIMIT = 4000;
+
+const MICROS = /\.(\d{1,6})/;
+
+// Microseconds since 1970 of an ISO 8601 time; JavaScript's own dates end at milliseconds.
+export function microsOf(text) {
+  const fraction = MICROS.exec(text);
+  const digits = fraction ? fraction[1].padEnd(6, "0") : "000000";
+  return Math.floor(Date.parse(text) / 1000) * 1000000 + Number(digits);
+}
+
+export function rowOf(entry) {
+  const micros = microsOf(entry.timestamp);
+  return { id: entry.id, micros, cursor: `${micros}-${entry.id}`, entry };
+}
+
+function compare(a, b) {
+  return a.micros - b.micros || a.id - b.id;
+}
+
+export class LogWindow {
+  constructor(limit = LIMIT) {
+    this.limit = limit;
+    this.clear();
+  }
+
+  clear() {
+    this.rows = [];
+    this.ids = new Set();
+    // Whether there is more in the store on either side, as far as is known.
+    this.older = false;
+    this.newer = false;
+    this.olderCursor = null;
+    this.newerCursor = null;
+    this.searchedBackTo = null;
+  }
+
+  get first() {
+    return this.rows[0];
+  }
+
+  get last() {
+    return this.rows[this.rows.length - 1];
+  }
+
+  // Adds ROWS, each once; how many are new.
+  merge(rows) {
+    const fresh = rows.filter((row) => !this.ids.has(row.id) && this.ids.add(row.id)).sort(compare);
+    if (!fresh.length) {
+      return 0;
+    }
+    if (!this.rows.length || compare(this.last, fresh[0]) < 0) {
+      for (const row of fresh) {
+        this.rows.push(row);
+      }
+    } else if (compare(fresh[fresh.length - 1], this.first) < 0) {
+      this.rows = fresh.concat(this.rows);
+    } else {
+      this.rows = this.rows.concat(fresh).sort(compare);
+    }
+    return fresh.length;
+  }
+
+  // Entries that came live. With FOLLOWING the oldest make room, else what does not fit is left to the store.
+  append(rows, following) {
+    let fresh = rows;
+    if (this.newer) {
+      return 0;
+    }
+    // What is older than the window while there is more before it is found there.
+    if (this.older && this.first) {
+      fresh = fresh.filter((row) => compare(row, this.first) > 0);
+    }
+    if (!following) {
+      const room = Math.max(0, this.limit - this.rows.length);
+      if (fresh.length > room) {
+        fresh = fresh.slice(0, room);
+        this.newer = true;
+        this.newerCursor = null;
+      }
+    }
+    const added = this.merge(fresh);
+    if (following) {
+      this.dropOldest();
+    }
+    return added;
+  }
+
+  dropOldest() {
+    const excess = this.rows.length - this.limit;
+    if (excess > 0) {
+      this.forget(this.rows.splice(0, excess));
+      this.older = true;
+      this.olderCursor = this.first.cursor;
+      this.searchedBackTo = null;
+    }
+  }
+
+  dropNewest() {
+    const excess = this.rows.length - this.limit;
+    if (excess > 0) {
+      this.forget(this.rows.splice(this.limit, excess));
+      this.newer = true;
+      this.newerCursor = null;
+    }
+  }
+
+  forget(rows) {
+    for (const row of rows) {
+      this.ids.delete(row.id);
+    }
+  }
+
+  find(id) {
+    return this.ids.has(id) ? this.rows.find((row) => row.id === id) : undefined;
+  }
+}
+
+function alike(a, b) {
+  return (
+    a.entry.message === b.entry.message &&
+    a.entry.service_name === b.entry.service_name &&
+    a.entry.level === b.entry.level &&
+    a.entry.stream === b.entry.stream
+  );
+}
+
+// What is shown of ROWS, the oldest first: {key, kind: "row", row, rows}, identical neighbours as one unless one of
+// them is in APART; and between them MARKS ({id, micros, text, tone}) that are no rows themselves.
+export function itemsOf(rows, marks = [], apart = new Set()) {
+  const items = [];
+  const shown = new Set(rows.map((row) => row.id));
+  const between = marks.filter((mark) => !shown.has(mark.id)).sort((a, b) => a.micros - b.micros);
+  let next = 0;
+  if (rows.length) {
+    while (next < between.length && between[next].micros < rows[0].micros) {
+      next += 1;
+    }
+  }
+  let open = null;
+  for (const row of rows) {
+    while (next < between.length && between[next].micros < row.micros) {
+      items.push({ key: `m${between[next].id}`, kind: "mark", mark: between[next] });
+      next += 1;
+      open = null;
+    }
+    if (open && alike(open.row, row) && !apart.has(row.id) && !apart.has(open.row.id)) {
+      open.rows.push(row);
+    } else {
+      open = { key: row.id, kind: "row", row, rows: [row] };
+      items.push(open);
+    }
+  }
+  return items;
+}
+
+// Start and crash of a unit, an update, a gap: what systemd and Helm say that explains other lines. Null for others.
+export function markOf(entry) {
+  const { message, source, context, service_name: service } = entry;
+  const base = { id: entry.id, micros: microsOf(entry.timestamp), service };
+  if (context?.gap) {
+    return { ...base, kind: "gap", tone: "warn", since: base.micros, until: base.micros, text: message.split("\n", 1)[0].slice(0, 200) };
+  }
+  if (source !== "systemd" && source !== "helm") {
+    return null;
+  }
+  if (/^Started\b|: Started\b/.test(message)) {
+    return { ...base, kind: "start", tone: "info", text: `${service} started` };
+  }
+  if (/Failed with result|Main process exited.*(code=(killed|dumped)|status=(?!0\b|143\b))|oom-kill/i.test(message)) {
+    return { ...base, kind: "crash", tone: "error", text: `${service} failed` };
+  }
+  if (source === "helm" && /\b(updated|installed|rolled back|deployed)\b/i.test(message)) {
+    return { ...base, kind: "deploy", tone: "accent", text: message.split("\n", 1)[0].slice(0, 120) };
+  }
+  return null;
+}
+
+// A time in which lines may be missing, as the histogram has it, within a range.
+export function gapMark(gap, from, to) {
+  const since = gap.since ? microsOf(gap.since) : from;
+  const until = gap.until ? microsOf(gap.until) : to;
+  const count = gap.at_most === null || gap.at_most === undefined ? "" : `, at most ${gap.at_most.toLocaleString()}`;
+  return { id: `gap-${until}`, micros: until, kind: "gap", tone: "warn", since, until, text: `lines may be missing here (${gap.why}${count})` };
+}
