@@ -29,6 +29,7 @@ from helmd.operations.backup.kept import backups_listed
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.configuration.renewal import watch_certificate
+from helmd.operations.diagnostics.latest import LatestDoctor
 from helmd.operations.diagnostics.services import certificates_now
 from helmd.operations.identity.gateway_page import GatewayPages
 from helmd.operations.identity.session_files import SessionFiles
@@ -54,6 +55,7 @@ from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
 from helmd.operations.monitoring.recording import Recorder
+from helmd.operations.monitoring.service_history import ServiceHistory
 from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.operations.security.acceptances import AcceptanceStore
 from helmd.operations.security.latest import LatestAudit
@@ -87,7 +89,7 @@ from helmd.web.pages.jobs import JobPages
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.logs import LogsPage
 from helmd.web.pages.metrics import MetricsPage
-from helmd.web.pages.overview import OverviewPage, health_line
+from helmd.web.pages.overview import OverviewPage, OverviewSources, health_line
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
 from helmd.web.pages.security import SecurityPage
@@ -224,6 +226,11 @@ async def run_helmd(
 
         # Shared: apt is asked once for both.
         updates = PendingUpdates()
+        host = HostState(
+            [places.store_cluster, places.state, places.data],
+            lambda: certificates_now(current.registry, places),
+            updates=updates,
+        )
         table = whole_table(
             Handlers(
                 api=Api(monitor, report),
@@ -235,11 +242,7 @@ async def run_helmd(
                     current.watched,
                     reader,
                     metrics,
-                    HostState(
-                        [places.store_cluster, places.state, places.data],
-                        lambda: certificates_now(current.registry, places),
-                        updates=updates,
-                    ),
+                    host,
                 ),
                 events=Events(
                     monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES)
@@ -255,7 +258,18 @@ async def run_helmd(
                 backups=Backups(engine, lambda: backups_listed(places, current.settings)),
                 modules=Modules(InstalledApps(places, lambda: current.registry, updates)),
                 login=login,
-                overview=OverviewPage(monitor, current.watched, logins, renderer),
+                overview=OverviewPage(
+                    monitor,
+                    current.watched,
+                    logins,
+                    renderer,
+                    OverviewSources(
+                        ServiceHistory(pool, reader),
+                        host,
+                        LatestDoctor(places.helmctl),
+                        lambda limit: read_audit(AuditQuery(), limit).entries,
+                    ),
+                ),
                 service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, renderer),
                 users_page=UsersPage(user_access, for_users, url, renderer),
                 audit_page=AuditTrailPage(read_audit, reader, lambda: current.watched().names, summaries, renderer),

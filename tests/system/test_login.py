@@ -153,7 +153,7 @@ def test_each_role_logs_in_and_sees_what_it_may(
         assert {"codex", "knowledgetree"} <= set(shown)
         assert ("helm" in shown and "ticker" in shown) is runs_it
         assert bool(browser.texts(".helm-table__cell--number")) is runs_it
-        offered = browser.text(".helm-list")
+        offered = browser.text(".helm-permissions")
         assert ("helmctl restart" in offered) is (role == "admin")
         assert ("logs of all services" in offered) is runs_it
         assert fetched(browser, "/api/logs?limit=1") == logs

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -13,18 +13,26 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from helmd.model.api.audit import AuditRecord
 from helmd.model.errors import HelmError
+from helmd.model.metrics.summaries import DayShare, MinuteValues
+from helmd.model.suite.causes import CauseGroup, troubles
+from helmd.model.suite.effects import effect_text
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.monitoring.service_history import ServiceRecord
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.pages.assets import STATIC, Assets
+from helmd.web.pages.graph import dependency_graph
 from helmd.web.pages.navigation import RAIL_PLACES
-from helmd.web.pages.overview import STATES, OverviewPage, absent, headline, permissions, rows, worst
+from helmd.web.pages.overview import OverviewPage, change_shown
+from helmd.web.pages.overview_words import absent, alarms, headline, health_line, permissions
 from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
 from helmd.web.pages.rendering import TEMPLATES, Renderer
+from helmd.web.pages.service_rows import STATES, rows, worst
 from helmd.web.pages.words import duration_text
 from helmd.web.route import Route
 from helmd.web.server import application
@@ -82,16 +90,95 @@ def test_a_client_reads_what_a_state_means_and_may_open_the_service() -> None:
 
 def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
     admin = identity(Role.ADMIN)
-    assert headline(rows(STATUSES, SUITE, admin, NOW)) == "All 8 services work"
-    worse = {**STATUSES, "core": status("core", "degraded"), "codex": status("codex", "failed")}
+    assert said(STATUSES) == "All 8 services healthy"
+    worse = {**STATUSES, "core": status("core", "degraded", "slow"), "codex": status("codex", "failed", "exit code 1")}
     found = rows(worse, SUITE, admin, NOW)
     assert [row.name for row in found[:2]] == ["codex", "core"] and worst(found) == "error"
-    assert headline(found) == "codex does not work; core in part"
-    assert headline(rows({**STATUSES, "core": status("core", "degraded")}, SUITE, admin, NOW)) == "core needs attention"
-    off = rows({"codex": status("codex", "stopped"), "core": status("core")}, SUITE, admin, NOW)
-    assert headline(off) == "core works, 1 is off"
-    assert headline(rows({"codex": status("codex", "stopped")}, SUITE, admin, NOW)) == "All services are switched off"
+    assert said(worse) == "codex has failed: exit code 1; 1 other problem"
+    assert said({**STATUSES, "core": status("core", "degraded", "slow")}) == "core is degraded: slow"
+    off = {"codex": status("codex", "stopped"), "core": status("core")}
+    assert said(off) == "core is healthy, 1 is off"
+    assert said({"codex": status("codex", "stopped")}) == "All services are switched off"
+    assert said({**STATUSES, "core": status("core", "starting")}) == "core is starting or stopping"
     assert worst(rows({"codex": status("codex", "stopped")}, SUITE, admin, NOW)) == "off"
+
+
+def said(statuses: dict[str, Status], suite: Registry = SUITE) -> str:
+    """The headline."""
+    found = rows(statuses, suite, identity(Role.ADMIN), NOW)
+    return headline(found, alarms(found, suite))
+
+
+def test_one_cause_is_one_alarm() -> None:
+    needs = {"core": ("keycloak",), "nexus": ("core",), "codex": ("core",), "beacon": (), "keycloak": ()}
+    suite = Registry({name: Service(name, depends_on=others) for name, others in needs.items()})
+    wrong = {name: status(name, "degraded", "it waits") for name in ("core", "nexus", "codex", "beacon")}
+    wrong["keycloak"] = status("keycloak", "failed", "exit code 1")
+    found = alarms(rows(wrong, suite, identity(Role.ADMIN), NOW), suite)
+    assert [(each.row.name, {row.name for row in each.affected}) for each in found] == [
+        ("keycloak", {"core", "nexus", "codex"}),
+        ("beacon", set()),
+    ]
+    assert found[0].because == "codex, core and nexus are degraded because of it."
+    line = health_line(wrong, suite, identity(Role.ADMIN))
+    assert (line.tone, line.sentence, line.trouble) == ("error", "2 problems, 3 affected", "(5) keycloak failing")
+    circle = {"a": ("b",), "b": ("a",)}
+    assert troubles(["a", "b"], circle) == (CauseGroup("a"), CauseGroup("b"))
+
+
+def test_whom_a_stop_touches() -> None:
+    suite = Registry(
+        {name: Service(name, depends_on=("core",) if name != "core" else ()) for name in ("core", "a", "b")}
+    )
+    text = "a, b depend on it. Nobody can log in, and services get no tokens meanwhile."
+    assert effect_text("stop", ("core",), suite) == text and effect_text("start", ("core",), suite) == ""
+    assert effect_text("restart", ("a",), suite) == "" and effect_text("stop", ("core", "a", "b"), suite).startswith(
+        "Nob"
+    )
+
+
+def test_the_figures_of_a_row() -> None:
+    day = NOW.date()
+    minutes = tuple(int(NOW.timestamp()) - 60 * back for back in (50, 49, 48, 10, 9))
+    record = ServiceRecord(
+        {"ERROR": 3, "CRITICAL": 1, "WARNING": 2},
+        NOW,
+        2,
+        MinuteValues(minutes, (1.0, 2.0, 1.0, 4.0, 0.0)),
+        days={day: DayShare(0.9, 0, NOW), day - timedelta(days=1): DayShare(1.0, 1.0, None)},
+    )
+    admin, records = identity(Role.ADMIN), {"core": record}
+    row = next(row for row in rows(STATUSES, SUITE, admin, NOW, records) if row.name == "core")
+    assert (row.errors, row.warnings, row.restarts, row.last_error) == (4, 2, 2, NOW)
+    assert row.cpu_path.count("M") == 2 and row.cpu_path.count("L") == 3, "a gap is a gap"
+    assert [each.tone for each in row.days[-3:]] == ["", "ok", "error"] and len(row.days) == 90
+    assert row.days_text == "Healthy 95.00 % of 2 known days, 1 with trouble"
+    assert row.verbs == ("restart", "stop") and not row.keeps
+    own = next(row for row in rows(STATUSES, SUITE, admin, NOW) if row.name == "helm")
+    assert not own.verbs and "Helm does not stop itself" in own.keeps
+    reader = next(row for row in rows(STATUSES, SUITE, identity(Role.TECHNICIAN), NOW) if row.name == "core")
+    assert not reader.verbs and not reader.keeps
+
+
+def test_the_picture_of_dependencies() -> None:
+    graph = {"core": ("keycloak",), "codex": ("core", "keycloak"), "keycloak": (), "alone": ()}
+    suite = Registry({name: Service(name, depends_on=others) for name, others in graph.items()})
+    seen = rows({name: status(name) for name in graph}, suite, identity(Role.ADMIN), NOW)
+    made = dependency_graph(seen, graph)
+    assert made is not None and {node.name: node.x for node in made.nodes} == {"keycloak": 8, "core": 192, "codex": 376}
+    assert len(made.edges) == 3 and made.width >= 376 + made.node_width
+    assert dependency_graph(seen, {}) is None
+    assert dependency_graph(seen, {"core": ("codex",), "codex": ("core",)}) is not None
+
+
+def test_a_change_in_few_words() -> None:
+    def shown(action: str, detail: str | None, service: str | None) -> tuple[str, str]:
+        record = AuditRecord(NOW, action, service, "done", "ada", None, detail, *(None,) * 5)
+        change = change_shown(record)
+        return change.service, change.text
+
+    assert shown("POST /api/services/{name}/restart", "restart core; job 2026-1", "core") == ("core", "restart")
+    assert shown("apply", None, None) == ("", "apply")
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.TECHNICIAN, Role.BILLING, Role.CLIENT])
@@ -108,7 +195,7 @@ def test_an_empty_page_says_what_would_be_there_and_how_to_get_it(role: Role) ->
     assert worst(own) == ("ok" if runs_it else "off")
     assert absent(rows(STATUSES, SUITE, who, NOW), who) is None
     broken = rows({"helm": status("helm", "failed")}, Registry({}), identity(Role.ADMIN), NOW)
-    assert headline(broken) == "helm does not work"
+    assert headline(broken, alarms(broken, Registry({}))).startswith("helm has failed")
 
 
 async def test_an_empty_page() -> None:

@@ -180,3 +180,6 @@ class PlanReply:
     """What an action would do; nothing was done."""
 
     plan: tuple[PlannedStep, ...] = field(metadata=described("in order"))
+    effect: str = field(
+        default="", metadata=described("whom it touches, as a sentence; may be empty", example="codex depends on core.")
+    )

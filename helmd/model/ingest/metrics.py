@@ -12,7 +12,7 @@ from helmd.model.logs.parsing.structured import storable
 from helmd.model.logs.retention import METRIC_DAYS
 
 _METRIC = re.compile(METRIC_PATTERN.removesuffix("$") + r"\Z")
-_OWN_METRICS = frozenset({"cpu_percent", "memory_mb", "restarts", "response_ms", "log_rate"})
+_OWN_METRICS = frozenset({"cpu_percent", "memory_mb", "restarts", "response_ms", "log_rate", "health"})
 """What Helm itself measures, without tags: what is posted under these names gets one, so that it is another series."""
 _POSTED = {"source": "posted"}
 

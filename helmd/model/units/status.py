@@ -168,6 +168,13 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
     return HealthVerdict(UNKNOWN, "not known yet" if state == "unknown" else state)
 
 
+def health_share(observed: Observed, now: float) -> float | None:
+    """1 while a service is healthy, 0.5 while it is degraded, 0 while it does not work, None while it need not run or
+    that is not known. NOW is seconds since the epoch.
+    """
+    return {HEALTHY: 1.0, DEGRADED: 0.5, UNHEALTHY: 0.0}.get(health_of(observed, now).state)
+
+
 def service_status(observed: Observed, now: float) -> Status:
     """Return the status of a service for the API. NOW is seconds since the epoch."""
     facts, service = observed.facts, observed.service

@@ -41,7 +41,7 @@ from helmd.model.units.health_policy import (
     restarted,
     seen,
 )
-from helmd.model.units.status import Observed, Status, service_status
+from helmd.model.units.status import Observed, Status, health_share, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.recording import Recorder
 from helmd.store.metrics.metrics import MetricSample
@@ -317,12 +317,15 @@ class Monitor:
                 usage = self._meter.measure(facts.control_group, facts.invocation, time.monotonic())
                 observed = self._observed[name] = measured(observed, usage)
             elif not observed.external and name not in (rates or {}):
+                if (share := health_share(observed, now.timestamp())) is not None:
+                    samples.append(MetricSample(name, now, "health", share))
                 continue
             values = {
                 "cpu_percent": observed.usage.cpu_percent,
                 "memory_mb": observed.usage.memory_mb,
                 "restarts": None if observed.external else float(facts.restarts),
                 "response_ms": observed.response_ms,
+                "health": health_share(observed, now.timestamp()),
                 "log_rate": rates.get(name, 0.0) if rates is not None and not observed.external else None,
             }
             samples += [MetricSample(name, now, key, value) for key, value in values.items() if value is not None]

@@ -13,6 +13,7 @@ from helmd.model.jobs.control import check_confirmed, check_controlled, check_mo
 from helmd.model.jobs.record import Requester
 from helmd.model.jobs.replies import ControlFailure
 from helmd.model.problems import PROBLEMS
+from helmd.model.suite.effects import effect_text
 from helmd.model.suite.names import Mode, unit_of
 from helmd.model.suite.service import Registry, with_unregistered
 from helmd.operations.jobs.engine import JobEngine
@@ -61,7 +62,8 @@ class ControlHandlers:
         if body.dry_run:
             registry = with_unregistered(self._registry(), names)
             planned = dry_run(registry, names, body.action, True, everything)
-            return json_response(PlanReply(tuple(PlannedStep(*each) for each in planned.items())))
+            steps = tuple(PlannedStep(*each) for each in planned.items())
+            return json_response(PlanReply(steps, effect_text(body.action, tuple(planned), registry)))
         targets = ("all",) if everything else body.services
         return self._accepted(request, await self._submit(request, body.action, targets, body.mode, body.reason))
 
