@@ -10,6 +10,7 @@ from tests.system.booted import Sandbox
 
 GIT = "/home/hive/git"
 MODULES = "/home/hive/.local/share/hivematrix/modules"
+NAMES = ("good", "link", "state", "venv", "other", "path", "off", "local", "syntax", "programs", "large", "broken")
 OWNED = "/home/hive/owned"
 SETTINGS = "/home/hive/.config/hivematrix/helm.toml"
 
@@ -89,9 +90,10 @@ def machine(demo: Sandbox) -> Iterator[Sandbox]:
     packages = "git python3-venv"
     demo.shell(f"DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {packages}", root=True)
     yield demo
-    demo.shell(f"rm -rf ~/.config/hivematrix/services.d/good.toml {MODULES} {GIT} ~/.local/state/hivematrix/modules")
-    demo.shell("helmctl stop good; helmctl apply", check=False)
-    demo.shell("helmctl apply")
+    demo.shell("helmctl stop good; rm -f ~/.config/hivematrix/services.d/good.toml; helmctl apply", check=False)
+    names = " ".join(NAMES)
+    demo.shell(f"cd {MODULES} && rm -rf {names}; cd ~/.local/state/hivematrix/modules && rm -rf {names}", check=False)
+    demo.shell(f"cd {GIT} && rm -rf {names}")
 
 
 def repository(box: Sandbox, name: str, files: dict[str, str], commands: str = "") -> str:
@@ -174,7 +176,7 @@ def test_hostile_repositories_are_refused_and_run_nothing(machine: Sandbox) -> N
 
 def test_a_repository_that_is_too_large_is_refused(machine: Sandbox) -> None:
     before = machine.shell(f"cat {SETTINGS}").out
-    machine.write(SETTINGS, f'{before}\n[modules]\nmax_size = "1M"\n')
+    machine.write(SETTINGS, before.replace("[modules]\n", '[modules]\nmax_size = "1M"\n'))
     try:
         source = repository(machine, "large", {"run.py": RUN}, "head -c 3000000 /dev/urandom > noise")
         code, said = install(machine, source)
