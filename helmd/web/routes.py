@@ -31,7 +31,7 @@ from helmd.model.api.jobs import (
     PlanReply,
     RestartReply,
 )
-from helmd.model.api.log_facets import FacetsQuery, FacetsReply
+from helmd.model.api.log_facets import FacetsQuery, FacetsReply, PatternsQuery, PatternsReply
 from helmd.model.api.log_views import LogView, LogViewList, LogViewRequest
 from helmd.model.api.login import LoginLink, OpenedLink
 from helmd.model.api.logs import (
@@ -151,6 +151,13 @@ def log_routes(logs: Logs, streams: Streams) -> tuple[Route, ...]:
             "How many log entries have which values",
             Reply(FacetsReply),
             FacetsQuery,
+        ),
+        get(
+            "/api/logs/patterns",
+            logs.facets.patterns,
+            "Log entries by the patterns of their messages",
+            Reply(PatternsReply),
+            PatternsQuery,
         ),
         get(
             "/api/logs/export",

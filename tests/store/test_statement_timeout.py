@@ -84,6 +84,7 @@ READER: dict[str, Callable[[LogReader], Awaitable[object]]] = {
     "histogram": lambda reader: reader.histogram(LogFilter(), NOW, NOW + timedelta(hours=1), timedelta(minutes=1)),
     "facets": lambda reader: reader.facets({"level": LogFilter(text="x")}, 10),
     "gaps": lambda reader: reader.gaps(NOW, NOW + timedelta(hours=1)),
+    "patterns": lambda reader: reader.patterns(LogFilter(text="x"), 10),
     "views": lambda reader: reader.views("user x"),
     "save_view": lambda reader: reader.save_view("user x", LogViewRequest("x")),
     "remove_view": lambda reader: reader.remove_view(1, "user x", any_shared=False),

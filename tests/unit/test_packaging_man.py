@@ -145,7 +145,7 @@ def test_every_log_route_and_filter_is_in_the_manual() -> None:
     paths = {
         route.path.replace(":[0-9]+", "") for route in table if route.path.startswith(("/api/logs", "/api/metrics"))
     }
-    assert len(paths) == 9
+    assert len(paths) == 10
     assert {path for path in paths if path not in page} == set()
     asked = RecordingDict()
     log_filter_of(asked)

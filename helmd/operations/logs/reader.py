@@ -19,6 +19,7 @@ from helmd.store.logs.entries import StoredEntry, after, entry
 from helmd.store.logs.export import Form, export
 from helmd.store.logs.facets import Facet, facets
 from helmd.store.logs.gaps import StoredGap, gaps_between
+from helmd.store.logs.patterns import FoundPatterns, patterns
 from helmd.store.logs.search import Page, cursor_of, find, warm
 from helmd.store.logs.views import read_views, remove_view, save_view
 from helmd.store.session import Connection, Pool, connect, limit_statements
@@ -165,6 +166,12 @@ class LogReader:
             await self.check(its)
         async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
             return await breakable(connection, facets(connection, wanted, most, SEARCH_SECONDS))
+
+    async def patterns(self, wanted: LogFilter, most: int) -> FoundPatterns:
+        """As `helmd.store.logs.patterns.patterns`, within SEARCH_SECONDS. Raises as that, and BusyError."""
+        await self.check(wanted)
+        async with _turn(self._searches), self._lent("reading log entries", 5.0) as connection:
+            return await breakable(connection, patterns(connection, wanted, most, SEARCH_SECONDS))
 
     async def views(self, owner: str) -> list[LogView]:
         """The saved views of OWNER, and shared ones. Raises StoreError."""

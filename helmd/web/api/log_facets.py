@@ -1,15 +1,30 @@
-"""What log entries have in common: the values of their fields."""
+"""What log entries have in common: the values of their fields, and patterns of their messages."""
+
+from typing import cast
 
 from aiohttp import web
 
-from helmd.model.api.log_facets import DEFAULT_VALUES, MOST_FACETS, MOST_VALUES, FacetsReply, FacetValue, LogFacet
+from helmd.model.api.log_facets import (
+    DEFAULT_PATTERNS,
+    DEFAULT_VALUES,
+    MOST_FACETS,
+    MOST_PATTERNS,
+    MOST_VALUES,
+    FacetsReply,
+    FacetValue,
+    LogFacet,
+    LogPattern,
+    PatternsReply,
+)
+from helmd.model.api.logs import LevelName
 from helmd.model.errors import UsageError
 from helmd.model.logs.filter import log_filter_of
+from helmd.model.logs.patterns import pattern_term, shown_pattern
 from helmd.model.logs.query_language.fields import CONTEXT_FIELD
 from helmd.model.logs.query_language.parse import facet_subject
 from helmd.model.logs.query_language.write import written_key, written_term
 from helmd.operations.logs.reader import LogReader
-from helmd.web.api.log_query import confined, number, parameters
+from helmd.web.api.log_query import confined, filter_of, number, parameters
 from helmd.web.http.cancellation import run_while_connected
 from helmd.web.http.problems import json_response
 
@@ -48,6 +63,27 @@ class LogFacets:
                 )
             )
         )
+
+    async def patterns(self, request: web.Request) -> web.Response:
+        """GET /api/logs/patterns"""
+        given = parameters(request)
+        most = min(number(given, "limit", DEFAULT_PATTERNS, least=1), MOST_PATTERNS)
+        found = await run_while_connected(request, self._reader.patterns(filter_of(request, given), most))
+        shown = tuple(
+            LogPattern(
+                pattern=shown_pattern(each.pattern),
+                service_name=each.service,
+                level=cast(LevelName, each.level),
+                count=each.entries,
+                first=each.first,
+                last=each.last,
+                example_id=each.example,
+                example=each.message,
+                term=pattern_term(each.pattern),
+            )
+            for each in found.patterns
+        )
+        return json_response(PatternsReply(shown, found.more, found.counted_back_to))
 
 
 def _term(name: str, subject: str, value: str | None) -> str:

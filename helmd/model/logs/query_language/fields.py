@@ -96,8 +96,8 @@ def term(name: str, operator: str, value: TermValue) -> Node:
     if operator == "!=":
         return Not(term(name, "=", value))
     comparison = cast(ComparisonSign, "=" if operator == ":" else operator)
-    if not value.text:
-        raise TermError(f"{name}: a value is missing", 'For an empty text write "".' if not value.quoted else "")
+    if not value.text and not value.quoted:
+        raise TermError(f"{name}: a value is missing", 'For an empty text write "".')
     if name == "has":
         return _has(comparison, value)
     column = _NAMES[name]
@@ -112,6 +112,8 @@ def term(name: str, operator: str, value: TermValue) -> Node:
     if name == "pattern":
         return Wild("message", value.parts)
     if column == "message":
+        if not value.text:
+            raise TermError("an empty text is in every message")
         return Contains(value.text)
     return _text(name, cast(TextColumn, column), value)
 

@@ -22,6 +22,6 @@ def written_key(key: str) -> str:
     return f"context.{key if _KEY.match(key) else quoted(key)}"
 
 
-def quoted(text: str, *, wild: bool = False) -> str:
-    """TEXT in quotes; with WILD, its asterisks are escaped as well, as those of a pattern that stand for themselves."""
-    return '"' + re.sub(r'(["\\*])' if wild else r'(["\\])', r"\\\1", text) + '"'
+def quoted(*parts: str) -> str:
+    """PARTS in quotes, with asterisks between them, and their own escaped."""
+    return '"' + "*".join(re.sub(r'(["\\*])', r"\\\1", part) for part in parts) + '"'
