@@ -14,6 +14,7 @@ from helmd.journal.posted import write
 from helmd.lifecycle import Lifecycle
 from helmd.model.api.audit import DEFAULT_ENTRIES
 from helmd.model.api.jobs import JobReply
+from helmd.model.api.modules import AvailableModule
 from helmd.model.config.settings import Settings
 from helmd.model.counted import counted
 from helmd.model.errors import ConfigurationError
@@ -47,6 +48,8 @@ from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
 from helmd.operations.modules.apps import InstalledApps
+from helmd.operations.modules.listing import available_modules
+from helmd.operations.modules.shown import shown_modules
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.operations.monitoring.health_report import HealthReport
@@ -89,6 +92,7 @@ from helmd.web.pages.jobs import JobPages
 from helmd.web.pages.login import LoginPages
 from helmd.web.pages.logs import LogsPage
 from helmd.web.pages.metrics import MetricsPage
+from helmd.web.pages.modules import ModulePages
 from helmd.web.pages.overview import OverviewPage, OverviewSources, health_line
 from helmd.web.pages.probe import ProbePage
 from helmd.web.pages.rendering import Renderer
@@ -231,6 +235,12 @@ async def run_helmd(
             lambda: certificates_now(current.registry, places),
             updates=updates,
         )
+        apps = InstalledApps(places, lambda: current.registry, updates)
+        modules = partial(shown_modules, places)
+
+        def available() -> tuple[AvailableModule, ...]:
+            return available_modules(places, current.registry)
+
         table = whole_table(
             Handlers(
                 api=Api(monitor, report),
@@ -256,7 +266,7 @@ async def run_helmd(
                 firewall=Firewall(places.share, lambda: (current.registry, current.settings.port)),
                 users=users,
                 backups=Backups(engine, lambda: backups_listed(places, current.settings)),
-                modules=Modules(InstalledApps(places, lambda: current.registry, updates)),
+                modules=Modules(engine, apps, modules, available),
                 login=login,
                 overview=OverviewPage(
                     monitor,
@@ -279,6 +289,7 @@ async def run_helmd(
                 admin=AdminPages(
                     metrics=MetricsPage(monitor, lambda: current.settings.monitor_interval, renderer),
                     security=SecurityPage(audits, lambda: current.settings.url, renderer),
+                    modules=ModulePages(monitor, lambda: current.registry, modules, available, apps, renderer),
                     jobs=JobPages(engine, lambda: backups_listed(places, current.settings), renderer),
                 ),
             )

@@ -105,9 +105,11 @@ def install_modules(
         output.print_message("Nothing to do.")
     elif dry_run:
         installation = Installation(context.layout, context.settings, context.manager, build_options(trust))
+        # A job's log has messages alone.
+        say = output.print_line if current_job() is None else output.print_message
         for wanted in todo:
             for line in _describe(wanted, installation.preflight(wanted)):
-                output.print_line(line)
+                say(line)
         return exits.OK
     else:
         _ask(todo, yes)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from helmd.web.auth.roles import Role
 from helmd.web.pages.jobs import JobPages
 from helmd.web.pages.metrics import MetricsPage
+from helmd.web.pages.modules import ModulePages
 from helmd.web.pages.security import SecurityPage
 from helmd.web.reply import HTML
 from helmd.web.route import Route
@@ -16,6 +17,7 @@ class AdminPages:
 
     metrics: MetricsPage
     security: SecurityPage
+    modules: ModulePages
     jobs: JobPages
 
 
@@ -24,6 +26,8 @@ def admin_page_routes(pages: AdminPages) -> tuple[Route, ...]:
     return (
         Route("GET", "/metrics", pages.metrics.show, Role.TECHNICIAN, "The page of charts", reply=HTML),
         Route("GET", "/security", pages.security.show, Role.ADMIN, "The page about security", reply=HTML),
+        Route("GET", "/modules", pages.modules.modules, Role.ADMIN, "The page of modules", reply=HTML),
+        Route("GET", "/apps", pages.modules.apps, Role.ADMIN, "The page of what they depend on", reply=HTML),
         Route("GET", "/jobs", pages.jobs.list, Role.ADMIN, "The page of jobs and backups", reply=HTML),
         Route("GET", "/jobs/{id}", pages.jobs.job, Role.ADMIN, "The page of one job", reply=HTML),
     )

@@ -5,26 +5,34 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from helmd.model.api.apps import AppBody, AppsReply
 from helmd.model.api.backups import BackupBody, BackupList, BackupRunBody
 from helmd.model.api.jobs import JobReply, JobResultReply, JobStepReply
+from helmd.model.api.modules import AvailableModule, InstallModuleBody, ModuleBody
 from helmd.model.api.security import FirewallStatus, SecurityAuditReply
-from helmd.model.errors import HelmError
+from helmd.model.errors import HelmError, UsageError
 from helmd.model.jobs.record import JOB_STATES
+from helmd.model.modules.record import VERSION_STATES, HistoryEntry, ModuleRecord, Version
 from helmd.model.problems import PROBLEMS
 from helmd.model.security.acceptance import acceptance_of
 from helmd.model.security.findings import SEVERITIES, security_finding
 from helmd.model.security.listeners import DeclaredPort, OpenEnd
 from helmd.model.security.report import AuditFacts, audit_reply, with_acceptances
+from helmd.model.suite.service import Registry, Service
+from helmd.operations.modules.shown import module_body
 from helmd.operations.security.latest import AuditGlance
+from helmd.web.api.modules import installed_name
 from helmd.web.auth.roles import Role
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.error_words import Remedy, error_words, remedy_of
 from helmd.web.pages.jobs import JOB_LOOKS, job_context, jobs_context
 from helmd.web.pages.metrics import RANGES, MetricsPage, metrics_context
+from helmd.web.pages.modules import VERSION_LOOKS, ModulePages, apps_context, modules_context
 from helmd.web.pages.rendering import Renderer
 from helmd.web.pages.security import LOOKS, SecurityPage, port_rows, security_context
 from helmd.web.route import Route
@@ -168,6 +176,78 @@ def test_jobs() -> None:
     assert jobs_context([job("queued", steps=(), step="", result=None)], failed).jobs[0].sentence.startswith("waits")
 
 
+RECORD = ModuleRecord(
+    "codex", "https://git.example.org/codex.git", "main", "4" * 40, "20261128T150000Z-444444444444", True,
+    "<b>fair</b>",
+    versions=(
+        Version("20261127T150000Z-333333333333", "3" * 40, "kept", 1.0, served_at=2.0),
+        Version("20261128T150000Z-444444444444", "4" * 40, "active", 3.0, served_at=4.0),
+    ),
+    history=(HistoryEntry(1.0, "install", "done", by="ada"), HistoryEntry(3.0, "update", "<i>evil</i>", downtime=2.5)),
+)  # fmt: skip
+BROKEN = ModuleBody("ledger", "", "", "", "", False, "", False, (), (), "the record is <u>not</u> JSON")
+CATALOGUE = (
+    AvailableModule("codex", "Codex", "https://x/codex.git", "", True),
+    AvailableModule("tree", "KnowledgeTree", "https://x/tree.git", "", False),
+)
+
+
+def test_modules_with_their_versions_and_history() -> None:
+    suite = Registry({"codex": Service("codex", description="Companies"), "core": Service("core", path="/srv/core")})
+    statuses = {"codex": status("codex"), "core": status("core", "failed")}
+    context = modules_context([module_body(RECORD), BROKEN], CATALOGUE, suite, statuses)
+    codex, ledger = context.modules
+    assert (codex.description, codex.state, codex.previous) == ("Companies", "healthy", "3" * 12)
+    assert [each.state for each in codex.module.versions] == ["active", "kept"]
+    assert [each.action for each in codex.history] == ["update", "install"] and codex.history[0].downtime == 2.5
+    assert (ledger.module.trouble, ledger.state, ledger.since) == (BROKEN.trouble, "unknown", None)
+    assert [each.name for each in context.available] == ["tree"]
+    assert [(each.name, each.place, each.tone) for each in context.own] == [("core", "/srv/core", "error")]
+    assert context.headline == "2 modules from git, 1 held"
+    assert modules_context([], (), Registry({}), {}).headline == "No module from git yet"
+    assert set(VERSION_LOOKS) == set(VERSION_STATES)
+
+
+def app(name: str, version: str | None = "1", update: str | None = None, **facts: Any) -> AppBody:
+    return replace(AppBody(name, name, name, version, update, False, True, ("helm",), "", ""), **facts)
+
+
+def test_apps() -> None:
+    well = apps_context(AppsReply((app("java"), app("age")), NOW, (), False))
+    assert (well.tone, well.headline) == ("ok", "Everything is installed and up to date")
+    assert ([each.name for each in well.leading], [each.name for each in well.packages]) == (["java"], ["age"])
+    worse = apps_context(AppsReply((app("java", None), app("age", update="2", security=True)), NOW, None, True))
+    assert worse.tone == "error"
+    assert worse.headline == "1 app missing; 1 update, 1 of them for security; a reboot is needed"
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (InstallModuleBody("codex"), "codex"),
+        (InstallModuleBody("codex", name="other"), "other"),
+        (InstallModuleBody("https://git.example.org/suite/hivematrix-tree.git", "v1"), "tree"),
+    ],
+)
+def test_installing_a_module_is_a_job(body: InstallModuleBody, name: str) -> None:
+    assert installed_name(body) == name
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        InstallModuleBody("--upload-pack=x"),
+        InstallModuleBody("ext::sh -c x"),
+        InstallModuleBody("../codex"),
+        InstallModuleBody("codex", "--upload-pack=x"),
+        InstallModuleBody("https://git.example.org/a.git", name="../a"),
+    ],
+)
+def test_what_can_never_be_installed(body: InstallModuleBody) -> None:
+    with pytest.raises(UsageError):
+        installed_name(body)
+
+
 class LastAudit:
     """An audit that has been made."""
 
@@ -175,12 +255,29 @@ class LastAudit:
         return AuditGlance(audit(FirewallStatus(False, None, ())), False, None)
 
 
+class Apps:
+    """A machine."""
+
+    async def report(self) -> AppsReply:
+        return AppsReply((app("java", None, command="sudo apt install <b>"), app("age", update="2")), NOW, None, False)
+
+
 @asynccontextmanager
 async def served() -> AsyncIterator[TestClient]:
     renderer = Renderer(assets := Assets())
     audits: object = LastAudit()
     security = SecurityPage(audits, lambda: "http://localhost:5004", renderer)  # type: ignore[arg-type]
+    modules = ModulePages(
+        Statuses(core=True),
+        lambda: Registry({"core": Service("core")}),
+        lambda: (module_body(RECORD), BROKEN),
+        lambda: CATALOGUE,
+        Apps(),
+        renderer,
+    )
     table = (
+        Route("GET", "/modules", modules.modules, Role.ADMIN, "x"),
+        Route("GET", "/apps", modules.apps, Role.ADMIN, "x"),
         Route("GET", "/metrics", MetricsPage(Statuses(core=True), lambda: 15.0, renderer).show, Role.TECHNICIAN, "x"),
         Route("GET", "/security", security.show, Role.ADMIN, "x"),
         Route("GET", "/static/{digest}/{name:.+}", assets.serve, Role.PUBLIC, "x"),
@@ -204,3 +301,8 @@ async def test_the_pages_as_html() -> None:
         assert part.strip().startswith("<div") and HIGH.id in part and part.strip() in security
         gateway = await (await client.get("/security", headers={**ADMIN, **GATEWAY})).text()
         assert "open Helm itself" in gateway and gateway.count("disabled title=") == 2
+        text = await (await client.get("/helm/modules", headers=ADMIN)).text()
+        assert "&lt;b&gt;fair" in text and "&lt;i&gt;evil" in text and "&lt;u&gt;not" in text and "<i>" not in text
+        assert "444444444444" in text and "2.5 s without service" in text and 'data-install="tree"' in text
+        apps = await (await client.get("/helm/apps", headers=ADMIN)).text()
+        assert "sudo apt install &lt;b&gt;" in apps and "needrestart is not installed" in apps

@@ -30,6 +30,7 @@ PACKAGES: dict[str, set[str]] = {
 
 SUBPACKAGES: dict[str, set[str]] = {
     "model.api": {
+        "model.modules.record",
         "model.jobs.record",
         "model.logs.filter",
         "model.logs.query_language.parse",
