@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = {"every page"}
+PAGES = {"every page", "Overview"}
 """Pages that must be there."""
 
 

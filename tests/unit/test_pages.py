@@ -28,7 +28,7 @@ from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.pages.assets import STATIC, Assets
 from helmd.web.pages.graph import dependency_graph
 from helmd.web.pages.navigation import RAIL_PLACES
-from helmd.web.pages.overview import OverviewPage, change_shown
+from helmd.web.pages.overview import OverviewPage, change_shown, changes_shown
 from helmd.web.pages.overview_words import absent, alarms, headline, health_line, permissions
 from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
 from helmd.web.pages.rendering import TEMPLATES, Renderer
@@ -179,6 +179,11 @@ def test_a_change_in_few_words() -> None:
 
     assert shown("POST /api/services/{name}/restart", "restart core; job 2026-1", "core") == ("core", "restart")
     assert shown("apply", None, None) == ("", "apply")
+    rest = (*(None,) * 5,)
+    path = "POST /api/services/actions"
+    records = [AuditRecord(NOW, path, None, "done", "ada", None, detail, *rest) for detail in (None, "stop a; job 1")]
+    records.append(AuditRecord(NOW, path, None, "refused", "ada", None, None, *rest))
+    assert [each.result for each in changes_shown(records)] == ["refused"]
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.TECHNICIAN, Role.BILLING, Role.CLIENT])

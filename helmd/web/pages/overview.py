@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -39,7 +39,7 @@ from helmd.web.pages.service_rows import STATES, Row, Tone, rows, worst
 
 __all__ = ["STATES", "OverviewPage", "OverviewSources", "Tone", "health_line"]
 
-_CHANGES = 30
+_CHANGES = 60
 _CHANGES_SECONDS = 5.0
 """How long what was read of the audit trail is shown: reading the journal is work."""
 _SOON_DAYS = 30
@@ -182,7 +182,7 @@ class OverviewPage:
             if time.monotonic() - self._changes.read_at >= _CHANGES_SECONDS:
                 try:
                     read = await asyncio.to_thread(self._sources.changes, _CHANGES)
-                    self._changes.found = tuple(change_shown(entry.body) for entry in read)
+                    self._changes.found = tuple(changes_shown(entry.body for entry in read))
                 except (OSError, HelmError):
                     # Those from before are shown.
                     pass
@@ -198,6 +198,14 @@ class OverviewPage:
             return (), f"{error.sentence[:1].upper()}{error.sentence[1:]}. {error.hint}"
         order = {"bad": 0, "warn": 1, "unknown": 2, "ok": 3}
         return tuple(sorted(found, key=lambda each: order.get(each.verdict, 2))), ""
+
+
+def changes_shown(records: Iterable[AuditRecord]) -> Iterator[OverviewChange]:
+    """RECORDS in few words, without requests that only asked for a plan, or whose job has a record of its own."""
+    for record in records:
+        asked = record.action.startswith("POST /api/services/") and record.result == "done"
+        if not (asked and (record.detail is None or "; job " in record.detail)):
+            yield change_shown(record)
 
 
 def change_shown(record: AuditRecord) -> OverviewChange:
