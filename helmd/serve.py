@@ -280,7 +280,7 @@ async def run_helmd(
                         lambda limit: read_audit(AuditQuery(), limit).entries,
                     ),
                 ),
-                service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, renderer),
+                service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, summaries, renderer),
                 users_page=UsersPage(user_access, for_users, url, renderer),
                 audit_page=AuditTrailPage(read_audit, reader, lambda: current.watched().names, summaries, renderer),
                 logs_page=LogsPage(current.watched, renderer),

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from helmd.model.api.metrics import MetricsReply
 from helmd.model.errors import DeniedError, KeycloakAwayError, StoreError
-from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
+from helmd.model.identity.audit import DRY_RUN, AuditedChange, AuditEntry, Origin
 from helmd.model.identity.users import RealmGroup, RealmUser
 from helmd.model.layout import layout
 from helmd.model.logs.entry import LogRow
@@ -46,7 +46,9 @@ SUITE = Registry(
         "outside": Service("outside", type="external", url="http://localhost:9"),
     }
 )
+STOPPED = {"action": "POST /api/services/{name}/stop", "result": "refused", "actor": "eve"}
 URL = "http://localhost:5004"
+SUMMARIES = {"POST /api/services/{name}/stop": "Stop a service"}
 GROUPS = (RealmGroup("1", "admins", "/admins"), RealmGroup("2", "client", "/client"))
 
 
@@ -152,11 +154,9 @@ async def served(world: World, tmp_path: Path) -> AsyncIterator[TestClient]:
         return JournalPart([entry for entry in world.records if wanted.selects(entry)][:limit], None)
 
     pages = service_pages(
-        ServicePage(store, lambda: SUITE, places, store, store, lambda: URL, renderer),
+        ServicePage(store, lambda: SUITE, places, store, store, lambda: URL, SUMMARIES, renderer),
         UsersPage(cast(Any, source), cast(Any, at_once), lambda: URL, renderer),
-        AuditTrailPage(
-            read, store, lambda: SUITE.names, {"POST /api/services/{name}/stop": "Stop a service"}, renderer
-        ),
+        AuditTrailPage(read, store, lambda: SUITE.names, SUMMARIES, renderer),
     )
     made = application(pages, EveryRole(world), renderer=renderer)
     async with TestClient(TestServer(made)) as client:
@@ -187,11 +187,15 @@ async def test_a_service(tmp_path: Path) -> None:
             LogRow(NOW, "core", "INFO", f"restart core: done, for ada: {HOSTILE}", said, source="helm"),
             LogRow(NOW, "core", "ERROR", "hivematrix-core.service: Failed with result 'oom-kill'.", source="systemd"),
             LogRow(NOW, "helm", "WARNING", "core is unhealthy: no answer", source="journal"),
+            LogRow(
+                NOW, "core", "INFO", "POST /api/services/{name}/stop core: refused, for eve", STOPPED, source="helm"
+            ),
+            LogRow(NOW, "core", "INFO", "PUT …: done", {"detail": f"{DRY_RUN}set x"}, source="helm"),
         ]
     )
     text = await text_of(world, tmp_path, "service/core")
-    assert HOSTILE not in text and text.count(ESCAPED) >= 3
-    assert 'title="oom"' in text and 'title="health"' in text and ">restart core: done<" in text
+    assert HOSTILE not in text and text.count(ESCAPED) >= 3 and ">Stop a service: refused<" in text
+    assert 'title="oom"' in text and 'title="health"' in text and ">restart core: done<" in text and "PUT …" not in text
     assert 'href="/helm/service/codex"' in text, "codex needs it"
     assert list(buttons(text)) == ["restart", "stop", "reload"] and "no reload_command" in text
     part = await text_of(world, tmp_path, "service/core?part=state")

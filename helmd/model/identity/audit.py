@@ -5,6 +5,9 @@ from datetime import datetime
 
 from helmd.model.api.audit import AuditRecord
 
+DRY_RUN = "dry run: "
+"""How the detail of a change begins that was only tried."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from helmd.model.api.details import TimelineEvent
+from helmd.model.identity.audit import DRY_RUN
 from helmd.model.logs.entry import HELM, JOURNAL, SYSTEMD, LogRow
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.suite.names import HELM_SERVICE
@@ -53,6 +54,9 @@ def _event(id: int, row: LogRow, service: str) -> TimelineEvent | None:
 
     kind: EventKind
     who = reason = None
+    if row.source == HELM and (said("detail") or "").startswith(DRY_RUN):
+        # Recorded in the audit trail, but nothing has happened.
+        return None
     if row.source == HELM:
         kind = kind_of_change(said("action") or "", said("result") or "")
         who, reason = said("actor"), said("reason")

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from helmd.model.api.service_config import ServiceConfigBody
+from helmd.model.identity.audit import DRY_RUN
 from helmd.model.layout import Layout
 from helmd.operations.configuration.service_config import change_service_config, service_config
 from helmd.operations.jobs.engine import JobEngine
@@ -42,7 +43,7 @@ class ServiceConfigs:
         what = "; ".join(
             f"{word} {', '.join(keys)}" for word, keys in (("set", body.set), ("unset", body.unset)) if keys
         )
-        note_change(request, reason=body.reason, detail=f"dry run: {what}" if dry_run else what)
+        note_change(request, reason=body.reason, detail=f"{DRY_RUN}{what}" if dry_run else what)
         changing = asyncio.to_thread(change_service_config, self._places, name, body, etags, dry_run=dry_run)
         # It is at its end soon; a client that goes away meanwhile does not keep what was written from being applied.
         changed, etag = await asyncio.shield(changing)

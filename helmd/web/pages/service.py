@@ -13,6 +13,7 @@ from helmd.model.api.details import ProbeReply, TimelineEvent
 from helmd.model.errors import HelmError, UnknownServiceError
 from helmd.model.jobs.control import CONFIRMED
 from helmd.model.layout import Layout
+from helmd.model.logs.entry import HELM
 from helmd.model.logs.filter import page_cursor_of
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, dependents
@@ -131,7 +132,10 @@ class ServicePageContext:
 
 
 class ServicePage:
-    """The handler. REGISTRY gives the services of now, URL the address at which browsers reach helmd."""
+    """The handler. REGISTRY gives the services of now, URL the address at which browsers reach helmd.
+
+    SUMMARIES say what each request is for, by method and path as they are recorded.
+    """
 
     def __init__(
         self,
@@ -141,6 +145,7 @@ class ServicePage:
         reader: LogReader,
         metrics: MetricHistory,
         url: Callable[[], str],
+        summaries: Mapping[str, str],
         renderer: Renderer,
     ) -> None:
         self._monitor = monitor
@@ -149,6 +154,7 @@ class ServicePage:
         self._reader = reader
         self._metrics = metrics
         self._url = url
+        self._summaries = summaries
         self._renderer = renderer
         self._facts = ServiceFactsReader(places)
 
@@ -240,7 +246,7 @@ class ServicePage:
             found = await run_while_connected(request, timeline(self._reader, name, _EVENTS, cursor))
         except HelmError as error:
             return (), "", error.sentence
-        rows = tuple(EventRow(event, _text(event), *_look(event)) for event in found.events)
+        rows = tuple(EventRow(event, event_text(event, name, self._summaries), *_look(event)) for event in found.events)
         return rows, "" if found.next is None else str(found.next), ""
 
     async def _responses(self, request: web.Request, name: str) -> Responses:
@@ -305,9 +311,13 @@ def _look(event: TimelineEvent) -> tuple[Tone, str]:
     return ("error" if tone == "off" and event.level in ("ERROR", "CRITICAL") else tone), icon
 
 
-def _text(event: TimelineEvent) -> str:
-    """What happened, without who did it and why (`helmd.journal.actions.sentence`)."""
-    return event.message.partition(f", for {event.who}")[0] if event.who else event.message
+def event_text(event: TimelineEvent, service: str, summaries: Mapping[str, str]) -> str:
+    """What happened, without who did it and why (`helmd.journal.actions.sentence`); SUMMARIES say what requests do."""
+    if event.source != HELM:
+        return event.message
+    text = event.message.partition(f", for {event.who}")[0] if event.who else event.message
+    action, found, result = text.partition(f" {service}: ")
+    return f"{summaries[action]}: {result}" if found and action in summaries else text
 
 
 def _tab(given: str, identity: Identity) -> Tab:

@@ -265,15 +265,16 @@ class Settings {
       ended: () => (plan?.next ? `Applied. To take effect: ${plan.next}` : "Applied"),
       undo: this.undo(back, edits, mode, reason),
     });
-    if (done) {
+    if (done || this.written) {
       this.form.removeAttribute("data-dirty");
-      location.reload();
+      reloadWithoutDialog();
     }
   }
 
   /** Applies; the mode is switched by the restart that follows. */
   async apply(body, reason, mode) {
     const reply = await this.put(body, "", reason);
+    this.written = true;
     if (!mode) {
       return reply;
     }
@@ -312,6 +313,16 @@ class Settings {
       ended: () => "Taken back",
     };
   }
+}
+
+/** Shows the settings as they are now, once nothing is asked any more, such as whether to take the change back. */
+function reloadWithoutDialog() {
+  const timer = setInterval(() => {
+    if (!document.querySelector("dialog[open]")) {
+      clearInterval(timer);
+      location.reload();
+    }
+  }, 200);
 }
 
 function stepsOf(service, plan, mode) {

@@ -1,8 +1,7 @@
 // The page of users: search as one writes, and what is done to one or several.
-import { followJob, runAction } from "./action.js";
+import { runAction } from "./action.js";
 import { api } from "./api.js";
 import { HOME, copy, h, icon, toast } from "./dom.js";
-import { events } from "./sse.js";
 import { refresh } from "./live.js";
 import "./table.js";
 
@@ -52,10 +51,12 @@ function search() {
   refresh("users");
 }
 
-filter.addEventListener("input", () => {
-  clearTimeout(timer);
-  timer = setTimeout(search, SEARCH_MS);
-});
+for (const kind of ["input", "change"]) {
+  filter.addEventListener(kind, () => {
+    clearTimeout(timer);
+    timer = setTimeout(search, SEARCH_MS);
+  });
+}
 filter.addEventListener("submit", (event) => {
   event.preventDefault();
   clearTimeout(timer);
@@ -368,47 +369,7 @@ async function importFile(content, name, dryRun) {
   return api("POST", "api/keycloak/users/import", { csv: content, dry_run: dryRun, reason: `import of ${name}`.slice(0, 500) });
 }
 
-/** What the job printed about each row: RowReport. */
-async function reportOf(job) {
-  let text = "";
-  for await (const { event, data } of events(`${HOME}api/jobs/${job.id}/log`, { signal: AbortSignal.timeout(10000) })) {
-    if (event === "log") {
-      text += `${JSON.parse(data).text}\n`;
-    } else if (event === "end") {
-      break;
-    }
-  }
-  const from = text.indexOf("[");
-  try {
-    return JSON.parse(text.slice(from, text.lastIndexOf("]") + 1));
-  } catch {
-    return [];
-  }
-}
-
-function reportTable(rows) {
-  const line = (row) =>
-    h(
-      "tr",
-      { class: "helm-table__row" },
-      h("td", { class: "helm-table__cell helm-table__cell--number" }, String(row.number)),
-      h("th", { class: "helm-table__cell", scope: "row" }, row.username || "–"),
-      h("td", { class: "helm-table__cell" }, row.outcome.replaceAll("_", " ")),
-      h("td", { class: "helm-table__cell helm-table__cell--message" }, row.sentence ?? ""),
-    );
-  const head = ["Row", "Username", "Outcome", "Why"].map((text) => h("th", { class: "helm-table__head", scope: "col" }, text));
-  return h(
-    "div",
-    { class: "helm-report", tabindex: "0", role: "region", "aria-label": "Report about each row" },
-    h(
-      "table",
-      { class: "helm-table helm-table--plain" },
-      h("thead", { class: "helm-table__top" }, h("tr", { class: "helm-table__row" }, head)),
-      h("tbody", { class: "helm-table__body" }, rows.map(line)),
-    ),
-  );
-}
-
+/** The job's lines are the report: each faulty row, and how many were made. */
 function importAction(content, name, dryRun) {
   return {
     title: dryRun ? `Check ${name}` : `Import ${name}`,
@@ -418,18 +379,8 @@ function importAction(content, name, dryRun) {
       dryRun ? "Each row is checked; nobody is made." : "Users who are not there yet are made; all others stay as they are.",
     ],
     fields: [],
-    submit: async () => {
-      const reply = await importFile(content, name, dryRun);
-      followJob(reply.job).then(async (job) => {
-        const rows = await reportOf(job).catch(() => []);
-        const body = [...document.querySelectorAll("dialog[open] .helm-dialog__body")].at(-1);
-        if (body && rows.length) {
-          body.append(reportTable(rows));
-        }
-        again();
-      });
-      return reply;
-    },
+    log: true,
+    submit: () => importFile(content, name, dryRun),
     ended: () => (dryRun ? "All rows can be imported" : "The file was imported"),
     undo: dryRun
       ? { ...importAction(content, name, false), label: "Import them" }
