@@ -32,6 +32,8 @@ _TAIL = 30
 _STOP_SECONDS = 15.0
 _RESULT = re.compile(r"Finished with result: ([a-z-]+)")
 _MASK = "********"
+_EXITED = "terminated with: code=exited"
+"""What systemd-run says of a program that has ended by itself: one that SIGTERM ended has succeeded, for systemd."""
 _HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/postgresql")
 """Sockets of the machine's own services."""
 
@@ -141,7 +143,7 @@ def run_in(
     unit = f"helm-sandbox-{sandbox.module}-{os.urandom(4).hex()}.service"
     chosen = sandbox_properties(sandbox) if properties is None else list(properties)
     # systemd-run says on its own standard error how the unit ended; the program's goes where its output goes.
-    shell = 'exec "$@" 2>&1' if not keep else 'exec "$@" 2>/dev/null'
+    shell = f'exec "$@" 2>{"/dev/null" if keep else "&1"}'
     options = [word for each in chosen for word in ("-p", each)]
     options += [f"--setenv={name}={value}" for name, value in sandbox.environment.items()]
     options += ["-p", f"UnsetEnvironment={' '.join(name for name in _CLEARED if name not in sandbox.environment)}"]
@@ -169,9 +171,11 @@ def run_in(
         reading.close()
     said = reading.said.decode("utf-8", "replace")
     found = _RESULT.search(said)
-    result: Result = "stopped" if stopped else "success" if code == 0 else "failed"
-    if code and not stopped and found and found[1] in ("exit-code", "timeout", "oom-kill", "signal", "core-dump"):
+    result: Result = "stopped" if stopped else "success" if code == 0 and _EXITED in said else "failed"
+    if result == "failed" and found and found[1] in ("exit-code", "timeout", "oom-kill", "signal", "core-dump"):
         result = "signal" if found[1] == "core-dump" else found[1]  # type: ignore[assignment]
+    if not code and result == "failed":
+        result = "signal"
     tail = tuple(reading.tail) if result != "failed" else (*reading.tail, *said.splitlines()[-2:])
     if keep and len(reading.kept) > keep:
         result, stopped = "stopped", "it printed too much"

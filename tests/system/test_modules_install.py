@@ -174,6 +174,31 @@ def test_hostile_repositories_are_refused_and_run_nothing(machine: Sandbox) -> N
     assert machine.shell(f"ls {OWNED}", check=False).code, "a program of a repository was run"
 
 
+BOUND = """
+import pathlib, sys, threading, time
+sys.path.insert(0, "/usr/share/hivematrix-helm")
+from helmd.model.layout import layout
+from helmd.modules.sandbox import BuildSandbox, run_in
+
+home = pathlib.Path("/home/hive")
+where = home / "git"
+box = BuildSandbox(layout({}, home, 1000, pathlib.Path("/usr/share/hivematrix-helm")), "good", True, where, (where,),
+                   bound_to="helm-bound.service", secrets=("open sesame",), seconds=30)
+words = ["/bin/sh", "-c", "echo the word is open sesame; echo begun; sleep 25"]
+ran = run_in(box, words, lambda line: print(line, flush=True))
+print(ran.result)
+"""
+
+
+def test_what_is_built_ends_with_its_job_and_prints_no_secret(machine: Sandbox) -> None:
+    machine.shell(f"mkdir -p {GIT}; systemd-run --user --collect --unit=helm-bound.service sleep 60")
+    machine.write("/home/hive/bound.py", BOUND)
+    command = "(sleep 3; systemctl --user kill --signal=KILL helm-bound.service) & time -p python3 bound.py"
+    done = machine("bash", "-c", command, check=False)
+    assert done.out.splitlines()[:2] == ["the word is ********", "begun"], done.text
+    assert done.out.splitlines()[2] != "success" and done.seconds < 15, done.text
+
+
 def test_a_repository_that_is_too_large_is_refused(machine: Sandbox) -> None:
     before = machine.shell(f"cat {SETTINGS}").out
     machine.write(SETTINGS, before.replace("[modules]\n", '[modules]\nmax_size = "1M"\n'))

@@ -9,7 +9,9 @@ SHARED_SETTINGS = (
         values.relative_paths,
         "list of paths",
         '[".flaskenv", "instance"] for python',
-        "What of its directory is state, and not code: files and directories, relative to path. A backup has them.",
+        "What of its directory is state, and not code: files and directories, relative to path. A backup has them. Of "
+        "a module that Helm installs, they are beside its versions, and what has no dot in its name is made as a "
+        "directory.",
     ),
     Setting(
         "backup",
