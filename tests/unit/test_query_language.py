@@ -285,6 +285,11 @@ def test_conditions_with_an_index_go_into_fields_of_the_filter() -> None:
     )
 
 
+def test_few_entries_are_found_by_an_index() -> None:
+    for query, few in (("trace:a -x", True), ("id:7", True), ("id>7", False), ("-id:7", False), ("x", False)):
+        assert log_filter_of({"query": query}).few == few, query
+
+
 def test_what_rollups_can_count() -> None:
     assert log_filter_of({"query": "-service:core level>=error (service:c* OR level:critical)"}).counted
     assert not log_filter_of({"query": "-trace:x"}).counted

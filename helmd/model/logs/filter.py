@@ -14,6 +14,7 @@ from helmd.model.logs.query_language.nodes import (
     Matches,
     Node,
     Not,
+    NumberIs,
     Term,
     TimeIs,
     Wild,
@@ -80,6 +81,12 @@ class LogFilter:
     def rest_counted(self) -> bool:
         """Whether the rollups have what ``rest`` is about."""
         return all(subject(leaf) in ROLLED_UP for leaf in terms_in(self.rest))
+
+    @property
+    def few(self) -> bool:
+        """Whether an index finds the few entries of a trace, or with an id, among which the rest is looked for."""
+        ids = (node for node in conjuncts(self.rest) if isinstance(node, NumberIs) and node.column == "id")
+        return self.trace_id is not None or any(node.comparison == "=" for node in ids)
 
     @property
     def expressions(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from helmd.model.api.logs import LogEntry
-from helmd.model.logs.entry import LogRow
+from helmd.model.logs.entry import HTTP, LogRow
 from helmd.model.logs.filter import LogFilter, words_of
 from helmd.model.logs.query_language.nodes import conjuncts
 from helmd.store.logs.language import like_pattern, node_condition
@@ -43,6 +43,9 @@ def stored(found: TupleRow) -> StoredEntry:
 NOT_DUPLICATE = sql.SQL("duplicate_of IS NULL")
 """For a line both printed and posted, only the entry stored first is returned."""
 
+_POSTED = frozenset({HTTP})
+"""The one source that has an index: log_entries_posted."""
+
 Conditions = tuple[list[sql.Composable], list[object]]
 """SQL conditions, and their parameters."""
 
@@ -64,6 +67,8 @@ def indexed_conditions(wanted: LogFilter) -> Conditions:
 
     if wanted.sources is None:
         met.append(NOT_DUPLICATE)
+    elif wanted.sources == _POSTED:
+        met += _among("source", wanted.sources)
     if wanted.start is not None:
         add("timestamp >= %s", wanted.start)
     if wanted.end is not None:
@@ -77,7 +82,8 @@ def indexed_conditions(wanted: LogFilter) -> Conditions:
 
 def scan_conditions(wanted: LogFilter) -> Conditions:
     """Return the other conditions: they need a scan of the rows, or the trigram index."""
-    met: list[sql.Composable] = [*_among("source", wanted.sources), *_among("stream", wanted.streams)]
+    sources = None if wanted.sources == _POSTED else wanted.sources
+    met: list[sql.Composable] = [*_among("source", sources), *_among("stream", wanted.streams)]
     given: list[object] = []
     if wanted.text is not None:
         for condition, value in _text_conditions(wanted):

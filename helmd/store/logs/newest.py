@@ -53,7 +53,7 @@ class NewestEntries(ABC):
         """Raises psycopg.Error, and UsageError for an invalid regular expression."""
         wanted = self.wanted
         days = group_by_day(await leaves(self.connection, wanted.start, wanted.end))
-        selective = wanted.trace_id is not None or wanted.user_id is not None
+        selective = wanted.few or wanted.user_id is not None
         if not selective and not (wanted.text is not None and indexable(wanted)):
             days = await self._few_enough(days)
         for some in growing_groups(days, _DAYS):

@@ -172,8 +172,7 @@ class _Search:
         begun = self._behind
         days = await self._days()
         try:
-            # Entries of a trace are few: what else is asked of them needs no index.
-            if scan_conditions(self._wanted)[0] and self._wanted.trace_id is None:
+            if scan_conditions(self._wanted)[0] and not self._wanted.few:
                 await self._scan(days, needed)
             else:
                 await self._query(days, needed)
@@ -289,7 +288,7 @@ class _Search:
     def _branches(self, leaf: Leaf, condition: str) -> list[Branch]:
         """Return the queries for a partition: for a text, one for each range of ids with its own index."""
         if self._wanted.text is None:
-            return [Branch(leaf, condition, self._wanted.trace_id is not None)]
+            return [Branch(leaf, condition, self._wanted.few)]
         if leaf.sealed:
             return [Branch(leaf, condition, True)]
         # Literals, not parameters: the planner must be able to prove that a partial index applies.
