@@ -8,7 +8,7 @@ from aiohttp import web
 from helmd.model.errors import UnknownServiceError
 from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Registry
-from helmd.web.auth.roles import Identity
+from helmd.web.auth.roles import Identity, Role
 from helmd.web.pages.rendering import Renderer
 
 
@@ -21,7 +21,6 @@ class LogsContext:
     services: tuple[str, ...]
     """Services whose entries the reader may see, as far as they are configured; for completion."""
     has_views: bool
-    has_patterns: bool
 
 
 class LogsPage:
@@ -33,12 +32,12 @@ class LogsPage:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """GET /logs and GET /service/{name}/logs"""
-        services = readable_services(request["identity"], self._suite())
+        identity: Identity = request["identity"]
+        services = readable_services(identity, self._suite())
         service = request.match_info.get("name", "")
         if service and service not in services:
             raise UnknownServiceError(f"there is no service {service!r} whose log you may read")
-        known = {resource.canonical for resource in request.app.router.resources()}
-        context = LogsContext(service, services, "/api/views" in known, "/api/logs/patterns" in known)
+        context = LogsContext(service, services, identity.may(Role.TECHNICIAN))
         return self._renderer.show(request, "logs.html", context)
 
 

@@ -163,7 +163,8 @@ export class Menus {
       element("a", "helm-logmenu__item", text, { href: page.source.url("logs/export", { ...asked, format, order: "asc" }), download: "" });
     const command = element("button", "helm-logmenu__item", "Copy as helmctl command", { type: "button" });
     const services = page.service ? `${page.service} ` : "";
-    const query = page.state.query ? ` '${page.state.query.replace(/'/g, "'\\''")}'` : "";
+    // A query that begins with a hyphen is no option.
+    const query = page.state.query ? ` -- '${page.state.query.replace(/'/g, "'\\''")}'` : "";
     command.addEventListener("click", () =>
       this.copy(`helmctl logs ${services}--since '${from}' --until '${to}' -o json${query}`, "Command copied"),
     );
@@ -187,7 +188,6 @@ export class Menus {
     const open = panel.hidden;
     this.button("patterns").setAttribute("aria-expanded", String(open));
     panel.hidden = !open;
-    this.page.fit();
     if (!open) {
       return;
     }
@@ -199,27 +199,37 @@ export class Menus {
     } catch (error) {
       panel.replaceChildren(element("p", "helm-logmenu__note", error.message));
     }
-    this.page.fit();
   }
 
   fillPatterns(panel, found) {
     const list = element("ul", "helm-patterns__list");
     for (const each of found.patterns.slice(0, 50)) {
       const item = element("li", "helm-patterns__item");
-      const text = element("span", "helm-patterns__text");
+      const text = element("span", "helm-patterns__text", undefined, { title: each.example.slice(0, 300) });
       appendText(text, each.pattern.slice(0, 300));
-      item.append(element("span", "helm-patterns__count", each.count.toLocaleString()), text);
+      item.append(
+        element("span", "helm-patterns__count", each.count.toLocaleString()),
+        element("span", "helm-patterns__service", each.service_name),
+        element("span", `helm-patterns__level helm-patterns__level--${each.level.toLowerCase()}`, each.level),
+        text,
+      );
       for (const [sign, word] of [["-", "Hide"], ["", "Only"]]) {
-        const button = element("button", "helm-button helm-button--small", word, { type: "button" });
+        const button = element("button", "helm-button helm-button--small", word, {
+          type: "button",
+          "aria-label": `${word} ${each.pattern.slice(0, 80)}`,
+        });
         button.addEventListener("click", () => {
-          const clause = each.query ?? `pattern:"${each.pattern.replace(/[\\"]/g, "\\$&")}"`;
-          this.page.go({ query: withClause(this.page.state.query, `${sign}${clause}`), at: "", entry: null });
+          this.patterns();
+          this.page.go({ query: withClause(this.page.state.query, `${sign}${each.term}`), at: "", entry: null });
         });
         item.append(button);
       }
       list.append(item);
     }
-    const note = found.patterns.length ? `${found.sampled ? `Of ${found.sampled.toLocaleString()} lines; the` : "The"} most frequent kinds first. An asterisk stands for what differs.` : "No lines.";
+    const back = found.counted_back_to ? ` Counted back to ${new Date(found.counted_back_to).toLocaleString()}.` : "";
+    const note = found.patterns.length
+      ? `Kinds of lines, the most frequent first; an asterisk stands for what differs.${found.more ? " There are more." : ""}${back}`
+      : "No lines.";
     panel.replaceChildren(element("p", "helm-logmenu__note", note), list);
   }
 }

@@ -101,17 +101,6 @@ export function withClause(text, added) {
   return [...closed(text).filter((each) => each !== added), added].join(" ");
 }
 
-// A clause that excludes lines that differ from MESSAGE in numbers and ids alone.
-export function unlike(message) {
-  const end = message.indexOf("\n");
-  const line = (end < 0 ? message : message.slice(0, end)).slice(0, 300);
-  const cut = line.length < message.length;
-  const pattern = line
-    .replace(/[\\"*]/g, "\\$&")
-    .replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b(?=[a-f]*\d)[0-9a-f]{6,}\b|\d+/gi, "*");
-  return `-pattern:"${pattern}${cut ? "*" : ""}"`.replace(/\*(\*)+/g, "*");
-}
-
 // A regular expression of what a reader should see highlighted in messages: the plain words and expressions.
 export function highlightOf(text) {
   const words = [];

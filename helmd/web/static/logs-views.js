@@ -1,4 +1,5 @@
 // Saved views as tabs: a name for a query with its range, one's own or for everybody.
+import { frozen, searchOf, stateOf } from "./logs-state.js";
 import { element } from "./logs-text.js";
 
 export class Views {
@@ -30,9 +31,9 @@ export class Views {
   }
 
   render() {
-    const now = this.current();
+    const now = comparable(this.current());
     const tab = (name, search, view = null) => {
-      const here = search === now;
+      const here = comparable(search) === now;
       const item = element("span", `helm-viewtab${here ? " helm-viewtab--here" : ""}`);
       const link = element("a", "helm-viewtab__link", name, { href: search || location.pathname, "aria-current": here ? "page" : null });
       link.addEventListener("click", (event) => {
@@ -42,7 +43,7 @@ export class Views {
         }
       });
       item.append(link);
-      if (view?.mine !== false && view && here) {
+      if (view?.own && here) {
         const remove = element("button", "helm-viewtab__remove", "\u00d7", { type: "button", "aria-label": `Delete the view ${name}` });
         remove.addEventListener("click", () => this.remove(view));
         item.append(remove);
@@ -69,7 +70,7 @@ export class Views {
 
   ask(place) {
     const form = element("form", "helm-viewtab__form");
-    const name = element("input", "helm-logfield__input", undefined, { name: "name", required: true, maxlength: 60, "aria-label": "Name of the view", placeholder: "Name" });
+    const name = element("input", "helm-logfield__input", undefined, { name: "name", required: true, maxlength: 80, "aria-label": "Name of the view", placeholder: "Name" });
     const label = element("label", "helm-viewtab__shared", "for everybody");
     const shared = element("input", "", undefined, { type: "checkbox", name: "shared" });
     label.prepend(shared);
@@ -102,7 +103,7 @@ export class Views {
 
   async remove(view) {
     try {
-      await this.source.send("DELETE", `views/${encodeURIComponent(view.id)}`);
+      await this.source.send("DELETE", `views/${view.id}`);
       await this.load();
     } catch (error) {
       this.failed(error);
@@ -110,16 +111,40 @@ export class Views {
   }
 }
 
+// A view as the page's own query string has it. Columns of the page are keys of the context.
 function searchOfView(view) {
-  const given = new URLSearchParams(view.parameters ?? {});
-  if (view.query) {
-    given.set("query", view.query);
-  }
-  const text = given.toString();
-  return text ? `?${text}` : "";
+  const last = /^(\d+)(min|h|d|w)$/.exec(view.last);
+  const days = last?.[2] === "w";
+  const from = last ? `-${days ? last[1] * 7 : last[1]}${days ? "d" : last[2][0]}` : (view.start_time ?? "-90d");
+  return searchOf({
+    query: view.query,
+    from,
+    to: view.end_time ?? "",
+    at: "",
+    entry: null,
+    wrap: false,
+    utc: false,
+    columns: view.columns.filter((name) => name.startsWith("context.")).map((name) => name.slice(8)),
+  });
 }
 
 function bodyOfView(name, shared, search) {
-  const { query = "", ...parameters } = Object.fromEntries(new URLSearchParams(search));
-  return { name, query, shared, parameters };
+  const state = stateOf(search);
+  const last = /^-(\d+)([mhd])$/.exec(state.from);
+  const relative = last && !state.to;
+  const fixed = relative ? {} : frozen(state);
+  return {
+    name,
+    shared,
+    query: state.query,
+    columns: state.columns.map((key) => `context.${key}`),
+    last: relative ? `${last[1]}${last[2] === "m" ? "min" : last[2]}` : "",
+    start_time: fixed.from ?? null,
+    end_time: fixed.to ?? null,
+  };
+}
+
+// Without what a view does not have: how lines are shown.
+export function comparable(search) {
+  return searchOf({ ...stateOf(search), at: "", entry: null, wrap: false, utc: false });
 }

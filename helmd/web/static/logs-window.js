@@ -129,10 +129,9 @@ function alike(a, b) {
 
 // What is shown of ROWS, the oldest first: {key, kind: "row", row, rows}, identical neighbours as one unless one of
 // them is in APART; and between them MARKS ({id, micros, text, tone}) that are no rows themselves.
-export function itemsOf(rows, marks = [], apart = new Set()) {
+export function itemsOf(rows, marks = [], apart = new Set(), ids = new Set(rows.map((row) => row.id))) {
   const items = [];
-  const shown = new Set(rows.map((row) => row.id));
-  const between = marks.filter((mark) => !shown.has(mark.id)).sort((a, b) => a.micros - b.micros);
+  const between = marks.filter((mark) => !ids.has(mark.id)).sort((a, b) => a.micros - b.micros);
   let next = 0;
   if (rows.length) {
     while (next < between.length && between[next].micros < rows[0].micros) {

@@ -5,7 +5,7 @@ import { Facets } from "./logs-facets.js";
 import { LogFeed } from "./logs-feed.js";
 import { lineOf } from "./logs-list.js";
 import { Menus } from "./logs-menus.js";
-import { clausesOf, clause, highlightOf, unlike, withClause, withValue } from "./logs-query.js";
+import { clausesOf, clause, highlightOf, withClause, withValue } from "./logs-query.js";
 import { Rows } from "./logs-rows.js";
 import { Problem, Source } from "./logs-source.js";
 import { frozen, isDefaultRange, isoOf, nowMicros, rangeOf, searchOf, stateOf, Times } from "./logs-state.js";
@@ -236,7 +236,7 @@ class LogsPage {
 
   items() {
     const { window } = this.feed;
-    const items = itemsOf(window.rows, window.rows.length ? this.marks : [], this.apart);
+    const items = itemsOf(window.rows, window.rows.length ? this.marks : [], this.apart, window.ids);
     const top = this.topNote();
     if (top) {
       items.unshift({ kind: "note", ...top });
@@ -425,9 +425,9 @@ class LogsPage {
     const range = rangeOf(this.state);
     const end = range.to ?? nowMicros();
     const asked = { ...this.parameters(), start_time: isoOf(range.from), end_time: isoOf(end) };
-    const signal = this.feed.aborting?.signal;
+    // These are not aborted: each abort is an error in the log of the store's PostgreSQL.
     try {
-      const counts = await this.source.get("logs/histogram", asked, signal);
+      const counts = await this.source.get("logs/histogram", asked);
       if (turn !== this.feed.turn) {
         return;
       }
@@ -436,12 +436,12 @@ class LogsPage {
       this.countedBackTo = counts.counted_back_to ? microsOf(counts.counted_back_to) : null;
       this.volume.set([range.from, end], counts.step_seconds * 1e6, buckets, this.marks, this.countedBackTo);
       this.showCount();
-      await this.refreshMarks(range.from, end, signal, counts.gaps ?? []);
+      await this.refreshMarks(range.from, end, counts.gaps ?? []);
       if (turn !== this.feed.turn) {
         return;
       }
       this.volume.set([range.from, end], counts.step_seconds * 1e6, buckets, this.marks, this.countedBackTo);
-      await this.refreshFacets(asked, signal, turn);
+      await this.refreshFacets(asked, turn);
     } catch (error) {
       if (error.name === "AbortError" || turn !== this.feed.turn) {
         return;
@@ -456,10 +456,10 @@ class LogsPage {
     }
   }
 
-  async refreshFacets(asked, signal, turn) {
+  async refreshFacets(asked, turn) {
     const read = (keys) => {
       const field = ["level", "service", "source", "stream", "context", ...keys].join(",");
-      return this.source.get("logs/facets", { ...asked, field }, signal);
+      return this.source.get("logs/facets", { ...asked, field });
     };
     let keys = this.contextKeys;
     let found = await read(keys.map((key) => `context.${key}`));
@@ -475,11 +475,11 @@ class LogsPage {
     }
   }
 
-  async refreshMarks(from, to, signal, gaps) {
+  async refreshMarks(from, to, gaps) {
     const named = clausesOf(this.state.query).find((each) => /^service:[a-z0-9_,-]+$/.test(each));
     const service = this.service || named?.slice(8) || "";
     const wanted = { source: "systemd,helm", service, start_time: isoOf(from), end_time: isoOf(to), total: "false", limit: 500 };
-    const { logs } = await this.source.get("logs", wanted, signal);
+    const { logs } = await this.source.get("logs", wanted);
     const marks = logs.map(markOf).filter((mark) => mark && mark.kind !== "gap");
     this.marks = [...marks, ...gaps.map((gap) => gapMark(gap, from, to))];
     this.flush();
@@ -608,7 +608,7 @@ class LogsPage {
         this.go({ query: withValue(state.query, more.field, more.value, more.how), at: "", entry: null });
         break;
       case "hide":
-        this.go({ query: withClause(state.query, unlike(entry.message)), at: "", entry: null });
+        this.hideLike(row);
         break;
       case "column":
         this.menus.column(more.name);
@@ -637,6 +637,21 @@ class LogsPage {
         this.menus.copy(this.link({ at: row.cursor, entry: row.id }), "Link copied");
         break;
       default:
+    }
+  }
+
+  // Excludes lines that differ from one in numbers, ids and quoted parts alone, as the server sees it.
+  async hideLike(row) {
+    let term = "";
+    try {
+      const times = { start_time: isoOf(row.micros), end_time: isoOf(row.micros + 1) };
+      const found = await this.source.get("logs/patterns", { query: `id:${row.id}`, ...times });
+      term = found.patterns.length ? `-${found.patterns[0].term}` : "";
+    } catch (error) {
+      this.fail(error);
+    }
+    if (term) {
+      this.go({ query: withClause(this.state.query, term), at: "", entry: null });
     }
   }
 
@@ -669,7 +684,10 @@ class LogsPage {
     bind("w", "Wrap long lines", () => this.dress({ wrap: !this.state.wrap }));
     bind("u", "Times in UTC, or local", () => this.dress({ utc: !this.state.utc }));
     addEventListener("resize", () => this.fit());
-    this.fit();
+    const above = new ResizeObserver(() => this.fit());
+    for (const name of ["views", "form", "notice", "head", "patterns"]) {
+      above.observe(this.part(name));
+    }
     setInterval(() => this.slide(), 1000);
   }
 
