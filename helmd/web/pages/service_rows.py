@@ -44,12 +44,11 @@ _GAP_SECONDS = 150
 
 
 @dataclass(frozen=True, slots=True)
-class StripDay:
-    """A day of the strip: its colour ("" where nothing is known), and where it is in the drawing."""
+class StripPart:
+    """The days of the strip that have one colour ("" where nothing is known), as one shape: a page has few elements."""
 
     tone: str
-    x: int
-    title: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Row:
     errors: int = 0
     warnings: int = 0
     last_error: datetime | None = None
-    days: tuple[StripDay, ...] = ()
+    days: tuple[StripPart, ...] = ()
     days_text: str = ""
     verbs: tuple[str, ...] = ()
     """What the reader may do with it now."""
@@ -209,15 +208,14 @@ def spark(values: MinuteValues, now: datetime) -> str:
     return "".join(parts)
 
 
-def strip(days: Mapping[date, DayShare], now: datetime) -> tuple[StripDay, ...]:
-    """The last 90 days, the oldest first."""
+def strip(days: Mapping[date, DayShare], now: datetime) -> tuple[StripPart, ...]:
+    """The last 90 days, the oldest on the left, two units wide each."""
     today = now.astimezone(UTC).date()
-    found = []
+    paths: dict[str, list[str]] = {}
     for number in range(DAYS):
-        day = today - timedelta(days=DAYS - 1 - number)
-        share = days.get(day)
-        found.append(StripDay(_tone_of(share), number * 2, f"{day}: {_share_text(share)}"))
-    return tuple(found)
+        tone = _tone_of(days.get(today - timedelta(days=DAYS - 1 - number)))
+        paths.setdefault(tone, []).append(f"M{number * 2} 1h2v16h-2z")
+    return tuple(StripPart(tone, "".join(parts)) for tone, parts in paths.items())
 
 
 def strip_text(days: Mapping[date, DayShare]) -> str:
@@ -233,10 +231,6 @@ def _tone_of(share: DayShare | None) -> str:
     if share is None:
         return ""
     return "ok" if share.least >= 1 or share.mean >= 0.9995 else "warn" if share.mean >= 0.95 else "error"
-
-
-def _share_text(share: DayShare | None) -> str:
-    return "nothing known" if share is None else f"healthy {100 * share.mean:.2f} %"
 
 
 def worst(seen: Iterable[Row]) -> Tone:

@@ -289,14 +289,24 @@ function pass(topic, data) {
   channel.postMessage({ kind: "event", topic, data });
 }
 
+let turn = 0;
+let waiting = null;
+
 async function follow(steal = false) {
   if (!navigator.locks) {
     return lead();
   }
+  turn += 1;
+  const mine = turn;
+  waiting?.abort();
+  waiting = new AbortController();
   try {
-    await navigator.locks.request(NAME, steal ? { steal: true } : {}, lead);
+    await navigator.locks.request(NAME, steal ? { steal: true } : { signal: waiting.signal }, lead);
   } catch {
     // Another tab has taken the lock: this one had been frozen.
+  }
+  if (mine !== turn) {
+    return;
   }
   leading?.abort();
   if (!ended) {
