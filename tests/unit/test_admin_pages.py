@@ -1,7 +1,7 @@
 """Pages for those who run the suite: metrics, security, jobs; and the words of error pages."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -263,14 +263,14 @@ class Apps:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[TestClient]:
+async def served(installed: Sequence[ModuleBody] = ()) -> AsyncIterator[TestClient]:
     renderer = Renderer(assets := Assets())
     audits: object = LastAudit()
     security = SecurityPage(audits, lambda: "http://localhost:5004", renderer)  # type: ignore[arg-type]
     modules = ModulePages(
         Statuses(core=True),
         lambda: Registry({"core": Service("core")}),
-        lambda: (module_body(RECORD), BROKEN),
+        lambda: installed,
         lambda: CATALOGUE,
         Apps(),
         renderer,
@@ -286,8 +286,14 @@ async def served() -> AsyncIterator[TestClient]:
         yield client
 
 
-async def test_the_pages_as_html() -> None:
+async def test_the_page_of_modules_without_any() -> None:
     async with served() as client:
+        answer = await client.get("/helm/modules", headers=ADMIN)
+        assert answer.status == 200 and "helmctl setup --suite" in await answer.text()
+
+
+async def test_the_pages_as_html() -> None:
+    async with served((module_body(RECORD), BROKEN)) as client:
         answer = await client.get("/helm/metrics", headers=ADMIN)
         metrics = await answer.text()
         assert answer.status == 200 and 'data-chosen="core"' in metrics and 'data-interval="15.0"' in metrics

@@ -1,0 +1,81 @@
+"""The pages of modules and apps in a real browser: one is installed from git, another one is refused."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.booted import Sandbox
+from tests.system.dashboard import Dashboard
+from tests.system.test_modules_install import MODULES, RUN, SERVICE, SETTINGS, repository
+
+NAME = "paged"
+
+
+@pytest.fixture(scope="module")
+def repo(demo: Sandbox) -> Iterator[str]:
+    """A module in a repository of this machine, which the settings allow."""
+    packages = "git python3-venv"
+    demo.shell(f"DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {packages}", root=True)
+    before = demo.shell(f"cat {SETTINGS}").out
+    demo.write(SETTINGS, before.replace("[modules]\n", "[modules]\nfiles = true\n"))
+    text = SERVICE.format(port=5093) + 'description = "A <b>page</b>"\n'
+    yield repository(demo, NAME, {"run.py": RUN, "hivematrix.toml": text, "instance/.keep": ""})
+    demo.write(SETTINGS, before)
+    demo.shell(f"helmctl stop {NAME}; rm -f ~/.config/hivematrix/services.d/{NAME}.toml; helmctl apply", check=False)
+    demo.shell(f"rm -rf {MODULES}/{NAME} ~/.local/state/hivematrix/modules/{NAME} /home/hive/git/{NAME}", check=False)
+
+
+def ask(page: Dashboard, source: str) -> None:
+    """Fills in the form for a repository, up to the plan."""
+    page.browser.click("[data-install='']")
+    page.browser.until_there("dialog[open] [name=source]")
+    page.browser.type("dialog [name=source]", source)
+    page.browser.click("dialog [type=submit]")
+
+
+def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard: Dashboard, repo: str) -> None:
+    dashboard.complaints()
+    dashboard.open("modules", "owner")
+    browser = dashboard.browser
+    assert {"core", "codex"} <= set(
+        browser.run("return [...document.querySelectorAll('[data-own]')].map(e => e.dataset.own)")
+    )
+    ask(dashboard, repo)
+    browser.until_there("dialog[open] .helm-steps__item", 60)
+    browser.until(
+        lambda driver: "commit" in driver.execute_script("return document.querySelector('dialog').innerText"), 60
+    )
+    assert NAME not in demo.status(), "only the plan so far"
+    browser.click("dialog [type=submit]")
+    browser.until_there("dialog .helm-ending", 120)
+    assert "installed and healthy" in browser.text("dialog .helm-ending")
+    assert demo.status(NAME)[NAME]["state"] == "healthy"
+    dashboard.press("Escape")
+    browser.until_there(f'[data-module="{NAME}"] code', 20)
+    commit = demo.shell(f"git -C {repo} rev-parse HEAD").out.strip()
+    assert browser.text(f'[data-module="{NAME}"] code') == commit[:12]
+    browser.click(f'[data-module="{NAME}"] summary')
+    assert "install" in browser.text(f'[data-module="{NAME}"] .helm-list')
+    dashboard.fits()
+    assert dashboard.violations() == []
+    assert dashboard.complaints() == []
+    dashboard.screenshots("modules")
+
+
+def test_what_is_refused_and_who_may_look(dashboard: Dashboard) -> None:
+    dashboard.open("modules", "owner")
+    browser = dashboard.browser
+    ask(dashboard, "ext::sh -c id")
+    browser.until_there("dialog .helm-ending--error", 30)
+    dashboard.press("Escape")
+    dashboard.complaints()
+    dashboard.open("apps", "owner")
+    assert "PostgreSQL" in browser.text('[data-table="apps"]') and "Keycloak" in browser.text('[data-table="apps"]')
+    dashboard.fits()
+    assert dashboard.violations() == []
+    assert dashboard.complaints() == []
+    dashboard.screenshots("apps")
+    dashboard.become("technician")
+    browser.get("http://localhost:5004/helm/modules")
+    assert "You may not open this" in browser.text("main")
+    dashboard.complaints()
