@@ -29,7 +29,7 @@ def admin(demo: Sandbox) -> Iterator[Admin]:
     try:
         yield made
     finally:
-        for each in made("GET", f"/{REALM}/users?search={MARK}&max=200").json():
+        for each in made("GET", f"/{REALM}/users?search=*{MARK}*&max=200").json():
             made("DELETE", f"/{REALM}/users/{each['id']}")
 
 
@@ -227,12 +227,13 @@ def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: 
 
 def test_protections_are_explained_where_they_bite(pages: Dashboard, admin: Admin) -> None:
     browser = pages.browser
-    # A duplicate is refused, and what was written stays.
+    # Who is there already is refused.
+    made(admin, f"there-{MARK}")
     pages.open("users")
     press(pages, "New user")
     browser.until_there("dialog[open] [name=username]")
-    browser.type("dialog[open] [name=username]", f"csv1-{MARK}")
-    browser.type("dialog[open] [name=email]", f"csv1-{MARK}@example.org")
+    browser.type("dialog[open] [name=username]", f"there-{MARK}")
+    browser.type("dialog[open] [name=email]", f"there-{MARK}@example.org")
     browser.click("dialog[open] [type=submit]")
     browser.until_there("dialog[open] .helm-refusal")
     press(pages, "Close", "dialog")
@@ -256,11 +257,12 @@ def test_behind_the_gateway_admins_lead_to_helm_itself(pages: Dashboard, admin: 
     assert "has the rights of an admin" in pages.browser.text(".helm-user")
     link = pages.browser.run("return document.querySelector('[data-fresh-login]').href")
     assert link.startswith("http://localhost:5004/helm/users?user=")
-    pages.browser.get(f"https://localhost:8443/helm/users?user={found(admin, f'csv1-{MARK}')['id']}")
+    bill = f"bill-{MARK}"
+    pages.browser.get(f"https://localhost:8443/helm/users?user={made(admin, bill)}")
     do(pages, "disable")
     confirm(pages)
     ended(pages)
-    assert found(admin, f"csv1-{MARK}")["enabled"] is False
+    assert found(admin, bill)["enabled"] is False
     pages.complaints()
 
 

@@ -261,7 +261,8 @@ class ActionDialog {
       (error.errors ?? []).map((each) => h("p", { class: "helm-note" }, `${each.pointer}: ${each.detail}`)),
       error.hint ? h("p", { class: "helm-note helm-note--hint" }, error.hint) : null,
       error.lines?.length ? outputOf(error.lines) : null,
-      error.code === "login_needed"
+      // Behind the gateway there is no login of Helm's own; the hint says where it is.
+      error.code === "login_needed" && document.body.classList.contains("helm--direct")
         ? h("a", { class: "helm-button", href: `${HOME}login?fresh=1&next=${encodeURIComponent(location.pathname + location.search)}` }, "Log in again")
         : null,
     );
