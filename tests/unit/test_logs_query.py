@@ -57,6 +57,20 @@ def ask(journal: Path, wanted: Wanted) -> list[str]:
 RED = "\x1b[31mred\x1b[0m\nbelow"
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("service:nexus", ["Two, trace-17", RED]),
+        ("service:n* -trace", [RED]),
+        ("level>=error OR level:info two", ["Two, trace-17", "grave"]),
+        ("/^.ne$/ source:journal", ["one"]),
+        ("id:1", []),
+    ],
+)
+def test_a_query_in_the_query_language(journal: Path, query: str, found: list[str]) -> None:
+    assert ask(journal, Wanted(query=query)) == found
+
+
 def test_all_lines_of_services(journal: Path) -> None:
     assert ask(journal, Wanted()) == ["started", "one", "Two, trace-17", "unit unknown", "grave", "helm's own", RED]
 

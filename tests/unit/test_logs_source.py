@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from helmd.cli import exits
 from helmd.cli.logs import source as log_source
 from helmd.cli.logs.source import opened, store_has
 from helmd.cli.logs.store import StoreLines
@@ -168,3 +169,24 @@ def test_the_current_boot_begins_with_the_kernel(places: Layout) -> None:
 
 def test_only_valid_service_names_are_requested(helmd: StandIn, places: Layout) -> None:
     assert not store_has(places, "a,b") and helmd.asked == []
+
+
+def test_a_query_that_cannot_be_parsed_is_refused_with_its_place(helmd: StandIn) -> None:
+    code, out, err = helmctl(helmd, "core", "sevice:x level>=error")
+    assert (code, out) == (exits.USAGE, "")
+    assert "query: there is no field 'sevice' (at character 1)" in err and "Fields: service, level" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("helmctl logs level>=w", ["level>=warning"]),
+        ("helmctl logs core str", ["stream:"]),
+        # As bash takes it apart.
+        ("helmctl logs source : ht", ["http"]),
+    ],
+)
+def test_terms_of_a_query_are_completed(helmd: StandIn, words: str, found: list[str]) -> None:
+    given = {"_HELMCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(command()[:2], env=environment(helmd) | given, capture_output=True, text=True, timeout=30)
+    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == found, done.stderr
