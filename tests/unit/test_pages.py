@@ -96,6 +96,7 @@ def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
     assert [row.name for row in found[:2]] == ["codex", "core"] and worst(found) == "error"
     assert said(worse) == "codex has failed: exit code 1; 1 other problem"
     assert said({**STATUSES, "core": status("core", "degraded", "slow")}) == "core is degraded: slow"
+    assert said({"core": status("core", "failed", "core exited with code 1")}) == "core has failed: exited with code 1"
     off = {"codex": status("codex", "stopped"), "core": status("core")}
     assert said(off) == "core is healthy, 1 is off"
     assert said({"codex": status("codex", "stopped")}) == "All services are switched off"

@@ -68,7 +68,8 @@ def alarms(seen: Sequence[Row], suite: Registry) -> tuple[Alarm, ...]:
 
 def _sentence(row: Row) -> str:
     word = {"failed": "has failed", "flapping": "is failing", "unhealthy": "is unhealthy", "degraded": "is degraded"}
-    return f"{row.name} {word.get(row.state, f'is {row.state}')}" + (f": {row.message}" if row.message else "")
+    message = row.message.removeprefix(f"{row.name} ")
+    return f"{row.name} {word.get(row.state, f'is {row.state}')}" + (f": {message}" if message else "")
 
 
 def headline(seen: Sequence[Row], found: Sequence[Alarm] = (), well_since: datetime | None = None) -> str:
