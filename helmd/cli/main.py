@@ -50,6 +50,7 @@ COMMANDS = {
     "verify": "backup",
     "jobs": "jobs",
     "import": "importing",
+    "adopt": "adopt",
     "export": "exporting",
     "tokens": "tokens",
     "users": "users",

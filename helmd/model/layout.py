@@ -277,6 +277,11 @@ class Layout:
         return self.state / "apply.lock"
 
     @property
+    def adoption(self) -> Path:
+        """What is kept of an installation that was taken over, so that it can be given back; mode 0700."""
+        return self.state / "adoption"
+
+    @property
     def jobs(self) -> Path:
         """The directories of jobs, one each."""
         return self.state / "jobs"

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from helmd.operations.configuration.load import path_faults, registry_sources
 
 FILE_NAME = "imported.toml"
 
+LegacyEntries = Mapping[str, Mapping[str, Any]]
+"""Settings by service."""
+
 
 @dataclass(frozen=True, slots=True)
 class Import:
@@ -31,17 +34,24 @@ class Import:
     remarks: tuple[str, ...]
 
 
-def plan_import(files: Sequence[Path], base: Path | None, layout: Layout, settings: Settings) -> Import:
+def plan_import(
+    files: Sequence[Path],
+    base: Path | None,
+    layout: Layout,
+    settings: Settings,
+    file_name: str = FILE_NAME,
+    amend: Callable[[LegacyEntries], LegacyEntries] = lambda services: services,
+) -> Import:
     """Reads FILES and checks the suite as it would be with them. BASE is where relative paths start from.
 
-    Without BASE that is each file's own directory, which was the older Helm's. Raises ConfigurationError with every
-    fault; nothing is written here.
+    Without BASE that is each file's own directory, which was the older Helm's. AMEND changes what was read. Raises
+    ConfigurationError with every fault; nothing is written here.
     """
     legacy = read_legacy(_documents(files, base))
-    target = layout.registry_directory / FILE_NAME
+    target = layout.registry_directory / file_name
     sources, faults = registry_sources(layout)
     others = [source for source in sources if source.file != str(target)]
-    services, remarks = _fitted(legacy.services, others)
+    services, remarks = _fitted(amend(legacy.services), others)
     origin = ", ".join(shown_key(file.resolve()) for file in files)
     head = f'# Imported from {origin} by "helmctl import"; yours to change.\n\n'
     text = head + toml_text({"services": services})

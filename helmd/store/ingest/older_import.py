@@ -1,0 +1,136 @@
+"""Log entries of an older Helm that has a database of its own: copied into the store, once.
+
+They are copied as they are, in one transaction, with ids that were reserved for them; then they are taken over in
+batches as tables are that the store's own database had (`helmd.store.ingest.takeover`). The older one is only read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from helmd.model.errors import StoreError
+from helmd.store.ingest.copy_text import RetentionOf
+from helmd.store.ingest.takeover import take_over
+from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection, columns_of, connect, store_errors
+
+_TABLE = "log_entries"
+_COPY = "older_log_entries"
+"""The name under which a migration sets such a table aside, so that it is taken over alike."""
+_COLUMNS = {
+    "timestamp": "timestamptz",
+    "service_name": "text",
+    "level": "text",
+    "message": "text",
+    "context": "jsonb",
+    "trace_id": "text",
+    "user_id": "text",
+    "hostname": "text",
+    "process_id": "integer",
+}
+"""What is copied, and as what; a column that the older table lacks is null."""
+_NEEDED = frozenset({"id", "timestamp", "service_name", "level", "message"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedLogs:
+    """What came of an import: rows of the older table, and those that were taken over; the others have expired."""
+
+    found: int
+    taken: int
+
+
+async def import_older_logs(
+    older: str, owner: str, retention_of: RetentionOf, notify: Callable[[str], None]
+) -> ImportedLogs:
+    """Copy the entries of the database OLDER into the store, as its OWNER (both are conninfos).
+
+    An import that was interrupted goes on; one that is finished does nothing. Raises StoreError.
+    """
+    store = await connect(owner, "helm import", None)
+    try:
+        with store_errors("older log entries can't be imported"):
+            cursor = await store.execute("SELECT 1 FROM store_takeovers WHERE source = %s", (_COPY,))
+            if await cursor.fetchone() is None:
+                copied = await _copied(older, store)
+                notify(f"copied {copied:,} rows")
+        await take_over(store, retention_of, notify)
+        with store_errors("the copy of older log entries can't be removed"):
+            cursor = await store.execute(
+                sql.SQL("SELECT (SELECT count(*) FROM {}), taken FROM store_takeovers WHERE source = %s").format(
+                    sql.Identifier(_COPY)
+                )
+                if await columns_of(store, _COPY)
+                else sql.SQL("SELECT taken, taken FROM store_takeovers WHERE source = %s"),
+                (_COPY,),
+            )
+            found = await cursor.fetchone()
+            assert found is not None
+            await store.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(_COPY)))
+        return ImportedLogs(int(found[0]), int(found[1]))
+    finally:
+        await store.close()
+
+
+async def _copied(older: str, store: Connection) -> int:
+    """Copies the older table whole, with word to take it over, in one transaction; the number of rows."""
+    try:
+        source = await psycopg.AsyncConnection.connect(older, connect_timeout=10, options="-c timezone=UTC")
+    except psycopg.Error as error:
+        raise StoreError(
+            f"the older database can't be reached: {str(error).strip().splitlines()[0]}",
+            hint="Start its PostgreSQL, then run: helmctl adopt --import-logs",
+        ) from None
+    async with source:
+        await source.set_read_only(True)
+        await source.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        columns = await columns_of(source, _TABLE)
+        if not columns.keys() >= _NEEDED:
+            raise StoreError(f"the older database has no table {_TABLE} of an older Helm")
+        cursor = await source.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(_TABLE)))
+        counted = await cursor.fetchone()
+        count = int(counted[0]) if counted else 0
+        async with store.transaction():
+            first = await _reserved(store, count)
+            kinds = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+            await store.execute(f"CREATE TABLE {_COPY} (id bigint PRIMARY KEY, {kinds})".encode())
+            await _pass_on(source, store, columns, first)
+            await store.execute("INSERT INTO store_takeovers (source) VALUES (%s)", (_COPY,))
+    return count
+
+
+async def _reserved(store: Connection, count: int) -> int:
+    """The first of COUNT ids that are reserved: above all that are in the store, and below those to come."""
+    cursor = await store.execute(
+        "SELECT pg_advisory_xact_lock(%s, %s), reserve_log_ids(%s)", (LOCK_CLASS, APPEND_LOCK, max(1, count))
+    )
+    found = await cursor.fetchone()
+    assert found is not None
+    return int(found[1]) - max(1, count) + 1
+
+
+async def _pass_on(source: Connection, store: Connection, columns: dict[str, str], first: int) -> None:
+    chosen: list[sql.Composable] = [sql.SQL("row_number() OVER (ORDER BY id) + {}").format(sql.Literal(first - 1))]
+    for name, kind in _COLUMNS.items():
+        if name not in columns:
+            chosen.append(sql.SQL("NULL"))
+        elif name == "timestamp":
+            # Outside this range Python has no such time; the takeover gives it another.
+            bounded = sql.SQL("CASE WHEN {0} BETWEEN '1970-01-01' AND '9990-01-01' THEN {0} END").format(
+                sql.Identifier(name)
+            )
+            chosen.append(bounded)
+        else:
+            chosen.append(sql.SQL("{}::{}").format(sql.Identifier(name), sql.SQL(kind)))
+    reading = sql.SQL("COPY (SELECT {} FROM {} ORDER BY id) TO STDOUT").format(
+        sql.SQL(", ").join(chosen), sql.Identifier(_TABLE)
+    )
+    names = sql.SQL(", ").join(map(sql.Identifier, ["id", *_COLUMNS]))
+    writing = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(_COPY), names)
+    async with (
+        source.cursor() as read, store.cursor() as write,
+        read.copy(reading) as rows, write.copy(writing) as copy,
+    ):  # fmt: skip
+        async for data in rows:
+            await copy.write(data)
