@@ -65,6 +65,7 @@ def test_a_peak_is_seen_at_every_range_and_a_gap_is_a_gap(dashboard: Dashboard, 
     shown = legend(dashboard, posted)
     assert shown[0] == f"codex · queue={HOSTILE}" and shown[2] == "1" and shown[4] == "978"
     browser.click(f"{chart(posted)} summary")
+    browser.until_there(f"{chart(posted)} .helm-chart__all tbody tr")
     rows = browser.texts(f"{chart(posted)} .helm-chart__all tbody tr")
     assert 25 < len(rows) < 45, "a row for each point, none for the gap"
     browser.run("scrollTo(0, 0)")
