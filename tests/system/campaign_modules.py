@@ -39,7 +39,7 @@ def test_all_is_healthy_and_runs_from_its_version(suite: Sandbox) -> None:
 
 def test_a_login_works(suite: Sandbox) -> None:
     with person(suite, "admins") as ada:
-        assert log_in(suite, ada).status == 200
+        assert log_in(suite, ada).location == "/codex/api/notes"
 
 
 def test_the_second_time_there_is_nothing_to_do(suite: Sandbox) -> None:
