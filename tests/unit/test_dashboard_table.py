@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = {"every page", "Overview"}
+PAGES = {"Every page", "Overview", "Logs", "Service", "Metrics", "Security", "Modules", "Apps", "Users", "Audit", "Errors"}
 """Pages that must be there."""
 
 
