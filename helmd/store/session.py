@@ -78,10 +78,17 @@ def session_parameters(conninfo: str, application: str, statement_seconds: float
     }
 
 
-async def connect(conninfo: str, application: str, statement_seconds: float | None = STATEMENT_SECONDS) -> Connection:
-    """A connection of one's own, in autocommit; PostgreSQL cancels a statement that takes longer. Raises StoreError."""
+async def connect(
+    conninfo: str,
+    application: str,
+    statement_seconds: float | None = STATEMENT_SECONDS,
+    database: str = "the log store",
+) -> Connection:
+    """A connection of one's own, in autocommit; PostgreSQL cancels a statement that takes longer. Raises StoreError,
+    which calls it DATABASE.
+    """
     parameters = session_parameters(conninfo, application, statement_seconds)
-    with store_errors("the log store can't be reached"):
+    with store_errors(f"{database} can't be reached"):
         return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, **parameters)
 
 

@@ -76,15 +76,13 @@ async def import_older_logs(
 async def _copied(older: str, store: Connection) -> int:
     """Copies the older table whole, with word to take it over, in one transaction; the number of rows."""
     try:
-        source = await psycopg.AsyncConnection.connect(older, connect_timeout=10, options="-c timezone=UTC")
-    except psycopg.Error as error:
-        raise StoreError(
-            f"the older database can't be reached: {str(error).strip().splitlines()[0]}",
-            hint="Start its PostgreSQL, then run: helmctl adopt --import-logs",
-        ) from None
-    async with source:
-        await source.set_read_only(True)
-        await source.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        source = await connect(older, "helm import", None, "the older database")
+    except StoreError as error:
+        hint = "Start its PostgreSQL, then run: helmctl adopt --import-logs"
+        raise StoreError(error.sentence, hint=hint) from None
+    await source.set_read_only(True)
+    await source.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+    async with source, source.transaction():
         columns = await columns_of(source, _TABLE)
         if not columns.keys() >= _NEEDED:
             raise StoreError(f"the older database has no table {_TABLE} of an older Helm")
