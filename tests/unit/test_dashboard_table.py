@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = {"Every page", "Overview", "Logs", "Service", "Metrics", "Security", "Modules", "Apps", "Users", "Audit", "Errors"}
+PAGES = {
+    "Every page", "Overview", "Logs", "Service", "Metrics", "Security", "Modules", "Apps", "Users", "Audit", "Errors",
+}  # fmt: skip
 """Pages that must be there."""
 
 
