@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -40,8 +40,7 @@ from helmd.web.pages.service_rows import STATES, Row, Tone, rows, worst
 __all__ = ["STATES", "OverviewPage", "OverviewSources", "Tone", "health_line"]
 
 _CHANGES = 60
-_CHANGES_SECONDS = 5.0
-"""How long what was read of the audit trail is shown: reading the journal is work."""
+"""How many records of the audit trail are shown at most."""
 _SOON_DAYS = 30
 """Days before a certificate ends, or a disk is full, from which on that is said."""
 
@@ -99,7 +98,7 @@ class OverviewContext:
 @dataclass(slots=True)
 class _Changes:
     found: tuple[OverviewChange, ...] = ()
-    read_at: float = field(default=-_CHANGES_SECONDS)
+    began_at: float = 0.0
 
 
 class OverviewPage:
@@ -178,15 +177,17 @@ class OverviewPage:
     async def _changed(self, part: str | None) -> tuple[OverviewChange, ...]:
         if part not in (None, "changes"):
             return ()
+        asked = time.monotonic()
         async with self._turn:
-            if time.monotonic() - self._changes.read_at >= _CHANGES_SECONDS:
+            # Those who asked before it began share one reading: an event has all tabs ask at once.
+            if self._changes.began_at < asked:
+                self._changes.began_at = time.monotonic()
                 try:
                     read = await asyncio.to_thread(self._sources.changes, _CHANGES)
                     self._changes.found = tuple(changes_shown(entry.body for entry in read))
                 except (OSError, HelmError):
                     # Those from before are shown.
                     pass
-                self._changes.read_at = time.monotonic()
         return self._changes.found
 
     async def _findings(self, identity: Identity, part: str | None) -> tuple[tuple[KnownFinding, ...], str]:
