@@ -77,8 +77,13 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
         refused.code == 1 and "/opt can't be written" in refused.err and not machine.there(f"{HOME}/.config/hivematrix")
     )
     machine.root(f"install -d -o {ACCOUNT} /opt/suite /opt/suite/codex")
-    killed = machine("sh", "-c", f"timeout -s KILL 6 {restore}", root=True, stdin=key, check=False)
-    assert killed.code in (-9, 137) and machine.there(f"{HOME}/.local/state/hivematrix/restore.json")
+    state = f"{HOME}/.local/state/hivematrix/restore.json"
+    interrupted = (
+        f"exec 3<&0; setsid {restore} <&3 & until test -e {state}; do kill -0 $! || exit 1; sleep 0.1; done;"
+        " sleep 0.5; kill -9 -- -$!; wait $!"
+    )
+    killed = machine("sh", "-c", interrupted, root=True, stdin=key, check=False)
+    assert killed.code in (-9, 137) and machine.there(state)
     done = machine("sh", "-c", restore, root=True, stdin=key)
     assert "go on with the restore of this archive that was interrupted" in done.err
     until(lambda: set(machine.suite().values()) == {"healthy"}, 60)
@@ -86,7 +91,7 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
     assert re.findall("PASSWORD=.*", password) == re.findall(
         "PASSWORD=.*", machine.root(f"cat {secrets}/codex.env").out
     )
-    assert not machine.there(f"{HOME}/.local/state/hivematrix/restore.json", f"{secrets}/backup-identity.txt")
+    assert not machine.there(state, f"{secrets}/backup-identity.txt")
     # It replaces a suite, too, if it is asked to, and keeps what was there.
     ask("INSERT INTO kept VALUES (8)")
     replaced = machine("sh", "-c", f"{restore} --replace", root=True, stdin=key)
