@@ -1,6 +1,8 @@
 """Changes of a module: killed after, before and within each step, cancelled, failed; on a model of what they change."""
 
 import itertools
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,6 +263,22 @@ def test_a_cancellation_is_taken_back_and_stays_one(tmp_path: Path, step: str) -
     assert world.consistent == "old"
     log = IntentLog.found(tmp_path)
     assert log is not None and log.intent.ended and log.intent.reason == "it was cancelled"
+
+
+def test_a_cancellation_during_the_commit_comes_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the file has is what is done: otherwise a power cut while it goes back would have it go forward."""
+    world, log, flush = World(), begun(tmp_path), os.fdatasync
+
+    def flushed(descriptor: int) -> None:
+        flush(descriptor)
+        if b"committed" in (tmp_path / INTENT_FILE).read_bytes().splitlines()[-1]:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "fdatasync", flushed)
+    assert carry_out(log, Model(world), silent).outcome == "committed"
+    found = IntentLog.found(tmp_path)
+    assert found is not None and found.intent.committed and not found.intent.undone
+    assert world.consistent == "new"
 
 
 UNDO = ("halt", "database", "shared", "open", "record", "unit", "start", "gate", "copies", "discard")

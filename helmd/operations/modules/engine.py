@@ -63,7 +63,9 @@ def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> In
             log.write("enter", step)
             report(step, "begun")
             log.write("done", step, **outside.forward(step, log.intent))
-        log.write("committed")
+        # A signal that arrives while the line is flushed must not leave it on the disk and unknown here.
+        with unsignalled():
+            log.write("committed")
     except BaseException as error:
         if not log.intent.committed:
             with unsignalled():
