@@ -128,7 +128,7 @@ def test_services_are_chosen_and_what_comes_is_shown_live(demo: Sandbox, dashboa
     assert "service=core,codex" in browser.url
     api(demo, "POST", "/api/metrics/ingest", {"service_name": "codex", "metrics": [measured(posted, 5.0, time.time())]})
     browser.until(
-        lambda driver: driver.find_element(By.CSS_SELECTOR, f"{chart(posted)} tbody td").text.startswith("5"), 40
+        lambda driver: driver.find_element(By.CSS_SELECTOR, f"{chart(posted)} tbody td").text.startswith("5"), 90
     )
     browser.click('[data-service="core"] label')
     browser.until(lambda driver: "service=codex" in driver.current_url)

@@ -217,7 +217,7 @@ def test_drift_is_shown_with_its_difference(pages: Dashboard, noisy: Sandbox) ->
     try:
         pages.open("service/noisy")
         pages.browser.until(
-            lambda driver: "+TasksMax=51" in driver.find_element(By.CSS_SELECTOR, "main").text, within=25
+            lambda driver: "+TasksMax=51" in driver.find_element(By.CSS_SELECTOR, "main").text, within=60
         )
         assert "helmctl apply noisy" in pages.browser.text("main")
     finally:
