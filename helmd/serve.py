@@ -49,6 +49,7 @@ from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
 from helmd.operations.modules.apps import InstalledApps
 from helmd.operations.modules.listing import available_modules
+from helmd.operations.modules.remove import hold_module
 from helmd.operations.modules.shown import shown_modules
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.database import check_suite_cluster
@@ -266,7 +267,7 @@ async def run_helmd(
                 firewall=Firewall(places.share, lambda: (current.registry, current.settings.port)),
                 users=users,
                 backups=Backups(engine, lambda: backups_listed(places, current.settings)),
-                modules=Modules(engine, apps, modules, available),
+                modules=Modules(engine, apps, modules, available, partial(hold_module, places)),
                 login=login,
                 overview=OverviewPage(
                     monitor,

@@ -98,7 +98,7 @@ def audited(action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def run(context: Context, *arguments: Any, **given: Any) -> Any:
             if given.get("dry_run"):
                 return command(context, *arguments, **given)
-            named = given.get("services") or given.get("service") or ""
+            named = given.get("services") or given.get("service") or given.get("name") or ""
             detail = named if isinstance(named, str) else ", ".join(named)
             with recorded(context, action, given.get("reason") or "", detail) as outcome:
                 code = command(context, *arguments, **given)

@@ -207,6 +207,7 @@ def operate(
     switched: Sequence[str] = ()
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
+        _recover_modules(context, ours)
         if verb == "start" and options.get("mode"):
             switched = _running_in_another_mode(context, ours, options["mode"], whole)
         _bring_units_in_line(context, ours, verb, options.get("mode"), not no_deps, whole)
@@ -231,6 +232,17 @@ def operate(
     if report.good and whole and verb == "start" and context.effective.faults:
         return exits.FAILED
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
+
+
+def _recover_modules(context: Context, names: Sequence[str]) -> None:
+    """Go on with changes of modules among NAMES that were interrupted. One that goes on is left alone."""
+    found = [name for name in names if context.layout.module(name).intent.exists()]
+    if not found:
+        return
+    from helmd.cli.module_update import recover_modules
+    from helmd.operations.modules.recover import interrupted
+
+    recover_modules(context, [name for name in interrupted(context.layout) if name in found])
 
 
 def _refused(

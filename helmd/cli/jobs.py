@@ -15,7 +15,7 @@ from helmd.model.jobs.record import JOB_ENDED, JobLine, Requester
 from helmd.model.units.unit_state import shown_time
 from helmd.operations.jobs.directory import JobDirectory
 from helmd.operations.jobs.states import JobView, cancel_job, look_up, look_up_all, newest_first
-from helmd.operations.jobs.units import STOP_SECONDS
+from helmd.operations.jobs.units import stop_seconds
 from helmd.systemd.bus import Manager
 
 _LOOK_SECONDS = 0.2
@@ -121,13 +121,14 @@ def jobs_cancel_command(context: Context, job: str) -> int:
     by = Requester(person(), origin.via, unit=origin.unit)
     with recorded(context, "jobs cancel", "", f"job {job_id}"):
         cancel_job(directory, context.manager, job_id, by, boot)
-    view = _until_ended(lambda: look_up(directory, context.manager, job_id, boot))
+    seconds = stop_seconds(directory.read(job_id).request.kind)
+    view = _until_ended(lambda: look_up(directory, context.manager, job_id, boot), seconds)
     output.print_message(f"{job_id}: {view.verdict.state}")
     return exits.OK if view.ended else exits.TIMEOUT
 
 
-def _until_ended(look: Callable[[], JobView]) -> JobView:
-    until = time.monotonic() + STOP_SECONDS + 1
+def _until_ended(look: Callable[[], JobView], seconds: float) -> JobView:
+    until = time.monotonic() + seconds + 1
     while not (view := look()).ended and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
     return view

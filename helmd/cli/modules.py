@@ -5,14 +5,35 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.context import Context
 from helmd.cli.module_install import modules_install_command
+from helmd.cli.module_update import (
+    module_argument,
+    modules_hold_command,
+    modules_recover_command,
+    modules_remove_command,
+    modules_rollback_command,
+    modules_unhold_command,
+    modules_update_command,
+)
+from helmd.model.api.modules import ModuleBody
+from helmd.model.errors import UsageError
+from helmd.model.printable import printable
 
 
-@click.group("modules", short_help="Show the modules of the suite, and what can be installed.")
+@click.group("modules", short_help="Install, update and remove modules of the suite.")
 def modules_command() -> None:
-    """Show the modules of the suite, and those that the catalogue knows how to install."""
+    """Install modules of the suite from their git repositories, update them, and take that back."""
 
 
-modules_command.add_command(modules_install_command)
+for _command in (
+    modules_install_command,
+    modules_update_command,
+    modules_rollback_command,
+    modules_remove_command,
+    modules_hold_command,
+    modules_unhold_command,
+    modules_recover_command,
+):
+    modules_command.add_command(_command)
 
 
 @modules_command.command("available")
@@ -29,5 +50,93 @@ def modules_available_command(context: Context, as_json: bool, **options: str) -
         return exits.OK
     rows = [(each.name, "yes" if each.present else "no", each.description, each.source) for each in found]
     for parts in output.table(("MODULE", "IN THE SUITE", "WHAT IT IS", "SOURCE"), rows):
+        output.print_line(*parts)
+    return exits.OK
+
+
+@modules_command.command("list")
+@output.format_option("table", "json")
+@click.pass_obj
+def modules_list_command(context: Context, as_json: bool, **options: str) -> int:
+    """List the modules that were installed from git, with the version that each runs."""
+    from helmd.model.api.json_codec import to_json
+    from helmd.operations.modules.shown import shown_modules
+
+    found = shown_modules(context.layout)
+    if as_json or options["output"] == "json":
+        output.print_json([to_json(module) for module in found])
+        return exits.OK
+    rows = [
+        (
+            each.name,
+            each.commit[:12] or "-",
+            each.ref or "default",
+            "held" if each.held else "",
+            each.trouble or each.source,
+        )
+        for each in found
+    ]
+    for parts in output.table(("MODULE", "COMMIT", "FOLLOWS", "", "SOURCE"), rows):
+        output.print_line(*parts)
+    return exits.OK
+
+
+def _shown(context: Context, name: str) -> ModuleBody:
+    from helmd.operations.modules.shown import shown_modules
+
+    found = next((each for each in shown_modules(context.layout) if each.name == name), None)
+    if found is None:
+        raise UsageError(
+            f"{printable(name, 60)} is not a module that was installed from git",
+            hint="What is installed: helmctl modules list",
+        )
+    return found
+
+
+@modules_command.command("show")
+@module_argument
+@output.format_option("table", "json")
+@click.pass_obj
+def modules_show_command(context: Context, name: str, as_json: bool, **options: str) -> int:
+    """Show where a module comes from, and its versions."""
+    from helmd.model.api.json_codec import to_json
+
+    found = _shown(context, name)
+    if as_json or options["output"] == "json":
+        output.print_json(to_json(found))
+        return exits.OK
+    output.print_line(f"{found.name}: {found.source}, {found.ref or 'default branch'}")
+    if found.held:
+        output.print_line(f"held: {found.held_reason}" if found.held_reason else "held")
+    rows = [(each.id, each.state, f"{each.made_at:%Y-%m-%d %H:%M}", each.detail) for each in found.versions]
+    for parts in output.table(("VERSION", "STATE", "MADE (UTC)", "WHY"), rows):
+        output.print_line(*parts)
+    return exits.OK
+
+
+@modules_command.command("history")
+@module_argument
+@output.format_option("table", "json")
+@click.pass_obj
+def modules_history_command(context: Context, name: str, as_json: bool, **options: str) -> int:
+    """Show what was done to a module, the newest first, with the time that it did not serve for."""
+    from helmd.model.api.json_codec import to_json
+
+    found = _shown(context, name)
+    if as_json or options["output"] == "json":
+        output.print_json([to_json(entry) for entry in found.history])
+        return exits.OK
+    rows = [
+        (
+            f"{each.at:%Y-%m-%d %H:%M}",
+            each.action,
+            "done" if each.succeeded else "failed",
+            f"{each.downtime:.1f} s" if each.downtime else "-",
+            each.by or "-",
+            each.sentence,
+        )
+        for each in found.history
+    ]
+    for parts in output.table(("WHEN (UTC)", "WHAT", "RESULT", "DOWN", "BY", "WHAT CAME OF IT"), rows):
         output.print_line(*parts)
     return exits.OK

@@ -43,6 +43,14 @@ class ModulePlaces:
         """What pip has downloaded and built for it; may be deleted at any time."""
         return self.root / "cache"
 
+    def snapshot(self, stamp: str) -> Path:
+        """The copy of its state that was made at a time, before a change of it."""
+        return self.root / "snapshots" / stamp
+
+    def failed_state(self, stamp: str) -> Path:
+        """What its state was when a change was taken back that began at a time."""
+        return self.root / "failed" / stamp
+
     @property
     def record(self) -> Path:
         """What is known of it: see `helmd.model.modules.record`."""

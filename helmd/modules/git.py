@@ -71,6 +71,14 @@ cd "$2"
 exec git --git-dir="$1" -c core.bare=false --work-tree="$2" checkout-index --all --force
 """
 
+_CHANGED = """\
+export GIT_INDEX_FILE="$TMPDIR/index"
+git --git-dir="$1" -c core.bare=false --work-tree="$2" read-tree "$3"
+cd "$2"
+git --git-dir="$1" -c core.bare=false --work-tree="$2" update-index -q --refresh >/dev/null || true
+exec git --git-dir="$1" -c core.bare=false --work-tree="$2" diff-files --name-only --no-ext-diff --no-textconv -z
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Repository:
@@ -220,6 +228,13 @@ class Repository:
         ran = run_in(sandbox, words, self.line)
         if not ran.good:
             raise _failed(f"commit {commit[:12]} could not be checked out", ran)
+
+    def changed_files(self, commit: str, directory: Path) -> list[str]:
+        """The files of COMMIT that are otherwise in DIRECTORY, or missing there; none if that can't be known."""
+        sandbox = self._in((), (self.places.mirror, directory))
+        words = ["/bin/sh", "-euc", _CHANGED, "sh", str(self.places.mirror), str(directory), commit]
+        ran = run_in(sandbox, words, self.line, keep=1 << 20)
+        return [each for each in ran.output.decode("utf-8", "replace").split("\0") if each] if ran.good else []
 
     def log_between(self, old: str, new: str, most: int = 100) -> list[tuple[str, str]]:
         """The commits that NEW has and OLD has not, the newest first: id and subject."""

@@ -182,6 +182,11 @@ def run_in(
     return Ran(result, code, tail, bytes(reading.kept), stopped)
 
 
+def is_sandbox_of(unit: str, module: str) -> bool:
+    """Whether UNIT runs a program of MODULE."""
+    return re.fullmatch(rf"helm-sandbox-{re.escape(module)}-[0-9a-f]{{8}}\.service", unit) is not None
+
+
 def _stop(unit: str) -> None:
     subprocess.run(
         ["systemctl", "--user", "kill", "--signal=SIGKILL", unit], capture_output=True, timeout=30, check=False

@@ -5,6 +5,7 @@ become that. Nobody can connect to one. The names are exchanged in one transacti
 of the service's name, and each function can be repeated after an interruption.
 """
 
+import re
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 _ENDED_WITHIN = 10.0
 """Seconds that sessions have to end in once they were asked to."""
 _LONGEST_NAME = 63
+_COPY = re.compile(r".*_([a-z]+)_([0-9]{8}t[0-9]{6}z)")
 _LISTS = frozenset(
     {"local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces",
      "unix_socket_directories"}
@@ -107,6 +109,18 @@ def drop_role(admin: str, name: str) -> None:
         if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone():
             connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def copies_of(admin: str, database: str) -> list[str]:
+    """The names of all copies of DATABASE, as `copy_name` gives them. Raises ClusterError."""
+    with administrator(admin) as connection:
+        names = [str(row[0]) for row in connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()]
+    found = []
+    for name in names:
+        parts = _COPY.fullmatch(name)
+        if parts and name == copy_name(database, parts[1], parts[2]):
+            found.append(name)
+    return found
 
 
 def database_exists(admin: str, name: str) -> bool:

@@ -46,8 +46,19 @@ def put_passwords(path: Path, passwords: Mapping[str, str], databases: Mapping[s
         ":".join(("*", "*", known.get(role, _escaped(role)), _escaped(role), _escaped(password)))
         for role, password in passwords.items()
     ]
-    if (wanted := "".join(f"{line}\n" for line in (*kept, *lines))) == text:
-        return
+    if (wanted := "".join(f"{line}\n" for line in (*kept, *lines))) != text:
+        _write(path, wanted)
+
+
+def remove_password(path: Path, role: str) -> None:
+    """Have the file at PATH hold no password of ROLE. Errors as `ensure_superuser_password`."""
+    text = _read(path)
+    kept = [line for line in text.splitlines() if _role_and_password(line)[0] != role]
+    if (wanted := "".join(f"{line}\n" for line in kept)) != text:
+        _write(path, wanted)
+
+
+def _write(path: Path, wanted: str) -> None:
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         write_in(directory, path.name, wanted.encode("utf-8", "surrogateescape"), 0o600)

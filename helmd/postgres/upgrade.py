@@ -24,6 +24,7 @@ _UNUSED = "hivematrix.unused"
 
 _ADMIN_FILES = (ADMIN_FILE, "postgresql.auto.conf")
 _PROGRAMS = ("pg_upgrade", "pg_dump", "pg_controldata", "vacuumdb")
+_OPEN_COPIES = "UPDATE pg_database SET datallowconn = true WHERE NOT datallowconn AND datname <> 'template0'\n"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -167,6 +168,9 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
         shutil.copy2(cluster.directory / name, made / name)
     # Once more, since who needs a password depends on the first.
     configure(cluster, made)
+    # pg_upgrade takes none that is closed, as copies of modules' databases are. Who may connect stays as it is.
+    command = [str(old.program("postgres")), "--single", "-D", str(cluster.directory), "template1"]
+    run_program(command, lock, place, "preparing the old cluster", stdin=_OPEN_COPIES)
     progress(f"Copying the databases from PostgreSQL {old.major} to {new.major}")
     with ExitStack() as stack:
         # A socket's name has at most 107 bytes, which a path below a home directory may exceed.

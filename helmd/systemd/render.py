@@ -21,6 +21,7 @@ from helmd.model.suite.names import (
     HTTP_SOCKET,
     HTTP_SOCKET_UNIT,
     NO_SCHEDULE,
+    RECOVER_UNIT,
     SOCKET_BACKLOG,
     SOCKET_UNIT,
     STORE_CLUSTER_UNIT,
@@ -147,6 +148,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     if service.services_json:
         prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     needed = [registry[name] for name in service.depends_on if not registry[name].external]
+    recovery = [RECOVER_UNIT] if layout.module_of(directory) is not None else []
     return {
         **common,
         "environment": environment,
@@ -160,7 +162,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "run_timeout": service.run_timeout,
         "identifier": identifier_of(service.name),
         "description": f"HiveMatrix {service.name}: {service.description}",
-        "after": [unit_of(each.name) for each in needed if not each.oneshot],
+        "after": [*recovery, *(unit_of(each.name) for each in needed if not each.oneshot)],
         "required": [unit_of(each.name) for each in needed if each.oneshot],
         "directory": str(directory),
         "command": with_streams(service, service_command(service, mode, layout)),

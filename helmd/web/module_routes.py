@@ -4,7 +4,15 @@ from http import HTTPStatus
 
 from helmd.model.api.apps import AppsReply
 from helmd.model.api.jobs import JobAcceptedReply
-from helmd.model.api.modules import InstallModuleBody, ModulesReply
+from helmd.model.api.modules import (
+    HoldModuleBody,
+    InstallModuleBody,
+    ModuleBody,
+    ModulesReply,
+    RemoveModuleBody,
+    RollbackModuleBody,
+    UpdateModuleBody,
+)
 from helmd.web.api.modules import Modules
 from helmd.web.auth.roles import Role
 from helmd.web.reply import Reply
@@ -13,6 +21,7 @@ from helmd.web.route import Route
 
 def module_routes(modules: Modules) -> tuple[Route, ...]:
     """Return the routes."""
+    one, accepted = "/api/modules/{name}", Reply(JobAcceptedReply, HTTPStatus.ACCEPTED)
     return (
         Route(
             "GET",
@@ -31,6 +40,46 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
             "Installs a module from git, as a job",
             recent_login=True,
             request=InstallModuleBody,
-            reply=Reply(JobAcceptedReply, HTTPStatus.ACCEPTED),
+            reply=accepted,
+        ),
+        Route(
+            "POST",
+            f"{one}/update",
+            modules.update,
+            Role.ADMIN,
+            "Updates a module, as a job that takes itself back",
+            recent_login=True,
+            request=UpdateModuleBody,
+            reply=accepted,
+        ),
+        Route(
+            "POST",
+            f"{one}/rollback",
+            modules.rollback,
+            Role.ADMIN,
+            "Goes back to the version of a module that served before, as a job",
+            recent_login=True,
+            request=RollbackModuleBody,
+            reply=accepted,
+        ),
+        Route(
+            "POST",
+            f"{one}/hold",
+            modules.hold,
+            Role.ADMIN,
+            "Has updates leave a module alone, or not any more",
+            recent_login=True,
+            request=HoldModuleBody,
+            reply=Reply(ModuleBody),
+        ),
+        Route(
+            "DELETE",
+            one,
+            modules.remove,
+            Role.ADMIN,
+            "Removes a module, as a job",
+            recent_login=True,
+            request=RemoveModuleBody,
+            reply=accepted,
         ),
     )

@@ -67,6 +67,8 @@ SUBPACKAGES: dict[str, set[str]] = {
     "operations.logs": set(),
     "operations.modules": {
         "operations.configuration",
+        "operations.identity.gateway_login",
+        "operations.identity.probe_account",
         "operations.identity.upgrade",
         "operations.jobs",
         "operations.monitoring.updates",

@@ -80,3 +80,43 @@ class InstallModuleBody:
     name: str = field(default="", metadata=described("the name of the service; else by the URL", maxLength=50))
     dry_run: bool = field(default=False, metadata=described("only fetch and check it; the job's log says the plan"))
     reason: str = field(default="", metadata=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateModuleBody:
+    """How a module is to be updated."""
+
+    ref: str = field(
+        default="", metadata=described("follow this branch, tag or commit; empty for what it follows", maxLength=250)
+    )
+    discard_changes: bool = field(
+        default=False, metadata=described("leave changes of its files behind, with the version before")
+    )
+    dry_run: bool = field(default=False, metadata=described("only fetch and check it; the job's log says the plan"))
+    reason: str = field(default="", metadata=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackModuleBody:
+    """How a module is to go back to the version that served before."""
+
+    with_data: bool = field(
+        metadata=described("whether its data goes back as well, to when that version ended to serve")
+    )
+    reason: str = field(default="", metadata=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldModuleBody:
+    """Whether updates leave a module alone."""
+
+    held: bool = field(default=True, metadata=described("false: it may be updated again"))
+    reason: str = field(default="", metadata=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveModuleBody:
+    """How a module is to be removed."""
+
+    keep_data: bool = field(default=False, metadata=described("keep its database, its state and its secrets"))
+    reason: str = field(default="", metadata=REASON)

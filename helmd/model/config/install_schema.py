@@ -97,5 +97,13 @@ MODULE_SETTINGS = (
         "20min",
         "How long each step of building a version may take: fetching, checking out, installing packages.",
     ),
+    Setting(
+        "modules.gate",
+        values.duration,
+        "duration",
+        "60s",
+        "How long a new version of a module is watched before an update is final. Until then, a restart, a failed "
+        "health check, a page that is not answered as before, or more errors than before take the update back.",
+    ),
 )
 """Of Helm itself."""

@@ -63,6 +63,8 @@ class Settings:
     module_max_size: int = 2 << 30
     """Bytes of a module's repository, and of a version."""
     module_build_timeout: float = 20 * 60.0
+    module_gate: float = 60.0
+    """Seconds for which a new version is watched before an update is final."""
 
     @property
     def store_embedded(self) -> bool:
@@ -122,6 +124,7 @@ _ATTRIBUTES = {
     "modules.files": "module_files",
     "modules.max_size": "module_max_size",
     "modules.build_timeout": "module_build_timeout",
+    "modules.gate": "module_gate",
 }
 
 

@@ -52,6 +52,8 @@ class Version:
     detail: str = ""
     served_at: float = 0.0
     """When the service first ran from it and was found well; 0 for never."""
+    data: str = ""
+    """The stamp of the copies of database and shared files from when it ended to serve; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

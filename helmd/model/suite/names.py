@@ -7,7 +7,7 @@ import re
 from typing import Literal, get_args
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
-RESERVED_NAMES = frozenset({"all", "helm", "postgres"})
+RESERVED_NAMES = frozenset({"all", "helm", "postgres", "recover"})
 RESERVED_PREFIX = "job-"
 
 TARGET = "hivematrix.target"
@@ -27,6 +27,8 @@ HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 
 BACKUP_UNIT, BACKUP_TIMER = "helmd-backup.service", "helmd-backup.timer"
 """What makes a backup, and what starts that by its schedule."""
+RECOVER_UNIT = "hivematrix-recover.service"
+"""What completes or takes back changes of modules that were interrupted, before a module starts."""
 NO_SCHEDULE = "never"
 """As a schedule: there is none."""
 
@@ -81,7 +83,7 @@ def service_behind(unit: str) -> str | None:
 
 def service_of(unit: str) -> str | None:
     """Return the service that a unit belongs to: ``helm`` for Helm's own units, None for units of others."""
-    if unit in HELM_UNITS:
+    if unit in HELM_UNITS or unit == RECOVER_UNIT:
         return HELM_SERVICE
     found = _UNIT.match(unit)
     return found.group(1) if found else None

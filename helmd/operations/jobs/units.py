@@ -12,7 +12,14 @@ RUNTIME_SECONDS = 3600.0
 """After which a job is stopped, and has failed."""
 STOP_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""
+TAKE_BACK_SECONDS = 300.0
+"""The same for a job that has to take back what it did to a module."""
 _MEMORY, _TASKS = 512 << 20, 128
+
+
+def stop_seconds(kind: str) -> float:
+    """Seconds that a job of KIND has to end in once it was cancelled."""
+    return TAKE_BACK_SECONDS if kind.startswith("module-") else STOP_SECONDS
 
 
 def unit_properties(layout: Layout, request: JobRequest) -> list[UnitProperty]:
@@ -30,7 +37,7 @@ def unit_properties(layout: Layout, request: JobRequest) -> list[UnitProperty]:
         UnitProperty("CollectMode", "s", "inactive"),
         UnitProperty("KillMode", "s", "mixed"),
         UnitProperty("RuntimeMaxUSec", "t", int(RUNTIME_SECONDS * 1e6)),
-        UnitProperty("TimeoutStopUSec", "t", int(STOP_SECONDS * 1e6)),
+        UnitProperty("TimeoutStopUSec", "t", int(stop_seconds(request.kind) * 1e6)),
         UnitProperty("MemoryMax", "t", _MEMORY),
         UnitProperty("TasksMax", "t", _TASKS),
         UnitProperty("NoNewPrivileges", "b", True),

@@ -15,6 +15,11 @@ def shown_modules(layout: Layout) -> tuple[ModuleBody, ...]:
     return tuple(_modules(layout))
 
 
+def module_names(layout: Layout) -> list[str]:
+    """The names of all modules that were installed. Blocks."""
+    return installed_names(layout)
+
+
 def _modules(layout: Layout) -> Iterator[ModuleBody]:
     for name in installed_names(layout):
         try:

@@ -7,10 +7,20 @@ from http import HTTPStatus
 from aiohttp import web
 
 from helmd.model.api.jobs import JobAcceptedReply
-from helmd.model.api.modules import AvailableModule, InstallModuleBody, ModuleBody, ModulesReply
-from helmd.model.errors import UsageError
+from helmd.model.api.modules import (
+    AvailableModule,
+    HoldModuleBody,
+    InstallModuleBody,
+    ModuleBody,
+    ModulesReply,
+    RemoveModuleBody,
+    RollbackModuleBody,
+    UpdateModuleBody,
+)
+from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.ingest.body import idempotency_key
 from helmd.model.modules.source import git_source_of, module_name, ref_of
+from helmd.model.printable import printable
 from helmd.model.suite.names import fault_in_name
 from helmd.operations.jobs.engine import JobEngine
 from helmd.operations.modules.apps import InstalledApps
@@ -21,11 +31,20 @@ from helmd.web.http.cancellation import run_while_connected
 from helmd.web.http.problems import json_response, prefix_of
 from helmd.web.http.validation import read_request
 
-_KIND = "module-install"
+_ENDINGS = {
+    "module-install": "The installation",
+    "module-update": "The update",
+    "module-rollback": "The rollback",
+    "module-remove": "The removal",
+}
+"""The kinds of jobs, each with how a sentence about it begins."""
+
+HoldModule = Callable[[str, bool, str, str], bool]
+"""Holds a module (name, whether, reason, who); whether that was to be done."""
 
 
 class Modules:
-    """The handlers. APPS looks at the machine; MODULES and AVAILABLE read the disk."""
+    """The handlers. APPS looks at the machine; MODULES and AVAILABLE read the disk, HOLD changes a record there."""
 
     def __init__(
         self,
@@ -33,9 +52,10 @@ class Modules:
         apps: InstalledApps,
         modules: Callable[[], Sequence[ModuleBody]],
         available: Callable[[], Sequence[AvailableModule]],
+        hold: HoldModule,
     ) -> None:
         self._engine, self._apps = engine, apps
-        self._modules, self._available = modules, available
+        self._modules, self._available, self._hold = modules, available, hold
 
     async def apps(self, request: web.Request) -> web.Response:
         """GET /api/apps"""
@@ -54,14 +74,68 @@ class Modules:
                    for word in (option, value)]  # fmt: skip
         last = ("--dry-run",) if body.dry_run else ("--yes", "--json")
         words = ("modules", "install", *options, *last, "--", body.source)
+        return await self._submitted(request, "module-install", name, words, body.reason)
+
+    async def update(self, request: web.Request) -> web.Response:
+        """POST /api/modules/{name}/update"""
+        body = await read_request(request, UpdateModuleBody)
+        name = (await self._known(request)).name
+        ref_of(body.ref)
+        options = ("--ref", body.ref) if body.ref else ()
+        discard = ("--discard-changes",) if body.discard_changes else ()
+        last = ("--dry-run",) if body.dry_run else ("--yes", "--json")
+        words = ("modules", "update", *options, *discard, *last, "--", name)
+        return await self._submitted(request, "module-update", name, words, body.reason)
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """POST /api/modules/{name}/rollback"""
+        body = await read_request(request, RollbackModuleBody)
+        name = (await self._known(request)).name
+        how = "--with-data" if body.with_data else "--code-only"
+        words = ("modules", "rollback", how, "--yes", "--json", "--", name)
+        return await self._submitted(request, "module-rollback", name, words, body.reason)
+
+    async def hold(self, request: web.Request) -> web.Response:
+        """POST /api/modules/{name}/hold"""
+        body = await read_request(request, HoldModuleBody)
+        name = (await self._known(request)).name
+        note_change(
+            request, reason=body.reason, detail=f"module {name}: {'held' if body.held else 'not held any more'}"
+        )
+        await asyncio.to_thread(self._hold, name, body.held, body.reason, requester_of(request).name)
+        return json_response(await self._known(request))
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """DELETE /api/modules/{name}"""
+        body = await read_request(request, RemoveModuleBody)
+        name = (await self._known(request)).name
+        keep = ("--keep-data",) if body.keep_data else ()
+        words = ("modules", "remove", *keep, "--yes", "--", name)
+        return await self._submitted(request, "module-remove", name, words, body.reason)
+
+    async def _known(self, request: web.Request) -> ModuleBody:
+        """The module that the path names. Raises UnknownServiceError."""
+        name = request.match_info["name"]
+        found = next((each for each in await asyncio.to_thread(self._modules) if each.name == name), None)
+        if found is None:
+            raise UnknownServiceError(
+                f"there is no module '{printable(name, 60)}' that was installed from git",
+                hint="See: helmctl modules list",
+            )
+        return found
+
+    async def _submitted(
+        self, request: web.Request, kind: str, name: str, words: Sequence[str], reason: str
+    ) -> web.Response:
+        """Begin a job that does what helmctl's arguments WORDS say."""
         identity: Identity = request["identity"]
         given = request.headers.get("Idempotency-Key")
         key = None if given is None else (f"{identity.key} {request.path}", idempotency_key(given))
-        view = await self._engine.submit(_KIND, (name,), words, requester_of(request), body.reason, key)
+        view = await self._engine.submit(kind, (name,), tuple(words), requester_of(request), reason, key)
         job = view.reply
-        note_change(request, reason=body.reason, detail=f"module {name}; job {job.id}")
+        note_change(request, reason=reason, detail=f"module {name}; job {job.id}")
         headers = {"Location": f"{prefix_of(request)}/api/jobs/{job.id}"}
-        reply = JobAcceptedReply(True, f"The installation goes on as job {job.id}", job)
+        reply = JobAcceptedReply(True, f"{_ENDINGS[kind]} goes on as job {job.id}", job)
         return json_response(reply, HTTPStatus.ACCEPTED, headers=headers)
 
 

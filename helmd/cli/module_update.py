@@ -1,0 +1,286 @@
+"""``helmctl modules update|rollback|remove|hold|unhold|recover``."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from helmd.cli import exits, output
+from helmd.cli.arguments import Duration
+from helmd.cli.audit import audited
+from helmd.cli.context import Context
+from helmd.cli.job import current_job
+from helmd.cli.module_install import build_options
+from helmd.model.counted import counted
+from helmd.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from helmd.operations.lifecycle.steps import Step
+    from helmd.operations.modules.update import ModuleOutcome, ModuleUpdates, UpdatePlan
+
+_SHOWN = 20
+
+
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from helmd.cli.completion import account_layout
+    from helmd.operations.modules.shown import module_names
+
+    return [name for name in module_names(account_layout()) if name.startswith(incomplete)]
+
+
+def module_argument(command: Any) -> Any:
+    """The name of an installed module."""
+    return click.argument("name", metavar="NAME", shell_complete=_names)(command)
+
+
+def updates_of(context: Context, name: str, gate: float | None = None, trust: bool = False) -> "ModuleUpdates":
+    """Changes of a module, with their steps printed, and recorded in the job that this is."""
+    from helmd.operations.modules.update import ModuleUpdates
+
+    job = current_job()
+
+    def step(step: "Step") -> None:
+        if job is not None:
+            job.step(step)
+        output.print_message(f"{step.service}: {step.sentence}")
+
+    seconds = context.settings.module_gate if gate is None else gate
+    return ModuleUpdates(context.layout, context.settings, context.manager, name, build_options(trust), step, seconds)
+
+
+def _gate_option(command: Any) -> Any:
+    text = "How long it is watched before the change is final; by default modules.gate of helm.toml."
+    return click.option("--gate", type=Duration(), metavar="TIME", help=text)(command)
+
+
+def _agreed(question: str, yes: bool) -> None:
+    """Ask, unless the answer is given, or nobody is there to be asked. Raises UsageError for no."""
+    if yes or current_job() is not None or not sys.stdin.isatty():
+        return
+    if not click.confirm(question, default=True, err=True):
+        raise UsageError("nothing was changed")
+
+
+def _say(lines: Sequence[str]) -> None:
+    # A job's log has messages alone.
+    say = output.print_line if current_job() is None else output.print_message
+    for line in lines:
+        say(line)
+
+
+def _described(plan: "UpdatePlan") -> list[str]:
+    lines = [f"{plan.name}: commit {plan.before[:12]} -> {plan.after[:12]}, {plan.ref or 'default branch'}"]
+    if plan.commits:
+        lines.append(f"  {counted(len(plan.commits), 'commit')}:")
+        lines += [f"    {each}" for each in plan.commits[:_SHOWN]]
+    lines += [f"  requirements: {each}" for each in plan.requirements[:_SHOWN]]
+    if plan.migrate:
+        lines.append(f"  migration: {plan.migrate}")
+    if plan.database:
+        lines.append(f"  database: {plan.database}, copied before")
+    if plan.shared_paths:
+        lines.append(f"  new state: {', '.join(plan.shared_paths)}")
+    lines.append(f"  services that depend on it: {', '.join(plan.affected) or 'none'}")
+    lines.append(f"  space: {plan.need >> 20:,} MB are needed, {plan.free >> 20:,} MB are free")
+    took = "not known yet" if plan.downtime is None else f"{plan.downtime:.1f} s, as updates before"
+    lines.append(f"  time without the module: {took}")
+    return lines
+
+
+def _ended(outcome: "ModuleOutcome", what: str, as_json: bool) -> int:
+    if outcome.changed:
+        down = f", after {outcome.downtime:.1f} s without the module" if outcome.downtime else ""
+        output.print_message(f"{outcome.name} {what} (commit {outcome.commit[:12]}){down}")
+    else:
+        output.print_message(f"{outcome.name} is up to date (commit {outcome.commit[:12]}). Nothing to do.")
+    if as_json:
+        output.print_json(
+            {
+                "name": outcome.name,
+                "version": outcome.version,
+                "commit": outcome.commit,
+                "changed": outcome.changed,
+                "downtime": round(outcome.downtime, 3),
+            }
+        )
+    return exits.OK
+
+
+@click.command("update", short_help="Update a module; what goes wrong takes itself back.")
+@module_argument
+@click.option("--ref", default="", metavar="REF", help="Follow this branch, tag or commit from now on.")
+@_gate_option
+@click.option("--discard-changes", is_flag=True, help="Leave changes of its files behind, with the old version.")
+@click.option("--dry-run", is_flag=True, help="Only fetch, check, and print what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
+@click.pass_obj
+@audited("modules update")
+def modules_update_command(
+    context: Context,
+    name: str,
+    ref: str,
+    gate: float | None,
+    discard_changes: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    reason: str,
+) -> int:
+    """Update a module to the newest commit of what it follows, or to REF.
+
+    The new version is built while the old one serves. Then the module is stopped, its database and its state are
+    copied, its migration is run, and it is started and watched. If any of that fails, or is cancelled, the version
+    before serves again with the data that it had.
+    """
+    updates = updates_of(context, name, gate)
+    if dry_run:
+        plan = updates.plan(ref)
+        _say([f"{name} is up to date (commit {plan.before[:12]})."] if plan.nothing else _described(plan))
+        return exits.OK
+    _agreed(f"Update {name}?", yes)
+    return _ended(updates.update(ref, discard_changes), "is updated", as_json)
+
+
+@click.command("rollback", short_help="Go back to the version of a module that served before.")
+@module_argument
+@click.option("--code-only", is_flag=True, help="Keep the data as it is now.")
+@click.option("--with-data", is_flag=True, help="Also go back to the data from when that version ended to serve.")
+@click.option("--to", "version", default="", metavar="VERSION", help="Go back to this version instead.")
+@_gate_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
+@click.pass_obj
+@audited("modules rollback")
+def modules_rollback_command(
+    context: Context,
+    name: str,
+    code_only: bool,
+    with_data: bool,
+    version: str,
+    gate: float | None,
+    yes: bool,
+    as_json: bool,
+    reason: str,
+) -> int:
+    """Go back to the version of a module that served before. As an update, this takes itself back if it fails.
+
+    With its code alone, what was written since stays, and must be of use to the older version. With its data, the
+    database and the state are as they were when that version ended to serve; what is there now is copied before.
+    """
+    if code_only and with_data:
+        raise UsageError("--code-only and --with-data exclude one another")
+    updates = updates_of(context, name, gate)
+    if not (code_only or with_data):
+        if current_job() is not None or not sys.stdin.isatty():
+            raise UsageError(
+                "say whether the data is to go back, too",
+                hint="Keep the data as it is now: --code-only. Go back to that of the version: --with-data",
+            )
+        target = updates.rollback_target()
+        with_data = bool(target.data) and click.confirm(
+            f"Go back to the data as of {target.data} as well?", default=False, err=True
+        )
+    _agreed(f"Roll {name} back?", yes)
+    return _ended(updates.rollback(with_data, version), "is rolled back", as_json)
+
+
+@click.command("remove", short_help="Take a module out of the suite, with its data.")
+@module_argument
+@click.option("--keep-data", is_flag=True, help="Keep its database, its state and its secrets.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
+@click.pass_obj
+@audited("modules remove")
+def modules_remove_command(context: Context, name: str, keep_data: bool, dry_run: bool, yes: bool, reason: str) -> int:
+    """Stop a module and take it out of the suite, with its versions, its database, its state and its secrets.
+
+    With --keep-data, an installation of the same name goes on with its data.
+    """
+    from helmd.operations.modules.remove import removal_plan, remove_module
+
+    updates = updates_of(context, name)
+    plan = removal_plan(updates, keep_data)
+    lines = [f"{name} is stopped and taken out of the suite", f"  removed: {plan.directory}"]
+    lines += [f"  removed: the database {plan.database}"] if plan.database else []
+    lines += [f"  kept: {each}" for each in plan.keeps]
+    if dry_run:
+        _say(lines)
+        return exits.OK
+    if not yes and current_job() is None:
+        if not sys.stdin.isatty():
+            raise UsageError(f"removing {name} needs --yes", hint="To see what would be removed: --dry-run")
+        for line in lines:
+            output.print_message(line)
+        _agreed(f"Remove {name}?", yes)
+    remove_module(updates, keep_data, lambda sentence: output.print_message(f"{name}: {sentence}"))
+    output.print_message(f"{name} is removed")
+    return exits.OK
+
+
+@click.command("hold", short_help="Have updates leave a module alone.")
+@module_argument
+@click.option("--reason", default="", metavar="TEXT", help="Why, for who wants to update it, and for the log.")
+@click.pass_obj
+@audited("modules hold")
+def modules_hold_command(context: Context, name: str, reason: str) -> int:
+    """Have updates leave a module alone until it is no longer held."""
+    return _hold(context, name, True, reason)
+
+
+@click.command("unhold", short_help="Let a module be updated again.")
+@module_argument
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
+@click.pass_obj
+@audited("modules unhold")
+def modules_unhold_command(context: Context, name: str, reason: str) -> int:
+    """Let a module be updated again."""
+    return _hold(context, name, False, reason)
+
+
+def _hold(context: Context, name: str, held: bool, reason: str) -> int:
+    from helmd.cli.control import person
+    from helmd.operations.modules.remove import hold_module
+
+    changed = hold_module(context.layout, name, held, reason, person())
+    state = "held" if held else "not held"
+    output.print_message(f"{name} is {state}{'' if changed else ' already'}")
+    return exits.OK
+
+
+@click.command("recover", short_help="Go on with changes of modules that were interrupted.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_names)
+@click.option("--before-start", is_flag=True, help="Start nothing: put code and data of all where they belong.")
+@click.pass_obj
+def modules_recover_command(context: Context, names: tuple[str, ...], before_start: bool) -> int:
+    """Complete changes of modules that were interrupted, by a crash for example, or take them back.
+
+    hivematrix-recover.service does so before modules are started, so this is needed only where it could not.
+    """
+    from helmd.operations.modules.recover import interrupted, recover_at_boot
+
+    if before_start:
+        options = build_options(False)
+        failed = recover_at_boot(context.layout, context.settings, context.manager, options)
+        for error in failed:
+            output.print_message(error.sentence)
+            output.print_message(error.hint) if error.hint else None
+        return exits.FAILED if failed else exits.OK
+    if not recover_modules(context, names or interrupted(context.layout)):
+        output.print_message("Nothing was interrupted.")
+    return exits.OK
+
+
+def recover_modules(context: Context, names: Sequence[str]) -> bool:
+    """Recover modules; whether there was something to be done. A change that goes on is left alone."""
+    from helmd.operations.modules.recover import recover_module
+
+    done = False
+    for name in names:
+        updates = updates_of(context, name)
+        done |= recover_module(context.layout, context.settings, context.manager, name, updates.options, updates.step)
+    return done

@@ -1,0 +1,227 @@
+"""The data of a module, its database and its shared files, copied before a change and put back after a failed one.
+
+Where a copy is follows from when the change began, so that a recovery finds it whatever was written down of it.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+
+from helmd.files.trees import size_below
+from helmd.model.errors import ModuleError
+from helmd.model.layout import Layout, ModulePlaces
+from helmd.model.modules.intent import Facts, Intent
+from helmd.model.modules.transaction import Kept
+from helmd.model.suite.names import SUITE_CLUSTER, SUITE_CLUSTER_UNIT
+from helmd.modules.snapshot import copy_tree, exchange_tree, remove_tree, tree_stamp
+from helmd.operations.configuration.databases import administration, databases_of
+from helmd.operations.configuration.effective import Effective
+from helmd.operations.setup.setup import run_unit
+from helmd.postgres.copies import (
+    clone_database,
+    close_database,
+    copies_of,
+    copy_name,
+    database_exists,
+    database_size,
+    drop_database,
+    open_database,
+    put_in_place,
+    rows_changed,
+)
+from helmd.systemd.bus import Manager, Signals
+
+MARGIN = 1.2
+"""How much more space must be free than copies and a version are expected to take."""
+
+
+def stamp_of(intent: Intent) -> str:
+    """What names the copies of a change."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(intent.began_at))
+
+
+def database_of(suite: Effective, layout: Layout, name: str) -> str:
+    """The database of a module as it is called now; empty if it has none."""
+    service = suite.registry.services.get(name)
+    if service is None or not service.database or service.external:
+        return ""
+    if suite.settings.suite_embedded and SUITE_CLUSTER not in suite.registry:
+        return ""
+    return databases_of(suite.registry, layout, suite.settings).get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleData:
+    """The data of one module. ``database`` is empty for a module without one."""
+
+    places: ModulePlaces
+    layout: Layout
+    suite: Effective
+    manager: Manager
+    database: str
+
+    @property
+    def _admin(self) -> str:
+        """How its server is reached, which is started if it is the suite's own. Raises HelmError."""
+        settings, registry = self.suite.settings, self.suite.registry
+        if settings.suite_embedded and not self.manager.facts(SUITE_CLUSTER_UNIT).active:
+            with Signals() as signals:
+                self.manager.subscribe()
+                run_unit(self.manager, signals, SUITE_CLUSTER_UNIT)
+        return administration(registry, self.layout, settings)
+
+    def _copy(self, intent: Intent, purpose: str = "before") -> str:
+        return copy_name(self.database, purpose, stamp_of(intent))
+
+    def check_space(self, version: int) -> dict[str, int]:
+        """What is needed and free, in bytes, of the disk that has least left. Raises ModuleError if it is not enough.
+
+        VERSION is how much a version takes.
+        """
+        need: dict[int, int] = {}
+        place = {}
+        parts = [(self.places.root, version + size_below(self.places.shared))]
+        if self.database and self.suite.settings.suite_embedded:
+            parts.append((self.layout.suite_cluster, database_size(self._admin, self.database)))
+        for directory, size in parts:
+            device = os.stat(directory).st_dev
+            need[device], place[device] = need.get(device, 0) + int(size * MARGIN), directory
+        worst = {"need": 0, "free": 0}
+        for device, size in need.items():
+            space = os.statvfs(place[device])
+            free = space.f_bavail * space.f_frsize
+            if free < size:
+                raise ModuleError(
+                    f"{place[device]} has {free >> 20:,} MB free, and the update needs {size >> 20:,} MB (the version"
+                    " and copies of its data, and a fifth more)",
+                    hint="Free some space, and run the command again.",
+                )
+            if not worst["need"] or free - size < worst["free"] - worst["need"]:
+                worst = {"need": size, "free": free}
+        return worst
+
+    def close(self) -> Facts:
+        """Let nobody into the database any more."""
+        if self.database:
+            close_database(self._admin, self.database)
+        return {"database": self.database}
+
+    def copy(self, intent: Intent) -> Facts:
+        """Copy the database, which is closed."""
+        if not self.database:
+            return {}
+        return {"copy": self._copy(intent), "size": clone_database(self._admin, self.database, self._copy(intent))}
+
+    def snapshot(self, intent: Intent) -> Facts:
+        """Copy the shared files; the module does not run."""
+        made = copy_tree(self.places.shared, self.places.snapshot(stamp_of(intent)))
+        return {"files": made.files, "size": made.size, "left_out": len(made.left_out)}
+
+    def open(self) -> Facts:
+        if self.database:
+            open_database(self._admin, self.database)
+        return {}
+
+    def marks(self) -> Facts:
+        """What shows later whether data was written since: the number of changed rows, a digest of the shared files."""
+        rows = rows_changed(self._admin, self.database) if self.database else None
+        return {"rows": rows, "files": tree_stamp(self.places.shared)}
+
+    def put_back_version(self, intent: Intent, stamp: str) -> None:
+        """Put the copies that were made at STAMP in place; they stay. What is in place has been copied itself."""
+        snapshot = self.places.snapshot(stamp)
+        if not snapshot.is_dir():
+            raise ModuleError(f"the copy of its shared files is missing: {snapshot}")
+        if self.database:
+            kept, fresh = copy_name(self.database, "before", stamp), self._copy(intent, "back")
+            aside = self._copy(intent, "aside")
+            if not database_exists(self._admin, kept):
+                raise ModuleError(f"the copy of its database is missing: {kept}")
+            close_database(self._admin, self.database)
+            clone_database(self._admin, kept, fresh)
+            put_in_place(self._admin, self.database, fresh, aside)
+            open_database(self._admin, self.database)
+            drop_database(self._admin, aside)
+        fresh_files = self.places.snapshot(f"{stamp_of(intent)}-back")
+        aside_files = self.places.snapshot(f"{stamp_of(intent)}-aside")
+        copy_tree(snapshot, fresh_files)
+        exchange_tree(self.places.shared, fresh_files, aside_files)
+        remove_tree(aside_files)
+
+    def restore_database(self, intent: Intent) -> Facts:
+        """Put the copy of the database in place, and what was there aside; whether that was written to."""
+        if not self.database:
+            return {}
+        aside = self._copy(intent, "failed")
+        put_in_place(self._admin, self.database, self._copy(intent), aside)
+        now, before = rows_changed(self._admin, aside), intent.fact("unit", "rows")
+        known = now is not None and isinstance(before, int)
+        return {"aside": aside, "rows": max(0, int(now or 0) - int(str(before))) if known else None}
+
+    def restore_shared(self, intent: Intent) -> Facts:
+        """Put the copy of the shared files in place, and what was there aside; whether that was written to."""
+        aside = self.places.failed_state(stamp_of(intent))
+        exchange_tree(self.places.shared, self.places.snapshot(stamp_of(intent)), aside)
+        before = intent.fact("unit", "files")
+        return {"aside": str(aside), "changed": bool(before) and tree_stamp(aside) != before}
+
+    def clear_failed(self, intent: Intent) -> Facts:
+        """Remove the copies of a change that was taken back, but for what was written while its version ran."""
+        kept = kept_of(intent)
+        if self.database:
+            names = ["before", "back", "aside"] + ([] if kept.database else ["failed"])
+            for purpose in names:
+                drop_database(self._admin, self._copy(intent, purpose))
+        stamp = stamp_of(intent)
+        for directory in (stamp, f"{stamp}-back", f"{stamp}-aside"):
+            remove_tree(self.places.snapshot(directory))
+        if not kept.shared:
+            remove_tree(self.places.failed_state(stamp))
+        return {"database": kept.database, "shared": kept.shared}
+
+    def clear_older(self, stamp: str) -> None:
+        """Remove copies from before changes that succeeded, but for those of STAMP."""
+        if self.database:
+            for name in copies_of(self._admin, self.database):
+                if name != copy_name(self.database, "before", stamp) and "_failed_" not in name:
+                    drop_database(self._admin, name)
+        snapshots = self.places.snapshot(stamp).parent
+        for directory in sorted(snapshots.iterdir()) if snapshots.is_dir() else ():
+            if directory.name != stamp:
+                remove_tree(directory)
+
+    def remove(self, keep: bool) -> list[str]:
+        """Remove the copies, and unless KEEP is set the data itself; the databases that were removed."""
+        removed = []
+        if self.database:
+            names = copies_of(self._admin, self.database)
+            for name in names if keep else [*names, self.database]:
+                drop_database(self._admin, name)
+                removed.append(name)
+        return removed
+
+
+def kept_of(intent: Intent) -> Kept:
+    """Where what was written to a version that is gone can be had."""
+    database, shared = intent.undone.get("database", {}), intent.undone.get("shared", {})
+    if "start" not in intent.entered:
+        # Only its migration has run, which left its output in the log.
+        return Kept()
+    rows = database.get("rows")
+    found = Kept(
+        str(database.get("aside") or ""),
+        str(shared.get("aside") or ""),
+        rows if isinstance(rows, int) else None,
+        bool(shared.get("changed")),
+    )
+    wanted_database = found.database if found.database and (found.rows is None or found.rows) else ""
+    return Kept(wanted_database, found.shared if found.files_changed else "", found.rows, found.files_changed)
+
+
+def seconds_down(intent: Intent) -> float | None:
+    """For how long a module did not serve; None if that is not known."""
+    stopped = intent.fact("stop", "at")
+    started = intent.undone.get("start", {}).get("at") if intent.reason else intent.fact("start", "at")
+    if isinstance(stopped, int | float) and isinstance(started, int | float):
+        return max(0.0, float(started) - float(stopped))
+    return None

@@ -1,0 +1,327 @@
+"""Updating a module, and rolling it back: what would be done, and the change itself, which takes itself back."""
+
+import difflib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from helmd.files.lock import locked
+from helmd.files.trees import size_below
+from helmd.model.config.settings import Settings
+from helmd.model.errors import HelmError, LockedError, ModuleError, UsageError
+from helmd.model.layout import Layout, ModulePlaces
+from helmd.model.modules.intent import Facts, Intent
+from helmd.model.modules.intent import ModuleChange as ChangeKind
+from helmd.model.modules.record import HistoryEntry, ModuleRecord, Version
+from helmd.model.modules.source import git_source_of
+from helmd.model.modules.transaction import failure_sentence, step_words
+from helmd.model.suite.names import unit_of
+from helmd.modules.intent_log import IntentLog
+from helmd.modules.records import places_of, read_record, write_record
+from helmd.operations.configuration.apply import changes
+from helmd.operations.configuration.effective import load_effective
+from helmd.operations.configuration.module_files import FLASKENV
+from helmd.operations.lifecycle.steps import Step
+from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild
+from helmd.operations.modules.data import ModuleData, database_of, kept_of, seconds_down
+from helmd.operations.modules.engine import carry_out, recover
+from helmd.operations.modules.surroundings import ModuleSteps
+from helmd.systemd.bus import Manager
+
+GATE_SECONDS = 60.0
+_LOCK_SECONDS = 3600.0
+_MOST_LINES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePlan:
+    """What an update would do. Sizes are bytes, times seconds; ``downtime`` is None without an update before."""
+
+    name: str
+    before: str
+    """The commit that serves."""
+    after: str
+    ref: str
+    commits: tuple[str, ...]
+    requirements: tuple[str, ...]
+    """Lines of the file of requirements that go (-) and come (+)."""
+    migrate: str
+    database: str
+    shared_paths: tuple[str, ...]
+    """Those that it has not had before."""
+    affected: tuple[str, ...]
+    """Services that depend on it."""
+    need: int
+    free: int
+    downtime: float | None
+
+    @property
+    def nothing(self) -> bool:
+        return self.before == self.after
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleOutcome:
+    """How a change ended. ``changed`` is False if there was nothing to be done."""
+
+    name: str
+    version: str
+    commit: str
+    changed: bool
+    downtime: float = 0.0
+
+
+class ModuleUpdates:
+    """Changes of one module that is installed. STEP is called with each step as it begins."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Settings,
+        manager: Manager,
+        name: str,
+        options: BuildOptions,
+        step: Callable[[Step], None],
+        gate: float = GATE_SECONDS,
+    ) -> None:
+        self.layout, self.settings, self.manager, self.name = layout, settings, manager, name
+        self.options, self.step, self.gate = options, step, gate
+        self.places: ModulePlaces = places_of(layout, name)
+
+    def _installed(self) -> ModuleRecord:
+        record = read_record(self.places)
+        if record is None or not record.active:
+            raise UsageError(
+                f"{self.name} is not a module that was installed from git",
+                hint=f"Install it: helmctl modules install {self.name}; what is installed: helmctl modules list",
+            )
+        return record
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the module; another change of it is waited for."""
+        if not self.places.root.is_dir():
+            # A lock would make directories for it.
+            self._installed()
+        what = f"{self.name} is being changed"
+        holder = locked(self.places.lock, what)
+        try:
+            holder.__enter__()
+        except LockedError:
+            self.options.notify(f"{self.name}: waiting for another change of it to end")
+            holder = locked(self.places.lock, what, wait=_LOCK_SECONDS)
+            holder.__enter__()
+        try:
+            yield
+        finally:
+            holder.__exit__(None, None, None)
+
+    def _builder(self, record: ModuleRecord, ref: str) -> tuple[ModuleBuild, Candidate]:
+        options = replace(self.options, trust=self.options.trust or record.trusted)
+        source = git_source_of(record.source, files=True)
+        builder = ModuleBuild(self.layout, self.settings, self.name, source, ref or record.ref, options)
+        return builder, builder.preflight()
+
+    def _data(self) -> ModuleData:
+        suite = load_effective(self.layout)
+        database = database_of(suite, self.layout, self.name)
+        return ModuleData(self.places, self.layout, suite, self.manager, database)
+
+    def _space(self, record: ModuleRecord, found: Candidate | None) -> dict[str, int]:
+        version = 0
+        if found is not None:
+            version = max(found.tree.size, size_below(self.places.version(record.active)))
+        return self._data().check_space(version)
+
+    # What would be done.
+
+    def plan(self, ref: str = "") -> UpdatePlan:
+        """What an update would do. Nothing but the mirror of the repository is written. Raises HelmError."""
+        with self.locked():
+            record = self._installed()
+            builder, found = self._builder(record, ref)
+            return self._plan(record, builder, found)
+
+    def _plan(self, record: ModuleRecord, builder: ModuleBuild, found: Candidate) -> UpdatePlan:
+        registry = load_effective(self.layout).registry
+        known = registry[self.name].shared_paths if self.name in registry else ()
+        space = self._space(record, found)
+        took = [each.downtime for each in record.history if each.action == "update" and each.ok and each.downtime]
+        install = found.service.install
+        return UpdatePlan(
+            name=self.name,
+            before=record.commit,
+            after=found.commit,
+            ref=builder.ref,
+            commits=tuple(
+                f"{commit[:12]} {subject}"
+                for commit, subject in found.repository.log_between(record.commit, found.commit)
+            ),
+            requirements=_requirements(found, record.commit, install.requirements),
+            migrate=" ".join(install.migrate),
+            database=self._data().database,
+            shared_paths=tuple(path for path in found.service.shared_paths if path not in known),
+            affected=tuple(name for name, each in registry.services.items() if self.name in each.depends_on),
+            need=space["need"],
+            free=space["free"],
+            downtime=statistics.median(took) if took else None,
+        )
+
+    # The changes.
+
+    def update(self, ref: str = "", discard: bool = False) -> ModuleOutcome:
+        """Update the module, or take that back. With DISCARD, changes of its files are left behind.
+
+        Raises TakenBackError, StuckError, and HelmError if nothing was begun.
+        """
+        with self.locked():
+            self.recover()
+            record = self._installed()
+            if record.held:
+                why = f": {record.held_reason}" if record.held_reason else ""
+                raise ModuleError(
+                    f"{self.name} is held{why}", hint=f"To let it be updated: helmctl modules unhold {self.name}"
+                )
+            builder, found = self._builder(record, ref)
+            if found.commit == record.commit and builder.ref == record.ref:
+                return ModuleOutcome(self.name, record.active, record.commit, False)
+
+            def checks() -> Facts:
+                self._check_unit()
+                self._check_tree(record, found, discard)
+                return self._space(record, found)
+
+            steps = self._steps(builder, found, checks)
+            return self._change("update", record, steps, {"commit": found.commit})
+
+    def rollback(self, with_data: bool, to: str = "") -> ModuleOutcome:
+        """Go back to the version that served before, or to that with the id TO. Raises as `update` does."""
+        with self.locked():
+            self.recover()
+            record = self._installed()
+            target = self._target(record, to)
+            if with_data and not target.data:
+                raise UsageError(
+                    f"there is no copy of the data of {self.name} from when {target.id} served",
+                    hint=f"Go back with its code alone: helmctl modules rollback {self.name} --code-only",
+                )
+            steps = self._steps(None, None, lambda: self._space(record, None))
+            change: ChangeKind = "rollback-data" if with_data else "rollback-code"
+            return self._change(change, record, steps, {"after": target.id, "stamp": target.data})
+
+    def rollback_target(self) -> Version:
+        """The version to which it would go back. Raises UsageError."""
+        return self._target(self._installed(), "")
+
+    def _target(self, record: ModuleRecord, to: str) -> Version:
+        target = record.version(to) if to else record.previous
+        if target is None or target.state != "kept" or not self.places.version(target.id).is_dir():
+            what = f"no version {to}" if to else "no version that served before"
+            raise UsageError(f"{self.name} has {what}", hint=f"Its versions: helmctl modules show {self.name}")
+        return target
+
+    def recover(self, only_data: bool = False) -> bool:
+        """Complete or take back what was interrupted; whether there was something. The module must be locked.
+
+        With ONLY_DATA nothing is started, which a later call goes on with. Raises HelmError, OSError.
+        """
+        log = IntentLog.found(self.places.state)
+        if log is None or log.intent.direction == "nothing":
+            return False
+        self.options.notify(f"{self.name}: a change of it was interrupted; going {log.intent.direction}")
+        try:
+            return recover(log, self._steps(None, None, dict), self._report, only_data)
+        finally:
+            self._note_failure(log.intent)
+
+    def _steps(self, builder: ModuleBuild | None, found: Candidate | None, checks: Callable[[], Facts]) -> ModuleSteps:
+        return ModuleSteps(
+            self.layout, self.manager, self.name, self.options, self.step, self.gate, builder, found, checks
+        )
+
+    def _report(self, step: str, what: str) -> None:
+        sentence = step_words(step) if what == "begun" else f"going back: {step}"
+        self.step(Step(self.name, "in_progress", sentence))
+
+    def _change(self, change: ChangeKind, record: ModuleRecord, steps: ModuleSteps, facts: Facts) -> ModuleOutcome:
+        given = {
+            **facts,
+            "ref": record.ref,
+            "ran": self.manager.facts(unit_of(self.name)).active,
+            "by": self.options.by,
+            "database": self._data().database,
+        }
+        log = IntentLog.begun(self.places.state, change, self.name, record.active, given)
+        try:
+            intent = carry_out(log, steps, self._report)
+        except BaseException:
+            self._note_failure(log.intent)
+            raise
+        done = self._installed()
+        return ModuleOutcome(self.name, done.active, done.commit, True, seconds_down(intent) or 0.0)
+
+    def _note_failure(self, intent: Intent) -> None:
+        """Write into the module's history how a change ended that was taken back."""
+        if intent.committed or not intent.ended:
+            return
+        record = read_record(self.places)
+        if record is None or any(each.at >= intent.began_at and each.action != "build" for each in record.history):
+            return
+        down = seconds_down(intent)
+        sentence = failure_sentence(intent, kept_of(intent), down)
+        action = "update" if intent.change == "update" else "rollback"
+        by = str(intent.given.get("by") or "")
+        entry = HistoryEntry(
+            time.time(), action, sentence[:1900], intent.after, intent.before, by, ok=False, downtime=down or 0.0
+        )
+        write_record(self.places, record.noted(entry))
+
+    # What is checked before.
+
+    def _check_unit(self) -> None:
+        """Raises ModuleError if the unit is not as it would be rendered: going back could not restore it."""
+        suite = load_effective(self.layout)
+        unit = unit_of(self.name)
+        found = changes(suite.registry, self.layout, suite.settings, refused=suite.refused)
+        kinds = {change.kind for change in found if change.unit == unit}
+        if kinds & {"changed", "foreign"}:
+            raise ModuleError(
+                f"{unit} is not as its configuration says",
+                hint=f"See: helmctl diff {self.name}. Then run helmctl apply, and update it again.",
+            )
+
+    def _check_tree(self, record: ModuleRecord, found: Candidate, discard: bool) -> None:
+        """Raises ModuleError if files of the version that serves were changed: the next one would not have that."""
+        if discard:
+            return
+        registry = load_effective(self.layout).registry
+        service = registry.services.get(self.name, found.service)
+        written = {"services.json", FLASKENV, service.database_config.file}
+        changed = [
+            path
+            for path in found.repository.changed_files(record.commit, self.places.version(record.active))
+            if path not in written
+            and not any(path == each or path.startswith(f"{each}/") for each in service.shared_paths)
+        ]
+        if changed:
+            raise ModuleError(
+                f"files of the version that serves were changed: {', '.join(changed[:5])}",
+                hint="Commit them into its repository, or leave them behind: --discard-changes",
+            )
+
+
+def _requirements(found: Candidate, before: str, path: str) -> tuple[str, ...]:
+    """How the file of requirements differs between two commits."""
+
+    def lines(commit: str) -> list[str]:
+        try:
+            tree = found.tree if commit == found.commit else found.repository.tree(commit)
+            return (found.repository.file(tree, path) or "").splitlines()
+        except HelmError:
+            return []
+
+    differences = difflib.unified_diff(lines(before), lines(found.commit), lineterm="", n=0)
+    kept = [line for line in differences if line[:1] in "+-" and not line.startswith(("+++", "---"))]
+    return tuple(kept[:_MOST_LINES])

@@ -1,0 +1,254 @@
+"""Watching a version of a module after it was started: its unit, its health check, what it answers, what it logs.
+
+It is asked directly and, where the gateway passes on its pages, through that, logged in as the account that helmd looks
+at pages with. What it answers is compared with what the version before answered.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urljoin, urlsplit
+
+from helmd.health.address import local_addresses
+from helmd.health.peers import Peers
+from helmd.health.probe import run_probe, unverified_context
+from helmd.health.target import probe_of, url_host
+from helmd.journal.lines import last_lines
+from helmd.model.errors import DeniedError, HelmError, ModuleError
+from helmd.model.identity.realm import GATEWAY, PROBE_USER, origin_of
+from helmd.model.layout import Layout
+from helmd.model.modules.gate import Answer, GatePolicy, Observation, gate_verdict
+from helmd.model.suite.names import unit_of
+from helmd.model.suite.service import Registry, Service
+from helmd.model.units.health import USER_AGENT
+from helmd.operations.configuration.load import load_formats
+from helmd.operations.identity.gateway_login import Gateway, GatewayBrowser, GatewayPageError
+from helmd.operations.identity.probe_account import probe_password
+from helmd.systemd.bus import Manager
+
+PAGE, ASSET = "its page", "an asset of its page"
+THROUGH = "through the gateway"
+_ERRORS = frozenset({"ERROR", "CRITICAL"})
+_REQUEST_SECONDS = 10.0
+_LARGEST = 2 << 20
+_LINES = 5_000
+_ASSET = re.compile(
+    r"""(?:src|href)\s*=\s*["']([^"'#?\s]+\.(?:css|js|mjs|png|svg|ico|jpe?g|webp|woff2?))(?:\?[^"']*)?["']""", re.I
+)
+_STATIC = ("static", "app/static", "public")
+_TRIES, _PAUSE = 3, 1.0
+
+Usual = Mapping[str, int]
+"""The status that each request was answered with before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    text: str = field(default="", repr=False)
+    fault: str = ""
+
+
+def ask(service: Service, path: str) -> _Reply:
+    """What a service of this host answers to GET PATH, without following redirects."""
+    parts, deadline = urlsplit(service.url), time.monotonic() + _REQUEST_SECONDS
+    fault = "it has no address"
+    try:
+        found = local_addresses(url_host(service), service.port or 0, deadline)
+    except (OSError, UnicodeError) as problem:
+        return _Reply(0, fault=f"no connection ({problem})")
+    for family, kind, protocol, _, address in found:
+        import socket
+
+        with contextlib.ExitStack() as stack:
+            try:
+                made = stack.enter_context(socket.socket(family, kind, protocol))
+                made.settimeout(_REQUEST_SECONDS)
+                made.connect(address)
+                if parts.scheme == "https":
+                    made = stack.enter_context(unverified_context().wrap_socket(made, server_hostname=parts.hostname))
+                client = HTTPConnection(parts.hostname or "localhost")
+                client.sock = made
+                client.request("GET", path, headers={"Host": parts.netloc, "User-Agent": USER_AGENT})
+                response = client.getresponse()
+                return _Reply(response.status, response.read(_LARGEST).decode("utf-8", "replace"))
+            except TimeoutError:
+                fault = f"no answer within {_REQUEST_SECONDS:g} s"
+            except (OSError, HTTPException, ValueError) as problem:
+                fault = f"no answer ({getattr(problem, 'strerror', None) or problem})"
+    return _Reply(0, fault=fault)
+
+
+def asset_of(page: str, base: str, directory: Path) -> str:
+    """The path of something that a PAGE at the path BASE needs, or of a file below ``static``; empty if there is none.
+
+    Paths that lead elsewhere are left out.
+    """
+    for match in _ASSET.finditer(page):
+        try:
+            target = urlsplit(urljoin(f"http://module{base}", match[1]))
+        except ValueError:
+            continue
+        if target.netloc == "module" and target.path.startswith(base):
+            return str(target.path)
+    for place in _STATIC:
+        # Flask serves what is in its package's static directory under /static.
+        found = next((each for each in _files(directory / place) if each), "")
+        if found:
+            return f"{base}static/{found}"
+    return ""
+
+
+def _files(directory: Path) -> list[str]:
+    try:
+        return sorted(each.name for each in directory.iterdir() if each.is_file() and not each.name.startswith("."))
+    except OSError:
+        return []
+
+
+class Requests:
+    """Asks for a module's page and an asset of it, directly and through the gateway. A context manager."""
+
+    def __init__(
+        self, layout: Layout, registry: Registry, name: str, running: Callable[[str], bool], seconds: float
+    ) -> None:
+        self._layout, self._registry, self._service, self._running = layout, registry, registry[name], running
+        self._directory = layout.resolve(self._service.path)
+        self._seconds = seconds
+        self._stack = ExitStack()
+        self._browser: GatewayBrowser | None = None
+        self.trouble = ""
+        """Why the module is not asked through the gateway; empty if it is, or there is none."""
+
+    def __enter__(self) -> Self:
+        if self._service.port is not None and self._service.health.check == "http":
+            self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._browser is not None:
+            self._browser.leave()
+        self._stack.close()
+
+    def _open(self) -> None:
+        name, gateway = self._service.name, self._registry.services.get(GATEWAY)
+        if name in (GATEWAY, "core") or gateway is None or gateway.external or not self._running(unit_of(GATEWAY)):
+            return
+        try:
+            password = probe_password(self._layout)
+        except DeniedError as error:
+            self.trouble = error.sentence
+            return
+        if not password:
+            return
+        where = Gateway(origin_of(gateway.url), gateway.port or 0, unit_of(GATEWAY))
+        browser = GatewayBrowser(where, Peers(self._layout.uid).peer, self._seconds)
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                self._stack.enter_context(browser) if self._browser is None else None
+                self._browser = browser
+                browser.visit(f"/{name}/", PROBE_USER, password)
+                self.trouble = ""
+                return
+            except GatewayPageError as error:
+                self.trouble = error.sentence
+                if left:
+                    time.sleep(_PAUSE)
+        self._browser = None
+
+    def answers(self) -> tuple[Answer, ...]:
+        """What is answered now; nothing for a module that is not asked by HTTP."""
+        if self._service.port is None or self._service.health.check != "http":
+            return ()
+        found = self._through(partial(ask, self._service), "/", "")
+        if self._browser is not None:
+            found += self._through(self._fetch, f"/{self._service.name}/", f" {THROUGH}")
+        return tuple(found)
+
+    def _through(self, ask_for: Callable[[str], _Reply], base: str, how: str) -> list[Answer]:
+        page = ask_for(base)
+        found = [Answer(f"{PAGE}{how}", page.status, page.fault)]
+        if asset := asset_of(page.text if page.status == HTTPStatus.OK else "", base, self._directory):
+            reply = ask_for(asset)
+            found.append(Answer(f"{ASSET}{how}", reply.status, reply.fault))
+        return found
+
+    def _fetch(self, path: str) -> _Reply:
+        assert self._browser is not None
+        try:
+            page = self._browser.fetch(path)
+        except GatewayPageError as error:
+            return _Reply(0, fault=error.sentence)
+        return _Reply(page.status, page.text)
+
+
+def errors_logged(layout: Layout, name: str, since: float, until: float) -> int:
+    """How many lines of a service are errors, of those printed between two times."""
+    from helmd.model.logs.parsing.formats import parse_text
+
+    try:
+        formats = load_formats(layout)
+    except HelmError:
+        return 0
+    lines = last_lines(unit_of(name), _LINES, since)
+    texts = [(line.seconds, line.message.replace("\0", "")) for line in lines if line.seconds <= until]
+    return sum(parse_text(formats, text, name, int(at * 1e6)).level in _ERRORS for at, text in texts)
+
+
+def usual_errors(layout: Layout, name: str, seconds: float, started: float, now: float) -> int:
+    """How many errors a version that serves logs in so many SECONDS: of late, or after it was started."""
+    late = errors_logged(layout, name, now - seconds, now)
+    return max(late, errors_logged(layout, name, started, started + seconds) if started else 0)
+
+
+def observe_before(
+    layout: Layout, registry: Registry, name: str, manager: Manager, seconds: float, say: Callable[[str], None]
+) -> tuple[dict[str, int], int]:
+    """What a version that serves answers and logs, to compare another one with."""
+    with Requests(layout, registry, name, lambda unit: manager.facts(unit).active, 60.0) as requests:
+        usual = {each.what: each.status for each in requests.answers() if each.status}
+        if requests.trouble:
+            say(f"{name} is not asked through the gateway: {requests.trouble}")
+    started = manager.facts(unit_of(name)).active_since
+    return usual, usual_errors(layout, name, seconds, started, time.time())
+
+
+def watch(layout: Layout, registry: Registry, name: str, manager: Manager, policy: GatePolicy, usual: Usual) -> None:
+    """Watch a version that was started for as long as POLICY says. Raises ModuleError as soon as it is not well.
+
+    Requests are those that were answered before (USUAL); what can't be compared is asked for directly alone.
+    """
+    service, unit = registry[name], unit_of(name)
+    began, first = time.time(), None
+    until = time.monotonic()
+    seconds = policy.seconds + 60.0
+    with Requests(layout, registry, name, lambda each: manager.facts(each).active, seconds) as requests:
+        while True:
+            facts, health = manager.facts(unit), run_probe(probe_of(service))
+            answers = tuple(
+                replace(each, usual=usual.get(each.what, 0))
+                for each in requests.answers()
+                if THROUGH not in each.what or each.what in usual
+            )
+            at = time.monotonic() - until
+            errors = errors_logged(layout, name, began, time.time())
+            now = Observation(at, facts.active, facts.restarts, health.started, health.sentence, errors, answers)
+            first = first or now
+            verdict = gate_verdict(policy, first, now)
+            if verdict.failed:
+                lines = [line.message for line in last_lines(unit, 10, began)]
+                raise ModuleError(verdict.failed, hint=f"Its log: helmctl logs {name}", lines=lines)
+            if any(THROUGH in each for each in usual) and requests.trouble and at >= policy.seconds:
+                raise ModuleError(f"{PAGE} {THROUGH}: {requests.trouble}")
+            if verdict.passed:
+                return
+            time.sleep(max(0.1, min(policy.interval, policy.seconds - at)))

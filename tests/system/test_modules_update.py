@@ -1,0 +1,244 @@
+"""A module with a database, uploads and keys is updated, taken back, rolled back, killed in between, and removed."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.booted import Sandbox, superuser
+
+NAME = "desk"
+REPOSITORY = "/home/hive/git/desk"
+PLACE = "/home/hive/.local/share/hivematrix/modules/desk"
+STATE = "/home/hive/.local/state/hivematrix/modules/desk"
+CONFIG = "/home/hive/.config/hivematrix"
+GATE = ("--gate", "3s")
+DATABASE = "desk"
+
+DECLARED = """\
+[service]
+port = 5081
+database = true
+shared_paths = ["uploads", "keys"]
+health.path = "/health"
+health.start_timeout = "8s"
+
+[service.install]
+system_packages = true
+migrate = ["python", "migrate.py"]
+"""
+
+RUN = """\
+import http.server, os, pathlib, psycopg
+
+PAGE = b'<html><link rel="stylesheet" href="static/app.css"></html>'
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, body = 200, b"VERSION"
+        if self.path.startswith("/write/"):
+            with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+                connection.execute("INSERT INTO notes VALUES (%s)", (self.path[7:],))
+        elif self.path == "/":
+            body = PAGE
+        elif self.path.startswith("/static/"):
+            status = ASSET
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(body)
+
+START
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+MIGRATE = """\
+import os, pathlib, psycopg, sys, time
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
+    connection.execute("COMMENT ON TABLE notes IS 'VERSION'")
+"""
+DROPS = """
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+    connection.execute("DROP TABLE notes")
+    connection.execute("CREATE TABLE notes (text text, more text)")
+pathlib.Path("uploads/photo").write_text("overwritten")
+pathlib.Path("keys/private.pem").unlink()
+"""
+SCHEMA = "SELECT obj_description('notes'::regclass), count(*) FROM pg_attribute WHERE attrelid = 'notes'::regclass"
+
+
+def run_file(version: str, asset: int = 200, start: str = "") -> str:
+    return RUN.replace("VERSION", version).replace("ASSET", str(asset)).replace("START", start)
+
+
+def commit(box: Sandbox, files: dict[str, str]) -> str:
+    """Commit FILES, and nothing else, to the module's repository; the commit."""
+    box.shell(f"rm -rf {REPOSITORY}/*")
+    for name, text in files.items():
+        box.write(f"{REPOSITORY}/{name}", text)
+    author = "-c user.name=a -c user.email=a@example.org"
+    command = f"cd {REPOSITORY} && git add --all && git {author} commit --quiet --message=change && git rev-parse HEAD"
+    return box.shell(command).out.strip()
+
+
+def good(version: str) -> dict[str, str]:
+    files = {"run.py": run_file(version), "migrate.py": MIGRATE.replace("VERSION", version)}
+    return files | {"hivematrix.toml": DECLARED, "static/app.css": "body {}"}
+
+
+@pytest.fixture(scope="module")
+def machine(demo: Sandbox) -> Iterator[Sandbox]:
+    """The demo with the module ``desk`` in version one, which users have written to."""
+    packages = "git python3-venv"
+    demo.shell(f"DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {packages}", root=True)
+    demo.shell(f"mkdir -p {REPOSITORY} && git -C {REPOSITORY} init --quiet --initial-branch=main")
+    commit(demo, good("one"))
+    done = demo.helmctl("modules", "install", REPOSITORY, "--allow-file", "--yes", check=False)
+    assert done.code == 0, done.text
+    demo.shell(f"echo a photo > {PLACE}/shared/uploads/photo; echo key > {PLACE}/shared/keys/private.pem")
+    demo.shell(f"chmod 600 {PLACE}/shared/keys/private.pem; ln -s photo {PLACE}/shared/uploads/link")
+    ask(demo, "/write/first")
+    yield demo
+    demo.shell(f"helmctl modules remove {NAME} --yes; rm -rf {REPOSITORY}", check=False)
+
+
+def ask(box: Sandbox, path: str) -> str:
+    return box.shell(f"curl -sS --max-time 5 http://127.0.0.1:5081{path}").out
+
+
+def state(box: Sandbox) -> dict[str, str]:
+    """All that is the module's and its admin's, as hashes: rows, schema, uploads, keys, configuration, unit."""
+    files = f"cd {PLACE}/shared && find . -printf '%p %m %l\\n' | sort && find . -type f | sort | xargs sha256sum"
+    unit = "~/.local/share/systemd/user/hivematrix-desk.service"
+    settings = f"{CONFIG}/secrets/desk.env {CONFIG}/services.d/desk.toml {CONFIG}/helm.toml {unit}"
+    facts = "SELECT datacl, datallowconn, pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+    return {
+        "files": box.shell(files).out,
+        "settings": box.shell(f"sha256sum {settings}").out,
+        "rows": superuser(box, f"SELECT * FROM notes ORDER BY 1; {SCHEMA}; {facts}", DATABASE),
+        "answer": ask(box, "/version"),
+        "health": box.status(NAME)[NAME]["state"],
+    }
+
+
+def update(box: Sandbox, *words: str) -> tuple[int, str]:
+    done = box.helmctl("modules", "update", NAME, "--yes", *GATE, *words, check=False)
+    return done.code, done.text
+
+
+BROKEN = "import sys; sys.exit('it can not work')\n"
+FAILING = {
+    "does not start": ({"run.py": BROKEN}, "taken back at its start: ", "it can not work"),
+    "asset": ({"run.py": run_file("two", 500)}, "taken back at watching it: an asset of its page: HTTP 500", ""),
+    "migration": (
+        {"migrate.py": MIGRATE + DROPS + "sys.exit('no such column')\n"},
+        "taken back at its migration: python migrate.py of desk failed: no such column",
+        "",
+    ),
+    "table": (
+        {"migrate.py": MIGRATE + DROPS, "run.py": run_file("two", 500, "pathlib.Path('uploads/late').write_text('x')")},
+        "taken back at watching it: an asset of its page: HTTP 500",
+        f"what was written meanwhile is kept: {PLACE}/failed/",
+    ),
+    "requirements": (
+        {"requirements.txt": "--no-index\nno-such-package==1\n"},
+        "taken back at building it: its packages could not be installed",
+        "nothing of it was stopped or changed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_what_fails_leaves_the_old_version_with_its_data(machine: Sandbox, case: str) -> None:
+    files, why, also = FAILING[case]
+    before = state(machine)
+    assert before["answer"] == "one" and before["health"] == "healthy"
+    commit(machine, {**good("two"), **files})
+    code, said = update(machine)
+    assert code == 1 and why in said and also in said, said
+    if case != "requirements":
+        assert "s without the module" in said, said
+    after = state(machine)
+    # What it was given is not to be forgotten by users who saw it.
+    assert after == before, (case, said)
+    history = json.loads(machine.helmctl("modules", "history", NAME, "--json").out)
+    assert why in history[0]["sentence"] and not history[0]["succeeded"]
+
+
+def test_a_good_one_serves_and_is_rolled_back_with_its_data(machine: Sandbox) -> None:
+    before = state(machine)
+    commit(machine, good("two"))
+    plan = machine.helmctl("modules", "update", NAME, "--dry-run").out
+    assert "commits:" in plan and "database: desk" in plan, plan
+    assert state(machine) == before
+    code, said = update(machine)
+    assert code == 0 and "s without the module" in said, said
+    after = state(machine)
+    assert after["answer"] == "two" and after["files"] == before["files"] and "first" in after["rows"]
+    assert "Nothing to do." in update(machine)[1]
+    ask(machine, "/write/second")
+    machine.shell(f"echo more > {PLACE}/shared/uploads/more")
+    done = machine.helmctl("modules", "rollback", NAME, "--with-data", "--yes", *GATE, check=False)
+    assert done.code == 0, done.text
+    assert state(machine) == before
+    done = machine.helmctl("modules", "rollback", NAME, "--code-only", "--yes", *GATE, check=False)
+    assert done.code == 0, done.text
+    assert ask(machine, "/version") == "two" and "second" not in state(machine)["rows"]
+    machine.helmctl("modules", "hold", NAME, "--reason", "until the fair")
+    commit(machine, good("three"))
+    code, said = update(machine)
+    assert code == 1 and "desk is held: until the fair" in said, said
+    machine.helmctl("modules", "unhold", NAME)
+
+
+def killed(box: Sandbox, step: str) -> None:
+    """An update, killed once it has come to STEP."""
+    # That of the change before, which has ended, has the same steps.
+    box.shell(f"rm -f {STATE}/intent.ndjson")
+    box.shell(f"systemd-run --user --quiet --collect --unit=desk-update helmctl modules update {NAME} --yes --gate 60s")
+    deadline = time.monotonic() + 60
+    while f'"step": "{step}"' not in box.shell(f"cat {STATE}/intent.ndjson", check=False).out:
+        assert time.monotonic() < deadline, box.shell("journalctl --user -n 30 --no-pager -u desk-update").out
+        time.sleep(0.3)
+    time.sleep(0.5)
+    box.shell("systemctl --user kill --signal=KILL desk-update")
+
+
+def test_killed_in_its_migration_it_is_taken_back_before_it_is_started(machine: Sandbox) -> None:
+    before = state(machine)
+    commit(machine, {**good("three"), "migrate.py": MIGRATE + DROPS + "time.sleep(60)\n"})
+    killed(machine, "data")
+    # Nothing of Helm runs here but the unit that the module's own one wants.
+    machine("systemctl", "--user", "start", "hivematrix-desk")
+    assert state(machine) == before
+    said = machine.helmctl("modules", "recover").text
+    assert state(machine) == before
+    assert "Nothing was interrupted." in machine.helmctl("modules", "recover").text, said
+    history = json.loads(machine.helmctl("modules", "history", NAME, "--json").out)
+    assert "taken back at its migration: it was interrupted" in history[0]["sentence"]
+
+
+def test_killed_while_it_is_watched_it_goes_back(machine: Sandbox) -> None:
+    before = state(machine)
+    commit(machine, {**good("three"), "migrate.py": MIGRATE + DROPS})
+    killed(machine, "gate")
+    assert ask(machine, "/version") == "three"
+    done = machine.helmctl("start", NAME)
+    assert state(machine) == before, done.text
+
+
+def test_removed_without_a_trace(machine: Sandbox) -> None:
+    done = machine.helmctl("modules", "remove", NAME, check=False)
+    assert done.code == 2 and "needs --yes" in done.text
+    machine.helmctl("modules", "remove", NAME, "--yes")
+    assert NAME not in machine.status()
+    left = machine.shell(
+        "find ~/.local ~/.config -name '*desk*' -not -path '*/jobs/*'; grep -rl desk ~/.config/hivematrix"
+        " ~/.local/state/hivematrix --include=*.toml --include=*.pgpass --include=*.env --include=*.json",
+        check=False,
+    ).out
+    assert not left, left
+    names = superuser(machine, "SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles")
+    assert "desk" not in names
+    assert machine("systemctl", "--user", "cat", "hivematrix-desk", check=False).code

@@ -1,0 +1,454 @@
+"""Updates, rollbacks and removals of a module from a git repository; systemd is a fake, and git runs unconfined."""
+
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helmd.model.config.settings import Settings
+from helmd.model.errors import HelmError, ModuleError, StartFailedError, UsageError
+from helmd.model.layout import Layout, layout
+from helmd.model.modules.gate import GatePolicy
+from helmd.model.modules.record import ModuleRecord
+from helmd.model.modules.source import git_source_of
+from helmd.model.units.unit_state import UnitFacts
+from helmd.modules import environment, git
+from helmd.modules.intent_log import IntentLog
+from helmd.modules.records import read_record, write_record
+from helmd.modules.sandbox import Ran
+from helmd.operations.lifecycle.steps import Step
+from helmd.operations.modules import migrate, remove, surroundings, update
+from helmd.operations.modules.build import BuildOptions, ModuleBuild
+from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.planned import entry_file, place_entry
+from helmd.operations.modules.recover import interrupted, recover_at_boot, recover_module
+from helmd.operations.modules.surroundings import ModuleSteps
+from helmd.operations.modules.update import ModuleUpdates
+
+TOP = Path(__file__).resolve().parents[2]
+DECLARED = """\
+[service]
+port = 5099
+shared_paths = ["instance", ".flaskenv"]
+
+[service.install]
+migrate = ["/bin/sh", "migrate.sh"]
+"""
+
+
+class Machine:
+    """A user manager with one unit."""
+
+    def __init__(self) -> None:
+        self.running = True
+        self.starts = 0
+
+    def facts(self, unit: str) -> UnitFacts:
+        return UnitFacts(unit, "loaded", "active" if self.running else "inactive")
+
+    def units_like(self, *patterns: str) -> list[str]:
+        return []
+
+    def reset_failed(self, unit: str) -> None:
+        pass
+
+
+def run_in(sandbox: Any, words: Sequence[str], line: Callable[[str], None], **how: Any) -> Ran:
+    """What the sandbox runs, run here."""
+    keep = how.get("keep", 0)
+    scratch = sandbox.layout.home / "scratch"
+    scratch.mkdir(exist_ok=True)
+    environ = {**os.environ, **sandbox.environment, "TMPDIR": str(scratch), "HOME": str(scratch)}
+    done = subprocess.run(
+        list(words), input=how.get("given", b""), capture_output=True, cwd=sandbox.directory, env=environ, check=False
+    )
+    tail = (done.stdout + done.stderr).decode().splitlines()
+    return Ran(
+        "success" if done.returncode == 0 else "exit-code", done.returncode, tuple(tail), done.stdout if keep else b""
+    )
+
+
+class Desk:
+    """The module ``desk``: its repository, and what is installed of it."""
+
+    def __init__(self, place: Layout, repository: Path, machine: Machine) -> None:
+        self.layout, self.repository, self.machine = place, repository, machine
+        self.places = place.module("desk")
+        self.said: list[str] = []
+        self.steps: list[str] = []
+        self.gate: Callable[[GatePolicy], None] = lambda policy: None
+        self.start: Callable[[str], None] = lambda version: None
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(module_files=True)
+
+    @property
+    def options(self) -> BuildOptions:
+        return BuildOptions(self.said.append, lambda text: None, trust=True, by="hive")
+
+    @property
+    def record(self) -> ModuleRecord:
+        found = read_record(self.places)
+        assert found is not None
+        return found
+
+    @property
+    def serves(self) -> str:
+        """The commit that the suite's files name."""
+        text = entry_file(self.layout, "desk").read_text()
+        return next(each.commit for each in self.record.versions if each.id in text)
+
+    def commit(self, files: dict[str, str]) -> str:
+        for name, text in files.items():
+            (self.repository / name).write_text(text)
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        self.git("add", "--all")
+        self.git(*author, "commit", "--quiet", "--allow-empty", "--message=change it")
+        return self.git("rev-parse", "HEAD")
+
+    def git(self, *words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=self.repository, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def updates(self) -> ModuleUpdates:
+        def step(step: Step) -> None:
+            self.steps.append(step.sentence)
+
+        return ModuleUpdates(self.layout, self.settings, self.machine, "desk", self.options, step, 3.0)  # type: ignore[arg-type]
+
+    def recovered(self) -> bool:
+        """Recover it, as the next command does."""
+        return recover_module(self.layout, self.settings, self.machine, "desk", self.options, lambda step: None)  # type: ignore[arg-type]
+
+    def state(self) -> dict[str, str]:
+        """The shared files and the configuration, with their contents."""
+        shared = {
+            str(each.relative_to(self.places.shared)): each.read_text()
+            for each in self.places.shared.rglob("*")
+            if each.is_file()
+        }
+        return shared | {"entry": entry_file(self.layout, "desk").read_text()}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    place = layout({}, tmp_path, os.getuid(), TOP)
+    place.config.mkdir(parents=True)
+    place.state.mkdir(parents=True)
+    (place.state / "host.json").write_text('{"systemd": 252, "user_namespaces": true}')
+    repository = tmp_path / "desk.git"
+    repository.mkdir()
+    machine = Machine()
+    found = Desk(place, repository, machine)
+    for module in (git, environment, migrate):
+        monkeypatch.setattr(module, "run_in", run_in)
+    monkeypatch.setattr(migrate, "rendered", lambda *_, **__: {"hivematrix-desk.service": ""})
+
+    def halted(self: ModuleSteps) -> None:
+        machine.running = False
+
+    def started(self: ModuleSteps, registry: Any) -> None:
+        found.start(registry["desk"].path.rpartition("/")[2])
+        machine.running = True
+        machine.starts += 1
+
+    def watched(*words: Any) -> None:
+        found.gate(words[4])
+
+    monkeypatch.setattr(ModuleSteps, "_halted", halted)
+    monkeypatch.setattr(ModuleSteps, "_started", started)
+    monkeypatch.setattr(ModuleSteps, "_applied", lambda self, version: None)
+    monkeypatch.setattr(surroundings, "observe_before", lambda *_: ({}, 0))
+    monkeypatch.setattr(surroundings, "watch", watched)
+    monkeypatch.setattr(update, "changes", lambda *_, **__: [])
+    found.git("init", "--quiet", "--initial-branch=main")
+    found.commit({"run.py": "print('one')\n", "hivematrix.toml": DECLARED, "migrate.sh": "true\n"})
+    source = git_source_of(str(repository), files=True)
+    builder = ModuleBuild(place, found.settings, "desk", source, "", found.options)
+    record, version = builder.build(builder.preflight())
+    place_entry(place, record, version)
+    write_record(found.places, record.activated(version.id, time.time()))
+    (found.places.shared / "instance").mkdir(exist_ok=True)
+    (found.places.shared / "instance/uploads").write_text("a user's")
+    (found.places.shared / ".flaskenv").write_text("KEY=secret\n")
+    # Versions are named by the second, so each look at the clock takes one.
+    clock = itertools.count(int(time.time()) + 10)
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    yield found
+
+
+def test_an_update_serves_the_new_commit_with_the_same_state(desk: Desk) -> None:
+    state, old = desk.state(), desk.record.active
+    commit = desk.commit({"run.py": "print('two')\n", "migrate.sh": "echo migrated >> instance/log\n"})
+    outcome = desk.updates().update()
+    assert outcome.changed and outcome.commit == commit == desk.serves == desk.record.commit
+    assert desk.state()["instance/uploads"] == state["instance/uploads"]
+    assert desk.state()["instance/log"] == "migrated\n"
+    kept = desk.record.version(old)
+    assert kept is not None and kept.state == "kept" and kept.data
+    assert desk.record.history[-1].action == "update" and desk.record.history[-1].ok
+    assert desk.machine.running and not interrupted(desk.layout)
+    assert "watching it" in desk.steps
+    assert not desk.updates().update().changed
+
+
+def test_a_plan_changes_nothing(desk: Desk) -> None:
+    before = desk.record
+    desk.commit({"run.py": "print('two')\n", "requirements.txt": "flask==3\n"})
+    plan = desk.updates().plan()
+    assert plan.requirements == ("+flask==3",) and not plan.nothing and plan.migrate == "/bin/sh migrate.sh"
+    assert len(plan.commits) == 1 and plan.commits[0].endswith("change it") and plan.downtime is None
+    assert desk.record == before and desk.machine.running and not desk.machine.starts
+
+
+def fails_at_start(desk: Desk) -> None:
+    old = desk.record.active
+
+    def start(version: str) -> None:
+        if version != old:
+            raise StartFailedError("it exited with code 1", lines=["no module named flask"])
+
+    desk.start = start
+    desk.commit({"run.py": "print('two')\n"})
+
+
+def fails_at_the_gate(desk: Desk) -> None:
+    def gate(policy: GatePolicy) -> None:
+        if policy.errors_before < 1000:
+            (desk.places.shared / "instance/later").write_text("a user wrote this")
+            raise ModuleError("an asset of its page: HTTP 500")
+
+    desk.gate = gate
+    desk.commit({"run.py": "print('two')\n", "migrate.sh": "rm instance/uploads\n"})
+
+
+def fails_in_its_migration(desk: Desk) -> None:
+    desk.commit({"migrate.sh": "rm instance/uploads; echo half done; exit 3\n"})
+
+
+def fails_while_it_is_built(desk: Desk) -> None:
+    desk.commit({"wrong.py": "def\n"})
+
+
+def is_cancelled(desk: Desk) -> None:
+    def gate(policy: GatePolicy) -> None:
+        if policy.errors_before < 1000:
+            raise KeyboardInterrupt
+
+    desk.gate = gate
+    desk.commit({"run.py": "print('two')\n", "migrate.sh": "rm instance/uploads\n"})
+
+
+@pytest.mark.parametrize(
+    ("breaks", "why"),
+    [
+        (fails_at_start, "taken back at its start: it exited with code 1"),
+        (fails_at_the_gate, "taken back at watching it: an asset of its page: HTTP 500"),
+        (fails_in_its_migration, "taken back at its migration: /bin/sh migrate.sh of desk failed: half done"),
+        (fails_while_it_is_built, "taken back at building it: its programs could not be compiled"),
+        (is_cancelled, "taken back at watching it: it was cancelled"),
+    ],
+)
+def test_what_fails_leaves_the_old_version_with_its_data(desk: Desk, breaks: Callable[[Desk], None], why: str) -> None:
+    state, old = desk.state(), desk.serves
+    breaks(desk)
+    with pytest.raises(BaseException) as caught:
+        desk.updates().update()
+    assert isinstance(caught.value, KeyboardInterrupt if breaks is is_cancelled else TakenBackError)
+    assert desk.state() == state and desk.serves == old == desk.record.commit
+    assert desk.machine.running and not interrupted(desk.layout)
+    entry = desk.record.history[-1]
+    assert why in entry.sentence and not entry.ok and entry.by == "hive"
+    assert [each.state for each in desk.record.versions] == ["active", "failed"]
+    assert (desk.places.logs / f"{desk.record.versions[1].id}.log").exists()
+    later = list(desk.places.root.glob("failed/*/instance/later"))
+    if breaks is fails_at_the_gate:
+        assert [each.read_text() for each in later] == ["a user wrote this"]
+        assert f"is kept: {desk.places.root}/failed/" in entry.sentence
+    else:
+        assert not list(desk.places.root.glob("failed/*"))
+    assert not list(desk.places.root.glob("snapshots/*"))
+    # The next one succeeds, and clears the failed one away.
+    desk.gate, desk.start = (lambda policy: None), (lambda version: None)
+    desk.git("rm", "--quiet", "--force", "--ignore-unmatch", "wrong.py")
+    commit = desk.commit({"run.py": "print('three')\n", "migrate.sh": "true\n"})
+    assert desk.updates().update().commit == commit == desk.serves
+    assert sorted(each.state for each in desk.record.versions) == ["active", "kept", "removed"]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("step", ["build", "snapshot", "data", "record", "start", "gate"])
+@pytest.mark.parametrize("boot", [False, True])
+def test_killed_after_a_step_it_is_recovered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, step: str, boot: bool
+) -> None:
+    state, old = desk.state(), desk.serves
+    desk.commit({"run.py": "print('two')\n", "migrate.sh": "rm instance/uploads\n"})
+    real = getattr(ModuleSteps, f"_do_{step}")
+
+    def dies(self: ModuleSteps, intent: Any) -> Any:
+        real(self, intent)
+        raise Killed
+
+    def nothing(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(ModuleSteps, f"_do_{step}", dies)
+        killed.setattr(IntentLog, "note", nothing)
+        with pytest.raises(Killed):
+            desk.updates().update()
+    assert interrupted(desk.layout) == ["desk"]
+    if boot:
+        desk.machine.running = False
+        assert recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options) == []  # type: ignore[arg-type]
+        assert desk.state() == state and desk.serves == old
+        desk.machine.running = True
+    # Before the module was stopped, nothing is left to be done by then.
+    assert desk.recovered() is not (boot and step == "build")
+    assert desk.state() == state and desk.serves == old and desk.machine.running
+    assert not interrupted(desk.layout) and not list(desk.places.root.glob("snapshots/*"))
+    assert not desk.recovered()
+    assert "it was interrupted" in desk.record.history[-1].sentence
+
+
+def test_rolled_back_with_data_and_without(desk: Desk) -> None:
+    state, first = desk.state(), desk.serves
+    second = desk.commit(
+        {"run.py": "print('two')\n", "migrate.sh": "rm -f instance/uploads; echo new > instance/log\n"}
+    )
+    desk.updates().update()
+    assert "instance/uploads" not in desk.state()
+    outcome = desk.updates().rollback(with_data=True)
+    assert outcome.commit == first == desk.serves and desk.state() == state
+    assert desk.record.history[-1].sentence.startswith("rolled back, with its data, to commit")
+    # And forward again, which is a rollback as well.
+    assert desk.updates().rollback(with_data=False).commit == second == desk.serves
+    assert desk.state()["instance/uploads"] == "a user's" and "instance/log" not in desk.state()
+    (version,) = [each for each in desk.record.versions if each.state == "kept"]
+    assert version.commit == first and version.data
+    with pytest.raises(UsageError, match="has no version nothing"):
+        desk.updates().rollback(with_data=False, to="nothing")
+
+
+def test_a_rollback_that_fails_stays_with_the_newer_one(desk: Desk) -> None:
+    second = desk.commit({"run.py": "print('two')\n"})
+    desk.updates().update()
+    state = desk.state()
+
+    def gate(policy: GatePolicy) -> None:
+        if policy.errors_before < 1000:
+            raise ModuleError("its health check fails")
+
+    desk.gate = gate
+    with pytest.raises(TakenBackError, match="the rollback of desk was taken back at watching it"):
+        desk.updates().rollback(with_data=True)
+    assert desk.serves == second and desk.state() == state
+
+
+def test_what_is_held_or_changed_is_left_alone(desk: Desk) -> None:
+    old = desk.serves
+    desk.commit({"run.py": "print('two')\n"})
+    assert remove.hold_module(desk.layout, "desk", True, "until the fair", "hive")
+    with pytest.raises(ModuleError, match="desk is held: until the fair"):
+        desk.updates().update()
+    assert remove.hold_module(desk.layout, "desk", False, "", "hive")
+    assert not remove.hold_module(desk.layout, "desk", False, "", "hive")
+    (desk.places.version(desk.record.active) / "run.py").write_text("print('repaired')\n")
+    with pytest.raises(TakenBackError, match=r"files of the version that serves were changed: run\.py"):
+        desk.updates().update()
+    assert desk.serves == old and not desk.machine.starts and desk.machine.running
+    assert desk.updates().update(discard=True).changed
+
+
+def test_a_module_that_did_not_run_does_not_run_afterwards(desk: Desk) -> None:
+    desk.machine.running = False
+    desk.commit({"run.py": "print('two')\n"})
+    assert desk.updates().update().changed
+    assert desk.machine.starts == 1 and not desk.machine.running
+
+
+def test_another_revision_is_followed_from_then_on_unless_it_fails(desk: Desk) -> None:
+    desk.git("checkout", "--quiet", "-b", "next")
+    fails_at_start(desk)
+    desk.git("checkout", "--quiet", "main")
+    with pytest.raises(TakenBackError):
+        desk.updates().update("next")
+    assert desk.record.ref == ""
+    desk.start = lambda version: None
+    assert desk.updates().update("next").changed and desk.record.ref == "next"
+    with pytest.raises(HelmError, match="no branch, tag or commit 'gone'"):
+        desk.updates().update("gone")
+
+
+def test_the_disk_is_looked_at_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.commit({"run.py": "print('two')\n"})
+    monkeypatch.setattr("helmd.operations.modules.data.size_below", lambda place: 1 << 60)
+    with pytest.raises(TakenBackError, match="MB free, and the update needs"):
+        desk.updates().update()
+    assert not desk.machine.starts and len(desk.record.versions) == 1
+
+
+def test_what_is_no_module_is_refused(desk: Desk) -> None:
+    updates = ModuleUpdates(desk.layout, desk.settings, desk.machine, "core", desk.options, lambda step: None)  # type: ignore[arg-type]
+    for call in (updates.update, updates.plan, lambda: updates.rollback(False)):
+        with pytest.raises(UsageError, match="core is not a module that was installed from git"):
+            call()
+    assert not desk.layout.module("core").state.exists()
+    with pytest.raises(UsageError):
+        ModuleUpdates(desk.layout, desk.settings, desk.machine, "../x", desk.options, lambda step: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_removed_module_leaves_what_it_was_asked_to(desk: Desk, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    monkeypatch.setattr(remove, "changes", lambda *_, **__: [])
+    monkeypatch.setattr(remove, "apply", lambda *_: None)
+    monkeypatch.setattr(remove, "run_unit", lambda *_, **__: None)
+    monkeypatch.setattr(remove, "Signals", lambda: open(os.devnull))  # noqa: SIM115
+    monkeypatch.setattr(Machine, "subscribe", lambda self: None, raising=False)
+    desk.commit({"run.py": "print('two')\n"})
+    desk.updates().update()
+    remove.remove_module(desk.updates(), keep, lambda sentence: None)
+    assert not entry_file(desk.layout, "desk").exists() and not desk.places.state.exists()
+    left = sorted(str(each.relative_to(desk.places.root)) for each in desk.places.root.rglob("*") if each.is_file())
+    assert left == (["shared/.flaskenv", "shared/instance/uploads"] if keep else [])
+    assert desk.places.root.exists() is keep
+    with pytest.raises(UsageError):
+        desk.updates().update()
+
+
+def test_two_changes_of_one_module_wait_for_one_another(desk: Desk) -> None:
+    import threading
+
+    desk.commit({"run.py": "print('two')\n"})
+    inside, order = threading.Event(), []
+
+    def gate(policy: GatePolicy) -> None:
+        inside.set()
+        time.sleep(0.3)
+        order.append("first")
+
+    desk.gate = gate
+    first = threading.Thread(target=lambda: desk.updates().update())
+    first.start()
+    assert inside.wait(20)
+    assert not desk.updates().update().changed
+    order.append("second")
+    first.join()
+    assert order == ["first", "second"] and any("waiting for another change" in each for each in desk.said)
+
+
+def test_a_damaged_intent_is_said_and_nothing_is_done(desk: Desk) -> None:
+    IntentLog.begun(desk.places.state, "update", "desk", desk.record.active, {})
+    desk.places.intent.write_bytes(b"0badc0de {}\n" + desk.places.intent.read_bytes())
+    (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
+    assert "damaged" in error.sentence and str(desk.places.intent) in error.hint
