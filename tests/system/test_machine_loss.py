@@ -80,7 +80,7 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
     state = f"{HOME}/.local/state/hivematrix/restore.json"
     interrupted = (
         f"exec 3<&0; setsid {restore} <&3 & until test -e {state}; do kill -0 $! || exit 1; sleep 0.1; done;"
-        " sleep 0.5; kill -9 -- -$!; wait $!"
+        " sleep 0.5; kill -9 -$!; wait $!"
     )
     killed = machine("sh", "-c", interrupted, root=True, stdin=key, check=False)
     assert killed.code in (-9, 137) and machine.there(state)
