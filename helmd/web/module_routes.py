@@ -74,7 +74,8 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
         ),
         Route(
             "DELETE",
-            one,
+            # Not the path of installations, which would say in its Allow header that it can be deleted.
+            "/api/modules/{name:(?!install$)[^/]+}",
             modules.remove,
             Role.ADMIN,
             "Removes a module, as a job",

@@ -30,7 +30,7 @@ from helmd.operations.configuration.databases import (
 from helmd.postgres import provision
 from helmd.postgres.cluster import ClusterError, create_cluster, running
 from helmd.postgres.configuration import SUPERUSER, Cluster
-from helmd.postgres.passfile import passwords_in, put_passwords
+from helmd.postgres.passfile import passwords_in, put_passwords, remove_password
 from helmd.postgres.roles import admin_conninfo, ensure_role_and_database, service_uri
 from tests.store.cluster_account import Server, as_account, fork_as_account, free_port, own_directory, start
 
@@ -381,6 +381,8 @@ def test_a_password_file_that_libpq_would_ignore_is_an_error(suite: Suite, tmp_p
     put_passwords(path, {SUPERUSER: "y"})
     assert passwords_in(path) == {"me": "mine", "a:b\\c": "p:w\\d", SUPERUSER: "y"}
     assert path.read_text().startswith("# mine\n")
+    remove_password(path, "a:b\\c")
+    assert passwords_in(path) == {"me": "mine", SUPERUSER: "y"} and path.read_text().startswith("# mine\n")
     path.chmod(0o640)
     with pytest.raises(DeniedError, match="nobody else can read"):
         passwords_in(path)
