@@ -19,7 +19,7 @@ from helmd.model.modules.record import (
     record_text,
     version_id,
 )
-from helmd.model.modules.settings import entry_path, entry_text, read_declared
+from helmd.model.modules.settings import entry_text, read_declared
 from helmd.model.modules.source import git_source_of, module_name, ref_of
 from helmd.model.suite.registry import read_registry
 from helmd.modules.records import installed_names, places_of, read_record, write_record
@@ -261,7 +261,6 @@ def test_the_admins_file_wins_over_what_a_module_declares(account: Layout) -> No
     )
     assert not faults
     entry = entry_text("desk", "modules/desk/versions/x", "https://example.org/desk", "main")
-    assert entry_path(entry, "desk") == "modules/desk/versions/x"
     sources = [
         ConfigSource("declared.toml", declared.text, catalogue=True),
         ConfigSource("services.toml", '[services.desk]\ndescription = "Ours"\n'),

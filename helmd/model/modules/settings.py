@@ -5,7 +5,6 @@ The file comes with code that is not trusted, and its settings become part of a 
 itself has to answer for: nothing that widens its sandbox, names places outside its tree, or asks for secrets of others.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,15 +101,6 @@ def entry_text(name: str, path: str, source: str, ref: str) -> str:
     install = {"source": source} | ({"ref": ref} if ref else {})
     body = toml_text({"services": {name: {"path": path, "install": install}}})
     return f"# Written by helmctl modules, which also removes it. Your own settings go into services.toml.\n\n{body}"
-
-
-def entry_path(text: str, name: str) -> str:
-    """The path in such a file; empty if it has none, or is no such file."""
-    try:
-        found = tomllib.loads(text)["services"][name]["path"]
-    except (tomllib.TOMLDecodeError, LookupError, TypeError):
-        return ""
-    return found if isinstance(found, str) else ""
 
 
 def shared_path_faults(service: Service) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from helmd.modules.records import places_of, read_record, write_record
 from helmd.modules.sandbox import BuildSandbox, TakeLine
 from helmd.modules.versions import link_shared, make_directories, make_version, remove_version
 from helmd.operations.configuration.apply import host_of
-from helmd.operations.modules.planned import check_entry, planned_suite, version_path
+from helmd.operations.modules.planned import check_entry, planned_suite
 
 _OWN = (ENVIRONMENT, "services.json")
 _MAX_LOG = 4 << 20
@@ -192,17 +192,12 @@ class ModuleBuild:
         os.sync()
 
     def _write_log(self, version: str) -> None:
-        write_atomically(self.places.logs / f"{version}.log", "".join(self._log), 0o600)
+        write_atomically(log_file(self.places, version), "".join(self._log), 0o600)
 
 
 def log_file(places: ModulePlaces, version: str) -> Path:
     """What building a version has printed."""
     return places.logs / f"{version}.log"
-
-
-def unit_path(layout: Layout, name: str, version: str) -> Path:
-    """The directory of a version, as a service's path names it."""
-    return layout.resolve(version_path(name, version))
 
 
 def tidy(places: ModulePlaces, record: ModuleRecord) -> ModuleRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 from helmd.files.durable import write_atomically
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
-from helmd.model.errors import ConfigurationError, Fault, ModuleError
+from helmd.model.errors import ConfigurationError, ModuleError
 from helmd.model.layout import Layout
 from helmd.model.modules.record import ModuleRecord, Version
 from helmd.model.modules.settings import entry_text
@@ -78,11 +78,6 @@ def planned_suite(
     # As `registry_sources` orders them: the package's catalogue, declared settings, the admin's files.
     registry = read_registry([*others[:1], *own, *others[1:], entry], settings.taken_ports())
     return whole_suite(registry, settings)
-
-
-def faults_of(error: ConfigurationError, name: str) -> list[Fault]:
-    """Those of the faults that are about the service NAME."""
-    return [fault for fault in error.faults if fault.where.startswith(f"services.{name}")]
 
 
 def place_entry(layout: Layout, record: ModuleRecord, version: Version) -> None:

@@ -26,7 +26,6 @@ let heard = Date.now();
 let leaderSaid = Date.now();
 let leading = null;
 let ended = false;
-let paused = false;
 
 /**
  * Calls `listener` with each event of a topic, first with what is known already: {statuses, removed} of "status",
@@ -46,13 +45,7 @@ export function subscribe(topic, listener) {
 export const statuses = () => known.statuses;
 /** When anything was last heard from helmd, in milliseconds. */
 export const heardAt = () => heard;
-export const isStale = () => Date.now() - heard > STALE_MS || failing.size > 0;
-
-/** Shows "paused" instead of "live": for a page whose reader has scrolled away from what is new. */
-export function setPaused(value) {
-  paused = value;
-  showState();
-}
+const isStale = () => Date.now() - heard > STALE_MS || failing.size > 0;
 
 function take(topic, data) {
   if (topic === "status") {
@@ -202,8 +195,7 @@ function showState() {
   for (const state of document.querySelectorAll("[data-live-state]")) {
     state.hidden = false;
     state.classList.toggle("helm-live--stale", stale);
-    state.classList.toggle("helm-live--paused", paused && !stale);
-    const text = ended ? "session ended" : stale ? `stale since ${clock(heard)}` : paused ? "paused" : "live";
+    const text = ended ? "session ended" : stale ? `stale since ${clock(heard)}` : "live";
     const shown = state.querySelector("[data-live-text]");
     if (shown.textContent !== text) {
       shown.textContent = text;

@@ -10,12 +10,6 @@ import uFuzzy from "./vendor/ufuzzy.js";
 
 const SHOWN = 12;
 const fuzzy = new uFuzzy({ intraMode: 1 });
-const added = [];
-
-/** Adds what a page offers: {label, hint, glyph, act}. */
-export function offer(item) {
-  added.push(item);
-}
 
 async function items() {
   let known = statuses();
@@ -54,7 +48,6 @@ async function items() {
         )
       : [];
   return [
-    ...added,
     ...pages,
     ...services,
     ...logs,
@@ -65,7 +58,7 @@ async function items() {
 }
 
 /** The items that fit, the best first. */
-export function matching(list, text) {
+function matching(list, text) {
   if (!text.trim()) {
     return list.slice(0, SHOWN);
   }

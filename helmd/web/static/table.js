@@ -259,10 +259,7 @@ export function place(menu, button) {
   menu.style.top = `${at.bottom + own.height + 8 > innerHeight ? Math.max(8, at.top - own.height - 4) : at.bottom + 4}px`;
 }
 
-/** The names of the rows that are selected. */
-export const selectedIn = (name) => [...(tables.get(name)?.selected ?? [])];
-
-export function enhance() {
+function enhance() {
   for (const element of document.querySelectorAll("[data-table]")) {
     if (!tables.has(element.dataset.table)) {
       tables.set(element.dataset.table, new Table(element));

@@ -1,4 +1,4 @@
-// The one policy of Trusted Types. Markup is made by the server's templates and by those of lit-html alone; both escape.
+// The one policy of Trusted Types. Markup is made by the server's templates alone, which escape.
 const plain = { createHTML: (text) => text };
 
 export const policy = globalThis.trustedTypes?.createPolicy("helm", plain) ?? plain;
