@@ -112,7 +112,8 @@ def install_modules(
                 say(line)
         return exits.OK
     else:
-        _ask(todo, yes)
+        names = ", ".join(f"{wanted.name} from {wanted.source.url}" for wanted in todo)
+        agreed(f"Install {names}?", yes, "nothing was installed", "To see what would be done: --dry-run")
     code = exits.OK
     for wanted in todo:
         ended = _install_one(context, wanted, trust, start)
@@ -124,12 +125,12 @@ def install_modules(
     return code
 
 
-def _ask(todo: Sequence[WantedModule], yes: bool) -> None:
-    if yes or not sys.stdin.isatty() or current_job() is not None:
+def agreed(question: str, yes: bool, refusal: str = "nothing was changed", hint: str = "") -> None:
+    """Ask, unless YES has the answer, or nobody is there to be asked. Raises UsageError with REFUSAL for no."""
+    if yes or current_job() is not None or not sys.stdin.isatty():
         return
-    names = ", ".join(f"{wanted.name} from {wanted.source.url}" for wanted in todo)
-    if not click.confirm(f"Install {names}?", default=True, err=True):
-        raise UsageError("nothing was installed", hint="To see what would be done: --dry-run")
+    if not click.confirm(question, default=True, err=True):
+        raise UsageError(refusal, hint=hint)
 
 
 def _install_one(context: Context, wanted: WantedModule, trust: bool, start: bool) -> int:

@@ -11,7 +11,7 @@ from helmd.cli.arguments import Duration
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
-from helmd.cli.module_install import build_options
+from helmd.cli.module_install import agreed, build_options
 from helmd.model.counted import counted
 from helmd.model.errors import UsageError
 
@@ -52,14 +52,6 @@ def updates_of(context: Context, name: str, gate: float | None = None, trust: bo
 def _gate_option(command: Any) -> Any:
     text = "How long it is watched before the change is final; by default modules.gate of helm.toml."
     return click.option("--gate", type=Duration(), metavar="TIME", help=text)(command)
-
-
-def _agreed(question: str, yes: bool) -> None:
-    """Ask, unless the answer is given, or nobody is there to be asked. Raises UsageError for no."""
-    if yes or current_job() is not None or not sys.stdin.isatty():
-        return
-    if not click.confirm(question, default=True, err=True):
-        raise UsageError("nothing was changed")
 
 
 def _say(lines: Sequence[str]) -> None:
@@ -140,7 +132,7 @@ def modules_update_command(
         plan = updates.plan(ref)
         _say([f"{name} is up to date (commit {plan.before[:12]})."] if plan.nothing else _described(plan))
         return exits.OK
-    _agreed(f"Update {name}?", yes)
+    agreed(f"Update {name}?", yes)
     return _ended(updates.update(ref, discard_changes), "is updated", as_json)
 
 
@@ -184,7 +176,7 @@ def modules_rollback_command(
         with_data = bool(target.data) and click.confirm(
             f"Go back to the data as of {target.data} as well?", default=False, err=True
         )
-    _agreed(f"Roll {name} back?", yes)
+    agreed(f"Roll {name} back?", yes)
     return _ended(updates.rollback(with_data, version), "is rolled back", as_json)
 
 
@@ -216,7 +208,7 @@ def modules_remove_command(context: Context, name: str, keep_data: bool, dry_run
             raise UsageError(f"removing {name} needs --yes", hint="To see what would be removed: --dry-run")
         for line in lines:
             output.print_message(line)
-        _agreed(f"Remove {name}?", yes)
+        agreed(f"Remove {name}?", yes)
     remove_module(updates, keep_data, lambda sentence: output.print_message(f"{name}: {sentence}"))
     output.print_message(f"{name} is removed")
     return exits.OK

@@ -110,7 +110,7 @@ def test_filters_by_click_and_by_typing_give_what_the_store_has(
     show(dashboard, f"service:{posted}")
     assert ids(dashboard) == stored(demo, mine)
     assert browser.run(f"return {PAGE}.total") == 300
-    # A value by click, then the same excluded, and it alone.
+    # A value by click, then what is typed.
     browser.until_there('[data-field="level"][data-value="ERROR"]')
     browser.click('[data-field="level"][data-value="ERROR"] .helm-facet__name')
     loaded(dashboard)
