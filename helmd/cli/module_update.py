@@ -45,8 +45,7 @@ def updates_of(context: Context, name: str, gate: float | None = None, trust: bo
             job.step(step)
         output.print_message(f"{step.service}: {step.sentence}")
 
-    seconds = context.settings.module_gate if gate is None else gate
-    return ModuleUpdates(context.layout, context.settings, context.manager, name, build_options(trust), step, seconds)
+    return ModuleUpdates(context.layout, context.settings, context.manager, name, build_options(trust), step, gate)
 
 
 def _gate_option(command: Any) -> Any:

@@ -15,8 +15,6 @@ from helmd.cli.module_update import (
     modules_update_command,
 )
 from helmd.model.api.modules import ModuleBody
-from helmd.model.errors import UsageError
-from helmd.model.printable import printable
 
 
 @click.group("modules", short_help="Install, update and remove modules of the suite.")
@@ -82,14 +80,11 @@ def modules_list_command(context: Context, as_json: bool, **options: str) -> int
 
 
 def _shown(context: Context, name: str) -> ModuleBody:
-    from helmd.operations.modules.shown import shown_modules
+    from helmd.operations.modules.shown import not_installed, shown_modules
 
     found = next((each for each in shown_modules(context.layout) if each.name == name), None)
     if found is None:
-        raise UsageError(
-            f"{printable(name, 60)} is not a module that was installed from git",
-            hint="What is installed: helmctl modules list",
-        )
+        raise not_installed(name)
     return found
 
 

@@ -1,15 +1,14 @@
 """What doctor found last, as helmd keeps it. It runs in a process of its own: its checks block, for seconds."""
 
 import asyncio
-import contextlib
 import json
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from helmd.model.errors import HelmError
 from helmd.model.printable import printable
+from helmd.operations.diagnostics.program_output import program_output
 
 DOCTOR_SECONDS = 90.0
 """After which it is given up."""
@@ -56,22 +55,13 @@ class LatestDoctor:
         return self._found
 
     async def _run(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
         try:
-            async with asyncio.timeout(DOCTOR_SECONDS):
-                printed, _ = await process.communicate()
-            found = json.loads(printed)["findings"]
-        except (TimeoutError, ValueError, KeyError) as problem:
+            printed = await program_output(self._command, DOCTOR_SECONDS)
+            found = json.loads(printed.out)["findings"]
+        except (TimeoutError, OSError, ValueError, KeyError) as problem:
             raise HelmError(
                 f"the checks gave no result: {printable(str(problem), 200)}", hint="Run: helmctl doctor"
             ) from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
         self._found = tuple(
             KnownFinding(each["check"], each["verdict"], each["sentence"], each.get("fix") or "") for each in found
         )

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from helmd.model.errors import ModuleError, UsageError
+from helmd.model.errors import ModuleError
 from helmd.model.layout import Layout
 from helmd.model.modules.record import HistoryEntry
 from helmd.model.suite.names import unit_of
@@ -15,6 +15,7 @@ from helmd.operations.configuration.databases import administration
 from helmd.operations.configuration.effective import load_effective
 from helmd.operations.modules.data import ModuleData, database_of
 from helmd.operations.modules.planned import check_entry, remove_entry
+from helmd.operations.modules.shown import not_installed
 from helmd.operations.modules.update import ModuleUpdates
 from helmd.operations.setup.setup import run_unit
 from helmd.postgres.copies import drop_role
@@ -39,9 +40,7 @@ def removal_plan(updates: ModuleUpdates, keep_data: bool) -> RemovalPlan:
     name, layout = updates.name, updates.layout
     places = updates.places
     if not places.root.is_dir():
-        raise UsageError(
-            f"{name} is not a module that was installed from git", hint="What is installed: helmctl modules list"
-        )
+        raise not_installed(name)
     check_entry(layout, name)
     suite = load_effective(layout)
     if needed := [other for other, each in suite.registry.services.items() if name in each.depends_on]:
@@ -105,9 +104,7 @@ def hold_module(layout: Layout, name: str, held: bool, reason: str, by: str) -> 
     places = places_of(layout, name)
     record = read_record(places)
     if record is None:
-        raise UsageError(
-            f"{name} is not a module that was installed from git", hint="What is installed: helmctl modules list"
-        )
+        raise not_installed(name)
     reason = reason[:_MAX_REASON] if held else ""
     if record.held == held and record.held_reason == reason:
         return False

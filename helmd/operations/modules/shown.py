@@ -3,16 +3,25 @@
 from collections.abc import Iterator
 
 from helmd.model.api.modules import ModuleBody, ModuleHistoryBody, ModuleVersionBody
-from helmd.model.errors import HelmError
+from helmd.model.errors import HelmError, UsageError
 from helmd.model.jobs.replies import time_of
 from helmd.model.layout import Layout
 from helmd.model.modules.record import ModuleRecord
+from helmd.model.printable import printable
 from helmd.modules.records import installed_names, read_record
 
 
 def shown_modules(layout: Layout) -> tuple[ModuleBody, ...]:
     """All modules that were installed, by name. Blocks."""
     return tuple(_modules(layout))
+
+
+def not_installed(name: str) -> UsageError:
+    """The error about NAME where no such module was installed."""
+    return UsageError(
+        f"{printable(name, 60)} is not a module that was installed from git",
+        hint="What is installed: helmctl modules list",
+    )
 
 
 def module_names(layout: Layout) -> list[str]:

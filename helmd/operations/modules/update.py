@@ -4,7 +4,7 @@ import difflib
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from helmd.files.lock import locked
@@ -27,10 +27,10 @@ from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild
 from helmd.operations.modules.data import ModuleData, database_of, kept_of, seconds_down
 from helmd.operations.modules.engine import carry_out, recover
+from helmd.operations.modules.shown import not_installed
 from helmd.operations.modules.surroundings import ModuleSteps
 from helmd.systemd.bus import Manager
 
-GATE_SECONDS = 60.0
 _LOCK_SECONDS = 3600.0
 _MOST_LINES = 200
 
@@ -74,7 +74,10 @@ class ModuleOutcome:
 
 
 class ModuleUpdates:
-    """Changes of one module that is installed. STEP is called with each step as it begins."""
+    """Changes of one module that is installed. STEP is called with each step as it begins.
+
+    GATE is for how many seconds a version is watched, by default as configured.
+    """
 
     def __init__(
         self,
@@ -84,19 +87,17 @@ class ModuleUpdates:
         name: str,
         options: BuildOptions,
         step: Callable[[Step], None],
-        gate: float = GATE_SECONDS,
+        gate: float | None = None,
     ) -> None:
         self.layout, self.settings, self.manager, self.name = layout, settings, manager, name
-        self.options, self.step, self.gate = options, step, gate
+        self.options, self.step = options, step
+        self.gate = settings.module_gate if gate is None else gate
         self.places: ModulePlaces = places_of(layout, name)
 
     def _installed(self) -> ModuleRecord:
         record = read_record(self.places)
         if record is None or not record.active:
-            raise UsageError(
-                f"{self.name} is not a module that was installed from git",
-                hint=f"Install it: helmctl modules install {self.name}; what is installed: helmctl modules list",
-            )
+            raise not_installed(self.name)
         return record
 
     @contextmanager
@@ -106,17 +107,13 @@ class ModuleUpdates:
             # A lock would make directories for it.
             self._installed()
         what = f"{self.name} is being changed"
-        holder = locked(self.places.lock, what)
-        try:
-            holder.__enter__()
-        except LockedError:
-            self.options.notify(f"{self.name}: waiting for another change of it to end")
-            holder = locked(self.places.lock, what, wait=_LOCK_SECONDS)
-            holder.__enter__()
-        try:
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.places.lock, what))
+            except LockedError:
+                self.options.notify(f"{self.name}: waiting for another change of it to end")
+                held.enter_context(locked(self.places.lock, what, wait=_LOCK_SECONDS))
             yield
-        finally:
-            holder.__exit__(None, None, None)
 
     def _builder(self, record: ModuleRecord, ref: str) -> tuple[ModuleBuild, Candidate]:
         options = replace(self.options, trust=self.options.trust or record.trusted)

@@ -4,8 +4,8 @@ It is asked directly and, where the gateway passes on its pages, through that, l
 at pages with. What it answers is compared with what the version before answered.
 """
 
-import contextlib
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -67,9 +67,7 @@ def ask(service: Service, path: str) -> _Reply:
     except (OSError, UnicodeError) as problem:
         return _Reply(0, fault=f"no connection ({problem})")
     for family, kind, protocol, _, address in found:
-        import socket
-
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             try:
                 made = stack.enter_context(socket.socket(family, kind, protocol))
                 made.settimeout(_REQUEST_SECONDS)
@@ -154,8 +152,8 @@ class Requests:
         browser = GatewayBrowser(where, Peers(self._layout.uid).peer, self._seconds)
         for left in range(_TRIES - 1, -1, -1):
             try:
-                self._stack.enter_context(browser) if self._browser is None else None
-                self._browser = browser
+                if self._browser is None:
+                    self._browser = self._stack.enter_context(browser)
                 browser.visit(f"/{name}/", PROBE_USER, password)
                 self.trouble = ""
                 return

@@ -4,9 +4,7 @@ That process is helmctl, so that helmd's memory, time and event loop are not tho
 """
 
 import asyncio
-import contextlib
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from helmd.model.api.json_codec import from_json
 from helmd.model.api.security import SecurityAuditReply
 from helmd.model.errors import CONTENT_FAULTS, HelmError
 from helmd.model.printable import printable
+from helmd.operations.diagnostics.program_output import program_output
 from helmd.operations.security.acceptances import AcceptanceStore
 from helmd.operations.security.audit import accepting
 
@@ -123,29 +122,19 @@ class LatestAudit:
 
     async def _audit(self) -> SecurityAuditReply:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        except OSError as problem:
-            raise AuditFailedError(f"the security audit can't be run: {problem.strerror}") from None
-        try:
-            async with asyncio.timeout(AUDIT_SECONDS):
-                out, errors = await process.communicate()
+            printed = await program_output(self._command, AUDIT_SECONDS)
         except TimeoutError:
             raise AuditFailedError(f"the security audit did not finish within {AUDIT_SECONDS:g} s") from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            lines = [printable(line) for line in errors.decode("utf-8", "replace").strip().splitlines()]
+        except OSError as problem:
+            raise AuditFailedError(f"the security audit can't be run: {problem.strerror}") from None
+        if printed.code != 0:
+            lines = [printable(line) for line in printed.errors.decode("utf-8", "replace").strip().splitlines()]
             # helmctl prints what happened, then what to do.
             why = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
             sentence = f"the security audit failed: {why}" if why else "the security audit failed"
             raise AuditFailedError(sentence, hint="See: helmctl security audit", lines=lines[-5:])
         try:
-            return from_json(SecurityAuditReply, json.loads(out))
+            return from_json(SecurityAuditReply, json.loads(printed.out))
         except CONTENT_FAULTS as fault:
             raise AuditFailedError(
                 f"the security audit gave no result that can be read: {type(fault).__name__}"
