@@ -1,7 +1,7 @@
 // The page of users: search as one writes, and what is done to one or several.
 import { runAction } from "./action.js";
 import { api } from "./api.js";
-import { HOME, copy, h, icon, toast } from "./dom.js";
+import { copy, h, icon, toast } from "./dom.js";
 import { refresh } from "./live.js";
 import "./table.js";
 
