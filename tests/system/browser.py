@@ -11,11 +11,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -24,6 +25,9 @@ from tests.system.booted import Sandbox
 
 _CLONE_NEWNET = 0x40000000
 _ACCOUNT = "nobody"
+_TRIES = 5
+_REPLACED = (StaleElementReferenceException,)
+"""What a page that replaces its elements may do while it is waited for."""
 _LIMITS = ("--nproc=2000", "--cpu=300", "--core=0")
 _OPTIONS = (
     "--headless=new",
@@ -66,6 +70,13 @@ class Browser:
     def do(self, what: Callable[[], Result]) -> Result:
         return self._thread.submit(what).result(timeout=120)
 
+    def on_live_page(self, what: Callable[[], Result]) -> Result:
+        """As `do`, again if the page replaced an element between finding and using it."""
+        for _ in range(_TRIES - 1):
+            with suppress(StaleElementReferenceException):
+                return self.do(what)
+        return self.do(what)
+
     def get(self, url: str) -> None:
         self.do(lambda: self.driver.get(url))
 
@@ -78,16 +89,16 @@ class Browser:
         return str(self.do(lambda: self.driver.title))
 
     def text(self, selector: str = "body") -> str:
-        return str(self.do(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).text))
+        return str(self.on_live_page(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).text))
 
     def texts(self, selector: str) -> list[str]:
-        return self.do(lambda: [found.text for found in self.driver.find_elements(By.CSS_SELECTOR, selector)])
+        return self.on_live_page(lambda: [found.text for found in self.driver.find_elements(By.CSS_SELECTOR, selector)])
 
     def type(self, selector: str, text: str) -> None:
         self.do(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).send_keys(text))
 
     def click(self, selector: str) -> None:
-        self.do(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).click())
+        self.on_live_page(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).click())
 
     def run(self, script: str, *given: Any) -> Any:
         return self.do(lambda: self.driver.execute_script(script, *given))
@@ -95,7 +106,7 @@ class Browser:
     def until(self, what: Callable[[Any], Any], within: float = 30.0) -> Any:
         """Waits until WHAT of the driver is true. The last page is in the failure."""
         try:
-            return self.do(lambda: WebDriverWait(self.driver, within, 0.2).until(what))
+            return self.do(lambda: WebDriverWait(self.driver, within, 0.2, _REPLACED).until(what))
         except Exception as error:
             raise AssertionError(f"not within {within:g} s; at {self.url}:\n{self.text()[:2000]}") from error
 
