@@ -12,14 +12,12 @@ from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
 from helmd.cli.module_install import agreed, build_options
-from helmd.model.counted import counted
 from helmd.model.errors import UsageError
+from helmd.model.modules.plan import plan_lines
 
 if TYPE_CHECKING:
     from helmd.operations.lifecycle.steps import Step
-    from helmd.operations.modules.update import ModuleOutcome, ModuleUpdates, UpdatePlan
-
-_SHOWN = 20
+    from helmd.operations.modules.update import ModuleOutcome, ModuleUpdates
 
 
 def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -58,25 +56,6 @@ def _say(lines: Sequence[str]) -> None:
     say = output.print_line if current_job() is None else output.print_message
     for line in lines:
         say(line)
-
-
-def _described(plan: "UpdatePlan") -> list[str]:
-    lines = [f"{plan.name}: commit {plan.before[:12]} -> {plan.after[:12]}, {plan.ref or 'default branch'}"]
-    if plan.commits:
-        lines.append(f"  {counted(len(plan.commits), 'commit')}:")
-        lines += [f"    {each}" for each in plan.commits[:_SHOWN]]
-    lines += [f"  requirements: {each}" for each in plan.requirements[:_SHOWN]]
-    if plan.migrate:
-        lines.append(f"  migration: {plan.migrate}")
-    if plan.database:
-        lines.append(f"  database: {plan.database}, copied before")
-    if plan.shared_paths:
-        lines.append(f"  new state: {', '.join(plan.shared_paths)}")
-    lines.append(f"  services that depend on it: {', '.join(plan.affected) or 'none'}")
-    lines.append(f"  space: {plan.need >> 20:,} MB are needed, {plan.free >> 20:,} MB are free")
-    took = "not known yet" if plan.downtime is None else f"{plan.downtime:.1f} s, as updates before"
-    lines.append(f"  time without the module: {took}")
-    return lines
 
 
 def _ended(outcome: "ModuleOutcome", what: str, as_json: bool) -> int:
@@ -128,8 +107,7 @@ def modules_update_command(
     """
     updates = updates_of(context, name, gate)
     if dry_run:
-        plan = updates.plan(ref)
-        _say([f"{name} is up to date (commit {plan.before[:12]})."] if plan.nothing else _described(plan))
+        _say(plan_lines(updates.plan(ref)))
         return exits.OK
     agreed(f"Update {name}?", yes)
     return _ended(updates.update(ref, discard_changes), "is updated", as_json)

@@ -21,6 +21,8 @@ from helmd.web.route import Route
 
 def module_routes(modules: Modules) -> tuple[Route, ...]:
     """Return the routes."""
+    # Not the path of installations, which would say in its Allow header that it can be read and deleted.
+    alone = "/api/modules/{name:(?!install$)[^/]+}"
     one, accepted = "/api/modules/{name}", Reply(JobAcceptedReply, HTTPStatus.ACCEPTED)
     return (
         Route(
@@ -42,6 +44,7 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
             request=InstallModuleBody,
             reply=accepted,
         ),
+        Route("GET", alone, modules.one, Role.ADMIN, "One module", reply=Reply(ModuleBody)),
         Route(
             "POST",
             f"{one}/update",
@@ -74,8 +77,7 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
         ),
         Route(
             "DELETE",
-            # Not the path of installations, which would say in its Allow header that it can be deleted.
-            "/api/modules/{name:(?!install$)[^/]+}",
+            alone,
             modules.remove,
             Role.ADMIN,
             "Removes a module, as a job",

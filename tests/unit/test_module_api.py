@@ -124,3 +124,11 @@ async def test_a_module_is_held_and_let_go() -> None:
     assert records.held
     status, reply = await ask(Engine(), "POST", "/api/modules/codex/hold", {"held": False}, records)
     assert (status, reply["held"], records.held) == (200, False, False)
+
+
+async def test_one_module() -> None:
+    engine = Engine()
+    status, reply = await ask(engine, "GET", "/api/modules/codex", None)
+    assert (status, reply["name"], reply["commit"]) == (200, "codex", "4" * 40)
+    status, reply = await ask(engine, "GET", "/api/modules/core", None)
+    assert (status, reply["code"], engine.submitted) == (404, "unknown_service", [])

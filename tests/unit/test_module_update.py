@@ -21,6 +21,7 @@ from helmd.modules import environment, git
 from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import read_record, write_record
 from helmd.modules.sandbox import Ran
+from helmd.operations.configuration.apply import Change
 from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules import migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
@@ -204,7 +205,49 @@ def test_a_plan_changes_nothing(desk: Desk) -> None:
     plan = desk.updates().plan()
     assert plan.requirements == ("+flask==3",) and not plan.nothing and plan.migrate == "/bin/sh migrate.sh"
     assert len(plan.commits) == 1 and plan.commits[0].endswith("change it") and plan.downtime is None
+    assert (plan.migrate_before, plan.lost, plan.effect, plan.held) == (plan.migrate, (), "", False)
     assert desk.record == before and desk.machine.running and not desk.machine.starts
+
+
+def test_a_plan_says_what_an_older_or_rewritten_branch_loses(desk: Desk) -> None:
+    first = desk.record.commit
+    desk.commit({"run.py": "print('two')\n"})
+    assert desk.updates().update().changed
+    declared = DECLARED.replace("migrate.sh", "other.sh").replace('".flaskenv"', '".flaskenv", "uploads"')
+    desk.git("reset", "--quiet", "--hard", first)
+    last = desk.commit({"hivematrix.toml": declared})
+    plan = desk.updates().plan()
+    assert (plan.after, len(plan.commits), len(plan.lost)) == (last, 1, 1)
+    assert (plan.migrate, plan.migrate_before) == ("/bin/sh other.sh", "/bin/sh migrate.sh")
+    assert plan.shared_paths == ("uploads",)
+    assert len(plan.downtimes) == 1 and plan.downtime == plan.downtimes[0]
+
+
+def test_a_pending_change_of_the_configuration_is_no_difference_of_the_versions(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.commit({"run.py": "print('two')\n"})
+    desk.layout.registry_file.write_text(
+        '[services.desk]\nshared_paths = ["instance", ".flaskenv", "later"]\ninstall.migrate = ["/bin/sh", "mine.sh"]\n'
+    )
+    pending = Change("hivematrix-desk.service", "changed", "a", "b")
+    monkeypatch.setattr(update, "changes", lambda *_, **__: [pending])
+    (desk.places.version(desk.record.active) / "run.py").write_text("edited")
+    plan = desk.updates().plan()
+    assert plan.migrate == plan.migrate_before == "/bin/sh mine.sh"
+    assert plan.shared_paths == ("later",), "the version that serves was made without it"
+    unit, tree = plan.obstacles
+    assert unit.startswith("hivematrix-desk.service is not as its configuration says. See: helmctl diff desk")
+    assert tree.startswith("files of the version that serves were changed: run.py.")
+    with pytest.raises(TakenBackError, match="is not as its configuration says"):
+        desk.updates().update()
+
+
+def test_a_plan_says_that_the_disk_is_too_small(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.commit({"run.py": "print('two')\n"})
+    monkeypatch.setattr("helmd.operations.modules.data.size_below", lambda place: 1 << 60)
+    (obstacle,) = desk.updates().plan().obstacles
+    assert "MB free, and the update needs" in obstacle
 
 
 def fails_at_start(desk: Desk) -> None:

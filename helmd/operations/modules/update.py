@@ -1,7 +1,6 @@
 """Updating a module, and rolling it back: what would be done, and the change itself, which takes itself back."""
 
 import difflib
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +13,11 @@ from helmd.model.errors import HelmError, LockedError, ModuleError, UsageError
 from helmd.model.layout import Layout, ModulePlaces
 from helmd.model.modules.intent import Facts, Intent
 from helmd.model.modules.intent import ModuleChange as ChangeKind
+from helmd.model.modules.plan import MOST_COMMITS, UpdatePlan, downtimes_of
 from helmd.model.modules.record import HistoryEntry, ModuleRecord, Version
 from helmd.model.modules.source import git_source_of
 from helmd.model.modules.transaction import failure_sentence, step_words
+from helmd.model.suite.effects import effect_text
 from helmd.model.suite.names import unit_of
 from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import places_of, read_record, write_record
@@ -33,33 +34,6 @@ from helmd.systemd.bus import Manager
 
 _LOCK_SECONDS = 3600.0
 _MOST_LINES = 200
-
-
-@dataclass(frozen=True, slots=True)
-class UpdatePlan:
-    """What an update would do. Sizes are bytes, times seconds; ``downtime`` is None without an update before."""
-
-    name: str
-    before: str
-    """The commit that serves."""
-    after: str
-    ref: str
-    commits: tuple[str, ...]
-    requirements: tuple[str, ...]
-    """Lines of the file of requirements that go (-) and come (+)."""
-    migrate: str
-    database: str
-    shared_paths: tuple[str, ...]
-    """Those that it has not had before."""
-    affected: tuple[str, ...]
-    """Services that depend on it."""
-    need: int
-    free: int
-    downtime: float | None
-
-    @property
-    def nothing(self) -> bool:
-        return self.before == self.after
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,27 +117,36 @@ class ModuleUpdates:
 
     def _plan(self, record: ModuleRecord, builder: ModuleBuild, found: Candidate) -> UpdatePlan:
         registry = load_effective(self.layout).registry
-        known = registry[self.name].shared_paths if self.name in registry else ()
-        space = self._space(record, found)
-        took = [each.downtime for each in record.history if each.action == "update" and each.ok and each.downtime]
+        serving = registry.services.get(self.name)
         install = found.service.install
+        # What is linked, since services.toml may name a path that the version that serves was not made with.
+        directory = self.places.version(record.active)
+        new = tuple(path for path in found.service.shared_paths if not (directory / path).is_symlink())
+        space = {"need": 0, "free": 0}
+
+        def look_at_space() -> None:
+            space.update(self._space(record, found))
+
+        obstacles = _refusals(self._check_unit, lambda: self._check_tree(record, found, discard=False), look_at_space)
         return UpdatePlan(
             name=self.name,
             before=record.commit,
             after=found.commit,
             ref=builder.ref,
-            commits=tuple(
-                f"{commit[:12]} {subject}"
-                for commit, subject in found.repository.log_between(record.commit, found.commit)
-            ),
+            commits=_commits(found, record.commit, found.commit),
+            lost=_commits(found, found.commit, record.commit),
             requirements=_requirements(found, record.commit, install.requirements),
             migrate=" ".join(install.migrate),
+            migrate_before=" ".join(serving.install.migrate) if serving is not None else "",
             database=self._data().database,
-            shared_paths=tuple(path for path in found.service.shared_paths if path not in known),
-            affected=tuple(name for name, each in registry.services.items() if self.name in each.depends_on),
+            shared_paths=new,
+            effect=effect_text("stop", [self.name], registry),
+            held=record.held,
+            held_reason=record.held_reason,
+            obstacles=obstacles,
             need=space["need"],
             free=space["free"],
-            downtime=statistics.median(took) if took else None,
+            downtimes=downtimes_of(record.history),
         )
 
     # The changes.
@@ -307,6 +290,22 @@ class ModuleUpdates:
                 f"files of the version that serves were changed: {', '.join(changed[:5])}",
                 hint="Commit them into its repository, or leave them behind: --discard-changes",
             )
+
+
+def _refusals(*checks: Callable[[], None]) -> tuple[str, ...]:
+    """What CHECKS find, a sentence each."""
+    found = []
+    for check in checks:
+        try:
+            check()
+        except HelmError as error:
+            found.append(f"{error.sentence}. {error.hint}".strip())
+    return tuple(found)
+
+
+def _commits(found: Candidate, old: str, new: str) -> tuple[str, ...]:
+    """The commits that NEW has and OLD has not."""
+    return tuple(f"{each[:12]} {subject}" for each, subject in found.repository.log_between(old, new, MOST_COMMITS))
 
 
 def _requirements(found: Candidate, before: str, path: str) -> tuple[str, ...]:

@@ -66,6 +66,10 @@ class Modules:
         modules = await asyncio.to_thread(self._modules)
         return json_response(ModulesReply(tuple(modules), tuple(await asyncio.to_thread(self._available))))
 
+    async def one(self, request: web.Request) -> web.Response:
+        """GET /api/modules/{name}"""
+        return json_response(await self._known(request))
+
     async def install(self, request: web.Request) -> web.Response:
         """POST /api/modules/install"""
         body = await read_request(request, InstallModuleBody)
