@@ -40,6 +40,7 @@ from helmd.operations.identity.user_exchange import ImportFiles
 from helmd.operations.jobs.engine import JobEngine
 from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries
 from helmd.operations.logs.audit_live import follow_audit
+from helmd.operations.logs.audit_store import AuditPages
 from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.ingest import Account
@@ -229,6 +230,8 @@ async def run_helmd(
         def read_audit(wanted: AuditQuery, limit: int) -> JournalPart:
             return audit_entries(places, current.scheduled, wanted, limit)
 
+        trail = AuditPages(read_audit, reader)
+
         # Shared: apt is asked once for both.
         updates = PendingUpdates()
         host = HostState(
@@ -259,7 +262,7 @@ async def run_helmd(
                     monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES)
                 ),
                 tokens=Tokens(tokens),
-                audit=Audit(read_audit, reader),
+                audit=Audit(trail),
                 security=Security(audits, accepted),
                 control=ControlHandlers(engine, monitor, lambda: current.registry),
                 jobs=JobHandlers(engine),
@@ -283,7 +286,7 @@ async def run_helmd(
                 ),
                 service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, summaries, renderer),
                 users_page=UsersPage(user_access, for_users, url, renderer),
-                audit_page=AuditTrailPage(read_audit, reader, lambda: current.watched().names, summaries, renderer),
+                audit_page=AuditTrailPage(trail, lambda: current.watched().names, summaries, renderer),
                 logs_page=LogsPage(current.watched, renderer),
                 assets=assets,
                 probe=ProbePage(gateway_pages.marker),

@@ -21,6 +21,7 @@ _COLOURS = {"refused": "yellow", "failed": "red"}
 @click.option("-n", "--lines", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
 @click.option("-S", "--since", metavar="TIME", help='Only changes since then: "10 min ago", "yesterday", ISO 8601.')
 @click.option("-U", "--until", metavar="TIME", help="Only changes before then.")
+@click.option("--cursor", metavar="CURSOR", help="Only changes before the one that has this cursor in the JSON.")
 @click.option("--service", metavar="NAME", help="Only changes of this service.")
 @click.option("--who", metavar="NAME", help="Only changes by this user, account, or machine:TOKEN.")
 @click.option("--result", metavar="RESULT", help="Only changes with this result: done, failed, refused.")
@@ -31,6 +32,7 @@ def audit_command(
     lines: int,
     since: str | None,
     until: str | None,
+    cursor: str | None,
     service: str | None,
     who: str | None,
     result: str | None,
@@ -41,12 +43,13 @@ def audit_command(
     They are read from the journal; only entries that Helm signed are shown. What systemd started or stopped without
     Helm, as by systemctl, is shown as "outside Helm".
     """
-    from helmd.operations.logs.audit import AuditQuery, audit_entries
+    from helmd.operations.logs.audit import AuditQuery, audit_entries, audit_place
 
     after, before = point_in_time("--since", since), point_in_time("--until", until)
     suite = context.suite_or_installed
     scheduled = {name for name, each in suite.services.items() if each.schedule}
-    found = audit_entries(context.layout, scheduled, AuditQuery(service, who, result, after, before), lines).entries
+    wanted = AuditQuery(service, who, result, after, before, None if cursor is None else audit_place(cursor))
+    found = audit_entries(context.layout, scheduled, wanted, lines).entries
     if as_json:
         output.print_json([to_json(entry.body) for entry in reversed(found)])
         return

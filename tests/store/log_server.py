@@ -20,7 +20,8 @@ from helmd.model.identity.audit import AuditEntry
 from helmd.model.identity.peer import Peer, Place
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
-from helmd.operations.logs.audit import JournalPart
+from helmd.operations.logs.audit import AuditQuery, JournalPart
+from helmd.operations.logs.audit_store import AuditPages
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.reader import CONNECTIONS, LogReader
 from helmd.operations.monitoring.history import MetricHistory
@@ -188,13 +189,17 @@ async def serving(
             while True:
                 yield await records.get()
 
+        def read_audit(wanted: AuditQuery, limit: int) -> JournalPart:
+            entries, since = journal[-1]
+            return JournalPart([each for each in entries if wanted.selects(each)][:limit], since)
+
         records: asyncio.Queue[tuple[AuditEntry, ...]] = asyncio.Queue()
         events = EventsHandler(known, changed, feed, reader, jobs, audit, heartbeat)
         table = (
             *log_routes(Logs(reader, known), Streams(feed, reader, heartbeat)),
             *detail_routes(details),
             *event_routes(events),
-            *audit_routes(Audit(lambda wanted, limit: journal[-1], reader)),
+            *audit_routes(Audit(AuditPages(read_audit, reader))),
         )
         server = HttpServer(application(with_documents(table), callers), directory / "h.sock", holder_of)
         # Not before the stand-in has its port, which could be the same one.

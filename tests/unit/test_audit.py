@@ -13,7 +13,7 @@ from helmd.journal.keys import JournalKeys
 from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
 from helmd.model.layout import Layout, layout
 from helmd.operations.logs import audit_live
-from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries
+from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries, audit_place
 from helmd.operations.logs.audit_live import follow_audit
 from tests.store.journals import SECOND, UID, append, line
 
@@ -26,8 +26,8 @@ CHANGE = AuditedChange(
     origin=Origin("token", "192.0.2.9", "hivematrix-codex.service", "0a1b2c"),
 )
 
-
 EVERYTHING = AuditQuery()
+NOW = 1_772_000_000_000_000
 
 
 class Journal:
@@ -146,9 +146,45 @@ def test_filters(journal: Journal) -> None:
     assert journal.changes(AuditQuery(result="done")) == [others[1]]
     assert journal.changes(AuditQuery(service="core")) == [others[2]]
     assert journal.changes(AuditQuery(service="core", who="bea")) == []
-    newest = max(int(fields["HIVEMATRIX_WRITTEN"]) for fields in journal.sent) + 1
+    newest = max(int(fields["HIVEMATRIX_WRITTEN"]) for fields in journal.sent)
     assert journal.changes(AuditQuery(since=newest)) == everything[:1]
     assert journal.changes(AuditQuery(until=newest)) == everything[1:]
+
+
+def paged(journal: Journal, limit: int, wanted: AuditQuery = EVERYTHING) -> list[AuditEntry]:
+    """All entries, read by pages."""
+    found: list[AuditEntry] = []
+    while page := journal.entries(wanted, limit):
+        found += page
+        wanted = replace(wanted, behind=audit_place(page[-1].cursor))
+    return found
+
+
+def test_pages_have_each_record_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written in the same microsecond, and received by journald in another order and later."""
+    monkeypatch.setattr("time.time_ns", lambda: NOW * 1000)
+    changes = [replace(CHANGE, actor=f"user{number}") for number in range(20)]
+    for change in changes:
+        record_change(journal.keys, change, "helmd")
+    monkeypatch.setattr("time.time_ns", lambda: (NOW + 5) * 1000)
+    record_change(journal.keys, replace(CHANGE, actor="later"), "helmd")
+    for number, fields in enumerate(journal.sent):
+        journal.receive(fields, late=600 * SECOND if number in (3, 20) else number % 4)
+    everything = journal.entries()
+    assert everything[0].change.actor == "later" and len(everything) == 21
+    for limit in (1, 2, 7, 20, 21):
+        assert paged(journal, limit) == everything
+    assert paged(journal, 3, AuditQuery(until=NOW)) == []
+    assert [each.change.actor for each in paged(journal, 3, AuditQuery(since=NOW + 1))] == ["later"]
+
+
+def test_a_job_is_explained_by_a_record_on_the_page_before(journal: Journal) -> None:
+    record(journal.keys, "stop", "core", "done", actor="helmctl", on_behalf_of="hive")
+    of_manager(journal, "hivematrix-core.service", "1", "stop", -2)
+    of_manager(journal, "hivematrix-core.service", "1", "stop", -1, "done")
+    assert [each.change.actor for each in journal.entries()] == ["outside Helm"]
+    journal.receive(journal.sent[0])
+    assert [each.change.actor for each in paged(journal, 1)] == ["hive"]
 
 
 def test_without_a_key_nothing_is_believed(journal: Journal) -> None:

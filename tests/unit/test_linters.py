@@ -41,7 +41,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     },
     "model.backup": {"model.units.diagnostics"},
     "model.config": {"model.suite.names"},
-    "model.identity": {"model.api", "model.config", "model.suite"},
+    "model.identity": {"model.api", "model.config", "model.logs.entry", "model.suite"},
     "model.ingest": {"model.api.ingest", "model.logs", "model.suite.names"},
     "model.jobs": {"model.api", "model.identity.audit", "model.suite", "model.units"},
     "model.logs": {"model.logs.query_language"},

@@ -175,13 +175,13 @@ def test_the_picture_of_dependencies() -> None:
 
 def test_a_change_in_few_words() -> None:
     def shown(action: str, detail: str | None, service: str | None) -> tuple[str, str]:
-        record = AuditRecord(NOW, action, service, "done", "ada", None, detail, *(None,) * 5)
+        record = AuditRecord(NOW, action, service, "done", "ada", None, detail, *(None,) * 5, "1-0")
         change = change_shown(record)
         return change.service, change.text
 
     assert shown("POST /api/services/{name}/restart", "restart core; job 2026-1", "core") == ("core", "restart")
     assert shown("apply", None, None) == ("", "apply")
-    rest = (*(None,) * 5,)
+    rest = (*(None,) * 5, "1-0")
     path = "POST /api/services/actions"
     records = [AuditRecord(NOW, path, None, "done", "ada", None, detail, *rest) for detail in (None, "stop a; job 1")]
     records.append(AuditRecord(NOW, path, None, "refused", "ada", None, None, *rest))

@@ -1,5 +1,6 @@
 """The pages of one service, of users and of the audit trail: what is shown to whom, and as text alone."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.identity.user_index import LastLogins
 from helmd.operations.identity.user_reader import UserDetails, UserPage, UserSession
 from helmd.operations.logs.audit import AuditQuery, JournalPart
+from helmd.operations.logs.audit_store import AuditPages
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Access, Identity, Role, Via
 from helmd.web.pages.assets import Assets
@@ -156,7 +158,7 @@ async def served(world: World, tmp_path: Path) -> AsyncIterator[TestClient]:
     pages = service_pages(
         ServicePage(store, lambda: SUITE, places, store, store, lambda: URL, SUMMARIES, renderer),
         UsersPage(cast(Any, source), cast(Any, at_once), lambda: URL, renderer),
-        AuditTrailPage(read, store, lambda: SUITE.names, SUMMARIES, renderer),
+        AuditTrailPage(AuditPages(read, store), lambda: SUITE.names, SUMMARIES, renderer),
     )
     made = application(pages, EveryRole(world), renderer=renderer)
     async with TestClient(TestServer(made)) as client:
@@ -274,8 +276,15 @@ async def test_audit(tmp_path: Path) -> None:
     assert "Stop a service" not in text and world.asked[-1].since is not None
     text = await text_of(world, tmp_path, "audit?start=nonsense")
     assert 'role="alert"' in text and "start" in text
-    many = World(records=records[1:] * 150)
-    text = await text_of(many, tmp_path, "audit?who=hive")
-    assert "Older records" in text and "who=hive&amp;end=" in text
+    many = World(records=[replace(records[1], time=NOW - timedelta(microseconds=n // 3), change=replace(
+        records[1].change, reason=f"reason {n};")) for n in range(250)])  # fmt: skip
+    seen, query = [], "?who=hive"
+    while query:
+        text = await text_of(many, tmp_path, f"audit{query}")
+        seen += re.findall(r"reason (\d+);", text)
+        found = re.search(r'href="/helm/audit([^"]*)" rel="next">Older records', text)
+        query = "" if found is None else found[1].replace("&amp;", "&")
+        assert not query or ("who=hive" in query and "cursor=" in query)
+    assert len(seen) == 250 == len(set(seen)), "three of each microsecond"
     away = await text_of(World(records=records, store_away=True), tmp_path, "audit")
     assert "is missing: the store is away" in away and "Stop a service" in away

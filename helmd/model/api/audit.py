@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from helmd.model.json_fields import described
+from helmd.model.logs.filter import CURSOR_PATTERN
 
 DEFAULT_ENTRIES, MOST_ENTRIES = 100, 1000
 
@@ -28,6 +29,9 @@ class AuditRecord:
     )
     session: str | None = field(metadata=described("identifies a session or machine token; not a secret"))
     hostname: str | None = field(metadata=described("the host"))
+    cursor: str = field(
+        metadata=described("its place in the audit trail; as cursor, it asks for what is older", pattern=CURSOR_PATTERN)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class AuditPage:
 
     audit: tuple[AuditRecord, ...] = field(metadata=described("the newest first"))
     limit: int = field(metadata=described("at most so many are given", example=DEFAULT_ENTRIES))
+    next_cursor: str | None = field(
+        metadata=described("cursor of the next page; null on the last one", pattern=CURSOR_PATTERN)
+    )
     store_error: str | None = field(
         default=None,
         metadata=described("why what the journal does not have any more is missing; absent if it is not", omitted=True),
@@ -54,4 +61,8 @@ class AuditFilterQuery:
     limit: int = field(
         default=DEFAULT_ENTRIES,
         metadata=described(f"entries; at most {MOST_ENTRIES:,} are given", minimum=1, maximum=10**18 - 1),
+    )
+    cursor: str | None = field(
+        default=None,
+        metadata=described("next_cursor of another page", omitted=True, pattern=CURSOR_PATTERN),
     )

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
+from zlib import crc32
 
-from helmd.model.api.audit import AuditRecord
+from helmd.model.logs.entry import realtime_of
+
+if TYPE_CHECKING:
+    from helmd.model.api.audit import AuditRecord
 
 DRY_RUN = "dry run: "
 """How the detail of a change begins that was only tried."""
@@ -46,8 +51,23 @@ class AuditEntry:
     host: str
 
     @property
-    def body(self) -> AuditRecord:
+    def place(self) -> tuple[int, int]:
+        """Its place in the order of the audit trail, the same in the journal and the store: when it was written, in
+        microseconds since 1970, and a checksum of the change, for entries of the same microsecond.
+        """
+        return realtime_of(self.time), crc32(repr(self.change).encode())
+
+    @property
+    def cursor(self) -> str:
+        """The place as text."""
+        return "{}-{}".format(*self.place)
+
+    @property
+    def body(self) -> "AuditRecord":
         """What the API and ``helmctl audit`` show of it."""
+        # Not needed by helmctl start and stop, which write records.
+        from helmd.model.api.audit import AuditRecord
+
         change, origin = self.change, self.change.origin
         return AuditRecord(
             timestamp=self.time,
@@ -62,4 +82,5 @@ class AuditEntry:
             unit=origin.unit or None,
             session=origin.session or None,
             hostname=self.host or None,
+            cursor=self.cursor,
         )

@@ -14,7 +14,7 @@ from uuid import UUID
 from helmd.model.errors import UsageError
 from helmd.model.ingest.body import Body, idempotency_key, service_named
 from helmd.model.ingest.logs import CONTEXT_LIMIT, log_rows
-from helmd.model.ingest.signature import REQUEST, SigningKey, is_authentic
+from helmd.model.ingest.signature import REQUEST, WRITTEN, SigningKey, is_authentic
 from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.ids import CHANGED
 from helmd.model.logs.parsing.journal_fields import ACTION, JournalEntry, Value, action_row, text_of
@@ -106,7 +106,9 @@ class OwnEntries:
         try:
             request = str(UUID(text_of(fields, REQUEST)))
             if not posted:
-                return PostedRow(action_row(entry), request)
+                # The time that is signed: a copy has the same.
+                written = datetime_of(int(text_of(fields, WRITTEN)))
+                return PostedRow(action_row(entry)._replace(timestamp=written), request)
             entries, number = _count(fields, _ENTRIES), _count(fields, _NUMBER)
             if number >= entries:
                 return None

@@ -25,7 +25,7 @@ WRITTEN = f"{_PREFIX}WRITTEN"
 
 _STANDARD = frozenset({"MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "USER_UNIT"})
 """Fields that Helm writes and that do not begin with HIVEMATRIX_."""
-_FRESH = 3_600_000_000
+FRESH = 3_600_000_000
 """Maximum microseconds between writing and journald's receipt. The store need not remember ids for much longer."""
 _OVERLAP = 60_000_000
 """Microseconds for which a key still verifies after the next one was added: a writer may have read the file before."""
@@ -66,7 +66,7 @@ def is_authentic(fields: "Mapping[str, Value]", realtime: int, keys: Sequence[Si
                 return False
             values[name] = value
     written = values.get(WRITTEN, b"")
-    if not _DECIMAL.match(written) or abs(realtime - int(written)) > _FRESH:
+    if not _DECIMAL.match(written) or abs(realtime - int(written)) > FRESH:
         return False
     if len(values) > _MOST_FIELDS or sum(map(len, values.values())) > _MOST_BYTES:
         return False

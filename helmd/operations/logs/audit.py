@@ -5,6 +5,7 @@ What the journal does not have any more is in the log store (`stored_entries`).
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,10 @@ from helmd.journal.actions import BEGAN
 from helmd.journal.query import JournalQuery, Wanted
 from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
 from helmd.model.identity.unit_jobs import ManagerLine, OwnOperation, UnitJob, jobs_outside_helm
-from helmd.model.ingest.signature import REQUEST, WRITTEN
+from helmd.model.ingest.signature import FRESH, REQUEST, WRITTEN
 from helmd.model.layout import Layout
-from helmd.model.logs.entry import LogRow, datetime_of
+from helmd.model.logs.entry import LogRow, datetime_of, realtime_of
+from helmd.model.logs.filter import page_cursor_of
 from helmd.model.logs.parsing.journal_fields import JournalEntry, text_of
 from helmd.model.suite.names import HELM_SERVICE, RESERVED_PREFIX, service_of, unit_of
 
@@ -29,18 +31,31 @@ _BEFORE = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Which entries are asked for; None asks for all. Times are microseconds since 1970, the last one not included."""
+    """Which entries are asked for; None asks for all. Times are microseconds since 1970, the last one not included.
+
+    ``behind`` is the place of the last entry of the page before.
+    """
 
     service: str | None = None
     who: str | None = None
     result: str | None = None
     since: int | None = None
     until: int | None = None
+    behind: tuple[int, int] | None = None
+
+    @property
+    def end(self) -> int | None:
+        """Microseconds since 1970 from which on nothing is asked for; None if there is no such time."""
+        ends = [each for each in (self.until, None if self.behind is None else self.behind[0] + 1) if each is not None]
+        return min(ends, default=None)
 
     def selects(self, entry: AuditEntry) -> bool:
-        change = entry.change
+        change, time = entry.change, realtime_of(entry.time)
         return (
-            self.service in (None, change.service)
+            (self.since is None or time >= self.since)
+            and (self.end is None or time < self.end)
+            and (self.behind is None or time < self.behind[0] or entry.place < self.behind)
+            and self.service in (None, change.service)
             and self.who in (None, change.actor)
             and self.result in (None, change.result)
         )
@@ -67,8 +82,10 @@ def audit_entries(
     SCHEDULED are the services that timers start. DIRECTORY has the journal's files, instead of the machine's.
     """
     oldest: int | None = None
-    until = None if wanted.until is None else wanted.until - 1
+    # journald may have received a record long after it was written, and the record of a job comes after the job.
+    until = None if wanted.end is None else wanted.end - 1 + FRESH
     entries: list[AuditEntry] = []
+    newest: list[int] = []
     operations: list[OwnOperation] = []
     lines: list[ManagerLine] = []
     known: set[str] = set()
@@ -77,18 +94,22 @@ def audit_entries(
             if row is None:
                 lines.append(_job_line(entry))
                 continue
+            # What comes now was written before journald received it.
+            if len(newest) == limit and entry.realtime < newest[0]:
+                break
             oldest = entry.realtime if oldest is None else min(oldest, entry.realtime)
             # A process can copy a record to the journal, with its signature.
             if (request := text_of(entry.fields, REQUEST)) not in known:
                 known.add(request)
-                made = own_entry(entry, row)
+                made = audit_entry(row)
                 operations += _operations(entry, made)
-                entries += [made] if wanted.selects(made) else []
-                if len(entries) >= limit:
-                    break
+                if wanted.selects(made):
+                    entries.append(made)
+                    keep = heappush if len(newest) < limit else heappushpop
+                    keep(newest, realtime_of(made.time))
         lines.reverse()
         entries += filter(wanted.selects, _outside(jobs_outside_helm(lines, operations), scheduled))
-    return JournalPart(sorted(entries, key=lambda entry: entry.time, reverse=True)[:limit], oldest)
+    return JournalPart(sorted(entries, key=lambda entry: entry.place, reverse=True)[:limit], oldest)
 
 
 def _outside(jobs: list[UnitJob], scheduled: Collection[str]) -> Iterator[AuditEntry]:
@@ -125,10 +146,15 @@ def _operations(entry: JournalEntry, made: AuditEntry) -> list[OwnOperation]:
     return [OwnOperation(unit, int(began) if began.isdecimal() else written - _BEFORE, written)]
 
 
-def own_entry(entry: JournalEntry, row: LogRow) -> AuditEntry:
-    """Of Helm's own record ENTRY, which makes ROW."""
-    # Signed, so the same for a copy.
-    return AuditEntry(datetime_of(int(text_of(entry.fields, WRITTEN))), change_of(row), row.hostname or "")
+def audit_entry(row: LogRow) -> AuditEntry:
+    """Of the ROW of a record of Helm's."""
+    return AuditEntry(row.timestamp, change_of(row), row.hostname or "")
+
+
+def audit_place(cursor: str) -> tuple[int, int]:
+    """The place (`AuditEntry.place`) that CURSOR names. Raises UsageError."""
+    timestamp, number = page_cursor_of(cursor)
+    return realtime_of(timestamp), number
 
 
 def change_of(row: LogRow) -> AuditedChange:

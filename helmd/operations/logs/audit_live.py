@@ -13,7 +13,7 @@ from helmd.model.identity.audit import AuditEntry
 from helmd.model.ingest.signature import REQUEST
 from helmd.model.layout import Layout
 from helmd.model.logs.parsing.journal_fields import text_of
-from helmd.operations.logs.audit import own_entry
+from helmd.operations.logs.audit import audit_entry
 
 LOOK_SECONDS = 1.0
 """How often the journal is looked at for a reader."""
@@ -60,4 +60,4 @@ def _unknown(found: Iterable[Found], known: OrderedDict[str, None]) -> Iterable[
         known[request] = None
         if len(known) > _MOST_KNOWN:
             known.popitem(last=False)
-        yield own_entry(entry, row)
+        yield audit_entry(row)

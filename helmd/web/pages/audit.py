@@ -1,9 +1,7 @@
 """The page of the audit trail: who did what, when, from where, and with what result; refusals included."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -12,9 +10,8 @@ from helmd.model.errors import HelmError
 from helmd.model.identity.audit import AuditEntry
 from helmd.model.logs.entry import realtime_of
 from helmd.model.logs.filter import utc_timestamp
-from helmd.operations.logs.audit import AuditQuery, JournalPart
-from helmd.operations.logs.audit_store import stored_entries
-from helmd.operations.logs.reader import LogReader
+from helmd.operations.logs.audit import AuditQuery, audit_place
+from helmd.operations.logs.audit_store import AuditPages
 from helmd.web.http.cancellation import run_while_connected
 from helmd.web.pages.overview import Tone
 from helmd.web.pages.rendering import Renderer
@@ -29,8 +26,7 @@ _TONES: dict[str, tuple[Tone, str]] = {
     "skipped": ("warn", "minus"),
 }
 RESULTS = ("done", "refused", "failed")
-
-ReadTrail = Callable[[AuditQuery, int], JournalPart]
+_NAMES = ("who", "service", "result", "start", "end", "cursor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,13 @@ class AuditFilter:
     result: str = ""
     start: str = ""
     end: str = ""
+    cursor: str = ""
+    """Asks for what is older than the record that it names."""
 
     def link(self, **changes: str) -> str:
-        """The query string of this with CHANGES; empty values are left out."""
-        changed = replace(self, **changes)
-        given = {name: getattr(changed, name) for name in ("who", "service", "result", "start", "end")}
+        """The query string of the newest records of this with CHANGES; empty values are left out."""
+        changed = replace(self, **{"cursor": "", **changes})
+        given = {name: getattr(changed, name) for name in _NAMES}
         return "?" + urlencode({name: value for name, value in given.items() if value})
 
     @property
@@ -83,57 +81,38 @@ class AuditContext:
 
 
 class AuditTrailPage:
-    """The handler. READ gets what the journal has, and blocks; READER has what is older; SERVICES are the choices.
+    """The handler. SERVICES are the choices.
 
     SUMMARIES say what each request is for, by method and path as they are recorded.
     """
 
     def __init__(
         self,
-        read: ReadTrail,
-        reader: LogReader,
+        trail: AuditPages,
         services: Callable[[], tuple[str, ...]],
         summaries: Mapping[str, str],
         renderer: Renderer,
     ) -> None:
-        self._read, self._reader, self._services, self._renderer = read, reader, services, renderer
+        self._trail, self._services, self._renderer = trail, services, renderer
         self._summaries = summaries
-        # Reading the journal is work for a processor; one reader at a time is enough.
-        self._turn = asyncio.Lock()
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """GET /audit"""
         given = request.query
-        asked = AuditFilter(
-            **{name: given.get(name, "").strip() for name in ("who", "service", "result", "start", "end")}
-        )
+        asked = AuditFilter(**{name: given.get(name, "").strip() for name in _NAMES})
         context = AuditContext(asked, services=self._services())
         try:
             wanted = AuditQuery(
                 asked.service or None, asked.who or None, asked.result or None, _time("start", asked.start),
-                _time("end", asked.end),
+                _time("end", asked.end), audit_place(asked.cursor) if asked.cursor else None,
             )  # fmt: skip
         except HelmError as error:
             return self._renderer.show(request, "audit.html", replace(context, fault=error.sentence))
-        found, trouble = await self._entries(request, wanted)
-        older = ""
-        if len(found) >= PAGE_ENTRIES:
-            older = asked.link(end=found[-1].time.astimezone(UTC).isoformat())
-        rows = tuple(audit_row(entry, self._summaries) for entry in found)
-        return self._renderer.show(request, "audit.html", replace(context, rows=rows, older=older, trouble=trouble))
-
-    async def _entries(self, request: web.Request, wanted: AuditQuery) -> tuple[list[AuditEntry], str]:
-        async with self._turn:
-            found, since = await asyncio.to_thread(self._read, wanted, PAGE_ENTRIES)
-        if len(found) >= PAGE_ENTRIES:
-            return found, ""
-        try:
-            reading = stored_entries(self._reader, wanted, since, PAGE_ENTRIES - len(found))
-            found = [*found, *await run_while_connected(request, reading)]
-        except HelmError as error:
-            return found, error.sentence
-        # What systemd did without Helm may be older than what the store has.
-        return sorted(found, key=lambda entry: entry.time, reverse=True), ""
+        found = await run_while_connected(request, self._trail.page(wanted, PAGE_ENTRIES))
+        rows = tuple(audit_row(entry, self._summaries) for entry in found.entries)
+        older = asked.link(cursor=found.more) if found.more else ""
+        shown = replace(context, rows=rows, older=older, trouble=found.trouble)
+        return self._renderer.show(request, "audit.html", shown)
 
 
 def audit_row(entry: AuditEntry, summaries: Mapping[str, str]) -> AuditRow:
