@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,6 +40,7 @@ from tests.store.cluster_account import (
     suite_like,
     wait_for,
 )
+from tests.unit.test_dialects import rows_of
 
 PASSWORD = "s3cret'with\\signs"
 
@@ -220,6 +222,38 @@ def test_store_is_reached_by_socket_alone(place: Path) -> None:
         as_account(store)
     finally:
         server.stop()
+
+
+def test_a_search_that_is_cancelled_is_no_error_of_helm(place: Path) -> None:
+    """By its time limit, or with its client; other errors and other roles' remain errors."""
+    cluster = Cluster(place / "store", place / "run", 5432, ACCOUNT, peers=("helm_owner", "helm"))
+    with running_server(cluster) as server:
+
+        def work() -> None:
+            ensure_store(cluster)
+            with psycopg.connect(service_uri(cluster, "helm", "helm"), autocommit=True) as connection:
+                for limit, statement in (("50ms", "SELECT pg_sleep(30)"), ("0", "SELECT no_such_column")):
+                    connection.execute(f"SET statement_timeout = '{limit}'".encode())
+                    with pytest.raises(psycopg.Error):
+                        connection.execute(statement.encode())
+                leaving = threading.Timer(0.3, connection.cancel)
+                leaving.start()
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    connection.execute("SELECT pg_sleep(30)")
+                leaving.join()
+            with psycopg.connect(admin_conninfo(cluster), autocommit=True) as connection:
+                connection.execute("SET statement_timeout = '50ms'")
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    connection.execute("SELECT pg_sleep(30)")
+
+        as_account(work)
+    rows = rows_of(server.log.read_text().splitlines())
+    cancelled = [row for row in rows if "canceling statement" in row.message]
+    assert [(row.level, (row.context or {}).get("user")) for row in cancelled] == [
+        ("INFO", "helm"), ("INFO", "helm"), ("ERROR", "postgres"),
+    ]  # fmt: skip
+    errors = [row.message.split("\n")[0] for row in rows if row.level in ("ERROR", "CRITICAL")]
+    assert errors == ['column "no_such_column" does not exist at character 8', cancelled[-1].message.split("\n")[0]]
 
 
 def test_stale_lock_of_another_process_does_not_keep_it_from_starting(cluster: Cluster) -> None:
