@@ -49,9 +49,11 @@ from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
 from helmd.operations.modules.apps import InstalledApps
+from helmd.operations.modules.daily import DailyChecks
 from helmd.operations.modules.listing import available_modules
 from helmd.operations.modules.remove import hold_module
-from helmd.operations.modules.shown import shown_modules
+from helmd.operations.modules.shown import shown_modules, shown_plan
+from helmd.operations.monitoring.code_versions import CodeVersions
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.operations.monitoring.health_report import HealthReport
@@ -239,6 +241,7 @@ async def run_helmd(
             lambda: certificates_now(current.registry, places),
             updates=updates,
         )
+        checks = DailyChecks(places, engine, lambda: current.settings.module_check)
         apps = InstalledApps(places, lambda: current.registry, updates)
         modules = partial(shown_modules, places)
 
@@ -270,7 +273,9 @@ async def run_helmd(
                 firewall=Firewall(places.share, lambda: (current.registry, current.settings.port)),
                 users=users,
                 backups=Backups(engine, lambda: backups_listed(places, current.settings)),
-                modules=Modules(engine, apps, modules, available, partial(hold_module, places)),
+                modules=Modules(
+                    engine, apps, modules, available, partial(hold_module, places), partial(shown_plan, places)
+                ),
                 login=login,
                 overview=OverviewPage(
                     monitor,
@@ -281,6 +286,7 @@ async def run_helmd(
                         ServiceHistory(pool, reader),
                         host,
                         LatestDoctor(places.helmctl),
+                        CodeVersions(places),
                         lambda limit: read_audit(AuditQuery(), limit).entries,
                     ),
                 ),
@@ -340,6 +346,7 @@ async def run_helmd(
                     group.create_task(monitor.run())
                     group.create_task(sessions.run())
                     group.create_task(engine.run())
+                    group.create_task(checks.run())
                     group.create_task(gateway_pages.run())
                     group.create_task(watch_certificate(lambda: (current.registry, current.layout)))
                     group.create_task(watch_logins(lambda: (current.registry, current.layout, current.settings)))

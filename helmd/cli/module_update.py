@@ -12,8 +12,10 @@ from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
 from helmd.cli.module_install import agreed, build_options
-from helmd.model.errors import UsageError
+from helmd.model.counted import counted
+from helmd.model.errors import HelmError, UsageError
 from helmd.model.modules.plan import plan_lines
+from helmd.model.modules.source import is_commit
 
 if TYPE_CHECKING:
     from helmd.operations.lifecycle.steps import Step
@@ -82,9 +84,10 @@ def _ended(outcome: "ModuleOutcome", what: str, as_json: bool) -> int:
 @click.option("--ref", default="", metavar="REF", help="Follow this branch, tag or commit from now on.")
 @_gate_option
 @click.option("--discard-changes", is_flag=True, help="Leave changes of its files behind, with the old version.")
+@click.option("--planned", default="", metavar="COMMIT", help="Refuse another commit than that of the plan agreed to.")
 @click.option("--dry-run", is_flag=True, help="Only fetch, check, and print what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came of it, or the plan, as JSON.")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
 @click.pass_obj
 @audited("modules update")
@@ -94,6 +97,7 @@ def modules_update_command(
     ref: str,
     gate: float | None,
     discard_changes: bool,
+    planned: str,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -105,12 +109,57 @@ def modules_update_command(
     copied, its migration is run, and it is started and watched. If any of that fails, or is cancelled, the version
     before serves again with the data that it had.
     """
+    if planned and not is_commit(planned):
+        raise UsageError(f"--planned {planned[:60]} is not a commit")
     updates = updates_of(context, name, gate)
     if dry_run:
-        _say(plan_lines(updates.plan(ref)))
+        plan = updates.plan(ref)
+        if as_json:
+            from helmd.model.api.json_codec import to_json
+            from helmd.operations.modules.shown import plan_body
+
+            output.print_json({"name": name, **to_json(plan_body(plan))})
+        else:
+            _say(plan_lines(plan))
         return exits.OK
     agreed(f"Update {name}?", yes)
-    return _ended(updates.update(ref, discard_changes), "is updated", as_json)
+    return _ended(updates.update(ref, discard_changes, planned), "is updated", as_json)
+
+
+@click.command("check", short_help="Look whether there are updates of modules.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_names)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
+@click.pass_obj
+@audited("modules check")
+def modules_check_command(context: Context, names: tuple[str, ...], as_json: bool, reason: str) -> int:
+    """Fetch the repositories of modules, of all without NAME, and keep what an update of each would do.
+
+    Nothing is changed. "helmctl modules list" and the page of modules then say how many commits each is behind. helmd
+    does this once a day (modules.check of helm.toml).
+    """
+    from helmd.operations.modules.shown import module_names
+
+    found: list[dict[str, object]] = []
+    code = exits.OK
+    for name in names or module_names(context.layout):
+        try:
+            plan = updates_of(context, name).plan()
+        except HelmError as error:
+            if names and isinstance(error, UsageError):
+                raise
+            output.print_message(f"{name}: {error.sentence}")
+            output.print_message(f"    {error.hint}") if error.hint else None
+            found.append({"name": name, "behind_by": None, "trouble": error.sentence})
+            code = exits.FAILED
+            continue
+        found.append({"name": name, "behind_by": plan.behind, "trouble": ""})
+        if not as_json:
+            text = f"{counted(plan.behind, 'commit')} behind" if not plan.nothing else "up to date"
+            _say([f"{name}: {'other commits are followed' if not plan.nothing and not plan.behind else text}"])
+    if as_json:
+        output.print_json(found)
+    return code
 
 
 @click.command("rollback", short_help="Go back to the version of a module that served before.")

@@ -7,6 +7,7 @@ from helmd.cli.context import Context
 from helmd.cli.module_install import modules_install_command
 from helmd.cli.module_update import (
     module_argument,
+    modules_check_command,
     modules_hold_command,
     modules_recover_command,
     modules_remove_command,
@@ -15,6 +16,7 @@ from helmd.cli.module_update import (
     modules_update_command,
 )
 from helmd.model.api.modules import ModuleBody
+from helmd.model.counted import counted
 
 
 @click.group("modules", short_help="Install, update and remove modules of the suite.")
@@ -25,6 +27,7 @@ def modules_command() -> None:
 for _command in (
     modules_install_command,
     modules_update_command,
+    modules_check_command,
     modules_rollback_command,
     modules_remove_command,
     modules_hold_command,
@@ -56,7 +59,10 @@ def modules_available_command(context: Context, as_json: bool, **options: str) -
 @output.format_option("table", "json")
 @click.pass_obj
 def modules_list_command(context: Context, as_json: bool, **options: str) -> int:
-    """List the modules that were installed from git, with the version that each runs."""
+    """List the modules that were installed from git, with the version that each runs, and how far it is behind.
+
+    That is how many commits an update would bring, as of when it was last looked: "helmctl modules check".
+    """
     from helmd.model.api.json_codec import to_json
     from helmd.operations.modules.shown import shown_modules
 
@@ -69,12 +75,13 @@ def modules_list_command(context: Context, as_json: bool, **options: str) -> int
             each.name,
             each.commit[:12] or "-",
             each.ref or "default",
+            "-" if each.behind_by is None else str(each.behind_by),
             "held" if each.held else "",
             each.trouble or each.source,
         )
         for each in found
     ]
-    for parts in output.table(("MODULE", "COMMIT", "FOLLOWS", "", "SOURCE"), rows):
+    for parts in output.table(("MODULE", "COMMIT", "FOLLOWS", "BEHIND", "", "SOURCE"), rows):
         output.print_line(*parts)
     return exits.OK
 
@@ -101,6 +108,10 @@ def modules_show_command(context: Context, name: str, as_json: bool, **options: 
         output.print_json(to_json(found))
         return exits.OK
     output.print_line(f"{found.name}: {found.source}, {found.ref or 'default branch'}")
+    if found.checked_at is not None:
+        behind = "not known how far" if found.behind_by is None else counted(found.behind_by, "commit")
+        trouble = f"; {found.check_trouble}" if found.check_trouble else ""
+        output.print_line(f"behind: {behind}, looked at {found.checked_at:%Y-%m-%d %H:%M} UTC{trouble}")
     if found.held:
         output.print_line(f"held: {found.held_reason}" if found.held_reason else "held")
     rows = [(each.id, each.state, f"{each.made_at:%Y-%m-%d %H:%M}", each.detail) for each in found.versions]

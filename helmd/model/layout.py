@@ -76,6 +76,11 @@ class ModulePlaces:
         return self.state / "intent.ndjson"
 
     @property
+    def check(self) -> Path:
+        """What was found when it was last looked for an update: see `helmd.model.modules.plan`."""
+        return self.state / "plan.json"
+
+    @property
     def logs(self) -> Path:
         """What building its versions has printed, a file each."""
         return self.state / "logs"

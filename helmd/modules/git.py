@@ -14,6 +14,7 @@ from helmd.files.durable import write_if_changed
 from helmd.files.trees import size_below
 from helmd.model.errors import ModuleError
 from helmd.model.layout import ModulePlaces
+from helmd.model.modules.plan import COMMIT_FORMAT, MOST_COMMITS, Commit, commits_in
 from helmd.model.modules.source import COMMIT, GitSource, is_commit
 from helmd.model.modules.tree import LINK, MAX_LISTING, MAX_TARGET, Tree, read_listing
 from helmd.modules.sandbox import BuildSandbox, Ran, TakeLine, run_in
@@ -236,14 +237,16 @@ class Repository:
         ran = run_in(sandbox, words, self.line, keep=1 << 20)
         return [each for each in ran.output.decode("utf-8", "replace").split("\0") if each] if ran.good else []
 
-    def log_between(self, old: str, new: str, most: int = 100) -> list[tuple[str, str]]:
-        """The commits that NEW has and OLD has not, the newest first: id and subject."""
-        for each in (old, new):
-            if not COMMIT.match(each):
-                return []
-        ran = self._read("log", f"--max-count={most}", "--format=%H %s", f"{old}..{new}")
-        lines = ran.output.decode("utf-8", "replace").splitlines() if ran.good else []
-        return [(line[:40], line[41:200]) for line in lines if COMMIT.match(line[:40])]
+    def log_between(self, old: str, new: str) -> tuple[tuple[Commit, ...], int]:
+        """The newest `MOST_COMMITS` commits that NEW has and OLD has not, the newest first, and how many there are."""
+        if old == new or not (COMMIT.match(old) and COMMIT.match(new)):
+            return (), 0
+        ran = self._read("log", "-z", f"--max-count={MOST_COMMITS}", f"--format={COMMIT_FORMAT}", f"{old}..{new}")
+        found = commits_in(ran.output) if ran.good else ()
+        if len(found) < MOST_COMMITS:
+            return found, len(found)
+        count = self._read("rev-list", "--count", f"{old}..{new}").output.strip()
+        return found, int(count) if count.isdigit() and len(count) < 12 else len(found)
 
 
 def _failed(sentence: str, ran: Ran, hint: str = "") -> ModuleError:

@@ -2,10 +2,12 @@
 
 import os
 import stat
+from pathlib import Path
 
 from helmd.files.durable import fsync_directory, write_atomically
 from helmd.model.errors import UsageError
 from helmd.model.layout import Layout, ModulePlaces
+from helmd.model.modules.check import MAX_CHECK, UpdateCheck, check_of, check_text
 from helmd.model.modules.record import MAX_RECORD, ModuleRecord, RecordError, record_of, record_text
 from helmd.model.suite.names import fault_in_name
 
@@ -19,21 +21,26 @@ def places_of(layout: Layout, name: str) -> ModulePlaces:
 
 def read_record(places: ModulePlaces) -> ModuleRecord | None:
     """The record of a module; None if there is none. Raises RecordError for one that can't be used."""
-    name = places.root.name
+    content = _content(places.record, MAX_RECORD)
+    return None if content is None else record_of(content, places.root.name)
+
+
+def _content(path: Path, most: int) -> str | None:
+    """The text of a file; None without one. Raises RecordError for a file that is not regular, or larger than MOST."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(places.record, flags)
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise RecordError(f"{places.record} can't be read: {problem.strerror}") from None
+        raise RecordError(f"{path} can't be read: {problem.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RecordError(f"{places.record} is not a regular file")
-        content = file.read(MAX_RECORD + 1)
-    if len(content) > MAX_RECORD:
-        raise RecordError(f"{places.record} is larger than {MAX_RECORD >> 20} MiB")
-    return record_of(content.decode("utf-8", "replace"), name)
+            raise RecordError(f"{path} is not a regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise RecordError(f"{path} is larger than {most >> 20} MiB")
+    return content.decode("utf-8", "replace")
 
 
 def write_record(places: ModulePlaces, record: ModuleRecord) -> None:
@@ -43,6 +50,21 @@ def write_record(places: ModulePlaces, record: ModuleRecord) -> None:
     write_atomically(places.record, record_text(record), 0o600)
     if made:
         fsync_directory(places.root.parent)
+
+
+def read_check(places: ModulePlaces) -> UpdateCheck | None:
+    """What was found when it was last looked for an update of a module; None where that is not known any more."""
+    try:
+        content = _content(places.check, MAX_CHECK)
+        return None if content is None else check_of(content, places.root.name)
+    except (RecordError, ValueError):
+        # The next look replaces it.
+        return None
+
+
+def write_check(places: ModulePlaces, check: UpdateCheck) -> None:
+    """Keep what was found. Raises OSError."""
+    write_atomically(places.check, check_text(check), 0o600)
 
 
 def installed_names(layout: Layout) -> list[str]:

@@ -5,10 +5,13 @@ from http import HTTPStatus
 from helmd.model.api.apps import AppsReply
 from helmd.model.api.jobs import JobAcceptedReply
 from helmd.model.api.modules import (
+    CheckModulesBody,
     HoldModuleBody,
     InstallModuleBody,
     ModuleBody,
+    ModulePlanReply,
     ModulesReply,
+    PlanModuleBody,
     RemoveModuleBody,
     RollbackModuleBody,
     UpdateModuleBody,
@@ -53,6 +56,32 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
             "Updates a module, as a job that takes itself back",
             recent_login=True,
             request=UpdateModuleBody,
+            reply=accepted,
+        ),
+        Route(
+            "GET",
+            f"{one}/plan",
+            modules.plan,
+            Role.ADMIN,
+            "What is known of the update of a module",
+            reply=Reply(ModulePlanReply),
+        ),
+        Route(
+            "POST",
+            f"{one}/plan",
+            modules.make_plan,
+            Role.ADMIN,
+            "Fetches a module's repository and plans its update, as a job",
+            request=PlanModuleBody,
+            reply=accepted,
+        ),
+        Route(
+            "POST",
+            "/api/module-checks",
+            modules.check,
+            Role.ADMIN,
+            "Looks for updates of modules, as a job",
+            request=CheckModulesBody,
             reply=accepted,
         ),
         Route(

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from helmd.model.errors import UsageError
-from helmd.operations.modules.shown import module_body
+from helmd.operations.modules.shown import module_body, plan_reply
 from helmd.web.api.modules import Modules
 from helmd.web.module_routes import module_routes
 from helmd.web.server import application
@@ -50,6 +50,7 @@ async def ask(engine: Engine, method: str, path: str, body: Any, records: Record
         lambda: (replace(module_body(RECORD), held=found.held),),
         lambda: CATALOGUE,
         found.hold,
+        lambda name: plan_reply(RECORD, None),
     )
     async with TestClient(TestServer(application(module_routes(handlers), EveryRole()))) as client:
         answer = await client.request(method, path, json=body, headers={**ADMIN, "Accept": "application/json"})
@@ -81,6 +82,21 @@ async def ask(engine: Engine, method: str, path: str, body: Any, records: Record
             "module-rollback",
             ("modules", "rollback", "--code-only", "--yes", "--json", "--", "codex"),
         ),
+        ("POST", "/plan", {}, "module-plan", ("modules", "update", "--dry-run", "--", "codex")),
+        (
+            "POST",
+            "/plan",
+            {"ref": "v2"},
+            "module-plan",
+            ("modules", "update", "--ref", "v2", "--dry-run", "--", "codex"),
+        ),
+        (
+            "POST",
+            "/update",
+            {"planned": "4" * 40},
+            "module-update",
+            ("modules", "update", "--planned", "4" * 40, "--yes", "--json", "--", "codex"),
+        ),
         ("DELETE", "", {}, "module-remove", ("modules", "remove", "--yes", "--", "codex")),
         (
             "DELETE",
@@ -109,6 +125,10 @@ async def test_a_change_is_the_job_of_its_command(
         ("POST", "codex/rollback", {}, 400),
         ("POST", "codex/update", {"ref": "--upload-pack=x"}, 400),
         ("POST", "codex/update", {"gate": 0}, 400),
+        ("POST", "codex/update", {"planned": "--help"}, 400),
+        ("POST", "codex/plan", {"ref": "--upload-pack=x"}, 400),
+        ("POST", "core/plan", {}, 404),
+        ("GET", "core/plan", None, 404),
         ("POST", "codex/hold", {"reason": "refused"}, 400),
     ],
 )
@@ -132,3 +152,19 @@ async def test_one_module() -> None:
     assert (status, reply["name"], reply["commit"]) == (200, "codex", "4" * 40)
     status, reply = await ask(engine, "GET", "/api/modules/core", None)
     assert (status, reply["code"], engine.submitted) == (404, "unknown_service", [])
+
+
+async def test_updates_are_looked_for_in_one_job() -> None:
+    for body in ({}, {"modules": ["codex", "codex"]}):
+        engine = Engine()
+        status, _ = await ask(engine, "POST", "/api/module-checks", body)
+        assert status == 202
+        assert engine.submitted == [("module-plan", ("codex",), ("modules", "check", "--", "codex"), "")]
+    engine = Engine()
+    status, reply = await ask(engine, "POST", "/api/module-checks", {"modules": ["codex", "--help"]})
+    assert (status, reply["code"], engine.submitted) == (404, "unknown_service", [])
+
+
+async def test_the_plan_that_was_made_is_read() -> None:
+    status, reply = await ask(Engine(), "GET", "/api/modules/codex/plan", None)
+    assert (status, reply["name"], reply["plan"], reply["checked_at"]) == (200, "codex", None, None)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from helmd.model.modules.plan import MOST_COMMITS, UpdatePlan, downtimes_of, plan_lines
+from helmd.model.modules.plan import MOST_COMMITS, Commit, UpdatePlan, commits_in, downtimes_of, plan_lines
 from helmd.model.modules.record import HistoryEntry
 
 PLAN = UpdatePlan(
@@ -10,7 +10,8 @@ PLAN = UpdatePlan(
     before="1" * 40,
     after="2" * 40,
     ref="",
-    commits=("222222222222 change it",),
+    behind=1,
+    commits=(Commit("2" * 40, "change it", "Ada", 1_795_000_000.0),),
     lost=(),
     requirements=(),
     migrate="",
@@ -31,7 +32,7 @@ def test_a_plan_in_words() -> None:
     assert plan_lines(PLAN) == [
         "desk: commit 111111111111 -> 222222222222, default branch",
         "  1 commit:",
-        "    222222222222 change it",
+        "    222222222222 2026-11-18 Ada: change it",
         "  who is affected: no other service",
         "  space: 3 MB are needed, 9 MB are free",
         "  time without the module: not known yet, as it was not updated before",
@@ -42,7 +43,7 @@ def test_a_plan_in_words() -> None:
 def test_what_has_to_be_looked_at_is_said() -> None:
     plan = replace(
         PLAN,
-        lost=("111111111111 fix it",),
+        lost=(Commit("1" * 40, "fix it"),),
         requirements=("-flask==2", "+flask==3"),
         migrate="python new.py",
         database="desk_db",
@@ -58,6 +59,7 @@ def test_what_has_to_be_looked_at_is_said() -> None:
         "  held (the fair): not updated before helmctl modules unhold desk",
         "  refused as it is: hivematrix-desk.service is not as its configuration says. See: helmctl diff desk",
         "  1 commit that it has now would be gone:",
+        "    111111111111 date unknown nobody: fix it",
         "  requirements: +flask==3",
         "  migration: python new.py (was: none)",
         "  database: desk_db, copied before",
@@ -69,16 +71,19 @@ def test_what_has_to_be_looked_at_is_said() -> None:
 
 
 def test_long_lists_say_that_they_are_cut() -> None:
-    commits = tuple(f"{number:012x} change" for number in range(MOST_COMMITS))
-    lines = plan_lines(replace(PLAN, commits=commits, requirements=tuple(f"+p{each}" for each in range(21))))
-    assert f"  {MOST_COMMITS} commits or more:" in lines
-    assert "    and 80 more" in lines and "  and 1 more" in lines
+    commits = tuple(Commit(f"{number:040x}", "change") for number in range(MOST_COMMITS))
+    plan = replace(PLAN, behind=734, commits=commits, requirements=tuple(f"+p{each}" for each in range(21)))
+    lines = plan_lines(replace(plan, lost=commits))
+    assert "  734 commits:" in lines and "    and 714 more" in lines and "  and 1 more" in lines
+    assert f"  {MOST_COMMITS} commits or more that it has now would be gone:" in lines and "    and 80 more" in lines
 
 
 def test_text_of_others_is_only_text() -> None:
-    plan = replace(PLAN, commits=("222222222222 a\x1b[2J\nb\u202ec",), requirements=("+" + "x" * 500,))
+    (commit,) = commits_in(f"{'2' * 40}\0-5\0E\x07ve   \0a\x1b[2J\nb\u202ec\0".encode())
+    assert (commit.author, commit.at) == ("E\\x07ve", 0.0)
+    plan = replace(PLAN, commits=(commit,), requirements=("+" + "x" * 500,))
     lines = plan_lines(plan)
-    assert "    222222222222 a\\x1b[2J\\x0ab\\u202ec" in lines
+    assert "    222222222222 date unknown E\\x07ve: a\\x1b[2J\\x0ab\\u202ec" in lines
     assert all(line.isprintable() and len(line) <= 200 for line in lines)
 
 
@@ -90,3 +95,10 @@ def test_only_updates_that_were_done_say_how_long_one_takes() -> None:
         HistoryEntry(4.0, "update", ""),
     )
     assert downtimes_of(history) == (4.0,)
+
+
+def test_what_git_prints_is_read_as_far_as_it_can_be() -> None:
+    assert commits_in(b"") == () and commits_in(b"fatal: bad object\n") == ()
+    good = f"{'3' * 40}\x0099999999999\0A\0s\0".encode()
+    assert commits_in(good + b"--help\0001\0A\0s\0" + good) == (Commit("3" * 40, "s", "A"),)
+    assert commits_in(good + b"\xff\xfe")[0].id == "3" * 40

@@ -13,13 +13,14 @@ import pytest
 from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError, ModuleError, StartFailedError, UsageError
 from helmd.model.layout import Layout, layout
+from helmd.model.modules.check import behind_of
 from helmd.model.modules.gate import GatePolicy
 from helmd.model.modules.record import ModuleRecord
 from helmd.model.modules.source import git_source_of
 from helmd.model.units.unit_state import UnitFacts
 from helmd.modules import environment, git
 from helmd.modules.intent_log import IntentLog
-from helmd.modules.records import read_record, write_record
+from helmd.modules.records import read_check, read_record, write_record
 from helmd.modules.sandbox import Ran
 from helmd.operations.configuration.apply import Change
 from helmd.operations.lifecycle.steps import Step
@@ -204,7 +205,10 @@ def test_a_plan_changes_nothing(desk: Desk) -> None:
     desk.commit({"run.py": "print('two')\n", "requirements.txt": "flask==3\n"})
     plan = desk.updates().plan()
     assert plan.requirements == ("+flask==3",) and not plan.nothing and plan.migrate == "/bin/sh migrate.sh"
-    assert len(plan.commits) == 1 and plan.commits[0].endswith("change it") and plan.downtime is None
+    assert [(each.subject, each.author) for each in plan.commits] == [("change it", "a")] and plan.downtime is None
+    assert plan.behind == 1 and plan.commits[0].at > 1e9
+    kept = read_check(desk.places)
+    assert kept is not None and (kept.plan, kept.trouble, behind_of(kept, desk.record)) == (plan, "", 1)
     assert (plan.migrate_before, plan.lost, plan.effect, plan.held) == (plan.migrate, (), "", False)
     assert desk.record == before and desk.machine.running and not desk.machine.starts
 
@@ -241,6 +245,56 @@ def test_a_pending_change_of_the_configuration_is_no_difference_of_the_versions(
     assert tree.startswith("files of the version that serves were changed: run.py.")
     with pytest.raises(TakenBackError, match="is not as its configuration says"):
         desk.updates().update()
+
+
+def test_texts_of_commits_are_hostile(desk: Desk) -> None:
+    message = desk.repository.with_name("message")
+    message.write_text("<script>\u202e" * 100_000)
+    author = ["-c", "user.name=E\x1b[2Jve <b>", "-c", "user.email=e@example.org"]
+    desk.git(*author, "commit", "--quiet", "--allow-empty", f"--file={message}")
+    for number in range(101):
+        desk.commit({"run.py": f"print({number})\n"})
+    plan = desk.updates().plan()
+    assert plan.behind == 102 and len(plan.commits) == 100, "the oldest are counted alone"
+    desk.git("reset", "--quiet", "--hard", "HEAD~101")
+    (commit,) = desk.updates().plan().commits
+    assert commit.author.startswith("E\\x1b[2Jve") and commit.subject.startswith("<script>\\u202e")
+    assert len(commit.subject) <= 200 and commit.subject.isprintable()
+
+
+def test_what_was_not_planned_is_refused(desk: Desk) -> None:
+    first = desk.commit({"run.py": "print('two')\n"})
+    assert desk.updates().plan().after == first
+    desk.commit({"run.py": "print('three')\n"})
+    with pytest.raises(ModuleError, match=f"for commit {first[:12]}, and now it would be"):
+        desk.updates().update(planned=first)
+    assert len(desk.record.versions) == 1
+    found = read_check(desk.places)
+    assert found is not None and behind_of(found, desk.record) == 2, "the new plan can be looked at"
+    assert desk.updates().update(planned=desk.git("rev-parse", "HEAD")).changed
+    assert behind_of(found, desk.record) == 0
+
+
+def test_a_look_that_fails_keeps_the_plan_from_before(desk: Desk) -> None:
+    desk.commit({"run.py": "print('two')\n"})
+    plan = desk.updates().plan()
+    with pytest.raises(HelmError):
+        desk.updates().plan("gone")
+    desk.repository.rename(desk.repository.with_name("away"))
+    with pytest.raises(ModuleError):
+        desk.updates().plan()
+    kept = read_check(desk.places)
+    assert kept is not None and kept.plan == plan and kept.checked_at > kept.made_at
+    assert kept.trouble == f"{desk.repository} is not a directory"
+
+
+def test_the_plan_for_another_ref_is_not_kept(desk: Desk) -> None:
+    desk.git("checkout", "--quiet", "-b", "next")
+    desk.commit({"run.py": "print('two')\n"})
+    desk.git("checkout", "--quiet", "main")
+    assert desk.updates().plan("next").behind == 1 and read_check(desk.places) is None
+    assert desk.updates().update("next").changed
+    assert behind_of(read_check(desk.places), desk.record) == 0, "what was done is known"
 
 
 def test_a_plan_says_that_the_disk_is_too_small(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,18 @@ import pytest
 from helmd.model.api.details import ProcessesReply, ServiceProcess
 from helmd.model.api.service_config import ServiceConfigReply, ServiceSetting
 from helmd.model.layout import layout
-from helmd.model.suite.service import Limits, Service
+from helmd.model.suite.service import Limits, Registry, Service
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
+from helmd.modules.records import write_check, write_record
 from helmd.operations.configuration.service_config import ServiceConfig
-from helmd.operations.diagnostics.service_facts import commit_of, limits_of, shown_environment
+from helmd.operations.diagnostics.service_facts import limits_of, shown_environment
+from helmd.operations.monitoring.code_versions import CodeVersion, CodeVersions, code_version, commit_of
 from helmd.web.pages.fresh_login import FreshLogin
 from helmd.web.pages.service import actions_of, responses_of
 from helmd.web.pages.service_settings import form_of
+from tests.unit.test_module_check import CHECK, OLD, RECORD
+from tests.unit.test_module_plan import PLAN
 
 NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
 UNIT_STATE = UnitFacts(
@@ -54,6 +58,30 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     assert commit_of(tmp_path) == head
     (tmp_path / ".git" / "HEAD").write_text("ref: ../../../etc/passwd\n")
     assert commit_of(tmp_path) == ""
+
+
+async def test_the_version_of_a_module_is_that_of_its_record(tmp_path: Path) -> None:
+    places = layout({}, tmp_path, 1000, tmp_path)
+    desk = Service("desk", path=f"modules/desk/versions/{OLD}")
+    assert code_version(places, desk) is None, "there is no record"
+    write_record(places.module("desk"), replace(RECORD, ref="main"))
+    assert code_version(places, desk) == CodeVersion("module", PLAN.before[:12], "main", None)
+    write_check(places.module("desk"), replace(CHECK, plan=replace(PLAN, ref="main", behind=3)))
+    assert code_version(places, desk) == CodeVersion("module", PLAN.before[:12], "main", 3)
+    places.module("core").root.mkdir()
+    places.module("core").record.write_text("{")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
+    suite = {
+        "desk": desk,
+        "core": Service("core", path=f"modules/core/versions/{OLD}"),
+        "codex": Service("codex", path=str(tmp_path)),
+        "away": Service("away", type="external", path=str(tmp_path)),
+        "helm": Service("helm"),
+    }
+    found = await CodeVersions(places).of(Registry(suite))
+    assert sorted(found) == ["codex", "desk", "helm"]
+    assert found["codex"] == CodeVersion("checkout", commit_of(tmp_path)) and found["helm"].kind == "package"
 
 
 def test_secrets_are_masked_wherever_they_come_from(tmp_path: Path) -> None:

@@ -57,6 +57,71 @@ class ModuleBody:
     versions: tuple[ModuleVersionBody, ...] = field(metadata=described("the newest first"))
     history: tuple[ModuleHistoryBody, ...] = field(metadata=described("the newest first"))
     trouble: str = field(metadata=described("why its record can't be read; empty if it can", example=""))
+    behind_by: int | None = field(
+        default=None,
+        metadata=described("how many commits it is behind what it follows; null where that is not known", example=2),
+    )
+    checked_at: datetime | None = field(
+        default=None, metadata=described("when it was last looked for an update; null for never")
+    )
+    check_trouble: str = field(
+        default="", metadata=described("why that look found nothing out; empty if it did", example="")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCommitBody:
+    """A commit. Its texts are of those who wrote it."""
+
+    id: str = field(metadata=described("its id"))
+    subject: str = field(metadata=described("its first line", example="Show contacts by company"))
+    author: str = field(metadata=described("who wrote it, by what it says", example="Ada Lovelace"))
+    at: datetime | None = field(metadata=described("when it was written, by what it says; null where that can't be"))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePlanBody:
+    """What an update would do. Sizes are bytes."""
+
+    before: str = field(metadata=described("the commit that served when the plan was made"))
+    after: str = field(metadata=described("the commit that would serve"))
+    ref: str = field(metadata=described("the branch, tag or commit; empty for the default branch", example=""))
+    behind_by: int = field(metadata=described("how many commits would be new", example=1))
+    commits: tuple[PlannedCommitBody, ...] = field(metadata=described("the newest 100 of these"))
+    lost: tuple[PlannedCommitBody, ...] = field(metadata=described("those that serve and would be gone, 100 at most"))
+    requirements: tuple[str, ...] = field(
+        metadata=described("lines of the file of requirements that go (-) and come (+)", example=["+flask==3.1.0"])
+    )
+    migrate: str = field(metadata=described("the command that migrates its data; empty for none", example=""))
+    migrate_before: str = field(metadata=described("that of the version that serves", example=""))
+    database: str = field(
+        metadata=described("its database, which is copied before; empty for none", example="codex_db")
+    )
+    shared_paths: tuple[str, ...] = field(metadata=described("state that it has not had before", example=["uploads"]))
+    effect: str = field(metadata=described("whom it touches while it is stopped; empty for nobody", example=""))
+    held: bool = field(metadata=described("whether it was held"))
+    obstacles: tuple[str, ...] = field(metadata=described("why it would be refused, a sentence each"))
+    bytes_needed: int = field(metadata=described("space that it takes meanwhile", example=9437184))
+    bytes_free: int = field(metadata=described("space that is free", example=19327352832))
+    downtime: float | None = field(
+        metadata=described("seconds for which it is expected not to serve; null without an update before", example=4.2)
+    )
+    downtime_of: int = field(metadata=described("the number of updates that this rests on", example=3))
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlanReply:
+    """What is known of the update of a module."""
+
+    name: str = field(metadata=described("the module", example="codex"))
+    checked_at: datetime | None = field(metadata=described("when it was last looked for an update; null for never"))
+    trouble: str = field(metadata=described("why that look made no plan; empty if it did", example=""))
+    made_at: datetime | None = field(metadata=described("when the plan was made; null without one"))
+    stale: str = field(
+        metadata=described("why an update now would do something else; empty if not known to", example="")
+    )
+    plan: UpdatePlanBody | None = field(metadata=described("null if none was made"))
+    text: tuple[str, ...] = field(metadata=described("the plan for people, a line each"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +158,32 @@ class UpdateModuleBody:
         default=False, metadata=described("leave changes of its files behind, with the version before")
     )
     dry_run: bool = field(default=False, metadata=described("only fetch and check it; the job's log says the plan"))
+    planned: str = field(
+        default="",
+        metadata=described(
+            "the commit of the plan that was agreed to; another one is refused", pattern="^([0-9a-f]{40})?$"
+        ),
+    )
+    reason: str = field(default="", metadata=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanModuleBody:
+    """Which update of a module is to be planned."""
+
+    ref: str = field(
+        default="", metadata=described("to this branch, tag or commit; empty for what it follows", maxLength=250)
+    )
+    reason: str = field(default="", metadata=REASON)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckModulesBody:
+    """Which modules are to be looked at for updates."""
+
+    modules: tuple[str, ...] = field(
+        default=(), metadata=described("their names; empty for all", example=["codex"], maxItems=200)
+    )
     reason: str = field(default="", metadata=REASON)
 
 

@@ -98,6 +98,14 @@ MODULE_SETTINGS = (
         "How long each step of building a version may take: fetching, checking out, installing packages.",
     ),
     Setting(
+        "modules.check",
+        values.boolean,
+        "boolean",
+        "true",
+        "Whether it is looked once a day whether there are updates of modules. That fetches their repositories, and "
+        "changes nothing.",
+    ),
+    Setting(
         "modules.gate",
         values.duration,
         "duration",

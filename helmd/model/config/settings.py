@@ -64,6 +64,8 @@ class Settings:
     """Bytes of a module's repository, and of a version."""
     module_build_timeout: float = 20 * 60.0
     module_gate: float = 60.0
+    module_check: bool = True
+    """Whether it is looked once a day for updates of modules."""
     """Seconds for which a new version is watched before an update is final."""
 
     @property
@@ -124,6 +126,7 @@ _ATTRIBUTES = {
     "modules.files": "module_files",
     "modules.max_size": "module_max_size",
     "modules.build_timeout": "module_build_timeout",
+    "modules.check": "module_check",
     "modules.gate": "module_gate",
 }
 

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from helmd.files.environment_file import parse_environment_file
 from helmd.health.listeners import unit_listeners
@@ -18,13 +17,13 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.status import Observed
 from helmd.operations.configuration.apply import ChangeKind, changes
 from helmd.operations.configuration.effective import load_effective
+from helmd.operations.monitoring.code_versions import CodeVersion, code_version
 from helmd.operations.monitoring.details import processes_reply, unit_reply
 from helmd.systemd.render import mode_environment
 
 DRIFT_SECONDS = 10.0
 """For how long a comparison of units with the registry is used: it renders all of them."""
 _MIB = 1 << 20
-_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class ServiceFacts:
     ports: tuple[Port, ...]
     processes: ProcessesReply
     limits: tuple[LimitUse, ...]
-    version: str
+    version: CodeVersion | None
 
 
 class ServiceFactsReader:
@@ -110,7 +109,7 @@ class ServiceFactsReader:
             ),
             processes=processes,
             limits=() if service is None else tuple(limits_of(service, observed, processes)),
-            version="" if service is None or not service.path else commit_of(self._layout.resolve(service.path)),
+            version=None if service is None else code_version(self._layout, service),
         )
 
     def _all_drifts(self) -> dict[str, tuple[Drift, ...]] | str:
@@ -181,31 +180,3 @@ def _open_files(pid: int) -> int | None:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
         return None
-
-
-def commit_of(directory: Path) -> str:
-    """The commit that a checkout is at, abbreviated; empty for what is none.
-
-    Reads files alone (gitrepository-layout(5)): git would run what the checkout's configuration names.
-    """
-    try:
-        git = directory / ".git"
-        if git.is_file():
-            git = directory / git.read_text().removeprefix("gitdir:").strip()
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head[:_DIGITS]
-        common = git / "commondir"
-        shared = git / common.read_text().strip() if common.exists() else git
-        name = head.removeprefix("ref: ")
-        if ".." in name:
-            return ""
-        for place in (git / name, shared / name):
-            if place.is_file():
-                return place.read_text().strip()[:_DIGITS]
-        for line in (shared / "packed-refs").read_text().splitlines():
-            if line.endswith(f" {name}"):
-                return line[:_DIGITS]
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return ""

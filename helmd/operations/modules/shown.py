@@ -2,13 +2,22 @@
 
 from collections.abc import Iterator
 
-from helmd.model.api.modules import ModuleBody, ModuleHistoryBody, ModuleVersionBody
+from helmd.model.api.modules import (
+    ModuleBody,
+    ModuleHistoryBody,
+    ModulePlanReply,
+    ModuleVersionBody,
+    PlannedCommitBody,
+    UpdatePlanBody,
+)
 from helmd.model.errors import HelmError, UsageError
 from helmd.model.jobs.replies import time_of
 from helmd.model.layout import Layout
+from helmd.model.modules.check import UpdateCheck, behind_of, stale_reason
+from helmd.model.modules.plan import Commit, UpdatePlan, plan_lines
 from helmd.model.modules.record import ModuleRecord
 from helmd.model.printable import printable
-from helmd.modules.records import installed_names, read_record
+from helmd.modules.records import installed_names, places_of, read_check, read_record
 
 
 def shown_modules(layout: Layout) -> tuple[ModuleBody, ...]:
@@ -37,11 +46,64 @@ def _modules(layout: Layout) -> Iterator[ModuleBody]:
             yield ModuleBody(name, "", "", "", "", False, "", False, (), (), error.sentence)
         else:
             if record is not None:
-                yield module_body(record)
+                yield module_body(record, read_check(layout.module(name)))
 
 
-def module_body(record: ModuleRecord) -> ModuleBody:
-    """RECORD as a body."""
+def shown_plan(layout: Layout, name: str) -> ModulePlanReply:
+    """What is known of the update of a module. Blocks. Raises UsageError, RecordError."""
+    places = places_of(layout, name)
+    record = read_record(places)
+    if record is None:
+        raise not_installed(name)
+    return plan_reply(record, read_check(places))
+
+
+def plan_reply(record: ModuleRecord, check: UpdateCheck | None) -> ModulePlanReply:
+    """CHECK as a body."""
+    if check is None:
+        return ModulePlanReply(record.name, None, "", None, "", None, ())
+    plan = check.plan
+    return ModulePlanReply(
+        record.name,
+        time_of(check.checked_at),
+        check.trouble,
+        time_of(check.made_at) if plan is not None else None,
+        stale_reason(check, record),
+        plan_body(plan) if plan is not None else None,
+        tuple(plan_lines(plan)) if plan is not None else (),
+    )
+
+
+def plan_body(plan: UpdatePlan) -> UpdatePlanBody:
+    """PLAN as a body."""
+    return UpdatePlanBody(
+        before=plan.before,
+        after=plan.after,
+        ref=plan.ref,
+        behind_by=plan.behind,
+        commits=tuple(map(_commit, plan.commits)),
+        lost=tuple(map(_commit, plan.lost)),
+        requirements=plan.requirements,
+        migrate=plan.migrate,
+        migrate_before=plan.migrate_before,
+        database=plan.database,
+        shared_paths=plan.shared_paths,
+        effect=plan.effect,
+        held=plan.held,
+        obstacles=plan.obstacles,
+        bytes_needed=plan.need,
+        bytes_free=plan.free,
+        downtime=plan.downtime,
+        downtime_of=len(plan.downtimes),
+    )
+
+
+def _commit(commit: Commit) -> PlannedCommitBody:
+    return PlannedCommitBody(commit.id, commit.subject, commit.author, time_of(commit.at) if commit.at else None)
+
+
+def module_body(record: ModuleRecord, check: UpdateCheck | None = None) -> ModuleBody:
+    """RECORD as a body, and what CHECK knows of its updates."""
     versions = tuple(
         ModuleVersionBody(each.id, each.commit, each.state, time_of(each.made_at), each.detail)
         for each in reversed(record.versions)
@@ -52,5 +114,6 @@ def module_body(record: ModuleRecord) -> ModuleBody:
     )
     return ModuleBody(
         record.name, record.source, record.ref, record.commit, record.active, record.held, record.held_reason,
-        record.trusted, versions, history, "",
+        record.trusted, versions, history, "", behind_of(check, record),
+        time_of(check.checked_at) if check is not None else None, check.trouble if check is not None else "",
     )  # fmt: skip

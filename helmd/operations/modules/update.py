@@ -3,7 +3,7 @@
 import difflib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from helmd.files.lock import locked
@@ -11,16 +11,18 @@ from helmd.files.trees import size_below
 from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError, LockedError, ModuleError, UsageError
 from helmd.model.layout import Layout, ModulePlaces
+from helmd.model.modules.check import UpdateCheck
 from helmd.model.modules.intent import Facts, Intent
 from helmd.model.modules.intent import ModuleChange as ChangeKind
-from helmd.model.modules.plan import MOST_COMMITS, UpdatePlan, downtimes_of
+from helmd.model.modules.plan import UpdatePlan, downtimes_of
 from helmd.model.modules.record import HistoryEntry, ModuleRecord, Version
 from helmd.model.modules.source import git_source_of
 from helmd.model.modules.transaction import failure_sentence, step_words
+from helmd.model.printable import printable
 from helmd.model.suite.effects import effect_text
 from helmd.model.suite.names import unit_of
 from helmd.modules.intent_log import IntentLog
-from helmd.modules.records import places_of, read_record, write_record
+from helmd.modules.records import places_of, read_check, read_record, write_check, write_record
 from helmd.operations.configuration.apply import changes
 from helmd.operations.configuration.effective import load_effective
 from helmd.operations.configuration.module_files import FLASKENV
@@ -33,7 +35,8 @@ from helmd.operations.modules.surroundings import ModuleSteps
 from helmd.systemd.bus import Manager
 
 _LOCK_SECONDS = 3600.0
-_MOST_LINES = 200
+_MOST_LINES, _MAX_LINE = 200, 300
+_MAX_TEXT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +112,37 @@ class ModuleUpdates:
     # What would be done.
 
     def plan(self, ref: str = "") -> UpdatePlan:
-        """What an update would do. Nothing but the mirror of the repository is written. Raises HelmError."""
+        """What an update would do. Only the mirror of the repository is written, and, of the ref that is followed, the
+        plan is kept. Raises HelmError.
+        """
         with self.locked():
             record = self._installed()
-            builder, found = self._builder(record, ref)
-            return self._plan(record, builder, found)
+            try:
+                builder, found = self._builder(record, ref)
+                plan = self._plan(record, builder, found)
+            except HelmError as error:
+                if ref in ("", record.ref):
+                    before = read_check(self.places) or UpdateCheck(0.0)
+                    trouble = printable(error.sentence, _MAX_TEXT)
+                    self._keep(replace(before, checked_at=time.time(), trouble=trouble))
+                raise
+            if plan.ref == record.ref:
+                self._keep(UpdateCheck(now := time.time(), "", now, plan))
+            return plan
+
+    def _keep(self, check: UpdateCheck) -> None:
+        # On a full disk the plan is not kept; it is still said.
+        with suppress(OSError):
+            write_check(self.places, check)
+
+    def _planned(self, record: ModuleRecord, builder: ModuleBuild, found: Candidate) -> None:
+        """Keep the plan of the update that begins: it is what was done, and the module is not behind afterwards."""
+        check = read_check(self.places)
+        known = check.plan if check is not None else None
+        if known is None or (known.before, known.after, known.ref) != (record.commit, found.commit, builder.ref):
+            with suppress(HelmError):
+                plan = self._plan(record, builder, found)
+                self._keep(UpdateCheck(now := time.time(), "", now, plan))
 
     def _plan(self, record: ModuleRecord, builder: ModuleBuild, found: Candidate) -> UpdatePlan:
         registry = load_effective(self.layout).registry
@@ -128,16 +157,18 @@ class ModuleUpdates:
             space.update(self._space(record, found))
 
         obstacles = _refusals(self._check_unit, lambda: self._check_tree(record, found, discard=False), look_at_space)
+        commits, behind = found.repository.log_between(record.commit, found.commit)
         return UpdatePlan(
             name=self.name,
             before=record.commit,
             after=found.commit,
             ref=builder.ref,
-            commits=_commits(found, record.commit, found.commit),
-            lost=_commits(found, found.commit, record.commit),
+            behind=behind,
+            commits=commits,
+            lost=found.repository.log_between(found.commit, record.commit)[0],
             requirements=_requirements(found, record.commit, install.requirements),
-            migrate=" ".join(install.migrate),
-            migrate_before=" ".join(serving.install.migrate) if serving is not None else "",
+            migrate=printable(" ".join(install.migrate), _MAX_TEXT),
+            migrate_before=printable(" ".join(serving.install.migrate), _MAX_TEXT) if serving is not None else "",
             database=self._data().database,
             shared_paths=new,
             effect=effect_text("stop", [self.name], registry),
@@ -151,8 +182,9 @@ class ModuleUpdates:
 
     # The changes.
 
-    def update(self, ref: str = "", discard: bool = False) -> ModuleOutcome:
-        """Update the module, or take that back. With DISCARD, changes of its files are left behind.
+    def update(self, ref: str = "", discard: bool = False, planned: str = "") -> ModuleOutcome:
+        """Update the module, or take that back. With DISCARD, changes of its files are left behind. PLANNED is the
+        commit of the plan that was agreed to: another one is refused.
 
         Raises TakenBackError, StuckError, and HelmError if nothing was begun.
         """
@@ -167,6 +199,12 @@ class ModuleUpdates:
             builder, found = self._builder(record, ref)
             if found.commit == record.commit and builder.ref == record.ref:
                 return ModuleOutcome(self.name, record.active, record.commit, False)
+            self._planned(record, builder, found)
+            if planned and not found.commit.startswith(planned):
+                raise ModuleError(
+                    f"the plan of {self.name} is for commit {planned[:12]}, and now it would be {found.commit[:12]}",
+                    hint=f"Look at the new plan: helmctl modules update {self.name} --dry-run",
+                )
 
             def checks() -> Facts:
                 self._check_unit()
@@ -299,13 +337,8 @@ def _refusals(*checks: Callable[[], None]) -> tuple[str, ...]:
         try:
             check()
         except HelmError as error:
-            found.append(f"{error.sentence}. {error.hint}".strip())
+            found.append(printable(f"{error.sentence}. {error.hint}".strip(), _MAX_TEXT))
     return tuple(found)
-
-
-def _commits(found: Candidate, old: str, new: str) -> tuple[str, ...]:
-    """The commits that NEW has and OLD has not."""
-    return tuple(f"{each[:12]} {subject}" for each, subject in found.repository.log_between(old, new, MOST_COMMITS))
 
 
 def _requirements(found: Candidate, before: str, path: str) -> tuple[str, ...]:
@@ -320,4 +353,4 @@ def _requirements(found: Candidate, before: str, path: str) -> tuple[str, ...]:
 
     differences = difflib.unified_diff(lines(before), lines(found.commit), lineterm="", n=0)
     kept = [line for line in differences if line[:1] in "+-" and not line.startswith(("+++", "---"))]
-    return tuple(kept[:_MOST_LINES])
+    return tuple(printable(line, _MAX_LINE) for line in kept[:_MOST_LINES])

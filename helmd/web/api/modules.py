@@ -9,10 +9,13 @@ from aiohttp import web
 from helmd.model.api.jobs import JobAcceptedReply
 from helmd.model.api.modules import (
     AvailableModule,
+    CheckModulesBody,
     HoldModuleBody,
     InstallModuleBody,
     ModuleBody,
+    ModulePlanReply,
     ModulesReply,
+    PlanModuleBody,
     RemoveModuleBody,
     RollbackModuleBody,
     UpdateModuleBody,
@@ -34,6 +37,7 @@ from helmd.web.http.validation import read_request
 _ENDINGS = {
     "module-install": "The installation",
     "module-update": "The update",
+    "module-plan": "The look for an update",
     "module-rollback": "The rollback",
     "module-remove": "The removal",
 }
@@ -44,7 +48,7 @@ HoldModule = Callable[[str, bool, str, str], bool]
 
 
 class Modules:
-    """The handlers. APPS looks at the machine; MODULES and AVAILABLE read the disk, HOLD changes a record there."""
+    """The handlers. APPS looks at the machine; MODULES, AVAILABLE and PLAN read the disk, HOLD changes a record."""
 
     def __init__(
         self,
@@ -53,9 +57,10 @@ class Modules:
         modules: Callable[[], Sequence[ModuleBody]],
         available: Callable[[], Sequence[AvailableModule]],
         hold: HoldModule,
+        plan: Callable[[str], ModulePlanReply],
     ) -> None:
         self._engine, self._apps = engine, apps
-        self._modules, self._available, self._hold = modules, available, hold
+        self._modules, self._available, self._hold, self._plan = modules, available, hold, plan
 
     async def apps(self, request: web.Request) -> web.Response:
         """GET /api/apps"""
@@ -78,18 +83,44 @@ class Modules:
                    for word in (option, value)]  # fmt: skip
         last = ("--dry-run",) if body.dry_run else ("--yes", "--json")
         words = ("modules", "install", *options, *last, "--", body.source)
-        return await self._submitted(request, "module-install", name, words, body.reason)
+        return await self._submitted(request, "module-install", (name,), words, body.reason)
 
     async def update(self, request: web.Request) -> web.Response:
         """POST /api/modules/{name}/update"""
         body = await read_request(request, UpdateModuleBody)
         name = (await self._known(request)).name
         ref_of(body.ref)
-        options = ("--ref", body.ref) if body.ref else ()
-        discard = ("--discard-changes",) if body.discard_changes else ()
+        options: tuple[str, ...] = ("--ref", body.ref) if body.ref else ()
+        options += ("--discard-changes",) if body.discard_changes else ()
+        options += ("--planned", body.planned) if body.planned else ()
         last = ("--dry-run",) if body.dry_run else ("--yes", "--json")
-        words = ("modules", "update", *options, *discard, *last, "--", name)
-        return await self._submitted(request, "module-update", name, words, body.reason)
+        words = ("modules", "update", *options, *last, "--", name)
+        return await self._submitted(request, "module-update", (name,), words, body.reason)
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """GET /api/modules/{name}/plan"""
+        name = (await self._known(request)).name
+        return json_response(await asyncio.to_thread(self._plan, name))
+
+    async def make_plan(self, request: web.Request) -> web.Response:
+        """POST /api/modules/{name}/plan"""
+        body = await read_request(request, PlanModuleBody)
+        name = (await self._known(request)).name
+        ref_of(body.ref)
+        words = ("modules", "update", *(("--ref", body.ref) if body.ref else ()), "--dry-run", "--", name)
+        return await self._submitted(request, "module-plan", (name,), words, body.reason)
+
+    async def check(self, request: web.Request) -> web.Response:
+        """POST /api/module-checks"""
+        body = await read_request(request, CheckModulesBody)
+        known = [each.name for each in await asyncio.to_thread(self._modules)]
+        for name in body.modules:
+            if name not in known:
+                raise _not_installed(name)
+        names = tuple(name for name in known if name in body.modules or not body.modules)
+        if not names:
+            raise UsageError("no module was installed from git", hint="Install one: helmctl modules install NAME")
+        return await self._submitted(request, "module-plan", names, ("modules", "check", "--", *names), body.reason)
 
     async def rollback(self, request: web.Request) -> web.Response:
         """POST /api/modules/{name}/rollback"""
@@ -97,7 +128,7 @@ class Modules:
         name = (await self._known(request)).name
         how = "--with-data" if body.with_data else "--code-only"
         words = ("modules", "rollback", how, "--yes", "--json", "--", name)
-        return await self._submitted(request, "module-rollback", name, words, body.reason)
+        return await self._submitted(request, "module-rollback", (name,), words, body.reason)
 
     async def hold(self, request: web.Request) -> web.Response:
         """POST /api/modules/{name}/hold"""
@@ -115,32 +146,35 @@ class Modules:
         name = (await self._known(request)).name
         keep = ("--keep-data",) if body.keep_data else ()
         words = ("modules", "remove", *keep, "--yes", "--", name)
-        return await self._submitted(request, "module-remove", name, words, body.reason)
+        return await self._submitted(request, "module-remove", (name,), words, body.reason)
 
     async def _known(self, request: web.Request) -> ModuleBody:
         """The module that the path names. Raises UnknownServiceError."""
         name = request.match_info["name"]
         found = next((each for each in await asyncio.to_thread(self._modules) if each.name == name), None)
         if found is None:
-            raise UnknownServiceError(
-                f"there is no module '{printable(name, 60)}' that was installed from git",
-                hint="See: helmctl modules list",
-            )
+            raise _not_installed(name)
         return found
 
     async def _submitted(
-        self, request: web.Request, kind: str, name: str, words: Sequence[str], reason: str
+        self, request: web.Request, kind: str, names: tuple[str, ...], words: Sequence[str], reason: str
     ) -> web.Response:
         """Begin a job that does what helmctl's arguments WORDS say."""
         identity: Identity = request["identity"]
         given = request.headers.get("Idempotency-Key")
         key = None if given is None else (f"{identity.key} {request.path}", idempotency_key(given))
-        view = await self._engine.submit(kind, (name,), tuple(words), requester_of(request), reason, key)
+        view = await self._engine.submit(kind, names, tuple(words), requester_of(request), reason, key)
         job = view.reply
-        note_change(request, reason=reason, detail=f"module {name}; job {job.id}")
+        note_change(request, reason=reason, detail=f"module {', '.join(names)}; job {job.id}")
         headers = {"Location": f"{prefix_of(request)}/api/jobs/{job.id}"}
         reply = JobAcceptedReply(True, f"{_ENDINGS[kind]} goes on as job {job.id}", job)
         return json_response(reply, HTTPStatus.ACCEPTED, headers=headers)
+
+
+def _not_installed(name: str) -> UnknownServiceError:
+    return UnknownServiceError(
+        f"there is no module '{printable(name, 60)}' that was installed from git", hint="See: helmctl modules list"
+    )
 
 
 def installed_name(body: InstallModuleBody) -> str:

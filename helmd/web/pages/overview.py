@@ -15,6 +15,7 @@ from helmd.model.identity.audit import AuditEntry
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.service import Registry
 from helmd.operations.diagnostics.latest import KnownFinding, LatestDoctor
+from helmd.operations.monitoring.code_versions import CodeVersion, CodeVersions
 from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.service_history import ServiceHistory, ServiceRecord
 from helmd.web.api.sources import StatusSource
@@ -52,6 +53,7 @@ class OverviewSources:
     history: ServiceHistory | None = None
     host: HostState | None = None
     doctor: LatestDoctor | None = None
+    versions: CodeVersions | None = None
     changes: Callable[[int], Sequence[AuditEntry]] = lambda limit: ()
     """The newest changes; it blocks."""
 
@@ -131,8 +133,11 @@ class OverviewPage:
         records: Mapping[str, ServiceRecord] = {}
         if sees and part in (None, "services") and self._sources.history is not None:
             records = await self._sources.history.records()
+        versions: Mapping[str, CodeVersion] = {}
+        if sees and part in (None, "services") and self._sources.versions is not None:
+            versions = await self._sources.versions.of(self._suite())
         now, suite, statuses = datetime.now(UTC), self._suite(), self._monitor.statuses()
-        seen = rows(statuses, suite, identity, now, records)
+        seen = rows(statuses, suite, identity, now, records, versions)
         found = alarms(seen, suite)
         findings, trouble = await self._findings(identity, part)
         context = OverviewContext(

@@ -8,7 +8,6 @@ from typing import Literal
 
 from aiohttp import web
 
-from helmd import __version__
 from helmd.model.api.details import ProbeReply, TimelineEvent
 from helmd.model.errors import HelmError, UnknownServiceError
 from helmd.model.jobs.control import CONFIRMED
@@ -24,6 +23,7 @@ from helmd.model.units.timeline import EventKind
 from helmd.model.units.unit_state import condition
 from helmd.operations.diagnostics.service_facts import ServiceFacts, ServiceFactsReader
 from helmd.operations.logs.reader import LogReader
+from helmd.operations.monitoring.code_versions import CodeVersion
 from helmd.operations.monitoring.details import probe_reply
 from helmd.operations.monitoring.history import MetricHistory
 from helmd.operations.monitoring.timeline import timeline
@@ -123,7 +123,7 @@ class ServicePageContext:
     needed_by: tuple[Neighbour, ...]
     probe: ProbeReply
     facts: ServiceFacts | None = None
-    code_version: str = ""
+    code: CodeVersion | None = None
     responses: Responses = field(default_factory=Responses)
     events: tuple[EventRow, ...] = ()
     events_trouble: str = ""
@@ -204,7 +204,7 @@ class ServicePage:
                 needed_by=needed_by,
                 probe=probe_reply(observed, time.time(), time.monotonic()),
                 facts=facts,
-                code_version=__version__ if own else facts.version if facts is not None else "",
+                code=facts.version if facts is not None else None,
                 responses=responses,
                 events=events,
                 events_trouble=trouble,

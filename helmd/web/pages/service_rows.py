@@ -11,6 +11,7 @@ from helmd.model.metrics.summaries import DayShare, MinuteValues
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.status import Status
+from helmd.operations.monitoring.code_versions import CodeVersion
 from helmd.operations.monitoring.service_history import DAYS, ServiceRecord
 from helmd.web.auth.roles import Identity, Role
 from helmd.web.pages.words import NOTHING, duration_text, size_text
@@ -70,6 +71,8 @@ class Row:
     memory: str
     restarts: int
     mode: str = ""
+    version: CodeVersion | None = None
+    """The code that it runs; None where that is not known."""
     cpu_value: str = ""
     memory_value: str = ""
     up_value: str = ""
@@ -103,11 +106,24 @@ def rows(
     identity: Identity,
     now: datetime,
     records: Mapping[str, ServiceRecord] | None = None,
+    versions: Mapping[str, CodeVersion] | None = None,
 ) -> list[Row]:
-    """What IDENTITY sees of the services, those with a problem first. RECORDS are their last days."""
+    """What IDENTITY sees of the services, those with a problem first. RECORDS are their last days.
+
+    VERSIONS are the code that they run.
+    """
     gateway = origin_of(suite[GATEWAY].url) if GATEWAY in suite and suite[GATEWAY].url else ""
+    records, versions = records or {}, versions or {}
     found = [
-        _row(status, suite.services.get(name), identity, gateway, now, (records or {}).get(name, _NOTHING_KNOWN))
+        _row(
+            status,
+            suite.services.get(name),
+            identity,
+            gateway,
+            now,
+            records.get(name, _NOTHING_KNOWN),
+            versions.get(name),
+        )
         for name, status in statuses.items()
         if _is_shown(name, suite.services.get(name), identity)
     ]
@@ -124,7 +140,13 @@ def _is_shown(name: str, service: Service | None, identity: Identity) -> bool:
 
 
 def _row(
-    status: Status, service: Service | None, identity: Identity, gateway: str, now: datetime, record: ServiceRecord
+    status: Status,
+    service: Service | None,
+    identity: Identity,
+    gateway: str,
+    now: datetime,
+    record: ServiceRecord,
+    version: CodeVersion | None,
 ) -> Row:
     name, state = status.service_name, status.state
     tone, glyph, plain = STATES.get(state, STATES["unknown"])
@@ -158,6 +180,7 @@ def _row(
         **figures,  # type: ignore[arg-type]
         message=status.health_message,
         mode=status.mode or "",
+        version=version,
         cpu_value="" if cpu is None else f"{cpu:.3f}",
         memory_value="" if memory is None else f"{memory:.1f}",
         up_value="" if started is None else f"{(now - started).total_seconds():.0f}",

@@ -1,0 +1,57 @@
+"""Looking once a day for updates of modules: a job that helmd begins, since git runs in no service that others need."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from helmd.model.errors import HelmError
+from helmd.model.jobs.record import Requester
+from helmd.model.layout import Layout
+from helmd.modules.records import installed_names, read_check, read_record
+from helmd.operations.jobs.engine import JobEngine
+
+DAY = 86_400.0
+_PAUSE = 1800.0
+"""Seconds between two looks at what is due, at most; at random, so that machines do not all ask a server at once."""
+_log = logging.getLogger(__name__)
+
+
+def due_modules(layout: Layout, now: float) -> tuple[str, ...]:
+    """The modules for which it was not looked for a day, and which have been installed for as long. Blocks."""
+    found = []
+    for name in installed_names(layout):
+        places = layout.module(name)
+        try:
+            record = read_record(places)
+        except HelmError:
+            continue
+        version = record.active_version if record is not None else None
+        check = read_check(places)
+        if version is not None and now - max(version.made_at, check.checked_at if check else 0.0) >= DAY:
+            found.append(name)
+    return tuple(found)
+
+
+class DailyChecks:
+    """WANTED says whether it is to be looked at all."""
+
+    def __init__(self, layout: Layout, engine: JobEngine, wanted: Callable[[], bool]) -> None:
+        self._layout, self._engine, self._wanted = layout, engine, wanted
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE))  # noqa: S311 - no secret
+            await self.look()
+
+    async def look(self) -> None:
+        """Begin a job for what is due."""
+        try:
+            names = await asyncio.to_thread(due_modules, self._layout, time.time()) if self._wanted() else ()
+            if names:
+                words = ("modules", "check", "--", *names)
+                await self._engine.submit("module-plan", names, words, Requester("helmd", "helmd"), "once a day")
+        except (HelmError, OSError) as error:
+            _log.warning("looking for updates of modules: %s", error)

@@ -1,0 +1,107 @@
+"""Which code services run: by the records of modules that Helm installed, and by the files of checkouts."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from helmd import __version__
+from helmd.health.thread_pool import ThreadPool
+from helmd.model.errors import HelmError
+from helmd.model.layout import Layout
+from helmd.model.modules.check import behind_of
+from helmd.model.suite.names import HELM_SERVICE
+from helmd.model.suite.service import Registry, Service
+from helmd.modules.records import read_check, read_record
+
+_KEPT_SECONDS = 10.0
+_WAIT_SECONDS = 1.0
+"""How long a page waits for files; a later one has what was read."""
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """``text`` is an abbreviated commit, or the version of the package. ``ref`` is what a module follows."""
+
+    kind: Literal["module", "checkout", "package"]
+    text: str
+    ref: str = ""
+    behind: int | None = None
+    """How many commits a module is behind; None where that is not known."""
+
+
+def code_version(layout: Layout, service: Service) -> CodeVersion | None:
+    """The code of SERVICE; None where that can't be known. Blocks."""
+    if service.name == HELM_SERVICE:
+        return CodeVersion("package", __version__)
+    if not service.path or service.external:
+        return None
+    directory = layout.resolve(service.path)
+    places = layout.module_of(directory)
+    if places is None:
+        commit = commit_of(directory)
+        return CodeVersion("checkout", commit) if commit else None
+    try:
+        record = read_record(places)
+    except HelmError:
+        return None
+    version = record.version(directory.name) if record is not None else None
+    if record is None or version is None:
+        return None
+    behind = behind_of(read_check(places), record) if version.id == record.active else None
+    return CodeVersion("module", version.commit[:_DIGITS], record.ref, behind)
+
+
+class CodeVersions:
+    """Those of all services. Files are read in a thread of its own: a file system that hangs holds up nothing else."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._threads = ThreadPool(1)
+        self._found: Mapping[str, CodeVersion] = {}
+        self._read_at = -_KEPT_SECONDS
+
+    async def of(self, suite: Registry) -> Mapping[str, CodeVersion]:
+        """By service, at most `_KEPT_SECONDS` old."""
+        if time.monotonic() - self._read_at >= _KEPT_SECONDS:
+            self._read_at = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAIT_SECONDS):
+                    await self._threads.run(lambda: self._read(suite))
+        return self._found
+
+    def _read(self, suite: Registry) -> None:
+        found = {name: code_version(self._layout, service) for name, service in suite.services.items()}
+        self._found = {name: version for name, version in found.items() if version is not None}
+
+
+def commit_of(directory: Path) -> str:
+    """The commit that a checkout is at, abbreviated; empty for what is none.
+
+    Reads files alone (gitrepository-layout(5)): git would run what the checkout's configuration names.
+    """
+    try:
+        git = directory / ".git"
+        if git.is_file():
+            git = directory / git.read_text().removeprefix("gitdir:").strip()
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head[:_DIGITS]
+        common = git / "commondir"
+        shared = git / common.read_text().strip() if common.exists() else git
+        name = head.removeprefix("ref: ")
+        if ".." in name:
+            return ""
+        for place in (git / name, shared / name):
+            if place.is_file():
+                return place.read_text().strip()[:_DIGITS]
+        for line in (shared / "packed-refs").read_text().splitlines():
+            if line.endswith(f" {name}"):
+                return line[:_DIGITS]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return ""

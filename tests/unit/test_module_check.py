@@ -1,0 +1,112 @@
+"""What is kept of the last look for an update, and read again."""
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helmd.model.layout import layout
+from helmd.model.modules.check import UpdateCheck, behind_of, check_of, check_text, stale_reason
+from helmd.model.modules.plan import Commit
+from helmd.model.modules.record import ModuleRecord, Version, version_id
+from helmd.modules.records import read_check, write_check, write_record
+from helmd.operations.modules.daily import DAY, due_modules
+from helmd.operations.modules.shown import plan_reply
+from tests.unit.test_module_plan import PLAN
+
+DAYS = 1_795_000_000.0
+OLD = version_id(DAYS, PLAN.before)
+RECORD = ModuleRecord(
+    "desk", "https://git.example.org/desk", commit=PLAN.before, active=OLD,
+    versions=(Version(OLD, PLAN.before, "active", DAYS, served_at=DAYS),),
+)  # fmt: skip
+FULL = replace(
+    PLAN,
+    behind=3,
+    lost=(Commit("4" * 40, "gone", "Bo", 9.0),),
+    obstacles=("no",),
+    requirements=("+a",),
+    downtimes=(2.5,),
+)
+CHECK = UpdateCheck(DAYS, "", DAYS, FULL)
+
+
+def test_a_check_is_read_as_it_was_written(tmp_path: Path) -> None:
+    places = layout({}, tmp_path, 1000, tmp_path).module("desk")
+    assert read_check(places) is None
+    for check in (CHECK, UpdateCheck(5.0, "it could not be fetched")):
+        write_check(places, check)
+        assert read_check(places) == check
+    assert oct(places.check.stat().st_mode & 0o777) == "0o600"
+    places.check.unlink()
+    places.check.symlink_to("/etc/passwd")
+    assert read_check(places) is None, "nothing is read through a link"
+    places.check.unlink()
+    os.mkfifo(places.check)
+    assert read_check(places) is None
+    places.check.unlink()
+    places.check.write_text(" " * (1 << 20) + check_text(CHECK))
+    assert read_check(places) is None, "it is too large"
+
+
+def changed(**members: Any) -> str:
+    whole = asdict(CHECK)
+    return json.dumps(whole | {"plan": whole["plan"] | members})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "null", "{", "[" * 100_000, "{}", '{"checked_at": true}', '{"checked_at": NaN}', '{"checked_at": -1}',
+        '{"checked_at": 1, "plan": []}', '{"checked_at": 1, "plan": {"name": "desk"}}', '{"checked_at": "1"}',
+        changed(name="core"), changed(before="--help"), changed(after=""), changed(behind=-1), changed(held=0),
+        changed(commits={}), changed(commits=["x"]), changed(commits=[{"id": "x"}]), changed(requirements=[1]),
+        changed(effect="x" * 5000), changed(obstacles=["x"] * 1001), changed(free=1e300), changed(migrate=None),
+    ],
+)  # fmt: skip
+def test_what_is_no_check_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        check_of(text, "desk")
+
+
+def test_how_far_it_is_behind_is_said_of_the_commit_that_serves() -> None:
+    assert behind_of(None, RECORD) is None and behind_of(UpdateCheck(1.0, "x"), RECORD) is None
+    assert (behind_of(CHECK, RECORD), stale_reason(CHECK, RECORD)) == (3, "")
+    updated = replace(RECORD, commit=PLAN.after)
+    assert behind_of(CHECK, updated) == 0 and "served; now 222222222222 does." in stale_reason(CHECK, updated)
+    other = replace(RECORD, commit="7" * 40)
+    assert behind_of(CHECK, other) is None
+    moved = replace(RECORD, ref="v2")
+    assert behind_of(CHECK, moved) is None
+    assert stale_reason(CHECK, moved) == "It was made for the default branch; v2 is followed."
+    failed = replace(CHECK, trouble="the server is away")
+    assert behind_of(failed, RECORD) == 3 and "the server is away" in stale_reason(failed, RECORD)
+    assert stale_reason(UpdateCheck(1.0, "x"), RECORD) == ""
+
+
+def test_the_reply_about_a_plan() -> None:
+    assert plan_reply(RECORD, None).checked_at is None
+    reply = plan_reply(RECORD, CHECK)
+    assert reply.plan is not None and reply.made_at is not None and reply.text[1] == "  refused as it is: no"
+    assert (reply.plan.behind_by, reply.plan.downtime, reply.plan.downtime_of) == (3, 2.5, 1)
+    assert reply.plan.commits[0].at is not None and reply.plan.lost[0].subject == "gone"
+    assert plan_reply(RECORD, UpdateCheck(1.0, "away")).plan is None
+
+
+def test_what_is_due_was_looked_at_a_day_ago(tmp_path: Path) -> None:
+    own = layout({}, tmp_path, 1000, tmp_path)
+    places = own.module("desk")
+    assert due_modules(own, DAYS) == ()
+    write_record(places, RECORD)
+    assert due_modules(own, DAYS + DAY - 1) == (), "it was installed less than a day ago"
+    assert due_modules(own, DAYS + DAY) == ("desk",)
+    write_check(places, UpdateCheck(DAYS + DAY, "the server is away"))
+    assert due_modules(own, DAYS + 2 * DAY - 1) == ()
+    assert due_modules(own, DAYS + 2 * DAY) == ("desk",)
+    write_record(places, replace(RECORD, active="", commit=""))
+    assert due_modules(own, DAYS + 9 * DAY) == ()
+    places.record.write_text("{")
+    assert due_modules(own, DAYS + 9 * DAY) == ()
