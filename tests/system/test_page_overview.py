@@ -43,6 +43,12 @@ def started(box: Sandbox, name: str) -> str:
     return box("systemctl", "--user", "show", "-P", "InvocationID", f"hivematrix-{name}").out.strip()
 
 
+def act(page: Dashboard, name: str, verb: str) -> None:
+    """By the menu of a row."""
+    page.browser.click(f"#service-{name} [data-menu]")
+    page.browser.click(f".helm-menu [data-verb={verb}]")
+
+
 def live(page: Dashboard) -> str:
     return str(page.browser.run(LIVE))
 
@@ -70,7 +76,7 @@ def test_an_action_says_what_it_does_is_a_job_and_can_be_undone(dashboard: Dashb
     dashboard.open("", "owner")
     browser.until_there("#service-ticker")
     before = started(demo, "ticker")
-    browser.click("#service-ticker [data-verb=restart]")
+    act(dashboard, "ticker", "restart")
     browser.until_there("dialog[open] button[type=submit]")
     assert browser.text("dialog h2") == "Restart ticker" and "restart" in browser.text("dialog .helm-steps")
     browser.type("dialog #helm-field-reason", "for the test")
@@ -79,7 +85,7 @@ def test_an_action_says_what_it_does_is_a_job_and_can_be_undone(dashboard: Dashb
     assert browser.text("dialog .helm-ending").startswith("Ticker has been restarted")
     assert started(demo, "ticker") != before
     dashboard.press("Escape")
-    browser.click("#service-ticker [data-verb=stop]")
+    act(dashboard, "ticker", "stop")
     browser.until_there("dialog[open] button[type=submit]")
     browser.click("dialog button[type=submit]")
     browser.until_there("dialog .helm-ending--ok")
@@ -94,8 +100,8 @@ def test_an_action_says_what_it_does_is_a_job_and_can_be_undone(dashboard: Dashb
     browser.until_there("#service-ticker.helm-table__row--ok")
     browser.until(lambda driver: "for the test" in driver.find_element("css selector", ".helm-changes").text, 15)
     # What can't be done is said in the dialog, with why.
-    browser.run("document.querySelector('#service-ticker [data-verb]').dataset.services = 'nosuch'")
-    browser.click("#service-ticker [data-verb]")
+    browser.run("document.querySelector('#service-ticker').dataset.service = 'nosuch'")
+    act(dashboard, "ticker", "restart")
     browser.until_there("dialog .helm-refusal")
     assert "nosuch" in browser.text("dialog .helm-refusal")
     dashboard.press("Escape")
@@ -201,7 +207,13 @@ def test_by_keyboard_alone(dashboard: Dashboard) -> None:
     dashboard.press(*"tick")
     browser.until(lambda driver: not driver.find_element("css selector", "#service-core").is_displayed())
     assert "find=tick" in browser.url
-    dashboard.press("Escape", "j", "Enter")
+    dashboard.press("Escape", "j", "m", "Up")
+    focused = "return document.activeElement.textContent"
+    assert browser.run(focused) == "Settings" and browser.texts(".helm-menu__item")[:2] == ["Restart", "Stop"]
+    dashboard.press("Escape")
+    browser.until(lambda driver: not driver.find_elements("css selector", ".helm-menu"))
+    assert str(browser.run("return document.activeElement.getAttribute('aria-label')")) == "Actions for ticker"
+    dashboard.press("j", "Enter")
     browser.until_at(f"{HELM}service/")
     browser.get(HELM)
     browser.until_there("[data-palette]:not([hidden])")
@@ -223,7 +235,7 @@ def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:
     dashboard.open("", "owner")
     browser.until_there(".helm-services")
     assert dashboard.violations() == []
-    browser.click("#service-ticker [data-verb=stop]")
+    act(dashboard, "ticker", "stop")
     browser.until_there("dialog[open] button[type=submit]")
     assert dashboard.violations() == []
     dashboard.press("Escape")
@@ -242,7 +254,7 @@ def test_behind_the_gateway(dashboard: Dashboard) -> None:
     browser = dashboard.browser
     browser.until_there(".helm-services")
     until(lambda: live(dashboard) == "live", 15)
-    browser.click("#service-ticker [data-verb=restart]")
+    act(dashboard, "ticker", "restart")
     browser.until_there("dialog[open] button[type=submit]")
     browser.click("dialog button[type=submit]")
     browser.until_there("dialog .helm-ending--ok")

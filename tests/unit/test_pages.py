@@ -29,11 +29,11 @@ from helmd.web.pages.assets import STATIC, Assets
 from helmd.web.pages.graph import dependency_graph
 from helmd.web.pages.navigation import RAIL_PLACES
 from helmd.web.pages.overview import OverviewPage, change_shown, changes_shown
-from helmd.web.pages.overview_words import absent, alarms, headline, health_line, permissions
+from helmd.web.pages.overview_words import absent, alarms, headline, health_line, permissions, well_since
 from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
 from helmd.web.pages.rendering import TEMPLATES, Renderer
 from helmd.web.pages.service_rows import STATES, rows, worst
-from helmd.web.pages.words import duration_text
+from helmd.web.pages.words import NOTHING, duration_text
 from helmd.web.route import Route
 from helmd.web.server import application
 from tests.fakes import Statuses
@@ -107,7 +107,8 @@ def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
 def said(statuses: dict[str, Status], suite: Registry = SUITE) -> str:
     """The headline."""
     found = rows(statuses, suite, identity(Role.ADMIN), NOW)
-    return headline(found, alarms(found, suite))
+    made = headline(found, alarms(found, suite))
+    return made.text + made.rest
 
 
 def test_one_cause_is_one_alarm() -> None:
@@ -151,15 +152,47 @@ def test_the_figures_of_a_row() -> None:
     admin, records = identity(Role.ADMIN), {"core": record}
     row = next(row for row in rows(STATUSES, SUITE, admin, NOW, records) if row.name == "core")
     assert (row.errors, row.warnings, row.restarts, row.last_error) == (4, 2, 2, NOW)
-    assert row.cpu_path.count("M") == 2 and row.cpu_path.count("L") == 3, "a gap is a gap"
-    assert [(each.tone, each.path.count("M")) for each in row.days] == [("", 88), ("ok", 1), ("error", 1)]
-    assert row.days[-1].path == "M178 1h2v16h-2z"
+    assert row.cpu_path == "M3 11 4 15M16 3 17 19", "three minutes a point, the peak of each; a gap is a gap"
+    assert [each.path for each in row.days] == ["M0 1h176v16h-176z", "M176 1h2v16h-2z", "M178 1h2v16h-2z"]
+    assert [each.tone for each in row.days] == ["", "ok", "error"]
     assert row.days_text == "Healthy 95.00 % of 2 known days, 1 with trouble"
     assert row.verbs == ("restart", "stop") and not row.keeps
     own = next(row for row in rows(STATUSES, SUITE, admin, NOW) if row.name == "helm")
     assert not own.verbs and "Helm does not stop itself" in own.keeps
     reader = next(row for row in rows(STATUSES, SUITE, identity(Role.TECHNICIAN), NOW) if row.name == "core")
     assert not reader.verbs and not reader.keeps
+
+
+def test_what_is_stored_is_shown_until_the_next_measurement() -> None:
+    """After a restart of helmd there are neither figures nor a beginning; the store has them."""
+    newest = int(NOW.timestamp()) - 60
+    record = ServiceRecord(cpu=MinuteValues((newest,), (2.5,)), memory=MinuteValues((newest,), (80.0,)))
+
+    def shown(record: ServiceRecord, one: Status) -> tuple[str, str]:
+        (row,) = rows({"core": one}, SUITE, identity(Role.ADMIN), NOW, {"core": record})
+        return row.cpu, row.memory
+
+    core = replace(status("core"), started_at=NOW - timedelta(hours=1))
+    assert shown(record, core) == ("2.5 %", "80 MiB")
+    assert shown(record, replace(core, cpu_percent=7.0)) == ("7.0 %", "80 MiB")
+    assert shown(record, replace(core, started_at=NOW - timedelta(seconds=30))) == (NOTHING, NOTHING), (
+        "of the process before"
+    )
+    assert shown(record, replace(core, started_at=None)) == (NOTHING, NOTHING)
+    old = MinuteValues((newest - 600,), (2.5,))
+    assert shown(ServiceRecord(cpu=old, memory=old), core) == (NOTHING, NOTHING)
+
+
+def test_since_when_all_is_well() -> None:
+    """The last trouble that is stored, or a newer start; not that of helmd, nor a run by schedule."""
+    suite = Registry({"core": Service("core"), "nightly": Service("nightly", schedule="daily")})
+    begun = {"core": 5, "nightly": 0.1, "helm": 0.2}
+    seen = {name: replace(status(name), started_at=NOW - timedelta(hours=hours)) for name, hours in begun.items()}
+    assert well_since(seen, {}, suite) == NOW - timedelta(hours=5)
+    trouble = ServiceRecord(last_trouble=NOW - timedelta(hours=2))
+    assert well_since(seen, {"core": trouble}, suite) == NOW - timedelta(hours=2)
+    assert well_since(seen, {"gone": trouble}, suite) == NOW - timedelta(hours=5)
+    assert well_since({}, {}, suite) is None
 
 
 def test_the_picture_of_dependencies() -> None:
@@ -198,11 +231,11 @@ def test_an_empty_page_says_what_would_be_there_and_how_to_get_it(role: Role) ->
         ["man services.toml", "helmctl setup", "helmctl up"] if role is Role.ADMIN else []
     )
     runs_it = role in (Role.ADMIN, Role.TECHNICIAN)
-    assert headline(own) == ("No services yet" if runs_it else "No services to show")
+    assert headline(own).text == ("No services yet" if runs_it else "No services to show")
     assert worst(own) == ("ok" if runs_it else "off")
     assert absent(rows(STATUSES, SUITE, who, NOW), who) is None
     broken = rows({"helm": status("helm", "failed")}, Registry({}), identity(Role.ADMIN), NOW)
-    assert headline(broken, alarms(broken, Registry({}))).startswith("helm has failed")
+    assert headline(broken, alarms(broken, Registry({}))).text.startswith("helm has failed")
 
 
 async def test_an_empty_page() -> None:
@@ -459,9 +492,10 @@ async def test_colours_as_the_user_chose(client: TestClient, cookie: str, attrib
 async def test_a_part_is_a_part_of_the_page(client: TestClient) -> None:
     part = await (await client.get("/helm/?part=services", headers=ADMIN)).text()
     page = await (await client.get("/helm/", headers=ADMIN)).text()
-    assert part.startswith('<div class="helm-stack" data-live-part="services"') and "<html" not in part
+    assert re.match('<div class="helm-stack" data-live-tag="[0-9a-f]{24}" data-live-part="services"', part)
+    assert "<html" not in part
     assert (await client.get("/helm/?part=nosuch", headers=ADMIN)).status == 404
-    assert re.sub(r"datetime=.*?</time>", "", part).strip() in re.sub(r"datetime=.*?</time>", "", page)
+    assert re.sub(r"<time.*?</time>", "", part).strip() in re.sub(r"<time.*?</time>", "", page)
 
 
 async def test_files_are_kept_for_good_and_change_their_names(client: TestClient, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from helmd.web.pages.graph import DependencyGraph, dependency_graph
 from helmd.web.pages.overview_words import (
     Absent,
     Alarm,
+    Headline,
     Permission,
     absent,
     alarms,
@@ -76,11 +77,8 @@ class OverviewContext:
 
     rows: tuple[Row, ...]
     alarms: tuple[Alarm, ...]
-    headline: str
+    headline: Headline
     tone: Tone
-    works: int
-    errors: int
-    most_errors: Row | None
     shows_figures: bool
     history_trouble: str
     host_state: HostReply | None
@@ -143,11 +141,8 @@ class OverviewPage:
         context = OverviewContext(
             rows=tuple(seen),
             alarms=found,
-            headline=headline(seen, found, well_since(statuses, records)),
+            headline=headline(seen, found, well_since(statuses, records, suite)),
             tone=worst(seen),
-            works=sum(row.tone == "ok" for row in seen),
-            errors=sum(row.errors for row in seen),
-            most_errors=max(seen, key=lambda row: row.errors, default=None),
             shows_figures=sees,
             history_trouble="" if self._sources.history is None else self._sources.history.trouble,
             host_state=await self._host(part) if sees else None,

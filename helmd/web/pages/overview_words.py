@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from helmd.model.counted import counted
 from helmd.model.suite.causes import troubles
 from helmd.model.suite.composition import dependencies
+from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Status
 from helmd.operations.monitoring.service_history import ServiceRecord
@@ -14,7 +15,6 @@ from helmd.web.auth.roles import Identity, Role
 from helmd.web.pages.policy import HOME
 from helmd.web.pages.rendering import HealthLine
 from helmd.web.pages.service_rows import OWN_SERVICES, Row, rows, worst
-from helmd.web.pages.words import duration_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +72,46 @@ def _sentence(row: Row) -> str:
     return f"{row.name} {word.get(row.state, f'is {row.state}')}" + (f": {message}" if message else "")
 
 
-def headline(seen: Sequence[Row], found: Sequence[Alarm] = (), well_since: datetime | None = None) -> str:
-    """The state of all services in a sentence. WELL_SINCE says since when nothing was wrong, if known."""
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The state of all services in a sentence: ``text``, "for" so long as since ``since``, ``rest``."""
+
+    text: str
+    since: datetime | None = None
+    rest: str = ""
+
+
+def headline(seen: Sequence[Row], found: Sequence[Alarm] = (), well_since: datetime | None = None) -> Headline:
+    """The state of all services. WELL_SINCE says since when nothing was wrong, if known."""
     if not seen:
-        return "No services to show"
+        return Headline("No services to show")
     works = [row for row in seen if row.tone == "ok"]
     if len(works) == len(seen) and all(row.name in OWN_SERVICES for row in seen):
-        return "No services yet"
+        return Headline("No services yet")
     if found:
         first = found[0].sentence
-        return first if len(found) == 1 else f"{first}; {counted(len(found) - 1, 'other problem')}"
+        return Headline(first if len(found) == 1 else f"{first}; {counted(len(found) - 1, 'other problem')}")
     changing = [row.name for row in seen if row.tone == "warn"]
     if changing:
-        return f"{names_text(changing)} {'is' if len(changing) == 1 else 'are'} starting or stopping"
+        return Headline(f"{names_text(changing)} {'is' if len(changing) == 1 else 'are'} starting or stopping")
     if not works:
-        return "All services are switched off"
+        return Headline("All services are switched off")
     off = len(seen) - len(works)
     working = f"{works[0].name} is healthy" if len(works) == 1 else f"All {len(works)} services healthy"
-    if well_since is not None:
-        working += f" for {duration_text((datetime.now(UTC) - well_since).total_seconds())}"
-    return working + (f", {off} {'is' if off == 1 else 'are'} off" if off else "")
+    return Headline(working, well_since, f", {off} {'is' if off == 1 else 'are'} off" if off else "")
 
 
-def well_since(statuses: Mapping[str, Status], records: Mapping[str, ServiceRecord]) -> datetime | None:
-    """Since when nothing was wrong, by the last trouble that was recorded and the newest start of a process."""
-    times = [status.started_at for status in statuses.values() if status.started_at is not None]
+def well_since(
+    statuses: Mapping[str, Status], records: Mapping[str, ServiceRecord], suite: Registry
+) -> datetime | None:
+    """Since when nothing was wrong: by the last trouble that is stored, and the newest start of a process that runs
+    all the time. That of helmd does not count: while it was away, nothing was wrong with the services.
+    """
+    times = [
+        status.started_at
+        for name, status in statuses.items()
+        if status.started_at is not None and name != HELM_SERVICE and not (name in suite and suite[name].schedule)
+    ]
     times += [record.last_trouble for name, record in records.items() if record.last_trouble and name in statuses]
     return max(times, default=None)
 

@@ -26,6 +26,7 @@ from helmd.web.auth.same_origin import by_gateway
 from helmd.web.auth.sessions import cookies_of
 from helmd.web.http.problems import PREFIX
 from helmd.web.pages.assets import Assets
+from helmd.web.pages.live_parts import LiveParts, LiveRendering, part_digest
 from helmd.web.pages.navigation import rail
 from helmd.web.pages.policy import HOME, direct_policy, gateway_policy
 from helmd.web.pages.words import count_text, date_text, duration_text, number_text, size_text
@@ -75,6 +76,7 @@ class Renderer:
         self._injected = injected
         self._health = health
         self._known: frozenset[str] = frozenset()
+        self._live = LiveParts()
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
@@ -83,7 +85,13 @@ class Renderer:
             asset=assets.url, icon=self.icon, home=HOME, host=socket.gethostname(), version=__version__
         )
         self._environment.filters.update(
-            size=size_text, duration=duration_text, number=number_text, date=date_text, counted=count_text
+            live_row=self._live.row,
+            live_part=self._live.part,
+            size=size_text,
+            duration=duration_text,
+            number=number_text,
+            date=date_text,
+            counted=count_text,
         )
         # As a global, since a block that is rendered alone has nothing of what its template imports.
         self._environment.globals["ui"] = self._environment.get_template("components.html").module
@@ -109,23 +117,28 @@ class Renderer:
             "rail": () if identity is None else tuple(rail(identity, self._places(request), path)),
             "health": HealthLine() if identity is None else self._health(identity),
             "session_digest": "" if identity is None else _session_digest(identity),
+            "live": (live := LiveRendering()),
             **{field.name: getattr(context, field.name) for field in fields(context)},
         }
         found = self._environment.get_template(template)
         if (part := request.query.get("part")) is not None and status == HTTPStatus.OK:
-            return self._part(request, found, part, variables)
+            return self._part(request, found, part, variables, live)
         policy = gateway_policy(request.headers, self._injected()) if proxied else direct_policy()
         headers = {"Content-Security-Policy": policy, "Referrer-Policy": "same-origin"}
         return _html(request, found.render(variables), status, headers)
 
-    def _part(self, request: web.Request, template: Template, part: str, variables: dict[str, Any]) -> web.Response:
+    def _part(
+        self, request: web.Request, template: Template, part: str, variables: dict[str, Any], live: LiveRendering
+    ) -> web.Response:
         block = self._block(template, f"part_{part}") if _PART.match(part) else None
         if block is None:
             raise web.HTTPNotFound
+        asked = request.headers.get("If-None-Match")
+        live.known = self._live.known(asked)
         text = "".join(block(template.new_context(variables)))
-        tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
+        tag = f'"{live.tag or part_digest(text)}"'
         headers = {"ETag": tag, "Helm-Assets": self._assets.digest}
-        if request.headers.get("If-None-Match") == tag:
+        if asked == tag:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         return _html(request, text, HTTPStatus.OK, headers)
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from itertools import groupby
 from typing import Literal
 from urllib.parse import quote
 
@@ -40,8 +42,11 @@ _BEHIND = frozenset({GATEWAY, "core", "keycloak"})
 """Services with a URL that have no page for users."""
 _NOTHING_KNOWN = ServiceRecord()
 _MIB = 1 << 20
-_WIDTH, _HEIGHT = 72.0, 20.0
-_GAP_SECONDS = 150
+_STEP_SECONDS, _STEPS = 180, 20
+"""A line of an hour has a point for every three minutes: a row changes no more often because of it."""
+_HEIGHT = 20
+_LATEST_SECONDS = 300
+"""How old a stored measurement may be that is shown until the next one: helmd was restarted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,10 @@ class Row:
     """The code that it runs; None where that is not known."""
     cpu_value: str = ""
     memory_value: str = ""
-    up_value: str = ""
     """The figures by which a table is sorted."""
     cpu_path: str = ""
     memory_path: str = ""
-    """Lines of the last hour (SVG 2, path data)."""
+    """Lines of the last hour (SVG 2, path data), in a box of 19 by 20."""
     cpu_limit: str = ""
     memory_limit: str = ""
     memory_share: float | None = None
@@ -164,6 +168,9 @@ def _row(
         "uptime": duration_text((now - started).total_seconds()) if started else NOTHING,
     }
     cpu, memory = status.cpu_percent, status.memory_mb
+    if started is not None:
+        cpu = latest(record.cpu, started, now) if cpu is None else cpu
+        memory = latest(record.memory, started, now) if memory is None else memory
     figures = {
         "cpu": NOTHING if cpu is None else f"{cpu:.1f} %",
         "memory": NOTHING if memory is None else size_text(memory * _MIB),
@@ -183,7 +190,6 @@ def _row(
         version=version,
         cpu_value="" if cpu is None else f"{cpu:.3f}",
         memory_value="" if memory is None else f"{memory:.1f}",
-        up_value="" if started is None else f"{(now - started).total_seconds():.0f}",
         cpu_path=spark(record.cpu, now),
         memory_path=spark(record.memory, now),
         cpu_limit=f"of {limits.cpu_percent} %" if limits is not None and limits.cpu_percent else "",
@@ -215,29 +221,44 @@ def kept_why(status: Status, service: Service | None) -> str:
     return ""
 
 
+def latest(values: MinuteValues, started: datetime, now: datetime) -> float | None:
+    """The last stored value of the process that began at STARTED, if it is not old."""
+    if not values.minutes or values.minutes[-1] < max(started.timestamp(), now.timestamp() - _LATEST_SECONDS):
+        return None
+    return values.values[-1]
+
+
 def spark(values: MinuteValues, now: datetime) -> str:
     """The line of the last hour, from 0 to a little over its peak; with gaps where nothing was measured."""
-    if len(values.minutes) < 2:
-        return ""
-    most = max(*values.values, 0.001) * 1.15
-    begun = now.timestamp() - 3600
-    parts, before = [], -1
+    return _spark(values, (int(now.timestamp()) // _STEP_SECONDS - _STEPS) * _STEP_SECONDS)
+
+
+@lru_cache(maxsize=512)
+def _spark(values: MinuteValues, begun: int) -> str:
+    peaks: dict[int, float] = {}
     for minute, value in zip(values.minutes, values.values, strict=True):
-        x = min(_WIDTH, max(0.0, (minute - begun) / 3600 * _WIDTH))
-        y = _HEIGHT - 1 - max(0.0, value) / most * (_HEIGHT - 2)
-        word = "L" if 0 <= minute - before <= _GAP_SECONDS and before >= 0 else "M"
-        parts.append(f"{word}{x:.1f} {y:.1f}")
-        before = minute
+        place = (minute - begun) // _STEP_SECONDS
+        if 0 <= place < _STEPS:
+            peaks[place] = max(value, peaks.get(place, 0.0))
+    if len(peaks) < 2:
+        return ""
+    most = max(*peaks.values(), 0.001) * 1.15
+    parts = []
+    for place, value in peaks.items():
+        parts.append(f"{' ' if place - 1 in peaks else 'M'}{place} {_HEIGHT - 1 - round(value / most * (_HEIGHT - 2))}")
     return "".join(parts)
 
 
 def strip(days: Mapping[date, DayShare], now: datetime) -> tuple[StripPart, ...]:
     """The last 90 days, the oldest on the left, two units wide each."""
     today = now.astimezone(UTC).date()
+    tones = [_tone_of(days.get(today - timedelta(days=DAYS - 1 - number))) for number in range(DAYS)]
     paths: dict[str, list[str]] = {}
-    for number in range(DAYS):
-        tone = _tone_of(days.get(today - timedelta(days=DAYS - 1 - number)))
-        paths.setdefault(tone, []).append(f"M{number * 2} 1h2v16h-2z")
+    begins = 0
+    for tone, same in groupby(tones):
+        width = 2 * len(list(same))
+        paths.setdefault(tone, []).append(f"M{begins} 1h{width}v16h-{width}z")
+        begins += width
     return tuple(StripPart(tone, "".join(parts)) for tone, parts in paths.items())
 
 

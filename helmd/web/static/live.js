@@ -3,6 +3,8 @@
 // The leader has the lock of the session's name and passes on what it hears by a channel of that name. A tab that hears
 // nothing from its leader (frozen, or gone) takes the lock from it. Parts of the page (data-live-part) are fetched again
 // when an event of their topics (data-live-topics) comes, and morphed in; see base.html for one that all tabs share.
+// A part with a tag (data-live-tag) comes without the rows that are the same: an empty one (data-live-same) is in each
+// one's place.
 import { ASSETS, HOME, ROLE, SESSION, toast } from "./dom.js";
 import { clock, localTimes } from "./format.js";
 import { StreamError, events } from "./sse.js";
@@ -95,9 +97,10 @@ async function load(name, part) {
   }
   part.busy = true;
   part.dirty = false;
+  const tag = element.dataset.liveTag ? `"${element.dataset.liveTag}"` : part.tag;
   try {
     const answer = await fetch(urlOf(element), {
-      headers: { Accept: "text/html", ...(part.tag ? { "If-None-Match": part.tag } : {}) },
+      headers: { Accept: "text/html", ...(tag ? { "If-None-Match": tag } : {}) },
       redirect: "manual",
       signal: AbortSignal.timeout(SILENT_MS),
     });
@@ -133,8 +136,9 @@ function note(name, worked) {
   showState();
 }
 
+const isSame = (node) => node.dataset?.liveSame !== undefined;
 const morphing = {
-  beforeNodeMorphed: (old) => !(old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
+  beforeNodeMorphed: (old, fresh) => !(isSame(fresh) || old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
   beforeNodeRemoved: (old) => !(old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
   beforeAttributeUpdated: (attribute) => !KEPT.has(attribute),
 };
@@ -143,11 +147,18 @@ function isOpen(node) {
   return node.popover && node.matches(":popover-open");
 }
 
-/** Morphs a part's new markup in: focus, selection, open dialogs and menus stay. */
+/** Morphs a part's new markup in: focus, selection, open dialogs and menus stay, and rows that are the same. */
 export function apply(name, text) {
   const fresh = fragment(text).querySelector(`[data-live-part="${CSS.escape(name)}"]`);
   const shown = document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
   if (!fresh || !shown) {
+    return;
+  }
+  if ([...fresh.querySelectorAll("[data-live-same]")].some((row) => !document.getElementById(row.id))) {
+    // A row is missing that was there when the tag was given: all of it is fetched.
+    delete shown.dataset.liveTag;
+    parts.get(name).tag = "";
+    refresh(name);
     return;
   }
   localTimes(fresh);
@@ -192,14 +203,20 @@ function showState() {
   const stale = isStale() || ended;
   // What is no longer known to be true is not shown in green.
   document.body.classList.toggle("helm--stale", stale);
+  for (const time of document.querySelectorAll("[data-clock]")) {
+    write(time, clock(heard));
+  }
   for (const state of document.querySelectorAll("[data-live-state]")) {
     state.hidden = false;
     state.classList.toggle("helm-live--stale", stale);
     const text = ended ? "session ended" : stale ? `stale since ${clock(heard)}` : "live";
-    const shown = state.querySelector("[data-live-text]");
-    if (shown.textContent !== text) {
-      shown.textContent = text;
-    }
+    write(state.querySelector("[data-live-text]"), text);
+  }
+}
+
+function write(element, text) {
+  if (element.textContent !== text) {
+    element.textContent = text;
   }
 }
 

@@ -1,7 +1,9 @@
-// The overview: what changed since the last visit, the checklist at the first one.
-import { store, stored } from "./dom.js";
+// The overview: the menu of a row, what changed since the last visit, the checklist at the first one.
+import { HOME, h, icon, store, stored } from "./dom.js";
 import { short } from "./format.js";
+import { bind } from "./keys.js";
 import { refresh } from "./live.js";
+import { place } from "./table.js";
 
 const VISIT_MS = 30 * 60 * 1000;
 const SHOWN = 6;
@@ -45,7 +47,61 @@ function check() {
   refresh("findings");
 }
 
+const VERBS = { start: "play", restart: "rotate-ccw", stop: "square" };
+
+/** What can be done with a row's service, in one menu for all rows: a page has few elements. */
+function openMenu(button) {
+  const name = button.closest("[data-service]").dataset.service;
+  const { menu: verbs, keeps } = button.dataset;
+  const item = (tag, attributes, glyph, text) => h(tag, { class: "helm-menu__item", role: "menuitem", ...attributes }, icon(glyph), text);
+  const act = (verb) =>
+    item("button", { type: "button", "data-action": "service", "data-verb": verb, "data-services": name }, VERBS[verb], `${verb[0].toUpperCase()}${verb.slice(1)}`);
+  const go = (glyph, text, path) => item("a", { href: HOME + path }, glyph, text);
+  const service = encodeURIComponent(name);
+  const menu = h(
+    "div",
+    {
+      class: "helm-menu",
+      popover: "auto",
+      role: "menu",
+      "aria-label": `Actions for ${name}`,
+      onclick: () => menu.hidePopover(),
+      onkeydown: (event) => moveInMenu(menu, event),
+      ontoggle: (event) => event.newState === "closed" && menu.remove(),
+    },
+    verbs.split(" ").filter(Boolean).map(act),
+    keeps && item("button", { type: "button", "aria-disabled": "true" }, "lock", keeps),
+    h("div", { class: "helm-menu__line", role: "separator" }),
+    go("server", "Open", `service/${service}`),
+    go("scroll-text", "Logs", `logs?query=service:${service}`),
+    go("activity", "Metrics", `metrics?service=${service}`),
+    go("sliders-horizontal", "Settings", `service/${service}?tab=settings`),
+  );
+  document.querySelector(".helm-frame").append(menu);
+  place(menu, button);
+  menu.querySelector(".helm-menu__item").focus();
+}
+
+function moveInMenu(menu, event) {
+  const items = [...menu.querySelectorAll(".helm-menu__item")];
+  const at = items.indexOf(document.activeElement);
+  const to = { ArrowDown: (at + 1) % items.length, ArrowUp: (at || items.length) - 1, Home: 0, End: items.length - 1 }[event.key];
+  if (to !== undefined) {
+    event.preventDefault();
+    items[to].focus();
+  }
+}
+
+bind("m", "Actions of the row", () => {
+  const button = document.activeElement?.closest("[data-row]")?.querySelector("[data-menu]");
+  return button ? openMenu(button) : false;
+});
+
 document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-menu]");
+  if (button) {
+    openMenu(button);
+  }
   if (event.target.closest?.("[data-findings-run]")) {
     check();
   } else if (event.target.closest?.("[data-changes-more]")) {
