@@ -48,14 +48,40 @@ def remember(account: str) -> None:
 
 def check_readable(account: str, files: Sequence[Path]) -> None:
     """As root: check that ACCOUNT can read FILES. Raises UsageError."""
-    import subprocess
-
     for path in files:
-        test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
-        if subprocess.run(test, check=False, cwd="/").returncode:
+        if not _readable(account, path):
             raise UsageError(
                 f"{account} can't read {path}", hint="Copy it to a place that the account can read, such as /tmp."
             )
+
+
+def hand_over(account: str, files: Sequence[Path]) -> None:
+    """As root: have the command that `become` runs get those of FILES that ACCOUNT can't read, such as a private key or
+    what is in a home directory: copies in memory that it inherits, named in the command line instead.
+    """
+    for path in files:
+        if _readable(account, path):
+            continue
+        descriptor = os.memfd_create(path.name, 0)
+        with path.open("rb") as given:
+            while block := given.read(1 << 20):
+                os.write(descriptor, block)
+        os.fchmod(descriptor, 0o400)
+        os.fchown(descriptor, pwd.getpwnam(account).pw_uid, -1)
+        place = f"/proc/self/fd/{descriptor}"
+        sys.argv[1:] = [_with_place(word, str(path), place) for word in sys.argv[1:]]
+
+
+def _with_place(word: str, path: str, place: str) -> str:
+    option, equals, value = word.partition("=")
+    return place if word == path else f"{option}={place}" if equals and value == path else word
+
+
+def _readable(account: str, path: Path) -> bool:
+    import subprocess
+
+    test = ["/usr/sbin/runuser", "-u", account, "--", "test", "-r", str(path.resolve())]
+    return not subprocess.run(test, check=False, cwd="/").returncode
 
 
 def find_user_manager(environment: MutableMapping[str, str], uid: int, runtimes: Path = Path("/run/user")) -> None:

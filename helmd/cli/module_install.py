@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -20,6 +21,8 @@ from helmd.operations.modules.install import Installation, WantedModule, install
 @click.argument("source", metavar="NAME|URL")
 @click.option("--ref", default="", metavar="REF", help="Install this branch, tag or commit, and follow it.")
 @click.option("--name", default="", metavar="NAME", help="The name of the service; else by the URL.")
+@click.option("--deploy-key", metavar="FILE|-", help="Copy this private key, and read the repository with it.",
+              type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))  # fmt: skip
 @click.option("--allow-file", is_flag=True, help="Allow a repository on this machine, by its absolute path.")
 @click.option("--trust", is_flag=True, help="Install a module whose unit, or a host that, guards nothing.")
 @click.option("--dry-run", is_flag=True, help="Only fetch, check, and print what would be done.")
@@ -34,6 +37,7 @@ def modules_install_command(
     source: str,
     ref: str,
     name: str,
+    deploy_key: Path | None,
     allow_file: bool,
     trust: bool,
     dry_run: bool,
@@ -48,9 +52,20 @@ def modules_install_command(
     taken out of the suite again; what other services do is not touched. A module that is installed is left alone.
     """
     wanted = wanted_module(context.layout, context.settings, source, ref, name, allow_file)
+    if deploy_key is not None:
+        _take_key(context, wanted, deploy_key)
     return install_modules(
         context, (wanted,), trust=trust, dry_run=dry_run, yes=yes, start=not no_start, as_json=as_json
     )
+
+
+def _take_key(context: Context, wanted: WantedModule, file: Path) -> None:
+    from helmd.cli.module_key import key_text
+    from helmd.operations.modules.deploy_key import add_key
+
+    if wanted.source.kind != "ssh":
+        raise UsageError(f"{wanted.source.url} is not read over ssh, where a deploy key would count")
+    add_key(context.layout, wanted.name, key_text(file), replace=True)
 
 
 def _notify(sentence: str) -> None:

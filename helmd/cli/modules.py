@@ -5,6 +5,7 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.context import Context
 from helmd.cli.module_install import modules_install_command
+from helmd.cli.module_key import modules_key_command
 from helmd.cli.module_update import (
     module_argument,
     modules_check_command,
@@ -33,6 +34,7 @@ for _command in (
     modules_hold_command,
     modules_unhold_command,
     modules_recover_command,
+    modules_key_command,
 ):
     modules_command.add_command(_command)
 

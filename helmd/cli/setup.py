@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,7 +17,8 @@ from helmd.cli.progress import DownloadProgress
 from helmd.model.config.secrets import holds_password
 from helmd.model.config.settings import Settings
 from helmd.model.errors import UsageError
-from helmd.model.suite.names import unit_of
+from helmd.model.identity.realm import GATEWAY
+from helmd.model.suite.names import MODES, unit_of
 from helmd.model.suite.service import Registry
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=2,
               metavar="CERTIFICATE KEY",
               help="The gateway's certificate with its chain, and its key (PEM), for a self-signed one.")  # fmt: skip
+@click.option("--mode", type=click.Choice(MODES),
+              help="The mode of services in a new helm.toml: production with --suite, else development.")  # fmt: skip
 @click.option("--suite", is_flag=True, help="Also install the modules of the catalogue, and start all of it.")
 @click.option("--without", multiple=True, metavar="NAME", help="With --suite: leave this module out.")
 @click.option("--allow-file", is_flag=True, help="With --suite: allow repositories on this machine.")
@@ -52,6 +56,7 @@ def setup_command(
     database: str | None,
     url: str | None,
     certificate: tuple[Path, Path] | None,
+    mode: str | None,
     suite: bool,
     without: tuple[str, ...],
     allow_file: bool,
@@ -77,7 +82,7 @@ def setup_command(
         account.become(dedicated)
     elif dedicated:
         create_account(dedicated, notify)
-        account.check_readable(dedicated, [path for path in (registry, keycloak_archive, *(certificate or ())) if path])
+        account.hand_over(dedicated, [path for path in (registry, keycloak_archive, *(certificate or ())) if path])
         account.remember(dedicated)
         notify(f"helmctl run by root now acts for {dedicated}")
         if suite:
@@ -85,14 +90,17 @@ def setup_command(
         account.become(dedicated)
     elif os.geteuid() == 0:
         if (owner := account.owner(None)) and owner != "root":
+            account.hand_over(owner, [path for path in (registry, keycloak_archive, *(certificate or ())) if path])
             account.become(owner)
+        more = " --suite" if suite else ""
         raise UsageError(
             "root cannot own a suite",
-            hint="Run helmctl setup as the account that will own the suite, or: helmctl setup --account hivematrix",
+            hint="Run helmctl setup as the account that will own the suite, or: "
+            f"helmctl setup --account hivematrix{more}",
         )
     if database == "-":
         database = sys.stdin.readline().strip()
-    options = SetupOptions(registry, keycloak_archive, database, url, certificate)
+    options = SetupOptions(registry, keycloak_archive, database, url, certificate, mode=mode or _mode(context, suite))
     modules = _suite_modules(context, options, without, allow_file) if suite else []
     options = replace(options, coming=frozenset(module.name for module in modules))
     made = set_up(context.layout, options, notify, DownloadProgress())
@@ -104,7 +112,9 @@ def setup_command(
         made = load_suite(context.layout, load_settings(context.layout))
         # Files of modules that were just installed lack the secret of Keycloak's client.
         _set_up_realm(context, made, load_settings(context.layout), bool(url or names))
-        return start_suite(context, names) or code
+        code = start_suite(context, names) or code
+        _print_end(code, bool(names))
+        return code
     _set_up_realm(context, made, load_settings(context.layout), bool(url))
     if any(not service.external for service in made.services.values()):
         output.print_message("Set-up is complete. To start the suite, run: helmctl up")
@@ -113,6 +123,30 @@ def setup_command(
             f"Set-up is complete. Add your services to {context.layout.registry_file}, then run helmctl setup again."
         )
     return exits.OK
+
+
+def _mode(context: Context, suite: bool) -> str:
+    """The mode of services whose account has no helm.toml yet: those of a whole suite are there to be used."""
+    return "production" if suite and not context.layout.settings_file.exists() else ""
+
+
+def _print_end(code: int, changed: bool) -> None:
+    """Where users log in, or how to go on."""
+    suite = Context().suite
+    if code:
+        output.print_message("Not all of the suite runs. Correct that, and run the same command again: it goes on.")
+        return
+    if not changed:
+        output.print_message("Nothing was to be installed.")
+    if GATEWAY not in suite:
+        return
+    url = suite[GATEWAY].url
+    output.print_message(f"The suite is running. Log in at {url}")
+    if urlsplit(url).hostname in ("localhost", "127.0.0.1"):
+        output.print_message(
+            "That is for browsers on this machine; for others, give the name by which they reach it: "
+            "helmctl setup --url https://NAME"
+        )
 
 
 def _suite_modules(

@@ -21,6 +21,11 @@ class ModulePlaces:
     """The key of ssh that its repository is read with, if it has one of its own; mode 0600, seen by git alone."""
 
     @property
+    def deploy_key_before(self) -> Path:
+        """The key that was replaced, until the repository was read with the new one."""
+        return self.deploy_key.with_suffix(".before")
+
+    @property
     def mirror(self) -> Path:
         """Its repository: a bare one, whose configuration nobody but Helm writes."""
         return self.root / "mirror.git"

@@ -14,9 +14,11 @@ from helmd.files.durable import write_if_changed
 from helmd.files.trees import size_below
 from helmd.model.errors import ModuleError
 from helmd.model.layout import ModulePlaces
+from helmd.model.modules.access import access_fault, is_denied, is_redirected, redirect_target
 from helmd.model.modules.plan import COMMIT_FORMAT, MOST_COMMITS, Commit, commits_in
 from helmd.model.modules.source import COMMIT, GitSource, is_commit
 from helmd.model.modules.tree import LINK, MAX_LISTING, MAX_TARGET, Tree, read_listing
+from helmd.modules.known_hosts import known_hosts
 from helmd.modules.sandbox import BuildSandbox, Ran, TakeLine, run_in
 
 _LARGEST_FILE = 1 << 20
@@ -55,6 +57,7 @@ _CONFIGURATION = """\
 [http]
 	lowSpeedLimit = 1000
 	lowSpeedTime = 60
+	followRedirects = false
 [safe]
 	directory = *
 [advice]
@@ -91,7 +94,9 @@ class Repository:
     max_size: int
     line: TakeLine
 
-    def _in(self, writable: tuple[Path, ...], readable: tuple[Path, ...], network: bool = False) -> BuildSandbox:
+    def _in(
+        self, writable: tuple[Path, ...], readable: tuple[Path, ...], network: bool = False, key: Path | None = None
+    ) -> BuildSandbox:
         configuration = self.places.root / "gitconfig"
         write_if_changed(configuration, _CONFIGURATION.format(kind=self.source.kind), 0o600)
         environment = {
@@ -107,9 +112,9 @@ class Repository:
         }
         readable = (*readable, configuration)
         if self.source.kind == "ssh" and network:
-            environment["GIT_SSH_COMMAND"] = self._ssh()
+            environment["GIT_SSH_COMMAND"] = self._ssh(key)
             writable = (*writable, self.places.known_hosts)
-            readable = (*readable, self.places.deploy_key) if self.places.deploy_key.exists() else readable
+            readable = (*readable, key) if key is not None else readable
         return replace(
             self.sandbox,
             directory=writable[0] if writable else self.places.mirror,
@@ -120,15 +125,17 @@ class Repository:
             largest_file=self.max_size,
         )
 
-    def _ssh(self) -> str:
-        """The command of ssh. Its options name files, and have no secret in them."""
+    def _ssh(self, key: Path | None) -> str:
+        """The command of ssh. Its options name files, and have no secret in them.
+
+        A server that is not known yet is taken at its word once; one that is known must show the same key ever after.
+        """
         hosts = self.places.known_hosts
         if not hosts.exists():
             os.close(os.open(hosts, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         options = ["BatchMode=yes", "StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={hosts}"]
         options += ["ForwardAgent=no", "PermitLocalCommand=no", "ProxyCommand=none", "ConnectTimeout=30"]
-        if self.places.deploy_key.exists():
-            options += ["IdentitiesOnly=yes", f"IdentityFile={self.places.deploy_key}"]
+        options += ["IdentitiesOnly=yes", f"IdentityFile={key or 'none'}"]
         return " ".join(["ssh", "-F", "/dev/null", *(f"-o {each}" for each in options)])
 
     def _too_large(self) -> Callable[[], str]:
@@ -138,8 +145,8 @@ class Repository:
 
         return watch
 
-    def fetch(self) -> None:
-        """Bring the mirror to the state of the source. Raises ModuleError."""
+    def fetch(self) -> list[str]:
+        """Bring the mirror to the state of the source; remarks, as sentences. Raises ModuleError."""
         if shutil.which("git") is None:
             raise ModuleError("git is not installed", hint="Run: sudo apt install git")
         mirror = self.places.mirror
@@ -147,19 +154,44 @@ class Repository:
         seen = (Path(self.source.url),) if self.source.kind == "file" else ()
         if seen and not seen[0].is_dir():
             raise ModuleError(f"{self.source.url} is not a directory", hint="Give the path of a git repository.")
-        sandbox = self._in((mirror,), seen, network=self.source.kind != "file")
-        words = ["/bin/sh", "-euc", _FETCH, "sh", str(mirror), self.source.url, _DEFAULT]
-        ran = run_in(sandbox, words, self.line, watch=self._too_large())
+        if self.source.kind == "ssh" and shutil.which("ssh") is None:
+            raise ModuleError("ssh is not installed", hint="Run: sudo apt install openssh-client")
+        known = set(known_hosts(self.places))
+        key, before = self.places.deploy_key, self.places.deploy_key_before
+        ran = self._fetched(seen, key if key.exists() else None)
+        remarks = []
+        if before.exists():
+            if ran.good:
+                before.unlink()
+                remarks.append("its new deploy key is accepted; the one before is removed")
+            elif is_denied(ran.tail):
+                remarks.append("its new deploy key is not accepted yet, so the one before is used")
+                ran = self._fetched(seen, before)
         if not ran.good:
-            raise _failed(f"{self.source.url} could not be fetched", ran, self._access_hint(ran))
+            raise self._fault(ran, seen)
+        remarks += [
+            f"{new.host} was not known: its {new.type} key {new.fingerprint} is accepted, and no other from now on"
+            for new in known_hosts(self.places)
+            if new not in known
+        ]
+        return remarks
 
-    def _access_hint(self, ran: Ran) -> str:
-        said = " ".join(ran.tail).lower()
-        if "fsck" in said or "bad object" in said:
-            return "The repository has damaged or hostile objects (git fsck says which)."
-        if self.source.kind == "ssh" and ("permission denied" in said or "publickey" in said):
-            return f"Put a deploy key of the repository into {self.places.deploy_key} (mode 0600)."
-        return "Is the URL right, and can this machine reach it?"
+    def _fetched(self, seen: tuple[Path, ...], key: Path | None, traced: bool = False) -> Ran:
+        sandbox = self._in((self.places.mirror,), seen, network=self.source.kind != "file", key=key)
+        if traced:
+            variables = {"GIT_TRACE_CURL": "1", "GIT_TRACE_CURL_NO_DATA": "1"}
+            sandbox = replace(sandbox, environment={**sandbox.environment, **variables})
+        words = ["/bin/sh", "-euc", _FETCH, "sh", str(self.places.mirror), self.source.url, _DEFAULT]
+        return run_in(sandbox, words, self.line, watch=self._too_large())
+
+    def _fault(self, ran: Ran, seen: tuple[Path, ...]) -> ModuleError:
+        """Why nothing could be fetched. Where a server leads elsewhere it is asked again, for where to."""
+        target = ""
+        if is_redirected(ran.tail):
+            target = redirect_target(self._fetched(seen, None, traced=True).tail)
+        why, hint = access_fault(self.source, self.places.root.name, ran.tail, target, self.places.deploy_key.exists())
+        sentence = f"{self.source.url} could not be fetched: {ran.stopped or why or ran.why}"
+        return ModuleError(sentence, hint=hint, lines=ran.tail[-10:])
 
     def resolve(self, ref: str) -> str:
         """The commit that REF means: a branch, a tag, or a commit; of the default branch without one."""

@@ -29,12 +29,14 @@ class Machine(Sandbox):
         return done.out.strip()
 
     def set_up(self, suite: str) -> str:
-        """Set up the account, its sample programs in /opt/suite, and SUITE as its registry; what set-up printed."""
-        self.write("/opt/services.toml", suite, root=True)
+        """Set up the account, its sample programs in /opt/suite, and SUITE as its registry, which root alone can read;
+        what set-up printed.
+        """
+        self.write("/root/services.toml", suite, root=True)
         # The account is made first, so that it can own its programs.
         self.root(f"helmctl setup --account {ACCOUNT}")
         self.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
-        return self.root(f"helmctl setup --account {ACCOUNT} --registry /opt/services.toml").text
+        return self.root(f"helmctl setup --account {ACCOUNT} --registry /root/services.toml").text
 
     def systemctl(self, *words: str) -> str:
         return self.account("systemctl", "--user", *words)

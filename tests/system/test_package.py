@@ -195,14 +195,6 @@ def test_rate_limit_is_raised_for_an_account_by_the_command_that_doctor_prints(i
     assert installed.root("systemctl show -P LogRateLimitBurst user@1000.service").out.strip() == "10000000"
 
 
-def test_registry_must_be_readable_for_the_account(installed: Machine) -> None:
-    """Nothing is set up, and root acts for nobody yet."""
-    installed.write("/root/services.toml", SUITE, root=True)
-    done = installed.root(f"helmctl setup --account {ACCOUNT} --registry /root/services.toml", check=False)
-    assert done.code == 2 and f"{ACCOUNT} can't read /root/services.toml" in done.err, done.text
-    assert installed.there("/etc/hivematrix/account", *DATA) == set()
-
-
 def test_set_up_makes_an_account_that_owns_the_suite(set_up: Machine) -> None:
     assert set_up.uid < 1000
     assert "systemd-journal" in set_up.root(f"id -Gn {ACCOUNT}").out.split()

@@ -98,6 +98,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         "files.key_pair",
         "operations.configuration",
         "operations.diagnostics",
+        "operations.modules.deploy_key",
         "operations.security",
         "web.auth",
     },

@@ -227,7 +227,7 @@ def test_what_directories_lack(account: Layout) -> None:
     notified = [str(fault) for fault in path_faults(suite, account)]
     assert notified == [
         f"{account.registry_file}:1: services.core.path: directory {account.data / 'hivematrix-core'} does not exist;"
-        f" get it with: git clone https://github.com/skelhammer/hivematrix-core {account.data / 'hivematrix-core'}",
+        " install it from https://github.com/skelhammer/hivematrix-core: helmctl modules install core",
         f"{account.registry_file}:3: services.job.start_command: "
         f"program {account.home / 'job/bin/run'} does not exist or is not executable",
     ]

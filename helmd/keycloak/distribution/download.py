@@ -106,4 +106,4 @@ def _transfer(artefact: Artefact, file: BinaryIO, have: int, progress: DownloadC
 
 
 def _hint(artefact: Artefact) -> str:
-    return f"Download {artefact.file} on another machine and pass it with --keycloak FILE."
+    return f"Download {artefact.file} on another machine and pass it with --keycloak-archive FILE."

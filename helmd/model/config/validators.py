@@ -278,6 +278,8 @@ def git_source(value: object) -> str:
     read = text(value)
     if holds_password(read):
         raise ValueError("must not contain a password; use a deploy key")
+    if re.match(r"https?://[^/]*@", read):
+        raise ValueError("must not contain a user name or token; for a private repository use ssh and a deploy key")
     if not any(pattern.fullmatch(read) for pattern in _GIT_SOURCES):
         raise ValueError(f"must be an https or ssh URL or an absolute path, not {_shown(value)}")
     if ".." in read.split("/"):

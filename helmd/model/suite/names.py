@@ -60,6 +60,11 @@ _UNIT = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.service\Z")
 _TIMER = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.timer\Z")
 
 
+def default_path(service: str) -> str:
+    """The directory of a service that has no path of its own, in Helm's data directory."""
+    return f"hivematrix-{service}"
+
+
 def unit_of(service: str) -> str:
     """Return the name of a service's unit."""
     return f"hivematrix-{service}.service"

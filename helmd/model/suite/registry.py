@@ -11,7 +11,7 @@ from helmd.model.config.service_schema import SERVICE_SETTINGS
 from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
-from helmd.model.suite.names import MODES, fault_in_name
+from helmd.model.suite.names import MODES, default_path, fault_in_name
 from helmd.model.suite.service import (
     DatabaseConfig,
     Health,
@@ -127,7 +127,7 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
     port = given.get("port")
     health: dict[str, Any] = {"check": "http" if port or given.get("url") else "process"}
     restart: dict[str, Any] = {}
-    plain: dict[str, Any] = {"description": name, "path": f"hivematrix-{name}", "database_name": name}
+    plain: dict[str, Any] = {"description": name, "path": default_path(name), "database_name": name}
     plain["services_json"] = kind == "python"
     plain["shared_paths"] = (".flaskenv", "instance") if kind == "python" else ()
     if kind == "oneshot":

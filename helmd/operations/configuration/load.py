@@ -13,7 +13,7 @@ from helmd.model.config.toml_tables import MAX_FILE, ConfigSource
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import whole_suite
-from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode, fault_in_name
+from helmd.model.suite.names import MODES, SUITE_CLUSTER, Mode, default_path, fault_in_name
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 
@@ -227,6 +227,8 @@ def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[F
         fix = "; helmctl setup downloads Keycloak" if service.type == "keycloak" else ""
         if source := service.install.source:
             fix = f"; get it with: git clone {source} {shlex.quote(str(directory))}"
+            if service.path == default_path(service.name):
+                fix = f"; install it from {source}: helmctl modules install {service.name}"
         return [fault("path", f"directory {directory} does not exist{fix}")]
     found = []
     if service.type == "python" and not service.start_command:

@@ -31,6 +31,8 @@ from helmd.systemd.installed import read_unit
 Report = Callable[[str], None]
 
 _PAUSE = 0.25
+_PROGRESS = 10.0
+"""Seconds after which it is said that a start is still being waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,11 @@ def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
         notify(f"waiting for {name}, which is starting")
     # On a busy machine, the first start is ended by systemd before it has made its tables; the next one goes on there.
     deadline = time.monotonic() + 2 * keycloak.service.slowest_start
+    said = waited = time.monotonic()
     while True:
+        if time.monotonic() - said > _PROGRESS:
+            said = time.monotonic()
+            notify(f"waiting for {name}: {said - waited:.0f} s so far; its first start takes minutes on a busy machine")
         try:
             return running_server(keycloak, manager)
         except (PortTakenError, NotSetUpError):

@@ -101,7 +101,8 @@ class ModuleBuild:
         make_directories(self.places)
         repository = Repository(self.places, self.source, self._sandbox, self.settings.module_max_size, self._line)
         self._say(f"fetching {self.source.url}")
-        repository.fetch()
+        for remark in repository.fetch():
+            self._say(remark)
         commit = repository.resolve(self.ref)
         tree = repository.tree(commit)
         declared = self._declared(repository, tree)

@@ -96,6 +96,7 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
             layout.secrets_file(name).unlink(missing_ok=True)
             remove_tree(places.root)
         places.deploy_key.unlink(missing_ok=True)
+        places.deploy_key_before.unlink(missing_ok=True)
         remove_tree(places.state)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from helmd.files.durable import write_atomically
+from helmd.files.durable import write_atomically, write_if_changed
 from helmd.files.environment_file import ensure_secrets
 from helmd.journal.keys import JournalKeys
 from helmd.journal.lines import last_lines
@@ -79,6 +79,8 @@ class SetupOptions:
     """The gateway's certificate, with its chain, and its key."""
     coming: frozenset[str] = frozenset()
     """Services whose directories need not be there yet, since modules are installed next."""
+    mode: str = ""
+    """What ``suite.mode`` is set to in a new ``helm.toml``; empty for its default."""
 
 
 REGISTRY_TEMPLATE = """\
@@ -100,8 +102,9 @@ SUITE_TEMPLATE = """\
 """
 
 
-def settings_template(database: str | None) -> str:
-    """A ``helm.toml`` that shows every setting, commented out, at its default."""
+def settings_template(database: str | None, mode: str = "") -> str:
+    """A ``helm.toml`` that shows every setting, commented out, at its default, but for those that are given."""
+    given = {"store.database": database, "suite.mode": mode}
     lines = ["# Settings of HiveMatrix Helm; see helm.toml(5). What is commented out is the default."]
     table = ""
     for setting in HELM_SETTINGS:
@@ -110,8 +113,8 @@ def settings_template(database: str | None) -> str:
             lines += ["", f"[{head}]"]
             table = head
         lines.append(f"# {setting.meaning}")
-        if setting.key == "store.database" and database:
-            lines.append('database = "' + database.replace("\\", "\\\\").replace('"', '\\"') + '"')
+        if value := given.get(setting.key):
+            lines.append(f'{key} = "' + value.replace("\\", "\\\\").replace('"', '\\"') + '"')
         else:
             shown = setting.default if setting.default.isdigit() else f'"{setting.default}"'
             lines.append(f"#{key} = {shown}")
@@ -153,12 +156,18 @@ def prepare_files(layout: Layout, options: SetupOptions, notify: Notify) -> None
             hint="The account that owns a suite needs a home directory that it can write to.",
         ) from None
     if not layout.settings_file.exists():
-        write_atomically(layout.settings_file, settings_template(options.database), 0o600)
-        notify(f"wrote {layout.settings_file}")
+        write_atomically(layout.settings_file, settings_template(options.database, options.mode), 0o600)
+        notify(f"wrote {layout.settings_file}" + (f", mode {options.mode}" if options.mode else ""))
     elif options.database is not None and load_settings(layout).store != options.database:
         raise UsageError(
             f"{layout.settings_file} already exists and sets another log store",
             hint="Set database in its table [store], then run: helmctl setup",
+        )
+    elif options.mode and load_settings(layout).mode != options.mode:
+        raise UsageError(
+            f"{layout.settings_file} already exists and sets another mode of services",
+            hint=f'Set mode = "{options.mode}" in its table [suite], and that of a service by: '
+            f"helmctl restart NAME --mode {options.mode}",
         )
     if options.registry_file is not None:
         _install_registry(layout, options.registry_file, notify)
@@ -182,8 +191,8 @@ def _install_registry(layout: Layout, given: Path, notify: Notify) -> None:
             hint="Move it away, or edit it and run helmctl setup without --registry.",
         )
     load_suite(layout, load_settings(layout), ConfigSource(str(layout.registry_file), text))
-    write_atomically(layout.registry_file, text)
-    notify(f"installed {given} as {layout.registry_file}")
+    if write_if_changed(layout.registry_file, text, 0o644):
+        notify(f"wrote {layout.registry_file}, as given")
 
 
 def prepare_keycloak(
@@ -197,7 +206,7 @@ def prepare_keycloak(
     if directory == layout.data / KEYCLOAK.directory and unpacked(layout.data) is None:
         notify(f"fetching Keycloak {KEYCLOAK.version}")
         archive = fetch(layout.data / "downloads", options.keycloak_archive, progress, mvn=available())
-        notify(f"unpacking {archive.name} (checksum verified)")
+        notify(f"unpacking {KEYCLOAK.file} (checksum verified)")
         unpack(archive, layout.data)
         if options.keycloak_archive is None:
             archive.unlink()

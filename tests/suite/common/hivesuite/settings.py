@@ -52,7 +52,7 @@ def load_settings(name: str, default_port: int) -> Settings:
     except FileNotFoundError:
         declared = {}
     environment = {**declared, **os.environ}
-    port = environment.get("PORT") or str(default_port)
+    port = environment.get("PORT") or environment.get(f"{name.upper()}_PORT") or str(default_port)
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         sys.exit(f"{name}: PORT must be a number from 1 to 65535, not {port!r}")
     return Settings(
