@@ -243,7 +243,7 @@ async def run_helmd(
         )
         checks = DailyChecks(places, engine, lambda: current.settings.module_check)
         apps = InstalledApps(places, lambda: current.registry, updates)
-        modules = partial(shown_modules, places)
+        modules, planned = partial(shown_modules, places), partial(shown_plan, places)
 
         def available() -> tuple[AvailableModule, ...]:
             return available_modules(places, current.registry)
@@ -273,9 +273,7 @@ async def run_helmd(
                 firewall=Firewall(places.share, lambda: (current.registry, current.settings.port)),
                 users=users,
                 backups=Backups(engine, lambda: backups_listed(places, current.settings)),
-                modules=Modules(
-                    engine, apps, modules, available, partial(hold_module, places), partial(shown_plan, places)
-                ),
+                modules=Modules(engine, apps, modules, available, partial(hold_module, places), planned),
                 login=login,
                 overview=OverviewPage(
                     monitor,
@@ -299,7 +297,7 @@ async def run_helmd(
                 admin=AdminPages(
                     metrics=MetricsPage(monitor, lambda: current.settings.monitor_interval, renderer),
                     security=SecurityPage(audits, lambda: current.settings.url, renderer),
-                    modules=ModulePages(monitor, lambda: current.registry, modules, available, apps, renderer),
+                    modules=ModulePages(monitor, lambda: current.registry, modules, available, apps, planned, renderer),
                     jobs=JobPages(engine, lambda: backups_listed(places, current.settings), renderer),
                 ),
             )

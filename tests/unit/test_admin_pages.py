@@ -17,6 +17,8 @@ from helmd.model.api.modules import AvailableModule, InstallModuleBody, ModuleBo
 from helmd.model.api.security import FirewallStatus, SecurityAuditReply
 from helmd.model.errors import HelmError, UsageError
 from helmd.model.jobs.record import JOB_STATES
+from helmd.model.modules.check import UpdateCheck
+from helmd.model.modules.plan import Commit
 from helmd.model.modules.record import VERSION_STATES, HistoryEntry, ModuleRecord, Version
 from helmd.model.problems import PROBLEMS
 from helmd.model.security.acceptance import acceptance_of
@@ -24,7 +26,7 @@ from helmd.model.security.findings import SEVERITIES, security_finding
 from helmd.model.security.listeners import DeclaredPort, OpenEnd
 from helmd.model.security.report import AuditFacts, audit_reply, with_acceptances
 from helmd.model.suite.service import Registry, Service
-from helmd.operations.modules.shown import module_body
+from helmd.operations.modules.shown import module_body, plan_reply
 from helmd.operations.security.latest import AuditGlance
 from helmd.web.api.modules import installed_name
 from helmd.web.auth.roles import Role
@@ -38,6 +40,7 @@ from helmd.web.pages.security import LOOKS, SecurityPage, port_rows, security_co
 from helmd.web.route import Route
 from helmd.web.server import application
 from tests.fakes import Statuses
+from tests.unit.test_module_plan import PLAN as OF_DESK
 from tests.unit.test_pages import ADMIN, GATEWAY, EveryRole, status
 
 NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
@@ -185,6 +188,13 @@ RECORD = ModuleRecord(
     ),
     history=(HistoryEntry(1.0, "install", "done", by="ada"), HistoryEntry(3.0, "update", "<i>evil</i>", downtime=2.5)),
 )  # fmt: skip
+PLAN = replace(
+    OF_DESK, name="codex", before="4" * 40, after="5" * 40, ref="main", behind=34, migrate="<i>migrate</i>",
+    commits=(Commit("5" * 40, "<i>subject</i>", "<i>author</i>", 1e9),), lost=(Commit("3" * 40),),
+    requirements=tuple(f"+<i>{each}</i>" for each in range(23)), obstacles=("no <i>space</i>",), downtimes=(2.0, 4.0),
+    database="codex_db", shared_paths=("<i>uploads</i>",), effect="nexus <i>depends</i> on it",
+)  # fmt: skip
+CHECK = UpdateCheck(NOW.timestamp(), "<i>away</i>", NOW.timestamp(), PLAN)
 BROKEN = ModuleBody("ledger", "", "", "", "", False, "", False, (), (), "the record is <u>not</u> JSON")
 CATALOGUE = (
     AvailableModule("codex", "Codex", "https://x/codex.git", "", True),
@@ -203,7 +213,16 @@ def test_modules_with_their_versions_and_history() -> None:
     assert (ledger.module.trouble, ledger.state, ledger.since) == (BROKEN.trouble, "unknown", None)
     assert [each.name for each in context.available] == ["tree"]
     assert [(each.name, each.place, each.tone) for each in context.own] == [("core", "/srv/core", "error")]
-    assert context.headline == "2 modules from git, 1 held"
+    assert context.headline == "2 modules from git, 1 held" and context.checked_at is None
+    plans = {"codex": plan_reply(RECORD, CHECK)}
+    context = modules_context([module_body(RECORD, CHECK), BROKEN], CATALOGUE, suite, statuses, plans)
+    assert context.headline == "2 modules from git, 1 with an update, 1 held"
+    assert context.modules[0].update == plans["codex"] and context.checked_at == plans["codex"].checked_at
+    served = replace(RECORD, commit="5" * 40)
+    context = modules_context(
+        [module_body(served, CHECK)], CATALOGUE, suite, statuses, {"codex": plan_reply(served, CHECK)}
+    )
+    assert context.modules[0].update is None and context.modules[0].module.behind_by == 0, "it was updated since"
     assert modules_context([], (), Registry({}), {}).headline == "No module from git yet"
     assert set(VERSION_LOOKS) == set(VERSION_STATES)
 
@@ -273,6 +292,7 @@ async def served(installed: Sequence[ModuleBody] = ()) -> AsyncIterator[TestClie
         lambda: installed,
         lambda: CATALOGUE,
         Apps(),
+        lambda name: plan_reply(RECORD, CHECK),
         renderer,
     )
     table = (
@@ -290,6 +310,23 @@ async def test_the_page_of_modules_without_any() -> None:
     async with served() as client:
         answer = await client.get("/helm/modules", headers=ADMIN)
         assert answer.status == 200 and "helmctl setup --suite" in await answer.text()
+
+
+async def test_the_plan_of_an_update_as_html() -> None:
+    async with served((module_body(RECORD, CHECK), BROKEN)) as client:
+        text = await (await client.get("/helm/modules", headers=ADMIN)).text()
+    assert "<i>" not in text
+    for each in ("subject", "author", "migrate", "space", "uploads", "depends", "away"):
+        assert f"&lt;i&gt;{each}&lt;/i&gt;" in text, each
+    assert "&lt;i&gt;19&lt;" in text and "&lt;i&gt;20&lt;" not in text
+    for said in (
+        "34 behind", "34 commits, 1 that it has would be gone", "and 14 more", "and 3 more", "(was: none)",
+        "about 3.0 s, by 2 updates before", "database codex_db", "data-check", "1 with an update",
+    ):  # fmt: skip
+        assert said in text, said
+    async with served((module_body(RECORD),)) as client:
+        text = await (await client.get("/helm/modules", headers=ADMIN)).text()
+    assert "updates not checked" in text and "data-plan" not in text and " behind" not in text
 
 
 async def test_the_pages_as_html() -> None:

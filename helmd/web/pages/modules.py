@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol
 
 from aiohttp import web
 
 from helmd.model.api.apps import AppBody, AppsReply
-from helmd.model.api.modules import AvailableModule, ModuleBody, ModuleHistoryBody
+from helmd.model.api.modules import AvailableModule, ModuleBody, ModuleHistoryBody, ModulePlanReply
 from helmd.model.counted import counted
+from helmd.model.errors import HelmError
 from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Status
@@ -42,6 +45,8 @@ class ModuleRow:
     since: datetime | None
     previous: str
     history: Sequence[ModuleHistoryBody]
+    update: ModulePlanReply | None = None
+    """What is known of its update; None where there is none, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class ModulesContext:
     own: Sequence[OwnRow]
     available: Sequence[AvailableModule]
     headline: str
+    checked_at: datetime | None
+    """When it was looked for updates of each at the latest; None without modules, or before the first time."""
     looks: Mapping[str, tuple[Tone, str]]
 
 
@@ -85,7 +92,7 @@ class AppsSource(Protocol):
 
 
 class ModulePages:
-    """The handlers. MODULES and AVAILABLE read the disk, SUITE gives the services that are configured."""
+    """The handlers. MODULES, AVAILABLE and PLAN read the disk, SUITE gives the services that are configured."""
 
     def __init__(
         self,
@@ -94,18 +101,30 @@ class ModulePages:
         modules: Callable[[], Sequence[ModuleBody]],
         available: Callable[[], Sequence[AvailableModule]],
         apps: AppsSource,
+        plan: Callable[[str], ModulePlanReply],
         renderer: Renderer,
     ) -> None:
         self._monitor, self._suite = monitor, suite
         self._modules, self._available = modules, available
-        self._apps = apps
+        self._apps, self._plan = apps, plan
         self._renderer = renderer
 
     async def modules(self, request: web.Request) -> web.StreamResponse:
         """GET /modules"""
         modules, available = await asyncio.gather(asyncio.to_thread(self._modules), asyncio.to_thread(self._available))
-        context = modules_context(modules, available, self._suite(), self._monitor.statuses())
+        plans = await asyncio.to_thread(self._plans, modules)
+        context = modules_context(modules, available, self._suite(), self._monitor.statuses(), plans)
         return self._renderer.show(request, "modules.html", context)
+
+    def _plans(self, modules: Sequence[ModuleBody]) -> Mapping[str, ModulePlanReply]:
+        """The plans of those that were looked at."""
+        found = {}
+        for module in modules:
+            if module.checked_at is not None:
+                with suppress(HelmError):
+                    # It may have been removed since.
+                    found[module.name] = self._plan(module.name)
+        return found
 
     async def apps(self, request: web.Request) -> web.StreamResponse:
         """GET /apps"""
@@ -117,9 +136,13 @@ def modules_context(
     available: Sequence[AvailableModule],
     suite: Registry,
     statuses: Mapping[str, Status],
+    plans: Mapping[str, ModulePlanReply] = MappingProxyType({}),
 ) -> ModulesContext:
-    """The MODULES by name, the services beside them, and what of the catalogue is not installed."""
-    rows = [_module_row(each, suite, statuses) for each in modules]
+    """The MODULES by name, the services beside them, and what of the catalogue is not installed.
+
+    PLANS are what is known of their updates.
+    """
+    rows = [_module_row(each, suite, statuses, plans.get(each.name)) for each in modules]
     names = {each.name for each in modules}
     own = [
         OwnRow(name, service.description, str(service.path or ""), *_state(name, statuses))
@@ -127,9 +150,13 @@ def modules_context(
         if name not in names and name != HELM_SERVICE and service.type in ("python", "command", "oneshot")
     ]
     missing = [each for each in available if not each.present and each.name not in names]
-    held = sum(each.held for each in modules)
-    text = f"{counted(len(rows), 'module')} from git" + (f", {held} held" if held else "")
-    return ModulesContext(rows, own, missing, text if rows else "No module from git yet", VERSION_LOOKS)
+    held, behind = sum(each.held for each in modules), sum(row.update is not None for row in rows)
+    text = f"{counted(len(rows), 'module')} from git"
+    text += f", {behind} with an update" if behind else ""
+    text += f", {held} held" if held else ""
+    looked = [each.checked_at for each in modules if not each.trouble]
+    checked = min((each for each in looked if each is not None), default=None) if all(looked) else None
+    return ModulesContext(rows, own, missing, text if rows else "No module from git yet", checked, VERSION_LOOKS)
 
 
 def _state(name: str, statuses: Mapping[str, Status]) -> tuple[str, Tone, str]:
@@ -138,9 +165,13 @@ def _state(name: str, statuses: Mapping[str, Status]) -> tuple[str, Tone, str]:
     return state, tone, icon
 
 
-def _module_row(module: ModuleBody, suite: Registry, statuses: Mapping[str, Status]) -> ModuleRow:
+def _module_row(
+    module: ModuleBody, suite: Registry, statuses: Mapping[str, Status], known: ModulePlanReply | None
+) -> ModuleRow:
     service = suite.services.get(module.name)
     active = next((each for each in module.versions if each.id == module.active), None)
+    plan = known.plan if known is not None else None
+    waits = plan is not None and plan.before == module.commit != plan.after and plan.ref == module.ref
     kept = next((each.commit for each in module.versions if each.state == "kept"), "")
     return ModuleRow(
         module,
@@ -149,6 +180,7 @@ def _module_row(module: ModuleBody, suite: Registry, statuses: Mapping[str, Stat
         active.made_at if active is not None else None,
         kept[:SHORT_COMMIT],
         module.history[:_HISTORY],
+        known if waits else None,
     )
 
 

@@ -35,6 +35,7 @@ const OPPOSITE = { start: "stop", stop: "start" };
  *   ended      (reply) => the sentence at the end
  *   undo       options of the action that takes it back, or a sentence why there is none
  *   log        true: the job's lines are shown while it runs
+ *   instead    [label, act]: what else can be done, with the dialog closed
  */
 export function runAction(options) {
   return new Promise((resolve) => new ActionDialog(options, resolve).open());
@@ -103,7 +104,9 @@ class ActionDialog {
       ].filter(Boolean),
     );
     const label = this.options.confirm ?? "Do it";
+    const [other, act] = this.options.instead ?? [];
     this.foot.replaceChildren(
+      ...[other ? h("button", { class: "helm-button", type: "button", onclick: () => (this.dialog.close(), act()) }, other) : ""].filter(Boolean),
       h("button", { class: "helm-button", type: "button", onclick: () => this.dialog.close() }, "Cancel"),
       h(
         "button",

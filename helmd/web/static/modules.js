@@ -2,6 +2,7 @@
 import { followJob, runAction } from "./action.js";
 import { Problem, api } from "./api.js";
 import { HOME } from "./dom.js";
+import { relative } from "./format.js";
 import { refresh } from "./live.js";
 import { events } from "./sse.js";
 
@@ -18,8 +19,8 @@ async function linesOf(id) {
   return lines;
 }
 
-async function planOf(body, url = "api/modules/install") {
-  const { job } = await api("POST", url, { ...body, dry_run: true });
+async function planOf(body) {
+  const { job } = await api("POST", "api/modules/install", { ...body, dry_run: true });
   const ended = await followJob(job);
   if (ended.state !== "succeeded") {
     const { detail, hint, lines, code } = ended.result;
@@ -77,17 +78,48 @@ const DATA = {
   ],
 };
 
-/** What each button of a module does, by `data-change`. */
-const CHANGES = {
-  update: (name, url) => ({
+/** For how long a plan is used without looking at the repository again. */
+const FRESH_MS = 10 * 60_000;
+
+/** The plan of an update, made again where it is old; one that can't be made again says so in `stale`. */
+async function updatePlan(url) {
+  const known = await api("GET", `${url}/plan`);
+  if (known.plan && !known.stale && Date.now() - Date.parse(known.made_at) < FRESH_MS) {
+    return known;
+  }
+  const ended = await followJob((await api("POST", `${url}/plan`, {})).job);
+  const now = await api("GET", `${url}/plan`);
+  if (!now.plan || (ended.state !== "succeeded" && !now.trouble)) {
+    const { detail, hint, lines, code } = ended.result ?? {};
+    throw new Problem(409, { detail: detail || "the plan could not be made", hint, lines, code });
+  }
+  return now;
+}
+
+function update(name, url) {
+  let known = null;
+  return {
     title: `Update ${name}`,
     confirm: "Update",
     log: true,
-    plan: () => planOf({}, `${url}/update`),
-    warning: `While ${name} is stopped, its pages are not answered. If anything fails, the version before serves again, with its data.`,
-    submit: ({ reason }) => api("POST", `${url}/update`, { reason }),
+    plan: async () => {
+      known = await updatePlan(url);
+      return known.text.map((line) => line.trim());
+    },
+    warning: () =>
+      known.stale
+        ? `This plan is from ${relative(Date.parse(known.made_at))}. ${known.stale}`
+        : known.plan.obstacles[0] ||
+          `While ${name} is stopped, its pages are not answered. If anything fails, the version before serves again, with its data.`,
+    instead: ["Hold it instead", () => change("hold", name)],
+    submit: ({ reason }) => api("POST", `${url}/update`, { reason, planned: known.plan.after }),
     ended: () => `${name} is updated`,
-  }),
+  };
+}
+
+/** What each button of a module does, by `data-change`. */
+const CHANGES = {
+  update,
   rollback: (name, url) => ({
     title: `Roll ${name} back`,
     confirm: "Roll back",
@@ -124,14 +156,31 @@ const CHANGES = {
   }),
 };
 
+function change(what, name) {
+  return runAction(CHANGES[what](name, `api/modules/${name}`)).then(() => {
+    refresh("modules");
+    refresh("available");
+  });
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("[data-change]");
   if (button && !button.disabled) {
-    const { change, name } = button.dataset;
-    runAction(CHANGES[change](name, `api/modules/${name}`)).then(() => {
-      refresh("modules");
-      refresh("available");
-    });
+    change(button.dataset.change, button.dataset.name);
+  }
+});
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.("[data-check]")) {
+    runAction({
+      title: "Check for updates",
+      confirm: "Check",
+      log: true,
+      plan: async () => ["The repository of each module is fetched. Nothing is changed."],
+      fields: [],
+      submit: () => api("POST", "api/module-checks", {}),
+      ended: () => "The modules were looked at",
+    }).then(() => refresh("modules"));
   }
 });
 
