@@ -183,6 +183,15 @@ def until(what: Callable[[], Any], within: float, pause: float = 0.2) -> Any:
     return answer
 
 
+def until_none(what: Callable[[], Any], within: float, pause: float = 0.2) -> None:
+    """Asks until nothing is found; fails the test after WITHIN seconds, showing what still is."""
+    deadline = time.monotonic() + within
+    while found := what():
+        if time.monotonic() > deadline:
+            pytest.fail(f"still there after {within:g} s: {found!r}")
+        time.sleep(pause)
+
+
 class Poller:
     """Asks an address every 10 ms from a process of its own, and notes when it first answered well."""
 

@@ -80,7 +80,8 @@ class Dashboard:
         self.browser.type("#username", who.name)
         self.browser.type("#password", who.password)
         self.browser.click("#kc-login")
-        self.browser.until_there(".helm-rail")
+        self.browser.until_there(".helm-rail, .helm-message")
+        assert not self.browser.texts(".helm-message"), f"{self.browser.url}:\n{self.browser.text()[:2000]}"
 
     def open(self, path: str = "", role: str = "owner") -> None:
         """The page at PATH below /helm/, once its scripts run."""

@@ -5,7 +5,7 @@ import re
 import secrets
 import urllib.request
 
-from tests.system.booted import Sandbox, until
+from tests.system.booted import Sandbox, until, until_none
 from tests.system.keycloak_admin import GATEWAY, REALM, Person, log_in
 
 SUITE = ("postgres", "keycloak", "core", "nexus", "codex", "ledger", "knowledgetree", "ticker")
@@ -105,8 +105,16 @@ def test_lines_reach_the_store(demo: Sandbox) -> None:
 
 
 def test_status_and_metrics_are_filled(demo: Sandbox) -> None:
-    # The suite and helm itself.
-    until(lambda: demo.sql("select count(*) from service_status where health_status = 'healthy'") == "9", within=40)
+    seen = "select service_name, coalesce(health_status, status), health_message, now() - last_checked"
+    healthy = {*SUITE, "helm"}
+
+    def others() -> list[str]:
+        """Rows that should not be there, or not be as they are; on a busy machine a check now and then fails."""
+        rows = [row.split("|", 2) for row in demo.sql(f"{seen} from service_status").splitlines()]
+        missing = healthy - {name for name, *_ in rows}
+        return [*missing, *("|".join(row) for row in rows if row[0] not in healthy or row[1] != "healthy")]
+
+    until_none(others, within=120)
     names = demo.sql("select string_agg(distinct metric_name, ' ' order by metric_name) from service_metrics")
     for name in ("cpu_percent", "memory_mb", "response_ms", "restarts"):
         assert name in names.split()

@@ -119,6 +119,7 @@ def log_in(browser: Browser, who: Person, start: str = HELM) -> None:
     browser.type("#password", who.password)
     browser.click("#kc-login")
     browser.until_there(".helm-services, .helm-message")
+    assert not browser.texts(".helm-message"), f"{browser.url}:\n{browser.text()[:2000]}"
 
 
 def fetched(browser: Browser, path: str, method: str = "GET", body: str | None = None) -> int:

@@ -54,6 +54,8 @@ class StandIn:
         self.keys: list[dict[str, Any]] = [jwk(private_key())]
         self.revoked: set[str] = set()
         self.down = False
+        self.failing = 0
+        """How many of the next exchanges fail."""
         self.go_on = asyncio.Event()
         """Cleared, requests wait."""
         self.go_on.set()
@@ -89,6 +91,9 @@ class StandIn:
     async def exchange(self, request: web.Request) -> web.StreamResponse:
         await self._enter(request)
         assert (await request.json())["access_token"] == "an-access-token"
+        if self.failing:
+            self.failing -= 1
+            return web.json_response({"error": "Keycloak is not reachable"}, status=503)
         if not self.given:
             return web.json_response({"error": "the access token is not valid"}, status=401)
         return web.json_response({"token": self.given.pop(0)})

@@ -86,6 +86,36 @@ async def test_a_service_on_cores_port_gets_nothing_and_gives_nothing() -> None:
         await server.wait_closed()
 
 
+async def test_who_can_not_be_determined_at_once_is_looked_at_again() -> None:
+    """A kept connection whose server has just ended, or a handshake that is not through yet; a refusal stays one."""
+    unknown = Peer(Place.UNKNOWN, "127.0.0.1")
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(wait, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    answers: list[Peer] = []
+    connector = CheckedConnector(lambda _: answers.pop(0))
+    connector.units = {port: UNIT}
+    timeout = aiohttp.ClientTimeout(total=1.5)
+    try:
+        async with core_session(connector) as session:
+            for given, looks, error in (
+                ([unknown, CORE], 2, TimeoutError),
+                ([unknown, unknown, unknown, CORE], 3, WrongServerError),
+                ([unknown, CODEX, CORE], 2, WrongServerError),
+            ):
+                answers[:] = given
+                with pytest.raises(error):
+                    await session.get(f"http://127.0.0.1:{port}/", timeout=timeout)
+                assert len(given) - len(answers) == looks
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
 @contextmanager
 def client_of(listener: socket.socket) -> Iterator[socket.socket]:
     with closing(socket.create_connection(listener.getsockname())) as client:

@@ -1,5 +1,6 @@
 """Logging in with a browser: at Keycloak, by a one-time link, for how long, and what ends it."""
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -242,9 +243,22 @@ async def test_core_may_refuse_a_login_and_may_be_away(served: Served) -> None:
     served.core.down = True
     refused = await served.log_in()
     assert refused.status == 503 and "<h1" in refused.text and "Core" in refused.text
+    served.core.given.clear()
     served.keycloak.down = True
     refused = await served.ask("GET", "/helm/login")
     assert refused.status == 303, "its addresses are known"
+
+
+async def test_core_is_asked_again_when_it_can_not_say_who_that_is(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when Keycloak takes longer than Core waits for it."""
+    served.core.failing = 2
+    assert (await served.log_in()).status == 303
+    assert served.core.asked["/api/token/exchange"] == 3 and not caplog.records
+    served.core.failing = 3
+    assert (await served.log_in()).status == 503
+    assert "a login has failed: request to Core at" in caplog.text
 
 
 async def test_without_keycloak_the_page_says_what_to_do(served: Served) -> None:
@@ -348,10 +362,15 @@ async def test_without_keycloak_a_session_lasts_as_long_as_its_token(served: Ser
     assert served.keycloak.refreshed == 1
 
 
-async def test_a_session_that_core_ended_has_ended(served: Served) -> None:
+async def test_a_session_that_core_ended_has_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmd.web.auth.verifier.VERDICT_SECONDS", 0.2)
+    await served.log_in(jti="gone")
+    assert served.core.asked["/api/token/validate"] == 0, "Core has just given the token"
+    assert (await served.ask("GET", "/helm/api/who")).status == 200
     served.core.revoked.add("gone")
-    refused = await served.log_in(jti="gone")
-    assert refused.status == 403 and "helm_session" not in served.cookies
+    await asyncio.sleep(0.3)
+    assert (await served.ask("GET", "/helm/api/who", {"Accept": "*/*"})).status == 401
+    assert not served.sessions._kept
 
 
 async def test_log_out_ends_the_session_here_at_keycloak_and_at_core(served: Served) -> None:

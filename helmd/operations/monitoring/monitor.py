@@ -198,6 +198,7 @@ class Monitor:
                 continue
             await asyncio.sleep(0)  # facts() blocks for a millisecond
         if changed:
+            self._recorder.keep_only(self._observed)
             self._record(name for name in changed if name in self._observed)
             self._due.set()
             self._on_change()

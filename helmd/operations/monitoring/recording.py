@@ -54,10 +54,12 @@ class Recorder:
         self._changed.set()
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Delete the statuses of services other than NAMES."""
-        self._keep = tuple(names)
-        self._statuses = {name: row for name, row in self._statuses.items() if name in self._keep}
-        self._changed.set()
+        """Delete the statuses of services other than NAMES, with each write, until the next call."""
+        keep = tuple(names)
+        if keep != self._keep:
+            self._keep = keep
+            self._statuses = {name: row for name, row in self._statuses.items() if name in keep}
+            self._changed.set()
 
     async def run(self) -> NoReturn:
         """Write until cancelled; retry while the store is unavailable."""
@@ -86,9 +88,9 @@ class Recorder:
             await self._prepare()
             self._prepared = True
         async with self._pool.connection("writing service states") as connection:
-            if (keep := self._keep) is not None:
-                await drop_statuses(connection, keep)
-                self._keep = None if self._keep is keep else self._keep
+            if self._keep is not None:
+                # Each time: a transaction may be rolled back, and a store that was put back has older rows.
+                await drop_statuses(connection, self._keep)
             rows = dict(self._statuses)
             await put_statuses(connection, list(rows.values()))
             self._statuses = {name: row for name, row in self._statuses.items() if rows.get(name) is not row}

@@ -8,7 +8,7 @@ import aiohttp
 from helmd.model.printable import printable
 
 REPLY_SECONDS = 3.0
-LOGIN_SECONDS = 10.0
+LOGIN_SECONDS = 30.0
 """For what a user waits for at a login: Keycloak hashes passwords, and Core asks Keycloak."""
 _MAX_REPLY = 64 << 10
 

@@ -3,6 +3,7 @@
 Any service can listen on the port of one that is stopped; it would get tokens and codes, and give keys of its own.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,10 @@ from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
 
 Locate = Callable[[socket.socket], Peer]
+
+_PAUSES = (0.0, 0.1, 0.5)
+"""Seconds after each look that did not determine who is there: the server of a kept connection may just have ended, and
+on a busy machine the kernel may not have taken the last packet of a new one's handshake yet."""
 
 
 class WrongServerError(aiohttp.ClientConnectionError):
@@ -44,16 +49,29 @@ class CheckedConnector(aiohttp.TCPConnector):
 
     async def connect(self, *given: Any, **named: Any) -> Any:
         """As that of aiohttp. Raises WrongServerError."""
-        connection = await super().connect(*given, **named)
+        for pause in _PAUSES:
+            connection = await super().connect(*given, **named)
+            peer, refusal = self._look(connection)
+            if refusal is None:
+                return connection
+            connection.close()
+            if peer.place is not Place.UNKNOWN:
+                break
+            await asyncio.sleep(pause)
+        raise WrongServerError(refusal)
+
+    def _look(self, connection: Any) -> tuple[Peer, str | None]:
+        """Who is at the other end, and why nothing is sent there; of a connection that needs no look, no refusal."""
         made = None if connection.transport is None else connection.transport.get_extra_info("socket")
+        nobody = Peer(Place.UNKNOWN, "")
         if self._locate is None or made is None:
-            return connection
+            return nobody, None
         try:
             port = made.getpeername()[1]
         except OSError:
             # It has ended; whoever uses it will see that.
-            return connection
-        if (unit := self.units.get(port)) and (refusal := server_refusal(self._locate(made), port, unit)):
-            connection.close()
-            raise WrongServerError(refusal)
-        return connection
+            return nobody, None
+        if (unit := self.units.get(port)) is None:
+            return nobody, None
+        peer = self._locate(made)
+        return peer, server_refusal(peer, port, unit)

@@ -3,12 +3,14 @@
 Also the one-time links by which the machine's owner logs in without Keycloak and Core (`helmctl dashboard`).
 """
 
+import asyncio
 import hashlib
 import logging
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import aiohttp
@@ -35,6 +37,8 @@ PENDING_SECONDS = 600.0
 """How long a user may take to log in at Keycloak."""
 MAX_PENDING = 10_000
 
+_EXCHANGE_PAUSES = (0.5, 1.5)
+"""Seconds after which Core is asked again for a login's token: it asks Keycloak, and gives up before helmd does."""
 _SHOWN = 12
 """Digits of a session's digest that identify it in the audit trail."""
 
@@ -121,19 +125,33 @@ class Logins:
             raise BrowserLoginError(
                 "this login was begun in another browser, took too long, or is over", hint="Log in again."
             )
-        tokens = await self._realm().redeem(pending, query, redirect_uri)
-        core, verifier = self._parts()
-        token = await core.exchange(tokens.access)
-        if token is None:
-            raise BrowserLoginError("Core did not accept the login", hint="See: helmctl logs -n 20 core")
         try:
-            identity = await verifier.identity(token)
-        except BadTokenError as error:
-            raise BrowserLoginError(f"Core gave a token that is not valid: {error.sentence}") from None
+            tokens = await self._realm().redeem(pending, query, redirect_uri)
+            token, identity = await self._exchange(tokens)
+        except HelmError as error:
+            _log.warning("a login has failed: %s", error.sentence)
+            raise
         now = self._wall()
         issuer = str(tokens.claims["iss"])
         made = BrowserSession(identity.name, now, now, _login_time(tokens), token, issuer=issuer, checked=now)
         return _with_tokens(made, tokens), pending.target
+
+    async def _exchange(self, tokens: GrantedTokens) -> tuple[str, Identity]:
+        """Core's token for the user of TOKENS, and whose it is."""
+        core, verifier = self._parts()
+        for pause in _EXCHANGE_PAUSES:
+            with suppress(CoreUnreachableError):
+                token = await core.exchange(tokens.access)
+                break
+            await asyncio.sleep(pause)
+        else:
+            token = await core.exchange(tokens.access)
+        if token is None:
+            raise BrowserLoginError("Core did not accept the login", hint="See: helmctl logs -n 20 core")
+        try:
+            return token, await verifier.identity(token, fresh=True)
+        except BadTokenError as error:
+            raise BrowserLoginError(f"Core gave a token that is not valid: {error.sentence}") from None
 
     def link(self, name: str) -> str:
         """The secret of a new one-time link for NAME, the machine's owner."""

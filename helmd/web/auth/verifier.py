@@ -53,8 +53,11 @@ class Verifier:
         # By a digest, so that neither a memory dump nor an error message contains a list of tokens.
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
-    async def identity(self, token: str) -> Identity:
-        """The bearer of TOKEN. Raises BadTokenError and CoreUnreachableError."""
+    async def identity(self, token: str, fresh: bool = False) -> Identity:
+        """The bearer of TOKEN. Of a FRESH one, which Core has just given, it is known that its session is valid.
+
+        Raises BadTokenError and CoreUnreachableError.
+        """
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         self._keyring.renew()
         known = self._recall(digest)
@@ -64,6 +67,8 @@ class Verifier:
             # Another request with the same token may have added it meanwhile.
             known = self._recall(digest) or self._remember(digest, _Known(bearer, self._keyring.generation))
         check_time(known.bearer, self._wall())
+        if fresh:
+            known.good, known.ask_at = True, self._clock() + VERDICT_SECONDS
         if known.bearer.revocable:
             await self._check_session(known, token)
         return replace(known.bearer.identity, expires=known.bearer.expires)
