@@ -1,6 +1,7 @@
 """``helmctl modules update|rollback|remove|hold|unhold|recover``."""
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from helmd.model.modules.source import is_commit
 
 if TYPE_CHECKING:
     from helmd.operations.lifecycle.steps import Step
+    from helmd.operations.modules.kept import KeptData
     from helmd.operations.modules.update import ModuleOutcome, ModuleUpdates
 
 
@@ -288,17 +290,55 @@ def modules_recover_command(context: Context, names: tuple[str, ...], before_sta
             output.print_message(error.sentence)
             output.print_message(error.hint) if error.hint else None
         return exits.FAILED if failed else exits.OK
-    if not recover_modules(context, names or interrupted(context.layout)):
+    if not recover_modules(context, names or interrupted(context.layout), wait=True):
         output.print_message("Nothing was interrupted.")
     return exits.OK
 
 
-def recover_modules(context: Context, names: Sequence[str]) -> bool:
-    """Recover modules; whether there was something to be done. A change that goes on is left alone."""
+@click.command("prune", short_help="Remove data that is kept of changes that were taken back.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_names)
+@click.option("--older", type=Duration(), default=0.0, metavar="TIME", help="Only what is kept for so long.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
+@click.pass_obj
+@audited("modules prune")
+def modules_prune_command(
+    context: Context, names: tuple[str, ...], older: float, dry_run: bool, yes: bool, reason: str
+) -> int:
+    """Remove what users wrote to versions of modules that were taken back, of all modules without a NAME.
+
+    After 30 days the next change of the module that succeeds does so.
+    """
+    from helmd.operations.modules.shown import module_names
+
+    found = [updates_of(context, name) for name in names or module_names(context.layout)]
+    going = [(updates, each) for updates in found for each in updates.kept() if each.at <= time.time() - older]
+    _say([f"{updates.name}: {kept_text(each)}" for updates, each in going] or ["Nothing is kept."])
+    if dry_run or not going:
+        return exits.OK
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("removing data needs --yes", hint="To see what would be removed: --dry-run")
+    agreed(f"Remove {'it' if len(going) == 1 else 'them'}?", yes)
+    removed = [each for updates in found for each in updates.prune(older)]
+    output.print_message(f"removed: {sum(each.size for each in removed) >> 20:,} MB")
+    return exits.OK
+
+
+def kept_text(kept: "KeptData") -> str:
+    """What is kept, for people."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(kept.at))
+    return f"{kept.what} {kept.where}, of {when} UTC, {kept.size / (1 << 20):,.1f} MB"
+
+
+def recover_modules(context: Context, names: Sequence[str], wait: bool = False) -> bool:
+    """Recover modules; whether there was something to be done. A change that goes on is left alone, or waited for."""
     from helmd.operations.modules.recover import recover_module
 
     done = False
     for name in names:
         updates = updates_of(context, name)
-        done |= recover_module(context.layout, context.settings, context.manager, name, updates.options, updates.step)
+        done |= recover_module(
+            context.layout, context.settings, context.manager, name, updates.options, updates.step, wait
+        )
     return done

@@ -7,17 +7,21 @@ from helmd.cli.context import Context
 from helmd.cli.module_install import modules_install_command
 from helmd.cli.module_key import modules_key_command
 from helmd.cli.module_update import (
+    kept_text,
     module_argument,
     modules_check_command,
     modules_hold_command,
+    modules_prune_command,
     modules_recover_command,
     modules_remove_command,
     modules_rollback_command,
     modules_unhold_command,
     modules_update_command,
+    updates_of,
 )
 from helmd.model.api.modules import ModuleBody
 from helmd.model.counted import counted
+from helmd.model.errors import HelmError
 
 
 @click.group("modules", short_help="Install, update and remove modules of the suite.")
@@ -35,6 +39,7 @@ for _command in (
     modules_unhold_command,
     modules_recover_command,
     modules_key_command,
+    modules_prune_command,
 ):
     modules_command.add_command(_command)
 
@@ -119,6 +124,15 @@ def modules_show_command(context: Context, name: str, as_json: bool, **options: 
     rows = [(each.id, each.state, f"{each.made_at:%Y-%m-%d %H:%M}", each.detail) for each in found.versions]
     for parts in output.table(("VERSION", "STATE", "MADE (UTC)", "WHY"), rows):
         output.print_line(*parts)
+    try:
+        kept = updates_of(context, name).kept()
+    except HelmError as error:
+        output.print_message(f"what is kept of changes that were taken back is not known: {error.sentence}")
+        return exits.OK
+    for each in kept:
+        output.print_line(f"kept of a change that was taken back: {kept_text(each)}")
+    if kept:
+        output.print_line(f"to remove that: helmctl modules prune {name}")
     return exits.OK
 
 

@@ -57,6 +57,11 @@ class ModulePlaces:
         return self.root / "failed" / stamp
 
     @property
+    def reserve(self) -> Path:
+        """Space that a change keeps for going back, when its own programs have filled the disk."""
+        return self.root / "reserve"
+
+    @property
     def record(self) -> Path:
         """What is known of it: see `helmd.model.modules.record`."""
         return self.root / "module.json"
@@ -84,6 +89,11 @@ class ModulePlaces:
     def check(self) -> Path:
         """What was found when it was last looked for an update: see `helmd.model.modules.plan`."""
         return self.state / "plan.json"
+
+    @property
+    def start_block(self) -> Path:
+        """While it exists its service does not start; its text says why (`helmd.systemd.prestart`)."""
+        return self.state / "start.blocked"
 
     @property
     def logs(self) -> Path:

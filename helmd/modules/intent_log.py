@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 from helmd.files.durable import fsync_directory
+from helmd.model.errors import HelmError
+from helmd.model.layout import Layout, ModulePlaces
 from helmd.model.modules.intent import (
     MAX_INTENT,
     Facts,
@@ -19,6 +21,7 @@ from helmd.model.modules.intent import (
     intent_lines,
     intent_of,
 )
+from helmd.model.suite.names import fault_in_name
 
 INTENT_FILE = "intent.ndjson"
 
@@ -45,6 +48,19 @@ class IntentLog:
         if begun is None:
             raise IntentError("no change was begun")
         return cls(file, begun)
+
+    @staticmethod
+    def read(directory: Path) -> Intent | None:
+        """The last change that was begun; None if there was none. Of a change that goes on, its lines so far.
+
+        Nothing is written, so the module needs not be locked. Raises IntentError, OSError.
+        """
+        try:
+            descriptor = os.open(directory / INTENT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor, "rb") as opened:
+            return intent_of(intent_lines(opened.read(MAX_INTENT))[0])
 
     @classmethod
     def found(cls, directory: Path) -> "IntentLog | None":
@@ -86,6 +102,24 @@ class IntentLog:
             self.write(event, step, **facts)
         except OSError:
             self.intent = advanced(self.intent, IntentLine(time.time(), event, step, facts))
+
+
+def interrupted_modules(layout: Layout) -> list[str]:
+    """The modules with a change that is neither complete nor taken back. One that goes on is among them."""
+    try:
+        names = sorted(os.listdir(layout.state / "modules"))
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not fault_in_name(name) and is_interrupted(layout.module(name))]
+
+
+def is_interrupted(places: ModulePlaces) -> bool:
+    """Whether a module has a change that is neither complete nor taken back, or can't be read, or must not start."""
+    try:
+        found = IntentLog.read(places.state)
+    except (HelmError, OSError):
+        return True
+    return (found is not None and found.direction != "nothing") or places.start_block.exists()
 
 
 def _append(file: Path, data: bytes, flags: int = 0) -> None:

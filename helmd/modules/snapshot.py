@@ -50,9 +50,8 @@ def copy_tree(source: Path, target: Path) -> CopiedTree:
 
     A TARGET that is there is replaced. Links are copied and not followed.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    remove_tree(partial)
-    remove_tree(target)
+    partial = _partial(target)
+    remove_copy(target)
     count = _Count()
     try:
         partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,6 +112,16 @@ def remove_tree(directory: Path) -> None:
     shutil.rmtree(directory, onerror=forced)
     if directory.exists():
         raise SnapshotError(f"{directory} can't be removed")
+
+
+def remove_copy(target: Path) -> None:
+    """Remove what `copy_tree` has made at TARGET, complete or not. Raises SnapshotError."""
+    remove_tree(_partial(target))
+    remove_tree(target)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
 
 
 def tree_stamp(directory: Path) -> str:

@@ -5,6 +5,7 @@ become that. Nobody can connect to one. The names are exchanged in one transacti
 of the service's name, and each function can be repeated after an interruption.
 """
 
+import calendar
 import re
 import time
 from typing import Any
@@ -121,6 +122,17 @@ def copies_of(admin: str, database: str) -> list[str]:
         if parts and name == copy_name(database, parts[1], parts[2]):
             found.append(name)
     return found
+
+
+def copy_time(copy: str, purpose: str) -> float | None:
+    """When a COPY for PURPOSE was made, in seconds since the epoch, by its name; None if that is another's."""
+    parts = _COPY.fullmatch(copy)
+    if parts is None or parts[1] != purpose:
+        return None
+    try:
+        return float(calendar.timegm(time.strptime(parts[2], "%Y%m%dt%H%M%Sz")))
+    except ValueError:
+        return None
 
 
 def database_exists(admin: str, name: str) -> bool:

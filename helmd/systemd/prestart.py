@@ -1,4 +1,5 @@
-"""The ``ExecStartPre=`` of every service: refuses a taken port, and puts ``services.json`` into its directory.
+"""The ``ExecStartPre=`` of every service: refuses a taken port and a module between two versions, and puts
+``services.json`` into its directory.
 
 Runs as ``/usr/libexec/hivematrix-helm/prestart KEY=VALUE...``. A symlink in the place of
 ``services.json`` is replaced, never written through; the file is written only when it changed. A directory that the
@@ -18,6 +19,8 @@ from helmd.health.listeners import conflict
 DISCOVERY = "services.json"
 DISCOVERY_VARIABLE = "HIVEMATRIX_SERVICES_JSON"
 """The environment variable of every service with the path of the suite's own copy."""
+
+_LONGEST_REASON = 4000
 
 
 def place_discovery(source: str, directory: str) -> bool:
@@ -57,8 +60,22 @@ def _present(folder: int) -> bytes | None:
         return file.read()
 
 
+def _blocked(file: str) -> str:
+    """Why the service must not start now; empty if it may."""
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            return opened.read(_LONGEST_REASON).strip() or file
+    except FileNotFoundError:
+        return ""
+    except OSError as problem:
+        return f"{file} can't be read: {problem.strerror}"
+
+
 def main(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
+    if "blocked" in given and (reason := _blocked(given["blocked"])):
+        print(reason, file=sys.stderr)
+        return 1
     if "port" in given and (holder := conflict(given.get("host", "localhost"), int(given["port"]))):
         print(f"port {given['port']} is in use by {holder}", file=sys.stderr)
         return 1

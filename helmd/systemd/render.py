@@ -148,7 +148,10 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     if service.services_json:
         prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     needed = [registry[name] for name in service.depends_on if not registry[name].external]
-    recovery = [RECOVER_UNIT] if layout.module_of(directory) is not None else []
+    recovery, block = [], []
+    if (module := layout.module_of(directory)) is not None:
+        recovery, block = [RECOVER_UNIT], [str(module.start_block)]
+        prestart.append(f"blocked={module.start_block}")
     return {
         **common,
         "environment": environment,
@@ -173,6 +176,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "writable": [str(place) for place in places],
         "readable": [
             str(layout.discovery_file),
+            *block,
             *_database_socket(service, setup),
             *_share_inside_home(layout),
             *(str(layout.resolve(place)) for place in service.readable_paths),

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +24,20 @@ from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import read_check, read_record, write_record
 from helmd.modules.sandbox import Ran
 from helmd.operations.configuration.apply import Change
+from helmd.operations.diagnostics import suite as doctor_suite
+from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules import migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
+from helmd.operations.modules.data import RESERVE
 from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.guard import guard_properties
 from helmd.operations.modules.planned import entry_file, place_entry
 from helmd.operations.modules.recover import interrupted, recover_at_boot, recover_module
 from helmd.operations.modules.surroundings import ModuleSteps
 from helmd.operations.modules.update import ModuleUpdates
 
+UNIT = "hivematrix-desk.service"
 TOP = Path(__file__).resolve().parents[2]
 DECLARED = """\
 [service]
@@ -49,9 +55,13 @@ class Machine:
     def __init__(self) -> None:
         self.running = True
         self.starts = 0
+        self.guards: list[str] = []
 
     def facts(self, unit: str) -> UnitFacts:
         return UnitFacts(unit, "loaded", "active" if self.running else "inactive")
+
+    def start_transient(self, unit: str, properties: object) -> None:
+        self.guards.append(unit)
 
     def units_like(self, *patterns: str) -> list[str]:
         return []
@@ -364,6 +374,7 @@ def test_what_fails_leaves_the_old_version_with_its_data(desk: Desk, breaks: Cal
     assert why in entry.sentence and not entry.ok and entry.by == "hive"
     assert [each.state for each in desk.record.versions] == ["active", "failed"]
     assert (desk.places.logs / f"{desk.record.versions[1].id}.log").exists()
+    assert not desk.places.reserve.exists() and not desk.places.start_block.exists()
     later = list(desk.places.root.glob("failed/*/instance/later"))
     if breaks is fails_at_the_gate:
         assert [each.read_text() for each in later] == ["a user wrote this"]
@@ -371,12 +382,50 @@ def test_what_fails_leaves_the_old_version_with_its_data(desk: Desk, breaks: Cal
     else:
         assert not list(desk.places.root.glob("failed/*"))
     assert not list(desk.places.root.glob("snapshots/*"))
-    # The next one succeeds, and clears the failed one away.
+    kept = desk.updates().kept()
+    assert [each.what for each in kept] == (["files"] if breaks is fails_at_the_gate else [])
+    # The next one succeeds, and clears the failed one away, but not what was written to it.
     desk.gate, desk.start = (lambda policy: None), (lambda version: None)
     desk.git("rm", "--quiet", "--force", "--ignore-unmatch", "wrong.py")
     commit = desk.commit({"run.py": "print('three')\n", "migrate.sh": "true\n"})
     assert desk.updates().update().commit == commit == desk.serves
     assert sorted(each.state for each in desk.record.versions) == ["active", "kept", "removed"]
+    assert desk.updates().kept() == kept and not desk.updates().prune(10_000.0)
+    assert desk.updates().prune(0.0) == kept and not desk.updates().kept()
+
+
+def test_what_was_written_to_a_failed_version_is_removed_after_a_month(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_at_the_gate(desk)
+    with pytest.raises(TakenBackError):
+        desk.updates().update()
+    (kept,) = desk.updates().kept()
+    assert kept.size == sum(each.stat().st_size for each in Path(kept.where).rglob("*") if each.is_file())
+    desk.gate = lambda policy: None
+    for days in (29, 31):
+        clock = itertools.count(int(kept.at) + days * 86400)
+        monkeypatch.setattr(time, "time", lambda clock=clock: float(next(clock)))
+        desk.commit({"run.py": f"print({days})\n", "migrate.sh": "true\n"})
+        assert desk.updates().update().changed
+        assert Path(kept.where).exists() is (days == 29)
+
+
+def test_space_is_kept_for_going_back(desk: Desk) -> None:
+    """What the new version fills is not needed for putting the old one in its place."""
+    sizes = []
+
+    def start(version: str) -> None:
+        sizes.append(desk.places.reserve.stat().st_blocks * 512 if desk.places.reserve.exists() else 0)
+        if len(sizes) == 1:
+            raise StartFailedError("No space left on device")
+
+    desk.start = start
+    desk.commit({"run.py": "print('two')\n"})
+    with pytest.raises(TakenBackError):
+        desk.updates().update()
+    assert sizes[0] >= RESERVE and sizes[1] == 0
+    assert desk.updates().update().changed and not desk.places.reserve.exists()
 
 
 class Killed(BaseException):
@@ -404,17 +453,32 @@ def test_killed_after_a_step_it_is_recovered(
         killed.setattr(IntentLog, "note", nothing)
         with pytest.raises(Killed):
             desk.updates().update()
-    assert interrupted(desk.layout) == ["desk"]
+    assert interrupted(desk.layout) == ["desk"] and len(desk.machine.guards) == 1
+    # Nobody starts it on what may be of two versions.
+    assert desk.places.start_block.exists() is (step in ("snapshot", "data", "record"))
+    # What kills while files are replaced and copied leaves parts of them.
+    left = [entry_file(desk.layout, "desk"), desk.places.record, desk.places.declared, desk.layout.unit_file(UNIT)]
+    left = [each.with_name(f".{each.name}.0badc0de") for each in left]
+    for each in left:
+        each.parent.mkdir(parents=True, exist_ok=True)
+        each.write_text("half of")
+    if step == "snapshot":
+        (stamp,) = desk.places.snapshot("x").parent.iterdir()
+        stamp.rename(stamp.with_name(f".{stamp.name}.partial"))
     if boot:
         desk.machine.running = False
         assert recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options) == []  # type: ignore[arg-type]
+        assert not desk.places.start_block.exists()
+        # The rest is done by another unit, since nothing can be started now.
+        assert len(desk.machine.guards) == (1 if step == "build" else 2)
         assert desk.state() == state and desk.serves == old
         desk.machine.running = True
     # Before the module was stopped, nothing is left to be done by then.
     assert desk.recovered() is not (boot and step == "build")
     assert desk.state() == state and desk.serves == old and desk.machine.running
     assert not interrupted(desk.layout) and not list(desk.places.root.glob("snapshots/*"))
-    assert not desk.recovered()
+    assert not desk.recovered() and not desk.places.start_block.exists()
+    assert not any(each.exists() for each in left) and not list((desk.places.root / "snapshots").glob(".*"))
     assert "it was interrupted" in desk.record.history[-1].sentence
 
 
@@ -541,7 +605,52 @@ def test_two_changes_of_one_module_wait_for_one_another(desk: Desk) -> None:
     assert not desk.updates().update().changed
     order.append("second")
     first.join()
-    assert order == ["first", "second"] and any("waiting for another change" in each for each in desk.said)
+    assert order == ["first", "second"] and any(
+        "desk: waiting for the update by hive that began at " in each for each in desk.said
+    )
+
+
+def test_what_can_not_be_put_back_at_boot_is_not_started(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    IntentLog.begun(desk.places.state, "update", "desk", desk.record.active, {"ran": True}).write("enter", "stop")
+    with monkeypatch.context() as away:
+        away.setattr(ModuleSteps, "_undo_halt", failing("PostgreSQL is away"))
+        (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
+    assert "desk can't go back to" in error.sentence
+    words = [str(TOP / "packaging/libexec/prestart"), f"blocked={desk.places.start_block}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and "desk is not started: desk can't go back to" in done.stderr
+    assert "PostgreSQL is away. Once that is corrected, run: helmctl modules recover" in done.stderr
+    (found,) = doctor_suite.modules(DoctorContext(desk.layout))
+    assert found.verdict == "bad" and "is not started until" in found.sentence
+    assert found.fix.startswith("helmctl modules recover desk")
+    assert desk.recovered() and subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+    assert [each.verdict for each in doctor_suite.modules(DoctorContext(desk.layout))] == ["ok"]
+
+
+def failing(why: str) -> Callable[..., None]:
+    def fails(*_: object) -> None:
+        raise HelmError(why)
+
+    return fails
+
+
+def test_a_guard_waits_for_the_lock_and_recovers(desk: Desk, tmp_path: Path) -> None:
+    words = {each.name: each.value for each in guard_properties(desk.layout, "desk")}
+    ((program, given, ignored),) = words["ExecStart"]
+    assert (program, words["Type"], ignored) == (given[0], "exec", False)
+    helmctl, said = tmp_path / "helmctl", tmp_path / "said"
+    helmctl.write_text(f'#!/bin/sh\necho "$@" > {said}\n')
+    helmctl.chmod(0o755)
+    given = [str(helmctl) if word == str(desk.layout.helmctl) else word for word in given]
+    holder = f"flock {desk.places.lock} sh -c 'echo held; exec sleep 600'"
+    with subprocess.Popen(["/bin/sh", "-c", f"exec {holder}"], stdout=subprocess.PIPE, start_new_session=True) as held:
+        assert held.stdout is not None and held.stdout.readline() == b"held\n"
+        guard = subprocess.Popen(given)
+        with pytest.raises(subprocess.TimeoutExpired):
+            guard.wait(0.5)
+        assert not said.exists()
+        os.killpg(held.pid, signal.SIGKILL)
+    assert guard.wait(30) == 0 and said.read_text() == "modules recover desk\n"
 
 
 def test_a_damaged_intent_is_said_and_nothing_is_done(desk: Desk) -> None:

@@ -53,6 +53,17 @@ def test_written_once_and_readable_for_all(place: tuple[Path, Path]) -> None:
     assert [path.name for path in directory.iterdir()] == ["services.json"]
 
 
+def test_a_service_whose_start_is_blocked_says_why(place: tuple[Path, Path], tmp_path: Path) -> None:
+    source, directory = place
+    words = [str(PROGRAM), f"discovery={source}", f"directory={directory}", f"blocked={tmp_path / 'block'}"]
+    (tmp_path / "block").write_text("codex is not started: its update goes on\n")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "codex is not started: its update goes on\n")
+    assert not list(directory.iterdir())
+    (tmp_path / "block").unlink()
+    assert subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+
+
 def test_a_directory_that_the_account_may_not_write_to_is_no_failure(place: tuple[Path, Path]) -> None:
     """Such as one of root's. Another fault, such as a directory that is gone, is one."""
     source, directory = place

@@ -65,6 +65,11 @@ def step_words(step: str) -> str:
     return _WORDS.get(step, step)
 
 
+def change_words(change: ModuleChange) -> str:
+    """CHANGE as a noun."""
+    return change.partition("-")[0]
+
+
 def steps_of(change: ModuleChange) -> tuple[ChangeStep, ...]:
     """The steps of CHANGE in their order. A rollback goes to a version that is there."""
     return FORWARD if change in ("install", "update") else tuple(step for step in FORWARD if step != "build")
@@ -101,7 +106,7 @@ def remaining_undo(intent: Intent) -> tuple[UndoStep, ...]:
 
 def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> str:
     """How a change ended that was taken back, without full stop: which step and why, what holds now, what is kept."""
-    what = {"install": "install", "update": "update"}.get(intent.change, "rollback")
+    what = change_words(intent.change)
     failed = step_words(intent.failed_step) if intent.failed_step else "an interruption"
     reason = f": {intent.reason}" if intent.reason else ""
     parts = [f"the {what} of {intent.module} was taken back at {failed}{reason}"]

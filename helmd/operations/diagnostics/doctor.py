@@ -41,6 +41,7 @@ CHECKS = (
     DoctorCheck("services", doctor_services.services, after_set_up=True),
     DoctorCheck("certificates", doctor_services.certificates, after_set_up=True),
     DoctorCheck("gateway pages", doctor_gateway.pages, after_set_up=True),
+    DoctorCheck("modules", doctor_suite.modules, after_set_up=True),
     DoctorCheck("isolation", doctor_suite.isolation, after_set_up=True),
     DoctorCheck("limits", doctor_limits.limits, after_set_up=True),
     DoctorCheck("ports", doctor_suite.ports),

@@ -6,14 +6,16 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from helmd.files.lock import locked
 from helmd.health.listeners import USER_MANAGER, Holder, clients_of, conflict, holders_of
 from helmd.health.target import url_host
 from helmd.journal.keys import JournalKeys
 from helmd.keycloak.launch import JAVA
 from helmd.model.config.secrets import holds_password, password_files
-from helmd.model.errors import BusError, ConfigurationError, Fault
+from helmd.model.errors import BusError, ConfigurationError, Fault, LockedError
 from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import (
     HELM_UNITS,
@@ -28,6 +30,7 @@ from helmd.model.suite.names import (
 from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
 from helmd.model.units.hardening import PROFILES, isolates
 from helmd.model.units.unit_state import UnitFacts, condition, daemon_trouble, waiting_for
+from helmd.modules.intent_log import interrupted_modules
 from helmd.operations.configuration.apply import Change, changes, host_of
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
 from helmd.operations.configuration.load import path_faults
@@ -107,6 +110,19 @@ def _drift(change: Change) -> Iterator[Finding]:
         )
     elif change.kind in output:
         yield bad(f"{change.unit} {output[change.kind]}", "helmctl diff; helmctl apply")
+
+
+def modules(context: DoctorContext) -> list[Finding]:
+    """Whether changes of modules were interrupted and could not be completed or taken back by themselves."""
+    found = []
+    for name in interrupted_modules(context.layout):
+        places, fix = context.layout.module(name), f"helmctl modules recover {name}"
+        with suppress(LockedError), locked(places.lock, f"{name} is being changed"):
+            sentence = f"a change of {name} was interrupted"
+            if places.start_block.exists():
+                sentence += ", and it is not started until that is completed or taken back"
+            found.append(bad(sentence, f"{fix}; what it says is to be corrected first"))
+    return found or [ok("no change of one was interrupted")]
 
 
 def isolation(context: DoctorContext) -> list[Finding]:

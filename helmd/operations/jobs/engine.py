@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NoReturn, TypeVar
 
+from helmd.files.leftovers import tidy_account
 from helmd.model.errors import BusError, HelmError
 from helmd.model.jobs.record import (
     JobEnd,
@@ -197,6 +198,7 @@ class JobEngine:
                 if time.monotonic() - tidied >= _TIDY_SECONDS:
                     self._running |= set(await asyncio.to_thread(self.directory.unended))
                     await asyncio.to_thread(self.directory.prune, time.time())
+                    await asyncio.to_thread(tidy_account, self._layout)
                     tidied = time.monotonic()
                 await self._record_ends()
                 self.trouble = ""

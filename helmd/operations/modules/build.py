@@ -22,12 +22,15 @@ from helmd.modules.environment import EnvironmentBuild, Interpreter, find_interp
 from helmd.modules.git import Repository
 from helmd.modules.records import places_of, read_record, write_record
 from helmd.modules.sandbox import BuildSandbox, TakeLine
+from helmd.modules.snapshot import remove_tree
 from helmd.modules.versions import link_shared, make_directories, make_version, remove_version
 from helmd.operations.configuration.apply import host_of
 from helmd.operations.modules.planned import check_entry, planned_suite
 
 _OWN = (ENVIRONMENT, "services.json")
 _MAX_LOG = 4 << 20
+_SPARE = 64 << 20
+"""Bytes that must be free beside a version; with less, what pip has downloaded is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class ModuleBuild:
         """As `candidate`, with the disk looked at: it must have space for a version and its packages."""
         found = self.candidate()
         free = os.statvfs(self.places.root)
-        available, needed = free.f_bavail * free.f_frsize, found.tree.size * 12 // 10 + (64 << 20)
+        available, needed = free.f_bavail * free.f_frsize, found.tree.size * 12 // 10 + _SPARE
         if available < needed:
             raise ModuleError(
                 f"{self.places.root} has {available >> 20:,} MB free, and a version needs {needed >> 20:,} MB",
@@ -163,8 +166,12 @@ class ModuleBuild:
         except BaseException as problem:
             why = problem.sentence if isinstance(problem, HelmError) else str(problem) or type(problem).__name__
             self._log.append(f"== failed: {why}\n")
-            self._write_log(version.id)
+            # First, since it may be what has filled the disk.
             remove_version(self.places, version.id)
+            space = os.statvfs(self.places.root)
+            if space.f_bavail * space.f_frsize < _SPARE:
+                remove_tree(self.places.cache)
+            self._write_log(version.id)
             failed = replace(version, state="failed", detail=why[:1000])
             entry = HistoryEntry(time.time(), "build", why[:1000], version.id, record.active, self.options.by, ok=False)
             write_record(self.places, record.with_version(failed).noted(entry))

@@ -13,7 +13,7 @@ from helmd.model.layout import Layout, ModulePlaces
 from helmd.model.modules.intent import Facts, Intent
 from helmd.model.modules.transaction import Kept
 from helmd.model.suite.names import SUITE_CLUSTER, SUITE_CLUSTER_UNIT
-from helmd.modules.snapshot import copy_tree, exchange_tree, remove_tree, tree_stamp
+from helmd.modules.snapshot import copy_tree, exchange_tree, remove_copy, remove_tree, tree_stamp
 from helmd.operations.configuration.databases import administration, databases_of
 from helmd.operations.configuration.effective import Effective
 from helmd.operations.setup.setup import run_unit
@@ -33,6 +33,8 @@ from helmd.systemd.bus import Manager, Signals
 
 MARGIN = 1.2
 """How much more space must be free than copies and a version are expected to take."""
+RESERVE = 32 << 20
+"""Bytes that are kept for going back, in which nothing but small files is written."""
 
 
 def stamp_of(intent: Intent) -> str:
@@ -61,7 +63,7 @@ class ModuleData:
     database: str
 
     @property
-    def _admin(self) -> str:
+    def administration(self) -> str:
         """How its server is reached, which is started if it is the suite's own. Raises HelmError."""
         settings, registry = self.suite.settings, self.suite.registry
         if settings.suite_embedded and not self.manager.facts(SUITE_CLUSTER_UNIT).active:
@@ -80,9 +82,9 @@ class ModuleData:
         """
         need: dict[int, int] = {}
         place = {}
-        parts = [(self.places.root, version + size_below(self.places.shared))]
+        parts = [(self.places.root, version + size_below(self.places.shared) + RESERVE)]
         if self.database and self.suite.settings.suite_embedded:
-            parts.append((self.layout.suite_cluster, database_size(self._admin, self.database)))
+            parts.append((self.layout.suite_cluster, database_size(self.administration, self.database)))
         for directory, size in parts:
             device = os.stat(directory).st_dev
             need[device], place[device] = need.get(device, 0) + int(size * MARGIN), directory
@@ -100,17 +102,28 @@ class ModuleData:
                 worst = {"need": size, "free": free}
         return worst
 
+    def reserve(self) -> None:
+        """Keep space for going back. Raises OSError."""
+        descriptor = os.open(self.places.reserve, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE)
+        finally:
+            os.close(descriptor)
+
     def close(self) -> Facts:
         """Let nobody into the database any more."""
         if self.database:
-            close_database(self._admin, self.database)
+            close_database(self.administration, self.database)
         return {"database": self.database}
 
     def copy(self, intent: Intent) -> Facts:
         """Copy the database, which is closed."""
         if not self.database:
             return {}
-        return {"copy": self._copy(intent), "size": clone_database(self._admin, self.database, self._copy(intent))}
+        return {
+            "copy": self._copy(intent),
+            "size": clone_database(self.administration, self.database, self._copy(intent)),
+        }
 
     def snapshot(self, intent: Intent) -> Facts:
         """Copy the shared files; the module does not run."""
@@ -119,12 +132,12 @@ class ModuleData:
 
     def open(self) -> Facts:
         if self.database:
-            open_database(self._admin, self.database)
+            open_database(self.administration, self.database)
         return {}
 
     def marks(self) -> Facts:
         """What shows later whether data was written since: the number of changed rows, a digest of the shared files."""
-        rows = rows_changed(self._admin, self.database) if self.database else None
+        rows = rows_changed(self.administration, self.database) if self.database else None
         return {"rows": rows, "files": tree_stamp(self.places.shared)}
 
     def put_back_version(self, intent: Intent, stamp: str) -> None:
@@ -135,13 +148,13 @@ class ModuleData:
         if self.database:
             kept, fresh = copy_name(self.database, "before", stamp), self._copy(intent, "back")
             aside = self._copy(intent, "aside")
-            if not database_exists(self._admin, kept):
+            if not database_exists(self.administration, kept):
                 raise ModuleError(f"the copy of its database is missing: {kept}")
-            close_database(self._admin, self.database)
-            clone_database(self._admin, kept, fresh)
-            put_in_place(self._admin, self.database, fresh, aside)
-            open_database(self._admin, self.database)
-            drop_database(self._admin, aside)
+            close_database(self.administration, self.database)
+            clone_database(self.administration, kept, fresh)
+            put_in_place(self.administration, self.database, fresh, aside)
+            open_database(self.administration, self.database)
+            drop_database(self.administration, aside)
         fresh_files = self.places.snapshot(f"{stamp_of(intent)}-back")
         aside_files = self.places.snapshot(f"{stamp_of(intent)}-aside")
         copy_tree(snapshot, fresh_files)
@@ -153,8 +166,8 @@ class ModuleData:
         if not self.database:
             return {}
         aside = self._copy(intent, "failed")
-        put_in_place(self._admin, self.database, self._copy(intent), aside)
-        now, before = rows_changed(self._admin, aside), intent.fact("unit", "rows")
+        put_in_place(self.administration, self.database, self._copy(intent), aside)
+        now, before = rows_changed(self.administration, aside), intent.fact("unit", "rows")
         known = now is not None and isinstance(before, int)
         return {"aside": aside, "rows": max(0, int(now or 0) - int(str(before))) if known else None}
 
@@ -171,10 +184,10 @@ class ModuleData:
         if self.database:
             names = ["before", "back", "aside"] + ([] if kept.database else ["failed"])
             for purpose in names:
-                drop_database(self._admin, self._copy(intent, purpose))
+                drop_database(self.administration, self._copy(intent, purpose))
         stamp = stamp_of(intent)
         for directory in (stamp, f"{stamp}-back", f"{stamp}-aside"):
-            remove_tree(self.places.snapshot(directory))
+            remove_copy(self.places.snapshot(directory))
         if not kept.shared:
             remove_tree(self.places.failed_state(stamp))
         return {"database": kept.database, "shared": kept.shared}
@@ -182,9 +195,9 @@ class ModuleData:
     def clear_older(self, stamp: str) -> None:
         """Remove copies from before changes that succeeded, but for those of STAMP."""
         if self.database:
-            for name in copies_of(self._admin, self.database):
+            for name in copies_of(self.administration, self.database):
                 if name != copy_name(self.database, "before", stamp) and "_failed_" not in name:
-                    drop_database(self._admin, name)
+                    drop_database(self.administration, name)
         snapshots = self.places.snapshot(stamp).parent
         for directory in sorted(snapshots.iterdir()) if snapshots.is_dir() else ():
             if directory.name != stamp:
@@ -194,9 +207,9 @@ class ModuleData:
         """Remove the copies, and unless KEEP is set the data itself; the databases that were removed."""
         removed = []
         if self.database:
-            names = copies_of(self._admin, self.database)
+            names = copies_of(self.administration, self.database)
             for name in names if keep else [*names, self.database]:
-                drop_database(self._admin, name)
+                drop_database(self.administration, name)
                 removed.append(name)
         return removed
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from helmd.files.durable import write_atomically
+from helmd.files.leftovers import remove_leftovers
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError, ModuleError
@@ -11,6 +12,7 @@ from helmd.model.layout import Layout
 from helmd.model.modules.record import ModuleRecord, Version
 from helmd.model.modules.settings import entry_text
 from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.names import unit_of
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.configuration.load import registry_sources
@@ -99,3 +101,10 @@ def remove_entry(layout: Layout, name: str) -> None:
     check_entry(layout, name)
     entry_file(layout, name).unlink(missing_ok=True)
     layout.module(name).declared.unlink(missing_ok=True)
+    clear_entry(layout, name)
+
+
+def clear_entry(layout: Layout, name: str) -> None:
+    """Remove what a killed change has left of the files that make a module part of the suite. It must be locked."""
+    for file in (entry_file(layout, name), layout.module(name).declared, layout.unit_file(unit_of(name))):
+        remove_leftovers(file.parent, file.name)

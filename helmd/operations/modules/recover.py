@@ -1,45 +1,51 @@
 """Recovering modules whose change was interrupted, by a kill, a crash or a power cut.
 
-At boot nothing can be started from here, since everything waits for this: code and data are put where they belong,
-and what is left is done by the next update, or ``helmctl up``.
+While the machine runs, the unit of `guard` does so at once. At boot nothing can be started from here, since everything
+waits for this: code and data are put where they belong, and such a unit does what is left. A module for which that
+fails is not started (`helmd.modules.start_block`); the others are.
 """
 
 from collections.abc import Callable
 
 from helmd.files.lock import locked
 from helmd.model.config.settings import Settings
-from helmd.model.errors import HelmError, LockedError
+from helmd.model.errors import BusError, HelmError, LockedError
 from helmd.model.layout import Layout
-from helmd.modules.intent_log import IntentLog
-from helmd.modules.records import installed_names
+from helmd.modules.intent_log import interrupted_modules, is_interrupted
+from helmd.modules.records import places_of
+from helmd.modules.start_block import block_start
 from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules.build import BuildOptions
+from helmd.operations.modules.guard import watch_over
 from helmd.operations.modules.update import ModuleUpdates
 from helmd.systemd.bus import Manager
 
 
 def interrupted(layout: Layout) -> list[str]:
     """The modules with a change that is neither complete nor taken back. One that goes on is among them."""
-    found = []
-    for name in installed_names(layout):
-        try:
-            log = IntentLog.found(layout.module(name).state)
-        except (HelmError, OSError):
-            found.append(name)
-            continue
-        if log is not None and log.intent.direction != "nothing":
-            found.append(name)
-    return found
+    return interrupted_modules(layout)
 
 
 def recover_module(
-    layout: Layout, settings: Settings, manager: Manager, name: str, options: BuildOptions, step: Callable[[Step], None]
+    layout: Layout,
+    settings: Settings,
+    manager: Manager,
+    name: str,
+    options: BuildOptions,
+    step: Callable[[Step], None],
+    wait: bool = False,
 ) -> bool:
-    """Complete or take back what was interrupted; whether there was something. A change that goes on is left alone.
+    """Complete or take back what was interrupted; whether there was something. A change that goes on is left alone, or
+    with WAIT waited for, since it may be another recovery.
 
     Raises HelmError, OSError.
     """
+    if not is_interrupted(places_of(layout, name)):
+        return False
     updates = ModuleUpdates(layout, settings, manager, name, options, step)
+    if wait:
+        with updates.locked():
+            return updates.recover()
     try:
         with locked(updates.places.lock, f"{name} is being changed"):
             return updates.recover()
@@ -59,11 +65,31 @@ def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, option
         updates = ModuleUpdates(layout, settings, manager, name, options, step)
         try:
             with locked(updates.places.lock, f"{name} is being changed"):
-                updates.recover(only_data=True)
+                if error := _before_start(updates):
+                    failed.append(error)
+                elif is_interrupted(updates.places):
+                    watch_over(layout, manager, name)
         except LockedError:
             continue
-        except HelmError as error:
+        except BusError as error:
             failed.append(error)
-        except OSError as problem:
-            failed.append(HelmError(f"{name} could not be recovered: {problem}"))
+    return failed
+
+
+def _before_start(updates: ModuleUpdates) -> HelmError | None:
+    """Recover a module that is locked, before it is started; why it could not be, and then it is not started."""
+    name = updates.name
+    try:
+        updates.block()
+        updates.recover(only_data=True)
+        return None
+    except HelmError as error:
+        failed = error
+    except OSError as problem:
+        failed = HelmError(f"{name} could not be recovered: {problem}")
+    hint = failed.hint or f"Once that is corrected, run: helmctl modules recover {name}"
+    try:
+        block_start(updates.places, f"{name} is not started: {failed.sentence}. {hint}")
+    except OSError as problem:
+        updates.options.notify(f"warning: {updates.places.start_block} can't be written: {problem}")
     return failed

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from helmd.files.leftovers import remove_leftovers
 from helmd.model.errors import ModuleError
 from helmd.model.layout import Layout
 from helmd.model.modules.record import HistoryEntry
@@ -94,9 +95,11 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
                 if suite.settings.suite_embedded:
                     remove_password(layout.suite_passfile, name)
             layout.secrets_file(name).unlink(missing_ok=True)
+            remove_leftovers(layout.secrets, layout.secrets_file(name).name)
             remove_tree(places.root)
         places.deploy_key.unlink(missing_ok=True)
         places.deploy_key_before.unlink(missing_ok=True)
+        remove_leftovers(places.root)
         remove_tree(places.state)
 
 

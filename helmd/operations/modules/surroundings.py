@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry
 from helmd.modules.records import read_record, write_record
 from helmd.modules.sandbox import is_sandbox_of
+from helmd.modules.start_block import allow_start, block_start
 from helmd.modules.versions import keep_unlinked_state, remove_version
 from helmd.operations.configuration.apply import apply, changes, concerning
 from helmd.operations.configuration.databases import ensure_databases
@@ -28,6 +30,7 @@ from helmd.operations.lifecycle.steps import Options, Step
 from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild, tidy
 from helmd.operations.modules.data import ModuleData, kept_of, seconds_down, stamp_of
 from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.kept import FAILED_DATA_SECONDS, remove_kept
 from helmd.operations.modules.migrate import run_for_module
 from helmd.operations.modules.planned import place_entry, planned_suite, version_path
 from helmd.operations.modules.watch import Usual, observe_before, watch
@@ -83,6 +86,8 @@ class ModuleSteps:
         getattr(self, f"_after_{step}")(intent)
 
     def undo(self, step: UndoStep, intent: Intent) -> Facts:
+        # What comes now may need it.
+        self._release()
         facts: Facts = getattr(self, f"_undo_{step}")(intent)
         return facts
 
@@ -119,6 +124,21 @@ class ModuleSteps:
         suite = load_effective(self.layout)
         database = str(intent.given.get("database") or "")
         return ModuleData(self.layout.module(self.name), self.layout, suite, self.manager, database)
+
+    def block(self) -> None:
+        """Have nobody start the module while its code and its data may be of two versions. Raises OSError."""
+        block_start(
+            self.layout.module(self.name),
+            f"{self.name} is not started: a change of it goes on, or was interrupted, and its code and data may be of"
+            f" two versions. To wait for that, and go on with it: helmctl modules recover {self.name}",
+        )
+
+    def allow(self) -> None:
+        """Let it be started again. Raises OSError."""
+        allow_start(self.layout.module(self.name))
+
+    def _release(self) -> None:
+        self.layout.module(self.name).reserve.unlink(missing_ok=True)
 
     def _halted(self) -> None:
         """Stop the module, and wait until it is. A unit that is not loaded does not run."""
@@ -158,7 +178,9 @@ class ModuleSteps:
     # Forward.
 
     def _do_preflight(self, intent: Intent) -> Facts:
-        return self.checks()
+        facts = self.checks()
+        self._data(intent).reserve()
+        return facts
 
     def _do_build(self, intent: Intent) -> Facts:
         assert self.builder is not None and self.candidate is not None
@@ -166,6 +188,7 @@ class ModuleSteps:
         return {"version": version.id, "commit": version.commit}
 
     def _do_stop(self, intent: Intent) -> Facts:
+        self.block()
         suite = load_effective(self.layout)
         if intent.given.get("ran"):
             self.usual, self.errors_before = observe_before(
@@ -228,6 +251,7 @@ class ModuleSteps:
         return self._data(intent).marks()
 
     def _do_start(self, intent: Intent) -> Facts:
+        self.allow()
         self._started(load_effective(self.layout).registry)
         return {"at": time.time()}
 
@@ -239,12 +263,15 @@ class ModuleSteps:
     # Once it is committed.
 
     def _after_running(self, intent: Intent) -> None:
+        self._release()
         if not intent.given.get("ran"):
             self._halted()
 
     def _after_copies(self, intent: Intent) -> None:
         stamp = stamp_of(intent)
-        self._data(intent).clear_older(stamp)
+        data = self._data(intent)
+        data.clear_older(stamp)
+        remove_kept(data, FAILED_DATA_SECONDS)
         record = self._record()
         for version in record.versions:
             record = record.with_version(replace(version, data=stamp if version.id == intent.before else ""))
@@ -285,6 +312,9 @@ class ModuleSteps:
     # Back.
 
     def _undo_halt(self, intent: Intent) -> Facts:
+        # On a full disk it goes back all the same.
+        with suppress(OSError):
+            self.block()
         # A migration outlives a command that was killed; that of a job ends with it.
         for unit in self.manager.units_like("helm-sandbox-*.service"):
             if is_sandbox_of(unit, self.name):
@@ -322,6 +352,7 @@ class ModuleSteps:
         return {}
 
     def _undo_start(self, intent: Intent) -> Facts:
+        self.allow()
         if not intent.given.get("ran"):
             return {}
         self._started(load_effective(self.layout).registry)

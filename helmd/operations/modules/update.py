@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
+from helmd.files.leftovers import remove_leftovers
 from helmd.files.lock import locked
 from helmd.files.trees import size_below
 from helmd.model.config.settings import Settings
@@ -17,7 +18,7 @@ from helmd.model.modules.intent import ModuleChange as ChangeKind
 from helmd.model.modules.plan import UpdatePlan, downtimes_of
 from helmd.model.modules.record import HistoryEntry, ModuleRecord, Version
 from helmd.model.modules.source import git_source_of
-from helmd.model.modules.transaction import failure_sentence, step_words
+from helmd.model.modules.transaction import change_words, failure_sentence, step_words
 from helmd.model.printable import printable
 from helmd.model.suite.effects import effect_text
 from helmd.model.suite.names import unit_of
@@ -30,6 +31,9 @@ from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild
 from helmd.operations.modules.data import ModuleData, database_of, kept_of, seconds_down
 from helmd.operations.modules.engine import carry_out, recover
+from helmd.operations.modules.guard import watch_over
+from helmd.operations.modules.kept import KeptData, kept_data, remove_kept
+from helmd.operations.modules.planned import clear_entry
 from helmd.operations.modules.shown import not_installed
 from helmd.operations.modules.surroundings import ModuleSteps
 from helmd.systemd.bus import Manager
@@ -88,9 +92,25 @@ class ModuleUpdates:
             try:
                 held.enter_context(locked(self.places.lock, what))
             except LockedError:
-                self.options.notify(f"{self.name}: waiting for another change of it to end")
+                self.options.notify(f"{self.name}: waiting for {self._holder()} to end")
                 held.enter_context(locked(self.places.lock, what, wait=_LOCK_SECONDS))
             yield
+
+    def _holder(self) -> str:
+        """What holds the module, for people."""
+        try:
+            intent = IntentLog.read(self.places.state)
+        except (HelmError, OSError):
+            intent = None
+        if intent is None or intent.direction == "nothing":
+            return "another command that looks at it or changes it"
+        by = f" by {intent.given['by']}" if intent.given.get("by") else ""
+        at = time.strftime("%H:%M:%S", time.gmtime(intent.began_at))
+        return f"the {change_words(intent.change)}{by} that began at {at} UTC"
+
+    def block(self) -> None:
+        """Keep the module from being started until a recovery has put code and data where they belong."""
+        self._steps(None, None, dict).block()
 
     def _builder(self, record: ModuleRecord, ref: str) -> tuple[ModuleBuild, Candidate]:
         options = replace(self.options, trust=self.options.trust or record.trusted)
@@ -246,13 +266,33 @@ class ModuleUpdates:
         With ONLY_DATA nothing is started, which a later call goes on with. Raises HelmError, OSError.
         """
         log = IntentLog.found(self.places.state)
+        steps = self._steps(None, None, dict)
         if log is None or log.intent.direction == "nothing":
+            steps.allow()
             return False
         self.options.notify(f"{self.name}: a change of it was interrupted; going {log.intent.direction}")
         try:
-            return recover(log, self._steps(None, None, dict), self._report, only_data)
+            done = recover(log, steps, self._report, only_data)
         finally:
             self._note_failure(log.intent)
+        steps.allow()
+        clear_entry(self.layout, self.name)
+        for directory in (self.places.root, self.places.state, self.places.logs, self.places.versions):
+            remove_leftovers(directory)
+        return done
+
+    # What is left of changes that were taken back.
+
+    def kept(self) -> list[KeptData]:
+        """What is kept of what users wrote to versions that were taken back. Raises HelmError, OSError."""
+        if read_record(self.places) is None:
+            raise not_installed(self.name)
+        return kept_data(self._data())
+
+    def prune(self, older: float) -> list[KeptData]:
+        """Remove what is kept for at least OLDER seconds; what it was. Raises HelmError, OSError."""
+        with self.locked():
+            return remove_kept(self._data(), older)
 
     def _steps(self, builder: ModuleBuild | None, found: Candidate | None, checks: Callable[[], Facts]) -> ModuleSteps:
         return ModuleSteps(
@@ -271,6 +311,7 @@ class ModuleUpdates:
             "by": self.options.by,
             "database": self._data().database,
         }
+        watch_over(self.layout, self.manager, self.name)
         log = IntentLog.begun(self.places.state, change, self.name, record.active, given)
         try:
             intent = carry_out(log, steps, self._report)
