@@ -48,6 +48,7 @@ from helmd.operations.logs.pattern_watchdog import MessageReader
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import CONNECTIONS, KEPT, LogReader
 from helmd.operations.logs.retention import Retain
+from helmd.operations.logs.view_file import put_back
 from helmd.operations.modules.apps import InstalledApps
 from helmd.operations.modules.daily import DailyChecks
 from helmd.operations.modules.listing import available_modules
@@ -194,7 +195,8 @@ async def run_helmd(
         intake = Intake(posted, measured, rates, kept, messages.read, paths)
         feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         reader = LogReader(readers, store, lambda: bool(feed.trouble))
-        retain = Retain(owner, prepare(store, owner), current.retentions, [drop_old_requests], current.retention_of)
+        also = [drop_old_requests, put_back(places.restored_views)]
+        retain = Retain(owner, prepare(store, owner), current.retentions, also, current.retention_of)
         sessions = BrowserSessions(SessionFiles(places.sessions), _session_limits(settings))
         logins = callers.logins = Logins(sessions)
         accepted = AcceptanceStore(places)

@@ -296,6 +296,11 @@ class Layout:
         return self.state / "flaskenv.json"
 
     @property
+    def restored_views(self) -> Path:
+        """Saved views of the log page that a restore has put here, for helmd to store."""
+        return self.state / "log-views.json"
+
+    @property
     def discovery_file(self) -> Path:
         """What every service's ``services.json`` is copied from before it starts."""
         return self.data / "services.json"

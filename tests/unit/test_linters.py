@@ -58,7 +58,7 @@ SUBPACKAGES: dict[str, set[str]] = {
     "store.logs": {"store.ingest", "store.maintenance"},
     "store.maintenance": set(),
     "store.metrics": set(),
-    "operations.backup": {"operations.configuration", "operations.setup"},
+    "operations.backup": {"operations.configuration", "operations.logs.view_file", "operations.setup"},
     "operations.configuration": set(),
     "operations.diagnostics": {"operations.backup.kept", "operations.configuration", "operations.monitoring"},
     "operations.identity": {"operations.configuration"},

@@ -58,6 +58,7 @@ from helmd.operations.backup.kept import (
 )
 from helmd.operations.backup.module_state import MODULES, module_files
 from helmd.operations.configuration.databases import embedded_cluster, keycloak_service
+from helmd.operations.logs.view_file import views_as_file
 from helmd.operations.setup.setup import Notify
 from helmd.postgres.binaries import Binaries, binaries_of
 from helmd.postgres.cluster import account_name, running, store_cluster
@@ -273,6 +274,7 @@ class _Writing:
                 self._put(writer, CONFIGURATION, "units/", entries(layout.admin_units, _not_ours))
         with writer.part(STATE_PART):
             self._put(writer, STATE_PART, "", entry_of(layout.state, layout.placed_variables.name))
+            self._write_views(writer)
             for name, cluster in ((SUITE, layout.suite_cluster), (STORE, layout.store_cluster)):
                 self._put(writer, STATE_PART, f"clusters/{name}/", entry_of(cluster, ADMIN_FILE))
             for name in installed_names(layout):
@@ -284,6 +286,18 @@ class _Writing:
         for ref in self._refs:
             if ref.saved != "nothing":
                 self._write_service(writer, ref)
+
+    def _write_views(self, writer: ArchiveWriter) -> None:
+        """What users have saved in the log store, which is not in the archive otherwise."""
+        if any(source.name == STORE for source in self._sources):
+            return
+        try:
+            content = views_as_file(self._settings.store_conninfo(self._layout))
+        except HelmError as error:
+            self._left_out.append(f"saved views of the log page: {error.sentence}")
+            return
+        member = Member(self._layout.restored_views.name, "file", 0o600, len(content))
+        writer.member(STATE_PART, member, iter((content,)))
 
     def _write_service(self, writer: ArchiveWriter, ref: ServiceRef) -> None:
         directory, part = self._layout.resolve(ref.path), f"{SERVICES}/{ref.name}"

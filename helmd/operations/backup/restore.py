@@ -244,6 +244,7 @@ class _Steps:
         self._options = SetupOptions(keycloak_archive=keycloak_archive)
         self._refs = {ref.name: ref for ref in manifest.services}
         self._admin_files: dict[str, bytes] = {}
+        self._state_files = (layout.placed_variables.name, layout.restored_views.name)
         self._registry: Registry | None = None
         self._coded = self._is_set_up = False
         self.dumps = Dumps(self._cluster_of, notify)
@@ -298,7 +299,7 @@ class _Steps:
             self._admin_files[name.partition("/")[0]] = b"".join(chunks)
         elif above == MODULES and is_module_file(name):
             put_member(self._layout.modules, replace(member, name=name), chunks)
-        elif member.name == self._layout.placed_variables.name or (above == "homes" and name):
+        elif member.name in self._state_files or (above == "homes" and name):
             put_member(self._layout.state, member, chunks)
         else:
             raise BackupError(f"the archive has a file that is not state of Helm's: {member.name[:200]!r}")

@@ -1,5 +1,7 @@
 """Saved views of the log page."""
 
+from collections.abc import Iterable
+
 from helmd.model.api.log_views import LogView, LogViewRequest
 from helmd.store.session import Connection, store_errors
 
@@ -57,3 +59,31 @@ async def remove_view(connection: Connection, number: int, owner: str, *, any_sh
         )
         found = await cursor.fetchone()
         return None if found is None else str(found[0])
+
+
+async def every_view(connection: Connection) -> list[LogView]:
+    """The views of all owners. Raises StoreError."""
+    with store_errors("saved views can't be read"):
+        cursor = await connection.execute(f"SELECT {_READ} FROM log_views ORDER BY id", {"owner": ""})  # noqa: S608
+        return [LogView(*row) async for row in cursor]
+
+
+async def put_views(connection: Connection, views: Iterable[LogView]) -> None:
+    """Put back VIEWS, but for those whose owners have one with their name. Raises StoreError."""
+    with store_errors("saved views can't be put back"):
+        for view in views:
+            await connection.execute(
+                "INSERT INTO log_views (owner, name, shared, query, columns, last, start_time, end_time, changed_at)"
+                " VALUES (%s, %s, %s, %s, %s::text[], %s, %s, %s, %s) ON CONFLICT (owner, name) DO NOTHING",
+                (
+                    view.owner,
+                    view.name,
+                    view.shared,
+                    view.query,
+                    list(view.columns),
+                    view.last,
+                    view.start_time,
+                    view.end_time,
+                    view.changed_at,
+                ),
+            )
