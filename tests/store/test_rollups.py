@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from helmd.model.api.metrics import MOST_SAMPLES
+from helmd.model.errors import StoreError
 from helmd.model.logs.retention import FIVE_MINUTE_DAYS, METRIC_DAYS, MINUTE_DAYS
+from helmd.store.ingest import takeover
 from helmd.store.maintenance.expiry import expire, retention_warnings
 from helmd.store.maintenance.migrate import migrate, migrations
 from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
@@ -276,7 +279,8 @@ async def test_two_writers_do_not_wait_for_one_another(writer: Connection, datab
     assert {row[0] for row in in_the_store(database, "metric_minutes").values()} == {40}
 
 
-async def test_what_was_there_before_is_rolled_up(database: Database) -> None:
+async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the migration, but by upkeep, which is interrupted while others store more."""
     await migrate(database.owner, "helm", migrations()[:5])
     before = [
         MetricSample("core", NOW - n * timedelta(minutes=7), f"m{n % 2}", float(n), {"a": "b"} if n % 3 else None)
@@ -294,7 +298,33 @@ async def test_what_was_there_before_is_rolled_up(database: Database) -> None:
     after = [cpu(NOW + timedelta(seconds=1), 3.0), *before[:1]]
     await put_samples(writer, after)
     for table, seconds in (MINUTES, FIVE_MINUTES):
+        assert in_the_store(database, table) == rolled_up(after, seconds)
+    batches = 0
+    roll_up = takeover._roll_up_batch
+
+    async def interrupted(owner: Connection, size: int) -> bool:
+        nonlocal batches
+        batches += 1
+        after.append(cpu(NOW - batches * timedelta(minutes=5), batches))
+        await put_samples(writer, after[-1:])
+        if batches in (2, 7):
+            await owner.close()
+        return await roll_up(owner, size)
+
+    monkeypatch.setattr(takeover, "_roll_up_batch", interrupted)
+    monkeypatch.setattr(takeover, "_PAUSE", 0)
+    for ends_well in (False, False, True):
+        owner = await connect(database.owner, "upkeep")
+        with nullcontext() if ends_well else pytest.raises(StoreError):
+            await takeover.take_over(owner, lambda _: 90, lambda _: None, 10)
+        await owner.close()
+    for table, seconds in (MINUTES, FIVE_MINUTES):
         assert in_the_store(database, table) == rolled_up([*before, *after], seconds)
+    assert database.query("SELECT finished, taken FROM store_takeovers WHERE source = 'service_metrics'") == [
+        (True, 2000)
+    ]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'service_metrics_id'::regclass"
+    assert database.query(valid) == [(True,)]
     first = database.query("SELECT min(begun) FROM metric_partitions GROUP BY retention")
     assert len(set(first)) == 1, "they are as old as the measurements that they are made of"
     kept = database.query("SELECT DISTINCT retention FROM metric_partitions ORDER BY 1")

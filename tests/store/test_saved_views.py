@@ -28,9 +28,9 @@ WITH_LOGS = {
     "service_metrics_flat": "measurements of an older version, copied into service_metrics",
     "service_status": "measured again within seconds",
     "journal_cursor": "how far the journal of the machine that is lost was read",
-    "ingest_requests": "batches of the last hours, by which repeats are told",
+    "ingest_requests": "batches of the last hours, which a repeat is compared with",
     "store_upkeep": "times since the start of this machine",
-    "store_takeovers": "how far tables of older versions are copied",
+    "store_takeovers": "how far tables of older versions are copied and rolled up",
     "schema_migrations": "made by setup",
 }
 """Why each other table is in a backup with ``backup.include_logs`` only."""
@@ -50,8 +50,8 @@ async def saved(writer: Connection) -> list[LogView]:
     for owner in ("user ann", "token ci"):
         assert await save_view(writer, owner, given) is not None
     times = replace(given, name="A day", columns=(), last="", shared=False)
-    moment = (await every_view(writer))[0].changed_at
-    await save_view(writer, "user ann", replace(times, start_time=moment, end_time=moment))
+    saved_at = (await every_view(writer))[0].changed_at
+    await save_view(writer, "user ann", replace(times, start_time=saved_at, end_time=saved_at))
     return await every_view(writer)
 
 

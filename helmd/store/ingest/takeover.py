@@ -22,7 +22,7 @@ from helmd.model.logs.entry import HTTP, LogRow
 from helmd.model.logs.retention import METRIC_DAYS
 from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.logs import append_with_ids
-from helmd.store.session import Connection, columns_of, store_errors
+from helmd.store.session import Connection, columns_of, store_errors, unlimited
 
 _FIELDS = ("level", "message", "context", "trace_id", "user_id", "hostname", "process_id")
 _STATUS_COLUMNS = {
@@ -38,6 +38,8 @@ _STATUS_COLUMNS = {
     "memory_mb": "double precision",
 }
 _FLAT_METRICS = "service_metrics_flat"
+_METRICS = "service_metrics"
+"""Not an older table: its measurements from before there were roll-ups are rolled up (0006_metric_rollups.sql)."""
 _BATCH = 1000
 """Rows that are copied at once: some tens of milliseconds of helmd's time."""
 _METRICS_BATCH = 10
@@ -63,6 +65,9 @@ async def take_over(
     with store_errors("older tables can't be taken over"):
         cursor = await connection.execute("SELECT source FROM store_takeovers WHERE NOT finished ORDER BY source")
         for (source,) in await cursor.fetchall():
+            if source == _METRICS:
+                await _roll_up(connection, _METRICS_BATCH * batch)
+                continue
             columns = await columns_of(connection, source)
             until = await _newest(connection, source, columns)
             while not await _next_batch(connection, source, columns, until, retention_of, batch):
@@ -101,6 +106,66 @@ async def _next_batch(
             (done.last_id, done.copied, done.last_id is None, source),
         )
         return done.last_id is None
+
+
+async def _roll_up(connection: Connection, size: int) -> None:
+    """Rolls up the measurements that were stored before there were roll-ups, from the newest on.
+
+    The trigger that rolls up what is stored does it, on a table that has a copy of them until the transaction ends.
+    """
+    await _index_ids(connection)
+    await connection.execute("DROP TABLE IF EXISTS pg_temp.earlier_metrics")
+    await connection.execute("CREATE TEMP TABLE earlier_metrics (LIKE service_metrics) ON COMMIT DELETE ROWS")
+    await connection.execute(
+        "CREATE TRIGGER roll_up_metrics AFTER INSERT ON earlier_metrics REFERENCING NEW TABLE AS stored"
+        " FOR EACH STATEMENT EXECUTE FUNCTION roll_up_metrics()"
+    )
+    while not await _roll_up_batch(connection, size):
+        await asyncio.sleep(_PAUSE)
+    await connection.execute("DROP TABLE earlier_metrics")
+
+
+async def _index_ids(connection: Connection) -> None:
+    """Index the ids of partitions from before that index, while others write into them."""
+    cursor = await connection.execute(
+        "SELECT relname FROM pg_inherits AS leaf JOIN pg_class ON oid = leaf.inhrelid"
+        " WHERE leaf.inhparent = 'service_metrics'::regclass AND NOT EXISTS ("
+        "SELECT FROM pg_index JOIN pg_inherits AS part ON part.inhrelid = indexrelid"
+        " WHERE indrelid = leaf.inhrelid AND part.inhparent = 'service_metrics_id'::regclass) ORDER BY 1"
+    )
+    for (leaf,) in await cursor.fetchall():
+        names = {"name": sql.Identifier(f"{leaf}_by_id"), "leaf": sql.Identifier(leaf)}
+        # One that was interrupted is there and not valid.
+        await connection.execute(sql.SQL("DROP INDEX IF EXISTS {name}").format(**names))
+        async with unlimited(connection):
+            await connection.execute(sql.SQL("CREATE INDEX CONCURRENTLY {name} ON {leaf} (id)").format(**names))
+        await connection.execute(sql.SQL("ALTER INDEX service_metrics_id ATTACH PARTITION {name}").format(**names))
+
+
+async def _roll_up_batch(connection: Connection, size: int) -> bool:
+    """Rolls up SIZE of them at most; whether that was the last one."""
+    async with connection.transaction():
+        cursor = await connection.execute(
+            "SELECT last_id, (SELECT min(id) FROM service_metrics) FROM store_takeovers"
+            " WHERE source = %s AND NOT finished FOR UPDATE",
+            (_METRICS,),
+        )
+        found = await cursor.fetchone()
+        if found is None:
+            return True
+        last, first = found
+        if done := first is None or last < first:
+            await connection.execute("UPDATE store_takeovers SET finished = true WHERE source = %s", (_METRICS,))
+        else:
+            bounds = (last - size, last)
+            cursor = await connection.execute(
+                "INSERT INTO earlier_metrics SELECT * FROM service_metrics WHERE id > %s AND id <= %s", bounds
+            )
+            await connection.execute(
+                "UPDATE store_takeovers SET last_id = %s, taken = taken + %s WHERE source = %s",
+                (last - size, cursor.rowcount, _METRICS),
+            )
+        return bool(done)
 
 
 async def _log_entries(

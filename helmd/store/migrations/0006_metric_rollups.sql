@@ -27,8 +27,10 @@ CREATE TABLE metric_five_minutes (LIKE metric_minutes INCLUDING ALL) PARTITION B
 COMMENT ON COLUMN metric_minutes.id IS 'when it was written last, in the order of service_metrics.id';
 COMMENT ON COLUMN metric_five_minutes.id IS 'when it was written last, in the order of service_metrics.id';
 
--- Which entries came last, whatever their dates.
-CREATE INDEX service_metrics_id ON service_metrics (id);
+-- Which entries came last, whatever their dates. Partitions that are there get it from upkeep, which lets others write meanwhile.
+CREATE INDEX service_metrics_id ON ONLY service_metrics (id);
+-- What is stored until the trigger is there is not rolled up by it.
+LOCK TABLE service_metrics IN SHARE ROW EXCLUSIVE MODE;
 
 ALTER TABLE metric_partitions ADD COLUMN retention smallint NOT NULL DEFAULT 14;
 ALTER TABLE metric_partitions ALTER COLUMN retention DROP DEFAULT;
@@ -149,18 +151,10 @@ FROM (
     WHERE retention = 14 GROUP BY first
 ) AS raw
 WHERE rollup.retention <> 14 AND rollup.day = raw.first;
-INSERT INTO metric_series (service_name, metric_name, tags, last_day)
-    SELECT DISTINCT service_name, metric_name, coalesce(tags, '{}'), current_date FROM service_metrics;
-INSERT INTO metric_minutes (series, begins, samples, total, minimum, maximum)
-    SELECT series.id, date_trunc('minute', timestamp), count(*), sum(metric_value), min(metric_value), max(metric_value)
-    FROM service_metrics JOIN metric_series AS series USING (service_name, metric_name)
-    WHERE hashtextextended(series.tags::text, 0) = hashtextextended(coalesce(service_metrics.tags, '{}')::text, 0)
-      AND metric_value BETWEEN -1e300 AND 1e300
-    GROUP BY 1, 2;
-INSERT INTO metric_five_minutes (series, begins, samples, total, minimum, maximum)
-    SELECT series, to_timestamp(floor(extract(epoch FROM begins) / 300) * 300), sum(samples), sum(total), min(minimum),
-           max(maximum)
-    FROM metric_minutes GROUP BY 1, 2;
+-- Rolling that up takes a minute for five million rows, so upkeep does it in batches, from the newest on.
+INSERT INTO store_takeovers (source, last_id)
+    SELECT 'service_metrics', last_value FROM service_metric_ids WHERE EXISTS (SELECT FROM service_metrics);
+COMMENT ON COLUMN store_takeovers.last_id IS 'rows up to this id have been taken over; of service_metrics, those above it';
 
 CREATE TRIGGER roll_up_metrics AFTER INSERT ON service_metrics REFERENCING NEW TABLE AS stored
     FOR EACH STATEMENT EXECUTE FUNCTION roll_up_metrics();
