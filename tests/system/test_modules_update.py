@@ -174,13 +174,18 @@ def test_what_fails_leaves_the_old_version_with_its_data(machine: Sandbox, case:
 def test_a_good_one_serves_and_is_rolled_back_with_its_data(machine: Sandbox) -> None:
     before = state(machine)
     commit(machine, good("two"))
-    plan = machine.helmctl("modules", "update", NAME, "--dry-run").out
-    assert "commits:" in plan and "database: desk" in plan, plan
+    plan = json.loads(machine.helmctl("modules", "update", NAME, "--dry-run", "--json").out)
+    assert (
+        plan["behind_by"] == len(plan["commits"]) > 0 and plan["database"] == "desk" and plan["after"] != plan["before"]
+    )
+    assert f"{NAME}: {plan['behind_by']} commit" in machine.helmctl("modules", "check", NAME).out
     assert state(machine) == before
     code, said = update(machine)
     assert code == 0 and "s without the module" in said, said
     after = state(machine)
     assert after["answer"] == "two" and after["files"] == before["files"] and "first" in after["rows"]
+    listed = {each["name"]: each["behind_by"] for each in json.loads(machine.helmctl("modules", "list", "--json").out)}
+    assert listed[NAME] == 0
     assert "Nothing to do." in update(machine)[1]
     ask(machine, "/write/second")
     machine.shell(f"echo more > {PLACE}/shared/uploads/more")

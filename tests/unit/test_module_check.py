@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from helmd.model.layout import layout
-from helmd.model.modules.check import UpdateCheck, behind_of, check_of, check_text, stale_reason
+from helmd.model.modules.check import UpdateCheck, behind_of, check_of, check_of_installation, check_text, stale_reason
 from helmd.model.modules.plan import Commit
 from helmd.model.modules.record import ModuleRecord, Version, version_id
 from helmd.modules.records import read_check, write_check, write_record
-from helmd.operations.modules.daily import DAY, due_modules
+from helmd.operations.jobs.engine import TooManyJobsError
+from helmd.operations.modules.daily import DAY, DailyChecks, due_modules
 from helmd.operations.modules.shown import plan_reply
 from tests.unit.test_module_plan import PLAN
 
@@ -94,6 +95,38 @@ def test_the_reply_about_a_plan() -> None:
     assert (reply.plan.behind_by, reply.plan.downtime, reply.plan.downtime_of) == (3, 2.5, 1)
     assert reply.plan.commits[0].at is not None and reply.plan.lost[0].subject == "gone"
     assert plan_reply(RECORD, UpdateCheck(1.0, "away")).plan is None
+
+
+async def test_what_is_due_is_looked_at_in_a_job(tmp_path: Path) -> None:
+    own = layout({}, tmp_path, 1000, tmp_path)
+    submitted: list[tuple[Any, ...]] = []
+
+    class Engine:
+        async def submit(self, *request: Any) -> None:
+            submitted.append(request)
+            if len(submitted) > 1:
+                raise TooManyJobsError("too many jobs are running")
+
+    wanted = True
+    checks = DailyChecks(own, Engine(), lambda: wanted)  # type: ignore[arg-type]
+    await checks.look()
+    assert submitted == [], "nothing is installed"
+    write_record(own.module("desk"), RECORD)
+    await checks.look()
+    ((kind, names, words, by, reason),) = submitted
+    assert (kind, names, words) == ("module-plan", ("desk",), ("modules", "check", "--", "desk"))
+    assert (by.name, reason) == ("helmd", "once a day")
+    await checks.look()
+    assert len(submitted) == 2, "what fails is tried again later"
+    wanted = False
+    await checks.look()
+    assert len(submitted) == 2
+
+
+def test_an_installed_module_is_known_to_be_up_to_date() -> None:
+    check = check_of_installation(RECORD, DAYS)
+    assert check_of(check_text(check), "desk") == check
+    assert (behind_of(check, RECORD), stale_reason(check, RECORD)) == (0, "")
 
 
 def test_what_is_due_was_looked_at_a_day_ago(tmp_path: Path) -> None:

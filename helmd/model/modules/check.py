@@ -30,6 +30,16 @@ class UpdateCheck:
     plan: UpdatePlan | None = None
 
 
+def check_of_installation(record: ModuleRecord, now: float) -> UpdateCheck:
+    """What is known once the module of RECORD was installed: its repository was fetched for that."""
+    plan = UpdatePlan(
+        name=record.name, before=record.commit, after=record.commit, ref=record.ref, behind=0, commits=(), lost=(),
+        requirements=(), migrate="", migrate_before="", database="", shared_paths=(), effect="", held=record.held,
+        held_reason=record.held_reason, obstacles=(), need=0, free=0, downtimes=(),
+    )  # fmt: skip
+    return UpdateCheck(now, "", now, plan)
+
+
 def behind_of(check: UpdateCheck | None, record: ModuleRecord) -> int | None:
     """How many commits the module of RECORD is behind; None where that is not known."""
     plan = check.plan if check is not None else None

@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
 from helmd.files.lock import locked
 from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError, ModuleError, StartFailedError, UsageError
 from helmd.model.layout import Layout
+from helmd.model.modules.check import check_of_installation
 from helmd.model.modules.record import HistoryEntry, ModuleRecord, Version
 from helmd.model.modules.source import GitSource, git_source_of, module_name
 from helmd.model.suite.names import SUITE_CLUSTER, SUITE_CLUSTER_UNIT, unit_of
 from helmd.model.suite.service import Registry
 from helmd.modules.environment import find_interpreter
-from helmd.modules.records import places_of, read_record, write_record
+from helmd.modules.records import places_of, read_record, write_check, write_record
 from helmd.operations.configuration.apply import apply, changes, concerning
 from helmd.operations.configuration.databases import ensure_databases
 from helmd.operations.configuration.load import load_suite
@@ -166,6 +167,9 @@ class Installation:
         entry = HistoryEntry(now, "install", f"installed commit {version.commit[:12]}", version.id, by=self.options.by)
         record = record.activated(version.id, now).noted(entry)
         write_record(places, record)
+        # On a full disk that is found out by the next look.
+        with suppress(OSError):
+            write_check(places, check_of_installation(record, now))
         return tidy(places, record)
 
     def latest_built(self, name: str) -> Version | None:
