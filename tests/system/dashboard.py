@@ -74,8 +74,18 @@ class Dashboard:
             self._cookies[role] = self.browser.do(lambda: self.browser.driver.get_cookies())
         self._now = role
 
+    def log_in(self, who: Person) -> None:
+        """Somebody else, directly at helmd, until the next role."""
+        self._now = ""
+        self.browser.forget()
+        self._log_in(who, HELM)
+
     def _log_in(self, who: Person, start: str) -> None:
         self.browser.get(start)
+        self.enter(who)
+
+    def enter(self, who: Person) -> None:
+        """Fills in Keycloak's page, where the browser is led to."""
         self.browser.until_there("#kc-login")
         self.browser.type("#username", who.name)
         self.browser.type("#password", who.password)

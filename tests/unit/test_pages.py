@@ -153,7 +153,7 @@ def test_the_figures_of_a_row() -> None:
     row = next(row for row in rows(STATUSES, SUITE, admin, NOW, records) if row.name == "core")
     assert (row.errors, row.warnings, row.restarts, row.last_error) == (4, 2, 2, NOW)
     assert row.cpu_path == "M3 11 4 15M16 3 17 19", "three minutes a point, the peak of each; a gap is a gap"
-    assert [each.path for each in row.days] == ["M0 1h176v16h-176z", "M176 1h2v16h-2z", "M178 1h2v16h-2z"]
+    assert [each.path for each in row.days] == ["M0 1h176V17h-176z", "M176 1h2V17h-2z", "M178 11h2V17h-2z"]
     assert [each.tone for each in row.days] == ["", "ok", "error"]
     assert row.days_text == "Healthy 95.00 % of 2 known days, 1 with trouble"
     assert row.verbs == ("restart", "stop") and not row.keeps

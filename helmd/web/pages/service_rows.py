@@ -47,6 +47,8 @@ _STEP_SECONDS, _STEPS = 180, 20
 _HEIGHT = 20
 _LATEST_SECONDS = 300
 """How old a stored measurement may be that is shown until the next one: helmd was restarted."""
+_STRIP_TOPS = {"warn": 6, "error": 11}
+"""Days with trouble are lower, so that they are seen without colours, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ def strip(days: Mapping[date, DayShare], now: datetime) -> tuple[StripPart, ...]
     begins = 0
     for tone, same in groupby(tones):
         width = 2 * len(list(same))
-        paths.setdefault(tone, []).append(f"M{begins} 1h{width}v16h-{width}z")
+        paths.setdefault(tone, []).append(f"M{begins} {_STRIP_TOPS.get(tone, 1)}h{width}V17h-{width}z")
         begins += width
     return tuple(StripPart(tone, "".join(parts)) for tone, parts in paths.items())
 

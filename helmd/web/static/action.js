@@ -1,6 +1,6 @@
 // What changes something: a dialog says what will be done and to whom, then how it goes, then how it ended.
 import { Problem, api } from "./api.js";
-import { HOME, h, icon, toast } from "./dom.js";
+import { HOME, h, holdFocus, icon, toast } from "./dom.js";
 import { duration } from "./format.js";
 import { subscribe } from "./live.js";
 import { events } from "./sse.js";
@@ -36,15 +36,18 @@ const OPPOSITE = { start: "stop", stop: "start" };
  *   undo       options of the action that takes it back, or a sentence why there is none
  *   log        true: the job's lines are shown while it runs
  *   instead    [label, act]: what else can be done, with the dialog closed
+ *
+ * At the end `restoreFocus` gives the focus back to what opened the dialog.
  */
-export function runAction(options) {
-  return new Promise((resolve) => new ActionDialog(options, resolve).open());
+export function runAction(options, restoreFocus = holdFocus()) {
+  return new Promise((resolve) => new ActionDialog(options, resolve, restoreFocus).open());
 }
 
 class ActionDialog {
-  constructor(options, resolve) {
+  constructor(options, resolve, restoreFocus) {
     this.options = options;
     this.resolve = resolve;
+    this.restoreFocus = restoreFocus;
     this.result = null;
     this.closed = false;
     this.body = h("div", { class: "helm-dialog__body" });
@@ -133,10 +136,12 @@ class ActionDialog {
         this.end("ok", this.options.ended?.(reply) ?? reply?.message ?? "Done.", reply);
       }
     } catch (error) {
-      if (error instanceof Problem && error.status && error.errors.length && this.body.isConnected) {
+      // What was written can be sent again, corrected or after another login.
+      const keeps = error instanceof Problem && (error.errors.length > 0 || error.status === 401);
+      if (keeps && this.body.isConnected) {
         button.disabled = false;
       }
-      this.refused(error, error.errors?.length > 0);
+      this.refused(error, keeps);
     }
   }
 
@@ -248,7 +253,7 @@ class ActionDialog {
       this.body.replaceChildren(...end);
     }
     this.buttons([
-      ...(takesBack ? [[undo.label ?? "Undo", () => (this.dialog.close(), runAction(undo))]] : []),
+      ...(takesBack ? [[undo.label ?? "Undo", () => (this.dialog.close(), runAction(undo, this.restoreFocus))]] : []),
       ["Close", () => this.dialog.close(), true],
     ]);
   }
@@ -292,6 +297,9 @@ class ActionDialog {
   close() {
     this.closed = true;
     this.dialog.remove();
+    if (!document.querySelector("dialog[open]")) {
+      this.restoreFocus();
+    }
     this.resolve(this.result);
   }
 }

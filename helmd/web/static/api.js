@@ -1,5 +1,6 @@
 // Asking Helm's API.
 import { HOME } from "./dom.js";
+import { sessionEnded } from "./session.js";
 
 /** A reply that is an error: its problem document. */
 export class Problem extends Error {
@@ -40,7 +41,8 @@ export async function api(method, path, body, { headers = {}, signal } = {}) {
     throw new Problem(0, { detail: "Helm can't be reached", hint: "On the machine: systemctl --user status helmd" });
   }
   if (answer.type === "opaqueredirect" || answer.status === 401) {
-    throw new Problem(401, { detail: "Your session has ended", hint: "Reload the page to log in again." });
+    sessionEnded();
+    throw new Problem(401, { detail: "Your session has ended", hint: "Log in, then send this again." });
   }
   const text = await answer.text();
   let parsed = {};

@@ -4,9 +4,12 @@ import { copy, h } from "./dom.js";
 import { exact, isUtc } from "./format.js";
 import uPlot from "./vendor/uplot.js";
 
+const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
 const SYNC = "helm";
 const COLOURS = 8;
+// With these, no line is told from another by its colour alone.
+const DASHES = [[], [8, 3], [2, 2], [8, 3, 2, 3], [14, 4], [4, 4], [14, 3, 2, 3], [1, 3]];
 const DAY = 86400;
 
 const figures = new Map();
@@ -79,13 +82,25 @@ export function summary(one) {
   return { least, greatest, mean: count ? total / count : null, last };
 }
 
+/** A piece of a series' line, for the legend. */
+function sample(number) {
+  const made = document.createElementNS(SVG, "svg");
+  made.setAttribute("class", `helm-sample helm-ink--series-${number}`);
+  made.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS(SVG, "path");
+  line.setAttribute("d", "M0 5h24");
+  line.setAttribute("stroke-dasharray", DASHES[number].join(" "));
+  made.append(line);
+  return made;
+}
+
 const head = (text) => h("th", { class: "helm-table__head", scope: "col" }, text);
 const numberHead = (text) => h("th", { class: "helm-table__head helm-table__head--number", scope: "col" }, text);
 const cell = (...content) => h("td", { class: "helm-table__cell" }, content);
 const numberCell = (...content) => h("td", { class: "helm-table__cell helm-table__cell--number" }, content);
 const row = (...cells) => h("tr", { class: "helm-table__row" }, cells);
-const table = (heads, body) =>
-  h("table", { class: "helm-table helm-table--dense" }, h("thead", { class: "helm-table__top" }, row(...heads)), body);
+const table = (label, heads, body) =>
+  h("table", { class: "helm-table helm-table--dense", "aria-label": label }, h("thead", { class: "helm-table__top" }, row(...heads)), body);
 
 export class Chart {
   /** `metric` has name, title and unit; `zoom` is called with two times in seconds, `say` with what a reader hears. */
@@ -118,7 +133,7 @@ export class Chart {
         h("span", { class: "helm-chart__unit" }, metric.unit),
       ),
       this.canvas,
-      table([head("Series"), this.nowHead, numberHead("Min"), numberHead("Mean"), numberHead("Max")], this.body),
+      table(`${metric.title} by series`, [head("Series"), this.nowHead, numberHead("Min"), numberHead("Mean"), numberHead("Max")], this.body),
       this.details,
     );
     new ResizeObserver(() => {
@@ -157,7 +172,7 @@ export class Chart {
     for (const [index, one] of data.series.entries()) {
       const name = `series-${one.colour % COLOURS}`;
       const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: false };
-      const mean = { stroke: colour(name), width: 1.5, spanGaps: false };
+      const mean = { stroke: colour(name), dash: DASHES[one.colour % COLOURS], width: 1.5, spanGaps: false };
       mean.points = { show: true, size: 5, fill: mean.stroke, filter: isolated };
       series.push({ ...edge }, { ...edge }, mean);
       bands.push({ series: [index * 3 + 1, index * 3 + 2], fill: colour(name, 0.22) });
@@ -220,7 +235,7 @@ export class Chart {
         h(
           "th",
           { class: "helm-table__cell helm-table__cell--name", scope: "row" },
-          h("span", { class: `helm-swatch helm-ink--series-${one.colour % COLOURS}`, "aria-hidden": "true" }),
+          sample(one.colour % COLOURS),
           one.label,
         ),
         numberCell(
@@ -364,7 +379,7 @@ export class Chart {
       h(
         "div",
         { class: "helm-table-box helm-chart__all", tabindex: "0", role: "region", "aria-label": `Points of ${this.metric.title}` },
-        table(heads, body),
+        table(`Points of ${this.metric.title}`, heads, body),
       ),
     );
   }

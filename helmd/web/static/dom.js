@@ -87,6 +87,41 @@ export function toast(text, { tone = "off", glyph = "info", actions = [], stays 
   return close;
 }
 
+const CAN_HAVE_FOCUS = "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea:not(:disabled)";
+
+/**
+ * Where the focus is now. What is returned gives it back after the page has changed, unless something else has it: to
+ * the same element, to one with the same data in the place of one that went, or to what is next to it.
+ */
+export function holdFocus(element = document.activeElement) {
+  if (!element || element === document.body) {
+    return () => {};
+  }
+  const around = [];
+  for (let at = element.parentElement; at && at !== document.body; at = at.parentElement) {
+    around.push([at, at.id]);
+  }
+  const data = element.getAttributeNames().filter((name) => name.startsWith("data-"));
+  const alike = data.length ? `${data.map((name) => `[${name}]`).join("")}:not(:disabled)` : null;
+  return () => {
+    const has = () => ![null, document.body, document.documentElement].includes(document.activeElement);
+    const give = (to) => to?.focus({ preventScroll: true });
+    if (!has() && element.isConnected) {
+      give(element);
+    }
+    for (const [one, id] of around) {
+      if (has()) {
+        return;
+      }
+      const place = one.isConnected ? one : id ? document.getElementById(id) : null;
+      give(alike && place?.querySelector(alike));
+      if (!has() && !place?.querySelector("main")) {
+        give(place?.matches("main") ? place : place?.querySelector(CAN_HAVE_FOCUS));
+      }
+    }
+  };
+}
+
 /** Copies, and says so. */
 export async function copy(text, what = "Copied") {
   try {

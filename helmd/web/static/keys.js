@@ -129,7 +129,8 @@ bind("Enter", "Open the row", () => {
   }
   return void (focused.querySelector("[data-open]") ?? focused.querySelector("a[href]"))?.click();
 }, GENERAL);
-bind("Escape", "Close, leave a field", () => document.activeElement?.blur?.(), GENERAL);
+// The browser closes what is open; leaving a field is done above.
+bind("Escape", "Close, leave a field", () => false, GENERAL);
 
 for (const link of document.querySelectorAll(".helm-rail__item[data-key]")) {
   bind(`g ${link.dataset.key}`, link.textContent.trim(), () => link.click(), "Go to");

@@ -5,8 +5,9 @@
 // when an event of their topics (data-live-topics) comes, and morphed in; see base.html for one that all tabs share.
 // A part with a tag (data-live-tag) comes without the rows that are the same: an empty one (data-live-same) is in each
 // one's place.
-import { ASSETS, HOME, ROLE, SESSION, toast } from "./dom.js";
+import { ASSETS, HOME, ROLE, SESSION, holdFocus, toast } from "./dom.js";
 import { clock, localTimes } from "./format.js";
+import { hasEnded, onSessionEnd, sessionEnded } from "./session.js";
 import { StreamError, events } from "./sse.js";
 import { fragment } from "./trusted.js";
 import { Idiomorph } from "./vendor/idiomorph.js";
@@ -27,7 +28,7 @@ const failing = new Set();
 let heard = Date.now();
 let leaderSaid = Date.now();
 let leading = null;
-let ended = false;
+let closed = false;
 
 /**
  * Calls `listener` with each event of a topic, first with what is known already: {statuses, removed} of "status",
@@ -90,7 +91,7 @@ async function load(name, part) {
   part.timer = 0;
   const element = document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
   const shared = element && "liveShared" in element.dataset;
-  if (!element || ended || (shared ? !leading : document.hidden)) {
+  if (!element || hasEnded() || (shared ? !leading : document.hidden)) {
     // A hidden page catches up when it is looked at; what tabs share, the leader fetches.
     part.dirty = !shared;
     return;
@@ -105,7 +106,7 @@ async function load(name, part) {
       signal: AbortSignal.timeout(SILENT_MS),
     });
     if (answer.type === "opaqueredirect" || answer.status === 401) {
-      end();
+      sessionEnded();
     } else if (answer.ok) {
       part.tag = answer.headers.get("ETag") ?? "";
       noteAssets(answer.headers.get("Helm-Assets"));
@@ -162,8 +163,11 @@ export function apply(name, text) {
     return;
   }
   localTimes(fresh);
+  document.dispatchEvent(new CustomEvent("helm:fresh", { detail: { fresh } }));
+  const restoreFocus = holdFocus();
   Idiomorph.morph(shown, fresh, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: morphing });
   document.dispatchEvent(new CustomEvent("helm:part", { detail: { name } }));
+  restoreFocus();
   showTrouble();
 }
 
@@ -174,7 +178,8 @@ const icons = document.querySelector('link[rel="icon"]');
 function showTrouble() {
   const health = document.querySelector('[data-live-part="health"]');
   const trouble = health?.dataset.trouble ?? "";
-  const text = trouble ? `${trouble} · ${title}` : title;
+  const said = hasEnded() ? "Session ended" : trouble;
+  const text = said ? `${said} · ${title}` : title;
   if (document.title !== text) {
     document.title = text;
   }
@@ -200,6 +205,7 @@ function noteAssets(digest) {
 // The state that the page shows.
 
 function showState() {
+  const ended = hasEnded();
   const stale = isStale() || ended;
   // What is no longer known to be true is not shown in green.
   document.body.classList.toggle("helm--stale", stale);
@@ -220,26 +226,12 @@ function write(element, text) {
   }
 }
 
-/** The session is over: the page leads to the login, unless something is being written in it. */
-function end() {
-  if (ended) {
-    return;
-  }
-  ended = true;
+onSessionEnd(() => {
   leading?.abort();
+  channel.postMessage({ kind: "ended" });
   showState();
-  const writes = document.querySelector("dialog[open], [data-dirty]");
-  if (writes) {
-    toast("Your session has ended. What you have written stays here until you log in again.", {
-      tone: "warn",
-      glyph: "lock",
-      stays: true,
-      actions: [["Log in", () => location.reload()]],
-    });
-  } else {
-    location.reload();
-  }
-}
+  showTrouble();
+});
 
 // The leader.
 
@@ -251,7 +243,7 @@ async function lead() {
   let wait = 500;
   let lastId = "";
   let lost = false;
-  while (!control.signal.aborted) {
+  while (!control.signal.aborted && !closed && !hasEnded()) {
     const attempt = new AbortController();
     const abort = () => attempt.abort();
     control.signal.addEventListener("abort", abort);
@@ -279,8 +271,7 @@ async function lead() {
       }
     } catch (error) {
       if (error instanceof StreamError && error.status === 401) {
-        channel.postMessage({ kind: "ended" });
-        end();
+        sessionEnded();
       }
     }
     lost = true;
@@ -318,7 +309,7 @@ async function follow(steal = false) {
     return;
   }
   leading?.abort();
-  if (!ended) {
+  if (!closed && !hasEnded()) {
     // A stolen lock's holder queues up again.
     leaderSaid = Date.now();
     setTimeout(follow, 100);
@@ -338,21 +329,24 @@ channel.addEventListener("message", ({ data: message }) => {
     channel.postMessage({ kind: "event", topic: "status", data: { statuses: known.statuses, removed: [] } });
     channel.postMessage({ kind: "event", topic: "jobs", data: { jobs: Object.values(known.jobs), removed: [] } });
   } else if (message.kind === "ended") {
-    end();
+    if (!hasEnded()) {
+      sessionEnded();
+    }
   } else if (message.kind === "closed") {
+    // The session may still be ending; what is shown is gone anyway.
     close();
-    location.reload();
+    location.replace(`${HOME}logout`);
   }
 });
 
 function close() {
-  ended = true;
+  closed = true;
   leading?.abort();
   channel.close();
 }
 
 function tick() {
-  if (ended) {
+  if (closed || hasEnded()) {
     return;
   }
   if (leading) {

@@ -68,7 +68,7 @@ export class Facets {
         group.append(this.row(facet.field, each));
       }
       if (!all && facet.values.length > FEW) {
-        const more = element("button", "helm-facets__more", `${facet.values.length - FEW} more`, { type: "button" });
+        const more = element("button", "helm-facets__more", `${facet.values.length - FEW} more`, { type: "button", "aria-label": `${facet.values.length - FEW} more values of ${facet.field}` });
         more.addEventListener("click", () => {
           this.more.add(facet.field);
           this.render();

@@ -349,7 +349,7 @@ export class Volume {
     if (!this.table.open) {
       return;
     }
-    const table = element("table", "helm-volume__counts");
+    const table = element("table", "helm-volume__counts", undefined, { "aria-label": "Lines over time, by level" });
     const head = element("tr");
     head.append(...["From", "Lines", ...LEVELS.map((level) => level.toLowerCase())].map((name) => element("th", "", name, { scope: "col" })));
     table.append(head);

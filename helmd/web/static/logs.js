@@ -13,6 +13,7 @@ import { element } from "./logs-text.js";
 import { Views } from "./logs-views.js";
 import { Volume } from "./logs-volume.js";
 import { gapMark, itemsOf, markOf, microsOf, rowOf } from "./logs-window.js";
+import { sessionEnded } from "./session.js";
 
 const FLUSH_MS = 90;
 const REFRESH_MS = 10000;
@@ -406,15 +407,16 @@ class LogsPage {
   // Says what is wrong; null for nothing.
   fail(error) {
     const notice = this.part("notice");
-    notice.hidden = !error;
-    if (!error) {
+    const ended = error instanceof Problem && error.status === 401;
+    notice.hidden = !error || ended;
+    if (ended) {
+      sessionEnded();
+    }
+    if (notice.hidden) {
       return;
     }
     const text = error instanceof Problem ? [error.message, error.hint].filter(Boolean).join(". ") : "Helm can't be reached; it is tried again.";
     notice.replaceChildren(element("span", "helm-notice__text", `${text[0].toUpperCase()}${text.slice(1)}`));
-    if (error.status === 401) {
-      notice.append(element("a", "helm-link", "Log in again", { href: `${this.host.dataset.api.replace(/api\/$/, "")}login?next=${encodeURIComponent(location.pathname + location.search)}` }));
-    }
   }
 
   // ---- counts beside the lines ----
@@ -674,8 +676,11 @@ class LogsPage {
     });
     lines.addEventListener("wheel", (event) => event.deltaY < 0 && this.pause(), { passive: true });
     addEventListener("popstate", () => {
-      this.state = stateOf(location.search);
-      this.adopt();
+      // A link within the page changes nothing of what is shown.
+      if (searchOf(stateOf(location.search)) !== searchOf(this.state)) {
+        this.state = stateOf(location.search);
+        this.adopt();
+      }
     });
     document.addEventListener("visibilitychange", () => (document.hidden ? this.feed.rest() : this.wake()));
     document.addEventListener("keydown", (event) => this.onKey(event), true);

@@ -3,9 +3,12 @@
 // <table data-table="services"> with <th data-column="cpu" data-sort="number">; a cell's value is its data-value or text.
 // Around it: <input data-table-filter>, [data-table-copy="csv|json"], [data-table-columns], [data-table-selected] in the
 // element data-table-box. Sorting and words are in the URL (sort, find), columns are remembered by the table's name.
-import { copy, h, store, stored } from "./dom.js";
+import { copy, h, holdFocus, store, stored } from "./dom.js";
 
 const tables = new Map();
+
+/** The row itself, where an update has an empty one in the place of one that is the same. */
+const whole = (row) => ("liveSame" in row.dataset && document.getElementById(row.id)) || row;
 
 class Table {
   constructor(element) {
@@ -16,6 +19,13 @@ class Table {
     this.hidden = new Set(stored(`columns-${this.name}`, []));
     this.selected = new Set();
     document.addEventListener("helm:part", () => this.show());
+    // What comes is brought into the same order before, so that nothing moves and the focus stays.
+    document.addEventListener("helm:fresh", ({ detail }) => {
+      const fresh = detail.fresh.querySelector(`[data-table="${CSS.escape(this.name)}"]`);
+      if (fresh) {
+        this.arrange(fresh);
+      }
+    });
     document.addEventListener("click", (event) => this.clicked(event));
     document.addEventListener("input", (event) => this.typed(event));
     document.addEventListener("change", (event) => this.changed(event));
@@ -34,19 +44,29 @@ class Table {
     return this.element?.closest("[data-table-box]");
   }
 
-  rows() {
-    return [...this.element.tBodies].flatMap((body) => [...body.rows]).filter((row) => !row.hasAttribute("data-detail"));
+  rows(element = this.element) {
+    return [...element.tBodies].flatMap((body) => [...body.rows]).filter((row) => !row.hasAttribute("data-detail"));
   }
 
-  heads() {
-    return [...(this.element.tHead?.rows[0]?.cells ?? [])];
+  heads(element = this.element) {
+    return [...(element.tHead?.rows[0]?.cells ?? [])];
   }
 
   show() {
     if (!this.element) {
       return;
     }
-    const heads = this.heads();
+    const left = this.arrange(this.element);
+    const none = this.box?.querySelector("[data-table-none]");
+    if (none) {
+      none.hidden = left > 0 || !this.find.trim();
+    }
+    this.showSelected();
+  }
+
+  /** Heads, order and words of a table; how many rows are left. */
+  arrange(element) {
+    const heads = this.heads(element);
     heads.forEach((head, at) => {
       const column = head.dataset.column;
       if ("sort" in head.dataset && !head.querySelector("button")) {
@@ -58,13 +78,13 @@ class Table {
         const sorted = column === this.by ? (this.down ? "descending" : "ascending") : "none";
         head.setAttribute("aria-sort", sorted);
       }
-      this.hide(at, head, this.hidden.has(column));
+      this.hide(element, at, head, this.hidden.has(column));
     });
-    this.sort(heads);
+    this.sort(element, heads);
     const words = this.find.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;
-    for (const row of this.rows()) {
-      const text = row.textContent.toLowerCase();
+    for (const row of this.rows(element)) {
+      const text = whole(row).textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
       left += row.hidden ? 0 : 1;
       const check = row.querySelector("[data-select]");
@@ -73,38 +93,36 @@ class Table {
         row.toggleAttribute("data-selected", check.checked);
       }
     }
-    const none = this.box?.querySelector("[data-table-none]");
-    if (none) {
-      none.hidden = left > 0 || !words.length;
-    }
-    this.showSelected();
+    return left;
   }
 
-  hide(at, head, hidden) {
+  hide(element, at, head, hidden) {
     if (!head.dataset.column) {
       return;
     }
     head.hidden = hidden;
-    for (const row of this.rows()) {
+    for (const row of this.rows(element)) {
       if (row.cells[at]) {
         row.cells[at].hidden = hidden;
       }
     }
   }
 
-  sort(heads) {
+  sort(element, heads) {
     const at = heads.findIndex((head) => head.dataset.column === this.by);
     if (at < 0) {
       return;
     }
     const numeric = heads[at].dataset.sort === "number";
-    const value = (row) => {
+    const value = (given) => {
+      const row = whole(given);
       const text = row.cells[at]?.dataset.value ?? row.cells[at]?.textContent.trim() ?? "";
       return numeric ? (text === "" ? -Infinity : Number(text)) : text;
     };
     const sign = this.down ? -1 : 1;
     const order = new Intl.Collator(undefined, { numeric: true }).compare;
-    for (const body of this.element.tBodies) {
+    const restoreFocus = holdFocus();
+    for (const body of element.tBodies) {
       const rows = [...body.rows];
       const sorted = rows.toSorted((one, other) =>
         sign * (numeric ? value(one) - value(other) || 0 : order(value(one), value(other))),
@@ -113,6 +131,7 @@ class Table {
         body.append(...sorted);
       }
     }
+    restoreFocus();
   }
 
   clicked(event) {
