@@ -25,12 +25,13 @@ from helmd.model.layout import Layout
 from helmd.model.logs.parsing.parsed import DISABLED
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Service
+from helmd.model.units.doctor_report import DoctorReport
 from helmd.model.units.status import summary
 from helmd.operations.backup.kept import backups_listed
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.configuration.renewal import watch_certificate
-from helmd.operations.diagnostics.latest import LatestDoctor
+from helmd.operations.diagnostics.latest import LatestCheck
 from helmd.operations.diagnostics.services import certificates_now
 from helmd.operations.identity.gateway_page import GatewayPages
 from helmd.operations.identity.session_files import SessionFiles
@@ -51,8 +52,8 @@ from helmd.operations.logs.retention import Retain
 from helmd.operations.logs.view_file import put_back
 from helmd.operations.modules.apps import InstalledApps
 from helmd.operations.modules.daily import DailyChecks
+from helmd.operations.modules.hold import hold_module
 from helmd.operations.modules.listing import available_modules
-from helmd.operations.modules.remove import hold_module
 from helmd.operations.modules.shown import shown_modules, shown_plan
 from helmd.operations.monitoring.code_versions import CodeVersions
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
@@ -200,7 +201,7 @@ async def run_helmd(
         sessions = BrowserSessions(SessionFiles(places.sessions), _session_limits(settings))
         logins = callers.logins = Logins(sessions)
         accepted = AcceptanceStore(places)
-        audits = LatestAudit(places.helmctl, accepted)
+        audits = LatestAudit(places, accepted)
 
         def gateway_run() -> str:
             seen = monitor.observed(GATEWAY)
@@ -285,7 +286,7 @@ async def run_helmd(
                     OverviewSources(
                         ServiceHistory(pool, reader),
                         host,
-                        LatestDoctor(places.helmctl),
+                        LatestCheck(places, "doctor", DoctorReport, "doctor", "helmctl doctor"),
                         CodeVersions(places),
                         lambda limit: read_audit(AuditQuery(), limit).entries,
                     ),

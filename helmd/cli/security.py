@@ -47,7 +47,7 @@ def security_audit_command(context: Context, least: SecuritySeverity | None, eve
     Nothing is changed, and no login is tried. Each finding is printed with its evidence, why it matters, and what
     ends it. helmd need not run.
     """
-    reply = _audited(context)
+    reply = audit_here(context)
     if as_json:
         from helmd.model.api.json_codec import to_json
 
@@ -79,7 +79,7 @@ def accept_command(context: Context, finding: str, reason: str, until: str) -> N
 
     end = datetime.fromtimestamp((point_in_time("--until", until) or 0) / 1_000_000, UTC)
     with recorded(context, "accept finding", reason, f"{finding} until {end.isoformat()}"):
-        found = next((each for each in _audited(context).findings if each.id == finding), None)
+        found = next((each for each in audit_here(context).findings if each.id == finding), None)
         if found is None:
             raise UnknownFindingError(
                 f"the audit has no finding with the id {finding}", hint="List them: helmctl security audit --all"
@@ -101,7 +101,8 @@ def withdraw_command(context: Context, finding: str, reason: str) -> None:
     output.print_message(f"Not accepted any more: {found.subject} ({found.id}).")
 
 
-def _audited(context: Context) -> "SecurityAuditReply":
+def audit_here(context: Context) -> "SecurityAuditReply":
+    """An audit of now. Raises NotSetUpError, and ConfigurationError where Helm's settings can't be used."""
     from helmd.operations.diagnostics.context import DoctorContext
     from helmd.operations.security.audit import audit_now
 

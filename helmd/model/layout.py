@@ -257,6 +257,10 @@ class Layout:
         """How the last run of a backup ended."""
         return self.state / "last-backup.json"
 
+    def last_check(self, check: str) -> Path:
+        """The last result of a check (``helmd.model.suite.names.UNIT_CHECKS``); mode 0600, seen by no service."""
+        return self.state / f"last-{check}.json"
+
     @property
     def backup_lock(self) -> Path:
         return self.state / "backup.lock"

@@ -1,5 +1,6 @@
 """The overview and what every page has, in a real browser: causes, actions as jobs, live and stale, many tabs, keys."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -228,6 +229,34 @@ def test_by_keyboard_alone(dashboard: Dashboard) -> None:
     dashboard.press("g", "m")
     browser.until_at(f"{HELM}metrics")
     dashboard.complaints()
+
+
+def test_the_checklist_is_kept_and_checked_again(dashboard: Dashboard, demo: Sandbox) -> None:
+    browser = dashboard.browser
+    place = "/run/user/1000/systemd/user/helmd-check@doctor.service.d"
+    replaced = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo error: planted >&2; exit 1'\n"
+    kept = "/home/hive/.local/state/hivematrix/last-doctor.json"
+
+    def checked_at() -> str:
+        return str(json.loads(demo("cat", kept).out)["checked_at"])
+
+    dashboard.open("", "owner")
+    browser.until_there("[data-live-part=findings] .helm-findings", 60)
+    before = checked_at()
+    browser.click("[data-findings-run]")
+    until(lambda: checked_at() > before, 60)
+    newest = checked_at()[:19]
+    browser.until(lambda driver: driver.find_elements("css selector", f".helm-card__foot time[datetime^='{newest}']"))
+    try:
+        demo("mkdir", "-p", place)
+        demo("tee", f"{place}/test.conf", stdin=replaced)
+        demo("systemctl", "--user", "daemon-reload")
+        browser.click("[data-findings-run]")
+        browser.until(lambda driver: "failed: planted" in driver.find_element("css selector", "main").text, 60)
+        assert browser.texts(".helm-findings"), "what was found before is still there"
+    finally:
+        demo.shell(f"rm -rf {place}; systemctl --user daemon-reload; systemctl --user reset-failed 'helmd-check@*'")
+    assert dashboard.complaints() == []
 
 
 def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:

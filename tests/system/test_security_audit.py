@@ -223,6 +223,39 @@ def planted(plants: Plants) -> Sandbox:
     return plants.box
 
 
+def test_audits_are_made_outside_helmd(healthy: Sandbox) -> None:
+    """One run for two who ask, which goes on while helmd restarts; of one that is killed, that is said."""
+    asked = ("curl", "-s", "--unix-socket", SOCKET)
+    place = "/run/user/1000/systemd/user/helmd-check@audit.service.d"
+    replaced = "[Service]\nExecStart=\nExecStart=/bin/sleep 600\nTimeoutStartSec=700\n"
+
+    def shown(name: str) -> str:
+        return healthy("systemctl", "--user", "show", "-P", name, "helmd-check@audit").out.strip()
+
+    def page() -> str:
+        return healthy(*asked, "--max-time", "60", "-H", "Accept: text/html", "http://helm/helm/security").out
+
+    last = json.loads(healthy(*asked, "--max-time", "60", "http://helm/api/security/audit?max_age=3600").out)
+    try:
+        healthy.shell(f"mkdir -p {place}; printf '{replaced}' > {place}/test.conf; systemctl --user daemon-reload")
+        healthy(*asked, "--max-time", "1", "http://helm/api/security/audit?max_age=0", check=False)
+        until(lambda: shown("ActiveState") == "activating", 30)
+        run = shown("InvocationID")
+        healthy("systemctl", "--user", "restart", "helmd")
+        healthy(*asked, "--max-time", "1", "http://helm/api/security/audit?max_age=0", check=False)
+        assert "checking again" in page() and last["checked_at"][:19] in page()
+        assert shown("InvocationID") == run and shown("ActiveState") == "activating"
+        healthy("systemctl", "--user", "kill", "--signal=KILL", "helmd-check@audit")
+        until(lambda: shown("ActiveState") == "failed", 30)
+        text = page()
+        assert "so this is older: the security audit was killed by SIGKILL" in text
+        assert "journalctl --user -u helmd-check@audit" in text and last["checked_at"][:19] in text
+        assert shown("InvocationID") == run, "looking at the page does not try it again at once"
+        assert "helmd-check" not in healthy.helmctl("audit", "-n", "20").out
+    finally:
+        healthy.shell(f"rm -rf {place}; systemctl --user daemon-reload; systemctl --user reset-failed 'helmd-check@*'")
+
+
 def test_each_planted_exposure_is_found_with_its_evidence(planted: Sandbox) -> None:
     reply = audit(planted)
     found = {(each["kind"], each["subject"]): each for each in reply["findings"]}
@@ -256,7 +289,7 @@ def test_an_accepted_finding_returns_at_its_end(planted: Sandbox) -> None:
     first = over_http(0)
     assert {(each.kind, each.subject) for each in PLANTED} <= {
         (each["kind"], each["subject"]) for each in first["findings"]
-    }, "helmd's own sandbox keeps it from seeing none"
+    }, "the sandbox of the audit's unit keeps it from seeing none"
     ids = {each["kind"]: each["id"] for each in first["findings"]}
     planted.helmctl("security", "accept", ids["raw-socket"], "--reason", "known", "--until", "+30 days")
     route = f"http://helm/api/security/findings/{ids['anonymous-ingest']}/accept"

@@ -26,8 +26,8 @@ from helmd.model.security.findings import SEVERITIES, security_finding
 from helmd.model.security.listeners import DeclaredPort, OpenEnd
 from helmd.model.security.report import AuditFacts, audit_reply, with_acceptances
 from helmd.model.suite.service import Registry, Service
+from helmd.operations.diagnostics.latest import Glance
 from helmd.operations.modules.shown import module_body, plan_reply
-from helmd.operations.security.latest import AuditGlance
 from helmd.web.api.modules import installed_name
 from helmd.web.auth.roles import Role
 from helmd.web.pages.assets import Assets
@@ -270,8 +270,8 @@ def test_what_can_never_be_installed(body: InstallModuleBody) -> None:
 class LastAudit:
     """An audit that has been made."""
 
-    async def glance(self, max_age: float) -> AuditGlance:
-        return AuditGlance(audit(FirewallStatus(False, None, ())), False, None)
+    async def glance(self, max_age: float) -> Glance[SecurityAuditReply]:
+        return Glance(audit(FirewallStatus(False, None, ())))
 
 
 class Apps:

@@ -32,6 +32,7 @@ from helmd.operations.modules.build import BuildOptions, ModuleBuild
 from helmd.operations.modules.data import RESERVE
 from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.guard import guard_properties
+from helmd.operations.modules.hold import hold_module
 from helmd.operations.modules.planned import entry_file, place_entry
 from helmd.operations.modules.recover import interrupted, recover_at_boot, recover_module
 from helmd.operations.modules.surroundings import ModuleSteps
@@ -519,11 +520,11 @@ def test_a_rollback_that_fails_stays_with_the_newer_one(desk: Desk) -> None:
 def test_what_is_held_or_changed_is_left_alone(desk: Desk) -> None:
     old = desk.serves
     desk.commit({"run.py": "print('two')\n"})
-    assert remove.hold_module(desk.layout, "desk", True, "until the fair", "hive")
+    assert hold_module(desk.layout, "desk", True, "until the fair", "hive")
     with pytest.raises(ModuleError, match="desk is held: until the fair"):
         desk.updates().update()
-    assert remove.hold_module(desk.layout, "desk", False, "", "hive")
-    assert not remove.hold_module(desk.layout, "desk", False, "", "hive")
+    assert hold_module(desk.layout, "desk", False, "", "hive")
+    assert not hold_module(desk.layout, "desk", False, "", "hive")
     (desk.places.version(desk.record.active) / "run.py").write_text("print('repaired')\n")
     with pytest.raises(TakenBackError, match=r"files of the version that serves were changed: run\.py"):
         desk.updates().update()

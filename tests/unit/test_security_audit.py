@@ -1,7 +1,5 @@
 """The security audit's facts: sockets and files of this machine, accepted findings, and audits as helmd runs them."""
 
-import asyncio
-import json
 import os
 import socket
 import stat
@@ -18,8 +16,6 @@ import pytest
 from helmd.files.key_pair import CertificateRequest, ensure_certificate
 from helmd.health import socket_table as tables
 from helmd.health.socket_table import socket_table
-from helmd.model.api.json_codec import to_json
-from helmd.model.api.security import SecurityAuditReply
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, HelmError
 from helmd.model.layout import Layout, layout
@@ -38,7 +34,6 @@ from helmd.operations.security.audit import audit_now
 from helmd.operations.security.certificates import certificate_facts
 from helmd.operations.security.files import FileAudit
 from helmd.operations.security.host import sshd_files
-from helmd.operations.security.latest import AuditFailedError, AuditUnfinishedError, LatestAudit
 from helmd.operations.security.sockets import ephemeral_ports, lasting_sockets
 from helmd.systemd.bus import Manager
 
@@ -276,65 +271,6 @@ def test_a_file_that_others_can_write_accepts_nothing(place: Layout) -> None:
     place.accepted_findings.chmod(0o600)
     place.accepted_findings.write_text("garbage")
     assert store.acceptances() == () and str(place.accepted_findings) in store.trouble
-
-
-def program(directory: Path, *lines: str) -> Path:
-    """A stand-in for helmctl, which notes its runs."""
-    path = directory / "helmctl"
-    path.write_text("#!/bin/sh\n" + "\n".join([f'echo "$@" >> {directory}/runs', *lines]) + "\n")
-    path.chmod(0o755)
-    return path
-
-
-def runs(directory: Path) -> int:
-    return (directory / "runs").read_text().count("security audit --json")
-
-
-async def test_an_audit_is_kept_and_made_once_for_all_who_wait(place: Layout, tmp_path: Path) -> None:
-    (tmp_path / "reply").write_text(json.dumps(to_json(REPLY)))
-    store = AcceptanceStore(place)
-    latest = LatestAudit(program(tmp_path, "sleep 0.2", f"cat {tmp_path}/reply"), store)
-    replies = await asyncio.gather(*(latest.reply(300) for _ in range(5)))
-    assert all(reply == replies[0] for reply in replies) and isinstance(replies[0], SecurityAuditReply)
-    assert (replies[0], runs(tmp_path)) == (REPLY, 1)
-    await latest.reply(300)
-    assert runs(tmp_path) == 1
-    await latest.reply(0)
-    assert runs(tmp_path) == 2
-    store.accept(FINDING, "known", NOW + timedelta(days=1), "hive")
-    accepted = await latest.reply(300)
-    assert accepted.findings[0].accepted is not None and accepted.summary.accepted == 1, "without another audit"
-    place.accepted_findings.write_text("garbage")
-    damaged = await latest.reply(300)
-    assert damaged.findings[0].accepted is None and "can't be used" in damaged.unchecked[0]
-
-
-async def test_nobody_waits_longer_than_the_gateway_does(place: Layout, tmp_path: Path) -> None:
-    (tmp_path / "reply").write_text(json.dumps(to_json(REPLY)))
-    store, slow = AcceptanceStore(place), program(tmp_path, "sleep 0.6", f"cat {tmp_path}/reply")
-    latest = LatestAudit(slow, store, wait=0.1)
-    with pytest.raises(AuditUnfinishedError, match=r"within 0\.1 s"):
-        await latest.reply(300)
-    await asyncio.sleep(1.2)
-    assert await latest.reply(300) == REPLY
-    assert await latest.reply(0) == REPLY, "the last one, while a new one runs"
-    await asyncio.sleep(1.2)
-
-
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ("echo oh no >&2; exit 1", "the security audit failed$"),
-        ("echo 'error: no suite\nhint' >&2; exit 1", "the security audit failed: no suite$"),
-        ("echo '[]'", "no result that can be read"),
-    ],
-)
-async def test_an_audit_that_fails_is_said(place: Layout, tmp_path: Path, line: str, sentence: str) -> None:
-    latest = LatestAudit(program(tmp_path, line), AcceptanceStore(place))
-    for _ in range(2):
-        with pytest.raises(AuditFailedError, match=sentence):
-            await latest.reply(300)
-    assert runs(tmp_path) == 2
 
 
 class WithoutManager(DoctorContext):

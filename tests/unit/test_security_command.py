@@ -42,7 +42,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         store = AcceptanceStore(given.layout)
         return with_acceptances(REPLY, acceptances_in_force(store.acceptances(), datetime.now(UTC)))
 
-    monkeypatch.setattr(security, "_audited", audited)
+    monkeypatch.setattr(security, "audit_here", audited)
     return made
 
 
@@ -104,5 +104,5 @@ def test_what_became_more_severe_counts(context: Context, monkeypatch: pytest.Mo
     assert made.until - NOW < timedelta(days=1, minutes=5)
     worse = audit_reply(AuditFacts(NOW, 0.5, [replace(LOW, severity="high")]), 1000)
     in_force = acceptances_in_force((made,), datetime.now(UTC))
-    monkeypatch.setattr(security, "_audited", lambda _: with_acceptances(worse, in_force))
+    monkeypatch.setattr(security, "audit_here", lambda _: with_acceptances(worse, in_force))
     assert ran(security.security_audit_command, context, "--fail-on", "high") == 1

@@ -32,6 +32,47 @@ def from_json(kind: type[Kind], document: Any) -> Kind:
     return made
 
 
+def read_json(kind: type[Kind], document: Any) -> Kind:
+    """As `from_json`, of a DOCUMENT of which nothing is known. Raises ValueError where it is none of KIND."""
+    _check(cast(Any, kind), document, "#")
+    return from_json(kind, document)
+
+
+def _check(kind: Any, value: Any, place: str) -> None:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind in (Any, object):
+        good = True
+    elif kind in (str, bool, int, type(None)):
+        good = type(value) is (type(None) if kind is None else kind)
+    elif kind is datetime:
+        good = isinstance(value, str)
+    elif origin is Literal:
+        good = isinstance(value, str) and value in arguments
+    elif is_dataclass(kind):
+        good = isinstance(value, dict)
+        hints = get_type_hints(kind)
+        for member in fields(kind) if good else ():
+            if member.name in value:
+                _check(hints[member.name], value[member.name], f"{place}/{member.name}")
+            elif not description_of(member).omitted:
+                raise ValueError(f"{place} has no {member.name}")
+    elif origin in (Union, types.UnionType):
+        (choice,) = [each for each in arguments if each is not type(None)]
+        good = True
+        if value is not None:
+            _check(choice, value, place)
+    elif origin in _LISTS:
+        good = isinstance(value, list)
+        for number, item in enumerate(value if good else ()):
+            _check(arguments[0], item, f"{place}/{number}")
+    else:
+        raise TypeError(f"{kind!r} can't be checked")
+    if not good:
+        raise ValueError(f"{place} must be of type {getattr(kind, '__name__', kind)}")
+
+
 @cache
 def _to_json(kind: Any) -> Convert | None:
     """What converts values of a type; None where they are JSON already."""

@@ -29,6 +29,8 @@ BACKUP_UNIT, BACKUP_TIMER = "helmd-backup.service", "helmd-backup.timer"
 """What makes a backup, and what starts that by its schedule."""
 RECOVER_UNIT = "hivematrix-recover.service"
 """What completes or takes back changes of modules that were interrupted, before a module starts."""
+UNIT_CHECKS = ("audit", "doctor")
+"""What `check_unit` can run: the security audit, and the checks of ``helmctl doctor``."""
 NO_SCHEDULE = "never"
 """As a schedule: there is none."""
 
@@ -68,6 +70,11 @@ def default_path(service: str) -> str:
 def unit_of(service: str) -> str:
     """Return the name of a service's unit."""
     return f"hivematrix-{service}.service"
+
+
+def check_unit(check: str) -> str:
+    """Return the name of the unit that makes a check (one of UNIT_CHECKS), whose result helmd shows."""
+    return f"helmd-check@{check}.service"
 
 
 def timer_of(service: str) -> str:

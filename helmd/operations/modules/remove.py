@@ -1,15 +1,11 @@
-"""Taking a module out of the suite, and holding one. What a removal does can be repeated after an interruption."""
+"""Taking a module out of the suite. What a removal does can be repeated after an interruption."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from helmd.files.leftovers import remove_leftovers
 from helmd.model.errors import ModuleError
-from helmd.model.layout import Layout
-from helmd.model.modules.record import HistoryEntry
 from helmd.model.suite.names import unit_of
-from helmd.modules.records import places_of, read_record, write_record
 from helmd.modules.snapshot import remove_tree
 from helmd.operations.configuration.apply import apply, changes
 from helmd.operations.configuration.databases import administration
@@ -22,8 +18,6 @@ from helmd.operations.setup.setup import run_unit
 from helmd.postgres.copies import drop_role
 from helmd.postgres.passfile import remove_password
 from helmd.systemd.bus import Signals
-
-_MAX_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +95,3 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
         places.deploy_key_before.unlink(missing_ok=True)
         remove_leftovers(places.root)
         remove_tree(places.state)
-
-
-def hold_module(layout: Layout, name: str, held: bool, reason: str, by: str) -> bool:
-    """Have updates leave a module alone, or not any more; False if that was so before. Raises UsageError."""
-    places = places_of(layout, name)
-    record = read_record(places)
-    if record is None:
-        raise not_installed(name)
-    reason = reason[:_MAX_REASON] if held else ""
-    if record.held == held and record.held_reason == reason:
-        return False
-    sentence = (f"held: {reason}" if reason else "held") if held else "not held any more"
-    entry = HistoryEntry(time.time(), "hold" if held else "unhold", sentence, record.active, by=by)
-    write_record(places, replace(record, held=held, held_reason=reason).noted(entry))
-    return True

@@ -1,13 +1,13 @@
 """Findings that were accepted: kept in a file among the account's secrets, changed by helmctl and helmd alike."""
 
-import os
-import stat
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from helmd.files.durable import write_atomically
 from helmd.files.lock import locked
+from helmd.files.private import private_text
+from helmd.model.api.security import SecurityAuditReply
 from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.model.security.acceptance import (
@@ -15,14 +15,15 @@ from helmd.model.security.acceptance import (
     UnknownFindingError,
     acceptance_of,
     acceptances_in,
+    acceptances_in_force,
     acceptances_text,
     with_acceptance,
 )
 from helmd.model.security.findings import SecurityFinding
+from helmd.model.security.report import with_acceptances
 
 UNUSABLE = "accepted findings can't be used"
 """How the sentence about a file that can't be used begins."""
-_LARGEST = 16 << 20
 _WHAT = "accepted findings are being changed"
 
 
@@ -42,7 +43,7 @@ class AcceptanceStore:
         """All that the file has, also those that have ended; none where it can't be used (`trouble`)."""
         self.trouble = ""
         try:
-            return acceptances_in(_private_text(self._path))
+            return acceptances_in(private_text(self._path))
         except FileNotFoundError:
             return ()
         except (OSError, ValueError) as error:
@@ -81,13 +82,9 @@ class AcceptanceStore:
         write_atomically(self._path, acceptances_text(acceptances), 0o600)
 
 
-def _private_text(path: Path) -> str:
-    """The content of a private file. Raises OSError, and ValueError for one that is not, or that others can write."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise ValueError("it is not a regular file of this account")
-        if facts.st_mode & 0o022:
-            raise ValueError("other accounts can write it")
-        return file.read(_LARGEST).decode("utf-8", "replace")
+def accepting(reply: SecurityAuditReply, store: AcceptanceStore) -> SecurityAuditReply:
+    """REPLY with what STORE has accepted now: nothing, where its file can't be used, which is then said."""
+    accepted = store.acceptances()
+    changed = with_acceptances(reply, acceptances_in_force(accepted, datetime.now(UTC)))
+    said = tuple(each for each in reply.unchecked if not each.startswith(UNUSABLE))
+    return replace(changed, unchecked=(*said, *([store.trouble] if store.trouble else [])))

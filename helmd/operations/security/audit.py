@@ -3,19 +3,17 @@
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from helmd.model.api.security import SecurityAuditReply
 from helmd.model.errors import ConfigurationError, HelmError
-from helmd.model.security.acceptance import acceptances_in_force
 from helmd.model.security.findings import SecurityFinding, security_finding
 from helmd.model.security.listeners import DeclaredPort, OpenEnd, declared_ports, judge_sockets
-from helmd.model.security.report import AuditFacts, audit_reply, firewall_status, with_acceptances
+from helmd.model.security.report import AuditFacts, audit_reply, firewall_status
 from helmd.model.security.settings import judge_trust
 from helmd.operations.diagnostics.context import DoctorContext
-from helmd.operations.security.acceptances import UNUSABLE, AcceptanceStore
+from helmd.operations.security.acceptances import AcceptanceStore, accepting
 from helmd.operations.security.certificates import audit_certificates
 from helmd.operations.security.credentials import audit_logins, audit_passwords
 from helmd.operations.security.files import audit_files
@@ -135,11 +133,3 @@ def audit_now(context: DoctorContext) -> SecurityAuditReply:
     """An audit, with the acceptances that are in force. Raises as `SecurityAudit.run`."""
     reply = audit_reply(SecurityAudit(context).run(), context.uid)
     return accepting(reply, AcceptanceStore(context.layout))
-
-
-def accepting(reply: SecurityAuditReply, store: AcceptanceStore) -> SecurityAuditReply:
-    """REPLY with what STORE has accepted now: nothing, where its file can't be used, which is then said."""
-    accepted = store.acceptances()
-    changed = with_acceptances(reply, acceptances_in_force(accepted, datetime.now(UTC)))
-    said = tuple(each for each in reply.unchecked if not each.startswith(UNUSABLE))
-    return replace(changed, unchecked=(*said, *([store.trouble] if store.trouble else [])))

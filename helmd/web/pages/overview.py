@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -14,7 +14,8 @@ from helmd.model.errors import HelmError
 from helmd.model.identity.audit import AuditEntry
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.service import Registry
-from helmd.operations.diagnostics.latest import KnownFinding, LatestDoctor
+from helmd.model.units.doctor_report import DoctorReport
+from helmd.operations.diagnostics.latest import CHECK_AGE, Glance, LatestCheck
 from helmd.operations.monitoring.code_versions import CodeVersion, CodeVersions
 from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.service_history import ServiceHistory, ServiceRecord
@@ -53,7 +54,7 @@ class OverviewSources:
 
     history: ServiceHistory | None = None
     host: HostState | None = None
-    doctor: LatestDoctor | None = None
+    doctor: LatestCheck[DoctorReport] | None = None
     versions: CodeVersions | None = None
     changes: Callable[[int], Sequence[AuditEntry]] = lambda limit: ()
     """The newest changes; it blocks."""
@@ -84,9 +85,7 @@ class OverviewContext:
     host_state: HostReply | None
     graph: DependencyGraph | None
     changes: tuple[OverviewChange, ...]
-    findings: tuple[KnownFinding, ...]
-    findings_asked: bool
-    findings_trouble: str
+    doctor: Glance[DoctorReport]
     absent: Absent | None
     permissions: tuple[Permission, ...]
     read_only: bool
@@ -137,7 +136,6 @@ class OverviewPage:
         now, suite, statuses = datetime.now(UTC), self._suite(), self._monitor.statuses()
         seen = rows(statuses, suite, identity, now, records, versions)
         found = alarms(seen, suite)
-        findings, trouble = await self._findings(identity, part)
         context = OverviewContext(
             rows=tuple(seen),
             alarms=found,
@@ -148,9 +146,7 @@ class OverviewPage:
             host_state=await self._host(part) if sees else None,
             graph=dependency_graph(seen, dependencies(suite)) if sees else None,
             changes=await self._changed(part) if identity.may(Role.ADMIN) else (),
-            findings=findings,
-            findings_asked=part == "findings",
-            findings_trouble=trouble,
+            doctor=await self._findings(identity, part, "again" in request.query),
             absent=absent(seen, identity),
             permissions=tuple(permissions(identity, bool(seen))),
             read_only=self._reads_only(request, identity),
@@ -190,15 +186,17 @@ class OverviewPage:
                     pass
         return self._changes.found
 
-    async def _findings(self, identity: Identity, part: str | None) -> tuple[tuple[KnownFinding, ...], str]:
-        if part != "findings" or self._sources.doctor is None or not identity.may(Role.ADMIN):
-            return (), ""
-        try:
-            found = await self._sources.doctor.findings()
-        except HelmError as error:
-            return (), f"{error.sentence[:1].upper()}{error.sentence[1:]}. {error.hint}"
-        order = {"bad": 0, "warn": 1, "unknown": 2, "ok": 3}
-        return tuple(sorted(found, key=lambda each: order.get(each.verdict, 2))), ""
+    async def _findings(self, identity: Identity, part: str | None, again: bool) -> Glance[DoctorReport]:
+        """What doctor found last. It is asked for by the page's script: the page itself waits for nothing."""
+        doctor = self._sources.doctor
+        if doctor is None or part not in (None, "findings") or not identity.may(Role.ADMIN):
+            return Glance(None)
+        seen = await (doctor.known() if part is None else doctor.glance(0 if again else CHECK_AGE))
+        if seen.report is not None:
+            order = {"bad": 0, "warn": 1, "unknown": 2, "ok": 3}
+            findings = tuple(sorted(seen.report.findings, key=lambda each: order[each.verdict]))
+            seen = replace(seen, report=replace(seen.report, findings=findings))
+        return seen
 
 
 def changes_shown(records: Iterable[AuditRecord]) -> Iterator[OverviewChange]:

@@ -99,7 +99,7 @@ class SecurityPage:
         """GET /security"""
         seen = await self._audit.glance(DEFAULT_AUDIT_AGE)
         own_url = f"{self._url().rstrip('/')}/helm/security"
-        context = security_context(seen.reply, own_url, running=seen.running, failure=seen.failure)
+        context = security_context(seen.report, own_url, running=seen.running, failure=seen.failure)
         return self._renderer.show(request, "security.html", context)
 
 

@@ -1,4 +1,4 @@
-// The overview: the menu of a row, what changed since the last visit, the checklist at the first one.
+// The overview: the menu of a row, what changed since the last visit, the checklist where it is old.
 import { HOME, h, icon, store, stored } from "./dom.js";
 import { short } from "./format.js";
 import { bind } from "./keys.js";
@@ -39,10 +39,11 @@ function showChanges() {
   }
 }
 
-function check() {
-  const waits = document.querySelector("[data-findings-wait]");
-  if (waits) {
-    waits.textContent = "The machine is being checked. This takes some seconds.";
+function check(again) {
+  const part = document.querySelector("[data-live-part=findings]");
+  if (part && again) {
+    // What comes back is without it, so this is asked for once.
+    part.dataset.liveUrl = "?again=1";
   }
   refresh("findings");
 }
@@ -103,7 +104,7 @@ document.addEventListener("click", (event) => {
     openMenu(button);
   }
   if (event.target.closest?.("[data-findings-run]")) {
-    check();
+    check(true);
   } else if (event.target.closest?.("[data-changes-more]")) {
     all = true;
     showChanges();
@@ -113,7 +114,7 @@ document.addEventListener("helm:part", (event) => event.detail.name === "changes
 document.addEventListener("visibilitychange", keepVisit);
 setInterval(keepVisit, 60000);
 showChanges();
-if (!visit && document.querySelector("[data-findings-wait]")) {
-  check();
+if (document.querySelector("[data-findings-old]")) {
+  check(false);
 }
 keepVisit();
