@@ -131,8 +131,14 @@ def _mode(context: Context, suite: bool) -> str:
 
 
 def _print_end(code: int, changed: bool) -> None:
-    """Where users log in, or how to go on."""
-    suite = Context().suite
+    """What is degraded, and where users log in; or how to go on."""
+    from helmd.operations.monitoring.status import look
+
+    context = Context()
+    suite = context.suite
+    for view in look(suite, list(suite.services), context.manager, context.layout):
+        if view.word == "degraded":
+            output.print_message(f"{view.service.name} is degraded: {view.verdict.sentence}")
     if code:
         output.print_message("Not all of the suite runs. Correct that, and run the same command again: it goes on.")
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.booted import Sandbox
+from tests.system.booted import Sandbox, until
 
 GIT = "/home/hive/git"
 MODULES = "/home/hive/.local/share/hivematrix/modules"
@@ -220,3 +220,71 @@ def test_a_module_that_does_not_become_healthy_leaves_the_suite_as_it_was(machin
     record = json.loads(machine.shell(f"cat {MODULES}/broken/module.json").out)
     assert [each["state"] for each in record["versions"]] == ["failed"] and record["active"] == ""
     assert machine("systemctl", "--user", "is-failed", "hivematrix-broken", check=False).code
+
+
+SERVER = """
+import http.server, os, ssl, subprocess, sys, urllib.parse
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        path, _, query = self.path.partition("?")
+        if path.startswith(("/old/", "/away/")):
+            host = "localhost:8444/git" if path.startswith("/old/") else "elsewhere.example"
+            self.send_response(301)
+            self.send_header("Location", f"https://{host}/{path.split('/', 2)[2]}?{query}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        variables = {"GIT_PROJECT_ROOT": "/home/hive/git", "GIT_HTTP_EXPORT_ALL": "1", "QUERY_STRING": query,
+                     "PATH_INFO": path.removeprefix("/git"), "REQUEST_METHOD": self.command,
+                     "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                     "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", "")}
+        given = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        environment = {**os.environ, **variables}
+        done = subprocess.run(["git", "http-backend"], input=given, stdout=subprocess.PIPE, env=environment)
+        head, _, body = done.stdout.partition(b"\\r\\n\\r\\n")
+        fields = dict(line.split(": ", 1) for line in head.decode().split("\\r\\n"))
+        self.send_response(int(fields.pop("Status", "200 OK").split()[0]))
+        for name, value in {**fields, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = answer
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8444), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/home/hive/tls/server.crt", "/home/hive/tls/server.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+CERTIFICATES = """
+set -e
+mkdir -p ~/tls && cd ~/tls
+exec 2> /dev/null
+openssl req -x509 -newkey rsa:2048 -nodes -days 3 -subj /CN=private -keyout ca.key -out ca.crt
+openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost \\
+    -keyout server.key -out server.csr
+openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days 2 -copy_extensions copy -out server.crt
+"""
+TRUSTED = "/usr/local/share/ca-certificates/private.crt"
+REPOSITORIES = {"run.py": RUN, "hivematrix.toml": SERVICE.format(port=5074)}
+
+
+def test_https_needs_a_certificate_that_is_trusted_and_follows_nothing(machine: Sandbox) -> None:
+    repository(machine, "shop", REPOSITORIES)
+    machine.shell(CERTIFICATES)
+    machine.write("/home/hive/server.py", SERVER)
+    machine.shell("systemd-run --user --quiet --collect --unit=git-server python3 /home/hive/server.py")
+    try:
+        until(lambda: not machine.shell("curl -sk https://localhost:8444/git/shop/HEAD", check=False).code, 30)
+        code, said = install(machine, "https://localhost:8444/git/shop", "--dry-run")
+        assert code and "does not show a certificate that this machine trusts" in said, said
+        machine.shell(f"cp /home/hive/tls/ca.crt {TRUSTED} && update-ca-certificates", root=True)
+        code, said = install(machine, "https://localhost:8444/git/shop", "--dry-run")
+        assert code == 0, said
+        for place, target in (("old", "https://localhost:8444/git/shop"), ("away", "https://elsewhere.example/shop")):
+            code, said = install(machine, f"https://localhost:8444/{place}/shop", "--dry-run")
+            assert code and f"the server leads to {target}, which is not followed" in said, said
+    finally:
+        machine("systemctl", "--user", "stop", "git-server", check=False)
+        machine.shell(f"rm -f {TRUSTED} && update-ca-certificates --fresh", root=True)
+        machine.shell(f"rm -rf ~/tls ~/server.py {GIT}/shop {MODULES}/shop")
