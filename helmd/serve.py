@@ -63,6 +63,7 @@ from helmd.operations.monitoring.history import MetricHistory
 from helmd.operations.monitoring.host_state import HostState
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.monitor import Monitor
+from helmd.operations.monitoring.prometheus import ServiceFigures
 from helmd.operations.monitoring.recording import Recorder
 from helmd.operations.monitoring.service_history import ServiceHistory
 from helmd.operations.monitoring.updates import PendingUpdates
@@ -169,9 +170,10 @@ async def run_helmd(
         changes = ChangeSignal()
         messages = MessageReader(lambda: current.formats)
         engine = JobEngine(places, account.boot_id)
+        line_rates = LineRates(pool, current.health_paths_of)
         monitor = Monitor(
             ask,
-            LineRates(pool, current.health_paths_of).take,
+            line_rates.take,
             recorder,
             UsageMeter(),
             keys,
@@ -263,6 +265,7 @@ async def run_helmd(
                     reader,
                     metrics,
                     host,
+                    lambda: ServiceFigures(log_lines=line_rates.totals, custom=measured.latest()),
                 ),
                 events=Events(
                     monitor, changes, feed, reader, current_jobs, lambda: follow_audit(places, DEFAULT_ENTRIES)

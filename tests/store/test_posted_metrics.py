@@ -51,6 +51,8 @@ async def test_measurements(served: Served, database: Database) -> None:
     assert (await served.post(flat, path=METRICS))[0] == 200
     assert (await served.post({"service_name": "codex", "metrics": []}, path=METRICS))[1]["ingested"] == 0
     assert len(stored(database)) == 3
+    latest = sorted((each.metric_name, each.metric_value) for each in served.measured.latest())
+    assert latest == [("queue.length", 3.0), ("x", -1.5)], "what was measured an hour ago is old"
     series = "SELECT metric_name, tags, samples, total, minimum, maximum FROM metric_five_minutes"
     assert database.query(f"{series} JOIN metric_series ON metric_series.id = series ORDER BY 1, 2") == [
         ("queue.length", {}, 1, 3.0, 3.0, 3.0),

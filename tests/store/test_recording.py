@@ -160,6 +160,7 @@ async def test_line_rates_leave_out_helms_own_checks(database: Database) -> None
         await asyncio.sleep(0.5)
         found = await rates.take()
         assert found is not None and list(found) == ["codex"] and 1 < found["codex"] <= 6
+        assert list(rates.totals) == ["codex"] and rates.totals["codex"] == 3
 
 
 async def test_how_far_the_journal_is_stored(database: Database) -> None:

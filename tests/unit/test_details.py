@@ -26,8 +26,9 @@ from helmd.model.units.status import Observed, Status, Usage, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.details import probe_reply, processes_reply, unit_reply
 from helmd.operations.monitoring.host_state import HostState, days_left
-from helmd.operations.monitoring.prometheus import prometheus_text
+from helmd.operations.monitoring.prometheus import ServiceFigures, prometheus_text
 from helmd.operations.monitoring.updates import PendingUpdates
+from helmd.store.metrics.metrics import MetricSample
 from helmd.web.api.details import Details
 from helmd.web.documents import with_documents
 from helmd.web.routes import detail_routes
@@ -136,6 +137,30 @@ async def test_prometheus(helmd: Path) -> None:
     assert 'helm_service_restarts_total{service="core"} 2.0' in text
     assert 'helm_service_memory_bytes{service="core"} 2.097152e+06' in text
     assert 'helm_service_start_time_seconds{service="core"} 100.0' in text
+
+
+def test_prometheus_has_what_was_measured_and_what_services_post() -> None:
+    hostile = {"a b": 'x"\n{', "a-b": "y", "service": "other"}
+    figures = ServiceFigures(
+        {"core": 0.0125},
+        {"core": 30, "gone": 5},
+        [
+            MetricSample("core", datetime.now(UTC), "queue.length", 3.0),
+            MetricSample("core", datetime.now(UTC), "queue.length", 4.0, hostile),
+            MetricSample("core", datetime.now(UTC), "long", 5.0, {"k" * 100: "v" * 1000}),
+            MetricSample("core", datetime.now(UTC), "long", 6.0, {"k" * 100: "v" * 999}),
+        ],
+    )
+    text = prometheus_text(Known(RUNNING, IDP).statuses(), figures).decode()
+    assert 'helm_service_response_seconds{service="core"} 0.0125' in text
+    assert 'helm_service_response_seconds{service="idp"}' not in text, "it was not checked"
+    assert 'helm_service_log_lines_total{service="core"} 30.0' in text and "gone" not in text
+    assert 'helm_custom_metric{metric="queue.length",service="core"} 3.0' in text
+    assert 'helm_custom_metric{metric="queue.length",service="core",tag_a_b="y",tag_service="other"} 4.0' in text
+    long = f'tag_{"k" * 100}="{"v" * 128}"'
+    assert f'helm_custom_metric{{metric="long",service="core",{long}}} 6.0' in text
+    series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(series) == len(set(series))
 
 
 def test_pressure_is_read_as_the_kernel_has_it(tmp_path: Path) -> None:

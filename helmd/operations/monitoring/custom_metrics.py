@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from helmd.model.errors import StoreError, UsageError
 from helmd.model.ingest.metrics import Measurement
 from helmd.store.ingest.measurements import MetricBatch, TooManySeriesError, put_batches
 from helmd.store.ingest.requests import RefusedError, Request
-from helmd.store.metrics.metrics import MetricSample
+from helmd.store.metrics.metrics import MetricSample, tags_text
 from helmd.store.session import Pool
 
 MAX_WAITING, MAX_WAITING_BYTES = 50_000, 32 << 20
@@ -22,6 +23,8 @@ _GROUP = 10_000
 _ANSWER_SECONDS = 2.0
 """How long the store is waited for with an answer. Clients time out after 5 s."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.5, 10.0
+MOST_LATEST, LATEST_SECONDS = 5_000, 300.0
+"""Series whose newest values are known, and how old these are at most, as Prometheus takes values for."""
 _OF_METRICS = "\tmetrics"
 """After the Idempotency-Key, in which there can't be a tab: a service may use the same one for log entries."""
 
@@ -46,8 +49,26 @@ class PostedMetrics:
         self._by_key: dict[tuple[str, str], _Waiting] = {}
         self._samples = self._bytes = 0
         self._changed = asyncio.Event()
+        self._latest: dict[tuple[str, str, str], MetricSample] = {}
         self.trouble = ""
         """Why the store is currently unavailable, as a sentence; empty if it is available."""
+
+    def latest(self) -> list[MetricSample]:
+        """The newest stored sample of each series, those of the last minutes: at most MOST_LATEST."""
+        oldest = datetime.now(UTC) - timedelta(seconds=LATEST_SECONDS)
+        self._latest = {series: each for series, each in self._latest.items() if each.timestamp >= oldest}
+        return list(self._latest.values())
+
+    def _note(self, samples: Sequence[MetricSample]) -> None:
+        if len(self._latest) + len(samples) > MOST_LATEST:
+            self.latest()
+        for sample in samples:
+            series = (sample.service_name, sample.metric_name, tags_text(sample))
+            known = self._latest.get(series)
+            if known is None and len(self._latest) >= MOST_LATEST:
+                continue
+            if known is None or sample.timestamp >= known.timestamp:
+                self._latest[series] = sample
 
     async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
         """Has MEASURED of one SERVICE stored, from a body of SIZE bytes; how many they are, or the first with KEY had.
@@ -127,6 +148,7 @@ class PostedMetrics:
             return
         for waiting, count in zip(group, answers, strict=True):
             self._forget(waiting)
+            self._note(waiting.batch.samples)
             if not waiting.answer.done():
                 waiting.answer.set_result(count)
 

@@ -22,6 +22,8 @@ class LineRates:
         self._pool = pool
         self._health_paths = health_paths
         self._last: tuple[int, float] | None = None
+        self.totals: Counter[str] = Counter()
+        """What was counted so far, by service."""
 
     async def take(self) -> Mapping[str, float] | None:
         """Return lines per second by service, without services that wrote none. None if unknown."""
@@ -39,4 +41,5 @@ class LineRates:
             # The recorder reports the outage. Lines stored meanwhile are counted by the next successful call.
             return None
         counts.subtract(service for service, text in access if is_own_check(text, self._health_paths(service)))
+        self.totals += counts
         return {name: round(count / (now - last[1]), 3) for name, count in counts.items() if count > 0}

@@ -1,6 +1,8 @@
 """The state of all services for Prometheus, in its text format (version 0.0.4)."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -8,15 +10,30 @@ from prometheus_client.registry import Collector
 
 from helmd.model.units.health import DEGRADED, HEALTHY
 from helmd.model.units.status import Status
+from helmd.store.metrics.metrics import MetricSample
 
 _MIB = 1 << 20
+MOST_LABEL = 128
+"""Characters of a tag's name and value that a label has."""
+_NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFigures:
+    """What is known of services besides their states: the seconds that the last health check took, the log lines since
+    helmd started, and the newest sample of each series that services post.
+    """
+
+    response_seconds: Mapping[str, float] = field(default_factory=dict)
+    log_lines: Mapping[str, int] = field(default_factory=dict)
+    custom: Iterable[MetricSample] = ()
 
 
 class _Statuses(Collector):
-    """Makes metrics of STATUSES."""
+    """Makes metrics of STATUSES and FIGURES."""
 
-    def __init__(self, statuses: Mapping[str, Status]) -> None:
-        self._statuses = statuses
+    def __init__(self, statuses: Mapping[str, Status], figures: ServiceFigures) -> None:
+        self._statuses, self._figures = statuses, figures
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("helm_service_up", "1 where the service runs", labels=["service"])
@@ -29,7 +46,17 @@ class _Statuses(Collector):
             "helm_service_start_time_seconds", "Start of the main process since the epoch", labels=["service"]
         )
         restarts = CounterMetricFamily("helm_service_restarts", "Automatic restarts of the unit", labels=["service"])
+        response = GaugeMetricFamily(
+            "helm_service_response_seconds", "Seconds that the last health check took", labels=["service"]
+        )
+        lines = CounterMetricFamily(
+            "helm_service_log_lines", "Log lines stored since helmd started, without health checks", labels=["service"]
+        )
         for name, status in self._statuses.items():
+            if (seconds := self._figures.response_seconds.get(name)) is not None:
+                response.add_metric([name], seconds)
+            if (count := self._figures.log_lines.get(name)) is not None:
+                lines.add_metric([name], count)
             up.add_metric([name], float(status.status == "running"))
             healthy.add_metric([name], float(status.health in (HEALTHY, DEGRADED)))
             restarts.add_metric([name], status.restarts)
@@ -39,11 +66,25 @@ class _Statuses(Collector):
                 memory.add_metric([name], status.memory_mb * _MIB)
             if status.started_at is not None:
                 started.add_metric([name], status.started_at.timestamp())
-        yield from (up, healthy, cpu, memory, started, restarts)
+        yield from (up, healthy, cpu, memory, started, restarts, response, lines, self._custom())
+
+    def _custom(self) -> Metric:
+        """What services post: one family, since their names follow other rules and their tags differ."""
+        family = GaugeMetricFamily("helm_custom_metric", "Newest value of a metric that a service posted")
+        # Names and values that are changed to labels may become the same: a series may be served once only.
+        values: dict[tuple[tuple[str, str], ...], float] = {}
+        for sample in self._figures.custom:
+            tags = sorted((sample.tags or {}).items())
+            labels = {f"tag_{_NOT_IN_LABELS.sub('_', key)[:MOST_LABEL]}": value[:MOST_LABEL] for key, value in tags}
+            own = {"service": sample.service_name, "metric": sample.metric_name}
+            values[tuple(sorted({**labels, **own}.items()))] = sample.metric_value
+        for labelled, value in values.items():
+            family.add_sample("helm_custom_metric", dict(labelled), value)
+        return family
 
 
-def prometheus_text(statuses: Mapping[str, Status]) -> bytes:
-    """The metrics of services with these STATUSES."""
+def prometheus_text(statuses: Mapping[str, Status], figures: ServiceFigures = ServiceFigures()) -> bytes:
+    """The metrics of services with these STATUSES and FIGURES."""
     registry = CollectorRegistry()
-    registry.register(_Statuses(statuses))
+    registry.register(_Statuses(statuses, figures))
     return generate_latest(registry)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
@@ -18,7 +19,7 @@ from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.details import ServiceFiles, probe_reply
 from helmd.operations.monitoring.history import MetricHistory
 from helmd.operations.monitoring.host_state import HostState
-from helmd.operations.monitoring.prometheus import prometheus_text
+from helmd.operations.monitoring.prometheus import ServiceFigures, prometheus_text
 from helmd.operations.monitoring.timeline import timeline
 from helmd.web.api.log_query import number, parameters
 from helmd.web.api.sources import ObservedSource
@@ -41,12 +42,14 @@ class Details:
         reader: LogReader,
         metrics: MetricHistory,
         host: HostState,
+        figures: Callable[[], ServiceFigures] = ServiceFigures,
     ) -> None:
         self._monitor = monitor
         self._registry = registry
         self._reader = reader
         self._metrics = metrics
         self._host = host
+        self._figures = figures
         self._files = ServiceFiles()
 
     async def services(self, request: web.Request) -> web.Response:
@@ -113,7 +116,10 @@ class Details:
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics/prometheus"""
-        body = prometheus_text(self._monitor.statuses())
+        statuses = self._monitor.statuses()
+        taken = {name: found.response_ms for name in statuses if (found := self._monitor.observed(name))}
+        seconds = {name: taken_ms / 1000 for name, taken_ms in taken.items() if taken_ms is not None}
+        body = prometheus_text(statuses, replace(self._figures(), response_seconds=seconds))
         return web.Response(body=body, headers={"Content-Type": PROMETHEUS_TYPE})
 
     def _observed(self, request: web.Request) -> Observed:
