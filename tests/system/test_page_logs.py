@@ -97,6 +97,18 @@ def stored(box: Sandbox, condition: str) -> list[int]:
     return [int(line) for line in box.sql(query).splitlines()]
 
 
+def facet(page: Dashboard, field: str, value: str, how: str) -> None:
+    """A button of a value, which is there while the value is pointed at."""
+    row = f'[data-field="{field}"][data-value="{value}"]'
+
+    def do() -> None:
+        driver = page.browser.driver
+        ActionChains(driver).move_to_element(driver.find_element(By.CSS_SELECTOR, row)).perform()
+        driver.find_element(By.CSS_SELECTOR, f'{row} [aria-label^="{how} "]').click()
+
+    page.browser.do(do)
+
+
 def see(page: Dashboard, text: str, within: float = 15) -> None:
     script = "return document.querySelector('[data-logs-rows]').textContent.includes(arguments[0])"
     page.browser.until(lambda driver: driver.execute_script(script, text), within)
@@ -124,6 +136,23 @@ def test_filters_by_click_and_by_typing_give_what_the_store_has(
     browser.until(lambda driver: len(driver.execute_script(f"return {PAGE}.feed.window.rows")) > 0)
     loaded(dashboard)
     assert ids(dashboard) == stored(demo, f"{mine} AND level <> 'ERROR' AND message ~ 'took [0-9]+ ms'")
+    # A value is excluded, and one is the only one.
+    show(dashboard, f"service:{posted}")
+    for how, condition in (("Exclude", "<> 'ERROR'"), ("Only", "= 'ERROR'")):
+        browser.until_there('[data-field="level"][data-value="ERROR"]')
+        facet(dashboard, "level", "ERROR", how)
+        browser.until(lambda driver: "level" in driver.current_url)
+        wanted = stored(demo, f"{mine} AND level {condition}")
+        until(lambda wanted=wanted: ids(dashboard) == wanted, within=30)  # type: ignore[misc]
+        show(dashboard, f"service:{posted}")
+    # How lines are shown, by the buttons.
+    browser.click("[data-logs-do=wrap]")
+    browser.click("[data-logs-do=utc]")
+    assert "wrap=1" in browser.url and "zone=utc" in browser.url
+    assert (
+        browser.run("return getComputedStyle(document.querySelector('.helm-line__message')).whiteSpace") == "pre-wrap"
+    )
+    show(dashboard, f"service:{posted} -level:ERROR /took [0-9]+ ms/")
     # What is exported is what is shown.
     browser.click("[popovertarget=logs-export]")
     link = browser.run("return document.querySelector('#logs-export a').href")
