@@ -335,6 +335,31 @@ def test_it_stays_quick_while_lines_pour_in(demo: Sandbox, dashboard: Dashboard)
         demo.unregister()
 
 
+def test_marks_are_what_systemd_and_helm_have_noted_in_fields(demo: Sandbox, dashboard: Dashboard) -> None:
+    """And not what has its wording; of the other services' modules none."""
+    name = f"marks-{secrets.token_hex(3)}"
+    started, failed = "39f53479d3a045ac8e11786248231fbf", "d9b373ed55a64feb8242e02dbe79a49c"
+    rows = [
+        (name, "systemd", "s", {"message_id": started}),
+        (name, "systemd", "f", {"message_id": failed}),
+        ("helm", "helm", "u", {"action": "modules update", "result": "done", "detail": name}),
+        ("helm", "helm", "r", {"action": "modules rollback", "result": "failed", "detail": name}),
+        ("helm", "helm", "o", {"action": "modules update", "result": "done", "detail": f"{name}-other"}),
+        (name, "systemd", "Started, or Failed with result", {}),
+        (name, "helm", "installed, updated, rolled back", {"action": "restart", "result": "done"}),
+        (name, "http", "forged", {"message_id": failed, "action": "modules update", "result": "done"}),
+    ]
+    for service, source, message, context in rows:
+        demo.sql(
+            "INSERT INTO log_entries (id, timestamp, service_name, level, message, context, source) VALUES"
+            f" (reserve_log_ids(1), now(), '{service}', 'INFO', '{message}', '{json.dumps(context)}', '{source}')"
+        )
+    show(dashboard, f"service:{name}")
+    script = f"return {PAGE}.marks.map((mark) => `${{mark.kind}}: ${{mark.text}}`).sort()"
+    expected = sorted([f"start: {name} started", f"crash: {name} failed", f"deploy: {name} updated"])
+    dashboard.browser.until(lambda driver: driver.execute_script(script) == expected, 30)
+
+
 def test_hostile_lines_are_text(demo: Sandbox, dashboard: Dashboard) -> None:
     name = f"hostile-{secrets.token_hex(3)}"
     now = datetime.now(UTC)

@@ -155,24 +155,30 @@ export function itemsOf(rows, marks = [], apart = new Set(), ids = new Set(rows.
   return items;
 }
 
-// Start and crash of a unit, an update, a gap: what systemd and Helm say that explains other lines. Null for others.
+// Message ids of systemd (sd-messages.h): a unit has started; it failed; it was out of memory.
+const STARTED = "39f53479d3a045ac8e11786248231fbf";
+const FAILED = new Set(["d9b373ed55a64feb8242e02dbe79a49c", "fe6faa94e7774663a0da52717891d8ef"]);
+const DEPLOYED = {
+  "modules install": "installed", "modules update": "updated", "modules rollback": "rolled back", "modules remove": "removed",
+};
+
+// Start and failure of a unit, another version of a module, a gap: what systemd and Helm have noted that explains other lines, by
+// fields and never by wording. Null for others.
 export function markOf(entry) {
   const { message, source, context, service_name: service } = entry;
   const base = { id: entry.id, micros: microsOf(entry.timestamp), service };
   if (context?.gap) {
     return { ...base, kind: "gap", tone: "warn", since: base.micros, until: base.micros, text: message.split("\n", 1)[0].slice(0, 200) };
   }
-  if (source !== "systemd" && source !== "helm") {
-    return null;
-  }
-  if (/^Started\b|: Started\b/.test(message)) {
+  if (source === "systemd" && context?.message_id === STARTED) {
     return { ...base, kind: "start", tone: "info", text: `${service} started` };
   }
-  if (/Failed with result|Main process exited.*(code=(killed|dumped)|status=(?!0\b|143\b))|oom-kill/i.test(message)) {
+  if (source === "systemd" && FAILED.has(context?.message_id)) {
     return { ...base, kind: "crash", tone: "error", text: `${service} failed` };
   }
-  if (source === "helm" && /\b(updated|installed|rolled back|deployed)\b/i.test(message)) {
-    return { ...base, kind: "deploy", tone: "accent", text: message.split("\n", 1)[0].slice(0, 120) };
+  if (source === "helm" && context?.result === "done" && Object.hasOwn(DEPLOYED, context.action)) {
+    const module = context.detail || "a module";
+    return { ...base, kind: "deploy", tone: "accent", service: module, text: `${module.slice(0, 60)} ${DEPLOYED[context.action]}` };
   }
   return null;
 }

@@ -481,8 +481,11 @@ class LogsPage {
     const named = clausesOf(this.state.query).find((each) => /^service:[a-z0-9_,-]+$/.test(each));
     const service = this.service || named?.slice(8) || "";
     const wanted = { source: "systemd,helm", service, start_time: isoOf(from), end_time: isoOf(to), total: "false", limit: 500 };
-    const { logs } = await this.source.get("logs", wanted);
-    const marks = logs.map(markOf).filter((mark) => mark && mark.kind !== "gap");
+    const deploys = { ...wanted, source: "helm", service: "helm", query: "context.action:modules*" };
+    const found = await Promise.all([wanted, ...(service ? [deploys] : [])].map((each) => this.source.get("logs", each)));
+    const ofService = service.split(",");
+    const marks = found.flatMap(({ logs }) => logs).map(markOf)
+      .filter((mark) => mark && mark.kind !== "gap" && (!service || ofService.includes(mark.service)));
     this.marks = [...marks, ...gaps.map((gap) => gapMark(gap, from, to))];
     this.flush();
   }
