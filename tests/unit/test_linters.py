@@ -108,6 +108,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "markupsafe": {"web.pages"},
     "oauthlib": {"web.auth"},
     "prometheus_client": {"operations.monitoring.prometheus"},
+    "psutil": {"operations.monitoring.details"},
     "psycopg": {"postgres", "store"},
     "psycopg_pool": {"store"},
     "pystemd": {"systemd"},

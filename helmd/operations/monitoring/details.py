@@ -1,9 +1,10 @@
 """What can be said about one service: its unit's files, its probe, its processes."""
 
 import os
-import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from helmd.health.thread_pool import ThreadPool
 from helmd.model.api.details import ProbeReply, ProcessesReply, ServiceProcess, UnitFile, UnitReply
@@ -12,9 +13,16 @@ from helmd.model.units.status import Observed, health_of
 from helmd.systemd.installed import read_unit
 from helmd.systemd.usage import CGROUPS
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
+_STATES = {
+    psutil.STATUS_RUNNING: "R",
+    psutil.STATUS_SLEEPING: "S",
+    psutil.STATUS_DISK_SLEEP: "D",
+    psutil.STATUS_STOPPED: "T",
+    psutil.STATUS_TRACING_STOP: "t",
+    psutil.STATUS_ZOMBIE: "Z",
+    psutil.STATUS_IDLE: "I",
+}
 
 
 class ServiceFiles:
@@ -78,11 +86,11 @@ def probe_reply(observed: Observed, now: float, clock: float) -> ProbeReply:
     )
 
 
-def processes_reply(observed: Observed, root: Path = CGROUPS, proc: Path = Path("/proc")) -> ProcessesReply:
+def processes_reply(observed: Observed, root: Path = CGROUPS) -> ProcessesReply:
     """The processes in the control group of a service; those that end meanwhile are left out."""
     group = observed.facts.control_group
     pids = sorted(_pids(root / group.lstrip("/"))) if group else []
-    found = (_process(pid, proc) for pid in pids)
+    found = (_process(pid) for pid in pids)
     return ProcessesReply(observed.name, tuple(each for each in found if each is not None))
 
 
@@ -97,24 +105,21 @@ def _pids(group: Path) -> set[int]:
     return found
 
 
-def _process(pid: int, proc: Path) -> ServiceProcess | None:
-    """From /proc/PID/stat (proc(5)); None for a process that has ended."""
+def _process(pid: int) -> ServiceProcess | None:
+    """None for a process that has ended."""
     try:
-        text = (proc / str(pid) / "stat").read_text(errors="replace")
-        since_boot = float((proc / "uptime").read_text().split()[0])
-    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return ServiceProcess(
+                pid=pid,
+                parent_pid=process.ppid(),
+                program=process.name(),
+                state=_STATES.get(process.status(), "?"),
+                threads=process.num_threads(),
+                memory_mb=round(process.memory_info().rss / _MIB, 1),
+                cpu_seconds=round(times.user + times.system, 2),
+                started_at=datetime.fromtimestamp(process.create_time(), UTC),
+            )
+    except psutil.Error:
         return None
-    # The name is in parentheses and may have some itself.
-    before, _, after = text.rpartition(")")
-    fields = after.split()
-    age = since_boot - int(fields[19]) / _TICKS
-    return ServiceProcess(
-        pid=pid,
-        parent_pid=int(fields[1]),
-        program=before.partition("(")[2],
-        state=fields[0],
-        threads=int(fields[17]),
-        memory_mb=round(int(fields[21]) * _PAGE / _MIB, 1),
-        cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
-        started_at=datetime.fromtimestamp(time.time() - age, UTC),
-    )
