@@ -120,9 +120,9 @@ def words_of(box: Sandbox, *words: str, **how: Any) -> str:
 
 
 def test_pre_start_runs_before_each_start(suite: Sandbox) -> None:
-    until(lambda: "main after migration 1" in printed(suite), 10)
+    until(lambda: "main after migration 1" in printed(suite), 30)
     suite.helmctl("restart", "migrates")
-    until(lambda: "main after migration 2" in printed(suite), 10)
+    until(lambda: "main after migration 2" in printed(suite), 30)
     assert printed(suite)[-4:] == [
         "migrating --to latest", "main after migration 1", "migrating --to latest", "main after migration 2"
     ]  # fmt: skip

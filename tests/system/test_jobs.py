@@ -98,7 +98,7 @@ def test_start_stop_and_restart(box: Sandbox) -> None:
     assert api(box, "GET", f"/api/jobs/{started['job']}")[1] == job
     assert "✓ codex: started" in box.helmctl("jobs", "log", started["job"]).out
     assert started["job"] in box.helmctl("jobs", "list").out
-    until(lambda: not job_units(box), within=5)
+    until(lambda: not job_units(box), within=30)
     changes = json.loads(box.helmctl("audit", "--json", "-n", "30").out)
     mine = [change for change in changes if started["job"] in (change["detail"] or "")]
     assert {(change["action"], change["result"]) for change in mine} == {
@@ -110,7 +110,7 @@ def test_start_stop_and_restart(box: Sandbox) -> None:
     printed = (
         f"select count(*) from log_entries where service_name = 'job-{started['job']}' and message like '%started%'"
     )
-    until(lambda: int(box.sql(printed)) > 0, within=15)
+    until(lambda: int(box.sql(printed)) > 0, within=30)
 
 
 def test_failures_have_a_status_and_the_last_lines(box: Sandbox) -> None:
@@ -139,8 +139,8 @@ def test_a_job_is_cancelled_and_has_limits(box: Sandbox) -> None:
     job = accepted["job"]
     assert (status, job["kind"], job["target"], job["result"]) == (202, "start", "after", None)
     assert api(box, "POST", "/api/services/after/start", body, Idempotency_Key=key)[1]["job"]["id"] == job["id"]
-    until(lambda: job_of(box, job["id"])["state"] == "running", within=10)
-    until(lambda: job_of(box, job["id"])["step"].startswith("slow: "), within=10)
+    until(lambda: job_of(box, job["id"])["state"] == "running", within=30)
+    until(lambda: job_of(box, job["id"])["step"].startswith("slow: "), within=30)
     shown = box("systemctl", "--user", "show", job["unit"], "-p", "TasksMax", "-p", "RuntimeMaxUSec", "-p", "ExecStart")
     assert "TasksMax=128" in shown.out and "RuntimeMaxUSec=1h" in shown.out
     assert f"helmctl --job {job['id']} start after --json" in shown.out
@@ -206,7 +206,7 @@ def test_killed_helmd_loses_no_result(box: Sandbox) -> None:
     assert {job["id"]: job for job in api(box, "GET", "/api/jobs")[1]["jobs"] if job["id"] not in before} == {
         job["id"]: job for job in jobs.values()
     }
-    until(lambda: not job_units(box), within=10)
+    until(lambda: not job_units(box), within=30)
 
 
 def test_several_at_once(box: Sandbox) -> None:

@@ -54,7 +54,7 @@ def test_the_owner_gets_in_while_everything_else_is_down(demo: Sandbox, browser:
         assert cookie is not None
         assert (cookie["path"], cookie["httpOnly"], cookie["sameSite"]) == ("/helm/", True, "Lax")
         demo.shell("systemctl --user restart helmd")
-        until(lambda: demo.shell("curl -sf http://localhost:5004/health -o /dev/null", check=False).code in (0, 22), 20)
+        until(lambda: demo.shell("curl -sf http://localhost:5004/health -o /dev/null", check=False).code in (0, 22), 30)
         browser.get(HELM)
         assert browser.text(".helm-top__user").split() == ["hive", "admin"]
         files = stored(demo)
@@ -217,7 +217,7 @@ def test_what_listens_on_cores_port_instead_gets_nothing(demo: Sandbox) -> None:
     try:
         listen = ("/usr/bin/python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "5000")
         demo("systemd-run", "--user", "--quiet", "--unit=impostor", *listen)
-        until(lambda: demo.shell("curl -sf -o /dev/null http://127.0.0.1:5000/", check=False).code == 0, within=20)
+        until(lambda: demo.shell("curl -sf -o /dev/null http://127.0.0.1:5000/", check=False).code == 0, within=30)
         token = signed({**USER, "permission_level": "admin", "exp": int(time.time()) + 600}, kid="of-the-impostor")
         refused = ask(demo, f"{HELM}api/logs", headers=(f"Authorization: Bearer {token}",))
         assert refused.code == 503, refused

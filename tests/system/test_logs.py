@@ -70,7 +70,7 @@ def test_store_and_journal_have_the_same_lines_in_the_same_order(demo: Sandbox, 
 def test_a_line_is_there_soon_after_it_was_printed(demo: Sandbox) -> None:
     """Its actions too: this one is Helm's own."""
     demo.helmctl("restart", "ticker", "--reason", "a test of the log")
-    found = until(lambda: [text for text in cat(demo, "-n", "50", "ticker") if "a test of the log" in text], 10)
+    found = until(lambda: [text for text in cat(demo, "-n", "50", "ticker") if "a test of the log" in text], 30)
     assert len(found) == 1
 
 

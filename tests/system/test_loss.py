@@ -77,7 +77,7 @@ def test_postgresql_away_loses_and_doubles_nothing(box: Sandbox) -> None:
         box("systemctl", "--user", "stop", "helmd-postgres")
         stopped = time.monotonic()
         try:
-            seen = until(lambda: (found := health(box))["checks"]["database"]["status"] == "unhealthy" and found, 20)
+            seen = until(lambda: (found := health(box))["checks"]["database"]["status"] == "unhealthy" and found, 30)
             assert seen["status"] == "degraded" and seen["checks"]["systemd"]["status"] == "healthy", seen
             took = [
                 box.helmctl("start", other.name).seconds,

@@ -71,11 +71,11 @@ def test_what_needs_it_starts_when_it_has_succeeded(box: Sandbox) -> None:
     assert box.helmctl("status", "migrate").code == 0
     assert "migrate succeeded at 2" in box.helmctl("why", "migrate").out
     box.helmctl("is-healthy", "migrate", "shop")
-    until(lambda: asked(box, "migrate")["state"] == "succeeded", within=10)
+    until(lambda: asked(box, "migrate")["state"] == "succeeded", within=30)
     # It is not run again for a second start, and neither a second run nor its stop concerns what needed it.
     assert "succeeded at" in box.helmctl("start", "migrate").err
     assert "succeeded (" in box.helmctl("restart", "migrate").err
-    until(lambda: lines(box, "migrate", said) == 2, within=15)
+    until(lambda: lines(box, "migrate", said) == 2, within=30)
     box.helmctl("stop", "migrate")
     after = box.status("migrate", "shop")
     assert (after["migrate"]["state"], after["shop"]["pid"]) == ("stopped", found["shop"]["pid"])
@@ -92,7 +92,7 @@ def test_a_run_that_fails_says_how_and_keeps_back_what_needs_it(box: Sandbox) ->
     assert "migrate exited with code 4" in why and "column exists" in why
     doctor = box.helmctl("doctor", check=False)
     assert doctor.code and "migrate is failed: migrate exited with code 4" in doctor.out
-    until(lambda: asked(box, "migrate")["health"] == "unhealthy", within=10)
+    until(lambda: asked(box, "migrate")["health"] == "unhealthy", within=30)
 
 
 def test_a_run_that_takes_longer_than_it_may_is_ended(box: Sandbox) -> None:
@@ -105,7 +105,7 @@ def test_a_run_that_takes_longer_than_it_may_is_ended(box: Sandbox) -> None:
 def test_a_long_run_is_shown_as_running_and_can_be_stopped(box: Sandbox) -> None:
     box.register("jobs", job("tidy", "echo begun; sleep 100", 'schedule = "daily"'))
     box.helmctl("start", "--no-block", "tidy")
-    running = until(lambda: (found := box.status("tidy")["tidy"])["pid"] and found, within=10)
+    running = until(lambda: (found := box.status("tidy")["tidy"])["pid"] and found, within=30)
     assert (running["state"], running["status"], running["health"]) == ("running", "running", "healthy")
     assert "tidy is running since" in box.helmctl("why", "tidy").out
     joined = box.helmctl("start", "tidy", "--timeout", "2s", check=False)
@@ -122,10 +122,10 @@ def test_a_schedule_runs_it(box: Sandbox) -> None:
     box.register("jobs", job("tidy", f"echo {said}", 'schedule = "*:*:0/3"'))
     until(lambda: printed(box, said) >= 3, within=30)
     until(lambda: lines(box, "tidy", said) >= 3, within=30)
-    found = until(lambda: (found := asked(box, "tidy"))["state"] == "scheduled" and found, within=15)
+    found = until(lambda: (found := asked(box, "tidy"))["state"] == "scheduled" and found, within=30)
     assert (found["status"], found["health"]) == ("stopped", "healthy") and found["next_run"] > found["ended_at"]
     # It may be running just then.
-    until(lambda: "next run at" in box.helmctl("status", "tidy", check=False).out, within=15)
+    until(lambda: "next run at" in box.helmctl("status", "tidy", check=False).out, within=30)
     assert "tidy is" not in box.helmctl("doctor", check=False).out, "doctor has nothing to say while it waits"
     assert box.helmctl("is-enabled", "tidy").out == "enabled\n"
     # Off and on again, at once and at boot.
@@ -147,7 +147,7 @@ def test_a_scheduled_run_that_fails_is_found_and_its_schedule_goes_on(box: Sandb
     # From here on there is no run while it is looked at.
     box.write(FILE, job("tidy", f"echo {said}; exit 2", 'schedule = "daily"'))
     box.helmctl("apply")
-    until(lambda: word(box, "tidy") == "failed", within=10)
+    until(lambda: word(box, "tidy") == "failed", within=30)
     assert "tidy is failed: tidy exited with code 2" in box.helmctl("doctor", check=False).out
     why = " ".join(box.helmctl("why", "tidy").out.split())
     assert "tidy exited with code 2" in why and "next run at" in why
@@ -205,4 +205,4 @@ def test_the_schedule_begins_and_ends_with_the_suite(box: Sandbox) -> None:
     started = box.helmctl("up", timeout=240).err
     assert "✓ tidy: its schedule is on" in started and "✓ migrate: succeeded" in started
     assert timer(box) == "active"
-    until(lambda: printed(box, said) > before, within=20)
+    until(lambda: printed(box, said) > before, within=30)

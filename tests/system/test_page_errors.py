@@ -43,7 +43,7 @@ def test_jobs_are_followed_live_and_cancelled(demo: Sandbox, dashboard: Dashboar
         status, accepted = api(demo, "POST", "/api/services/slow/start", {"wait": False, "reason": "a <b>test</b>"})
         assert status == 202
         job = accepted["job"]["id"]
-        browser.until_there(f"#job-{job}", 10)
+        browser.until_there(f"#job-{job}", 30)
         assert "start slow" in browser.text(f"#job-{job}")
         browser.click(f"#job-{job} a")
         browser.until_at(f"{HELM}jobs/{job}")
@@ -54,7 +54,7 @@ def test_jobs_are_followed_live_and_cancelled(demo: Sandbox, dashboard: Dashboar
         browser.until_there(".helm-ending--ok")
         dashboard.press("Escape")
         browser.until(lambda driver: "cancelled by" in driver.find_element(By.CSS_SELECTOR, "main").text)
-        until(lambda: api(demo, "GET", f"/api/jobs/{job}")[1]["state"] == "cancelled", 10)
+        until(lambda: api(demo, "GET", f"/api/jobs/{job}")[1]["state"] == "cancelled", 30)
         dashboard.fits()
         assert dashboard.violations() == []
     finally:

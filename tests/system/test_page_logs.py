@@ -72,7 +72,7 @@ def posted(demo: Sandbox) -> Iterator[str]:
             for n in range(300)
         ],
     )
-    until(lambda: demo.sql(f"SELECT count(*) FROM log_entries WHERE service_name = '{name}'") == "300", within=20)
+    until(lambda: demo.sql(f"SELECT count(*) FROM log_entries WHERE service_name = '{name}'") == "300", within=30)
     yield name
 
 
@@ -83,7 +83,7 @@ def show(page: Dashboard, query: str, more: str = "") -> None:
 
 def loaded(page: Dashboard) -> None:
     script = f"return Boolean({PAGE} && !{PAGE}.feed.loading && {PAGE}.total !== null)"
-    page.browser.until(lambda driver: driver.execute_script(script), 20)
+    page.browser.until(lambda driver: driver.execute_script(script), 30)
 
 
 def ids(page: Dashboard) -> list[int]:

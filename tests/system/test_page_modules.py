@@ -52,7 +52,7 @@ def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard:
     assert "installed and healthy" in browser.text("dialog .helm-ending")
     assert demo.status(NAME)[NAME]["state"] == "healthy"
     dashboard.press("Escape")
-    browser.until_there(f'[data-module="{NAME}"] code', 20)
+    browser.until_there(f'[data-module="{NAME}"] code', 30)
     commit = demo.shell(f"git -C {repo} rev-parse HEAD").out.strip()
     assert browser.text(f'[data-module="{NAME}"] code') == commit[:12]
     browser.click(f'[data-module="{NAME}"] summary')

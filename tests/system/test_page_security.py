@@ -35,7 +35,7 @@ def found(box: Sandbox) -> dict[str, Any] | None:
 def check_now(page: Dashboard) -> None:
     """Has an audit made, and waits for its end."""
     page.browser.click("[data-check-again]")
-    page.browser.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "[data-check-again][disabled]"), 10)
+    page.browser.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "[data-check-again][disabled]"), 30)
     page.browser.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "[data-check-again]:not([disabled])"), 60)
 
 

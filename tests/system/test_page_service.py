@@ -148,7 +148,7 @@ def test_a_start_that_fails_says_why(pages: Dashboard, noisy: Sandbox) -> None:
     assert "broken" in said and "exited with code 7" in said
     assert "the reason is here" in pages.browser.text("dialog[open]")
     press(pages, "Close", "dialog")
-    until(lambda: active(noisy, "broken") == "failed", within=20)
+    until(lambda: active(noisy, "broken") == "failed", within=30)
     pages.browser.until(lambda driver: "failed" in driver.find_element(By.CSS_SELECTOR, "[data-field=state]").text)
     pages.browser.until_there(".helm-timeline__item--error")
 
@@ -238,14 +238,14 @@ def streams(pages: Dashboard) -> set[str]:
 
 
 def only_has(pages: Dashboard, stream: str) -> None:
-    until(lambda: streams(pages) == {stream}, within=15)
+    until(lambda: streams(pages) == {stream}, within=30)
 
 
 def test_output_of_each_stream(pages: Dashboard, noisy: Sandbox) -> None:
     pages.open("service/noisy?tab=output", "technician")
-    until(lambda: streams(pages) == {"stdout", "stderr"}, within=15)
+    until(lambda: streams(pages) == {"stdout", "stderr"}, within=30)
     first = len(lines(pages))
-    until(lambda: len(lines(pages)) > first, within=15)
+    until(lambda: len(lines(pages)) > first, within=30)
     assert any("<img src=x" in each["text"] for each in lines(pages))
     assert any(each["text"] == "warned red" for each in lines(pages)), "escapes for terminals do nothing"
     for stream in ("stdout", "stderr"):

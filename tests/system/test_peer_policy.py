@@ -188,7 +188,7 @@ def test_a_module_that_does_not_wait_is_not_taken_for_another(setting: Setting) 
         return [each for each in setting.refusals() if each["timestamp"] not in before]
 
     # Not all of them: refusals are recorded at a limited rate.
-    found = until(newest, 20)
+    found = until(newest, 30)
     assert {each["unit"] for each in found} <= {"hivematrix-planted-default.service", "unknown"}
     done = json.loads(setting.box.helmctl("audit", "--json", "--who", "admin-of-peers", "--result", "done").out)
     assert done == []
@@ -314,7 +314,7 @@ def test_what_systemctl_does_is_shown_as_outside_helm(setting: Setting) -> None:
     since = box("date", "+%Y-%m-%d %H:%M:%S").out.strip()
     box("systemctl", "--user", "restart", unit)
     outside = [("outside Helm", "restart", "done")]
-    until(lambda: changes() == outside, 10)
+    until(lambda: changes() == outside, 30)
     # A command explains jobs that began up to a second before it.
     ended = time.monotonic()
     until(lambda: time.monotonic() > ended + 1.5, 5)

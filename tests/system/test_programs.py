@@ -354,7 +354,7 @@ def failing(programs: Sandbox) -> Iterator[Sandbox]:
 @pytest.mark.parametrize("name", FAILURES)
 def test_why_names_the_directive_and_the_setting(failing: Sandbox, name: str) -> None:
     _, _, directive, setting = FAILURES[name]
-    until(lambda: "failed" in failing.helmctl("status", f"fails-{name}", check=False).out, 10)
+    until(lambda: "failed" in failing.helmctl("status", f"fails-{name}", check=False).out, 30)
     explained = " ".join(failing.helmctl("why", f"fails-{name}").out.split())
     assert f"({directive})" in explained and setting in explained, explained
 

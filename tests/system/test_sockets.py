@@ -147,7 +147,7 @@ def test_a_taken_port_costs_tcp_alone(demo: Sandbox, settings: str) -> None:
     taken = demo.command("python3", "-c", holder)
     with subprocess.Popen(taken) as process:
         try:
-            until(lambda: demo.shell("ss -ltn | grep -c :6106 || true").out.strip() == "1", 10)
+            until(lambda: demo.shell("ss -ltn | grep -c :6106 || true").out.strip() == "1", 30)
             demo.write(SETTINGS, setting(settings, "http", "port = 6106"))
             demo.helmctl("apply")
             assert states(demo) == {"helmd.socket": "active", "helmd-http.socket": "failed", "helmd.service": "active"}
@@ -157,7 +157,7 @@ def test_a_taken_port_costs_tcp_alone(demo: Sandbox, settings: str) -> None:
         finally:
             demo.shell("pkill -f '[c]reate_server.*6106'", check=False)
             process.wait(10)
-    until(lambda: check() == {"status": "healthy"}, 15)
+    until(lambda: check() == {"status": "healthy"}, 30)
     assert demo.shell(f"{HEALTH} http://127.0.0.1:6106/health").out in ("200", "503")
     demo("systemctl", "--user", "restart", "helmd.service")
     assert set(states(demo).values()) == {"active"}, "systemd has it from the next start on"

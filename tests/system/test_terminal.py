@@ -48,7 +48,7 @@ def attacked(demo: Sandbox) -> Iterator[Sandbox]:
         assert ATTACK in description, "systemd accepts the description"
         demo("systemctl", "--user", "start", f"hivematrix-{NAME}")
         stored = f"SELECT count(*) FROM log_entries WHERE service_name = '{NAME}' AND message LIKE 'line%'"
-        until(lambda: int(demo.sql(stored)), 20)
+        until(lambda: int(demo.sql(stored)), 30)
         yield demo
     finally:
         demo.unregister()

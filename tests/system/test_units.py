@@ -224,8 +224,8 @@ def test_a_port_held_by_another_process(box: Sandbox) -> None:
     listens = "import socket, time; s = socket.create_server(('127.0.0.1', 5030)); time.sleep(1000)"
     box("systemd-run", "--user", "--quiet", "--unit=squatter", "python3", "-c", listens)
     try:
-        pid = until(lambda: box("systemctl", "--user", "show", "-p", "MainPID", "--value", "squatter").out.strip(), 5)
-        until(lambda: box.shell("ss -ltn 'sport = 5030' | grep LISTEN", check=False).out, within=10)
+        pid = until(lambda: box("systemctl", "--user", "show", "-p", "MainPID", "--value", "squatter").out.strip(), 30)
+        until(lambda: box.shell("ss -ltn 'sport = 5030' | grep LISTEN", check=False).out, within=30)
         done = box.helmctl("start", "ledger", check=False)
         assert done.code == 1
         assert re.search(
