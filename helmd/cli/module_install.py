@@ -149,24 +149,11 @@ def agreed(question: str, yes: bool, refusal: str = "nothing was changed", hint:
 
 
 def _install_one(context: Context, wanted: WantedModule, trust: bool, start: bool) -> int:
-    installation = Installation(context.layout, context.settings, context.manager, build_options(trust))
-    _, version = installation.build(wanted)
-    code = exits.OK
-    try:
-        registry = installation.connect([wanted.name])
-        installation.migrate(wanted.name, registry)
-        if start:
-            code = started((wanted.name,))
-    except HelmError as error:
-        installation.take_back(wanted.name, version, error)
-        raise
-    if code:
-        failure = not_healthy(wanted.name)
-        installation.take_back(wanted.name, version, failure)
-        raise failure
-    installation.commit(wanted.name, version)
-    output.print_message(f"{wanted.name} is installed (commit {version.commit[:12]})")
-    return code
+    from helmd.cli.module_update import updates_of
+
+    outcome = updates_of(context, wanted.name, trust=trust).install(wanted.source, wanted.ref, start)
+    output.print_message(f"{wanted.name} is installed (commit {outcome.commit[:12]})")
+    return exits.OK
 
 
 def started(names: Sequence[str], whole: bool = False) -> int:

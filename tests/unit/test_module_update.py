@@ -166,7 +166,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     def halted(self: ModuleSteps) -> None:
         machine.running = False
 
-    def started(self: ModuleSteps, registry: Any) -> None:
+    def started(self: ModuleSteps, registry: Any, with_dependencies: bool = False) -> None:
         found.start(registry["desk"].path.rpartition("/")[2])
         machine.running = True
         machine.starts += 1

@@ -26,6 +26,10 @@ FORWARD: tuple[ChangeStep, ...] = (
     "start",
     "gate",
 )
+INSTALL: tuple[ChangeStep, ...] = (
+    "preflight", "build", "stop", "close", "copy", "snapshot", "open", "record", "unit", "data", "start",
+)  # fmt: skip
+"""Those of an installation. There is no unit before the version is recorded, and nothing to compare it with."""
 AFTER: tuple[AfterStep, ...] = ("running", "copies", "versions", "report")
 
 _WORDS = {
@@ -72,7 +76,9 @@ def change_words(change: ModuleChange) -> str:
 
 def steps_of(change: ModuleChange) -> tuple[ChangeStep, ...]:
     """The steps of CHANGE in their order. A rollback goes to a version that is there."""
-    return FORWARD if change in ("install", "update") else tuple(step for step in FORWARD if step != "build")
+    if change == "install":
+        return INSTALL
+    return FORWARD if change == "update" else tuple(step for step in FORWARD if step != "build")
 
 
 def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
@@ -115,6 +121,8 @@ def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> 
     elif intent.before:
         down = f", after {seconds_down:.1f} s without the module" if seconds_down is not None else ""
         parts.append(f"{intent.before} is in place again, with its data{down}")
+    elif intent.change == "install":
+        parts.append("it is not part of the suite")
     if kept.written and (where := _where(kept)):
         parts.append(f"what was written meanwhile is kept: {where}")
     elif where := _where(kept):

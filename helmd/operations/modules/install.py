@@ -22,7 +22,7 @@ from helmd.operations.configuration.load import load_suite
 from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild, tidy
 from helmd.operations.modules.listing import available_modules
 from helmd.operations.modules.migrate import run_for_module
-from helmd.operations.modules.planned import catalogue_service, place_entry, remove_entry
+from helmd.operations.modules.planned import catalogue_service, is_entry, place_entry, remove_entry
 from helmd.operations.setup.setup import run_unit
 from helmd.systemd.bus import Manager, Signals
 
@@ -74,6 +74,9 @@ def installed_already(layout: Layout, settings: Settings, wanted: WantedModule) 
                 hint=f"Remove it first, or give this one another name: --name {wanted.name}-2",
             )
         return f"is installed (commit {record.commit[:12]}); for a newer one: helmctl modules update {wanted.name}"
+    if record is not None and is_entry(layout, wanted.name):
+        # It was built, and what was to start it has been interrupted.
+        return ""
     if wanted.name in registry:
         directory = layout.resolve(registry[wanted.name].path)
         if registry[wanted.name].external or directory.exists():
@@ -144,19 +147,7 @@ class Installation:
 
     def migrate(self, name: str, registry: Registry) -> None:
         """Have a module's database be as its version needs it. Raises HelmError."""
-        service = registry[name]
-        if service.database and SUITE_CLUSTER in registry:
-            with Signals() as signals:
-                self.manager.subscribe()
-                if not self.manager.facts(SUITE_CLUSTER_UNIT).active:
-                    run_unit(self.manager, signals, SUITE_CLUSTER_UNIT)
-            ensure_databases(registry, self.layout, self.settings, self.manager.facts)
-        if service.install.migrate:
-            self.options.notify(f"{name}: preparing its database")
-            run_for_module(
-                service, registry, self.layout, self.settings, service.install.migrate, self.options.line,
-                self.options.job,
-            )  # fmt: skip
+        migrate_module(name, registry, self.layout, self.settings, self.manager, self.options)
 
     def commit(self, name: str, version: Version) -> ModuleRecord:
         """Record that a module serves from VERSION; versions that are not needed any more are removed."""
@@ -197,6 +188,22 @@ class Installation:
                 time.time(), "install", error.sentence[:1000], version.id, by=self.options.by, ok=False
             )
             write_record(places, record.with_version(failed).noted(entry))
+
+
+def migrate_module(
+    name: str, registry: Registry, layout: Layout, settings: Settings, manager: Manager, options: BuildOptions
+) -> None:
+    """Have a module's database be as its version needs it. Raises HelmError."""
+    service = registry[name]
+    if service.database and SUITE_CLUSTER in registry:
+        with Signals() as signals:
+            manager.subscribe()
+            if not manager.facts(SUITE_CLUSTER_UNIT).active:
+                run_unit(manager, signals, SUITE_CLUSTER_UNIT)
+        ensure_databases(registry, layout, settings, manager.facts)
+    if service.install.migrate:
+        options.notify(f"{name}: preparing its database")
+        run_for_module(service, registry, layout, settings, service.install.migrate, options.line, options.job)
 
 
 def not_healthy(name: str) -> StartFailedError:

@@ -30,6 +30,14 @@ def version_path(name: str, version: str) -> str:
     return f"modules/{name}/versions/{version}"
 
 
+def is_entry(layout: Layout, name: str) -> bool:
+    """Whether a file of Helm's makes NAME part of the suite."""
+    try:
+        return _OURS.match(entry_file(layout, name).read_text(errors="replace")) is not None
+    except OSError:
+        return False
+
+
 def check_entry(layout: Layout, name: str) -> None:
     """Raises ModuleError if the file that would make NAME part of the suite is the admin's own."""
     file = entry_file(layout, name)

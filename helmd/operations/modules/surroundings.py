@@ -87,7 +87,7 @@ class ModuleSteps:
 
     def undo(self, step: UndoStep, intent: Intent) -> Facts:
         # What comes now may need it.
-        self._release()
+        self.release()
         facts: Facts = getattr(self, f"_undo_{step}")(intent)
         return facts
 
@@ -137,7 +137,8 @@ class ModuleSteps:
         """Let it be started again. Raises OSError."""
         allow_start(self.layout.module(self.name))
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give up the space that is kept for going back. Raises OSError."""
         self.layout.module(self.name).reserve.unlink(missing_ok=True)
 
     def _halted(self) -> None:
@@ -151,12 +152,12 @@ class ModuleSteps:
             run_unit(self.manager, signals, self.unit, stop=True)
         self.manager.reset_failed(self.unit)
 
-    def _started(self, registry: Registry) -> None:
+    def _started(self, registry: Registry, with_dependencies: bool = False) -> None:
         """Start the module, and wait until it is healthy. Raises StartFailedError."""
         with Signals() as signals:
             self.manager.subscribe()
             driver = Driver(self.manager, signals.wait, self.step, partial(changed_since, self.layout))
-            result = driver.run(control.start(registry, [self.name], Options(with_dependencies=False)))
+            result = driver.run(control.start(registry, [self.name], Options(with_dependencies=with_dependencies)))
         if not result.good:
             cause = result.cause
             sentence = cause.sentence if cause else "it did not start"
@@ -263,7 +264,7 @@ class ModuleSteps:
     # Once it is committed.
 
     def _after_running(self, intent: Intent) -> None:
-        self._release()
+        self.release()
         if not intent.given.get("ran"):
             self._halted()
 

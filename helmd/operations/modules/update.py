@@ -17,7 +17,7 @@ from helmd.model.modules.intent import Facts, Intent
 from helmd.model.modules.intent import ModuleChange as ChangeKind
 from helmd.model.modules.plan import UpdatePlan, downtimes_of
 from helmd.model.modules.record import HistoryEntry, ModuleRecord, Version
-from helmd.model.modules.source import git_source_of
+from helmd.model.modules.source import GitSource, git_source_of
 from helmd.model.modules.transaction import change_words, failure_sentence, step_words
 from helmd.model.printable import printable
 from helmd.model.suite.effects import effect_text
@@ -32,6 +32,7 @@ from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild
 from helmd.operations.modules.data import ModuleData, database_of, kept_of, seconds_down
 from helmd.operations.modules.engine import carry_out, recover
 from helmd.operations.modules.guard import watch_over
+from helmd.operations.modules.install_steps import InstallSteps
 from helmd.operations.modules.kept import KeptData, kept_data, remove_kept
 from helmd.operations.modules.planned import clear_entry
 from helmd.operations.modules.shown import not_installed
@@ -82,9 +83,9 @@ class ModuleUpdates:
         return record
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the module; another change of it is waited for."""
-        if not self.places.root.is_dir():
+    def locked(self, new: bool = False) -> Iterator[None]:
+        """Hold the module, which may not be there if it is NEW; another change of it is waited for."""
+        if not new and not self.places.root.is_dir():
             # A lock would make directories for it.
             self._installed()
         what = f"{self.name} is being changed"
@@ -234,6 +235,25 @@ class ModuleUpdates:
             steps = self._steps(builder, found, checks)
             return self._change("update", record, steps, {"commit": found.commit})
 
+    def install(self, source: GitSource, ref: str, start: bool) -> ModuleOutcome:
+        """Install the module, which is not, or take that back. Without START it is not started.
+
+        Raises TakenBackError, StuckError, and HelmError if nothing was begun.
+        """
+        with self.locked(new=True):
+            self.recover()
+            if (record := read_record(self.places)) is not None and record.active:
+                return ModuleOutcome(self.name, record.active, record.commit, False)
+            builder = ModuleBuild(self.layout, self.settings, self.name, source, ref, self.options)
+            found = builder.preflight()
+            steps = InstallSteps(self.layout, self.manager, self.name, self.options, self.step)
+            steps.builder, steps.candidate = builder, found
+            steps.checks = lambda: ModuleData(
+                self.places, self.layout, load_effective(self.layout), self.manager, ""
+            ).check_space(found.tree.size)
+            facts = {**steps.found(), "start": start, "commit": found.commit}
+            return self._change("install", record or ModuleRecord(self.name, source.url), steps, facts)
+
     def rollback(self, with_data: bool, to: str = "") -> ModuleOutcome:
         """Go back to the version that served before, or to that with the id TO. Raises as `update` does."""
         with self.locked():
@@ -266,7 +286,8 @@ class ModuleUpdates:
         With ONLY_DATA nothing is started, which a later call goes on with. Raises HelmError, OSError.
         """
         log = IntentLog.found(self.places.state)
-        steps = self._steps(None, None, dict)
+        kind = InstallSteps if log is not None and log.intent.change == "install" else ModuleSteps
+        steps = kind(self.layout, self.manager, self.name, self.options, self.step, self.gate)
         if log is None or log.intent.direction == "nothing":
             steps.allow()
             return False
@@ -276,6 +297,7 @@ class ModuleUpdates:
         finally:
             self._note_failure(log.intent)
         steps.allow()
+        steps.release()
         clear_entry(self.layout, self.name)
         for directory in (self.places.root, self.places.state, self.places.logs, self.places.versions):
             remove_leftovers(directory)
@@ -305,17 +327,19 @@ class ModuleUpdates:
 
     def _change(self, change: ChangeKind, record: ModuleRecord, steps: ModuleSteps, facts: Facts) -> ModuleOutcome:
         given = {
+            "database": self._data().database,
             **facts,
             "ref": record.ref,
             "ran": self.manager.facts(unit_of(self.name)).active,
             "by": self.options.by,
-            "database": self._data().database,
         }
         watch_over(self.layout, self.manager, self.name)
         log = IntentLog.begun(self.places.state, change, self.name, record.active, given)
         try:
             intent = carry_out(log, steps, self._report)
         except BaseException:
+            if log.intent.ended:
+                steps.release()
             self._note_failure(log.intent)
             raise
         done = self._installed()
@@ -330,7 +354,7 @@ class ModuleUpdates:
             return
         down = seconds_down(intent)
         sentence = failure_sentence(intent, kept_of(intent), down)
-        action = "update" if intent.change == "update" else "rollback"
+        action = change_words(intent.change)
         by = str(intent.given.get("by") or "")
         entry = HistoryEntry(
             time.time(), action, sentence[:1900], intent.after, intent.before, by, ok=False, downtime=down or 0.0
