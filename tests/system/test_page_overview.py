@@ -171,10 +171,13 @@ def test_twelve_tabs_share_one_stream(dashboard: Dashboard, demo: Sandbox) -> No
     until(lambda: live(dashboard) == "live", 30)
     held = "return navigator.locks.query().then((all) => [all.held.length, all.pending.length])"
     until(lambda: browser.run(held) == [1, 11], 30)
-    began = time.monotonic()
-    browser.get(f"{HELM}metrics")
-    assert time.monotonic() - began < 3
-    browser.get(HELM)
+    took = []
+    for path in ("metrics", "jobs", "service/ticker", "security", ""):
+        began = time.monotonic()
+        browser.get(HELM + path)
+        took.append(time.monotonic() - began)
+    # All that is the same for every page is fast enough; each by itself may wait for a machine that runs other tests.
+    assert min(took) < 1 and max(took) < 8, took
     browser.do(lambda: browser.driver.switch_to.window(browser.driver.window_handles[0]))
     # The leader is frozen: a tab that is looked at takes the lock from it, and the leader queues up when it wakes.
     name = "return navigator.locks.query().then((all) => all.held[0].clientId)"
@@ -213,8 +216,8 @@ def test_by_keyboard_alone(dashboard: Dashboard) -> None:
     assert browser.run(focused) == "Settings" and browser.texts(".helm-menu__item")[:2] == ["Restart", "Stop"]
     dashboard.press("Escape")
     browser.until(lambda driver: not driver.find_elements("css selector", ".helm-menu"))
-    assert str(browser.run("return document.activeElement.getAttribute('aria-label')")) == "Actions for ticker"
-    dashboard.press("j", "Enter")
+    assert browser.run("return document.activeElement.id") == "service-ticker", "the focus is where it was"
+    dashboard.press("Enter")
     browser.until_at(f"{HELM}service/")
     browser.get(HELM)
     browser.until_there("[data-palette]:not([hidden])")
@@ -269,6 +272,10 @@ def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:
     assert dashboard.violations() == []
     dashboard.press("Escape")
     dashboard.fits()
+    box = (
+        "const box = document.querySelector('.helm-services .helm-table-box'); return box.scrollWidth - box.clientWidth"
+    )
+    assert int(str(browser.run(box))) <= 0, "the table needs no bar to scroll by"
     dashboard.screenshots("overview")
     assert browser.run("return document.querySelectorAll('*').length") < 3000
     tree = browser.do(lambda: browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {}))["nodes"]

@@ -195,6 +195,25 @@ def test_settings_are_changed_and_taken_back(pages: Dashboard, noisy: Sandbox) -
     press(pages, "Close", "dialog")
 
 
+def test_the_form_is_read_again_though_its_dialog_was_closed_early(pages: Dashboard, noisy: Sandbox) -> None:
+    """What is written goes on without the dialog; the next change is one of the new files."""
+    browser = pages.browser
+    pages.open("service/noisy?tab=settings")
+    etag = "return document.querySelector('[data-settings]')?.dataset.etag"
+    for tasks in ("78", "50"):
+        before = browser.run(etag)
+        browser.run("document.querySelector(\"[name='limits.tasks']\").value = ''")
+        browser.type("[name='limits.tasks']", tasks)
+        press(pages, "Show what would change")
+        browser.until_there("dialog[open] .helm-diff")
+        browser.run("const d = document.querySelector('dialog'); d.querySelector('[type=submit]').click(); d.close()")
+        until(lambda known=before: browser.run(etag) not in (None, known), 60)  # type: ignore[misc]
+        browser.until_there("[data-theme-switch]:not([hidden])")
+        assert browser.run("return document.querySelector(\"[name='limits.tasks']\").value") == tasks
+        assert f"limits.tasks = {tasks}" in noisy("cat", TOML).out
+    pages.complaints()
+
+
 def test_another_mode_restarts_the_service_in_it(pages: Dashboard, noisy: Sandbox) -> None:
     mode = noisy.status("noisy")["noisy"]["mode"]
     other = "production" if mode == "development" else "development"

@@ -22,6 +22,7 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.monitoring.code_versions import CodeVersion
 from helmd.operations.monitoring.service_history import ServiceRecord
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Access, Identity, Role
@@ -150,7 +151,9 @@ def test_the_figures_of_a_row() -> None:
         days={day: DayShare(0.9, 0, NOW), day - timedelta(days=1): DayShare(1.0, 1.0, None)},
     )
     admin, records = identity(Role.ADMIN), {"core": record}
-    row = next(row for row in rows(STATUSES, SUITE, admin, NOW, records) if row.name == "core")
+    versions = {"core": CodeVersion("module", "0123456789ab", "main", 3)}
+    row = next(row for row in rows(STATUSES, SUITE, admin, NOW, records, versions) if row.name == "core")
+    assert row.version == versions["core"]
     assert (row.errors, row.warnings, row.restarts, row.last_error) == (4, 2, 2, NOW)
     assert row.cpu_path == "M3 11 4 15M16 3 17 19", "three minutes a point, the peak of each; a gap is a gap"
     assert [each.path for each in row.days] == ["M0 1h176V17h-176z", "M176 1h2V17h-2z", "M178 11h2V17h-2z"]

@@ -134,6 +134,12 @@ def test_settings_are_shown_with_their_place_and_without_secrets(account: Layout
     assert (by_key["port"].value, by_key["port"].line, by_key["port"].editable) == (6000, 5, True)
     assert by_key["url"].file.endswith("services.d/shop.toml") and not by_key["url"].editable
     assert by_key["environment"].value == {"API_KEY": MASK, "A": "1"}
+    later = service_config(account, "shop").later
+    assert {name: place.rpartition("/")[2] for name, place in later.items()} == {
+        "url": "shop.toml, line 2",
+        "environment.API_KEY": "shop.toml, line 3",
+        "environment.A": "shop.toml, line 3",
+    }
     assert len(found.faults) == 1 and "API_KEY looks like a secret" in found.faults[0]
     assert "hunter2" not in repr(found)
     with pytest.raises(UnknownServiceError):

@@ -236,6 +236,21 @@ async def test_settings_need_a_recent_login_here(tmp_path: Path) -> None:
     assert f'href="{URL}/helm/service/core?tab=settings"' in text and "came through the gateway" in text
 
 
+async def test_what_a_later_file_sets_is_not_offered_for_change(tmp_path: Path) -> None:
+    """Such a change would have no effect; the form says where it can be made."""
+    directory = layout({}, tmp_path, 1000, tmp_path).registry_directory
+    directory.mkdir(parents=True)
+    (directory / "core.toml").write_text('[services.core]\nlimits.tasks = 9\nenvironment = {SHAPE = "round"}\n')
+    text = await text_of(World(), tmp_path, "service/core?tab=settings")
+    field = text.partition('name="limits.tasks"')[2].partition("</label>")[0]
+    assert (
+        'value="9"' in field and " disabled" in field and "services.d/core.toml, line 2, which is read after" in field
+    )
+    row = next(part for part in text.split("data-variable>")[1:] if 'value="SHAPE"' in part).partition("</div>")[0]
+    assert " disabled" in row and "data-remove" not in row and "services.d/core.toml, line 3" in row
+    assert 'name="limits.open_files"' in text and "open_files</span>" in text, "others can be changed"
+
+
 async def test_users(tmp_path: Path) -> None:
     world = World(users=[user("admin"), user("bill", enabled=False), *(user(f"many{n:02}") for n in range(60))])
     text = await text_of(world, tmp_path, "users?q=a")

@@ -3,7 +3,7 @@
 import hashlib
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from helmd.files.durable import write_atomically
@@ -48,6 +48,10 @@ class ServiceConfig:
 
     reply: ServiceConfigReply
     etag: str
+    later: Mapping[str, str] = field(default_factory=dict)
+    """Settings and variables (environment.NAME) that a file has which is read after the account's, which can't change
+    them, with that place.
+    """
 
 
 def service_config(layout: Layout, service: str) -> ServiceConfig:
@@ -55,6 +59,8 @@ def service_config(layout: Layout, service: str) -> ServiceConfig:
     sources, unread = registry_sources(layout)
     _, _, faults = collect(sources)
     found: dict[str, ServiceSetting] = {}
+    later: dict[str, str] = {}
+    directory = f"{layout.registry_directory}/"
     member = False
     for source in sources:
         tables, lines = parse_toml(source, [])
@@ -63,6 +69,8 @@ def service_config(layout: Layout, service: str) -> ServiceConfig:
         for key, value in _leaves(own or {}):
             line = lines.get(("services", service, *key.split(".")), 0)
             earlier = found[key].value if key in found else None
+            if source.file.startswith(directory):
+                later |= dict.fromkeys(_names(key, value), f"{source.file}, line {line}" if line else source.file)
             if isinstance(value, dict) and isinstance(earlier, dict):
                 # As the registry merges variables.
                 value = {**earlier, **value}
@@ -72,7 +80,8 @@ def service_config(layout: Layout, service: str) -> ServiceConfig:
         raise UnknownServiceError(f"no file of the registry has a service '{service}'", hint="See: helmctl status")
     settings = sorted(found.values(), key=lambda each: _ORDER.get(each.key, len(_ORDER)))
     said = tuple(map(str, (*unread, *faults)))
-    return ServiceConfig(ServiceConfigReply(service, str(layout.registry_file), tuple(settings), said), _etag(sources))
+    reply = ServiceConfigReply(service, str(layout.registry_file), tuple(settings), said)
+    return ServiceConfig(reply, _etag(sources), later)
 
 
 def change_service_config(
@@ -180,9 +189,10 @@ def _overridden(layout: Layout, source: ConfigSource, service: str, wanted: Serv
     for later in registry_sources(layout)[0]:
         if not later.file.startswith(directory):
             continue
-        own = dict(_leaves(_own_table(parse_toml(later, [])[0], service) or {}))
+        leaves = _leaves(_own_table(parse_toml(later, [])[0], service) or {})
+        own = {name for key, value in leaves for name in _names(key, value)}
         for key in wanted.set:
-            if key in own and not isinstance(own[key], Mapping):
+            if key in own:
                 yield _error("set", key, f"is set in {later.file}, which is read after {source.file}", "overridden")
 
 
@@ -199,6 +209,14 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{inner}", each) for inner, each in value.items())
         else:
             yield key, value
+
+
+def _names(key: str, value: object) -> Iterator[str]:
+    """The settings that VALUE of KEY sets: itself, or each variable of a table."""
+    if isinstance(value, Mapping):
+        yield from (f"{key}.{name}" for name in value)
+    else:
+        yield key
 
 
 def _difference(change: Change, applied: bool) -> UnitDifference:

@@ -17,7 +17,7 @@ SPARK = timedelta(hours=1)
 HEALTH_METRIC = "health"
 """1 while a service is healthy, 0.5 while it is degraded, 0 while it does not work; nothing while it need not run."""
 _ERRORS = ("ERROR", "CRITICAL")
-_KEPT_SECONDS, _WAIT_SECONDS, _READ_SECONDS = 20.0, 1.5, 4.0
+_KEPT_SECONDS, _FRESH_SECONDS, _WAIT_SECONDS, _READ_SECONDS = 20.0, 90.0, 1.5, 4.0
 _PAST_SECONDS = 3600.0
 """How often days that are over are read again."""
 _DAY = timedelta(days=1)
@@ -57,10 +57,11 @@ class ServiceHistory:
         """Why nothing newer is known, as a sentence; empty if it is."""
 
     async def records(self) -> Mapping[str, ServiceRecord]:
-        """By service. What takes long is in the next answer."""
-        if self._reading is None and time.monotonic() - self._read_at >= _KEPT_SECONDS:
+        """By service. What takes long is in the next answer; nobody waits while what is known is fresh enough."""
+        age = time.monotonic() - self._read_at
+        if self._reading is None and age >= _KEPT_SECONDS:
             self._reading = asyncio.create_task(self._read())
-        if self._reading is not None:
+        if self._reading is not None and age >= _FRESH_SECONDS:
             await asyncio.wait([self._reading], timeout=_WAIT_SECONDS)
         return self._found
 

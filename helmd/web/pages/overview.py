@@ -127,12 +127,14 @@ class OverviewPage:
         identity: Identity = request["identity"]
         part = request.query.get("part")
         sees = identity.may(Role.TECHNICIAN)
-        records: Mapping[str, ServiceRecord] = {}
-        if sees and part in (None, "services") and self._sources.history is not None:
-            records = await self._sources.history.records()
-        versions: Mapping[str, CodeVersion] = {}
-        if sees and part in (None, "services") and self._sources.versions is not None:
-            versions = await self._sources.versions.of(self._suite())
+        # At once: each waits for something else.
+        records, versions, host_state, changes, doctor = await asyncio.gather(
+            self._records(identity, part),
+            self._versions(identity, part),
+            self._host(identity, part),
+            self._changed(identity, part),
+            self._findings(identity, part, "again" in request.query),
+        )
         now, suite, statuses = datetime.now(UTC), self._suite(), self._monitor.statuses()
         seen = rows(statuses, suite, identity, now, records, versions)
         found = alarms(seen, suite)
@@ -143,10 +145,10 @@ class OverviewPage:
             tone=worst(seen),
             shows_figures=sees,
             history_trouble="" if self._sources.history is None else self._sources.history.trouble,
-            host_state=await self._host(part) if sees else None,
+            host_state=host_state,
             graph=dependency_graph(seen, dependencies(suite)) if sees else None,
-            changes=await self._changed(part) if identity.may(Role.ADMIN) else (),
-            doctor=await self._findings(identity, part, "again" in request.query),
+            changes=changes,
+            doctor=doctor,
             absent=absent(seen, identity),
             permissions=tuple(permissions(identity, bool(seen))),
             read_only=self._reads_only(request, identity),
@@ -162,16 +164,26 @@ class OverviewPage:
         session = self._logins.sessions.find(self._logins.sessions.digest(request))
         return session is not None and self._logins.sessions.state(session) == "read_only"
 
-    async def _host(self, part: str | None) -> HostReply | None:
-        if self._sources.host is None or part not in (None, "host"):
+    async def _records(self, identity: Identity, part: str | None) -> Mapping[str, ServiceRecord]:
+        if part not in (None, "services") or self._sources.history is None or not identity.may(Role.TECHNICIAN):
+            return {}
+        return await self._sources.history.records()
+
+    async def _versions(self, identity: Identity, part: str | None) -> Mapping[str, CodeVersion]:
+        if part not in (None, "services") or self._sources.versions is None or not identity.may(Role.TECHNICIAN):
+            return {}
+        return await self._sources.versions.of(self._suite())
+
+    async def _host(self, identity: Identity, part: str | None) -> HostReply | None:
+        if self._sources.host is None or part not in (None, "host") or not identity.may(Role.TECHNICIAN):
             return None
         try:
             return await self._sources.host.report()
         except (OSError, HelmError):
             return None
 
-    async def _changed(self, part: str | None) -> tuple[OverviewChange, ...]:
-        if part not in (None, "changes"):
+    async def _changed(self, identity: Identity, part: str | None) -> tuple[OverviewChange, ...]:
+        if part not in (None, "changes") or not identity.may(Role.ADMIN):
             return ()
         asked = time.monotonic()
         async with self._turn:

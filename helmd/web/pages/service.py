@@ -1,5 +1,6 @@
 """The page of one service: its state, what happened to it, what it is made of, and its settings."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,15 +166,13 @@ class ServicePage:
         identity: Identity = request["identity"]
         tab: Tab = _tab(request.query.get("tab", ""), identity)
         shows = tab == "state" and part in ("", "state")
-        facts = await self._facts.read(observed) if part in ("", "head", "state") else None
-        events: tuple[EventRow, ...] = ()
-        trouble = older = ""
-        responses = Responses()
-        if shows or part == "timeline":
-            before = request.query.get("before", "")
-            events, older, trouble = await self._timeline(request, observed.name, before)
-        if shows:
-            responses = await self._responses(request, observed.name)
+        before = request.query.get("before", "")
+        # At once: each waits for something else.
+        facts, (events, older, trouble), responses = await asyncio.gather(
+            self._facts_of(observed, part in ("", "head", "state")),
+            self._timeline(request, observed.name, before, shows or part == "timeline"),
+            self._responses(request, observed.name, shows),
+        )
         form = SettingsForm()
         if tab == "settings" and not part:
             form = await settings_form(
@@ -239,8 +238,15 @@ class ServicePage:
             shown(dependents(graph, name), lambda each: name in graph.get(each, ())),
         )
 
-    async def _timeline(self, request: web.Request, name: str, before: str) -> tuple[tuple[EventRow, ...], str, str]:
+    async def _facts_of(self, observed: Observed, asked: bool) -> ServiceFacts | None:
+        return await self._facts.read(observed) if asked else None
+
+    async def _timeline(
+        self, request: web.Request, name: str, before: str, asked: bool
+    ) -> tuple[tuple[EventRow, ...], str, str]:
         """Events, where older ones begin, and why there are none."""
+        if not asked:
+            return (), "", ""
         try:
             cursor = page_cursor_of(before) if before else None
             found = await run_while_connected(request, timeline(self._reader, name, _EVENTS, cursor))
@@ -249,8 +255,10 @@ class ServicePage:
         rows = tuple(EventRow(event, event_text(event, name, self._summaries), *_look(event)) for event in found.events)
         return rows, "" if found.next is None else str(found.next), ""
 
-    async def _responses(self, request: web.Request, name: str) -> Responses:
+    async def _responses(self, request: web.Request, name: str, asked: bool) -> Responses:
         """Those of the last hour; none while the store is away, which the timeline says."""
+        if not asked:
+            return Responses()
         end = datetime.now(UTC)
         reading = self._metrics.read(name, end - _RESPONSES, end, {"response_ms"}, _RESPONSE_STEP)
         try:

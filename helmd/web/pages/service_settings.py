@@ -23,7 +23,9 @@ LIMIT_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """A setting in the form. ``value`` is what the file has; empty for the default."""
+    """A setting in the form. ``value`` is what the file has; empty for the default. ``place`` is a file that is read
+    later and has it as well: the form can't change it.
+    """
 
     key: str
     label: str
@@ -65,23 +67,25 @@ def form_of(found: ServiceConfig, login: FreshLogin) -> SettingsForm:
         etag=found.etag,
         file=found.reply.file,
         faults=found.reply.faults,
-        limits=tuple(_limit(key, label, example, by_key.get(key)) for key, label, example in LIMIT_FIELDS),
-        environment=tuple(_variables(by_key.get("environment"))),
+        limits=tuple(_limit(key, label, example, by_key.get(key), found.later) for key, label, example in LIMIT_FIELDS),
+        environment=tuple(_variables(by_key.get("environment"), found.later)),
         others=tuple(setting for setting in found.reply.settings if setting.key not in shown),
         login=login,
     )
 
 
-def _limit(key: str, label: str, example: str, setting: ServiceSetting | None) -> FormField:
+def _limit(key: str, label: str, example: str, setting: ServiceSetting | None, later: Mapping[str, str]) -> FormField:
     if setting is None:
         return FormField(key, label, "", example)
-    place = "" if setting.editable else f"{setting.file}, line {setting.line}"
-    return FormField(key, label, str(setting.value), example, place=place, editable=setting.editable)
+    return FormField(key, label, str(setting.value), example, place=later.get(key, ""), editable=key not in later)
 
 
-def _variables(setting: ServiceSetting | None) -> Iterator[FormField]:
+def _variables(setting: ServiceSetting | None, later: Mapping[str, str]) -> Iterator[FormField]:
     """The variables of the table environment, of whichever files."""
     if setting is None or not isinstance(setting.value, Mapping):
         return
     for name, value in setting.value.items():
-        yield FormField(f"environment.{name}", str(name), str(value), masked=value == MASK)
+        key = f"environment.{name}"
+        yield FormField(
+            key, str(name), str(value), masked=value == MASK, place=later.get(key, ""), editable=key not in later
+        )

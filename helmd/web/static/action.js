@@ -402,7 +402,7 @@ function serviceOptions(verb, names, takesBack = false) {
 
 /**
  * What a button with `data-action` does. "service": data-verb, data-services. "request": data-method, data-url, data-body
- * (JSON), data-title, data-confirm, data-danger, data-warning, data-plan (lines), data-ended, data-log.
+ * (JSON), data-title, data-confirm, data-danger, data-warning, data-plan (lines), data-ended, data-undo (why none), data-log.
  */
 export function start(button) {
   const given = button.dataset;
@@ -420,6 +420,7 @@ export function start(button) {
       log: "log" in given,
       submit: () => api(given.method || "POST", given.url.replace(HOME, ""), given.body ? JSON.parse(given.body) : {}),
       ended: given.ended ? () => given.ended : undefined,
+      undo: given.undo ?? null,
     });
   }
   // An action of the page's own script.

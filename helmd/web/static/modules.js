@@ -39,6 +39,7 @@ function install(body) {
     warning: "It runs as a service of the suite: install what you trust. Other services go on meanwhile.",
     submit: ({ reason }) => api("POST", "api/modules/install", { ...body, reason }),
     ended: () => `${what} is installed and healthy`,
+    undo: "To take it back, remove it: its database and its files go with it.",
   }).then(() => {
     refresh("modules");
     refresh("available");
@@ -51,6 +52,7 @@ async function ask() {
     title: "Install from git",
     confirm: "Show the plan",
     plan: async () => ["The repository is fetched and checked. What would be done is shown before anything is."],
+    undo: null,
     fields: [
       { name: "source", label: "Repository", required: true, maxlength: 2000, placeholder: "https://git.example.org/suite/module.git" },
       { name: "ref", label: "Branch, tag or commit", maxlength: 250, hint: "Empty for the default branch." },
@@ -114,6 +116,7 @@ function update(name, url) {
     instead: ["Hold it instead", () => change("hold", name)],
     submit: ({ reason }) => api("POST", `${url}/update`, { reason, planned: known.plan.after }),
     ended: () => `${name} is updated`,
+    undo: { ...CHANGES.rollback(name, url), label: "Undo: roll back" },
   };
 }
 
@@ -129,20 +132,23 @@ const CHANGES = {
     fields: [DATA, REASON],
     submit: ({ data, reason }) => api("POST", `${url}/rollback`, { with_data: data === "back", reason }),
     ended: () => `${name} is rolled back`,
+    undo: "To take it back, update it again. Data that was put back stays as it is.",
   }),
-  hold: (name, url) => ({
+  hold: (name, url, takesBack = false) => ({
     title: `Hold ${name}`,
     confirm: "Hold",
     plan: async () => [`${name} is not updated until it is let go.`],
     submit: ({ reason }) => api("POST", `${url}/hold`, { held: true, reason }),
     ended: () => `${name} is held`,
+    undo: takesBack ? null : { ...CHANGES.unhold(name, url, true), label: "Undo" },
   }),
-  unhold: (name, url) => ({
+  unhold: (name, url, takesBack = false) => ({
     title: `Let ${name} go`,
     confirm: "Let go",
     plan: async () => [`${name} can be updated again.`],
     submit: ({ reason }) => api("POST", `${url}/hold`, { held: false, reason }),
     ended: () => `${name} can be updated`,
+    undo: takesBack ? null : { ...CHANGES.hold(name, url, true), label: "Undo" },
   }),
   remove: (name, url) => ({
     title: `Remove ${name}`,
@@ -153,6 +159,7 @@ const CHANGES = {
     warning: "Its data can't be had back, but from a backup.",
     submit: ({ reason }) => api("DELETE", url, { reason }),
     ended: () => `${name} is removed`,
+    undo: "It can be installed again; its data comes from a backup alone.",
   }),
 };
 
@@ -180,6 +187,7 @@ document.addEventListener("click", (event) => {
       fields: [],
       submit: () => api("POST", "api/module-checks", {}),
       ended: () => "The modules were looked at",
+      undo: "There is nothing to take back: only what is known of updates is new.",
     }).then(() => refresh("modules"));
   }
 });

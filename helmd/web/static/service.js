@@ -104,6 +104,7 @@ if (output) {
 
 // Settings.
 
+const QUIET_MS = 300;
 const NUMBER = /^\d{1,15}$/;
 const NUMBERS = new Set(["limits.tasks", "limits.open_files", "limits.cpu_percent"]);
 
@@ -183,7 +184,7 @@ class Settings {
         put(input.name, typed(input.name, now), was ? typed(input.name, was) : undefined);
       }
     }
-    for (const row of this.rows()) {
+    for (const row of this.rows().filter((each) => !each.querySelector("[data-value]").disabled)) {
       const [name, value] = [row.querySelector("[data-name]"), row.querySelector("[data-value]")];
       const key = `environment.${name.value.trim()}`;
       if ("new" in name.dataset) {
@@ -248,12 +249,15 @@ class Settings {
         plan = await this.put(body, "?dry_run=true", reason);
       } catch (error) {
         const errors = error instanceof Problem && error.errors.length ? error.errors : null;
+        if (error.code === "precondition_failed") {
+          error.hint = "Reload this page to see them, then change them again.";
+        }
         this.say(errors ?? [{ pointer: "#", detail: `${error.message}. ${error.hint ?? ""}`.replace(/\.? *$/, "") }]);
         this.form.querySelector("[data-error]:not([hidden])")?.scrollIntoView({ block: "center" });
         return;
       }
     }
-    const done = await runAction({
+    await runAction({
       title: `Change settings of ${this.service}`,
       confirm: "Apply",
       plan: async () => {
@@ -265,10 +269,16 @@ class Settings {
       ended: () => (plan?.next ? `Applied. To take effect: ${plan.next}` : "Applied"),
       undo: this.undo(back, edits, mode, reason),
     });
-    if (done || this.written) {
-      this.form.removeAttribute("data-dirty");
-      reloadWithoutDialog();
+  }
+
+  /** Something was written: the form is read again once that has ended and nothing is asked or said any more. */
+  async wrote(reply) {
+    this.form.inert = true;
+    this.form.removeAttribute("data-dirty");
+    if (reply.job) {
+      await followJob(reply.job);
     }
+    setTimeout(reloadWhenQuiet, QUIET_MS);
   }
 
   /** Applies; the mode is switched by the restart that follows. */
@@ -276,20 +286,31 @@ class Settings {
     const reply = await this.put(body, "", reason);
     this.written = true;
     if (!mode) {
+      this.wrote(reply);
       return reply;
     }
     if (reply.job) {
       const applied = await followJob(reply.job);
       if (applied.state !== "succeeded") {
+        this.wrote({});
         return { job: applied };
       }
     }
     return this.switchMode(mode, reason);
   }
 
-  switchMode(mode, reason) {
+  async switchMode(mode, reason) {
     const body = { action: "restart", services: [this.service], mode, reason, confirm: true };
-    return api("POST", "api/services/actions", body);
+    try {
+      const reply = await api("POST", "api/services/actions", body);
+      this.wrote(reply);
+      return reply;
+    } catch (error) {
+      if (this.written) {
+        this.wrote({});
+      }
+      throw error;
+    }
   }
 
   undo(back, edits, mode, reason) {
@@ -315,14 +336,13 @@ class Settings {
   }
 }
 
-/** Shows the settings as they are now, once nothing is asked any more, such as whether to take the change back. */
-function reloadWithoutDialog() {
-  const timer = setInterval(() => {
-    if (!document.querySelector("dialog[open]")) {
-      clearInterval(timer);
-      location.reload();
-    }
-  }, 200);
+/** Shows the settings as they are now. Asking whether to take the change back, and saying how it ended, come first. */
+function reloadWhenQuiet() {
+  if (document.querySelector("dialog[open], .helm-toast")) {
+    setTimeout(reloadWhenQuiet, QUIET_MS);
+  } else {
+    location.reload();
+  }
 }
 
 function stepsOf(service, plan, mode) {

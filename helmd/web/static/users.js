@@ -156,6 +156,7 @@ function edit(user, { email, first, last, verified }) {
   return {
     title: `Edit ${user.name}`,
     confirm: "Save",
+    plan: async () => ["What is changed here is written to Keycloak, and counts from the next login or token on."],
     fields: [
       { name: "email", label: "Email", type: "email", value: email, required: true },
       { name: "firstName", label: "First name", value: first, maxlength: 255 },
@@ -273,6 +274,7 @@ document.querySelector("[data-user-new]").addEventListener("click", async () => 
   const reply = await runAction({
     title: "New user",
     confirm: "Create",
+    plan: async () => ["An account is made in Keycloak. Its first password is shown once, and must be changed at the first login."],
     fields: [
       { name: "username", label: "Username", required: true, maxlength: 255, hint: "3 characters or more, without spaces." },
       { name: "email", label: "Email", type: "email", required: true, maxlength: 255 },
