@@ -162,6 +162,7 @@ async def test_a_run_that_gave_no_result_is_said(
     place: Layout, printed: list[str], end: UnitFacts, lines: list[str], sentence: str
 ) -> None:
     printed += lines
+    end = replace(end, changed_at=time.time())
     manager = FakeManager(end=end)
     latest = audit(place, manager)
     old = replace(REPLY, checked_at=NOW - timedelta(hours=1))

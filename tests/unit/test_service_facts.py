@@ -141,9 +141,13 @@ def test_the_form_has_what_the_file_has() -> None:
         ServiceSetting("environment", {"COLOUR": "blue", "API_KEY": "********"}, file, 4, True),
         ServiceSetting("port", 5010, file, 2, True),
     )
-    form = form_of(ServiceConfig(ServiceConfigReply("codex", file, settings, ()), '"tag"'), FreshLogin())
+    later = {"limits.tasks": f"{other}, line 3", "environment.API_KEY": f"{other}, line 5"}
+    form = form_of(ServiceConfig(ServiceConfigReply("codex", file, settings, ()), '"tag"', later), FreshLogin())
     limits = {each.key: (each.value, each.editable, each.place) for each in form.limits}
     assert limits["limits.memory_max"] == ("512M", True, "")
     assert limits["limits.tasks"] == ("200", False, f"{other}, line 3") and limits["limits.open_files"][0] == ""
-    assert [(each.label, each.masked) for each in form.environment] == [("COLOUR", False), ("API_KEY", True)]
+    assert [(each.label, each.masked, each.place) for each in form.environment] == [
+        ("COLOUR", False, ""),
+        ("API_KEY", True, f"{other}, line 5"),
+    ]
     assert [each.key for each in form.others] == ["port"] and form.etag == '"tag"'
