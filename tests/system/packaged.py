@@ -28,15 +28,15 @@ class Machine(Sandbox):
         assert done.code == 0, f"{words}: exit code {done.code}\n{done.text}"
         return done.out.strip()
 
-    def set_up(self, suite: str) -> str:
-        """Set up the account, its sample programs in /opt/suite, and SUITE as its registry, which root alone can read;
-        what set-up printed.
+    def set_up(self, suite: str, registry: str = "/root/services.toml") -> str:
+        """Set up the account, its sample programs in /opt/suite, and SUITE as its registry, by default in a file that
+        root alone can read; what set-up printed.
         """
-        self.write("/root/services.toml", suite, root=True)
+        self.write(registry, suite, root=True)
         # The account is made first, so that it can own its programs.
         self.root(f"helmctl setup --account {ACCOUNT}")
         self.root(f"/root/sample/install /opt/suite faulty codex && chown -R {ACCOUNT}: /opt/suite")
-        return self.root(f"helmctl setup --account {ACCOUNT} --registry /root/services.toml").text
+        return self.root(f"helmctl setup --account {ACCOUNT} --registry {registry}").text
 
     def systemctl(self, *words: str) -> str:
         return self.account("systemctl", "--user", *words)

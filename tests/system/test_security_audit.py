@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser, until, until_none
 from tests.system.keycloak_admin import REALM, Admin
 from tests.system.test_doctor_faults import EXPIRED
 
@@ -170,7 +170,8 @@ def open_findings(reply: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="module")
 def healthy(demo: Sandbox) -> Sandbox:
     """The demo without a finding, each check made."""
-    reply = until(lambda: reply if not open_findings(reply := audit(demo)) else None, 60, 2)
+    until_none(lambda: open_findings(audit(demo)), 60, 2)
+    reply = audit(demo)
     assert not [each for each in reply["unchecked"] if not each.startswith("firewall: ")], reply["unchecked"]
     return demo
 
@@ -311,5 +312,5 @@ def test_an_accepted_finding_returns_at_its_end(planted: Sandbox) -> None:
 
 def test_none_is_found_once_all_is_removed(planted: Sandbox, plants: Plants) -> None:
     plants.remove()
-    until(lambda: not open_findings(audit(planted)), 60, 2)
+    until_none(lambda: open_findings(audit(planted)), 60, 2)
     assert planted.helmctl("security", "audit", "--fail-on", "high").code == 0

@@ -54,7 +54,8 @@ def released(machine: Machine) -> Machine:
     """The released package with a running suite; all of the printer's lines are stored."""
     machine.root("apt-get update --quiet")
     machine.apt("install /root/older.deb curl")
-    machine.set_up(SUITE)
+    # It reads a registry as the account.
+    machine.set_up(SUITE, "/opt/services.toml")
     machine.root("helmctl up")
     until(lambda: printed(machine) == STORED, 60 + STORED / 2_000, pause=1)
     return machine

@@ -339,7 +339,7 @@ def test_a_job_is_made_once(jobs: JobDirectory) -> None:
     assert not jobs.create(replace(REQUEST, kind="stop"))
     assert jobs.read(REQUEST.id) == JobRecord(REQUEST)
     assert jobs.ids() == jobs.unended() == [REQUEST.id] == os.listdir(jobs.root)
-    assert (jobs.root / REQUEST.id).stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in (jobs.root, jobs.root / REQUEST.id)] == [0o700, 0o700]
 
 
 @pytest.mark.parametrize("job_id", ["", "..", ".", "a/b", "/etc", "A", "x" * 41, "no-such", "a\0"])

@@ -54,7 +54,9 @@ class JobDirectory:
     def create(self, request: JobRequest) -> bool:
         """Make a job's directory with its request, durably and at once; False if there is a job with this id."""
         making = self.root / f".{request.id}.{os.urandom(4).hex()}"
-        making.mkdir(mode=0o700, parents=True)
+        # mkdir gives its mode to the last directory alone.
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        making.mkdir(mode=0o700)
         try:
             write_atomically(making / "request.json", file_text(request), 0o600)
             making.rename(self.root / request.id)

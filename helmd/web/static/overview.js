@@ -79,8 +79,6 @@ function openMenu(button) {
     go("sliders-horizontal", "Settings", `service/${service}?tab=settings`),
   );
   document.querySelector(".helm-frame").append(menu);
-  // What has the focus now gets it back, also where a key opened the menu.
-  button.focus();
   place(menu, button);
   menu.querySelector(".helm-menu__item").focus();
 }
