@@ -16,11 +16,25 @@ def locked(lock: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     """Holds LOCK, a file that is made; raises LockedError, which says WHAT goes on, if another one holds it for more
     than WAIT seconds. Threads of one process exclude each other as processes do.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock.open("w") as file:
-        hint = "Wait a few seconds and run the command again."
-        acquire(file.fileno(), f"{what} by another process", wait=wait, hint=hint)
-        yield
+    hint = "Wait a few seconds and run the command again."
+    deadline = time.monotonic() + wait
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with lock.open("w") as file:
+            left = max(0.0, deadline - time.monotonic())
+            acquire(file.fileno(), f"{what} by another process", wait=left, hint=hint)
+            # Who held it may have removed the file: others would make and hold a new one.
+            if _is_at(file.fileno(), lock):
+                yield
+                return
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    """Whether an open file is the one that FILE names now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(file))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -105,7 +105,14 @@ async def test_statuses_of_removed_services_are_deleted(database: Database) -> N
         assert database.query(inserted) == [("old",)]
         recorder.samples(samples(1))
         await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
-    assert database.query("SELECT service_name FROM service_status ORDER BY 1") == [("codex",), ("core",)]
+        assert database.query("SELECT service_name FROM service_status ORDER BY 1") == [("codex",), ("core",)]
+        # One that was added while the bus was away: its units are read later.
+        recorder.statuses([StatusRow("new", "running", NOW)])
+        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
+        recorder.samples(samples(3, "memory_mb"))
+        written = "SELECT count(*) FROM service_metrics WHERE metric_name = 'memory_mb'"
+        await until(lambda: counted(database, written) == 3)
+    assert counted(database, "SELECT count(*) FROM service_status") == 3
 
 
 async def add_lines(database: Database, counts: dict[str, int]) -> None:

@@ -174,8 +174,9 @@ async def test_a_run_that_gave_no_result_is_said(
         seen = await latest.glance(300)
         assert seen.failure is not None and seen.failure.sentence == sentence
         assert (seen.report, manager.starts) == (old, 1), "the result before it is kept, and it is not tried again"
+        assert (await latest.glance(0)).running and manager.starts == 2, "a user asks for it"
         manager.end = replace(end, changed_at=time.time() - 61)
-        assert (await latest.glance(300)).running and manager.starts == 2
+        assert (await latest.glance(300)).running and manager.starts == 3
 
 
 async def test_a_newer_result_ends_a_failure(place: Layout) -> None:

@@ -39,10 +39,14 @@ def test_old_ones_are_removed_from_the_directories_of_an_account_alone(tmp_path:
     ]
     young = module.record.with_name(".module.json.deadbeef")
     others = [module.shared / ".mine.0badc0de", module.root / ".module.json.short", module.root / "x.0badc0de"]
+    # Copies that somebody made, and what other programs leave.
+    others += [place.config / ".helm.toml.20261129", place.units / ".other.service.0badc0de"]
     for each in (*made, young, *others):
         write_atomically(each, "x")
         if each != young:
             os.utime(each, (time.time() - OLD_SECONDS - 1,) * 2)
     (module.root / ".directory.0badc0de").mkdir()
+    # One that can't be read keeps nothing else from being tidied.
+    (place.modules / "aaa").mkdir(mode=0)
     assert sorted(tidy_account(place)) == sorted(map(str, made))
     assert all(each.exists() for each in (young, *others)) and not tidy_account(place)

@@ -21,6 +21,29 @@ def test_a_second_one_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None
         pass
 
 
+def test_one_that_is_removed_while_it_is_held_is_not_what_is_waited_for(tmp_path: Path) -> None:
+    """As removing a module does, whose state has the lock."""
+    lock = tmp_path / "desk/module.lock"
+    held, released = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with locked(lock, "x", wait=10):
+            held.set()
+            released.wait(10)
+
+    waiting = threading.Thread(target=wait)
+    with locked(lock, "desk is being changed"):
+        waiting.start()
+        time.sleep(0.2)
+        lock.unlink()
+        lock.parent.rmdir()
+    assert held.wait(10)
+    with pytest.raises(LockedError), locked(lock, "desk is being changed"):
+        pass
+    released.set()
+    waiting.join(10)
+
+
 def test_how_long_it_waits(tmp_path: Path) -> None:
     """For a while, or without end where nothing is to be said."""
     taken: list[float] = []

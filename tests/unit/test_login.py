@@ -24,6 +24,7 @@ from helmd.model.identity.peer import Peer, Place
 from helmd.model.identity.sessions import SessionLimits
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.identity.session_files import SessionFiles
+from helmd.web.auth.asking import RENEWAL_SECONDS, NoReplyError
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import CHECK_SECONDS, LINK_SECONDS, PENDING_SECONDS, Expiring, Logins
 from helmd.web.auth.oidc import BrowserLoginError, KeycloakRealm, PendingLogin
@@ -182,7 +183,7 @@ async def test_a_login_from_the_page_that_was_asked_for_and_back(served: Served)
     found = answered.cookies["helm_session"]
     assert (found["path"], found["httponly"], found["samesite"], found["secure"]) == ("/helm/", True, "Lax", "")
     assert not found["max-age"] and not found["domain"]
-    assert "helm_login" not in served.cookies
+    assert list(served.cookies) == ["helm_session"]
     assert (await served.ask("GET", "/helm/api/who")).text == '["technician", "technician", "session", true]'
 
 
@@ -206,6 +207,24 @@ async def test_an_answer_that_does_not_belong_to_the_login(served: Served, chang
     refused = await served.ask("GET", f"/helm/login/callback?{query}", {"Accept": "application/json"})
     assert refused.status == 403 and '"login_refused"' in refused.text
     assert "helm_session" not in served.cookies
+
+
+async def test_tabs_of_a_browser_log_in_at_the_same_time(served: Served) -> None:
+    served.core.given += [token("admin"), token("admin")]
+    targets = ("/helm/jobs", "/helm/logs")
+    begun = [await served.ask("GET", f"/helm/login?next={target}") for target in targets]
+    answers = [served.keycloak.log_in(each.headers["Location"], f"code-{at}") for at, each in enumerate(begun)]
+    for query, target in zip(answers, targets, strict=True):
+        answered = await served.ask("GET", f"/helm/login/callback?{query}")
+        assert (answered.status, answered.headers["Location"]) == (303, target)
+    assert list(served.cookies) == ["helm_session"]
+
+
+@pytest.mark.parametrize("query", ["", "state=", "&".join(["state=x"] * 21)])
+async def test_an_answer_without_a_usable_state(served: Served, query: str) -> None:
+    await served.ask("GET", "/helm/login")
+    refused = await served.ask("GET", f"/helm/login/callback?{query}", {"Accept": "application/json"})
+    assert refused.status == 403 and '"login_refused"' in refused.text
 
 
 async def test_a_login_is_used_once(served: Served) -> None:
@@ -497,6 +516,23 @@ def test_a_secret_is_taken_once_and_the_oldest_go_first() -> None:
     now[0] = 60.0
     assert kept.take(third) is None
     assert kept.take("\udc80") is None
+
+
+async def test_a_renewal_is_waited_for_less_long_than_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Keycloak hangs, every request of a session waits for it."""
+    waited: list[float] = []
+
+    async def ask(session: object, method: str, url: str, *, seconds: float = 3.0, **body: object) -> tuple[int, Any]:
+        waited.append(seconds)
+        raise NoReplyError("no answer")
+
+    monkeypatch.setattr("helmd.web.auth.oidc.ask_json", ask)
+    async with aiohttp.ClientSession() as session:
+        realm = KeycloakRealm(session, "http://localhost:1/realms/hivematrix")
+        for asking in (realm.refresh("token"), realm.log_out("token")):
+            with pytest.raises(KeycloakError):
+                await asking
+    assert waited == [RENEWAL_SECONDS, RENEWAL_SECONDS]
 
 
 async def test_a_realm_without_a_usable_answer() -> None:

@@ -66,6 +66,7 @@ def changed(**members: Any) -> str:
         changed(name="core"), changed(before="--help"), changed(after=""), changed(behind=-1), changed(held=0),
         changed(commits={}), changed(commits=["x"]), changed(commits=[{"id": "x"}]), changed(requirements=[1]),
         changed(effect="x" * 5000), changed(obstacles=["x"] * 1001), changed(free=1e300), changed(migrate=None),
+        changed(need=10**400), changed(commits=[None]), changed(lost=[None]),
     ],
 )  # fmt: skip
 def test_what_is_no_check_is_refused(text: str) -> None:

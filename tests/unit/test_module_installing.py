@@ -94,6 +94,23 @@ def test_it_ends_as_nothing_or_whole(gone: Desk, monkeypatch: pytest.MonkeyPatch
     assert install(gone) and gone.state()["instance/log"] == "migrated\n" and gone.machine.running
 
 
+def test_interrupted_before_it_has_a_record_it_can_be_installed(gone: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: Any) -> None:
+        raise Killed
+
+    def nothing(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as broken:
+        broken.setattr(InstallSteps, "_do_build", dies)
+        broken.setattr(IntentLog, "note", nothing)
+        with pytest.raises(Killed):
+            install(gone)
+    assert interrupted(gone.layout) == ["desk"] and read_record(gone.places) is None
+    assert gone.recovered() and left(gone) == []
+    assert install(gone) and gone.machine.running
+
+
 def test_data_of_an_earlier_installation_is_put_back(gone: Desk) -> None:
     (gone.places.shared / "instance").mkdir(parents=True)
     (gone.places.shared / "instance/uploads").write_text("a user's")

@@ -404,12 +404,15 @@ def test_what_was_written_to_a_failed_version_is_removed_after_a_month(
     (kept,) = desk.updates().kept()
     assert kept.size == sum(each.stat().st_size for each in Path(kept.where).rglob("*") if each.is_file())
     desk.gate = lambda policy: None
+    own = Path(kept.where).with_name("for-the-auditors")
+    own.mkdir()
     for days in (29, 31):
         clock = itertools.count(int(kept.at) + days * 86400)
         monkeypatch.setattr(time, "time", lambda clock=clock: float(next(clock)))
         desk.commit({"run.py": f"print({days})\n", "migrate.sh": "true\n"})
         assert desk.updates().update().changed
         assert Path(kept.where).exists() is (days == 29)
+    assert own.exists()
 
 
 def test_space_is_kept_for_going_back(desk: Desk) -> None:
@@ -626,6 +629,33 @@ def test_what_can_not_be_put_back_at_boot_is_not_started(desk: Desk, monkeypatch
     assert found.fix.startswith("helmctl modules recover desk")
     assert desk.recovered() and subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
     assert [each.verdict for each in doctor_suite.modules(DoctorContext(desk.layout))] == ["ok"]
+
+
+@pytest.mark.parametrize("how", ["committed", "building"])
+def test_what_is_whole_is_started_at_boot(desk: Desk, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    log = IntentLog.begun(desk.places.state, "update", "desk", desk.record.active, {"ran": True})
+    log.write("enter", "build")
+    if how == "committed":
+        log.write("done", "build", version=desk.record.active)
+        log.write("enter", "stop")
+        log.write("committed")
+    guards = len(desk.machine.guards)
+    with monkeypatch.context() as away:
+        for step in ("_after_copies", "_undo_discard"):
+            away.setattr(ModuleSteps, step, failing("PostgreSQL is away"))
+        (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
+    assert "PostgreSQL is away" in error.sentence and not desk.places.start_block.exists()
+    assert interrupted(desk.layout) == ["desk"] and len(desk.machine.guards) == guards + 1
+    assert desk.recovered() and not interrupted(desk.layout)
+
+
+def test_one_that_can_not_be_locked_keeps_no_other_from_being_recovered(desk: Desk) -> None:
+    other = desk.layout.module("aaa")
+    other.lock.mkdir(parents=True)
+    other.start_block.write_text("x")
+    IntentLog.begun(desk.places.state, "update", "desk", desk.record.active, {}).write("enter", "preflight")
+    (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
+    assert "aaa could not be recovered" in error.sentence and interrupted(desk.layout) == ["aaa"]
 
 
 def failing(why: str) -> Callable[..., None]:

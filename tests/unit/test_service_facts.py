@@ -1,5 +1,6 @@
 """What is read about one service for its page: commit, environment, limits, response times, settings."""
 
+import os
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,28 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     assert commit_of(tmp_path) == head
     (tmp_path / ".git" / "HEAD").write_text("ref: ../../../etc/passwd\n")
     assert commit_of(tmp_path) == ""
+
+
+def test_nothing_is_believed_of_a_checkout(tmp_path: Path) -> None:
+    pointer = tmp_path / "pointer"
+    pointer.mkdir()
+    for text in ("gitdir: a\0b\n", "gitdir: /dev\n", "\udcff", "gitdir: " + "x" * 5000):
+        (pointer / ".git").write_text(text, errors="surrogateescape")
+        assert commit_of(pointer) == ""
+    git = tmp_path / "checkout" / ".git"
+    git.mkdir(parents=True)
+    (tmp_path / "secret").write_text("a password that is none of the reader's business\n")
+    for target in ("/dev/zero", str(tmp_path / "secret"), str(tmp_path)):
+        (git / "HEAD").symlink_to(target)
+        assert commit_of(git.parent) == ""
+        (git / "HEAD").unlink()
+    os.mkfifo(git / "HEAD")
+    assert commit_of(git.parent) == "", "nobody writes to it"
+    (git / "HEAD").unlink()
+    for text in ("ref: a\0b\n", "ref: refs/heads/main\n"):
+        (git / "HEAD").write_text(text)
+        (git / "packed-refs").write_text("not-a-commit refs/heads/main\n")
+        assert commit_of(git.parent) == ""
 
 
 async def test_the_version_of_a_module_is_that_of_its_record(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ The file is hostile until it was parsed, as the record of a module is.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args, get_origin, get_type_hints
@@ -102,8 +101,8 @@ def _member(kind: Any, value: object) -> Any:
             raise ValueError("it has no list where one should be")
         return tuple(_member(get_args(kind)[0], each) for each in value)
     if kind in (int, float):
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not 0 <= value < 1e18:  # type: ignore[operator]
+        # Compared first: neither NaN, infinity, nor an integer that no float can be is in that range.
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e18:
             raise ValueError("it has a number that can't be")
         return kind(value)
     if kind is bool:
@@ -114,6 +113,6 @@ def _member(kind: Any, value: object) -> Any:
         if not isinstance(value, str) or len(value) > _MAX_TEXT:
             raise ValueError("it has no text where that should be")
         return value
-    if value is None:
+    if value is None and type(None) in get_args(kind):
         return None
     return _made(next((each for each in get_args(kind) if each is not type(None)), kind), value)

@@ -92,10 +92,10 @@ class LatestCheck(Generic[Kind]):
     async def glance(self, max_age: float) -> Glance[Kind]:
         """What is known, at once. The check is started if its result is older than MAX_AGE seconds.
 
-        After a run that failed, not before FAILED_SECONDS have passed.
+        After a run that failed, not before FAILED_SECONDS have passed, unless a new result is asked for (0).
         """
         seen = await self.known()
-        recent = seen.failure is not None and 0 <= time.time() - seen.failed_at < FAILED_SECONDS
+        recent = max_age > 0 and seen.failure is not None and 0 <= time.time() - seen.failed_at < FAILED_SECONDS
         if seen.running or seen.age() <= max_age or recent:
             return seen
         try:

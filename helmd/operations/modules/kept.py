@@ -35,15 +35,17 @@ def kept_data(data: ModuleData) -> list[KeptData]:
                 found.append(KeptData("database", name, database_size(admin, name), at))
     failed = data.places.failed_state("x").parent
     for directory in sorted(failed.iterdir()) if failed.is_dir() else ():
-        found.append(KeptData("files", str(directory), size_below(directory), _time_of(directory.name)))
+        # What has another name was put there, or renamed, by somebody who wants to keep it.
+        if (at := _time_of(directory.name)) is not None:
+            found.append(KeptData("files", str(directory), size_below(directory), at))
     return sorted(found, key=lambda each: (each.at, each.where))
 
 
-def _time_of(stamp: str) -> float:
+def _time_of(stamp: str) -> float | None:
     try:
         return float(calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ")))
     except ValueError:
-        return 0.0
+        return None
 
 
 def remove_kept(data: ModuleData, older: float) -> list[KeptData]:

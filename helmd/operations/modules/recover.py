@@ -6,14 +6,15 @@ fails is not started (`helmd.modules.start_block`); the others are.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from helmd.files.lock import locked
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, HelmError, LockedError
 from helmd.model.layout import Layout
-from helmd.modules.intent_log import interrupted_modules, is_interrupted
+from helmd.modules.intent_log import IntentLog, interrupted_modules, is_interrupted
 from helmd.modules.records import places_of
-from helmd.modules.start_block import block_start
+from helmd.modules.start_block import allow_start, block_start
 from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules.build import BuildOptions
 from helmd.operations.modules.guard import watch_over
@@ -65,22 +66,39 @@ def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, option
         updates = ModuleUpdates(layout, settings, manager, name, options, step)
         try:
             with locked(updates.places.lock, f"{name} is being changed"):
-                if error := _before_start(updates):
+                error = _before_start(updates)
+                if error is not None:
                     failed.append(error)
-                elif is_interrupted(updates.places):
+                if is_interrupted(updates.places) and (error is None or _is_whole(updates)):
                     watch_over(layout, manager, name)
         except LockedError:
             continue
         except BusError as error:
             failed.append(error)
+        except OSError as problem:
+            # Of its lock; the other modules are recovered all the same.
+            failed.append(HelmError(f"{name} could not be recovered: {problem}"))
     return failed
 
 
+def _is_whole(updates: ModuleUpdates) -> bool:
+    """Whether code and data are of one version, although something of the change is left to be done."""
+    try:
+        intent = IntentLog.read(updates.places.state)
+    except (HelmError, OSError):
+        return False
+    return intent is not None and (intent.committed or "stop" not in intent.entered)
+
+
 def _before_start(updates: ModuleUpdates) -> HelmError | None:
-    """Recover a module that is locked, before it is started; why it could not be, and then it is not started."""
+    """Recover a module that is locked, before it is started; why it could not be. Then it is not started, unless what
+    is left concerns neither its code nor its data.
+    """
     name = updates.name
     try:
-        updates.block()
+        # On a full disk it goes back all the same, since that frees the space which is kept for it.
+        with suppress(OSError):
+            updates.block()
         updates.recover(only_data=True)
         return None
     except HelmError as error:
@@ -89,6 +107,9 @@ def _before_start(updates: ModuleUpdates) -> HelmError | None:
         failed = HelmError(f"{name} could not be recovered: {problem}")
     hint = failed.hint or f"Once that is corrected, run: helmctl modules recover {name}"
     try:
+        if _is_whole(updates):
+            allow_start(updates.places)
+            return failed
         block_start(updates.places, f"{name} is not started: {failed.sentence}. {hint}")
     except OSError as problem:
         updates.options.notify(f"warning: {updates.places.start_block} can't be written: {problem}")

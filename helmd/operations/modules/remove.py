@@ -78,6 +78,10 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
         found = changes(after.registry, layout, after.settings, refused=after.refused)
         apply([each for each in found if each.unit == unit], after.registry, layout, after.settings, manager)
         step("removing its files")
+        # First: without its directory it is not a module any more, and a removal that was killed is not repeated.
+        for key in (places.deploy_key, places.deploy_key_before):
+            key.unlink(missing_ok=True)
+            remove_leftovers(key.parent, key.name)
         if keep_data:
             for directory in (places.versions, places.mirror, places.cache, places.root / "snapshots"):
                 remove_tree(directory)
@@ -91,7 +95,5 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
             layout.secrets_file(name).unlink(missing_ok=True)
             remove_leftovers(layout.secrets, layout.secrets_file(name).name)
             remove_tree(places.root)
-        places.deploy_key.unlink(missing_ok=True)
-        places.deploy_key_before.unlink(missing_ok=True)
         remove_leftovers(places.root)
         remove_tree(places.state)

@@ -370,7 +370,11 @@ class ModuleSteps:
         return self._data(intent).clear_failed(intent)
 
     def _undo_discard(self, intent: Intent) -> Facts:
-        places, record = self.layout.module(self.name), self._record_before(intent)
+        places = self.layout.module(self.name)
+        if read_record(places) is None:
+            # It was interrupted before the first version was written down, and then none was made.
+            return {}
+        record = self._record_before(intent)
         for version in record.versions:
             if version.state == "building":
                 remove_version(places, version.id)

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import re
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +24,9 @@ _KEPT_SECONDS = 10.0
 _WAIT_SECONDS = 1.0
 """How long a page waits for files; a later one has what was read."""
 _DIGITS = 12
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_MOST_BYTES = 4 << 20
+"""Of a file of a checkout that are read; packed-refs is the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +88,44 @@ class CodeVersions:
 def commit_of(directory: Path) -> str:
     """The commit that a checkout is at, abbreviated; empty for what is none.
 
-    Reads files alone (gitrepository-layout(5)): git would run what the checkout's configuration names.
+    Reads files alone (gitrepository-layout(5)): git would run what the checkout's configuration names. A service can
+    write them, so nothing is believed of them.
     """
     try:
         git = directory / ".git"
         if git.is_file():
-            git = directory / git.read_text().removeprefix("gitdir:").strip()
-        head = (git / "HEAD").read_text().strip()
+            git = directory / _text(git).removeprefix("gitdir:").strip()
+        head = _text(git / "HEAD").strip()
         if not head.startswith("ref: "):
-            return head[:_DIGITS]
+            return _abbreviated(head)
         common = git / "commondir"
-        shared = git / common.read_text().strip() if common.exists() else git
+        shared = git / _text(common).strip() if common.exists() else git
         name = head.removeprefix("ref: ")
         if ".." in name:
             return ""
         for place in (git / name, shared / name):
             if place.is_file():
-                return place.read_text().strip()[:_DIGITS]
-        for line in (shared / "packed-refs").read_text().splitlines():
+                return _abbreviated(_text(place).strip())
+        for line in _text(shared / "packed-refs").splitlines():
             if line.endswith(f" {name}"):
-                return line[:_DIGITS]
-    except (OSError, UnicodeDecodeError):
+                return _abbreviated(line.partition(" ")[0])
+    except (OSError, ValueError):
         return ""
     return ""
+
+
+def _abbreviated(commit: str) -> str:
+    """The first digits of COMMIT; empty for what is none, such as a line of another file."""
+    return commit[:_DIGITS] if _COMMIT.fullmatch(commit) else ""
+
+
+def _text(path: Path) -> str:
+    """The content of a regular file: none that blocks or has no end. Raises OSError and ValueError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(_MOST_BYTES).decode()
+    finally:
+        os.close(descriptor)

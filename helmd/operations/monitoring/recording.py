@@ -44,7 +44,11 @@ class Recorder:
 
     def statuses(self, rows: Iterable[StatusRow]) -> None:
         """Set the current status of services; only the newest of each is written."""
-        self._statuses |= {row.service_name: row for row in rows}
+        given = {row.service_name: row for row in rows}
+        self._statuses |= given
+        if self._keep is not None:
+            # One may be recorded before `keep_only` is called again: it is not deleted with the next write.
+            self._keep += tuple(name for name in given if name not in self._keep)
         self._changed.set()
 
     def samples(self, samples: Sequence[MetricSample]) -> None:

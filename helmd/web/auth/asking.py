@@ -10,6 +10,8 @@ from helmd.model.printable import printable
 REPLY_SECONDS = 3.0
 LOGIN_SECONDS = 30.0
 """For what a user waits for at a login: Keycloak hashes passwords, and Core asks Keycloak."""
+RENEWAL_SECONDS = 10.0
+"""For the renewal of a session, which all its requests wait for meanwhile, and for its end. A page waits for 12 s."""
 _MAX_REPLY = 64 << 10
 
 

@@ -65,12 +65,12 @@ class Core:
             raise self._unreachable(f"status {status} for {VALIDATE_PATH}")
         return valid
 
-    async def exchange(self, access_token: str) -> str | None:
+    async def exchange(self, access_token: str, seconds: float = LOGIN_SECONDS) -> str | None:
         """A token of Core for the user of an ACCESS_TOKEN of Keycloak's; None if Core does not accept that.
 
-        Raises CoreUnreachableError.
+        An answer that takes more than SECONDS is none. Raises CoreUnreachableError.
         """
-        status, body = await self._ask("POST", EXCHANGE_PATH, {"access_token": access_token}, LOGIN_SECONDS)
+        status, body = await self._ask("POST", EXCHANGE_PATH, {"access_token": access_token}, seconds)
         if status in _REFUSED:
             return None
         token = body.get("token") if status == HTTPStatus.OK and isinstance(body, dict) else None

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from helmd.model.errors import DeniedError, HelmError, KeycloakError
 from helmd.model.identity.sessions import BrowserSession
+from helmd.web.auth.asking import RENEWAL_SECONDS
 from helmd.web.auth.core import Core, CoreUnreachableError
 from helmd.web.auth.oidc import BrowserLoginError, GrantedTokens, KeycloakRealm, PendingLogin
 from helmd.web.auth.roles import Identity, Role
@@ -237,7 +238,7 @@ class Logins:
             tokens = await self._realm().refresh(session.refresh)
             renewed = replace(_with_tokens(session, tokens), checked=self._wall())
             if renewed.groups != session.groups or self._ends_soon(session):
-                token = await self._parts()[0].exchange(tokens.access)
+                token = await self._parts()[0].exchange(tokens.access, RENEWAL_SECONDS)
                 if token is None:
                     raise BrowserLoginError("Core did not accept the renewal")
                 renewed = replace(renewed, token=token)

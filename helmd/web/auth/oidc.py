@@ -20,7 +20,7 @@ from oauthlib.oauth2.rfc6749.errors import OAuth2Error
 from helmd.model.errors import HelmError, KeycloakError
 from helmd.model.identity.realm import HELM_CLIENT
 from helmd.model.printable import printable
-from helmd.web.auth.asking import LOGIN_SECONDS, NoReplyError, ask_json
+from helmd.web.auth.asking import LOGIN_SECONDS, RENEWAL_SECONDS, NoReplyError, ask_json
 from helmd.web.auth.tokens import LEEWAY, MAX_TOKEN, keys_of
 
 SCOPE = ("openid",)
@@ -125,11 +125,13 @@ class KeycloakRealm:
     async def refresh(self, token: str) -> GrantedTokens:
         """New tokens. Raises BrowserLoginError once the session at Keycloak has ended; and KeycloakError."""
         client = WebApplicationClient(HELM_CLIENT)
-        return await self._tokens(client, client.prepare_refresh_body(refresh_token=token, client_id=HELM_CLIENT), None)
+        body = client.prepare_refresh_body(refresh_token=token, client_id=HELM_CLIENT)
+        return await self._tokens(client, body, None, RENEWAL_SECONDS)
 
     async def log_out(self, refresh_token: str) -> None:
         """Ends the session at Keycloak. Raises KeycloakError."""
-        await self._ask("POST", "logout", {"client_id": HELM_CLIENT, "refresh_token": refresh_token})
+        form = {"client_id": HELM_CLIENT, "refresh_token": refresh_token}
+        await self._ask("POST", "logout", form, RENEWAL_SECONDS)
 
     async def provider(self) -> Provider:
         """The realm's addresses. While Keycloak does not answer, those of before. Raises KeycloakError."""
@@ -171,8 +173,10 @@ class KeycloakRealm:
             raise _unusable("the realm's discovery document names no URL for logins")
         return Provider(issuer, login)
 
-    async def _tokens(self, client: WebApplicationClient, body: str, nonce: str | None) -> GrantedTokens:
-        status, answer = await self._ask("POST", "token", body)
+    async def _tokens(
+        self, client: WebApplicationClient, body: str, nonce: str | None, seconds: float = LOGIN_SECONDS
+    ) -> GrantedTokens:
+        status, answer = await self._ask("POST", "token", body, seconds)
         overloaded = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
         if overloaded or not isinstance(answer, dict):
             raise _unusable(f"status {status} for tokens")
@@ -233,12 +237,12 @@ class KeycloakRealm:
         except NoReplyError as error:
             raise _unusable(str(error)) from None
 
-    async def _ask(self, method: str, what: str, form: str | Mapping[str, str]) -> tuple[int, Any]:
+    async def _ask(self, method: str, what: str, form: str | Mapping[str, str], seconds: float) -> tuple[int, Any]:
         """A request to one of the realm's endpoints, with a form (an encoded one as text)."""
         url = f"{self.url}/protocol/openid-connect/{what}"
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         try:
-            return await ask_json(self._session, method, url, seconds=LOGIN_SECONDS, data=form, headers=headers)
+            return await ask_json(self._session, method, url, seconds=seconds, data=form, headers=headers)
         except NoReplyError as error:
             raise _unusable(str(error)) from None
 

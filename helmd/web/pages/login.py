@@ -1,8 +1,9 @@
 """Logging in and out with a browser: at Keycloak, or by a one-time link of the machine's owner."""
 
+import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 from aiohttp import web
 from aiohttp_session import get_session, new_session
@@ -29,6 +30,7 @@ CALLBACK = f"{HOME}login/callback"
 LINK_PATH = f"{HOME}login/once"
 LOGGED_OUT = f"{HOME}logout"
 _MAX_BODY = 32 << 10
+_MOST_FIELDS = 20
 
 
 class LoginPages:
@@ -51,7 +53,7 @@ class LoginPages:
         cookie, pending = self._logins.begin(target)
         response = _see(await self._logins.login_url(pending, base + CALLBACK, "fresh" in request.query))
         response.set_cookie(
-            LOGIN_COOKIE,
+            _cookie_of_login(pending.state),
             cookie,
             max_age=int(PENDING_SECONDS),
             path=CALLBACK,
@@ -66,10 +68,11 @@ class LoginPages:
         _check_direct(request)
         query = urlsplit(request.raw_path).query
         redirect_uri = self._url().rstrip("/") + CALLBACK
-        session, target = await self._logins.finish(cookie_of(request, LOGIN_COOKIE), query, redirect_uri)
+        name = _cookie_of_login(_state_in(query))
+        session, target = await self._logins.finish(cookie_of(request, name), query, redirect_uri)
         await _begin(request, session)
         response = _see(target)
-        response.del_cookie(LOGIN_COOKIE, path=CALLBACK)
+        response.del_cookie(name, path=CALLBACK)
         return response
 
     async def once(self, request: web.Request) -> web.StreamResponse:
@@ -130,6 +133,19 @@ class LoginPages:
     async def to_home(self, request: web.Request) -> web.StreamResponse:
         """GET /helm"""
         return _see(HOME)
+
+
+def _cookie_of_login(state: str) -> str:
+    """The name of the cookie of the login with STATE. Each has its own: tabs of a browser log in at the same time."""
+    return f"{LOGIN_COOKIE}_{hashlib.sha256(state.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _state_in(query: str) -> str:
+    """The state in Keycloak's answer QUERY, of which nothing is known: it only selects a cookie."""
+    try:
+        return dict(parse_qsl(query, max_num_fields=_MOST_FIELDS)).get("state", "")
+    except ValueError:
+        return ""
 
 
 async def _begin(request: web.Request, session: BrowserSession) -> None:

@@ -342,15 +342,25 @@ function inputOf(field) {
 export function followJob(job, seen = () => {}) {
   return new Promise((resolve) => {
     let timer = 0;
+    let over = false;
+    let stop = () => {};
     const take = (now) => {
+      if (over) {
+        return;
+      }
       seen(now);
       if (ENDED.has(now.state)) {
+        over = true;
         clearTimeout(timer);
         stop();
         resolve(now);
       }
     };
-    const stop = subscribe("jobs", ({ jobs }) => jobs.filter((each) => each.id === job.id).forEach(take));
+    stop = subscribe("jobs", ({ jobs }) => jobs.filter((each) => each.id === job.id).forEach(take));
+    if (over) {
+      // What is known already comes before there is anything to stop.
+      return void stop();
+    }
     // Where the stream is away; and at once, since it looks for changes each second.
     const ask = async () => {
       try {
@@ -358,7 +368,9 @@ export function followJob(job, seen = () => {}) {
       } catch {
         // It is asked again.
       }
-      timer = setTimeout(ask, 1000);
+      if (!over) {
+        timer = setTimeout(ask, 1000);
+      }
     };
     if (ENDED.has(job.state)) {
       queueMicrotask(() => take(job));

@@ -28,7 +28,6 @@ export function sessionEnded() {
 }
 
 function say() {
-  shown?.remove();
   const keeps = written();
   const again = h("button", { class: "helm-button helm-button--primary", type: "button", onclick: () => location.reload() });
   const apart = h("a", { class: "helm-button helm-button--primary", href: location.href, target: "_blank", rel: "noopener" });
@@ -42,9 +41,14 @@ function say() {
     apart.textContent = "Log in";
     control = apart;
   }
-  shown = h("div", { class: "helm-toast helm-toast--warn", role: "alert", "data-session-ended": true }, icon("lock"), h("p", { class: "helm-toast__text" }, text), control);
   // What is outside of an open dialog can't be reached.
   const dialog = document.querySelector("dialog[open]");
+  if (shown?.isConnected && shown.closest("dialog") === dialog && shown.querySelector("p").textContent === text) {
+    // Each request that is refused comes here: what is said stays, with its focus, and is not read out again.
+    return;
+  }
+  shown?.remove();
+  shown = h("div", { class: "helm-toast helm-toast--warn", role: "alert", "data-session-ended": true }, icon("lock"), h("p", { class: "helm-toast__text" }, text), control);
   if (dialog) {
     (dialog.querySelector(".helm-dialog__title") ?? dialog.firstElementChild).after(shown);
   } else {
