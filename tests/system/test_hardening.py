@@ -295,6 +295,7 @@ def narrow(demo: Sandbox) -> Iterator[Sandbox]:
         printf '[Service]\\nRestrictNamespaces=~user\\n' > /etc/systemd/system/user@$uid.service.d/narrow.conf
         systemctl daemon-reload
         loginctl enable-linger {NARROW}
+        systemctl start user@$uid.service  # returns when its bus is there
         chmod 755 /home/hive /home/hive/sample-suite
         """,
         root=True,
