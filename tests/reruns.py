@@ -19,9 +19,13 @@ _tried: set[FixtureDef[Any]] = set()
 """Fixtures of modules and of the session that have failed, and been set up, a second time."""
 
 
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Runs ITEM, and again if it failed."""
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Runs ITEM, and again if it failed. Leaves those to pytest that are not below a conftest.py with this hook: pytest
+    calls it for every test once it has read that file.
+    """
     hook = item.ihook
+    if all(each.function is not pytest_runtest_protocol for each in hook.pytest_runtest_protocol.get_hookimpls()):
+        return None
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
     failed = [report for report in reports if report.failed]
