@@ -19,11 +19,17 @@ settings.load_profile("suite")
 
 TURN = os.open(Path(__file__).parent, os.O_RDONLY | os.O_CLOEXEC)
 """On it each process of a test run (pytest-xdist) holds a flock(2): shared, or exclusive while a test measures time."""
+GATE = os.open(Path(__file__), os.O_RDONLY | os.O_CLOEXEC)
+"""Who waits for the exclusive lock holds this one, so that no other test begins meanwhile: of several processes, one
+always has a shared lock.
+"""
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_protocol() -> Generator[None, None, None]:
+    fcntl.flock(GATE, fcntl.LOCK_SH)
     fcntl.flock(TURN, fcntl.LOCK_SH)
+    fcntl.flock(GATE, fcntl.LOCK_UN)
     yield
     # For a child process that shares the descriptor as well.
     fcntl.flock(TURN, fcntl.LOCK_UN)
@@ -31,9 +37,12 @@ def pytest_runtest_protocol() -> Generator[None, None, None]:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Before a test that measures time, waits until the other process has ended its own. The set-up is not measured."""
+    """Before a test that measures time, waits until the others have ended theirs. The set-up is not measured."""
     if item.get_closest_marker("alone"):
+        fcntl.flock(TURN, fcntl.LOCK_UN)  # for another one that waits to measure
+        fcntl.flock(GATE, fcntl.LOCK_EX)
         fcntl.flock(TURN, fcntl.LOCK_EX)
+        fcntl.flock(GATE, fcntl.LOCK_UN)
     yield
     if item.get_closest_marker("alone"):
         fcntl.flock(TURN, fcntl.LOCK_SH)

@@ -1,4 +1,6 @@
-"""The booted Debian that most system tests share: `scripts/demo` brings it up once, so that it is tested itself.
+"""The booted Debian that most system tests share: `scripts/demo` brings it up, so that it is tested itself.
+
+With pytest-xdist there are two, each with half of the tests.
 
 Tests add services by files in ``services.d`` and take them away again. HIVEMATRIX_TEST_SANDBOX is the sandbox's name.
 One of that name that is already up, with the demo in it, is used and left up, for working on one test.
@@ -20,15 +22,23 @@ __all__ = ["pytest_report_teststatus", "pytest_runtest_protocol", "pytest_termin
 """Hooks by which each system test has a second try."""
 
 HERE = Path(__file__).parent
+GIVEN = os.environ.get("HIVEMATRIX_TEST_SANDBOX")
+DEMOS = ("demo", "demo-2")
+"""Groups of the tests in the demo, and by them the sandboxes: the first one's shares this machine's network."""
+SECOND_FROM = "test_n"
+"""Of the tests in the demo, the files from here on take as long as those before."""
+LONGEST = ("test_distribution_upgrade", "test_upgrade")
+FIRST = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups for pytest-xdist (--dist loadgroup), and the order in which its processes take them.
 
-    One process runs all tests in the demo, meanwhile another the unit tests, then those with sandboxes of their own.
-    Tests that measure time are the demo's first: then it does not take long until the other process has ended a test.
-    Those that reboot the sandbox, or change it for good, come last, so that the others have had their results.
+    Two processes run the tests in the demo, each in one of its own, meanwhile the third the unit tests, then those with
+    sandboxes of their own, the longest first; whoever has ended takes the next of these. Tests that measure time are
+    the demo's first: then it does not take long until the other processes have ended a test. Those that reboot the
+    sandbox, or change it for good, come last, so that the others have had their results.
     """
 
     def rank(item: pytest.Item) -> tuple[int, bool, bool]:
@@ -36,14 +46,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "PYTEST_XDIST_WORKER" not in os.environ:
             return 0, last, False
         group = item.get_closest_marker("xdist_group")
-        turn = 1 if group is None else 0 if group.args == ("demo",) else 2
-        return turn, last, turn == 0 and not alone
+        if group is None:
+            return len(DEMOS), last, False
+        if group.args[0] in DEMOS:
+            return DEMOS.index(group.args[0]), last, not alone
+        return len(DEMOS) + (1 if group.args[0] in LONGEST else 2), last, False
 
     for item in items:
         if item.path.is_relative_to(HERE):
             assert isinstance(item, pytest.Function)
-            item.add_marker(pytest.mark.xdist_group("demo" if "demo" in item.fixturenames else item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
     items.sort(key=rank)
+
+
+def group_of(item: pytest.Function) -> str:
+    """Of the tests in the demo, half are in one sandbox and half in another; one process has them all in the first."""
+    if "demo" not in item.fixturenames:
+        return item.path.stem
+    return DEMOS["PYTEST_XDIST_WORKER" in os.environ and not GIVEN and item.path.stem >= SECOND_FROM]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Notes what a fixture of the session can't ask for: in whose sandbox the first test is."""
+    if isinstance(item, pytest.Function) and "demo" in item.fixturenames:
+        item.config.stash.setdefault(FIRST, group_of(item))
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +81,11 @@ def dashboard(demo: Sandbox) -> Iterator[Dashboard]:
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[Sandbox]:
+def demo(pytestconfig: pytest.Config) -> Iterator[Sandbox]:
     """The sandbox with the demo in it, as `scripts/demo` leaves it."""
-    name = os.environ.get("HIVEMATRIX_TEST_SANDBOX")
-    box = Sandbox(name or "helm", checks_replies=True)
-    if name and box.script("status").code == 0:
+    name = pytestconfig.stash[FIRST].replace("demo", "helm")
+    box = Sandbox(GIVEN or name, checks_replies=True)
+    if GIVEN and box.script("status").code == 0:
         yield box
         return
     demo = [str(TOP / "scripts/demo"), "--name", box.name]
