@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from helmd.files.lock import locked
 from helmd.model.config.settings import Settings
-from helmd.model.errors import HelmError, ModuleError, StartFailedError, UsageError
+from helmd.model.errors import HelmError, LockedError, ModuleError, StartFailedError, UsageError
 from helmd.model.layout import Layout, layout
 from helmd.model.modules.check import behind_of
 from helmd.model.modules.gate import GatePolicy
@@ -27,7 +28,7 @@ from helmd.operations.configuration.apply import Change
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.lifecycle.steps import Step
-from helmd.operations.modules import migrate, remove, surroundings, update
+from helmd.operations.modules import hold, migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
 from helmd.operations.modules.data import RESERVE
 from helmd.operations.modules.engine import TakenBackError
@@ -520,7 +521,7 @@ def test_a_rollback_that_fails_stays_with_the_newer_one(desk: Desk) -> None:
     assert desk.serves == second and desk.state() == state
 
 
-def test_what_is_held_or_changed_is_left_alone(desk: Desk) -> None:
+def test_what_is_held_or_changed_is_left_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     old = desk.serves
     desk.commit({"run.py": "print('two')\n"})
     assert hold_module(desk.layout, "desk", True, "until the fair", "hive")
@@ -528,6 +529,9 @@ def test_what_is_held_or_changed_is_left_alone(desk: Desk) -> None:
         desk.updates().update()
     assert hold_module(desk.layout, "desk", False, "", "hive")
     assert not hold_module(desk.layout, "desk", False, "", "hive")
+    monkeypatch.setattr(hold, "_WAIT_SECONDS", 0.0)
+    with locked(desk.places.lock, "x"), pytest.raises(LockedError, match="desk is being changed"):
+        hold_module(desk.layout, "desk", True, "", "hive")
     (desk.places.version(desk.record.active) / "run.py").write_text("print('repaired')\n")
     with pytest.raises(TakenBackError, match=r"files of the version that serves were changed: run\.py"):
         desk.updates().update()
