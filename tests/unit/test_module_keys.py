@@ -1,5 +1,6 @@
 """Deploy keys of modules, and what is said when git or ssh could not read a repository."""
 
+import errno
 import os
 import pwd
 import shutil
@@ -107,8 +108,8 @@ class Server:
             return Ran("success", 0)
         return Ran("exit-code", 128, ("git@git.example.org: Permission denied (publickey).", "fatal: Could not read"))
 
-    def fetch(self, account: Layout) -> list[str]:
-        source = git_source_of("ssh://git@git.example.org/desk.git")
+    def fetch(self, account: Layout, url: str = "ssh://git@git.example.org/desk.git") -> list[str]:
+        source = git_source_of(url)
         sandbox = BuildSandbox(account, "desk", True, self.places.mirror)
         return git.Repository(self.places, source, sandbox, 1 << 30, lambda line: None).fetch()
 
@@ -119,6 +120,7 @@ def test_a_new_key_replaces_the_old_one_once_it_is_accepted(account: Layout, mon
     with pytest.raises(ModuleError, match="wants a key, and desk has none") as refused:
         server.fetch(account)
     assert "helmctl modules key make desk" in refused.value.hint
+    assert "git.example.org was not known: its ssh-ed25519 key SHA256:" in refused.value.lines[0]
     old = make_key(account, "desk")
     server.places.known_hosts.unlink()
     server.taken = old.public_key
@@ -139,6 +141,33 @@ def test_a_new_key_replaces_the_old_one_once_it_is_accepted(account: Layout, mon
     server.taken = newest.public_key
     assert server.fetch(account) == ["its new deploy key is accepted; the one before is removed"]
     assert not deploy_key(account, "desk").replacing and server.fetch(account) == []
+    # What git reads without a key tells nothing of the new one.
+    server.taken = ""
+    make_key(account, "desk", replace=True)
+    with pytest.raises(ModuleError):
+        server.fetch(account)
+    monkeypatch.setattr(git, "run_in", lambda *_, **__: Ran("success", 0))
+    server.fetch(account, "https://git.example.org/desk.git")
+    assert deploy_key(account, "desk").replacing
+    server.places.deploy_key.unlink()
+    server.fetch(account)
+    assert server.places.deploy_key_before.exists()
+
+
+def test_a_key_that_can_not_be_written_leaves_the_one_before(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = make_key(account, "desk")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("helmd.operations.modules.deploy_key.write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            make_key(account, "desk", replace=True)
+    assert deploy_key(account, "desk").public_key == old.public_key
+    assert make_key(account, "desk", replace=True).public_key != old.public_key
+    before = account.module("desk").deploy_key_before.read_text()
+    assert public_line(before, "desk") == old.public_key
 
 
 CHANGED = "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @"

@@ -79,7 +79,8 @@ def _put(layout: Layout, name: str, text: str, replace: bool) -> DeployKey:
                 )
             # The one that the server is known to take stays, if the newer one was never used.
             if not places.deploy_key_before.exists():
-                os.rename(places.deploy_key, places.deploy_key_before)
+                # Linked: on a full disk the module still has its key.
+                os.link(places.deploy_key, places.deploy_key_before)
         places.deploy_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(places.deploy_key, text, 0o600)
     return deploy_key(layout, name)
