@@ -93,6 +93,8 @@ class Repository:
     sandbox: BuildSandbox
     max_size: int
     line: TakeLine
+    trial_key: Path | None = None
+    """A key to read with in place of the module's own, of which nothing is kept."""
 
     def _in(
         self, writable: tuple[Path, ...], readable: tuple[Path, ...], network: bool = False, key: Path | None = None
@@ -158,9 +160,9 @@ class Repository:
             raise ModuleError("ssh is not installed", hint="Run: sudo apt install openssh-client")
         known = set(known_hosts(self.places))
         key, before = self.places.deploy_key, self.places.deploy_key_before
-        ran = self._fetched(seen, key if key.exists() else None)
+        ran = self._fetched(seen, self.trial_key or (key if key.exists() else None))
         remarks = []
-        if before.exists() and self.source.kind == "ssh":
+        if before.exists() and self.source.kind == "ssh" and self.trial_key is None:
             if ran.good and key.exists():
                 before.unlink()
                 remarks.append("its new deploy key is accepted; the one before is removed")
@@ -190,7 +192,8 @@ class Repository:
         target = ""
         if is_redirected(ran.tail):
             target = redirect_target(self._fetched(seen, None, traced=True).tail)
-        why, hint = access_fault(self.source, self.places.root.name, ran.tail, target, self.places.deploy_key.exists())
+        has_key = self.trial_key is not None or self.places.deploy_key.exists()
+        why, hint = access_fault(self.source, self.places.root.name, ran.tail, target, has_key)
         sentence = f"{self.source.url} could not be fetched: {ran.stopped or why or ran.why}"
         return ModuleError(sentence, hint=hint, lines=(*remarks, *ran.tail[-10:]))
 
