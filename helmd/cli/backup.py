@@ -35,7 +35,7 @@ def backup_command() -> None:
     """
 
 
-@backup_command.command("key")
+@backup_command.command("key", short_help="Make the key that backups need.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 @audited("backup key")
@@ -80,7 +80,7 @@ def backup_key_command(context: Context, as_json: bool) -> int:
     return exits.OK
 
 
-@backup_command.command("create")
+@backup_command.command("create", short_help="Make a backup now, and restore it on trial.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 @audited("backup create")
@@ -128,7 +128,7 @@ def backup_list_command(context: Context, as_json: bool) -> int:
     return exits.OK
 
 
-@backup_command.command("prune")
+@backup_command.command("prune", short_help="Delete backups that are not kept any longer.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be deleted.")
 @click.pass_obj
 @audited("backup prune")

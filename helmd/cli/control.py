@@ -29,6 +29,8 @@ RECENT_LINES = 50
 """In how many of a starting service's last lines its health check's own line is looked for."""
 LINE_SHOWN = 400
 """How many characters of that line are shown."""
+LAST_SHOWN = 100
+"""How many characters of another line are shown."""
 
 STEP_MARKS = {
     "in_progress": ("…", "cyan"),
@@ -78,7 +80,8 @@ class StepPrinter:
                 lines = [line.message for line in last_lines(unit_of(name), RECENT_LINES, time.time() - waited)]
                 # What its health check says comes before what it printed after that.
                 said = next((line for line in reversed(lines) if line.startswith(NOT_YET)), "")
-                last = f": {said[:LINE_SHOWN]}" if said else f", its last line: {lines[-1][:100]}" if lines else ""
+                ended = f", its last line: {last_shown(lines[-1])}" if lines else ""
+                last = f": {said[:LINE_SHOWN]}" if said else ended
                 self._say("in_progress", f"{name}: {waited:.0f} s so far{last}")
 
     def waiting(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
@@ -88,6 +91,11 @@ class StepPrinter:
             if finished or time.monotonic() >= until:
                 return finished
             self.print_progress()
+
+
+def last_shown(line: str) -> str:
+    """A last line as progress shows it."""
+    return line if len(line) <= LAST_SHOWN else f"{line[: LAST_SHOWN - 1].rstrip()}…"
 
 
 def _common(command: Any) -> Any:

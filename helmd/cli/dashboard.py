@@ -15,7 +15,7 @@ _ANSWER_SECONDS = 5.0
 LINKS_ROUTE = "/api/login-links"
 
 
-@click.command("dashboard")
+@click.command("dashboard", short_help="Print a link that opens the dashboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def dashboard_command(context: Context, as_json: bool) -> None:

@@ -49,7 +49,7 @@ def realm_status_command(context: Context, as_json: bool) -> int:
     return exits.OK
 
 
-@keycloak_command.command("setup")
+@keycloak_command.command("setup", short_help="Make the realm what the suite needs.")
 @click.option("--login", "admin", metavar="NAME",
               help="Log in as this admin of the realm master; the password is read from stdin.")  # fmt: skip
 @click.pass_obj
@@ -65,7 +65,7 @@ def realm_setup_command(context: Context, admin: str | None) -> int:
     return exits.OK
 
 
-@keycloak_command.command("recover-admin")
+@keycloak_command.command("recover-admin", short_help="Let an admin log in again, with a new password.")
 @click.argument("user", default="admin")
 @click.pass_obj
 @audited("keycloak recover-admin")
@@ -85,7 +85,7 @@ def recover_admin_command(context: Context, user: str) -> int:
     return exits.OK
 
 
-@keycloak_command.command("upgrade")
+@keycloak_command.command("upgrade", short_help="Move to another version of Keycloak.")
 @click.argument("target", metavar="[VERSION|ARCHIVE]", default="")
 @click.pass_obj
 @audited("keycloak upgrade")

@@ -48,7 +48,7 @@ def _print_new(key: "DeployKey", as_json: bool) -> None:
         output.print_message("Add the line above to the repository as a deploy key that may only read.")
 
 
-@modules_key_command.command("show")
+@modules_key_command.command("show", short_help="Print the public part of a module's key.")
 @_name
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -72,7 +72,7 @@ def key_make_command(context: Context, name: str, rotate: bool, as_json: bool) -
     _print_new(make_key(context.layout, name, rotate), as_json)
 
 
-@modules_key_command.command("add")
+@modules_key_command.command("add", short_help="Use a private key of one's own for a module.")
 @_name
 @click.argument("file", metavar="FILE|-", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @_rotate
@@ -108,7 +108,7 @@ def key_remove_command(context: Context, name: str) -> None:
     output.print_message(f"The deploy key of {name} is removed." if removed else f"{name} has no deploy key.")
 
 
-@modules_key_command.command("forget-host")
+@modules_key_command.command("forget-host", short_help="Forget the key of a git host that was replaced.")
 @_name
 @click.pass_obj
 @audited("modules key forget-host")

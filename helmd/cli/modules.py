@@ -44,7 +44,7 @@ for _command in (
     modules_command.add_command(_command)
 
 
-@modules_command.command("available")
+@modules_command.command("available", short_help="List the modules of the catalogue.")
 @output.format_option("table", "json")
 @click.pass_obj
 def modules_available_command(context: Context, as_json: bool, **options: str) -> int:
@@ -62,7 +62,7 @@ def modules_available_command(context: Context, as_json: bool, **options: str) -
     return exits.OK
 
 
-@modules_command.command("list")
+@modules_command.command("list", short_help="List installed modules, and how far each is behind.")
 @output.format_option("table", "json")
 @click.pass_obj
 def modules_list_command(context: Context, as_json: bool, **options: str) -> int:
@@ -136,7 +136,7 @@ def modules_show_command(context: Context, name: str, as_json: bool, **options: 
     return exits.OK
 
 
-@modules_command.command("history")
+@modules_command.command("history", short_help="Show what was done to a module.")
 @module_argument
 @output.format_option("table", "json")
 @click.pass_obj

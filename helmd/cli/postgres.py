@@ -67,7 +67,7 @@ def _psql(cluster: "Cluster") -> str:
     return f"{passfile}psql -h {shlex.quote(str(cluster.socket))} -p {cluster.port} -U postgres"
 
 
-@postgres_command.command("upgrade")
+@postgres_command.command("upgrade", short_help="Upgrade the clusters to the newest PostgreSQL.")
 @click.pass_obj
 @audited("postgres upgrade")
 def upgrade_command(context: Context) -> int:

@@ -35,7 +35,7 @@ for _command in FIREWALL_COMMANDS:
     security_command.add_command(_command)
 
 
-@security_command.command("audit")
+@security_command.command("audit", short_help="Look for what is exposed and should not be.")
 @click.option("--fail-on", "least", type=click.Choice(SEVERITIES),
               help="Exit code 1 if a finding is this severe, or more, and not accepted.")  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Also show findings that are accepted.")
@@ -58,7 +58,7 @@ def security_audit_command(context: Context, least: SecuritySeverity | None, eve
     return exits.FAILED if bad else exits.OK
 
 
-@security_command.command("accept")
+@security_command.command("accept", short_help="Accept a finding until a time.")
 @click.argument("finding", metavar="ID")
 @click.option("--reason", required=True, help="Why; shown with the finding.")
 @click.option(
@@ -88,7 +88,7 @@ def accept_command(context: Context, finding: str, reason: str, until: str) -> N
     output.print_message(f"Accepted until {made.until.isoformat(timespec='minutes')}: {found.sentence}.")
 
 
-@security_command.command("withdraw")
+@security_command.command("withdraw", short_help="Have an accepted finding count again.")
 @click.argument("finding", metavar="ID")
 @click.option("--reason", default="", help="Why, for the audit trail.")
 @click.pass_obj

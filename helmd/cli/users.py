@@ -32,7 +32,7 @@ def users_command() -> None:
     """
 
 
-@users_command.command("list")
+@users_command.command("list", short_help="List users: all, or those that match.")
 @click.argument("search", nargs=-1)
 @click.option("--group", metavar="GROUP", default="", help="Only members of this group.")
 @click.option("--disabled", is_flag=True, help="Only users who may not log in.")
@@ -59,7 +59,7 @@ def users_list_command(
         output.print_message(f"{len(page.users):,} of {page.total:,}. For more: --first {first + most}")
 
 
-@users_command.command("show")
+@users_command.command("show", short_help="Show a user: groups, locks, sessions, last login.")
 @_USER
 @JSON_OPTION
 @click.pass_obj
@@ -103,7 +103,7 @@ def users_show_command(context: Context, user: str, as_json: bool) -> None:
         output.print_line(f"{name:<14} {value}")
 
 
-@users_command.command("create")
+@users_command.command("create", short_help="Make a user, with a temporary password.")
 @click.argument("username")
 @click.argument("email")
 @click.option("--first-name", default="", help="First name.")
@@ -167,7 +167,7 @@ def users_delete_command(context: Context, user: str, reason: str, as_json: bool
     print_user(gone, f"Deleted {gone.username} ({gone.id}).", as_json)
 
 
-@users_command.command("groups")
+@users_command.command("groups", short_help="Show groups, or change those of a user.")
 @click.argument("user", metavar="[USER]", default="")
 @click.option("--set", "only", metavar="GROUP,...", help='Be in these groups and no others; "" for none.')
 @click.option("--add", metavar="GROUP", multiple=True, help="Add the user to this group; may be repeated.")
@@ -213,7 +213,7 @@ def users_groups_command(
         output.print_message("Nothing had to be changed.")
 
 
-@users_command.command("reset-password")
+@users_command.command("reset-password", short_help="Give a user a temporary password.")
 @_USER
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the password from stdin instead of making one.")
 @click.option("--lasting", is_flag=True, help="With --stdin: it need not be changed at the next login.")
@@ -266,7 +266,7 @@ _add_action("enable", lambda users, id: users.enable(id), "Let a user log in.", 
 _add_action(
     "unlock",
     lambda users, id: users.unlock(id),
-    "Let a user log in again at once who was locked after too many failed logins.",
+    "Let a user who was locked log in again at once.",
     "{} is not locked.",
 )
 _add_action(

@@ -87,7 +87,7 @@ def _content(file: Path) -> bytes:
         return opened.read(MOST_CSV_BYTES + 1)
 
 
-@click.command("export")
+@click.command("export", short_help="Write all users with their groups as CSV.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.pass_obj
 def users_export_command(context: Context, file: Path | None) -> None:

@@ -4,14 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from helmd import __version__
-from helmd.cli import output
+from helmd.cli import control, output
 from helmd.cli.context import Context, unknown_service
 from helmd.cli.logs.command import logs_command
 from helmd.cli.logs.format import OutputLine, format_named
@@ -125,6 +127,30 @@ def test_lines_begin_at_the_first_error_of_the_run() -> None:
     lines[57] = PrintedLine(57, "ERROR again")
     assert of_this_run(lines)[0] == lines[20]
     assert of_this_run([]) == []
+
+
+def _commands(group: click.Group, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    """Paths of commands, each with what is said of it in a list that is 80 columns wide."""
+    context = click.Context(group, parent, group.name)
+    names = group.list_commands(context)
+    width = 78 - 4 - max(map(len, names))
+    for name in names:
+        command = group.get_command(context, name)
+        assert command is not None
+        yield f"{context.command_path} {name}", command.get_short_help_str(width)
+        if isinstance(command, click.Group):
+            yield from _commands(command, context)
+
+
+def test_lists_of_commands_say_what_each_does_in_whole_sentences() -> None:
+    cut = {path: text for path, text in _commands(helmctl) if text.endswith("...")}
+    assert cut == {}
+
+
+def test_a_long_last_line_is_visibly_cut() -> None:
+    assert control.last_shown("it listens") == "it listens"
+    shown = control.last_shown("word " * 60)
+    assert len(shown) <= control.LAST_SHOWN and shown.endswith("word…")
 
 
 def test_shared_memory_counts_by_share(tmp_path: Path) -> None:

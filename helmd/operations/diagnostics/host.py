@@ -26,6 +26,11 @@ _AHEAD = 60.0
 """Seconds by which the newest line may be ahead of the clock."""
 
 
+def in_container() -> bool:
+    """Whether this machine is a container, whose clock its host keeps."""
+    return _CONTAINER.exists()
+
+
 def lingering(context: DoctorContext) -> list[Finding]:
     if user_manager.lingers(context.account):
         return [ok("enabled: the suite runs without a login and starts at boot")]
@@ -136,7 +141,7 @@ def clock(context: DoctorContext) -> list[Finding]:
         ).stdout.strip()
     except subprocess.CalledProcessError:
         return [unknown("timedatectl failed")]
-    if _CONTAINER.exists():
+    if in_container():
         return [ok("kept by the host of this container")]
     if synchronized == "yes":
         return [ok("synchronized by a time service")]

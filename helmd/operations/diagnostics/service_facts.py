@@ -167,8 +167,9 @@ def limits_of(service: Service, observed: Observed, processes: ProcessesReply) -
     running = bool(processes.processes)
     tasks = float(sum(each.threads for each in processes.processes)) if running else None
     high, most = (None if each is None else each / _MIB for each in (limits.memory_high, limits.memory_max))
-    yield LimitUse("Memory, throttled above", "limits.memory_high", usage.memory_mb, high, "MiB")
-    yield LimitUse("Memory, killed above", "limits.memory_max", usage.memory_mb, most, "MiB")
+    if high is not None:
+        yield LimitUse("Memory before it is throttled", "limits.memory_high", usage.memory_mb, high, "MiB")
+    yield LimitUse("Memory", "limits.memory_max", usage.memory_mb, most, "MiB")
     yield LimitUse("CPU", "limits.cpu_percent", usage.cpu_percent, limits.cpu_percent, "%")
     yield LimitUse("Threads and processes", "limits.tasks", tasks, limits.tasks)
     files = max((_open_files(each.pid) or 0 for each in processes.processes), default=0)

@@ -15,6 +15,7 @@ from helmd.model.identity.audit import AuditEntry
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.service import Registry
 from helmd.model.units.doctor_report import DoctorReport
+from helmd.operations.diagnostics.host import in_container
 from helmd.operations.diagnostics.latest import CHECK_AGE, Glance, LatestCheck
 from helmd.operations.monitoring.code_versions import CodeVersion, CodeVersions
 from helmd.operations.monitoring.host_state import HostState
@@ -83,6 +84,7 @@ class OverviewContext:
     shows_figures: bool
     history_trouble: str
     host_state: HostReply | None
+    in_container: bool
     graph: DependencyGraph | None
     changes: tuple[OverviewChange, ...]
     doctor: Glance[DoctorReport]
@@ -146,6 +148,7 @@ class OverviewPage:
             shows_figures=sees,
             history_trouble="" if self._sources.history is None else self._sources.history.trouble,
             host_state=host_state,
+            in_container=in_container(),
             graph=dependency_graph(seen, dependencies(suite)) if sees else None,
             changes=changes,
             doctor=doctor,
