@@ -1,9 +1,7 @@
 """``helmctl modules install``, and the modules of ``helmctl setup --suite``."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -54,29 +52,20 @@ def modules_install_command(
     taken out of the suite again; what other services do is not touched. A module that is installed is left alone.
     """
     wanted = wanted_module(context.layout, context.settings, source, ref, name, allow_file)
-    with _key_taken(context, wanted, deploy_key, dry_run) as key:
-        return install_modules(
-            context, (wanted,), trust=trust, dry_run=dry_run, yes=yes, start=not no_start, as_json=as_json, key=key
-        )
+    if deploy_key is not None:
+        _take_key(context, wanted, deploy_key)
+    return install_modules(
+        context, (wanted,), trust=trust, dry_run=dry_run, yes=yes, start=not no_start, as_json=as_json
+    )
 
 
-@contextmanager
-def _key_taken(context: Context, wanted: WantedModule, file: Path | None, dry_run: bool) -> Iterator[Path | None]:
-    """With the key in FILE as that of the module; for a DRY_RUN, as a file that is used instead."""
-    if file is None:
-        yield None
-        return
+def _take_key(context: Context, wanted: WantedModule, file: Path) -> None:
     from helmd.cli.module_key import key_text
-    from helmd.operations.modules.deploy_key import add_key, trial_key
+    from helmd.operations.modules.deploy_key import add_key
 
     if wanted.source.kind != "ssh":
         raise UsageError(f"{wanted.source.url} is not read over ssh, where a deploy key would count")
-    if dry_run:
-        with trial_key(context.layout, wanted.name, key_text(file)) as trial:
-            yield trial
-        return
     add_key(context.layout, wanted.name, key_text(file), replace=True)
-    yield None
 
 
 def _notify(sentence: str) -> None:
@@ -118,11 +107,8 @@ def install_modules(
     yes: bool = False,
     start: bool = True,
     as_json: bool = False,
-    key: Path | None = None,
 ) -> int:
-    """Install those of MODULES that are not installed, one after the other; the exit code. A DRY_RUN reads with KEY, if
-    given, in place of that of a module.
-    """
+    """Install those of MODULES that are not installed, one after the other; the exit code."""
     todo = []
     for wanted in modules:
         if reason := installed_already(context.layout, context.settings, wanted):
@@ -133,8 +119,7 @@ def install_modules(
     if not todo:
         output.print_message("Nothing to do.")
     elif dry_run:
-        options = replace(build_options(trust), trial_key=key)
-        installation = Installation(context.layout, context.settings, context.manager, options)
+        installation = Installation(context.layout, context.settings, context.manager, build_options(trust))
         # A job's log has messages alone.
         say = output.print_line if current_job() is None else output.print_message
         for wanted in todo:

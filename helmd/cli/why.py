@@ -17,7 +17,7 @@ _FINE = ("healthy", "running", "starting", "succeeded", "scheduled")
 def why_command(context: Context, services: tuple[str, ...]) -> int:
     """Explain the state of services: since when, why, and what to do about it.
 
-    Without SERVICE, of all that do not work.
+    Without SERVICE, of all that do not work; and why there is no new backup, if one has failed or is overdue.
     """
     import shutil
     import textwrap
@@ -33,12 +33,23 @@ def why_command(context: Context, services: tuple[str, ...]) -> int:
         if not names:
             output.print_line("All services are healthy.")
     width = min(100, shutil.get_terminal_size().columns)
+
+    def print_paragraph(text: str) -> None:
+        for line in textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False):
+            output.print_line(line)
+
     for number, name in enumerate(names):
         paragraph, lines = why(name, registry, context.manager, context.layout)
         if number:
             output.print_line("")
-        for line in textwrap.wrap(paragraph, width, break_on_hyphens=False, break_long_words=False):
-            output.print_line(line)
+        print_paragraph(paragraph)
         for line in lines:
             output.print_line(f"  | {line}")
+    if not services and context.layout.config.is_dir():
+        from helmd.operations.diagnostics.backups import backup_troubles
+        from helmd.operations.diagnostics.context import DoctorContext
+
+        for sentence in backup_troubles(DoctorContext(context.layout)):
+            output.print_line("")
+            print_paragraph(sentence)
     return exits.OK

@@ -389,3 +389,17 @@ def journal_files(places: tuple[Path, ...]) -> Iterator[Path]:
     """Those below PLACES."""
     for place in places:
         yield from sorted(path for pattern in PATTERNS for path in place.glob(pattern))
+
+
+def headers_below(places: tuple[Path, ...]) -> list[Header]:
+    """Headers of the files below PLACES; those of files that can't be read, or that are none, are left out."""
+    found = []
+    for path in journal_files(places):
+        try:
+            with path.open("rb", buffering=0) as file:
+                header = parse_header(file.read(_HEADER.size))
+        except OSError:
+            continue
+        if header is not None:
+            found.append(header)
+    return found

@@ -22,6 +22,7 @@ from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.matching import SEARCH_LIMIT
 from helmd.model.logs.parsing.entry_times import STEP, Times
 from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, row_of
+from helmd.model.logs.parsing.position import parse_cursor
 from helmd.model.logs.query_language.evaluate import meets
 from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.suite.names import (
@@ -36,6 +37,7 @@ from helmd.model.suite.names import (
 
 if TYPE_CHECKING:
     from helmd.journal.expected import FileSet
+    from helmd.journal.files import Header
     from helmd.model.ingest.journal_codec import PostedRow
 
 _HELM_IDENTIFIER = "helmctl"
@@ -144,6 +146,7 @@ class JournalQuery:
         self._directory = directory
         self._own: Callable[[JournalEntry], PostedRow | None] | None = None
         self._files: FileSet | None = None
+        self._headers: list[Header] | None = None
         self._boot_read = ""
         # Suspended time, which only one of the clocks has, costs no more than a look at the file.
         self._offsets = {this_boot(): (time.time_ns() - time.monotonic_ns()) // 1000}
@@ -251,9 +254,26 @@ class JournalQuery:
         for entry in self._walk(self._journal._previous):
             self._newest = self._newest or entry.cursor
             if since is not None and entry.realtime < since:
+                if self.has_later_before(entry, since):
+                    continue
                 return
             if until is None or entry.realtime <= until:
                 yield entry
+
+    def has_later_before(self, entry: JournalEntry, time: int) -> bool:
+        """Whether entries from before ENTRY may have times from TIME on, since the clock was set back after them.
+
+        journald begins new files then, so the last time of each file that ends before ENTRY says it.
+        """
+        if self._headers is None:
+            from helmd.journal.files import PLACES, headers_below
+
+            self._headers = headers_below(PLACES if self._directory is None else (self._directory,))
+        cursor = parse_cursor(entry.cursor)
+        return cursor is not None and any(
+            header.seqnum_id == cursor.seqnum_id and header.tail_seqnum < cursor.seqnum and header.tail_realtime >= time
+            for header in self._headers
+        )
 
     def last(self, count: int) -> list[Found]:
         """The last COUNT lines, oldest first."""

@@ -36,7 +36,9 @@ _TABLES = (
 )
 _SCHEMA_QUERIES = (
     "SELECT 'relation', n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner) FROM pg_class c"
-    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE OURS AND c.relkind <> 't'",
+    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE OURS AND c.relkind <> 't'"
+    # One that is being built, or could not be: pg_dump leaves it out.
+    " AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND c.relkind = 'i' AND NOT i.indisvalid)",
     "SELECT 'column', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,"
     " a.atthasdef, a.attidentity FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
     " JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -45,7 +47,8 @@ _SCHEMA_QUERIES = (
     "SELECT 'index', n.nspname, c.relname, i.indisunique, i.indisprimary, ARRAY(SELECT coalesce(a.attname, '')::text"
     " FROM unnest(i.indkey) WITH ORDINALITY k (number, place) LEFT JOIN pg_attribute a"
     " ON a.attrelid = i.indrelid AND a.attnum = k.number ORDER BY k.place) FROM pg_index i"
-    " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE OURS",
+    " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE OURS"
+    " AND (i.indisvalid OR c.relkind = 'I')",
     "SELECT 'constraint', n.nspname, c.conrelid::regclass::text, c.conname, c.contype FROM pg_constraint c"
     " JOIN pg_namespace n ON n.oid = c.connamespace WHERE OURS AND c.contype <> 'n'",
     "SELECT 'trigger', t.tgrelid::regclass::text, t.tgname, t.tgenabled FROM pg_trigger t JOIN pg_class c"

@@ -61,6 +61,20 @@ async def test_measurements(served: Served, database: Database) -> None:
     ]
 
 
+async def test_a_clock_that_was_ahead_hides_no_newer_measurements(served: Served) -> None:
+    """Within one body the times decide."""
+    at = [datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (5, 9, 7)]
+    body = {
+        "service_name": "codex",
+        "metrics": [{"name": "x", "value": n, "timestamp": each.isoformat()} for n, each in enumerate(at)],
+    }
+    assert (await served.post(body, path=METRICS))[0] == 200
+    assert [each.metric_value for each in served.measured.latest()] == [1.0]
+    for value in (10, 11):
+        assert (await served.post(measured(name="x", value=value), path=METRICS))[0] == 200
+        assert [each.metric_value for each in served.measured.latest()] == [float(value)]
+
+
 async def test_measurements_that_are_none(served: Served, database: Database) -> None:
     bodies: list[tuple[dict[str, Any], str]] = [
         ({"service_name": "codex"}, "metrics: is missing"),

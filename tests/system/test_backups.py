@@ -44,11 +44,19 @@ def test_a_backup_is_made_by_the_timer_s_unit_and_by_a_job(demo: Sandbox, saved:
     (finding,) = [each for each in findings(demo) if each["check"] == "backups"]
     assert finding["verdict"] == "ok" and archive.name in finding["sentence"]
     assert "helmd-backup.timer" in demo.shell("systemctl --user list-timers").out
+    # helmctl why names one that fails, with what to do, until one succeeds.
+    demo("chmod", "500", ".local/state/hivematrix/backups")
+    failed = demo.helmctl("backup", "create", check=False)
+    demo("chmod", "700", ".local/state/hivematrix/backups")
+    assert failed.code == 1 and "Permission denied" in failed.err
+    why = " ".join(demo.helmctl("why").out.split())
+    assert "Backups: the last backup failed: " in why and "Run: helmctl backup create" in why
     curl = ("curl", "-s", "--unix-socket", "/run/user/1000/hivematrix/helm.sock")
     body = ("-X", "POST", "-H", "Content-Type: application/json", "-d", '{"reason": "a test"}')
     job = json.loads(demo(*curl, *body, "http://helm/api/backups").out)["job"]
     until(lambda: job_state(demo, job["id"]) == "succeeded", 120)
     listed = json.loads(demo(*curl, "http://helm/api/backups").out)
+    assert "Backups: " not in demo.helmctl("why").out
     assert len(listed["backups"]) == 2 and listed["last"]["succeeded"]
     assert listed["recipient"].startswith("age1") and listed["backups"][1]["name"] == archive.name
     modes = demo.shell("stat -c %a .local/state/hivematrix/backups .local/state/hivematrix/backups/*").out.split()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,11 @@ SSH = (22, 2222)
 GATEWAY, CUSTOM, UNDECLARED = 443, 7000, 9999
 ALL = {GATEWAY, CUSTOM, UNDECLARED, *SSH}
 OPEN = {GATEWAY, *SSH}
-NEEDED = ("python3-click", "python3-systemd", "python3-pystemd", "debconf", "adduser")
+NEEDED = (
+    *("python3-click", "python3-systemd", "python3-pystemd", "debconf", "adduser"),
+    *("python3-cryptography", "python3-jinja2", "python3-psycopg"),
+)
+"""What helmctl needs, the security audit included."""
 STATE, UNIT = "/var/lib/hivematrix-firewall", "/etc/systemd/system/hivematrix-firewall-rules.service"
 SUITE = f"""
 [services.nexus]
@@ -43,7 +48,7 @@ ip address add {HERE[0]}/24 dev there && ip address add {HERE[1]}/64 dev there n
 ip -n client link set lo up
 ip -n client address add 10.77.0.2/24 dev here && ip -n client address add fd77::2/64 dev here nodad
 ip -n client link set here up
-systemd-run --quiet --unit=listening /usr/bin/python3 /root/listen.py {GATEWAY} {CUSTOM} {UNDECLARED}
+systemd-run --quiet --unit=listening /usr/bin/python3 /root/listen.py {GATEWAY} {UNDECLARED}
 """
 LISTEN = """
 import socket, sys, time
@@ -116,6 +121,9 @@ class Firewalled:
     def connect(self) -> None:
         """Make the second namespace and what listens: a boot has neither."""
         self.root(NETWORK)
+        # As the service's own unit, which the audit asks for.
+        unit = ("systemd-run", "--user", "--quiet", "--unit=hivematrix-custom")
+        self.box(*unit, "/usr/bin/python3", "/home/hive/listen.py", str(CUSTOM))
         until(lambda: self.reached("127.0.0.1") == ALL, 30)
 
     def apply(self, words: str, check: bool = True) -> Done:
@@ -135,6 +143,11 @@ class Firewalled:
         saved = "iptables-save -t filter; ip6tables-save -t filter"
         command = f"nft --stateless list ruleset inet; ({saved}) | grep -e ^-A -e DROP; ufw show added"
         return "\n".join(line.partition(" [")[0] for line in self.root(command).out.splitlines())
+
+    def audit(self) -> dict[str, Any]:
+        """The account's own security audit."""
+        found: dict[str, Any] = json.loads(self.box.helmctl("security", "audit", "--json").out)
+        return found
 
     def state(self) -> FirewallState:
         """What the package's service says to an ordinary account."""
@@ -190,6 +203,7 @@ def machine(package: Path) -> Iterator[Firewalled]:
         made.root("dpkg --force-depends --install /root/helm.deb")
         for name, text in (("listen", LISTEN), ("ask", ASK), ("knock", KNOCK), ("send", SEND), ("receive", RECEIVE)):
             box.write(f"/root/{name}.py", text, root=True)
+        box.write("/home/hive/listen.py", LISTEN)
         box.write("/home/hive/.config/hivematrix/services.toml", SUITE)
         box.write("/etc/ssh/sshd_config.d/test.conf", "Port 22\nPort 2222\nMaxStartups 100\n", root=True)
         # Debian 13's sshd refuses for a while who connects often without a login, as the test does.
@@ -228,6 +242,10 @@ def test_a_dry_run_shows_what_would_be_closed_and_changes_nothing(machine: Firew
     assert "tcp 0.0.0.0:9999  python3" in shown and "tcp dport { 22, 2222 } accept" in shown
     assert machine.rules() == untouched
     assert machine.root(f"ls {STATE} {UNIT}", check=False).out == ""
+    audit = machine.audit()
+    assert [each["service"] for each in audit["firewall_required"]] == ["custom"] and not audit["firewall_protected"]
+    assert audit["firewall_status"] == {"active": False, "type": None, "protected_ports": []}
+    assert "firewall-inactive" in {each["kind"] for each in audit["findings"]}
     denied = machine.box.helmctl("security", "apply", "nftables", check=False)
     assert denied.code == 77 and "sudo helmctl security apply nftables" in denied.err
 
@@ -265,6 +283,12 @@ def test_nobody_is_locked_out_and_what_is_not_confirmed_is_undone(
         assert again.code == 1 and "no rules wait" in again.err
         assert machine.rules() == once
         assert machine.reached(*HERE) == OPEN
+        audit = machine.audit()
+        assert [(each["service"], each["status"]) for each in audit["firewall_protected"]] == [("custom", "protected")]
+        assert not audit["firewall_required"] and not audit["exposed_services"]
+        assert (audit["firewall_status"]["active"], audit["firewall_status"]["type"]) == (True, kind)
+        assert CUSTOM in audit["firewall_status"]["protected_ports"]
+        assert not {each["kind"] for each in audit["findings"]} & {"firewall-inactive", "wide-binding"}
         machine.root("helmctl security undo")
     assert machine.reached(*HERE) == ALL
     assert "HIVEMATRIX" not in machine.rules() and "hivematrix" not in machine.rules()

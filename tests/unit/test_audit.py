@@ -15,7 +15,7 @@ from helmd.model.layout import Layout, layout
 from helmd.operations.logs import audit_live
 from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries, audit_place
 from helmd.operations.logs.audit_live import follow_audit
-from tests.store.journals import SECOND, UID, append, line
+from tests.store.journals import SECOND, UID, append, continue_numbers, line
 
 CHANGE = AuditedChange(
     "POST /api/tokens",
@@ -176,6 +176,29 @@ def test_pages_have_each_record_once(journal: Journal, monkeypatch: pytest.Monke
         assert paged(journal, limit) == everything
     assert paged(journal, 3, AuditQuery(until=NOW)) == []
     assert [each.change.actor for each in paged(journal, 3, AuditQuery(since=NOW + 1))] == ["later"]
+
+
+def test_the_clock_set_back_hides_no_records(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them after that than are asked for; journald begins a file with numbers that go on."""
+    changes = {}
+    for first, file in ((NOW + 3600 * SECOND, "before"), (NOW, "test")):
+        for number in range(5):
+            monkeypatch.setattr("time.time_ns", lambda at=first + number * SECOND: at * 1000)
+            change = replace(CHANGE, actor=f"{file}{number}")
+            changes[first + number * SECOND] = change
+            record_change(journal.keys, change, "helmd")
+            journal.receive(journal.sent[-1])
+        journal.flush()
+        if file == "before":
+            (journal.files / "test.journal").rename(journal.files / "before.journal")
+    continue_numbers(journal.files / "test.journal", journal.files / "before.journal", 6)
+    everything = [changes[at] for at in sorted(changes, reverse=True)]
+    assert journal.changes() == everything
+    for limit in (1, 3, 4):
+        assert journal.changes(limit=limit) == everything[:limit]
+        assert [each.change for each in paged(journal, limit)] == everything
+    assert journal.changes(AuditQuery(since=NOW + 3600 * SECOND + 1)) == everything[:4]
+    assert journal.changes(AuditQuery(until=NOW + 3600 * SECOND), limit=2) == everything[5:7]
 
 
 def test_a_job_is_explained_by_a_record_on_the_page_before(journal: Journal) -> None:

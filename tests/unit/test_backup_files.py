@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from helmd.files.tar import Member
 from helmd.files.trees import ChangedFileError, entries, entry_of, put_member, size_below
-from helmd.model.backup.manifest import ServiceRef
+from helmd.model.backup.manifest import EnvironmentRef, ServiceRef
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.service import Service
+from helmd.modules.sandbox import Ran
 from helmd.operations.backup.checkouts import clone, make_environment, remote_fault, service_ref, skipped_in
 
 
@@ -199,6 +201,26 @@ def test_directories_that_are_too_wide_are_not_taken_whole(tmp_path: Path) -> No
     assert service_ref(replace(SERVICE, path="hivematrix-codex"), own).saved == "whole"
 
 
+def run_here(words: Sequence[str], network: bool) -> Ran:
+    """Without the sandbox, for which there is no user manager here; tests/system/test_backups.py has it."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return Ran("success" if done.returncode == 0 else "exit-code", done.returncode, tuple(done.stderr.splitlines()))
+
+
+def test_what_of_an_environment_failed(tmp_path: Path) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def refuse_packages(words: Sequence[str], network: bool) -> Ran:
+        asked.append((words[3], network))
+        return Ran("exit-code", 1, ("no network", "")) if network else Ran("success", 0)
+
+    wanted = EnvironmentRef("pyenv", "3.13", False, ("flask==3.1.0",))
+    ref = ServiceRef("codex", "python", "~/codex", 5010, "whole", "", "", False, wanted)
+    (said,) = make_environment(ref, tmp_path, refuse_packages)
+    assert "of codex lacks its packages (no network); by hand: " in said
+    assert asked == [("venv", False), ("pip", True)]
+
+
 def test_a_virtual_environment_is_made_again(tmp_path: Path) -> None:
     directory = tmp_path / "codex"
     directory.mkdir()
@@ -213,6 +235,6 @@ def test_a_virtual_environment_is_made_again(tmp_path: Path) -> None:
     (packages / "Flask-3.0.0.dist-info").mkdir()
     again = service_ref(SERVICE, place(tmp_path)).environment
     assert again is not None and again.packages == ("Flask==3.0.0",)
-    assert list(make_environment(ref, directory)) == [], "it is there"
-    assert list(make_environment(ref, tmp_path / "new")) == ["made the virtual environment of codex"]
+    assert list(make_environment(ref, directory, run_here)) == [], "it is there"
+    assert list(make_environment(ref, tmp_path / "new", run_here)) == ["made the virtual environment of codex"]
     assert subprocess.run([tmp_path / "new/pyenv/bin/python", "-c", ""], check=False).returncode == 0

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helmd.files.key_pair import CertificateRequest, ensure_certificate, install_pair, renew_certificate
+from helmd.model.backup.kept import LastRun
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, ConfigurationError, Fault
 from helmd.model.identity.injected import Injected, LearnedPage, learned_text, source_of
@@ -41,11 +42,13 @@ from helmd.model.units.diagnostics import (
 )
 from helmd.model.units.health import HealthVerdict
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.backup.kept import BackupKey, put_backup_key, record_last
 from helmd.operations.configuration.effective import Effective
 from helmd.operations.diagnostics import gateway as doctor_gateway
 from helmd.operations.diagnostics import host as doctor_host
 from helmd.operations.diagnostics import services as doctor_services
 from helmd.operations.diagnostics import suite as doctor_suite
+from helmd.operations.diagnostics.backups import backup_troubles, backups
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.diagnostics.databases import sqlite_files
 from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
@@ -257,6 +260,22 @@ def test_all_configuration_errors_are_reported(place: Layout) -> None:
     assert "services.toml:2" in found[0].sentence
     place.registry_file.write_text('[services.a]\nport = 5999\npath = "nowhere"\n')
     assert "does not exist" in doctor_suite.configuration(DoctorContext(place))[0].sentence
+
+
+def test_what_why_says_of_backups(place: Layout) -> None:
+    """A run that failed and a key that can't be read; nothing of what only ought to be better."""
+    (place.home / "a").mkdir()
+    place.registry_file.write_text('[services.a]\ntype = "command"\nstart_command = ["/bin/true"]\npath = "~/a"\n')
+    context = DoctorContext(place)
+    assert backups(context)[0].verdict == "warn" and backup_troubles(context) == [], "no key has been made"
+    put_backup_key(place, BackupKey("age1x", "k"), "AGE-SECRET-KEY-1")
+    assert backup_troubles(context) == []
+    place.last_backup.parent.mkdir(parents=True)
+    record_last(place, LastRun(1.0, False, sentence="the disk is full"))
+    assert backup_troubles(context) == ["Backups: the last backup failed: the disk is full. Run: helmctl backup create"]
+    place.backup_key.chmod(0o644)
+    (said,) = backup_troubles(context)
+    assert said.startswith("Backups: ") and said.endswith(f"only this account can read. chmod 600 {place.backup_key}")
 
 
 def test_secrets_readable_by_others_are_reported(place: Layout) -> None:

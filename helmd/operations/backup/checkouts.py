@@ -10,8 +10,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from helmd.files.beneath import opened_directory, read_in
@@ -24,8 +25,11 @@ from helmd.model.layout import Layout, ModulePlaces
 from helmd.model.suite.names import TARGET
 from helmd.model.suite.service import Service
 from helmd.modules.records import read_record
+from helmd.modules.sandbox import BuildSandbox, Ran, run_in
+from helmd.operations.configuration.apply import host_of
 
 _SECONDS = 120.0
+_ENVIRONMENT_SECONDS = 900.0
 _LARGEST_INDEX = 64 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _REF = re.compile(r"refs/[A-Za-z0-9._/-]{1,200}\Z")
@@ -280,7 +284,33 @@ def _git(*words: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-def make_environment(ref: ServiceRef, directory: Path) -> Iterator[str]:
+RunProgram = Callable[[Sequence[str], bool], Ran]
+"""Runs a program: its words, and whether it needs the network. Raises ModuleError."""
+
+
+def sandboxed(layout: Layout, name: str, directory: Path) -> RunProgram:
+    """What runs programs in a sandbox with no more of the account's files than the DIRECTORY of the service NAME."""
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    sandbox = BuildSandbox(
+        layout,
+        name,
+        host_of(layout).user_namespaces,
+        directory,
+        writable=(directory,),
+        environment=environment,
+        seconds=_ENVIRONMENT_SECONDS,
+    )
+    return lambda words, network: run_in(replace(sandbox, network=network), words, lambda line: None)
+
+
+def make_environment(ref: ServiceRef, directory: Path, run: RunProgram) -> Iterator[str]:
     """Make the virtual environment of a service again, unless it is there; what was done or failed, as sentences."""
     wanted = ref.environment
     if wanted is None:
@@ -290,22 +320,18 @@ def make_environment(ref: ServiceRef, directory: Path) -> Iterator[str]:
         return
     options = ["--system-site-packages"] if wanted.system_site_packages else []
     options += [] if wanted.packages else ["--without-pip"]
-    words = ["/usr/bin/python3", "-I", "-m", "venv", "--symlinks", *options, str(place)]
-    by_hand = f"{place}/bin/python -m pip install -r requirements.txt, in {directory}"
-    for command in (words, [f"{place}/bin/python", "-I", "-m", "pip", "install", "--quiet", "--no-input", "--no-deps",
-                            "--only-binary=:all:", "--", *wanted.packages]):  # fmt: skip
-        if command is not words and not wanted.packages:
-            continue
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=900, check=False, cwd="/"
-            )
-        except subprocess.TimeoutExpired:
-            yield f"warning: the virtual environment of {ref.name} took over 15 minutes; by hand: {by_hand}"
-            return
-        if done.returncode:
-            what = "was not made" if command is words else "lacks its packages"
-            yield f"warning: the virtual environment of {ref.name} {what} ({_last(done.stderr)}); by hand: {by_hand}"
+    make = ["/usr/bin/python3", "-I", "-m", "venv", "--symlinks", *options, str(place)]
+    fill = [f"{place}/bin/python", "-I", "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--"]
+    steps = [(make, False, "was not made")]
+    if wanted.packages:
+        steps.append(([*fill, *wanted.packages], True, "lacks its packages"))
+    for words, network, what in steps:
+        ran = run(words, network)
+        if not ran.good:
+            lacking = any("ensurepip is not" in line for line in ran.tail)
+            why = "this machine lacks python3-venv: sudo apt install python3-venv" if lacking else ran.why
+            by_hand = f"{place}/bin/python -m pip install -r requirements.txt, in {directory}"
+            yield f"warning: the virtual environment of {ref.name} {what} ({why}); by hand: {by_hand}"
             return
     yield f"made the virtual environment of {ref.name}"
 

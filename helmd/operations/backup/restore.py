@@ -49,7 +49,7 @@ from helmd.model.suite.service import Registry
 from helmd.modules.versions import link_shared, make_directories
 from helmd.operations.backup.archive import read_archive
 from helmd.operations.backup.checking import Dumps, compare
-from helmd.operations.backup.checkouts import clone, make_environment, remote_fault
+from helmd.operations.backup.checkouts import clone, make_environment, remote_fault, sandboxed
 from helmd.operations.backup.create import create_backup
 from helmd.operations.backup.encryption import AgeIdentity
 from helmd.operations.backup.module_state import MODULES, is_module_file
@@ -333,7 +333,7 @@ class _Steps:
             if module is not None and directory.is_dir():
                 make_directories(module)
                 link_shared(module, directory.name, self._suite()[ref.name].shared_paths)
-            for sentence in make_environment(ref, self._layout.resolve(ref.path)):
+            for sentence in make_environment(ref, directory, sandboxed(self._layout, ref.name, directory)):
                 self._notify(sentence)
         os.sync()
         self._registry = set_up(self._layout, self._options, self._notify, self._progress)

@@ -4,7 +4,7 @@ import os
 import time
 
 from helmd.model.backup.kept import BackupFacts, judge_backups
-from helmd.model.errors import NotSetUpError
+from helmd.model.errors import HelmError, NotSetUpError
 from helmd.model.suite.names import NO_SCHEDULE
 from helmd.model.units.diagnostics import Finding, ok, warn
 from helmd.operations.backup.kept import MAKE_KEY, backup_key, directory_of, last_run, stored_backups
@@ -40,3 +40,14 @@ def backups(context: DoctorContext) -> list[Finding]:
         str(directory),
     )
     return judge_backups(facts, time.time())
+
+
+def backup_troubles(context: DoctorContext) -> list[str]:
+    """What keeps a suite from being restored as it was lately: backups that failed, or are overdue, as sentences."""
+    try:
+        found = backups(context)
+    except HelmError as error:
+        return [f"Backups: {error.sentence}. {error.hint}"]
+    except OSError as problem:
+        return [f"Backups: {problem.filename} can't be read: {problem.strerror}. Run: helmctl doctor"]
+    return [f"Backups: {each.sentence}. Run: {each.fix}" for each in found if each.verdict == "bad"]

@@ -95,7 +95,7 @@ def audit_entries(
                 lines.append(_job_line(entry))
                 continue
             # What comes now was written before journald received it.
-            if len(newest) == limit and entry.realtime < newest[0]:
+            if len(newest) == limit and entry.realtime < newest[0] and not query.has_later_before(entry, newest[0]):
                 break
             oldest = entry.realtime if oldest is None else min(oldest, entry.realtime)
             # A process can copy a record to the journal, with its signature.

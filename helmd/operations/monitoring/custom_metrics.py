@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from uuid import uuid4
 
 from helmd.model.errors import StoreError, UsageError
@@ -31,6 +31,13 @@ _OF_METRICS = "\tmetrics"
 _log = logging.getLogger(__name__)
 
 
+class _Latest(NamedTuple):
+    """A sample, and since when it is the newest of its series: its own time, or when it came, if that is earlier."""
+
+    since: datetime
+    sample: MetricSample
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """A batch, the size of its body, and who waits to hear how many measurements it, or the first with its key, had."""
@@ -49,26 +56,29 @@ class PostedMetrics:
         self._by_key: dict[tuple[str, str], _Waiting] = {}
         self._samples = self._bytes = 0
         self._changed = asyncio.Event()
-        self._latest: dict[tuple[str, str, str], MetricSample] = {}
+        self._latest: dict[tuple[str, str, str], _Latest] = {}
         self.trouble = ""
         """Why the store is currently unavailable, as a sentence; empty if it is available."""
 
     def latest(self) -> list[MetricSample]:
         """The newest stored sample of each series, those of the last minutes: at most MOST_LATEST."""
         oldest = datetime.now(UTC) - timedelta(seconds=LATEST_SECONDS)
-        self._latest = {series: each for series, each in self._latest.items() if each.timestamp >= oldest}
-        return list(self._latest.values())
+        self._latest = {series: each for series, each in self._latest.items() if each.since >= oldest}
+        return [each.sample for each in self._latest.values()]
 
     def _note(self, samples: Sequence[MetricSample]) -> None:
         if len(self._latest) + len(samples) > MOST_LATEST:
             self.latest()
+        now = datetime.now(UTC)
         for sample in samples:
             series = (sample.service_name, sample.metric_name, tags_text(sample))
             known = self._latest.get(series)
             if known is None and len(self._latest) >= MOST_LATEST:
                 continue
-            if known is None or sample.timestamp >= known.timestamp:
-                self._latest[series] = sample
+            # A clock that is ahead may be set right: what comes after that has earlier times.
+            since = min(sample.timestamp, now)
+            if known is None or (since, sample.timestamp) >= (known.since, known.sample.timestamp):
+                self._latest[series] = _Latest(since, sample)
 
     async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
         """Has MEASURED of one SERVICE stored, from a body of SIZE bytes; how many they are, or the first with KEY had.
