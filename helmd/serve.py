@@ -27,6 +27,7 @@ from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Service
 from helmd.model.units.doctor_report import DoctorReport
 from helmd.model.units.status import summary
+from helmd.modules.start_block import why_blocked
 from helmd.operations.backup.kept import backups_listed
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
@@ -180,6 +181,7 @@ async def run_helmd(
             on_change=changed,
             beat=lifecycle.beat,
             on_job=engine.changed,
+            blocked=partial(why_blocked, places),
         )
         report = HealthReport(
             monitor,

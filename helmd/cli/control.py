@@ -247,10 +247,15 @@ def _recover_modules(context: Context, names: Sequence[str]) -> None:
     found = [name for name in names if context.layout.module(name).intent.exists()]
     if not found:
         return
-    from helmd.cli.module_update import recover_modules
+    from helmd.cli.module_update import recover_each, recover_modules
     from helmd.operations.modules.recover import interrupted
 
-    recover_modules(context, [name for name in interrupted(context.layout) if name in found])
+    chosen = [name for name in interrupted(context.layout) if name in found]
+    if len(names) > 1:
+        # The unit of one that can't be recovered refuses to start; the others start all the same.
+        recover_each(context, chosen)
+    else:
+        recover_modules(context, chosen)
 
 
 def _refused(

@@ -1,7 +1,9 @@
 """``helmctl modules install``, and the modules of ``helmctl setup --suite``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -52,20 +54,29 @@ def modules_install_command(
     taken out of the suite again; what other services do is not touched. A module that is installed is left alone.
     """
     wanted = wanted_module(context.layout, context.settings, source, ref, name, allow_file)
-    if deploy_key is not None:
-        _take_key(context, wanted, deploy_key)
-    return install_modules(
-        context, (wanted,), trust=trust, dry_run=dry_run, yes=yes, start=not no_start, as_json=as_json
-    )
+    with _key_taken(context, wanted, deploy_key, dry_run) as key:
+        return install_modules(
+            context, (wanted,), trust=trust, dry_run=dry_run, yes=yes, start=not no_start, as_json=as_json, key=key
+        )
 
 
-def _take_key(context: Context, wanted: WantedModule, file: Path) -> None:
+@contextmanager
+def _key_taken(context: Context, wanted: WantedModule, file: Path | None, dry_run: bool) -> Iterator[Path | None]:
+    """With the key in FILE as that of the module; for a DRY_RUN, as a file that is used instead."""
+    if file is None:
+        yield None
+        return
     from helmd.cli.module_key import key_text
-    from helmd.operations.modules.deploy_key import add_key
+    from helmd.operations.modules.deploy_key import add_key, trial_key
 
     if wanted.source.kind != "ssh":
         raise UsageError(f"{wanted.source.url} is not read over ssh, where a deploy key would count")
+    if dry_run:
+        with trial_key(context.layout, wanted.name, key_text(file)) as trial:
+            yield trial
+        return
     add_key(context.layout, wanted.name, key_text(file), replace=True)
+    yield None
 
 
 def _notify(sentence: str) -> None:
@@ -107,8 +118,11 @@ def install_modules(
     yes: bool = False,
     start: bool = True,
     as_json: bool = False,
+    key: Path | None = None,
 ) -> int:
-    """Install those of MODULES that are not installed, one after the other; the exit code."""
+    """Install those of MODULES that are not installed, one after the other; the exit code. A DRY_RUN reads with KEY, if
+    given, in place of that of a module.
+    """
     todo = []
     for wanted in modules:
         if reason := installed_already(context.layout, context.settings, wanted):
@@ -119,7 +133,8 @@ def install_modules(
     if not todo:
         output.print_message("Nothing to do.")
     elif dry_run:
-        installation = Installation(context.layout, context.settings, context.manager, build_options(trust))
+        options = replace(build_options(trust), trial_key=key)
+        installation = Installation(context.layout, context.settings, context.manager, options)
         # A job's log has messages alone.
         say = output.print_line if current_job() is None else output.print_message
         for wanted in todo:

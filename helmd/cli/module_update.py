@@ -290,7 +290,13 @@ def modules_recover_command(context: Context, names: tuple[str, ...], before_sta
             output.print_message(error.sentence)
             output.print_message(error.hint) if error.hint else None
         return exits.FAILED if failed else exits.OK
-    if not recover_modules(context, names or interrupted(context.layout), wait=True):
+    chosen = names or interrupted(context.layout)
+    if len(chosen) > 1:
+        found, stuck = recover_each(context, chosen, wait=True)
+        if not found and not stuck:
+            output.print_message("Nothing was interrupted.")
+        return exits.FAILED if stuck else exits.OK
+    if not recover_modules(context, chosen, wait=True):
         output.print_message("Nothing was interrupted.")
     return exits.OK
 
@@ -342,3 +348,18 @@ def recover_modules(context: Context, names: Sequence[str], wait: bool = False) 
             context.layout, context.settings, context.manager, name, updates.options, updates.step, wait
         )
     return done
+
+
+def recover_each(context: Context, names: Sequence[str], wait: bool = False) -> tuple[bool, list[str]]:
+    """As `recover_modules`, but one that fails keeps no other from being recovered: it is said, and is in the list."""
+    from helmd.operations.modules.engine import reason_of
+
+    found, failed = False, []
+    for name in names:
+        try:
+            found |= recover_modules(context, [name], wait)
+        except (HelmError, OSError) as error:
+            failed.append(name)
+            output.print_message(f"{name} is not recovered: {reason_of(error)}")
+            output.print_message(f"    {error.hint}") if isinstance(error, HelmError) and error.hint else None
+    return found, failed

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -90,6 +91,8 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
 def _health(view: View) -> str:
     if view.facts.active or view.good:
         return view.verdict.sentence
+    if view.blocked:
+        return f"not started: a change of it is not complete; helmctl why {view.service.name}"
     if view.word in ("failed", "flapping"):
         return "; ".join(filter(None, (_ended(view), next_run(view.facts), f"helmctl why {view.service.name}")))
     if not view.facts.exists:
@@ -127,4 +130,5 @@ def status_json(view: View, context: Context) -> dict[str, Any]:
     name = view.service.name
     mode = installed_mode(context.layout, name)
     observed = Observed(name, None if view.unregistered else view.service, view.facts, mode, view.verdict)
+    observed = replace(observed, blocked=view.blocked)
     return {**to_json(service_status(observed, time.time())), "state": view.word}

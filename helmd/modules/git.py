@@ -93,6 +93,8 @@ class Repository:
     sandbox: BuildSandbox
     max_size: int
     line: TakeLine
+    trial_key: Path | None = None
+    """A key to read with in place of the module's own, of which nothing is kept."""
 
     def _in(
         self, writable: tuple[Path, ...], readable: tuple[Path, ...], network: bool = False, key: Path | None = None
@@ -158,22 +160,23 @@ class Repository:
             raise ModuleError("ssh is not installed", hint="Run: sudo apt install openssh-client")
         known = set(known_hosts(self.places))
         key, before = self.places.deploy_key, self.places.deploy_key_before
-        ran = self._fetched(seen, key if key.exists() else None)
+        ran = self._fetched(seen, self.trial_key or (key if key.exists() else None))
         remarks = []
-        if before.exists():
-            if ran.good:
+        if before.exists() and self.source.kind == "ssh" and self.trial_key is None:
+            if ran.good and key.exists():
                 before.unlink()
                 remarks.append("its new deploy key is accepted; the one before is removed")
             elif is_denied(ran.tail):
                 remarks.append("its new deploy key is not accepted yet, so the one before is used")
                 ran = self._fetched(seen, before)
-        if not ran.good:
-            raise self._fault(ran, seen)
+        # Also of one that did not let it in: from now on no other key is accepted.
         remarks += [
             f"{new.host} was not known: its {new.type} key {new.fingerprint} is accepted, and no other from now on"
             for new in known_hosts(self.places)
             if new not in known
         ]
+        if not ran.good:
+            raise self._fault(ran, seen, remarks)
         return remarks
 
     def _fetched(self, seen: tuple[Path, ...], key: Path | None, traced: bool = False) -> Ran:
@@ -184,14 +187,15 @@ class Repository:
         words = ["/bin/sh", "-euc", _FETCH, "sh", str(self.places.mirror), self.source.url, _DEFAULT]
         return run_in(sandbox, words, self.line, watch=self._too_large())
 
-    def _fault(self, ran: Ran, seen: tuple[Path, ...]) -> ModuleError:
+    def _fault(self, ran: Ran, seen: tuple[Path, ...], remarks: list[str]) -> ModuleError:
         """Why nothing could be fetched. Where a server leads elsewhere it is asked again, for where to."""
         target = ""
         if is_redirected(ran.tail):
             target = redirect_target(self._fetched(seen, None, traced=True).tail)
-        why, hint = access_fault(self.source, self.places.root.name, ran.tail, target, self.places.deploy_key.exists())
+        has_key = self.trial_key is not None or self.places.deploy_key.exists()
+        why, hint = access_fault(self.source, self.places.root.name, ran.tail, target, has_key)
         sentence = f"{self.source.url} could not be fetched: {ran.stopped or why or ran.why}"
-        return ModuleError(sentence, hint=hint, lines=ran.tail[-10:])
+        return ModuleError(sentence, hint=hint, lines=(*remarks, *ran.tail[-10:]))
 
     def resolve(self, ref: str) -> str:
         """The commit that REF means: a branch, a tag, or a commit; of the default branch without one."""

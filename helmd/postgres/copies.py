@@ -135,6 +135,12 @@ def copy_time(copy: str, purpose: str) -> float | None:
         return None
 
 
+def role_exists(admin: str, name: str) -> bool:
+    """Whether there is a role NAME. Raises ClusterError."""
+    with administrator(admin) as connection:
+        return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is not None
+
+
 def database_exists(admin: str, name: str) -> bool:
     """Whether there is a database NAME. Raises ClusterError."""
     with administrator(admin) as connection:

@@ -19,6 +19,7 @@ from helmd.postgres.copies import (
     drop_role,
     open_database,
     put_in_place,
+    role_exists,
     rows_changed,
 )
 from tests.store.conftest import Cluster
@@ -237,6 +238,7 @@ def test_what_was_never_there(admin: str) -> None:
     open_database(admin, "nowhere")
     drop_database(admin, "nowhere")
     drop_role(admin, "nowhere")
+    assert role_exists(admin, NAME) and not role_exists(admin, "nowhere")
     assert database_size(admin, "nowhere") == 0 and rows_changed(admin, "nowhere") is None
     assert database_size(admin, NAME) > 1_000_000
 

@@ -229,6 +229,11 @@ def test_killed_in_its_migration_it_is_taken_back_before_it_is_started(machine: 
     assert machine(*start, check=False).code, "it is started between two versions"
     assert "desk is not started: a change of it goes on" in machine.shell(SAID.format("hivematrix-desk")).out
     machine.shell("systemctl --user stop hivematrix-desk")
+    shown = machine.helmctl("status", NAME, check=False).out
+    assert "not started: a change of it is not complete; helmctl why desk" in shown
+    assert "desk is not started: a change of it goes on, or was" in " ".join(machine.helmctl("why", NAME).out.split())
+    says = f"/api/services/{NAME}/status"
+    until(lambda: "is not started: a change" in api(machine, "GET", says)[1]["health_message"], 30)
     # As at boot: nothing of Helm runs but the unit that the module's own one wants.
     machine.shell("systemctl --user stop 'helm-guard-desk-*'; systemctl --user kill --signal=KILL desk-update")
     machine(*start)

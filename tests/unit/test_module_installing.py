@@ -12,12 +12,13 @@ from helmd.model.modules.source import git_source_of
 from helmd.model.modules.transaction import INSTALL
 from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import read_record, write_record
+from helmd.operations.modules import install_steps
 from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.install import WantedModule, installed_already
 from helmd.operations.modules.install_steps import InstallSteps
 from helmd.operations.modules.planned import entry_file
 from helmd.operations.modules.recover import interrupted, recover_at_boot
-from tests.unit.test_module_update import Desk, Killed, desk
+from tests.unit.test_module_update import DECLARED, Desk, Killed, desk, failing
 
 __all__ = ["desk"]
 
@@ -119,6 +120,21 @@ def test_data_of_an_earlier_installation_is_put_back(gone: Desk) -> None:
         install(gone)
     assert (gone.places.shared / "instance/uploads").read_text() == "a user's"
     assert not entry_file(gone.layout, "desk").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_role_that_was_there_before_stays(gone: Desk, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    gone.commit({"hivematrix.toml": DECLARED.replace("port = 5099", "port = 5099\ndatabase = true")})
+    gone.layout.settings_file.write_text('[suite]\ndatabase = "postgresql://postgres@127.0.0.1:1/postgres"\n')
+    dropped = []
+    monkeypatch.setattr(install_steps, "database_exists", lambda admin, name: False)
+    monkeypatch.setattr(install_steps, "role_exists", lambda admin, name: there)
+    monkeypatch.setattr(install_steps, "drop_database", lambda admin, name: dropped.append(f"database {name}"))
+    monkeypatch.setattr(install_steps, "drop_role", lambda admin, name: dropped.append(f"role {name}"))
+    monkeypatch.setattr(install_steps, "migrate_module", failing("no server"))
+    with pytest.raises(TakenBackError, match="taken back at its migration: no server"):
+        install(gone)
+    assert dropped == ["database desk"] + ([] if there else ["role desk"])
 
 
 def test_one_that_was_left_half_installed_by_a_set_up_is_installed(desk: Desk) -> None:

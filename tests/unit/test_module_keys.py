@@ -1,5 +1,6 @@
 """Deploy keys of modules, and what is said when git or ssh could not read a repository."""
 
+import errno
 import os
 import pwd
 import shutil
@@ -11,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from helmd.cli import module_install
 from helmd.cli.account import hand_over
+from helmd.cli.context import Context
+from helmd.model.config.settings import Settings
 from helmd.model.errors import ModuleError, UsageError
 from helmd.model.layout import Layout, ModulePlaces, layout
 from helmd.model.modules.access import access_fault, is_redirected, redirect_target
@@ -20,13 +24,15 @@ from helmd.modules import git
 from helmd.modules.known_hosts import known_hosts
 from helmd.modules.sandbox import BuildSandbox, Ran
 from helmd.operations.modules.deploy_key import add_key, deploy_key, forget_hosts, make_key, public_line, remove_key
+from helmd.operations.modules.install import Installation, WantedModule
 
 HOST = "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH2G8D7bGbbkV0rQ7H1fW3nI2pXzZ3oQGm0pB0E9WzQk\n"
 
 
 @pytest.fixture
 def account(tmp_path: Path) -> Layout:
-    return layout({}, tmp_path, os.getuid(), Path("/usr/share/hivematrix-helm"))
+    runtime = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    return layout(runtime, tmp_path, os.getuid(), Path("/usr/share/hivematrix-helm"))
 
 
 def keygen(*words: str) -> str:
@@ -97,7 +103,7 @@ class Server:
 
     def run(self, sandbox: BuildSandbox, words: Sequence[str], line: Any, **how: Any) -> Ran:
         command = sandbox.environment["GIT_SSH_COMMAND"]
-        (key,) = [each for each in sandbox.readable if each.parent == self.places.deploy_key.parent] or [Path("none")]
+        (key,) = [each for each in sandbox.readable if each.name != "gitconfig"] or [Path("none")]
         assert f"IdentityFile={key}" in command.split() or f"-o IdentityFile={key}" in command
         text = key.read_text() if key.exists() else ""
         assert not any(part in " ".join((*words, command)) for part in text.splitlines()[1:-1])
@@ -107,10 +113,12 @@ class Server:
             return Ran("success", 0)
         return Ran("exit-code", 128, ("git@git.example.org: Permission denied (publickey).", "fatal: Could not read"))
 
-    def fetch(self, account: Layout) -> list[str]:
-        source = git_source_of("ssh://git@git.example.org/desk.git")
+    def fetch(
+        self, account: Layout, url: str = "ssh://git@git.example.org/desk.git", key: Path | None = None
+    ) -> list[str]:
+        source = git_source_of(url)
         sandbox = BuildSandbox(account, "desk", True, self.places.mirror)
-        return git.Repository(self.places, source, sandbox, 1 << 30, lambda line: None).fetch()
+        return git.Repository(self.places, source, sandbox, 1 << 30, lambda line: None, key).fetch()
 
 
 def test_a_new_key_replaces_the_old_one_once_it_is_accepted(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +127,7 @@ def test_a_new_key_replaces_the_old_one_once_it_is_accepted(account: Layout, mon
     with pytest.raises(ModuleError, match="wants a key, and desk has none") as refused:
         server.fetch(account)
     assert "helmctl modules key make desk" in refused.value.hint
+    assert "git.example.org was not known: its ssh-ed25519 key SHA256:" in refused.value.lines[0]
     old = make_key(account, "desk")
     server.places.known_hosts.unlink()
     server.taken = old.public_key
@@ -139,6 +148,69 @@ def test_a_new_key_replaces_the_old_one_once_it_is_accepted(account: Layout, mon
     server.taken = newest.public_key
     assert server.fetch(account) == ["its new deploy key is accepted; the one before is removed"]
     assert not deploy_key(account, "desk").replacing and server.fetch(account) == []
+    # A fetch without a key does not show that the new one is accepted.
+    server.taken = ""
+    make_key(account, "desk", replace=True)
+    with pytest.raises(ModuleError):
+        server.fetch(account)
+    monkeypatch.setattr(git, "run_in", lambda *_, **__: Ran("success", 0))
+    server.fetch(account, "https://git.example.org/desk.git")
+    assert deploy_key(account, "desk").replacing
+    server.places.deploy_key.unlink()
+    server.fetch(account)
+    assert server.places.deploy_key_before.exists()
+
+
+def test_a_key_that_can_not_be_written_leaves_the_one_before(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = make_key(account, "desk")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("helmd.operations.modules.deploy_key.write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            make_key(account, "desk", replace=True)
+    assert deploy_key(account, "desk").public_key == old.public_key
+    assert make_key(account, "desk", replace=True).public_key != old.public_key
+    before = account.module("desk").deploy_key_before.read_text()
+    assert public_line(before, "desk") == old.public_key
+
+
+def test_a_dry_run_reads_with_a_key_that_is_not_kept(
+    account: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, given = Server(monkeypatch, account), tmp_path / "given"
+    keygen("-q", "-N", "", "-t", "ed25519", "-f", str(given))
+    server.taken = public_line(given.read_text(), "desk")
+    old = make_key(account, "desk")
+    wanted = WantedModule("desk", git_source_of("ssh://git@git.example.org/desk.git"))
+    context = Context()
+    monkeypatch.setattr(Context, "layout", account)
+    with module_install._key_taken(context, wanted, given, dry_run=True) as trial:
+        assert trial is not None and trial.stat().st_mode & 0o777 == 0o600
+        assert "SHA256:" in server.fetch(account, key=trial)[0]
+    assert not trial.exists() and list(account.runtime.iterdir()) == []
+    assert deploy_key(account, "desk").public_key == old.public_key and not deploy_key(account, "desk").replacing
+    with module_install._key_taken(context, wanted, given, dry_run=False) as trial:
+        assert trial is None
+    assert deploy_key(account, "desk").public_key == server.taken and deploy_key(account, "desk").replacing
+
+
+def test_the_key_of_a_dry_run_is_what_git_gets(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def preflight(self: Installation, wanted: WantedModule) -> None:
+        asked.append(self.options.trial_key)
+        raise ModuleError("enough")
+
+    monkeypatch.setattr(Installation, "preflight", preflight)
+    for name, value in (("layout", account), ("settings", Settings()), ("manager", None)):
+        monkeypatch.setattr(Context, name, value)
+    wanted = WantedModule("desk", git_source_of("ssh://git@git.example.org/desk.git"))
+    with pytest.raises(ModuleError, match="enough"):
+        module_install.install_modules(Context(), (wanted,), dry_run=True, key=Path("/given"))
+    assert asked == [Path("/given")]
 
 
 CHANGED = "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @"

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from helmd.cli import exits
+from helmd.cli.context import Context
+from helmd.cli.module_update import modules_recover_command
+from helmd.files.lock import locked
 from helmd.model.config.settings import Settings
-from helmd.model.errors import HelmError, ModuleError, StartFailedError, UsageError
+from helmd.model.errors import HelmError, LockedError, ModuleError, StartFailedError, UsageError
 from helmd.model.layout import Layout, layout
 from helmd.model.modules.check import behind_of
 from helmd.model.modules.gate import GatePolicy
@@ -27,7 +31,7 @@ from helmd.operations.configuration.apply import Change
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.lifecycle.steps import Step
-from helmd.operations.modules import migrate, remove, surroundings, update
+from helmd.operations.modules import hold, migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
 from helmd.operations.modules.data import RESERVE
 from helmd.operations.modules.engine import TakenBackError
@@ -520,7 +524,7 @@ def test_a_rollback_that_fails_stays_with_the_newer_one(desk: Desk) -> None:
     assert desk.serves == second and desk.state() == state
 
 
-def test_what_is_held_or_changed_is_left_alone(desk: Desk) -> None:
+def test_what_is_held_or_changed_is_left_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     old = desk.serves
     desk.commit({"run.py": "print('two')\n"})
     assert hold_module(desk.layout, "desk", True, "until the fair", "hive")
@@ -528,6 +532,9 @@ def test_what_is_held_or_changed_is_left_alone(desk: Desk) -> None:
         desk.updates().update()
     assert hold_module(desk.layout, "desk", False, "", "hive")
     assert not hold_module(desk.layout, "desk", False, "", "hive")
+    monkeypatch.setattr(hold, "_WAIT_SECONDS", 0.0)
+    with locked(desk.places.lock, "x"), pytest.raises(LockedError, match="desk is being changed"):
+        hold_module(desk.layout, "desk", True, "", "hive")
     (desk.places.version(desk.record.active) / "run.py").write_text("print('repaired')\n")
     with pytest.raises(TakenBackError, match=r"files of the version that serves were changed: run\.py"):
         desk.updates().update()
@@ -620,6 +627,8 @@ def test_what_can_not_be_put_back_at_boot_is_not_started(desk: Desk, monkeypatch
         away.setattr(ModuleSteps, "_undo_halt", failing("PostgreSQL is away"))
         (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
     assert "desk can't go back to" in error.sentence
+    # What was away may be there once the machine has booted.
+    assert len(desk.machine.guards) == 1
     words = [str(TOP / "packaging/libexec/prestart"), f"blocked={desk.places.start_block}"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1 and "desk is not started: desk can't go back to" in done.stderr
@@ -658,6 +667,28 @@ def test_one_that_can_not_be_locked_keeps_no_other_from_being_recovered(desk: De
     assert "aaa could not be recovered" in error.sentence and interrupted(desk.layout) == ["aaa"]
 
 
+def test_one_that_is_stuck_keeps_no_other_from_being_recovered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("layout", desk.layout), ("settings", desk.settings), ("manager", desk.machine)):
+        monkeypatch.setattr(Context, name, value)
+    other = desk.layout.module("aaa")
+    other.root.mkdir(parents=True)
+    other.lock.mkdir(parents=True)
+    IntentLog.begun(other.state, "update", "aaa", "", {})
+    IntentLog.begun(desk.places.state, "update", "desk", desk.record.active, {}).write("enter", "preflight")
+    recover = modules_recover_command.main
+    assert recover([], standalone_mode=False, obj=Context()) == exits.FAILED
+    assert "aaa is not recovered: Is a directory" in capsys.readouterr().err
+    assert interrupted(desk.layout) == ["aaa"]
+    # One alone ends as any command that fails: its guard tries again.
+    with pytest.raises(IsADirectoryError):
+        recover(["aaa"], standalone_mode=False, obj=Context())
+    other.lock.rmdir()
+    assert recover(["aaa", "desk"], standalone_mode=False, obj=Context()) == exits.OK
+    assert interrupted(desk.layout) == []
+
+
 def failing(why: str) -> Callable[..., None]:
     def fails(*_: object) -> None:
         raise HelmError(why)
@@ -689,3 +720,4 @@ def test_a_damaged_intent_is_said_and_nothing_is_done(desk: Desk) -> None:
     desk.places.intent.write_bytes(b"0badc0de {}\n" + desk.places.intent.read_bytes())
     (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
     assert "damaged" in error.sentence and str(desk.places.intent) in error.hint
+    assert not desk.machine.guards, "nobody can go on with it"

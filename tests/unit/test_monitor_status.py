@@ -104,6 +104,15 @@ def test_the_state_of_an_external_service_is_its_health(verdict: HealthVerdict |
     assert (status.status, status.health, status.unit) == (word, health, None)
 
 
+@pytest.mark.parametrize(("state", "health"), [("failed", "unhealthy"), ("inactive", "unknown"), ("active", "healthy")])
+def test_a_module_between_two_versions_says_so(state: str, health: str) -> None:
+    """It is in the way of a start alone."""
+    why = "core is not started: a change of it goes on"
+    facts = replace(UP, active_state=state)
+    status = service_status(Observed("core", CORE, facts, verdict=WELL, blocked=why), NOW)
+    assert status.health == health and (status.health_message == why) is (state != "active")
+
+
 def test_summary_counts_the_healthy_first() -> None:
     well = service_status(Observed("a", CORE, UP, verdict=WELL), NOW)
     ill = service_status(Observed("b", CORE, UP, verdict=HealthVerdict(DEGRADED, "")), NOW)

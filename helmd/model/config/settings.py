@@ -64,9 +64,9 @@ class Settings:
     """Bytes of a module's repository, and of a version."""
     module_build_timeout: float = 20 * 60.0
     module_gate: float = 60.0
+    """Seconds for which a new version is watched before an update is final."""
     module_check: bool = True
     """Whether it is looked once a day for updates of modules."""
-    """Seconds for which a new version is watched before an update is final."""
 
     @property
     def store_embedded(self) -> bool:

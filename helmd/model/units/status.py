@@ -61,6 +61,8 @@ class Observed:
     """Number of consecutive failed health checks."""
     response_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
+    blocked: str = ""
+    """Why it is not started now, which its unit does not say: sentences without full stop at the end."""
 
     @property
     def external(self) -> bool:
@@ -156,6 +158,8 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
         if observed.service is None:
             return HealthVerdict(UNKNOWN, "it is not in the registry, so no health check is configured")
         return observed.verdict or HealthVerdict(UNKNOWN, "not checked yet")
+    if observed.blocked and state in ("flapping", "failed", "stopped"):
+        return HealthVerdict(UNKNOWN if state == "stopped" else UNHEALTHY, observed.blocked)
     if state == "flapping":
         again = f"it was restarted {counted(facts.restarts, 'time')}"
         reason = again if facts.active else explain(facts, name, pre_start)

@@ -68,6 +68,8 @@ def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tupl
 def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Sequence[str]]:
     """What more to say of a service that does not work, and its last log lines."""
     facts = view.facts
+    if view.blocked:
+        return [f"{view.blocked}."], ()
     printed: Sequence[PrintedLine] = ()
     if not view.service.external and facts.exists and view.word != "stopped":
         printed = last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK, invocation=facts.invocation)

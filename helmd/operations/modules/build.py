@@ -43,6 +43,8 @@ class BuildOptions:
     trust: bool = False
     """Whether a module may be built and run although its unit, or this host, guards nothing."""
     by: str = ""
+    trial_key: Path | None = None
+    """A key to read the repository with in place of the module's own, of which nothing is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class ModuleBuild:
         """Fetch, and read what there is: nothing of it is written to disk but the mirror. Raises HelmError."""
         check_entry(self.layout, self.name)
         make_directories(self.places)
-        repository = Repository(self.places, self.source, self._sandbox, self.settings.module_max_size, self._line)
+        size, key = self.settings.module_max_size, self.options.trial_key
+        repository = Repository(self.places, self.source, self._sandbox, size, self._line, key)
         self._say(f"fetching {self.source.url}")
         for remark in repository.fetch():
             self._say(remark)

@@ -7,8 +7,11 @@ OpenSSH, and sshd(8) for known_hosts.
 import base64
 import os
 import socket
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -68,6 +71,22 @@ def add_key(layout: Layout, name: str, text: str, replace: bool = False) -> Depl
     return _put(layout, name, text, replace)
 
 
+@contextmanager
+def trial_key(layout: Layout, name: str, text: str) -> Iterator[Path]:
+    """The private key TEXT as a file, which git can read while this lasts; that of the module NAME stays as it is.
+
+    Raises UsageError, ModuleError and OSError.
+    """
+    text = text.replace("\r\n", "\n").strip() + "\n"
+    public_line(text, places_of(layout, name).root.name)
+    layout.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # In memory, so that nothing of it outlives the machine's run if this is killed.
+    with NamedTemporaryFile("w", dir=layout.runtime, prefix=f"deploy-key-{name}-") as file:
+        file.write(text)
+        file.flush()
+        yield Path(file.name)
+
+
 def _put(layout: Layout, name: str, text: str, replace: bool) -> DeployKey:
     places = places_of(layout, name)
     with _locked(places, name):
@@ -79,7 +98,8 @@ def _put(layout: Layout, name: str, text: str, replace: bool) -> DeployKey:
                 )
             # The one that the server is known to take stays, if the newer one was never used.
             if not places.deploy_key_before.exists():
-                os.rename(places.deploy_key, places.deploy_key_before)
+                # Linked: on a full disk the module still has its key.
+                os.link(places.deploy_key, places.deploy_key_before)
         places.deploy_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(places.deploy_key, text, 0o600)
     return deploy_key(layout, name)

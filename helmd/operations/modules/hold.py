@@ -3,17 +3,29 @@
 import time
 from dataclasses import replace
 
-from helmd.model.layout import Layout
+from helmd.files.lock import locked
+from helmd.model.layout import Layout, ModulePlaces
 from helmd.model.modules.record import HistoryEntry
 from helmd.modules.records import places_of, read_record, write_record
 from helmd.operations.modules.shown import not_installed
 
 _MAX_REASON = 500
+_WAIT_SECONDS = 5.0
 
 
 def hold_module(layout: Layout, name: str, held: bool, reason: str, by: str) -> bool:
-    """Have updates leave a module alone, or not any more; False if that was so before. Raises UsageError."""
+    """Have updates leave a module alone, or not any more; False if that was so before. Raises UsageError, and
+    LockedError while it is being changed: that would write the record over this one.
+    """
     places = places_of(layout, name)
+    if read_record(places) is None:
+        # A lock would make directories for it.
+        raise not_installed(name)
+    with locked(places.lock, f"{name} is being changed", wait=_WAIT_SECONDS):
+        return _hold(places, name, held, reason, by)
+
+
+def _hold(places: ModulePlaces, name: str, held: bool, reason: str, by: str) -> bool:
     record = read_record(places)
     if record is None:
         raise not_installed(name)

@@ -21,7 +21,7 @@ from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.install import migrate_module
 from helmd.operations.modules.planned import planned_suite, remove_entry, version_path
 from helmd.operations.modules.surroundings import ModuleSteps
-from helmd.postgres.copies import database_exists, drop_database, drop_role
+from helmd.postgres.copies import database_exists, drop_database, drop_role, role_exists
 from helmd.postgres.passfile import remove_password
 
 
@@ -38,13 +38,14 @@ class InstallSteps(ModuleSteps):
 
     def found(self) -> Facts:
         """What there is of the module's data: the name of its database if that is there, or of the one to be made;
-        whether all of its data is made by this installation, and its secrets too. Raises HelmError.
+        whether all of its data is made by this installation, and its role and its secrets too. Raises HelmError.
         """
         places, suite = self.layout.module(self.name), load_effective(self.layout)
-        database, present = self._database(suite), False
+        database, present, role = self._database(suite), False, False
         if database and (known := not suite.settings.suite_embedded or SUITE_CLUSTER in suite.registry):
             data = ModuleData(places, self.layout, suite, self.manager, database)
             present = database_exists(data.administration, database)
+            role = role_exists(data.administration, self.name)
         else:
             known = not self.layout.suite_cluster.exists()
         fresh = not present and (known or not database) and not any(places.shared.iterdir())
@@ -52,6 +53,7 @@ class InstallSteps(ModuleSteps):
             "database": database if present else "",
             "makes": "" if present else database,
             "fresh": fresh,
+            "role": role,
             "secrets": self.layout.secrets_file(self.name).exists(),
         }
 
@@ -138,8 +140,9 @@ class InstallSteps(ModuleSteps):
             data = ModuleData(places, self.layout, suite, self.manager, database)
             if not suite.settings.suite_embedded or SUITE_CLUSTER in suite.registry:
                 drop_database(data.administration, database)
-                drop_role(data.administration, self.name)
-            if suite.settings.suite_embedded:
+                if not intent.given.get("role"):
+                    drop_role(data.administration, self.name)
+            if suite.settings.suite_embedded and not intent.given.get("role"):
                 remove_password(self.layout.suite_passfile, self.name)
         if not intent.given.get("secrets"):
             self.layout.secrets_file(self.name).unlink(missing_ok=True)

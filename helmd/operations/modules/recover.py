@@ -2,7 +2,7 @@
 
 While the machine runs, the unit of `guard` does so at once. At boot nothing can be started from here, since everything
 waits for this: code and data are put where they belong, and such a unit does what is left. A module for which that
-fails is not started (`helmd.modules.start_block`); the others are.
+fails is not started (`helmd.modules.start_block`) until that unit, or somebody, has done it; the others are.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from helmd.files.lock import locked
 from helmd.model.config.settings import Settings
 from helmd.model.errors import BusError, HelmError, LockedError
 from helmd.model.layout import Layout
+from helmd.model.modules.intent import Intent
 from helmd.modules.intent_log import IntentLog, interrupted_modules, is_interrupted
 from helmd.modules.records import places_of
 from helmd.modules.start_block import allow_start, block_start
@@ -69,7 +70,7 @@ def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, option
                 error = _before_start(updates)
                 if error is not None:
                     failed.append(error)
-                if is_interrupted(updates.places) and (error is None or _is_whole(updates)):
+                if is_interrupted(updates.places) and _intent(updates) is not None:
                     watch_over(layout, manager, name)
         except LockedError:
             continue
@@ -81,12 +82,17 @@ def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, option
     return failed
 
 
+def _intent(updates: ModuleUpdates) -> Intent | None:
+    """The change that was interrupted; None if nobody can go on with it."""
+    try:
+        return IntentLog.read(updates.places.state)
+    except (HelmError, OSError):
+        return None
+
+
 def _is_whole(updates: ModuleUpdates) -> bool:
     """Whether code and data are of one version, although something of the change is left to be done."""
-    try:
-        intent = IntentLog.read(updates.places.state)
-    except (HelmError, OSError):
-        return False
+    intent = _intent(updates)
     return intent is not None and (intent.committed or "stop" not in intent.entered)
 
 

@@ -65,7 +65,7 @@ class Monitor:
     ``ask`` makes one health check. ``line_rates`` returns the log lines per second of each service since its last
     call, or None. ``keys`` sign the records of restarts in the journal. ``on_change`` is called after every change and
     measurement, ``beat`` at every iteration of the health check loop, for the watchdog, ``on_job`` when the unit of a
-    job may have changed.
+    job may have changed. ``blocked`` says why a service is not started now, if something but its unit does.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Monitor:
         on_change: Callable[[], None],
         beat: Callable[[], None],
         on_job: Callable[[], None] = lambda: None,
+        blocked: Callable[[str], str] = lambda name: "",
     ) -> None:
         self._ask = ask
         self._line_rates = line_rates
@@ -88,6 +89,7 @@ class Monitor:
         self._on_change = on_change
         self._beat = beat
         self._on_job = on_job
+        self._blocked = blocked
         self._registry = Registry({})
         self._interval = 15.0
         self._observed: dict[str, Observed] = {}
@@ -220,7 +222,11 @@ class Monitor:
             self._observed.pop(name, None)
             return
         mode = mode_of(read_unit(Path(facts.fragment))) if facts.fragment else None
-        self._observed[name] = seen(before, facts, mode)
+        self._observed[name] = self._with_block(seen(before, facts, mode))
+
+    def _with_block(self, observed: Observed) -> Observed:
+        stays = observed.external or observed.facts.active
+        return replace(observed, blocked="" if stays else self._blocked(observed.name))
 
     async def _check(self, group: asyncio.TaskGroup) -> NoReturn:
         """Start health checks that are due; a service that became active is checked at once."""
@@ -314,6 +320,9 @@ class Monitor:
             if (observed := self._observed.get(name)) is None:
                 continue
             facts = observed.facts
+            if not facts.active:
+                # That it ends changes nothing of the unit.
+                observed = self._observed[name] = self._with_block(observed)
             if facts.runs and facts.control_group:
                 usage = self._meter.measure(facts.control_group, facts.invocation, time.monotonic())
                 observed = self._observed[name] = measured(observed, usage)

@@ -14,6 +14,7 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.status import oneshot_verdict, sum_up
 from helmd.model.units.unit_state import UnitFacts
+from helmd.modules.start_block import why_blocked
 from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.systemd.bus import Manager
 
@@ -29,6 +30,8 @@ class View:
     verdict: HealthVerdict
     word: str
     unregistered: bool = False
+    blocked: str = ""
+    """Why it is not started now, which its unit does not say: sentences without full stop at the end."""
 
     @property
     def good(self) -> bool:
@@ -53,7 +56,8 @@ def look(
         verdict = verdicts.get(service.name, HealthVerdict(UNKNOWN, UNREGISTERED if unregistered else "not running"))
         verdict = oneshot_verdict(facts[service.name]) or verdict
         word = sum_up(service.external, facts[service.name], verdict, at)
-        views.append(View(service, facts[service.name], verdict, word, unregistered))
+        blocked = "" if facts[service.name].active or service.external else why_blocked(layout, service.name)
+        views.append(View(service, facts[service.name], verdict, word, unregistered, blocked))
     return views
 
 
