@@ -7,7 +7,7 @@ are missing the file is read without matches, and what is still missing is a gap
 
 import time
 from array import array
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from helmd.journal.expected import FOREVER, Expected, FileSet
@@ -28,6 +28,8 @@ _CONFIRM = True
 """Whether lines missing at the live end must be missing at a second check: libsystemd notices new files late."""
 _MOST_SEEN = 4_000_000
 """Entries after which the comparison starts again although no file has ended."""
+UNNAMED = 0
+"""Stands for the hash of a cursor that is not known."""
 
 
 class Comparison:
@@ -48,13 +50,18 @@ class Comparison:
         self._base = -1
         self._seen = array("Q")
         """Monotonic times of the entries read above ``_base``."""
+        self._names = array("q")
+        """The hashes of their cursors; UNNAMED of those read before a restart."""
         self._passed = 0
         self._limit = FOREVER
         self._suspected = (-2, 0)
         self._check_due = 0.0
         self._damaged: list[UnfilteredFile] = []
-        self._walked: Counter[int] = Counter()
+        self._walked: set[int] = set()
+        self._walked_unknown = 0
         self._up_to = self._lost = self._said = 0
+        self._read_behind: tuple[int, ...] = ()
+        """The names of entries that were read right behind ``_up_to`` before the recovery began."""
         self._taken = 0
         self._previous = -1
         """Monotonic time of the entry before the last one."""
@@ -65,13 +72,39 @@ class Comparison:
         self._recovered = -1
         """Monotonic time of the last entry that was recovered: the walk may meet entries of that time again."""
 
-    def _begin_comparison(self, base: int, seen: int = 0) -> None:
-        """From here on, what is read above the monotonic time BASE is counted; SEEN entries just above it were read."""
+    def _begin_comparison(self, base: int, names: Sequence[int] = ()) -> None:
+        """Counts what is read above the monotonic time BASE from here on; entries with NAMES, just above, were read."""
         self._base = base
-        del self._seen[:]  # in place: `_walk` holds on to it
-        self._seen.extend([base + 1] * seen)
+        for known, begin in ((self._seen, [base + 1] * len(names)), (self._names, names)):
+            del known[:]  # in place: `_walk` holds on to it
+            known.extend(begin)
         self._passed = 0
         self._limit = self._files.limit(base)
+
+    def passed_by_entries(self) -> bool:
+        """Whether files have more entries up to the last one read than were read. The next reads give the others then.
+
+        To be asked before a position is stored: a reader that begins there compares nothing before it.
+        """
+        if self._damaged:
+            return True
+        last = self._position
+        # Behind an entry with damage in its time or number, the next one is compared.
+        if last is None or not last.cursor or self._unreadable or not self._seen or self._seen[-1] != last.monotonic:
+            return False
+        read, up_to = len(self._seen), last.monotonic - 1
+        while read and self._seen[read - 1] == last.monotonic:
+            read -= 1
+        if up_to <= self._base:
+            return False
+        self._files.look()
+        expected = self._files.expected(self._uid, self._base, up_to, last.cursor)
+        if self._lacks(expected, read):
+            self._begin_recovery(expected, up_to)
+            self._read_behind = tuple(self._names[read:])
+            return True
+        self._begin_comparison(up_to, tuple(self._names[read:]))
+        return False
 
     def _is_damaged(self, limit: int) -> bool:
         """Whether files have more entries up to the monotonic time LIMIT than were read. Then `_recover` goes on."""
@@ -112,17 +145,19 @@ class Comparison:
         self._begin_recovery(expected, end)
         return True
 
-    def _lacks(self, expected: list[Expected]) -> bool:
+    def _lacks(self, expected: list[Expected], read: int | None = None) -> bool:
         counts = [each.entries for each in expected]
-        return None in counts or sum(count or 0 for count in counts) > len(self._seen) + self._passed
+        read = len(self._seen) if read is None else read
+        return None in counts or sum(count or 0 for count in counts) > read + self._passed
 
     def _begin_recovery(self, expected: list[Expected], up_to: int) -> None:
-        self._walked = Counter(self._seen)
+        self._walked, self._walked_unknown = set(self._names), self._names.count(UNNAMED)
         self._damaged = [UnfilteredFile(each.file, self._uid, self._boot_id, self._base, up_to) for each in expected]
         self._up_to = up_to
         # Entries that the walk met and could not read were said already, but for those behind its last good one.
         self._lost, self._said = 0, self._passed - self._unreadable
         self._unreadable = 0
+        self._read_behind = ()
 
     def _end_recovery(self) -> None:
         for damaged in self._damaged:
@@ -147,8 +182,10 @@ class Comparison:
             if found is None:
                 continue
             entry = found.entry
-            if self._walked[found.monotonic] > 0:
-                self._walked[found.monotonic] -= 1
+            if hash(entry.cursor) in self._walked:
+                continue
+            if self._walked_unknown and found.monotonic == self._base + 1:
+                self._walked_unknown -= 1
                 continue
             if entry.cursor == self._stopped_at:
                 continue
@@ -176,7 +213,7 @@ class Comparison:
             del self._damaged[0]
             if not self._damaged:
                 self._files.look(self._up_to)
-                self._begin_comparison(self._up_to)
+                self._begin_comparison(self._up_to, self._read_behind)
                 self._go_on()
         return entries, text
 

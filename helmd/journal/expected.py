@@ -100,10 +100,17 @@ class FileSet:
                     return False
         return False
 
-    def expected(self, uid: int, after: int, up_to: int) -> list[Expected]:
-        """What each file has of an account above AFTER, up to and with UP_TO; files that have nothing are left out."""
+    def expected(self, uid: int, after: int, up_to: int, last: str = "") -> list[Expected]:
+        """What each file has of an account above AFTER, up to and with UP_TO; files that have nothing are left out.
+
+        By its number, no file that begins behind the entry at the cursor LAST has any.
+        """
         found = []
+        end = parse_cursor(last)
         for file in self._files.values():
+            header = file.header
+            if end is not None and header.seqnum_id == end.seqnum_id and header.head_seqnum > end.seqnum:
+                continue
             try:
                 chain = file.entries() if file.belongs_to(uid) else file.entries_with(b"_UID", b"%d" % uid)
                 count = chain.between(self._boot_id, after, up_to) if chain.whole else None

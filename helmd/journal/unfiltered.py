@@ -21,6 +21,8 @@ from helmd.model.logs.parsing.position import parse_cursor
 
 DATA_THRESHOLD = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
 """One byte more of a field than is kept, so that what was cut can be seen; the default would cut at 64 KiB unseen."""
+_LOOKED_UP = 2**64
+"""Above all sequence numbers: the next entry is looked up, too."""
 _MOST_PASSED = 1_000
 """Entries that are passed by before an entry is looked up rather than waited for."""
 
@@ -92,7 +94,7 @@ class UnfilteredFile:
         fields, size = bounded(self._fields(head)) if head is not None else ({}, 0)
         uid = fields.get("_UID")
         is_own = uid == self._uid or (uid is None and self._may_be_own(number))
-        if head is None or not fields or (is_own and has_lost_its_message(fields)):
+        if head is None or not fields or (is_own and (has_lost_its_message(fields) or has_lost_its_unit(fields))):
             if self._may_be_own(number):
                 self.lost += 1
             else:
@@ -159,6 +161,9 @@ class UnfilteredFile:
             self._pending = False
             if self._go_on_to(cursor, head.seqnum):
                 return True
+        if self._go_back_to(cursor, head):
+            self._last_seqnum = _LOOKED_UP
+            return True
         # It may have dropped the file for an error.
         self.close()
         self._journal = None
@@ -179,6 +184,17 @@ class UnfilteredFile:
                 return False
             self._pending = False
         return None
+
+    def _go_back_to(self, cursor: str, head: EntryHead) -> bool:
+        """Whether the entry of a cursor is found from behind: one of its time may have a number that is too high."""
+        self._journal.seek_monotonic(head.monotonic + 1, head.boot_id)
+        self._pending = False
+        for _ in range(_MOST_PASSED):
+            if not self._journal._previous() or self._journal._get_monotonic().timestamp < head.monotonic:
+                return False
+            if self._journal._get_cursor() == cursor:
+                return True
+        return False
 
     def _open(self) -> bool:
         # By descriptor, since journald may have renamed it. One that is deleted libsystemd opens no more.
@@ -232,3 +248,13 @@ def has_lost_its_message(fields: Mapping[str, Value]) -> bool:
     it. Of an entry whose fields are damaged libsystemd gives the others.
     """
     return "MESSAGE" not in fields and fields.get("_TRANSPORT", b"stdout") == b"stdout"
+
+
+def has_lost_its_unit(fields: Mapping[str, Value]) -> bool:
+    """Whether an entry of a damaged file no longer says whose line it is.
+
+    All lines of a unit refer to the same objects for that. In a file that is whole, a line may be without: of a process
+    that ended before journald looked at it, below systemd-cat(1) without an identifier.
+    """
+    printed = fields.get("_TRANSPORT", b"stdout") == b"stdout"
+    return printed and not any(name in fields for name in ("_SYSTEMD_USER_UNIT", "USER_UNIT", "SYSLOG_IDENTIFIER"))

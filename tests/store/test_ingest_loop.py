@@ -18,6 +18,7 @@ from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
 from helmd.model.config.toml_tables import ConfigSource
+from helmd.model.errors import StoreError
 from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.layout import layout
 from helmd.model.logs.entry import LogRow
@@ -458,6 +459,34 @@ async def test_a_damaged_file_is_reported_once_over_restarts(database: Database,
         append(journal / "a.journal", numbered(10, 12))
         await stored(database, 12)
     assert len(database.query(found)) == 2
+
+
+@pytest.mark.parametrize("each", [1, 10])
+async def test_lines_that_a_walk_passes_by_are_stored_although_it_stops_after_each_commit(
+    database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, each: int
+) -> None:
+    """Later nobody looks at what is before a stored position."""
+    monkeypatch.setattr(ingest, "SLICE_ENTRIES", 40)
+    monkeypatch.setattr(ingest, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(ingest, "_FIRST_PAUSE", 0.0)
+    append_rows, commits = JournalStore.append, 0
+
+    async def stopped_after(*given: Any) -> None:
+        nonlocal commits
+        await append_rows(*given)
+        commits += 1
+        raise StoreError("stopped behind a commit")
+
+    monkeypatch.setattr(JournalStore, "append", stopped_after)
+    append(journal / "a.journal", [line(str(n), SECOND + n // each * 1000) for n in range(1, 1501)])
+    # libsystemd takes a sequence number that is too high for the place of the entry that many behind.
+    flip_bit(journal / "a.journal", 530, "seqnum", 8)
+    append(journal / "b.journal", [line("1501", SECOND + 1501 * 1000)])
+    async with Daemon(journal, database.store, database.owner).running():
+        found = await stored(database, 1501)
+    assert sorted(map(int, found)) == list(range(1, 1502))
+    assert commits > 8
+    assert database.query("SELECT 1 FROM log_entries WHERE context ? 'gap'") == []
 
 
 async def test_steps_of_the_clock_are_reported_once(database: Database, journal: Path) -> None:

@@ -12,7 +12,7 @@ from helmd.journal.damage import truncated_files
 from helmd.journal.files import JournalFile
 from helmd.journal.reader import JournalReader
 from helmd.model.logs.parsing.position import Gap, Missing
-from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, append, line, lines
+from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, append, damage, flip_bit, line, lines
 from tests.store.test_journal_reader import Positions, drain, names, read, reading
 
 ALL, STORED = 20_000, 10_000
@@ -216,3 +216,72 @@ def test_an_intact_journal_is_read_without_looking_twice(tmp_path: Path, monkeyp
                     if batch.position is not None:
                         positions[batch.position.boot_id] = batch.position
         assert sorted(done) == expected
+
+
+def test_lines_of_which_nothing_says_any_more_whose_they_are_are_counted(tmp_path: Path) -> None:
+    """All lines of a unit refer to one object for its name; its first line in the file, right behind, is lost, too."""
+    file = tmp_path / "a.journal"
+    others = [line(f"ledger {n}", SECOND + n, service="ledger") for n in range(500)]
+    append(file, [*others, *lines(1, 1000)])
+    data = file.read_bytes()
+    begin = data.index(b"_SYSTEMD_USER_UNIT=hivematrix-core.service") - 64
+    end = data.index(b"MESSAGE=1-1") + 300
+    assert begin < data.index(b"SYSLOG_IDENTIFIER=hivematrix-core") < end < begin + BLOCK
+    file.write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+    append(tmp_path / "b.journal", lines(1001, 1010))
+    with reading(tmp_path, {}) as reader:
+        batches = [reader.read(100, 1 << 20)]
+        while not batches[-1].at_end:
+            batches.append(reader.read(100, 1 << 20))
+    units = [entry.fields.get("_SYSTEMD_USER_UNIT") for batch in batches for entry in batch.entries]
+    gaps = [gap for batch in batches for gap in batch.gaps]
+    assert units.count(b"hivematrix-ledger.service") == 500
+    assert 1000 <= sum(gap.at_most or 0 for gap in gaps) <= 1002
+
+
+def skipped(directory: Path, *, broken: bool = False, each: int = 1) -> None:
+    """3,000 lines of which a walk by matches passes by some 300 without an error. If BROKEN, it ends before the end."""
+    file = directory / "a.journal"
+    append(file, lines(1, 3000, each=each))
+    # libsystemd takes a sequence number that is too high for the place of the entry that many behind.
+    flip_bit(file, 1030, "seqnum", 8)
+    flip_bit(file, 2020, "seqnum", 6)
+    if broken:
+        damage(file, 0.9, 1000)
+
+
+def read_with_restarts(directory: Path, positions: Positions, most: int, batches: int) -> tuple[list[str], list[Gap]]:
+    """All there is, by readers that are given up after some batches, when nothing more was passed by."""
+    texts: list[str] = []
+    gaps: list[Gap] = []
+    at_end = False
+    while not at_end:
+        with reading(directory, positions) as reader:
+            read = 0
+            while not at_end and (read < batches or reader.passed_by_entries()):
+                batch = reader.read(most, 1 << 20)
+                read, at_end = read + 1, batch.at_end
+                texts += [bytes(entry.fields["MESSAGE"]).decode() for entry in batch.entries]  # type: ignore[arg-type]
+                gaps += batch.gaps
+                if batch.position is not None:
+                    positions[BOOT_A] = batch.position
+    return texts, gaps
+
+
+@pytest.mark.parametrize(("most", "batches"), [(1, 97), (37, 1), (250, 3), (1031, 1)])
+@pytest.mark.parametrize("each", [1, 10])
+@pytest.mark.parametrize("broken", [False, True])
+def test_lines_that_a_walk_passed_by_are_found_before_a_restart(
+    tmp_path: Path, most: int, batches: int, broken: bool, each: int
+) -> None:
+    skipped(tmp_path, broken=broken, each=each)
+    readable = {text for text in unfiltered(tmp_path / "a.journal") if text.startswith("1-")}
+    append(tmp_path / "b.journal", lines(3001, 3020))
+    positions: Positions = {}
+    texts, gaps = read_with_restarts(tmp_path, positions, most, batches)
+    assert len(set(texts)) == len(texts)
+    assert set(texts) >= {*readable, *names(3001, 3020)}
+    missing = 3020 - len(texts)
+    assert (missing > 0) == broken
+    assert missing <= sum(gap.at_most or 0 for gap in gaps) <= missing + 2
+    assert read_with_restarts(tmp_path, positions, most, batches) == ([], [])

@@ -33,6 +33,10 @@ from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionM
 CHUNK_ROWS = 16_000
 CHUNK_BYTES = 24 * 1024 * 1024
 """Bounds of what is stored in one transaction; two such batches are in memory at most."""
+_FULL_WITH_FOUND = 4
+"""So many times as much is stored at once when lines that were passed by are found."""
+_LOOK_AFTER = 250
+"""After so many entries it is looked for lines that were passed by; fewer come in as they are written."""
 SLICE_ENTRIES = 250
 _SLICE_BYTES = 4 * 1024 * 1024
 """What is read at once, between looks at the connection: the server must not wait for its next rows."""
@@ -242,7 +246,7 @@ class Ingest:
     async def _read(self) -> _Chunk:
         """Read the next batch: as much as there is, within its bounds."""
         assert self._reader is not None
-        chunk, assembler, size = _Chunk(), self._assembler, 0
+        chunk, assembler, size, read = _Chunk(), self._assembler, 0, 0
         now = time.monotonic()
         if now - self._read_at > _UNREAD_SECONDS:
             self._lively_at = now
@@ -265,8 +269,13 @@ class Ingest:
             assembler.rows, assembler.posted = [], []
             finished = batch.position is not None and batch.position.finished
             size += batch.text + 512 * len(batch.entries)
-            if batch.at_end or finished or size > CHUNK_BYTES or len(chunk.rows) >= CHUNK_ROWS:
-                break
+            read += len(batch.entries)
+            full = max(size / CHUNK_BYTES, len(chunk.rows) / CHUNK_ROWS)
+            if batch.at_end or finished or full >= 1:
+                # Lines that were passed by are stored with those around them: later, nobody looks before a position.
+                look = not finished and full < _FULL_WITH_FOUND and (full >= 1 or read > _LOOK_AFTER)
+                if not (look and self._reader.passed_by_entries()):
+                    break
             await asyncio.sleep(0)
         chunk.at_end = batch.at_end
         if chunk.position is not None:  # else there is nothing with which it could be stored
