@@ -32,6 +32,8 @@ from helmd.operations.security.latest import AuditFailedError, AuditUnfinishedEr
 from helmd.systemd.bus import Manager
 
 NOW = datetime.now(UTC)
+DAY = 86_400.0
+"""A result that was made at NOW, when tests were collected, is not older."""
 FINDING = security_finding("wide-binding", "core port 5000", "core is open", ["tcp 0.0.0.0:5000"], "bind it")
 REPLY = audit_reply(AuditFacts(NOW, 0.5, [FINDING]), 1000)
 REPORT = doctor_report([("clock", ok("it is right")), ("disk", bad("it is full", "Delete files."))], NOW)
@@ -131,10 +133,10 @@ async def test_acceptances_are_those_of_now(place: Layout) -> None:
     keep_report(place, "audit", REPLY)
     latest, store = audit(place, FakeManager()), AcceptanceStore(place)
     store.accept(FINDING, "known", NOW + timedelta(days=1), "hive")
-    accepted = await latest.reply(300)
+    accepted = await latest.reply(DAY)
     assert accepted.findings[0].accepted is not None and accepted.summary.accepted == 1
     place.accepted_findings.write_text("garbage")
-    damaged = await latest.reply(300)
+    damaged = await latest.reply(DAY)
     assert damaged.findings[0].accepted is None and "can't be used" in damaged.unchecked[0]
 
 
@@ -202,7 +204,7 @@ class Away(FakeManager):
 
 async def test_what_is_kept_is_shown_without_a_manager(place: Layout) -> None:
     keep_report(place, "doctor", REPORT)
-    assert await doctor(place, Away()).glance(300) == Glance(REPORT)
+    assert await doctor(place, Away()).glance(DAY) == Glance(REPORT)
     assert (await doctor(place, Away(), wait=0.1).newest(-1)).report == REPORT
 
 

@@ -70,7 +70,7 @@ def ran(place: Path, *options: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
         [*words, str(place)],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_ADDOPTS": "", **environment},
+        env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", **environment},
         capture_output=True,
         text=True,
         check=False,
