@@ -123,7 +123,8 @@ FAULTS = {
         "move it away",
     ),
     "port in use": PlantedFault(
-        "helmctl stop codex; systemd-run --user --unit planted-port python3 -m http.server -b 127.0.0.1 5010; sleep 1",
+        "helmctl stop codex; systemd-run --user --unit planted-port python3 -m http.server -b 127.0.0.1 5010; "
+        "timeout 30 sh -c 'until ss -Hltn sport = :5010 | grep -q .; do sleep 0.1; done'",
         "systemctl --user stop planted-port; helmctl start codex",
         "port 5010",
         "systemctl --user stop planted-port.service",

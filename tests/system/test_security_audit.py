@@ -1,6 +1,7 @@
 """Faults planted in a running suite, all at once: the security audit finds each with its evidence, and none without."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -85,6 +86,10 @@ systemd-run --quiet --unit planted-raw setpriv --reuid 1000 --regid 1000 --clear
 groupadd --force docker; gpasswd -a hive docker
 mkdir -p /etc/ssh; printf 'PermitRootLogin yes\\n' > /etc/ssh/sshd_config
 touch {SUITE}/codex/planted; chown 12345 {SUITE}/codex/planted
+"""
+ALL_LISTEN = """
+for port in 7110 7120 7130; do until ss -Hltn sport = :$port | grep -q .; do sleep 0.1; done; done
+until [ "$(stat -c %a /tmp/planted.sock)" = 666 ] && ss -Hwan | grep -q .; do sleep 0.1; done
 """
 REMOVE_AS_ROOT = f"""
 systemctl stop planted-foreign planted-raw
@@ -186,6 +191,8 @@ class Plants:
         self._planted = True
         self.box.shell(PLANT)
         self.box.shell(PLANT_AS_ROOT, root=True)
+        # What was started listens once its interpreter runs.
+        self.box.shell(f"timeout 30 sh -c {shlex.quote(ALL_LISTEN)}", root=True)
         superuser(self.box, "CREATE ROLE planted LOGIN PASSWORD 'planted'")
         password = {"type": "password", "value": "admin", "temporary": False}
         user = {"username": "demo", "enabled": True, "credentials": [password]}

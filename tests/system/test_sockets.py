@@ -15,7 +15,7 @@ from tests.system.booted import TOP, Sandbox, until
 SETTINGS = "/home/hive/.config/hivematrix/helm.toml"
 SOCKETS = ("helmd.socket", "helmd-http.socket")
 RATE = 400
-HEALTH = "curl -s --max-time 5 -o /dev/null -w %{http_code}"
+HEALTH = "curl -s --max-time 30 -o /dev/null -w %{http_code}"
 
 
 @pytest.fixture

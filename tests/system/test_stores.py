@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.booted import Sandbox
+from tests.system.booted import Sandbox, until
 
 SETTINGS = "/home/hive/.config/hivematrix/helm.toml"
 SERVER = "/var/tmp/external-postgres"
@@ -37,6 +37,7 @@ def server(demo: Sandbox) -> Iterator[str]:
         create = f"CREATE DATABASE \"{encoding}\" ENCODING '{encoding}' TEMPLATE template0"
         demo(*as_postgres, "psql", "-h", "127.0.0.1", "-p", "5555", "-c", create, root=True)
     demo("systemd-run", "--unit=test-pooler", "--uid=postgres", "pgbouncer", f"{SERVER}.ini", root=True)
+    until(lambda: demo.shell("ss -Hltn sport = :5556").out, 30)
     yield "postgresql://postgres@127.0.0.1"
     demo("systemctl", "stop", "test-pooler", root=True)
     demo(*as_postgres, f"{programs}/pg_ctl", "-D", SERVER, "-m", "fast", "stop", root=True)
