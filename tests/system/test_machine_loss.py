@@ -55,6 +55,16 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
         return machine.account("sh", "-c", f"{passfile} {query.format(machine.uid, statement)}")
 
     ask("CREATE TABLE kept AS SELECT 7 AS n")
+    # The log store is in the archive as well: what it has and the journal has not, and lines with their numbers.
+    helm_toml = f"{HOME}/.config/hivematrix/helm.toml"
+    machine.root(f"sed -i 's/^#include_logs = .*/include_logs = true/' {helm_toml}")
+    machine.sql(
+        "INSERT INTO log_views (owner, name, shared, query, columns, last)"
+        " VALUES ('account x', 'kept', true, 'level>=error', '{}', '1h')"
+    )
+    last = machine.sql("SELECT max(id) FROM log_entries")
+    stored = f"SELECT count(*), md5(string_agg(id || message, ',' ORDER BY id)) FROM log_entries WHERE id <= {last}"
+    lines = machine.sql(stored)
     machine.root("helmctl backup key")
     made = json.loads(machine.root("helmctl backup create --json").out)
     archive = fetched(machine, made["path"], tmp_path / "archive", root=True)
@@ -92,6 +102,10 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
         "PASSWORD=.*", machine.root(f"cat {secrets}/codex.env").out
     )
     assert not machine.there(state, f"{secrets}/backup-identity.txt")
+    assert int(lines.partition("|")[0]) > 0 and machine.sql(stored) == lines
+    assert machine.sql("SELECT owner, name FROM log_views") == "account x|kept"
+    until(lambda: int(machine.sql("SELECT max(id) FROM log_entries")) > int(last), 60)
+    machine.root(f"sed -i 's/^include_logs = .*/include_logs = false/' {helm_toml}")
     # It replaces a suite, too, if it is asked to, and keeps what was there.
     ask("INSERT INTO kept VALUES (8)")
     replaced = machine("sh", "-c", f"{restore} --replace", root=True, stdin=key)

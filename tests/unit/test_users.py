@@ -74,6 +74,17 @@ def test_what_the_last_admin_may_have_done() -> None:
     assert [refusal_of_change(ADA, LAST, change, (CLIENT,)) for change in changes] == [None] * 6
 
 
+def test_users_from_a_directory_are_not_deleted() -> None:
+    """Keycloak would remove its copy alone, with groups and the disabling, and make another one at the next search."""
+    lena = user_of({"id": "7", "username": "lena", "enabled": True, "federationLink": "component"})
+    with pytest.raises(DeniedError, match="lena is from a directory") as refused:
+        check_change(lena, Standing(()), "delete")
+    assert refused.value.hint.endswith("helmctl users disable lena")
+    assert refusal_of_change(lena, Standing(()), "disable") is None
+    assert user_of({"id": "8", "username": "max", "enabled": True, "origin": "component"}).from_directory
+    assert not user_of({"id": "9", "username": "ann", "enabled": True}).from_directory
+
+
 def test_the_first_account_and_service_accounts_stay() -> None:
     admin, machine = replace(ADA, username="Admin"), replace(ADA, service_account_of="helm-admin")
     assert refusal_of_change(admin, Standing((ADMINS,)), "delete") == "the account admin can't be deleted"

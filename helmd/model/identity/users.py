@@ -81,6 +81,8 @@ class RealmUser:
     """The client whose service account it is; empty for a person."""
     required_actions: tuple[str, ...] = ()
     """What Keycloak has the user do at the next login."""
+    from_directory: bool = False
+    """Whether a directory (LDAP) has the user, and Keycloak only a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ def refusal_of_change(
         return f"{user.username} is the account by which Helm looks at the gateway's pages, not a person"
     if change == "delete" and user.username.casefold() == FIRST_ADMIN:
         return f"the account {FIRST_ADMIN} can't be deleted"
+    if change == "delete" and user.from_directory:
+        return f"{user.username} is from a directory (LDAP), so it would be back, enabled, when it is next looked for"
     leaves = change in ("delete", "disable") or any(group.path == f"/{ADMINS}" for group in removed)
     if leaves and user.enabled and standing.counted and not standing.other_admins:
         return f"{user.username} is the last enabled member of group {ADMINS}; without it nobody is an admin any more"
@@ -135,8 +139,12 @@ def refusal_of_change(
 def check_change(user: RealmUser, standing: Standing, change: UserChange, removed: Iterable[RealmGroup] = ()) -> None:
     """Raises DeniedError as `refusal_of_change`."""
     if refusal := refusal_of_change(user, standing, change, removed):
-        console = "Change the client in Keycloak's admin console." if user.service_account_of else ""
-        raise DeniedError(refusal, hint=console or (_ADD_ANOTHER if "last enabled" in refusal else ""))
+        hint = _ADD_ANOTHER if "last enabled" in refusal else ""
+        if user.service_account_of:
+            hint = "Change the client in Keycloak's admin console."
+        elif change == "delete" and user.from_directory:
+            hint = f"Delete it in the directory, or keep it from logging in: helmctl users disable {user.username}"
+        raise DeniedError(refusal, hint=hint)
 
 
 def fault_of(name: str, value: str) -> str | None:
@@ -197,6 +205,7 @@ def user_of(document: Mapping[str, Any]) -> RealmUser:
         created=created if isinstance(created, int) else None,
         service_account_of=machine,
         required_actions=tuple(map(str, document.get("requiredActions") or ())),
+        from_directory=bool(document.get("federationLink") or document.get("origin")),
     )
 
 

@@ -32,6 +32,13 @@ Confirm = Callable[[str], None]
 LOCK_SECONDS = 15.0
 _FIELDS = {"email": "email", "first_name": "firstName", "last_name": "lastName", "enabled": "enabled",
            "email_verified": "emailVerified"}  # fmt: skip
+_OF_DIRECTORY = {
+    "error-user-attribute-read-only": (
+        "Keycloak keeps this field read-only; one of a user from a directory (LDAP) is changed there"
+    ),
+    "Can't reset password as account is read only": "that of a user from a directory (LDAP) can only be changed there",
+}
+"""What Keycloak (26.4) says of users whose directory it may not write, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +250,6 @@ def _as_field_errors(field: str = "") -> Iterator[None]:
         if refused.status == HTTPStatus.CONFLICT:
             raise UserExistsError(refused.reason or "another user has this username or email") from None
         if refused.status == HTTPStatus.BAD_REQUEST:
-            said = refused.reason or "Keycloak does not take it"
+            said = _OF_DIRECTORY.get(refused.reason, refused.reason) or "Keycloak does not take it"
             raise UsageError(f"{field}: {said}" if field else said) from None
         raise
