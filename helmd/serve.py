@@ -32,6 +32,7 @@ from helmd.operations.backup.kept import backups_listed
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
 from helmd.operations.configuration.renewal import watch_certificate
+from helmd.operations.diagnostics.failures import FailureReader
 from helmd.operations.diagnostics.latest import LatestCheck
 from helmd.operations.diagnostics.services import certificates_now
 from helmd.operations.identity.gateway_page import GatewayPages
@@ -235,6 +236,7 @@ async def run_helmd(
         )
         metrics = MetricHistory(pool)
         summaries: dict[str, str] = {}
+        failures = FailureReader(monitor.observed)
 
         def read_audit(wanted: AuditQuery, limit: int) -> JournalPart:
             return audit_entries(places, current.scheduled, wanted, limit)
@@ -294,9 +296,12 @@ async def run_helmd(
                         LatestCheck(places, "doctor", DoctorReport, "doctor", "helmctl doctor"),
                         CodeVersions(places),
                         lambda limit: read_audit(AuditQuery(), limit).entries,
+                        failures,
                     ),
                 ),
-                service_page=ServicePage(monitor, current.watched, places, reader, metrics, url, summaries, renderer),
+                service_page=ServicePage(
+                    monitor, current.watched, places, reader, metrics, url, summaries, renderer, failures
+                ),
                 users_page=UsersPage(user_access, for_users, url, renderer),
                 audit_page=AuditTrailPage(trail, lambda: current.watched().names, summaries, renderer),
                 logs_page=LogsPage(current.watched, renderer),

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from helmd.journal.lines import PrintedLine
 from helmd.model.api.audit import AuditRecord
 from helmd.model.errors import HelmError
 from helmd.model.metrics.summaries import DayShare, MinuteValues
@@ -22,6 +23,7 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.diagnostics.failures import FailureReader
 from helmd.operations.monitoring.code_versions import CodeVersion
 from helmd.operations.monitoring.service_history import ServiceRecord
 from helmd.web.auth.identity import Callers
@@ -29,8 +31,8 @@ from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.pages.assets import STATIC, Assets
 from helmd.web.pages.graph import dependency_graph
 from helmd.web.pages.navigation import RAIL_PLACES
-from helmd.web.pages.overview import OverviewPage, change_shown, changes_shown
-from helmd.web.pages.overview_words import absent, alarms, headline, health_line, permissions, well_since
+from helmd.web.pages.overview import OverviewPage, OverviewSources, change_shown, changes_shown
+from helmd.web.pages.overview_words import absent, alarms, headline, health_line, permissions, tone_of, well_since
 from helmd.web.pages.policy import direct_policy, gateway_policy, own_path
 from helmd.web.pages.rendering import TEMPLATES, Renderer
 from helmd.web.pages.service_rows import STATES, rows, worst
@@ -125,6 +127,19 @@ def test_one_cause_is_one_alarm() -> None:
     assert found[0].because == "codex, core and nexus are degraded because of it."
     line = health_line(wrong, suite, identity(Role.ADMIN))
     assert (line.tone, line.sentence, line.trouble) == ("error", "2 problems, 3 affected", "(5) keycloak failing")
+    # Switched off, but needed by what runs: that is wrong, too, and the cause of what is.
+    wrong["keycloak"] = replace(status("keycloak", "stopped", "not running"), started_at=None)
+    assert (
+        said({**wrong, "beacon": status("beacon")}, suite) == "keycloak is stopped, and codex, core and nexus need it"
+    )
+    runs = {name: status(name) for name in needs} | {"keycloak": wrong["keycloak"]}
+    seen = rows(runs, suite, identity(Role.ADMIN), NOW)
+    (alarm,) = alarms(seen, suite)
+    assert (alarm.row.name, alarm.affected, tone_of(seen, [alarm])) == ("keycloak", (), "warn")
+    line = health_line(runs, suite, identity(Role.ADMIN))
+    assert (line.tone, line.sentence, line.trouble) == ("warn", "keycloak stopped", "(1) keycloak stopped")
+    idle = {name: replace(status(name, "stopped"), started_at=None) for name in needs}
+    assert alarms(rows(idle, suite, identity(Role.ADMIN), NOW), suite) == ()
     circle = {"a": ("b",), "b": ("a",)}
     assert troubles(["a", "b"], circle) == (CauseGroup("a"), CauseGroup("b"))
 
@@ -431,10 +446,13 @@ async def broken(request: web.Request) -> web.StreamResponse:
     raise HostileError("<script>alert(1)</script>", hint="Run: helmctl <b>", lines=["<i>line</i>"])
 
 
+NO_SOURCES = OverviewSources()
+
+
 @asynccontextmanager
-async def served(statuses: Statuses) -> AsyncIterator[TestClient]:
+async def served(statuses: Statuses, sources: OverviewSources = NO_SOURCES) -> AsyncIterator[TestClient]:
     renderer = Renderer(assets := Assets())
-    page = OverviewPage(statuses, lambda: SUITE, None, renderer)
+    page = OverviewPage(statuses, lambda: SUITE, None, renderer, sources)
     table = (
         Route("GET", "/", page.show, Role.CLIENT, "overview"),
         Route("GET", r"/static/{digest:[0-9a-f]+}/{name:[A-Za-z0-9./-]+}", assets.serve, Role.PUBLIC, "files"),
@@ -465,6 +483,29 @@ async def test_the_page_is_html_that_fits_its_policy(client: TestClient) -> None
     assert "Customers &amp; &lt;b&gt;notes&lt;/b&gt;" in text and "<b>" not in text
     for url in re.findall(r'(?:href|src)="(/helm/static/[^"]+)"', text):
         assert (await client.get(url)).status == 200
+
+
+class CoreFailed(Statuses):
+    """Core alone, which has failed."""
+
+    def statuses(self) -> dict[str, Status]:
+        return {"core": status("core", "failed", "core exited with code 3")}
+
+
+async def test_what_a_failed_service_printed_is_in_the_headline() -> None:
+    """The cause is seen without a click, by who may read the service's lines, and is text whatever it is."""
+    facts = UnitFacts("hivematrix-core.service", "loaded", "failed", changed_at=NOW.timestamp(), restarts=5)
+    seen = {"core": Observed("core", SUITE["core"], facts)}
+    lines = [PrintedLine(NOW.timestamp(), "connecting"), PrintedLine(NOW.timestamp(), "ERROR: no table <b>users</b>")]
+    sources = OverviewSources(failures=FailureReader(seen.get, lambda facts: lines))
+    async with served(CoreFailed(), sources) as client:
+        text, client_text = [
+            await (await client.get("/helm/", headers={**ADMIN, "Test-Role": role})).text()
+            for role in ("technician", "client")
+        ]
+    headline = text.partition("helm-headline__line")[2].partition("</div>")[0]
+    assert "ERROR: no table &lt;b&gt;users&lt;/b&gt;</code>" in headline and "after 5 automatic restarts" in headline
+    assert "no table" not in client_text and "<b>users" not in text
 
 
 async def test_the_page_behind_the_gateway(client: TestClient) -> None:

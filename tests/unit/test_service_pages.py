@@ -13,6 +13,7 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from helmd.journal.lines import PrintedLine
 from helmd.model.api.metrics import MetricsReply
 from helmd.model.errors import DeniedError, KeycloakAwayError, StoreError
 from helmd.model.identity.audit import DRY_RUN, AuditedChange, AuditEntry, Origin
@@ -23,6 +24,7 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import HEALTHY, HealthVerdict
 from helmd.model.units.status import Observed, Status, service_status
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.diagnostics.failures import FailureReader
 from helmd.operations.identity.user_index import LastLogins
 from helmd.operations.identity.user_reader import UserDetails, UserPage, UserSession
 from helmd.operations.logs.audit import AuditQuery, JournalPart
@@ -63,6 +65,7 @@ class World:
     login_at: float | None = field(default_factory=time.time)
     rows: list[LogRow] = field(default_factory=list)
     store_away: bool = False
+    failed: bool = False
     keycloak_away: bool = False
     users: list[RealmUser] = field(default_factory=list)
     records: list[AuditEntry] = field(default_factory=list)
@@ -74,6 +77,8 @@ class World:
         if name not in SUITE:
             return None
         facts = UnitFacts(f"hivematrix-{name}.service", "loaded", "active", "running", main_pid=0)
+        if self.failed:
+            facts = replace(facts, active_state="failed", changed_at=NOW.timestamp(), restarts=5)
         return Observed(name, SUITE[name], facts, "production", HealthVerdict(HEALTHY, f"said {HOSTILE}"))
 
     def status(self, name: str) -> Status:
@@ -135,6 +140,9 @@ class EveryRole(Callers):
         return identity
 
 
+PRINTED = [PrintedLine(NOW.timestamp(), "connecting"), PrintedLine(NOW.timestamp(), f"ERROR: {HOSTILE}")]
+
+
 async def at_once(function: Any) -> Any:
     return function()
 
@@ -156,7 +164,17 @@ async def served(world: World, tmp_path: Path) -> AsyncIterator[TestClient]:
         return JournalPart([entry for entry in world.records if wanted.selects(entry)][:limit], None)
 
     pages = service_pages(
-        ServicePage(store, lambda: SUITE, places, store, store, lambda: URL, SUMMARIES, renderer),
+        ServicePage(
+            store,
+            lambda: SUITE,
+            places,
+            store,
+            store,
+            lambda: URL,
+            SUMMARIES,
+            renderer,
+            FailureReader(world.observed, lambda facts: PRINTED),
+        ),
         UsersPage(cast(Any, source), cast(Any, at_once), lambda: URL, renderer),
         AuditTrailPage(AuditPages(read, store), lambda: SUITE.names, SUMMARIES, renderer),
     )
@@ -216,6 +234,15 @@ async def test_what_a_technician_may_not_do_is_absent(tmp_path: Path) -> None:
 async def test_without_a_store_the_rest_is_there(tmp_path: Path) -> None:
     text = await text_of(World(store_away=True), tmp_path, "service/core")
     assert "The store is away" in text and "journalctl --user -u hivematrix-core" in text and "Processes" in text
+
+
+async def test_what_a_failed_service_printed(tmp_path: Path) -> None:
+    text = await text_of(World(failed=True), tmp_path, "service/core")
+    card = text.partition('id="failure-title"')[2].partition("</section>")[0]
+    assert "before it failed" in card and "after 5 automatic restarts" in card and "helmctl why core" in card
+    assert "connecting" in card and HOSTILE not in text
+    assert ESCAPED in card.partition("helm-text__line--cause")[2], "the line that says why stands out"
+    assert "failure-title" not in await text_of(World(), tmp_path, "service/core"), "it works"
 
 
 async def test_helm_and_what_is_external_have_no_buttons(tmp_path: Path) -> None:

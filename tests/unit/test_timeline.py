@@ -7,12 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from helmd.model.logs.entry import LogRow
+from helmd.model.api.details import TimelineEvent
+from helmd.model.logs.entry import SYSTEMD, LogRow
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.units.timeline import EventKind, health_of_line, kind_of_change, kind_of_systemd
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.timeline import timeline
 from helmd.store.logs.entries import StoredEntry
+from helmd.web.pages.timeline_rows import event_rows
 
 NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
 
@@ -30,6 +32,7 @@ NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
         ("hivematrix-core.service: Main process exited, code=exited, status=0/SUCCESS", "other"),
         ("hivematrix-core.service: Failed with result 'exit-code'.", "failed"),
         ("hivematrix-core.service: Failed with result 'oom-kill'.", "oom"),
+        ("hivematrix-core.service: Start request repeated too quickly.", "failed"),
         ("hivematrix-core.service: A process of this unit has been killed by the OOM killer.", "oom"),
         ("hivematrix-core.service: Scheduled restart job, restart counter is at 3.", "restart"),
         ("Reloaded hivematrix-core.service - HiveMatrix core.", "reload"),
@@ -108,3 +111,54 @@ async def test_pages_of_two_searches_are_in_order_and_whole() -> None:
     said_by = {"health": (None, None), "restart": ("ada", "slow")}
     kinds = {8: "restart", 6: "health", 5: "restart", 3: "health", 2: "restart", 0: "health"}
     assert seen == [(NOW + timedelta(seconds=n), kind, *said_by[kind]) for n, kind in kinds.items()]
+
+
+def shown(*messages: str, service: str = "core") -> list[str]:
+    """What the page shows of MESSAGES of systemd's, the newest first."""
+    events = [
+        TimelineEvent(number, NOW, SYSTEMD, "INFO", message, kind_of_systemd(message), None, None)
+        for number, message in enumerate(messages)
+    ]
+    return [row.text for row in event_rows(events, service, {})]
+
+
+UNIT = "hivematrix-core.service"
+TITLE = f"{UNIT} - HiveMatrix core: tokens"
+
+
+def test_the_page_says_in_few_words_what_happened() -> None:
+    exited = f"{UNIT}: Main process exited, code=exited, status=3/NOTIMPLEMENTED"
+    assert shown(
+        f"Failed to start {TITLE}.",
+        f"{UNIT}: Failed with result 'exit-code'.",
+        f"{UNIT}: Start request repeated too quickly.",
+        f"{UNIT}: Scheduled restart job, restart counter is at 5.",
+        f"{UNIT}: Failed with result 'exit-code'.",
+        exited,
+        f"Started {TITLE}.",
+        f"Starting {TITLE}...",
+        f"{UNIT}: Scheduled restart job, restart counter is at 4.",
+        f"{UNIT}: Failed with result 'signal'.",
+        f"{UNIT}: Main process exited, code=killed, status=9/KILL",
+    ) == [
+        "Failed to start",
+        "Failed with result 'exit-code'.",
+        "Too many failed starts: systemd does not restart it any more",
+        "Automatic restart 5",
+        "Exited with code 3",
+        "Started",
+        "Automatic restart 4",
+        "Killed by signal KILL",
+    ]
+
+
+def test_the_page_leaves_out_what_the_next_event_says() -> None:
+    ended = f"{UNIT}: Main process exited, code=exited, status=143/n/a"
+    stopped = (f"Stopped {TITLE}.", f"{UNIT}: Deactivated successfully.", ended, f"Stopping {TITLE}...")
+    assert shown(*stopped) == ["Stopped"]
+    assert shown(f"Starting {TITLE}...", *stopped) == ["Starting", "Stopped"], "it still starts"
+    assert shown(f"{UNIT}: Main process exited, code=dumped, status=11/SEGV") == [
+        "Killed by signal SEGV, with a core dump"
+    ]
+    other = "Started hivematrix-nexus.service - HiveMatrix nexus."
+    assert shown(other) == [other] and shown("a line without a unit") == ["a line without a unit"]

@@ -17,7 +17,7 @@ _HEALTH = re.compile(r"(?P<service>[a-z][a-z0-9_-]*) is (?:healthy|degraded|unhe
 _OF_SYSTEMD: tuple[tuple[EventKind, re.Pattern[str]], ...] = (
     ("oom", re.compile(r"oom-kill|killed by the OOM killer")),
     ("crash", re.compile(r"(?:process exited, code=(?:killed|dumped))|(?:Main process exited, .*status=(?!0/))")),
-    ("failed", re.compile(r"Failed with result|Failed to start|start request repeated too quickly|timed out")),
+    ("failed", re.compile(r"Failed with result|Failed to start|[Ss]tart request repeated too quickly|timed out")),
     ("restart", re.compile(r"Scheduled restart job")),
     ("reload", re.compile(r"Reload(?:ed|ing) ")),
     ("started", re.compile(r"^(?:Started|Finished) ")),

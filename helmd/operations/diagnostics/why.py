@@ -27,6 +27,7 @@ _RUN = 400
 _BEGINNINGS = {"running": "is ", "scheduled": "is scheduled: ", "succeeded": ""}
 """What comes before the sentence about a oneshot, by its state."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|SEVERE|PANIC)\b|\b\w*(?:Error|Exception): |^Traceback ")
+_EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): ")
 
 
 def since(then: float, now: float) -> str:
@@ -184,3 +185,11 @@ def of_this_run(lines: Sequence[PrintedLine]) -> Sequence[PrintedLine]:
         return lines[-LINES:]
     half = LINES // 2
     return [*lines[first : first + half], *lines[-half:]] if first + half < len(lines) - half else lines[first:]
+
+
+def cause_line(lines: Sequence[str]) -> str:
+    """The one of LINES that most likely says why a run failed: its last exception, else its last error; else empty."""
+    errors = [line for line in lines if _ERROR.search(line) and not line.startswith("Traceback ")]
+    return next((line.strip() for line in reversed(errors) if _EXCEPTION.match(line)), "") or (
+        errors[-1].strip() if errors else ""
+    )

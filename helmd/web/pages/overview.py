@@ -15,6 +15,7 @@ from helmd.model.identity.audit import AuditEntry
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.service import Registry
 from helmd.model.units.doctor_report import DoctorReport
+from helmd.operations.diagnostics.failures import FAILS, Failure, FailureReader
 from helmd.operations.diagnostics.host import in_container
 from helmd.operations.diagnostics.latest import CHECK_AGE, Glance, LatestCheck
 from helmd.operations.monitoring.code_versions import CodeVersion, CodeVersions
@@ -35,16 +36,19 @@ from helmd.web.pages.overview_words import (
     headline,
     health_line,
     permissions,
+    tone_of,
     well_since,
 )
 from helmd.web.pages.policy import HOME
 from helmd.web.pages.rendering import Renderer
-from helmd.web.pages.service_rows import STATES, Row, Tone, rows, worst
+from helmd.web.pages.service_rows import STATES, Row, Tone, rows
 
 __all__ = ["STATES", "OverviewPage", "OverviewSources", "Tone", "health_line"]
 
 _CHANGES = 60
 """How many records of the audit trail are shown at most."""
+_EXPLAINED = 5
+"""How many services that are wrong are shown with what they printed."""
 _SOON_DAYS = 30
 """Days before a certificate ends, or a disk is full, from which on that is said."""
 
@@ -59,6 +63,7 @@ class OverviewSources:
     versions: CodeVersions | None = None
     changes: Callable[[int], Sequence[AuditEntry]] = lambda limit: ()
     """The newest changes; it blocks."""
+    failures: FailureReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class OverviewContext:
     alarms: tuple[Alarm, ...]
     headline: Headline
     tone: Tone
+    failures: Mapping[str, Failure]
+    """What the first of those that are wrong have printed, by their names."""
     shows_figures: bool
     history_trouble: str
     host_state: HostReply | None
@@ -140,11 +147,13 @@ class OverviewPage:
         now, suite, statuses = datetime.now(UTC), self._suite(), self._monitor.statuses()
         seen = rows(statuses, suite, identity, now, records, versions)
         found = alarms(seen, suite)
+        failures = await self._failed(identity, part, found)
         context = OverviewContext(
             rows=tuple(seen),
             alarms=found,
             headline=headline(seen, found, well_since(statuses, records, suite)),
-            tone=worst(seen),
+            tone=tone_of(seen, found),
+            failures=failures,
             shows_figures=sees,
             history_trouble="" if self._sources.history is None else self._sources.history.trouble,
             host_state=host_state,
@@ -184,6 +193,14 @@ class OverviewPage:
             return await self._sources.host.report()
         except (OSError, HelmError):
             return None
+
+    async def _failed(self, identity: Identity, part: str | None, found: Sequence[Alarm]) -> Mapping[str, Failure]:
+        reader = self._sources.failures
+        if reader is None or part not in (None, "services") or not identity.may(Role.TECHNICIAN):
+            return {}
+        names = [alarm.row.name for alarm in found if alarm.row.state in FAILS][:_EXPLAINED]
+        read = await asyncio.gather(*map(reader.of, names))
+        return {name: failure for name, failure in zip(names, read, strict=True) if failure is not None}
 
     async def _changed(self, identity: Identity, part: str | None) -> tuple[OverviewChange, ...]:
         if part not in (None, "changes") or not identity.may(Role.ADMIN):

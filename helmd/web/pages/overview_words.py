@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from helmd.model.counted import counted
 from helmd.model.suite.causes import troubles
 from helmd.model.suite.composition import dependencies
+from helmd.model.suite.dependencies import Graph, closure
 from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Status
@@ -14,7 +15,10 @@ from helmd.operations.monitoring.service_history import ServiceRecord
 from helmd.web.auth.roles import Identity, Role
 from helmd.web.pages.policy import HOME
 from helmd.web.pages.rendering import HealthLine
-from helmd.web.pages.service_rows import OWN_SERVICES, Row, rows, worst
+from helmd.web.pages.service_rows import OWN_SERVICES, Row, Tone, rows, worst
+
+_NAMED = 4
+"""How many services a sentence names; more are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +59,45 @@ class Alarm:
 
 def alarms(seen: Sequence[Row], suite: Registry) -> tuple[Alarm, ...]:
     """What is wrong, grouped by cause: what does not work before what works in part."""
+    graph = dependencies(suite)
+    missed = _missed(seen, graph)
     wrong = {
-        row.name: row for row in seen if row.tone in ("error", "warn") and row.state not in ("starting", "stopping")
+        row.name: row
+        for row in seen
+        if row.name in missed or (row.tone in ("error", "warn") and row.state not in ("starting", "stopping"))
     }
-    found = troubles(list(wrong), dependencies(suite))
     made = [
-        Alarm(wrong[each.root], _sentence(wrong[each.root]), tuple(wrong[name] for name in each.affected))
-        for each in found
+        Alarm(
+            wrong[each.root],
+            _sentence(wrong[each.root], missed.get(each.root, ())),
+            tuple(wrong[name] for name in each.affected),
+        )
+        for each in troubles(list(wrong), graph)
     ]
     return tuple(sorted(made, key=lambda alarm: (alarm.row.tone != "error", -len(alarm.affected), alarm.row.name)))
 
 
-def _sentence(row: Row) -> str:
+def tone_of(seen: Sequence[Row], found: Sequence[Alarm]) -> Tone:
+    """The tone of the page: that of the worst service, and never a good one while something is wrong."""
+    tone = worst(seen)
+    return "warn" if found and tone in ("ok", "off") else tone
+
+
+def _missed(seen: Sequence[Row], graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Services that are switched off though others need them, which run; with the names of these."""
+    off = {row.name for row in seen if row.state == "stopped"}
+    missed: dict[str, list[str]] = {}
+    for row in seen:
+        if row.since:
+            for name in off & (closure(graph, [row.name]) - {row.name}):
+                missed.setdefault(name, []).append(row.name)
+    return {name: tuple(sorted(needing)) for name, needing in missed.items()}
+
+
+def _sentence(row: Row, missed_by: Sequence[str]) -> str:
+    if missed_by:
+        needing = names_text(missed_by) if len(missed_by) <= _NAMED else counted(len(missed_by), "running service")
+        return f"{row.name} is {row.state}, and {needing} {'needs' if len(missed_by) == 1 else 'need'} it"
     word = {"failed": "has failed", "flapping": "is failing", "unhealthy": "is unhealthy", "degraded": "is degraded"}
     message = row.message.removeprefix(f"{row.name} ")
     return f"{row.name} {word.get(row.state, f'is {row.state}')}" + (f": {message}" if message else "")
@@ -120,7 +151,7 @@ def health_line(statuses: Mapping[str, Status], suite: Registry, identity: Ident
     """What the top bar says to IDENTITY of the services of SUITE."""
     seen = rows(statuses, suite, identity, datetime.now(UTC))
     found = alarms(seen, suite)
-    tone = worst(seen)
+    tone = tone_of(seen, found)
     if found:
         affected = sum(len(alarm.affected) for alarm in found)
         root = found[0].row

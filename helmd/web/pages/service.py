@@ -9,19 +9,18 @@ from typing import Literal
 
 from aiohttp import web
 
-from helmd.model.api.details import ProbeReply, TimelineEvent
+from helmd.model.api.details import ProbeReply
 from helmd.model.errors import HelmError, UnknownServiceError
 from helmd.model.jobs.control import CONFIRMED
 from helmd.model.layout import Layout
-from helmd.model.logs.entry import HELM
 from helmd.model.logs.filter import page_cursor_of
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, dependents
 from helmd.model.suite.names import HELM_SERVICE, MODES
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Observed, Status
-from helmd.model.units.timeline import EventKind
 from helmd.model.units.unit_state import condition
+from helmd.operations.diagnostics.failures import FAILS, Failure, FailureReader
 from helmd.operations.diagnostics.service_facts import ServiceFacts, ServiceFactsReader
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.code_versions import CodeVersion
@@ -35,6 +34,7 @@ from helmd.web.pages.fresh_login import fresh_login
 from helmd.web.pages.overview import STATES, Tone
 from helmd.web.pages.rendering import Renderer
 from helmd.web.pages.service_settings import SettingsForm, settings_form
+from helmd.web.pages.timeline_rows import EventRow, event_rows
 
 Tab = Literal["state", "output", "settings"]
 _EVENTS = 40
@@ -42,23 +42,6 @@ _RESPONSES = timedelta(hours=1)
 _RESPONSE_STEP = 60
 _WIDTH, _HEIGHT = 300.0, 48.0
 """The coordinates of the chart of response times."""
-
-_EVENT_LOOKS: Mapping[EventKind, tuple[Tone, str]] = {
-    "started": ("ok", "play"),
-    "starting": ("off", "play"),
-    "stopped": ("off", "square"),
-    "stopping": ("off", "square"),
-    "restart": ("warn", "rotate-ccw"),
-    "reload": ("off", "refresh-cw"),
-    "crash": ("error", "circle-x"),
-    "oom": ("error", "memory-stick"),
-    "failed": ("error", "circle-x"),
-    "health": ("warn", "activity"),
-    "update": ("off", "package"),
-    "configuration": ("off", "settings"),
-    "refused": ("warn", "lock"),
-    "other": ("off", "circle-dashed"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +53,6 @@ class Neighbour:
     icon: str
     state: str
     direct: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """An event of the timeline as it is shown. Who did it, and why, is shown beside the text."""
-
-    event: TimelineEvent
-    text: str
-    tone: Tone
-    icon: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +103,8 @@ class ServicePageContext:
     events_trouble: str = ""
     older: str = ""
     form: SettingsForm = field(default_factory=SettingsForm)
+    failure: Failure | None = None
+    """What it printed; None while it works."""
 
 
 class ServicePage:
@@ -148,6 +123,7 @@ class ServicePage:
         url: Callable[[], str],
         summaries: Mapping[str, str],
         renderer: Renderer,
+        failures: FailureReader | None = None,
     ) -> None:
         self._monitor = monitor
         self._registry = registry
@@ -158,6 +134,7 @@ class ServicePage:
         self._summaries = summaries
         self._renderer = renderer
         self._facts = ServiceFactsReader(places)
+        self._failures = failures or FailureReader(monitor.observed)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """GET /service/{name}"""
@@ -168,17 +145,18 @@ class ServicePage:
         shows = tab == "state" and part in ("", "state")
         before = request.query.get("before", "")
         # At once: each waits for something else.
-        facts, (events, older, trouble), responses = await asyncio.gather(
+        status = self._monitor.status(observed.name)
+        facts, (events, older, trouble), responses, failure = await asyncio.gather(
             self._facts_of(observed, part in ("", "head", "state")),
             self._timeline(request, observed.name, before, shows or part == "timeline"),
             self._responses(request, observed.name, shows),
+            self._failure(status, shows),
         )
         form = SettingsForm()
         if tab == "settings" and not part:
             form = await settings_form(
                 self._places, observed.name, fresh_login(request, self._url(), "Changing settings")
             )
-        status = self._monitor.status(observed.name)
         needs, needed_by = self._neighbours(observed.name)
         tone, glyph, _ = STATES.get(status.state, STATES["unknown"])
         started = status.started_at
@@ -209,6 +187,7 @@ class ServicePage:
                 events_trouble=trouble,
                 older=older,
                 form=form,
+                failure=failure,
             ),
         )
 
@@ -241,6 +220,9 @@ class ServicePage:
     async def _facts_of(self, observed: Observed, asked: bool) -> ServiceFacts | None:
         return await self._facts.read(observed) if asked else None
 
+    async def _failure(self, status: Status, asked: bool) -> Failure | None:
+        return await self._failures.of(status.service_name) if asked and status.state in FAILS else None
+
     async def _timeline(
         self, request: web.Request, name: str, before: str, asked: bool
     ) -> tuple[tuple[EventRow, ...], str, str]:
@@ -252,7 +234,7 @@ class ServicePage:
             found = await run_while_connected(request, timeline(self._reader, name, _EVENTS, cursor))
         except HelmError as error:
             return (), "", error.sentence
-        rows = tuple(EventRow(event, event_text(event, name, self._summaries), *_look(event)) for event in found.events)
+        rows = tuple(event_rows(found.events, name, self._summaries))
         return rows, "" if found.next is None else str(found.next), ""
 
     async def _responses(self, request: web.Request, name: str, asked: bool) -> Responses:
@@ -310,22 +292,6 @@ def _no_actions(observed: Observed) -> str:
     if observed.name == HELM_SERVICE:
         return "Helm itself is not started or stopped here. On the machine: systemctl --user restart helmd"
     return "An external service is shown, never started or stopped." if observed.external else ""
-
-
-def _look(event: TimelineEvent) -> tuple[Tone, str]:
-    tone, icon = _EVENT_LOOKS[event.kind]
-    if event.kind == "health" and event.message.split(" is ", 1)[-1].startswith("healthy"):
-        return "ok", "circle-check"
-    return ("error" if tone == "off" and event.level in ("ERROR", "CRITICAL") else tone), icon
-
-
-def event_text(event: TimelineEvent, service: str, summaries: Mapping[str, str]) -> str:
-    """What happened, without who did it and why (`helmd.journal.actions.sentence`); SUMMARIES say what requests do."""
-    if event.source != HELM:
-        return event.message
-    text = event.message.partition(f", for {event.who}")[0] if event.who else event.message
-    action, found, result = text.partition(f" {service}: ")
-    return f"{summaries[action]}: {result}" if found and action in summaries else text
 
 
 def _tab(given: str, identity: Identity) -> Tab:
