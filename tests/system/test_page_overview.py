@@ -122,7 +122,7 @@ def test_a_service_that_fails_is_seen_in_every_tab(dashboard: Dashboard, demo: S
         browser.until(lambda driver: driver.title.startswith("("), 30)
         browser.until_there("#service-failing")
         assert "failing" in browser.text("h1") and browser.text(".helm-top__health")
-        browser.until(lambda driver: "ERROR: no such table" in driver.find_element("css selector", "h1 ~ span").text, 30)
+        browser.until(lambda driver: "ERROR: no such table" in driver.find_element("css selector", "h1 ~ span").text)
         assert "helm-error.svg" in str(browser.run("return document.querySelector('link[rel=icon]').href"))
         assert live(dashboard) == "live"
         browser.do(lambda: browser.driver.switch_to.window(browser.driver.window_handles[0]))

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from helmd.model.suite.service import Health, Restart, Service
+from helmd.health.thread_pool import ProbeResult
+from helmd.model.suite.service import Health, Registry, Restart, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict
 from helmd.model.units.health_policy import (
     PROVEN_SECONDS,
@@ -20,6 +23,8 @@ from helmd.model.units.health_policy import (
 )
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
+from helmd.operations.monitoring.monitor import Monitor
+from helmd.systemd.usage import UsageMeter
 
 RUNNING = UnitFacts("hivematrix-core.service", "loaded", "active", "running", main_pid=7, invocation="a1")
 CORE = Service("core", port=5000, health=Health(interval=10.0), on_unhealthy="restart", unhealthy_after=3)
@@ -178,3 +183,28 @@ def test_starts_of_a_service_that_was_healthy_for_a_minute_do_not_count() -> Non
 )  # fmt: skip
 def test_starts_that_count(observed: Observed) -> None:
     assert not proven(observed, 2000.0)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_what_helm_is_does_not_depend_on_its_other_units(order: int) -> None:
+    """hivematrix-recover.service ends at once; whichever is read last, helmd runs."""
+    units = ["helmd.service", "hivematrix-recover.service", "hivematrix-core.service", "hivematrix-job-1.service"]
+    idle: Any = SimpleNamespace(statuses=lambda rows: None, keep_only=lambda names: None)
+
+    async def ask(service: Service) -> ProbeResult:
+        return ProbeResult(PASSED, 1.0)
+
+    async def rates() -> None:
+        return None
+
+    def facts(unit: str) -> UnitFacts:
+        runs = unit != "hivematrix-recover.service"
+        return replace(RUNNING, unit=unit, active_state="active" if runs else "inactive")
+
+    keys: Any = None
+    monitor = Monitor(ask, rates, idle, UsageMeter(), keys, on_change=lambda: None, beat=lambda: None)
+    monitor.adopt(Registry({"helm": Service("helm"), "core": CORE}), 15.0)
+    watch: Any = SimpleNamespace(manager=SimpleNamespace(facts=facts))
+    await monitor._read(watch, units[::order])
+    seen_now = {name: each.active_state for name, each in monitor.statuses().items()}
+    assert seen_now == {"helm": "active", "core": "active"}

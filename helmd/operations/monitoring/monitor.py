@@ -354,9 +354,11 @@ def _unit(name: str) -> str:
 
 
 def _name(unit: str) -> str | None:
-    """Return the service that UNIT or its timer runs, or None for jobs and units that are not services."""
+    """Return the service that UNIT or its timer runs, or None for jobs, Helm's other units, and units of others."""
     name = service_behind(unit)
-    return None if name is None or name.startswith(RESERVED_PREFIX) else name
+    if name is None or name.startswith(RESERVED_PREFIX) or (name == HELM_SERVICE and unit != HELMD_UNIT):
+        return None
+    return name
 
 
 def _is_job(unit: str) -> bool:
