@@ -122,7 +122,7 @@ def modules_update_command(
 
             output.print_json({"name": name, **to_json(plan_body(plan))})
         else:
-            _say(plan_lines(plan))
+            _say([*plan_lines(plan), f"  commit: {plan.after}"])
         return exits.OK
     agreed(f"Update {name}?", yes)
     return _ended(updates.update(ref, discard_changes, planned), "is updated", as_json)

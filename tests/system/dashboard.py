@@ -4,6 +4,7 @@ One browser for all pages. Each role logs in once; then its session's cookie is 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.system.booted import TOP, Sandbox
 from tests.system.browser import Browser, browser_in
+from tests.system.dialogs import dialogs, pattern
 from tests.system.keycloak_admin import GATEWAY, Person, person
 
 HELM = "http://localhost:5004/helm/"
@@ -26,6 +28,21 @@ _IGNORED = ("fonts.googleapis.com", "favicon.ico")
 _AXE = """
 const done = arguments[arguments.length - 1];
 axe.run(document, {resultTypes: ["violations"]}).then(
+  (found) => done(found.violations.flatMap((each) => each.nodes.map((node) =>
+    `${each.id}: ${node.target.join(" ")}: ${node.failureSummary.split("\\n").slice(1).join(" ")}`))),
+  (error) => done([String(error)]));
+"""
+
+_OPEN = """
+const [dialog] = [...document.querySelectorAll("dialog[open], :popover-open")].slice(-1);
+const heading = dialog?.querySelector("h2, h3")?.textContent;
+return dialog ? [heading, dialog.getAttribute("aria-label"), dialog.id].filter(Boolean) : [];
+"""
+_AXE_OF_OPEN = """
+const [rules, done] = arguments;
+const [dialog] = [...document.querySelectorAll("dialog[open], :popover-open")].slice(-1);
+const only = rules.length ? { runOnly: { type: "rule", values: rules } } : {};
+axe.run(dialog, { resultTypes: ["violations"], ...only }).then(
   (found) => done(found.violations.flatMap((each) => each.nodes.map((node) =>
     `${each.id}: ${node.target.join(" ")}: ${node.failureSummary.split("\\n").slice(1).join(" ")}`))),
   (error) => done([String(error)]));
@@ -121,6 +138,38 @@ class Dashboard:
             found += self.browser.do(lambda: self.browser.driver.execute_async_script(_AXE))
         self.browser.size(1440, 900)
         return found
+
+    def readable(self, name: str) -> None:
+        """The dialog or popover that is open is that of this NAME (tests/system/dialogs.py), and axe finds nothing on
+        it: in light, and of colours in dark.
+        """
+        assert name in dialogs(), f"no page has such a dialog: {name}"
+        titles = self.browser.run(_OPEN)
+        assert any(re.fullmatch(pattern(name), title) for title in titles), f"{name} is not open, but: {titles}"
+        if not self.browser.run("return Boolean(window.axe)"):
+            self.browser.run(axe_source())
+        driver = self.browser.driver
+        for dark, rules in ((False, []), (True, ["color-contrast"])):
+            self.browser.size(1440, 900, dark)
+            found = self.browser.do(lambda given=rules: driver.execute_async_script(_AXE_OF_OPEN, given))  # type: ignore[misc]
+            assert found == [], f"{name}, {'dark' if dark else 'light'}: {found}"
+        self.browser.size(1440, 900)
+
+    @contextmanager
+    def network(self, *, offline: bool = False, latency: int = 0) -> Iterator[None]:
+        """Answers come so many milliseconds late, or none does."""
+
+        def set_to(offline: bool, latency: int) -> None:
+            facts = {"offline": offline, "latency": latency, "downloadThroughput": -1, "uploadThroughput": -1}
+            self.browser.driver.execute_cdp_cmd("Network.enable", {})
+            self.browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", facts)
+
+        self.browser.do(lambda: set_to(offline, latency))
+        try:
+            yield
+        finally:
+            self.browser.do(lambda: set_to(False, 0))
+            self.browser.do(lambda: self.browser.driver.execute_cdp_cmd("Network.disable", {}))
 
     def press(self, *keys: str) -> None:
         """Presses keys one after the other, wherever the focus is; "Control+k" at once."""

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from selenium.webdriver.common.by import By
 
 from tests.system.booted import Sandbox
 from tests.system.browser import Browser
 from tests.system.dashboard import Dashboard
 from tests.system.test_modules_install import MODULES, RUN, SERVICE, SETTINGS, repository
+from tests.system.test_page_service import press
 
 NAME = "paged"
 
@@ -43,6 +45,7 @@ def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard:
     assert {"core", "codex"} <= set(browser.run(f"return {shown}"))
     ask(dashboard, repo)
     browser.until_there("dialog[open] .helm-steps__item", 60)
+    dashboard.readable("modules.js: Install ${what}")
     browser.until(
         lambda driver: "commit" in driver.execute_script("return document.querySelector('dialog').innerText"), 60
     )
@@ -79,6 +82,18 @@ def ask_to_update(browser: Browser, number: str) -> str:
     return said
 
 
+def choose_version(page: Dashboard, ref: str) -> None:
+    """From the dialog of the update to that of the plan for another version, or its refusal."""
+    browser = page.browser
+    press(page, "Another version", "dialog")
+    browser.until_there("dialog[open] [name=ref]")
+    page.readable("modules.js: Another version of ${name}")
+    browser.type("dialog [name=ref]", ref)
+    browser.click("dialog [type=submit]")
+    browser.until(lambda driver: f"to {ref}" in driver.find_element(By.CSS_SELECTOR, "dialog[open] h2").text)
+    browser.until_there("dialog[open] :is(.helm-steps__item, .helm-refusal)", 60)
+
+
 def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dashboard, repo: str) -> None:
     commit(demo, repo, "<i>second</i>")
     dashboard.open("modules", "owner")
@@ -99,6 +114,7 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     dashboard.screenshots("module-plan")
     said = ask_to_update(browser, "1 commit")
     assert "Eve: <i>second</i>" in said and "who is affected: no other service" in said
+    dashboard.readable("modules.js: Update ${name}")
     browser.click("dialog .helm-dialog__do button:first-child")
     browser.until(lambda driver: f"{NAME} is not updated until" in driver.page_source)
     dashboard.press("Escape")
@@ -117,9 +133,35 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     browser.until(lambda driver: driver.execute_script(
         "return document.querySelector(arguments[0]).innerText.includes('up to date')", row))  # fmt: skip
     assert browser.text(f"{row} code") == last[:12]
+    # To a tag, with a file that was changed left behind; a tag that there is not is refused.
+    demo.shell(
+        f"git -C {repo} tag v1 HEAD~1; for each in {MODULES}/{NAME}/versions/*/run.py; do echo '# mine' >> $each; done"
+    )
+    dashboard.complaints()
+    browser.click(f'[data-change="update"][data-name="{NAME}"]')
+    browser.until_there("dialog[open] [type=submit]", 60)
+    choose_version(dashboard, "nosuch")
+    assert "nosuch" in browser.text("dialog[open] .helm-refusal")
+    dashboard.press("Escape")
+    browser.click(f'[data-change="update"][data-name="{NAME}"]')
+    browser.until_there("dialog[open] [type=submit]", 60)
+    choose_version(dashboard, "v1")
+    said = browser.text("dialog[open]")
+    assert "files of the version that serves were changed: run.py" in said and f"{NAME} follows v1" in said
+    dashboard.readable("modules.js: Update ${name} to ${ref}")
+    browser.click("dialog [name=discard]")
+    browser.click("dialog [type=submit]")
+    browser.until_there("dialog .helm-ending", 180)
+    assert "is updated" in browser.text("dialog .helm-ending"), browser.text("dialog")
+    dashboard.press("Escape")
+    tagged = demo.shell(f"git -C {repo} rev-parse v1").out.strip()
+    browser.until(lambda driver: tagged[:12] in driver.find_element(By.CSS_SELECTOR, f"{row} code").text)
+    assert len(demo.shell(f"grep -L mine {MODULES}/{NAME}/versions/*/run.py").out.split()) == 1
+    assert "v1" in browser.text(f"{row} .helm-module__text")
+    last = tagged
     dashboard.open(f"service/{NAME}", "owner")
     found = browser.texts(".helm-figure")
-    assert any(last[:12] in each and "default branch, up to date" in each for each in found), found
+    assert any(last[:12] in each and "v1, up to date" in each for each in found), found
     assert dashboard.complaints() == []
 
 

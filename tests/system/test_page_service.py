@@ -181,13 +181,31 @@ def test_settings_are_changed_and_taken_back(pages: Dashboard, noisy: Sandbox) -
     shown = "".join(browser.texts("dialog[open] .helm-diff"))
     assert "+limits.tasks = 77" in shown and "TasksMax=77" in shown
     assert noisy("cat", TOML).out == before, "nothing is written before it is confirmed"
-    assert pages.violations() == []
+    pages.readable("service.js: Change settings of ${this.service}")
+    # Somebody else changes the file meanwhile.
+    noisy("tee", TOML, stdin=before.replace("# Seen often enough.", "# Seen often enough, once more."))
+    meanwhile = noisy("cat", TOML).out
+    browser.click("dialog[open] [type=submit]")
+    browser.until_there("dialog[open] .helm-refusal")
+    said = browser.text("dialog[open] .helm-refusal")
+    assert "have changed since they were read" in said and "Nothing was written. Press Reset" in said
+    press(pages, "Close", "dialog")
+    assert browser.run("return document.activeElement.matches('[data-preview]')"), "the focus is where it was"
+    press(pages, "Show what would change")
+    browser.until_there("[data-error='#']:not([hidden])")
+    assert "Press Reset" in browser.text("[data-error='#']")
+    assert noisy("cat", TOML).out == meanwhile and "77" not in meanwhile
+    noisy("tee", TOML, stdin=before)
+    press(pages, "Show what would change")
+    browser.until_there("dialog[open] .helm-diff")
     confirm(pages)
     assert "helmctl restart noisy" in ended(pages)
     now = noisy("cat", TOML).out
     assert "limits.tasks = 77" in now and 'SHAPE = "round"' in now and "# Seen often enough." in now
     assert "TasksMax=77" in noisy("systemctl", "--user", "cat", "hivematrix-noisy").out
     press(pages, "Undo", "dialog")
+    browser.until_there("dialog[open] .helm-diff")
+    pages.readable("service.js: Take back the change of ${this.service}")
     confirm(pages)
     assert "Taken back" in ended(pages)
     assert noisy("cat", TOML).out == before

@@ -58,6 +58,10 @@ def close(pages: Dashboard) -> None:
     press(pages, "Close", "dialog")
 
 
+def focused(pages: Dashboard, selector: str) -> bool:
+    return bool(pages.browser.run("return document.activeElement?.matches(arguments[0])", selector))
+
+
 def shows(pages: Dashboard, *texts: str) -> None:
     """The details come to have TEXTS by themselves."""
 
@@ -78,7 +82,7 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     pages.open("users")
     press(pages, "New user")
     browser.until_there("dialog[open] [name=username]")
-    assert pages.violations() == []
+    pages.readable("users.js: New user")
     browser.type("dialog[open] [name=username]", NAME)
     browser.type("dialog[open] [name=email]", f"{NAME}@example.org")
     browser.type("dialog[open] [name=firstName]", "Ada")
@@ -98,6 +102,8 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     confirm(pages)
     assert "was changed" in ended(pages) and found(admin, NAME)["firstName"] == "Augusta"
     press(pages, "Undo", "dialog")
+    browser.until_there("dialog[open] [type=submit]")
+    pages.readable("users.js: ${user.name} as before")
     confirm(pages)
     ended(pages)
     assert found(admin, NAME)["firstName"] == "Ada"
@@ -108,6 +114,8 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     confirm(pages)
     assert "added to technicians" in ended(pages) and groups(admin, NAME) == {"client", "technicians"}
     press(pages, "Undo", "dialog")
+    browser.until_there("dialog[open] [type=submit]")
+    pages.readable("users.js: Groups of ${user.name} as before")
     confirm(pages)
     ended(pages)
     assert groups(admin, NAME) == {"client"}
@@ -134,6 +142,14 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     ended(pages)
     browser.until_there("[data-secret]")
     assert browser.text("[data-secret]") not in (password, lasting)
+    close(pages)
+    # A password that comes once its dialog was closed has a dialog of its own.
+    do(pages, "password")
+    browser.until_there("dialog[open] [type=submit]")
+    with pages.network(latency=500):
+        browser.run("const d = document.querySelector('dialog'); d.querySelector('[type=submit]').click(); d.close()")
+        browser.until_there("dialog[open] [data-secret]")
+    pages.readable("users.js: Password")
     close(pages)
     do(pages, "delete")
     assert "stays there" in confirm(pages)
@@ -180,12 +196,32 @@ def test_search_filters_selection_and_pages(pages: Dashboard, admin: Admin) -> N
     pages.open(f"users?q=many0+{MARK}")
     browser.click("[data-select-all]")
     assert browser.text("[data-table-count]") == "10 selected"
+    # Without an answer nobody else is tried, and the same is sent again; one who is gone is named.
     press(pages, "Disable")
-    assert f"many05-{MARK}" in confirm(pages)
-    assert "10 of 10 disabled" in ended(pages)
+    browser.until_there("dialog[open] [type=submit]")
+    pages.readable("users.js: ${label} ${count}")
+    with pages.network(offline=True):
+        assert f"many05-{MARK}" in confirm(pages)
+        assert "0 of 10 disabled, the others were not tried" in ended(pages)
+    assert "systemctl --user status helmd" in browser.text("dialog[open]")
+    assert focused(pages, "dialog[open] [type=submit]")
+    assert found(admin, f"many03-{MARK}")["enabled"] is True
+    assert admin("DELETE", f"/{REALM}/users/{found(admin, f'many09-{MARK}')['id']}").code == 204
+    browser.click("dialog[open] [type=submit]")
+    refused = "9 of 10 disabled; 1 was refused"
+    browser.until(lambda driver: refused in driver.find_element(By.CSS_SELECTOR, "dialog[open]").text, 60)
+    assert f"many09-{MARK}: " in browser.text("dialog[open] .helm-output")
     assert found(admin, f"many03-{MARK}")["enabled"] is False
     close(pages)
-    browser.until(lambda driver: driver.find_element(By.CSS_SELECTOR, ".helm-users").text.count("disabled") >= 10)
+    assert focused(pages, "[data-bulk-do=disable]")
+    browser.until(lambda driver: driver.find_element(By.CSS_SELECTOR, ".helm-users").text.count("disabled") >= 9)
+    pages.complaints()
+    browser.until(lambda driver: "9 selected" in driver.find_element(By.CSS_SELECTOR, "[data-table-count]").text)
+    press(pages, "Enable")
+    confirm(pages)
+    assert "9 of 9 enabled" in ended(pages)
+    assert found(admin, f"many03-{MARK}")["enabled"] is True
+    close(pages)
     assert pages.complaints() == []
 
 
@@ -202,21 +238,49 @@ def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: 
     for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o055)
     pages.open("users")
-    press(pages, "Import CSV")
-    browser.do(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-csv]").send_keys(str(file)))
+
+    def choose_file() -> None:
+        press(pages, "Import CSV")
+        browser.do(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-csv]").send_keys(str(file)))
+
+    # What the browser may not read, and what is no list of users.
+    file.chmod(0)
+    choose_file()
+    unread = "can't be read, so nothing was sent"
+    browser.until(lambda driver: unread in driver.find_element(By.CSS_SELECTOR, "[data-toasts]").text)
+    browser.click(".helm-toast--error [title=Close]")
+    file.chmod(0o644)
+    good = file.read_text()
+    file.write_text("")
+    choose_file()
+    empty = "is empty, so nothing was sent. It needs a row with the names of columns: username"
+    browser.until(lambda driver: empty in driver.find_element(By.CSS_SELECTOR, "[data-toasts]").text)
+    browser.click(".helm-toast--error [title=Close]")
+    file.write_text("name;mail\na;b\n")
+    choose_file()
+    confirm(pages)
+    browser.until_there("dialog[open] .helm-ending--error")
+    assert "a column 'name'" in ended(pages) and "Known are: username" in browser.text("dialog[open]")
+    close(pages)
+    file.write_text(good)
+    choose_file()
+    browser.until_there("dialog[open] [type=submit]")
+    pages.readable("users.js: Check ${name}")
     confirm(pages)
     ended(pages)
     report = browser.text("dialog[open]")
     assert "1 would be created" in report and f"row 4 (csv3-{MARK}): email: must be an email address" in report
     assert f"row 2 (csv1-{MARK}): firstName" in report and not found(admin, f"csv2-{MARK}")
-    assert pages.violations() == []
+    pages.readable("users.js: Check ${name}")
     close(pages)
+    assert focused(pages, "[data-user-import]")
     file.write_text(file.read_text().replace("no-address", f"csv3-{MARK}@example.org").replace("<b>", ""))
-    press(pages, "Import CSV")
-    browser.do(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-csv]").send_keys(str(file)))
+    choose_file()
     confirm(pages)
     assert "can be imported" in ended(pages)
     press(pages, "Import them", "dialog")
+    browser.until_there("dialog[open] [type=submit]")
+    pages.readable("users.js: Import ${name}")
     confirm(pages)
     assert "was imported" in ended(pages)
     assert {found(admin, f"csv{n}-{MARK}")["email"] for n in (1, 2, 3)}
@@ -236,7 +300,16 @@ def test_protections_are_explained_where_they_bite(pages: Dashboard, admin: Admi
     browser.type("dialog[open] [name=email]", f"there-{MARK}@example.org")
     browser.click("dialog[open] [type=submit]")
     browser.until_there("dialog[open] .helm-refusal")
-    press(pages, "Close", "dialog")
+    assert "exists" in browser.text("dialog[open] .helm-refusal")
+    # What was written stays, and is sent again with another name.
+    assert focused(pages, "dialog[open] :is(input, button)")
+    browser.type("dialog[open] [name=username]", "-2")
+    browser.run("document.querySelector('dialog[open] [name=email]').value = arguments[0]", f"two-{MARK}@example.org")
+    browser.click("dialog[open] [type=submit]")
+    browser.until_there("dialog[open] [data-secret]")
+    assert found(admin, f"there-{MARK}-2")["email"] == f"two-{MARK}@example.org"
+    close(pages)
+    browser.until_there(".helm-user [data-user-do=edit]")
     # The last admin.
     admins = admin("GET", f"/{REALM}/groups?search=admins&exact=true").json()[0]["id"]
     members = admin("GET", f"/{REALM}/groups/{admins}/members").json()
@@ -247,7 +320,7 @@ def test_protections_are_explained_where_they_bite(pages: Dashboard, admin: Admi
         browser.click("dialog[open] [type=submit]")
         browser.until_there("dialog[open] .helm-refusal")
         assert "last enabled member" in browser.text("dialog[open]")
-        press(pages, "Close", "dialog")
+        pages.press("Escape")
     assert pages.complaints(), "the browser itself says that requests were refused"
 
 

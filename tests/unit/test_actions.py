@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from helmd.web.pages.assets import STATIC
 from helmd.web.pages.rendering import TEMPLATES
+from tests.system.dialogs import dialogs
+
+SYSTEM = Path(__file__).resolve().parents[1] / "system"
 
 
 def without_strings(text: str) -> str:
@@ -71,3 +75,12 @@ def test_every_button_that_sends_a_request_says_what_it_does_and_why_it_has_no_u
     buttons = [found for text in texts for found in re.findall(r'<button [^>]*data-action="request"[^>]*>', text)]
     assert len(buttons) == 2
     assert all("data-plan=" in button and "data-undo=" in button and "data-ended=" in button for button in buttons)
+
+
+def test_every_dialog_is_opened_by_a_test_that_has_axe_look_at_it() -> None:
+    """Its name stands in a test of pages, which gives it to `Dashboard.readable`."""
+    texts = [path.read_text() for path in SYSTEM.glob("test_page_*.py")]
+    found = dialogs()
+    assert len(found) > 30
+    assert {"keys.js: Keys", "users.js: New user", "logs.html: logs-range", "jobs.html: Make a backup"} <= found
+    assert [name for name in sorted(found) if not any(name in text for text in texts)] == []

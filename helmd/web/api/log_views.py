@@ -49,7 +49,8 @@ class LogViews:
         view = await self._reader.save_view(_owner(request), given)
         if view is None:
             raise TooManyViewsError(
-                "there are as many views as one user may have", hint="Remove some: DELETE /api/views/ID."
+                "there are as many saved views as one user may have",
+                hint="Remove one: open it and press the cross of its tab, or DELETE /api/views/ID.",
             )
         return json_response(view, HTTPStatus.CREATED, headers={"Location": f"/api/views/{view.id}"})
 

@@ -29,7 +29,7 @@ from helmd.web.pages.assets import Assets
 from helmd.web.pages.live_parts import LiveParts, LiveRendering, part_digest
 from helmd.web.pages.navigation import rail
 from helmd.web.pages.policy import HOME, direct_policy, gateway_policy
-from helmd.web.pages.words import count_text, date_text, duration_text, number_text, size_text
+from helmd.web.pages.words import count_text, date_text, duration_text, number_text, shown_text, size_text
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 THEME_COOKIE = "helm_theme"
@@ -79,7 +79,7 @@ class Renderer:
         self._live = LiveParts()
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
+            lstrip_blocks=True, finalize=shown_text,
         )  # fmt: skip
         self._environment.globals.update(
             asset=assets.url, icon=self.icon, home=HOME, host=socket.gethostname(), version=__version__

@@ -1,6 +1,6 @@
 // What changes something: a dialog says what will be done and to whom, then how it goes, then how it ended.
 import { Problem, api } from "./api.js";
-import { HOME, h, holdFocus, icon, toast } from "./dom.js";
+import { HOME, h, holdFocus, icon, shownText, toast } from "./dom.js";
 import { duration } from "./format.js";
 import { subscribe } from "./live.js";
 import { events } from "./sse.js";
@@ -21,6 +21,8 @@ const WORDS = {
   restart: ["Restart", "restarted"],
   reload: ["Reload", "reloaded"],
 };
+/** What may be otherwise when it is sent again: no answer, no session, a conflict (a name that is taken), away for now. */
+const AGAIN = new Set([0, 401, 409, 502, 503, 504]);
 const OPPOSITE = { start: "stop", stop: "start" };
 
 /**
@@ -29,13 +31,14 @@ const OPPOSITE = { start: "stop", stop: "start" };
  *   title      "Restart codex"
  *   plan       async () => [{service, action} | text]: what will be done; may throw Problem
  *   warning    a sentence about whom it touches, or a function of the plan
- *   fields     [{name, label, type, value, required, hint, options}]: what is asked; "reason" by default
+ *   fields     [{name, label, type, value, required, hint, options}], or a function of the plan: what is asked; "reason"
+ *              by default
  *   confirm    the label of the button; `danger` makes it red
  *   submit     async (values) => reply; a reply with `job` is followed
  *   ended      (reply) => the sentence at the end
  *   undo       options of the action that takes it back, or a sentence why there is none
  *   log        true: the job's lines are shown while it runs
- *   instead    [label, act]: what else can be done, with the dialog closed
+ *   instead    [[label, act]]: what else can be done, with the dialog closed
  *
  * At the end `restoreFocus` gives the focus back to what opened the dialog.
  */
@@ -84,7 +87,7 @@ class ActionDialog {
     const { warning, fields = [{ name: "reason", label: "Reason", hint: "For the audit trail; may stay empty." }] } =
       this.options;
     const said = typeof warning === "function" ? warning(this.plan) : warning;
-    this.inputs = fields.map((field) => inputOf(field));
+    this.inputs = (typeof fields === "function" ? fields(this.plan) : fields).map((field) => inputOf(field));
     this.body.replaceChildren(
       ...[
         said ? h("p", { class: "helm-notice" }, icon("triangle-alert"), h("span", { class: "helm-notice__text" }, said)) : "",
@@ -107,9 +110,10 @@ class ActionDialog {
       ].filter(Boolean),
     );
     const label = this.options.confirm ?? "Do it";
-    const [other, act] = this.options.instead ?? [];
     this.foot.replaceChildren(
-      ...[other ? h("button", { class: "helm-button", type: "button", onclick: () => (this.dialog.close(), act()) }, other) : ""].filter(Boolean),
+      ...(this.options.instead ?? []).map(([other, act]) =>
+        h("button", { class: "helm-button", type: "button", onclick: () => (this.dialog.close(), act()) }, other),
+      ),
       h("button", { class: "helm-button", type: "button", onclick: () => this.dialog.close() }, "Cancel"),
       h(
         "button",
@@ -136,12 +140,16 @@ class ActionDialog {
         this.end("ok", this.options.ended?.(reply) ?? reply?.message ?? "Done.", reply);
       }
     } catch (error) {
-      // What was written can be sent again, corrected or after another login.
-      const keeps = error instanceof Problem && (error.errors.length > 0 || error.status === 401);
-      if (keeps && this.body.isConnected) {
-        button.disabled = false;
-      }
+      // What was written can be sent again: corrected, after another login, or once Helm or Keycloak answers.
+      const keeps = error instanceof Problem && (error.errors.length > 0 || (this.inputs.length > 0 && AGAIN.has(error.status)));
       this.refused(error, keeps);
+      if (keeps) {
+        button.disabled = false;
+        // A button that is disabled loses the focus.
+        if (this.dialog.open && !this.form.contains(document.activeElement)) {
+          button.focus();
+        }
+      }
     }
   }
 
@@ -170,7 +178,7 @@ class ActionDialog {
       for await (const { event, data } of events(`${HOME}api/jobs/${id}/log`, { signal: control.signal })) {
         if (event === "log") {
           const atEnd = this.lines.scrollHeight - this.lines.scrollTop - this.lines.clientHeight < 24;
-          this.lines.append(`${JSON.parse(data).text}\n`);
+          this.lines.append(`${shownText(JSON.parse(data).text)}\n`);
           while (this.lines.childNodes.length > 2000) {
             this.lines.firstChild.remove();
           }

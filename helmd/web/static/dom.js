@@ -12,6 +12,16 @@ const meta = document.querySelector('meta[name="helm-session"]');
 export const SESSION = meta?.content ?? "";
 export const ROLE = meta?.dataset.role ?? "public";
 
+// Controls but tab and line feed, what turns the direction of text, lone surrogates: what is not seen, or misleads.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+const written = (each) => {
+  const code = each.codePointAt(0);
+  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+};
+
+/** TEXT of others, with what is not seen written out, as pages have it ("\\x1b", "\\u202e"). */
+export const shownText = (text) => text.replace(UNSEEN, written);
+
 /** An element: h("p", {class: "helm-note", onclick: f, "data-x": 1}, "text", child). */
 export function h(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -22,7 +32,11 @@ export function h(name, attributes = {}, ...children) {
       made.setAttribute(key, value === true ? "" : value);
     }
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  for (const child of children.flat()) {
+    if (child !== null && child !== undefined && child !== false) {
+      made.append(child instanceof Node ? child : shownText(String(child)));
+    }
+  }
   return made;
 }
 

@@ -1,4 +1,5 @@
 // The page of one job: its log, from the beginning, and as it is written.
+import { shownText } from "./dom.js";
 import { refresh } from "./live.js";
 import { events } from "./sse.js";
 
@@ -10,7 +11,7 @@ function add(text) {
   const atEnd = shown.scrollHeight - shown.scrollTop - shown.clientHeight < 24;
   shown.hidden = false;
   none.hidden = true;
-  shown.append(`${text}\n`);
+  shown.append(`${shownText(text)}\n`);
   while (shown.childNodes.length > MOST_LINES) {
     shown.firstChild.remove();
   }

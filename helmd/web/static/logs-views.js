@@ -1,4 +1,6 @@
 // Saved views as tabs: a name for a query with its range, one's own or for everybody.
+import { toast } from "./dom.js";
+import { Problem } from "./logs-source.js";
 import { frozen, searchOf, stateOf } from "./logs-state.js";
 import { element } from "./logs-text.js";
 
@@ -12,6 +14,13 @@ export class Views {
     this.failed = failed;
     this.views = [];
     this.available = false;
+    this.note = element("p", "helm-viewtab__note", "", { role: "alert" });
+  }
+
+  /** Says why a view was not saved or removed, beside the views: what is wrong with the lines is said elsewhere. */
+  say(sentence, hint = "") {
+    const text = [sentence, hint].filter(Boolean).map((each) => each.replace(/\.$/, "")).join(". ");
+    this.note.textContent = text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "";
   }
 
   async load(available = true) {
@@ -31,6 +40,7 @@ export class Views {
   }
 
   render() {
+    const focused = this.host.contains(document.activeElement) ? document.activeElement.textContent : null;
     const now = comparable(this.current());
     const tab = (name, search, view = null) => {
       const here = comparable(search) === now;
@@ -57,7 +67,13 @@ export class Views {
     if (this.available) {
       tabs.push(this.saver());
     }
-    this.host.replaceChildren(...tabs);
+    this.host.replaceChildren(...tabs, this.note);
+    if (focused !== null) {
+      // To what is called the same, or to the view that is shown.
+      const all = [...this.host.querySelectorAll("a, button")];
+      const here = this.host.querySelector(".helm-viewtab--here a");
+      (all.find((each) => focused && each.textContent === focused) ?? here ?? all.at(-1)).focus();
+    }
   }
 
   saver() {
@@ -76,15 +92,27 @@ export class Views {
     label.prepend(shared);
     const save = element("button", "helm-button helm-button--small helm-button--primary", "Save");
     const cancel = element("button", "helm-button helm-button--small", "Cancel", { type: "button" });
-    cancel.addEventListener("click", () => this.render());
+    const leave = () => {
+      this.say("");
+      this.render();
+      this.host.querySelector(".helm-viewtab__add")?.focus();
+    };
+    cancel.addEventListener("click", leave);
+    name.addEventListener("input", () => (save.textContent = "Save"));
     form.append(name, label, save, cancel);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.save(name.value.trim(), shared.checked);
+      const text = name.value.trim();
+      if (save.textContent === "Save" && this.views.some((each) => each.own && each.name === text)) {
+        save.textContent = "Replace it";
+        this.say(`There is a view ${text} of yours`, "Press Replace it, or give this one another name");
+        return;
+      }
+      this.save(text, shared.checked);
     });
     form.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
-        this.render();
+        leave();
       }
       event.stopPropagation();
     });
@@ -92,21 +120,38 @@ export class Views {
     name.focus();
   }
 
-  async save(name, shared) {
+  /** Whether it was done; if not, the page says why, and what was written stays. */
+  async change(what, method, path, body) {
     try {
-      await this.source.send("POST", "views", bodyOfView(name, shared, this.current()));
-      await this.load();
+      await this.source.send(method, path, body);
     } catch (error) {
-      this.failed(error);
+      const wrong = (error.errors ?? []).map((each) => each.detail).join("; ");
+      if (!(error instanceof Problem)) {
+        this.say(`Helm can't be reached, so the view was not ${what}`, "Try it again when it answers. On the machine: systemctl --user status helmd");
+      } else if (error.status === 401) {
+        this.failed(error);
+      } else if (error.status === 404) {
+        this.say("This view is not there any more: somebody has removed it", "The tabs are those that there are now");
+        await this.load();
+      } else {
+        this.say(`The view was not ${what}: ${wrong || error.message}`, error.hint);
+      }
+      return false;
     }
+    this.say("");
+    await this.load();
+    return true;
+  }
+
+  save(name, shared) {
+    return this.change("saved", "POST", "views", bodyOfView(name, shared, this.current()));
   }
 
   async remove(view) {
-    try {
-      await this.source.send("DELETE", `views/${view.id}`);
-      await this.load();
-    } catch (error) {
-      this.failed(error);
+    if (await this.change("removed", "DELETE", `views/${view.id}`)) {
+      const { name, shared, query, columns, last, start_time, end_time } = view;
+      const again = { name, shared, query, columns, last, start_time, end_time };
+      toast(`The view ${name} was removed.`, { glyph: "check", tone: "ok", actions: [["Undo", () => this.change("put back", "POST", "views", again)]] });
     }
   }
 }

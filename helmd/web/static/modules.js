@@ -83,38 +83,72 @@ const DATA = {
 /** For how long a plan is used without looking at the repository again. */
 const FRESH_MS = 10 * 60_000;
 
+/** The job that plans an update, as it ended, and what it was refused with. */
+async function planned(url, ref) {
+  const ended = await followJob((await api("POST", `${url}/plan`, { ref })).job);
+  const { detail, hint, lines, code } = ended.result ?? {};
+  const problem = new Problem(409, { detail: detail || "the plan could not be made", hint, lines, code });
+  return { ended, problem };
+}
+
+/** The plan of an update to REF, which is not kept: its last line has the commit. */
+async function planTo(url, ref) {
+  const { ended, problem } = await planned(url, ref);
+  const text = ended.state === "succeeded" ? await linesOf(ended.id) : [];
+  const after = /^ *commit: ([0-9a-f]{40})$/.exec(text.at(-1) ?? "")?.[1];
+  if (!after) {
+    throw problem;
+  }
+  const obstacles = text.map((line) => /^ *refused as it is: (.*)/.exec(line)?.[1]).filter(Boolean);
+  return { text: text.slice(0, -1), stale: "", plan: { after, obstacles } };
+}
+
 /** The plan of an update, made again where it is old; one that can't be made again says so in `stale`. */
 async function updatePlan(url) {
   const known = await api("GET", `${url}/plan`);
   if (known.plan && !known.stale && Date.now() - Date.parse(known.made_at) < FRESH_MS) {
     return known;
   }
-  const ended = await followJob((await api("POST", `${url}/plan`, {})).job);
+  const { ended, problem } = await planned(url, "");
   const now = await api("GET", `${url}/plan`);
   if (!now.plan || (ended.state !== "succeeded" && !now.trouble)) {
-    const { detail, hint, lines, code } = ended.result ?? {};
-    throw new Problem(409, { detail: detail || "the plan could not be made", hint, lines, code });
+    throw problem;
   }
   return now;
 }
 
-function update(name, url) {
+const DISCARD = {
+  name: "discard",
+  label: "Leave changed files behind",
+  type: "checkbox",
+  value: false,
+  hint: "They stay with the version before; the new one is as its repository has it.",
+};
+
+/** The update of a module: to what it follows, or to the branch, tag or commit REF, which it follows from then on. */
+function update(name, url, ref = "") {
   let known = null;
   return {
-    title: `Update ${name}`,
+    title: ref ? `Update ${name} to ${ref}` : `Update ${name}`,
     confirm: "Update",
     log: true,
     plan: async () => {
-      known = await updatePlan(url);
-      return known.text.map((line) => line.trim());
+      known = await (ref ? planTo(url, ref) : updatePlan(url));
+      const follows = ref ? [`${name} follows ${ref} from then on.`] : [];
+      return [...known.text.map((line) => line.trim()), ...follows];
     },
     warning: () =>
       known.stale
         ? `This plan is from ${relative(Date.parse(known.made_at))}. ${known.stale}`
         : known.plan.obstacles[0] ||
           `While ${name} is stopped, its pages are not answered. If anything fails, the version before serves again, with its data.`,
-    instead: ["Hold it instead", () => change("hold", name)],
-    submit: ({ reason }) => api("POST", `${url}/update`, { reason, planned: known.plan.after }),
+    instead: [
+      ["Hold it instead", () => change("hold", name)],
+      ["Another version", () => askVersion(name, url)],
+    ],
+    fields: () => (known.plan.obstacles.some((each) => each.includes("--discard-changes")) ? [DISCARD, REASON] : [REASON]),
+    submit: ({ discard, reason }) =>
+      api("POST", `${url}/update`, { reason, ref, discard_changes: discard === true, planned: known.plan.after }),
     ended: () => `${name} is updated`,
     undo: { ...CHANGES.rollback(name, url), label: "Undo: roll back" },
   };
@@ -163,12 +197,33 @@ const CHANGES = {
   }),
 };
 
-function change(what, name) {
-  return runAction(CHANGES[what](name, `api/modules/${name}`)).then(() => {
+/** Asks for a branch, a tag or a commit, then shows the plan of the update to it. */
+async function askVersion(name, url) {
+  let ref = "";
+  await runAction({
+    title: `Another version of ${name}`,
+    confirm: "Show the plan",
+    plan: async () => ["The repository is fetched and checked. What would be done is shown before anything is."],
+    undo: null,
+    fields: [{ name: "ref", label: "Branch, tag or commit", required: true, maxlength: 250 }],
+    submit: async (values) => {
+      ref = values.ref.trim();
+      document.querySelector("dialog[open]")?.close();
+    },
+  });
+  if (ref) {
+    await act(update(name, url, ref));
+  }
+}
+
+function act(options) {
+  return runAction(options).then(() => {
     refresh("modules");
     refresh("available");
   });
 }
+
+const change = (what, name) => act(CHANGES[what](name, `api/modules/${name}`));
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("[data-change]");

@@ -230,9 +230,25 @@ class Settings {
     }
   }
 
-  put(body, query, reason) {
+  async put(body, query, reason) {
     const headers = { "If-Match": this.etag };
-    return api("PUT", `api/services/${this.service}/config${query}`, { ...body, reason }, { headers });
+    try {
+      return await api("PUT", `api/services/${this.service}/config${query}`, { ...body, reason }, { headers });
+    } catch (error) {
+      if (error.code === "precondition_failed") {
+        error.hint = "Nothing was written. Press Reset to see them as they are now, then make your change again.";
+      }
+      throw error;
+    }
+  }
+
+  /** Takes the state that is there now as the one that is changed. */
+  async look() {
+    const now = await fetch(`${HOME}api/services/${this.service}/config`, { headers: { Accept: "application/json" } }).catch(() => null);
+    if (!now?.ok) {
+      throw new Problem(now?.status ?? 0, { detail: "the settings can't be read, so nothing was taken back", hint: "Try again when Helm answers." });
+    }
+    this.etag = now.headers.get("ETag") ?? this.etag;
   }
 
   async preview() {
@@ -249,9 +265,6 @@ class Settings {
         plan = await this.put(body, "?dry_run=true", reason);
       } catch (error) {
         const errors = error instanceof Problem && error.errors.length ? error.errors : null;
-        if (error.code === "precondition_failed") {
-          error.hint = "Reload this page to see them, then change them again.";
-        }
         this.say(errors ?? [{ pointer: "#", detail: `${error.message}. ${error.hint ?? ""}`.replace(/\.? *$/, "") }]);
         this.form.querySelector("[data-error]:not([hidden])")?.scrollIntoView({ block: "center" });
         return;
@@ -324,8 +337,7 @@ class Settings {
       confirm: "Take it back",
       fields: [],
       plan: async () => {
-        const now = await fetch(`${HOME}api/services/${this.service}/config`, { headers: { Accept: "application/json" } });
-        this.etag = now.headers.get("ETag") ?? this.etag;
+        await this.look();
         const plan = edits ? await this.put(back, "?dry_run=true", why) : null;
         queueMicrotask(() => plan && showDiffs(plan));
         return stepsOf(this.service, plan, mode && this.mode);

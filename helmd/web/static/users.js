@@ -1,6 +1,6 @@
 // The page of users: search as one writes, and what is done to one or several.
 import { runAction } from "./action.js";
-import { api } from "./api.js";
+import { Problem, api } from "./api.js";
 import { copy, h, icon, toast } from "./dom.js";
 import { refresh } from "./live.js";
 import "./table.js";
@@ -313,11 +313,35 @@ document.addEventListener("helm:selected", (event) => {
   }
 });
 
+/** Answers that everybody else would get as well. */
+const NOBODY = new Set([0, 401, 429, 502, 503, 504]);
 const BULK = {
   disable: ["Disable", "can't log in any more, and their sessions end", "disabled"],
   enable: ["Enable", "can log in again", "enabled"],
   logout: ["Log out", "are logged out everywhere, and can log in again", "logged out"],
 };
+
+/** One after the other; throws Problem with each one's reason where any was refused. Who is so already stays so. */
+async function doToEach(verb, users, done, reason) {
+  const refused = [];
+  let worked = 0;
+  for (const [id, name] of users) {
+    try {
+      await api("POST", pathOf(id, `/${verb}`), { reason });
+      worked += 1;
+    } catch (error) {
+      if (NOBODY.has(error.status)) {
+        const detail = `${error.message}: ${worked} of ${users.length} ${done}, the others were not tried`;
+        throw new Problem(error.status, { detail, hint: `${error.hint} Then do it again: who is ${done} stays so.`.trim(), lines: refused });
+      }
+      refused.push(`${name}: ${error.message}. ${error.hint}`.trim());
+    }
+  }
+  if (refused.length) {
+    const detail = `${worked} of ${users.length} ${done}; ${refused.length} ${refused.length === 1 ? "was" : "were"} refused`;
+    throw new Problem(400, { detail, hint: "The reason stands with each name. Those who are left are still selected.", lines: refused });
+  }
+}
 
 document.addEventListener("click", async (event) => {
   if (event.target.closest?.("[data-bulk-clear]")) {
@@ -341,21 +365,8 @@ document.addEventListener("click", async (event) => {
     warning: `These ${effect}.`,
     plan: async () => users.map(([, name]) => name),
     fields: [REASON],
-    submit: async ({ reason }) => {
-      const refused = [];
-      for (const [id, name] of users) {
-        try {
-          await api("POST", pathOf(id, `/${verb}`), { reason });
-        } catch (error) {
-          refused.push(`${name}: ${error.message}`);
-        }
-      }
-      return { refused };
-    },
-    ended: ({ refused }) => {
-      const worked = users.length - refused.length;
-      return `${worked} of ${users.length} ${done}${refused.length ? `. Refused: ${refused.join("; ")}` : ""}`;
-    },
+    submit: ({ reason }) => doToEach(verb, users, done, reason).finally(again),
+    ended: () => `${users.length} of ${users.length} ${done}`,
     undo:
       verb === "logout"
         ? "Sessions that have ended can't be had back; the users log in again."
@@ -402,7 +413,19 @@ document.querySelector("[data-user-import]").addEventListener("click", async () 
       toast("That file is too large for an import in the browser. Use: helmctl users import FILE", { tone: "warn" });
       return;
     }
-    await act(importAction(await file.text(), file.name, true));
+    let content;
+    try {
+      content = await file.text();
+    } catch {
+      const text = `${file.name} can't be read, so nothing was sent: it was moved, or this account may not read it. Choose it again, or use: helmctl users import FILE`;
+      toast(text, { tone: "error", glyph: "circle-x", stays: true });
+      return;
+    }
+    if (!content.trim()) {
+      toast(`${file.name} is empty, so nothing was sent. It needs ${HINT[0].toLowerCase()}${HINT.slice(1)}`, { tone: "error", glyph: "circle-x", stays: true });
+      return;
+    }
+    await act(importAction(content, file.name, true));
   });
   document.body.append(choose);
   choose.click();
