@@ -243,7 +243,7 @@ def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: 
         press(pages, "Import CSV")
         browser.do(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-csv]").send_keys(str(file)))
 
-    # What the browser may not read, and what is no list of users.
+    # What the browser may not read, what is empty, and what has other columns.
     file.chmod(0)
     choose_file()
     unread = "can't be read, so nothing was sent"
