@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-from tests.system.booted import Sandbox
+from tests.system.booted import Sandbox, until
 from tests.system.dashboard import Dashboard
 from tests.system.test_jobs import api
 
@@ -34,6 +34,9 @@ def posted(demo: Sandbox) -> Iterator[str]:
     rows.append(measured(name, 1.0, now - 60))
     status, reply = api(demo, "POST", "/api/metrics/ingest", {"service_name": "codex", "metrics": rows})
     assert (status, reply["ingested"]) == (200, len(rows))
+    # These need two measurements of a service, which has just been started where this file is the first.
+    both = "SELECT count(DISTINCT service_name) FROM service_metrics WHERE metric_name = 'cpu_percent' AND"
+    until(lambda: demo.sql(f"{both} service_name IN ('codex', 'core')") == "2", 60)
     yield name
 
 
