@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from helmd.model.api.json_schema import Schemas
 from helmd.model.api.problem import PROBLEM_TYPE, Problem
 from helmd.web.route import Route
+from tests.suite.faulty.noting import MARK
 
 _JSON = "application/json"
 _given: list[tuple[str, int, str, Route | None, bytes]] = []
@@ -81,6 +82,21 @@ def faults_in_output(words: Sequence[str], stdin: str | None, output: str) -> li
         if kind is not None
     ]
     return [f"{route.method} {path}: {fault}" for fault in min(found, key=len, default=[])]
+
+
+def faults_in_reply(method: str, path: str, status: int, media: str, body: str) -> list[str]:
+    """What is wrong with a reply that a client has got from helmd, directly or through the gateway."""
+    path = path.removeprefix("/helm")
+    if media not in (_JSON, PROBLEM_TYPE):
+        return []
+    return list(_faults(f"{method} {path}", status, media, _route_of(method, path), body.encode()))
+
+
+def faults_noted(errors: str) -> list[str]:
+    """What is wrong with the replies that a program run by tests/suite/faulty/noting.py has got, from its ERRORS."""
+    last = errors.rstrip("\n").rpartition("\n")[2]
+    replies = json.loads(last.removeprefix(MARK)) if last.startswith(MARK) else []
+    return [fault for reply in replies for fault in faults_in_reply(*reply)]
 
 
 def _json_in(output: str) -> Any:

@@ -46,8 +46,18 @@ _IN_ASCII = str.maketrans(
     | dict(zip("▁▂▃▄▅▆▇█", "_.:-=+*#", strict=True))
 )
 """Symbols of Helm's own for terminals that don't show UTF-8, much as systemctl(1) replaces its own."""
-_ascii_symbols = False
-_record: Callable[[str], None] | None = None
+
+
+class _Manner:
+    """How this process prints."""
+
+    def __init__(self) -> None:
+        self.ascii_symbols = False
+        self.record: Callable[[str], None] | None = None
+        """Called with every line for a person."""
+
+
+_manner = _Manner()
 
 
 def use_locale_charset() -> None:
@@ -58,10 +68,9 @@ def use_locale_charset() -> None:
     """
     import _locale
 
-    global _ascii_symbols
     charset = _locale.getencoding()
-    _ascii_symbols = charset.upper().replace("-", "") != "UTF8"
-    if charset in ("ANSI_X3.4-1968", "US-ASCII", "ASCII") or not _ascii_symbols:
+    _manner.ascii_symbols = charset.upper().replace("-", "") != "UTF8"
+    if charset in ("ANSI_X3.4-1968", "US-ASCII", "ASCII") or not _manner.ascii_symbols:
         charset = "utf-8"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -94,7 +103,7 @@ def render_line(parts: Iterable[Part], colour: bool) -> str:
 
 def _rendered(part: Part, colour: bool) -> str:
     text = printable(part.text if isinstance(part, Painted) else part)
-    if _ascii_symbols:
+    if _manner.ascii_symbols:
         text = text.translate(_IN_ASCII)
     if colour and isinstance(part, Painted):
         return click.style(text, fg=part.colour, bold=part.bold or None)
@@ -108,14 +117,13 @@ def print_line(*parts: Part) -> None:
 
 def record_messages(record: Callable[[str], None]) -> None:
     """Have RECORD called with every line for a person that is printed from now on."""
-    global _record
-    _record = record
+    _manner.record = record
 
 
 def print_message(*parts: Part) -> None:
     """Prints a line for a person on stderr."""
-    if _record is not None:
-        _record(render_line(parts, False))
+    if _manner.record is not None:
+        _manner.record(render_line(parts, False))
     click.echo(render_line(parts, coloured(sys.stderr)), err=True)
 
 
@@ -143,7 +151,7 @@ def print_progress(sentence: str, last: bool) -> None:
 
 def print_json(value: Any) -> None:
     # In a job, whose output is a log, it takes one line.
-    click.echo(_json(value, 2 if _record is None else None))
+    click.echo(_json(value, 2 if _manner.record is None else None))
 
 
 def print_json_line(value: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.replies import faults_in_reply
 from tests.store.test_daemon_journal import ROOT, Manager, configured, started
 from tests.unit.test_web_server import free_port
 
@@ -35,7 +36,9 @@ async def over_unix(home: Path, path: str) -> tuple[int, Any]:
     connector = aiohttp.UnixConnector(str(home / "run/hivematrix/helm.sock"))
     async with aiohttp.ClientSession(connector=connector) as session:
         async with session.get(f"http://helm{path}") as answer:
-            return answer.status, json.loads(await answer.read())
+            body = await answer.text()
+            assert faults_in_reply("GET", path, answer.status, answer.content_type, body) == []
+            return answer.status, json.loads(body)
 
 
 async def over_tcp(port: int, path: str = "/health") -> int:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.replies import faults_in_output
+from tests.replies import faults_in_output, faults_noted
 
 TOP = Path(__file__).resolve().parents[2]
 _release = os.environ.get("HIVEMATRIX_TEST_RELEASE")
 RELEASE = ("--release", _release) if _release else ()
 """Of the sandboxes that tests start: options of scripts/sandbox up and scripts/demo."""
+NOTING = "/home/hive/sample-suite/faulty/noting.py"
 NOT_CONNECTED = "psql: error: connection to server"
 STARTS_WITHIN = 60.0
 """Seconds in which a PostgreSQL that was started, or was killed, takes connections again."""
@@ -72,7 +73,7 @@ class Sandbox:
         """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
         done = run(self.command(*words, root=root), timeout, stdin)
         if self.checks_replies:
-            assert not (faults := faults_in_output(words, stdin, done.out)), faults
+            assert not (faults := faults_in_output(words, stdin, done.out) + faults_noted(done.err)), faults
         if check:
             done.check(words)
         return done
@@ -81,6 +82,10 @@ class Sandbox:
         """The command on this machine that runs WORDS inside."""
         as_whom = ["--root"] if root else []
         return [str(TOP / "scripts/sandbox"), "exec", "--name", self.name, *as_whom, "--", *words]
+
+    def python(self, program: str, *words: str, **how: Any) -> Done:
+        """Runs a PROGRAM of Python's, whose replies from helmd must be as the OpenAPI document says."""
+        return self("python3", NOTING, "-c", program, *words, **how)
 
     def shell(self, command: str, **how: Any) -> Done:
         return self("bash", "-c", command, **how)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.replies import faults_noted
 from tests.suite.faulty import poster, talker
-from tests.system.booted import Sandbox, until
+from tests.system.booted import NOTING, Sandbox, until
 from tests.system.printing import FAULTY
 
 NUMBER = re.compile(r"entry (\d+) of ")
@@ -92,14 +93,18 @@ class Posting:
         name = name or poster_name()
         self.source = Source(box, name, count, "http", _posted)
         environment = [f"NAME={name}", f"COUNT={count}", f"RATE={rate}", f"BATCH={batch}"]
-        command = ["env", *environment, "python3", f"{FAULTY}/poster.py"]
-        self._process = subprocess.Popen(box.command(*command), stdout=subprocess.PIPE, text=True)
+        command = ["env", *environment, "python3", NOTING, f"{FAULTY}/poster.py"]
+        self._process = subprocess.Popen(
+            box.command(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def finish(self, within: float) -> int:
         """Waits for the last answer; how often a batch had to be sent again."""
-        out, _ = self._process.communicate(timeout=within)
+        out, errors = self._process.communicate(timeout=within)
         said = json.loads(out)
-        assert not said["refused"], said["refused"][:5]
+        assert not said["refused"], f"{said['refused'][:5]} {errors}"
+        if self.source.box.checks_replies:
+            assert not (faults := faults_noted(errors)), faults
         return int(said["repeated"])
 
     def __enter__(self) -> "Posting":

@@ -14,7 +14,7 @@ from helmd.model.identity.realm import PROBE_USER
 from tests.system.booted import Sandbox, until
 from tests.system.browser import Browser, browser_in
 from tests.system.keycloak_admin import CONFIG, GATEWAY, Person, ask, log_in, person
-from tests.system.test_peer_policy import changing
+from tests.system.test_peer_policy import changing, checked
 
 HOME = f"{GATEWAY}/helm/"
 LEARNED = "/home/hive/.local/state/hivematrix/gateway-page.json"
@@ -192,7 +192,7 @@ def test_a_module_with_an_admins_cookies_can_do_what_an_admin_may_do_there_and_n
         }
         url = f"http://127.0.0.1:{PLANTED_PORT}/try"
         sent = ("curl", "-sS", "--max-time", "120", "--data-binary", "@-", url)
-        answers = json.loads(box(*sent, stdin=json.dumps(work)).out)["plainly"]
+        answers = checked(json.loads(box(*sent, stdin=json.dumps(work)).out))["plainly"]
         found = {f"{method} {path}": tuple(answer) for (method, path, _), answer in zip(routes, answers, strict=True)}
         kept = {f"{method} {path}" for method, path, recent_login in routes if recent_login}
         assert kept and {name: found[name] for name in kept} == dict.fromkeys(kept, (403, "login_needed"))

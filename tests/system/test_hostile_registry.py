@@ -87,7 +87,7 @@ def notified(demo: Sandbox, tmp_path_factory: pytest.TempPathFactory, looks: lis
     looks.append(demo.shell(LOOK).out)
     counts = json.dumps({case.name: len(case.expected) for case in CASES})
     try:
-        done = demo("python3", "-c", DRIVER, EVIL, ",".join(COMMANDS), counts, "/home/hive/hostile", timeout=600)
+        done = demo.python(DRIVER, EVIL, ",".join(COMMANDS), counts, "/home/hive/hostile", timeout=600)
         looks.append(demo.shell(LOOK).out)
         yield json.loads(done.out)
     finally:

@@ -185,7 +185,7 @@ def test_killed_helmd_loses_no_result(box: Sandbox) -> None:
     """
     box.register("slow", "".join(slow(f"slow{number}", 2) for number in range(STARTS)))
     before = {job["id"] for job in json.loads(box.helmctl("jobs", "list", "--json").out)}
-    answers = json.loads(box("python3", "-c", KILLED, timeout=120).out)
+    answers = json.loads(box.python(KILLED, timeout=120).out)
     assert len(answers) == STARTS
 
     def mine() -> list[dict[str, Any]]:

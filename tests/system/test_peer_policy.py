@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.replies import faults_in_reply
 from tests.system.booted import TOP, Sandbox, run, until
 from tests.unit.test_api_document import table
 
@@ -86,6 +87,12 @@ def changing() -> list[tuple[str, str, bool]]:
 CHANGING = changing()
 
 
+def checked(found: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
+    """What planted.py has FOUND, once the replies that it saw are as the OpenAPI document says."""
+    assert [fault for reply in found.pop("replies") for fault in faults_in_reply(*reply)] == []
+    return found
+
+
 @dataclass
 class Setting:
     """The sandbox with helmd on all addresses, the planted modules, and the tokens that they have stolen."""
@@ -107,8 +114,7 @@ class Setting:
         work = json.dumps({"ways": ways, "requests": requests})
         url = f"http://127.0.0.1:{LEVELS[level]}/try"
         answer = self.box("curl", "-sS", "--max-time", "120", "--data-binary", "@-", url, stdin=work).out
-        result: dict[str, list[list[Any]]] = json.loads(answer)
-        return result
+        return checked(json.loads(answer))
 
     def outside(
         self, *command: str, token: str | None = None, address: str = LOOPBACK, root: bool = True
@@ -116,8 +122,7 @@ class Setting:
         """What a program gets that is started by COMMAND."""
         work = json.dumps({"ways": ["plainly"], "requests": self.requests(address, token)})
         done = self.box(*command, "/usr/bin/python3", PLANTED, "once", stdin=work, root=root)
-        result: list[list[Any]] = json.loads(done.out)["plainly"]
-        return result
+        return checked(json.loads(done.out))["plainly"]
 
     def settings(self, text: str) -> None:
         """Other settings for helmd, beside those of these tests."""
@@ -268,8 +273,7 @@ def test_another_host(setting: Setting) -> None:
         words = ["ip", "netns", "exec", NETWORK, "/usr/bin/python3", program, "once"]
         done = run(words, 120, work)
         done.check(words)
-        result: list[list[Any]] = json.loads(done.out)["plainly"]
-        return result
+        return checked(json.loads(done.out))["plainly"]
 
     with network_of_another_host(setting.box):
         assert elsewhere(setting.admin) == [REFUSED] * len(CHANGING)

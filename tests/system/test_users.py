@@ -45,7 +45,7 @@ print(json.dumps([ask(path) for path in given["paths"]]))
 def answers_to(box: Sandbox, paths: list[str]) -> list[tuple[float, int, int]]:
     """Seconds, users and total of each list, asked for over the account's socket one after the other."""
     given = json.dumps({"socket": SOCKET, "paths": paths})
-    return [tuple(each) for each in json.loads(box("python3", "-c", SEARCHES, stdin=given, timeout=300).out)]
+    return [tuple(each) for each in json.loads(box.python(SEARCHES, stdin=given, timeout=300).out)]
 
 
 def p95(seconds: list[float]) -> float:

@@ -45,10 +45,9 @@ class Settings:
     """Patterns of names of the account's service units whose requests may change something."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     session_read_only: float = 30 * 60.0
+    """Seconds, as the two below; see `helmd.model.identity.sessions.SessionLimits`."""
     session_idle: float = 8 * 3600.0
     session_longest: float = 12 * 3600.0
-    """Seconds; see `helmd.model.identity.sessions.SessionLimits`."""
-
     backup_directory: str = ""
     """Empty for `Layout.backups`."""
     backup_keep: int = 7

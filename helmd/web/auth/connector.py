@@ -17,8 +17,8 @@ from helmd.model.suite.service import Registry
 Locate = Callable[[socket.socket], Peer]
 
 _PAUSES = (0.0, 0.1, 0.5)
-"""Seconds after each look that did not determine who is there: the server of a kept connection may just have ended, and
-on a busy machine the kernel may not have taken the last packet of a new one's handshake yet."""
+"""Seconds before each look, which follows one that did not determine who is there: the server of a kept connection may
+just have ended, and on a busy machine the kernel may not have taken the last packet of a new one's handshake yet."""
 
 
 class WrongServerError(aiohttp.ClientConnectionError):
@@ -50,6 +50,7 @@ class CheckedConnector(aiohttp.TCPConnector):
     async def connect(self, *given: Any, **named: Any) -> Any:
         """As that of aiohttp. Raises WrongServerError."""
         for pause in _PAUSES:
+            await asyncio.sleep(pause)
             connection = await super().connect(*given, **named)
             peer, refusal = self._look(connection)
             if refusal is None:
@@ -57,7 +58,6 @@ class CheckedConnector(aiohttp.TCPConnector):
             connection.close()
             if peer.place is not Place.UNKNOWN:
                 break
-            await asyncio.sleep(pause)
         raise WrongServerError(refusal)
 
     def _look(self, connection: Any) -> tuple[Peer, str | None]:

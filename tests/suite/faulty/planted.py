@@ -2,8 +2,9 @@
 """A module with a stolen token: makes requests for whoever asks it to, from inside its own unit.
 
 POST /try with `{"ways": [...], "requests": [{"url", "method", "token", "cookie"}]}` answers, for each way of making
-requests, the results: `[status, code]`, the code being that of a problem document; or `[0, error]`. With the word
-`once` it reads the requests from stdin and prints the results. Needs only the standard library.
+requests, the results: `[status, code]`, the code being that of a problem document; or `[0, error]`. Its `replies` are
+those that it saw, of alike ones one: `[method, path, status, content type, body]`. With the word `once` it reads the
+requests from stdin and prints the results. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -26,12 +27,20 @@ SECONDS = 20
 SELF = os.path.abspath(__file__)
 
 
-def answer_of(response: http.client.HTTPResponse) -> list[object]:
+seen: dict[tuple[str, str, int, str], list[object]] = {}
+"""Replies, by method, path, status and code."""
+
+
+def answer_of(response: http.client.HTTPResponse, asked: dict[str, str]) -> list[object]:
     body = response.read()
     try:
-        return [response.status, json.loads(body).get("code", "")]
+        code = json.loads(body).get("code", "")
     except (ValueError, AttributeError):
-        return [response.status, ""]
+        code = ""
+    request = (asked["method"], urlsplit(asked["url"]).path)
+    kind = response.headers.get_content_type()
+    seen[*request, response.status, str(code)] = [*request, response.status, kind, body.decode(errors="replace")]
+    return [response.status, code]
 
 
 def send(connection: http.client.HTTPConnection, asked: dict[str, str]) -> list[object]:
@@ -43,7 +52,7 @@ def send(connection: http.client.HTTPConnection, asked: dict[str, str]) -> list[
     target = urlsplit(asked["url"]).path
     body = "{}" if asked["method"] != "GET" else None
     connection.request(asked["method"], target, body, {"Content-Type": "application/json", **headers})
-    return answer_of(connection.getresponse())
+    return answer_of(connection.getresponse(), asked)
 
 
 def connected(asked: dict[str, str], made: socket.socket | None = None) -> http.client.HTTPConnection:
@@ -87,7 +96,7 @@ def half_closed(asked: dict[str, str]) -> list[object]:
     headers = {"Authorization": f"Bearer {asked['token']}"}
     connection.request(asked["method"], urlsplit(asked["url"]).path, "{}", headers)
     connection.sock.shutdown(socket.SHUT_WR)
-    return answer_of(connection.getresponse())
+    return answer_of(connection.getresponse(), asked)
 
 
 def by_an_orphan(asked: dict[str, str]) -> list[object]:
@@ -170,7 +179,9 @@ def attempt(way: str, asked: dict[str, str]) -> list[object]:
 
 
 def results(work: dict[str, Any]) -> dict[str, list[list[object]]]:
-    return {way: [attempt(way, asked) for asked in work["requests"]] for way in work["ways"]}
+    seen.clear()
+    found = {way: [attempt(way, asked) for asked in work["requests"]] for way in work["ways"]}
+    return {**found, "replies": list(seen.values())}
 
 
 class Handler(BaseHTTPRequestHandler):
