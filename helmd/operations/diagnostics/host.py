@@ -14,21 +14,15 @@ from helmd.journal.query import hidden_files
 from helmd.model.errors import BusError
 from helmd.model.units.diagnostics import Finding, bad, judge_space, ok, unknown, warn
 from helmd.operations.diagnostics.context import DoctorContext
+from helmd.operations.monitoring.host_state import in_container
 from helmd.systemd import user_manager
 from helmd.systemd.host import probe_host
 from helmd.systemd.log_limit import check_limit
 from helmd.systemd.user_manager import JOURNAL_GROUP
 
 _PERSISTENT, _VOLATILE = Path("/var/log/journal"), Path("/run/log/journal")
-_CONTAINER = Path("/run/systemd/container")
-"""Written by systemd in a container, where no time service runs."""
 _AHEAD = 60.0
 """Seconds by which the newest line may be ahead of the clock."""
-
-
-def in_container() -> bool:
-    """Whether this machine is a container, whose clock its host keeps."""
-    return _CONTAINER.exists()
 
 
 def lingering(context: DoctorContext) -> list[Finding]:

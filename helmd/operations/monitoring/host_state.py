@@ -23,12 +23,19 @@ from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.systemd.clock import is_synchronized
 
 _REBOOT, _REBOOT_PACKAGES = Path("/run/reboot-required"), Path("/run/reboot-required.pkgs")
+_CONTAINER = Path("/run/systemd/container")
+"""Written by systemd in a container, where no time service runs."""
 _MOST_PACKAGES = 200
 _GIB = 1 << 30
 _LEAST_SECONDS = 3600.0
 """How long free space is watched before its rate says anything."""
 _DAY = 86400.0
 _LINE = re.compile(r"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+)", re.MULTILINE)
+
+
+def in_container() -> bool:
+    """Whether this machine is a container, whose clock its host keeps."""
+    return _CONTAINER.exists()
 
 
 class HostState:

@@ -16,10 +16,9 @@ from helmd.model.suite.composition import dependencies
 from helmd.model.suite.service import Registry
 from helmd.model.units.doctor_report import DoctorReport
 from helmd.operations.diagnostics.failures import FAILS, Failure, FailureReader
-from helmd.operations.diagnostics.host import in_container
 from helmd.operations.diagnostics.latest import CHECK_AGE, Glance, LatestCheck
 from helmd.operations.monitoring.code_versions import CodeVersion, CodeVersions
-from helmd.operations.monitoring.host_state import HostState
+from helmd.operations.monitoring.host_state import HostState, in_container
 from helmd.operations.monitoring.service_history import ServiceHistory, ServiceRecord
 from helmd.web.api.sources import StatusSource
 from helmd.web.auth.logins import Logins
