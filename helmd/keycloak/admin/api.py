@@ -176,7 +176,9 @@ def _send(server: Server, method: str, path: str, headers: Mapping[str, str], bo
         content = bytearray()
         while piece := response.read1(65536):
             content += piece
-            if len(content) > _LARGEST or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            if len(content) > _LARGEST:
                 raise HTTPException("the answer is too long")
         return response.status, _document(bytes(content))
     except TimeoutError:
