@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,17 +46,18 @@ Result = TypeVar("Result")
 class Browser:
     """One browser with a profile of its own. Every call runs in the thread that is in the sandbox's network."""
 
-    def __init__(self, thread: ThreadPoolExecutor, home: Path, group: Path) -> None:
+    def __init__(self, thread: ThreadPoolExecutor, home: Path, group: Path, logs: Sequence[str] = ("browser",)) -> None:
         self._thread = thread
         self._home = home
         self._group = group
+        self._logs = logs
         self.driver: Any = self.do(self._start)
 
     def _start(self) -> Any:
         options = webdriver.ChromeOptions()
         for option in (*_OPTIONS, f"--user-data-dir={self._home / 'profile'}"):
             options.add_argument(option)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", dict.fromkeys(self._logs, "ALL"))
         # chromedriver starts Chromium, so both are of the account.
         wrapper = self._home / "chromedriver"
         wrapper.write_text(
@@ -144,14 +145,15 @@ class Browser:
 
 
 @contextmanager
-def browser_in(box: Sandbox) -> Iterator[Browser]:
-    """A browser in the network of BOX."""
+def browser_in(box: Sandbox, *, traffic: bool = False) -> Iterator[Browser]:
+    """A browser in the network of BOX; with TRAFFIC, its log "performance" has each request."""
     leader = box.leader
     home = Path(tempfile.mkdtemp(prefix="helm-browser-"))
     shutil.chown(home, _ACCOUNT, "nogroup")
     with ThreadPoolExecutor(1, initializer=_enter_network, initargs=(leader,)) as thread:
         try:
-            made = Browser(thread, home, _control_group(leader))
+            logs = ("browser", "performance") if traffic else ("browser",)
+            made = Browser(thread, home, _control_group(leader), logs)
             try:
                 yield made
             finally:

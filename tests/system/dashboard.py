@@ -209,8 +209,8 @@ class Dashboard:
 
 
 @contextmanager
-def dashboard_in(box: Sandbox) -> Iterator[Dashboard]:
-    """The dashboard of BOX in a browser of its own."""
-    with ExitStack() as users, browser_in(box) as browser:
+def dashboard_in(box: Sandbox, *, traffic: bool = False) -> Iterator[Dashboard]:
+    """The dashboard of BOX in a browser of its own, which notes its requests with TRAFFIC."""
+    with ExitStack() as users, browser_in(box, traffic=traffic) as browser:
         browser.size(1440, 900)
         yield Dashboard(box, browser, users)

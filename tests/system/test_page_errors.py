@@ -1,10 +1,17 @@
-"""Errors as a browser meets them, and the page of jobs."""
+"""Errors as a browser meets them, the page of jobs, and hostile text on every page."""
 
+import json
+import secrets
+from collections.abc import Iterator
+
+import pytest
 from selenium.webdriver.common.by import By
 
 from tests.system.booted import Sandbox, until
-from tests.system.dashboard import HELM, Dashboard
+from tests.system.dashboard import HELM, Dashboard, dashboard_in
+from tests.system.keycloak_admin import REALM, Admin
 from tests.system.test_jobs import api, slow
+from tests.system.test_page_users import made
 
 
 def shown(page: Dashboard) -> str:
@@ -64,3 +71,87 @@ def test_jobs_are_followed_live_and_cancelled(demo: Sandbox, dashboard: Dashboar
     assert dashboard.violations() == []
     assert dashboard.complaints() == []
     dashboard.screenshots("jobs")
+
+
+HOSTILE = "<img src=//elsewhere.example/x onerror=hostile=1><script>hostile=1</script> \x1b[31m\u202e"
+FILE = "<img src=x onerror=hostile=1>\x1b[31m\u202e.env"
+FAILS = """
+[services.hostile]
+type = "command"
+path = "~/suite/faulty"
+description = "<img src=x onerror=hostile=1>"
+start_command = [
+  "/bin/sh", "-c", 'printf "<img src=x onerror=hostile=1>\\033[31m\\342\\200\\256\\355\\240\\200%01000d\\n" 7; exit 7',
+]
+"""
+TAKEN = """
+const unseen = /[\\u0000-\\u0008\\u000b-\\u001f\\u202a-\\u202e]/.exec(document.body.innerText);
+return [window.hostile, document.querySelectorAll("main :is(img, script, iframe), .helm-frame > img").length,
+  document.documentElement.scrollWidth > innerWidth, unseen && document.body.innerText.slice(unseen.index - 60)];
+"""
+
+
+@pytest.fixture
+def hostile(demo: Sandbox) -> Iterator[dict[str, str]]:
+    """Hostile text of everybody who may write some; each page that has it, with what it must show of it."""
+    name, secrets_of = f"hostile{secrets.token_hex(3)}", "/home/hive/.config/hivematrix/secrets"
+    admin = Admin(demo)
+    user = made(admin, name, firstName=f"Eve \u202e{'x' * 200}", lastName="nimda")
+    demo.register("hostile", FAILS)
+    view = {"name": f"{HOSTILE.replace(chr(27), '')[:60]}{name}", "query": "level:ERROR", "last": "1h", "shared": True}
+    status, saved = api(demo, "POST", "/api/views", view)
+    assert status == 201
+    try:
+        demo.shell(f"umask 022; printf 'PASSWORD=x\\n' > '{secrets_of}/{FILE}'; chmod 644 '{secrets_of}/{FILE}'")
+        assert api(demo, "GET", "/api/security/audit?max_age=0")[0] == 200
+        # A lone surrogate is refused, or taken as text.
+        lone = {"wait": False, "reason": "\ud800"}
+        assert api(demo, "POST", "/api/services/hostile/stop", lone)[0] in (202, 400)
+        begun = {"wait": False, "reason": HOSTILE.replace("\x1b", "") + "x" * 300}
+        job = api(demo, "POST", "/api/services/hostile/start", begun)[1]["job"]["id"]
+        until(lambda: api(demo, "GET", f"/api/jobs/{job}")[1]["state"] == "failed", 60)
+        image = "<img src=x onerror=hostile=1>"
+        yield {
+            "": image,
+            "logs?query=service:hostile": image,
+            "metrics?service=hostile": "hostile",
+            "security": image,
+            "jobs": "hostile",
+            f"jobs/{job}": HOSTILE[:40],
+            "modules": "",
+            "apps": "",
+            f"users?q={name}": "Eve \\u202ex",
+            f"users?user={user}": "Eve \\u202ex",
+            "audit": HOSTILE[:40],
+            "service/hostile": image,
+            "service/hostile?tab=settings": "hostile",
+            "service/hostile?tab=output": image,
+            "service/hostile/logs": image,
+        }
+    finally:
+        demo.sql(f"DELETE FROM log_views WHERE id = {saved['id']}")
+        demo.shell(f"rm -f '{secrets_of}/{FILE}'")
+        demo.unregister()
+        admin("DELETE", f"/{REALM}/users/{user}")
+
+
+def test_hostile_text_is_text_and_no_page_asks_another_host(demo: Sandbox, hostile: dict[str, str]) -> None:
+    with dashboard_in(demo, traffic=True) as page:
+        browser, wrong = page.browser, []
+        for path, text in hostile.items():
+            page.open(path, "owner")
+            browser.until(lambda driver, text=text: text in driver.find_element(By.CSS_SELECTOR, "body").text, 30)  # type: ignore[misc]
+            if (taken := browser.run(TAKEN)) != [None, 0, False, None]:
+                wrong.append((path, taken))
+        assert wrong == []
+        assert page.complaints() == []
+        events = [
+            json.loads(each["message"])["message"] for each in browser.do(lambda: browser.driver.get_log("performance"))
+        ]
+    # Not those of the page that a new browser shows.
+    sent = [each["params"] for each in events if each["method"] == "Network.requestWillBeSent"]
+    asked = [each["request"]["url"] for each in sent if not each["documentURL"].startswith("chrome:")]
+    asked += [each["params"]["url"] for each in events if each["method"] == "Network.webSocketCreated"]
+    assert len(asked) > 10 * len(hostile)
+    here = (HELM.removesuffix("helm/"), "data:", "blob:")
+    assert [url for url in asked if not url.startswith(here)] == []
