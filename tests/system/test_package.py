@@ -24,6 +24,8 @@ AS_WANTED = {name: "degraded" if name == "degraded" else "healthy" for name in S
 UNTOUCHED = ("helmd-postgres.service", *(f"hivematrix-{name}.service" for name in SERVICES))
 """What an upgrade leaves alone."""
 DAEMONS = ("helmd.service", "helmd-journal.service")
+CHANGING = ("helm-guard-desk-0badc0de", "hivematrix-job-0badc0de")
+"""A guard of a module's change, and the job that makes it."""
 SUITE = """\
 [services.printer]
 type = "command"
@@ -106,8 +108,11 @@ def upgraded(set_up: Machine) -> tuple[dict[str, int], dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def removed(upgraded: object, set_up: Machine) -> Machine:
-    """One service had been stopped before."""
+    """One service had been stopped before, and a module is being changed."""
     set_up.root("helmctl stop degraded")
+    for unit in CHANGING:
+        says = f"trap 'systemctl --user is-active hivematrix-codex > ~/{unit}; exit' TERM; while :; do sleep 0.2; done"
+        set_up.account("systemd-run", "--user", "--quiet", "--collect", f"--unit={unit}", "/bin/sh", "-c", says)
     set_up.said["remove"] = set_up.apt("remove hivematrix-helm")
     return set_up
 
@@ -261,6 +266,9 @@ def test_remove_stops_the_suite_and_says_so(removed: Machine) -> None:
     assert f"of uid {removed.uid}:" in line
     assert {"hivematrix-codex.service", "helmd.service", "helmd-postgres.service"} <= set(line.split())
     assert removed.running() == set()
+    # Going back, they start what is stopped.
+    assert removed.root(f"cd {HOME} && cat {' '.join(CHANGING)}").out.split() == ["active", "active"]
+    assert not set(line.split()) & {f"{unit}.service" for unit in CHANGING}
     assert removed.there(SHARE, "/usr/bin/helmctl", "/usr/share/man/man1/helmctl.1.gz") == set()
 
 
