@@ -13,7 +13,7 @@ from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.ingested import newest_id
 from helmd.store.ingest.takeover import take_over
 from helmd.store.maintenance.expiry import expire, newest_entry
-from helmd.store.maintenance.indexes import connect_as_owner, has_trigrams, index_text, seal, summarize
+from helmd.store.maintenance.indexes import compact, connect_as_owner, has_trigrams, index_text, seal, summarize
 from helmd.store.maintenance.partitions import make_ahead
 from helmd.store.session import Connection, store_errors
 from helmd.systemd.clock import is_synchronized
@@ -21,6 +21,8 @@ from helmd.systemd.clock import is_synchronized
 ROUND_SECONDS = 15.0
 REST_SECONDS = 60.0
 """How long nothing must have come to a day that is over before its indexes are built: a backlog may still be read."""
+_COMPACT_PAUSE = 600.0
+"""How long rebuilding indexes waits after it failed: who reads for long has locks on them."""
 _BUSY_RATE = 20_000
 """Entries a second from which on the running day's text index waits: they need the processor."""
 
@@ -51,6 +53,7 @@ class Retain:
         self._newest: int | None = None
         self._seen: dict[str, tuple[int, float]] = {}
         self._expired_at: float | None = None
+        self._compact_from = 0.0
         self.warnings: tuple[str, ...] = ()
         """What retention does not do and why, as sentences; empty when there is nothing of the kind."""
 
@@ -123,6 +126,18 @@ class Retain:
             await index_text(connection, now)
         for name in await seal(connection, now, self._resting, trigrams):
             _log.info("the partition %s is over and has its indexes", name)
+        await self._compact(connection)
+
+    async def _compact(self, connection: Connection) -> None:
+        if time.monotonic() < self._compact_from:
+            return
+        try:
+            await compact(connection)
+        except StoreError as error:
+            if connection.broken or connection.closed:
+                raise
+            self._compact_from = time.monotonic() + _COMPACT_PAUSE
+            _log.debug("%s", error.sentence)
 
     def _resting(self, leaf: str, newest: int) -> bool:
         """Whether a partition's highest id has been the same for a while."""

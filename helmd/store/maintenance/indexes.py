@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import pairwise
 
+import psycopg
 from psycopg import sql
 
 from helmd.model.logs.index_policy import MAX_UNINDEXED, TextIndex, bounds_with, is_over, text_index
@@ -16,6 +17,8 @@ from helmd.store.maintenance.partitions import Leaf, leaves
 from helmd.store.session import LOCK_CLASS, Connection, connect, store_errors, unlimited
 
 _UPKEEP_LOCK = 4
+_INTERRUPTED = re.compile(r"_cc(new|old)\d*\Z")
+"""What REINDEX CONCURRENTLY leaves if it is interrupted (PostgreSQL manual, REINDEX)."""
 _STATEMENT_SECONDS = 60.0
 """How long a statement may take, except for those that rewrite, index or detach a partition."""
 _LOCK_WAIT, _INDEX_WAIT = "5s", "10min"
@@ -110,7 +113,7 @@ async def seal(connection: Connection, now: datetime, resting: Callable[[str, in
             if text:
                 form = sql.SQL("{} USING gin (message gin_trgm_ops)").format(table)
                 await _rebuild(connection, f"{leaf.name}_text", form)
-            form = sql.SQL("{} (trace_id) WHERE trace_id IS NOT NULL").format(table)
+            form = sql.SQL("{} (trace_id) WITH (fillfactor = 100) WHERE trace_id IS NOT NULL").format(table)
             await _rebuild(connection, f"{leaf.name}_trace", form)
             # Also says which pages all can see, so that counting needs the index alone.
             async with unlimited(connection):
@@ -119,6 +122,47 @@ async def seal(connection: Connection, now: datetime, resting: Callable[[str, in
             await _drop_ranges(connection, leaf, ())
         sealed.append(leaf.name)
     return sealed
+
+
+async def compact(connection: Connection) -> str | None:
+    """Rebuild the B-trees of one closed day without free space; the partition's name, None if none is due.
+
+    They grew with the rows, and their pages are half empty where services came in turn. Raises StoreError, also if
+    locks can't be had within _LOCK_WAIT, since somebody reads for long; what was rebuilt by then stays so.
+    """
+    cursor = await connection.execute(
+        "SELECT leaf FROM log_partitions WHERE sealed AND NOT compact ORDER BY day, leaf LIMIT 1"
+    )
+    if (found := await cursor.fetchone()) is None:
+        return None
+    leaf = str(found[0])
+    with store_errors(f"the indexes of the partition {leaf} can't be rebuilt"):
+        async with unlimited(connection):
+            await _rebuild_trees(connection, leaf)
+        await connection.execute("UPDATE log_partitions SET compact = true WHERE leaf = %s", (leaf,))
+    return leaf
+
+
+async def _rebuild_trees(connection: Connection, leaf: str) -> None:
+    cursor = await connection.execute(
+        "SELECT relname, indisvalid, coalesce(reloptions @> ARRAY['fillfactor=100'], false) FROM pg_index"
+        " JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam"
+        " WHERE indrelid = to_regclass(%s) AND amname = 'btree' ORDER BY 1",
+        (leaf,),
+    )
+    for name, valid, full in await cursor.fetchall():
+        index = sql.Identifier(name)
+        if not valid:
+            if _INTERRUPTED.search(name):
+                await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(index))
+        elif not full:
+            await connection.execute(sql.SQL("ALTER INDEX {} SET (fillfactor = 100)").format(index))
+            try:
+                await connection.execute(sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(index))
+            except psycopg.Error:
+                if not connection.broken:
+                    await connection.execute(sql.SQL("ALTER INDEX {} RESET (fillfactor)").format(index))
+                raise
 
 
 async def _build_text_index(connection: Connection, leaf: Leaf, index: TextIndex) -> str:
