@@ -29,7 +29,7 @@ _MAKE = """
                               'function', w[1 + (h >> 8) %% 40], 'line', h %% 900),
            CASE WHEN h %% 5 > 0 THEN md5((n / 5)::text)::uuid::text END,
            CASE WHEN h %% 2 = 0 THEN 'user' || (h >> 2) %% 200 || '@example.com' END,
-           'host1', 1000 + h %% 50, 'journal', 'hivematrix-core.service', 'stdout', repeat('b', 32)
+           'host1', 1000 + h %% 50, 'journal', '', 'stdout', '0'
     FROM (
         SELECT n, abs(hashint8(n)::bigint) AS h, string_to_array(
             'request user login invoice ticket customer sync failed loaded database connection timeout cache token'
@@ -73,6 +73,8 @@ def make_rows(sizes: Sizes, database: str) -> None:
     today = sizes.rows // 10
     each = (sizes.rows - today) // days
     with store(database) as connection:
+        # The unit is that of the service; the boot has a short id.
+        connection.execute("INSERT INTO log_boots VALUES ('0', repeat('b', 32)) ON CONFLICT DO NOTHING")
         first = 1
         for back in range(days, -1, -1):
             day = midnight - timedelta(days=back)

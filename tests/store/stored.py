@@ -4,9 +4,13 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from psycopg import sql
+
 from helmd.model.logs.entry import HELM, HTTP, JOURNAL, SYSTEMD, LogRow
 from helmd.model.logs.level import LEVELS
+from helmd.model.suite.names import unit_of
 from helmd.store.ingest.logs import Appended, Appender
+from helmd.store.logs.columns import READ_SQL
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.session import Connection
 
@@ -53,7 +57,7 @@ def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
     return [
         LogRow(
             timestamp=chosen.choice(times),
-            service_name=chosen.choice(list(CLASSES)),
+            service_name=(service := chosen.choice(list(CLASSES))),
             level=chosen.choice(LEVELS),
             message=" ".join(chosen.choices(_WORDS, k=chosen.randrange(1, 5))),
             context=chosen.choice((None, {"n": n})),
@@ -61,6 +65,8 @@ def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
             user_id=chosen.choice((None, f"u{chosen.randrange(20)}")),
             source=chosen.choice((JOURNAL, JOURNAL, HTTP, HELM, SYSTEMD)),
             stream=chosen.choice((None, "stdout", "stderr")),
+            unit=(None, unit_of(service), "helmd.service", unit_of("core"))[n % 4],
+            boot_id=(None, "a" * 32, "b" * 32)[n % 3],
         )
         for n in range(number)
     ]
@@ -69,7 +75,6 @@ def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
 async def everything(connection: Connection) -> list[StoredEntry]:
     """All that is stored, the newest first, read as plainly as can be."""
     cursor = await connection.execute(
-        "SELECT id, timestamp, service_name, level, message, context, trace_id, user_id, hostname, process_id, source,"
-        " unit, stream, boot_id, duplicate_of FROM log_entries ORDER BY timestamp DESC, id DESC"
+        sql.SQL("SELECT {} FROM log_entries ORDER BY timestamp DESC, id DESC").format(READ_SQL)
     )
     return [StoredEntry(number, LogRow(*rest)) async for number, *rest in cursor]

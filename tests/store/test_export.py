@@ -15,7 +15,7 @@ import pytest
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
-from helmd.store.logs.entries import READ
+from helmd.store.logs.columns import READ
 from helmd.store.logs.export import Form, export
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect

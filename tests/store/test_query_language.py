@@ -50,6 +50,12 @@ source:http,helm
 -source:journal
 stream:stdout error
 -has:stream
+unit:hivematrix-core.service
+unit:hivematrix-co*
+-has:unit
+boot:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+-boot:b*
+has:boot unit:helmd.service
 host:web*
 pid>=50
 pid<50 error

@@ -1,12 +1,13 @@
 """Log rows as the text that COPY reads (PostgreSQL manual, COPY, "Text Format"). Built by hand: it is the hot path."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
 from helmd.model.logs.entry import LogRow
+from helmd.model.suite.names import unit_of
 
 COLUMNS = (
     "id",
@@ -64,8 +65,13 @@ def partitions_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tupl
     return {(retention_of(row.service_name), row.timestamp.astimezone(UTC).date().isoformat()) for row in rows}
 
 
-def chunks(rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, counts: Counts) -> Iterator[bytes]:
-    """ROWS as COPY text of COLUMNS, some at a time, with ids from FIRST_ID on; COUNTS gets what the rollups get."""
+def chunks(
+    rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, boots: Mapping[str, str], counts: Counts
+) -> Iterator[bytes]:
+    """ROWS as COPY text of COLUMNS, some at a time, with ids from FIRST_ID on; COUNTS gets what the rollups get.
+
+    BOOTS has the short ids of boots. `helmd.store.logs.columns` reads what is stored in a shorter form.
+    """
     heads: dict[str, tuple[int, str]] = {}
     tails: dict[tuple[str | None, ...], str] = {}
     special = _SPECIAL.search
@@ -97,9 +103,10 @@ def chunks(rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, cou
             elif special(trace) is not None:
                 trace = escaped(trace)
             # What all lines of a process have in common.
-            if (tail := tails.get((host, source, unit, stream, boot))) is None:
-                tail = f"{_text(host)}\t{source}\t{_text(unit)}\t{_text(stream)}\t{_text(boot)}\n"
-                tails[host, source, unit, stream, boot] = tail
+            if (tail := tails.get((service, host, source, unit, stream, boot))) is None:
+                kept = "" if unit == unit_of(service) else _text(unit)
+                tail = f"{_text(host)}\t{source}\t{kept}\t{_text(stream)}\t{_text(boots.get(boot or '', boot))}\n"
+                tails[service, host, source, unit, stream, boot] = tail
             lines.append(
                 f"{number}\t{began}.{since.microseconds:06}+00\t{_NULL if same is None else same}\t"
                 f"{_NULL if pid is None else pid}\t{retention}\t{name}\t{level}\t{message}\t{noted}\t{trace}\t"

@@ -35,6 +35,8 @@ _POSTERS = sql.SQL(
     " AND service_name = ANY(%s) AND duplicate_of IS NULL"
 )
 _THERE = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
+_BOOTS = "SELECT long_id, short_id FROM log_boots WHERE long_id = ANY(%s::text[])"
+_NEW_BOOTS = "INSERT INTO log_boots (long_id) SELECT unnest(%s::text[]) RETURNING long_id, short_id"
 _REFERRED = sql.SQL("SELECT duplicate_of FROM {} WHERE duplicate_of = ANY(%s)")
 
 
@@ -83,9 +85,10 @@ class Appender:
         first = last - len(rows) + 1
         leaves = await self._partitions(connection, partitions_of(rows, self._retention_of))
         marked = await self._marked(connection, rows, first)
+        boots = await _short_boots(connection, rows)
         counts: Counts = {}
         async with connection.cursor() as copying, copying.copy(_COPY) as copy:
-            for text in chunks(marked, first, self._retention_of, counts):
+            for text in chunks(marked, first, self._retention_of, boots, counts):
                 await copy.write(text)
         await _count(connection, counts)
         await connection.execute(
@@ -152,6 +155,19 @@ class Appender:
         return [single for single in singles if single.id not in taken]
 
 
+async def _short_boots(connection: Connection, rows: Sequence[LogRow]) -> dict[str, str]:
+    """The short ids of the boots of ROWS. They are not kept: a transaction that fails takes new ones back."""
+    boots = {row.boot_id for row in rows} - {None}
+    if not boots:
+        return {}
+    cursor = await connection.execute(_BOOTS, (list(boots),), prepare=True)
+    known = {long: short async for long, short in cursor}
+    if unknown := sorted(boot for boot in boots if boot is not None and boot not in known):
+        cursor = await connection.execute(_NEW_BOOTS, (unknown,))
+        known |= {long: short async for long, short in cursor}
+    return known
+
+
 def _journal_windows(rows: Sequence[LogRow]) -> list[Window]:
     """The stretches of time of the printed ones among ROWS: one, unless a clock was set or the batch spans days."""
     window = whole_window(rows, JOURNAL)
@@ -197,10 +213,11 @@ async def append_with_ids(
     await connection.execute(
         "UPDATE log_partitions SET begun = least(begun, %s) WHERE leaf = ANY(%s)", (min(ids) - 1, leaves)
     )
+    boots = await _short_boots(connection, rows)
     counts: Counts = {}
     async with connection.cursor() as copying, copying.copy(_COPY) as copy:
         for first, last in _runs(ids):
-            for text in chunks(rows[first:last], ids[first], retention_of, counts):
+            for text in chunks(rows[first:last], ids[first], retention_of, boots, counts):
                 await copy.write(text)
     await _count(connection, counts)
 

@@ -11,11 +11,9 @@ from helmd.model.api.logs import LogEntry
 from helmd.model.logs.entry import HTTP, LogRow
 from helmd.model.logs.filter import LogFilter, words_of
 from helmd.model.logs.query_language.nodes import conjuncts
+from helmd.store.logs.columns import PLAIN_SQL, READ_SQL
 from helmd.store.logs.language import like_pattern, node_condition
 from helmd.store.session import Connection, store_errors
-
-READ = ("id", *LogRow._fields)
-READ_SQL = sql.SQL(", ").join(map(sql.Identifier, READ))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class StoredEntry:
 
 
 def stored(found: TupleRow) -> StoredEntry:
-    """Return the entry for a result row with the columns READ."""
+    """Return the entry for a result row with the columns READ_SQL."""
     return StoredEntry(found[0], LogRow(*found[1:]))
 
 
@@ -128,9 +126,12 @@ def where(met: Sequence[sql.Composable]) -> sql.Composable:
 
 
 def day_rows(leaves: Iterable[str], met: Sequence[sql.Composable]) -> sql.Composed:
-    """Return a UNION ALL of the rows that meet MET in several partitions; parameters are repeated for each."""
+    """Return a UNION ALL of the rows that meet MET in several partitions; parameters are repeated for each.
+
+    Its columns are those of PLAIN_SQL.
+    """
     one = sql.SQL("SELECT {} FROM {} WHERE {}")
-    return sql.SQL(" UNION ALL ").join(one.format(READ_SQL, sql.Identifier(leaf), where(met)) for leaf in leaves)
+    return sql.SQL(" UNION ALL ").join(one.format(PLAIN_SQL, sql.Identifier(leaf), where(met)) for leaf in leaves)
 
 
 async def entry(connection: Connection, number: int) -> StoredEntry | None:

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from helmd.model.logs.filter import ROLLED_UP, LogFilter
 from helmd.model.logs.query_language.fields import CONTEXT_FIELD
+from helmd.store.logs.columns import value_of
 from helmd.store.logs.counts import grouped_by_rollups, within_deadline
 from helmd.store.logs.language import NodeCondition, context_value
 from helmd.store.logs.newest import NewestEntries
@@ -123,7 +124,7 @@ def _column(subject: str) -> NodeCondition:
     if subject == CONTEXT_FIELD:
         return sql.SQL("CASE WHEN jsonb_typeof(context) = 'object' THEN context END"), []
     if not subject.startswith(f"{CONTEXT_FIELD}."):
-        return sql.Identifier(subject), []
+        return value_of(subject), []
     keys = tuple(subject[len(CONTEXT_FIELD) + 1 :].split("."))
     paths = [keys] if len(keys) == 1 else [keys, (".".join(keys),)]
     each = [context_value(path) for path in paths]

@@ -24,6 +24,7 @@ from helmd.model.logs.query_language.nodes import (
     TimeIs,
     Wild,
 )
+from helmd.store.logs.columns import value_of
 
 NodeCondition = tuple[sql.Composable, list[object]]
 """SQL that is true, false or null, which counts as false; and its parameters."""
@@ -80,7 +81,7 @@ def _leaf(leaf: Term) -> NodeCondition:
         case Matches(expression=expression):
             return sql.SQL("message ~* %s"), [expression]
         case Wild(column=column, parts=parts):
-            return sql.SQL("{} LIKE %s").format(sql.Identifier(column)), [like_parts(parts)]
+            return sql.SQL("{} LIKE %s").format(value_of(column)), [like_parts(parts)]
         case NumberIs(column=column, comparison=comparison, value=value):
             return sql.SQL("{} {} %s").format(sql.Identifier(column), _operator(comparison)), [value]
         case TimeIs(comparison=comparison, value=instant):
@@ -120,7 +121,7 @@ def _of_value(leaf: ContextIs | ContextWild | HasContext, value: sql.Composable,
 
 
 def _among(column: str, values: frozenset[str]) -> NodeCondition:
-    return sql.SQL("{} = ANY(%s::text[])").format(sql.Identifier(column)), [sorted(values)]
+    return sql.SQL("{} = ANY(%s::text[])").format(value_of(column)), [sorted(values)]
 
 
 def _operator(comparison: ComparisonSign) -> sql.SQL:

@@ -30,10 +30,9 @@ from helmd.model.errors import UsageError
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.logs.trigrams import indexable
 from helmd.store.logs.branches import NEWEST_FIRST, OLDEST_FIRST, Branch
+from helmd.store.logs.columns import PLAIN, READ_SQL, with_values
 from helmd.store.logs.counts import counted_by_day, total
 from helmd.store.logs.entries import (
-    READ,
-    READ_SQL,
     StoredEntry,
     conditions,
     day_rows,
@@ -66,7 +65,6 @@ _RARE_ID, _ABSENT_TEXT = "-", "zqxjkvzqxjkv"
 
 _DAY = timedelta(days=1)
 _PAST, _FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-_ALL = ", ".join(READ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,8 +368,8 @@ class _Search:
     async def _select_first(self, branches: Sequence[Branch], given: Sequence[object], needed: int) -> None:
         """Add the first NEEDED entries of BRANCHES; GIVEN are the parameters of all of them."""
         if len(branches) == 1:
-            rows = await self._ask(branches[0].statement(_ALL, self._order, needed), given)
-            self._found += [stored(row) for row in rows]
+            rows = await self._ask(with_values(branches[0].statement(PLAIN, self._order, needed)), given)
+            self._found += self._sorted(stored(row) for row in rows)
             return
         # Rounded up, so that the statement does not depend on the number found so far and its plan can be reused.
         most = max(_MIN_LIMIT, 1 << (needed - 1).bit_length())
@@ -399,10 +397,10 @@ class _Search:
         asked = leaves if kept else list(ids)
         if not asked:
             return
-        each = [f"SELECT {_ALL} FROM {leaf} WHERE id = ANY(%s::bigint[])" for leaf in asked]  # noqa: S608
+        each = [f"SELECT {PLAIN} FROM {leaf} WHERE id = ANY(%s::bigint[])" for leaf in asked]  # noqa: S608
         # As text, since psycopg chooses a list's type by its values, and prepares a statement for each type.
         numbers = ["{" + ",".join(map(str, ids.get(leaf, ()))) + "}" for leaf in asked]
-        rows = await self._ask(" UNION ALL ".join(each), numbers, keep_plan=kept)
+        rows = await self._ask(with_values(" UNION ALL ".join(each)), numbers, keep_plan=kept)
         self._found += self._sorted(stored(row) for row in rows)
 
     def _sorted(self, entries: Iterable[StoredEntry]) -> list[StoredEntry]:
