@@ -66,7 +66,7 @@ def test_a_peak_is_seen_at_every_range_and_a_gap_is_a_gap(dashboard: Dashboard, 
     )
     assert len(browser.texts(f"{chart('cpu_percent')} tbody tr")) == 2, "several services in one chart"
     shown = legend(dashboard, posted)
-    assert shown[0] == f"codex · queue={HOSTILE}" and shown[2] == "1" and shown[4] == "978"
+    assert shown[0] == r"codex · queue=<b>mail</b>\u202e" and shown[2] == "1" and shown[4] == "978"
     browser.click(f"{chart(posted)} summary")
     browser.until_there(f"{chart(posted)} .helm-chart__all tbody tr")
     rows = browser.texts(f"{chart(posted)} .helm-chart__all tbody tr")

@@ -278,6 +278,15 @@ async def test_what_a_later_file_sets_is_not_offered_for_change(tmp_path: Path) 
     assert 'name="limits.open_files"' in text and "open_files</span>" in text, "others can be changed"
 
 
+async def test_a_field_has_the_value_itself(tmp_path: Path) -> None:
+    """Pages write out what is not seen; what is sent back must be as it was."""
+    directory = layout({}, tmp_path, 1000, tmp_path).registry_directory
+    directory.mkdir(parents=True)
+    (directory / "core.toml").write_text('[services.core]\nenvironment = {MARK = "a\\u200e<b"}\n')
+    text = await text_of(World(), tmp_path, "service/core?tab=settings")
+    assert 'value="a\u200e&lt;b"' in text and 'data-was="a\u200e&lt;b"' in text
+
+
 async def test_users(tmp_path: Path) -> None:
     world = World(users=[user("admin"), user("bill", enabled=False), *(user(f"many{n:02}") for n in range(60))])
     text = await text_of(world, tmp_path, "users?q=a")
