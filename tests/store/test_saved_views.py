@@ -18,6 +18,7 @@ ALWAYS = {"log_views"}
 WITH_LOGS = {
     "log_entries": "log entries, wanted by backup.include_logs",
     "log_partitions": "describes log_entries",
+    "log_boots": "boots of the machine that is lost, which log_entries refers to",
     "log_counts_minute": "counts log_entries",
     "log_counts_hour": "counts log_entries",
     "service_metrics": "measurements",
