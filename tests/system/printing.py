@@ -30,7 +30,8 @@ class Printer:
 
     def stored(self, boot_id: str = "") -> Counter[str]:
         """How often the store has each line, of all boots or one."""
-        of_boot = f" AND boot_id = '{boot_id}'" if boot_id else ""
+        short = f"(SELECT short_id FROM log_boots WHERE long_id = '{boot_id}')"
+        of_boot = f" AND boot_id = {short}" if boot_id else ""
         return Counter(
             self.box.sql(
                 f"SELECT message FROM log_entries WHERE service_name = '{self.name}' AND source = 'journal'{of_boot}"
