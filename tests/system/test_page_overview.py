@@ -251,6 +251,8 @@ def test_the_checklist_is_kept_and_checked_again(dashboard: Dashboard, demo: San
     until(lambda: checked_at() > before, 60)
     newest = checked_at()[:19]
     browser.until(lambda driver: driver.find_elements("css selector", f".helm-card__foot time[datetime^='{newest}']"))
+    # The result is shown before the unit has ended; until then the button does nothing.
+    browser.until_there("[data-findings-run]:not([disabled])")
     try:
         demo("mkdir", "-p", place)
         demo("tee", f"{place}/test.conf", stdin=replaced)
