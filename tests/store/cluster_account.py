@@ -24,15 +24,9 @@ import pytest
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.cluster import create_cluster, suite_cluster
 from helmd.postgres.configuration import Cluster, PasswordLogin
+from tests.free_ports import free_port
 
 ACCOUNT = "nobody"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def fork_as_account(work: Callable[[], None]) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +31,7 @@ from helmd.web.auth.identity import Callers
 from helmd.web.routes import routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import NoHealth, Statuses
+from tests.free_ports import free_port
 from tests.signing import posted_fields
 from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in
 
@@ -123,9 +123,7 @@ async def serving(
         server = HttpServer(
             application(routes(Api(Statuses(), NoHealth()), intake), callers), directory / "h.sock", holder_of
         )
-        # Not before the stand-in has its port, which could be the same one.
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
+        port = free_port()
         await server.start("127.0.0.1", port)
         running = [asyncio.create_task(posted.run()), asyncio.create_task(measured.run())]
         try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -41,6 +40,7 @@ from helmd.web.documents import with_documents
 from helmd.web.routes import audit_routes, detail_routes, event_routes, log_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
+from tests.free_ports import free_port
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -202,9 +202,7 @@ async def serving(
             *audit_routes(Audit(AuditPages(read_audit, reader))),
         )
         server = HttpServer(application(with_documents(table), callers), directory / "h.sock", holder_of)
-        # Not before the stand-in has its port, which could be the same one.
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
+        port = free_port()
         await server.start("127.0.0.1", port)
         running = asyncio.create_task(feed.run())
         try:

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.free_ports import free_port
 from tests.replies import faults_in_reply
 from tests.store.test_daemon_journal import ROOT, Manager, configured, started
-from tests.unit.test_web_server import free_port
 
 HELMD = (str(ROOT / "packaging/libexec/helmd"),)
 

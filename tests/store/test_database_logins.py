@@ -32,7 +32,8 @@ from helmd.postgres.cluster import ClusterError, create_cluster, running
 from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.passfile import passwords_in, put_passwords, remove_password
 from helmd.postgres.roles import admin_conninfo, ensure_role_and_database, service_uri
-from tests.store.cluster_account import Server, as_account, fork_as_account, free_port, own_directory, start
+from tests.free_ports import free_port
+from tests.store.cluster_account import Server, as_account, fork_as_account, own_directory, start
 
 REGISTRY = """
 [services.keycloak]

@@ -13,11 +13,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 from helmd.store.maintenance.migrate import migrate
 from tests.campaign import scaled
+from tests.free_ports import free_port
 from tests.store.conftest import Database
 from tests.store.test_daemon_helmd import helmd, over_unix
 from tests.store.test_daemon_journal import configured
 from tests.unit.core_stand_in import SERVICE, USER, signed, standing_in
-from tests.unit.test_web_server import free_port
 
 WAIVERS = Path(__file__).with_name("schemathesis.toml")
 SECONDS = scaled(90, 0)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.free_ports import free_port
+
 SANDBOX = Path(__file__).resolve().parents[2] / "scripts" / "sandbox"
 STATE = Path("/var/lib/hivematrix-sandbox-test")
 ONE, TWO, THREE = "test-sandbox-one", "test-sandbox-two", "test-sandbox-three"
@@ -335,12 +337,6 @@ def test_two_at_once_with_the_same_port(one: str) -> None:
     assert_gone(TWO, THREE)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", host_port), timeout=1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_layer_starts_where_it_was_saved() -> None:

@@ -36,7 +36,7 @@ from helmd.operations.modules.adopt import (
 from helmd.operations.modules.adopt import undo_adoption as really_give_back
 from helmd.operations.modules.processes import end_processes, process_facts
 from helmd.systemd.bus import Manager
-from tests.unit.test_web_server import free_port
+from tests.free_ports import free_port
 
 SHARE = Path(__file__).resolve().parents[2]
 PLACES = {

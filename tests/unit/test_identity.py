@@ -1,6 +1,5 @@
 """Who gets in over HTTP: tokens, programs on the machine, and what each may use."""
 
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from helmd.web.auth.roles import Access, Identity, Role
 from helmd.web.http.problems import json_response
 from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
+from tests.free_ports import free_port
 from tests.unit.core_stand_in import SERVICE, USER, StandIn, signed, standing_in
 
 NOBODY = Registry({})
@@ -85,8 +85,7 @@ class Served:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     async with standing_in() as core, Callers(lambda _: SESSION) as callers:
         app = application(TABLE, callers)
         app["between"] = []

@@ -1,7 +1,6 @@
 """Logging in with a browser: at Keycloak, by a one-time link, for how long, and what ends it."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from helmd.web.route import Route
 from helmd.web.routes import login_routes, page_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
+from tests.free_ports import free_port
 from tests.unit.core_stand_in import USER, StandIn, private_key, signed, standing_in
 from tests.unit.keycloak_stand_in import ISSUER, KeycloakStandIn, keycloak_standing_in, logout_token
 
@@ -130,8 +130,7 @@ def token(level: str, **claims: Any) -> str:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     clock = Clock()
     async with keycloak_standing_in() as keycloak, standing_in() as core, Callers() as callers:
         sessions = BrowserSessions(SessionFiles(tmp_path / "sessions"), LIMITS, clock.wall)

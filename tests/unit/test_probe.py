@@ -19,6 +19,7 @@ from helmd.health.probe import MAX_ANSWER, run_probe, wait
 from helmd.health.target import probe_of, probe_words
 from helmd.model.suite.service import Health, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, USER_AGENT, Probe
+from tests.free_ports import free_port
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = TOP / "packaging/libexec/probe"
@@ -75,11 +76,6 @@ def answering(*parts: bytes, then: Callable[[], object] = lambda: None) -> Calla
 
 def at(port: int, path: str = "/health", **more: object) -> Probe:
     return Probe(url=f"http://127.0.0.1:{port}{path}", **{"timeout": 0.5, **more})  # type: ignore[arg-type]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(

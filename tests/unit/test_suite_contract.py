@@ -34,6 +34,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.fixtures import SERVICE, TOKEN_HEADER, USERS, Exchange, claims, exchanges, printed_lines
+from tests.free_ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVICES = ("keycloak", "core", "nexus", "helm", "codex", "ledger", "knowledgetree")
@@ -47,12 +48,6 @@ def payload(token: str) -> dict[str, Any]:
     part = token.split(".")[1]
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return claims
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

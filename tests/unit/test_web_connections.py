@@ -21,7 +21,7 @@ from helmd.web.http.body import receive_body
 from helmd.web.http.problems import json_response
 from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
-from tests.unit.test_web_server import free_port
+from tests.free_ports import free_port
 
 LIMIT = 1 << 20
 

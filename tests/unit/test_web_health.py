@@ -31,6 +31,7 @@ from helmd.web.api.services import Api
 from helmd.web.routes import routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import unused_intake
+from tests.free_ports import free_port
 
 WELL: dict[str, Any] = {
     "database": {"status": "healthy"},
@@ -114,9 +115,8 @@ async def stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     threads = ThreadPool(2)
     account = Account(os.getuid(), "0" * 32, "0" * 32, "host")
-    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-        probe.close()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = free_port()
         conninfo = f"host=127.0.0.1 port={mute.getsockname()[1]} dbname=helm user=helm sslmode=disable"
         async with Pool(conninfo, "test") as pool:
             recorder = Recorder(pool, nothing_to_do)

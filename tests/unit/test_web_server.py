@@ -26,6 +26,7 @@ from helmd.web import server as web_server
 from helmd.web.auth.roles import Role
 from helmd.web.route import Route
 from helmd.web.server import Activated, HttpServer, application, bind_tcp, bind_unix
+from tests.free_ports import free_port
 
 
 async def who(request: web.Request) -> web.Response:
@@ -61,11 +62,6 @@ TABLE = (
     Route("GET", "/failed", fail, Role.PUBLIC, "failed"),
     Route("GET", "/refused", refuse, Role.PUBLIC, "refused"),
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
