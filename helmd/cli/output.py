@@ -48,7 +48,7 @@ _IN_ASCII = str.maketrans(
 """Symbols of Helm's own for terminals that don't show UTF-8, much as systemctl(1) replaces its own."""
 
 
-class _Manner:
+class _PrintOptions:
     """How this process prints."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Manner:
         """Called with every line for a person."""
 
 
-_manner = _Manner()
+_options = _PrintOptions()
 
 
 def use_locale_charset() -> None:
@@ -69,8 +69,8 @@ def use_locale_charset() -> None:
     import _locale
 
     charset = _locale.getencoding()
-    _manner.ascii_symbols = charset.upper().replace("-", "") != "UTF8"
-    if charset in ("ANSI_X3.4-1968", "US-ASCII", "ASCII") or not _manner.ascii_symbols:
+    _options.ascii_symbols = charset.upper().replace("-", "") != "UTF8"
+    if charset in ("ANSI_X3.4-1968", "US-ASCII", "ASCII") or not _options.ascii_symbols:
         charset = "utf-8"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -103,7 +103,7 @@ def render_line(parts: Iterable[Part], colour: bool) -> str:
 
 def _rendered(part: Part, colour: bool) -> str:
     text = printable(part.text if isinstance(part, Painted) else part)
-    if _manner.ascii_symbols:
+    if _options.ascii_symbols:
         text = text.translate(_IN_ASCII)
     if colour and isinstance(part, Painted):
         return click.style(text, fg=part.colour, bold=part.bold or None)
@@ -117,13 +117,13 @@ def print_line(*parts: Part) -> None:
 
 def record_messages(record: Callable[[str], None]) -> None:
     """Have RECORD called with every line for a person that is printed from now on."""
-    _manner.record = record
+    _options.record = record
 
 
 def print_message(*parts: Part) -> None:
     """Prints a line for a person on stderr."""
-    if _manner.record is not None:
-        _manner.record(render_line(parts, False))
+    if _options.record is not None:
+        _options.record(render_line(parts, False))
     click.echo(render_line(parts, coloured(sys.stderr)), err=True)
 
 
@@ -151,7 +151,7 @@ def print_progress(sentence: str, last: bool) -> None:
 
 def print_json(value: Any) -> None:
     # In a job, whose output is a log, it takes one line.
-    click.echo(_json(value, 2 if _manner.record is None else None))
+    click.echo(_json(value, 2 if _options.record is None else None))
 
 
 def print_json_line(value: Any) -> None:

@@ -3,7 +3,6 @@
 import shutil
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -129,6 +128,6 @@ def status_json(view: View, context: Context) -> dict[str, Any]:
 
     name = view.service.name
     mode = installed_mode(context.layout, name)
-    observed = Observed(name, None if view.unregistered else view.service, view.facts, mode, view.verdict)
-    observed = replace(observed, blocked=view.blocked)
+    service = None if view.unregistered else view.service
+    observed = Observed(name, service, view.facts, mode, view.verdict, blocked=view.blocked)
     return {**to_json(service_status(observed, time.time())), "state": view.word}

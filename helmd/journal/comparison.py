@@ -28,7 +28,7 @@ _CONFIRM = True
 """Whether lines missing at the live end must be missing at a second check: libsystemd notices new files late."""
 _MOST_SEEN = 4_000_000
 """Entries after which the comparison starts again although no file has ended."""
-UNNAMED = 0
+UNKNOWN_HASH = 0
 """Stands for the hash of a cursor that is not known."""
 
 
@@ -50,8 +50,8 @@ class Comparison:
         self._base = -1
         self._seen = array("Q")
         """Monotonic times of the entries read above ``_base``."""
-        self._names = array("q")
-        """The hashes of their cursors; UNNAMED of those read before a restart."""
+        self._hashes = array("q")
+        """The hashes of their cursors; UNKNOWN_HASH of those read before a restart."""
         self._passed = 0
         self._limit = FOREVER
         self._suspected = (-2, 0)
@@ -61,7 +61,7 @@ class Comparison:
         self._walked_unknown = 0
         self._up_to = self._lost = self._said = 0
         self._read_behind: tuple[int, ...] = ()
-        """The names of entries that were read right behind ``_up_to`` before the recovery began."""
+        """The hashes of entries that were read right behind ``_up_to`` before the recovery began."""
         self._taken = 0
         self._previous = -1
         """Monotonic time of the entry before the last one."""
@@ -72,10 +72,10 @@ class Comparison:
         self._recovered = -1
         """Monotonic time of the last entry that was recovered: the walk may meet entries of that time again."""
 
-    def _begin_comparison(self, base: int, names: Sequence[int] = ()) -> None:
-        """Counts what is read above the monotonic time BASE from here on; entries with NAMES, just above, were read."""
+    def _begin_comparison(self, base: int, hashes: Sequence[int] = ()) -> None:
+        """Counts what is read above the monotonic time BASE from here on; entries just above, of HASHES, were read."""
         self._base = base
-        for known, begin in ((self._seen, [base + 1] * len(names)), (self._names, names)):
+        for known, begin in ((self._seen, [base + 1] * len(hashes)), (self._hashes, hashes)):
             del known[:]  # in place: `_walk` holds on to it
             known.extend(begin)
         self._passed = 0
@@ -101,9 +101,9 @@ class Comparison:
         expected = self._files.expected(self._uid, self._base, up_to, last.cursor)
         if self._lacks(expected, read):
             self._begin_recovery(expected, up_to)
-            self._read_behind = tuple(self._names[read:])
+            self._read_behind = tuple(self._hashes[read:])
             return True
-        self._begin_comparison(up_to, tuple(self._names[read:]))
+        self._begin_comparison(up_to, tuple(self._hashes[read:]))
         return False
 
     def _is_damaged(self, limit: int) -> bool:
@@ -151,7 +151,7 @@ class Comparison:
         return None in counts or sum(count or 0 for count in counts) > read + self._passed
 
     def _begin_recovery(self, expected: list[Expected], up_to: int) -> None:
-        self._walked, self._walked_unknown = set(self._names), self._names.count(UNNAMED)
+        self._walked, self._walked_unknown = set(self._hashes), self._hashes.count(UNKNOWN_HASH)
         self._damaged = [UnfilteredFile(each.file, self._uid, self._boot_id, self._base, up_to) for each in expected]
         self._up_to = up_to
         # Entries that the walk met and could not read were said already, but for those behind its last good one.

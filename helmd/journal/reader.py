@@ -30,7 +30,7 @@ from typing import ClassVar
 
 from systemd import _reader
 
-from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, UNNAMED, Comparison
+from helmd.journal.comparison import LOOKUP_STEPS, OVERHEAD, UNKNOWN_HASH, Comparison
 from helmd.journal.doubled import Doubles
 from helmd.journal.expected import files_of
 from helmd.journal.unfiltered import DATA_THRESHOLD, bounded, has_lost_its_message
@@ -171,7 +171,7 @@ class JournalReader(Comparison):
         journal, boot_id, own = self._journal, self._boot_id, b"%d" % self._uid
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
         get_monotonic, get_realtime = journal._get_monotonic, journal._get_realtime
-        note, name, limit, recovered = self._seen.append, self._names.append, self._limit, self._recovered
+        note, note_hash, limit, recovered = self._seen.append, self._hashes.append, self._limit, self._recovered
         lowest, highest = self._offsets
         previous, again = self._previous, self._again
         entries: list[JournalEntry] = []
@@ -229,7 +229,7 @@ class JournalReader(Comparison):
                     monotonic, ties = newest, ties - 1
             if uid == own:
                 note(written)
-                name(hash(cursor))
+                note_hash(hash(cursor))
             if monotonic == recovered == newest and is_numbered_up_to(cursor, before):
                 continue  # recovered before libsystemd noticed its file
             if self._unreadable:
@@ -357,7 +357,7 @@ class JournalReader(Comparison):
         # It may be there all the same, in a file whose matches are damaged.
         present = found or (bool(position.cursor) and self._files.has(position))
         if present:
-            self._begin_comparison(position.monotonic - 1, [UNNAMED] * position.ties)
+            self._begin_comparison(position.monotonic - 1, [UNKNOWN_HASH] * position.ties)
         else:
             self._begin_comparison(position.monotonic)
         if found:

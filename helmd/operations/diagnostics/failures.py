@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from helmd.health.thread_pool import ThreadPool
-from helmd.journal.lines import PrintedLine, last_lines
+from helmd.journal.lines import PrintedLine
 from helmd.model.units.status import Observed
-from helmd.model.units.unit_state import BEGAN_SLACK, UnitFacts, condition
-from helmd.operations.diagnostics.why import CAUSE_LINES, cause_line, of_this_run
+from helmd.model.units.unit_state import UnitFacts, condition
+from helmd.operations.diagnostics.why import CAUSE_LINES, cause_line, lines_of_run, of_this_run
 
 FAILS = frozenset({"failed", "flapping", "unhealthy"})
 """States of a service in which its lines say why."""
-_LINES = 400
 _LONGEST = 300
 """Characters of a line that are shown."""
 _FRESH_SECONDS = 5.0
@@ -41,10 +40,10 @@ class FailureReader:
     def __init__(
         self,
         observed: Callable[[str], Observed | None],
-        read: Callable[[UnitFacts], Sequence[PrintedLine]] | None = None,
+        read: Callable[[UnitFacts], Sequence[PrintedLine]] = lines_of_run,
     ) -> None:
         self._observed = observed
-        self._read = read or _printed
+        self._read = read
         self._threads = ThreadPool(2)
         self._kept: dict[str, tuple[float, UnitFacts, Failure]] = {}
 
@@ -79,10 +78,6 @@ def failure_of(facts: UnitFacts, printed: Sequence[PrintedLine], now: float) -> 
         datetime.fromtimestamp(facts.changed_at, UTC) if word == "failed" and facts.changed_at else None,
         facts.restarts,
     )
-
-
-def _printed(facts: UnitFacts) -> Sequence[PrintedLine]:
-    return last_lines(facts.unit, _LINES, facts.begun_at - BEGAN_SLACK, invocation=facts.invocation)
 
 
 def _same_run(one: UnitFacts, other: UnitFacts) -> bool:

@@ -14,7 +14,7 @@ from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.service import Registry
 from helmd.model.units.python_failures import environment_cause
-from helmd.model.units.unit_state import BEGAN_SLACK, explain, last_exit, next_run, retry
+from helmd.model.units.unit_state import BEGAN_SLACK, UnitFacts, explain, last_exit, next_run, retry
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
@@ -66,6 +66,11 @@ def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tupl
     return " ".join(sentence for sentence in sentences if sentence), lines
 
 
+def lines_of_run(facts: UnitFacts) -> Sequence[PrintedLine]:
+    """The last lines that a unit has printed in its last run."""
+    return last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK, invocation=facts.invocation)
+
+
 def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Sequence[str]]:
     """What more to say of a service that does not work, and its last log lines."""
     facts = view.facts
@@ -73,7 +78,7 @@ def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Seque
         return [f"{view.blocked}."], ()
     printed: Sequence[PrintedLine] = ()
     if not view.service.external and facts.exists and view.word != "stopped":
-        printed = last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK, invocation=facts.invocation)
+        printed = lines_of_run(facts)
     ending = [line.message for line in printed[-CAUSE_LINES:]]
     sentences = [*_detail(view, now), *_sandbox(view, ending, manager)]
     if view.word in ("failed", "flapping"):

@@ -123,7 +123,7 @@ class ServicePage:
         url: Callable[[], str],
         summaries: Mapping[str, str],
         renderer: Renderer,
-        failures: FailureReader | None = None,
+        failures: FailureReader,
     ) -> None:
         self._monitor = monitor
         self._registry = registry
@@ -134,7 +134,7 @@ class ServicePage:
         self._summaries = summaries
         self._renderer = renderer
         self._facts = ServiceFactsReader(places)
-        self._failures = failures or FailureReader(monitor.observed)
+        self._failures = failures
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """GET /service/{name}"""
