@@ -1,7 +1,8 @@
-"""A second try for system tests: one late reaction of a real system should not fail a run of 7,000 tests.
+"""More tries for system tests: one late reaction of a real system should not fail a run of 7,000 tests.
 
-Hooks for a conftest.py, for the tests below it. The summary lists what was run again, and why. HIVEMATRIX_TEST_RERUNS=0
-gives no second try. pytest-rerunfailures 10.2, which Debian 12 has, never tears down fixtures of modules and of the
+Hooks for a conftest.py, for the tests below it. A second try finds what the first has left; before a third, fixtures of
+the module are torn down and set up again. The summary lists what was run again, and why. HIVEMATRIX_TEST_RERUNS=0 gives
+no other try. pytest-rerunfailures 10.2, which Debian 12 has, never tears down fixtures of modules and of the
 session that were set up before a failure (with its pytest 7.2).
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from _pytest.fixtures import FixtureDef
-from _pytest.runner import runtestprotocol
+from _pytest.runner import CallInfo, runtestprotocol
 from _pytest.terminal import TerminalReporter
 
 _RERUN = "rerun"
@@ -20,16 +21,18 @@ _tried: set[FixtureDef[Any]] = set()
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Runs ITEM, and again if it failed. Leaves those to pytest that are not below a conftest.py with this hook: pytest
-    calls it for every test once it has read that file.
+    """Runs ITEM, three times while it fails. Leaves those to pytest that are not below a conftest.py with this hook:
+    pytest calls it for every test once it has read that file.
     """
     hook = item.ihook
     if all(each.function is not pytest_runtest_protocol for each in hook.pytest_runtest_protocol.get_hookimpls()):
         return None
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    failed = [report for report in reports if report.failed]
-    if failed and os.environ.get("HIVEMATRIX_TEST_RERUNS") != "0" and _may_be_set_up_again(item):
+    for again in (_second, _third):
+        failed = [report for report in reports if report.failed]
+        if not failed or os.environ.get("HIVEMATRIX_TEST_RERUNS") == "0" or not again(item):
+            break
         for report in failed:
             report.outcome = _RERUN  # type: ignore[assignment]
             hook.pytest_runtest_logreport(report=report)
@@ -40,7 +43,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def _may_be_set_up_again(item: pytest.Item) -> bool:
+def _second(item: pytest.Item) -> bool:
     """Has fixtures set up again whose set-up failed; once, not for each test that needs them."""
     assert isinstance(item, pytest.Function)
     known = item._fixtureinfo.name2fixturedefs.values()
@@ -53,8 +56,24 @@ def _may_be_set_up_again(item: pytest.Item) -> bool:
     return True
 
 
+def _third(item: pytest.Item) -> bool:
+    """Tears down all fixtures but those of the session. Not if the set-up of one has failed twice."""
+    assert isinstance(item, pytest.Function)
+    known = item._fixtureinfo.name2fixturedefs.values()
+    if any(each.cached_result and each.cached_result[2] is not None for found in known for each in found):
+        return False
+    state = item.session._setupstate
+    # A failure of it is one of the test that needs what was not cleared away.
+    CallInfo.from_call(
+        lambda: state.teardown_exact(item.session),  # type: ignore[arg-type]
+        when="teardown",
+        reraise=(pytest.exit.Exception,),
+    )
+    return True
+
+
 def pytest_report_teststatus(report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
-    """A failure that a second try followed is none; it has a count and a letter of its own."""
+    """A failure that another try followed is none; it has a count and a letter of its own."""
     return (_RERUN, "R", "RERUN") if report.outcome == _RERUN else None
 
 
@@ -62,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     """What was run again, with what failed the first time."""
     reports = terminalreporter.stats.get(_RERUN, [])
     if reports:
-        terminalreporter.section("run a second time (CONTRIBUTING.md: look into each)")
+        terminalreporter.section("run again (CONTRIBUTING.md: look into each)")
     for report in reports:
         terminalreporter.line(f"RERUN {report.nodeid} ({report.when})", yellow=True)
         for line in report.longreprtext.splitlines()[-30:]:

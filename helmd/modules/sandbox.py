@@ -117,8 +117,6 @@ def sandbox_properties(sandbox: BuildSandbox) -> list[str]:
         found += [f"BindPaths={place}" for place in sandbox.writable]
         found += [f"BindReadOnlyPaths={place}" for place in sandbox.readable]
         found += [] if sandbox.network else ["PrivateNetwork=yes"]
-    if sandbox.bound_to:
-        found += [f"BindsTo={sandbox.bound_to}", f"After={sandbox.bound_to}"]
     return found
 
 
@@ -138,12 +136,15 @@ def run_in(
     """Run the command WORDS and wait for its end, with each line of its output passed to LINE.
 
     GIVEN is its standard input. KEEP: its standard output is returned instead, up to so many bytes. PROPERTIES replace
-    those of SANDBOX. Raises ModuleError if systemd can't be asked.
+    those of SANDBOX. Raises ModuleError if systemd can't be asked, KeyboardInterrupt if the job was cancelled that it
+    is part of.
     """
     unit = f"helm-sandbox-{sandbox.module}-{os.urandom(4).hex()}.service"
     chosen = sandbox_properties(sandbox) if properties is None else list(properties)
     # systemd-run says on its own standard error how the unit ended; the program's goes where its output goes.
     shell = f'exec "$@" 2>{"/dev/null" if keep else "&1"}'
+    if sandbox.bound_to:
+        chosen += [f"BindsTo={sandbox.bound_to}", f"After={sandbox.bound_to}"]
     options = [word for each in chosen for word in ("-p", each)]
     options += [f"--setenv={name}={value}" for name, value in sandbox.environment.items()]
     options += ["-p", f"UnsetEnvironment={' '.join(name for name in _CLEARED if name not in sandbox.environment)}"]
@@ -162,6 +163,9 @@ def run_in(
         if stopped:
             _stop(unit)
         code = process.wait(_STOP_SECONDS)
+        if sandbox.bound_to and not stopped and _is_being_stopped(sandbox.bound_to):
+            # systemd stops what is ordered after a unit before that unit: SIGTERM, which raises here, is on its way.
+            time.sleep(_STOP_SECONDS)
     except BaseException:
         _stop(unit)
         process.kill()
@@ -185,6 +189,15 @@ def run_in(
 def is_sandbox_of(unit: str, module: str) -> bool:
     """Whether UNIT runs a program of MODULE."""
     return re.fullmatch(rf"helm-sandbox-{re.escape(module)}-[0-9a-f]{{8}}\.service", unit) is not None
+
+
+def _is_being_stopped(unit: str) -> bool:
+    """Whether UNIT, which runs this process, has a job of systemd's: that can only be one that stops it."""
+    shown = subprocess.run(
+        ["systemctl", "--user", "show", "--property=Job", "--value", unit],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    return shown.stdout.strip() not in ("", "0")
 
 
 def _stop(unit: str) -> None:

@@ -19,7 +19,7 @@ from tests.system.dashboard import Dashboard, dashboard_in
 from tests.system.packaged import build
 
 __all__ = ["pytest_report_teststatus", "pytest_runtest_protocol", "pytest_terminal_summary"]
-"""Hooks by which each system test has a second try."""
+"""Hooks by which each system test has further tries."""
 
 HERE = Path(__file__).parent
 GIVEN = os.environ.get("HIVEMATRIX_TEST_SANDBOX")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -197,6 +198,48 @@ def test_what_is_built_ends_with_its_job_and_prints_no_secret(machine: Sandbox) 
     done = machine("bash", "-c", command, check=False)
     assert done.out.splitlines()[:2] == ["the word is ********", "begun"], done.text
     assert done.out.splitlines()[2] != "success" and done.seconds < 15, done.text
+
+
+CANCELLED = """
+import pathlib, signal, sys
+sys.path.insert(0, "/usr/share/hivematrix-helm")
+from helmd.model.layout import layout
+from helmd.modules.sandbox import BuildSandbox, run_in
+
+def cancel(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, cancel)
+home = pathlib.Path("/home/hive")
+where = home / "git"
+box = BuildSandbox(layout({}, home, 1000, pathlib.Path("/usr/share/hivematrix-helm")), "good", True, where, (where,),
+                   bound_to="helm-cancelled.service", seconds=60)
+try:
+    print("its program ended:", run_in(box, ["/bin/sleep", "50"], print).why, flush=True)
+except KeyboardInterrupt:
+    print("cancelled", flush=True)
+"""
+
+
+def test_a_job_that_is_cancelled_says_so_although_its_program_ends_first(machine: Sandbox) -> None:
+    """systemd stops what is ordered after a unit, here its program, before that unit."""
+    machine.write("/home/hive/cancelled.py", CANCELLED)
+
+    def ended() -> list[str]:
+        said = machine.shell("journalctl --user --no-pager -o cat -u helm-cancelled").out.splitlines()
+        return [line for line in said if line == "cancelled" or line.startswith("its program ended")]
+
+    def count(expected: int) -> bool:
+        return len(ended()) == expected
+
+    running = "systemctl --user list-units --plain --no-legend --state=running 'helm-sandbox-good-*'"
+    before = len(ended())
+    for times in range(1, 4):
+        machine.shell("systemd-run --user --collect --unit=helm-cancelled python3 /home/hive/cancelled.py")
+        until(lambda: machine.shell(running).out, 60)
+        machine.shell("systemctl --user stop helm-cancelled")
+        until(partial(count, before + times), 60)
+    assert set(ended()[before:]) == {"cancelled"}
 
 
 def test_a_repository_that_is_too_large_is_refused(machine: Sandbox) -> None:

@@ -57,10 +57,10 @@ def run_for_module(
         f"MemoryMax={MEMORY}",
         f"TasksMax={TASKS}",
         "TimeoutStopSec=5",
-        *((f"BindsTo={job}", f"After={job}") if job else ()),
     ]
     namespaces = host_of(layout).user_namespaces
-    sandbox = BuildSandbox(layout, name, namespaces, directory, secrets=_secrets(layout.secrets_file(name)))
+    secrets = _secrets(layout.secrets_file(name))
+    sandbox = BuildSandbox(layout, name, namespaces, directory, bound_to=job, secrets=secrets)
     layout.home_of(name).mkdir(parents=True, exist_ok=True, mode=0o700)
     program = _program(words[0], directory, service)
     ran = run_in(sandbox, [program, *words[1:]], line, properties=properties)
