@@ -13,6 +13,7 @@ from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.audit import origin_here
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
+from helmd.model.suite.effects import effect_text
 from helmd.model.suite.names import MODES, Mode, timer_of, unit_of
 from helmd.model.suite.service import Registry
 from helmd.model.units.health import NOT_YET
@@ -211,7 +212,10 @@ def operate(
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps, schedules).items():
             output.print_line(f"{name}: {what}")
+        _say_effect(registry, names, verb)
         return exits.OK
+    if verb == "stop" and not options["quiet"]:
+        _say_effect(registry, names, verb)
     switched: Sequence[str] = ()
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
@@ -240,6 +244,11 @@ def operate(
     if report.good and whole and verb == "start" and context.effective.faults:
         return exits.FAILED
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
+
+
+def _say_effect(registry: Registry, names: Sequence[str], verb: str) -> None:
+    if text := effect_text(verb, names, registry):
+        output.print_message(f"note: {text}")
 
 
 def _recover_modules(context: Context, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
@@ -65,6 +66,8 @@ def test_modes_are_real_and_share_the_data(admin: Admin, kept: str) -> None:
     # SIGTERM ends Java with 128 + 15, which is an exit (CLD_EXITED, 1) and a clean stop.
     assert set(found) == {"ActiveState=inactive", "Result=success", "ExecMainCode=1", "ExecMainStatus=143"}
     assert "keycloak: stopped" in stopped.err and "failed" not in stopped.err, stopped.err
+    assert re.search(r"^note: .* on it\. Nobody can log in meanwhile", stopped.err, re.MULTILINE), stopped.err
+    assert "its last run exited with code 143 (a clean exit)" in " ".join(box.helmctl("why", "keycloak").out.split())
     assert box.status("keycloak")["keycloak"]["status"] == "stopped"
     assert box.helmctl("is-failed", "keycloak", check=False).code != 0
 

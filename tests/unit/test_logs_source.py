@@ -77,6 +77,9 @@ def test_without_helmd_the_journal_is_read_with_one_notice(helmd: StandIn) -> No
     code, out, err = helmctl(helmd, "--journal", "-n", "5", "--until", "@2")
     assert (code, out) == (0, "") and err.startswith("no lines\n")
     assert helmctl(helmd, "ghost")[0] == 4
+    # A query may be for the lines of one that is gone.
+    code, out, err = helmctl(helmd, "--journal", "service:ghost")
+    assert (code, out) == (1, "") and "there is no service 'ghost'" in err
 
 
 def test_an_unavailable_database_is_named(helmd: StandIn) -> None:

@@ -19,9 +19,10 @@ from helmd.cli.logs.format import LINE_FORMATS, format_named
 from helmd.cli.logs.source import opened, store_has
 from helmd.cli.pager import paged
 from helmd.journal.query import JournalQuery, JournalUnreadableError, Wanted, boots, hidden_files, this_boot
-from helmd.model.errors import UsageError
+from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.logs.entry import datetime_of
 from helmd.model.logs.level import levels_named
+from helmd.model.logs.query_language.nodes import Among, terms_in
 from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER, service_of
 
@@ -203,7 +204,7 @@ def logs_command(
     if any_found or following:
         return exits.OK
     if not quiet:
-        _report_no_lines()
+        _report_no_lines(context, query, from_journal)
     # As grep(1) and journalctl(1).
     return exits.OK if wanted.pattern is None and not wanted.query else exits.FAILED
 
@@ -311,8 +312,14 @@ def _discard(sentence: str) -> None:
     """For --quiet."""
 
 
-def _report_no_lines() -> None:
+def _report_no_lines(context: Context, query: str, from_journal: bool) -> None:
     output.print_message("no lines")
+    for leaf in terms_in(parsed_query(query)):
+        if isinstance(leaf, Among) and leaf.column == "service_name":
+            try:
+                _check_services(context, leaf.values, from_journal)
+            except UnknownServiceError as error:
+                output.print_message(error.sentence)
     if (hidden := hidden_files()) and os.getuid() != 0:
         files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
         output.print_message(f"this account can't read {files} of this machine; see helmctl doctor")

@@ -9,7 +9,7 @@ from helmd.model.suite.names import SUITE_CLUSTER
 from helmd.model.suite.service import Registry
 
 _LOSSES = {
-    "nexus": "Nobody reaches any service through the gateway meanwhile, this page included if you came that way.",
+    "nexus": "Nobody reaches any service, or Helm's pages, through the gateway meanwhile.",
     "core": "Nobody can log in, and services get no tokens meanwhile.",
     "keycloak": "Nobody can log in meanwhile; who is logged in stays so for a while.",
     SUITE_CLUSTER: "Services with a database can't read or write it meanwhile.",

@@ -115,6 +115,9 @@ def _now(view: View, now: float) -> str:
         return f"{name} has failed{changed}: {explain(facts, name, view.service.pre_start)}."
     if view.word == "stopped":
         ended = f"; its last run {last_exit(facts)}" if last_exit(facts) else ""
+        if ended and facts.result == "success" and facts.exit_status:
+            # SuccessExitStatus= in systemd.service(5).
+            ended += " (a clean exit)"
         return f"{name} is stopped{_stopped(facts.changed_at, now)}{ended}."
     return f"{name} is {view.word}{changed}."
 
