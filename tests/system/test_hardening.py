@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helmd.model.units.hardening import EXPOSURE, ISOLATED, PROFILES, Hardening
-from tests.system.booted import Sandbox
+from tests.system.booted import Sandbox, until
 
 MOST = 2.5
 """The exposure that a unit may have by systemd-analyze's reckoning (0 is none, 10 is all)."""
@@ -86,6 +86,7 @@ def registry(core_pid: int) -> str:
     entries = []
     for level, port in LEVELS.items():
         given = f'PORT = "{port}", OTHER_HOME = "/home/{OTHER}", OTHER_FILE = "/home/{OTHER}/readable"'
+        given += f', HARDENING = "{level}"'
         entries.append(f"""
 [services.tries-{level}]
 type = "command"
@@ -181,6 +182,8 @@ EFFECTS = {
     "look_see_devices": (False, False, True, True),
     "look_read_core_environment": (False, False, True, True),
     "read_other_environ": (False, False, True, True),
+    "read_journal": (False, False, True, True),
+    "send_to_journal": (True, True, True, True),
     "write_cgroup": (False, False, True, True),
     "netlink_socket": (True, False, False, True),
     "set_setuid_bit": (False, False, False, True),
@@ -239,6 +242,19 @@ def test_status_of_the_process(prepared: Sandbox, reports: dict[str, dict[str, t
     assert [int(level["CapBnd"][1], 16) == 0 for level in levels] == [True, True, False, False]
     assert [level["Umask"][1] for level in levels] == ["0077", "0077", "0077", of_account]
     assert all(int(level["CapEff"][1], 16) == 0 for level in levels)
+
+
+@pytest.mark.parametrize("level", PROFILES)
+def test_what_a_service_prints_and_sends_is_in_the_journal(
+    prepared: Sandbox, reports: dict[str, dict[str, tuple[bool, str]]], level: Hardening
+) -> None:
+    """That it may not read the journal keeps none of its own lines out."""
+    assert reports[level]["send_to_journal"][0]
+
+    def lines() -> str:
+        return prepared("journalctl", "--user", "-q", "-o", "cat", "-u", f"hivematrix-tries-{level}.service").out
+
+    until(lambda: f"sent by {level}\n" in lines() and '"write_own_directory"' in lines(), 60)
 
 
 def test_a_call_that_is_filtered_fails_and_does_not_kill(reports: dict[str, dict[str, tuple[bool, str]]]) -> None:

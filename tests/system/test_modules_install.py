@@ -54,6 +54,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
         "helm": tried(lambda: connect(f"/run/user/{uid}/hivematrix/helm.sock")),
         "bus": tried(lambda: connect(f"/run/user/{uid}/bus")),
         "postgres": tried(lambda: os.listdir(f"/run/user/{uid}/hivematrix/postgres-suite")),
+        "journal": tried(lambda: os.listdir("/var/log/journal")),
         "environment": sorted(os.environ),
     }
     name = "innocent-1.0-py3-none-any.whl"
@@ -139,6 +140,7 @@ def test_a_module_is_installed_and_its_packages_see_nothing_of_others(machine: S
     for key in ("secrets", "suite", "helm", "bus", "postgres", "mirror"):
         assert report[key] == "No such file or directory", (key, report)
     assert report["write"] == "Read-only file system"
+    assert report["journal"] == "Permission denied"
     assert not [name for name in report["environment"] if "SECRET" in name or "PASSWORD" in name or "DATABASE" in name]
     assert machine.shell(f"ls {OWNED}", check=False).code
 

@@ -266,7 +266,7 @@ def test_keycloak_alone_sees_the_certificate_of_postgresql(account: Layout) -> N
 
 NEEDS_NAMESPACES = {
     "PrivateUsers", "CapabilityBoundingSet", "ProtectSystem", "ProtectHome", "TemporaryFileSystem", "BindPaths",
-    "PrivateTmp", "PrivateDevices", "ProtectControlGroups",
+    "PrivateTmp", "InaccessiblePaths", "PrivateDevices", "ProtectControlGroups",
 }  # fmt: skip
 EFFECTIVE_ALONE = {"NoNewPrivileges", "RestrictNamespaces", "SystemCallFilter", "LockPersonality", "UMask"}
 

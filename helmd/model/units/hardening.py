@@ -105,6 +105,12 @@ DIRECTIVES = (
         namespaces=True,
     ),
     Directive("PrivateTmp", "yes", "see temporary files of others", namespaces=True),
+    Directive(
+        "InaccessiblePaths",
+        "-/var/log/journal -/run/log/journal",
+        "read the journal, which has what other services print, and which the account may read",
+        namespaces=True,
+    ),
     Directive("PrivateDevices", "yes", "use device files", namespaces=True),
     Directive("ProtectClock", "yes", "set the clock", namespaces=True, backstop=True),
     Directive("ProtectControlGroups", "yes", "change its own control group, and so its limits", namespaces=True),

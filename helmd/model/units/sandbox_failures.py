@@ -65,6 +65,10 @@ _MOUNT = re.compile(
 _NO_PRIVILEGES = re.compile(r"no new privileges", re.I)
 _EXECUTED = re.compile(r"Failed to execute process|Failed to locate executable|exec format|203/EXEC", re.I)
 
+_NO_JOURNAL = re.compile(
+    r"No journal files were (found|opened)|(Permission denied|EACCES|Errno 13\]).*/(var|run)/log/journal|"
+    r"/(var|run)/log/journal.*(Permission denied|EACCES)"
+)
 _INVALID = re.compile(r"Invalid argument|\bEINVAL\b|Errno 22\]")
 _OTHER_USER = Cause(
     "PrivateUsers",
@@ -180,6 +184,9 @@ def _by_line(line: str, before: str, sandbox: Sandbox, service: Service, hidden:
         found += _refused_call(line, sandbox, edit) or _refused_call(before, sandbox, edit)
     if _INVALID.search(line) and _CHANGES_OWNER.search(f"{before} {line}") and "PrivateUsers" in sandbox.directives:
         found.append(_OTHER_USER)
+    if _NO_JOURNAL.search(line) and "InaccessiblePaths" in has:
+        fix = f"To show it what all services print, use {edit} with an empty InaccessiblePaths=."
+        found.append(Cause("InaccessiblePaths", "the journal is hidden from it", fix))
     if _ABSENT.search(line) and (path := _path_in(line)):
         found += _absent(path, sandbox, hidden, bool(_NO_SUCH.search(line)))
     return found

@@ -17,6 +17,7 @@ import json
 import mmap
 import os
 import pwd
+import re
 import signal
 import socket
 import stat
@@ -97,6 +98,26 @@ def read_other_environ() -> str:
             except OSError:
                 continue
     raise PermissionError("no other process's environment can be read")
+
+
+def read_journal() -> str:
+    """Find a line of another unit of the account in files of the journal."""
+    own = Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2].encode()
+    for directory in ("/var/log/journal", "/run/log/journal"):
+        for path in Path(directory).glob("*/*.journal") if os.access(directory, os.R_OK) else ():
+            if os.access(path, os.R_OK):
+                units = set(re.findall(rb"_SYSTEMD_USER_UNIT=([\w@.-]+)", path.read_bytes()))
+                if others := units - {own}:
+                    return f"lines of {len(others)} other units, {min(others).decode()} among them"
+    raise PermissionError("no line of another unit can be read")
+
+
+def send_to_journal() -> str:
+    """Send an entry to journald's own socket (systemd-journald.service(8)); its message names the unit's profile."""
+    entry = f"MESSAGE=sent by {os.environ.get('HARDENING', 'sandboxed')}\nPRIORITY=6\n".encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.sendto(entry, "/run/systemd/journal/socket")
+    return "sent"
 
 
 def see_disks() -> str:
@@ -239,6 +260,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "read_shadow": lambda: f"{len(Path('/etc/shadow').read_bytes())} bytes",
     "see_other_processes": see_other_processes,
     "read_other_environ": read_other_environ,
+    "read_journal": read_journal,
+    "send_to_journal": send_to_journal,
     "see_disks": see_disks,
     "write_kernel_setting": write_kernel_setting,
     "write_cgroup": write_cgroup,
