@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,10 +136,3 @@ def refused(uri: str) -> str:
     with pytest.raises(psycopg.OperationalError) as caught:
         psycopg.connect(uri, connect_timeout=5)
     return str(caught.value)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)

@@ -18,6 +18,7 @@ from helmd.store.maintenance import expiry
 from helmd.store.maintenance.indexes import connect_as_owner
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
+from tests.store.log_server import Served, serving
 
 OPTIONS = (
     "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
@@ -153,3 +154,12 @@ async def owner(writer: Connection, database: Database) -> AsyncIterator[Connect
 def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a round of expiry count as the whole time since the one before."""
     monkeypatch.setattr(expiry, "_LONGEST_ROUND", 1e9)
+
+
+@pytest.fixture
+async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
+    """A server of the API's logs and metrics over a store with its tables; what is stored from now on is followed."""
+    await migrate(database.owner, "helm")
+    async with serving(database.store, tmp_path) as made:
+        await made.feed.position()
+        yield made

@@ -38,9 +38,9 @@ from tests.store.cluster_account import (
     running_server,
     start,
     suite_like,
-    wait_for,
 )
 from tests.unit.test_dialects import rows_of
+from tests.waiting import until
 
 PASSWORD = "s3cret'with\\signs"
 
@@ -87,9 +87,7 @@ def test_cluster_is_made_once_private_and_as_configured(server: Server) -> None:
     server.process.send_signal(signal.SIGHUP)
 
     def admin_wins() -> None:
-        deadline = time.monotonic() + 5
-        while ask(admin_conninfo(cluster), "SHOW work_mem") != "33MB" and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: ask(admin_conninfo(cluster), "SHOW work_mem") == "33MB", pause=0.02)
         assert ask(admin_conninfo(cluster), "SHOW jit") == "on"
 
     shutil.chown(cluster.directory / "postgresql.local.conf", ACCOUNT)
@@ -99,7 +97,7 @@ def test_cluster_is_made_once_private_and_as_configured(server: Server) -> None:
 @pytest.mark.parametrize("group", [False, True], ids=["helm alone", "and initdb"])
 def test_killed_while_initdb_works_then_run_again(cluster: Cluster, group: bool) -> None:
     child = fork_as_account(lambda: made(cluster))
-    wait_for(lambda: list(cluster.directory.parent.glob(".cluster.making-*/global")))
+    until(lambda: list(cluster.directory.parent.glob(".cluster.making-*/global")), pause=0.002)
     os.killpg(child, signal.SIGKILL) if group else os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert not cluster.directory.exists()

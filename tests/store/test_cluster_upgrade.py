@@ -28,8 +28,8 @@ from tests.store.cluster_account import (
     running_server,
     start,
     suite_like,
-    wait_for,
 )
+from tests.waiting import until
 
 PASSWORD = "of codex"
 
@@ -68,7 +68,7 @@ def test_upgrade_keeps_the_data_and_the_old_cluster(server: Server) -> None:
     server.stop(signal.SIGKILL)
     kept = kept_directory(cluster.directory, programs.major)
     child = fork_as_account(lambda: upgraded(cluster))
-    wait_for(lambda: list(cluster.directory.parent.glob(".cluster.upgrading-*/new/pg_upgrade_output.d")))
+    until(lambda: list(cluster.directory.parent.glob(".cluster.upgrading-*/new/pg_upgrade_output.d")), pause=0.002)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

@@ -15,7 +15,8 @@ from helmd.postgres.cluster import configure
 from helmd.postgres.configuration import AUTHENTICATION_SECONDS, PasswordLogin, connections_needed
 from helmd.postgres.roles import admin_conninfo, ensure_local_databases, service_uri
 from helmd.postgres.sessions import login_verdict, sessions
-from tests.store.cluster_account import Server, as_account, ask, own_directory, running_server, suite_like, wait_for
+from tests.store.cluster_account import Server, as_account, ask, own_directory, running_server, suite_like
+from tests.waiting import until
 
 PASSWORDS = {"codex": "c-secret", "ledger": "l-secret", "keycloak": "k-secret"}
 
@@ -45,7 +46,7 @@ def test_one_service_leaves_enough_connections_for_all_others(server: Server) ->
             assert verdict.state == "degraded"
             for role in ("codex", "ledger"):
                 assert f"{role} holds all of its {DATABASE_CONNECTIONS} connections" in verdict.sentence
-        wait_for(lambda: login_verdict(server.cluster, 5.0).state == "healthy")
+        until(lambda: login_verdict(server.cluster, 5.0).state == "healthy", pause=0.02)
 
     as_account(check)
 
@@ -111,9 +112,9 @@ def test_connections_that_do_not_log_in_are_seen_and_closed_soon(server: Server,
                     held.enter_context(connect(server))
                 except OSError:
                     break
-            wait_for(lambda: login_verdict(server.cluster, 2.0).state == "unhealthy")
+            until(lambda: login_verdict(server.cluster, 2.0).state == "unhealthy", pause=0.02)
             assert "too many clients already" in login_verdict(server.cluster, 2.0).sentence
-            wait_for(lambda: login_verdict(server.cluster, 2.0).state == "healthy")
+            until(lambda: login_verdict(server.cluster, 2.0).state == "healthy", pause=0.02)
             assert time.monotonic() - begun < AUTHENTICATION_SECONDS + 10
             assert ask(uri(server, "ledger"), "SELECT 1") == 1
 
@@ -126,7 +127,9 @@ def test_a_share_of_connections_without_a_login_is_reported(server: Server) -> N
             for _ in range(60):
                 held.enter_context(half_way(server))
             # The server takes them one after the other.
-            wait_for(lambda: "60 connections have not logged in" in login_verdict(server.cluster, 2.0).sentence)
+            until(
+                lambda: "60 connections have not logged in" in login_verdict(server.cluster, 2.0).sentence, pause=0.02
+            )
             assert login_verdict(server.cluster, 2.0).state == "degraded"
 
     as_account(check)

@@ -15,6 +15,7 @@ import pytest
 from tests.free_ports import free_port
 from tests.replies import faults_in_reply
 from tests.store.test_daemon_journal import ROOT, Manager, configured, started
+from tests.waiting import eventually
 
 HELMD = (str(ROOT / "packaging/libexec/helmd"),)
 
@@ -125,10 +126,8 @@ async def test_it_serves_sockets_that_were_made_for_it(tmp_path: Path) -> None:
     handed_on = [f"--setenv={name}" for name in ("HOME", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "PATH")]
     listening = ["systemd-socket-activate", f"--listen={path}", f"--listen=127.0.0.1:{port}", "--fdname=unix:http"]
     async with started(tmp_path, *listening, *handed_on, *HELMD) as (manager, process):
-        async with asyncio.timeout(10):
-            while not path.exists():
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(0.2)
+        await eventually(path.exists)
+        await asyncio.sleep(0.2)
         first = asyncio.create_task(over_tcp(port))
         await manager.hear("READY=1")
         assert await first in (200, 503)

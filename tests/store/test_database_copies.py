@@ -23,6 +23,7 @@ from helmd.postgres.copies import (
     rows_changed,
 )
 from tests.store.conftest import Cluster
+from tests.waiting import until
 
 NAME, COPY, ASIDE = "copied", "copied_before_20261128t221502z", "copied_failed_20261128t221502z"
 
@@ -147,10 +148,8 @@ def test_the_copy_takes_its_place_and_what_was_written_stays(cluster: Cluster, a
     open_database(admin, NAME)
     count = rows_changed(admin, NAME)
     cluster.execute("DROP TABLE shop.notes; CREATE TABLE shop.other AS SELECT 1 AS id", NAME)
-    deadline = time.monotonic() + 10
-    while rows_changed(admin, NAME) == count and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert count is not None and (rows_changed(admin, NAME) or 0) > count
+    assert count is not None
+    until(lambda: (rows_changed(admin, NAME) or 0) > count)
     with psycopg.connect(cluster.conninfo("copied", NAME)):
         assert put_in_place(admin, NAME, COPY, ASIDE) is True
     open_database(admin, NAME)

@@ -1,9 +1,8 @@
 """GET /api/logs/facets over a real store: the same numbers as counting in Python, terms that select, limits."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,7 @@ from helmd.model.logs.filter import log_filter_of
 from helmd.model.logs.matching import matches
 from helmd.store.logs import facets
 from helmd.store.logs.entries import StoredEntry
-from helmd.store.maintenance.migrate import migrate
-from tests.store.conftest import Database
-from tests.store.log_server import NOW, Served, rows, serving
+from tests.store.log_server import NOW, Served, rows
 from tests.store.stored import append, everything
 from tests.store.test_query_language import varied
 
@@ -28,13 +25,6 @@ COLUMNS = {
     "host": "hostname",
     "user": "user_id",
 }
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        yield made
 
 
 def values_of(row: LogRow, field: str) -> list[str | None]:

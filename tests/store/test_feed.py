@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +20,7 @@ from helmd.web.http import cancellation as presence
 from tests.store.conftest import Database
 from tests.store.log_server import HARD, SLOW, Served, rows, serving, streaming, token
 from tests.store.proxy import Proxy
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        await made.feed.position()
-        yield made
+from tests.waiting import eventually
 
 
 async def test_what_is_stored_is_heard_of_at_once(served: Served) -> None:
@@ -324,15 +316,11 @@ async def test_followers_are_counted_and_let_go(
     monkeypatch.setattr(feed_module, "MAX_FOLLOWERS", 2)
     monkeypatch.setattr(presence, "_WATCH_SECONDS", 0.05)
     async with streaming(served) as one, streaming(served):
-        async with asyncio.timeout(5):
-            while served.feed.followers < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: served.feed.followers >= 2)
         code, body = await served.get("/api/logs/stream")
         assert (code, body["code"]) == (503, "busy")
         one.answer.close()
-        async with asyncio.timeout(5):
-            while served.feed.followers == 2:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: served.feed.followers != 2)
         async with streaming(served) as third:
             await served.append(rows(1))
             assert await third.messages(1) == ["line 0"]

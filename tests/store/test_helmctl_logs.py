@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.store.conftest import Database
+from tests.waiting import eventually
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -132,12 +133,6 @@ async def test_a_database_that_is_away_is_reported_by_helmd(store: Store) -> Non
                 await store.found(Wanted(), count)
 
 
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not what():
-            await asyncio.sleep(0.01)
-
-
 async def test_followed_without_loss_or_doubles_across_restarts(store: Store) -> None:
     await store.append(*(row(n) for n in range(1, 21)))
     reading, writing = os.pipe()
@@ -161,10 +156,10 @@ async def test_followed_without_loss_or_doubles_across_restarts(store: Store) ->
                     group.create_task(asyncio.to_thread(follow, there))
                 for _ in range(3):
                     await store.append(row(n := n + 1), row(n := n + 1))
-                await until(lambda: f"line {n}" in seen)
+                await eventually(lambda: f"line {n}" in seen)
             await store.append(row(n := n + 1))
         async with store.helmd():
-            await until(lambda: f"line {n}" in seen)
+            await eventually(lambda: f"line {n}" in seen)
             os.close(reading)
     os.close(writing)
     assert seen == [f"line {number}" for number in range(16, n + 1)]

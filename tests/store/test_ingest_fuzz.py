@@ -19,6 +19,7 @@ from tests.store.conftest import Database
 from tests.store.journals import BOOT_A, START, UID, append
 from tests.store.test_ingest_loop import Daemon
 from tests.system.printing import chance
+from tests.waiting import eventually
 
 ENTRIES = scaled(100_000, 3_000)
 PART = scaled(10_000, 500)
@@ -295,8 +296,7 @@ async def test_ingest_never_stops_and_stores_every_ordinary_line_once(database: 
             while not daemon.prepared or len(await asyncio.to_thread(database.query, stored)) < len(lines):
                 await asyncio.sleep(0.1)
             # What is joined, and what was held for it.
-            while database.query("SELECT 1 FROM journal_cursor WHERE pending IS NULL") == []:
-                await asyncio.sleep(0.1)
+            await eventually(lambda: database.query("SELECT 1 FROM journal_cursor WHERE pending IS NULL") != [])
         await asyncio.sleep(0.5)
     waited = [sentence for sentence in daemon.said if sentence.startswith("waiting")]
     assert waited == [], "ingest stopped for a while"

@@ -35,6 +35,7 @@ from tests.signing import OWN, action_fields, posted_fields
 from tests.store.conftest import Cluster, Database
 from tests.store.journals import BOOT_A, BOOT_B, MACHINE, SECOND, START, UID, append, flip_bit, line
 from tests.store.proxy import Proxy
+from tests.waiting import eventually
 
 SHARE = Path(__file__).resolve().parents[2]
 FORMATS = load_formats(layout({}, SHARE, UID, SHARE))
@@ -238,9 +239,7 @@ async def test_entries_of_other_units_move_the_position_now_and_then(
     async with Daemon(journal, database.store, database.owner).running():
         await stored(database, 10)
         await asyncio.to_thread(append, journal / "a.journal", others)
-        async with asyncio.timeout(5):
-            while database.query("SELECT monotonic FROM journal_cursor") != [(SECOND * 2 + 39,)]:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: database.query("SELECT monotonic FROM journal_cursor") == [(SECOND * 2 + 39,)])
     assert database.query("SELECT count(*) FROM log_entries") == [(10,)]
 
 
@@ -413,9 +412,7 @@ async def test_a_full_disk_pauses_and_what_came_meanwhile_follows(
     append(journal / "a.journal", numbered(1, 30))
     daemon = Daemon(journal, database.store, database.owner, full=lambda: full[0])
     async with daemon.running():
-        async with asyncio.timeout(10):
-            while not any(said.startswith("waiting: less than 10 %") for said in daemon.said):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: any(said.startswith("waiting: less than 10 %") for said in daemon.said))
         beats = daemon.beats
         await asyncio.sleep(0.2)
         assert daemon.beats > beats
@@ -442,9 +439,7 @@ async def test_a_damaged_file_is_reported_once_over_restarts(database: Database,
         return Daemon(journal, database.store, database.owner, damaged=lambda: list(damaged))
 
     async with daemon().running() as before:  # nothing is there with which it could be stored
-        async with asyncio.timeout(10):
-            while not before.said:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: before.said)
         await asyncio.to_thread(append, journal / "a.journal", numbered(1, 5))
         await seen(database, found, [one])
         await stored(database, 5)
@@ -598,9 +593,7 @@ async def test_a_pattern_that_takes_for_ever_does_not_stop_ingest(
         assert await stored(database, 12) == [*numbers(1, 10), hostile, "11"]
         append(journal / "a.journal", [line(hostile, 4 * SECOND), line("@aa$", 5 * SECOND)])
         assert (await stored(database, 14))[12:] == [hostile, "@aa$"]
-        async with asyncio.timeout(20):
-            while "disabled because they take too long: formats.mine" not in daemon.said[-1]:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: "disabled because they take too long: formats.mine" in daemon.said[-1])
     assert daemon.loop.disabled == ["formats.mine"]
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert [text for text in warnings if "formats.mine" in text] == [
@@ -657,8 +650,6 @@ async def test_a_long_search_for_the_place_is_no_silence(
                 await asyncio.sleep(0.01)
     searching.clear()
     async with daemon.running():
-        async with asyncio.timeout(10):
-            while not searching.is_set():
-                await asyncio.sleep(0.01)
+        await eventually(searching.is_set)
         found.set()
         assert await stored(database, 5) == numbers(1, 5)

@@ -1,15 +1,11 @@
 """Saved views of the log page, over real sockets, in a real store."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helmd.store.logs import views
-from helmd.store.maintenance.migrate import migrate
-from tests.store.conftest import Database
-from tests.store.log_server import Served, serving, token
+from tests.store.log_server import Served, token
 
 VIEW = {
     "name": "Errors <b>",
@@ -20,13 +16,6 @@ VIEW = {
     "end_time": None,
     "shared": False,
 }
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        yield made
 
 
 async def sent(served: Served, method: str, path: str, role: str | None = "technician", body: Any = None) -> Any:

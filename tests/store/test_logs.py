@@ -18,6 +18,7 @@ from helmd.store.metrics import metrics
 from helmd.store.metrics import service_status as status
 from helmd.store.session import Pool, connect, deadline
 from tests.store.conftest import Database
+from tests.waiting import eventually
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 MACHINE, UID, BOOT = "m" * 32, 1000, "b" * 32
@@ -96,8 +97,8 @@ async def test_the_backend_killed_in_the_middle_stores_neither(store: JournalSto
         # Another writer holds the table, so the batch stands in the middle of its transaction.
         blocker.execute("LOCK TABLE log_entries IN SHARE MODE")
         task = asyncio.create_task(store.append(rows(11, 20), position(20), position(10)))
-        while not migrated.query("SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"):
-            await asyncio.sleep(0.01)
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"
+        await eventually(lambda: migrated.query(waits))
         migrated.kill_backends("helmd-journal")
         with pytest.raises(StoreError):
             await task

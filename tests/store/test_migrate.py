@@ -10,6 +10,7 @@ from helmd.model.errors import StoreError
 from helmd.store.maintenance.migrate import Migration, migrate, migrations
 from helmd.store.session import LOCK_CLASS, MIGRATE_LOCK
 from tests.store.conftest import Cluster, Database
+from tests.waiting import eventually
 
 STEPS = (
     Migration(1, "one", 'CREATE TABLE one (n int); GRANT SELECT ON one TO :"helm_role";'),
@@ -43,8 +44,7 @@ async def test_killed_in_the_middle_of_a_step(database: Database) -> None:
     slow = (STEPS[0], Migration(2, "two", "CREATE TABLE two (n int); SELECT pg_sleep(30);"))
     task = asyncio.create_task(migrate(database.owner, "helm", slow))
     active = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE TABLE two%%' AND state = 'active'"
-    while not database.query(active):
-        await asyncio.sleep(0.02)
+    await eventually(lambda: database.query(active))
     database.kill_backends("helm migrations")
     with pytest.raises(StoreError):
         await task
@@ -56,8 +56,7 @@ async def test_a_process_that_is_cancelled_lets_the_next_one_in(database: Databa
     slow = (Migration(1, "one", "SELECT pg_sleep(30);"),)
     task = asyncio.create_task(migrate(database.owner, "helm", slow))
     held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND (classid, objid) = (%s::oid, %s::oid)"
-    while not database.query(held, LOCK_CLASS, MIGRATE_LOCK):
-        await asyncio.sleep(0.02)
+    await eventually(lambda: database.query(held, LOCK_CLASS, MIGRATE_LOCK))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

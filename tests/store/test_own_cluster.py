@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from tests.waiting import until_none
 
 START = """
 from tests.store.conftest import running_cluster
@@ -20,7 +21,4 @@ def test_it_ends_with_the_tests_that_are_killed() -> None:
         server = Path("/proc", (directory / "data/postmaster.pid").read_text().split()[0])
         assert server.exists()
         process.kill()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and (server.exists() or directory.exists()):
-        time.sleep(0.1)
-    assert not server.exists() and not directory.exists()
+    until_none(lambda: [path for path in (server, directory) if path.exists()])

@@ -1,25 +1,14 @@
 """GET /api/logs/patterns over a real store: grouped as Python does it, and terms that hide what was counted."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from helmd.model.logs.patterns import pattern_of, shown_pattern
 from helmd.store.logs import patterns
-from helmd.store.maintenance.migrate import migrate
-from tests.store.conftest import Database
-from tests.store.log_server import NOW, Served, rows, serving
+from tests.store.log_server import NOW, Served, rows
 from tests.unit.test_patterns import SHOWN
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        yield made
 
 
 async def test_messages_are_grouped_as_python_does_it(served: Served) -> None:

@@ -30,6 +30,7 @@ from tests.store.ingest_bodies import NOW, REFUSED, STORED, Refused, Stored
 from tests.store.ingest_server import LOGS, METRICS, Journal, Served, serving, user_token
 from tests.store.journals import BOOT_A, START, UID, append
 from tests.store.proxy import Proxy
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -397,8 +398,7 @@ async def test_what_waits_when_helmd_ends_goes_to_the_journal(migrated: Database
         await blocker.execute("LOCK TABLE log_entries IN SHARE MODE")
         async with serving(migrated.store, tmp_path, journal=journal) as served:
             waiting = [asyncio.create_task(served.post(batch(f"n{n}"))) for n in range(5)]
-            while not migrated.query("SELECT 1 FROM pg_locks WHERE NOT granted"):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: migrated.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
         answers = await asyncio.gather(*waiting, return_exceptions=True)
     await blocker.close()
     assert [answer[0] for answer in answers if not isinstance(answer, BaseException)] == [200] * 5

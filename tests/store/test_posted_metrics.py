@@ -17,6 +17,7 @@ from helmd.store.session import Pool
 from tests.store.conftest import Database
 from tests.store.ingest_server import METRICS, Served, serving, user_token
 from tests.store.proxy import Proxy
+from tests.waiting import eventually
 
 NOW = datetime.now(UTC)
 
@@ -152,9 +153,7 @@ async def test_while_the_store_is_away(database: Database, tmp_path: Path, monke
                 posted = measured(value=number)
                 assert (await served.post(posted, path=METRICS, Idempotency_Key=f"k{number}"))[0] == 200
             assert (await served.post(measured(), path=METRICS, Idempotency_Key="k0"))[1]["ingested"] == 1
-            async with asyncio.timeout(10):
-                while not served.measured.trouble:
-                    await asyncio.sleep(0.05)
+            await eventually(lambda: served.measured.trouble)
             monkeypatch.setattr(custom_metrics, "MAX_WAITING", 3)
             status, answer, _ = await served.post(measured(), path=METRICS)
             assert (status, answer["code"]) == (503, "store")

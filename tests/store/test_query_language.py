@@ -2,21 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from helmd.cli.logs.store import StoreLines
 from helmd.journal.query import Wanted
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.query_language.evaluate import meets
 from helmd.model.logs.query_language.parse import parsed_query
-from helmd.store.maintenance.migrate import migrate
-from tests.store.conftest import Database
-from tests.store.log_server import NOW, Served, rows, serving, streaming
+from tests.store.log_server import NOW, Served, rows, streaming
 from tests.store.stored import append, everything, random_rows
 
 QUERIES = r"""
@@ -80,14 +74,6 @@ pattern:"error *"
 -pattern:"* x*" service:codex
 id>100 id<=200 error
 """.strip().split("\n")
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        await made.feed.position()
-        yield made
 
 
 def varied(number: int) -> list[LogRow]:

@@ -1,7 +1,7 @@
 """Writing states and measurements to a real PostgreSQL, across outages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -19,18 +19,13 @@ from helmd.store.metrics.metrics import MetricSample
 from helmd.store.metrics.service_status import StatusRow
 from helmd.store.session import Pool, connect
 from tests.store.conftest import Database
+from tests.waiting import eventually
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def samples(count: int, name: str = "cpu_percent") -> list[MetricSample]:
     return [MetricSample("core", NOW + timedelta(seconds=n), name, float(n)) for n in range(count)]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -62,7 +57,7 @@ async def test_the_newest_state_and_every_sample_are_written(database: Database)
         recorder.statuses([StatusRow("core", "running", NOW, 42, 5000, NOW, "healthy", "answered 200", 1.5, 60.0)])
         recorder.statuses([StatusRow("codex", "stopped", NOW)])
         recorder.samples(samples(7))
-        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 7)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 7)
     rows = database.query("SELECT service_name, status, pid, health_status FROM service_status ORDER BY 1")
     assert rows == [("codex", "stopped", None, None), ("core", "running", 42, "healthy")]
 
@@ -70,17 +65,17 @@ async def test_the_newest_state_and_every_sample_are_written(database: Database)
 async def test_samples_of_an_outage_are_written_afterwards(database: Database) -> None:
     async with recording_to(database) as recorder:
         recorder.samples(samples(1))
-        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 1)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 1)
         database.cluster.stop()
         try:
             recorder.samples(samples(20, "memory_mb"))
             recorder.statuses([StatusRow("core", "error", NOW)])
-            await until(lambda: bool(recorder.trouble))
+            await eventually(lambda: bool(recorder.trouble))
             recorder.statuses([StatusRow("core", "running", NOW + timedelta(seconds=9))])
         finally:
             database.cluster.start()
-        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 21)
-        await until(lambda: not recorder.trouble)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 21)
+        await eventually(lambda: not recorder.trouble)
     assert database.query("SELECT status FROM service_status") == [("running",)]
 
 
@@ -89,29 +84,29 @@ async def test_the_queue_is_bounded_and_keeps_the_newest(database: Database, mon
     async with recording_to(database) as recorder:
         recorder.samples(samples(8))
         recorder.samples(samples(25)[8:])
-        await until(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 10)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_metrics") == 10)
     assert database.query("SELECT min(metric_value), max(metric_value) FROM service_metrics") == [(15.0, 24.0)]
 
 
 async def test_statuses_of_removed_services_are_deleted(database: Database) -> None:
     async with recording_to(database) as recorder:
         recorder.statuses([StatusRow(name, "running", NOW) for name in ("core", "codex", "old")])
-        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
         recorder.keep_only(["core", "codex"])
-        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
         # As of a store that was put back, or of a transaction that was rolled back.
         columns = "service_name, status, last_checked"
         inserted = f"INSERT INTO service_status ({columns}) VALUES ('old', 'running', now()) RETURNING service_name"
         assert database.query(inserted) == [("old",)]
         recorder.samples(samples(1))
-        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
         assert database.query("SELECT service_name FROM service_status ORDER BY 1") == [("codex",), ("core",)]
         # One that was added while the bus was away: its units are read later.
         recorder.statuses([StatusRow("new", "running", NOW)])
-        await until(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
+        await eventually(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
         recorder.samples(samples(3, "memory_mb"))
         written = "SELECT count(*) FROM service_metrics WHERE metric_name = 'memory_mb'"
-        await until(lambda: counted(database, written) == 3)
+        await eventually(lambda: counted(database, written) == 3)
     assert counted(database, "SELECT count(*) FROM service_status") == 3
 
 

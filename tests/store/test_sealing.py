@@ -24,6 +24,7 @@ from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, append, everything, random_rows
+from tests.waiting import eventually
 
 DAY = timedelta(days=1)
 OVER = BASE + DAY + timedelta(hours=1)
@@ -354,8 +355,7 @@ async def test_the_loop_goes_on_past_what_fails(
                 assert database.query("SELECT count(*) FROM log_partitions") == [(7,)]
                 database.kill_backends("helm upkeep")
                 before = tidied
-                while tidied < before + 2:
-                    await asyncio.sleep(0.05)
+                await eventually(lambda: tidied >= before + 2)
         finally:
             loop.cancel()
             await asyncio.wait({loop})

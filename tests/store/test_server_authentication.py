@@ -23,8 +23,8 @@ from tests.store.cluster_account import (
     running_server,
     start,
     suite_like,
-    wait_for,
 )
+from tests.waiting import until
 
 PASSWORDS = {"codex": "c-secret", "keycloak": "k-secret"}
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
@@ -122,7 +122,7 @@ def test_a_cluster_of_an_earlier_release_gets_tls_while_it_serves(server: Server
             assert pool.execute("SELECT 1").fetchone() == (1,), "what is connected stays so"
         assert ask(pinned(server.cluster), ENCRYPTED) is True
         assert ask(tcp(server.cluster), ENCRYPTED) is True, "what reconnects as before gets in, and by TLS"
-        wait_for(lambda: "rejects connection" in refused(tcp(server.cluster, sslmode="disable")))
+        until(lambda: "rejects connection" in refused(tcp(server.cluster, sslmode="disable")), pause=0.02)
 
     as_account(move)
 

@@ -4,7 +4,6 @@ Whatever fails, what ran before runs again, on a cluster that its unit can start
 """
 
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from helmd.postgres.cluster import create_cluster, running
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.roles import admin_conninfo, ensure_local_databases, service_uri
 from tests.store.cluster_account import as_account, ask, own_directory, suite_like
+from tests.waiting import until
 
 UNIT = "hivematrix-postgres.service"
 USERS = ("hivematrix-nexus.service", "hivematrix-codex.service")
@@ -69,10 +69,7 @@ class Units:
             self.server = subprocess.Popen(
                 [postgres, "-D", str(self.cluster.directory)], stderr=subprocess.DEVNULL, start_new_session=True
             )
-            deadline = time.monotonic() + 20
-            while not self._answers():
-                assert time.monotonic() < deadline and self.server.poll() is None
-                time.sleep(0.02)
+            until(self._answers, pause=0.02)
 
     def _answers(self) -> bool:
         try:

@@ -1,28 +1,15 @@
 """GET /api/events: several topics in one stream, each as far as its reader may see, from a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from helmd.model.api.jobs import JobReply
-from helmd.store.maintenance.migrate import migrate
-from tests.store.conftest import Database
 from tests.store.log_server import Events, Served, rows, serving, streaming
 
 PATH = "/api/events"
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        await made.feed.position()
-        yield made
 
 
 async def data(events: Events, kind: str) -> Any:

@@ -4,9 +4,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,23 +12,15 @@ import pytest
 from yarl import URL
 
 from helmd.operations.logs import reader as log_reader
-from helmd.store.maintenance.migrate import migrate
 from helmd.web.api import logs
 from tests.store.conftest import Database
-from tests.store.log_server import HARD, NOW, SLOW, Served, rows, serving, token
+from tests.store.log_server import HARD, NOW, SLOW, Served, rows, token
+from tests.waiting import eventually
 
 FIELDS = {"id", "timestamp", "service_name", "level", "message", "context", "trace_id", "user_id", "hostname"} | {
     "process_id",
     "source",
 }
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        await made.feed.position()
-        yield made
 
 
 def messages(body: Any) -> list[str]:
@@ -267,9 +257,7 @@ async def test_an_export_is_not_read_ahead_and_ends_with_its_client(
         fetching = "SELECT state FROM pg_stat_activity WHERE application_name = 'helmd-export'"
         assert database.query(fetching) == [("idle in transaction",)]
         answer.close()
-    async with asyncio.timeout(5):
-        while database.query(fetching):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: not database.query(fetching))
     assert not caplog.records
 
 
@@ -281,9 +269,8 @@ async def test_an_export_nobody_reads_gives_up_its_turn(
     headers = {"Authorization": f"Bearer {token('admin')}"}
     async with served.session.get(served.url("/api/logs/export"), headers=headers) as answer:
         await answer.content.readexactly(1000)
-        async with asyncio.timeout(10):
-            while database.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'helmd-export'"):
-                await asyncio.sleep(0.05)
+        exporting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'helmd-export'"
+        await eventually(lambda: not database.query(exporting))
         with pytest.raises(aiohttp.ClientPayloadError):
             while await answer.content.readany():
                 pass
@@ -298,12 +285,9 @@ async def test_who_goes_away_takes_the_query_along(
     headers = {"Authorization": f"Bearer {token('admin')}"}
     given = {"q": SLOW, "mode": "regex"}
     answer = asyncio.ensure_future(served.session.get(served.url("/api/logs"), params=given, headers=headers))
-    async with asyncio.timeout(10):
-        while database.query(active) != [(1,)]:
-            await asyncio.sleep(0.05)
-        answer.cancel()
-        while database.query(active) != [(0,)]:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: database.query(active) == [(1,)])
+    answer.cancel()
+    await eventually(lambda: database.query(active) == [(0,)])
     assert (await served.get("/api/logs", limit="1"))[0] == 200
     assert not caplog.records
 

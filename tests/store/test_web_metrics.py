@@ -2,32 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from click.testing import CliRunner, Result
 
 from helmd.cli.metrics import metrics_command
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
-from helmd.store.maintenance.migrate import migrate
 from helmd.store.metrics.metrics import MetricSample, put_samples
 from helmd.store.session import connect
-from tests.store.conftest import Database
-from tests.store.log_server import Served, serving
+from tests.store.log_server import Served
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=5)
-
-
-@pytest.fixture
-async def served(database: Database, tmp_path: Path) -> AsyncIterator[Served]:
-    await migrate(database.owner, "helm")
-    async with serving(database.store, tmp_path) as made:
-        yield made
 
 
 async def put(served: Served, *samples: MetricSample) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.replies import faults_in_output, faults_noted
+from tests.waiting import until as until
+from tests.waiting import until_none as until_none
 
 TOP = Path(__file__).resolve().parents[2]
 _release = os.environ.get("HIVEMATRIX_TEST_RELEASE")
@@ -176,25 +178,6 @@ def run(words: list[str], timeout: float, stdin: str | None = None) -> Done:
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
-
-
-def until(what: Callable[[], Any], within: float, pause: float = 0.2) -> Any:
-    """Asks until the answer is true; fails the test after WITHIN seconds, showing the last answer."""
-    deadline = time.monotonic() + within
-    while not (answer := what()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within:g} s; last: {answer!r}")
-        time.sleep(pause)
-    return answer
-
-
-def until_none(what: Callable[[], Any], within: float, pause: float = 0.2) -> None:
-    """Asks until nothing is found; fails the test after WITHIN seconds, showing what still is."""
-    deadline = time.monotonic() + within
-    while found := what():
-        if time.monotonic() > deadline:
-            pytest.fail(f"still there after {within:g} s: {found!r}")
-        time.sleep(pause)
 
 
 class Poller:

@@ -62,7 +62,7 @@ def reports(demo: Sandbox) -> Iterator[dict[tuple[str, bool], dict[str, Any]]]:
         found = {}
         for kind in KINDS:
             report = f"{HOME}/{name_of(*kind)}/report.json"
-            until(partial(exists, demo, report), 120)
+            until(partial(exists, demo, report), 300)
             found[kind] = json.loads(demo("cat", report).out)
         yield found
     finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.free_ports import free_port
+from tests.waiting import until, until_none
 
 SANDBOX = Path(__file__).resolve().parents[2] / "scripts" / "sandbox"
 STATE = Path("/var/lib/hivematrix-sandbox-test")
@@ -83,10 +84,7 @@ def traces(name: str) -> set[str]:
 
 def assert_gone(*names: str) -> None:
     """What was killed disappears from /proc shortly, not at once."""
-    deadline = time.monotonic() + 5
-    while left := set().union(*(traces(name) for name in names)):
-        assert time.monotonic() < deadline, f"left behind: {sorted(left)}"
-        time.sleep(0.05)
+    until_none(lambda: sorted(set().union(*(traces(name) for name in names))), pause=0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,9 +139,7 @@ def test_exec_in_a_clean_environment_of_the_account(one: str) -> None:
 
 def test_exec_reaches_the_user_bus(one: str) -> None:
     inside("systemd-run --user --quiet --wait sh -c 'echo from-a-user-unit'")
-    deadline = time.monotonic() + 5
-    while "from-a-user-unit" not in inside("journalctl --user --no-pager -o cat"):
-        assert time.monotonic() < deadline
+    until(lambda: "from-a-user-unit" in inside("journalctl --user --no-pager -o cat"))
     assert inside("test -d /var/log/journal/$(cat /etc/machine-id) && echo persistent") == "persistent\n"
 
 
@@ -167,9 +163,7 @@ def test_a_signal_to_exec_ends_the_command(one: str, number: signal.Signals, kin
     process.send_signal(number)
     status = process.wait(timeout=10)
     assert status == (-number if number == signal.SIGKILL else 128 + number)
-    deadline = time.monotonic() + 5
-    while inside(running).strip() != "0":
-        assert time.monotonic() < deadline
+    until(lambda: inside(running).strip() == "0")
 
 
 def test_exec_costs_little(one: str) -> None:

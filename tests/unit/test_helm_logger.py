@@ -28,6 +28,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
+
 TOP = Path(__file__).resolve().parents[2]
 SOURCE = TOP / "packaging/client/helm_logger.py"
 README = TOP / "packaging/client/README.md"
@@ -159,13 +161,6 @@ class StandIn:
         self.released.set()
         self.server.shutdown()
         self.server.server_close()
-
-
-def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.002)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from helmd.web.api.jobs import JobHandlers
 from helmd.web.routes import job_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
+from tests.waiting import eventually
 
 BOOT = "b" * 32
 SUITE = Registry(
@@ -260,26 +261,18 @@ async def test_a_manager_that_refuses_leaves_no_job(served: Served, monkeypatch:
     assert (await served("POST", "/api/services/codex/start", **{"Idempotency-Key": "k1"}))[0] == 200
 
 
-async def test_a_start_that_was_queued_although_the_call_timed_out(served: Served) -> None:
-    """The unit is there when it is tried again."""
-    served.manager.refusals = ["timed out", "systemd refused StartTransientUnit: Unit x.service was already loaded"]
+@pytest.mark.parametrize(
+    "refusals",
+    [["timed out", "systemd refused StartTransientUnit: Unit x.service was already loaded"], ["timed out"] * 3],
+    ids=["the unit is there when it is tried again", "the unit begins although systemd never said so"],
+)
+async def test_a_start_that_was_queued_although_the_call_failed(served: Served, refusals: list[str]) -> None:
+    served.manager.refusals = refusals
     running = asyncio.create_task(served("POST", "/api/services/codex/start"))
-    while not (ids := served.engine.directory.ids()):
-        await asyncio.sleep(0.01)
-    served.manager.units[job_unit(ids[0])] = UnitFacts(job_unit(ids[0]), "loaded", "active", "running")
-    served.manager.run(ids[0])
-    served.manager.end(job_unit(ids[0]), 0)
-    assert (await running)[0] == 200
-
-
-async def test_a_job_that_began_although_systemd_seemed_to_refuse(served: Served) -> None:
-    served.manager.refusals = ["timed out"] * 3
-    running = asyncio.create_task(served("POST", "/api/services/codex/start"))
-    while not (ids := served.engine.directory.ids()):
-        await asyncio.sleep(0.01)
-    served.manager.units[job_unit(ids[0])] = UnitFacts(job_unit(ids[0]), "loaded", "active", "running")
-    served.manager.run(ids[0])
-    served.manager.end(job_unit(ids[0]), 0)
+    (job,) = await eventually(served.engine.directory.ids)
+    served.manager.units[job_unit(job)] = UnitFacts(job_unit(job), "loaded", "active", "running")
+    served.manager.run(job)
+    served.manager.end(job_unit(job), 0)
     assert (await running)[0] == 200
 
 
@@ -384,9 +377,7 @@ async def test_what_a_killed_helmd_left_is_recorded(tmp_path: Path, served: Serv
     fresh = JobEngine(places, BOOT, lambda: cast(Manager, served.manager))
     running = asyncio.create_task(fresh.run())
     try:
-        async with asyncio.timeout(5):
-            while set(served.manager.units) != {units[2]}:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: set(served.manager.units) == {units[2]})
     finally:
         running.cancel()
         await asyncio.wait({running})

@@ -25,6 +25,7 @@ from helmd.cli.logs.store import Boot, StoreLines
 from helmd.journal.query import Wanted
 from helmd.model.errors import UsageError
 from tests.unit.helmd_stand_in import BEGAN, StandIn, row, stand_in
+from tests.waiting import until
 
 NOBODY = Path("/nonexistent/helm.sock")
 
@@ -341,10 +342,7 @@ def test_an_export_is_closed_while_nobody_reads_it(helmd: StandIn, monkeypatch: 
     helmd.add(*(row(n, "x" * 500) for n in range(1, 20_001)))
     lines = StoreLines(helmd.socket, Wanted(), None, no_word).open(None, False, False)
     seen = [next(lines).id for _ in range(10)]
-    deadline = time.monotonic() + 10
-    while helmd.exporting:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not helmd.exporting, pause=0.01)
     assert seen + ids(lines) == list(range(1, 20_001))
     assert len([asked for asked in helmd.asked if "/export" in asked]) >= 2
 

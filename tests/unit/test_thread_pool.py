@@ -13,6 +13,7 @@ import pytest
 
 from helmd.health.thread_pool import PROBES, ThreadPool
 from helmd.model.suite.service import Health, Service
+from tests.waiting import eventually
 
 
 def service(port: int, timeout: float = 2.0) -> Service:
@@ -70,9 +71,7 @@ async def test_threads_are_used_again() -> None:
 
     before = set(threading.enumerate())
     await asyncio.gather(*(threads.run(lambda: time.sleep(0.05)) for _ in range(20)))
-    async with asyncio.timeout(10):
-        while len(set(threading.enumerate()) - before) > 4:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: len(set(threading.enumerate()) - before) <= 4)
     assert await threads.run(lambda: "and go on") == "and go on"
 
 

@@ -32,6 +32,7 @@ from tests.unit.core_stand_in import (
     signed,
     standing_in,
 )
+from tests.waiting import eventually
 
 NOW = 1_795_412_224.0
 
@@ -315,8 +316,7 @@ async def test_core_is_asked_once_for_what_stays_true(checked: Checked) -> None:
 async def test_core_is_asked_once_by_many_at_the_same_time(checked: Checked) -> None:
     checked.core.go_on.clear()
     waiting = [asyncio.create_task(checked.name(USERS)) for _ in range(20)]
-    while not checked.core.asked:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: checked.core.asked)
     waiting[0].cancel()
     checked.core.go_on.set()
     names = await asyncio.gather(*waiting, return_exceptions=True)
@@ -496,8 +496,7 @@ async def test_a_core_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_what_is_under_way_ends_when_cancelled(checked: Checked) -> None:
     checked.core.go_on.clear()
     waiting = asyncio.create_task(checked.name(USERS))
-    while not checked.core.asked:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: checked.core.asked)
     await checked.single_flight.stop()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -27,6 +27,7 @@ from helmd.web.auth.roles import Role
 from helmd.web.route import Route
 from helmd.web.server import Activated, HttpServer, application, bind_tcp, bind_unix
 from tests.free_ports import free_port
+from tests.waiting import eventually
 
 
 async def who(request: web.Request) -> web.Response:
@@ -318,9 +319,7 @@ async def test_a_taken_port_costs_tcp_alone_and_is_tried_again(
         assert server.trouble[5:] in caplog.text
         assert (await over_unix(path, "/open"))[0] == 200
         await asyncio.sleep(0.3)
-    async with asyncio.timeout(3):
-        while server.trouble:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: not server.trouble)
     await asyncio.sleep(0.15)
     assert (await over_tcp(port, "/open"))[0] == 200
     assert said[-1] == ""

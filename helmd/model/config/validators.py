@@ -22,7 +22,6 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min|m|h|d)?\Z", re.ASCI
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)i?B?\Z", re.ASCII)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 _SECRET = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL)")
 _SECRET_REFERENCE = re.compile(r"_(FILE|PATH|DIR|URL|TTL|TIMEOUT|EXPIRY|LIFETIME)\Z")
 _PATH_REFUSED = re.compile(r"""[:"'\\$%`*?<>|]""")
@@ -84,6 +83,18 @@ def choice(*allowed: str) -> Reader:
         if value not in allowed:
             raise ValueError(f"must be one of {', '.join(allowed)}, not {_shown(value)}")
         return str(value)
+
+    return read
+
+
+def matching(pattern: str, wanted: str) -> Reader:
+    """A text that PATTERN matches whole; WANTED says what it must be."""
+
+    def read(value: object) -> str:
+        found = text(value)
+        if not re.fullmatch(pattern, found):
+            raise ValueError(f"must be {wanted}, not {_shown(value)}")
+        return found
 
     return read
 
@@ -319,12 +330,8 @@ def interpreter(value: object) -> str:
     return read
 
 
-def python_version(value: object) -> str:
-    """A version of Python 3, without its last number."""
-    read = text(value)
-    if not re.fullmatch(r"3\.[0-9]{1,2}", read):
-        raise ValueError(f"must be a version of Python such as 3.12, not {_shown(value)}")
-    return read
+python_version = matching(r"3\.[0-9]{1,2}", "a version of Python such as 3.12")
+"""A version of Python 3, without its last number."""
 
 
 def constraints(value: object) -> tuple[str, ...]:
@@ -341,19 +348,11 @@ _VERSION = r"\s*(?:===?|[<>!~]=|[<>])\s*[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,60}\s*"
 _CONSTRAINT = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}{_VERSION}(?:,{_VERSION})*")
 
 
-def realm(value: object) -> str:
-    """The name of a Keycloak realm, as it can stand in a path."""
-    read = text(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", read, re.ASCII):
-        raise ValueError(f"must be the name of a realm (letters, digits, '.', '_', '-'), not {_shown(value)}")
-    return read
+realm = matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "the name of a realm (letters, digits, '.', '_', '-')")
+"""The name of a Keycloak realm, as it can stand in a path."""
 
 
-def variable(value: object) -> str:
-    read = text(value)
-    if not _VARIABLE.match(read):
-        raise ValueError(f"must be the name of an environment variable, not {_shown(value)}")
-    return read
+variable = matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "the name of an environment variable")
 
 
 def database_name(value: object) -> str:
@@ -367,28 +366,16 @@ def database_name(value: object) -> str:
 _OWN_DATABASES = ("postgres", "template0", "template1", "keycloak", "helm")
 
 
-def section(value: object) -> str:
-    """The section of a configuration file."""
-    read = text(value)
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_ .:-]{0,99}", read):
-        raise ValueError(f"must be the name of a section, without brackets, not {_shown(value)}")
-    return read
+section = matching(r"[A-Za-z0-9_][A-Za-z0-9_ .:-]{0,99}", "the name of a section, without brackets")
+"""The section of a configuration file."""
 
 
-def key(value: object) -> str:
-    """The key of a configuration file."""
-    read = text(value)
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", read):
-        raise ValueError(f"must be the name of a setting, not {_shown(value)}")
-    return read
+key = matching(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", "the name of a setting")
+"""The key of a configuration file."""
 
 
-def database_scheme(value: object) -> str:
-    """The scheme of a PostgreSQL URI, with a driver or without."""
-    read = text(value)
-    if not re.fullmatch(r"postgres(ql)?(\+[a-z][a-z0-9_]{0,29})?", read):
-        raise ValueError(f"must be postgresql or postgresql+DRIVER, not {_shown(value)}")
-    return read
+database_scheme = matching(r"postgres(ql)?(\+[a-z][a-z0-9_]{0,29})?", "postgresql or postgresql+DRIVER")
+"""The scheme of a PostgreSQL URI, with a driver or without."""
 
 
 def variables(value: object) -> tuple[str, ...]:
