@@ -1,6 +1,5 @@
 """``helmctl status``: a line for each service."""
 
-import shutil
 import sys
 import time
 from typing import Any
@@ -15,7 +14,6 @@ from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT
 from helmd.model.units.unit_state import daemon_trouble, last_exit, next_run, shown_time
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
-from helmd.systemd.usage import CGROUPS, UsageReading, read_group
 
 STATUS_COLUMNS = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
 WIDE_COLUMNS = (*STATUS_COLUMNS, "CPU", "MEMORY", "MODE", "UNIT", "SINCE", "DESCRIPTION")
@@ -58,10 +56,17 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
         output.print_message("No services yet. Add some to services.toml; see services.toml(5).")
     else:
         rows = [_row(view, context, form == "wide") for view in views]
-        width = shutil.get_terminal_size().columns if stream and sys.stdout.isatty() else None
+        width = _columns() if stream and sys.stdout.isatty() else None
         for parts in output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, state=1):
             output.print_line(*output.truncate(parts, width))
         _remark(views, context)
+
+
+def _columns() -> int:
+    # Not at the top: it loads every kind of compression.
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
@@ -78,6 +83,9 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     )
     if not wide:
         return row
+    # Not at the top: the columns above need nothing of it.
+    from helmd.systemd.usage import CGROUPS, UsageReading, read_group
+
     mode = installed_mode(context.layout, view.service.name) or "-"
     changed = shown_time(facts.changed_at) if facts.changed_at else "-"
     unit = "-" if view.service.external else facts.unit

@@ -7,10 +7,8 @@ nothing or a working cluster.
 import contextlib
 import os
 import pwd
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -296,6 +294,10 @@ def initialise(cluster: Cluster, place: Path, binaries: Binaries, lock: int, che
 
 def scratch(directory: Path, purpose: str) -> Path:
     """A new directory beside DIRECTORY; those that earlier runs left behind are removed first."""
+    # Not at the top: every helmctl status imports this module, and these take longer than it does.
+    import shutil
+    import tempfile
+
     prefix = f".{directory.name}.{purpose}-"
     for left in directory.parent.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -303,6 +305,8 @@ def scratch(directory: Path, purpose: str) -> Path:
 
 
 def _make(cluster: Cluster, binaries: Binaries, lock: int) -> None:
+    import shutil
+
     place = scratch(cluster.directory, "making")
     try:
         initialise(cluster, place, binaries, lock)

@@ -18,7 +18,7 @@ from helmd.model.suite.names import service_behind, service_of, service_of_timer
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health_policy import next_check
-from helmd.model.units.status import Observed, oneshot_verdict, service_status, sum_up, summary
+from helmd.model.units.status import Observed, service_status, summary
 from helmd.model.units.unit_state import (
     CLD_EXITED,
     CLD_KILLED,
@@ -27,6 +27,8 @@ from helmd.model.units.unit_state import (
     explain,
     next_run,
     oneshot_sentence,
+    oneshot_verdict,
+    sum_up,
 )
 from helmd.operations.configuration.apply import Change, changes, concerning
 from helmd.operations.configuration.effective import Effective
@@ -38,8 +40,8 @@ from helmd.operations.lifecycle import control
 from helmd.operations.lifecycle.steps import Options
 from helmd.operations.monitoring.status import View
 from helmd.operations.setup.upgrade_clusters import _users
-from helmd.systemd.bus import NEVER, facts_of
 from helmd.systemd.calendar import calendar_fault
+from helmd.systemd.facts import NEVER, facts_of
 from helmd.systemd.host import Host
 from helmd.systemd.installed import is_ours, mode_of, starts_with_others, verify_units
 from helmd.systemd.render import Setup, render, render_timer, template_environment

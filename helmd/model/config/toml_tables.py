@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,13 @@ def _leaves(
             yield path, value
 
 
+def _groups(keys: Iterable[str]) -> Iterator[str]:
+    """The tables above KEYS: ``a`` and ``a.b`` above ``a.b.c``."""
+    for key in keys:
+        while key := key.rpartition(".")[0]:
+            yield key
+
+
 def read_settings(
     table: Mapping[str, Any],
     settings: Sequence[Setting],
@@ -89,7 +96,7 @@ def read_settings(
 ) -> Mapping[str, Given]:
     """The values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
     known = {setting.key: setting for setting in settings}
-    groups = frozenset(key[: dot.start()] for key in known for dot in re.finditer(r"\.", key))
+    groups = frozenset(_groups(known))
     read: dict[str, Given] = {}
     for path, value in _leaves(table, groups):
         key = ".".join(path)

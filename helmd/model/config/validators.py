@@ -44,7 +44,7 @@ def text(value: object) -> str:
         raise ValueError(f"must be text, not {_shown(value)}")
     if len(value) > MAX_TEXT:
         raise ValueError(f"is {len(value):,} characters long; at most {MAX_TEXT:,} are allowed")
-    if any(not c.isprintable() for c in value):
+    if not value.isprintable():
         raise ValueError(f"must be one line of printable characters, not {_shown(value)}")
     return value
 

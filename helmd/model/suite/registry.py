@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,8 +117,14 @@ def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Give
             members[name] = Given(None, source.file, line)
 
 
+@cache
+def _keys(kind: type, prefix: str) -> tuple[tuple[str, str], ...]:
+    """The fields of the dataclass KIND, each with the key of its setting."""
+    return tuple((field.name, f"{prefix}.{field.name}") for field in fields(kind))
+
+
 def _group(entry: Mapping[str, Given], kind: type, prefix: str, defaults: Mapping[str, Any]) -> Any:
-    given = {f.name: entry[f"{prefix}.{f.name}"].value for f in fields(kind) if f"{prefix}.{f.name}" in entry}
+    given = {name: entry[key].value for name, key in _keys(kind, prefix) if key in entry}
     return kind(**{**defaults, **given})
 
 

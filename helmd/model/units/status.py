@@ -16,8 +16,9 @@ from helmd.model.units.unit_state import (
     explain,
     last_exit,
     next_run,
-    oneshot_sentence,
+    oneshot_verdict,
     retry,
+    sum_up,
 )
 
 Word = Literal["running", "stopped", "starting", "stopping", "error", "unknown"]
@@ -129,22 +130,6 @@ def status_word(observed: Observed, now: float) -> Word:
             return "unknown"
         return "running" if observed.verdict.started else "error"
     return _WORDS[condition(observed.facts, now)]
-
-
-def sum_up(external: bool, facts: UnitFacts, verdict: HealthVerdict, now: float) -> str:
-    """Return a service's state in one word, from its unit and its health check. NOW is seconds since the epoch."""
-    if external:
-        return verdict.state
-    word = condition(facts, now)
-    if word == "running" and not facts.oneshot and verdict.state != UNKNOWN:
-        return verdict.state
-    return word
-
-
-def oneshot_verdict(facts: UnitFacts) -> HealthVerdict | None:
-    """Return the verdict on a oneshot that runs, has succeeded or waits for its schedule; else None."""
-    sentence = oneshot_sentence(facts) if facts.oneshot else ""
-    return HealthVerdict(HEALTHY, sentence) if sentence else None
 
 
 def health_of(observed: Observed, now: float) -> HealthVerdict:

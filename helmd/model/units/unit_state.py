@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from helmd.model.counted import counted
 from helmd.model.suite.service import Service
+from helmd.model.units.health import HEALTHY, UNKNOWN, HealthVerdict
 
 Condition = Literal[
     "running", "starting", "stopping", "stopped", "flapping", "failed", "succeeded", "scheduled", "unknown"
@@ -167,6 +168,22 @@ def oneshot_sentence(facts: UnitFacts) -> str:
     if word == "scheduled":
         return "; ".join(part for part in (next_run(facts), _last_run(facts)) if part)
     return ""
+
+
+def oneshot_verdict(facts: UnitFacts) -> HealthVerdict | None:
+    """Return the verdict on a oneshot that runs, has succeeded or waits for its schedule; else None."""
+    sentence = oneshot_sentence(facts) if facts.oneshot else ""
+    return HealthVerdict(HEALTHY, sentence) if sentence else None
+
+
+def sum_up(external: bool, facts: UnitFacts, verdict: HealthVerdict, now: float) -> str:
+    """Return a service's state in one word, from its unit and its health check. NOW is seconds since the epoch."""
+    if external:
+        return verdict.state
+    word = condition(facts, now)
+    if word == "running" and not facts.oneshot and verdict.state != UNKNOWN:
+        return verdict.state
+    return word
 
 
 def next_run(facts: UnitFacts) -> str:

@@ -12,10 +12,8 @@ from helmd.model.layout import Layout
 from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
-from helmd.model.units.status import oneshot_verdict, sum_up
-from helmd.model.units.unit_state import UnitFacts
+from helmd.model.units.unit_state import UnitFacts, oneshot_verdict, sum_up
 from helmd.modules.start_block import why_blocked
-from helmd.operations.monitoring.database import check_suite_cluster
 from helmd.systemd.bus import Manager
 
 UNREGISTERED = "not in the registry"
@@ -63,7 +61,12 @@ def look(
 
 def check(service: Service, layout: Layout) -> HealthVerdict:
     """One health check of a running SERVICE, bounded by its own time limit. Blocks."""
-    return check_suite_cluster(service, layout) if service.name == SUITE_CLUSTER else run_probe(probe_of(service))
+    if service.name == SUITE_CLUSTER:
+        # Not at the top: a suite without a database need not load it.
+        from helmd.operations.monitoring.database import check_suite_cluster
+
+        return check_suite_cluster(service, layout)
+    return run_probe(probe_of(service))
 
 
 def _ask_all(checks: Mapping[str, Callable[[], HealthVerdict]]) -> dict[str, HealthVerdict]:

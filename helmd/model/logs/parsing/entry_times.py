@@ -6,7 +6,6 @@ show which time can't be right. Then the time that they make plausible takes its
 """
 
 from collections.abc import Sequence
-from statistics import median_high, median_low
 from typing import NamedTuple
 
 NEIGHBOURS = 3
@@ -35,6 +34,9 @@ def plausible_times(given: Times, before: Sequence[Times], after: Sequence[Times
     """
     if not before and not after:
         return given
+    # Not at the top: it loads fractions and decimals, and only damaged entries come here.
+    from statistics import median_low
+
     monotonic = _plausible_monotonic(given.monotonic, before, after)
     offset = given.realtime - monotonic
     neighbours = [each.offset for each in (*before, *after)]
@@ -44,6 +46,8 @@ def plausible_times(given: Times, before: Sequence[Times], after: Sequence[Times
 
 
 def _plausible_monotonic(given: int, before: Sequence[Times], after: Sequence[Times]) -> int:
+    from statistics import median_high, median_low
+
     # Of two, the one that excludes less.
     earliest = median_low([each.monotonic for each in before]) if before else 0
     latest = median_high([each.monotonic for each in after]) if after else max(given, earliest)
