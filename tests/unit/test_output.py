@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from helmd.cli import output
 from helmd.cli.main import print_error
 from helmd.model.errors import ConfigurationError, Fault, HelmError
-from helmd.model.printable import printable
+from helmd.model.printable import UNSEEN, printable, without_unseen
+from helmd.web.pages.assets import STATIC
 
 TOP = Path(__file__).resolve().parents[2]
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202etxt.exe\r\b\x7f\u2028\ud800"
@@ -61,6 +62,20 @@ def test_what_is_not_printable_is_written_out() -> None:
     assert printable(HOSTILE) == (r"\x1b]0;owned\x07\x1b[31mred\x9b2J\u202etxt.exe\x0d\x08\x7f\u2028\ud800")
     assert printable("\U000e0001") == r"\U000e0001"
     assert printable("Überprüfung ✓ 漢字\t1") == "Überprüfung ✓ 漢字\t1"
+
+
+def test_pages_write_out_the_same_in_templates_and_scripts() -> None:
+    """What a page writes out, the command line does; tests/system/test_page_errors.py has it done by a browser."""
+    script = re.search(r"export const UNSEEN =\s*/(\[.*\])/gu;", (STATIC / "dom.js").read_text())
+    assert script is not None
+    of_script = re.compile(re.sub(r"\\u\{(\w+)\}", lambda found: f"\\U{int(found[1], 16):08x}", script[1]))
+    characters = [chr(number) for number in range(sys.maxunicode + 1)]
+    unseen = [each for each in characters if UNSEEN.match(each)]
+    assert [each for each in characters if of_script.match(each)] == unseen
+    assert not any(each.isprintable() for each in unseen)
+    for each in (*"\t\n\N{NO-BREAK SPACE}\N{ZERO WIDTH JOINER}é漢", "\N{VARIATION SELECTOR-16}"):
+        assert without_unseen(each) == each
+    assert without_unseen(f"a{HOSTILE}b") == f"a{printable(HOSTILE)}b"
 
 
 def test_everything_that_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,24 +1,19 @@
 """Figures and times as pages show them. Filters of the templates; no I/O."""
 
-import re
 from datetime import datetime
 from typing import Any
 
 from helmd.model.counted import counted
-from helmd.model.printable import printable
+from helmd.model.printable import without_unseen
 
 NOTHING = "\N{EN DASH}"
 _SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, ""), (0, "s", 1, ""))
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls but tab and line feed, what turns the direction of text, and surrogates, which can't be encoded."""
 
 
 def shown_text(value: Any) -> Any:
-    r"""What a template prints: text of others has what is not seen, or misleads, written out (``\x1b``, ``\u202e``)."""
-    if type(value) is str and _UNSEEN.search(value):
-        return _UNSEEN.sub(lambda found: printable(found[0]), value)
-    return value
+    """What a template prints: text of others has what is not seen written out."""
+    return without_unseen(value) if type(value) is str else value
 
 
 def duration_text(seconds: float | None) -> str:

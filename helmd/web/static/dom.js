@@ -12,14 +12,18 @@ const meta = document.querySelector('meta[name="helm-session"]');
 export const SESSION = meta?.content ?? "";
 export const ROLE = meta?.dataset.role ?? "public";
 
-// Controls but tab and line feed, what turns the direction of text, lone surrogates: what is not seen, or misleads.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
-const written = (each) => {
-  const code = each.codePointAt(0);
-  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+/** What is written out in text of others, since it is not seen or misleads: as helmd/model/printable.py has it. */
+export const UNSEEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
+
+/** A character written out: "\\x1b", "\\u202e". */
+export const written = (character) => {
+  const code = character.codePointAt(0);
+  const [mark, length] = code < 0x100 ? ["x", 2] : code < 0x10000 ? ["u", 4] : ["U", 8];
+  return `\\${mark}${code.toString(16).padStart(length, "0")}`;
 };
 
-/** TEXT of others, with what is not seen written out, as pages have it ("\\x1b", "\\u202e"). */
+/** TEXT of others, with what is not seen written out. */
 export const shownText = (text) => text.replace(UNSEEN, written);
 
 /** An element: h("p", {class: "helm-note", onclick: f, "data-x": 1}, "text", child). */

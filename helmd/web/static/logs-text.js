@@ -1,10 +1,9 @@
-// Text of log lines as elements: whatever a line has in it is shown as text, and what has no glyph is made visible.
+// Text of log lines as elements: whatever a line has in it is shown as text, and what is not seen is written out.
 
-// C0 and C1 controls but tab and line feed, marks of direction, and other characters without a glyph of their own.
-const UNSEEN =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]/u;
-const PART =
-  /\u001b\[([0-9;]{0,40})m|([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff])/gu;
+import { UNSEEN, shownText, written } from "./dom.js";
+
+// A colour of a terminal, or what is not seen.
+const PART = new RegExp(`\\u001b\\[([0-9;]{0,40})m|(${UNSEEN.source})`, "gu");
 const COLOURS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
 export function element(tag, className = "", text = undefined, attributes = {}) {
@@ -12,8 +11,8 @@ export function element(tag, className = "", text = undefined, attributes = {}) 
   if (className) {
     made.className = className;
   }
-  if (text !== undefined) {
-    made.textContent = text;
+  if (text !== undefined && text !== null) {
+    made.textContent = shownText(String(text));
   }
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== false) {
@@ -21,15 +20,6 @@ export function element(tag, className = "", text = undefined, attributes = {}) 
     }
   }
   return made;
-}
-
-// The name of a character that is not seen: an escape as terminals show it, else its code point.
-function nameOf(character) {
-  const code = character.codePointAt(0);
-  if (code < 0x20) {
-    return String.fromCodePoint(0x2400 + code);
-  }
-  return code === 0x7f ? "\u2421" : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
 }
 
 // Select Graphic Rendition (ECMA-48, 8.3.117): colours and weight alone.
@@ -57,7 +47,7 @@ function styleAfter(before, codes) {
 
 // The parts of TEXT: {text, mark, colour, bold}. A mark stands for a character that would not be seen.
 export function partsOf(text) {
-  if (!UNSEEN.test(text)) {
+  if (text.search(UNSEEN) < 0) {
     return [{ text, mark: false, colour: "", bold: false }];
   }
   const parts = [];
@@ -70,7 +60,7 @@ export function partsOf(text) {
     if (found[2] === undefined) {
       style = styleAfter(style, found[1]);
     } else {
-      parts.push({ text: nameOf(found[2]), mark: true, ...style });
+      parts.push({ text: written(found[2]), mark: true, ...style });
     }
     from = found.index + found[0].length;
   }
