@@ -1,5 +1,6 @@
 """Where an account keeps its files (XDG Base Directory Specification), as plain facts."""
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,10 @@ class ModulePlaces:
     def check(self) -> Path:
         """What was found when it was last looked for an update: see `helmd.model.modules.plan`."""
         return self.state / "plan.json"
+
+    def check_for(self, ref: str) -> Path:
+        """The same of a branch, tag or commit that is not followed. REF is text of others."""
+        return self.state / "plans" / f"{hashlib.sha256(ref.encode('utf-8', 'replace')).hexdigest()[:32]}.json"
 
     @property
     def start_block(self) -> Path:

@@ -11,6 +11,9 @@ from helmd.model.modules.check import MAX_CHECK, UpdateCheck, check_of, check_te
 from helmd.model.modules.record import MAX_RECORD, ModuleRecord, RecordError, record_of, record_text
 from helmd.model.suite.names import fault_in_name
 
+KEPT_CHECKS = 8
+"""Of how many refs that a module does not follow the last look is kept."""
+
 
 def places_of(layout: Layout, name: str) -> ModulePlaces:
     """The places of the module NAME, which comes from outside. Raises UsageError for what can't be a name."""
@@ -52,19 +55,28 @@ def write_record(places: ModulePlaces, record: ModuleRecord) -> None:
         fsync_directory(places.root.parent)
 
 
-def read_check(places: ModulePlaces) -> UpdateCheck | None:
-    """What was found when it was last looked for an update of a module; None where that is not known any more."""
+def read_check(places: ModulePlaces, ref: str = "") -> UpdateCheck | None:
+    """What was found when it was last looked for an update of a module; None where that is not known any more.
+
+    That is of what it follows, or of REF, which it does not.
+    """
     try:
-        content = _content(places.check, MAX_CHECK)
+        content = _content(places.check_for(ref) if ref else places.check, MAX_CHECK)
         return None if content is None else check_of(content, places.root.name)
     except (RecordError, ValueError):
         # The next look replaces it.
         return None
 
 
-def write_check(places: ModulePlaces, check: UpdateCheck) -> None:
-    """Keep what was found. Raises OSError."""
-    write_atomically(places.check, check_text(check), 0o600)
+def write_check(places: ModulePlaces, check: UpdateCheck, ref: str = "") -> None:
+    """Keep what was found; of refs that are not followed, the newest `KEPT_CHECKS`. Raises OSError."""
+    path = places.check_for(ref) if ref else places.check
+    if ref:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(path, check_text(check), 0o600)
+    if ref:
+        for old in sorted(path.parent.iterdir(), key=lambda each: each.lstat().st_mtime_ns)[:-KEPT_CHECKS]:
+            old.unlink()
 
 
 def installed_names(layout: Layout) -> list[str]:

@@ -9,6 +9,7 @@ from helmd.model.api.modules import (
     HoldModuleBody,
     InstallModuleBody,
     ModuleBody,
+    ModulePlanQuery,
     ModulePlanReply,
     ModulesReply,
     PlanModuleBody,
@@ -64,6 +65,7 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
             modules.plan,
             Role.ADMIN,
             "What is known of the update of a module",
+            query=ModulePlanQuery,
             reply=Reply(ModulePlanReply),
         ),
         Route(

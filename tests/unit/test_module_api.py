@@ -8,6 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from helmd.model.errors import UsageError
+from helmd.model.modules.check import UpdateCheck
 from helmd.operations.modules.shown import module_body, plan_reply
 from helmd.web.api.modules import Modules
 from helmd.web.module_routes import module_routes
@@ -50,7 +51,7 @@ async def ask(engine: Engine, method: str, path: str, body: Any, records: Record
         lambda: (replace(module_body(RECORD), held=found.held),),
         lambda: CATALOGUE,
         found.hold,
-        lambda name: plan_reply(RECORD, None),
+        lambda name, ref: plan_reply(RECORD, UpdateCheck(0.0, ref) if ref else None),
     )
     async with TestClient(TestServer(application(module_routes(handlers), EveryRole()))) as client:
         answer = await client.request(method, path, json=body, headers={**ADMIN, "Accept": "application/json"})
@@ -129,6 +130,7 @@ async def test_a_change_is_the_job_of_its_command(
         ("POST", "codex/plan", {"ref": "--upload-pack=x"}, 400),
         ("POST", "core/plan", {}, 404),
         ("GET", "core/plan", None, 404),
+        ("GET", "codex/plan?ref=--upload-pack%3Dx", None, 400),
         ("POST", "codex/hold", {"reason": "refused"}, 400),
     ],
 )
@@ -168,3 +170,5 @@ async def test_updates_are_looked_for_in_one_job() -> None:
 async def test_the_plan_that_was_made_is_read() -> None:
     status, reply = await ask(Engine(), "GET", "/api/modules/codex/plan", None)
     assert (status, reply["name"], reply["plan"], reply["checked_at"]) == (200, "codex", None, None)
+    status, reply = await ask(Engine(), "GET", "/api/modules/codex/plan?ref=v2", None)
+    assert (status, reply["trouble"]) == (200, "v2"), "the plan of an update to another version is asked for"

@@ -12,7 +12,7 @@ from helmd.model.layout import layout
 from helmd.model.modules.check import UpdateCheck, behind_of, check_of, check_of_installation, check_text, stale_reason
 from helmd.model.modules.plan import Commit
 from helmd.model.modules.record import ModuleRecord, Version, version_id
-from helmd.modules.records import read_check, write_check, write_record
+from helmd.modules.records import KEPT_CHECKS, read_check, write_check, write_record
 from helmd.operations.jobs.engine import TooManyJobsError
 from helmd.operations.modules.daily import DAY, DailyChecks, due_modules
 from helmd.operations.modules.shown import plan_reply
@@ -51,6 +51,22 @@ def test_a_check_is_read_as_it_was_written(tmp_path: Path) -> None:
     places.check.unlink()
     places.check.write_text(" " * (1 << 20) + check_text(CHECK))
     assert read_check(places) is None, "it is too large"
+
+
+def test_of_refs_that_are_not_followed_the_newest_are_kept(tmp_path: Path) -> None:
+    places = layout({}, tmp_path, 1000, tmp_path).module("desk")
+    write_check(places, CHECK)
+    refs = ["../../x", "\u202e", *(f"v{number}" for number in range(KEPT_CHECKS))]
+    for age, ref in enumerate(reversed(refs)):
+        write_check(places, replace(CHECK, checked_at=float(age), plan=replace(FULL, ref=ref)), ref)
+        os.utime(places.check_for(ref), (age, age))
+    # Time stamps may be equal on a fast machine; here they are not.
+    write_check(places, CHECK, "last")
+    kept = [ref for ref in refs if read_check(places, ref) is not None]
+    assert len(list(places.check_for("last").parent.iterdir())) == KEPT_CHECKS
+    assert kept == refs[: KEPT_CHECKS - 1] and read_check(places) == CHECK == read_check(places, "last")
+    other = replace(CHECK, plan=replace(FULL, ref="v1"))
+    assert stale_reason(other, RECORD, "v1") == "" and "It was made for v1" in stale_reason(other, RECORD)
 
 
 def changed(**members: Any) -> str:

@@ -39,6 +39,7 @@ from helmd.operations.modules.guard import guard_properties
 from helmd.operations.modules.hold import hold_module
 from helmd.operations.modules.planned import entry_file, place_entry
 from helmd.operations.modules.recover import interrupted, recover_at_boot, recover_module
+from helmd.operations.modules.shown import shown_plan
 from helmd.operations.modules.surroundings import ModuleSteps
 from helmd.operations.modules.update import ModuleUpdates
 
@@ -303,11 +304,19 @@ def test_a_look_that_fails_keeps_the_plan_from_before(desk: Desk) -> None:
     assert kept.trouble == f"{desk.repository} is not a directory"
 
 
-def test_the_plan_for_another_ref_is_not_kept(desk: Desk) -> None:
+def test_the_plan_for_another_ref_is_kept_apart(desk: Desk) -> None:
     desk.git("checkout", "--quiet", "-b", "next")
     desk.commit({"run.py": "print('two')\n"})
     desk.git("checkout", "--quiet", "main")
-    assert desk.updates().plan("next").behind == 1 and read_check(desk.places) is None
+    plan = desk.updates().plan("next")
+    assert plan.behind == 1 and read_check(desk.places) is None
+    reply = shown_plan(desk.layout, "desk", "next")
+    assert reply.plan is not None and (reply.plan.after, reply.stale, reply.trouble) == (plan.after, "", "")
+    with pytest.raises(HelmError):
+        desk.updates().plan("gone")
+    gone = shown_plan(desk.layout, "desk", "gone")
+    assert gone.plan is None and "gone" in gone.trouble
+    assert shown_plan(desk.layout, "desk", "never").checked_at is None
     assert desk.updates().update("next").changed
     assert behind_of(read_check(desk.places), desk.record) == 0, "what was done is known"
 

@@ -178,6 +178,19 @@ class PlanModuleBody:
 
 
 @dataclass(frozen=True, slots=True)
+class ModulePlanQuery:
+    """Of which update the plan is."""
+
+    ref: str = field(
+        default="",
+        metadata=described(
+            "to this branch, tag or commit, if planned lately; empty for what the module follows",
+            maxLength=250,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CheckModulesBody:
     """Which modules are to be looked at for updates."""
 

@@ -49,12 +49,15 @@ def behind_of(check: UpdateCheck | None, record: ModuleRecord) -> int | None:
     return plan.behind if record.commit == plan.before else None
 
 
-def stale_reason(check: UpdateCheck, record: ModuleRecord) -> str:
-    """Why the plan of CHECK is not that of an update now, as a sentence; empty if it is, as far as is known."""
+def stale_reason(check: UpdateCheck, record: ModuleRecord, ref: str = "") -> str:
+    """Why the plan of CHECK is not that of an update now, as a sentence; empty if it is, as far as is known.
+
+    The update is to REF; empty for what the module follows.
+    """
     plan = check.plan
     if plan is None:
         return ""
-    if plan.ref != record.ref:
+    if plan.ref != (ref or record.ref):
         return f"It was made for {plan.ref or 'the default branch'}; {record.ref or 'the default branch'} is followed."
     if plan.before != record.commit:
         return f"It was made when commit {plan.before[:12]} served; now {record.commit[:12]} does."

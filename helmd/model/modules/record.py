@@ -95,6 +95,10 @@ class ModuleRecord:
         """The version with this id."""
         return next((each for each in self.versions if each.id == version), None)
 
+    def other_ref(self, ref: str) -> str:
+        """REF, where it is not what the module follows; else empty."""
+        return "" if ref == self.ref else ref
+
     @property
     def active_version(self) -> Version | None:
         return self.version(self.active) if self.active else None

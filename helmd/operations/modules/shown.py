@@ -49,17 +49,21 @@ def _modules(layout: Layout) -> Iterator[ModuleBody]:
                 yield module_body(record, read_check(layout.module(name)))
 
 
-def shown_plan(layout: Layout, name: str) -> ModulePlanReply:
-    """What is known of the update of a module. Blocks. Raises UsageError, RecordError."""
+def shown_plan(layout: Layout, name: str, ref: str = "") -> ModulePlanReply:
+    """What is known of the update of a module to REF; empty for what it follows. Blocks.
+
+    Raises UsageError, RecordError.
+    """
     places = places_of(layout, name)
     record = read_record(places)
     if record is None:
         raise not_installed(name)
-    return plan_reply(record, read_check(places))
+    other = record.other_ref(ref)
+    return plan_reply(record, read_check(places, other), other)
 
 
-def plan_reply(record: ModuleRecord, check: UpdateCheck | None) -> ModulePlanReply:
-    """CHECK as a body."""
+def plan_reply(record: ModuleRecord, check: UpdateCheck | None, ref: str = "") -> ModulePlanReply:
+    """CHECK as a body, which is of REF; empty for what the module follows."""
     if check is None:
         return ModulePlanReply(record.name, None, "", None, "", None, ())
     plan = check.plan
@@ -68,7 +72,7 @@ def plan_reply(record: ModuleRecord, check: UpdateCheck | None) -> ModulePlanRep
         time_of(check.checked_at),
         check.trouble,
         time_of(check.made_at) if plan is not None else None,
-        stale_reason(check, record),
+        stale_reason(check, record, ref),
         plan_body(plan) if plan is not None else None,
         tuple(plan_lines(plan)) if plan is not None else (),
     )

@@ -133,28 +133,28 @@ class ModuleUpdates:
     # What would be done.
 
     def plan(self, ref: str = "") -> UpdatePlan:
-        """What an update would do. Only the mirror of the repository is written, and, of the ref that is followed, the
-        plan is kept. Raises HelmError.
+        """What an update would do. Only the mirror of the repository is written, and the plan is kept.
+
+        Raises HelmError.
         """
         with self.locked():
             record = self._installed()
+            other = record.other_ref(ref)
             try:
                 builder, found = self._builder(record, ref)
                 plan = self._plan(record, builder, found)
             except HelmError as error:
-                if ref in ("", record.ref):
-                    before = read_check(self.places) or UpdateCheck(0.0)
-                    trouble = printable(error.sentence, _MAX_TEXT)
-                    self._keep(replace(before, checked_at=time.time(), trouble=trouble))
+                before = read_check(self.places, other) or UpdateCheck(0.0)
+                trouble = printable(error.sentence, _MAX_TEXT)
+                self._keep(replace(before, checked_at=time.time(), trouble=trouble), other)
                 raise
-            if plan.ref == record.ref:
-                self._keep(UpdateCheck(now := time.time(), "", now, plan))
+            self._keep(UpdateCheck(now := time.time(), "", now, plan), other)
             return plan
 
-    def _keep(self, check: UpdateCheck) -> None:
+    def _keep(self, check: UpdateCheck, ref: str = "") -> None:
         # On a full disk the plan is not kept; it is still said.
         with suppress(OSError):
-            write_check(self.places, check)
+            write_check(self.places, check, ref)
 
     def _planned(self, record: ModuleRecord, builder: ModuleBuild, found: Candidate) -> None:
         """Keep the plan of the update that begins: it is what was done, and the module is not behind afterwards."""

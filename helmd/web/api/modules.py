@@ -57,7 +57,7 @@ class Modules:
         modules: Callable[[], Sequence[ModuleBody]],
         available: Callable[[], Sequence[AvailableModule]],
         hold: HoldModule,
-        plan: Callable[[str], ModulePlanReply],
+        plan: Callable[[str, str], ModulePlanReply],
     ) -> None:
         self._engine, self._apps = engine, apps
         self._modules, self._available, self._hold, self._plan = modules, available, hold, plan
@@ -100,7 +100,8 @@ class Modules:
     async def plan(self, request: web.Request) -> web.Response:
         """GET /api/modules/{name}/plan"""
         name = (await self._known(request)).name
-        return json_response(await asyncio.to_thread(self._plan, name))
+        ref = ref_of(request.query.get("ref", ""))
+        return json_response(await asyncio.to_thread(self._plan, name, ref))
 
     async def make_plan(self, request: web.Request) -> web.Response:
         """POST /api/modules/{name}/plan"""

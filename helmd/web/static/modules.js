@@ -91,26 +91,15 @@ async function planned(url, ref) {
   return { ended, problem };
 }
 
-/** The plan of an update to REF, which is not kept: its last line has the commit. */
-async function planTo(url, ref) {
-  const { ended, problem } = await planned(url, ref);
-  const text = ended.state === "succeeded" ? await linesOf(ended.id) : [];
-  const after = /^ *commit: ([0-9a-f]{40})$/.exec(text.at(-1) ?? "")?.[1];
-  if (!after) {
-    throw problem;
-  }
-  const obstacles = text.map((line) => /^ *refused as it is: (.*)/.exec(line)?.[1]).filter(Boolean);
-  return { text: text.slice(0, -1), stale: "", plan: { after, obstacles } };
-}
-
-/** The plan of an update, made again where it is old; one that can't be made again says so in `stale`. */
-async function updatePlan(url) {
-  const known = await api("GET", `${url}/plan`);
+/** The plan of an update to REF, made again where it is old; one that can't be made again says so in `stale`. */
+async function updatePlan(url, ref) {
+  const plan = `${url}/plan?${new URLSearchParams({ ref })}`;
+  const known = await api("GET", plan);
   if (known.plan && !known.stale && Date.now() - Date.parse(known.made_at) < FRESH_MS) {
     return known;
   }
-  const { ended, problem } = await planned(url, "");
-  const now = await api("GET", `${url}/plan`);
+  const { ended, problem } = await planned(url, ref);
+  const now = await api("GET", plan);
   if (!now.plan || (ended.state !== "succeeded" && !now.trouble)) {
     throw problem;
   }
@@ -133,7 +122,7 @@ function update(name, url, ref = "") {
     confirm: "Update",
     log: true,
     plan: async () => {
-      known = await (ref ? planTo(url, ref) : updatePlan(url));
+      known = await updatePlan(url, ref);
       const follows = ref ? [`${name} follows ${ref} from then on.`] : [];
       return [...known.text.map((line) => line.trim()), ...follows];
     },
