@@ -2,11 +2,13 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Iterator
 
 import pytest
 from selenium.webdriver.common.by import By
 
+from helmd.model.printable import without_unseen
 from tests.system.booted import Sandbox, until
 from tests.system.dashboard import HELM, Dashboard, dashboard_in
 from tests.system.keycloak_admin import REALM, Admin
@@ -85,9 +87,19 @@ start_command = [
 ]
 """
 TAKEN = """
-const unseen = /[\\u0000-\\u0008\\u000b-\\u001f\\u202a-\\u202e]/.exec(document.body.innerText);
+const unseen = /[\\u0000-\\u0008\\u000b-\\u001f\\u202a-\\u202e\\u2066-\\u2069]/.exec(document.body.innerText);
 return [window.hostile, document.querySelectorAll("main :is(img, script, iframe), .helm-frame > img").length,
   document.documentElement.scrollWidth > innerWidth, unseen && document.body.innerText.slice(unseen.index - 60)];
+"""
+WRITTEN_OUT = """
+const [done] = arguments, found = [];
+import(document.querySelector("script[src$='/helm.js']").src.replace("helm.js", "dom.js")).then(({ shownText }) => {
+  for (let code = 0; code < 0x110000; code += 1) {
+    const shown = shownText(String.fromCodePoint(code));
+    if (shown !== String.fromCodePoint(code)) found.push([code, shown]);
+  }
+  done(found);
+}, (error) => done(String(error)));
 """
 
 
@@ -96,7 +108,9 @@ def hostile(demo: Sandbox) -> Iterator[dict[str, str]]:
     """Hostile text of everybody who may write some; each page that has it, with what it must show of it."""
     name, secrets_of = f"hostile{secrets.token_hex(3)}", "/home/hive/.config/hivematrix/secrets"
     admin = Admin(demo)
-    user = made(admin, name, firstName=f"Eve \u202e{'x' * 200}", lastName="nimda")
+    # What Keycloak takes.
+    address = f'"<img src=//elsewhere.example/{name}>\u202e"@example.org'
+    user = made(admin, f"{name}\u202e\u2066", firstName=f"Eve \u202e{'x' * 200}", lastName="nimda", email=address)
     demo.register("hostile", FAILS)
     view = {"name": f"{HOSTILE.replace(chr(27), '')[:60]}{name}", "query": "level:ERROR", "last": "1h", "shared": True}
     status, saved = api(demo, "POST", "/api/views", view)
@@ -120,8 +134,10 @@ def hostile(demo: Sandbox) -> Iterator[dict[str, str]]:
             f"jobs/{job}": HOSTILE[:40],
             "modules": "",
             "apps": "",
-            f"users?q={name}": "Eve \\u202ex",
-            f"users?user={user}": "Eve \\u202ex",
+            f"users?q={name}": f"{name}\\u202e\\u2066",
+            f"users?q=elsewhere.example/{name}": f'"<img src=//elsewhere.example/{name}>\\u202e"@example.org',
+            f"users?user={user}": f'"<img src=//elsewhere.example/{name}>\\u202e"@example.org',
+            f"users?user={user}&q={name}": "Eve \\u202ex",
             "audit": HOSTILE[:40],
             "service/hostile": image,
             "service/hostile?tab=settings": "hostile",
@@ -144,6 +160,10 @@ def test_hostile_text_is_text_and_no_page_asks_another_host(demo: Sandbox, hosti
             if (taken := browser.run(TAKEN)) != [None, 0, False, None]:
                 wrong.append((path, taken))
         assert wrong == []
+        # Scripts write out what templates do.
+        of_scripts = browser.do(lambda: browser.driver.execute_async_script(WRITTEN_OUT))
+        characters = [(code, without_unseen(chr(code))) for code in range(sys.maxunicode + 1)]
+        assert of_scripts == [[code, shown] for code, shown in characters if shown != chr(code)]
         assert page.complaints() == []
         events = [
             json.loads(each["message"])["message"] for each in browser.do(lambda: browser.driver.get_log("performance"))

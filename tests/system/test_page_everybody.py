@@ -12,6 +12,7 @@ from tests.campaign import FULL
 from tests.system.booted import Sandbox
 from tests.system.dashboard import BEHIND_GATEWAY, HELM, Dashboard
 from tests.system.keycloak_admin import REALM, Admin
+from tests.system.pictures import differences, main_of, pictures
 from tests.system.test_page_logs import PAGE, loaded, post
 
 PATHS = (
@@ -169,8 +170,11 @@ def test_every_page_can_be_read_by_everybody(dashboard: Dashboard) -> None:
 
 
 def test_behind_the_gateway_everything_looks_the_same(dashboard: Dashboard) -> None:
-    """Nothing of the gateway's style sheet, which comes later and sets bare elements, reaches what is Helm's."""
-    browser = dashboard.browser
+    """Nothing of the gateway's style sheet, which comes later and sets bare elements, reaches what is Helm's.
+
+    Neither the elements' own styles, nor a pixel of the main area.
+    """
+    browser, mains = dashboard.browser, {}
     paths = PATHS[:-1] if FULL else ("", "metrics", "users", "service/codex?tab=settings")
 
     def looks(start: str, width: int) -> dict[str, tuple[dict[str, list[str]], float]]:
@@ -186,8 +190,24 @@ def test_behind_the_gateway_everything_looks_the_same(dashboard: Dashboard) -> N
 
     dashboard.open_behind_gateway()
     there = looks(BEHIND_GATEWAY, 1440)
+    width = round(there["users"][1])
+    browser.size(1440, 1000)
+    for path in PATHS[:-1]:
+        browser.get(BEHIND_GATEWAY + path)
+        browser.until_there("[data-theme-switch]:not([hidden])")
+        if "logs" in path:
+            loaded(dashboard)
+            browser.until_there("[data-logs-rows] .helm-line")
+            browser.until_there(".helm-facet__value")
+        mains[path] = main_of(browser)
+    themes = ("light", "dark") if FULL else ("light",)
+    seen_there = {theme: pictures(browser, f"{BEHIND_GATEWAY}jobs", 1440, mains, theme) for theme in themes}
     dashboard.become("admin")
-    here = looks(HELM, round(there["users"][1]))
+    here = looks(HELM, width)
+    seen_here = {theme: pictures(browser, f"{HELM}jobs", width, mains, theme) for theme in themes}
+    # What is a difference: letters that are a twentieth of a pixel further apart.
+    wider = {"": mains[""].replace("</main>", "<style>main * { letter-spacing: 0.05px !important; }</style></main>")}
+    wider = pictures(browser, f"{HELM}jobs", width, wider, "light")
     different = []
     for path in paths:
         (look, _), (other, _) = here[path], there[path]
@@ -198,6 +218,9 @@ def test_behind_the_gateway_everything_looks_the_same(dashboard: Dashboard) -> N
             different += [f"{path}: {name}: {one} there {two}" for one, two in pairs]
     assert different == []
     assert dashboard.complaints() == []
+    assert len(differences(browser, wider, seen_here["light"])) == 1
+    found = {theme: differences(browser, seen_here[theme], seen_there[theme]) for theme in themes}
+    assert not any(found.values()), found
 
 
 class Keys:

@@ -9,9 +9,13 @@ from tests.system.booted import Sandbox
 from tests.system.browser import Browser
 from tests.system.dashboard import Dashboard
 from tests.system.test_modules_install import MODULES, RUN, SERVICE, SETTINGS, repository
+from tests.system.test_page_errors import TAKEN
 from tests.system.test_page_service import press
 
 NAME = "paged"
+HOSTILE = "<img src=x onerror=hostile=1><i>second</i> \x1b[31m\x1b]0;x\x07\u202e\u2066"
+"""The subject of a commit."""
+SHOWN = r"<img src=x onerror=hostile=1><i>second</i> \x1b[31m\x1b]0;x\x07\u202e\u2066"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard:
 
 def commit(demo: Sandbox, repo: str, subject: str) -> str:
     """An empty commit of somebody; its id."""
-    identity = "-c user.name=Eve -c user.email=eve@example.org"
+    identity = "-c user.name='Eve \u202enimda' -c user.email=eve@example.org"
     demo.shell(f"git -C {repo} {identity} commit --quiet --allow-empty -m '{subject}'")
     return demo.shell(f"git -C {repo} rev-parse HEAD").out.strip()
 
@@ -95,7 +99,7 @@ def choose_version(page: Dashboard, ref: str) -> None:
 
 
 def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dashboard, repo: str) -> None:
-    commit(demo, repo, "<i>second</i>")
+    commit(demo, repo, HOSTILE)
     dashboard.open("modules", "owner")
     browser = dashboard.browser
     row = f'[data-module="{NAME}"]'
@@ -107,14 +111,15 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     browser.until_there(f"{row} [data-plan]", 30)
     assert "1 behind" in browser.text(row)
     browser.click(f"{row} [data-plan] summary")
-    assert "<i>second</i>\nby Eve" in browser.texts(f"{row} [data-plan] td")
+    assert f"{SHOWN}\nby Eve \\u202enimda" in browser.texts(f"{row} [data-plan] td")
     assert "not known yet: it was not updated before" in browser.text(f"{row} [data-plan]")
     dashboard.fits()
     assert dashboard.violations() == []
     dashboard.screenshots("module-plan")
     said = ask_to_update(browser, "1 commit")
-    assert "Eve: <i>second</i>" in said and "who is affected: no other service" in said
+    assert f"Eve \\u202enimda: {SHOWN}" in said and "who is affected: no other service" in said
     dashboard.readable("modules.js: Update ${name}")
+    assert browser.run(TAKEN) == [None, 0, False, None]
     browser.click("dialog .helm-dialog__do button:first-child")
     browser.until(lambda driver: f"{NAME} is not updated until" in driver.page_source)
     dashboard.press("Escape")

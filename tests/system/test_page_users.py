@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -35,7 +36,7 @@ def admin(demo: Sandbox) -> Iterator[Admin]:
 
 def found(admin: Admin, name: str) -> dict[str, Any]:
     """The user as Keycloak has it; empty for none."""
-    users = admin("GET", f"/{REALM}/users?exact=true&username={name}").json()
+    users = admin("GET", f"/{REALM}/users?exact=true&username={quote(name)}").json()
     return dict(users[0]) if users else {}
 
 
