@@ -91,8 +91,10 @@ def differences(browser: Browser, one: Mapping[str, str], other: Mapping[str, st
     found = []
     for name, png in one.items():
         if png != other[name]:
-            said = browser.do(
-                lambda first=png, then=other[name]: browser.driver.execute_async_script(_COMPARE, first, then)
-            )  # type: ignore[misc]
+            said = _compared(browser, png, other[name])
             found += [f"{name}: {said}"] if said else []
     return found
+
+
+def _compared(browser: Browser, one: str, other: str) -> str:
+    return str(browser.do(lambda: browser.driver.execute_async_script(_COMPARE, one, other)))

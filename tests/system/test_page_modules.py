@@ -168,6 +168,26 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     found = browser.texts(".helm-figure")
     assert any(last[:12] in each and "v1, up to date" in each for each in found), found
     assert dashboard.complaints() == []
+    # Kept from being started, since a change can't be taken back: each page says why, and what to do.
+    place, unit = f"/home/hive/.local/state/hivematrix/modules/{NAME}", f"hivematrix-{NAME}.service"
+    demo.write(f"{place}/intent.ndjson", "0badc0de {}\n0badc0de {}\n")
+    try:
+        demo.shell(f"systemctl --user stop {unit}; systemctl --user start {unit}", check=False)
+        why = demo.shell(f"cat {place}/start.blocked").out.strip().removesuffix(".")
+        assert f"{place}/intent.ndjson" in why
+        for path in ("modules", f"service/{NAME}", ""):
+            dashboard.open(path, "owner")
+            words = why.removeprefix(f"{NAME} is")
+            browser.until(lambda driver, words=words: words in driver.find_element(By.CSS_SELECTOR, "main").text, 60)  # type: ignore[misc]
+        dashboard.open("modules", "owner")
+        assert browser.text(f"{row} [data-why]") == why
+        dashboard.fits()
+        assert dashboard.violations() == []
+        dashboard.screenshots("module-blocked")
+    finally:
+        demo.shell(f"rm -f {place}/intent.ndjson {place}/start.blocked")
+    demo.helmctl("start", NAME)
+    assert dashboard.complaints() == []
 
 
 def test_what_is_refused_and_who_may_look(dashboard: Dashboard) -> None:

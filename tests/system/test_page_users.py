@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from tests.system.booted import Sandbox, until
-from tests.system.dashboard import Dashboard, dashboard_in
+from tests.system.dashboard import HELM, Dashboard, dashboard_in
 from tests.system.keycloak_admin import REALM, Admin, Person, log_in
 from tests.system.test_page_service import clean, confirm, ended, press
 
@@ -226,45 +226,52 @@ def test_search_filters_selection_and_pages(pages: Dashboard, admin: Admin) -> N
     assert pages.complaints() == []
 
 
+def csv_file(directory: Path, content: str) -> Path:
+    """A file that the browser may read."""
+    file = directory / "people.csv"
+    file.write_text(content)
+    directory.chmod(0o755)
+    for parent in directory.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    return file
+
+
+def choose_file(pages: Dashboard, file: Path) -> None:
+    press(pages, "Import CSV")
+    pages.browser.do(lambda: pages.browser.driver.find_element(By.CSS_SELECTOR, "[data-csv]").send_keys(str(file)))
+
+
 def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: Path) -> None:
     browser = pages.browser
-    file = tmp_path / "people.csv"
-    file.write_text(
+    file = csv_file(
+        tmp_path,
         "username,email,firstName,lastName,groups\n"
         f"csv1-{MARK},csv1-{MARK}@example.org,<b>One,X,client\n"
         f"csv2-{MARK},csv2-{MARK}@example.org,Two,X,client\n"
-        f"csv3-{MARK},no-address,Three,X,client\n"
+        f"csv3-{MARK},no-address,Three,X,client\n",
     )
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o055)
     pages.open("users")
-
-    def choose_file() -> None:
-        press(pages, "Import CSV")
-        browser.do(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-csv]").send_keys(str(file)))
-
     # What the browser may not read, what is empty, and what has other columns.
     file.chmod(0)
-    choose_file()
+    choose_file(pages, file)
     unread = "can't be read, so nothing was sent"
     browser.until(lambda driver: unread in driver.find_element(By.CSS_SELECTOR, "[data-toasts]").text)
     browser.click(".helm-toast--error [title=Close]")
     file.chmod(0o644)
     good = file.read_text()
     file.write_text("")
-    choose_file()
+    choose_file(pages, file)
     empty = "is empty, so nothing was sent. It needs a row with the names of columns: username"
     browser.until(lambda driver: empty in driver.find_element(By.CSS_SELECTOR, "[data-toasts]").text)
     browser.click(".helm-toast--error [title=Close]")
     file.write_text("name;mail\na;b\n")
-    choose_file()
+    choose_file(pages, file)
     confirm(pages)
     browser.until_there("dialog[open] .helm-ending--error")
     assert "a column 'name'" in ended(pages) and "Known are: username" in browser.text("dialog[open]")
     close(pages)
     file.write_text(good)
-    choose_file()
+    choose_file(pages, file)
     browser.until_there("dialog[open] [type=submit]")
     pages.readable("users.js: Check ${name}")
     confirm(pages)
@@ -276,7 +283,7 @@ def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: 
     close(pages)
     assert focused(pages, "[data-user-import]")
     file.write_text(file.read_text().replace("no-address", f"csv3-{MARK}@example.org").replace("<b>", ""))
-    choose_file()
+    choose_file(pages, file)
     confirm(pages)
     assert "can be imported" in ended(pages)
     press(pages, "Import them", "dialog")
@@ -340,17 +347,61 @@ def test_behind_the_gateway_admins_lead_to_helm_itself(pages: Dashboard, admin: 
     pages.complaints()
 
 
-def test_while_keycloak_is_away_the_page_says_what_to_do(pages: Dashboard, demo: Sandbox) -> None:
-    pages.become("owner")
+def test_while_keycloak_is_away_the_page_says_what_to_do(pages: Dashboard, demo: Sandbox, tmp_path: Path) -> None:
+    browser, name = pages.browser, f"late-{MARK}"
+    driver = browser.driver
+    first = browser.do(lambda: driver.current_window_handle)
+
+    def tab() -> str:
+        browser.do(lambda: driver.switch_to.new_window("tab"))
+        return str(browser.do(lambda: driver.current_window_handle))
+
+    def to(handle: str) -> None:
+        browser.do(lambda: driver.switch_to.window(handle))
+
+    pages.open("users")
+    choose_file(pages, csv_file(tmp_path, f"username,email\n{name}-2,{name}-2@example.org\n"))
+    browser.until_there("dialog[open] [type=submit]")
+    second = tab()
+    pages.open("users")
+    press(pages, "New user")
+    browser.until_there("dialog[open] [name=username]")
+    browser.type("dialog[open] [name=username]", name)
+    browser.type("dialog[open] [name=email]", f"{name}@example.org")
     demo("systemctl", "--user", "kill", "--signal=STOP", "hivematrix-keycloak")
     try:
-        pages.open("users")
-        assert "Users are kept by Keycloak" in pages.browser.text("[role=alert]")
-        assert "helmctl start keycloak" in pages.browser.text("main")
+        # Each is waited for while the others are, for as long as Keycloak may take to answer.
+        browser.click("dialog[open] [type=submit]")
+        to(first)
+        browser.click("dialog[open] [type=submit]")
+        third = tab()
+        browser.get(f"{HELM}users")
+        assert "Users are kept by Keycloak" in browser.text("[role=alert]")
+        assert "helmctl start keycloak" in browser.text("main")
         assert pages.violations() == []
+        to(second)
+        browser.until_there("dialog[open] .helm-refusal", 60)
+        said = browser.text("dialog[open] .helm-refusal")
+        assert "Keycloak did not answer" in said and "helmctl logs keycloak" in said
+        # What was written stays, and can be sent again.
+        assert browser.run("return document.querySelector('dialog [name=username]').value") == name
+        assert focused(pages, "dialog[open] [type=submit]:not([disabled])")
+        to(first)
+        browser.until_there("dialog[open] .helm-ending--error", 60)
+        assert "Keycloak did not answer" in browser.text("dialog[open] .helm-ending")
     finally:
         demo("systemctl", "--user", "kill", "--signal=CONT", "hivematrix-keycloak")
-    until(lambda: demo.status("keycloak")["keycloak"]["state"] == "healthy", within=40)
+    until(lambda: demo.status("keycloak")["keycloak"]["state"] == "healthy", within=60)
+    # The file need not be chosen again.
+    press(pages, "Try again", "dialog")
+    confirm(pages)
+    assert "All rows can be imported" in ended(pages)
+    close(pages)
+    for handle in (second, third):
+        to(handle)
+        browser.do(driver.close)
+    to(first)
+    pages.complaints()
 
 
 def test_other_roles_have_no_users(pages: Dashboard) -> None:

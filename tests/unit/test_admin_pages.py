@@ -26,6 +26,8 @@ from helmd.model.security.findings import SEVERITIES, security_finding
 from helmd.model.security.listeners import DeclaredPort, OpenEnd
 from helmd.model.security.report import AuditFacts, audit_reply, with_acceptances
 from helmd.model.suite.service import Registry, Service
+from helmd.model.units.health import UNHEALTHY, UNKNOWN
+from helmd.model.units.status import NOT_RUNNING
 from helmd.operations.diagnostics.latest import Glance
 from helmd.operations.modules.shown import module_body, plan_reply
 from helmd.web.api.modules import installed_name
@@ -223,6 +225,14 @@ def test_modules_with_their_versions_and_history() -> None:
         [module_body(served, CHECK)], CATALOGUE, suite, statuses, {"codex": plan_reply(served, CHECK)}
     )
     assert context.modules[0].update is None and context.modules[0].module.behind_by == 0, "it was updated since"
+    assert [each.why for each in context.modules] == [""]
+    kept = "codex is not started: <b>recover</b> it"
+    for state, message, why in (
+        ("failed", kept, kept), ("stopped", kept, kept), ("stopped", NOT_RUNNING, ""), ("starting", "starting", ""),
+    ):  # fmt: skip
+        health = UNHEALTHY if state == "failed" else UNKNOWN
+        statuses["codex"] = replace(status("codex", state), health=health, health_message=message)
+        assert modules_context([module_body(RECORD)], (), suite, statuses).modules[0].why == why
     assert modules_context([], (), Registry({}), {}).headline == "No module from git yet"
     assert set(VERSION_LOOKS) == set(VERSION_STATES)
 

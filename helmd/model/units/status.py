@@ -76,6 +76,10 @@ class Observed:
         return self.service is not None and (self.service.external or runs)
 
 
+NOT_RUNNING = "not running"
+"""What is said of a service that is stopped, where nothing keeps it from being started."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The status of a service."""
@@ -153,7 +157,7 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
     if state == "failed":
         return HealthVerdict(UNHEALTHY, "; ".join(filter(None, (explain(facts, name, pre_start), next_run(facts)))))
     if state == "stopped":
-        return HealthVerdict(UNKNOWN, "not running" if facts.exists else "its unit is not installed")
+        return HealthVerdict(UNKNOWN, NOT_RUNNING if facts.exists else "its unit is not installed")
     return HealthVerdict(UNKNOWN, "not known yet" if state == "unknown" else state)
 
 

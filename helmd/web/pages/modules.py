@@ -16,7 +16,8 @@ from helmd.model.counted import counted
 from helmd.model.errors import HelmError
 from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Registry
-from helmd.model.units.status import Status
+from helmd.model.units.health import DEGRADED, UNHEALTHY
+from helmd.model.units.status import NOT_RUNNING, Status
 from helmd.web.api.sources import StatusSource
 from helmd.web.pages.overview import STATES, Tone
 from helmd.web.pages.rendering import Renderer
@@ -47,6 +48,8 @@ class ModuleRow:
     history: Sequence[ModuleHistoryBody]
     update: ModulePlanReply | None = None
     """What is known of its update; None where there is none, as far as is known."""
+    why: str = ""
+    """Why it does not serve as it should, or is not started; empty where there is nothing to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,12 @@ def _state(name: str, statuses: Mapping[str, Status]) -> tuple[str, Tone, str]:
     return state, tone, icon
 
 
+def _why(status: Status) -> str:
+    """Why a module does not serve as it should, or is not started; empty where its state says all."""
+    kept = status.state == "stopped" and status.health_message != NOT_RUNNING
+    return status.health_message if kept or status.health in (DEGRADED, UNHEALTHY) else ""
+
+
 def _module_row(
     module: ModuleBody, suite: Registry, statuses: Mapping[str, Status], known: ModulePlanReply | None
 ) -> ModuleRow:
@@ -172,15 +181,20 @@ def _module_row(
     active = next((each for each in module.versions if each.id == module.active), None)
     plan = known.plan if known is not None else None
     waits = plan is not None and plan.before == module.commit != plan.after and plan.ref == module.ref
+    state, tone, icon = _state(module.name, statuses)
+    status = statuses.get(module.name)
     kept = next((each.commit for each in module.versions if each.state == "kept"), "")
     return ModuleRow(
         module,
         service.description if service is not None else "",
-        *_state(module.name, statuses),
+        state,
+        tone,
+        icon,
         active.made_at if active is not None else None,
         kept[:SHORT_COMMIT],
         module.history[:_HISTORY],
         known if waits else None,
+        _why(status) if status is not None else "",
     )
 
 

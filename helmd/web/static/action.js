@@ -38,6 +38,7 @@ const OPPOSITE = { start: "stop", stop: "start" };
  *   ended      (reply) => the sentence at the end
  *   undo       options of the action that takes it back, or a sentence why there is none
  *   log        true: the job's lines are shown while it runs
+ *   again      what begins it again where its job has failed: a button then
  *   instead    [[label, act]]: what else can be done, with the dialog closed
  *
  * At the end `restoreFocus` gives the focus back to what opened the dialog.
@@ -261,6 +262,7 @@ class ActionDialog {
       this.body.replaceChildren(...end);
     }
     this.buttons([
+      ...(tone === "error" && this.options.again ? [["Try again", () => (this.dialog.close(), this.options.again())]] : []),
       ...(takesBack ? [[undo.label ?? "Undo", () => (this.dialog.close(), runAction(undo, this.restoreFocus))]] : []),
       ["Close", () => this.dialog.close(), true],
     ]);

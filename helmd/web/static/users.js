@@ -393,6 +393,7 @@ function importAction(content, name, dryRun) {
     ],
     fields: [],
     log: true,
+    again: () => act(importAction(content, name, dryRun)),
     submit: () => importFile(content, name, dryRun),
     ended: () => (dryRun ? "All rows can be imported" : "The file was imported"),
     undo: dryRun
