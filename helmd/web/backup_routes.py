@@ -17,6 +17,13 @@ def backup_routes(backups: Backups) -> tuple[Route, ...]:
     return (
         Route("GET", path, backups.list, Role.ADMIN, "The backups of the suite", reply=Reply(BackupList)),
         Route(
-            "POST", path, backups.create, Role.ADMIN, "Make a backup, as a job", request=BackupRequest, reply=accepted
+            "POST",
+            path,
+            backups.create,
+            Role.ADMIN,
+            "Make a backup, as a job",
+            recent_login=True,
+            request=BackupRequest,
+            reply=accepted,
         ),
     )

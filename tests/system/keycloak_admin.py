@@ -179,3 +179,12 @@ def log_in(box: Sandbox, who: Person, target: str = "/codex/api/notes", new_pass
     given = {"gateway": GATEWAY, "next": target, "username": who.name, "password": who.password, "new": new_password}
     said = json.loads(box("python3", "-c", BROWSER, stdin=json.dumps(given)).out)
     return LoggedIn(said["status"], said["location"], said["page"], f"session={said['session']}")
+
+
+def session_of_owner(box: Sandbox) -> str:
+    """The cookie of a session at Helm itself of the machine's owner, by a one-time link."""
+    url = str(json.loads(box.helmctl("dashboard", "--json").out)["url"])
+    page, _, secret = url.partition("#")
+    opened = ask(box, page, "POST", body={"secret": secret}, headers=("Sec-Fetch-Site: same-origin",))
+    assert opened.code == 200, opened
+    return opened.headers["set-cookie"].partition(";")[0]

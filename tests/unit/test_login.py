@@ -627,6 +627,34 @@ async def test_behind_a_proxy_the_cookie_is_secure_and_of_no_use_to_others(
     assert (reply.status, '"session"' in reply.text) == (200, True)
 
 
+async def test_a_session_is_good_only_by_the_way_on_which_it_was_begun(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser sends the cookie to all ports of the host: whoever gets it there may pass it on to anywhere."""
+    served.callers._locate = lambda _: PROXY
+    served.callers.adopt(Settings(trusted_proxies=(ip_network("127.0.0.1"),)), served.registry)
+    by_tls = {**PAGE, "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.44"}
+
+    async def status(headers: dict[str, str]) -> int:
+        return (await served.ask("GET", "/api/who", {**headers, "Accept": "*/*"})).status
+
+    await served.log_in()
+    assert [await status(PAGE), await status(by_tls)] == [200, 401]
+    served.callers._locate = lambda _: Peer(Place.HERE, "127.0.0.1", "hivematrix-codex.service", owned=True)
+    assert await status(PAGE) == 403
+    served.callers._locate = lambda _: Peer(Place.ELSEWHERE, "192.0.2.44")
+    monkeypatch.setattr("helmd.web.auth.identity.is_loopback", lambda address: False)
+    assert await status(PAGE) == 401
+    # One begun over TLS has a Secure cookie.
+    monkeypatch.undo()
+    served.callers._locate = lambda _: PROXY
+    served.core.given.append(token("admin"))
+    begun = await served.ask("GET", "/helm/login", by_tls)
+    query = served.keycloak.log_in(begun.headers["Location"])
+    await served.ask("GET", f"/helm/login/callback?{query}", by_tls)
+    assert [await status(by_tls), await status(PAGE)] == [200, 401]
+
+
 async def test_a_login_from_another_host_needs_tls(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_pages, "is_loopback", lambda address: False)
     for method, path in (("GET", "/helm/login"), ("GET", "/helm/login/callback?state=a"), ("POST", "/helm/login/once")):

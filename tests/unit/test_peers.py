@@ -281,7 +281,7 @@ def outcome(via: Via, peer: Peer, access: Access = CHECKED, *, tls: bool = False
         (unit("cron.service", False), "passes", "passes", "passes"),
         (unit("hivematrix-codex.service", False), "passes", "passes", "passes"),
         (CODEX, "peer_refused", "peer_refused", "peer_refused"),
-        (NEXUS, "passes", "passes", "peer_refused"),
+        (NEXUS, "passes", "peer_refused", "peer_refused"),
         (unit("hivematrix-job-1.service"), "peer_refused", "peer_refused", "peer_refused"),
         (unit("helmd.service"), "peer_refused", "peer_refused", "peer_refused"),
         (unit("run-r1.service"), "peer_refused", "peer_refused", "peer_refused"),
@@ -290,7 +290,7 @@ def outcome(via: Via, peer: Peer, access: Access = CHECKED, *, tls: bool = False
         (unit("backup.service"), "passes", "passes", "passes"),
         (unit("app-firefox@1f.service"), "passes", "passes", "passes"),
         (unit("app-other@1f.service"), "peer_refused", "peer_refused", "peer_refused"),
-        (unit("hivematrix-ops.service"), "passes", "passes", "peer_refused"),
+        (unit("hivematrix-ops.service"), "passes", "peer_refused", "peer_refused"),
         (far(), "peer_refused", "peer_refused", "passes"),
         (PROXY, "passes", "peer_refused", "passes"),
         (far("2001:db8::5"), "passes", "peer_refused", "passes"),
@@ -309,9 +309,11 @@ def test_a_session_from_another_host_needs_tls() -> None:
     assert [outcome("session", far(), tls=tls) for tls in (False, True)] == ["peer_refused", "passes"]
 
 
-def test_reading_is_for_all_but_machine_tokens_of_the_suite() -> None:
-    for peer in (CODEX, far(), UNKNOWN):
-        assert [outcome(via, peer, ANY) for via in ("token", "session")] == ["passes", "passes"]
+def test_reading_is_for_all_but_machine_tokens_and_sessions_that_services_of_the_suite_send() -> None:
+    for peer in (CODEX, NEXUS, far(), UNKNOWN):
+        assert outcome("token", peer, ANY) == "passes"
+    assert [outcome("session", peer, ANY) for peer in (CODEX, NEXUS)] == ["peer_refused"] * 2
+    assert [outcome("session", peer, ANY) for peer in (UNKNOWN, SESSION, unit("run-r1.service"))] == ["passes"] * 3
     assert [outcome("machine", peer, ANY) for peer in (CODEX, NEXUS, UNKNOWN)] == ["peer_refused"] * 3
     assert [outcome("machine", peer, ANY) for peer in (SESSION, far(), unit("run-r1.service"))] == ["passes"] * 3
 

@@ -43,6 +43,8 @@ class BrowserSession:
     groups: tuple[str, ...] = ()
     checked: float = 0.0
     """When Keycloak last confirmed that its session is still there."""
+    tls: bool = False
+    """Whether the login came over TLS. One that did not was made on this machine, and is good there alone."""
 
     @property
     def owner(self) -> bool:

@@ -66,6 +66,7 @@ def session_of(stored: object) -> BrowserSession:
     wrong = [name for name in _TEXTS if not isinstance(given.get(name, ""), str)]
     wrong += [name for name in _TIMES if not _is_time(given.get(name))]
     wrong += ["login"] if not (given.get("login") is None or _is_time(given["login"])) else []
+    wrong += ["tls"] if not isinstance(given.get("tls", False), bool) else []
     groups = given.get("groups", [])
     if not isinstance(groups, list) or not all(isinstance(each, str) for each in groups):
         wrong.append("groups")

@@ -138,7 +138,7 @@ class Callers:
         request["caller"] = identity
         if refusal := access.refusal(identity):
             raise DeniedError(refusal)
-        if access.checked or identity.via == "machine":
+        if access.checked or identity.via in ("machine", "session"):
             tls = request.secure or self.client(request).scheme == "https"
             check_peer(identity, access, self.peer(request), self._trust, tls=tls, now=time.time())
         return identity
@@ -209,6 +209,11 @@ def _is_local_program(request: web.Request) -> bool:
     """Whether a program on this machine sent it, rather than a proxy or a browser."""
     if any(name in request.headers for name in ("Authorization", *PROXY_HEADERS, *_OF_BROWSERS)):
         return False
+    return from_loopback(request)
+
+
+def from_loopback(request: web.Request) -> bool:
+    """Whether it came over this machine's loopback interface."""
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     return isinstance(peer, tuple) and is_loopback(str(peer[0]))
 

@@ -20,9 +20,10 @@ from helmd.model.errors import DeniedError, HelmError, KeycloakError
 from helmd.model.identity.sessions import BrowserSession
 from helmd.web.auth.asking import RENEWAL_SECONDS
 from helmd.web.auth.core import Core, CoreUnreachableError
+from helmd.web.auth.identity import from_loopback
 from helmd.web.auth.oidc import BrowserLoginError, GrantedTokens, KeycloakRealm, PendingLogin
 from helmd.web.auth.roles import Identity, Role
-from helmd.web.auth.same_origin import SAFE_METHODS, foreign
+from helmd.web.auth.same_origin import SAFE_METHODS, foreign, is_encrypted
 from helmd.web.auth.sessions import BrowserSessions
 from helmd.web.auth.single_flight import SingleFlight
 from helmd.web.auth.tokens import BadTokenError, times_of
@@ -179,7 +180,7 @@ class Logins:
         """
         digest = self.sessions.digest(request)
         session = self.sessions.find(digest)
-        if digest is None or session is None:
+        if digest is None or session is None or not _in_its_place(session, request):
             return None
         if refusal := foreign(request.method, request.headers, by_cookie=True):
             raise DeniedError(refusal)
@@ -274,6 +275,16 @@ class Logins:
         if self._core is None or self._verifier is None:
             raise CoreUnreachableError("helmd is starting", hint="Try again.")
         return self._core, self._verifier
+
+
+def _in_its_place(session: BrowserSession, request: web.Request) -> bool:
+    """Whether REQUEST comes the way by which SESSION was begun: over TLS, or from this machine.
+
+    Browsers send a cookie to every port of its host, so a service that listens on one may get it (RFC 6265, section
+    8.5). What was begun over TLS has a Secure cookie, and no service has a certificate for the host; the other one is
+    worth nothing to whoever that service passes it on to.
+    """
+    return is_encrypted(request) if session.tls else not is_encrypted(request) and from_loopback(request)
 
 
 def _with_tokens(session: BrowserSession, tokens: GrantedTokens) -> BrowserSession:

@@ -106,8 +106,8 @@ def check_peer(caller: Identity, access: Access, peer: Peer, trust: Trust, *, tl
     """
     if caller.via == "socket":
         return
-    if caller.via == "machine":
-        _check_machine_token(peer)
+    if caller.via in ("machine", "session"):
+        _check_suite(caller, peer)
     if not access.checked:
         return
     if peer.place is Place.UNKNOWN:
@@ -138,13 +138,15 @@ def check_recent_login(caller: Identity, now: float, what: str = "this", link: s
     )
 
 
-def _check_machine_token(peer: Peer) -> None:
+def _check_suite(caller: Identity, peer: Peer) -> None:
+    """Raises PeerRefusedError for a service of the suite, which has stolen what CALLER is known by."""
     if peer.owned and service_of(peer.unit) is not None:
+        what = "machine tokens" if caller.via == "machine" else "sessions of browsers"
         raise PeerRefusedError(
-            f"services of the suite may not use machine tokens; {peer.unit} is one",
+            f"services of the suite may not use {what}; {peer.unit} is one",
             hint="A service uses a token of Core that is its own.",
         )
-    if peer.place is Place.UNKNOWN:
+    if caller.via == "machine" and peer.place is Place.UNKNOWN:
         raise _unknown(peer)
 
 

@@ -31,7 +31,7 @@ from helmd.web.auth.same_origin import by_gateway, is_encrypted
 SESSION_COOKIE = "helm_session"
 COOKIE_PATH = "/helm/"
 """Modules behind the gateway share its host, and cookies are sent to every port of a host: so the path keeps Helm's
-from them."""
+from what they get there. Of what a browser sends to a port of their own, `Logins.identity` makes nothing usable."""
 MAX_SESSIONS = 10_000
 """At more, the one that has been quiet longest ends."""
 CLEAN_SECONDS = 600.0

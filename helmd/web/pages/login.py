@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
@@ -150,7 +151,7 @@ def _state_in(query: str) -> str:
 
 async def _begin(request: web.Request, session: BrowserSession) -> None:
     made = await new_session(request)
-    made[RECORD] = session
+    made[RECORD] = replace(session, tls=is_encrypted(request))
 
 
 def _note_caller(request: web.Request, session: BrowserSession) -> None:

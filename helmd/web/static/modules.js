@@ -222,7 +222,7 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  if (event.target.closest?.("[data-check]")) {
+  if (event.target.closest?.("[data-check]:enabled")) {
     runAction({
       title: "Check for updates",
       confirm: "Check",

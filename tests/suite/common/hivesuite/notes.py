@@ -122,6 +122,8 @@ class NotesService:
                 web.get("/health", self._health),
                 web.get("/api/notes", self._list),
                 web.post("/api/notes", self._add),
+                web.get("/", self._page),
+                web.get("/{place:.*}cookies", self._cookies),
             ]
         )
         return app
@@ -167,6 +169,22 @@ class NotesService:
             return json_reply({"error": str(error)}, 503)
         _log.info("note %d added by %s", note["id"], author)
         return json_reply(note, 201)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        """The notes as a page. Markup in them is not escaped: the hole that tests of Helm's pages use."""
+        author = await self._author(request)
+        if isinstance(author, web.Response):
+            return author
+        try:
+            notes = "".join(f"<li>{note['body']}</li>" for note in await self._store.notes())
+        except DatabaseError as error:
+            return json_reply({"error": str(error)}, 503)
+        page = f'<!doctype html><html lang="en"><head><title>Notes</title></head><body><ul>{notes}</ul></body></html>'
+        return web.Response(text=page, content_type="text/html")
+
+    async def _cookies(self, request: web.Request) -> web.Response:
+        """Which cookies have come, at any path: all that a module gets to know of the browser."""
+        return json_reply({"cookies": dict(request.cookies)})
 
     async def _author(self, request: web.Request) -> str | web.Response:
         """Return the user name in the caller's token, or an error response."""
