@@ -5,10 +5,12 @@ what it is for the services in there (setns(2)).
 """
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +23,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.replies import faults_in_reply
+from tests.suite.faulty.noting import MARK, MOST
 from tests.system.booted import Sandbox
 
 _CLONE_NEWNET = 0x40000000
@@ -40,14 +44,57 @@ _OPTIONS = (
     "--window-size=1280,900",
 )
 
+_LARGEST = 200_000
+"""Characters of a reply that is still noted."""
+_NOTING = (
+    """
+(() => {
+  const fetched = window.fetch;
+  const kept = {};
+  window.fetch = async function (...given) {
+    const reply = await fetched.apply(this, given);
+    const { pathname } = new URL(reply.url || "about:blank");
+    const kind = (reply.headers.get("Content-Type") ?? "").split(";")[0];
+    // Errors of helmd are problem documents; those of the gateway are not.
+    const own = kind === "application/problem+json" || (kind === "application/json" && reply.ok);
+    if (own && pathname.startsWith("/helm/")) {
+      const method = (given[1]?.method ?? given[0]?.method ?? "GET").toUpperCase();
+      const what = `${method} ${pathname} ${reply.status}`;
+      kept[what] = (kept[what] ?? 0) + 1;
+      if (kept[what] <= MOST) {
+        reply.clone().text().then(
+          (body) => body && body.length <= LARGEST && console.debug(
+            MARK + JSON.stringify([method, pathname, reply.status, kind, body])),
+          () => {},
+        );
+      }
+    }
+    return reply;
+  };
+})();
+""".replace("MARK", json.dumps(MARK))
+    .replace("MOST", str(MOST))
+    .replace("LARGEST", str(_LARGEST))
+)
+"""Has the console say what JSON the scripts of pages get of helmd."""
+
 Result = TypeVar("Result")
 
 
 class Browser:
     """One browser with a profile of its own. Every call runs in the thread that is in the sandbox's network."""
 
-    def __init__(self, thread: ThreadPoolExecutor, home: Path, group: Path, logs: Sequence[str] = ("browser",)) -> None:
+    def __init__(
+        self,
+        thread: ThreadPoolExecutor,
+        home: Path,
+        group: Path,
+        logs: Sequence[str] = ("browser",),
+        checks_replies: bool = False,
+    ) -> None:
         self._thread = thread
+        self._checks_replies = checks_replies
+        self._checked: Counter[str] = Counter()
         self._home = home
         self._group = group
         self._logs = logs
@@ -66,7 +113,10 @@ class Browser:
             f'env -i HOME={self._home} PATH=/usr/bin:/bin LANG=C.UTF-8 /usr/bin/chromedriver "$@"\n'
         )
         wrapper.chmod(0o755)
-        return webdriver.Chrome(service=Service(str(wrapper)), options=options)
+        driver = webdriver.Chrome(service=Service(str(wrapper)), options=options)
+        if self._checks_replies:
+            driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _NOTING})
+        return driver
 
     def do(self, what: Callable[[], Result]) -> Result:
         return self._thread.submit(what).result(timeout=120)
@@ -137,8 +187,21 @@ class Browser:
         self.do(lambda: self.driver.save_screenshot(str(path)))
 
     def complaints(self) -> list[str]:
-        """What the browser's console says of pages since the last call: violations of the CSP, errors of scripts."""
-        return self.do(lambda: [entry["message"] for entry in self.driver.get_log("browser")])
+        """What the browser's console says of pages since the last call: violations of the CSP, errors of scripts.
+
+        Fails if a reply of helmd's to a script was not as the OpenAPI document says.
+        """
+        said = self.do(lambda: [entry["message"] for entry in self.driver.get_log("browser")])
+        noted = [message for message in said if MARK in message]
+        assert not (faults := [fault for message in noted for fault in self._faults(message)]), faults
+        return [message for message in said if MARK not in message]
+
+    def _faults(self, message: str) -> list[str]:
+        """What is wrong with the reply in a MESSAGE of the console; a page that is open for long has many alike."""
+        method, path, status, kind, body = json.loads(json.loads(message[message.index(' "') + 1 :]).removeprefix(MARK))
+        what = f"{method} {path} {status}"
+        self._checked[what] += 1
+        return faults_in_reply(method, path, status, kind, body) if self._checked[what] <= MOST else []
 
     def close(self) -> None:
         self.do(lambda: self.driver.quit())
@@ -153,7 +216,7 @@ def browser_in(box: Sandbox, *, traffic: bool = False) -> Iterator[Browser]:
     with ThreadPoolExecutor(1, initializer=_enter_network, initargs=(leader,)) as thread:
         try:
             logs = ("browser", "performance") if traffic else ("browser",)
-            made = Browser(thread, home, _control_group(leader), logs)
+            made = Browser(thread, home, _control_group(leader), logs, box.checks_replies)
             try:
                 yield made
             finally:

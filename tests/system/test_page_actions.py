@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.system.booted import until
-from tests.system.dashboard import Dashboard
+from tests.system.dashboard import HELM, Dashboard
 
 GONE = "00000000-0000-4000-8000-000000000000"
 """The id of a user that there is not."""
@@ -122,6 +122,22 @@ def test_modules(page: Dashboard) -> None:
     plant(page, {"text": "check", "check": ""})
     shown(page, "modules.js: Check for updates", "#planted button")
     shown(page, "modules.js: Install from git", "[data-install='']")
+    page.complaints()
+
+
+def test_who_has_logged_in_long_ago_is_asked_to_do_so_again(page: Dashboard) -> None:
+    """Where that is needed."""
+    page.open("modules", "owner")
+    page.browser.get("about:blank")
+    owners = 'grep -l \'"token": ""\' ~/.local/state/hivematrix/sessions/*.json'
+    page.box.shell(f'sed -i \'s/"login": [0-9.]*/"login": 1e9/\' $({owners}) && systemctl --user restart helmd')
+    try:
+        page.browser.get(f"{HELM}modules")
+        plant(page, {"text": "check", "check": ""})
+        said = fails(page, "modules.js: Check for updates")
+        assert "needs a login at Helm itself within the last 10 minutes" in said and "Log in again" in said
+    finally:
+        page.forget_owner()
     page.complaints()
 
 
