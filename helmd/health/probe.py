@@ -83,7 +83,7 @@ def _attempt(probe: Probe) -> tuple[HealthVerdict, bool]:
             _connect(probe, deadline).close()
             return HealthVerdict(HEALTHY, "its port is open"), True
         answer = _get(probe, deadline)
-        verdict = judge(answer.code, answer.body, probe.expect, probe.realm, answer.location, probe.url)
+        verdict = judge(answer.code, answer.body, probe.expect, probe.realm, answer.location, probe.url, probe.requires)
         if probe.realm and verdict.state == HEALTHY:
             verdict = _with_database(probe, verdict, deadline)
         if answer.code == 400 and verdict.state == UNHEALTHY and not _secure(probe) and _speaks_tls(probe, deadline):

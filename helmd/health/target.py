@@ -29,7 +29,9 @@ def probe_of(service: Service, starting: bool = False) -> Probe:
         path = f"{service.relative_path}/realms/{realm}/.well-known/openid-configuration"
     url = "" if health.check == "process" else _url(service, "" if health.check == "port" else path)
     port = 0 if service.external else service.port or 0
-    return Probe(health.check, url, health.expect, realm, health.verify_tls, health.timeout, port)
+    # What it starts without can't keep it from starting.
+    requires = () if starting else health.requires
+    return Probe(health.check, url, health.expect, realm, health.verify_tls, health.timeout, port, requires)
 
 
 def probe_words(service: Service) -> list[str]:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helmd.health.target import probe_of
+from helmd.model.suite.service import Health, Service
 from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, HealthVerdict, judge
 
 
@@ -42,6 +44,19 @@ def test_responses(code: int, body: bytes, state: str, sentence: str) -> None:
 def test_expected_codes_replace_2xx() -> None:
     assert judge(401, b"", expect=(401, 403)).state == HEALTHY
     assert judge(200, b"", expect=(401,)).state == UNHEALTHY
+
+
+def test_a_check_that_is_left_out_means_degraded() -> None:
+    """As KnowledgeTree answers without Neo4j."""
+    asked = {"service": "knowledgetree", "status": "healthy", "checks": {"disk": {"status": "healthy"}}}
+    verdict = judge(200, json.dumps(asked).encode(), requires=("disk", "neo4j"))
+    assert verdict.state == DEGRADED and verdict.sentence.startswith("answered 200, without the check neo4j: what it")
+    asked["checks"] = {"disk": {"status": "healthy"}, "neo4j": {"status": "healthy"}}
+    assert judge(200, json.dumps(asked).encode(), requires=("disk", "neo4j")).state == HEALTHY
+    assert judge(200, b"fine", requires=("neo4j",)).state == DEGRADED
+    assert judge(500, b"", requires=("neo4j",)).state == UNHEALTHY
+    service = Service("knowledgetree", port=5020, health=Health(requires=("neo4j",)))
+    assert probe_of(service).requires == ("neo4j",) and probe_of(service, starting=True).requires == ()
 
 
 def test_degraded_says_which_checks_are_bad() -> None:

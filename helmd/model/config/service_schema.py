@@ -249,6 +249,14 @@ SERVICE_SETTINGS = (
         "health.expect", values.numbers(100, 599), "list of numbers", "any 2xx", "HTTP status codes that mean healthy."
     ),
     Setting(
+        "health.requires",
+        values.check_names,
+        "list of names",
+        "[]",
+        "Checks that its answer must name; without one it is degraded. For what a program does not check where it is "
+        "not set up, although its users get errors then.",
+    ),
+    Setting(
         "health.verify_tls", values.boolean, "boolean", "false", "Whether an https check verifies the certificate."
     ),
     Setting("health.timeout", values.duration, _seconds, "2s", "How long one check may take."),

@@ -18,6 +18,7 @@ Reader = Callable[[object], Any]
 MAX_TEXT = 4096
 MAX_ENVIRONMENT_VALUE = 32768
 
+_CHECK_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,40}\Z")
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min|m|h|d)?\Z", re.ASCII)
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)i?B?\Z", re.ASCII)
@@ -157,14 +158,26 @@ def words(value: object) -> tuple[str, ...]:
     return tuple(parts)
 
 
+def _items(value: object, what: str, most: int = 100) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError(f"must be a list of {what}, not {_shown(value)}")
+    return value
+
+
 def names(value: object) -> tuple[str, ...]:
     """A list of service names."""
-    if not isinstance(value, list) or len(value) > 100:
-        raise ValueError(f"must be a list of service names, not {_shown(value)}")
-    for item in value:
+    for item in (given := _items(value, "service names")):
         if not isinstance(item, str) or fault_in_name(item):
             raise ValueError(f"{_shown(item)} is not a service name")
-    return tuple(dict.fromkeys(value))
+    return tuple(dict.fromkeys(given))
+
+
+def check_names(value: object) -> tuple[str, ...]:
+    """A list of names of checks in a health document."""
+    for item in (given := _items(value, "names", 20)):
+        if not isinstance(item, str) or not _CHECK_NAME.match(item):
+            raise ValueError(f"{_shown(item)} is not the name of a check: up to 40 of letters, digits and ._:-")
+    return tuple(dict.fromkeys(given))
 
 
 def numbers(low: int, high: int) -> Reader:
@@ -172,9 +185,7 @@ def numbers(low: int, high: int) -> Reader:
     one = integer(low, high)
 
     def read(value: object) -> tuple[int, ...]:
-        if not isinstance(value, list) or len(value) > 100:
-            raise ValueError(f"must be a list of integers, not {_shown(value)}")
-        return tuple(one(item) for item in value)
+        return tuple(one(item) for item in _items(value, "integers"))
 
     return read
 
@@ -192,9 +203,7 @@ def path(value: object) -> str:
 
 
 def paths(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > 100:
-        raise ValueError(f"must be a list of paths, not {_shown(value)}")
-    return tuple(path(item) for item in value)
+    return tuple(path(item) for item in _items(value, "paths"))
 
 
 def relative_paths(value: object) -> tuple[str, ...]:
@@ -208,12 +217,10 @@ def relative_paths(value: object) -> tuple[str, ...]:
 
 def recipients(value: object) -> tuple[str, ...]:
     """Public keys of age(1)."""
-    if not isinstance(value, list) or len(value) > 20:
-        raise ValueError(f"must be a list of public keys, not {_shown(value)}")
-    for item in value:
+    for item in (given := _items(value, "public keys", 20)):
         if not isinstance(item, str) or not _RECIPIENT.match(item):
             raise ValueError(f"must be public keys such as age1..., which age-keygen prints, not {_shown(item)}")
-    return tuple(value)
+    return tuple(given)
 
 
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}\Z")
@@ -221,12 +228,10 @@ _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}\Z")
 
 def service_units(value: object) -> tuple[str, ...]:
     """Names of service units, in which a pattern may stand (glob(7))."""
-    if not isinstance(value, list) or len(value) > 100:
-        raise ValueError(f"must be a list of units, not {_shown(value)}")
-    for item in value:
+    for item in (given := _items(value, "units")):
         if not isinstance(item, str) or not _UNITS.match(item) or item.startswith("*"):
             raise ValueError(f'must be names of services such as "backup.service", not {_shown(item)}')
-    return tuple(value)
+    return tuple(given)
 
 
 _UNITS = re.compile(r"[A-Za-z0-9:_.\\@*?\[\]-]{1,247}\.service\Z")
@@ -234,9 +239,7 @@ _UNITS = re.compile(r"[A-Za-z0-9:_.\\@*?\[\]-]{1,247}\.service\Z")
 
 def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
     """IP addresses and networks."""
-    if not isinstance(value, list) or len(value) > 100:
-        raise ValueError(f"must be a list of addresses, not {_shown(value)}")
-    return tuple(_network(item) for item in value)
+    return tuple(_network(item) for item in _items(value, "addresses"))
 
 
 def _network(value: object) -> IPv4Network | IPv6Network:
@@ -336,12 +339,10 @@ python_version = matching(r"3\.[0-9]{1,2}", "a version of Python such as 3.12")
 
 def constraints(value: object) -> tuple[str, ...]:
     """Lines of a constraints file of pip, of names and versions only (PEP 508 without URLs)."""
-    if not isinstance(value, list) or len(value) > 200:
-        raise ValueError(f"must be a list of versions, not {_shown(value)}")
-    for item in value:
+    for item in (given := _items(value, "versions", 200)):
         if not isinstance(item, str) or not _CONSTRAINT.fullmatch(item):
             raise ValueError(f'must be names and versions such as "sqlalchemy<2.1", not {_shown(item)}')
-    return tuple(value)
+    return tuple(given)
 
 
 _VERSION = r"\s*(?:===?|[<>!~]=|[<>])\s*[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,60}\s*"
@@ -380,9 +381,7 @@ database_scheme = matching(r"postgres(ql)?(\+[a-z][a-z0-9_]{0,29})?", "postgresq
 
 def variables(value: object) -> tuple[str, ...]:
     """A list of names of environment variables."""
-    if not isinstance(value, list) or len(value) > 100:
-        raise ValueError(f"must be a list of variables, not {_shown(value)}")
-    return tuple(dict.fromkeys(variable(item) for item in value))
+    return tuple(dict.fromkeys(variable(item) for item in _items(value, "variables")))
 
 
 def names_secret(variable: str) -> bool:

@@ -25,6 +25,8 @@ class Health:
     """Path requested while the service starts; often the same as ``path``."""
     expect: tuple[int, ...] = ()
     """HTTP codes that count as healthy; empty for any 2xx."""
+    requires: tuple[str, ...] = ()
+    """Names of checks without which a health document means degraded."""
     verify_tls: bool = False
     timeout: float = 2.0
     start_timeout: float = 60.0

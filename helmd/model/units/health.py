@@ -51,6 +51,7 @@ class Probe(NamedTuple):
     verify: bool = False
     timeout: float = 2.0
     port: int = 0
+    requires: tuple[str, ...] = ()
 
     @property
     def asked_port(self) -> int:
@@ -80,12 +81,19 @@ class HealthVerdict(NamedTuple):
 
 
 def judge(
-    code: int, body: bytes, expect: Collection[int] = (), realm: str = "", location: str = "", asked: str = ""
+    code: int,
+    body: bytes,
+    expect: Collection[int] = (),
+    realm: str = "",
+    location: str = "",
+    asked: str = "",
+    requires: Collection[str] = (),
 ) -> HealthVerdict:
     """Return the verdict on an HTTP response. EXPECT are the codes that mean healthy, empty for any 2xx.
 
     With REALM, the body must be that realm's discovery document (OpenID Connect Discovery 1.0, section 4.2). LOCATION
     is the response's Location header, ASKED the URL that was requested; both only for the advice in the sentence.
+    REQUIRES are the checks that the document of a healthy service must name.
     """
     accepted = code in expect if expect else 200 <= code <= 299
     if code == 429 and not accepted:
@@ -102,6 +110,9 @@ def judge(
     status = document.get("status")
     if isinstance(status, str) and status.lower() in _HALF_WORKING:
         return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _failing(document))
+    if accepted and (missing := [name for name in requires if name not in _named_checks(document)]):
+        why = "what it checks is not set up, or could not be reached when it started"
+        return HealthVerdict(DEGRADED, f"answered {code}, without the check {', '.join(missing)}: {why}")
     if accepted:
         return HealthVerdict(HEALTHY, f"answered {code}")
     return HealthVerdict(UNHEALTHY, f"answered {code}" + (_failing(document) or _advice(code, expect, location, asked)))
@@ -183,6 +194,10 @@ def _failed_checks(document: dict[str, object], depth: int) -> Iterator[tuple[st
                 yield from nested
             else:
                 yield _short(name, _NAME), _reason(given) or ("" if word in _HALF_WORKING else _plain(word))
+
+
+def _named_checks(document: dict[str, object]) -> set[str]:
+    return {name for key in _CONTAINERS for name, _ in _listed(document.get(key))}
 
 
 def _listed(container: object) -> Iterator[tuple[str, object]]:

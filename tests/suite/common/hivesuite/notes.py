@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -34,6 +35,7 @@ _ADD = "INSERT INTO notes (author, body) VALUES (%s, %s) RETURNING id, author, b
 _log = logging.getLogger("app")
 
 Row = dict[str, Any]
+Checks = Mapping[str, Mapping[str, object]]
 
 
 class DatabaseError(Exception):
@@ -108,8 +110,8 @@ def _public(row: Row) -> Row:
 class NotesService:
     """The routes of one notes service."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, checks: Checks) -> None:
+        self._settings, self._checks = settings, checks
         self._store = NoteStore(settings.text("DATABASE_URL"))
         self._registry = Registry(settings.directory / "services.json")
         self._verifier: TokenVerifier | None = None
@@ -145,7 +147,7 @@ class NotesService:
             database["latency_ms"] = round(await self._store.ping(), 1)
         except DatabaseError as error:
             database |= {"status": "unhealthy", "error": str(error)}
-        return health_reply(self._settings.name, {"database": database, "disk": disk_check()})
+        return health_reply(self._settings.name, {"database": database, "disk": disk_check(), **self._checks})
 
     async def _list(self, request: web.Request) -> web.Response:
         author = await self._author(request)
@@ -201,9 +203,9 @@ class NotesService:
         return str(claims.get("preferred_username") or claims["sub"])
 
 
-def run_notes_service(name: str, default_port: int) -> None:
-    """Run the service until SIGTERM."""
+def run_notes_service(name: str, default_port: int, checks: Checks = MappingProxyType({})) -> None:
+    """Run the service until SIGTERM. Its health document has CHECKS, too."""
     settings = load_settings(name, default_port)
     configure_logs(settings.mode)
     print(f" * Serving sample app '{name}'", flush=True)
-    run(NotesService(settings).app(), settings, AccessStyle.WERKZEUG)
+    run(NotesService(settings, checks).app(), settings, AccessStyle.WERKZEUG)
