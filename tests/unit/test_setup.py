@@ -1,6 +1,7 @@
 """What set-up is given: taken over, or refused with a reason, and never passed over in silence."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,12 @@ def test_a_url_is_set_in_the_file_that_counts_and_nothing_else_changes(account: 
     (account.registry_directory / "own.toml").unlink()
     with pytest.raises(UsageError, match="has no gateway"):
         set_public_url(account, Settings(), "https://desk.example", said.append)
+
+
+def test_what_helm_toml_shows_can_be_uncommented(account: Layout) -> None:
+    """But for defaults that follow from other settings, which are words."""
+    prepare_files(account, SetupOptions(), print)
+    lines = account.settings_file.read_text().replace("http://localhost:PORT", "http://localhost:5004").splitlines()
+    shown = [line.removeprefix("#") for line in lines if not line.startswith("# ") and "that of the" not in line]
+    account.settings_file.write_text("\n".join(shown))
+    assert replace(load_settings(account), backup_directory="") == Settings()

@@ -116,7 +116,8 @@ def settings_template(database: str | None, mode: str = "") -> str:
         if value := given.get(setting.key):
             lines.append(f'{key} = "' + value.replace("\\", "\\\\").replace('"', '\\"') + '"')
         else:
-            shown = setting.default if setting.default.isdigit() else f'"{setting.default}"'
+            plain = setting.default.isdigit() or setting.default in ("true", "false", "[]")
+            shown = setting.default if plain else f'"{setting.default}"'
             lines.append(f"#{key} = {shown}")
     return "\n".join(lines) + "\n"
 
