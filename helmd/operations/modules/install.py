@@ -16,7 +16,7 @@ from helmd.model.suite.names import SUITE_CLUSTER, SUITE_CLUSTER_UNIT, unit_of
 from helmd.model.suite.service import Registry
 from helmd.modules.environment import find_interpreter
 from helmd.modules.records import places_of, read_record, write_check, write_record
-from helmd.operations.configuration.apply import apply, changes, concerning
+from helmd.operations.configuration.apply import apply, changes
 from helmd.operations.configuration.databases import ensure_databases
 from helmd.operations.configuration.load import load_suite
 from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild, tidy
@@ -134,12 +134,14 @@ class Installation:
             return record, version
 
     def connect(self, names: Sequence[str]) -> Registry:
-        """Have the units of NAMES, databases, keys and files be as configured. Raises HelmError."""
+        """Have units, databases, keys and files be as configured, now that NAMES are part of the suite. Units of others
+        change as well: Keycloak's has the URL of the gateway. Raises HelmError.
+        """
         registry = load_suite(self.layout, self.settings)
         found = changes(registry, self.layout, self.settings)
+        applied = apply(found, registry, self.layout, self.settings, self.manager)
         units = {unit_of(name) for name in names}
-        applied = apply(concerning(found, units), registry, self.layout, self.settings, self.manager)
-        if refused := [str(fault) for change in applied.refused for fault in change.faults]:
+        if refused := [str(fault) for change in applied.refused if change.unit in units for fault in change.faults]:
             raise ModuleError(f"its unit can't be installed: {refused[0]}", lines=refused[1:])
         for notice in applied.notices:
             self.options.notify(f"warning: {notice}")
