@@ -1,22 +1,29 @@
-"""An update of a module, killed or cancelled as soon as it has begun each of its steps: the old version serves again.
+"""An update, a rollback with data and an installation of a module, killed or cancelled as soon as each step has begun.
 
-`scripts/campaign updates` runs this. The kill comes some milliseconds after the step's line is on the disk; for a
+Afterwards the version before serves with its data, or there is nothing of the module. `scripts/campaign updates` runs
+this. The kill comes some milliseconds after the step's line is on the disk; for a
 cancellation the process is stopped there (SIGSTOP), until that has reached it.
 """
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from helmd.model.modules.transaction import FORWARD, INSTALL
+from helmd.model.jobs.record import JOB_ENDED
+from helmd.model.modules.transaction import FORWARD, INSTALL, ChangeStep, steps_of
 from tests.system.booted import Sandbox, superuser, until
-from tests.system.test_jobs import SOCKET
+from tests.system.test_jobs import SOCKET, job_of
+from tests.system.test_modules_install import SETTINGS
 from tests.system.test_modules_update import (
     DROPS,
+    GATE,
     MIGRATE,
     NAME,
     REPOSITORY,
     STATE,
+    ask,
     commit,
     ended,
     good,
@@ -26,9 +33,13 @@ from tests.system.test_modules_update import (
 
 __all__ = ["machine"]
 
+ROLLBACK = steps_of("rollback-data")
+OTHER = "shelf"
+SOURCE = "/home/hive/git/shelf"
+PLACE = "/home/hive/.local/state/hivematrix/modules/shelf"
 KILL = """
 rm -f {state}/intent.ndjson
-systemd-run --user --quiet --collect --unit=desk-update helmctl modules update {name} --yes --gate 5s
+systemd-run --user --quiet --collect --unit=desk-update helmctl modules {words} --yes
 for _ in $(seq 20000); do
     grep -qs '"step": "{step}"' {state}/intent.ndjson && break
     sleep 0.002
@@ -36,7 +47,6 @@ done
 systemctl --user kill --signal=KILL desk-update
 tail -n 1 {state}/intent.ndjson
 """
-
 
 CANCEL = """
 import json, os, re, signal, subprocess, sys, time
@@ -50,9 +60,9 @@ def seen(words):
     except FileNotFoundError:
         return False
 
-intent, socket, name, step = sys.argv[1:]
-words = ["curl", "-sS", "--unix-socket", socket, "-X", "POST", "-H", "Content-Type: application/json", "-d", "{}"]
-job = json.loads(run(*words, f"http://helm/api/modules/{name}/update"))["job"]["id"]
+intent, socket, route, body, step = sys.argv[1:]
+words = ["curl", "-sS", "--unix-socket", socket, "-X", "POST", "-H", "Content-Type: application/json", "-d", body]
+job = json.loads(run(*words, f"http://helm/api/modules/{route}"))["job"]["id"]
 pid, end = 0, time.monotonic() + 120
 while not pid:
     pid = int(run("systemctl", "--user", "show", "-P", "MainPID", f"hivematrix-job-{job}.service"))
@@ -63,53 +73,121 @@ run("helmctl", "jobs", "cancel", job)
 while not seen('"event": "ended"') and time.monotonic() < end:
     time.sleep(0.05)
 failed = re.search('"event": "failed",.*"step": "([a-z]*)"', open(intent).read())
-print(failed[1] if failed else "")
+print(job, failed[1] if failed else "")
 """
+
+
+def cancelled(box: Sandbox, route: str, body: object, step: ChangeStep, steps: tuple[ChangeStep, ...], at: str) -> str:
+    """Begin a change with its state in AT over the API, cancel it as STEP begins; where it was taken back."""
+    box.shell(f"rm -f {at}/intent.ndjson")
+    box.write("/home/hive/cancel.py", CANCEL)
+    words = ("python3", "/home/hive/cancel.py", f"{at}/intent.ndjson", SOCKET, route, json.dumps(body), step)
+    job, _, where = box(*words, timeout=300).out.strip().partition(" ")
+    until(lambda: job_of(box, job)["state"] in JOB_ENDED, 60)
+    assert job_of(box, job)["state"] == "cancelled"
+    # One that takes less than a millisecond may be over.
+    assert where in steps[steps.index(step) :][:2]
+    return where
+
+
+def taken_back(box: Sandbox, step: str, where: str) -> None:
+    (newest, *_) = json.loads(box.helmctl("modules", "history", NAME, "--json").out)
+    assert "it was cancelled" in newest["sentence"] and not newest["succeeded"]
+    print(f"cancelled as {step} begins: taken back at {where}; {newest['downtime']:.1f} s without the module")
+
+
+@pytest.fixture(scope="module")
+def newer(machine: Sandbox) -> Iterator[Sandbox]:
+    """The module in a version of which it can go back to that before with its data; it has other rows and uploads."""
+    before = state(machine)
+    commit(machine, {**good("newer"), "migrate.py": MIGRATE + DROPS})
+    machine.helmctl("modules", "update", NAME, "--yes", *GATE)
+    ask(machine, "/write/newer")
+    yield machine
+    machine.helmctl("modules", "rollback", NAME, "--with-data", "--yes", *GATE)
+    assert state(machine) == before
 
 
 @pytest.mark.parametrize("step", FORWARD)
 def test_killed_at_each_step_the_old_version_serves_without_anybody(machine: Sandbox, step: str) -> None:
     before = state(machine)
     commit(machine, {**good(f"killed-{step}"), "migrate.py": MIGRATE + DROPS})
-    said = machine.shell(KILL.format(state=STATE, name=NAME, step=step)).out
+    said = machine.shell(KILL.format(state=STATE, words=f"update {NAME} --gate 5s", step=step)).out
     ended(machine)
     assert state(machine) == before, said
     assert "Nothing was interrupted." in machine.helmctl("modules", "recover").text
 
 
 @pytest.mark.parametrize("step", FORWARD)
-def test_cancelled_at_each_step_the_old_version_serves(machine: Sandbox, step: str) -> None:
+def test_cancelled_at_each_step_the_old_version_serves(machine: Sandbox, step: ChangeStep) -> None:
     before = state(machine)
     commit(machine, {**good(f"cancelled-{step}"), "migrate.py": MIGRATE + DROPS})
-    machine.shell(f"rm -f {STATE}/intent.ndjson")
-    machine.write("/home/hive/cancel.py", CANCEL)
-    words = ("python3", "/home/hive/cancel.py", f"{STATE}/intent.ndjson", SOCKET, NAME, step)
-    at = machine(*words, timeout=300).out.strip()
+    where = cancelled(machine, f"{NAME}/update", {}, step, FORWARD, STATE)
     ended(machine)
     assert state(machine) == before
-    (newest, *_) = json.loads(machine.helmctl("modules", "history", NAME, "--json").out)
-    assert "it was cancelled" in newest["sentence"] and not newest["succeeded"]
-    print(f"cancelled as {step} begins: taken back at {at}; {newest['downtime']:.1f} s without the module")
-    # One that takes less than a millisecond may be over.
-    assert at in FORWARD[FORWARD.index(step) :][:2]
+    taken_back(machine, step, where)
+
+
+@pytest.mark.parametrize("step", ROLLBACK)
+def test_a_rollback_killed_at_each_step_leaves_the_newer_version(newer: Sandbox, step: str) -> None:
+    before = state(newer)
+    words = f"rollback {NAME} --with-data --gate 5s"
+    said = newer.shell(KILL.format(state=STATE, words=words, step=step)).out
+    ended(newer)
+    assert state(newer) == before, said
+    assert "Nothing was interrupted." in newer.helmctl("modules", "recover").text
+
+
+@pytest.mark.parametrize("step", ROLLBACK)
+def test_a_rollback_cancelled_at_each_step_leaves_the_newer_version(newer: Sandbox, step: ChangeStep) -> None:
+    before = state(newer)
+    where = cancelled(newer, f"{NAME}/rollback", {"with_data": True}, step, ROLLBACK, STATE)
+    ended(newer)
+    assert state(newer) == before
+    taken_back(newer, step, where)
+
+
+@contextmanager
+def not_installed(box: Sandbox, version: str) -> Iterator[Callable[[], None]]:
+    """With a repository of another module, in a VERSION of its own; the call checks that nothing of it is there, and
+    that it can be installed.
+    """
+
+    def check() -> None:
+        guards = "systemctl --user list-units --quiet --plain 'helm-guard-shelf-*'"
+        until(lambda: not box.shell(guards).out, 120)
+        assert OTHER not in box.status()
+        left = "find ~/.config ~/.local/share/hivematrix/modules/shelf/shared -name '*shelf*' -o -path '*/shared/*'"
+        assert not box.shell(left, check=False).out
+        assert OTHER not in superuser(box, "SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles")
+        box.helmctl("modules", "install", SOURCE, "--allow-file", "--yes")
+        assert box.status()[OTHER]["state"] == "healthy"
+
+    commit(box, good(version))
+    box.shell(f"rm -rf {SOURCE}; cp -r {REPOSITORY} {SOURCE}; sed -i s/5081/5082/ {SOURCE}/hivematrix.toml")
+    box.shell(f"cd {SOURCE} && git -c user.name=a -c user.email=a@example.org commit --quiet --all --message=port")
+    try:
+        yield check
+    finally:
+        box.shell(f"helmctl modules remove {OTHER} --yes; rm -rf {SOURCE}", check=False)
 
 
 @pytest.mark.parametrize("step", INSTALL)
 def test_an_installation_killed_at_each_step_leaves_nothing(machine: Sandbox, step: str) -> None:
-    other, place = "/home/hive/git/shelf", "/home/hive/.local/state/hivematrix/modules/shelf"
-    machine.shell(f"rm -rf {other}; cp -r {REPOSITORY} {other}; sed -i s/5081/5082/ {other}/hivematrix.toml")
-    machine.shell(f"cd {other} && git -c user.name=a -c user.email=a@example.org commit --quiet --all --message=port")
-    words = f"modules install {other} --allow-file --yes"
-    killed = KILL.format(state=place, name="", step=step).replace("modules update  --yes --gate 5s", words)
+    with not_installed(machine, f"install-killed-{step}") as check:
+        words = f"install {SOURCE} --allow-file"
+        print(machine.shell(KILL.format(state=PLACE, words=words, step=step)).out)
+        check()
+
+
+@pytest.mark.parametrize("step", INSTALL)
+def test_an_installation_cancelled_at_each_step_leaves_nothing(machine: Sandbox, step: ChangeStep) -> None:
+    before = machine.shell(f"cat {SETTINGS}").out
+    machine.write(SETTINGS, before.replace("[modules]\n", "[modules]\nfiles = true\n"))
     try:
-        said = machine.shell(killed).out
-        guards = "systemctl --user list-units --quiet --plain 'helm-guard-shelf-*'"
-        until(lambda: not machine.shell(guards).out, 120)
-        assert "shelf" not in machine.status(), said
-        left = "find ~/.config ~/.local/share/hivematrix/modules/shelf/shared -name '*shelf*' -o -path '*/shared/*'"
-        assert not machine.shell(left, check=False).out, said
-        assert "shelf" not in superuser(machine, "SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles")
-        machine.helmctl(*words.split())
-        assert machine.status()["shelf"]["state"] == "healthy"
+        with not_installed(machine, f"install-cancelled-{step}") as check:
+            where = cancelled(machine, "install", {"source": SOURCE}, step, INSTALL, PLACE)
+            print(f"installation cancelled as {step} begins: taken back at {where}")
+            check()
     finally:
-        machine.shell(f"helmctl modules remove shelf --yes; rm -rf {other}", check=False)
+        machine.write(SETTINGS, before)

@@ -174,9 +174,11 @@ class LoggedIn:
         return str(json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))["token"])
 
 
-def log_in(box: Sandbox, who: Person, target: str = "/codex/api/notes", new_password: str = "") -> LoggedIn:
+def log_in(
+    box: Sandbox, who: Person, target: str = "/codex/api/notes", new_password: str = "", gateway: str = GATEWAY
+) -> LoggedIn:
     """Log in at the gateway, on the way to TARGET; with a NEW_PASSWORD if Keycloak asks for one."""
-    given = {"gateway": GATEWAY, "next": target, "username": who.name, "password": who.password, "new": new_password}
+    given = {"gateway": gateway, "next": target, "username": who.name, "password": who.password, "new": new_password}
     said = json.loads(box("python3", "-c", BROWSER, stdin=json.dumps(given)).out)
     return LoggedIn(said["status"], said["location"], said["page"], f"session={said['session']}")
 
