@@ -14,6 +14,8 @@ _PLACE = f"""
 document.documentElement.dataset.theme = arguments[0];
 const main = document.querySelector("{_MAIN}");
 Object.assign(main.style, {{ height: "{_HEIGHT}px", overflow: "clip" }});
+// How edges of icons are smoothed depends on where they are on the page. Their sizes still count.
+for (const icon of main.querySelectorAll("svg")) icon.style.visibility = "hidden";
 const {{ x, y, width, height }} = main.getBoundingClientRect();
 return {{ x: x + scrollX, y: y + scrollY, width, height, scale: 1 }};
 """
@@ -39,7 +41,7 @@ const pixels = async (png) => {
     count += far > 4;
     if (far > 4) first ||= `${at % before.width}, ${Math.floor(at / before.width)}`;
   }
-  // Edges of icons are smoothed by where they are on the page: so many pixels, and no more, were found to differ.
+  // What else is smoothed, as round corners, is so few pixels.
   return count > 300 || most > 100 ? `${count} pixels, by ${most} of 255, the first at ${first}` : "";
 })().then(done, (error) => done(String(error)));
 """
