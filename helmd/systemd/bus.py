@@ -8,24 +8,21 @@ file descriptor.
 import os
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from helmd.model.errors import BusError
-from helmd.model.units.unit_state import UnitFacts
+from helmd.model.units.unit_state import CommandExit, UnitFacts
 from helmd.systemd.dbuslib import DBus, DBusBaseError, apply_signature
-from helmd.systemd.facts import FACT_PROPERTIES, UNIT_INTERFACE, dbus_text, facts_of
 
 DESTINATION = b"org.freedesktop.systemd1"
 MANAGER = b"/org/freedesktop/systemd1"
 MANAGER_INTERFACE = b"org.freedesktop.systemd1.Manager"
 PROPERTIES = b"org.freedesktop.DBus.Properties"
-_READ_PROPERTIES = {
-    name: apply_signature(b"ss", [kind, name]) for kind, names in FACT_PROPERTIES.items() for name in names
-}
-"""What is sent to read each of them."""
-_READ_CHANGED = apply_signature(b"ss", [UNIT_INTERFACE, b"StateChangeTimestampMonotonic"])
+NO_MEMORY_FIGURE = (1 << 64) - 1
+NEVER = (1 << 64) - 1
+"""A time that will not come."""
 
 Result = TypeVar("Result")
 
@@ -125,7 +122,7 @@ class Manager:
     def environment(self) -> dict[str, str]:
         """The environment that the manager gives to units."""
         found = self._call("Get", "ss", MANAGER_INTERFACE, b"Environment", interface=PROPERTIES)
-        pairs = (dbus_text(each).partition("=") for each in found or ())
+        pairs = (_text(each).partition("=") for each in found or ())
         return {name: value for name, _, value in pairs}
 
     def subscribe(self) -> None:
@@ -136,16 +133,16 @@ class Manager:
 
     def start(self, unit: str, mode: str = "replace") -> str:
         """Queues a start; the job's object path. MODE as in ``systemctl --job-mode``."""
-        return dbus_text(self._call("StartUnit", "ss", unit.encode(), mode.encode()))
+        return _text(self._call("StartUnit", "ss", unit.encode(), mode.encode()))
 
     def stop(self, unit: str, mode: str = "replace") -> str:
-        return dbus_text(self._call("StopUnit", "ss", unit.encode(), mode.encode()))
+        return _text(self._call("StopUnit", "ss", unit.encode(), mode.encode()))
 
     def restart(self, unit: str, mode: str = "replace") -> str:
-        return dbus_text(self._call("RestartUnit", "ss", unit.encode(), mode.encode()))
+        return _text(self._call("RestartUnit", "ss", unit.encode(), mode.encode()))
 
     def reload(self, unit: str) -> str:
-        return dbus_text(self._call("ReloadUnit", "ss", unit.encode(), b"replace"))
+        return _text(self._call("ReloadUnit", "ss", unit.encode(), b"replace"))
 
     def start_transient(self, unit: str, properties: Iterable[UnitProperty]) -> str:
         """Makes a transient UNIT and queues its start; the job's object path. An existing one is an error."""
@@ -158,7 +155,7 @@ class Manager:
             arguments += [*apply_signature(kind, [_encoded(value)]), end, end]
         # No further units.
         arguments += [end, (ord("a"), b"(sa(sv))"), end]
-        return dbus_text(self._send("StartTransientUnit", arguments))
+        return _text(self._send("StartTransientUnit", arguments))
 
     def kill(self, unit: str, number: int) -> None:
         """Send a signal to all processes of UNIT."""
@@ -188,41 +185,29 @@ class Manager:
     ) -> list[tuple[str, str, str]]:
         answer = self._call(method, signature, [unit.encode() for unit in units], *flags)
         changes = answer[1] if answer and isinstance(answer[0], bool) else answer or ()
-        return [(dbus_text(kind), dbus_text(link), dbus_text(target)) for kind, link, target in changes]
+        return [(_text(kind), _text(link), _text(target)) for kind, link, target in changes]
 
     def units_like(self, *patterns: str) -> list[str]:
         """Names of loaded units that match PATTERNS (glob(7))."""
         found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
-        return [dbus_text(row[0]) for row in found or ()]
+        return [_text(row[0]) for row in found or ()]
 
     def unit_states(self, *patterns: str) -> dict[str, tuple[str, str]]:
         """The active state and the sub-state of loaded units that match PATTERNS, by name: of many in one call."""
         found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
-        return {dbus_text(row[0]): (dbus_text(row[3]), dbus_text(row[4])) for row in found or ()}
+        return {_text(row[0]): (_text(row[3]), _text(row[4])) for row in found or ()}
 
     def unit_files_like(self, *patterns: str) -> list[str]:
         """Names of installed unit files that match PATTERNS."""
         found = self._call("ListUnitFilesByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
-        return [os.path.basename(dbus_text(row[0])) for row in found or ()]
+        return [os.path.basename(_text(row[0])) for row in found or ()]
 
     def facts(self, unit: str) -> UnitFacts:
         """The properties of UNIT; those of an unknown unit say ``not-found``."""
-        found = self._read(unit) if unit.endswith(".service") else self._all(unit)
-        triggers = (dbus_text(each) for each in found.get(b"TriggeredBy", ()))
+        found = self._all(unit)
+        triggers = (_text(each) for each in found.get(b"TriggeredBy", ()))
         timer = next((each for each in triggers if each.endswith(".timer")), None)
         return facts_of(unit, found, self._all(timer) if timer else {})
-
-    def _read(self, service: str) -> dict[bytes, Any]:
-        """What is in `FACT_PROPERTIES`, one by one: systemd takes longer to write all 450, and pystemd to read them.
-
-        Each of them is of another time, so those of a unit whose state changes meanwhile are read all at once.
-        """
-        path = self._call("LoadUnit", "s", service.encode())
-        changed = self._send("Get", _READ_CHANGED, path, PROPERTIES)
-        found = {name: self._send("Get", read, path, PROPERTIES) for name, read in _READ_PROPERTIES.items()}
-        if self._send("Get", _READ_CHANGED, path, PROPERTIES) == changed:
-            return found
-        return self._all(service)
 
     def _all(self, unit: str) -> dict[bytes, Any]:
         path = self._call("LoadUnit", "s", unit.encode())
@@ -231,7 +216,7 @@ class Manager:
 
     def properties(self, unit: str) -> dict[str, Any]:
         """Every property of UNIT, as ``systemctl show`` has them; bytes made text."""
-        return {dbus_text(key): _plain(value) for key, value in self._all(unit).items()}
+        return {_text(key): _plain(value) for key, value in self._all(unit).items()}
 
     def processes(self, unit: str) -> list[int]:
         """The pids in the unit's control group."""
@@ -240,6 +225,10 @@ class Manager:
         except BusError:
             return []
         return [row[1] for row in found or ()]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _encoded(value: Any) -> Any:
@@ -252,12 +241,72 @@ def _encoded(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
-        return dbus_text(value)
+        return _text(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {_plain(key): _plain(item) for key, item in value.items()}
     return value
+
+
+def _ended(commands: Any) -> CommandExit:
+    """How the last of COMMANDS ended that ran and whose failure counts (the type of ``ExecStartPre`` and its like)."""
+    for _, words, ignored, began, _, _, _, _, code, status in reversed(commands or ()):
+        if code and not ignored:
+            return CommandExit(code, status, tuple(map(_text, words)), began / 1e6)
+    return CommandExit()
+
+
+def facts_of(unit: str, found: Mapping[bytes, Any], timer: Mapping[bytes, Any]) -> UnitFacts:
+    """The facts that a unit's properties hold, and those of the timer that starts it, if it has one."""
+
+    def text(name: bytes) -> str:
+        return _text(found.get(name, b""))
+
+    def seconds(name: bytes) -> float:
+        return float(found.get(name, 0)) / 1e6
+
+    memory = found.get(b"MemoryCurrent", NO_MEMORY_FIGURE)
+    cpu = found.get(b"CPUUsageNSec", NO_MEMORY_FIGURE)
+    job = found.get(b"Job", (0, b"/"))
+    start_commands = found.get(b"ExecStartPre") or ()
+    due = int(timer.get(b"NextElapseUSecRealtime", 0))
+    return UnitFacts(
+        unit=unit,
+        load_state=text(b"LoadState"),
+        active_state=text(b"ActiveState"),
+        sub_state=text(b"SubState"),
+        result=text(b"Result") or "success",
+        file_state=text(b"UnitFileState"),
+        fragment=text(b"FragmentPath"),
+        drop_ins=tuple(_text(path) for path in found.get(b"DropInPaths", ())),
+        need_reload=bool(found.get(b"NeedDaemonReload", False)),
+        can_reload=bool(found.get(b"CanReload", False)),
+        job=_text(job[1]) if job[0] else "",
+        main_pid=int(found.get(b"MainPID", 0)),
+        exit_code=int(found.get(b"ExecMainCode", 0)),
+        exit_status=int(found.get(b"ExecMainStatus", 0)),
+        restarts=int(found.get(b"NRestarts", 0)),
+        active_since=seconds(b"ActiveEnterTimestamp"),
+        changed_at=seconds(b"StateChangeTimestamp"),
+        started_at=seconds(b"ExecMainStartTimestamp"),
+        # systemd forgets about the commands when it reloads its configuration.
+        begun_at=(start_commands[0][3] / 1e6 if start_commands else 0.0) or seconds(b"ExecMainStartTimestamp"),
+        ended_at=seconds(b"ExecMainExitTimestamp"),
+        invocation=bytes(found.get(b"InvocationID", ())).hex(),
+        control_group=text(b"ControlGroup"),
+        memory=None if memory == NO_MEMORY_FIGURE else int(memory),
+        cpu_seconds=None if cpu == NO_MEMORY_FIGURE else cpu / 1e9,
+        start_exit=_ended(start_commands),
+        probe_exit=_ended(found.get(b"ExecStartPost")),
+        reload_exit=_ended(found.get(b"ExecReload")),
+        reload_result=text(b"ReloadResult") or "success",
+        restart_delay=seconds(b"RestartUSec"),
+        status_text=text(b"StatusText"),
+        oneshot=text(b"Type") == "oneshot",
+        timer=_text(timer.get(b"SubState", b"")),
+        next_run=0.0 if due == NEVER else due / 1e6,
+    )
 
 
 class Signals:
@@ -293,11 +342,11 @@ class Signals:
     def _job_removed(self, message: Any) -> None:
         message.process_reply(True)
         _, job, unit, result = message.body
-        self._finished.append(Finished(dbus_text(job), dbus_text(unit), dbus_text(result)))
+        self._finished.append(Finished(_text(job), _text(unit), _text(result)))
 
     def _unit_changed(self, message: Any) -> None:
         message.process_reply(True)
-        self._changed.add(unit_of_path(dbus_text(message.headers.get("Path", b""))))
+        self._changed.add(unit_of_path(_text(message.headers.get("Path", b""))))
 
     def _reloading(self, message: Any) -> None:
         self._changed.add("")

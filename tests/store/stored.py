@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from psycopg import sql
 
@@ -10,12 +11,15 @@ from helmd.model.logs.entry import HELM, HTTP, JOURNAL, SYSTEMD, LogRow
 from helmd.model.logs.level import LEVELS
 from helmd.model.suite.names import unit_of
 from helmd.store.ingest.logs import Appended, Appender
+from helmd.store.logs import search
 from helmd.store.logs.columns import READ_SQL
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.session import Connection
 
 BASE = datetime(2026, 3, 10, tzinfo=UTC)
 """Midnight; random rows are around it."""
+find = partial(search.find, seconds=60.0)
+"""Its own limit of a second ends a page early on a busy machine."""
 CLASSES = {"core": 7, "nexus": 30, "codex": 90, "ledger": 365}
 _WORDS = (
     "error",

@@ -13,13 +13,12 @@ from helmd.model.logs.retention import METRIC_DAYS
 from helmd.store.ingest import takeover
 from helmd.store.ingest.takeover import take_over
 from helmd.store.logs.counts import total
-from helmd.store.logs.search import find
 from helmd.store.maintenance.migrate import migrate, migrations
 from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
 from helmd.store.metrics.service_status import read_statuses
 from helmd.store.session import connect
 from tests.store.conftest import Database
-from tests.store.stored import append, everything, random_rows
+from tests.store.stored import append, everything, find, random_rows
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)

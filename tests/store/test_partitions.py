@@ -10,12 +10,11 @@ import pytest
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
 from helmd.store.ingest.logs import Appender
-from helmd.store.logs.search import find
 from helmd.store.maintenance.migrate import migrate, migrations
 from helmd.store.maintenance.partitions import Leaf, group_by_day, growing_groups, leaves, make_ahead
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Cluster, Database
-from tests.store.stored import BASE, append, everything
+from tests.store.stored import BASE, append, everything, find
 
 LEAF = "log_entries_90_20260310"
 

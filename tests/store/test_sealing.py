@@ -16,14 +16,13 @@ from helmd.model.logs.filter import LogFilter
 from helmd.model.logs.retention import Partition
 from helmd.operations.logs import retention as retain
 from helmd.operations.logs.retention import Retain
-from helmd.store.logs.search import find
 from helmd.store.maintenance import indexes as sealing
 from helmd.store.maintenance.expiry import drop_partitions
 from helmd.store.maintenance.indexes import compact, connect_as_owner, has_trigrams, index_text, seal, summarize
 from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
-from tests.store.stored import BASE, append, everything, random_rows
+from tests.store.stored import BASE, append, everything, find, random_rows
 from tests.waiting import eventually
 
 DAY = timedelta(days=1)

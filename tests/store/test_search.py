@@ -21,13 +21,13 @@ from helmd.store.logs import search
 from helmd.store.logs.counts import Histogram, histogram, total
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.logs.export import export
-from helmd.store.logs.search import Page, find, warm
+from helmd.store.logs.search import Page, warm
 from helmd.store.maintenance import indexes as sealing
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
-from tests.store.stored import BASE, CLASSES, append, everything, random_rows
+from tests.store.stored import BASE, CLASSES, append, everything, find, random_rows
 
 DAY = timedelta(days=1)
 TEXTS = (

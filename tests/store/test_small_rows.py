@@ -14,11 +14,10 @@ from helmd.store.ingest.logs import Appender, append_with_ids
 from helmd.store.logs.entries import after, entry
 from helmd.store.logs.export import export
 from helmd.store.logs.facets import facets
-from helmd.store.logs.search import find
 from helmd.store.maintenance.migrate import migrate, migrations
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Cluster, Database
-from tests.store.stored import BASE, append, everything
+from tests.store.stored import BASE, append, everything, find
 
 FIRST, SECOND = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 

@@ -24,29 +24,6 @@ for name, text in rendered(context.suite, context.layout, context.settings, mode
     pathlib.Path(sys.argv[2], name).write_text(text)
 """
 
-# Prints the services, and those that are not the same when their properties are read one by one and at once.
-READ = """
-import sys
-from dataclasses import replace
-sys.path.insert(0, "/usr/share/hivematrix-helm")
-from helmd.systemd.bus import Manager
-from helmd.systemd.facts import facts_of
-manager = Manager()
-units = [*manager.units_like("hivematrix-*.service"), "hivematrix-nobody.service"]
-def fixed(facts):
-    return replace(facts, memory=None, cpu_seconds=None, status_text="", timer="", next_run=0.0)
-print(units, [u for u in units if fixed(manager.facts(u)) != fixed(facts_of(u, manager._all(u), {}))], sep="\\n")
-"""
-
-
-def test_a_unit_is_the_same_read_one_by_one_and_at_once(demo: Sandbox) -> None:
-    def read() -> list[str]:
-        return demo.shell(f"python3 -c {shlex.quote(READ)}").out.splitlines()
-
-    assert "hivematrix-core.service" in read()[0]
-    # One that changes between the two readings is not the same.
-    until(lambda: read()[1] == "[]", 60)
-
 
 def test_systemd_verifies_what_is_installed(demo: Sandbox) -> None:
     done = demo.shell(f"ls {UNITS}/*.service | wc -l; systemd-analyze --user verify --man=no {UNITS}/*.service 2>&1")
