@@ -40,8 +40,8 @@ from helmd.operations.lifecycle import control
 from helmd.operations.lifecycle.steps import Options
 from helmd.operations.monitoring.status import View
 from helmd.operations.setup.upgrade_clusters import _users
+from helmd.systemd.bus import NEVER, facts_of
 from helmd.systemd.calendar import calendar_fault
-from helmd.systemd.facts import NEVER, facts_of
 from helmd.systemd.host import Host
 from helmd.systemd.installed import is_ours, mode_of, starts_with_others, verify_units
 from helmd.systemd.render import Setup, render, render_timer, template_environment

@@ -21,7 +21,7 @@ from helmd.model.units.unit_state import (
     retry,
     waiting_for,
 )
-from helmd.systemd.facts import facts_of
+from helmd.systemd.bus import facts_of
 
 UNIT = UnitFacts("hivematrix-core.service", "loaded")
 RUNNING = replace(UNIT, active_state="active", sub_state="running", main_pid=7, active_since=1000.0, begun_at=999.0)
