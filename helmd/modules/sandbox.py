@@ -16,6 +16,7 @@ from helmd.model.errors import ModuleError
 from helmd.model.layout import Layout
 from helmd.model.printable import printable
 from helmd.model.units.hardening import unit_lines
+from helmd.systemd.bus import Manager
 from helmd.systemd.programs import account_roots
 
 TakeLine = Callable[[str], None]
@@ -193,11 +194,8 @@ def is_sandbox_of(unit: str, module: str) -> bool:
 
 def _is_being_stopped(unit: str) -> bool:
     """Whether UNIT, which runs this process, has a job of systemd's: that can only be one that stops it."""
-    shown = subprocess.run(
-        ["systemctl", "--user", "show", "--property=Job", "--value", unit],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    return shown.stdout.strip() not in ("", "0")
+    with Manager() as manager:
+        return bool(manager.facts(unit).job)
 
 
 def _stop(unit: str) -> None:

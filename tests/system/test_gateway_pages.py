@@ -129,15 +129,20 @@ def learned(box: Sandbox) -> dict[str, Any]:
     return found
 
 
-def open_page(browser: Browser, who: Person) -> None:
-    """Helm's page behind the gateway, by a login there."""
-    browser.forget()
-    browser.get(HOME)
+def fill_in_login(browser: Browser, url: str, who: Person) -> None:
+    """The page at URL, by the form of Keycloak that it leads to."""
+    browser.get(url)
     browser.until_there("#kc-login")
     browser.type("#username", who.name)
     browser.type("#password", who.password)
     browser.click("#kc-login")
     browser.until_there(".helm-services")
+
+
+def open_page(browser: Browser, who: Person) -> None:
+    """Helm's page behind the gateway, by a login there."""
+    browser.forget()
+    fill_in_login(browser, HOME, who)
     browser.until_there("[data-theme-switch]:not([hidden])")
 
 
@@ -229,12 +234,7 @@ def test_a_module_gets_no_cookie_of_helms_and_its_scripts_install_nothing(demo: 
             browser.until_there("#kc-login")
             begun = cookies_that_came(browser, f"{MODULE}/helm/login/callback/cookies")
             assert {name.partition("_")[0] for name in begun} >= {"helm"}, "of the login that was begun"
-            browser.get(DIRECT)
-            browser.until_there("#kc-login")
-            browser.type("#username", who.name)
-            browser.type("#password", who.password)
-            browser.click("#kc-login")
-            browser.until_there(".helm-services")
+            fill_in_login(browser, DIRECT, who)
             browser.get(f"{GATEWAY}/codex/")
             browser.until_there("html[data-found]", 60)
             found = json.loads(browser.run("return document.documentElement.dataset.found"))

@@ -27,7 +27,6 @@ from helmd.model.security.listeners import DeclaredPort, OpenEnd
 from helmd.model.security.report import AuditFacts, audit_reply, with_acceptances
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN
-from helmd.model.units.status import NOT_RUNNING
 from helmd.operations.diagnostics.latest import Glance
 from helmd.operations.modules.shown import module_body, plan_reply
 from helmd.web.api.modules import installed_name
@@ -228,7 +227,7 @@ def test_modules_with_their_versions_and_history() -> None:
     assert [each.why for each in context.modules] == [""]
     kept = "codex is not started: <b>recover</b> it"
     for state, message, why in (
-        ("failed", kept, kept), ("stopped", kept, kept), ("stopped", NOT_RUNNING, ""), ("starting", "starting", ""),
+        ("failed", kept, kept), ("stopped", kept, kept), ("stopped", "not running", ""), ("starting", "starting", ""),
     ):  # fmt: skip
         health = UNHEALTHY if state == "failed" else UNKNOWN
         statuses["codex"] = replace(status("codex", state), health=health, health_message=message)

@@ -76,8 +76,7 @@ class Observed:
         return self.service is not None and (self.service.external or runs)
 
 
-NOT_RUNNING = "not running"
-"""What is said of a service that is stopped, where nothing keeps it from being started."""
+_NOT_RUNNING = "not running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def health_of(observed: Observed, now: float) -> HealthVerdict:
     if state == "failed":
         return HealthVerdict(UNHEALTHY, "; ".join(filter(None, (explain(facts, name, pre_start), next_run(facts)))))
     if state == "stopped":
-        return HealthVerdict(UNKNOWN, NOT_RUNNING if facts.exists else "its unit is not installed")
+        return HealthVerdict(UNKNOWN, _NOT_RUNNING if facts.exists else "its unit is not installed")
     return HealthVerdict(UNKNOWN, "not known yet" if state == "unknown" else state)
 
 
@@ -200,6 +199,12 @@ def service_status(observed: Observed, now: float) -> Status:
         next_run=_time(facts.next_run),
         registered=service is not None,
     )
+
+
+def why_not_serving(status: Status) -> str:
+    """Why a service does not serve as it should, or is kept from being started; empty where its state says all."""
+    kept = status.state == "stopped" and status.health_message != _NOT_RUNNING
+    return status.health_message if kept or status.health in (DEGRADED, UNHEALTHY) else ""
 
 
 def summary(statuses: Iterable[Status]) -> str:

@@ -180,7 +180,7 @@ class Logins:
         """
         digest = self.sessions.digest(request)
         session = self.sessions.find(digest)
-        if digest is None or session is None or not _in_its_place(session, request):
+        if digest is None or session is None or not _has_same_transport(session, request):
             return None
         if refusal := foreign(request.method, request.headers, by_cookie=True):
             raise DeniedError(refusal)
@@ -277,8 +277,8 @@ class Logins:
         return self._core, self._verifier
 
 
-def _in_its_place(session: BrowserSession, request: web.Request) -> bool:
-    """Whether REQUEST comes the way by which SESSION was begun: over TLS, or from this machine.
+def _has_same_transport(session: BrowserSession, request: web.Request) -> bool:
+    """Whether REQUEST comes as the login of SESSION did: over TLS, or from this machine.
 
     Browsers send a cookie to every port of its host, so a service that listens on one may get it (RFC 6265, section
     8.5). What was begun over TLS has a Secure cookie, and no service has a certificate for the host; the other one is

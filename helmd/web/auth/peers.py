@@ -107,7 +107,7 @@ def check_peer(caller: Identity, access: Access, peer: Peer, trust: Trust, *, tl
     if caller.via == "socket":
         return
     if caller.via in ("machine", "session"):
-        _check_suite(caller, peer)
+        _check_not_of_suite(caller, peer)
     if not access.checked:
         return
     if peer.place is Place.UNKNOWN:
@@ -138,7 +138,7 @@ def check_recent_login(caller: Identity, now: float, what: str = "this", link: s
     )
 
 
-def _check_suite(caller: Identity, peer: Peer) -> None:
+def _check_not_of_suite(caller: Identity, peer: Peer) -> None:
     """Raises PeerRefusedError for a service of the suite, which has stolen what CALLER is known by."""
     if peer.owned and service_of(peer.unit) is not None:
         what = "machine tokens" if caller.via == "machine" else "sessions of browsers"

@@ -16,8 +16,7 @@ from helmd.model.counted import counted
 from helmd.model.errors import HelmError
 from helmd.model.suite.names import HELM_SERVICE
 from helmd.model.suite.service import Registry
-from helmd.model.units.health import DEGRADED, UNHEALTHY
-from helmd.model.units.status import NOT_RUNNING, Status
+from helmd.model.units.status import Status, why_not_serving
 from helmd.web.api.sources import StatusSource
 from helmd.web.pages.overview import STATES, Tone
 from helmd.web.pages.rendering import Renderer
@@ -168,12 +167,6 @@ def _state(name: str, statuses: Mapping[str, Status]) -> tuple[str, Tone, str]:
     return state, tone, icon
 
 
-def _why(status: Status) -> str:
-    """Why a module does not serve as it should, or is not started; empty where its state says all."""
-    kept = status.state == "stopped" and status.health_message != NOT_RUNNING
-    return status.health_message if kept or status.health in (DEGRADED, UNHEALTHY) else ""
-
-
 def _module_row(
     module: ModuleBody, suite: Registry, statuses: Mapping[str, Status], known: ModulePlanReply | None
 ) -> ModuleRow:
@@ -194,7 +187,7 @@ def _module_row(
         kept[:SHORT_COMMIT],
         module.history[:_HISTORY],
         known if waits else None,
-        _why(status) if status is not None else "",
+        why_not_serving(status) if status is not None else "",
     )
 
 
