@@ -1,18 +1,18 @@
 """Updates of a module in a loop for ten minutes, while users read the pages of the others through the gateway.
 
-`scripts/campaign update-loop` runs this; ``HIVEMATRIX_LOOP_SECONDS=7200`` makes two hours of it.
+`scripts/campaign update-loop` runs this; ``--times 12`` makes two hours of it.
 """
 
 import json
-import os
 import time
 
+from tests.campaign import lasting
 from tests.system.booted import Sandbox, until
 from tests.system.test_modules_update import DROPS, GATE, MIGRATE, NAME, ask, commit, good, machine, run_file, state
 
 __all__ = ["machine"]
 
-SECONDS = float(os.environ.get("HIVEMATRIX_LOOP_SECONDS", "600"))
+SECONDS = lasting(600.0, 600.0)
 OTHERS = ("codex", "ledger", "knowledgetree")
 PLACE, RESULT = "/tmp/load.py", "/tmp/load.json"
 

@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
-from tests.campaign import FULL, scaled
+from tests.campaign import FULL, lasting, scaled
 from tests.system import printing
 from tests.system.booted import Sandbox, until
 from tests.system.dashboard import HELM, Dashboard
@@ -314,7 +314,7 @@ def test_it_stays_quick_while_lines_pour_in(demo: Sandbox, dashboard: Dashboard)
     In full it is the time to the next frame of nine in ten, on an idle machine; in the short form, where other tests
     may have the processors, what the page itself computes.
     """
-    seconds, part = scaled(600, 4), scaled(0.9, 0.5)
+    seconds, part = lasting(600, 4), scaled(0.9, 0.5)
     printer = printing.register(demo, 0, rate=scaled(2000, 1000))
     try:
         browser = dashboard.browser

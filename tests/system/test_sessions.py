@@ -1,6 +1,7 @@
 """A browser's session with tokens that last a minute: its user never logs in again, whatever is away meanwhile.
 
-In full it takes twenty minutes (`scripts/campaign sessions`), else one and a half, in which Keycloak stays.
+In full it takes twenty minutes (`scripts/campaign sessions`; three hours with ``--times 9``), else one and a half, in
+which Keycloak stays.
 """
 
 import json
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.campaign import FULL, scaled
+from tests.campaign import FULL, lasting
 from tests.system.booted import Sandbox, until
 from tests.system.browser import Browser, browser_in
 from tests.system.keycloak_admin import REALM, Admin, person
@@ -19,7 +20,7 @@ from tests.system.test_jobs import api
 from tests.system.test_login import HELM, log_in
 
 TOKEN_SECONDS = 60
-SPELL = scaled(130.0, 10.0)
+SPELL = lasting(130.0, 10.0)
 """Seconds of each part."""
 ENDED_WITHIN = 60.0
 DROP_IN = "/home/hive/.config/systemd/user/helmd.service.d/50-test-clock.conf"
