@@ -20,7 +20,8 @@ LOAD = """
 import json, os, sys, threading, time
 sys.path.insert(0, "/usr/share/hivematrix-helm")
 from helmd.health.peers import Peers
-from helmd.model.identity.realm import GATEWAY, PROBE_USER, origin_of
+from helmd.model.identity.realm import GATEWAY, PROBE_USER
+from helmd.model.urls import origin_of
 from helmd.model.layout import layout
 from helmd.model.suite.names import unit_of
 from helmd.operations.configuration.effective import load_effective

@@ -571,6 +571,8 @@ async def test_a_realm_without_a_usable_answer() -> None:
         ("POST", {"Host": "a:1", "Origin": "http://a:1"}, False, False),
         ("POST", {"Host": "a:1", "Origin": "http://a:2"}, False, True),
         ("POST", {"Host": "b", "X-Forwarded-Host": "a", "Origin": "https://a"}, False, False),
+        ("POST", {"Host": "a:443", "Origin": "https://a"}, True, False),
+        ("POST", {"Host": "a:443", "Origin": "http://a"}, True, True),
         ("POST", {"Host": "b", "X-Forwarded-Host": "a", "Origin": "https://a"}, True, True),
         ("POST", {"Host": "a", "Origin": "http://["}, True, True),
         ("POST", {"Origin": "http://a"}, True, True),

@@ -26,7 +26,7 @@ from helmd.model.identity.differences import (
     new_client_body,
     realm_body,
 )
-from helmd.model.identity.realm import GROUPS, GROUPS_MAPPER, WantedRealm, frontend_url, origin_of, wanted_realm
+from helmd.model.identity.realm import GROUPS, GROUPS_MAPPER, WantedRealm, frontend_url, wanted_realm
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.identity.server import keycloak_unit, running_server
 from helmd.systemd.bus import Manager
@@ -61,19 +61,6 @@ def as_keycloak_has_it(wanted: WantedRealm) -> FoundRealm:
     )
 
 
-@pytest.mark.parametrize(
-    ("url", "origin"),
-    [
-        ("https://localhost:443", "https://localhost"),
-        ("http://desk.example:80/x", "http://desk.example"),
-        ("https://desk.example:8443/", "https://desk.example:8443"),
-        ("https://[2001:db8::1]:443", "https://[2001:db8::1]"),
-    ],
-)
-def test_origins_are_as_browsers_show_them(url: str, origin: str) -> None:
-    assert origin_of(url) == origin
-
-
 def test_browsers_reach_keycloak_through_the_gateway_or_by_its_own_url() -> None:
     registry = suite()
     assert frontend_url(registry["keycloak"], registry) == "https://localhost/keycloak"
@@ -82,6 +69,8 @@ def test_browsers_reach_keycloak_through_the_gateway_or_by_its_own_url() -> None
     assert keycloak_unit(alone).server == api.Server("127.0.0.1", 8080, "/auth")
     given = suite(f'{SUITE}[services.keycloak.environment]\nKC_HOSTNAME = "https://login.example/sso/"\n')
     assert frontend_url(given["keycloak"], given) == "https://login.example/sso"
+    alike = suite(f'{SUITE}[services.keycloak.environment]\nKC_HOSTNAME = "https://Login.example:443/sso"\n')
+    assert frontend_url(alike["keycloak"], alike) == "https://login.example/sso"
     everywhere = suite('[services.keycloak]\nenvironment = { KC_HTTP_HOST = "::" }\n')
     assert str(keycloak_unit(everywhere).server) == "[::1]:8080"
 

@@ -60,6 +60,9 @@ def test_a_registry_that_is_no_text(account: Layout, tmp_path: Path) -> None:
         ("https://desk.example", "https://desk.example"),
         ("https://desk.example:443/", "https://desk.example"),
         ("https://desk.example:8443", "https://desk.example:8443"),
+        ("HTTPS://Desk.EXAMPLE/", "https://desk.example"),
+        ("http://desk.example:80", "http://desk.example"),
+        ("http://desk.example:443", "http://desk.example:443"),
         ("https://[2001:db8::1]:443", "https://[2001:db8::1]"),
     ],
 )

@@ -159,7 +159,7 @@ def test_environment_keeps_what_units_and_shells_would_change() -> None:
     assert values.environment(nasty) == nasty
 
 
-@pytest.mark.parametrize("url", ["http://localhost", "https://desk.example:8443/base?x=1", "http://[::1]:80"])
+@pytest.mark.parametrize("url", ["http://localhost", "https://desk.example:8443/base?x=1", "http://[::1]:8080"])
 def test_urls(url: str) -> None:
     assert values.url(url) == url
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from helmd.model.config.secrets import holds_password
 from helmd.model.suite.names import CLIENT_SECRET, fault_in_name
+from helmd.model.urls import normal_url
 
 Reader = Callable[[object], Any]
 
@@ -269,7 +270,7 @@ def url_path(value: object) -> str:
 
 
 def url(value: object) -> str:
-    """An http or https URL without user name and password."""
+    """An http or https URL without user name and password, in its normal form."""
     read = text(value)
     try:
         parts = urlsplit(read)
@@ -282,7 +283,7 @@ def url(value: object) -> str:
         raise ValueError("must not contain a user name or password")
     if port == 0:
         raise ValueError("must not have port 0")
-    return read
+    return normal_url(read)
 
 
 def git_source(value: object) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from helmd.model.counted import counted
-from helmd.model.identity.realm import origin_of
 from helmd.model.printable import printable
+from helmd.model.urls import origin_of
 
 PROBE_PATH = "/helm/page-probe"
 """The page of Helm's that holds nothing but a text, as the gateway serves it."""

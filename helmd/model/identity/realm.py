@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from helmd.model.config.settings import Settings
 from helmd.model.suite.service import Registry, Service
+from helmd.model.urls import normal_url, origin_of
 
 CORE_CLIENT = "core-client"
 """The client by which the gateway and Core let users log in."""
@@ -54,7 +55,6 @@ LONGEST_LOCK = 15 * 60
 """Seconds for which it is locked at most."""
 
 _EXTERNAL = "keycloak"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +112,10 @@ def probe_email(frontend: str) -> str:
     return f"{PROBE_USER}@{urlsplit(frontend).hostname or 'localhost'}"
 
 
-def origin_of(url: str) -> str:
-    """Scheme, host and port of URL, without a port that is the scheme's default, as browsers show it."""
-    parts = urlsplit(url)
-    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
-
-
 def frontend_url(keycloak: Service, registry: Registry) -> str:
     """The URL below which browsers reach Keycloak: what the admin sets, through the gateway, or its own without one."""
     if given := keycloak.environment.get(HOSTNAME):
-        return given.rstrip("/")
+        return normal_url(given)
     if GATEWAY in registry:
         return origin_of(registry[GATEWAY].url) + GATEWAY_PATH
     return keycloak.url.rstrip("/")

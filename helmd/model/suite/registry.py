@@ -25,6 +25,7 @@ from helmd.model.suite.service import (
     ServiceType,
 )
 from helmd.model.suite.variables import refused_variables
+from helmd.model.urls import normal_url
 
 Entries = dict[str, dict[str, Given]]
 
@@ -144,10 +145,9 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
         restart = {"stop_timeout": 30.0}
         plain["success_exit_status"] = (143,)
     if port:
-        plain["url"] = f"http://localhost:{port}"
+        plain["url"] = normal_url(f"http://localhost:{port}")
     if port and "url" in entry and entry["url"].file != entry["port"].file:
-        parts = urlsplit(entry["url"].value)
-        given["url"] = parts._replace(netloc=f"{parts.hostname}:{port}").geturl()
+        given["url"] = normal_url(entry["url"].value, port)
     if "health.path" in entry:
         health["start_path"] = entry["health.path"].value
     modes = {

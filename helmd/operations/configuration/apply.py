@@ -156,7 +156,7 @@ def _given_environment(registry: Registry, layout: Layout, settings: Settings) -
         python = [service for service in registry.services.values() if service.type == "python"]
         for service in python:
             # The default is there, too, where a module's own installation wrote it.
-            if variable_in_flaskenv(service, layout, HELM_URL_VARIABLE) in ("", DEFAULT_URL):
+            if variable_in_flaskenv(service, layout, HELM_URL_VARIABLE).rstrip("/") in ("", DEFAULT_URL):
                 given[service.name] = {HELM_URL_VARIABLE: settings.url}
     return given
 

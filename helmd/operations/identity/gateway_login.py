@@ -20,8 +20,8 @@ from helmd.health.address import local_addresses
 from helmd.health.probe import unverified_context
 from helmd.model.errors import HelmError
 from helmd.model.identity.peer import Peer, Place
-from helmd.model.identity.realm import origin_of
 from helmd.model.printable import printable
+from helmd.model.urls import origin_of
 
 LOGOUT_PATH = "/logout"
 """The path of the gateway that ends a session of its own."""

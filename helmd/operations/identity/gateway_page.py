@@ -22,10 +22,11 @@ from helmd.model.identity.injected import (
     learned_in,
     learned_text,
 )
-from helmd.model.identity.realm import GATEWAY, PROBE_NAME, PROBE_USER, origin_of
+from helmd.model.identity.realm import GATEWAY, PROBE_NAME, PROBE_USER
 from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry, Service
+from helmd.model.urls import origin_of
 from helmd.operations.identity.gateway_login import (
     Gateway,
     GatewayBrowser,

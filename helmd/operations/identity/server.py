@@ -140,7 +140,7 @@ def hostname_difference(keycloak: KeycloakUnit, registry: Registry, manager: Man
         # It has ended meanwhile; whoever asks it next will see that.
         return None
     found = next((os.fsdecode(each.partition(b"=")[2]) for each in variables if each.startswith(_HOSTNAME_IS)), None)
-    if not variables or found == wanted:
+    if not variables or found in (wanted, keycloak.service.environment.get(HOSTNAME, wanted)):
         return None
     return Difference(f"service {keycloak.service.name}", HOSTNAME, found, wanted)
 
@@ -158,7 +158,8 @@ def follow_public_url(
     if difference is None:
         return
     name = keycloak.service.name
-    if f"{HOSTNAME}={difference.wanted}" not in (read_unit(layout.unit_file(keycloak.unit)) or ""):
+    given = keycloak.service.environment.get(HOSTNAME, difference.wanted)
+    if f"{HOSTNAME}={given}" not in (read_unit(layout.unit_file(keycloak.unit)) or ""):
         raise KeycloakError(
             f"the unit of {name} has not got the URL {difference.wanted} yet", hint="Run: helmctl apply"
         )

@@ -24,12 +24,13 @@ from helmd.health.probe import run_probe, unverified_context
 from helmd.health.target import probe_of, url_host
 from helmd.journal.lines import last_lines
 from helmd.model.errors import DeniedError, HelmError, ModuleError
-from helmd.model.identity.realm import GATEWAY, PROBE_USER, origin_of
+from helmd.model.identity.realm import GATEWAY, PROBE_USER
 from helmd.model.layout import Layout
 from helmd.model.modules.gate import Answer, GatePolicy, Observation, gate_verdict
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import USER_AGENT
+from helmd.model.urls import origin_of
 from helmd.operations.configuration.load import load_formats
 from helmd.operations.identity.gateway_login import Gateway, GatewayBrowser, GatewayPageError
 from helmd.operations.identity.probe_account import probe_password

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from helmd.files.durable import write_atomically, write_if_changed
 from helmd.files.environment_file import ensure_secrets
@@ -34,7 +33,7 @@ from helmd.model.errors import (
     StartFailedError,
     UsageError,
 )
-from helmd.model.identity.realm import GATEWAY, origin_of
+from helmd.model.identity.realm import GATEWAY
 from helmd.model.layout import Layout
 from helmd.model.suite.names import (
     HELM_UNITS,
@@ -46,6 +45,7 @@ from helmd.model.suite.names import (
     service_behind,
 )
 from helmd.model.suite.service import Registry, Service
+from helmd.model.urls import origin_of
 from helmd.operations.configuration.apply import apply, changes, remember_host
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
 from helmd.operations.configuration.keys import install_certificate, make_keys
@@ -230,10 +230,10 @@ def realm_service(registry: Registry) -> Service | None:
 def public_origin(url: str) -> str:
     """Scheme, host and port of a URL that the caller gives for the suite as a whole. Raises UsageError."""
     try:
-        origin = origin_of(url_setting(url))
+        wanted = url_setting(url)
     except ValueError as problem:
         raise UsageError(f"the URL {problem}", hint="Give one such as https://desk.example.org") from None
-    if url.rstrip("/") not in (origin, f"{origin}:{urlsplit(url).port}"):
+    if wanted != (origin := origin_of(wanted)):
         raise UsageError(f"{url} has more than a host", hint=f"The suite is at the top of it: --url {origin}")
     return origin
 

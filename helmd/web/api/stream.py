@@ -5,11 +5,11 @@ import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
 from helmd.model.errors import DeniedError, HelmError, UsageError
+from helmd.model.urls import is_host_of
 from helmd.operations.logs.feed import Feed, FeedBatch, FeedUpdate, Skipped
 from helmd.operations.logs.following import MAX_TAIL, Start, follow_entries
 from helmd.operations.logs.reader import LogReader
@@ -170,9 +170,5 @@ def _check_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if origin is None:
         return
-    try:
-        asked_from = urlsplit(origin).netloc.lower()
-    except ValueError:
-        asked_from = ""
-    if not asked_from or asked_from not in (request.host.lower(), request.headers.get("X-Forwarded-Host", "").lower()):
+    if not any(is_host_of(host, origin) for host in (request.host, request.headers.get("X-Forwarded-Host", ""))):
         raise DeniedError("a page of another origin may not follow the log")

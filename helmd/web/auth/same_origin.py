@@ -3,9 +3,10 @@ or through a proxy.
 """
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from aiohttp import web
+
+from helmd.model.urls import is_host_of
 
 PROXY_HEADERS = (
     "X-Forwarded-For",
@@ -60,14 +61,6 @@ def foreign(method: str, headers: Mapping[str, str], by_cookie: bool) -> str | N
     origin = headers.get("Origin")
     if origin is None:
         return "a change needs the header Origin or Sec-Fetch-Site" if by_cookie else None
-    names = {headers.get("Host", "").lower()}
-    if not by_cookie:
-        names.add(headers.get("X-Forwarded-Host", "").lower())
-    return None if _host_of(origin) in names - {""} else "a page of another origin may not change anything here"
-
-
-def _host_of(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+    hosts = [headers.get("Host", ""), "" if by_cookie else headers.get("X-Forwarded-Host", "")]
+    own = any(is_host_of(host, origin) for host in hosts)
+    return None if own else "a page of another origin may not change anything here"

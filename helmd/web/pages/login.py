@@ -11,8 +11,8 @@ from aiohttp_session import get_session, new_session
 
 from helmd.model.api.login import LinkSecret, LoginLink, OpenedLink
 from helmd.model.errors import DeniedError, UsageError
-from helmd.model.identity.realm import origin_of
 from helmd.model.identity.sessions import BrowserSession
+from helmd.model.urls import is_host_of
 from helmd.web.auth.identity import is_loopback
 from helmd.web.auth.logins import LINK_SECONDS, PENDING_SECONDS, Logins
 from helmd.web.auth.oidc import BrowserLoginError
@@ -47,7 +47,7 @@ class LoginPages:
         _check_direct(request)
         target = own_path(request.query.get("next", HOME))
         base = self._url().rstrip("/")
-        if request.host.lower() != urlsplit(origin_of(base)).netloc.lower() or not request.path.startswith(HOME):
+        if not is_host_of(request.host, base) or not request.path.startswith(HOME):
             # Cookies belong to a host's name, and Keycloak sends the browser back to the one that it knows.
             fresh = "&fresh=1" if "fresh" in request.query else ""
             return _see(f"{base}{LOGIN_PATH}?next={quote(target, safe='/')}{fresh}")

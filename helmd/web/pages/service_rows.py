@@ -8,11 +8,12 @@ from itertools import groupby
 from typing import Literal
 from urllib.parse import quote
 
-from helmd.model.identity.realm import GATEWAY, origin_of
+from helmd.model.identity.realm import GATEWAY
 from helmd.model.metrics.summaries import DayShare, MinuteValues
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.status import Status
+from helmd.model.urls import origin_of
 from helmd.operations.monitoring.code_versions import CodeVersion
 from helmd.operations.monitoring.service_history import DAYS, ServiceRecord
 from helmd.web.auth.roles import Identity, Role
