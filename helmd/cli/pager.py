@@ -2,12 +2,13 @@
 
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import subprocess
 
 _LESS = "FRSXMK"
 """journalctl's options: quit if it fits, keep colours, chop long lines, no screen clearing, long prompt, quit on ^C."""
@@ -15,6 +16,9 @@ _LESS = "FRSXMK"
 
 def pager_command() -> list[str]:
     """Return the pager's command line; empty for no pager."""
+    # Not at the top: it loads every kind of compression, and most commands use no pager.
+    import shutil
+
     named = os.environ.get("PAGER")
     try:
         words = ["less"] if named is None else shlex.split(named)
@@ -57,6 +61,9 @@ def paged(wanted: bool, at_end: bool = False) -> Iterator[BinaryIO]:
     if not command:
         yield sys.stdout.buffer
         return
+    # Not at the top, either.
+    import subprocess
+
     pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=_environment())
     assert pager.stdin is not None
     try:
@@ -70,7 +77,7 @@ def paged(wanted: bool, at_end: bool = False) -> Iterator[BinaryIO]:
         _wait(pager)
 
 
-def _wait(pager: subprocess.Popen[bytes]) -> None:
+def _wait(pager: "subprocess.Popen[bytes]") -> None:
     """Wait for the pager. ^C is ignored, since the pager handles it."""
     while True:
         try:

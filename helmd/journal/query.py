@@ -17,14 +17,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 from systemd import _reader
 
 from helmd.model.errors import HelmError
-from helmd.model.identity.unit_jobs import MESSAGE_IDS
-from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, LogRow
-from helmd.model.logs.matching import SEARCH_LIMIT
+from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, SEARCH_LIMIT, LogRow
 from helmd.model.logs.parsing.entry_times import STEP, Times
 from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, row_of
 from helmd.model.logs.parsing.position import parse_cursor
-from helmd.model.logs.query_language.evaluate import meets
-from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.suite.names import (
     HELM_SERVICE,
     HELM_UNITS,
@@ -87,8 +83,16 @@ def selects(wanted: Wanted, row: LogRow) -> bool:
         and (wanted.streams is None or row.stream in wanted.streams)
         and (wanted.trace is None or _has_trace(row, wanted.trace))
         and (wanted.pattern is None or wanted.pattern.search(row.message[:SEARCH_LIMIT]) is not None)
-        and (not wanted.query or meets(parsed_query(wanted.query), row))
+        and (not wanted.query or _meets_query(wanted.query, row))
     )
+
+
+def _meets_query(query: str, row: LogRow) -> bool:
+    # Not at the top: most commands are given no query.
+    from helmd.model.logs.query_language.evaluate import meets
+    from helmd.model.logs.query_language.parse import parsed_query
+
+    return meets(parsed_query(query), row)
 
 
 def _has_trace(row: LogRow, trace: str) -> bool:
@@ -205,6 +209,9 @@ class JournalQuery:
 
         What Helm did not sign is not a record of its own.
         """
+        # Not at the top: only the audit trail needs it.
+        from helmd.model.identity.unit_jobs import MESSAGE_IDS
+
         of_manager = ["_SYSTEMD_USER_UNIT=init.scope", *(f"MESSAGE_ID={each}" for each in MESSAGE_IDS)]
         self._match_any([_OF_ACTORS, of_manager])
         for entry in self._entries_backward():

@@ -4,12 +4,14 @@ The same object becomes an exit code in `helmd.cli.exits` and an HTTP status in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from helmd.model.counted import counted
-from helmd.model.json_fields import described
 from helmd.model.printable import printable
+
+if TYPE_CHECKING:
+    from helmd.model.field_error import FieldError
 
 CONTENT_FAULTS = (
     ArithmeticError,
@@ -48,32 +50,13 @@ class UnknownServiceError(HelmError):
     code = "unknown_service"
 
 
-@dataclass(frozen=True, slots=True)
-class FieldError:
-    """A fault in one place of a request's body."""
-
-    pointer: str = field(
-        metadata=described(
-            "where it is: a JSON pointer as a URI fragment (RFC 6901, section 6); # is the whole body",
-            example="#/logs/3/level",
-        )
-    )
-    detail: str = field(metadata=described("what is wrong", example="must be an object, not null"))
-    code: str = field(
-        metadata=described(
-            "the same for programs: the keyword of JSON Schema that is not met, or json for what is not JSON",
-            example="type",
-        )
-    )
-
-
 class UsageError(HelmError):
     """The request is invalid; ``errors`` are the faults in its body."""
 
     code = "usage"
 
     def __init__(
-        self, sentence: str, *, hint: str = "", lines: Sequence[str] = (), errors: Sequence[FieldError] = ()
+        self, sentence: str, *, hint: str = "", lines: Sequence[str] = (), errors: "Sequence[FieldError]" = ()
     ) -> None:
         super().__init__(sentence, hint=hint, lines=lines)
         self.errors = tuple(errors)

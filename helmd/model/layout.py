@@ -1,6 +1,5 @@
 """Where an account keeps its files (XDG Base Directory Specification), as plain facts."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +92,9 @@ class ModulePlaces:
 
     def check_for(self, ref: str) -> Path:
         """The same of a branch, tag or commit that is not followed. REF is text of others."""
+        # Not at the top: it loads OpenSSL, and every command this module.
+        import hashlib
+
         return self.state / "plans" / f"{hashlib.sha256(ref.encode('utf-8', 'replace')).hexdigest()[:32]}.json"
 
     @property

@@ -99,7 +99,7 @@ def test_a_locale_without_the_symbols_gets_others(charset: str) -> None:
 
 
 def test_colours_survive_options_of_less_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.cli.pager.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     for given in (None, "less", "/usr/bin/less -S"):
         monkeypatch.delenv("PAGER", raising=False)
         if given:

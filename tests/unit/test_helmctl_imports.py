@@ -21,9 +21,13 @@ group.get_command(None, sys.argv[1])
 load_effective(replace(layout({{}}, home, 1000, Path({str(TOP)!r})), machine=home))
 print(*sys.modules)
 """
-NEVER = {"asyncio", "configparser", "hmac", "json", "logging", "psycopg", "helmd.model.logs.parsing.parsed"}
-CONTROL = NEVER | {"shutil", "socket", "ssl", "subprocess", "systemd._reader", "helmd.systemd.programs"}
-STATUS = NEVER | {"shutil", "subprocess", "tempfile", "helmd.postgres.cluster", "helmd.model.units.status"}
+NEVER = {"asyncio", "configparser", "decimal", "hashlib", "hmac", "logging", "psycopg"}
+NEVER |= {"helmd.model.field_error", "helmd.model.logs.parsing.parsed"}
+CONTROL = NEVER | {"json", "shutil", "socket", "ssl", "subprocess", "systemd._reader", "helmd.systemd.programs"}
+STATUS = NEVER | {"json", "shutil", "subprocess", "tempfile"}
+STATUS |= {"helmd.model.json_fields", "helmd.model.units.status", "helmd.postgres.cluster"}
+LOGS = NEVER | {"shutil", "subprocess", "helmd.model.identity.unit_jobs", "helmd.model.logs.filter"}
+LOGS |= {"helmd.model.logs.query_language"}
 
 
 def loaded_by(command: str, home: Path) -> set[str]:
@@ -35,10 +39,21 @@ def loaded_by(command: str, home: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command, unneeded", [("start", CONTROL), ("stop", CONTROL), ("restart", CONTROL), ("status", STATUS)]
+    "command, unneeded",
+    [("start", CONTROL), ("stop", CONTROL), ("restart", CONTROL), ("status", STATUS), ("logs", LOGS)],
 )
 def test_a_command_loads_what_it_uses(command: str, unneeded: set[str], tmp_path: Path) -> None:
     assert not loaded_by(command, tmp_path) & unneeded
+
+
+def test_helmctl_does_without_the_module_site() -> None:
+    """Its imports are found all the same, by the interpreter of its first line."""
+    interpreter, flags = (TOP / "helmctl.py").read_text().splitlines()[0].removeprefix("#!").split()
+    assert "S" in flags.partition("X")[0]
+    command = [interpreter, flags[:-5], "-Xutf8", "-Ximporttime", str(TOP / "helmctl.py"), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "helmd.cli.main" in loaded and "site" not in loaded
 
 
 def test_the_garbage_collector_leaves_short_commands_alone() -> None:

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from helmd.model.logs.entry import LogRow
+from helmd.model.logs.entry import SEARCH_LIMIT, LogRow
 from helmd.model.logs.filter import LogFilter
-from helmd.model.logs.matching import SEARCH_LIMIT, matches
+from helmd.model.logs.matching import matches
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ROW = LogRow(NOON, "core", "ERROR", "The Disk is full: größer", None, "t1", "u1", "box", 7, "journal", "x", "stderr")

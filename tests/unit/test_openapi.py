@@ -19,7 +19,8 @@ from helmd.model.api.ingest import PostedEntries, PostedMeasurements, SinglePost
 from helmd.model.api.json_codec import from_json, to_json
 from helmd.model.api.json_schema import Schemas, document_for
 from helmd.model.api.logs import LogEntry, LogFilterQuery
-from helmd.model.errors import FieldError, UsageError
+from helmd.model.errors import UsageError
+from helmd.model.field_error import FieldError
 from helmd.model.ingest.body import read_body
 from helmd.model.ingest.logs import log_rows
 from helmd.model.ingest.metrics import measurements

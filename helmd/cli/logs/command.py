@@ -22,8 +22,6 @@ from helmd.journal.query import JournalQuery, JournalUnreadableError, Wanted, bo
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.logs.entry import datetime_of
 from helmd.model.logs.level import levels_named
-from helmd.model.logs.query_language.nodes import Among, terms_in
-from helmd.model.logs.query_language.parse import parsed_query
 from helmd.model.suite.names import HELM_SERVICE, SUITE_CLUSTER, service_of
 
 DEFAULT_BACKLOG = 10
@@ -275,7 +273,11 @@ def _named_and_asked(words: Sequence[str]) -> tuple[list[str], str]:
     """The services among WORDS, and the query that the others are. Raises UsageError."""
     names = [word for word in words if _NAME.fullmatch(word) and not word.startswith("-")]
     query = " ".join(word for word in words if word not in names)
-    parsed_query(query)
+    if query:
+        # Not at the top: most commands are given no query.
+        from helmd.model.logs.query_language.parse import parsed_query
+
+        parsed_query(query)
     return names, query
 
 
@@ -314,12 +316,21 @@ def _discard(sentence: str) -> None:
 
 def _report_no_lines(context: Context, query: str, from_journal: bool) -> None:
     output.print_message("no lines")
+    if query:
+        _report_unknown_services(context, query, from_journal)
+    if (hidden := hidden_files()) and os.getuid() != 0:
+        files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
+        output.print_message(f"this account can't read {files} of this machine; see helmctl doctor")
+
+
+def _report_unknown_services(context: Context, query: str, from_journal: bool) -> None:
+    # Not at the top, as in `_named_and_asked`.
+    from helmd.model.logs.query_language.nodes import Among, terms_in
+    from helmd.model.logs.query_language.parse import parsed_query
+
     for leaf in terms_in(parsed_query(query)):
         if isinstance(leaf, Among) and leaf.column == "service_name":
             try:
                 _check_services(context, leaf.values, from_journal)
             except UnknownServiceError as error:
                 output.print_message(error.sentence)
-    if (hidden := hidden_files()) and os.getuid() != 0:
-        files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
-        output.print_message(f"this account can't read {files} of this machine; see helmctl doctor")

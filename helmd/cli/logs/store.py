@@ -26,8 +26,7 @@ from helmd.cli.logs.format import OutputLine
 from helmd.cli.logs.required import required_text
 from helmd.journal.query import Wanted
 from helmd.model.counted import counted
-from helmd.model.logs.entry import LogRow, datetime_of
-from helmd.model.logs.matching import SEARCH_LIMIT
+from helmd.model.logs.entry import SEARCH_LIMIT, LogRow, datetime_of
 
 _ANSWER_SECONDS = 1.0
 """Timeout of requests that helmd answers by an index."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from helmd.model.errors import FieldError
+from helmd.model.field_error import FieldError
 from helmd.model.json_fields import described
 
 PROBLEM_TYPE = "application/problem+json"

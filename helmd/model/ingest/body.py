@@ -16,7 +16,8 @@ from json.decoder import JSONDecodeError
 from typing import Any
 
 from helmd.model.api.ingest import MAX_ENTRIES, SERVICE_PATTERN
-from helmd.model.errors import FieldError, UsageError
+from helmd.model.errors import UsageError
+from helmd.model.field_error import FieldError
 from helmd.model.logs.parsing.structured import decode_any_number
 from helmd.model.printable import printable
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 MESSAGE_LIMIT = 1024 * 1024
 """Maximum size of a message in bytes; longer ones are truncated."""
+SEARCH_LIMIT = 64 * 1024
+"""Characters of a message that are searched."""
 
 JOURNAL, SYSTEMD, HELM, HTTP = "journal", "systemd", "helm", "http"
 """Sources of a row: printed by a service, logged by systemd about it, logged by Helm about it, posted by HTTP."""

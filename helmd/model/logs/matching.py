@@ -4,12 +4,9 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from helmd.model.logs.entry import LogRow
+from helmd.model.logs.entry import SEARCH_LIMIT, LogRow
 from helmd.model.logs.filter import LogFilter, words_of
 from helmd.model.logs.query_language.evaluate import meets
-
-SEARCH_LIMIT = 64 * 1024
-"""Characters of a message that are searched."""
 
 
 def matches(wanted: LogFilter, row: LogRow, number: int | None = None) -> bool:

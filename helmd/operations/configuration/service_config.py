@@ -18,14 +18,8 @@ from helmd.model.api.service_config import (
 from helmd.model.config.registry_edit import edited, masked, text_difference
 from helmd.model.config.service_schema import SERVICE_SETTINGS
 from helmd.model.config.toml_tables import ConfigSource, parse_toml, shown_key
-from helmd.model.errors import (
-    ConfigurationError,
-    Fault,
-    FieldError,
-    HelmError,
-    UnknownServiceError,
-    UsageError,
-)
+from helmd.model.errors import ConfigurationError, Fault, HelmError, UnknownServiceError, UsageError
+from helmd.model.field_error import FieldError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.registry import collect

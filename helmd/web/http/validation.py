@@ -15,7 +15,8 @@ from jsonschema.validators import extend
 
 from helmd.model.api.json_codec import from_json
 from helmd.model.api.json_schema import document_for
-from helmd.model.errors import FieldError, UsageError
+from helmd.model.errors import UsageError
+from helmd.model.field_error import FieldError
 from helmd.model.printable import printable
 from helmd.web.http.body import receive_body
 from helmd.web.http.problems import RequestRefusedError

@@ -4,7 +4,6 @@ The journal is read one boot at a time. Within one boot the monotonic clock neve
 wrong wall clock, no new journal file and no reused sequence number can upset; between boots there is no such order.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -37,8 +36,7 @@ class Missing(StrEnum):
     """A journal file is damaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """A stretch of time of which entries may be missing. Times are microseconds since 1970."""
 
     since: int
@@ -48,8 +46,7 @@ class Gap:
     """No more than this many entries are missing, those of other accounts counted in; None when it can't be known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """The parts of a journal cursor that identify an entry (sd_journal_get_cursor(3), JOURNAL_FILE_FORMAT)."""
 
     seqnum_id: str
