@@ -8,6 +8,7 @@ import click
 from helmd.cli import exits, output
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
+from helmd.cli.job import current_job
 from helmd.model.config.settings import Settings
 from helmd.model.counted import counted
 from helmd.model.errors import UsageError
@@ -110,7 +111,12 @@ def set_up_and_print(context: Context, suite: Registry, settings: Settings, logi
     from helmd.operations.identity.keycloak import password_printed, set_up_realm
 
     first = set_up_realm(suite, context.layout, settings, context.manager, notify, login)
-    if first:
+    if first and current_job() is not None:
+        # What a job prints is stored.
+        output.print_message(
+            f"The password of the first admin, {first.username}, is printed by: helmctl keycloak setup"
+        )
+    elif first:
         _print_password(f"The first admin is {first.username}, with the password {first.password}")
         password_printed(context.layout)
 

@@ -164,19 +164,22 @@ def agreed(question: str, yes: bool, refusal: str = "nothing was changed", hint:
 
 
 def _install_one(context: Context, wanted: WantedModule, trust: bool, start: bool) -> int:
+    from helmd.cli.module_others import with_others
     from helmd.cli.module_update import updates_of
 
-    outcome = updates_of(context, wanted.name, trust=trust).install(wanted.source, wanted.ref, start)
-    output.print_message(f"{wanted.name} is installed (commit {outcome.commit[:12]})")
+    updates = updates_of(context, wanted.name, trust=trust)
+    outcome = with_others(context, wanted.name, lambda: updates.install(wanted.source, wanted.ref, start))
+    more = "" if start else f", and not started: helmctl start {wanted.name}"
+    output.print_message(f"{wanted.name} is installed (commit {outcome.commit[:12]}){more}")
     return exits.OK
 
 
-def started(names: Sequence[str], whole: bool = False) -> int:
-    """Start services with their new configuration; the exit code."""
+def operated(verb: str, names: Sequence[str], whole: bool = False) -> int:
+    """Do VERB to services with their new configuration; the exit code."""
     from helmd.cli.control import operate
 
     options = {"no_block": False, "timeout": None, "quiet": False, "reason": "", "as_json": False, "dry_run": False}
-    return operate(Context(), "start", names, options, whole=whole)
+    return operate(Context(), verb, names, options, whole=whole)
 
 
 def install_suite(context: Context, modules: Sequence[WantedModule], trust: bool) -> tuple[list[str], int]:
@@ -213,7 +216,7 @@ def start_suite(context: Context, names: Sequence[str]) -> int:
     fresh = Context()
     for name in names:
         installation.migrate(name, fresh.suite)
-    code = started(("all",), whole=True)
+    code = operated("start", ("all",), whole=True)
     for name in names:
         version = installation.latest_built(name)
         if version is None:

@@ -13,10 +13,12 @@ from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
 from helmd.cli.module_install import agreed, build_options
+from helmd.cli.module_others import with_others
 from helmd.model.counted import counted
 from helmd.model.errors import HelmError, UsageError
 from helmd.model.modules.plan import plan_lines
 from helmd.model.modules.source import is_commit
+from helmd.model.suite.names import unit_of
 
 if TYPE_CHECKING:
     from helmd.operations.lifecycle.steps import Step
@@ -62,10 +64,13 @@ def _say(lines: Sequence[str]) -> None:
         say(line)
 
 
-def _ended(outcome: "ModuleOutcome", what: str, as_json: bool) -> int:
+def _ended(context: Context, outcome: "ModuleOutcome", what: str, as_json: bool) -> int:
     if outcome.changed:
         down = f", after {outcome.downtime:.1f} s without the module" if outcome.downtime else ""
-        output.print_message(f"{outcome.name} {what} (commit {outcome.commit[:12]}){down}")
+        # One that was stopped before is so afterwards.
+        stopped = not context.manager.facts(unit_of(outcome.name)).active
+        more = f"; it is stopped, as before: helmctl start {outcome.name}" if stopped else ""
+        output.print_message(f"{outcome.name} {what} (commit {outcome.commit[:12]}){down}{more}")
     else:
         output.print_message(f"{outcome.name} is up to date (commit {outcome.commit[:12]}). Nothing to do.")
     if as_json:
@@ -125,7 +130,8 @@ def modules_update_command(
             _say([*plan_lines(plan), f"  commit: {plan.after}"])
         return exits.OK
     agreed(f"Update {name}?", yes)
-    return _ended(updates.update(ref, discard_changes, planned), "is updated", as_json)
+    outcome = with_others(context, name, lambda: updates.update(ref, discard_changes, planned))
+    return _ended(context, outcome, "is updated", as_json)
 
 
 @click.command("check", short_help="Look whether there are updates of modules.")
@@ -205,7 +211,8 @@ def modules_rollback_command(
             f"Go back to the data as of {target.data} as well?", default=False, err=True
         )
     agreed(f"Roll {name} back?", yes)
-    return _ended(updates.rollback(with_data, version), "is rolled back", as_json)
+    outcome = with_others(context, name, lambda: updates.rollback(with_data, version))
+    return _ended(context, outcome, "is rolled back", as_json)
 
 
 @click.command("remove", short_help="Take a module out of the suite, with its data.")
@@ -237,7 +244,11 @@ def modules_remove_command(context: Context, name: str, keep_data: bool, dry_run
         for line in lines:
             output.print_message(line)
         agreed(f"Remove {name}?", yes)
-    remove_module(updates, keep_data, lambda sentence: output.print_message(f"{name}: {sentence}"))
+
+    def step(sentence: str) -> None:
+        output.print_message(f"{name}: {sentence}")
+
+    with_others(context, name, lambda: remove_module(updates, keep_data, step))
     output.print_message(f"{name} is removed")
     return exits.OK
 

@@ -131,8 +131,21 @@ def modules_show_command(context: Context, name: str, as_json: bool, **options: 
         return exits.OK
     for each in kept:
         output.print_line(f"kept of a change that was taken back: {kept_text(each)}")
+    if databases := [each.where for each in kept if each.what == "database"]:
+        from helmd.cli.postgres import admin_command
+
+        command = admin_command(context)
+        output.print_line("to read such a database, let yourself into it first:")
+        for database in databases:
+            output.print_line(f"    {command} -c 'ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true'")
+            output.print_line(f"    {command} -d {database}")
     if kept:
-        output.print_line(f"to remove that: helmctl modules prune {name}")
+        from helmd.operations.modules.kept import FAILED_DATA_SECONDS
+
+        days = f"{FAILED_DATA_SECONDS / 86400:g} days"
+        output.print_line(
+            f"to remove what is kept: helmctl modules prune {name}; after {days}, the next change does so"
+        )
     return exits.OK
 
 

@@ -9,6 +9,7 @@ from helmd.cli import exits, output
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.counted import counted
+from helmd.model.suite.names import SUITE_CLUSTER_UNIT
 
 if TYPE_CHECKING:
     from helmd.postgres.configuration import Cluster
@@ -59,6 +60,15 @@ def status_command(context: Context, as_json: bool) -> int:
         for parts in table:
             output.print_line(*parts)
     return exits.OK
+
+
+def admin_command(context: Context) -> str:
+    """The command line that reaches the PostgreSQL of the suite's services as an admin."""
+    from helmd.operations.setup.upgrade_clusters import clusters
+
+    found = clusters(context.suite_or_installed, context.layout, context.settings)
+    # What the admin's own server lets in is not known here.
+    return _psql(found[SUITE_CLUSTER_UNIT]) if SUITE_CLUSTER_UNIT in found else "psql"
 
 
 def _psql(cluster: "Cluster") -> str:

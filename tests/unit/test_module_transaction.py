@@ -481,5 +481,6 @@ def test_the_sentence_says_which_step_and_why_and_what_is_kept() -> None:
     assert sentence == (
         "the update of codex was taken back at watching it: the page was answered by HTTP 500;"
         f" {BEFORE} is in place again, with its data, after 4.2 s without the module;"
-        " what was written meanwhile is kept: the database codex_failed_x and /m/failed"
+        " what was written meanwhile is kept: the database codex_failed_x and /m/failed;"
+        " to read it: helmctl modules show codex"
     )

@@ -111,7 +111,9 @@ def remaining_undo(intent: Intent) -> tuple[UndoStep, ...]:
 
 
 def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> str:
-    """How a change ended that was taken back, without full stop: which step and why, what holds now, what is kept."""
+    """How a change ended that was taken back, without full stop: which step and why, what holds now, what is kept and
+    which command says how to read it.
+    """
     what = change_words(intent.change)
     failed = step_words(intent.failed_step) if intent.failed_step else "an interruption"
     reason = f": {intent.reason}" if intent.reason else ""
@@ -127,6 +129,8 @@ def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> 
         parts.append(f"what was written meanwhile is kept: {where}")
     elif where := _where(kept):
         parts.append(f"its data from the attempt is kept: {where}")
+    if _where(kept):
+        parts.append(f"to read it: helmctl modules show {intent.module}")
     return "; ".join(parts)
 
 

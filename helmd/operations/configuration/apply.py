@@ -284,7 +284,7 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
     notices = [
         *put_uris(registry, layout, settings),
         *ensure_service_secrets(registry, layout),
-        *place_flaskenv(registry, layout),
+        *place_flaskenv(registry, layout, lambda name: manager.facts(unit_of(name)).active),
         *_place_keys(registry, layout),
         *_refused_ports(registry, chosen),
         *place_services_json(registry, layout, discovery_document(registry, settings)),

@@ -56,8 +56,11 @@ def place_services_json(registry: Registry, layout: Layout, document: str) -> It
                 yield f"{SERVICES_JSON} of {name} was not written: {explained(problem)}"
 
 
-def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
-    """Add the variables to ``.flaskenv`` that a service needs and does not find there; reports as sentences.
+def place_flaskenv(
+    registry: Registry, layout: Layout, runs: Callable[[str], bool] = lambda name: False
+) -> Iterator[str]:
+    """Add the variables to ``.flaskenv`` that a service needs and does not find there; reports as sentences. RUNS says
+    whether a service does, which then has read an older one.
 
     What Helm has put there, and nobody changed since, follows the settings that it was made of.
     """
@@ -83,7 +86,8 @@ def place_flaskenv(registry: Registry, layout: Layout) -> Iterator[str]:
             if added:
                 write_below(directory, FLASKENV, text.encode("utf-8", "surrogateescape"), 0o600)
                 ours |= added
-            if changed := [key for key in added if present[key] is not None]:
+            running = bool(added) and runs(name)
+            if changed := [key for key in added if running or present[key] is not None]:
                 yield f"{', '.join(changed)} in {FLASKENV} of {name} changed; to take effect: helmctl restart {name}"
         except (OSError, ValueError) as problem:
             why = explained(problem) if isinstance(problem, OSError) else str(problem)
