@@ -16,6 +16,7 @@ from helmd.model.layout import ModulePlaces
 from helmd.model.modules.settings import ENVIRONMENT
 from helmd.model.suite.service import Install
 from helmd.modules.sandbox import BuildSandbox, Ran, TakeLine, run_in
+from helmd.modules.snapshot import remove_tree
 
 _FACTS = "import sys; print('%d.%d' % sys.version_info[:2]); import venv, ensurepip"
 _SECONDS = 20.0
@@ -134,6 +135,8 @@ class EnvironmentBuild:
 
     def build(self) -> None:
         """Make it. Raises ModuleError, which says at what it failed."""
+        # What a version that failed has left there would be pip's configuration.
+        remove_tree(self.places.cache / "tmp")
         requirements = self.directory / self.install.requirements
         with_pip = requirements.is_file() and not requirements.is_symlink()
         options = ["--system-site-packages"] if self.install.system_packages else []
@@ -149,7 +152,7 @@ class EnvironmentBuild:
         compiled = self._run(python, "-I", "-m", "compileall", "-q", "-j", "1", "-x", skipped, ".")
         if not compiled.good:
             raise _failed("its programs could not be compiled", compiled)
-        shutil.rmtree(self.places.cache / "tmp", ignore_errors=True)
+        remove_tree(self.places.cache / "tmp")
 
     def _install(self, python: str) -> None:
         words = [python, "-I", "-m", "pip", "install", "--progress-bar=off", "-r", self.install.requirements]

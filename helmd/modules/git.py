@@ -25,6 +25,8 @@ _LARGEST_FILE = 1 << 20
 """Bytes of one file of a commit that are read."""
 _SCRATCH = "/tmp"  # noqa: S108 - the sandbox has one of its own
 _DEFAULT = "refs/helm/default"
+_SHALLOW = "because shallow roots are not allowed to be updated"
+_NO_HEAD = "couldn't find remote ref HEAD"
 _CONFIGURATION = """\
 # Written by helmctl modules: all that git knows while it is at this module's repository.
 [protocol]
@@ -65,8 +67,9 @@ _CONFIGURATION = """\
 """
 _FETCH = """\
 git --git-dir="$1" init --quiet --bare --template= "$1"
+[ -n "$4" ] || git --git-dir="$1" update-ref --no-deref -d "$3"
 exec git --git-dir="$1" fetch --progress --prune --force --no-tags --no-write-fetch-head --no-auto-maintenance \\
-    --end-of-options "$2" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' "+HEAD:$3"
+    --end-of-options "$2" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' ${4:+"+$4:$3"}
 """
 _CHECKOUT = """\
 export GIT_INDEX_FILE="$TMPDIR/index"
@@ -160,7 +163,11 @@ class Repository:
             raise ModuleError("ssh is not installed", hint="Run: sudo apt install openssh-client")
         known = set(known_hosts(self.places))
         key, before = self.places.deploy_key, self.places.deploy_key_before
-        ran = self._fetched(seen, self.trial_key or (key if key.exists() else None))
+        used = self.trial_key or (key if key.exists() else None)
+        ran = self._fetched(seen, used)
+        if not ran.good and any(_NO_HEAD in line for line in ran.tail):
+            # Its HEAD names a branch that it has not.
+            ran = self._fetched(seen, used, head=False)
         remarks = []
         if before.exists() and self.source.kind == "ssh" and self.trial_key is None:
             if ran.good and key.exists():
@@ -177,14 +184,23 @@ class Repository:
         ]
         if not ran.good:
             raise self._fault(ran, seen, remarks)
+        if any(_SHALLOW in line for line in ran.tail):
+            # Git succeeds, but has fetched nothing.
+            raise ModuleError(
+                f"{self.source.url} is a clone without its history",
+                hint=f"Complete it: git -C {self.source.url} fetch --unshallow"
+                if seen
+                else "Give what it was made of.",
+            )
         return remarks
 
-    def _fetched(self, seen: tuple[Path, ...], key: Path | None, traced: bool = False) -> Ran:
+    def _fetched(self, seen: tuple[Path, ...], key: Path | None, traced: bool = False, head: bool = True) -> Ran:
         sandbox = self._in((self.places.mirror,), seen, network=self.source.kind != "file", key=key)
         if traced:
             variables = {"GIT_TRACE_CURL": "1", "GIT_TRACE_CURL_NO_DATA": "1"}
             sandbox = replace(sandbox, environment={**sandbox.environment, **variables})
         words = ["/bin/sh", "-euc", _FETCH, "sh", str(self.places.mirror), self.source.url, _DEFAULT]
+        words.append("HEAD" if head else "")
         return run_in(sandbox, words, self.line, watch=self._too_large())
 
     def _fault(self, ran: Ran, seen: tuple[Path, ...], remarks: list[str]) -> ModuleError:
@@ -200,7 +216,8 @@ class Repository:
     def resolve(self, ref: str) -> str:
         """The commit that REF means: a branch, a tag, or a commit; of the default branch without one."""
         wanted = [f"refs/heads/{ref}", f"refs/tags/{ref}"] if ref else [_DEFAULT]
-        wanted += [ref] if is_commit(ref) else []
+        # A whole id means that commit, also where a branch is called so; the beginning of one may be a branch's name.
+        wanted = [ref, *wanted] if COMMIT.match(ref) else [*wanted, ref] if is_commit(ref) else wanted
         for name in wanted:
             ran = self._read("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
             commit = ran.output.decode("ascii", "replace").strip()
@@ -216,6 +233,8 @@ class Repository:
     def tree(self, commit: str) -> Tree:
         """The tree of COMMIT. Raises ModuleError."""
         ran = self._read("ls-tree", "-r", "-z", "-l", "--full-tree", commit, keep=MAX_LISTING)
+        if ran.stopped:
+            raise ModuleError(f"the tree of commit {commit[:12]} can't be read: {ran.stopped}")
         try:
             entries = read_listing(ran.output) if ran.good else []
         except ValueError as problem:
@@ -257,6 +276,13 @@ class Repository:
             return self._contents([entry.object], 2 * _LARGEST_FILE).get(entry.object, b"").decode()
         except UnicodeDecodeError:
             raise ModuleError(f"{path} is not UTF-8 text") from None
+
+    def has_large_files(self, tree: Tree) -> bool:
+        """Whether the attributes at the top of TREE name files of Git LFS, whose contents are elsewhere."""
+        try:
+            return "filter=lfs" in (self.file(tree, ".gitattributes") or "").split()
+        except ModuleError:
+            return False
 
     def check_out(self, commit: str, directory: Path) -> None:
         """Write the files of COMMIT into DIRECTORY, which must be empty. Raises ModuleError."""

@@ -33,6 +33,7 @@ _TAIL = 30
 _STOP_SECONDS = 15.0
 _RESULT = re.compile(r"Finished with result: ([a-z-]+)")
 _MASK = "********"
+_TOO_MUCH = "it printed too much"
 _EXITED = "terminated with: code=exited"
 """What systemd-run says of a program that has ended by itself: one that SIGTERM ended has succeeded, for systemd."""
 _HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/postgresql")
@@ -182,8 +183,6 @@ def run_in(
     if not code and result == "failed":
         result = "signal"
     tail = tuple(reading.tail) if result != "failed" else (*reading.tail, *said.splitlines()[-2:])
-    if keep and len(reading.kept) > keep:
-        result, stopped = "stopped", "it printed too much"
     return Ran(result, code, tail, bytes(reading.kept), stopped)
 
 
@@ -254,6 +253,8 @@ class _Reading:
                     self.said = (self.said + data)[-20_000:]
                 else:
                     self._take(data)
+            if self._keep and len(self.kept) > self._keep:
+                return _TOO_MUCH
             if time.monotonic() - looked >= _LOOK:
                 looked = time.monotonic()
                 if why := watch():
@@ -263,8 +264,7 @@ class _Reading:
 
     def _take(self, data: bytes) -> None:
         if self._keep:
-            if len(self.kept) <= self._keep:
-                self.kept += data
+            self.kept += data
             return
         lines = re.split(rb"[\r\n]+", self._rest + data)
         self._rest = lines.pop()[-2 * _LONGEST :]

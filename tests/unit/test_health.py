@@ -54,6 +54,11 @@ def test_a_check_that_is_left_out_means_degraded() -> None:
     asked["checks"] = {"disk": {"status": "healthy"}, "neo4j": {"status": "healthy"}}
     assert judge(200, json.dumps(asked).encode(), requires=("disk", "neo4j")).state == HEALTHY
     assert judge(200, b"fine", requires=("neo4j",)).state == DEGRADED
+    asked = {"status": "degraded", "checks": {"dependencies": {"core": {"status": "unhealthy", "error": "timeout"}}}}
+    both = judge(503, json.dumps(asked).encode(), requires=("neo4j",))
+    assert both.sentence.startswith(
+        "answered 503: degraded (core: timeout), without the check neo4j: what it checks is"
+    )
     assert judge(500, b"", requires=("neo4j",)).state == UNHEALTHY
     service = Service("knowledgetree", port=5020, health=Health(requires=("neo4j",)))
     assert probe_of(service).requires == ("neo4j",) and probe_of(service, starting=True).requires == ()

@@ -142,7 +142,7 @@ def test_a_realm_that_can_not_follow_is_said(
 
     said: list[str] = []
     monkeypatch.setattr(module_others, "Context", Here)
-    monkeypatch.setattr(module_others.output, "print_message", said.append)
+    monkeypatch.setattr("helmd.cli.output.print_message", said.append)
     monkeypatch.setattr("helmd.cli.keycloak.set_up_and_print", away)
     assert module_others.with_others(Here(), "nexus", change) == "done"
     assert said == [says.format("helmctl keycloak setup")]

@@ -39,7 +39,7 @@ def access_fault(
     TARGET is where the server leads. HAS_KEY: whether the module has a deploy key.
     """
     said = "\n".join(lines).lower()
-    if "fsck" in said or "bad object" in said:
+    if "fsck" in said or "bad object" in said or "repository corruption" in said:
         return "", "The repository has damaged or hostile objects (git fsck says which)."
     if source.kind == "ssh":
         return _of_ssh(source, name, said, has_key)

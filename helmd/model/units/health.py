@@ -108,11 +108,11 @@ def judge(
         said = f"answered {code}, which is not the discovery document of realm {realm}"
         return HealthVerdict(UNHEALTHY, said + _failing(document))
     status = document.get("status")
+    missing = _missing(requires, document)
     if isinstance(status, str) and status.lower() in _HALF_WORKING:
-        return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _failing(document))
-    if accepted and (missing := [name for name in requires if name not in _named_checks(document)]):
-        why = "what it checks is not set up, or could not be reached when it started"
-        return HealthVerdict(DEGRADED, f"answered {code}, without the check {', '.join(missing)}: {why}")
+        return HealthVerdict(DEGRADED, f"answered {code}: degraded" + _failing(document) + missing)
+    if accepted and missing:
+        return HealthVerdict(DEGRADED, f"answered {code}{missing}")
     if accepted:
         return HealthVerdict(HEALTHY, f"answered {code}")
     return HealthVerdict(UNHEALTHY, f"answered {code}" + (_failing(document) or _advice(code, expect, location, asked)))
@@ -194,6 +194,15 @@ def _failed_checks(document: dict[str, object], depth: int) -> Iterator[tuple[st
                 yield from nested
             else:
                 yield _short(name, _NAME), _reason(given) or ("" if word in _HALF_WORKING else _plain(word))
+
+
+def _missing(requires: Collection[str], document: dict[str, object]) -> str:
+    """Which of the checks that it must name a document lacks, as the end of a sentence."""
+    known = _named_checks(document)
+    if not (missing := [name for name in requires if name not in known]):
+        return ""
+    why = "what it checks is not set up, or could not be reached when it started"
+    return f", without the check {', '.join(missing)}: {why}"
 
 
 def _named_checks(document: dict[str, object]) -> set[str]:

@@ -191,6 +191,8 @@ class ModuleBuild:
         found.repository.check_out(found.commit, directory)
         if any(entry.mode == SUBMODULE for entry in found.tree.entries.values()):
             self._say("it has submodules, which are left empty")
+        if found.repository.has_large_files(found.tree):
+            self._say("it has files in Git LFS, which are not fetched: what is there are pointers to them")
         if found.declared.text:
             write_atomically(self.places.declared_by(version.id), found.declared.text, 0o600)
         link_shared(self.places, version.id, found.service.shared_paths)
