@@ -1,7 +1,7 @@
 """What programs print, by logger, language and server, and what becomes of it.
 
-`tests/fixtures/dialects.jsonl` has examples, `recorded_logs.jsonl` what programs printed. And the other way round: text
-that only has a level's name in it gets none.
+`tests/fixtures/dialects.jsonl` and `more_dialects.jsonl` have examples, `recorded_logs.jsonl` what programs printed.
+And the other way round: text that only has the name of a level in it gets none.
 """
 
 import argparse
@@ -52,6 +52,8 @@ def dialects(fixture: str) -> list[Dialect]:
 
 
 DIALECTS = dialects("dialects.jsonl")
+MORE = dialects("more_dialects.jsonl")
+"""Further programs and notations of times, levels and ids, levels in other languages, and text without a level."""
 RECORDED = dialects("recorded_logs.jsonl")
 """What programs of Debian 12, PyPI and npm printed when they were run; stacks are shortened."""
 
@@ -74,7 +76,7 @@ def rows_of(lines: Iterable[str], apart: int = 50) -> list[LogRow]:
     return assembler.rows
 
 
-@pytest.mark.parametrize("dialect", [*DIALECTS, *RECORDED], ids=str)
+@pytest.mark.parametrize("dialect", [*DIALECTS, *MORE, *RECORDED], ids=str)
 def test_dialects(dialect: Dialect) -> None:
     rows = rows_of(dialect.lines)
     assert len(rows) == len(dialect.want), [row.message for row in rows]
@@ -86,7 +88,7 @@ def test_dialects(dialect: Dialect) -> None:
             assert row.trace_id == wanted["trace_id"]
 
 
-@pytest.mark.parametrize("dialect", [d for d in DIALECTS if len(d.lines) > 1], ids=str)
+@pytest.mark.parametrize("dialect", [d for d in [*DIALECTS, *MORE] if len(d.lines) > 1], ids=str)
 def test_dialects_without_the_empty_lines(dialect: Dialect) -> None:
     """As journald gives them, which keeps no empty lines of a stream."""
     rows = rows_of(line for line in dialect.lines if line)
@@ -180,7 +182,7 @@ COMMON_HEADS = [
 ]
 
 
-@pytest.mark.parametrize("line", [*COMMON_HEADS, *(dialect.lines[0] for dialect in DIALECTS)])
+@pytest.mark.parametrize("line", [*COMMON_HEADS, *(dialect.lines[0] for dialect in [*DIALECTS, *MORE])])
 def test_common_heads_are_read_as_all_others(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read at once by one pattern is what reading part by part gives."""
     at_once = line_head.read_head(FORMATS, line, WHEN)

@@ -13,6 +13,7 @@ NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE = "node-file", "node-source", "race-
 JUL = "java.util.logging"
 NODE, NODE_ERROR, RUST, RUST_MESSAGE = "node", "node-error", "rust", "rust-message"
 QUOTED, BOXED = "quoted", "boxed-python"
+INDENTED = "indented"
 
 IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, BOXED, NODE, NODE_ERROR, RUST})
 """More is to come for certain, if its writer lives."""
@@ -37,14 +38,26 @@ _PYTHON_END = re.compile(rf"(?!(?:DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|
 _PYTHON_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _SYNTAX_ERROR = re.compile(r'  File "[^"\n]{1,500}", line \d{1,9}\Z')
 
-_JUL = re.compile(r"[A-Z][a-z]{2} \d\d?, \d{4} \d\d?:\d\d:\d\d [AP]M [\w.$]{1,300} [\w.$<>-]{1,200}\Z")
-_JUL_LEVEL = re.compile(r"(SEVERE|WARNING|INFO|CONFIG|FINE|FINER|FINEST): ")
-_JUL_STATES = {"SEVERE": "jul-severe", "WARNING": "jul-warning"}
+_JUL = re.compile(
+    r"[A-Za-zäéû]{3,6}\.? \d\d?, \d{4} \d\d?:\d\d:\d\d [A-Za-z]{1,6}\.?(?: ?[a-z]\.)? "
+    r"[\w.$]{1,300}(?: [\w.$<>-]{1,200})?\Z"
+)
+_JUL_LEVEL = re.compile(r"([A-ZÄÉÓÜ]{4,13}) ?: ")
+_JUL_STATES = {
+    word: f"jul-{level}"
+    for level, words in (
+        ("severe", "SEVERE SCHWERWIEGEND GRAVE"),
+        ("warning", "WARNING WARNUNG AVERTISSEMENT ADVERTENCIA AVVERTENZA"),
+    )
+    for word in words.split()
+}
+"""Java prints both lines in the language of its locale; any other word is for no more than information."""
 _FRAME = re.compile(r"\s{1,40}at (?:[^\n]{1,600}:\d{1,9}:\d{1,9}\)?\Z|[\w.$/@<>-]{1,400}\([^()\n]{1,300}\)\Z)")
 """One call of JavaScript's or Java's stacks."""
 _QUOTED = re.compile(r".{1,400}?(?:Error|Exception)(?: \[\w{1,80}\])?: ")
 _INDENTED_LEVEL = re.compile(
-    r"\s{1,24}(?:(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)"
+    r"\s{1,24}(?:(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S{0,16} {1,8}\[?)?"
+    r"(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)"
     r"(?: {2,8}\S|\[\d{4}\] )| {17,23}CRITICAL \S)"
 )
 """An entry of its own, of loggers that fill in or leave out the time."""
@@ -54,7 +67,7 @@ _ERROR_CLASS = re.compile(
     r"(?=:|\s?\{?\Z)"
 )
 _JAVA_MORE = re.compile(
-    r"\s{1,40}at |\s{0,40}\.\.\. \d{1,9} (?:more|common frames omitted|lines matching)"
+    r"\s{1,40}at |>?\s{0,6}\d{1,6} \| |\s{0,40}\.\.\. \d{1,9} (?:more|common frames omitted|lines matching)"
     r"|\s{0,40}(?:Caused by|Suppressed|Thrown at):"
     r"|at (?:async )?[\w.$<>/]{1,300} ?\(|---> |\s{1,20}---> |\s{0,20}--- End of "
 )
@@ -74,9 +87,12 @@ _GO_MORE = re.compile(
     r"|unexpected fault|-----|\.\.\. "
     rf"|{_GO_FUNCTION}"
 )
-_RUST_MORE = re.compile(r"note: |stack backtrace:|\s{1,8}\d{1,4}: |(?: ?left| ?right): |fatal runtime error: |thread '")
+_RUST_MORE = re.compile(
+    r"note: |---> |#\d{1,4} |stack backtrace:|\s{1,8}\d{1,4}: |(?: ?left| ?right): |fatal runtime error: |thread '"
+)
 _PHP_MORE = re.compile(
-    r"Stack trace:|\[?[Ss]tacktrace\]?:?\Z|\"\}|#\d{1,4} |\{main\}|thrown in "
+    r"Stack trace:|\[?[Ss]tacktrace\]?:?\Z|coroutine \d|\[C\]|\d{1,4}\. .{1,1000} @ 0x|"
+    r"in expression starting at |\"\}|#\d{1,4} |\{main\}|thrown in "
     r"|PHP {1,4}\d{1,4}\. |PHP Stack trace:|Next |Previous "
 )
 _RUBY_MORE = re.compile(r"(?:[\w@+./~<>-]{1,300}:\d{1,9}:in |from |[\w.:]{1,200} \()")
@@ -108,11 +124,17 @@ _MORE: dict[str, re.Pattern[str]] = {
     "ocaml": _OCAML_MORE,
     "lua": _LUA_MORE,
     "native": re.compile(
-        r"what\(\):|\d{1,3}: 0x|Aborted|"
+        r"what\(\):|\d{1,3}: 0x|Aborted|terminate called|"
         r"=+\d{1,12}=+|SUMMARY: |#\d{1,4} |Shadow |AddressSanitizer|(?:READ|WRITE) of size"
     ),
     "jvm": re.compile(r"#"),
     "erlang": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}|[\w ]{1,60}: |\*\* |\{|\["),
+    "erlang-info": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}"),
+    "perl": re.compile(r"BEGIN failed--|Compilation failed in "),
+    "r": re.compile(r"Calls: |Execution halted|In addition: |Backtrace:"),
+    "eyre": re.compile(r"Message: |Location: |Backtrace omitted|Run with |\s{1,8}━|\s{0,4}\d{1,4}: "),
+    "zig": re.compile(r"[^\s:]{1,300}:\d{1,9}:\d{1,9}: 0x|\?\?\?:\?:\?: 0x"),
+    "warning": re.compile(r"(?:Runtime|Resource)Warning: Enable tracemalloc"),
     "clojure": re.compile(r"Full report at:|/\S{1,400}\.edn\Z"),
     "stack": _STACK,
     "gin": re.compile(r"/\S{1,400}:\d{1,9} \(0x"),
@@ -132,6 +154,15 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         (" ", _SYNTAX_ERROR.pattern, PYTHON, "ERROR"),
         ("E", r"Error occurred during initialization of (?:VM|boot layer)\Z", "jvm-start", "CRITICAL"),
         ("E", r"Exception in thread |Exception ignored in", ANY_ERROR, None),
+        ("E", r"Exception in callback ", "asyncio", None),
+        ("-", r"--- Logging error ---\Z", "asyncio", "ERROR"),
+        ("P", r"Process [\w-]{1,80}:\Z", "asyncio", None),
+        ("mc", r"(?:multiprocessing\.pool|concurrent\.futures\.process)\._?RemoteTraceback: ?\Z", "asyncio", "ERROR"),
+        ("E", r"Error in [\w.$:]{1,100}\(.{0,400}\) : ?", "r", "ERROR"),
+        ("T", r"The application panicked \(crashed\)\.\Z", "eyre", "CRITICAL"),
+        ("t", r"thread \d{1,12} panic: ", "zig", "CRITICAL"),
+        ("#", r"#<Thread:0x[^\n]{1,400} terminated with exception ", "ruby", "ERROR"),
+        ("=", r"=(?:INFO|PROGRESS|NOTICE|DEBUG) REPORT==== ", "erlang-info", "INFO"),
         ("T", r"Task exception was never retrieved", "asyncio", None),
         ("F", r"Fatal Python error: ", "fatal-python", "CRITICAL"),
         ("p", r"panic: |panic\(", "go", "CRITICAL"),
@@ -144,7 +175,7 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("f", r"fatal runtime error: ", RUST_MESSAGE, "CRITICAL"),
         ("S", r"SIG[A-Z]{2,6}: [a-z]", "go", "CRITICAL"),
         ("g", r"goroutine \d{1,9} \[", "go", "ERROR"),
-        ("=", r"={18}\Z", RACE_RULE, None),
+        ("=", r"={18}(?:={47})?\Z", RACE_RULE, None),
         (
             "t",
             r"thread '[^'\n]{0,200}'(?: \(\d{1,12}\))? panicked at [^'\"\n]{1,400}:\d{1,9}(?::\d{1,9})?:?\Z",
@@ -158,6 +189,7 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
             "CRITICAL",
         ),
         ("t", r"terminate called (?:after throwing|without an active)", "native", "CRITICAL"),
+        ("U", r"Unhandled [Ee]xception:\Z", RUST, "CRITICAL"),
         ("U", r"Unhandled [Ee]xception[.:]|Unhandled exception\Z", JAVA_STACK, "CRITICAL"),
         ("U", r"Uncaught (?:[\w.$]{1,200}(?:Error|Exception))\b", JAVA_STACK, "ERROR"),
         ("P", r"Process terminated\. ", JAVA_STACK, "CRITICAL"),
@@ -166,7 +198,7 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("T", r"Terminating due to java\.lang\.OutOfMemoryError", JAVA_STACK, "CRITICAL"),
         ("#", r"# A fatal error has been detected by |# There is insufficient memory for the Java", "jvm", "CRITICAL"),
         ("#", r"#\Z", JVM_RULE, None),
-        ("JFMASOND", _JUL.pattern, JUL, None),
+        ("JFMASONDjfmasond", _JUL.pattern, JUL, None),
         ("P", r"PHP (?:Fatal|Recoverable fatal|Core|Compile) error:", "php", "CRITICAL"),
         ("P", r"PHP Parse error:", "php", "ERROR"),
         ("P", r"PHP (?:Core |Compile |User )?[Ww]arning:", "php", "WARNING"),
@@ -181,6 +213,10 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("*", r"\*\*\* stack smashing detected|\*\*\* buffer overflow detected", "native", "CRITICAL"),
         ("f", r"free\(\): |fatal: morestack", "native", "CRITICAL"),
         ("d", r"double free or corruption", "native", "CRITICAL"),
+        ("c", r"corrupted (?:double-linked list|size vs\. prev_size)", "native", "CRITICAL"),
+        ("r", r"realloc\(\): ", "native", "CRITICAL"),
+        ("l", r"libc\+\+abi: terminating", "native", "CRITICAL"),
+        ("p", r"pure virtual method called\Z", "native", "CRITICAL"),
         ("m", r"malloc\(\): |munmap_chunk\(\): |memory allocation of \d{1,20} bytes failed", "native", "CRITICAL"),
         ("S", r"Segmentation fault(?: \(core dumped\))?\Z", "native", "CRITICAL"),
         ("A", r"Aborted \(core dumped\)\Z", "native", "CRITICAL"),
@@ -214,7 +250,14 @@ _PERL_WARNINGS = re.compile(
     r"|\"?(?:my|our) |Wide character|substr outside|splice\(\) offset|print\w*\(\) on|readline\(\) on|isn't numeric"
 )
 _LUA = re.compile(r"lua[\w.-]{0,20}: [^\s:]{1,400}:\d{1,9}: ")
-_ASSERTION = re.compile(r".{0,400}: [^:\n]{1,200}:\d{1,9}: .{1,400}: Assertion [`'].{1,1000}' failed\.\Z")
+_HEAD_ALONE = re.compile(r"(?:info|dbug|trce|warn|fail|crit): [\w.`+<>,\[\] -]{1,400}\[-?\d{1,9}\]\Z")
+_SANITIZER = re.compile(r"==\d{1,12}==\s?ERROR: ")
+_SHELL = re.compile(
+    r"[^\s:]{1,300}: line \d{1,9}: {1,8}\d{1,12} (?:(?P<killed>Killed|Terminated)|Segmentation fault|Aborted|Bus error"
+    r"|Illegal instruction|Floating point exception|Trace/breakpoint trap)\b"
+)
+_RAILS = re.compile(r"(?:[A-Z]\w{0,80}(?:::[A-Z]\w{0,80}){1,8}|[A-Z]\w{0,80}Error) \(.{1,4000}\):\Z")
+_ASSERTION = re.compile(r"(?:.{0,400}: )?[^:\s]{1,200}:\d{1,9}: .{1,400}: Assertion [`'].{1,1000}' failed\.\Z")
 
 
 def start_of(text: str) -> DumpStart | None:
@@ -223,7 +266,7 @@ def start_of(text: str) -> DumpStart | None:
     if (known := _BY_FIRST.get(first)) is not None and (found := known[0].match(text)) is not None:
         start = known[1][int((found.lastgroup or "s0")[1:])]
         return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
-    if first in "12[/.~nfC(":
+    if first in "12[/.~nfC(b":
         if first in "12" and "http: panic serving" in text:
             return DumpStart("go", "ERROR")
         if first in "12[" and text.endswith(" panic recovered:"):
@@ -232,9 +275,18 @@ def start_of(text: str) -> DumpStart | None:
             return DumpStart(NODE_FILE, None)
         if first == "(" and _NODE_WARNING.match(text):
             return DumpStart(JAVA_STACK, "WARNING")
+        if first == "2" and " Rack app" in text[:60]:
+            return DumpStart("ruby", "ERROR")
+        if first in "/.b" and (shell := _SHELL.match(text)) is not None:
+            return DumpStart("native", "ERROR" if shell["killed"] else "CRITICAL")
+        if first in "/." and "error while loading shared libraries: " in text:
+            return DumpStart("native", "ERROR")
     last = text[-1:]
-    if last in "r:" and text.endswith(("] Unhandled Error", "] Unhandled error in Deferred:")):
-        return DumpStart(ANY_ERROR, "ERROR")
+    if last in "r:":
+        if text.endswith(("] Unhandled Error", "] Unhandled error in Deferred:")):
+            return DumpStart(ANY_ERROR, "ERROR")
+        if text.endswith("):") and _RAILS.match(text):
+            return DumpStart("ruby", "ERROR")
     if last in ".)":
         if last == "." and " line " in text and _PERL.match(text):
             return DumpStart("perl", "WARNING" if _PERL_WARNINGS.match(text) or "isn't numeric" in text else "ERROR")
@@ -257,6 +309,11 @@ def start_of(text: str) -> DumpStart | None:
     return None
 
 
+def head_alone(text: str) -> bool:
+    """Whether TEXT is the first of the two lines of an entry as .NET's console logger prints them."""
+    return text[-1:] == "]" and text[0] in "idtwfc" and _HEAD_ALONE.match(text) is not None
+
+
 def continues(state: str, text: str) -> str | None:
     """The state after TEXT if it goes on an entry in STATE; None if it does not, or only for its place."""
     if _PYTHON_START.match(text):
@@ -266,7 +323,9 @@ def continues(state: str, text: str) -> str | None:
         return BOXED if state in (ANY_ERROR, "asyncio", PYTHON_CHAINED) else None
     if state in HELD:
         return _confirmed(state, text)
-    if text[:1] in (" ", "\t"):
+    if state == INDENTED:
+        return state if text[:6] == "      " else None
+    if text[:1] in (" ", "\t", "\xa0"):
         if text.startswith(" * "):
             return None  # " * Running on http://…" belongs to no entry
         if state == ANY_ERROR and _INDENTED_LEVEL.match(text):
@@ -298,7 +357,7 @@ def continues(state: str, text: str) -> str | None:
             return state
         return None
     if state == "asyncio":
-        return state if text.startswith("future: ") else None
+        return state if text.startswith(_ASYNCIO_MORE) else None
     if state == ANY_ERROR or state[:4] == "jul-":
         if _EXCEPTION_HEAD.match(text) or _JAVA_MORE.match(text):
             return JAVA_STACK
@@ -311,9 +370,14 @@ def continues(state: str, text: str) -> str | None:
     return state if more is not None and more.match(text) else None
 
 
-_CAUSE = ("Caused by:", "Location:", "Stack:")
-_BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ")
-"""What SQLAlchemy and psycopg put below their messages."""
+_CAUSE = (
+    *("Caused by:", "Location:", "Stack:", "SUMMARY: ", "in expression starting at ", "! ", "│", "└", "╵"),
+    *("Raised at ", "Raised by ", "Called from ", "Re-raised at "),
+)
+_ASYNCIO_MORE = ("future: ", "handle: ", "protocol: ", "transport: ", "task: ", "source_traceback: ", '"""')
+_BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ",
+          "Call stack:", "Message: ", "Arguments: ", '"""')  # fmt: skip
+"""What SQLAlchemy, psycopg and logging put below their messages, and multiprocessing around a traceback."""
 _POSTGRESQL_MORE = re.compile(
     r"(?:[\d:. -]{19,27}[A-Z+0-9-]{1,6} )?\[\d+(?:-\d+)?\] (?:[^\s@]{0,100}@\S{0,100} )?"
     r"(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
@@ -329,7 +393,9 @@ def _confirmed(state: str, text: str) -> str | None:
         level = _JUL_LEVEL.match(text)
         return None if level is None else _JUL_STATES.get(level[1], "jul-info")
     if state == RACE_RULE:
-        return "race" if text == "WARNING: DATA RACE" else None
+        if _SANITIZER.match(text):
+            return "native"
+        return "race" if text.startswith(("WARNING: DATA RACE", "WARNING: ThreadSanitizer: ")) else None
     if state == QUOTED:
         return JAVA_STACK if _FRAME.match(text) else None
     return NODE if state == NODE_SOURCE and _CARET.match(text) else None

@@ -28,7 +28,8 @@ _ESCAPE = re.compile(
 """Sequences that terminals obey, as in ECMA-48 and xterm."""
 
 _REQUEST = re.compile(
-    r'"(?P<method>[A-Z]{3,20}) [^"\s]{1,4000} HTTP/\d(?:\.\d)?"(?: from \S{1,100} -)? (?P<status>[1-5]\d\d)(?![\w.])'
+    r'"(?P<method>[A-Z]{3,20}) (?:[^"\s]{1,4000} HTTP/\d(?:\.\d)?"(?: from \S{1,100} -)?|/[^"\s]{0,4000}") '
+    r"(?P<status>[1-5]\d\d)(?![\w.])"
 )
 """The request and the status in an access line of any other form."""
 
@@ -82,6 +83,8 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
             if given is None:
                 continue
             parsed = parse_object(formats, given, text, realtime, form.complete)
+            if parsed.level is None and parsed.message is not text and not inner:
+                parsed = _by_message(formats, parsed, realtime)
         # A message is read only once more: hostile text would nest without end.
         if form.again and not inner:
             return _within(parsed, _parse(formats, parsed.message, service, realtime, inner=True))
@@ -99,6 +102,12 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
     if headed.level not in (None, level):
         context.setdefault("level", headed.level)
     return headed._replace(level=level, context=context, complete=True)
+
+
+def _by_message(formats: Formats, outer: Parsed, realtime: int) -> Parsed:
+    """OUTER, an object that states no level, with what the head of its message says."""
+    headed = read_head(formats, outer.message.rstrip("\n"), realtime)
+    return outer if headed is None else _within(outer, headed)
 
 
 def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:

@@ -5,11 +5,13 @@ import re
 from helmd.model.logs.level import CODES
 from helmd.model.logs.parsing.head_tokens import (
     CODE_IN_BRACKETS,
+    ERROR_CODE,
     FATAL_ERROR,
     HEAD_TIME,
     LETTER_FOLLOWED,
     LEVEL_FIRST,
     LEVEL_LAST,
+    STATED_PLACE,
     WITH_DATE,
     LineHead,
     level_called,
@@ -19,6 +21,7 @@ from helmd.model.logs.parsing.head_words import (
     BELOW_WARNING,
     COLON_CODES,
     COLON_WORDS,
+    LOCAL_WORDS,
     OTHER_MEANINGS,
     PROSE_AFTER,
 )
@@ -29,10 +32,10 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
     """Whether WORD is a level that stands in no brackets; it is read then."""
     line = head.text
     if (both := FATAL_ERROR.match(line, head.at)) is not None and line[both.end() : both.end() + 1] == ":":
-        if head.stamp is None and not head.strong:
+        if (head.stamp is None and not head.strong) or (both[0][0] in "rR" and "source" not in head.names):
             return False
         head.whole = head.stamp is None and not head.names
-        head.found(both[0], "CRITICAL")
+        head.found(both[0], "CRITICAL" if both[0][0] in "fF" else "ERROR")
         head.says_it_all = True
         skip_separator(head, both.end())
         return True
@@ -59,6 +62,8 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
         or following[:2] in (" -", " |", " :", " >", "  ", " [", " (", " <", " {", " @")
         or (following[:1] in ",/" and following[:1] != "" and head.stamp is not None)
         or (following[:1] == "[" and CODE_IN_BRACKETS.match(line, end) is not None)
+        or (following[:2] == "! " and upper)
+        or ("source" in head.names and ERROR_CODE.match(line, end) is not None)
         or (following[:1] == " " and head.stamp is None and HEAD_TIME.match(line, end + 1) is not None)
     )
     if following[:2] == "::" or following.startswith((": =", " ==", ":=")):
@@ -72,7 +77,7 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
     if following[:1] == "[" and (inner := CODE_IN_BRACKETS.match(line, end)) is not None:
         head.name("code", inner[0][1:-1])
         end = inner.end()
-    skip_separator(head, end)
+    skip_separator(head, end + (following[:2] == "! "))
     if following[:1] == "/" and head.stamp is not None:
         head.at = end + 1
     return True
@@ -83,14 +88,17 @@ def _accepted(
 ) -> bool:
     line = head.text
     at_start = head.stamp is None and not head.names and head.pid is None
+    coded = "source" in head.names and ERROR_CODE.match(line, end) is not None
     if len(word) == 1:
+        if word in "FP" and head.names.get("logger") in ("stdout", "stderr"):
+            return False  # full or partial line, as container runtimes mark them
         if head.stamp is None or not head.dated or not upper:
             return (
                 following[:1] == "/"
                 and at_start
                 and re.match(r"/[\w.$-]{1,80}\s{0,8}(?:\(\s{0,8}\d+\))?: ", line[end:]) is not None
             )
-        if following[:1] in ("|", "/", "\t", ":") or following[:2] in (" |", " [", "  "):
+        if following[:1] in ("|", "/", "\t", ":") or following[:2] in (" |", " [", "  ", "! "):
             return True
         return following[:1] == " " and LETTER_FOLLOWED.match(line, end + 1) is not None
     if word.lower() in OTHER_MEANINGS and not upper:
@@ -100,8 +108,8 @@ def _accepted(
             return (
                 (head.strong or at_start)
                 and (word.lower() in COLON_WORDS or word in COLON_CODES)
-                and (following[:2] in (": ", ":\t") or (following[:1] == "[" and strong))
-                and not (level in BELOW_WARNING and " " not in line[end + 2 :].strip())
+                and (following[:2] in (": ", ":\t") or (following[:1] == "[" and strong) or coded)
+                and not (level in BELOW_WARNING and " " not in line[end + 2 :].strip() and line[-1] != "]")
             )
         if strong:
             if head.names and not head.strong:
@@ -111,10 +119,14 @@ def _accepted(
             if following[:2] == " (" and code:
                 return False
             return bool(line[end:].strip(" \t:|>;-")) or following[:1] == ":"
-        behind = at_start or (head.strong and line[0] in "[0123456789")
+        if word.lower() in LOCAL_WORDS:
+            return False
+        behind = at_start or (head.strong and (line[0] in "[0123456789" or line[head.at - 1] == ":"))
         return behind and not code and following[:1] == " " and _no_sentence(line, end + 1, strict=True)
     if strong:
-        return upper or head.strong or head.bare == 0
+        return (
+            upper or head.strong or head.bare == 0 or (head.bare == 1 and following[:2] == ": " and word in COLON_WORDS)
+        )
     if following[:1] != " " and following:
         return False
     if not upper and not (head.strong and head.bare == 0 and head.dated):
@@ -133,6 +145,8 @@ def _no_sentence(line: str, at: int, strict: bool) -> bool:
             return False
     elif first == "=":
         return False
+    if STATED_PLACE.match(rest) is not None:
+        return True
     word = rest.split(None, 1)[0] if rest.strip() else ""
     second = rest[len(word) :].lstrip()[:1]
     if strict and second in ("=", "+", "|", "&") and second:
@@ -156,7 +170,9 @@ def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
     level = level_called(head, word)
     if level is None and (word.isupper() or len(word) > 2):
         level = CODES.get(word.upper())
-    if level is not None and bracket != "<":
+    if level is None and word.isupper() and word.endswith(" WARNING"):
+        level = "WARNING"
+    if level is not None and (bracket != "<" or head.stamp is not None):
         if bracket == "(" and not word.isupper() and head.stamp is None:
             return None
         head.found(word, level)
@@ -178,6 +194,18 @@ def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
         if level is not None:
             head.name("logger", paired["name"].strip())
             head.found(word, level)
+            return level
+    return _among(head, inner) if inner.count(":") >= 2 else None
+
+
+def _among(head: LineHead, inner: str) -> str | None:
+    """The level among several parts with colons between them: [4711:12:1127/230146.123:ERROR:gpu.cc(31)]."""
+    parts = inner.split(":")
+    for number, part in enumerate(parts):
+        if len(part) > 3 and part.isupper() and (level := level_called(head, part)) is not None:
+            head.name("logger", ":".join(parts[number + 1 :]))
+            head.name("thread", ":".join(parts[:number]))
+            head.found(part, level)
             return level
     return None
 

@@ -9,26 +9,30 @@ from helmd.model.logs.parsing.parsed import Formats
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,:]\d{1,9})?(?: ?[AP]M\b)?"
-_ZONE = r"(?: ?(?:Z|UTC|GMT|CET|WET|EET|MSK|[A-Z]{1,3}[SD]T|[+-]\d\d:?\d\d)(?![\w]))?"
+_ZONE = r"(?: ?(?:Z|UTC|GMT|CET|WET|EET|MSK|[A-Z]{1,3}[SD]T|[+-]\d\d(?::?\d\d)?)(?![\w]))?"
 HEAD_TIME = re.compile(
     rf"(?:\d{{4}}[-/.]\d\d[-/.]\d\d(?:(?:T|  ?|, ?| - |-){_CLOCK}|[T ]\d\d:\d\d\b)?"  # 2026-11-27T23:01:46.123
     rf"|(?:{_DAY},? )?\d\d?[-/. ](?:{_MONTH}|\d\d)[-/. ]\d{{2,4}}(?:[: T]|, ?){_CLOCK}"  # 27/Nov/2026:23:01:46
     rf"|(?:{_DAY},? )?{_MONTH} {{1,2}}\d\d?,?(?: \d{{4}})? {_CLOCK}(?: [A-Z]{{3,4}}(?= \d))?(?: \d{{4}}\b)?"  # ctime(3)
     rf"|\d{{8}}[T -]?\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?|\d{{6}} {_CLOCK}"  # 20261127T230146, 261127 23:01:46
-    rf"|\d\d-\d\d {_CLOCK}|{_CLOCK}|\d{{1,2}}:\d\d[AP]M\b"
+    rf"|\d\d[-/]\d\d {_CLOCK}|{_CLOCK}|\d{{1,2}}:\d\d[AP]M\b"
     rf"|1\d{{9}}(?:\.\d{{1,9}})?(?=[\s\]:|,])|1\d{{12}}(?=[\s\]:|,])"  # seconds or milliseconds since 1970
+    r"|1\.\d{6,18}e\+09(?=\s)|\d{1,9}\.\d{3,9}s(?=[ \t])"  # the same as zap prints it, and seconds since the start
     rf"){_ZONE}"
 )
-WITH_DATE = re.compile(rf"\d{{4}}[-/.]|\d\d?[-/. ](?:{_MONTH}|\d\d)[-/. ]|{_DAY}|{_MONTH}|\d{{6}}|1\d{{9}}|\d\d-\d\d ")
+WITH_DATE = re.compile(
+    rf"\d{{4}}[-/.]|\d\d?[-/. ](?:{_MONTH}|\d\d)[-/. ]|{_DAY}|{_MONTH}|\d{{6}}|1\d{{9}}|\d\d[-/]\d\d |1\.\d{{6}}"
+)
 
 
 HEAD_SPACES = re.compile(r"[ \t]*")
 HEAD_SEPARATOR = re.compile(
-    r"[ \t]*(?:(?:-{1,3}>?|\u2013|\u2014|::?|\|{1,2}|>{1,2}|;|,|@|=>)(?=[\s\[(<{]|\Z)[ \t]*|[:|;,>@][ \t]*){0,2}"
+    r"[ \t]*(?:\|-(?=[A-Z])|(?:-{1,3}>?|\u2013|\u2014|::?|\|{1,2}|>{1,2}|;|,|@|=>)(?=[\s\[(<{]|\Z)[ \t]*"
+    r"|[:|;,>@][ \t]*){0,2}"
 )
-HEAD_WORD = re.compile(r"[A-Za-z_/~$@*+#.][\w./$@#~*+-]*")
+HEAD_WORD = re.compile(r"(?:[^\W\d]|[/~$@*+#.])[\w./$@#~*+-]*")
 LOGGER_REST = re.compile(r"(?:::?[\w.$<>/-]+)*(?:\(\))?")
-HEAD_NUMBER = re.compile(r"#?\d{1,12}(?:[.:]\d+)*(?=[\s:|\]\[,]|\Z)|(?:0x)?\d[0-9a-f]{7,15}(?=\s)|-(?=\s)")
+HEAD_NUMBER = re.compile(r"#?\d{1,12}(?:[.:]\d+)*s?(?=[\s:|\]\[,]|\Z)|(?:0x)?\d[0-9a-f]{7,15}(?=\s)|-(?=\s)")
 HEAD_MARK = re.compile(
     r"(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}|(?!FATAL |CRITICAL )[A-Z]{2,16}(?= (?:ERROR|WARNING): )) (?=[A-Z]{4})"
 )
@@ -55,9 +59,14 @@ HEAD_SYSLOG = re.compile(
 )
 SYSLOG_LEVELS = ("CRITICAL", "CRITICAL", "CRITICAL", "ERROR", "WARNING", "INFO", "INFO", "DEBUG")
 HEAD_RUBY = re.compile(r"[DIWEFA], \[")
-FATAL_ERROR = re.compile(r"fatal error\b", re.IGNORECASE)
+FATAL_ERROR = re.compile(r"(?:fatal|runtime) error\b", re.IGNORECASE)
+ERROR_CODE = re.compile(r" [A-Za-z]{1,8}\d{1,8}: ")
+"""What compilers put behind "error": error TS2304: ..."""
+HEAD_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?=\s)")
+STATED_PLACE = re.compile(r"in (?:\.{0,2}/\S|[\w.$/-]{1,200}\.\w)")
+"""Where it happened, unlike the rest of a sentence."""
 CODE_IN_BRACKETS = re.compile(r"\[\w{1,12}\](?=[:\s])(?! *=)")
-PATH_LINE = re.compile(r"(?:[\w@+./~-]{0,300}/)?[\w@+.~-]{1,200}:\d+(?::\d+)?:? ")
+PATH_LINE = re.compile(r"(?:[\w@+./~-]{0,300}/)?[\w@+.~-]{1,200}(?::\d+(?::\d+)?:?(?: -)?|\(\d+(?:,\d+){0,3}\) ?:) ")
 LETTER_FOLLOWED = re.compile(r"[A-Z]{3,}\b|[^\s.:/_]*[.:/_]\S|\S+:|\[|\(")
 
 

@@ -5,10 +5,20 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-COLON_WORDS = _words("error err warning warn fatal critical crit severe info debug notice trace emerg fail")
+COLON_WORDS = _words(
+    "error err warning warn fatal critical crit severe info debug notice trace emerg fail silly fehler warnung erreur"
+    " errore erro"
+)
 """Levels at the start of a line, in any case, if a colon follows: as compilers, PHP and shell tools print them."""
 COLON_CODES = _words("dbug trce crit fail")
 """The same of .NET."""
+LOCAL_WORDS = _words(
+    """
+    fehler warnung schwerwiegend hinweis erreur avertissement grave advertencia aviso errore avvertenza avviso
+    attenzione attention erro fout waarschuwing varning hata uyar\u0131 błąd ostrzeżenie chyba varování fejl advarsel
+    """
+)
+"""Levels in other languages; what follows must show that they are one, since they are ordinary words as well."""
 BELOW_WARNING = frozenset({"DEBUG", "INFO"})
 OTHER_MEANINGS = _words("config fine finer finest log success failure information informational verbose panic alert")
 """Names of levels that are ordinary words as well; they count in capitals or in brackets only."""
@@ -22,6 +32,7 @@ PROSE_AFTER = _words(
     is are was were be been has have had can may might must will would should does did do
     and or nor but if in of to by that which who this these those means when then than about from on at as with for the
     a an occurs occurred appears returned raised
+    weather thinking care mass acclaim review reviews damage infrastructure
     """
 )
 """What follows "ERROR" or "WARNING" where it is a noun of a sentence and no level."""

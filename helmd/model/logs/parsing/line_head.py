@@ -11,6 +11,7 @@ from typing import Any
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
+from helmd.model.logs.parsing.head_symbols import behind_symbol, read_special
 from helmd.model.logs.parsing.head_tokens import (
     HEAD_BRACKETS,
     HEAD_MARK,
@@ -23,6 +24,7 @@ from helmd.model.logs.parsing.head_tokens import (
     HEAD_SPACES,
     HEAD_SYSLOG,
     HEAD_TIME,
+    HEAD_UUID,
     HEAD_WORD,
     LOGGER_BEFORE,
     LOGGER_REST,
@@ -36,7 +38,7 @@ from helmd.model.logs.parsing.head_tokens import (
     skip_separator,
 )
 from helmd.model.logs.parsing.head_words import NO_LOGGER
-from helmd.model.logs.parsing.parsed import Formats, Parsed, level_of
+from helmd.model.logs.parsing.parsed import Formats, Parsed, folded
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
 REACH = 512
@@ -49,7 +51,6 @@ _ERROR_NAMES = ("Error", "Exception", "Warning", "Fehler", "Failure")
 _LEVEL_NAMES = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|ALERT|EMERG"
 INDENT = 24
 """Spaces before a head: the width of a time that was left out."""
-_SYMBOL = re.compile(r"[^\x00-\x7f\w\s][^\x00-\x7f\w\s]? {1,3}(?P<level>[A-Za-z]{3,11})(?:: | {2,12})(?=\S)")
 _COMMON_LOGGER = r"[a-z_][\w.$/-]{0,199}"
 _PLAIN_WORD = r"[A-Za-z][\w'-]*+[ ,](?![-:>|] )"
 _COMMON = {
@@ -67,7 +68,8 @@ _COMMON = {
 }
 """Heads that most lines have, by their first character. They are read as by `_read`, in a tenth of the time."""
 _LEVEL_LIKE = re.compile(
-    "(?:ERR|EROR|WAR|WRN|FAT|FTL|CRI|CRT|SEV|INF|DEB|DBG|DBUG|TRA|TRC|VER|NOT|FINE|CONF|EMER|ALERT|PANIC|FAIL|DEPRECATED)"
+    "(?:ERR|EROR|WAR|WRN|FAT|FTL|CRI|CRT|SEV|INF|DEB|DBG|DBUG|TRA|TRC|VER|NOT|FINE|CONF|EMER|ALERT|PANIC|FAIL|DEPRECATED|SILLY"
+    "|FEHL|SCHWER|HINW|GRAV|AVI|AVV|ATTE|FOUT|WAAR|HATA|UYARI|CHYB|FEJL|ADVAR)"
 )
 """What is in every name of a level in upper case."""
 _ANY_CASE = "(?i:err|warn|fatal|crit|fail|debug|info|notice|dbug|trce|trace|severe|alert|emerg|panic)"
@@ -78,7 +80,8 @@ _CANDIDATE = re.compile(
     r"|(?![A-Za-z][a-z]*+ (?!error:)[a-z])(?:"
     r"[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
     rf"(?=[\[(<\d{{]|[A-Z]{{3}}|{_ANY_CASE}|[\w./@-]++(?:[:\[|(]| [:|\[(-]))"
-    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/)"
+    r"|[EFSWefsw][a-z]{3,8}: |[A-Z]{4,14}: "
+    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;!]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/)"
 )
 """How a head begins that begins with a letter."""
 
@@ -89,7 +92,8 @@ def may_have_head(text: str) -> bool:
     if first in "0123456789[(<":
         return True
     if first == " ":
-        return text[:INDENT].lstrip()[:1].isupper()
+        begins = text[:INDENT].lstrip()[:1]
+        return begins.isupper() or (begins in "0123456789[" and begins != "")
     if _CANDIDATE.match(text, 0, 256) is None:
         return False
     return text[1:2] == "/" or _LEVEL_LIKE.search(text[:80].upper()) is not None
@@ -102,10 +106,13 @@ def begins_with_head(text: str) -> bool:
 
 def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     """What TEXT says by the head before its message; None if it states no level."""
-    if (common := _COMMON.get(text[:1])) is not None and (found := common.match(text, 0, REACH)) is not None:
+    first = text[:1]
+    if (common := _COMMON.get(first)) is not None and (found := common.match(text, 0, REACH)) is not None:
         return _common(formats, found, text, realtime)
-    if text[:1] > "\x7f":
-        return _behind_symbol(formats, text)
+    if first > "\x7f" and not first.isalpha():
+        return behind_symbol(formats, text)
+    if first in " @" and (special := read_special(formats, text, realtime)) is not None:
+        return special
     if not may_have_head(text):
         return None
     if (behind := _object_behind(formats, text, realtime)) is not None:
@@ -116,13 +123,6 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     if head.level is None:
         return None
     return _parsed(head, text, realtime)
-
-
-def _behind_symbol(formats: Formats, text: str) -> Parsed | None:
-    """What the level says that stands in a column of its own, or before a colon, behind a symbol."""
-    found = _SYMBOL.match(text)
-    known = None if found is None else level_of(formats.levels, found["level"])
-    return None if found is None or known is None else Parsed(known[0], text[found.end() :])
 
 
 def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) -> Parsed | None:
@@ -168,7 +168,7 @@ def _parsed(head: LineHead, text: str, realtime: int) -> Parsed:
     context.update(head.names)
     ids: dict[str, str | None] = {"trace_id": None, "user_id": None}
     for key, value in head.pairs.items():
-        role = head.formats.roles.get(key, "")
+        role = head.formats.roles.get(key) or (head.formats.roles.get(folded(key), "") if len(key) > 2 else "")
         if role == "process_id" and head.pid is None and (pid := pid_of(value)) is not None:
             head.pid = pid
         elif role in ids:
@@ -232,6 +232,11 @@ def _before_level(head: LineHead) -> bool:
         skip_separator(head, stamp.end())
         head.strong, head.bare = True, 0
         return True
+    if head.stamp is not None and (uuid := HEAD_UUID.match(line, at)) is not None:
+        head.pairs["request_id"] = uuid[0]
+        skip_separator(head, uuid.end())
+        head.strong = True
+        return True
     if (number := HEAD_NUMBER.match(line, at)) is not None:
         if at and head.stamp is None and (line[0] != "[" or len(head.names) != 1):
             return False
@@ -244,7 +249,11 @@ def _before_level(head: LineHead) -> bool:
         head.strong = head.strong or strong
         return True
     if head.stamp is not None and (pair := HEAD_PAIR.match(line, at)) is not None:
-        head.pairs[pair[1]] = pair[2].strip('"')
+        value = pair[2].strip('"')
+        if head.formats.roles.get(pair[1]) == "level" and (level := level_called(head, value)) is not None:
+            head.found(value, level)
+        else:
+            head.pairs[pair[1]] = value
         skip_separator(head, pair.end())
         head.strong = True
         return True
@@ -326,10 +335,10 @@ def _bracket(head: LineHead, first: str) -> bool:
         skip_separator(head, end)
         head.strong = True
         return True
-    if first == "<" and head.stamp is None and not head.names:
-        return False
-    begins = head.at == 0
+    begins = not line[: head.at].strip()
     is_time = head.stamp is None and HEAD_TIME.fullmatch(inner) is not None
+    if first == "<" and head.stamp is None and not head.names and not is_time:
+        return False
     level = None if is_time else read_level_in(head, inner, first)
     if level is None:
         if head.stamp is None and not begins and not head.names and head.pid is None:

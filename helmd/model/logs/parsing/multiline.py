@@ -17,10 +17,12 @@ from helmd.model.logs.parsing.crash_dumps import (
     ANY_ERROR,
     HELD,
     IN_THE_MIDDLE,
+    INDENTED,
     NODE_FILE,
     NODE_SOURCE,
     OPEN_ENDED,
     continues,
+    head_alone,
     level_after,
     start_of,
 )
@@ -161,9 +163,9 @@ class Joiner(Generic[T]):
             entry.lines += [line for line, _ in entry.held]
             entry.held.clear()
             entry.level = level_after(state)
-        elif state != ANY_ERROR and not entry.traceback:
+        elif state not in (ANY_ERROR, INDENTED) and not entry.traceback:
             entry.level = entry.level or level_after(state)
-        entry.traceback = entry.traceback or state != ANY_ERROR
+        entry.traceback = entry.traceback or state not in (ANY_ERROR, INDENTED)
         if state in OPEN_ENDED and entry.state not in OPEN_ENDED:
             entry.loose = _MOST_LOOSE
         entry.state = state
@@ -320,7 +322,7 @@ def opens(text: str, level: str, stated: bool = False) -> bool:
     One that does not need not be pushed unless its writer has one open.
     """
     if stated:
-        return level in _WAITING
+        return level in _WAITING or (text[-1:] == "]" and head_alone(text))
     return level in _ERRORS or start_of(text) is not None
 
 
@@ -332,5 +334,7 @@ def _opens(text: str, level: str, complete: bool, stated: bool) -> tuple[str | N
         return None, None, False
     if not stated and (start := start_of(text)) is not None:
         return start.state, start.level, start.level is not None
+    if stated and level not in _WAITING and head_alone(text):
+        return INDENTED, None, False
     waits = level in _ERRORS or (stated and level in _WAITING)
     return (ANY_ERROR if waits else None), None, False

@@ -8,7 +8,7 @@ from json import JSONDecoder
 from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
-from helmd.model.logs.level import CODES, graver, level_of_status
+from helmd.model.logs.level import CODES, LEVELS, graver, level_of_status
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.parsed import ROLES, Formats, Keys, Parsed, Shape, folded, level_of
 
@@ -193,10 +193,20 @@ def _says(formats: Formats, role: str, key: str, value: Any) -> bool:
 
 _MONGODB = {"t", "s", "c", "msg"}
 """The keys of MongoDB's lines, in which "s" is the level."""
-_WORDS_ONLY = frozenset({"status", "priority"})
+_WORDS_ONLY = frozenset({"status", "priority", "type"})
 """Keys that are the level of some programs if their value is the name of one; numbers are other things."""
 _SPECIAL_LEVELS = _WORDS_ONLY | {"levelno", "severitynumber"}
 _PYTHON_NUMBERS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+_LEVEL_NAMES = ("name", "levelStr", "label", "standardLevel", "text")
+"""Where the word is if the level is an object."""
+_AROUND = re.compile(r"\x1b\[[\d;]{0,20}m|SEVERITY_NUMBER_|\d\Z")
+"""What is around the level's word: colours, and how OpenTelemetry's protocol names its numbers."""
+_SCALES = (
+    (100, 600, (100, 200, 300, 400, 500)),  # Monolog
+    (5_000, 50_000, (10_000, 20_000, 30_000, 40_000, 50_000)),  # Logback, Log4j
+)
+_GOOGLE = (100, 200, 400, 500, 600)
+"""From which number on a value is of each level."""
 _OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
 """As Go's log/slog prints a level between two others: ERROR+4."""
 
@@ -204,7 +214,7 @@ _OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
 def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None:
     """The level that VALUE under KEY is, and whether its word says no more than that."""
     if value.__class__ is dict:
-        value = value.get("name")
+        value = next((value[key] for key in _LEVEL_NAMES if key in value), None)
     if value.__class__ is not str:
         if value.__class__ is bool or value.__class__ not in (int, float):
             return None
@@ -221,7 +231,7 @@ def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None
                 if 1 <= value <= 24
                 else None
             )
-        return formats.levels.get(str(value))
+        return formats.levels.get(str(value)) or _on_a_scale(scale, value)
     known = formats.levels.get(value) or level_of(formats.levels, value)
     if known is not None:
         # PRIORITY is journald's own field.
@@ -230,8 +240,20 @@ def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None
         return code, False
     if (offset := _OFFSET_LEVEL.match(value)) is not None and (known := level_of(formats.levels, offset[1])):
         return known[0], False
+    if "\x1b" in value or value.startswith("SEVERITY_NUMBER_"):
+        known = level_of(formats.levels, _AROUND.sub("", value))
+        return None if known is None else (known[0], False)
     if len(value) == 2 and value[0] == "D" and value[1].isdigit():  # MongoDB's debug levels
         return "DEBUG", False
+    return None
+
+
+def _on_a_scale(key: str, value: int | float) -> tuple[str, bool] | None:
+    """The level that is a greater number than those of pino and syslog."""
+    for least, most, begins in _SCALES:
+        if least <= value <= most:
+            begins = _GOOGLE if most == 600 and key == "severity" else begins
+            return LEVELS[max(0, sum(value >= begin for begin in begins) - 1)], False
     return None
 
 
@@ -250,7 +272,11 @@ _STATUS_KEYS = (
     "response",
     "http.response.status_code",
     "code",
+    "httpRequest",
+    "http",
 )
+_REQUEST_OBJECTS = frozenset({"httpRequest", "http"})
+"""Objects that have both the request and the status."""
 _REQUEST_KEYS = frozenset(
     {"method", "request_method", "requestmethod", "httpmethod", "verb", "uri", "url", "path", "request", "requesturi",
      "requestpath", "httprequestmethod", "req", "useragent", "httpuseragent", "remoteaddr", "clientip", "requeststring"}
@@ -260,6 +286,8 @@ _REQUEST_KEYS = frozenset(
 def _status_key(names: tuple[str, ...]) -> str | None:
     """The key of the HTTP status among NAMES, if a request is there as well."""
     key = next((key for key in _STATUS_KEYS if key in names), None)
+    if key in _REQUEST_OBJECTS:
+        return key
     if key is None or not any(
         name != key and (name in _REQUEST_KEYS or folded(name) in _REQUEST_KEYS) for name in names
     ):
@@ -271,6 +299,8 @@ def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
     """PARSED with the level that the HTTP status of an access line asks for."""
     value = given.get(key)
     if value.__class__ is dict:
+        if (response := value.get("response")).__class__ is dict:
+            value = response
         value = next((value[inner] for inner in ("statusCode", "status_code", "status") if inner in value), None)
     if value.__class__ is str and len(value) == 3 and value.isascii() and value.isdecimal():
         value = int(value)
@@ -321,6 +351,8 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         value = given.pop(at_message)
         if value.__class__ is str:
             message = value
+        elif value.__class__ is dict and len(value) == 1 and isinstance(own := value.get("stringValue"), str):
+            message = own  # OpenTelemetry's protocol
         elif value.__class__ is dict and isinstance(own := value.get("message"), str):
             given[at_message], message = value, own
         elif value is not None:

@@ -1,0 +1,32 @@
+"""What a symbol at the start of a line says: the level that stands behind it, or the one that it is itself."""
+
+import re
+
+from helmd.model.logs.parsing.parsed import Formats, Parsed, level_of
+from helmd.model.logs.parsing.structured import json_object, parse_object
+
+_SYMBOL = re.compile(
+    r"[^\x00-\x7f\w\s][^\x00-\x7f\w\s]? {1,3}"
+    r"(?:(?P<level>[A-Za-z]{3,11})(?:: | {2,12})|\[(?P<second>[A-Z]{4,8})\] )(?=\S)"
+)
+_SIGNS = {"\u2a2f": "ERROR", "\u274c": "ERROR", "\u26a0": "WARNING"}
+"""Symbols that are a level themselves where a line begins with one."""
+
+
+def behind_symbol(formats: Formats, text: str) -> Parsed | None:
+    """What the level says that stands in a column of its own, or before a colon, behind a symbol."""
+    found = _SYMBOL.match(text)
+    known = None if found is None else level_of(formats.levels, found["level"] or found["second"])
+    if found is not None and known is not None:
+        return Parsed(known[0], text[found.end() :])
+    level = _SIGNS.get(text[0]) if text[1:2] in (" ", "\ufe0f") and text[2:].strip() else None
+    return None if level is None else Parsed(level, text)
+
+
+def read_special(formats: Formats, text: str, realtime: int) -> Parsed | None:
+    """What an indented symbol says, or the JSON object behind syslog's "cookie" for one."""
+    if text[:1] == " " and text[1:2] in _SIGNS and text[2:3] == " ":
+        return behind_symbol(formats, text[1:])
+    if text.startswith("@cee:") and (cookie := json_object(text[5:].lstrip())) is not None:
+        return parse_object(formats, cookie, text, realtime, False)
+    return None
