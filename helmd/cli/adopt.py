@@ -11,6 +11,7 @@ from helmd.cli import exits, output
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.errors import UsageError
+from helmd.model.suite.names import HELMD_UNIT, SOCKET_UNITS
 
 if TYPE_CHECKING:
     from helmd.operations.modules.adopt import AdoptionPlan
@@ -181,7 +182,13 @@ def _give_back(context: Context, dry_run: bool, yes: bool) -> int:
         return exits.OK
     _confirm(f"Give back {adoption.directory}?", yes)
     undo_adoption(context.layout, context.manager, _notify)
+    units = ", ".join(adoption.units)
+    start = (
+        f"It runs by {units} again." if units else f"To start it: cd {adoption.directory}/{OLDER_HELM} && ./start.sh"
+    )
+    output.print_message(f"{adoption.directory} is as it was. {start}")
     output.print_message(
-        f"{adoption.directory} is as it was. To start it: cd {adoption.directory}/{OLDER_HELM} && ./start.sh"
+        f"This Helm still runs, and listens on port {context.settings.port}. For the older one to have it, first:"
+        f" systemctl --user disable --now {' '.join((HELMD_UNIT, *SOCKET_UNITS))}"
     )
     return exits.OK

@@ -141,7 +141,8 @@ def test_an_older_installation_is_taken_over_and_given_back_byte_for_byte(machin
     again = machine.helmctl("adopt", OLDER, "--yes", check=False)
     assert again.code and ("was taken over already" in again.text or "already" in again.text), again.text
     given = machine.helmctl("adopt", "--undo", "--yes")
-    assert "is as it was" in given.text, given.text
+    assert "is as it was. To start it: cd " in given.text, given.text
+    assert "systemctl --user disable --now helmd.service helmd.socket helmd-http.socket" in given.text
     assert tree(machine) == before
     assert machine.shell(f"ls {ADOPTED}", check=False).code
     assert not any(by(machine, name) for name in PORTS)
