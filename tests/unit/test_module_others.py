@@ -86,8 +86,8 @@ def test_a_running_gateway_must_be_restarted_to_know_of_a_module(account: Accoun
     account.has("keycloak", "core", "nexus")
     before = suite_before(account.layout, "ledger")
     account.has("keycloak", "core", "nexus", "ledger")
-    account.pending = ["hivematrix-core.service"]
-    account.settle(before, "hivematrix-nexus.service", "hivematrix-core.service")
+    account.pending = ["hivematrix-postgres.service", "hivematrix-core.service"]
+    account.settle(before, "hivematrix-nexus.service", "hivematrix-core.service", "hivematrix-postgres.service")
     assert account.said[-1] == "core, nexus must be restarted to know of it: helmctl restart core nexus"
 
 

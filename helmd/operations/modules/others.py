@@ -62,7 +62,7 @@ def settle(before: SuiteBefore, layout: Layout, manager: Manager, notify: Callab
 def _applied(
     units: list[str], suite: Effective, layout: Layout, manager: Manager, notify: Callable[[str], None]
 ) -> list[str]:
-    """Apply the changes of UNITS; the services among them that run with the older one, but for Keycloak."""
+    """Apply the changes of UNITS; the services among them that run with the older one and must be restarted."""
     if not units:
         return []
     found = changes(suite.registry, layout, suite.settings, refused=suite.refused)
@@ -73,8 +73,8 @@ def _applied(
     for change in applied.done:
         notify(f"{change.unit} {change.done}")
         service = suite.registry.services.get(service_behind(change.unit) or "")
-        # Keycloak is restarted when its realm is set up.
-        if service is not None and service.type != "keycloak" and change.kind == "changed":
+        # Keycloak is restarted when its realm is set up, and PostgreSQL has had its databases made and removed.
+        if service is not None and service.type not in ("keycloak", "postgres") and change.kind == "changed":
             again += [service.name] if manager.facts(change.unit).active else []
     return again
 
