@@ -24,6 +24,7 @@ PACKAGES: dict[str, set[str]] = {
     "systemd": {"model", "files", "health", "keycloak"},
     "operations": {"model", "files", "health", "journal", "keycloak", "modules", "postgres", "store", "systemd"},
     "web": {"model", "operations"},
+    "serving": {"model", "health", "journal", "modules", "operations", "store", "systemd", "web"},
     "cli": {"model", "files", "health", "journal", "operations", "postgres", "systemd"},
 }
 """Which packages of helmd a package may import besides itself; the modules of helmd itself may import all."""

@@ -1,0 +1,1 @@
+"""The parts of helmd: the suite it watches, the log store, logins of browsers, and what answers routes."""

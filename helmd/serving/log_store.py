@@ -1,0 +1,48 @@
+"""The log store as helmd uses it: entries and metrics that are posted, searches, followers, and what expires."""
+
+from functools import partial
+
+from helmd.journal.posted import write
+from helmd.model.ingest.token_bucket import Rates
+from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries
+from helmd.operations.logs.audit_store import AuditPages
+from helmd.operations.logs.disk import LowDisk
+from helmd.operations.logs.feed import Feed
+from helmd.operations.logs.posted import PostedLogs
+from helmd.operations.logs.reader import LogReader
+from helmd.operations.logs.retention import Retain
+from helmd.operations.logs.view_file import put_back
+from helmd.operations.monitoring.custom_metrics import PostedMetrics
+from helmd.operations.monitoring.history import MetricHistory
+from helmd.serving.resources import Resources
+from helmd.store.ingest.requests import PostedStore, drop_old_requests
+from helmd.store.logs.listen import Listener
+
+
+class LogStore:
+    """What writes into the log store and reads from it."""
+
+    def __init__(self, shared: Resources) -> None:
+        places, current, store = shared.places, shared.current, shared.store
+        self._shared = shared
+        low_disk = LowDisk(places.store_cluster, lambda total: current.settings.min_free(total))
+        self.rates = Rates(current.settings.ingest_rate, current.settings.ingest_burst)
+        self.posted = PostedLogs(
+            lambda: PostedStore.open(store, current.retention_of), partial(write, shared.keys), low_disk
+        )
+        self.measured = PostedMetrics(shared.pool)
+        self.metrics = MetricHistory(shared.pool)
+        self.feed = Feed(lambda: Listener.open(store, "helmd-feed"))
+        self.reader = LogReader(shared.readers, store, lambda: bool(self.feed.trouble))
+        self.retain = Retain(
+            shared.owner,
+            shared.prepare,
+            current.retentions,
+            [drop_old_requests, put_back(places.restored_views)],
+            current.retention_of,
+        )
+        self.trail = AuditPages(self.audit, self.reader)
+
+    def audit(self, wanted: AuditQuery, limit: int) -> JournalPart:
+        """The audit trail as the journal has it; it blocks."""
+        return audit_entries(self._shared.places, self._shared.current.scheduled, wanted, limit)
