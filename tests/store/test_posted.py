@@ -408,15 +408,15 @@ async def test_what_waits_when_helmd_ends_goes_to_the_journal(migrated: Database
 
 async def test_who_posts_too_much_is_slowed_or_asked_to_come_again(filled: Database, tmp_path: Path) -> None:
     async with serving(filled.store, tmp_path, rates=Rates(rate=10, burst=5)) as served:
+        begun = time.monotonic()
         assert (await served.post(batch(*"abcdefghij")))[0] == 200
         status, answer, headers = await served.post(batch("x"), Idempotency_Key="rate")
         assert (status, answer["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
-        begun = time.monotonic()
         assert (await served.post(batch("x")))[0] == 200
-        assert 0.3 < time.monotonic() - begun < 3
-        begun = time.monotonic()
-        assert (await served.post({**batch("x"), "service_name": "core"}, token="core"))[0] == 200
-        assert time.monotonic() - begun < 0.3, "another service has a rate of its own"
+        assert time.monotonic() - begun > 0.5, "five more than the burst, at ten a second"
+        status, answer, _ = await served.post(batch(*"abcdefghij"), Idempotency_Key="other")
+        other = await served.post({**batch("x"), "service_name": "core"}, token="core", Idempotency_Key="core")
+        assert (status, other[0]) == (429, 200), "another service has a rate of its own"
 
 
 async def test_the_rate_is_the_callers_whatever_name_it_posts_under(filled: Database, tmp_path: Path) -> None:
@@ -425,9 +425,8 @@ async def test_the_rate_is_the_callers_whatever_name_it_posts_under(filled: Data
         assert (await served.post({**batch(*"abcdefghij"), "service_name": "one"}, token=admin))[0] == 200
         status, answer, _ = await served.post({**batch("x"), "service_name": "two"}, token=admin, Idempotency_Key="k")
         assert (status, answer["code"]) == (429, "rate_limited")
-        begun = time.monotonic()
-        assert (await served.post({**batch("x"), "service_name": "core"}, token="core"))[0] == 200
-        assert time.monotonic() - begun < 0.3, "nor does it use up that of the service which it names"
+        other = await served.post({**batch("x"), "service_name": "core"}, token="core", Idempotency_Key="core")
+        assert other[0] == 200, "nor does it use up that of the service which it names"
 
 
 @pytest.mark.alone
