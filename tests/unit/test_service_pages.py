@@ -215,7 +215,7 @@ async def test_a_service(tmp_path: Path) -> None:
     )
     text = await text_of(world, tmp_path, "service/core")
     assert HOSTILE not in text and text.count(ESCAPED) >= 3 and ">Stop a service: refused<" in text
-    assert 'title="oom"' in text and 'title="health"' in text and ">restart core: done<" in text and "PUT …" not in text
+    assert 'title="oom"' in text and 'title="health"' in text and ">Restart: done<" in text and "PUT …" not in text
     assert 'href="/helm/service/codex"' in text, "codex needs it"
     assert list(buttons(text)) == ["restart", "stop", "reload"] and "no reload_command" in text
     part = await text_of(world, tmp_path, "service/core?part=state")

@@ -160,5 +160,6 @@ def test_the_page_leaves_out_what_the_next_event_says() -> None:
     assert shown(f"{UNIT}: Main process exited, code=dumped, status=11/SEGV") == [
         "Killed by signal SEGV, with a core dump"
     ]
+    assert shown(f"Stopped {TITLE}.", f"{UNIT}: Consumed 1min 2.5s CPU time, 41.2M memory peak.") == ["Stopped"]
     other = "Started hivematrix-nexus.service - HiveMatrix nexus."
     assert shown(other) == [other] and shown("a line without a unit") == ["a line without a unit"]

@@ -36,6 +36,8 @@ _EXITED = re.compile(r"Main process exited, code=(exited|killed|dumped), status=
 _RESTART = re.compile(r"Scheduled restart job, restart counter is at (\d+)\.")
 _RESULT_OF_EXIT = re.compile(r"Failed with result '(?:exit-code|signal|core-dump)'\.")
 _ENDED_WELL = ": Deactivated successfully."
+_CONSUMED = re.compile(r": Consumed .+ CPU time")
+"""Of a unit that has stopped; what it uses is shown elsewhere."""
 _GIVEN_UP = "Start request repeated too quickly."
 
 
@@ -61,6 +63,8 @@ def event_rows(events: Sequence[TimelineEvent], service: str, summaries: Mapping
 
 def _repeats(event: TimelineEvent, newer: TimelineEvent | None, older: TimelineEvent | None) -> bool:
     """Whether EVENT says nothing that the event of systemd's after it, or that before it, does not say."""
+    if _CONSUMED.search(event.message):
+        return True
     if newer is not None and newer.kind in _ENDS.get(event.kind, ()):
         return True
     if newer is not None and event.kind == "crash":
@@ -83,10 +87,16 @@ def event_text(event: TimelineEvent, service: str, summaries: Mapping[str, str])
     if event.source == SYSTEMD:
         return _of_systemd(event.message, service)
     if event.source != HELM:
-        return event.message
+        return _capitalized(event.message.removeprefix(f"{service} is "))
     text = event.message.partition(f", for {event.who}")[0] if event.who else event.message
     action, found, result = text.partition(f" {service}: ")
-    return f"{summaries[action]}: {result}" if found and action in summaries else text
+    if found:
+        return f"{summaries.get(action, _capitalized(action))}: {result}"
+    return _capitalized(text)
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _of_systemd(message: str, service: str) -> str:
