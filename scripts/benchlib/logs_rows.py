@@ -3,10 +3,12 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 from logs_figures import MeasurementError, note, say, show
 from logs_tools import Sizes, conninfo, store, value
+from psycopg import sql
 
 from helmd.store.maintenance.indexes import compact, connect_as_owner, has_trigrams, index_text, seal
 from helmd.store.maintenance.migrate import migrate
@@ -39,6 +41,15 @@ _MAKE = """
     ) AS numbered
 """
 _ROUNDS = 500
+_BY_INDEX = """
+    SELECT regexp_replace(regexp_replace(relname, '^' || leaf || '_', ''), '^t[0-9]+_[0-9]+$', 'text') AS name,
+           sum(pg_relation_size(indexrelid))
+    FROM log_partitions JOIN pg_index ON indrelid = leaf::regclass JOIN pg_class ON pg_class.oid = indexrelid
+    GROUP BY 1 ORDER BY 2 DESC
+"""
+_LARGEST = "SELECT leaf FROM log_partitions ORDER BY pg_relation_size(leaf::regclass) DESC LIMIT 1"
+_COLUMN_ROWS = 10_000
+"""Rows of the largest partition from which the sizes of columns are taken."""
 _COUNT = (
     "INSERT INTO log_counts_minute SELECT date_trunc('minute', timestamp), retention, service_name, level, count(*)"
     " FROM log_entries GROUP BY 1, 2, 3, 4",
@@ -145,3 +156,30 @@ def show_sizes(database: str) -> None:
         f"{float(plain / rows):,.0f} of them the row, {indexes:,.0f} its indexes ({float(text / rows):,.0f} for text)"
     )
     show("bytes a row with all indexes", [float(whole / rows)], "{:,.0f} bytes", details)
+    with store(database) as connection:
+        by_index = [(name.removesuffix("_idx"), float(size / rows)) for name, size in connection.execute(_BY_INDEX)]
+        by_column = _column_sizes(connection)
+        counts = value(
+            connection,
+            "SELECT pg_total_relation_size('log_counts_minute') + pg_total_relation_size('log_counts_hour')",
+        )
+    for what, sizes in (("columns", by_column), ("indexes", by_index)):
+        say(f"    {what}: {', '.join(f'{name} {size:,.1f}' for name, size in sizes if size >= 0.05)}")
+    show("bytes a row of the counts by minute and hour beside it", [float(counts / rows)], "{:,.0f} bytes")
+
+
+def _column_sizes(connection: psycopg.Connection[Any]) -> list[tuple[str, float]]:
+    """Return average bytes by column, the largest first; PostgreSQL adds the row's head, 36 bytes, and alignment."""
+    leaf = value(connection, _LARGEST)
+    columns = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped", (leaf,)
+    ).fetchall()
+    sizes = sql.SQL(", ").join(
+        sql.SQL("coalesce(avg(coalesce(pg_column_size({}), 0)), 0)").format(sql.Identifier(name)) for (name,) in columns
+    )
+    statement = sql.SQL("SELECT {} FROM (SELECT * FROM {} LIMIT {}) AS few").format(
+        sizes, sql.Identifier(leaf), sql.Literal(_COLUMN_ROWS)
+    )
+    found = connection.execute(statement).fetchone() or ()
+    named = [(str(name), float(size)) for (name,), size in zip(columns, found, strict=True)]
+    return sorted(named, key=lambda each: -each[1])

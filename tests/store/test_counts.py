@@ -140,3 +140,17 @@ async def test_a_duplicate_counts_only_if_its_source_is_requested(connection: Co
     assert await total(connection, LogFilter(sources=frozenset({"http"})), 1.0) == Total(1)
     assert await total(connection, LogFilter(sources=frozenset({"http", "journal"})), 1.0) == Total(2)
     assert await level_counts(connection, BASE) == {"codex": {"INFO": 1}}
+
+
+async def test_counts_of_minutes_fill_their_pages(connection: Connection, database: Database) -> None:
+    times = [BASE + number * MINUTE for number in range(100)]
+    services = [f"service{number}" for number in range(7)]
+    rows = [LogRow(time, service, level, "line") for time in times for service in services for level in LEVELS]
+    await append(connection, rows)
+    for _ in range(5):
+        await append(connection, rows[-35:])
+    measured = "SELECT count(*), sum(entries), pg_relation_size('log_counts_minute') / count(*) FROM log_counts_minute"
+    ((found, entries, size),) = database.query(measured)
+    assert (found, entries) == (3_500, 3_500 + 5 * 35)
+    # 68 with PostgreSQL's head; 100 where a third of each page is left free.
+    assert isinstance(size, int) and 60 < size < 85
