@@ -58,6 +58,14 @@ def faults(tmp_path: Path, settings: str) -> list[str]:
     return [f"{fault.where}: {fault.sentence}" for fault in path_faults(suite(text), made)]
 
 
+def test_what_only_a_shell_knows(tmp_path: Path) -> None:
+    """Command lines that were copied from a Procfile or a script."""
+    (fault,) = faults(tmp_path, 'start_command = "WORKERS=4 sh run.sh"')
+    assert fault.endswith("; no shell runs it: set variables such as WORKERS by environment")
+    (fault,) = faults(tmp_path, 'start_command = "cd /srv && sh run.sh"')
+    assert fault.endswith('no shell runs it: write ["sh", "-c", "..."] with exec before the program, or a script')
+
+
 def test_a_program_that_is_not_in_path(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, 'start_command = ["worker.sh", "-v"]')
     assert fault.startswith("services.w.start_command: program 'worker.sh' is in none of the directories in PATH (/usr")

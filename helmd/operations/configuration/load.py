@@ -277,9 +277,17 @@ def _program_fault(program: str, directory: Path, service: Service, mode: Mode, 
     if any(_executable(place / program) for place in places):
         return ""
     sentence = f"program '{program}' is in none of the directories in PATH ({':'.join(map(str, places))})"
-    return (
-        f"{sentence}; to run {directory / program}, write './{program}'" if (directory / program).exists() else sentence
-    )
+    if (directory / program).exists():
+        return f"{sentence}; to run {directory / program}, write './{program}'"
+    if "=" in program:
+        return f"{sentence}; no shell runs it: set variables such as {program.partition('=')[0]} by environment"
+    if program in _SHELL_COMMANDS:
+        return f'{sentence}, and no shell runs it: write ["sh", "-c", "..."] with exec before the program, or a script'
+    return sentence
+
+
+_SHELL_COMMANDS = frozenset({"cd", "exec", "export", "source", ".", "set", "ulimit", "umask", "eval", "trap", "alias"})
+"""Commands of the shell itself, with which command lines copied from elsewhere begin."""
 
 
 def _executable(path: Path) -> bool:

@@ -198,7 +198,7 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("T", r"Terminating due to java\.lang\.OutOfMemoryError", JAVA_STACK, "CRITICAL"),
         ("#", r"# A fatal error has been detected by |# There is insufficient memory for the Java", "jvm", "CRITICAL"),
         ("#", r"#\Z", JVM_RULE, None),
-        ("JFMASONDjfmasond", _JUL.pattern, JUL, None),
+        ("JFMASOND", _JUL.pattern, JUL, None),
         ("P", r"PHP (?:Fatal|Recoverable fatal|Core|Compile) error:", "php", "CRITICAL"),
         ("P", r"PHP Parse error:", "php", "ERROR"),
         ("P", r"PHP (?:Core |Compile |User )?[Ww]arning:", "php", "WARNING"),
@@ -299,7 +299,10 @@ def start_of(text: str) -> DumpStart | None:
     if first == "l" and _LUA.match(text):
         return DumpStart("lua", "ERROR")
     space = text.find(" ", 0, 400)
-    if space < 0 or text[space - 1] == ":" or text[space + 1 : space + 2] in ("[", "{"):
+    before = text[space - 1 : space]
+    if before == "." and space < 7 and _JUL.match(text):
+        return DumpStart(JUL, None)
+    if space < 0 or before == ":" or text[space + 1 : space + 2] in ("[", "{"):
         name = text[:400] if space < 0 else text[:space]
         # An exception's name is one word, at most with a code in brackets behind it.
         if ("." in name or "Err" in name or "Exc" in name or "Thr" in name) and _EXCEPTION_HEAD.match(text, 0, 400):
