@@ -1,15 +1,65 @@
-"""Pages that lose their network for half a minute: each says so, and has what came meanwhile."""
+"""Pages that lose their network for half a minute, and pages with ten million rows stored."""
 
+import statistics
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
 
-from tests.system.booted import Sandbox, until
-from tests.system.dashboard import Dashboard
-from tests.system.test_page_logs import ids, loaded
+import pytest
+
+from tests.campaign import lasting
+from tests.system.booted import TOP, Sandbox, until
+from tests.system.dashboard import HELM, Dashboard
+from tests.system.test_page_logs import ids, loaded, stays_quick
 from tests.system.test_page_lost import add, new_tab, one_tab, service, shows_exactly_what_is_stored, tab
 from tests.system.test_page_overview import live
 
 __all__ = ["one_tab", "service"]
 CUT = 30.0
+ROWS, DAYS, DEEP, PAGES = 10_000_000, 30, 5_000_000, 150
+QUERIES = ("", "service:codex", "level>=warning", "-service:ticker ticket")
+_FILL = """
+import sys
+sys.path.insert(0, "/home/hive/bench-rows")
+from logs_rows import make_rows
+from logs_tools import HELM_UNITS, Sizes, empty_store, units
+sizes = Sizes(rows=int(sys.argv[1]), days=int(sys.argv[2]))
+empty_store(sizes)
+try:
+    if sizes.rows:
+        make_rows(sizes, "helm")
+finally:
+    units("start", *HELM_UNITS)
+"""
+_WALK = """
+const [query, from, towards, pages, done] = arguments;
+const { source } = document.querySelector('[data-logs]').logs.feed;
+(async () => {
+  const took = [];
+  let at = from, last = null;
+  for (let page = 0; page < pages; page += 1) {
+    const place = towards === 'older' ? { cursor: at } : { after: at };
+    const begun = performance.now();
+    const asked = { query, total: 'false', limit: 500, ...place };
+    const { logs, next_cursor: older, prev_cursor: newer } = await source.get('logs', asked);
+    took.push(performance.now() - begun);
+    const edge = logs[towards === 'older' ? logs.length - 1 : 0];
+    if (logs.length !== 500 || (last && (towards === 'older' ? edge.timestamp > last : edge.timestamp < last))) {
+      throw new Error(`page ${page}: ${logs.length} entries, ${edge?.timestamp} after ${last}`);
+    }
+    last = edge.timestamp;
+    at = towards === 'older' ? older : newer;
+  }
+  return took;
+})().then((took) => done({ took }), (error) => done({ error: String(error) }));
+"""
+_FIRST_LINES = """
+const done = arguments[0];
+const look = () => document.querySelector('.helm-line') ? done(performance.now()) : requestAnimationFrame(look);
+look();
+"""
+_FIRST_PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
 def offline(page: Dashboard, cut: bool) -> None:
@@ -58,3 +108,66 @@ def test_a_network_that_is_away_is_said_and_what_came_meanwhile_is_there(
         assert browser.run("return window.same"), "it went on without a reload"
     finally:
         demo.helmctl("start", "ticker")
+
+
+@pytest.fixture(scope="module")
+def many_rows(demo: Sandbox) -> Iterator[str]:
+    """The store has ten million rows of thirty days, a tenth of them today; the cursor of row 5,000,000."""
+    demo("rm", "-rf", "/home/hive/bench-rows")
+    copied = demo.script("copy", str(TOP / "scripts/benchlib"), "/home/hive/bench-rows")
+    assert copied.code == 0, copied.text
+    print(demo("python3", "-c", _FILL, str(ROWS), str(DAYS), timeout=3600).text)
+    micros = "(extract(epoch FROM timestamp) * 1000000)::bigint"
+    yield demo.sql(
+        f"SELECT {micros} || '-' || id FROM log_entries ORDER BY timestamp DESC, id DESC OFFSET {DEEP - 1} LIMIT 1"
+    )
+    demo("python3", "-c", _FILL, "0", str(DAYS), timeout=600)
+
+
+def test_pages_from_row_5_000_000_are_quick_either_way(dashboard: Dashboard, many_rows: str) -> None:
+    """As the page asks for them, by cursor, with and without filters: each within 100 ms, but for one in a hundred."""
+    dashboard.open("logs?from=-1h")
+    loaded(dashboard)
+    driver = dashboard.browser.driver
+    late = []
+    for query in QUERIES:
+        for towards in ("older", "newer"):
+            given = (query, many_rows, towards, PAGES)
+            found: dict[str, Any] = dashboard.browser.do(
+                lambda given=given: driver.execute_async_script(_WALK, *given)  # type: ignore[misc]
+            )
+            assert "took" in found, found
+            took = sorted(found["took"])
+            p50, p99 = (took[int(len(took) * part)] for part in (0.5, 0.99))
+            figures = f"p50 {p50:.1f}, p99 {p99:.1f}, max {took[-1]:.1f} ms"
+            said = f"{PAGES} pages of 500, {towards}, {query or 'all'}: {figures}"
+            print(said)
+            late += [said] if p99 >= 100 else []
+    assert late == []
+
+
+def test_the_first_paint_is_quick_with_ten_million_rows(dashboard: Dashboard, many_rows: str) -> None:
+    browser = dashboard.browser
+    for path in (
+        "",
+        "logs",
+        "logs?from=-30d",
+        f"logs?query={quote('level>=warning')}&from=-30d",
+        f"logs?at={many_rows}",
+    ):
+        painted, shown = [], []
+        for _ in range(7):
+            browser.do(lambda: browser.driver.execute_cdp_cmd("Network.clearBrowserCache", {}))
+            dashboard.open(path)
+            if path:
+                shown.append(browser.do(lambda: browser.driver.execute_async_script(_FIRST_LINES)))
+            painted.append(browser.until(lambda driver: driver.execute_script(_FIRST_PAINT)))
+        said = f"{HELM}{path}: first paint {statistics.median(painted):.0f} ms"
+        print(said + (f", first lines {statistics.median(shown):.0f} ms" if shown else ""))
+        assert statistics.median(painted) < 300, said
+
+
+def test_it_stays_quick_with_ten_million_rows_while_lines_pour_in(
+    demo: Sandbox, dashboard: Dashboard, many_rows: str
+) -> None:
+    stays_quick(demo, dashboard, lasting(600, 600), 2000)

@@ -309,13 +309,17 @@ def test_lines_appear_live_and_none_is_lost_or_doubled_while_paused(demo: Sandbo
 
 
 def test_it_stays_quick_while_lines_pour_in(demo: Sandbox, dashboard: Dashboard) -> None:
+    """The budgets of the page; with ten million rows stored in campaign_dashboard.py."""
+    stays_quick(demo, dashboard, lasting(600, 4), scaled(2000, 1000))
+
+
+def stays_quick(demo: Sandbox, dashboard: Dashboard, seconds: float, rate: int) -> None:
     """Switching how lines are shown, which draws all lines again, while others come; heap and nodes stay bounded.
 
     In full it is the time to the next frame of nine in ten, on an idle machine; in the short form, where other tests
     may have the processors, what the page itself computes.
     """
-    seconds, part = lasting(600, 4), scaled(0.9, 0.5)
-    printer = printing.register(demo, 0, rate=scaled(2000, 1000))
+    printer = printing.register(demo, 0, rate=rate)
     try:
         browser = dashboard.browser
         dashboard.open(f"logs?query={quote(f'service:{printer.name}')}")
@@ -325,11 +329,19 @@ def test_it_stays_quick_while_lines_pour_in(demo: Sandbox, dashboard: Dashboard)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             took += browser.do(lambda: browser.driver.execute_async_script(_INTERACTIONS, not FULL))
-        slow = sorted(took)[int(len(took) * part)]
-        assert slow < 100, f"{slow:.0f} ms"
-        assert browser.run("return document.getElementsByTagName('*').length") <= 3000
+        nodes = browser.run("return document.getElementsByTagName('*').length")
         browser.do(lambda: browser.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {}))
-        assert browser.run("return performance.memory.usedJSHeapSize") < 60e6
+        heap = browser.run("return performance.memory.usedJSHeapSize") / 1e6
+        p50, p90, p99 = (sorted(took)[int(len(took) * part)] for part in (0.5, 0.9, 0.99))
+        print(
+            f"{rate} lines/s for {seconds:.0f} s: {len(took)} interactions, p50 {p50:.1f}, p90 {p90:.1f},"
+            f" p99 {p99:.1f}, max {max(took):.1f} ms; {nodes} nodes, heap {heap:.1f} MB,"
+            f" {printer.count():,} lines stored"
+        )
+        slow = p90 if FULL else p50
+        assert slow < 100, f"{slow:.0f} ms"
+        assert nodes <= 3000
+        assert heap < 60
         assert browser.run(f"return {PAGE}.rows.follows && {PAGE}.feed.window.rows.length") <= 4000
     finally:
         demo.unregister()
