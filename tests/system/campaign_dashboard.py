@@ -1,7 +1,9 @@
-"""Pages that lose their network for half a minute, and pages with ten million rows stored."""
+"""Pages that lose their network for half a minute, with ten million rows stored, and with sixty services."""
 
+import json
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +13,7 @@ import pytest
 from tests.campaign import lasting
 from tests.system.booted import TOP, Sandbox, until
 from tests.system.dashboard import HELM, Dashboard
+from tests.system.printing import all_healthy
 from tests.system.test_page_logs import ids, loaded, stays_quick
 from tests.system.test_page_lost import add, new_tab, one_tab, service, shows_exactly_what_is_stored, tab
 from tests.system.test_page_overview import live
@@ -19,6 +22,8 @@ __all__ = ["one_tab", "service"]
 CUT = 30.0
 ROWS, DAYS, DEEP, PAGES = 10_000_000, 30, 5_000_000, 150
 QUERIES = ("", "service:codex", "level>=warning", "-service:ticker ticket")
+SERVICES, FIRST_PORT = 54, 6200
+STEMS = ("tiny", "report", "customer-portal-notification-gateway")
 _FILL = """
 import sys
 sys.path.insert(0, "/home/hive/bench-rows")
@@ -60,6 +65,14 @@ const look = () => document.querySelector('.helm-line') ? done(performance.now()
 look();
 """
 _FIRST_PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+_SIZES = """
+const [page] = performance.getEntriesByType('navigation');
+const parts = performance.getEntriesByType('resource').filter((each) => each.name.includes('part=services'));
+const facts = (entry) => ({
+  bytes: entry.encodedBodySize, whole: entry.decodedBodySize, ms: entry.responseStart - entry.requestStart,
+});
+return { page: facts(page), parts: parts.map(facts), nodes: document.getElementsByTagName('*').length };
+"""
 
 
 def offline(page: Dashboard, cut: bool) -> None:
@@ -171,3 +184,41 @@ def test_it_stays_quick_with_ten_million_rows_while_lines_pour_in(
     demo: Sandbox, dashboard: Dashboard, many_rows: str
 ) -> None:
     stays_quick(demo, dashboard, lasting(600, 600), 2000)
+
+
+def registry(names: Sequence[str]) -> str:
+    """Services that run beside the demo's, each with a port; some have long names and descriptions."""
+    text = []
+    for number, name in enumerate(names):
+        port = FIRST_PORT + number
+        more = ", and says at length what it is for" if number % 5 == 0 else ""
+        text.append(
+            f'[services.{name}]\ntype = "command"\npath = "/home/hive/bench-rows"\nport = {port}\n'
+            'start_command = ["/usr/bin/python3", "-I", "-S", "tiny.py"]\n'
+            f'environment = {{ PORT = "{port}" }}\nhealth = {{ interval = "10s" }}\n'
+            f'description = "Answers on port {port}{more}"\n'
+        )
+    return "\n".join(text)
+
+
+def test_sixty_services(box: Sandbox, dashboard: Dashboard) -> None:
+    """What an update costs against the page that it replaces, and how the page looks."""
+    browser = dashboard.browser
+    box.script("copy", str(TOP / "scripts/benchlib"), "/home/hive/bench-rows")
+    names = [f"{STEMS[number % len(STEMS)]}-{number:02}" for number in range(SERVICES)]
+    box.register("many", registry(names))
+    box.helmctl("start", *names, timeout=170)
+    all_healthy(box, 120)
+    dashboard.open("")
+    # What is measured changes every few seconds; a service that stops changes its row at once.
+    for verb in ("stop", "start"):
+        box.helmctl(verb, names[0], timeout=60)
+        time.sleep(lasting(5, 5))
+    browser.until(lambda driver: len(driver.execute_script(_SIZES)["parts"]) >= 3, 90)
+    found = browser.run(_SIZES)
+    page, parts = found["page"], [each for each in found["parts"] if each["bytes"]]
+    print(json.dumps({"nodes": found["nodes"], "page": page, "updates": parts}))
+    assert found["nodes"] <= 3000
+    assert statistics.median(each["bytes"] for each in parts) < page["bytes"] / 2
+    dashboard.fits((1440, 968, 900, 360))
+    dashboard.screenshots("overview-sixty")
