@@ -16,6 +16,7 @@ from helmd.model.units.unit_state import (
     condition,
     daemon_trouble,
     explain,
+    foreground_hint,
     last_exit,
     reload_failure,
     retry,
@@ -120,6 +121,28 @@ OWN = CommandExit(CLD_EXITED, 3, ("/home/hive/app/bin/migrate", "--all"))
 )  # fmt: skip
 def test_why_a_start_failed_before_the_main_process(change: dict[str, Any], expected: str) -> None:
     assert explain(replace(FAILED, **change), "core", MIGRATE) == expected
+
+
+CLEAN: dict[str, Any] = {"result": "exit-code", "exit_code": CLD_EXITED, "exit_status": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({}, True),
+        ({"result": "start-limit-hit"}, True),
+        ({"probe_exit": CommandExit(CLD_EXITED, 2)}, True),
+        # systemd has stopped these, since they were not healthy.
+        ({"result": "timeout"}, False),
+        ({"probe_exit": CommandExit(CLD_EXITED, 1)}, False),
+        ({"start_exit": CommandExit(CLD_EXITED, 1)}, False),
+        ({"exit_status": 3}, False),
+        ({"exit_code": CLD_KILLED}, False),
+        ({"oneshot": True}, False),
+    ],
+)
+def test_a_program_that_goes_to_the_background_is_given_a_hint(change: dict[str, Any], hint: bool) -> None:
+    assert ("stay in the foreground" in foreground_hint(replace(FAILED, **{**CLEAN, **change}))) == hint
 
 
 def test_why_a_reload_failed() -> None:

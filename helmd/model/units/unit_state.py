@@ -277,6 +277,18 @@ def explain(facts: UnitFacts, service: str, pre_start: Sequence[str] = ()) -> st
     return f"{service} failed ({result})"
 
 
+def foreground_hint(facts: UnitFacts) -> str:
+    """Return what to check, as a sentence, if the main process of a service ended with code 0; else an empty string."""
+    stopped = facts.result == "timeout" or (facts.probe_exit.failed and facts.probe_exit.status != 2)
+    ended = (facts.exit_code, facts.exit_status) == (CLD_EXITED, 0) and not stopped
+    if facts.oneshot or facts.start_exit.failed or not ended:
+        return ""
+    return (
+        "A program must stay in the foreground: leave out what sends it to the background, such as --daemon;"
+        ' one that runs to its end needs type = "oneshot".'
+    )
+
+
 def _last_exit_suffix(facts: UnitFacts) -> str:
     return f"; it last {last_exit(facts)}" if facts.exit_code else ""
 

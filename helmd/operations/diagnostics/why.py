@@ -14,7 +14,15 @@ from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.service import Registry
 from helmd.model.units.python_failures import environment_cause
-from helmd.model.units.unit_state import BEGAN_SLACK, UnitFacts, explain, last_exit, next_run, retry
+from helmd.model.units.unit_state import (
+    BEGAN_SLACK,
+    UnitFacts,
+    explain,
+    foreground_hint,
+    last_exit,
+    next_run,
+    retry,
+)
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
@@ -82,7 +90,7 @@ def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Seque
     ending = [line.message for line in printed[-CAUSE_LINES:]]
     sentences = [*_detail(view, now), *_sandbox(view, ending, manager)]
     if view.word in ("failed", "flapping"):
-        sentences.append(environment_cause(view.service, ending))
+        sentences += [environment_cause(view.service, ending), foreground_hint(facts)]
     shown = of_this_run(printed)
     stamps = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in shown]
     return [*filter(None, sentences), _advice(view)], [

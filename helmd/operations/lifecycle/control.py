@@ -17,6 +17,7 @@ from helmd.model.units.unit_state import (
     BEGAN_SLACK,
     UnitFacts,
     explain,
+    foreground_hint,
     last_exit,
     reload_failure,
     retry,
@@ -228,7 +229,7 @@ def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]
         sentence = f"{sentence}: {shown[-1]}"
     if again := retry(facts, service):
         sentence = f"{sentence}; {again.rstrip('.')}"
-    hint = f"See: helmctl why {name}; helmctl logs {name}"
+    hint = " ".join(filter(None, (foreground_hint(facts), f"See: helmctl why {name}; helmctl logs {name}")))
     return Step(name, "failed", sentence, code, job.seconds, hint, tuple(shown[-EXPLAINING_LINES:]))
 
 
