@@ -5,8 +5,7 @@ Control characters never reach here (the registry refuses them); if one does, th
 
 from collections.abc import Iterable
 
-MAINPID = "$MAINPID"
-"""The variable that systemd sets for ``ExecReload=`` (systemd.exec(5))."""
+from helmd.model.suite.shell_syntax import MAINPID
 
 
 def _checked(value: str) -> str:

@@ -50,7 +50,8 @@ SERVICE_SETTINGS = (
         values.words,
         "words",
         "none",
-        "The command line of a service that is not python; a program with a slash is relative to path.",
+        "The command line of a service that is not python; a program with a slash is relative to path. No shell reads "
+        "it, so $NAME, && and > are words like others.",
     ),
     Setting(
         "pre_start",

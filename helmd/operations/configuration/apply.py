@@ -35,6 +35,7 @@ from helmd.model.suite.names import (
     unit_of,
 )
 from helmd.model.suite.service import Limits, Registry
+from helmd.model.suite.shell_syntax import shell_syntax
 from helmd.operations.configuration.databases import (
     databases_of,
     ensure_databases,
@@ -289,6 +290,12 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
         *_refused_ports(registry, chosen),
         *place_services_json(registry, layout, discovery_document(registry, settings)),
         *_unenforced_limits(registry, chosen, manager),
+        *(
+            sentence
+            for each in registry.services.values()
+            if unit_of(each.name) in chosen
+            for sentence in shell_syntax(each)
+        ),
     ]
     return Applied(done, refused, notices)
 

@@ -1,0 +1,45 @@
+"""Words of command lines and values of variables that a shell would read otherwise than systemd and Helm do."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from helmd.model.suite.service import Service
+
+MAINPID = "$MAINPID"
+"""The variable that systemd sets for ``ExecReload=`` (systemd.exec(5)), as a word of a reload_command."""
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"})
+_OPERATORS = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>", "1>"})
+_VARIABLE = re.compile(r"(?:\A|[=:/@,])\$(?:[A-Z_][A-Z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\}|\()")
+"""Where a word most likely wants the value of a variable or the output of a command; a lone "$" in other places is part
+of a pattern or a password."""
+
+
+def shell_syntax(service: Service) -> Iterator[str]:
+    """A sentence without full stop for each setting of SERVICE that only a shell would understand."""
+    commands = {
+        "start_command": service.start_command,
+        "pre_start": service.pre_start,
+        "reload_command": [word for word in service.reload_command if word != MAINPID],
+        **{f"{mode}.start_command": each.start_command for mode, each in service.modes.items()},
+    }
+    for setting, words in commands.items():
+        if word := _shell_word(words):
+            yield (
+                f"services.{service.name}.{setting}: its program gets '{word}' as it stands, since no shell reads the"
+                ' command line; with a shell: ["sh", "-c", "exec ..."]'
+            )
+    variables = {
+        "environment": service.environment,
+        **{f"{mode}.environment": each.environment for mode, each in service.modes.items()},
+    }
+    for setting, values in variables.items():
+        for name, value in values.items():
+            if _VARIABLE.search(value):
+                yield f"services.{service.name}.{setting}.{name}: '{value}' is not expanded; write the value itself"
+
+
+def _shell_word(words: Sequence[str]) -> str:
+    """The first of WORDS that is meant for a shell; empty if none is, or if a shell gets them."""
+    if any(word.rpartition("/")[2] in _SHELLS for word in words):
+        return ""
+    return next((word for word in words if word in _OPERATORS or _VARIABLE.search(word)), "")
