@@ -15,6 +15,7 @@ from helmd.files.lock import locked_directory
 from helmd.model.errors import ConfigurationError, DeniedError, Fault
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_COMMENTED = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*[^'\"\s#][^'\"]*?[ \t]+#(?:[ \t]|\Z)")
 _WHITESPACE = " \t\n\r"
 _NEED_ESCAPE = '"\\`$'
 
@@ -95,6 +96,21 @@ def environment_line(key: str, value: str) -> str:
         raise ValueError(f"{key!r} can't be set in an environment file")
     escaped = "".join(f"\\{character}" if character in _NEED_ESCAPE else character for character in value)
     return f'{key}="{escaped}"'
+
+
+def misread_lines(text: str, name: str) -> Iterator[str]:
+    """What in TEXT shells and docker compose read otherwise than systemd, as sentences without full stop and values.
+
+    NAME is the file's. Raises ConfigurationError as `parse_environment_file`.
+    """
+    ignored = {key for key in parse_environment_file(text, name) if not _KEY.match(key)}
+    for number, line in enumerate(text.split("\n"), 1):
+        key, equals, _ = line.partition("=")
+        if equals and key.strip(_WHITESPACE) in ignored:
+            export = ", without export" if key.split()[:1] == ["export"] else ""
+            yield f"{name}:{number}: systemd ignores the line; write NAME=value{export}"
+        elif found := _COMMENTED.match(line):
+            yield f"{name}:{number}: the value of {found[1]} has the comment in it; give that a line of its own"
 
 
 def parse_environment_file(text: str, name: str) -> dict[str, str]:

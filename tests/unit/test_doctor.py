@@ -297,6 +297,18 @@ def test_secrets_readable_by_others_are_reported(place: Layout) -> None:
     assert "secret@" not in str(found)
 
 
+def test_secrets_that_systemd_does_not_read_as_meant_are_reported(place: Layout) -> None:
+    for name, text in {"core": "export A=hidden\n", "nexus": "A='hidden\n", "codex": "A=1\n"}.items():
+        (place.secrets / f"{name}.env").write_text(text)
+        (place.secrets / f"{name}.env").chmod(0o600)
+    found = doctor_suite.secrets(DoctorContext(place))
+    assert [(each.verdict, Path(each.sentence.split(":")[0]).name) for each in found] == [
+        ("warn", "core.env"),
+        ("bad", "nexus.env"),
+    ]
+    assert "hidden" not in str(found)
+
+
 @pytest.mark.parametrize(
     "dsn",
     ["postgresql://db/helm?password=secret", "postgresql://db/helm?%70assword=secret", "postgresql://:secret@db/"],

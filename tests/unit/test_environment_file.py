@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helmd.files.environment_file import ensure_secrets, environment_line, parse_environment_file, read_environment_file
+from helmd.files.environment_file import (
+    ensure_secrets,
+    environment_line,
+    misread_lines,
+    parse_environment_file,
+    read_environment_file,
+)
 from helmd.keycloak.launch import BOOTSTRAP_SECRETS, SECRETS
 from helmd.model.errors import ConfigurationError, DeniedError
 
@@ -106,3 +112,23 @@ def test_unsupported_values_are_refused() -> None:
     for key, value in (("A B", "x"), ("", "x"), ("A\n", "x"), ("A", "x\0")):
         with pytest.raises(ValueError, match="can't be set"):
             environment_line(key, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("export A=secret\nB=1\n", ["x.env:1: systemd ignores the line; write NAME=value, without export"]),
+        ("B=1\n MY-KEY = secret", ["x.env:2: systemd ignores the line; write NAME=value"]),
+        (
+            "A=secret # for the mail server\n",
+            ["x.env:1: the value of A has the comment in it; give that a line of its own"],
+        ),
+        ("A=secret #\n", ["x.env:1: the value of A has the comment in it; give that a line of its own"]),
+        ("A=se#cret\nB=a #b\nC='a # b'\nD=\"a # b\"\n# E=1 # 2\n;export F=1\n", []),
+        ("A='one\nexport B=2\nthree # four'\n", []),
+        ("export\nno equals sign here\n", []),
+    ],
+)
+def test_lines_that_others_read_otherwise(text: str, expected: list[str]) -> None:
+    found = list(misread_lines(text, "x.env"))
+    assert found == expected and "secret" not in str(found)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from helmd.files.environment_file import misread_lines
 from helmd.files.lock import locked
 from helmd.health.listeners import USER_MANAGER, Holder, clients_of, conflict, holders_of
 from helmd.health.target import url_host
@@ -201,7 +202,7 @@ def _end(holder: Holder, uid: int) -> str:
 
 
 def secrets(context: DoctorContext) -> list[Finding]:
-    """Whether only the account can read its secrets."""
+    """Whether only the account can read its secrets, and whether systemd reads them as they are meant."""
     layout = context.layout
     own = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
     machine = []
@@ -214,11 +215,25 @@ def secrets(context: DoctorContext) -> list[Finding]:
         if path.stat().st_mode & 0o007:
             fix = f"sudo chgrp {context.account} {path}; sudo chmod 640 {path}"
             found.append(bad(f"{path} holds a password and everybody can read it", fix))
+    found += [finding for path in own if path.suffix == ".env" and path.is_file() for finding in _misread(path)]
     keys = JournalKeys(layout.journal_keys)
     keys.keys()
     if keys.trouble:
         found.append(bad(keys.trouble, f"Correct the file, or move it away: {keys.path}"))
     return found or [ok("only this account can read them")]
+
+
+def _misread(path: Path) -> Iterator[Finding]:
+    """Lines of the environment file at PATH that do not do what they seem to."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        yield from (
+            warn(sentence, f"Edit {path}, then restart the service") for sentence in misread_lines(text, str(path))
+        )
+    except ConfigurationError as error:
+        yield from (bad(str(fault), f"Edit {path}, then restart the service") for fault in error.faults)
+    except OSError as error:
+        yield bad(f"{path} can't be read: {error.strerror}", f"ls -l {path}")
 
 
 def _secret_files(path: Path) -> list[Path]:
