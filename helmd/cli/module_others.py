@@ -17,11 +17,11 @@ _SETUP = "helmctl keycloak setup"
 
 def with_others(context: Context, name: str, change: Callable[[], T]) -> T:
     """Carry out a CHANGE of the module NAME, then what follows from it for others; what CHANGE returns."""
-    from helmd.operations.modules.others import settle, suite_before
+    from helmd.operations.modules.others import apply_to_others, suite_before
 
     before = suite_before(context.layout, name)
     done = change()
-    if settle(before, context.layout, context.manager, output.print_message):
+    if apply_to_others(before, context.layout, context.manager, output.print_message):
         _follow_realm(name)
     return done
 

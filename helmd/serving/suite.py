@@ -89,6 +89,7 @@ class WatchedSuite:
         self._lifecycle.status("; ".join(part for part in parts if part))
 
     async def jobs(self) -> tuple[JobReply, ...]:
+        """All jobs as the API gives them."""
         return tuple(view.reply for view in await self.engine.jobs())
 
     def gateway_run(self) -> str:

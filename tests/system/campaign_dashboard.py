@@ -21,8 +21,7 @@ from tests.system.test_page_overview import live
 __all__ = ["one_tab", "service"]
 CUT = 30.0
 ROWS, DAYS, DEEP, PAGES = 10_000_000, 30, 5_000_000, 150
-QUERIES = {"": 100, "service:codex": 100, "level>=warning": 100, "-service:ticker ticket": 200}
-"""Queries, and in how many milliseconds 99 of 100 pages of each must come: a text takes longer than what is indexed."""
+QUERIES = ("", "service:codex", "level>=warning", "-service:ticker ticket")
 SERVICES, FIRST_PORT = 54, 6200
 STEMS = ("tiny", "report", "customer-portal-notification-gateway")
 _FILL = """
@@ -139,12 +138,12 @@ def many_rows(demo: Sandbox) -> Iterator[str]:
 
 
 def test_pages_from_row_5_000_000_are_quick_either_way(dashboard: Dashboard, many_rows: str) -> None:
-    """As the page asks for them, by cursor, with and without filters."""
+    """As the page asks for them, by cursor, with and without filters: each within 100 ms, but for one in a hundred."""
     dashboard.open("logs?from=-1h")
     loaded(dashboard)
     driver = dashboard.browser.driver
     late = []
-    for query, limit in QUERIES.items():
+    for query in QUERIES:
         for towards in ("older", "newer"):
             given = (query, many_rows, towards, PAGES)
             found: dict[str, Any] = dashboard.browser.do(
@@ -156,7 +155,7 @@ def test_pages_from_row_5_000_000_are_quick_either_way(dashboard: Dashboard, man
             figures = f"p50 {p50:.1f}, p99 {p99:.1f}, max {took[-1]:.1f} ms"
             said = f"{PAGES} pages of 500, {towards}, {query or 'all'}: {figures}"
             print(said)
-            late += [said] if p99 >= limit else []
+            late += [said] if p99 >= 100 else []
     assert late == []
 
 

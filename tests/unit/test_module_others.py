@@ -15,7 +15,7 @@ from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.apply import Applied, Change
 from helmd.operations.configuration.module_files import place_flaskenv
 from helmd.operations.modules import others
-from helmd.operations.modules.others import settle, suite_before
+from helmd.operations.modules.others import apply_to_others, suite_before
 from tests.catalogue import suite
 
 TOP = Path(__file__).resolve().parents[2]
@@ -50,8 +50,8 @@ class Account:
     def has(self, *names: str) -> None:
         self.layout.registry_file.write_text("".join(f"[services.{name}]\n" for name in names))
 
-    def settle(self, before: others.SuiteBefore, *running: str) -> bool:
-        return settle(before, self.layout, Machine(*running), self.said.append)  # type: ignore[arg-type]
+    def apply_to_others(self, before: others.SuiteBefore, *running: str) -> bool:
+        return apply_to_others(before, self.layout, Machine(*running), self.said.append)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_gateway_has_keycloak_follow(account: Account) -> None:
     before = suite_before(account.layout, "nexus")
     account.has("keycloak", "core", "nexus")
     account.pending += [KEYCLOAK, "hivematrix-nexus.service"]
-    assert account.settle(before, KEYCLOAK, "hivematrix-nexus.service")
+    assert account.apply_to_others(before, KEYCLOAK, "hivematrix-nexus.service")
     assert account.applied == [KEYCLOAK], "what was not applied before is the admin's"
     assert account.said == ["warning: a notice", f"{KEYCLOAK} changed"], "it is restarted when its realm is set up"
 
@@ -76,9 +76,9 @@ def test_the_realm_is_left_alone_where_nothing_of_it_changes(account: Account) -
     account.has("keycloak", "core", "nexus")
     before = suite_before(account.layout, "ledger")
     account.has("keycloak", "core", "nexus", "ledger")
-    assert not account.settle(before)
+    assert not account.apply_to_others(before)
     assert account.said == [] and account.applied == []
-    assert not account.settle(suite_before(account.layout, "nexus"), "hivematrix-nexus.service")
+    assert not account.apply_to_others(suite_before(account.layout, "nexus"), "hivematrix-nexus.service")
     assert account.said == []
 
 
@@ -87,7 +87,9 @@ def test_a_running_gateway_must_be_restarted_to_know_of_a_module(account: Accoun
     before = suite_before(account.layout, "ledger")
     account.has("keycloak", "core", "nexus", "ledger")
     account.pending = ["hivematrix-postgres.service", "hivematrix-core.service"]
-    account.settle(before, "hivematrix-nexus.service", "hivematrix-core.service", "hivematrix-postgres.service")
+    account.apply_to_others(
+        before, "hivematrix-nexus.service", "hivematrix-core.service", "hivematrix-postgres.service"
+    )
     assert account.said[-1] == "core, nexus must be restarted to know of it: helmctl restart core nexus"
 
 
@@ -95,8 +97,8 @@ def test_a_module_that_wants_the_secret_of_the_client_gets_it(account: Account) 
     account.has("keycloak")
     before = suite_before(account.layout, "core")
     account.has("keycloak", "core")
-    assert account.settle(before)
-    assert not account.settle(suite_before(account.layout, "core")), "an update changes nothing about that"
+    assert account.apply_to_others(before)
+    assert not account.apply_to_others(suite_before(account.layout, "core")), "an update changes nothing about that"
 
 
 def test_a_failure_for_others_is_said(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +111,7 @@ def test_a_failure_for_others_is_said(account: Account, monkeypatch: pytest.Monk
         raise LockedError("units are being applied")
 
     monkeypatch.setattr(others, "apply", locked)
-    assert account.settle(before)
+    assert account.apply_to_others(before)
     assert account.said == ["warning: units are being applied. For what changes for other services: helmctl apply"]
 
 

@@ -290,12 +290,7 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
         *_refused_ports(registry, chosen),
         *place_services_json(registry, layout, discovery_document(registry, settings)),
         *_unenforced_limits(registry, chosen, manager),
-        *(
-            sentence
-            for each in registry.services.values()
-            if unit_of(each.name) in chosen
-            for sentence in shell_syntax(each)
-        ),
+        *_shell_syntax(registry, chosen),
     ]
     return Applied(done, refused, notices)
 
@@ -443,3 +438,10 @@ def _runs(registry: Registry, manager: Manager) -> bool:
     """Whether the suite runs: any of the services that stay, or, where it has none, its target."""
     stay = [unit_of(name) for name, service in registry.services.items() if not (service.external or service.oneshot)]
     return any(manager.facts(unit).active for unit in stay or [TARGET])
+
+
+def _shell_syntax(registry: Registry, units: Collection[str]) -> Iterator[str]:
+    """Settings of services with one of UNITS that only a shell would understand."""
+    for service in registry.services.values():
+        if unit_of(service.name) in units:
+            yield from shell_syntax(service)

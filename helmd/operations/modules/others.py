@@ -26,7 +26,7 @@ class SuiteBefore:
 
 
 def suite_before(layout: Layout, name: str) -> SuiteBefore:
-    """What `settle` compares with. Raises HelmError."""
+    """What `apply_to_others` compares with. Raises HelmError."""
     suite = load_effective(layout)
     return SuiteBefore(name, suite, frozenset(_pending(suite, layout)))
 
@@ -36,7 +36,7 @@ def _pending(suite: Effective, layout: Layout) -> list[str]:
     return [each.unit for each in found if each.pending]
 
 
-def settle(before: SuiteBefore, layout: Layout, manager: Manager, notify: Callable[[str], None]) -> bool:
+def apply_to_others(before: SuiteBefore, layout: Layout, manager: Manager, notify: Callable[[str], None]) -> bool:
     """Apply what follows from a change for the units of others; whether the realm is to follow as well. What the admin
     had not applied before is left alone.
 

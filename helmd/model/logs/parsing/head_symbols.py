@@ -23,10 +23,12 @@ def behind_symbol(formats: Formats, text: str) -> Parsed | None:
     return None if level is None else Parsed(level, text)
 
 
-def read_special(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """What an indented symbol says, or the JSON object behind syslog's "cookie" for one."""
-    if text[:1] == " " and text[1:2] in _SIGNS and text[2:3] == " ":
-        return behind_symbol(formats, text[1:])
-    if text.startswith("@cee:") and (cookie := json_object(text[5:].lstrip())) is not None:
-        return parse_object(formats, cookie, text, realtime, False)
-    return None
+def behind_indented_symbol(formats: Formats, text: str) -> Parsed | None:
+    """The same of a symbol with a space before it."""
+    return behind_symbol(formats, text[1:]) if text[1:2] in _SIGNS and text[2:3] == " " else None
+
+
+def behind_cookie(formats: Formats, text: str, realtime: int) -> Parsed | None:
+    """What the JSON object says that stands behind "@cee:", which syslog programs put before one."""
+    found = json_object(text[5:].lstrip()) if text.startswith("@cee:") else None
+    return None if found is None else parse_object(formats, found, text, realtime, False)

@@ -11,7 +11,7 @@ from typing import Any
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
-from helmd.model.logs.parsing.head_symbols import behind_symbol, read_special
+from helmd.model.logs.parsing.head_symbols import behind_cookie, behind_indented_symbol, behind_symbol
 from helmd.model.logs.parsing.head_tokens import (
     HEAD_BRACKETS,
     HEAD_MARK,
@@ -111,8 +111,10 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
         return _common(formats, found, text, realtime)
     if first > "\x7f" and not first.isalpha():
         return behind_symbol(formats, text)
-    if first in " @" and (special := read_special(formats, text, realtime)) is not None:
-        return special
+    if first == " " and (indented := behind_indented_symbol(formats, text)) is not None:
+        return indented
+    if first == "@" and (cookie := behind_cookie(formats, text, realtime)) is not None:
+        return cookie
     if not may_have_head(text):
         return None
     if (behind := _object_behind(formats, text, realtime)) is not None:
