@@ -186,7 +186,7 @@ class _Search:
         self._readable = tuple(map(self.layout.resolve, self.service.readable_paths))
         self._hidden = hidden_roots(self.layout) if self.service.hardening in ISOLATED else ()
         self._others = tuple(
-            self.layout.resolve(other.path)
+            _whole(self.layout.resolve(other.path), self.layout)
             for other in self.registry.services.values()
             if other.name != self.service.name and not other.external and other.type != "postgres"
         )
@@ -309,6 +309,12 @@ class _Search:
 
     def _writable(self, path: Path) -> bool:
         return any(path.is_relative_to(own) for own in self._own)
+
+
+def _whole(directory: Path, layout: Layout) -> Path:
+    """The directory of a service; where that is the version of a module, all that the module has."""
+    module = layout.module_of(directory)
+    return directory if module is None else module.root
 
 
 def _installation(path: Path) -> Path | None:

@@ -241,12 +241,41 @@ def test_ids_of_versions() -> None:
         ('install.constraints = ["x @ file:///etc"]', "install.constraints"),
         ('install.requirements = "/etc/passwd"', "install.requirements"),
         ('install.interpreter = "/bin/sh"', "install.interpreter"),
+        # It is run outside the sandbox, and may be a file that the version that serves has made.
+        (
+            'install.interpreter = "/home/hive/.local/share/hivematrix/modules/desk/shared/python3"',
+            "install.interpreter",
+        ),
+        ('install.interpreter = "/usr/bin/python3"', "install.interpreter"),
+        # What is named is bound into the unit where it is hidden otherwise.
+        ('start_command = ["~/.ssh/id"]', "start_command"),
+        ('start_command = ["/home/hive/letters"]', "start_command"),
+        ('start_command = ["/usr/../home/hive/letters"]', "start_command"),
+        ('production.start_command = ["/srv/run"]', "production.start_command"),
+        ('pre_start = ["/home/hive/letters"]', "pre_start"),
+        ('reload_command = ["../../../core/shared/keys/key"]', "reload_command"),
+        ('environment = { PATH = "/usr/bin:/home/hive/letters" }', "environment"),
+        ('development.environment = { PATH = "/home/hive" }', "development.environment"),
     ],
 )
 def test_a_repository_can_not_declare_what_is_the_admins(line: str, key: str) -> None:
     declared, faults = read_declared("desk", f"[service]\nport = 5099\n{line}\n")
     assert not declared.text
     assert [fault.where for fault in faults] == [f"service.{key}"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'install.interpreter = "python3.12"',
+        'start_command = ["/usr/bin/env", "x"]',
+        'start_command = ["bin/run", "/home/x"]',
+        'pre_start = "python prepare.py"',
+        'environment = { PATH = "/opt/x/bin:/usr/bin:", HOME = "/srv" }',
+    ],
+)
+def test_a_repository_declares_programs_of_its_own_and_of_the_system(line: str) -> None:
+    assert read_declared("desk", f"[service]\nport = 5099\n{line}\n")[1] == []
 
 
 def test_a_repository_declares_no_other_service() -> None:

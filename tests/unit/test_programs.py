@@ -310,6 +310,19 @@ def test_a_service_cannot_have_other_files_bound(home: Home, attack: Callable[[H
         assert home.needs(f'{text}\nreadable_paths = ["~/private"]', more) == Needs()
 
 
+def test_nothing_beside_the_versions_of_another_module_is_bound(home: Home) -> None:
+    place = home.layout.modules / "core"
+    key = place / "shared/keys/private.pem"
+    key.parent.mkdir(parents=True)
+    key.touch()
+    (place / "versions/one").mkdir(parents=True)
+    more = '[services.core]\ntype = "command"\npath = "modules/core/versions/one"\nstart_command = ["sleep"]\n'
+    for text in (f'{command(SYSTEM)}\nenvironment.PATH = "{key.parent}"', command(key)):
+        needs = home.needs(text, more)
+        assert needs.places == () and "has files of another service" in needs.refused[0][1]
+        assert len(home.faults(text, more)) == 1
+
+
 def test_links_without_end(home: Home) -> None:
     home.link("app/one", "two")
     home.link("app/two", "one")

@@ -33,6 +33,10 @@ _ADMINS = {
 }
 """Settings that a module can't make, with the reason or what says so instead."""
 _BELOW = ("python_bin", "run_script", "database_config.file")
+_COMMANDS = ("start_command", "development.start_command", "production.start_command", "pre_start", "reload_command")
+_ENVIRONMENTS = ("environment", "development.environment", "production.environment")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/opt")
+"""Where programs are that every service sees. What is named elsewhere would be bound into the module's unit."""
 _TYPES = ("python", "command", "oneshot")
 
 
@@ -76,11 +80,23 @@ def _refusal(key: str, value: Any) -> str:
         return f"must be one of {', '.join(_TYPES)}"
     if key in _BELOW and str(value).startswith(("/", "~")):
         return "must be relative to the module's tree"
-    if key in ("start_command", "development.start_command", "production.start_command") and value[0].startswith("~"):
-        return "must not be in a home directory"
+    if key in _COMMANDS and value and not _is_seen(value[0]):
+        return "must be in the module's tree, or a program of the system"
+    if key in _ENVIRONMENTS and not all(map(_is_seen, value.get("PATH", "").split(":"))):
+        return "must have directories of the system alone in PATH"
+    if key == "install.interpreter" and "/" in value:
+        # It is run to learn its version, and not in the sandbox.
+        return "must be a name such as python3.12; only an admin can name another place"
     if key == "flaskenv" and CLIENT_SECRET in value.values():
         return f"must not ask for {CLIENT_SECRET}"
     return ""
+
+
+def _is_seen(path: str) -> bool:
+    """Whether a module's unit sees PATH without anything being bound: a name, a path in its tree, or the system's."""
+    if path.startswith("~") or ".." in path.split("/"):
+        return False
+    return not path.startswith("/") or path.startswith(tuple(f"{place}/" for place in _SYSTEM))
 
 
 def _catalogue(name: str, table: Mapping[str, Any]) -> str:
