@@ -130,7 +130,8 @@ class Comparison:
         end = self._files.end() if running else FOREVER
         expected = self._files.expected(self._uid, self._base, end)
         if not self._lacks(expected):
-            if running and end > self._base:
+            # A header that is behind what was read says nothing of the rest.
+            if running and end > self._base and (self._position is None or end >= self._position.monotonic):
                 self._begin_comparison(end)
             return False
         if self._journal._next():

@@ -62,7 +62,7 @@ class Header(NamedTuple):
     file_id: str
     machine_id: str
     boot_id: str
-    """The boot in which the file was last written."""
+    """The boot of the last entry."""
     seqnum_id: str
     header_size: int
     arena_size: int
@@ -256,7 +256,7 @@ class JournalFile:
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self.header = self._read_header()
+            self.refresh()
             if self.is_final():
                 self._check_end()
         except BaseException:
@@ -270,6 +270,7 @@ class JournalFile:
     def refresh(self) -> Header:
         """Reads the header again."""
         self.header = self._read_header()
+        self._take_boot_of_entries()
         return self.header
 
     def is_final(self) -> bool:
@@ -329,6 +330,21 @@ class JournalFile:
         if header is None:
             raise DamagedError("this is not a journal file")
         return header
+
+    def _take_boot_of_entries(self) -> None:
+        """Takes the boot of the last two entries where they agree on another one than the header.
+
+        journald 252 writes the running boot into the header when it opens a file to write, before the first entry of
+        that boot (journal_file_refresh_header()); the header's times are still those of the last entry then.
+        """
+        chain = self.entries()
+        ends = {
+            entry.boot_id if (entry := chain.entry(number)) is not None else None
+            for number in range(max(0, chain.count - 2), chain.count)
+        }
+        boot_id = ends.pop() if len(ends) == 1 else None
+        if boot_id is not None and not is_same_boot(boot_id, self.header.boot_id):
+            self.header = self.header._replace(boot_id=boot_id)
 
     def _check_end(self) -> None:
         """Takes the times of the last entry from itself where those in the header are not plausible."""

@@ -89,6 +89,13 @@ def flip_bit(file: Path, number: int, field: str, bit: int) -> None:
     file.write_bytes(data)
 
 
+def begin_writing(file: Path, boot: str) -> None:
+    """Have the header say what journald 252 writes into it at opening, before the first entry of a BOOT."""
+    data = bytearray(file.read_bytes())
+    data[56:72] = bytes.fromhex(boot)
+    file.write_bytes(data)
+
+
 def _entries(data: bytearray) -> Iterator[int]:
     """Where the entry objects (type 3) of a journal file are."""
     (offset,) = struct.unpack_from("<Q", data, 88)

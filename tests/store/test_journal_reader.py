@@ -21,6 +21,7 @@ from tests.store.journals import (
     START,
     UID,
     append,
+    begin_writing,
     continue_numbers,
     damage,
     line,
@@ -529,3 +530,42 @@ def test_an_entry_with_many_large_fields_is_bounded(tmp_path: Path) -> None:
             assert len(batch.entries) <= 2
             found += [entry.fields["MESSAGE"] for entry in batch.entries]
         assert found == [*(b"heavy %d" % n for n in range(8)), b"last"]
+
+
+def test_a_file_that_was_just_opened_in_another_boot_is_compared_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helmd.journal.comparison._CHECK_SECONDS", 0.0)
+    file = tmp_path / "a.journal"
+    positions: Positions = {}
+    append(file, lines(1, 400))
+    begin_writing(file, BOOT_B)
+    with reading(tmp_path, positions) as reader:
+        texts = drain(reader, positions)[0]
+        assert not reader.passed_by_entries()
+        append(file, lines(401, 800))
+        texts += drain(reader, positions)[0]
+        assert not reader.passed_by_entries()
+        assert drain(reader, positions) == ([], [])
+    assert texts == names(1, 800)
+
+
+def test_damage_is_found_in_a_boot_whose_first_entry_was_not_written_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's last entry is of the boot before, and later after its boot than all entries of this one."""
+    monkeypatch.setattr("helmd.journal.comparison._CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("helmd.journal.comparison._CONFIRM", False)
+    file = tmp_path / "a.journal"
+    positions: Positions = {}
+    append(file, lines(5001, 5010, boot=BOOT_B))
+    begin_writing(file, BOOT_A)
+    with reading(tmp_path, positions) as reader:
+        assert drain(reader, positions) == (names(5001, 5010, BOOT_B), [])
+        append(file, lines(1, 800))
+        damage(file, 0.5, 300)
+        texts, gaps = drain(reader, positions)
+        more, more_gaps = drain(reader, positions)
+    assert texts + more == [name for name in names(1, 800) if name in texts + more]
+    missing = 800 - len(texts + more)
+    assert 0 < missing == sum(gap.at_most or 0 for gap in gaps + more_gaps)
