@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from helmd.model.logs.filter import LogFilter
 from helmd.operations.logs import feed as feed_module
 from helmd.operations.logs import reader as log_reader
 from helmd.operations.logs.feed import FeedEndedError, Skipped, Subscription, batch_of, entry_json
+from helmd.operations.logs.following import Start, follow_entries
+from helmd.operations.logs.reader import LogReader
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.maintenance.migrate import migrate
+from helmd.store.session import Pool
 from helmd.web.auth import verifier
 from helmd.web.http import cancellation as presence
 from tests.store.conftest import Database
 from tests.store.log_server import HARD, SLOW, Served, rows, serving, streaming, token
 from tests.store.proxy import Proxy
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 
 async def test_what_is_stored_is_heard_of_at_once(served: Served) -> None:
@@ -109,6 +113,24 @@ async def test_the_last_ones_first(served: Served) -> None:
         assert await events.messages(2) == ["line 3", "line 4"]
         await served.append(rows(1, text="new"))
         assert await events.messages(1) == ["new 0"]
+
+
+async def test_the_last_ones_come_once_though_many_are_stored_meanwhile(served: Served) -> None:
+    await served.append(rows(5))
+    async with Pool(served.conninfo, "test-tail", 2) as pool:
+        reader = LogReader(pool, served.conninfo, lambda: False)
+        async with aclosing(follow_entries(served.feed, reader, LogFilter(), Start(tail=10), 1.0)) as source:
+            await anext(source)
+            last = (await served.append(rows(600))).last_id
+            found: list[int] = []
+            async with asyncio.timeout(WITHIN):
+                while await served.feed.position() < last:
+                    await asyncio.sleep(0.01)
+                async for update in source:
+                    found += [line.id for batch in update.batches for line in batch.lines]
+                    if update.reached >= last:
+                        break
+    assert found == list(range(last - 9, last + 1))
 
 
 async def test_a_list_may_be_ahead_of_the_feed(database: Database, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from helmd.model.api.jobs import JobReply
+from helmd.model.errors import StoreError
+from helmd.operations.logs.reader import LogReader
+from helmd.store.logs.entries import StoredEntry
+from helmd.web.api import events as events_module
 from tests.store.log_server import Events, Served, rows, serving, streaming
 
 PATH = "/api/events"
@@ -36,6 +42,39 @@ async def test_states_first_all_then_those_that_change(served: Served) -> None:
         served.known.set("codex", None)
         served.changed.notify()
         assert await data(events, "status") == {"statuses": {}, "removed": ["codex"]}
+
+
+async def test_a_change_while_a_slow_reader_is_written_to_is_not_missed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = events_module._Writer.write
+
+    async def written(writer: events_module._Writer, frames: bytes) -> None:
+        await write(writer, frames)
+        if frames.startswith(b"event: status"):
+            monkeypatch.undo()
+            served.known.set("codex", True)
+            served.changed.notify()
+
+    monkeypatch.setattr(events_module._Writer, "write", written)
+    async with streaming(served, "client", PATH) as events:
+        assert (await data(events, "status"))["statuses"]["codex"]["status"] == "stopped"
+        assert (await data(events, "status"))["statuses"]["codex"]["status"] == "running"
+
+
+async def test_the_newest_entries_come_though_the_store_was_away_first(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> list[StoredEntry]:
+        monkeypatch.undo()
+        raise StoreError("the log store is away")
+
+    await served.append(rows(5))
+    monkeypatch.setattr(LogReader, "last", away)
+    async with streaming(served, "technician", PATH, topics="logs", tail="2") as events:
+        assert (await data(events, "unavailable"))["topic"] == "logs"
+        assert events.last_id is None, "a client that resumes there gets none of them"
+        assert await events.messages(2) == ["line 3", "line 4"]
 
 
 async def test_entries_and_states_in_one_stream_which_resumes(served: Served) -> None:

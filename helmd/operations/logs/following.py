@@ -37,6 +37,11 @@ class Start:
     since: int | None = None
     tail: int = 0
 
+    @property
+    def asks_newest(self) -> bool:
+        """Whether the newest entries come first."""
+        return self.since is None and self.tail > 0
+
 
 async def follow_entries(
     feed: Feed, reader: LogReader, wanted: LogFilter, start: Start, beat: float
@@ -50,8 +55,8 @@ async def follow_entries(
     await reader.check(wanted)
     seen = await feed.position() if start.since is None else start.since
     yield FeedUpdate(seen)
-    # As far as there is much, without a queue that could overflow meanwhile.
-    while (there := await feed.position()) - seen > _NEAR:
+    # As far as there is much, without a queue that could overflow meanwhile. The newest ones are few.
+    while not start.asks_newest and (there := await feed.position()) - seen > _NEAR:
         async with aclosing(_between(reader, wanted, seen, there)) as missed:
             async for update in missed:
                 yield update
@@ -59,7 +64,7 @@ async def follow_entries(
     with feed.subscribe(wanted) as subscription:
         # Up to here entries have been given, or are known not to be wanted.
         floor = subscription.start
-        if start.since is None and start.tail:
+        if start.asks_newest:
             # The feed may be a little behind what is found.
             floor = max(floor, await reader.newest_id())
             found = [entry for entry in await reader.last(wanted, start.tail) if entry.id <= floor]

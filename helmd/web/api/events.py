@@ -56,9 +56,9 @@ class ChangeSignal:
         self._next.set()
         self._next = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Until the next change."""
-        await self._next.wait()
+    def upcoming(self) -> asyncio.Event:
+        """What the next change sets. Whoever takes it before reading states misses no change of them."""
+        return self._next
 
 
 class Events:
@@ -98,16 +98,19 @@ class Events:
 
         async def logs() -> None:
             nonlocal start
+            # Whoever asks for the newest ones has none of them before the second update.
+            resumable = not start.asks_newest
             async with aclosing(follow_entries(self._feed, self._reader, wanted, start, self._heartbeat)) as source:
                 async for update in source:
                     if update.skipped is not None:
                         await writer.write(event_frame("skipped", skipped_json(update.skipped)))
                     for frames in frames_of(update.batches):
                         await writer.write(frames)
-                    if start.since is None or update.reached > start.since:
+                    if resumable and (start.since is None or update.reached > start.since):
                         # An event without data sets only where a client resumes.
                         await writer.write(mark_frame(update.reached))
                         start = Start(update.reached)
+                    resumable = True
 
         async def statuses() -> None:
             await self._send_statuses(writer)
@@ -135,13 +138,15 @@ class Events:
         before: Mapping[str, Status] = {}
         first = True
         while True:
+            # Before they are read: while a slow reader is written to, they may change again.
+            changed = self._changed.upcoming()
             now = self._monitor.statuses()
             changes = {name: status for name, status in now.items() if before.get(name) != status}
             removed = tuple(name for name in before if name not in now)
             if changes or removed or first:
                 await writer.write(event_frame("status", to_json(StatusEvent(changes, removed))))
             before, first = now, False
-            await self._changed.wait()
+            await changed.wait()
             await asyncio.sleep(_COLLECT_SECONDS)
 
     async def _send_jobs(self, writer: "_Writer") -> None:
