@@ -4,7 +4,8 @@
 // nothing from its leader (frozen, or gone) takes the lock from it. Parts of the page (data-live-part) are fetched again
 // when an event of their topics (data-live-topics) comes, and morphed in; see base.html for one that all tabs share.
 // A part with a tag (data-live-tag) comes without the rows that are the same: an empty one (data-live-same) is in each
-// one's place.
+// one's place. The tag that is sent along is that of what the page shows, not of what was answered: an answer that was
+// cut off, or that another tab has fetched meanwhile, is not taken for shown.
 import { ASSETS, HOME, ROLE, SESSION, holdFocus, toast } from "./dom.js";
 import { clock, localTimes } from "./format.js";
 import { hasEnded, onSessionEnd, sessionEnded } from "./session.js";
@@ -77,10 +78,19 @@ function urlOf(element) {
   return url;
 }
 
+const elementOf = (name) => document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
+
+function partOf(name) {
+  if (!parts.has(name)) {
+    const given = elementOf(name)?.dataset.liveTag;
+    parts.set(name, { busy: false, dirty: false, timer: 0, asked: 0, tag: given ? `"${given}"` : "" });
+  }
+  return parts.get(name);
+}
+
 /** Fetches a part again, soon: events that follow one another are taken together. */
 export function refresh(name) {
-  const part = parts.get(name) ?? { busy: false, dirty: false, timer: 0, tag: "" };
-  parts.set(name, part);
+  const part = partOf(name);
   part.dirty = true;
   if (!part.timer && !part.busy) {
     part.timer = setTimeout(() => load(name, part), COLLECT_MS);
@@ -89,7 +99,7 @@ export function refresh(name) {
 
 async function load(name, part) {
   part.timer = 0;
-  const element = document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
+  const element = elementOf(name);
   const shared = element && "liveShared" in element.dataset;
   if (!element || hasEnded() || (shared ? !leading : document.hidden)) {
     // A hidden page catches up when it is looked at; what tabs share, the leader fetches.
@@ -98,22 +108,20 @@ async function load(name, part) {
   }
   part.busy = true;
   part.dirty = false;
-  const tag = element.dataset.liveTag ? `"${element.dataset.liveTag}"` : part.tag;
   try {
     const answer = await fetch(urlOf(element), {
-      headers: { Accept: "text/html", ...(tag ? { "If-None-Match": tag } : {}) },
+      headers: { Accept: "text/html", ...(part.tag ? { "If-None-Match": part.tag } : {}) },
       redirect: "manual",
       signal: AbortSignal.timeout(SILENT_MS),
     });
     if (answer.type === "opaqueredirect" || answer.status === 401) {
       sessionEnded();
     } else if (answer.ok) {
-      part.tag = answer.headers.get("ETag") ?? "";
       noteAssets(answer.headers.get("Helm-Assets"));
-      const text = await answer.text();
-      apply(name, text);
+      const [tag, text] = [answer.headers.get("ETag") ?? "", await answer.text()];
+      apply(name, text, tag);
       if (shared) {
-        channel.postMessage({ kind: "part", name, text });
+        channel.postMessage({ kind: "part", name, text, tag });
       }
     }
     note(name, answer.ok || answer.status === 304);
@@ -149,23 +157,24 @@ function isOpen(node) {
 }
 
 /** Morphs a part's new markup in: focus, selection, open dialogs and menus stay, and rows that are the same. */
-export function apply(name, text) {
+function apply(name, text, tag) {
   const fresh = fragment(text).querySelector(`[data-live-part="${CSS.escape(name)}"]`);
-  const shown = document.querySelector(`[data-live-part="${CSS.escape(name)}"]`);
+  const [part, shown] = [partOf(name), elementOf(name)];
   if (!fresh || !shown) {
     return;
   }
   if ([...fresh.querySelectorAll("[data-live-same]")].some((row) => !document.getElementById(row.id))) {
     // A row is missing that was there when the tag was given: all of it is fetched.
-    delete shown.dataset.liveTag;
-    parts.get(name).tag = "";
+    part.tag = "";
     refresh(name);
     return;
   }
   localTimes(fresh);
   document.dispatchEvent(new CustomEvent("helm:fresh", { detail: { fresh } }));
   const restoreFocus = holdFocus();
+  part.tag = "";
   Idiomorph.morph(shown, fresh, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: morphing });
+  part.tag = tag;
   document.dispatchEvent(new CustomEvent("helm:part", { detail: { name } }));
   restoreFocus();
   showTrouble();
@@ -324,7 +333,7 @@ channel.addEventListener("message", ({ data: message }) => {
   } else if (message.kind === "event") {
     take(message.topic, message.data);
   } else if (message.kind === "part") {
-    apply(message.name, message.text);
+    apply(message.name, message.text, message.tag);
   } else if (message.kind === "hello" && leading) {
     channel.postMessage({ kind: "event", topic: "status", data: { statuses: known.statuses, removed: [] } });
     channel.postMessage({ kind: "event", topic: "jobs", data: { jobs: Object.values(known.jobs), removed: [] } });
@@ -360,11 +369,11 @@ function tick() {
 
 function everySoOften() {
   for (const element of document.querySelectorAll("[data-live-every]")) {
-    const part = parts.get(element.dataset.livePart);
+    const part = partOf(element.dataset.livePart);
     const every = Number(element.dataset.liveEvery) * 1000;
-    if (!document.hidden && every && Date.now() - (part?.asked ?? 0) > every) {
+    if (!document.hidden && every && Date.now() - part.asked > every) {
       refresh(element.dataset.livePart);
-      parts.get(element.dataset.livePart).asked = Date.now();
+      part.asked = Date.now();
     }
   }
 }
