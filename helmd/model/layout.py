@@ -150,6 +150,10 @@ class Layout:
         """A configured path: absolute, below the home directory, or relative to where checkouts are."""
         return self.home / path[2:] if path.startswith("~/") else self.data / path
 
+    def resolve_in(self, directory: Path, path: str) -> Path:
+        """A path of a service in DIRECTORY: absolute, below the home directory, or relative to DIRECTORY."""
+        return self.home / path[2:] if path.startswith("~/") else directory / path
+
     @property
     def modules(self) -> Path:
         """The modules that Helm installs from git, a directory each."""

@@ -3,8 +3,6 @@ interpreters, virtual environments, and the installations that these are based o
 """
 
 import os
-import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from helmd.model.layout import Layout
 from helmd.model.suite.names import Mode
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.hardening import HIDDEN_ROOTS, ISOLATED
+from helmd.systemd.scripts import head_of, interpreter_of
 
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 """Where programs are looked for besides a service's own environment (environment variable PATH)."""
@@ -41,9 +40,6 @@ see getpath.py), PyPy, Node, Ruby, Perl, Erlang, Java, conda, pyenv, rbenv."""
 _PROGRAM_DIRECTORIES = ("bin", "sbin", "shims")
 _MAX_LINKS = 40
 """Symbolic links that are followed, as in path_resolution(7)."""
-_HEAD = 1024
-_WRAPPED = re.compile(rb"\A#!/bin/sh\n'''exec' \"?(/[^\"\n]+?)\"? \"\$0\"")
-"""How pip writes the first lines of a script whose interpreter has a long path or one with a blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +85,8 @@ def program_of(service: Service, mode: Mode, word: str, layout: Layout, search: 
     """
     directory = layout.resolve(service.path)
     if "/" in word:
-        return directory / word
-    own = [(directory / service.python_bin).parent] if service.type == "python" else []
+        return layout.resolve_in(directory, word)
+    own = [layout.resolve_in(directory, service.python_bin).parent] if service.type == "python" else []
     return _first(word, [*own, *(_listed(service, mode) or map(Path, search))])
 
 
@@ -110,15 +106,17 @@ def needs_of(service: Service, mode: Mode, registry: Registry, layout: Layout) -
     search.setting = f"{mode}.start_command" if of_mode else "start_command" if words else "python_bin"
     listed = _listed(service, mode)
     if words and "/" in words[0]:
-        search.program(directory / words[0], named=True)
+        search.program(layout.resolve_in(directory, words[0]), named=True)
     elif words:
-        own = [(directory / service.python_bin).parent] if service.type == "python" and not listed else []
+        own = (
+            [layout.resolve_in(directory, service.python_bin).parent] if service.type == "python" and not listed else []
+        )
         if found := _first(words[0], [*own, *listed]):
             search.program(found, named=True)
     for place in listed:
         search.directory(place)
     if service.type == "python" and not search.virtual_environment:
-        interpreter = directory / service.python_bin
+        interpreter = layout.resolve_in(directory, service.python_bin)
         if not words:
             search.program(interpreter, named=True)
         elif (interpreter.parent.parent / VENV_FILE).is_file():
@@ -229,7 +227,7 @@ class _Search:
 
     def _script(self, path: Path, named: bool, main: bool) -> None:
         """Collects what the interpreter in the first line of a script needs (execve(2))."""
-        words = _interpreter_of(path)
+        words = interpreter_of(path)
         if not words:
             return
         if os.path.basename(words[0]) != "env":
@@ -338,37 +336,13 @@ def _link(path: Path) -> str:
         return ""
 
 
-def _head_of(path: Path) -> bytes:
-    """The first bytes of a regular file; empty if it can't be read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, _HEAD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-    finally:
-        os.close(descriptor)
-
-
 def _home_in(file: Path) -> Path | None:
     """The directory of the base interpreter that a ``pyvenv.cfg`` names; None if there is none."""
-    for line in _head_of(file).decode("utf-8", "replace").splitlines():
+    for line in head_of(file).decode("utf-8", "replace").splitlines():
         key, _, value = line.partition("=")
         if key.strip().lower() == "home" and value.strip().startswith("/"):
             return Path(os.path.normpath(value.strip()))
     return None
-
-
-def _interpreter_of(path: Path) -> list[str]:
-    """The words of the first line of a script, without "#!"; empty for another file."""
-    head = _head_of(path)
-    if wrapped := _WRAPPED.match(head):
-        return [wrapped.group(1).decode("utf-8", "surrogateescape")]
-    line = head.partition(b"\n")[0]
-    if not line.startswith(b"#!"):
-        return []
-    words = line[2:].decode("utf-8", "surrogateescape").split()
-    return words if words and words[0].startswith("/") else []
 
 
 def search_path(needs: Needs) -> Mapping[str, str]:

@@ -39,6 +39,7 @@ from helmd.systemd import quoting
 from helmd.systemd.host import Host
 from helmd.systemd.prestart import DISCOVERY_VARIABLE
 from helmd.systemd.programs import Needs, account_roots, needs_of, own_places, program_of, search_path
+from helmd.systemd.scripts import stays_in_shell
 
 UNSET = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 """Variables of the user manager that services get only if their configuration sets them."""
@@ -51,6 +52,8 @@ UNSET_ISOLATED = (
     "XDG_CACHE_HOME",
 )
 """The same for services that do not see what these name: programs then use HOME, or do without."""
+_CLEAN_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
+"""Signals by which a program ends without having failed, for systemd (Restart= in systemd.service(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,11 @@ def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, 
     if not words and service.type == "keycloak":
         return tuple(launch.command(directory, mode, service.environment_in(mode)))
     if not words and service.type == "python":
-        words = (service.python_bin, service.run_script)
+        script = service.run_script
+        words = (service.python_bin, str(layout.resolve_in(directory, script)) if script.startswith("~/") else script)
     if not words:
         return ()
-    program = str(directory / words[0]) if "/" in words[0] else words[0]
+    program = str(layout.resolve_in(directory, words[0])) if "/" in words[0] else words[0]
     return (program, *words[1:])
 
 
@@ -123,8 +127,11 @@ def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
 def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
     """What the service finds in its environment in MODE, from the registry alone."""
     base: dict[str, str] = {"HIVEMATRIX_MODE": mode}
+    if service.type in ("python", "command", "oneshot"):
+        # Otherwise what a program of Python prints is in the log when its buffer is full, and lost if it is killed.
+        base["PYTHONUNBUFFERED"] = "1"
     if service.type == "python":
-        base |= {"PYTHONUNBUFFERED": "1", "FLASK_ENV": mode}
+        base["FLASK_ENV"] = mode
     if service.port is not None and service.type in ("python", "command"):
         base[service.port_variable] = str(service.port)
     return {**base, **service.environment_in(mode)}
@@ -135,6 +142,7 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
     directory = layout.resolve(service.path)
     common = _common(service, mode, setup)
     needs = needs_of(service, mode, registry, layout)
+    command = service_command(service, mode, layout)
     places = [*own_places(service, layout)]
     environment = {**search_path(needs), DISCOVERY_VARIABLE: str(layout.discovery_file)}
     if service.hardening in ISOLATED and service.name != SUITE_CLUSTER:
@@ -168,7 +176,9 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "after": [*recovery, *(unit_of(each.name) for each in needed if not each.oneshot)],
         "required": [unit_of(each.name) for each in needed if each.oneshot],
         "directory": str(directory),
-        "command": with_streams(service, service_command(service, mode, layout)),
+        "command": with_streams(service, command),
+        # With mixed, only the main process is asked to end: a shell does so at once, and what it runs is killed.
+        "kill_mode": "control-group" if command and stays_in_shell(command, directory) else "mixed",
         "prestart": prestart,
         "pre_start": extra_command(service, mode, service.pre_start, layout, needs),
         "reload_command": extra_command(service, mode, service.reload_command, layout, needs),
@@ -198,8 +208,9 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "start_timeout": service.health.start_timeout + START_MARGIN,
         "start_interval": service.start_interval,
         "restart": service.restart,
+        "stop_signal": service.stop_signal,
         "limits": service.limits,
-        "success_exit_status": service.success_exit_status,
+        "success_exit_status": _clean_exits(service),
         "hardening": unit_lines(service.hardening, namespaces, without),
         "isolated": isolates(service.hardening, namespaces),
         "hidden": [str(place) for place in account_roots(setup.layout)],
@@ -207,6 +218,12 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
         "layout": setup.layout,
         "settings": setup.settings,
     }
+
+
+def _clean_exits(service: Service) -> tuple[int | str, ...]:
+    """What SuccessExitStatus= has to list: a program without a handler of its stop signal ends by that signal."""
+    alone = () if service.stop_signal in _CLEAN_SIGNALS else (service.stop_signal,)
+    return (*service.success_exit_status, *alone)
 
 
 def _cluster_context(layout: Layout, directory: Path, socket: Path, binaries: Path) -> dict[str, Any]:

@@ -457,11 +457,12 @@ def test_one_that_had_to_be_killed_is_reported_as_such() -> None:
         world.found["deaf"] = failed("deaf", result="timeout", exit_code=CLD_KILLED, exit_status=9)
         return world.finish()
 
-    registry = suite(service("deaf", restart=Restart(stop_timeout=2.5)))
+    registry = suite(service("deaf", restart=Restart(stop_timeout=2.5), stop_signal="SIGQUIT"))
     report = perform(control.stop, ["deaf"], world, registry, wait=wait)
     assert [(step.kind, step.sentence) for step in report.steps] == [
-        ("killed", "did not exit within 2.5 s of SIGTERM and was killed")
+        ("killed", "did not exit within 2.5 s of SIGQUIT and was killed")
     ]
+    assert "restart.stop_timeout" in report.steps[0].hint and "stop_signal" in report.steps[0].hint
     assert report.good, "it is stopped, which is what was asked for"
 
 

@@ -85,6 +85,22 @@ def test_a_program_that_is_not_in_path(tmp_path: Path) -> None:
     assert "'worker.sh' is in none" in fault
 
 
+def test_a_program_below_the_home_directory(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, 'start_command = ["~/bin/run"]')
+    assert fault.endswith(f"program {tmp_path}/bin/run does not exist")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/run").write_text("#!/bin/sh\n")
+    (fault,) = faults(tmp_path, 'start_command = ["~/bin/run"]')
+    assert fault.endswith(f"bin/run is not executable; if it is to run: chmod +x {tmp_path}/bin/run")
+    (tmp_path / "bin/run").chmod(0o755)
+    assert not faults(
+        tmp_path, 'start_command = ["~/bin/run"]\npre_start = ["~/bin/run"]\nreload_command = ["~/bin/run"]'
+    )
+    (tmp_path / "bin/run").write_text("#!/bin/sh\r\n")
+    (fault,) = faults(tmp_path, 'start_command = ["sh"]\npre_start = ["~/bin/run"]')
+    assert fault.startswith("services.w.pre_start: script") and "line ends of Windows" in fault
+
+
 def test_a_program_of_the_virtual_environment(tmp_path: Path) -> None:
     (tmp_path / "pyenv/bin").mkdir(parents=True)
     (tmp_path / "pyenv/bin/celery").write_text("#!/bin/sh\n")

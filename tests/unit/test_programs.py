@@ -82,6 +82,16 @@ def command(program: str | Path) -> str:
     return f'start_command = ["{program}", "app.py"]'
 
 
+def test_a_program_below_the_home_directory(home: Home) -> None:
+    """ "~/" means what it does in path; it is shown to the service."""
+    home.program("bin/run", "#!/bin/sh\n")
+    home.program("app/bin/run", "#!/bin/sh\n")
+    for setting in ("start_command", "pre_start", "reload_command"):
+        given = f'{setting} = ["~/bin/run"]' + ('\nstart_command = ["sleep"]' if setting != "start_command" else "")
+        assert home.needs(given).places == home.under("bin/run"), setting
+        assert home.needs(given.replace("~/bin", "bin")).places == (), setting
+
+
 def test_a_program_of_the_system_needs_nothing(home: Home) -> None:
     assert home.needs(command(SYSTEM)) == Needs() == home.needs('start_command = ["sleep", "1"]')
     home.program("app/bin/run")

@@ -229,7 +229,7 @@ def test_what_directories_lack(account: Layout) -> None:
         f"{account.registry_file}:1: services.core.path: directory {account.data / 'hivematrix-core'} does not exist;"
         " install it from https://github.com/skelhammer/hivematrix-core: helmctl modules install core",
         f"{account.registry_file}:3: services.job.start_command: "
-        f"program {account.home / 'job/bin/run'} does not exist or is not executable",
+        f"program {account.home}/job/bin/run is not executable; if it is to run: chmod +x {account.home}/job/bin/run",
     ]
     (account.home / "job/bin/run").chmod(0o755)
     core = account.data / "hivematrix-core"

@@ -197,6 +197,37 @@ reload_command = ["kill", "-HUP", "$MAINPID", "$OTHER"]
     assert not values(rendered(account)["hivematrix-core.service"], "ExecReload")
 
 
+def test_the_signal_that_asks_a_program_to_end(account: Layout) -> None:
+    """systemd must not take a program for failed that has no handler of it; by the other three it never does."""
+    shop = '[services.shop]\ntype = "command"\nstart_command = ["sleep", "9"]\n'
+    quit, wait = (f'{shop}stop_signal = "{signal}"\nsuccess_exit_status = [30]\n' for signal in ("quit", "SIGINT"))
+    first, second = (rendered(account, text=text)["hivematrix-shop.service"] for text in (quit, wait))
+    assert (one(first, "KillSignal"), one(first, "SuccessExitStatus")) == ("SIGQUIT", "30 SIGQUIT")
+    assert (one(second, "KillSignal"), one(second, "SuccessExitStatus")) == ("SIGINT", "30")
+    usual = rendered(account, text=shop)["hivematrix-shop.service"]
+    assert not values(usual, "KillSignal") and not values(usual, "SuccessExitStatus")
+    units = {**rendered(account, text=quit), "hivematrix-shop.service": first}
+    assert not [name for name in verify_units(units) if name == "hivematrix-shop.service"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        ('start_command = ["sleep", "9"]', "mixed"),
+        ('start_command = ["sh", "-c", "cd /srv && ./serve"]', "control-group"),
+        ('start_command = ["sh", "-c", "cd /srv && exec ./serve"]', "mixed"),
+        ('start_command = ["~/my job/bin/run"]', "control-group"),
+        ('path = "~/my job"\nstart_command = ["bin/run"]\nstreams = "merged"', "control-group"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["command", "oneshot", "python"])
+def test_who_is_asked_to_end(account: Layout, settings: str, mode: str, kind: str) -> None:
+    """A shell that waits for its program does not pass the signal on."""
+    port = "port = 6100\n" if kind == "python" else ""
+    unit = rendered(account, text=f'[services.shop]\ntype = "{kind}"\n{port}{settings}\n')["hivematrix-shop.service"]
+    assert one(unit, "KillMode") == mode
+
+
 def test_streams(account: Layout) -> None:
     units = rendered(account)
     core = syntax.command(one(units["hivematrix-core.service"], "ExecStart"), {})
@@ -323,7 +354,8 @@ def test_whatever_the_registry_says_stays_in_its_place(
     before = render(plain, registry, "production", setup_of(account), TEMPLATES)
     after = render(nasty, registry, "production", setup_of(account), TEMPLATES)
     home, document = str(account.home_of("job")), str(account.discovery_file)
-    added = {"HOME": home, "HIVEMATRIX_SERVICES_JSON": document, "HIVEMATRIX_MODE": "production", **variables}
+    added = {"HOME": home, "HIVEMATRIX_SERVICES_JSON": document, "HIVEMATRIX_MODE": "production"}
+    added |= {"PYTHONUNBUFFERED": "1", **variables}
     assert syntax.environment(values(after, "Environment")) == added
     assert syntax.command(one(after, "ExecStart"), {"HOME": "/x"})[-len(words) - 1 :] == [
         f"{account.home}/my job/bin/run", *words

@@ -43,15 +43,15 @@ SERVICE_SETTINGS = (
         "hivematrix-NAME",
         "Its directory: absolute, below ~/, or relative to ~/.local/share/hivematrix.",
     ),
-    Setting("python_bin", values.path, "path", "pyenv/bin/python", "Its interpreter, relative to path."),
+    Setting("python_bin", values.path, "path", "pyenv/bin/python", "Its interpreter, relative to path or below ~/."),
     Setting("run_script", values.path, "path", "run.py", "What the interpreter runs, relative to path."),
     Setting(
         "start_command",
         values.words,
         "words",
         "none",
-        "The command line of a service that is not python; a program with a slash is relative to path. No shell reads "
-        "it, so $NAME, && and > are words like others.",
+        "The command line of a service that is not python; a program with a slash is relative to path, or below ~/. No "
+        "shell reads it, so $NAME, && and > are words like others.",
     ),
     Setting(
         "pre_start",
@@ -68,6 +68,14 @@ SERVICE_SETTINGS = (
         "none",
         "The command of helmctl reload (ExecReload=), which ends once the service has reloaded. The word $MAINPID is "
         'the pid of the service: ["kill", "-HUP", "$MAINPID"].',
+    ),
+    Setting(
+        "stop_signal",
+        values.stop_signal,
+        "signal",
+        "SIGTERM",
+        "The signal that asks its main process to end (KillSignal=): SIGQUIT for nginx and php-fpm, which finish their "
+        "requests then, SIGWINCH for Apache, SIGINT for PostgreSQL. Also SIGHUP, SIGUSR1 and SIGUSR2.",
     ),
     Setting("visible", values.boolean, "boolean", "true", "Whether the gateway shows it to users."),
     Setting("admin_only", values.boolean, "boolean", "false", "Whether the gateway shows it to admins only."),

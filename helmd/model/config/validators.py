@@ -51,6 +51,19 @@ def text(value: object) -> str:
     return value
 
 
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+"""Signals by which programs are asked to end. Not SIGKILL, which asks for nothing."""
+
+
+def stop_signal(value: object) -> str:
+    """The name of a signal, such as SIGQUIT; without "SIG" as well, as in docker compose."""
+    name = value.upper() if isinstance(value, str) else ""
+    read = name if name.startswith("SIG") else f"SIG{name}"
+    if read not in STOP_SIGNALS:
+        raise ValueError(f"must be one of {', '.join(STOP_SIGNALS)}, not {_shown(value)}")
+    return read
+
+
 def boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"must be true or false, not {_shown(value)}")

@@ -35,6 +35,7 @@ CYCLE_SHOWN = 8
 _KINDS: Mapping[str, Sequence[ServiceType]] = {
     "pre_start": ("python", "command", "oneshot"),
     "reload_command": ("python", "command"),
+    "stop_signal": ("python", "command", "oneshot"),
     "schedule": ("oneshot",),
     "run_timeout": ("oneshot",),
 }

@@ -114,6 +114,8 @@ class Service:
     start_command: tuple[str, ...] = ()
     pre_start: tuple[str, ...] = ()
     reload_command: tuple[str, ...] = ()
+    stop_signal: str = "SIGTERM"
+    """The signal that asks its main process to end."""
     schedule: str = ""
     """When a oneshot runs, a calendar event expression (systemd.time(7)); empty if it starts with the suite."""
     run_timeout: float | None = None

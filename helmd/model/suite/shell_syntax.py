@@ -7,7 +7,7 @@ from helmd.model.suite.service import Service
 
 MAINPID = "$MAINPID"
 """The variable that systemd sets for ``ExecReload=`` (systemd.exec(5)), as a word of a reload_command."""
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"})
+SHELL_PROGRAMS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"})
 _OPERATORS = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>", "1>"})
 _VARIABLE = re.compile(r"(?:\A|[=:/@,])\$(?:[A-Z_][A-Z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\}|\()")
 """Where a word most likely wants the value of a variable or the output of a command; a lone "$" in other places is part
@@ -40,6 +40,6 @@ def shell_syntax(service: Service) -> Iterator[str]:
 
 def _shell_word(words: Sequence[str]) -> str:
     """The first of WORDS that is meant for a shell; empty if none is, or if a shell gets them."""
-    if any(word.rpartition("/")[2] in _SHELLS for word in words):
+    if any(word.rpartition("/")[2] in SHELL_PROGRAMS for word in words):
         return ""
     return next((word for word in words if word in _OPERATORS or _VARIABLE.search(word)), "")

@@ -232,16 +232,18 @@ def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[F
         return [fault("path", f"directory {directory} does not exist{fix}")]
     found = []
     if service.type == "python" and not service.start_command:
-        interpreter = directory / service.python_bin
+        interpreter = layout.resolve_in(directory, service.python_bin)
         if not os.access(interpreter, os.X_OK):
             sentence = f"interpreter {interpreter} does not exist or is not executable"
             found.append(fault("python_bin", sentence + _environment_advice(directory, interpreter)))
-        if not (directory / service.run_script).is_file():
-            found.append(fault("run_script", f"file {directory / service.run_script} does not exist"))
+        script = layout.resolve_in(directory, service.run_script)
+        if not script.is_file():
+            found.append(fault("run_script", f"file {script} does not exist"))
     commands = [("start_command", MODES[0], service.start_command)]
     commands += [(f"{mode}.start_command", mode, override.start_command) for mode, override in service.modes.items()]
     for key, mode, words in commands:
-        if words and (sentence := _program_fault(words[0], directory, service, mode)):
+        searched = service.streams == "split"
+        if words and (sentence := _program_fault(words[0], service, mode, layout, searched=searched)):
             found.append(fault(key, sentence))
     for key, words in (("pre_start", service.pre_start), ("reload_command", service.reload_command)):
         if not words:
@@ -249,7 +251,7 @@ def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[F
         from helmd.systemd.programs import needs_of
 
         search = needs_of(service, MODES[0], registry, layout).search
-        if sentence := _program_fault(words[0], directory, service, MODES[0], search):
+        if sentence := _program_fault(words[0], service, MODES[0], layout, search):
             found.append(fault(key, sentence))
     return found
 
@@ -265,15 +267,27 @@ def _environment_advice(directory: Path, interpreter: Path) -> str:
     return f"; make it with: python3 -m venv {place}{install}"
 
 
-def _program_fault(program: str, directory: Path, service: Service, mode: Mode, search: Sequence[str] = ()) -> str:
-    """Why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can. SEARCH are places before PATH."""
+def _program_fault(
+    program: str, service: Service, mode: Mode, layout: Layout, search: Sequence[str] = (), *, searched: bool = False
+) -> str:
+    """Why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can. SEARCH are places before PATH.
+
+    SEARCHED: systemd-cat executes it (`script_fault`).
+    """
+    directory = layout.resolve(service.path)
     if "/" in program:
-        path = directory / program
-        return "" if _executable(path) else f"program {path} does not exist or is not executable"
+        path = layout.resolve_in(directory, program)
+        if not path.is_file():
+            return f"program {path} does not exist"
+        if not os.access(path, os.X_OK):
+            return f"program {path} is not executable; if it is to run: chmod +x {shlex.quote(str(path))}"
+        from helmd.systemd.scripts import script_fault
+
+        return script_fault(path, searched=searched)
     given = service.environment_in(mode).get("PATH")
     places = list(map(Path, given.split(":") if given else (*search, *DEFAULT_PATH)))
     if service.type == "python":
-        places.insert(0, (directory / service.python_bin).parent)
+        places.insert(0, layout.resolve_in(directory, service.python_bin).parent)
     if any(_executable(place / program) for place in places):
         return ""
     sentence = f"program '{program}' is in none of the directories in PATH ({':'.join(map(str, places))})"

@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+from helmd.model.layout import Layout
+from helmd.model.suite.service import Service
 from helmd.model.units.diagnostics import Finding, VirtualEnvironment, judge_environments
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.postgres.stranded import candidate
@@ -23,9 +25,13 @@ def environments(context: DoctorContext) -> list[Finding]:
         environment
         for name, service in context.suite.services.items()
         if service.type == "python" and not service.external and not service.start_command
-        if (environment := environment_of(name, context.layout.resolve(service.path) / service.python_bin)) is not None
+        if (environment := environment_of(name, _interpreter(service, context.layout))) is not None
     ]
     return judge_environments(found, _following())
+
+
+def _interpreter(service: Service, layout: Layout) -> Path:
+    return layout.resolve_in(layout.resolve(service.path), service.python_bin)
 
 
 def environment_of(service: str, interpreter: Path) -> VirtualEnvironment | None:

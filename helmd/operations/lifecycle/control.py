@@ -289,8 +289,9 @@ def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
         return Step(service.name, "failed", f"its stop job ended with result '{job.result}'", "failed", job.seconds)
     if facts.result == "timeout":
         limit = service.restart.stop_timeout
-        sentence = f"did not exit within {limit:g} s of SIGTERM and was killed"
-        return Step(service.name, "killed", sentence, "", job.seconds)
+        sentence = f"did not exit within {limit:g} s of {service.stop_signal} and was killed"
+        hint = "If it needs longer, set restart.stop_timeout; if it ends by another signal, stop_signal."
+        return Step(service.name, "killed", sentence, "", job.seconds, hint)
     if facts.active_state == "failed" and not facts.oneshot:
         sentence = f"stopped; {explain(facts, service.name, service.pre_start)}"
         return Step(service.name, "done", sentence, "", job.seconds)
