@@ -168,6 +168,7 @@ class HandlerFactory:
             CodeVersions(shared.places),
             lambda limit: logs.audit(AuditQuery(), limit).entries,
             self._failures,
+            self._summaries,
         )
         return OverviewPage(suite.monitor, shared.current.watched, browsers.logins, browsers.renderer, sources)
 

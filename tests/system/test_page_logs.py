@@ -166,6 +166,7 @@ def test_filters_by_click_and_by_typing_give_what_the_store_has(
     browser.get(f"{HELM}logs?query=nothing:like:this")
     browser.until_there("[data-logs-notice]:not([hidden])")
     assert "there is no field" in browser.text("[data-logs-notice]").lower()
+    see(dashboard, "No lines could be read, for the reason above.")
     complaints = [each for each in dashboard.complaints() if "400 (Bad Request)" not in each]
     assert complaints == []
 

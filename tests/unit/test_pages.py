@@ -100,6 +100,9 @@ def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
     assert said(worse) == "codex has failed: exit code 1; 1 other problem"
     assert said({**STATUSES, "core": status("core", "degraded", "slow")}) == "core is degraded: slow"
     assert said({"core": status("core", "failed", "core exited with code 1")}) == "core has failed: exited with code 1"
+    ended = {"core": status("core", "flapping", "core is not running")}
+    assert said(ended) == "core is failing: not running"
+    assert [row.message for row in rows(ended, SUITE, admin, NOW)] == ["not running"]
     off = {"codex": status("codex", "stopped"), "core": status("core")}
     assert said(off) == "core is healthy, 1 is off"
     assert said({"codex": status("codex", "stopped")}) == "All services are switched off"
@@ -227,16 +230,19 @@ def test_the_picture_of_dependencies() -> None:
 def test_a_change_in_few_words() -> None:
     def shown(action: str, detail: str | None, service: str | None) -> tuple[str, str]:
         record = AuditRecord(NOW, action, service, "done", "ada", None, detail, *(None,) * 5, "1-0")
-        change = change_shown(record)
+        change = change_shown(record, {"POST /api/backups": "Makes a backup; a job"})
         return change.service, change.text
 
     assert shown("POST /api/services/{name}/restart", "restart core; job 2026-1", "core") == ("core", "restart")
     assert shown("apply", None, None) == ("", "apply")
+    assert shown("POST /api/backups", None, None) == ("", "Makes a backup")
     rest = (*(None,) * 5, "1-0")
     path = "POST /api/services/actions"
     records = [AuditRecord(NOW, path, None, "done", "ada", None, detail, *rest) for detail in (None, "stop a; job 1")]
     records.append(AuditRecord(NOW, path, None, "refused", "ada", None, None, *rest))
-    assert [each.result for each in changes_shown(records)] == ["refused"]
+    for result in ("done", "refused"):
+        records.append(AuditRecord(NOW, "POST /login/once", None, result, "ada", None, None, *rest))
+    assert [each.result for each in changes_shown(records, {})] == ["refused", "refused"]
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.TECHNICIAN, Role.BILLING, Role.CLIENT])

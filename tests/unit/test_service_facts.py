@@ -165,7 +165,9 @@ def test_the_form_has_what_the_file_has() -> None:
         ServiceSetting("limits.memory_max", "512M", file, 12, True),
         ServiceSetting("limits.tasks", 200, other, 3, False),
         ServiceSetting("environment", {"COLOUR": "blue", "API_KEY": "********"}, file, 4, True),
-        ServiceSetting("port", 5010, file, 2, True),
+        ServiceSetting("start_command", ["bin/codex", "-v"], file, 0, True),
+        ServiceSetting("visible", False, file, 2, True),
+        ServiceSetting("path", "~/codex", other, 3, False),
     )
     later = {"limits.tasks": f"{other}, line 3", "environment.API_KEY": f"{other}, line 5"}
     form = form_of(ServiceConfig(ServiceConfigReply("codex", file, settings, ()), '"tag"', later), FreshLogin())
@@ -176,4 +178,9 @@ def test_the_form_has_what_the_file_has() -> None:
         ("COLOUR", False, ""),
         ("API_KEY", True, f"{other}, line 5"),
     ]
-    assert [each.key for each in form.others] == ["port"] and form.etag == '"tag"'
+    assert [(each.key, each.value, each.place) for each in form.others] == [
+        ("start_command", '["bin/codex", "-v"]', file),
+        ("visible", "false", f"{file}:2"),
+        ("path", "~/codex", f"{other}:3"),
+    ]
+    assert form.etag == '"tag"'

@@ -303,7 +303,7 @@ async def test_users(tmp_path: Path) -> None:
     assert "can&#39;t be deleted" in part and 'data-user-do="delete"' in part and "disabled title" in part
     old = await text_of(replace(world, login_at=None), tmp_path, "users?part=user&user=id-admin")
     assert "has the rights of an admin" in old and "data-fresh-login" in old
-    assert "No user is like that" in await text_of(world, tmp_path, "users?q=zzz")
+    assert "No user matches the search" in await text_of(world, tmp_path, "users?q=zzz")
 
 
 async def test_while_keycloak_is_away_the_page_says_what_to_do(tmp_path: Path) -> None:

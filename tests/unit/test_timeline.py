@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 
 from helmd.model.api.details import TimelineEvent
-from helmd.model.logs.entry import SYSTEMD, LogRow
+from helmd.model.logs.entry import HELM, SYSTEMD, LogRow
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.units.timeline import EventKind, health_of_line, kind_of_change, kind_of_systemd
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.timeline import timeline
 from helmd.store.logs.entries import StoredEntry
-from helmd.web.pages.timeline_rows import event_rows
+from helmd.web.pages.timeline_rows import event_rows, event_text
 
 NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
 
@@ -123,6 +123,16 @@ def shown(*messages: str, service: str = "core") -> list[str]:
 
 
 UNIT = "hivematrix-core.service"
+
+
+def test_processes_that_are_killed_together_are_one_row() -> None:
+    killed = [f"{UNIT}: Killing process {number} (build-{number}) with signal SIGKILL." for number in range(1, 30)]
+    assert shown(f"{UNIT}: Failed with result 'timeout'.", *killed) == [
+        "Failed with result 'timeout'.",
+        "What had not ended of its processes was killed by signal KILL",
+    ]
+
+
 TITLE = f"{UNIT} - HiveMatrix core: tokens"
 
 
@@ -162,4 +172,14 @@ def test_the_page_leaves_out_what_the_next_event_says() -> None:
     ]
     assert shown(f"Stopped {TITLE}.", f"{UNIT}: Consumed 1min 2.5s CPU time, 41.2M memory peak.") == ["Stopped"]
     other = "Started hivematrix-nexus.service - HiveMatrix nexus."
-    assert shown(other) == [other] and shown("a line without a unit") == ["a line without a unit"]
+    assert shown(other) == ["Started hivematrix-nexus"] and shown("Kernel panic.") == ["Kernel panic."]
+
+
+def test_what_was_done_by_a_request_is_said_in_words() -> None:
+    def said(message: str) -> str:
+        event = TimelineEvent(1, NOW, HELM, "INFO", message, "other", "ada", None)
+        return event_text(event, "core", {"POST /api/views": "Saves a view"})
+
+    assert said("POST /api/views: done, for ada") == "Saves a view: done"
+    assert said("restart core: done, for ada") == "Restart: done"
+    assert said("setup: checked: a test line") == "Setup: checked: a test line"

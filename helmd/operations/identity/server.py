@@ -90,7 +90,7 @@ def listening_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
     raise KeycloakAwayError(f"{name} is starting", hint=_AGAIN)
 
 
-_AGAIN = "Run the command again in a few seconds."
+_AGAIN = "Try again in a few seconds."
 
 
 def _listens(keycloak: KeycloakUnit, facts: UnitFacts) -> bool:

@@ -122,7 +122,8 @@ def audit_row(entry: AuditEntry, summaries: Mapping[str, str]) -> AuditRow:
     place = ", ".join(part for part in (origin.via, origin.address, origin.unit) if part)
     said = "; ".join(filter(None, (change.reason, change.detail)))
     summary = summaries.get(change.action)
-    return AuditRow(entry, tone, icon, summary or change.action, change.action if summary else "", place, said)
+    what = summary or change.action[:1].upper() + change.action[1:]
+    return AuditRow(entry, tone, icon, what, change.action if summary else "", place, said)
 
 
 def _time(name: str, text: str) -> int | None:

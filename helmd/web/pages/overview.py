@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -46,6 +46,8 @@ __all__ = ["STATES", "OverviewPage", "OverviewSources", "Tone", "health_line"]
 
 _CHANGES = 60
 """How many records of the audit trail are shown at most."""
+_LOGINS = frozenset({"POST /login/once", "POST /api/login-links"})
+"""What changes nothing but who is logged in."""
 _EXPLAINED = 5
 """How many services that are wrong are shown with what they printed."""
 _SOON_DAYS = 30
@@ -63,6 +65,8 @@ class OverviewSources:
     changes: Callable[[int], Sequence[AuditEntry]] = lambda limit: ()
     """The newest changes; it blocks."""
     failures: FailureReader | None = None
+    summaries: Mapping[str, str] = field(default_factory=dict)
+    """What each request is for, by method and path as they are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,7 @@ class OverviewPage:
                 self._changes.began_at = time.monotonic()
                 try:
                     read = await asyncio.to_thread(self._sources.changes, _CHANGES)
-                    self._changes.found = tuple(changes_shown(entry.body for entry in read))
+                    self._changes.found = tuple(changes_shown((entry.body for entry in read), self._sources.summaries))
                 except (OSError, HelmError):
                     # Those from before are shown.
                     pass
@@ -230,18 +234,22 @@ class OverviewPage:
         return seen
 
 
-def changes_shown(records: Iterable[AuditRecord]) -> Iterator[OverviewChange]:
-    """RECORDS in few words, without requests that only asked for a plan, or whose job has a record of its own."""
+def changes_shown(records: Iterable[AuditRecord], summaries: Mapping[str, str]) -> Iterator[OverviewChange]:
+    """RECORDS in few words, without requests that only asked for a plan, or whose job has a record of its own, and
+    without logins. SUMMARIES say what each request is for, by method and path as they are recorded.
+    """
     for record in records:
+        if record.action in _LOGINS and record.result == "done":
+            continue
         asked = record.action.startswith("POST /api/services/") and record.result == "done"
         if not (asked and (record.detail is None or "; job " in record.detail)):
-            yield change_shown(record)
+            yield change_shown(record, summaries)
 
 
-def change_shown(record: AuditRecord) -> OverviewChange:
+def change_shown(record: AuditRecord, summaries: Mapping[str, str]) -> OverviewChange:
     """A record of the audit trail in few words."""
-    what = record.action
-    if "/" in what and record.detail:
+    what = summaries.get(record.action, record.action).partition(";")[0]
+    if "/" in record.action and record.detail:
         what = record.detail.partition(";")[0]
     service = record.service_name or ""
     if service and what.endswith(f" {service}"):

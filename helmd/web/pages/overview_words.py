@@ -99,8 +99,7 @@ def _sentence(row: Row, missed_by: Sequence[str]) -> str:
         needing = names_text(missed_by) if len(missed_by) <= _NAMED else counted(len(missed_by), "running service")
         return f"{row.name} is {row.state}, and {needing} {'needs' if len(missed_by) == 1 else 'need'} it"
     word = {"failed": "has failed", "flapping": "is failing", "unhealthy": "is unhealthy", "degraded": "is degraded"}
-    message = row.message.removeprefix(f"{row.name} ")
-    return f"{row.name} {word.get(row.state, f'is {row.state}')}" + (f": {message}" if message else "")
+    return f"{row.name} {word.get(row.state, f'is {row.state}')}" + (f": {row.message}" if row.message else "")
 
 
 @dataclass(frozen=True, slots=True)

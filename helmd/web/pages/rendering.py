@@ -29,7 +29,15 @@ from helmd.web.pages.assets import Assets
 from helmd.web.pages.live_parts import LiveParts, LiveRendering, part_digest
 from helmd.web.pages.navigation import rail
 from helmd.web.pages.policy import HOME, direct_policy, gateway_policy
-from helmd.web.pages.words import count_text, date_text, duration_text, number_text, shown_text, size_text
+from helmd.web.pages.words import (
+    count_text,
+    date_text,
+    duration_text,
+    number_text,
+    predicate,
+    shown_text,
+    size_text,
+)
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 THEME_COOKIE = "helm_theme"
@@ -92,6 +100,7 @@ class Renderer:
             number=number_text,
             date=date_text,
             counted=count_text,
+            predicate=predicate,
         )
         # As a global, since a block that is rendered alone has nothing of what its template imports.
         self._environment.globals["ui"] = self._environment.get_template("components.html").module

@@ -17,7 +17,7 @@ from helmd.model.urls import origin_of
 from helmd.operations.monitoring.code_versions import CodeVersion
 from helmd.operations.monitoring.service_history import DAYS, ServiceRecord
 from helmd.web.auth.roles import Identity, Role
-from helmd.web.pages.words import NOTHING, duration_text, size_text
+from helmd.web.pages.words import NOTHING, duration_text, predicate, size_text
 
 Tone = Literal["ok", "warn", "error", "off"]
 
@@ -188,7 +188,7 @@ def _row(
     return Row(
         **common,  # type: ignore[arg-type]
         **figures,  # type: ignore[arg-type]
-        message=status.health_message,
+        message=predicate(status.health_message, name),
         mode=status.mode or "",
         version=version,
         cpu_value="" if cpu is None else f"{cpu:.3f}",

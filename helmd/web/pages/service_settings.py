@@ -1,6 +1,7 @@
 """The form for the settings of a service that a page changes: limits and environment, as its files have them."""
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,15 @@ class FormField:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherSetting:
+    """A setting that the form does not change. ``place`` is the file with the line."""
+
+    key: str
+    value: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsForm:
     """The form for settings. ``refusal`` says why there is none; ``etag`` is that of what it was made from."""
 
@@ -46,7 +56,7 @@ class SettingsForm:
     faults: tuple[str, ...] = ()
     limits: tuple[FormField, ...] = ()
     environment: tuple[FormField, ...] = ()
-    others: tuple[ServiceSetting, ...] = ()
+    others: tuple[OtherSetting, ...] = ()
     login: FreshLogin = field(default_factory=FreshLogin)
 
 
@@ -69,9 +79,16 @@ def form_of(found: ServiceConfig, login: FreshLogin) -> SettingsForm:
         faults=found.reply.faults,
         limits=tuple(_limit(key, label, example, by_key.get(key), found.later) for key, label, example in LIMIT_FIELDS),
         environment=tuple(_variables(by_key.get("environment"), found.later)),
-        others=tuple(setting for setting in found.reply.settings if setting.key not in shown),
+        others=tuple(_other(setting) for setting in found.reply.settings if setting.key not in shown),
         login=login,
     )
+
+
+def _other(setting: ServiceSetting) -> OtherSetting:
+    # Text has no quotes; of anything else JSON's notation is that of TOML.
+    value = setting.value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return OtherSetting(setting.key, text, f"{setting.file}:{setting.line}" if setting.line else setting.file)
 
 
 def _limit(key: str, label: str, example: str, setting: ServiceSetting | None, later: Mapping[str, str]) -> FormField:

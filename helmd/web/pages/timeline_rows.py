@@ -38,6 +38,8 @@ _RESULT_OF_EXIT = re.compile(r"Failed with result '(?:exit-code|signal|core-dump
 _ENDED_WELL = ": Deactivated successfully."
 _CONSUMED = re.compile(r": Consumed .+ CPU time")
 """Of a unit that has stopped; what it uses is shown elsewhere."""
+_KILLED = re.compile(r": Killing process \d+ \(.+\) with signal (?:SIG)?(\w+)\.\Z")
+"""What is left of a unit that did not end in time; there is one for each process and thread."""
 _GIVEN_UP = "Start request repeated too quickly."
 
 
@@ -65,6 +67,8 @@ def _repeats(event: TimelineEvent, newer: TimelineEvent | None, older: TimelineE
     """Whether EVENT says nothing that the event of systemd's after it, or that before it, does not say."""
     if _CONSUMED.search(event.message):
         return True
+    if newer is not None and _KILLED.search(event.message) and _KILLED.search(newer.message):
+        return True
     if newer is not None and newer.kind in _ENDS.get(event.kind, ()):
         return True
     if newer is not None and event.kind == "crash":
@@ -90,6 +94,10 @@ def event_text(event: TimelineEvent, service: str, summaries: Mapping[str, str])
         return _capitalized(event.message.removeprefix(f"{service} is "))
     text = event.message.partition(f", for {event.who}")[0] if event.who else event.message
     action, found, result = text.partition(f" {service}: ")
+    if not found:
+        # Of Helm itself, or of all services.
+        action, found, result = text.partition(": ")
+        found = found if action in summaries else ""
     if found:
         return f"{summaries.get(action, _capitalized(action))}: {result}"
     return _capitalized(text)
@@ -104,9 +112,13 @@ def _of_systemd(message: str, service: str) -> str:
     about = _ABOUT_UNIT.fullmatch(message)
     if about is not None and about[2] in units:
         return about[1]
+    if about is not None and about[2].endswith(".service"):
+        return f"{about[1]} {about[2].removesuffix('.service')}"
     unit, found, said = message.partition(": ")
     if not found or unit not in units:
         return message
+    if killed := _KILLED.search(message):
+        return f"What had not ended of its processes was killed by signal {killed[1]}"
     if exited := _EXITED.match(said):
         how, status, name = exited.groups()
         if how == "exited":

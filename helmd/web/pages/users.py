@@ -9,7 +9,7 @@ from aiohttp import web
 
 from helmd.model.errors import HelmError
 from helmd.model.identity.realm import ADMINS, FIRST_ADMIN
-from helmd.model.identity.users import RealmGroup, RealmUser
+from helmd.model.identity.users import RealmGroup, RealmUser, time_of_milliseconds
 from helmd.operations.identity.user_index import names_of
 from helmd.operations.identity.user_reader import UserDetails, UserSession
 from helmd.operations.identity.users import Users
@@ -37,6 +37,8 @@ class ListedUser:
     name: str
     chips: tuple[Chip, ...] | None
     last_login: datetime | None
+    logins_since: datetime | None
+    """When there was no login since, if there was none: how far back logins are known, or when the user was made."""
     link: str
     here: bool
 
@@ -85,7 +87,6 @@ class UsersContext:
     more: bool = False
     page_size: int = PAGE_USERS
     groups: tuple[RealmGroup, ...] = ()
-    logins_since: datetime | None = None
     shown: ShownUser | None = None
     shown_trouble: str = ""
     admins: FreshLogin = field(default_factory=FreshLogin)
@@ -132,6 +133,7 @@ class UsersPage:
                     full_name(user),
                     None if groups is None else tuple(Chip(name, name in admin) for name in groups[user.id]),
                     logins.times.get(user.id),
+                    _later(logins.since, time_of_milliseconds(user.created)),
                     query.link(user=user.id),
                     user.id == query.user,
                 )
@@ -140,7 +142,6 @@ class UsersPage:
             total=page.total,
             more=page.more,
             groups=all_groups,
-            logins_since=logins.since,
         )
         return self._with_user(found, users) if query.user and not part else found
 
@@ -191,3 +192,8 @@ def _delete_refusal(details: UserDetails) -> str:
 
 def _no_change(what: str) -> None:
     """The page reads; changes are made by the API, which asks for more."""
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    """None where ONE is."""
+    return one if one is None or other is None else max(one, other)

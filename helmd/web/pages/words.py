@@ -16,6 +16,11 @@ def shown_text(value: Any) -> Any:
     return without_unseen(value) if type(value) is str else value
 
 
+def predicate(sentence: str, service: str) -> str:
+    """What SENTENCE says of SERVICE, for beside its name: "exited with code 1", "not running"."""
+    return sentence.removeprefix(f"{service} ").removeprefix("is ")
+
+
 def duration_text(seconds: float | None) -> str:
     """SECONDS in the largest unit, from an hour up in the two largest: "45 s", "12 min", "3 d 4 h"."""
     if seconds is None:

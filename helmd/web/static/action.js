@@ -338,11 +338,12 @@ function inputOf(field) {
     const limits = { maxlength: field.maxlength ?? 500, pattern: field.pattern, placeholder: field.placeholder };
     input = h("input", { class: "helm-input", type: field.type ?? "text", value: field.value, autocomplete: "off", ...limits, ...common });
   }
+  const checks = field.type === "checkbox";
+  const label = h("label", { class: "helm-field__label", for: id }, field.label);
   const row = h(
     "div",
-    { class: `helm-field${field.type === "checkbox" ? " helm-field--check" : ""}` },
-    h("label", { class: "helm-field__label", for: id }, field.label),
-    input,
+    { class: `helm-field${checks ? " helm-field--check" : ""}` },
+    ...(checks ? [input, label] : [label, input]),
     field.hint ? h("span", { class: "helm-field__hint", id: `${id}-hint` }, field.hint) : null,
   );
   return { field, input, row, value: () => (field.type === "checkbox" ? input.checked : input.value) };

@@ -271,6 +271,9 @@ class LogsPage {
 
   emptyNote() {
     const actions = [];
+    if (!this.part("notice").hidden) {
+      return { key: "top", text: "No lines could be read, for the reason above." };
+    }
     if (isDefaultRange(this.state) || this.state.from.startsWith("-")) {
       actions.push({ text: "Search the last 7 days", act: () => this.go({ from: "-7d", to: "", at: "" }) });
     } else {
@@ -417,6 +420,7 @@ class LogsPage {
     }
     const text = error instanceof Problem ? [error.message, error.hint].filter(Boolean).join(". ") : "Helm can't be reached; it is tried again.";
     notice.replaceChildren(element("span", "helm-notice__text", `${text[0].toUpperCase()}${text.slice(1)}`));
+    this.flush();
   }
 
   // ---- counts beside the lines ----

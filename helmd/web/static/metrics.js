@@ -15,6 +15,7 @@ const STANDARD = new Map([
   ["response_ms", { title: "Response time", unit: "ms" }],
   ["log_rate", { title: "Log rate", unit: "lines/s" }],
   ["restarts", { title: "Restarts", unit: "since the unit was loaded" }],
+  ["health", { title: "Health", unit: "1 healthy, 0.5 degraded, 0 not working" }],
 ]);
 const UNITS = [
   [/_ms$/, "ms"],

@@ -393,8 +393,8 @@ function showDiffs(plan) {
 const KINDS = { "+": "new", "-": "old", "@": "place" };
 
 function diffOf(text, name) {
-  const lines = text.split("\n").map((line) => {
-    const kind = KINDS[line[0]];
+  const lines = text.trimEnd().split("\n").map((line) => {
+    const kind = /^(---|\+\+\+) /.test(line) ? "place" : KINDS[line[0]];
     return h("span", { class: `helm-diff__line${kind ? ` helm-diff__line--${kind}` : ""}` }, `${line}\n`);
   });
   return h("pre", { class: "helm-diff", tabindex: "0", "aria-label": `Difference of ${name}` }, lines);

@@ -118,7 +118,7 @@ function simple(verb, user, takenBack = false) {
 function groupFields(own) {
   return GROUPS.map((path) => ({
     name: `group:${path}`,
-    label: shown(path),
+    label: `Group ${shown(path)}`,
     type: "checkbox",
     value: own.includes(shown(path)),
   }));
