@@ -12,7 +12,7 @@ from helmd.model.modules.source import git_source_of
 from helmd.model.modules.transaction import INSTALL
 from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import read_record, write_record
-from helmd.operations.modules import install_steps
+from helmd.operations.modules import install_steps, made
 from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.install import WantedModule, installed_already
 from helmd.operations.modules.install_steps import InstallSteps
@@ -127,10 +127,10 @@ def test_a_role_that_was_there_before_stays(gone: Desk, monkeypatch: pytest.Monk
     gone.commit({"hivematrix.toml": DECLARED.replace("port = 5099", "port = 5099\ndatabase = true")})
     gone.layout.settings_file.write_text('[suite]\ndatabase = "postgresql://postgres@127.0.0.1:1/postgres"\n')
     dropped = []
-    monkeypatch.setattr(install_steps, "database_exists", lambda admin, name: False)
-    monkeypatch.setattr(install_steps, "role_exists", lambda admin, name: there)
-    monkeypatch.setattr(install_steps, "drop_database", lambda admin, name: dropped.append(f"database {name}"))
-    monkeypatch.setattr(install_steps, "drop_role", lambda admin, name: dropped.append(f"role {name}"))
+    monkeypatch.setattr(made, "database_exists", lambda admin, name: False)
+    monkeypatch.setattr(made, "role_exists", lambda admin, name: there)
+    monkeypatch.setattr(made, "drop_database", lambda admin, name: dropped.append(f"database {name}"))
+    monkeypatch.setattr(made, "drop_role", lambda admin, name: dropped.append(f"role {name}"))
     monkeypatch.setattr(install_steps, "migrate_module", failing("no server"))
     with pytest.raises(TakenBackError, match="taken back at its migration: no server"):
         install(gone)

@@ -28,10 +28,12 @@ from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import read_check, read_record, write_record
 from helmd.modules.sandbox import Ran
 from helmd.operations.configuration.apply import Change
+from helmd.operations.configuration.databases import put_uris
+from helmd.operations.configuration.effective import load_effective
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.lifecycle.steps import Step
-from helmd.operations.modules import hold, migrate, remove, surroundings, update
+from helmd.operations.modules import hold, made, migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
 from helmd.operations.modules.data import RESERVE
 from helmd.operations.modules.engine import TakenBackError
@@ -214,6 +216,35 @@ def test_an_update_serves_the_new_commit_with_the_same_state(desk: Desk) -> None
     assert desk.machine.running and not interrupted(desk.layout)
     assert "watching it" in desk.steps
     assert not desk.updates().update().changed
+
+
+@pytest.mark.parametrize("before", ["", "MINE=1\n"])
+def test_what_was_made_for_a_version_that_is_taken_back_is_removed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """The next update would find a database that is half migrated."""
+    dropped = []
+    monkeypatch.setattr(made, "database_exists", lambda admin, name: False)
+    monkeypatch.setattr(made, "role_exists", lambda admin, name: False)
+    monkeypatch.setattr(made, "drop_database", lambda admin, name: dropped.append(f"database {name}"))
+    monkeypatch.setattr(made, "drop_role", lambda admin, name: dropped.append(f"role {name}"))
+    desk.layout.settings_file.write_text('[suite]\ndatabase = "postgresql://postgres@127.0.0.1:1/postgres"\n')
+    settings = load_effective(desk.layout).settings
+    monkeypatch.setattr(
+        surroundings, "ensure_databases", lambda registry, place, *_: put_uris(registry, place, settings)
+    )
+    secrets = desk.layout.secrets_file("desk")
+    secrets.parent.mkdir(parents=True, exist_ok=True)
+    if before:
+        secrets.write_text(before)
+    declared = DECLARED.replace("port = 5099", 'port = 5099\ndatabase = true\nsecrets = ["TOKEN"]')
+    seen = desk.layout.home / "seen"
+    desk.commit({"hivematrix.toml": declared, "migrate.sh": f"cp {secrets} {seen}; exit 1\n"})
+    with pytest.raises(TakenBackError, match="taken back at its migration"):
+        desk.updates().update()
+    assert "DATABASE_URL=" in seen.read_text() and "TOKEN=" in seen.read_text()
+    assert dropped == ["database desk", "role desk"]
+    assert (secrets.read_text() if before else secrets.exists()) == (before or False)
 
 
 def test_a_plan_changes_nothing(desk: Desk) -> None:

@@ -10,58 +10,31 @@ from dataclasses import dataclass, replace
 from helmd.model.errors import HelmError, StartFailedError
 from helmd.model.modules.intent import Facts, Intent
 from helmd.model.modules.record import HistoryEntry
-from helmd.model.suite.names import SUITE_CLUSTER
-from helmd.model.suite.service import Registry
 from helmd.modules.records import write_record
 from helmd.modules.snapshot import remove_tree
-from helmd.operations.configuration.databases import database_services, databases_of
-from helmd.operations.configuration.effective import Effective, load_effective
-from helmd.operations.modules.data import ModuleData
+from helmd.operations.configuration.effective import load_effective
 from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.install import migrate_module
-from helmd.operations.modules.planned import planned_suite, remove_entry, version_path
+from helmd.operations.modules.made import what_is_made
+from helmd.operations.modules.planned import remove_entry, version_path
 from helmd.operations.modules.surroundings import ModuleSteps
-from helmd.postgres.copies import database_exists, drop_database, drop_role, role_exists
-from helmd.postgres.passfile import remove_password
 
 
 @dataclass
 class InstallSteps(ModuleSteps):
     """The steps of one installation of the module NAME."""
 
-    def planned(self) -> Registry:
-        """The suite as it would be with the module."""
-        assert self.builder is not None and self.candidate is not None
-        suite, tree = load_effective(self.layout), self.candidate
-        source, ref = self.builder.source.url, self.builder.ref
-        return planned_suite(self.layout, suite.settings, self.name, "x", source, ref, tree.declared.text)
-
     def found(self) -> Facts:
-        """What there is of the module's data: the name of its database if that is there, or of the one to be made;
-        whether all of its data is made by this installation, and its role and its secrets too. Raises HelmError.
+        """As for an update, with the module's database if that is there, and whether all of its data is made by this
+        installation.
         """
-        places, suite = self.layout.module(self.name), load_effective(self.layout)
-        database, present, role = self._database(suite), False, False
-        if database and (known := not suite.settings.suite_embedded or SUITE_CLUSTER in suite.registry):
-            data = ModuleData(places, self.layout, suite, self.manager, database)
-            present = database_exists(data.administration, database)
-            role = role_exists(data.administration, self.name)
-        else:
-            known = not self.layout.suite_cluster.exists()
-        fresh = not present and (known or not database) and not any(places.shared.iterdir())
+        made = what_is_made(self.layout, self.manager, self.planned("x"), self.name)
+        known = made.present is False or not made.database
         return {
-            "database": database if present else "",
-            "makes": "" if present else database,
-            "fresh": fresh,
-            "role": role,
-            "secrets": self.layout.secrets_file(self.name).exists(),
+            **made.facts,
+            "database": made.database if made.present else "",
+            "fresh": known and not any(self.layout.module(self.name).shared.iterdir()),
         }
-
-    def _database(self, suite: Effective) -> str:
-        registry = self.planned()
-        if self.name not in database_services(registry):
-            return ""
-        return databases_of(registry, self.layout, suite.settings).get(self.name, "")
 
     def describe(self, intent: Intent) -> HelmError:
         error = super().describe(intent)
@@ -130,21 +103,7 @@ class InstallSteps(ModuleSteps):
     def _undo_discard(self, intent: Intent) -> Facts:
         facts = super()._undo_discard(intent)
         if intent.given.get("fresh"):
-            self._remove_data(intent)
+            shared = self.layout.module(self.name).shared
+            remove_tree(shared)
+            shared.mkdir(mode=0o700)
         return facts
-
-    def _remove_data(self, intent: Intent) -> None:
-        """Remove what was made for a module that there had not been."""
-        places, suite = self.layout.module(self.name), load_effective(self.layout)
-        if database := str(intent.given.get("makes") or ""):
-            data = ModuleData(places, self.layout, suite, self.manager, database)
-            if not suite.settings.suite_embedded or SUITE_CLUSTER in suite.registry:
-                drop_database(data.administration, database)
-                if not intent.given.get("role"):
-                    drop_role(data.administration, self.name)
-            if suite.settings.suite_embedded and not intent.given.get("role"):
-                remove_password(self.layout.suite_passfile, self.name)
-        if not intent.given.get("secrets"):
-            self.layout.secrets_file(self.name).unlink(missing_ok=True)
-        remove_tree(places.shared)
-        places.shared.mkdir(mode=0o700)

@@ -31,6 +31,7 @@ from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild,
 from helmd.operations.modules.data import ModuleData, kept_of, seconds_down, stamp_of
 from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.kept import FAILED_DATA_SECONDS, remove_kept
+from helmd.operations.modules.made import remove_made, what_is_made
 from helmd.operations.modules.migrate import run_for_module
 from helmd.operations.modules.planned import place_entry, planned_suite, version_path
 from helmd.operations.modules.watch import Usual, observe_before, watch
@@ -101,6 +102,19 @@ class ModuleSteps:
         if trouble:
             sentence += f"; but it is not well: {trouble[0]}"
         return TakenBackError(sentence, hint=self._hint, lines=self._lines)
+
+    # What is planned.
+
+    def planned(self, version: str) -> Registry:
+        """The suite as it would be with the module in VERSION."""
+        assert self.builder is not None and self.candidate is not None
+        settings, declared = load_effective(self.layout).settings, self.candidate.declared.text
+        source, ref = self.builder.source.url, self.builder.ref
+        return planned_suite(self.layout, settings, self.name, version, source, ref, declared)
+
+    def found(self) -> Facts:
+        """What is to be known to take the change back. Raises HelmError."""
+        return what_is_made(self.layout, self.manager, self.planned("x"), self.name).facts
 
     # What the steps share.
 
@@ -221,12 +235,7 @@ class ModuleSteps:
             self._data(intent).put_back_version(intent, str(intent.given["stamp"]))
         if intent.change != "update":
             return {}
-        suite = load_effective(self.layout)
-        assert self.builder is not None and self.candidate is not None
-        registry = planned_suite(
-            self.layout, suite.settings, self.name, intent.after, self.builder.source.url, self.builder.ref,
-            self.candidate.declared.text,
-        )  # fmt: skip
+        suite, registry = load_effective(self.layout), self.planned(intent.after)
         service = registry[self.name]
         if service.database:
             ensure_databases(registry, self.layout, suite.settings, self.manager.facts)
@@ -382,4 +391,5 @@ class ModuleSteps:
                 detail = intent.reason[:_DETAIL] or "it was interrupted"
                 record = record.with_version(replace(version, state="failed", detail=detail, served_at=0.0))
         write_record(places, record)
+        remove_made(self.layout, self.manager, self.name, intent)
         return {}

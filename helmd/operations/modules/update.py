@@ -233,7 +233,7 @@ class ModuleUpdates:
                 return self._space(record, found)
 
             steps = self._steps(builder, found, checks)
-            return self._change("update", record, steps, {"commit": found.commit})
+            return self._change("update", record, steps, {**steps.found(), "commit": found.commit})
 
     def install(self, source: GitSource, ref: str, start: bool) -> ModuleOutcome:
         """Install the module, which is not, or take that back. Without START it is not started.
