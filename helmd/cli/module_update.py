@@ -206,7 +206,7 @@ def modules_rollback_command(
                 "say whether the data is to go back, too",
                 hint="Keep the data as it is now: --code-only. Go back to that of the version: --with-data",
             )
-        target = updates.rollback_target()
+        target = updates.rollback_target(version)
         with_data = bool(target.data) and click.confirm(
             f"Go back to the data as of {target.data} as well?", default=False, err=True
         )

@@ -33,9 +33,9 @@ from helmd.operations.configuration.effective import load_effective
 from helmd.operations.diagnostics import suite as doctor_suite
 from helmd.operations.diagnostics.context import DoctorContext
 from helmd.operations.lifecycle.steps import Step
-from helmd.operations.modules import hold, made, migrate, remove, surroundings, update
+from helmd.operations.modules import data, hold, made, migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
-from helmd.operations.modules.data import RESERVE
+from helmd.operations.modules.data import RESERVE, ModuleData
 from helmd.operations.modules.engine import TakenBackError
 from helmd.operations.modules.guard import guard_properties
 from helmd.operations.modules.hold import hold_module
@@ -245,6 +245,31 @@ def test_what_was_made_for_a_version_that_is_taken_back_is_removed(
     assert "DATABASE_URL=" in seen.read_text() and "TOKEN=" in seen.read_text()
     assert dropped == ["database desk", "role desk"]
     assert (secrets.read_text() if before else secrets.exists()) == (before or False)
+
+
+def test_what_only_looks_starts_no_server(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the daily look, while an admin has the suite stopped."""
+    desk.commit({"hivematrix.toml": DECLARED.replace("port = 5099", "port = 5099\ndatabase = true")})
+    monkeypatch.setattr(surroundings, "ensure_databases", lambda *_: ())
+    asked: list[bool] = []
+
+    def administration(self: ModuleData) -> str:
+        asked.append(True)
+        raise ModuleError("no server")
+
+    monkeypatch.setattr(ModuleData, "administration", property(administration))
+    # As it was installed with a database.
+    desk.places.declared.write_text(
+        desk.places.declared.read_text().replace("port = 5099", "port = 5099\ndatabase = true")
+    )
+    desk.machine.running = False
+    assert desk.updates().plan().obstacles == () and desk.updates()._data().database == "desk"
+    assert "desk: PostgreSQL is stopped, so that the size of its database is not counted" in desk.said
+    with pytest.raises(HelmError, match="PostgreSQL is stopped"):
+        desk.updates().kept()
+    assert not asked
+    desk.machine.running = True
+    assert desk.updates().plan().obstacles == ("no server.",) and asked
 
 
 def test_a_plan_changes_nothing(desk: Desk) -> None:
@@ -636,6 +661,27 @@ def test_a_removed_module_leaves_what_it_was_asked_to(desk: Desk, monkeypatch: p
     assert desk.places.root.exists() is keep
     with pytest.raises(UsageError):
         desk.updates().update()
+
+
+def test_data_that_was_kept_can_be_removed_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what a removal has left that was killed after the module was taken out of the suite."""
+    dropped: list[str] = []
+    monkeypatch.setattr(remove, "changes", lambda *_, **__: [])
+    monkeypatch.setattr(remove, "apply", lambda *_: None)
+    monkeypatch.setattr(remove, "drop_role", lambda admin, name: dropped.append(f"role {name}"))
+    monkeypatch.setattr(data, "copies_of", lambda admin, name: [])
+    monkeypatch.setattr(data, "drop_database", lambda admin, name: dropped.append(f"database {name}"))
+    desk.layout.settings_file.write_text('[suite]\ndatabase = "postgresql://postgres@127.0.0.1:1/postgres"\n')
+    secrets = desk.layout.secrets_file("desk")
+    secrets.parent.mkdir(parents=True, exist_ok=True)
+    uri = "postgresql://desk:a%2Fb@127.0.0.1:1/desk_rows"
+    secrets.write_text(f'HIVEMATRIX_DATABASE_PASSWORD="a/b"\nOTHER="postgresql://desk:x@y/z"\nDSN="{uri}"\n')
+    entry_file(desk.layout, "desk").unlink()
+    monkeypatch.setattr(Machine, "facts", lambda self, unit: UnitFacts(unit, "not-found", "inactive"))
+    assert remove.removal_plan(desk.updates(), keep_data=False).database == "desk_rows"
+    remove.remove_module(desk.updates(), False, lambda sentence: None)
+    assert dropped == ["database desk_rows", "role desk"]
+    assert not secrets.exists() and not desk.places.root.exists()
 
 
 def test_two_changes_of_one_module_wait_for_one_another(desk: Desk) -> None:

@@ -94,6 +94,18 @@ def databases_of(registry: Registry, layout: Layout, settings: Settings) -> dict
     return names
 
 
+def database_in_secrets(layout: Layout, name: str) -> str:
+    """The database that the secrets of a service lead to, by the URI that Helm put there; empty without one."""
+    known = read_environment_file(layout.secrets_file(name))
+    password = known.get(DATABASE_PASSWORD)
+    for value in known.values():
+        with suppress(ValueError):
+            parts = urlsplit(value)
+            if password and unquote(parts.password or "") == password and unquote(parts.username or "") == name:
+                return unquote(parts.path[1:])
+    return ""
+
+
 def _made_without_passwords(layout: Layout, settings: Settings) -> Mappings:
     """The roles of a cluster of an earlier release; each has a database of its own name."""
     if not settings.suite_embedded:

@@ -14,7 +14,7 @@ from helmd.model.modules.intent import Facts, Intent
 from helmd.model.modules.transaction import Kept
 from helmd.model.suite.names import SUITE_CLUSTER, SUITE_CLUSTER_UNIT
 from helmd.modules.snapshot import copy_tree, exchange_tree, remove_copy, remove_tree, tree_stamp
-from helmd.operations.configuration.databases import administration, databases_of
+from helmd.operations.configuration.databases import administration, database_in_secrets, databases_of
 from helmd.operations.configuration.effective import Effective
 from helmd.operations.setup.setup import run_unit
 from helmd.postgres.copies import (
@@ -43,11 +43,15 @@ def stamp_of(intent: Intent) -> str:
 
 
 def database_of(suite: Effective, layout: Layout, name: str) -> str:
-    """The database of a module as it is called now; empty if it has none."""
+    """The database of a module as it is called now; empty if it has none. Of one that is not part of the suite (any
+    more), that which was kept.
+    """
     service = suite.registry.services.get(name)
-    if service is None or not service.database or service.external:
-        return ""
     if suite.settings.suite_embedded and SUITE_CLUSTER not in suite.registry:
+        return ""
+    if service is None:
+        return database_in_secrets(layout, name)
+    if not service.database or service.external:
         return ""
     return databases_of(suite.registry, layout, suite.settings).get(name, "")
 
@@ -72,18 +76,23 @@ class ModuleData:
                 run_unit(self.manager, signals, SUITE_CLUSTER_UNIT)
         return administration(registry, self.layout, settings)
 
+    @property
+    def known(self) -> bool:
+        """Whether its server can be asked without starting it."""
+        return not self.suite.settings.suite_embedded or self.manager.facts(SUITE_CLUSTER_UNIT).active
+
     def _copy(self, intent: Intent, purpose: str = "before") -> str:
         return copy_name(self.database, purpose, stamp_of(intent))
 
-    def check_space(self, version: int) -> dict[str, int]:
+    def check_space(self, version: int, with_database: bool = True) -> dict[str, int]:
         """What is needed and free, in bytes, of the disk that has least left. Raises ModuleError if it is not enough.
 
-        VERSION is how much a version takes.
+        VERSION is how much a version takes. WITH_DATABASE starts the database's server, to ask it for its size.
         """
         need: dict[int, int] = {}
         place = {}
         parts = [(self.places.root, version + size_below(self.places.shared) + RESERVE)]
-        if self.database and self.suite.settings.suite_embedded:
+        if with_database and self.database and self.suite.settings.suite_embedded:
             parts.append((self.layout.suite_cluster, database_size(self.administration, self.database)))
         for directory, size in parts:
             device = os.stat(directory).st_dev

@@ -21,7 +21,7 @@ from helmd.model.modules.source import GitSource, git_source_of
 from helmd.model.modules.transaction import change_words, failure_sentence, step_words
 from helmd.model.printable import printable
 from helmd.model.suite.effects import effect_text
-from helmd.model.suite.names import unit_of
+from helmd.model.suite.names import SUITE_CLUSTER, unit_of
 from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import places_of, read_check, read_record, write_check, write_record
 from helmd.operations.configuration.apply import changes
@@ -124,11 +124,15 @@ class ModuleUpdates:
         database = database_of(suite, self.layout, self.name)
         return ModuleData(self.places, self.layout, suite, self.manager, database)
 
-    def _space(self, record: ModuleRecord, found: Candidate | None) -> dict[str, int]:
-        version = 0
+    def _space(self, record: ModuleRecord, found: Candidate | None, looks: bool = False) -> dict[str, int]:
+        """What `ModuleData.check_space` says. What only LOOKS starts no server."""
+        version, data = 0, self._data()
         if found is not None:
             version = max(found.tree.size, size_below(self.places.version(record.active)))
-        return self._data().check_space(version)
+        counted = not looks or not data.database or data.known
+        if not counted:
+            self.options.notify(f"{self.name}: PostgreSQL is stopped, so that the size of its database is not counted")
+        return data.check_space(version, counted)
 
     # What would be done.
 
@@ -175,7 +179,7 @@ class ModuleUpdates:
         space = {"need": 0, "free": 0}
 
         def look_at_space() -> None:
-            space.update(self._space(record, found))
+            space.update(self._space(record, found, looks=True))
 
         obstacles = _refusals(self._check_unit, lambda: self._check_tree(record, found, discard=False), look_at_space)
         commits, behind = found.repository.log_between(record.commit, found.commit)
@@ -269,9 +273,9 @@ class ModuleUpdates:
             change: ChangeKind = "rollback-data" if with_data else "rollback-code"
             return self._change(change, record, steps, {"after": target.id, "stamp": target.data})
 
-    def rollback_target(self) -> Version:
-        """The version to which it would go back. Raises UsageError."""
-        return self._target(self._installed(), "")
+    def rollback_target(self, to: str = "") -> Version:
+        """The version to which it would go back, by default that before. Raises UsageError."""
+        return self._target(self._installed(), to)
 
     def _target(self, record: ModuleRecord, to: str) -> Version:
         target = record.version(to) if to else record.previous
@@ -309,7 +313,10 @@ class ModuleUpdates:
         """What is kept of what users wrote to versions that were taken back. Raises HelmError, OSError."""
         if read_record(self.places) is None:
             raise not_installed(self.name)
-        return kept_data(self._data())
+        data = self._data()
+        if data.database and not data.known:
+            raise HelmError("PostgreSQL is stopped", hint=f"Start it first: helmctl start {SUITE_CLUSTER}")
+        return kept_data(data)
 
     def prune(self, older: float) -> list[KeptData]:
         """Remove what is kept for at least OLDER seconds; what it was. Raises HelmError, OSError."""
