@@ -11,7 +11,7 @@ from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.cli.output import clear_terminal
 from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT
-from helmd.model.units.unit_state import daemon_trouble, last_exit, next_run, shown_time
+from helmd.model.units.unit_state import CLD_EXITED, daemon_trouble, last_exit, next_run, shown_time
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.installed import installed_mode
 
@@ -109,7 +109,9 @@ def _health(view: View) -> str:
 
 def _ended(view: View) -> str:
     """How it last ended; systemd's result is "success" also when a service that should run ended well."""
-    result = view.facts.result
+    result, probe = view.facts.result, view.facts.probe_exit
+    if probe.failed and probe.code == CLD_EXITED and probe.status != 2:
+        return "not healthy in time"
     return last_exit(view.facts) or ("it ended" if result == "success" else result)
 
 

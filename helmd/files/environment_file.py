@@ -106,7 +106,9 @@ def misread_lines(text: str, name: str) -> Iterator[str]:
     ignored = {key for key in parse_environment_file(text, name) if not _KEY.match(key)}
     for number, line in enumerate(text.split("\n"), 1):
         key, equals, _ = line.partition("=")
-        if equals and key.strip(_WHITESPACE) in ignored:
+        if line.startswith("\ufeff"):
+            yield f"{name}:{number}: the file begins with a byte order mark, by which systemd ignores its first line"
+        elif equals and key.strip(_WHITESPACE) in ignored:
             export = ", without export" if key.split()[:1] == ["export"] else ""
             yield f"{name}:{number}: systemd ignores the line; write NAME=value{export}"
         elif found := _COMMENTED.match(line):

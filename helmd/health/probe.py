@@ -180,10 +180,7 @@ def _speaks_http(probe: Probe, deadline: float) -> bool:
 
 
 def _open(probe: Probe, deadline: float) -> socket.socket:
-    """A connection to the first of the probe's addresses that accepts one; they share the time until DEADLINE.
-
-    Raises NoAnswerError.
-    """
+    """A connection to one of the probe's addresses. Raises NoAnswerError."""
     host, port = urlsplit(probe.url).hostname or "", probe.asked_port
     try:
         found = local_addresses(host, port, deadline) if probe.port else addresses(host, port, deadline)
@@ -193,6 +190,20 @@ def _open(probe: Probe, deadline: float) -> socket.socket:
         raise NoAnswerError(f"the name {host} can't be resolved ({problem.strerror or problem})") from None
     except UnicodeError:
         raise NoAnswerError("its URL has no valid host name") from None
+    try:
+        return _first_that_connects(found, probe, deadline)
+    except NoAnswerError as problem:
+        if problem.listening or host != "localhost" or not probe.port:
+            raise
+        # Node, among others, takes localhost for ::1 alone.
+        try:
+            return _first_that_connects(addresses("::1", port, deadline), probe, deadline)
+        except (NoAnswerError, OSError):
+            raise problem from None
+
+
+def _first_that_connects(found: list[Any], probe: Probe, deadline: float) -> socket.socket:
+    """A connection to the first address in FOUND that accepts one; they share the time. Raises NoAnswerError."""
     reason, listening = "it has no address", True
     for index, (family, kind, protocol, _, address) in enumerate(found):
         try:

@@ -76,6 +76,7 @@ class World:
         """When a file of the service was last changed."""
         self.lines: dict[str, list[str]] = {}
         self.calls: list[str] = []
+        self.reset: list[str] = []
         self.open: list[tuple[str, str, str]] = []
         self.modes: set[str] = set()
         self.notified: list[str] = []
@@ -98,7 +99,8 @@ class World:
                 return "/app.toml" if self.changed.get(service.name, 0.0) > since else ""
             case ReadLastLines(name, count, _, _):
                 return self.lines.get(short(name), [])[-count:]
-            case ResetFailed(_):
+            case ResetFailed(name):
+                self.reset.append(short(name))
                 return None
             case QueueJob(verb, name, mode):
                 self.calls.append(f"{verb} {short(name)}")
@@ -464,6 +466,20 @@ def test_one_that_had_to_be_killed_is_reported_as_such() -> None:
     ]
     assert "restart.stop_timeout" in report.steps[0].hint and "stop_signal" in report.steps[0].hint
     assert report.good, "it is stopped, which is what was asked for"
+
+
+def test_a_stop_during_a_start_is_no_failure() -> None:
+    """systemd takes the probe for failed that its stop ended, and keeps the unit as failed."""
+    world = World(slow=UnitFacts(unit("slow"), "loaded", "activating", "start-post"))
+
+    def wait(until: float) -> Sequence[JobResult]:
+        probe = CommandExit(CLD_KILLED, 15)
+        world.found["slow"] = failed("slow", result="signal", exit_code=CLD_KILLED, exit_status=15, probe_exit=probe)
+        return world.finish()
+
+    report = perform(control.stop, ["slow"], world, suite(service("slow")), wait=wait)
+    assert [(step.kind, step.sentence) for step in report.steps] == [("done", "stopped")]
+    assert world.reset == ["slow"]
 
 
 def test_a_bad_end_of_a_stop_is_reported() -> None:

@@ -126,6 +126,10 @@ def test_unsupported_values_are_refused() -> None:
         ("A=secret #\n", ["x.env:1: the value of A has the comment in it; give that a line of its own"]),
         ("A=se#cret\nB=a #b\nC='a # b'\nD=\"a # b\"\n# E=1 # 2\n;export F=1\n", []),
         ("A='one\nexport B=2\nthree # four'\n", []),
+        (
+            "\ufeffA=secret\nB=1\n",
+            ["x.env:1: the file begins with a byte order mark, by which systemd ignores its first line"],
+        ),
         ("export\nno equals sign here\n", []),
     ],
 )

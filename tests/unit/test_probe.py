@@ -324,6 +324,10 @@ def test_a_service_is_asked_at_the_address_of_its_url(address: str) -> None:
         port = listener.getsockname()[1]
         service = Service("x", url=f"http://{shown}:{port}", port=port, health=Health(check="port"))
         assert run_probe(probe_of(service)).state == HEALTHY
+        if address == "::1":
+            # As Node takes it.
+            assert run_probe(probe_of(replace(service, url=f"http://localhost:{port}"))).state == HEALTHY
+            assert run_probe(probe_of(replace(service, url=f"http://127.0.0.1:{port}"))).state == UNHEALTHY
         if address == "127.0.0.9":
             sentence = f"nothing listens on port {port}"
             assert run_probe(probe_of(replace(service, url=f"http://localhost:{port}"))) == (UNHEALTHY, sentence)

@@ -19,6 +19,9 @@ from helmd.model.suite.shell_syntax import shell_syntax
         (("./serve", ">", "log.txt", "2>&1"), ">"),
         (("./serve", "|", "tee", "log"), "|"),
         (("./serve", "&"), "&"),
+        (("./serve", "--config", "~/serve.conf"), "~/serve.conf"),
+        (("./serve", "--config=~/serve.conf"), "--config=~/serve.conf"),
+        (("~/bin/serve", "https://example.org/~/a", "a~/b"), ""),
         (("sh", "-c", "./migrate && exec ./serve --port $PORT"), ""),
         (("/bin/bash", "-lc", "exec ./serve $PORT"), ""),
         (("env", "A=1", "sh", "run.sh", "$PORT"), ""),
@@ -40,6 +43,7 @@ def test_words_of_a_command_line(words: Sequence[str], named: str) -> None:
         ({"PATH": "$PATH:/opt/bin"}, ["PATH"]),
         ({"PATH": "/opt/bin:$PATH", "PORT": "80"}, ["PATH"]),
         ({"URL": "http://${HOST}/", "HOME_OF": "$HOME/x"}, ["URL", "HOME_OF"]),
+        ({"DATA": "~/data", "PATH": "/opt/bin:~/bin", "URL": "http://x/~/y"}, ["DATA", "PATH"]),
         ({"FORMAT": "%h $5 a$b c^$", "EMPTY": ""}, []),
     ],
 )

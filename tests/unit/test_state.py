@@ -85,12 +85,36 @@ def test_condition_of_a_unit(facts: UnitFacts, now: float, expected: str) -> Non
          "core was not ready in time and was killed"),
         ({"result": "timeout", "exit_code": CLD_KILLED, "exit_status": 15, "begun_at": 1500.0},
          "core was not ready in time and was killed"),
+        # A stop while it started: no failure of the health check.
+        ({"result": "signal", "probe_exit": CommandExit(CLD_KILLED, 15), "exit_code": CLD_KILLED, "exit_status": 15},
+         "core was killed by SIGTERM"),
+        ({"result": "signal", "probe_exit": CommandExit(CLD_KILLED, 9), "exit_code": CLD_KILLED, "exit_status": 15},
+         "core did not become healthy in time: its probe was killed by SIGKILL"),
         ({"result": "success"}, "core is not running"),
+        # Between two failures systemd says nothing of the first any more.
+        ({"result": "success", "active_state": "activating", "sub_state": "start-post"}, "core is starting again"),
         ({"result": "exec-condition"}, "core failed (exec-condition)"),
     ],
 )  # fmt: skip
 def test_why_a_unit_is_not_running(change: dict[str, Any], expected: str) -> None:
     assert explain(replace(FAILED, **change), "core") == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "stopped"),
+    [
+        ({"result": "signal", "probe_exit": CommandExit(CLD_KILLED, 15)}, True),
+        ({"result": "core-dump", "probe_exit": CommandExit(CLD_DUMPED, 3)}, True),
+        ({"result": "signal", "start_exit": CommandExit(CLD_KILLED, 15)}, True),
+        ({"result": "signal", "probe_exit": CommandExit(CLD_KILLED, 9)}, False),
+        ({"result": "exit-code", "probe_exit": CommandExit(CLD_EXITED, 1)}, False),
+        ({"result": "timeout", "probe_exit": CommandExit(CLD_KILLED, 15)}, False),
+        ({"result": "signal", "start_exit": CommandExit(CLD_EXITED, 1), "probe_exit": CommandExit(CLD_KILLED, 15)},
+         False),
+    ],
+)  # fmt: skip
+def test_whether_a_stop_ended_a_start(change: dict[str, Any], stopped: bool) -> None:
+    assert replace(FAILED, **change).stopped_at_start == stopped
 
 
 MIGRATE = ("./bin/migrate", "--all")

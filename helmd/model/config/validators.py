@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helmd.model.config.secrets import holds_password
-from helmd.model.suite.names import CLIENT_SECRET, fault_in_name
+from helmd.model.suite.names import CLIENT_SECRET, STOP_SIGNALS, fault_in_name
 from helmd.model.urls import normal_url
 
 Reader = Callable[[object], Any]
@@ -49,10 +49,6 @@ def text(value: object) -> str:
     if not value.isprintable():
         raise ValueError(f"must be one line of printable characters, not {_shown(value)}")
     return value
-
-
-STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
-"""Signals by which programs are asked to end. Not SIGKILL, which asks for nothing."""
 
 
 def stop_signal(value: object) -> str:

@@ -62,6 +62,10 @@ _UNIT = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.service\Z")
 _TIMER = re.compile(r"hivematrix-([a-z][a-z0-9_-]{0,49})\.timer\Z")
 
 
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+"""Signals by which programs are asked to end. Not SIGKILL, which asks for nothing."""
+
+
 def default_path(service: str) -> str:
     """The directory of a service that has no path of its own, in Helm's data directory."""
     return f"hivematrix-{service}"

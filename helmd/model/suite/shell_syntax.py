@@ -13,6 +13,9 @@ _VARIABLE = re.compile(r"(?:\A|[=:/@,])\$(?:[A-Z_][A-Z0-9_]*|\{[A-Za-z_][A-Za-z0
 """Where a word most likely wants the value of a variable or the output of a command; a lone "$" in other places is part
 of a pattern or a password."""
 
+_HOME = re.compile(r"(?:\A|[=:])~/")
+"""Where a shell would put the home directory; for a program's own path Helm does."""
+
 
 def shell_syntax(service: Service) -> Iterator[str]:
     """A sentence without full stop for each setting of SERVICE that only a shell would understand."""
@@ -34,7 +37,7 @@ def shell_syntax(service: Service) -> Iterator[str]:
     }
     for setting, values in variables.items():
         for name, value in values.items():
-            if _VARIABLE.search(value):
+            if _VARIABLE.search(value) or _HOME.search(value):
                 yield f"services.{service.name}.{setting}.{name}: '{value}' is not expanded; write the value itself"
 
 
@@ -42,4 +45,7 @@ def _shell_word(words: Sequence[str]) -> str:
     """The first of WORDS that is meant for a shell; empty if none is, or if a shell gets them."""
     if any(word.rpartition("/")[2] in SHELL_PROGRAMS for word in words):
         return ""
-    return next((word for word in words if word in _OPERATORS or _VARIABLE.search(word)), "")
+    for place, word in enumerate(words):
+        if word in _OPERATORS or _VARIABLE.search(word) or (place and _HOME.search(word)):
+            return word
+    return ""

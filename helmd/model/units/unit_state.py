@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from helmd.model.counted import counted
+from helmd.model.suite.names import STOP_SIGNALS
 from helmd.model.suite.service import Service
 from helmd.model.units.health import HEALTHY, UNKNOWN, HealthVerdict
 
@@ -49,6 +50,11 @@ class CommandExit(NamedTuple):
     @property
     def failed(self) -> bool:
         return self.code != 0 and (self.code, self.status) != (CLD_EXITED, 0)
+
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether it ended by a signal as a stop sends it (``stop_signal``) to the commands of a unit that starts."""
+        return self.code in (CLD_KILLED, CLD_DUMPED) and signal_name(self.status) in STOP_SIGNALS
 
 
 _NOT_ENDED = CommandExit()
@@ -121,6 +127,12 @@ class UnitFacts:
         if self.oneshot:
             return _oneshot_condition(self) == "running"
         return self.active and self.sub_state != "exited"
+
+    @property
+    def stopped_at_start(self) -> bool:
+        """Whether a stop ended its start, which is a failure for systemd."""
+        ended = self.start_exit if self.start_exit.failed else self.probe_exit
+        return self.active_state == "failed" and self.result in ("signal", "core-dump") and ended.asked_to_end
 
     @property
     def awaits_restart(self) -> bool:
@@ -268,10 +280,12 @@ def explain(facts: UnitFacts, service: str, pre_start: Sequence[str] = ()) -> st
         return f"systemd could not start {service}: a resource is missing (a directory, a limit, memory)"
     if start.failed:
         return f"{command} {_describe_exit(start.code, start.status)}"
-    if (probe := facts.probe_exit).failed and probe.status != 2:
+    if (probe := facts.probe_exit).failed and probe.status != 2 and not probe.asked_to_end:
         return f"{service} did not become healthy in time: its probe {_describe_exit(probe.code, probe.status)}"
     if result in ("exit-code", "signal", "core-dump") and facts.exit_code:
         return f"{service} {_describe_exit(facts.exit_code, facts.exit_status)}"
+    if facts.active_state == "activating" and not facts.awaits_restart:
+        return f"{service} is starting again"
     if result == "success":
         return f"{service} is not running"
     return f"{service} failed ({result})"

@@ -13,6 +13,7 @@ from helmd.model.layout import Layout
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.dependencies import closure, start_order
 from helmd.model.suite.service import Registry
+from helmd.model.units.program_failures import program_cause
 from helmd.model.units.python_failures import environment_cause
 from helmd.model.units.unit_state import (
     BEGAN_SLACK,
@@ -23,6 +24,7 @@ from helmd.model.units.unit_state import (
     next_run,
     retry,
 )
+from helmd.operations.configuration.ports import privileged_ports
 from helmd.operations.diagnostics.sandbox import sandbox_causes
 from helmd.operations.monitoring.status import View, look
 from helmd.systemd.bus import Manager
@@ -87,10 +89,16 @@ def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Seque
     printed: Sequence[PrintedLine] = ()
     if not view.service.external and facts.exists and view.word != "stopped":
         printed = lines_of_run(facts)
+        if view.word == "flapping" and not facts.awaits_restart:
+            # This run has just begun; the one before it says why.
+            earlier = facts.begun_at - view.service.slowest_start - view.service.restart.delay
+            printed = last_lines(facts.unit, _RUN, earlier)
     ending = [line.message for line in printed[-CAUSE_LINES:]]
     sentences = [*_detail(view, now), *_sandbox(view, ending, manager)]
     if view.word in ("failed", "flapping"):
         sentences += [environment_cause(view.service, ending), foreground_hint(facts)]
+    if view.word in ("failed", "flapping", "unhealthy"):
+        sentences.append(program_cause(view.service, facts, ending))
     shown = of_this_run(printed)
     stamps = [time.strftime("%H:%M:%S", time.localtime(line.seconds)) for line in shown]
     return [*filter(None, sentences), _advice(view)], [
@@ -168,7 +176,9 @@ def _port(view: View) -> list[str]:
         where = elsewhere(probe_of(service), listening, facts.control_group).removeprefix("; ")
         return [f"{where[0].upper()}{where[1:]}."] if where else []
     if holder := conflict(url_host(service), service.port):
-        return [f"Its port {service.port} is in use by {holder}."]
+        return [] if holder.unit == facts.unit else [f"Its port {service.port} is in use by {holder}."]
+    if privileged := next(privileged_ports([(service.port, facts.unit)]), None):
+        return [f"{privileged.sentence}; to allow it, run: {privileged.fix}."]
     if view.word in ("failed", "flapping") and (holder := holder_of(service.port)) and holder.unit != facts.unit:
         return [
             f"At another address, port {service.port} is in use by {holder}: a program that listens on all addresses"

@@ -13,6 +13,7 @@ from helmd.model.suite.dependencies import closure, ready, start_order, stop_ord
 from helmd.model.suite.names import SUITE_CLUSTER, timer_of, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import NOT_HEALTHY, NOT_YET
+from helmd.model.units.program_failures import program_cause
 from helmd.model.units.unit_state import (
     BEGAN_SLACK,
     UnitFacts,
@@ -229,7 +230,8 @@ def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]
         sentence = f"{sentence}: {shown[-1]}"
     if again := retry(facts, service):
         sentence = f"{sentence}; {again.rstrip('.')}"
-    hint = " ".join(filter(None, (foreground_hint(facts), f"See: helmctl why {name}; helmctl logs {name}")))
+    causes = (program_cause(service, facts, shown), foreground_hint(facts))
+    hint = " ".join(filter(None, (*causes, f"See: helmctl why {name}; helmctl logs {name}")))
     return Step(name, "failed", sentence, code, job.seconds, hint, tuple(shown[-EXPLAINING_LINES:]))
 
 
@@ -274,8 +276,8 @@ def stop(registry: Registry, names: Collection[str], options: Options) -> Effect
             break
         for job in ended:
             facts = yield from result_of(ReadUnit(unit_of(job.service)))
-            if facts.oneshot and facts.active_state == "failed":
-                # Of a oneshot, systemd takes the end by SIGTERM for a failure. This one was asked for.
+            if facts.stopped_at_start or (facts.oneshot and facts.active_state == "failed"):
+                # Of a oneshot and a start, systemd takes the end by SIGTERM for a failure. This one was asked for.
                 yield from result_of(ResetFailed(facts.unit))
             step = stopped_step(registry[job.service], facts, job)
             yield from jobs.add(replace(step, sentence=step.sentence + about_schedule(job.service, facts, off)))
@@ -292,7 +294,7 @@ def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
         sentence = f"did not exit within {limit:g} s of {service.stop_signal} and was killed"
         hint = "If it needs longer, set restart.stop_timeout; if it ends by another signal, stop_signal."
         return Step(service.name, "killed", sentence, "", job.seconds, hint)
-    if facts.active_state == "failed" and not facts.oneshot:
+    if facts.active_state == "failed" and not facts.oneshot and not facts.stopped_at_start:
         sentence = f"stopped; {explain(facts, service.name, service.pre_start)}"
         return Step(service.name, "done", sentence, "", job.seconds)
     return Step(service.name, "done", "stopped", "", job.seconds)
