@@ -72,7 +72,7 @@ def test_limits_and_what_the_machine_lacks(service: Service, line: str, said: st
     ],
 )
 def test_what_says_nothing(line: str) -> None:
-    """A service with a port is told by `conflict` who has it."""
+    """Who has the port of a service is said by `conflict`."""
     assert not program_cause(WEB, FAILED, [line])
 
 
