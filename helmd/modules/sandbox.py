@@ -267,7 +267,8 @@ class _Reading:
             self.kept += data
             return
         lines = re.split(rb"[\r\n]+", self._rest + data)
-        self._rest = lines.pop()[-2 * _LONGEST :]
+        # Its beginning: cut off there, a secret would not be known any more.
+        self._rest = lines.pop()[: 2 * _LONGEST]
         for each in lines:
             self._pass(each)
 

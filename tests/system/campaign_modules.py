@@ -18,9 +18,9 @@ SUITE = ("core", "nexus", "codex", "ledger", "knowledgetree")
 def suite() -> Iterator[Sandbox]:
     box = Sandbox("modules")
     demo = [str(TOP / "scripts/demo"), "--modules", "--name", box.name]
-    done = run([*demo, *RELEASE], timeout=900)
-    box.demo_seconds, box.demo_output = done.seconds, done.text
     try:
+        done = run([*demo, *RELEASE], timeout=900)
+        box.demo_seconds, box.demo_output = done.seconds, done.text
         done.check(demo)
         yield box
     finally:

@@ -89,9 +89,9 @@ def demo(pytestconfig: pytest.Config) -> Iterator[Sandbox]:
         yield box
         return
     demo = [str(TOP / "scripts/demo"), "--name", box.name]
-    done = run([*demo, *RELEASE], timeout=900)
-    box.demo_seconds, box.demo_output, box.demo_code = done.seconds, done.text, done.code
     try:
+        done = run([*demo, *RELEASE], timeout=900)
+        box.demo_seconds, box.demo_output, box.demo_code = done.seconds, done.text, done.code
         done.check(demo)
         yield box
     finally:

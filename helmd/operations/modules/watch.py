@@ -8,12 +8,13 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin, urlsplit
@@ -40,6 +41,7 @@ PAGE, ASSET = "its page", "an asset of its page"
 THROUGH = "through the gateway"
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
 _REQUEST_SECONDS = 10.0
+_LATE = f"no whole answer within {_REQUEST_SECONDS:g} s"
 _LARGEST = 2 << 20
 _LINES = 5_000
 _ASSET = re.compile(
@@ -73,18 +75,38 @@ def ask(service: Service, path: str) -> _Reply:
                 made = stack.enter_context(socket.socket(family, kind, protocol))
                 made.settimeout(_REQUEST_SECONDS)
                 made.connect(address)
+                # An answer that comes byte by byte, or does not end, is within the socket's timeout.
+                _limited(made, stack, max(0.1, deadline - time.monotonic()))
                 if parts.scheme == "https":
                     made = stack.enter_context(unverified_context().wrap_socket(made, server_hostname=parts.hostname))
                 client = HTTPConnection(parts.hostname or "localhost")
                 client.sock = made
                 client.request("GET", path, headers={"Host": parts.netloc, "User-Agent": USER_AGENT})
                 response = client.getresponse()
-                return _Reply(response.status, response.read(_LARGEST).decode("utf-8", "replace"))
+                text = response.read(_LARGEST).decode("utf-8", "replace")
+                if time.monotonic() < deadline:
+                    return _Reply(response.status, text)
+                fault = _LATE
             except TimeoutError:
-                fault = f"no answer within {_REQUEST_SECONDS:g} s"
+                fault = _LATE
             except (OSError, HTTPException, ValueError) as problem:
-                fault = f"no answer ({getattr(problem, 'strerror', None) or problem})"
+                late = time.monotonic() >= deadline
+                fault = _LATE if late else f"no answer ({getattr(problem, 'strerror', None) or problem})"
     return _Reply(0, fault=fault)
+
+
+def _limited(connection: socket.socket, stack: ExitStack, seconds: float) -> None:
+    """Have CONNECTION be shut down in so many SECONDS, unless STACK is left before."""
+    shared = stack.enter_context(connection.dup())
+
+    def end() -> None:
+        with suppress(OSError):
+            shared.shutdown(socket.SHUT_RDWR)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    stack.callback(timer.cancel)
 
 
 def asset_of(page: str, base: str, directory: Path) -> str:
