@@ -15,6 +15,10 @@ _RUNS_ALREADY = re.compile(
 )
 _IN_USE = re.compile(r"address (?:already|.* is already) in use|\bEADDRINUSE\b|Errno 98\]", re.I)
 _LOCALE = re.compile(r"unsupported locale|(?:setting|set|change) (?:\w+ to default )?locale\b.*(?:fail|:)", re.I)
+_OPENED = re.compile(
+    r"/(?:dev/std(?:out|err)|dev/fd/[12]|proc/self/fd/[12])\b.*(?:No such device or address|\bENXIO\b)"
+    r"|(?:No such device or address|\bENXIO\b|Errno 6\]).*/(?:dev/std(?:out|err)|dev/fd/[12]|proc/self/fd/[12])\b"
+)
 _PID_FILE = re.compile(r"(?<![\w./~-])[\w./~-]*\w\.(?:pid|lock)\b")
 _SOCKET = re.compile(r"(?<![\w./~-])[\w./~-]*\w\.sock(?:et)?\b")
 
@@ -47,6 +51,12 @@ def _cause(service: Service, line: str) -> str:
     if _IN_USE.search(line) and (socket or service.port is None):
         named = socket[0] if socket else "An address that it wants"
         return f"{named} is in use, or is the file of a socket that a run which was killed has left. {_removal(socket)}"
+    if _OPENED.search(line):
+        return (
+            "Its standard output is a socket, of the journal, which can be written to but not opened by a path such as"
+            " /dev/stdout: have it print there itself (in a shell: >&2), or start it by"
+            ' ["sh", "-c", "PROGRAM 2>&1 | cat"].'
+        )
     if _LOCALE.search(line):
         return (
             "This machine does not have the locale that LANG or LC_ALL names; locale -a lists those that it has,"
