@@ -240,6 +240,9 @@ def test_a_change_in_few_words() -> None:
     path = "POST /api/services/actions"
     records = [AuditRecord(NOW, path, None, "done", "ada", None, detail, *rest) for detail in (None, "stop a; job 1")]
     records.append(AuditRecord(NOW, path, None, "refused", "ada", None, None, *rest))
+    records.append(
+        AuditRecord(NOW, "PUT /api/services/{name}/config", "core", "done", "ada", None, "dry run: x", *rest)
+    )
     for result in ("done", "refused"):
         records.append(AuditRecord(NOW, "POST /login/once", None, result, "ada", None, None, *rest))
     assert [each.result for each in changes_shown(records, {})] == ["refused", "refused"]

@@ -11,7 +11,7 @@ from aiohttp import web
 from helmd.model.api.audit import AuditRecord
 from helmd.model.api.host import HostReply
 from helmd.model.errors import HelmError
-from helmd.model.identity.audit import AuditEntry
+from helmd.model.identity.audit import DRY_RUN, AuditEntry
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.service import Registry
 from helmd.model.units.doctor_report import DoctorReport
@@ -235,11 +235,11 @@ class OverviewPage:
 
 
 def changes_shown(records: Iterable[AuditRecord], summaries: Mapping[str, str]) -> Iterator[OverviewChange]:
-    """RECORDS in few words, without requests that only asked for a plan, or whose job has a record of its own, and
-    without logins. SUMMARIES say what each request is for, by method and path as they are recorded.
+    """RECORDS in few words, without requests that only asked what would be done, or whose job has a record of its own,
+    and without logins. SUMMARIES say what each request is for, by method and path as they are recorded.
     """
     for record in records:
-        if record.action in _LOGINS and record.result == "done":
+        if record.result == "done" and (record.action in _LOGINS or (record.detail or "").startswith(DRY_RUN)):
             continue
         asked = record.action.startswith("POST /api/services/") and record.result == "done"
         if not (asked and (record.detail is None or "; job " in record.detail)):
