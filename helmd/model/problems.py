@@ -50,7 +50,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "denied": ProblemKind(
         HTTPStatus.FORBIDDEN,
         "the caller is known and may not do this",
-        "Ask an administrator for the role that the text names, or to do it.",
+        "Ask an administrator for that role, or to do it for you.",
     ),
     "peer_refused": ProblemKind(
         HTTPStatus.FORBIDDEN,
