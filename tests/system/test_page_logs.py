@@ -439,6 +439,7 @@ def test_it_can_be_used_by_keyboard_and_fits_any_width(dashboard: Dashboard, pos
     assert "ERROR" in browser.run(chosen)
     show(dashboard, f"service:{posted}", "&wrap=1&columns=status")
     assert browser.texts(".helm-line__extra")[0] in ("200", "500"), "the whole state is in the URL"
+    browser.until_there(".helm-facet")
     dashboard.screenshots("logs")
 
 

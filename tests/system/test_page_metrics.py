@@ -17,6 +17,12 @@ from tests.system.test_jobs import api
 
 HOSTILE = "<b>mail</b>\u202e"
 PEAK = 977.5
+FIGURES = """
+const [values, done] = arguments;
+const { src } = document.querySelector("script[src$='/metrics.js']");
+import(src.replace("metrics.js", "chart.js")).then(({ figure }) => done(values.map((each) => figure(each))));
+"""
+"""How a chart writes values."""
 
 
 def measured(name: str, value: float, at: float) -> dict[str, Any]:
@@ -146,10 +152,14 @@ def test_it_fits_and_can_be_read_by_everybody_who_may(dashboard: Dashboard, post
     dashboard.open("metrics?service=codex&range=15m", "owner")
     dashboard.browser.until_there(f"{chart(posted)} .u-over")
     dashboard.fits()
+    dashboard.screenshots("metrics")
+    driver = dashboard.browser.driver
+    values = [0, 0.005, 0.01, 0.015, 1.25, 12.34, 1234]
+    shown = dashboard.browser.do(lambda: driver.execute_async_script(FIGURES, values))
+    assert shown == ["0", "0.005", "0.01", "0.015", "1.25", "12.3", "1,234"], "lines of a chart differ in their names"
     dashboard.browser.click(f"{chart('cpu_percent')} summary")
     assert dashboard.violations() == []
     assert dashboard.complaints() == []
-    dashboard.screenshots("metrics")
     dashboard.open_behind_gateway("metrics?service=codex&range=15m", "technician")
     dashboard.browser.until_there(f"{chart('cpu_percent')} .u-over")
     assert json.loads(

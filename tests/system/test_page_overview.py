@@ -279,6 +279,13 @@ def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:
         "const box = document.querySelector('.helm-services .helm-table-box'); return box.scrollWidth - box.clientWidth"
     )
     assert int(str(browser.run(box))) <= 0, "the table needs no bar to scroll by"
+    drawn = (
+        "const graph = document.querySelector('.helm-graph'); return graph.clientWidth / graph.viewBox.baseVal.width"
+    )
+    for width in (1440, 900, 360):
+        browser.size(width, 900)
+        assert float(str(browser.run(drawn))) > 0.7, f"names of 13 px are drawn smaller than 9 px at {width} px"
+    browser.size(1440, 900)
     dashboard.screenshots("overview")
     assert browser.run("return document.querySelectorAll('*').length") < 3000
     tree = browser.do(lambda: browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {}))["nodes"]

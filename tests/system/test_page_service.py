@@ -105,6 +105,10 @@ def test_one_screen_says_everything_about_a_service(pages: Dashboard) -> None:
     assert not any(line.partition("=")[2] in page for line in secrets.splitlines() if len(line.partition("=")[2]) > 7)
     pid = pages.box.status("codex")["codex"]["pid"]
     assert str(pid) in browser.texts('[data-table="processes"] td')
+    browser.size(900, 900)
+    heights = "return [...document.querySelectorAll('.helm-facts__value--number')].map((each) => each.offsetHeight)"
+    assert max(browser.run(heights)) < 30, "what is used and its limit stand on one line"
+    browser.size(1440, 900)
     clean(pages, "service")
 
 

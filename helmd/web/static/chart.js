@@ -14,16 +14,17 @@ const DAY = 86400;
 
 const figures = new Map();
 
-/** VALUE with at most three significant digits after the point, in the reader's format. */
+/** VALUE with about three digits, in the reader's format. */
 export function figure(value, unit = "") {
   if (value === null || value === undefined) {
     return "–";
   }
   const size = Math.abs(value);
-  const digits = size >= 100 || Number.isInteger(value) ? 0 : size >= 10 ? 1 : 2;
+  // Below 1 a chart may have lines that lie 0.005 apart.
+  const digits = size >= 100 || Number.isInteger(value) ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
   let format = figures.get(digits);
   if (!format) {
-    format = new Intl.NumberFormat(undefined, { maximumFractionDigits: digits });
+    format = new Intl.NumberFormat(undefined, digits < 3 ? { maximumFractionDigits: digits } : { maximumSignificantDigits: 3 });
     figures.set(digits, format);
   }
   return format.format(value) + (unit ? `\u00a0${unit}` : "");
