@@ -33,7 +33,8 @@ def status_command(context: Context, services: tuple[str, ...], output: str, as_
     form = "json" if as_json else output
     while True:
         registry = context.suite_or_installed
-        views = look(registry, context.chosen(services, registry, unregistered=True), context.manager, context.layout)
+        names = context.chosen(services, registry, unregistered=True)
+        views = look(registry, names, context.manager, context.layout, brief=True)
         if watch and form != "json" and sys.stdout.isatty():
             clear_terminal()
         _print(views, form, context, stream=watch)

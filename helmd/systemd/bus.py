@@ -8,21 +8,36 @@ file descriptor.
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from helmd.model.errors import BusError
 from helmd.model.units.unit_state import CommandExit, UnitFacts
-from helmd.systemd.dbuslib import DBus, DBusBaseError, apply_signature
+from helmd.systemd.dbuslib import DBus, DBusBaseError, apply_signature, path_encode
 
 DESTINATION = b"org.freedesktop.systemd1"
 MANAGER = b"/org/freedesktop/systemd1"
+UNITS = b"/org/freedesktop/systemd1/unit"
+UNIT_INTERFACE = b"org.freedesktop.systemd1.Unit"
+SERVICE_INTERFACE = b"org.freedesktop.systemd1.Service"
 MANAGER_INTERFACE = b"org.freedesktop.systemd1.Manager"
 PROPERTIES = b"org.freedesktop.DBus.Properties"
 NO_MEMORY_FIGURE = (1 << 64) - 1
 NEVER = (1 << 64) - 1
 """A time that will not come."""
+_WHILE_RUNNING = (
+    (UNIT_INTERFACE, b"FragmentPath"),
+    (UNIT_INTERFACE, b"DropInPaths"),
+    (UNIT_INTERFACE, b"NeedDaemonReload"),
+    (UNIT_INTERFACE, b"ActiveEnterTimestamp"),
+    (UNIT_INTERFACE, b"StateChangeTimestamp"),
+    (SERVICE_INTERFACE, b"MainPID"),
+    (SERVICE_INTERFACE, b"NRestarts"),
+    (SERVICE_INTERFACE, b"ExecMainStartTimestamp"),
+    (SERVICE_INTERFACE, b"ControlGroup"),
+)
+"""What there is to say about a service that runs and was not restarted."""
 
 Result = TypeVar("Result")
 
@@ -209,8 +224,26 @@ class Manager:
         timer = next((each for each in triggers if each.endswith(".timer")), None)
         return facts_of(unit, found, self._all(timer) if timer else {})
 
+    def facts_in_brief(self, units: Sequence[str]) -> dict[str, UnitFacts]:
+        """The facts of many UNITS of the suite, for a table of them.
+
+        Of a service that runs, only what `_WHILE_RUNNING` has is read, since all of its 450 properties take the manager
+        3 ms. They are read one after the other, so this is not for deciding what to do with a unit.
+        """
+        listed = self._call("ListUnitsByPatterns", "asas", [], [b"hivematrix-*.service"]) or ()
+        running = {_text(row[0]): row[6] for row in listed if row[3:5] == (b"active", b"running") and not row[7]}
+        return {unit: self._in_brief(unit, running[unit]) if unit in running else self.facts(unit) for unit in units}
+
+    def _in_brief(self, unit: str, path: bytes) -> UnitFacts:
+        found: dict[bytes, Any] = {b"LoadState": b"loaded", b"ActiveState": b"active", b"SubState": b"running"}
+        for interface, name in _WHILE_RUNNING:
+            found[name] = self._call("Get", "ss", interface, name, path=path, interface=PROPERTIES)
+        # One that has ended meanwhile, or was restarted by systemd, has more to say.
+        return facts_of(unit, found, {}) if found[b"MainPID"] and not found[b"NRestarts"] else self.facts(unit)
+
     def _all(self, unit: str) -> dict[bytes, Any]:
-        path = self._call("LoadUnit", "s", unit.encode())
+        # The manager loads a unit that is asked for by its path, as `systemctl show` does.
+        path = path_encode(UNITS, unit.encode())
         found: dict[bytes, Any] = self._call("GetAll", "s", b"", path=path, interface=PROPERTIES)
         return found
 

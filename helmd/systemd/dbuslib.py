@@ -30,4 +30,5 @@ def _load() -> tuple[Any, Any]:
 _dbuslib, _dbusexc = _load()
 DBus: Any = _dbuslib.DBus
 apply_signature: Any = _dbuslib.apply_signature
+path_encode: Any = _dbuslib.path_encode
 DBusBaseError: type[Exception] = _dbusexc.DBusBaseError

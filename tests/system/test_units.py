@@ -24,6 +24,34 @@ for name, text in rendered(context.suite, context.layout, context.settings, mode
     pathlib.Path(sys.argv[2], name).write_text(text)
 """
 
+# Prints what `helmctl status` shows of each service by its facts in brief, if it isn't what all of its facts say.
+BRIEF = """
+import sys
+sys.path.insert(0, "/usr/share/hivematrix-helm")
+from helmd.systemd.bus import Manager
+manager = Manager()
+units = [*manager.units_like("hivematrix-*.service"), "hivematrix-nobody.service"]
+brief = manager.facts_in_brief(units)
+SHOWN = (
+    "load_state active_state sub_state fragment drop_ins need_reload main_pid restarts active_since changed_at "
+    "started_at ended_at exit_code control_group oneshot timer next_run running_since exists active job"
+).split()
+def shown(facts):
+    return [getattr(facts, name) for name in SHOWN]
+print(len(units), sum(facts.sub_state == "running" and not facts.invocation for facts in brief.values()))
+print([unit for unit in units if shown(brief[unit]) != shown(manager.facts(unit))])
+"""
+
+
+def test_facts_in_brief_are_those_of_all_properties(demo: Sandbox) -> None:
+    def read() -> list[str]:
+        return demo.shell(f"python3 -c {shlex.quote(BRIEF)}").out.splitlines()
+
+    units, in_brief = map(int, read()[0].split())
+    assert units >= in_brief >= 3
+    # One that changes between the two readings is not the same.
+    until(lambda: read()[1] == "[]", 60)
+
 
 def test_systemd_verifies_what_is_installed(demo: Sandbox) -> None:
     done = demo.shell(f"ls {UNITS}/*.service | wc -l; systemd-analyze --user verify --man=no {UNITS}/*.service 2>&1")

@@ -38,11 +38,21 @@ class View:
 
 
 def look(
-    registry: Registry, names: Sequence[str], manager: Manager, layout: Layout, now: float | None = None
+    registry: Registry,
+    names: Sequence[str],
+    manager: Manager,
+    layout: Layout,
+    now: float | None = None,
+    brief: bool = False,
 ) -> list[View]:
-    """Return the state of the services NAMES. Health checks of active services run in parallel."""
+    """Return the state of the services NAMES. Health checks of active services run in parallel.
+
+    With BRIEF, the facts of a service are those of `Manager.facts_in_brief`.
+    """
     known = [registry[name] if name in registry else Service(name=name, type="command") for name in names]
-    facts = {s.name: UnitFacts(unit_of(s.name)) if s.external else manager.facts(unit_of(s.name)) for s in known}
+    units = [unit_of(s.name) for s in known if not s.external]
+    found = manager.facts_in_brief(units) if brief else {unit: manager.facts(unit) for unit in units}
+    facts = {s.name: found.get(unit_of(s.name)) or UnitFacts(unit_of(s.name)) for s in known}
     asked = [
         s for s in known if s.name in registry and (s.external or (facts[s.name].active and not facts[s.name].oneshot))
     ]
