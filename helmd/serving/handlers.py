@@ -21,7 +21,7 @@ from helmd.operations.modules.listing import available_modules
 from helmd.operations.modules.shown import shown_modules, shown_plan
 from helmd.operations.monitoring.code_versions import CodeVersions
 from helmd.operations.monitoring.host_state import HostState
-from helmd.operations.monitoring.prometheus import ServiceFigures
+from helmd.operations.monitoring.service_figures import ServiceFigures
 from helmd.operations.monitoring.service_history import ServiceHistory
 from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.operations.security.acceptances import AcceptanceStore

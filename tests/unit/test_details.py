@@ -26,7 +26,8 @@ from helmd.model.units.status import Observed, Status, Usage, service_status
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.details import probe_reply, processes_reply, unit_reply
 from helmd.operations.monitoring.host_state import HostState, days_left
-from helmd.operations.monitoring.prometheus import ServiceFigures, prometheus_text
+from helmd.operations.monitoring.prometheus import prometheus_text
+from helmd.operations.monitoring.service_figures import ServiceFigures
 from helmd.operations.monitoring.updates import PendingUpdates
 from helmd.store.metrics.metrics import MetricSample
 from helmd.web.api.details import Details

@@ -1,8 +1,7 @@
 """The state of all services for Prometheus, in its text format (version 0.0.4)."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,23 +9,13 @@ from prometheus_client.registry import Collector
 
 from helmd.model.units.health import DEGRADED, HEALTHY
 from helmd.model.units.status import Status
-from helmd.store.metrics.metrics import MetricSample
+from helmd.operations.monitoring.service_figures import ServiceFigures
 
 _MIB = 1 << 20
 MOST_LABEL = 128
 """Characters of a tag's name and value that a label has."""
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]")
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceFigures:
-    """What is known of services besides their states: the seconds that the last health check took, the log lines since
-    helmd started, and the newest sample of each series that services post.
-    """
-
-    response_seconds: Mapping[str, float] = field(default_factory=dict)
-    log_lines: Mapping[str, int] = field(default_factory=dict)
-    custom: Iterable[MetricSample] = ()
+_NO_FIGURES = ServiceFigures()
 
 
 class _Statuses(Collector):
@@ -83,7 +72,7 @@ class _Statuses(Collector):
         return family
 
 
-def prometheus_text(statuses: Mapping[str, Status], figures: ServiceFigures = ServiceFigures()) -> bytes:
+def prometheus_text(statuses: Mapping[str, Status], figures: ServiceFigures = _NO_FIGURES) -> bytes:
     """The metrics of services with these STATUSES and FIGURES."""
     registry = CollectorRegistry()
     registry.register(_Statuses(statuses, figures))

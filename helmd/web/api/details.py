@@ -19,7 +19,7 @@ from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring.details import ServiceFiles, probe_reply
 from helmd.operations.monitoring.history import MetricHistory
 from helmd.operations.monitoring.host_state import HostState
-from helmd.operations.monitoring.prometheus import ServiceFigures, prometheus_text
+from helmd.operations.monitoring.service_figures import ServiceFigures
 from helmd.operations.monitoring.timeline import timeline
 from helmd.web.api.log_query import number, parameters
 from helmd.web.api.sources import ObservedSource
@@ -116,6 +116,9 @@ class Details:
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics/prometheus"""
+        # Not at the top: most suites are not scraped, and the library takes 2 MB of memory.
+        from helmd.operations.monitoring.prometheus import prometheus_text
+
         statuses = self._monitor.statuses()
         taken = {name: found.response_ms for name in statuses if (found := self._monitor.observed(name))}
         seconds = {name: taken_ms / 1000 for name, taken_ms in taken.items() if taken_ms is not None}
