@@ -24,7 +24,7 @@ from helmd.journal.keys import JournalKeys
 from helmd.journal.reader import JournalReader
 from helmd.lifecycle import Lifecycle, log_to_stderr, watchdog_seconds
 from helmd.model.errors import ConfigurationError, HelmError
-from helmd.model.ingest.journal_codec import OwnEntries
+from helmd.model.ingest.own_entries import OwnEntries
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.names import HTTP_SOCKET, UNIX_SOCKET
 from helmd.operations.configuration.current import Current

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from helmd.model.errors import UnknownServiceError
-from helmd.model.ingest.journal_codec import PostedRow
 from helmd.model.ingest.metrics import Measurement
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.suite.service import Registry
 from helmd.model.units.status import Observed, Status, service_status

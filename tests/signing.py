@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from helmd.model.ingest.journal_codec import OwnEntries, PostedRow, fields_of
+from helmd.model.ingest.journal_codec import fields_of
+from helmd.model.ingest.own_entries import OwnEntries, PostedRow
 from helmd.model.ingest.signature import REQUEST, SigningKey, signed
 from helmd.model.logs.parsing.journal_fields import JournalEntry, Value
 

@@ -140,8 +140,7 @@ def _submit_import(context: Context, reason: str) -> None:
     """Begins the job that copies log entries; it goes on without this command."""
     import asyncio
 
-    from helmd.cli.audit import origin_here
-    from helmd.cli.control import person
+    from helmd.cli.caller import origin_here, person
     from helmd.journal.query import this_boot
     from helmd.model.jobs.record import Requester
     from helmd.operations.jobs.engine import JobEngine

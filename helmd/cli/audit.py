@@ -12,7 +12,7 @@ from helmd.cli import output
 from helmd.cli.arguments import point_in_time
 from helmd.cli.context import Context
 from helmd.model.api.json_codec import to_json
-from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
+from helmd.model.identity.audit import AuditedChange, AuditEntry
 
 _COLOURS = {"refused": "yellow", "failed": "red"}
 
@@ -84,7 +84,7 @@ def recorded(context: Context, action: str, reason: str, detail: str) -> Iterato
         ended = True
     finally:
         if context.layout.config.is_dir():
-            from helmd.cli.control import person
+            from helmd.cli.caller import origin_here, person
             from helmd.journal.actions import record_change
             from helmd.journal.keys import JournalKeys
 
@@ -111,12 +111,3 @@ def audited(action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return run
 
     return decorate
-
-
-def origin_here() -> Origin:
-    """From where helmctl was called."""
-    from helmd.health.control_group import own_control_group
-    from helmd.model.identity.peer import unit_of_group
-
-    unit = unit_of_group(own_control_group())
-    return Origin("helmctl", unit="" if unit is None else unit.unit)

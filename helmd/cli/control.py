@@ -10,7 +10,7 @@ import click
 
 from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
-from helmd.cli.audit import origin_here
+from helmd.cli.caller import origin_here, person
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
 from helmd.model.suite.effects import effect_text
@@ -416,12 +416,3 @@ def _recorder(context: Context, verb: str, reason: str) -> Callable[[Step], None
             )
 
     return recorded
-
-
-def person() -> str:
-    """Who asked, for the log: the account, and who became it where sudo says so."""
-    import pwd
-
-    name = pwd.getpwuid(os.getuid()).pw_name
-    behind = os.environ.get("SUDO_USER", "")
-    return f"{name} (for {behind[:60]})" if behind and behind.isprintable() else name

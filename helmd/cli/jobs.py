@@ -112,8 +112,8 @@ def jobs_cancel_command(context: Context, job: str) -> int:
 
     What systemd has begun for it goes on; services that it had not come to stay as they are.
     """
-    from helmd.cli.audit import origin_here, recorded
-    from helmd.cli.control import person
+    from helmd.cli.audit import recorded
+    from helmd.cli.caller import origin_here, person
 
     directory, boot = JobDirectory(context.layout.jobs), this_boot()
     job_id = _chosen(directory, job)

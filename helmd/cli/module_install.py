@@ -85,7 +85,7 @@ def _notify(sentence: str) -> None:
 
 def build_options(trust: bool) -> BuildOptions:
     """How modules are built for the caller: what programs print goes into the job's log, or is left to the file."""
-    from helmd.cli.control import person
+    from helmd.cli.caller import person
 
     job = current_job()
     if job is not None:

@@ -274,7 +274,7 @@ def modules_unhold_command(context: Context, name: str, reason: str) -> int:
 
 
 def _hold(context: Context, name: str, held: bool, reason: str) -> int:
-    from helmd.cli.control import person
+    from helmd.cli.caller import person
     from helmd.operations.modules.hold import hold_module
 
     changed = hold_module(context.layout, name, held, reason, person())

@@ -73,7 +73,7 @@ def accept_command(context: Context, finding: str, reason: str, until: str) -> N
     from datetime import UTC, datetime
 
     from helmd.cli.audit import recorded
-    from helmd.cli.control import person
+    from helmd.cli.caller import person
     from helmd.model.security.acceptance import UnknownFindingError
     from helmd.model.security.report import finding_of
 

@@ -41,7 +41,7 @@ def create_command(
     Only its hash is stored. Programs send it as "Authorization: Bearer TOKEN". Services of the suite may not use it.
     """
     from helmd.cli.audit import recorded
-    from helmd.cli.control import person
+    from helmd.cli.caller import person
 
     wanted = new_token_of(name, role, list(services) or None, expires)
     with recorded(context, "create token", reason, str(wanted)):

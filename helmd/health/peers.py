@@ -25,7 +25,8 @@ from helmd.health.sock_diag import (
     address_text,
     socket_between,
 )
-from helmd.model.identity.peer import Peer, Place, unit_of_group
+from helmd.model.identity.group_unit import unit_of_group
+from helmd.model.identity.peer import Peer, Place
 
 _CONNECTED = frozenset({ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING})
 """Not SYN_SENT: a process may use the same ends again before this side of the connection that it closed is gone."""

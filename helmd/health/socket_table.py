@@ -14,7 +14,7 @@ from pathlib import Path
 
 from helmd.health.control_group import control_group_of, every_control_group
 from helmd.health.sock_diag import LISTEN, UNCONNECTED, TcpSocket, address_text, sockets
-from helmd.model.identity.peer import unit_of_group
+from helmd.model.identity.group_unit import unit_of_group
 from helmd.model.security.listeners import OpenEnd, SocketFamily
 
 _IPPROTO_UDPLITE = 136

@@ -1,18 +1,20 @@
 """Helm's own actions, written to the journal as structured entries; from there they reach the log store like any line.
 
 ``journalctl --user HIVEMATRIX_ACTION=restart`` finds them, ``journalctl --user -u hivematrix-NAME`` shows them among
-what systemd says about the unit. They are signed; `helmd.model.ingest.journal_codec` verifies and reads them.
+what systemd says about the unit. They are signed; `helmd.model.ingest.own_entries` verifies and reads them.
 """
 
 import os
 import time
-from dataclasses import asdict
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from helmd.journal.keys import JournalKeys
-from helmd.model.identity.audit import AuditedChange, Origin
+from helmd.model.identity.origin import Origin
 from helmd.model.ingest.signature import REQUEST
 from helmd.model.suite.names import unit_of
+
+if TYPE_CHECKING:
+    from helmd.model.identity.audit import AuditedChange
 
 Actor = Literal["helmctl", "helmd"]
 
@@ -66,14 +68,14 @@ def record(
         BEGAN: str(_process_began()) if actor == "helmctl" else "",
     }
     if origin is not None:
-        fields |= {f"HIVEMATRIX_{name.upper()}": value for name, value in asdict(origin).items()}
+        fields |= {f"HIVEMATRIX_{name.upper()}": value for name, value in origin._asdict().items()}
     try:
         sendv(*keys.sign(fields))
     except OSError:
         return
 
 
-def record_change(keys: JournalKeys, change: AuditedChange, actor: Actor) -> None:
+def record_change(keys: JournalKeys, change: "AuditedChange", actor: Actor) -> None:
     """Record CHANGE, which ACTOR made for somebody, as `record` does."""
     record(
         keys,

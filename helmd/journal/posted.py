@@ -10,7 +10,8 @@ from pathlib import Path
 
 from helmd.journal.keys import JournalKeys
 from helmd.journal.reader import JournalError
-from helmd.model.ingest.journal_codec import PostedRow, fields_of
+from helmd.model.ingest.journal_codec import fields_of
+from helmd.model.ingest.own_entries import PostedRow
 
 SOCKET = Path("/run/systemd/journal/socket")
 """Where journald receives entries (systemd-journald.service(8)); libsystemd uses the same path."""

@@ -34,7 +34,7 @@ from helmd.model.suite.names import (
 if TYPE_CHECKING:
     from helmd.journal.expected import FileSet
     from helmd.journal.files import Header
-    from helmd.model.ingest.journal_codec import PostedRow
+    from helmd.model.ingest.own_entries import PostedRow
 
 _HELM_IDENTIFIER = "helmctl"
 _ACTORS = (_HELM_IDENTIFIER, "helmd")
@@ -378,7 +378,7 @@ class JournalQuery:
         if self._own is None:
             # Imported when there is such an entry: it takes helmctl a tenth of its time.
             from helmd.journal.keys import JournalKeys
-            from helmd.model.ingest.journal_codec import OwnEntries
+            from helmd.model.ingest.own_entries import OwnEntries
 
             self._own = OwnEntries(JournalKeys(self._keys_file).keys, lambda _: _KEPT_DAYS).read
         found = self._own(entry)

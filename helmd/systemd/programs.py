@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from helmd.model.layout import Layout
 from helmd.model.suite.names import Mode
@@ -42,8 +43,7 @@ _MAX_LINKS = 40
 """Symbolic links that are followed, as in path_resolution(7)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What a program needs besides its service's own directories.
 
     ``places`` are to be bound read-only. ``search`` comes first in PATH.

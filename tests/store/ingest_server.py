@@ -14,7 +14,7 @@ from helmd.health.listeners import holder_of
 from helmd.journal.reader import JournalError
 from helmd.model.config.settings import read_settings_files
 from helmd.model.config.toml_tables import ConfigSource
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.formats import parse_message

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import HTTP, LogRow
 from helmd.model.logs.parsing.journal_fields import SUPPRESSED
 from tests.campaign import scaled

@@ -19,7 +19,7 @@ from helmd.journal.reader import JournalReader
 from helmd.lifecycle import end
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import StoreError
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.layout import layout
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.parsing.format_schema import read_formats

@@ -14,7 +14,8 @@ import pytest
 
 from helmd.journal.reader import JournalReader
 from helmd.model.errors import StoreError
-from helmd.model.ingest.journal_codec import PostedRow, all_posted
+from helmd.model.ingest.journal_codec import all_posted
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.parsing.journal_fields import Value

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from helmd.model.errors import StoreError
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.parsing.position import Position
 from helmd.store.ingest.journal import JournalStore

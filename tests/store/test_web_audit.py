@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
+from helmd.model.identity.audit import AuditedChange, AuditEntry
+from helmd.model.identity.origin import Origin
 from helmd.model.logs.entry import HELM, LogRow, realtime_of
 from helmd.operations.logs import audit_store
 from helmd.operations.logs.audit import JournalPart

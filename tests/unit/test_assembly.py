@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helmd.lifecycle import log_to_stderr
 from helmd.model.config.toml_tables import ConfigSource
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.layout import layout
 from helmd.model.logs.entry import MESSAGE_LIMIT, LogRow, datetime_of
 from helmd.model.logs.parsing import journal_entries as assembly

@@ -10,7 +10,8 @@ import pytest
 
 from helmd.journal.actions import record, record_change
 from helmd.journal.keys import JournalKeys
-from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
+from helmd.model.identity.audit import AuditedChange, AuditEntry
+from helmd.model.identity.origin import Origin
 from helmd.model.layout import Layout, layout
 from helmd.operations.logs import audit_live
 from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries, audit_place

@@ -23,7 +23,8 @@ print(*sys.modules)
 """
 NEVER = {"asyncio", "configparser", "decimal", "hashlib", "hmac", "logging", "psycopg"}
 NEVER |= {"helmd.model.field_error", "helmd.model.logs.parsing.parsed"}
-CONTROL = NEVER | {"json", "shutil", "socket", "ssl", "subprocess", "systemd._reader", "helmd.systemd.programs"}
+CONTROL = NEVER | {"helmd.cli.audit", "helmd.model.api", "helmd.model.identity.audit", "helmd.model.identity.peer"}
+CONTROL |= {"json", "shutil", "socket", "ssl", "subprocess", "systemd._reader", "helmd.systemd.programs"}
 STATUS = NEVER | {"json", "shutil", "subprocess", "tempfile"}
 STATUS |= {"helmd.model.json_fields", "helmd.model.units.status", "helmd.postgres.cluster"}
 LOGS = NEVER | {"shutil", "subprocess", "helmd.model.identity.unit_jobs", "helmd.model.logs.filter"}
@@ -44,6 +45,29 @@ def loaded_by(command: str, home: Path) -> set[str]:
 )
 def test_a_command_loads_what_it_uses(command: str, unneeded: set[str], tmp_path: Path) -> None:
     assert not loaded_by(command, tmp_path) & unneeded
+
+
+def loaded_after(statements: str) -> set[str]:
+    """The modules that are loaded once an interpreter has executed STATEMENTS."""
+    program = f"import sys\nsys.path.insert(0, {str(TOP)!r})\n{statements}\nprint(*sys.modules)\n"
+    done = subprocess.run([sys.executable, "-EsXutf8", "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_records_of_actions_are_written_and_read_without_what_they_do_not_need() -> None:
+    """They are in most journals; entries that were posted while the store was unavailable are rare."""
+    loaded = loaded_after("import helmd.cli.caller, helmd.journal.actions, helmd.model.ingest.own_entries")
+    unneeded = {"helmd.model.ingest.body", "helmd.model.ingest.journal_codec", "helmd.model.logs.parsing.structured"}
+    assert not loaded & (unneeded | {"helmd.model.identity.audit", "helmd.model.identity.peer", "json"})
+
+
+def test_lines_of_the_journal_are_read_without_the_registry() -> None:
+    loaded = loaded_after("import helmd.cli.logs.command, helmd.model.ingest.own_entries, helmd.systemd.bus")
+    assert not loaded & {"helmd.model.config", "helmd.model.suite.registry", "helmd.model.suite.service"}
+
+
+def test_helmd_loads_only_when_asked_what_few_suites_need() -> None:
+    assert "prometheus_client" not in loaded_after("import helmd.daemon, helmd.serve")
 
 
 def test_helmctl_does_without_the_module_site() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helmd.cli.logs.format import OutputLine, format_named
 from helmd.journal.keys import JournalKeys
 from helmd.journal.query import Found, JournalQuery, Wanted, this_boot
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.level import LEVELS, level_named, levels_named
 from helmd.model.logs.parsing.journal_fields import Value

@@ -16,7 +16,8 @@ from helmd.health.sock_diag import CLOSE_WAIT, ESTABLISHED, TcpSocket, socket_be
 from helmd.model.config.settings import Settings, read_settings_files
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError
-from helmd.model.identity.peer import GroupUnit, Peer, Place, unit_of_group
+from helmd.model.identity.group_unit import GroupUnit, unit_of_group
+from helmd.model.identity.peer import Peer, Place
 from helmd.web.auth.peers import Forwarded, LoginNeededError, PeerRefusedError, Trust, check_peer, forwarded
 from helmd.web.auth.roles import RECENT_LOGIN_SECONDS, Access, Identity, Role, Via
 

@@ -124,7 +124,7 @@ def test_limits_against_use() -> None:
     assert (found["limits.memory_max"].used, found["limits.memory_max"].limit) == (256.0, 512.0)
     assert (found["limits.tasks"].used, found["limits.tasks"].limit) == (12.0, 200)
     assert "limits.memory_high" not in found and found["limits.cpu_percent"].used == 75.0
-    throttled = replace(CODEX, limits=replace(CODEX.limits, memory_high=128 << 20))
+    throttled = replace(CODEX, limits=CODEX.limits._replace(memory_high=128 << 20))
     named = {each.name: each.limit for each in limits_of(throttled, SEEN, ProcessesReply("codex", (process,)))}
     assert (named["Memory before it is throttled"], named["Memory"]) == (128.0, 512.0)
     idle = {each.setting: each.used for each in limits_of(CODEX, SEEN, ProcessesReply("codex", ()))}

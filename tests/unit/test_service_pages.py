@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from helmd.journal.lines import PrintedLine
 from helmd.model.api.metrics import MetricsReply
 from helmd.model.errors import DeniedError, KeycloakAwayError, StoreError
-from helmd.model.identity.audit import DRY_RUN, AuditedChange, AuditEntry, Origin
+from helmd.model.identity.audit import DRY_RUN, AuditedChange, AuditEntry
+from helmd.model.identity.origin import Origin
 from helmd.model.identity.users import RealmGroup, RealmUser
 from helmd.model.layout import layout
 from helmd.model.logs.entry import LogRow

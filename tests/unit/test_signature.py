@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from helmd.model.ingest.journal_codec import OwnEntries, PostedRow, fields_of
+from helmd.model.ingest.journal_codec import fields_of
+from helmd.model.ingest.own_entries import OwnEntries, PostedRow
 from helmd.model.ingest.signature import SigningKey, is_authentic, signed
 from helmd.model.logs.entry import HTTP, LogRow
 from helmd.model.logs.parsing.journal_fields import Value

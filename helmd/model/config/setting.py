@@ -1,12 +1,11 @@
 """What is declared about a setting; `helmd.model.config.schema` and `service_schema` beside it have them all."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from helmd.model.config.validators import Reader
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One key. ``key`` is dotted below its table; ``default`` is documented; it applies when the key is absent."""
 
     key: str

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal
 
 from helmd.model.config.schema import HELM_SETTINGS
-from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings
+from helmd.model.config.toml_tables import ConfigSource, Given, SettingsReader, parse_toml
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout
 from helmd.model.suite.names import Mode
@@ -134,9 +134,10 @@ def read_settings_files(sources: Sequence[ConfigSource]) -> Settings:
     """The settings that SOURCES give, later ones overriding. Raises ConfigurationError with every fault."""
     faults: list[Fault] = []
     given: dict[str, Given] = {}
+    reader = SettingsReader(HELM_SETTINGS)
     for source in sources:
         tables, lines = parse_toml(source, faults)
-        given |= read_settings(tables, HELM_SETTINGS, (), source.file, lines, faults)
+        given |= reader.read(tables, (), source.file, lines, faults)
     if faults:
         raise ConfigurationError(faults)
     values = {_ATTRIBUTES[key]: item.value for key, item in given.items()}

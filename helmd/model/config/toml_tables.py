@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from helmd.model.config.setting import Setting
 from helmd.model.config.toml_lines import Lines, key_lines, line_of
@@ -28,8 +28,7 @@ class ConfigSource:
     catalogue: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A value from a file, and its place."""
 
     value: Any
@@ -73,7 +72,7 @@ def _leaves(
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in table.items():
         path = (*above, key)
-        if ".".join(path) in groups and isinstance(value, dict):
+        if isinstance(value, dict) and ".".join(path) in groups:
             yield from _leaves(value, groups, path)
         else:
             yield path, value
@@ -86,33 +85,32 @@ def _groups(keys: Iterable[str]) -> Iterator[str]:
             yield key
 
 
-def read_settings(
-    table: Mapping[str, Any],
-    settings: Sequence[Setting],
-    place: tuple[str, ...],
-    file: str,
-    lines: Lines,
-    faults: list[Fault],
-) -> Mapping[str, Given]:
-    """The values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
-    known = {setting.key: setting for setting in settings}
-    groups = frozenset(_groups(known))
-    read: dict[str, Given] = {}
-    for path, value in _leaves(table, groups):
-        key = ".".join(path)
-        line = line_of(lines, (*place, *path))
-        where = shown_key(".".join((*place, *path)))
-        setting = known.get(key)
-        if setting is None or len(path) != key.count(".") + 1:
-            meant = _meant(key, known) if len(faults) < GUESSES else ""
-            sentence = "must be a table" if key in groups else "is not a known setting" + meant
-            faults.append(Fault(file, line, where, sentence))
-            continue
-        try:
-            read[key] = Given(setting.read(value), file, line)
-        except ValueError as problem:
-            faults.append(Fault(file, line, where, str(problem)))
-    return read
+class SettingsReader:
+    """Reads tables that may have SETTINGS; make it once for many tables."""
+
+    def __init__(self, settings: Sequence[Setting]) -> None:
+        self._known = {setting.key: setting for setting in settings}
+        self._groups = frozenset(_groups(self._known))
+
+    def read(
+        self, table: Mapping[str, Any], place: tuple[str, ...], file: str, lines: Lines, faults: list[Fault]
+    ) -> Mapping[str, Given]:
+        """The values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
+        read: dict[str, Given] = {}
+        for path, value in _leaves(table, self._groups):
+            key = ".".join(path)
+            line = line_of(lines, (*place, *path))
+            setting = self._known.get(key)
+            if setting is None or len(path) != key.count(".") + 1:
+                meant = _meant(key, self._known) if len(faults) < GUESSES else ""
+                sentence = "must be a table" if key in self._groups else "is not a known setting" + meant
+                faults.append(Fault(file, line, shown_key(".".join((*place, *path))), sentence))
+                continue
+            try:
+                read[key] = Given(setting.read(value), file, line)
+            except ValueError as problem:
+                faults.append(Fault(file, line, shown_key(".".join((*place, *path))), str(problem)))
+        return read
 
 
 def _meant(key: str, known: Mapping[str, Setting]) -> str:

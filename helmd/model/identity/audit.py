@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from helmd.model.identity.origin import Origin
 from helmd.model.logs.entry import realtime_of
 
 if TYPE_CHECKING:
@@ -12,20 +13,6 @@ if TYPE_CHECKING:
 
 DRY_RUN = "dry run: "
 """How the detail of a change begins that was only tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """From where a change was asked for. Empty where that is not known."""
-
-    via: str = ""
-    """How the caller was authenticated (`helmd.web.auth.roles.Via`), or ``helmctl``."""
-    address: str = ""
-    """The caller's address, as far as trusted proxies say it."""
-    unit: str = ""
-    """The unit of this host that sent the request; ``elsewhere`` and ``unknown`` as in `helmd.model.identity.peer`."""
-    session: str = ""
-    """Identifies a session or a machine token; not a secret."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,24 @@
-"""Journal fields of what Helm itself writes: entries posted while the store was unavailable, and records of actions
-(start, restart, ...).
-
-Only what Helm wrote is believed (`helmd.model.ingest.signature`); every other entry is a line of whoever sent it.
+"""Journal fields of entries that were posted while the store was unavailable. `helmd.model.ingest.own_entries` says
+which entries are Helm's own.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
-from helmd.model.errors import UsageError
 from helmd.model.ingest.body import Body, idempotency_key, service_named
 from helmd.model.ingest.logs import CONTEXT_LIMIT, log_rows
-from helmd.model.ingest.signature import REQUEST, WRITTEN, SigningKey, is_authentic
+from helmd.model.ingest.own_entries import POSTED, PostedRow
+from helmd.model.ingest.signature import REQUEST
 from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.ids import CHANGED
-from helmd.model.logs.parsing.journal_fields import ACTION, JournalEntry, Value, action_row, text_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, Value, text_of
 from helmd.model.logs.parsing.structured import decode_any_number, storable, too_deep
-from helmd.model.suite.names import HELMD_UNIT, HMAC_FIELD, RESERVED_PREFIX, identifier_of, service_of
+from helmd.model.suite.names import identifier_of
 
-_POSTED, _SERVICE = "HIVEMATRIX_POSTED", "HIVEMATRIX_SERVICE"
+_SERVICE = "HIVEMATRIX_SERVICE"
 _KEY, _ENTRIES, _NUMBER = "HIVEMATRIX_KEY", "HIVEMATRIX_ENTRIES", "HIVEMATRIX_NUMBER"
 _LEVEL, _TIMESTAMP, _CONTEXT = "HIVEMATRIX_LEVEL", "HIVEMATRIX_TIMESTAMP", "HIVEMATRIX_CONTEXT"
 _TEXTS = {
@@ -31,26 +28,11 @@ _TEXTS = {
     "process_id": "HIVEMATRIX_PROCESS_ID",
 }
 _PRIORITIES = {"DEBUG": "7", "INFO": "6", "WARNING": "4", "ERROR": "3", "CRITICAL": "2"}
-_UNIT = HELMD_UNIT.encode()
 _PART = 512 * 1024
 """Bytes of a field: whoever reads the journal reads little more of each (`JournalReader`)."""
 _DEEPEST = 72
 """Maximum nesting of a context: that of a body, plus that of the record of its changes."""
 _COUNT, _PID = re.compile(r"[0-9]{1,9}\Z"), re.compile(r"[0-9]{1,10}\Z")
-
-
-class PostedRow(NamedTuple):
-    """A row that Helm wrote into the journal. ``request`` is the batch it was posted in, which had so many ``entries``;
-    an action is a batch of its own.
-    """
-
-    row: LogRow
-    request: str
-    key: str | None = None
-    """The batch's Idempotency-Key."""
-    entries: int = 1
-    number: int = 0
-    """Its index in the batch, starting at 0."""
 
 
 def fields_of(posted: PostedRow) -> dict[str, str]:
@@ -60,7 +42,7 @@ def fields_of(posted: PostedRow) -> dict[str, str]:
         "MESSAGE": row.message,
         "PRIORITY": _PRIORITIES[row.level],
         "SYSLOG_IDENTIFIER": identifier_of(row.service_name),
-        _POSTED: "1",
+        POSTED: "1",
         _SERVICE: row.service_name,
         REQUEST: posted.request,
         _ENTRIES: str(posted.entries),
@@ -79,66 +61,34 @@ def fields_of(posted: PostedRow) -> dict[str, str]:
     return fields
 
 
-class OwnEntries:
-    """Recognizes Helm's own entries. ``keys`` gives the keys of signatures, oldest first; ``retention_of``
-    the days for which a service's entries are kept.
+def read_posted(entry: JournalEntry, request: str, retention_of: Callable[[str], int]) -> PostedRow | None:
+    """The row that the authentic ENTRY was made of by `fields_of`; None if it is none of the parts of REQUEST.
+
+    Raises UsageError and ValueError for what is not as `fields_of` makes it.
     """
-
-    def __init__(self, keys: Callable[[], Sequence[SigningKey]], retention_of: Callable[[str], int]) -> None:
-        self._keys = keys
-        self._retention_of = retention_of
-
-    def read(self, entry: JournalEntry) -> PostedRow | None:
-        """The row that Helm wrote into the journal with ENTRY; None for an entry of anybody else."""
-        fields = entry.fields
-        posted = _POSTED in fields
-        if not posted and ACTION not in fields:
-            return None
-        unit = fields.get("_SYSTEMD_USER_UNIT", b"")
-        if isinstance(unit, list) or _is_of_a_service(unit):
-            return None
-        keys = self._keys()
-        if not is_authentic(fields, entry.realtime, keys):
-            # Versions without signatures wrote posted entries as well, and they may still be unread.
-            earlier = HMAC_FIELD not in fields and (not keys or entry.realtime < keys[0].since)
-            if not (earlier and posted and unit == _UNIT):
-                return None
-        try:
-            request = str(UUID(text_of(fields, REQUEST)))
-            if not posted:
-                # The time that is signed: a copy has the same.
-                written = datetime_of(int(text_of(fields, WRITTEN)))
-                return PostedRow(action_row(entry)._replace(timestamp=written), request)
-            entries, number = _count(fields, _ENTRIES), _count(fields, _NUMBER)
-            if number >= entries:
-                return None
-            key = idempotency_key(text_of(fields, _KEY)) if _KEY in fields else None
-            return PostedRow(self._posted(entry), request, key, entries, number)
-        except (UsageError, ValueError):
-            # Written by another version, or the journal file is damaged there: an ordinary line.
-            return None
-
-    def _posted(self, entry: JournalEntry) -> LogRow:
-        """The row of a posted entry, checked as a request's body is. Raises UsageError."""
-        fields = entry.fields
-        service = service_named(text_of(fields, _SERVICE))
-        given: dict[str, Any] = {"message": _text(fields, "MESSAGE")}
-        given |= {name: _text(fields, field) for name, field in _TEXTS.items() if field in fields}
-        given |= {"level": _text(fields, _LEVEL), "timestamp": _text(fields, _TIMESTAMP)}
-        size = sum(map(len, given.values()))
-        if _PID.match(digits := given.get("process_id", "")):
-            given["process_id"] = int(digits)
-        # It was within the limit when it was posted; journald received it later.
-        days = self._retention_of(service) + 1
-        body = Body(service, (given,), suspect=True, size=size, single=True)
-        (row,) = log_rows(body, datetime_of(entry.realtime), days)
-        return row._replace(context=_with(_context(fields), row.context), source=HTTP)
+    fields = entry.fields
+    entries, number = _count(fields, _ENTRIES), _count(fields, _NUMBER)
+    if number >= entries:
+        return None
+    key = idempotency_key(text_of(fields, _KEY)) if _KEY in fields else None
+    return PostedRow(_posted(entry, retention_of), request, key, entries, number)
 
 
-def _is_of_a_service(unit: bytes) -> bool:
-    """Whether a service of the suite wrote it: then it can only be a copy. Jobs run helmctl."""
-    service = service_of(unit.decode("utf-8", "replace"))
-    return service is not None and service != "helm" and not service.startswith(RESERVED_PREFIX)
+def _posted(entry: JournalEntry, retention_of: Callable[[str], int]) -> LogRow:
+    """The row of a posted entry, checked as a request's body is. Raises UsageError."""
+    fields = entry.fields
+    service = service_named(text_of(fields, _SERVICE))
+    given: dict[str, Any] = {"message": _text(fields, "MESSAGE")}
+    given |= {name: _text(fields, field) for name, field in _TEXTS.items() if field in fields}
+    given |= {"level": _text(fields, _LEVEL), "timestamp": _text(fields, _TIMESTAMP)}
+    size = sum(map(len, given.values()))
+    if _PID.match(digits := given.get("process_id", "")):
+        given["process_id"] = int(digits)
+    # It was within the limit when it was posted; journald received it later.
+    days = retention_of(service) + 1
+    body = Body(service, (given,), suspect=True, size=size, single=True)
+    (row,) = log_rows(body, datetime_of(entry.realtime), days)
+    return row._replace(context=_with(_context(fields), row.context), source=HTTP)
 
 
 def _with(context: dict[str, Any] | None, changes: Mapping[str, object] | None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from helmd.model.errors import BusError
-from helmd.model.identity.audit import Origin
+from helmd.model.identity.origin import Origin
 from helmd.model.suite.names import RESERVED_PREFIX, unit_of
 from helmd.model.units.unit_state import CLD_EXITED, UnitFacts, last_exit
 
@@ -25,7 +25,7 @@ START_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who requested a job, and from where, as in `helmd.model.identity.audit.Origin`."""
+    """Who requested a job, and from where, as in `helmd.model.identity.origin.Origin`."""
 
     name: str
     via: str

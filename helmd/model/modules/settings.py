@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helmd.model.config.service_schema import SERVICE_SETTINGS
-from helmd.model.config.toml_tables import ConfigSource, parse_toml, read_settings
+from helmd.model.config.toml_tables import ConfigSource, SettingsReader, parse_toml
 from helmd.model.config.toml_text import toml_text
 from helmd.model.errors import Fault
 from helmd.model.suite.names import CLIENT_SECRET
@@ -63,7 +63,7 @@ def read_declared(name: str, text: str) -> tuple[Declared, list[Fault]]:
     table = tables.get(TABLE, {})
     if not isinstance(table, dict):
         return Declared(), [*faults, Fault(DECLARED_FILE, 0, TABLE, "must be a table")]
-    given = read_settings(table, SERVICE_SETTINGS, (TABLE,), DECLARED_FILE, lines, faults)
+    given = SettingsReader(SERVICE_SETTINGS).read(table, (TABLE,), DECLARED_FILE, lines, faults)
     for key, item in given.items():
         if sentence := _refusal(key, item.value):
             faults.append(Fault(DECLARED_FILE, item.line, f"{TABLE}.{key}", sentence))

@@ -1,7 +1,7 @@
 """Reading the registry: configuration sources are merged and validated; all errors are reported together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from helmd.model.config.file_format import format_of
 from helmd.model.config.service_schema import SERVICE_SETTINGS
-from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
+from helmd.model.config.toml_tables import ConfigSource, Given, SettingsReader, parse_toml, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
 from helmd.model.suite.names import MODES, default_path, fault_in_name
@@ -68,8 +68,9 @@ def collect(sources: Sequence[ConfigSource]) -> tuple[dict[str, Service], Entrie
     faults: list[Fault] = []
     entries: Entries = {}
     members: dict[str, Given] = {}
+    reader = SettingsReader(SERVICE_SETTINGS)
     for source in sources:
-        _read_source(source, entries, members, faults)
+        _read_source(source, reader, entries, members, faults)
     services = {name: _service(name, entries[name], members[name]) for name in members if name in entries}
     unread = {fault.where for fault in faults}
     for service in services.values():
@@ -89,7 +90,9 @@ def check_together(services: Mapping[str, Service], entries: Entries, taken_port
     return faults
 
 
-def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Given], faults: list[Fault]) -> None:
+def _read_source(
+    source: ConfigSource, reader: SettingsReader, entries: Entries, members: dict[str, Given], faults: list[Fault]
+) -> None:
     tables, lines = parse_toml(source, faults)
     for key in tables:
         if key != "services":
@@ -109,7 +112,7 @@ def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Give
         if not isinstance(table, dict):
             faults.append(Fault(source.file, line, where, "must be a table"))
             continue
-        read = read_settings(table, SERVICE_SETTINGS, ("services", name), source.file, lines, faults)
+        read = reader.read(table, ("services", name), source.file, lines, faults)
         entry = entries.setdefault(name, {})
         for key, given in read.items():
             if key in _MERGED_BY_KEY and key in entry:
@@ -120,13 +123,14 @@ def _read_source(source: ConfigSource, entries: Entries, members: dict[str, Give
 
 
 @cache
-def _keys(kind: type, prefix: str) -> tuple[tuple[str, str], ...]:
-    """The fields of the dataclass KIND, each with the key of its setting."""
-    return tuple((field.name, f"{prefix}.{field.name}") for field in fields(kind))
+def _keys(names: tuple[str, ...], prefix: str) -> tuple[tuple[str, str], ...]:
+    """NAMES of fields, each with the key of its setting."""
+    return tuple((name, f"{prefix}.{name}") for name in names)
 
 
-def _group(entry: Mapping[str, Given], kind: type, prefix: str, defaults: Mapping[str, Any]) -> Any:
-    given = {name: entry[key].value for name, key in _keys(kind, prefix) if key in entry}
+def _group(entry: Mapping[str, Given], kind: Any, prefix: str, defaults: Mapping[str, Any]) -> Any:
+    """The named tuple KIND of the settings below PREFIX."""
+    given = {name: entry[key].value for name, key in _keys(kind._fields, prefix) if key in entry}
     return kind(**{**defaults, **given})
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from helmd.model.suite.names import DATABASE_CONNECTIONS, MODES, Mode, timer_of, unit_of
 
@@ -15,8 +15,7 @@ ServiceType = Literal["python", "keycloak", "postgres", "command", "oneshot", "e
 HealthCheck = Literal["http", "realm", "port", "process"]
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """Health check of a service. Times are seconds."""
 
     check: HealthCheck = "http"
@@ -33,8 +32,7 @@ class Health:
     interval: float = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Resource limits (systemd.resource-control(5), systemd.exec(5)), in bytes or percent; None for no limit."""
 
     memory_high: int | None = None
@@ -44,8 +42,7 @@ class Limits:
     open_files: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(NamedTuple):
     """Restart policy when the service ends by itself (systemd.service(5)). Times are seconds."""
 
     policy: Literal["no", "on-failure", "always"] = "on-failure"
@@ -56,8 +53,7 @@ class Restart:
     stop_timeout: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Install:
+class Install(NamedTuple):
     """How a module is had from its git repository, and made ready to run."""
 
     source: str = ""
@@ -80,8 +76,7 @@ class Install:
     """The command that runs once a new version serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseConfig:
+class DatabaseConfig(NamedTuple):
     """Where in a configuration file below its directory a service reads the URI of its database."""
 
     file: str = ""

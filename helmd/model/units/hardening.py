@@ -4,7 +4,6 @@ The templates of units, the manual page services.toml(5), ``helmctl why`` and th
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 Hardening = Literal["default", "strict", "basic", "off"]
@@ -23,8 +22,7 @@ WRITES_CODE = ("MemoryDenyWriteExecute",)
 """What a program with a just-in-time compiler cannot run under."""
 
 
-@dataclass(frozen=True, slots=True)
-class Directive:
+class Directive(NamedTuple):
     """One directive, with its value in each of the profiles that have it.
 
     ``value`` has a line for each time that the directive is given; ``values`` are those of profiles where it differs.

@@ -8,12 +8,15 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from helmd.model.counted import counted
 from helmd.model.suite.names import STOP_SIGNALS
-from helmd.model.suite.service import Service
 from helmd.model.units.health import HEALTHY, UNKNOWN, HealthVerdict
+
+if TYPE_CHECKING:
+    # helmctl reads lines of the journal without it.
+    from helmd.model.suite.service import Service
 
 Condition = Literal[
     "running", "starting", "stopping", "stopped", "flapping", "failed", "succeeded", "scheduled", "unknown"
@@ -335,7 +338,7 @@ def waiting_for(facts: UnitFacts) -> str:
     return facts.status_text.removeprefix(WAITING).partition("; ")[0] if facts.status_text.startswith(WAITING) else ""
 
 
-def retry(facts: UnitFacts, service: Service | None = None) -> str:
+def retry(facts: UnitFacts, service: "Service | None" = None) -> str:
     """Return what systemd will do next after a failure, as a sentence; empty if nothing.
 
     With SERVICE it says so if systemd would never give up on starts that take as long as the last one.

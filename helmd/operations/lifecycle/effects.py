@@ -43,26 +43,29 @@ class JobWait(NamedTuple):
 
 
 class Effect(Generic[Result]):
-    """A request to the driver; Result is the type of the answer."""
+    """A request to the driver; Result is the type of the answer.
+
+    Effects are not frozen, since that takes twice as long to define, and each ``helmctl start`` defines them all.
+    """
 
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadUnit(Effect[UnitFacts]):
     """The properties of a unit."""
 
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckHealth(Effect[HealthVerdict]):
     """One health check, bounded by the probe's own timeout."""
 
     probe: Probe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FindListener(Effect[str]):
     """Which process keeps a service from listening on a port of its URL's host, in words; empty when none does."""
 
@@ -70,7 +73,7 @@ class FindListener(Effect[str]):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FindChange(Effect[str]):
     """A file that the start of a service reads and that was changed after ``since``; empty when none was."""
 
@@ -79,7 +82,7 @@ class FindChange(Effect[str]):
     since: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadLastLines(Effect[Sequence[str]]):
     """The last messages that a unit printed, oldest first, none older than ``since`` (seconds since 1970).
 
@@ -92,14 +95,14 @@ class ReadLastLines(Effect[Sequence[str]]):
     invocation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResetFailed(Effect[None]):
     """Clears the failed state and the start count of a unit, as ``systemctl reset-failed`` does."""
 
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueueJob(Effect[Job]):
     """Queues a job for a unit without waiting for it; ``mode`` as in ``systemctl --job-mode``."""
 
@@ -108,21 +111,21 @@ class QueueJob(Effect[Job]):
     mode: JobMode = "replace"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WaitForJobs(Effect[JobWait]):
     """Waits until jobs have ended, at the longest until ``until``."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pause(Effect[None]):
     """Lets so many seconds pass."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReportStep(Effect[None]):
     """Shows a step to whoever asked for the operation, as soon as it happens."""
 

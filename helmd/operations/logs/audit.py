@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from helmd.journal.actions import BEGAN
 from helmd.journal.query import JournalQuery, Wanted
-from helmd.model.identity.audit import AuditedChange, AuditEntry, Origin
+from helmd.model.identity.audit import AuditedChange, AuditEntry
+from helmd.model.identity.origin import Origin
 from helmd.model.identity.unit_jobs import ManagerLine, OwnOperation, UnitJob, jobs_outside_helm
 from helmd.model.ingest.signature import FRESH, REQUEST, WRITTEN
 from helmd.model.layout import Layout

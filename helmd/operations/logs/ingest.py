@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from helmd.journal.damage import Truncated
 from helmd.journal.reader import JournalError, JournalReader
 from helmd.model.errors import HelmError, StoreError
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.clock_steps import clock_steps
 from helmd.model.logs.parsing.journal_entries import EVER, Assembler

@@ -16,7 +16,8 @@ from uuid import uuid4
 from helmd.health.thread_pool import ThreadPool
 from helmd.journal.reader import JournalError
 from helmd.model.errors import StoreError
-from helmd.model.ingest.journal_codec import PostedRow, all_posted
+from helmd.model.ingest.journal_codec import all_posted
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import LogRow
 from helmd.store.ingest.requests import PostedStore, RefusedError, Request
 

@@ -17,7 +17,7 @@ from helmd.keycloak.distribution.artefact import KEYCLOAK
 from helmd.model.api.apps import AppBody, AppsReply
 from helmd.model.api.host import HostUpdates
 from helmd.model.errors import HelmError
-from helmd.model.identity.peer import unit_of_group
+from helmd.model.identity.group_unit import unit_of_group
 from helmd.model.layout import Layout
 from helmd.model.modules.packages import (
     QUERY_FORMAT,

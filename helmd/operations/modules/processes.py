@@ -11,7 +11,7 @@ from pathlib import Path
 
 from helmd.health.control_group import control_group_of
 from helmd.health.listeners import Holder, holders_of
-from helmd.model.identity.peer import unit_of_group
+from helmd.model.identity.group_unit import unit_of_group
 from helmd.model.modules.adoption import ProcessFacts, process_owner
 
 END_SECONDS = 30.0

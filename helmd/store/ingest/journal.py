@@ -10,7 +10,7 @@ from zlib import crc32
 import psycopg
 
 from helmd.model.errors import CONTENT_FAULTS, StoreError
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.journal_fields import fault_row, text_row
 from helmd.model.logs.parsing.position import Position

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import psycopg
 
 from helmd.model.errors import StoreError
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import LogRow
 from helmd.store.ingest.copy_text import RetentionOf
 from helmd.store.ingest.logs import Appender

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from helmd.model.api.jobs import Action, ActionsBody, ControlBody, JobAcceptedReply, PlannedStep, PlanReply
-from helmd.model.identity.audit import Origin
+from helmd.model.identity.origin import Origin
 from helmd.model.ingest.body import idempotency_key
 from helmd.model.jobs.control import check_confirmed, check_controlled, check_mode, control_result, helmctl_words
 from helmd.model.jobs.record import Requester

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from aiohttp import web
 
 from helmd.model.errors import HelmError
-from helmd.model.identity.audit import AuditedChange, Origin
+from helmd.model.identity.audit import AuditedChange
+from helmd.model.identity.origin import Origin
 from helmd.model.identity.peer import Place
 from helmd.model.ingest.token_bucket import Rates
 from helmd.web.auth.identity import Callers

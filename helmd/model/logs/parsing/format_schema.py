@@ -7,7 +7,7 @@ from typing import Any
 from helmd.model.config import validators as values
 from helmd.model.config.setting import Setting
 from helmd.model.config.toml_lines import Lines, line_of
-from helmd.model.config.toml_tables import ConfigSource, Given, parse_toml, read_settings, shown_key
+from helmd.model.config.toml_tables import ConfigSource, Given, SettingsReader, parse_toml, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.level import NAMES, level_named
@@ -192,7 +192,8 @@ def _read_source(source: ConfigSource, read: _Read) -> None:
     read.pieces |= each("pieces", values.text)
     read.levels |= {word.lower(): level for word, level in each("levels", _level).items()}
     if isinstance(fields := tables.get("fields"), dict):
-        for role, given in read_settings(fields, FIELD_SETTINGS, ("fields",), source.file, lines, read.faults).items():
+        found = SettingsReader(FIELD_SETTINGS).read(fields, ("fields",), source.file, lines, read.faults)
+        for role, given in found.items():
             read.fields[role] = tuple(dict.fromkeys((*given.value, *read.fields.get(role, ()))))
     _entries(tables, "mentions", MENTION_SETTINGS, read.mentions, source.file, lines, read)
     _entries(tables, "formats", FORMAT_SETTINGS, read.formats, source.file, lines, read)
@@ -227,6 +228,7 @@ def _entries(
     named = tables.get(group)
     if not isinstance(named, dict):
         return
+    reader = SettingsReader(settings)
     for name, table in named.items():
         line = line_of(lines, (group, name))
         where = f"{group}.{shown_key(name)}"
@@ -238,7 +240,7 @@ def _entries(
             sentence = "a name is a lower-case letter followed by up to 49 of a-z, 0-9, '_' and '-'"
             read.faults.append(Fault(file, line, where, sentence))
         else:
-            given = read_settings(table, settings, (group, name), file, lines, read.faults)
+            given = reader.read(table, (group, name), file, lines, read.faults)
             into.setdefault(name, {}).update(given)
             read.places[f"{group}.{name}"] = Given(None, file, line)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from helmd.model.errors import CONTENT_FAULTS
-from helmd.model.ingest.journal_codec import PostedRow
+from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, datetime_of
 from helmd.model.logs.level import graver
 from helmd.model.logs.parsing.formats import parse_text, without_escapes

@@ -1,0 +1,21 @@
+"""Who runs helmctl, and from where: for the audit trail."""
+
+import os
+import pwd
+
+from helmd.health.control_group import own_control_group
+from helmd.model.identity.group_unit import unit_of_group
+from helmd.model.identity.origin import Origin
+
+
+def person() -> str:
+    """Who asked, for the log: the account, and who became it where sudo says so."""
+    name = pwd.getpwuid(os.getuid()).pw_name
+    behind = os.environ.get("SUDO_USER", "")
+    return f"{name} (for {behind[:60]})" if behind and behind.isprintable() else name
+
+
+def origin_here() -> Origin:
+    """From where helmctl was called."""
+    unit = unit_of_group(own_control_group())
+    return Origin("helmctl", unit="" if unit is None else unit.unit)
