@@ -136,6 +136,10 @@ SENTENCES = [
     "It was a {} mistake, made {} times",
     "{} messages go to stream {}",
     "on {} the pump stops for {} s",
+    "A common {}: to wait {} days",
+    "the last {} of year {}: a short one",
+    "{} rates by line: {} and more",
+    "it is an {}: see page {}",
 ]
 
 

@@ -7,19 +7,32 @@ next line may be. journald keeps no empty lines, so none is relied on.
 import re
 from typing import NamedTuple
 
+from helmd.model.logs.parsing.held_lines import (
+    BOX,
+    EXCERPT,
+    EXCERPT_LINE,
+    FORTRAN,
+    HEADLINE,
+    HELD,
+    JAVA_STACK,
+    JUL,
+    JVM_RULE,
+    NODE,
+    NODE_FILE,
+    QUOTED,
+    RACE_RULE,
+    confirmed,
+)
+
 PYTHON, PYTHON_ENDED, PYTHON_CHAINED = "python", "python-ended", "python-chained"
-JAVA_STACK, ANY_ERROR = "java", "other"
-NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE = "node-file", "node-source", "race-rule", "jvm-rule"
-JUL = "java.util.logging"
-NODE, NODE_ERROR, RUST, RUST_MESSAGE = "node", "node-error", "rust", "rust-message"
-QUOTED, BOXED = "quoted", "boxed-python"
-INDENTED = "indented"
+ANY_ERROR, NODE_ERROR, RUST, RUST_MESSAGE = "other", "node-error", "rust", "rust-message"
+BOXED, INDENTED = "boxed-python", "indented"
 
 IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, BOXED, NODE, NODE_ERROR, RUST})
 """More is to come for certain, if its writer lives."""
-HELD = frozenset({NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE, JUL, QUOTED})
-"""It is a dump only if the right line follows; else its lines are entries of their own."""
-OPEN_ENDED = frozenset({PYTHON_ENDED, NODE_ERROR, "fatal-python", "erlang", "clojure", "elixir", "gin", "jvm-start"})
+OPEN_ENDED = frozenset(
+    {PYTHON_ENDED, NODE_ERROR, "fatal-python", "erlang", "clojure", "elixir", "gin", "jvm-start", "haskell"}
+)
 """What belongs to it need not look like it: texts of exceptions may have several lines."""
 
 
@@ -42,23 +55,11 @@ _JUL = re.compile(
     r"[A-Za-zäéû]{3,6}\.? \d\d?, \d{4} \d\d?:\d\d:\d\d [A-Za-z]{1,6}\.?(?: ?[a-z]\.)? "
     r"[\w.$]{1,300}(?: [\w.$<>-]{1,200})?\Z"
 )
-_JUL_LEVEL = re.compile(r"([A-ZÄÉÓÜ]{4,13}) ?: ")
-_JUL_STATES = {
-    word: f"jul-{level}"
-    for level, words in (
-        ("severe", "SEVERE SCHWERWIEGEND GRAVE"),
-        ("warning", "WARNING WARNUNG AVERTISSEMENT ADVERTENCIA AVVERTENZA"),
-    )
-    for word in words.split()
-}
-"""Java prints both lines in the language of its locale; any other word is for no more than information."""
-_FRAME = re.compile(r"\s{1,40}at (?:[^\n]{1,600}:\d{1,9}:\d{1,9}\)?\Z|[\w.$/@<>-]{1,400}\([^()\n]{1,300}\)\Z)")
-"""One call of JavaScript's or Java's stacks."""
 _QUOTED = re.compile(r".{1,400}?(?:Error|Exception)(?: \[\w{1,80}\])?: ")
 _INDENTED_LEVEL = re.compile(
     r"\s{1,24}(?:(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S{0,16} {1,8}\[?)?"
     r"(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)"
-    r"(?: {2,8}\S|\[\d{4}\] )| {17,23}CRITICAL \S)"
+    r"(?: {2,8}\S|\[\d{4}\] )| {17,23}CRITICAL \S| \d{1,6}:\d{1,6} {1,4}(?:error|warning) )"
 )
 """An entry of its own, of loggers that fill in or leave out the time."""
 _CLASS = re.compile(r"(?:[A-Za-z_][\w$]{0,80}\.){1,12}[A-Z][\w$.]{0,120}(?=: |:?\Z)")
@@ -109,11 +110,11 @@ _GO_STACK = re.compile(_GO_FUNCTION)
 _STACK = re.compile(
     r"Stack trace:|-{3,8} (?:Native|JavaScript) stack ?trace|"
     r"\[stacktrace\]|stack backtrace:|Stacktrace:|stack traceback:|CallStack \(|#0 "
-    r"|goroutine \d{1,9} \[|\*\* \(\w|(?:\w{1,80} ){0,3}[Bb]acktrace:"
+    r"|goroutine \d{1,9} \[|\[signal |runtime stack:|\*\* \(\w|(?:\w{1,80} ){0,3}[Bb]acktrace:"
 )
 """How a stack begins below a line of a logger."""
-_STACK_STATES = {"g": "go", "*": "elixir", "-": "native"}
-"""Which one it is, by its first character; else it is like PHP's."""
+_STACK_STATES = {"go": "go", "[s": "go", "ru": "go", "**": "elixir", "--": "native"}
+"""Which one it is, by its first characters; else it is like PHP's."""
 
 _MORE: dict[str, re.Pattern[str]] = {
     "go": _GO_MORE,
@@ -124,11 +125,11 @@ _MORE: dict[str, re.Pattern[str]] = {
     "ocaml": _OCAML_MORE,
     "lua": _LUA_MORE,
     "native": re.compile(
-        r"what\(\):|\d{1,3}: 0x|Aborted|terminate called|"
+        r"what\(\):|\d{1,3}: (?:0x|\()|Aborted|Error termination|Backtrace for|raised |v hash: |terminate called|"
         r"=+\d{1,12}=+|SUMMARY: |#\d{1,4} |Shadow |AddressSanitizer|(?:READ|WRITE) of size"
     ),
     "jvm": re.compile(r"#"),
-    "erlang": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}|[\w ]{1,60}: |\*\* |\{|\["),
+    "erlang": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}|[\w ]{1,60}: |Error in process |\*\* |\{|\["),
     "erlang-info": re.compile(r"(?!=\w{1,40} REPORT====)\s{1,40}"),
     "perl": re.compile(r"BEGIN failed--|Compilation failed in "),
     "r": re.compile(r"Calls: |Execution halted|In addition: |Backtrace:"),
@@ -137,6 +138,12 @@ _MORE: dict[str, re.Pattern[str]] = {
     "warning": re.compile(r"(?:Runtime|Resource)Warning: Enable tracemalloc"),
     "clojure": re.compile(r"Full report at:|/\S{1,400}\.edn\Z"),
     "stack": _STACK,
+    "haskell": re.compile(r"HasCallStack backtrace:|CallStack \(|While handling "),
+    "d": re.compile(r"-{16}\Z|[^\s:]{1,300}:[\d?]{1,9} \S|\S{1,400} \[0x"),
+    "nim": re.compile(r"[^\s(]{1,300}\.nim\(\d|Error: unhandled |\[\["),
+    "valgrind": re.compile(r"==\d{1,12}==(?: {2}|\s?\Z| Locks )"),
+    "box-error": re.compile("[│╵]"),
+    "box-warning": re.compile("[│╵]"),
     "gin": re.compile(r"/\S{1,400}:\d{1,9} \(0x"),
 }
 """By state: what a line that is not indented must begin with to go on the dump."""
@@ -144,6 +151,11 @@ _MORE: dict[str, re.Pattern[str]] = {
 _GO_FATAL = (
     "fatal error: (?:all goroutines|concurrent map|runtime|unexpected|stack|out of memory|fault|sync|invalid|morestack"
     "|index|bad|malloc)"
+)
+_VALGRIND = (
+    r"Invalid |Conditional jump |Use of uninit|Syscall param|Mismatched |Source and destination|Possible data race"
+    r"|Jump to |Argument |ERROR SUMMARY: [1-9]"
+    r"|[\d,]{1,15} (?:\([^)\n]{1,100}\) )?bytes in [\d,]{1,15} blocks are \w+ lost"
 )
 _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
     (first, re.compile(pattern), DumpStart(state, level))
@@ -166,12 +178,7 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("T", r"Task exception was never retrieved", "asyncio", None),
         ("F", r"Fatal Python error: ", "fatal-python", "CRITICAL"),
         ("p", r"panic: |panic\(", "go", "CRITICAL"),
-        (
-            "f",
-            _GO_FATAL,
-            "go",
-            "CRITICAL",
-        ),
+        ("f", _GO_FATAL, "go", "CRITICAL"),
         ("f", r"fatal runtime error: ", RUST_MESSAGE, "CRITICAL"),
         ("S", r"SIG[A-Z]{2,6}: [a-z]", "go", "CRITICAL"),
         ("g", r"goroutine \d{1,9} \[", "go", "ERROR"),
@@ -191,7 +198,8 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("t", r"terminate called (?:after throwing|without an active)", "native", "CRITICAL"),
         ("U", r"Unhandled [Ee]xception:\Z", RUST, "CRITICAL"),
         ("U", r"Unhandled [Ee]xception[.:]|Unhandled exception\Z", JAVA_STACK, "CRITICAL"),
-        ("U", r"Uncaught (?:[\w.$]{1,200}(?:Error|Exception))\b", JAVA_STACK, "ERROR"),
+        ("U", r"Unhandled [A-Z][A-Z:-]{3,60} in thread ", "native", "CRITICAL"),
+        ("U", r"Uncaught (?:Kotlin exception: )?(?:[\w.$]{1,200}(?:Error|Exception))\b", JAVA_STACK, "ERROR"),
         ("P", r"Process terminated\. ", JAVA_STACK, "CRITICAL"),
         ("S", r"Stack overflow\.\Z", JAVA_STACK, "CRITICAL"),
         ("F", r"Fatal error\. ", JAVA_STACK, "CRITICAL"),
@@ -222,6 +230,18 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
         ("A", r"Aborted \(core dumped\)\Z", "native", "CRITICAL"),
         ("=", r"==\d{1,12}==\s?ERROR: ", "native", "ERROR"),
         ("C", r"CallStack \(from HasCallStack\):", "stack", "ERROR"),
+        ("C", r"Caught: [\w.$]{1,200}(?:Exception|Error)\b", ANY_ERROR, "ERROR"),
+        ("T", r"TSError: ", NODE_ERROR, "ERROR"),
+        ("T", r"Traceback \(most recent call last\)\Z", "nim", "ERROR"),
+        ("╷", "╷\\Z", BOX, None),
+        ("A", r"At line \d{1,9} of file ", FORTRAN, None),
+        ("P", r"Program received signal SIG", "native", "CRITICAL"),
+        ("E", r"Execution of [^\n]{1,300} terminated by unhandled exception", "native", "ERROR"),
+        ("r", r"raised [A-Z][\w.]{2,100} : ", "native", "ERROR"),
+        ("V", r"V panic: ", "native", "CRITICAL"),
+        ("=", r"==\d{1,12}== Process terminating ", "valgrind", "CRITICAL"),
+        ("=", r"==\d{1,12}== Warning: ", "valgrind", "WARNING"),
+        ("=", rf"==\d{{1,12}}== (?:{_VALGRIND})", "valgrind", "ERROR"),
     )
 )
 
@@ -251,11 +271,14 @@ _PERL_WARNINGS = re.compile(
 )
 _LUA = re.compile(r"lua[\w.-]{0,20}: [^\s:]{1,400}:\d{1,9}: ")
 _HEAD_ALONE = re.compile(r"(?:info|dbug|trce|warn|fail|crit): [\w.`+<>,\[\] -]{1,400}\[-?\d{1,9}\]\Z")
-_SANITIZER = re.compile(r"==\d{1,12}==\s?ERROR: ")
 _SHELL = re.compile(
     r"[^\s:]{1,300}: line \d{1,9}: {1,8}\d{1,12} (?:(?P<killed>Killed|Terminated)|Segmentation fault|Aborted|Bus error"
     r"|Illegal instruction|Floating point exception|Trace/breakpoint trap)\b"
 )
+_DIAGNOSTIC = re.compile(r"[^\s:(]{1,300}[:(]\d{1,9}[:,]\d{1,9}(?:\):| -) (?:error|warning) ")
+"""One of TypeScript's, of which the message of an error may consist."""
+_HASKELL = re.compile(r"[^\s:]{1,300}: (?:Uncaught exception \S|[^\s:]{1,300}\.hs:[\d(])")
+_D = re.compile(r"[\w.]{3,200}@[^\s()]{1,300}\(\d{1,9}\): ")
 _RAILS = re.compile(r"(?:[A-Z]\w{0,80}(?:::[A-Z]\w{0,80}){1,8}|[A-Z]\w{0,80}Error) \(.{1,4000}\):\Z")
 _ASSERTION = re.compile(r"(?:.{0,400}: )?[^:\s]{1,200}:\d{1,9}: .{1,400}: Assertion [`'].{1,1000}' failed\.\Z")
 
@@ -302,6 +325,11 @@ def start_of(text: str) -> DumpStart | None:
     before = text[space - 1 : space]
     if before == "." and space < 7 and _JUL.match(text):
         return DumpStart(JUL, None)
+    if before == ":":
+        if "@" in text[:space] and _D.match(text):
+            return DumpStart("d", "ERROR")
+        if (".hs:" in text or "Uncaught" in text) and _HASKELL.match(text):
+            return DumpStart("haskell", "ERROR")
     if space < 0 or before == ":" or text[space + 1 : space + 2] in ("[", "{"):
         name = text[:400] if space < 0 else text[:space]
         # An exception's name is one word, at most with a code in brackets behind it.
@@ -309,6 +337,10 @@ def start_of(text: str) -> DumpStart | None:
             return DumpStart(JAVA_STACK, None)
     if ("rror" in text or "xception" in text) and _QUOTED.match(text):
         return DumpStart(QUOTED, None)
+    if before == ":" and (first == "/" or first.islower()):
+        return DumpStart(HEADLINE, None)
+    if first in "123456789" and "| " in text[1:9] and EXCERPT_LINE.match(text):
+        return DumpStart(EXCERPT, None)
     return None
 
 
@@ -325,7 +357,7 @@ def continues(state: str, text: str) -> str | None:
     if text[:1] == "╭" and _BOX.match(text):
         return BOXED if state in (ANY_ERROR, "asyncio", PYTHON_CHAINED) else None
     if state in HELD:
-        return _confirmed(state, text)
+        return confirmed(state, text)
     if state == INDENTED:
         return state if text[:6] == "      " else None
     if text[:1] in (" ", "\t", "\xa0"):
@@ -350,6 +382,8 @@ def continues(state: str, text: str) -> str | None:
     if state == NODE:
         return NODE_ERROR
     if state == NODE_ERROR:
+        if _DIAGNOSTIC.match(text):
+            return NODE_ERROR
         return JAVA_STACK if _JAVA_MORE.match(text) or _JAVA_END.match(text) else None
     if state == RUST:
         return RUST_MESSAGE
@@ -367,8 +401,10 @@ def continues(state: str, text: str) -> str | None:
         if _GO_STACK.match(text):
             return "go"
         if _STACK.match(text):
-            return _STACK_STATES.get(text[:1], "php")
-        return state if _POSTGRESQL_MORE.match(text) or text.startswith(_CAUSE) else None
+            return "php" if text[:4] == "[sta" else _STACK_STATES.get(text[:2], "php")
+        if _MORE["zig"].match(text):
+            return "zig"
+        return state if (":  " in text and _POSTGRESQL_MORE.match(text)) or text.startswith(_CAUSE) else None
     more = _MORE.get(state)
     return state if more is not None and more.match(text) else None
 
@@ -381,27 +417,7 @@ _ASYNCIO_MORE = ("future: ", "handle: ", "protocol: ", "transport: ", "task: ", 
 _BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ",
           "Call stack:", "Message: ", "Arguments: ", '"""')  # fmt: skip
 """What SQLAlchemy, psycopg and logging put below their messages, and multiprocessing around a traceback."""
-_POSTGRESQL_MORE = re.compile(
-    r"(?:[\d:. -]{19,27}[A-Z+0-9-]{1,6} )?\[\d+(?:-\d+)?\] (?:[^\s@]{0,100}@\S{0,100} )?"
-    r"(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
-)
-_CARET = re.compile(r"\s{0,4000}[\^~]+\s{0,40}\Z")
-
-
-def _confirmed(state: str, text: str) -> str | None:
-    """The state of a dump of which TEXT is the line that makes it one."""
-    if state == JVM_RULE:
-        return "jvm" if text.startswith(("# A fatal error has been", "# There is insufficient memory for")) else None
-    if state == JUL:
-        level = _JUL_LEVEL.match(text)
-        return None if level is None else _JUL_STATES.get(level[1], "jul-info")
-    if state == RACE_RULE:
-        if _SANITIZER.match(text):
-            return "native"
-        return "race" if text.startswith(("WARNING: DATA RACE", "WARNING: ThreadSanitizer: ")) else None
-    if state == QUOTED:
-        return JAVA_STACK if _FRAME.match(text) else None
-    return NODE if state == NODE_SOURCE and _CARET.match(text) else None
+_POSTGRESQL_MORE = re.compile(r"[\[\d<][^\n]{0,250}?[\s:|>,-](?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  ")
 
 
 def level_after(state: str) -> str:
@@ -409,4 +425,5 @@ def level_after(state: str) -> str:
     return _LEVELS.get(state, "ERROR")
 
 
-_LEVELS = {"race": "WARNING", "race-ended": "WARNING", "jul-warning": "WARNING", "jul-info": "INFO", "jvm": "CRITICAL"}
+_LEVELS = {"race": "WARNING", "race-ended": "WARNING", "jul-warning": "WARNING", "jul-info": "INFO", "jvm": "CRITICAL",
+           "box-warning": "WARNING"}  # fmt: skip

@@ -172,7 +172,7 @@ def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
         level = CODES.get(word.upper())
     if level is None and word.isupper() and word.endswith(" WARNING"):
         level = "WARNING"
-    if level is not None and (bracket != "<" or head.stamp is not None):
+    if level is not None and (bracket != "<" or head.stamp is not None or (head.names and word.isupper())):
         if bracket == "(" and not word.isupper() and head.stamp is None:
             return None
         head.found(word, level)

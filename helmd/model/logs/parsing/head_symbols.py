@@ -7,9 +7,13 @@ from helmd.model.logs.parsing.structured import json_object, parse_object
 
 _SYMBOL = re.compile(
     r"[^\x00-\x7f\w\s][^\x00-\x7f\w\s]? {1,3}"
-    r"(?:(?P<level>[A-Za-z]{3,11})(?:: | {2,12})|\[(?P<second>[A-Z]{4,8})\] )(?=\S)"
+    r"(?:\w{2,10}: │ )?(?:(?P<level>[A-Za-z]{3,11})(?:: | {2,12})|\[(?P<second>[A-Z]{4,8})\] )(?=\S)"
 )
-_SIGNS = {"\u2a2f": "ERROR", "\u274c": "ERROR", "\u26a0": "WARNING"}
+_SIGNS = {
+    **dict.fromkeys("\u2a2f\u274c\u2716\u2717\u2718\u00d7\u26d4\U0001f6a8\U0001f4a5", "ERROR"),
+    **dict.fromkeys("\u26a0\u203c", "WARNING"),
+    "\U0001f4a3": "CRITICAL",
+}
 """Symbols that are a level themselves where a line begins with one."""
 
 
@@ -20,12 +24,15 @@ def behind_symbol(formats: Formats, text: str) -> Parsed | None:
     if found is not None and known is not None:
         return Parsed(known[0], text[found.end() :])
     level = _SIGNS.get(text[0]) if text[1:2] in (" ", "\ufe0f") and text[2:].strip() else None
+    if text[0] == "\u00d7" and not text[2:3].isalpha():
+        return None  # a product
     return None if level is None else Parsed(level, text)
 
 
 def behind_indented_symbol(formats: Formats, text: str) -> Parsed | None:
-    """The same of a symbol with a space before it."""
-    return behind_symbol(formats, text[1:]) if text[1:2] in _SIGNS and text[2:3] == " " else None
+    """The same of a symbol with up to three spaces before it."""
+    spaces = 1 if text[1:2] != " " else 2 if text[2:3] != " " else 3
+    return behind_symbol(formats, text[spaces:]) if text[spaces : spaces + 1] in _SIGNS else None
 
 
 def behind_cookie(formats: Formats, text: str, realtime: int) -> Parsed | None:

@@ -40,7 +40,7 @@ HEAD_MARK = re.compile(
 HEAD_PAIR = re.compile(r'([A-Za-z_][\w.-]{0,60})=("[^"]{0,200}"|[^\s"\]]{0,200})(?=[\s\]]|\Z)')
 HEAD_PID = re.compile(r"(?:pid[ =:]?\s?|#)?(\d{1,9})(?:[:\s,#].{0,60})?\Z")
 HEAD_BRACKETS = {"[": "]", "(": ")", "<": ">", "{": "}"}
-LEVEL_FIRST = re.compile(r"(?P<level>[A-Za-z]+)\s*[/:|,]\s*(?P<name>[\w.$ -]{1,80})\Z")
+LEVEL_FIRST = re.compile(r"(?P<level>[A-Za-z]+)\s*[/:|,#]\s*(?P<name>[\w.$ -]{1,80})\Z")
 LEVEL_LAST = re.compile(r"(?P<name>[\w.$ #-]{1,80}?)\s*[/:|,.#]\s*(?P<level>[A-Za-z]+)\Z")
 NAME_BRACKET = re.compile(r"[\w.$/:@#~*+-]{1,120}\Z")
 LOGGER_BEFORE = re.compile(
@@ -63,7 +63,7 @@ FATAL_ERROR = re.compile(r"(?:fatal|runtime) error\b", re.IGNORECASE)
 ERROR_CODE = re.compile(r" [A-Za-z]{1,8}\d{1,8}: ")
 """What compilers put behind "error": error TS2304: ..."""
 HEAD_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?=\s)")
-STATED_PLACE = re.compile(r"in (?:\.{0,2}/\S|[\w.$/-]{1,200}\.\w)")
+STATED_PLACE = re.compile(r"in (?:\.{0,2}/\S|[\w.$/-]{1,200}\.\w|configuration\Z|[\w ]{1,40}: )")
 """Where it happened, unlike the rest of a sentence."""
 CODE_IN_BRACKETS = re.compile(r"\[\w{1,12}\](?=[:\s])(?! *=)")
 PATH_LINE = re.compile(r"(?:[\w@+./~-]{0,300}/)?[\w@+.~-]{1,200}(?::\d+(?::\d+)?:?(?: -)?|\(\d+(?:,\d+){0,3}\) ?:) ")

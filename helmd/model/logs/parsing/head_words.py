@@ -22,7 +22,7 @@ LOCAL_WORDS = _words(
 BELOW_WARNING = frozenset({"DEBUG", "INFO"})
 OTHER_MEANINGS = _words("config fine finer finest log success failure information informational verbose panic alert")
 """Names of levels that are ordinary words as well; they count in capitals or in brackets only."""
-PROSE_AFTER = _words(
+NOUNS_AFTER = _words(
     """
     handling handler handlers message messages code codes log logs logging level levels page pages sign signs desk mode
     modes build builds output report reports reporting rate rates count counts budget budgets correction label labels
@@ -30,11 +30,14 @@ PROSE_AFTER = _words(
     type types class classes state states bit bits flag flags value values number numbers constant box boxes screen
     line lines file files entry entries point points session sessions package packages
     is are was were be been has have had can may might must will would should does did do
-    and or nor but if in of to by that which who this these those means when then than about from on at as with for the
+    and or nor but if of to by that which who this these those means then than about for the
     a an occurs occurred appears returned raised
+    stack stacktrace backtrace details
     weather thinking care mass acclaim review reviews damage infrastructure
     """
 )
+"""What follows the name of a level that is a noun of running text, also where a colon comes later."""
+PROSE_AFTER = NOUNS_AFTER | _words("in when from on at as with")
 """What follows "ERROR" or "WARNING" where it is a noun of a sentence and no level."""
 NO_LOGGER = _words(
     """
@@ -43,4 +46,11 @@ NO_LOGGER = _words(
     """
 )
 """Words that are not the name of a logger, host or thread: they begin a sentence."""
-MONTHS_AND_DAYS = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun")
+PROSE_BEFORE = _words(
+    """
+    fix fixes fixed solve solves silence silences avoid avoids
+    common possible typical such following good bad simple new same other another only also
+    class def except raise return import case while elif else try end select create insert drop grant let const var
+    """
+)
+"""Words before the name of a level that show that it is one of running text or source code."""

@@ -311,7 +311,8 @@ class Assembler:
             and joiner.add_plain(key, bare, begun, realtime)
         ):
             return
-        several = stated_level and level in _ERRORS and len(message) < len(bare)
+        # What it is about comes in the lines below a colon or a banner.
+        several = stated_level and level in _ERRORS and (len(message) < len(bare) or bare.endswith((":", "***", " ")))
         for joined in joiner.push(key, bare, level, begun, realtime, complete, stated_level, several):
             self.rows.append(_finished(joined))
 

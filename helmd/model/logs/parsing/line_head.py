@@ -11,6 +11,7 @@ from typing import Any
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
+from helmd.model.logs.parsing.head_sentences import SENTENCE_STARTS, postgresql_head, read_sentence
 from helmd.model.logs.parsing.head_symbols import behind_cookie, behind_indented_symbol, behind_symbol
 from helmd.model.logs.parsing.head_tokens import (
     HEAD_BRACKETS,
@@ -81,7 +82,7 @@ _CANDIDATE = re.compile(
     r"[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
     rf"(?=[\[(<\d{{]|[A-Z]{{3}}|{_ANY_CASE}|[\w./@-]++(?:[:\[|(]| [:|\[(-]))"
     r"|[EFSWefsw][a-z]{3,8}: |[A-Z]{4,14}: "
-    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;!]| [\[|(<:@-]|  | error:)|[A-Z]{{3,12}}+ |[DIWEF]/)"
+    rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;!]| [\[|(<:@-]|  | (?i:error):)|[A-Z]{{3,12}}+ |[DIWEF]/)"
 )
 """How a head begins that begins with a letter."""
 
@@ -109,22 +110,26 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     first = text[:1]
     if (common := _COMMON.get(first)) is not None and (found := common.match(text, 0, REACH)) is not None:
         return _common(formats, found, text, realtime)
-    if first > "\x7f" and not first.isalpha():
+    if first > "\x7f" and not first.isalpha() and first != "\u2009":
         return behind_symbol(formats, text)
-    if first == " " and (indented := behind_indented_symbol(formats, text)) is not None:
+    if first == " " and not text.isascii() and (indented := behind_indented_symbol(formats, text)) is not None:
         return indented
     if first == "@" and (cookie := behind_cookie(formats, text, realtime)) is not None:
         return cookie
-    if not may_have_head(text):
-        return None
-    if (behind := _object_behind(formats, text, realtime)) is not None:
-        return behind
-    line = text if len(text) <= REACH and "\n" not in text else text[:REACH].partition("\n")[0]
-    head = LineHead(formats, line)
-    _read(head)
-    if head.level is None:
-        return None
-    return _parsed(head, text, realtime)
+    if first != "\u2009" and may_have_head(text):
+        if (behind := _object_behind(formats, text, realtime)) is not None:
+            return behind
+        line = text if len(text) <= REACH and "\n" not in text else text[:REACH].partition("\n")[0]
+        if ":  " in line and (postgresql := postgresql_head(line, text)) is not None:
+            return postgresql
+        head = LineHead(formats, line)
+        _read(head)
+        if head.level is not None:
+            return _parsed(head, text, realtime)
+    # Most lines have none of these pieces, which takes less time to see than to call.
+    if "rror" in text or "arn" in text or "ERR" in text or text.startswith(SENTENCE_STARTS):
+        return read_sentence(text)
+    return None
 
 
 def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) -> Parsed | None:

@@ -15,17 +15,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from helmd.model.logs.entry import MESSAGE_LIMIT
 from helmd.model.logs.parsing.crash_dumps import (
     ANY_ERROR,
-    HELD,
     IN_THE_MIDDLE,
     INDENTED,
-    NODE_FILE,
-    NODE_SOURCE,
     OPEN_ENDED,
     continues,
     head_alone,
     level_after,
     start_of,
 )
+from helmd.model.logs.parsing.held_lines import HEADLINE, HELD, QUOTED, held_after
 
 Key = tuple[str, int, str]
 """Who writes: service, pid, stream."""
@@ -43,6 +41,7 @@ _ERRORS = frozenset({"ERROR", "CRITICAL"})
 _WAITING = _ERRORS | {"WARNING"}
 """Levels of lines on which a stack may follow."""
 _CLOSE = 50_000
+_MOST_HELD = 20
 _MOST_LOOSE = 50
 """A line that looks like nothing belongs to the entry before it if it comes within so many microseconds; an entry has
 at most so many of them."""
@@ -188,16 +187,16 @@ class Joiner(Generic[T]):
             return False
         if self._open_bytes + size > MOST_BYTES:
             return False
-        if entry.state == NODE_FILE:
+        if len(entry.held) < _MOST_HELD and (held := held_after(entry.state, text)) is not None:
             entry.held.append((text, payload))
-            entry.state, entry.touched = NODE_SOURCE, realtime
+            entry.state, entry.touched = held, realtime
             entry.size += size
             self._open_bytes += size
             return True
         if (
             entry.loose == 0
             or (entry.state not in OPEN_ENDED and entry.state != ANY_ERROR)
-            or start_of(text) is not None
+            or ((start := start_of(text)) is not None and start.state not in (QUOTED, HEADLINE))
         ):
             return False
         entry.loose -= 1
