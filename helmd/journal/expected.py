@@ -56,9 +56,16 @@ class FileSet:
         self._changed.clear()
 
     def enter(self, boot_id: str, after: int) -> None:
-        """Goes on with what a boot has behind a monotonic time."""
+        """Goes on with what a boot has behind a monotonic time, which may be earlier than before: after a commit that
+        failed, or was lost.
+        """
         if boot_id != self._boot_id:
             self.close()
+        elif after < self._after:
+            # What had ended before may have something again. Open files stay open: they may be deleted.
+            self._done.clear()
+            self._over.clear()
+            self._changed.clear()
         self._boot_id, self._after = boot_id, after
         self.look()
 

@@ -77,6 +77,23 @@ def test_starts_at_the_head_and_resumes_behind_the_cursor(tmp_path: Path) -> Non
     assert read(tmp_path, positions) == (names(41, 60), [])
 
 
+@pytest.mark.parametrize("read_on", [20, 33])
+def test_what_the_store_lost_again_is_read_again_although_its_file_has_ended(tmp_path: Path, read_on: int) -> None:
+    """The same reader goes back, as after a commit that failed: the rest of a file that was read to its end is new."""
+    positions: Positions = {}
+    archived = tmp_path / "a@1.journal"
+    append(archived, lines(1, 30))
+    append(tmp_path / "a.journal", lines(31, 40))
+    continue_numbers(tmp_path / "a.journal", archived, 31)
+    with reading(tmp_path, positions) as reader:
+        batch = reader.read(10, 1 << 20)
+        assert len(batch.entries) == 10 and batch.position is not None
+        stored = {BOOT_A: batch.position}
+        assert drain(reader, positions, read_on) == (names(11, 40), [])
+        reader.seek(stored)
+        assert drain(reader, stored, 7) == (names(11, 40), [])
+
+
 def test_other_accounts_are_left_out(tmp_path: Path) -> None:
     append(tmp_path / "a.journal", [*lines(1, 2), line("alien", SECOND + 5000, uid=1), *lines(6, 7)])
     assert read(tmp_path, {})[0] == names(1, 2) + names(6, 7)
