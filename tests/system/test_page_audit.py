@@ -80,6 +80,29 @@ def test_what_was_cut_off_is_fetched_again(pages: Dashboard, demo: Sandbox) -> N
     assert pages.complaints() == []
 
 
+SLOW = """
+const fetched = window.fetch;
+const limited = AbortSignal.timeout.bind(AbortSignal);
+window.limits = [];
+AbortSignal.timeout = (limit) => (window.limits.push(limit), limited(limit / 10));
+window.fetch = (url, how) => !String(url).includes("part=audit") ? fetched(url, how) : new Promise((answer, fail) => {
+  how.signal.addEventListener("abort", () => fail(how.signal.reason));
+  setTimeout(() => how.signal.aborted || fetched(url, { ...how, signal: null }).then(answer, fail), 1600);
+});
+"""
+"""Every answer takes a third longer than the limit that a page begins with; each limit is a tenth of that."""
+
+
+def test_what_always_takes_longer_than_the_limit_is_given_longer(pages: Dashboard, demo: Sandbox) -> None:
+    pages.open("audit")
+    reason = f"slow {secrets.token_hex(4)}"
+    pages.browser.run(SLOW)
+    demo.helmctl("restart", "ticker", "--reason", reason)
+    has(pages, reason)
+    assert pages.browser.run("return window.limits.includes(24000)")
+    assert pages.complaints() == []
+
+
 def test_filters_are_in_the_url(pages: Dashboard) -> None:
     browser = pages.browser
     pages.open("audit")

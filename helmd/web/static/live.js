@@ -15,6 +15,7 @@ import { Idiomorph } from "./vendor/idiomorph.js";
 
 export const STALE_MS = 10000;
 const SILENT_MS = 12000;
+const LONGEST_MS = 60000;
 const LEADER_MS = 6000;
 const COLLECT_MS = 150;
 const NAME = `helm-${SESSION}`;
@@ -83,7 +84,7 @@ const elementOf = (name) => document.querySelector(`[data-live-part="${CSS.escap
 function partOf(name) {
   if (!parts.has(name)) {
     const given = elementOf(name)?.dataset.liveTag;
-    parts.set(name, { busy: false, dirty: false, timer: 0, asked: 0, tag: given ? `"${given}"` : "" });
+    parts.set(name, { busy: false, dirty: false, timer: 0, asked: 0, limit: SILENT_MS, tag: given ? `"${given}"` : "" });
   }
   return parts.get(name);
 }
@@ -112,7 +113,7 @@ async function load(name, part) {
     const answer = await fetch(urlOf(element), {
       headers: { Accept: "text/html", ...(part.tag ? { "If-None-Match": part.tag } : {}) },
       redirect: "manual",
-      signal: AbortSignal.timeout(SILENT_MS),
+      signal: AbortSignal.timeout(part.limit),
     });
     if (answer.type === "opaqueredirect" || answer.status === 401) {
       sessionEnded();
@@ -125,7 +126,11 @@ async function load(name, part) {
       }
     }
     note(name, answer.ok || answer.status === 304);
-  } catch {
+  } catch (error) {
+    if (error.name === "TimeoutError") {
+      // What always takes longer than the limit, as on a busy machine, would never be shown.
+      part.limit = Math.min(2 * part.limit, LONGEST_MS);
+    }
     note(name, false);
   }
   part.busy = false;
