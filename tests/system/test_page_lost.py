@@ -11,8 +11,9 @@ from selenium.webdriver.common.by import By
 from tests.system.booted import Sandbox, until
 from tests.system.dashboard import HELM, Dashboard
 from tests.system.keycloak_admin import REALM, Admin, person
+from tests.system.test_jobs import api
 from tests.system.test_page_logs import ids, loaded, post, stored
-from tests.system.test_page_overview import act, live
+from tests.system.test_page_overview import FAILING, act, live
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +124,56 @@ def test_a_session_that_ends_is_said_in_every_tab_and_each_goes_on_where_it_was(
         for number in (0, 1):
             tab(dashboard, number)
             browser.until_at(f"{HELM}logout")
+
+
+SILENT = """
+const [path] = arguments;
+const [fetched, later] = [window.fetch, window.setTimeout];
+window.silent = 0;
+window.setTimeout = (what, limit, ...more) => later(what, limit === 40000 ? 2000 : limit, ...more);
+window.fetch = (url, how) => {
+  if (window.silent || !String(url).includes(path)) {
+    return fetched(url, how);
+  }
+  window.silent += 1;
+  return Promise.resolve(new Response(new ReadableStream(), { headers: { "Content-Type": "text/event-stream" } }));
+};
+"""
+"""Nothing ever comes on the first connection to a path, though others are answered, as behind a proxy that has lost it.
+The limit for that is shortened.
+"""
+
+
+def test_new_lines_come_though_their_connection_has_gone_silent(
+    dashboard: Dashboard, demo: Sandbox, service: str
+) -> None:
+    browser = dashboard.browser
+    dashboard.open(f"logs?query=service:{service}", "owner")
+    loaded(dashboard)
+    browser.run(SILENT, "logs/stream")
+    browser.type("[data-logs-input]", "line\n")
+    browser.until(lambda driver: driver.execute_script("return window.silent") == 1)
+    add(demo, service, 20, 5)
+    shows_exactly_what_is_stored(dashboard, demo, service)
+    assert dashboard.complaints() == []
+
+
+def test_the_log_of_a_job_comes_though_its_connection_has_gone_silent(dashboard: Dashboard, demo: Sandbox) -> None:
+    browser = dashboard.browser
+    dashboard.open("", "owner")
+    demo.register("failing", FAILING)
+    try:
+        status, accepted = api(demo, "POST", "/api/services/failing/start", {"wait": False})
+        assert status == 202
+        source = f"((...arguments) => {{{SILENT}}})('/log')"
+        begun = {"source": source}
+        script = browser.do(lambda: browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", begun))
+        try:
+            browser.get(f"{HELM}jobs/{accepted['job']['id']}")
+            browser.until(lambda driver: "failing" in driver.find_element(By.CSS_SELECTOR, "[data-job-log]").text, 60)
+            assert browser.run("return window.silent") == 1
+        finally:
+            browser.do(lambda: browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script))
+    finally:
+        demo.unregister()
+    assert dashboard.complaints() == []

@@ -3,7 +3,7 @@ import { Problem, api } from "./api.js";
 import { HOME, h, holdFocus, icon, shownText, toast } from "./dom.js";
 import { duration } from "./format.js";
 import { subscribe } from "./live.js";
-import { events } from "./sse.js";
+import { resumed } from "./sse.js";
 
 const ENDED = new Set(["succeeded", "failed", "cancelled", "interrupted"]);
 const GLYPHS = {
@@ -176,7 +176,7 @@ class ActionDialog {
   followLog(id) {
     const control = new AbortController();
     const read = async () => {
-      for await (const { event, data } of events(`${HOME}api/jobs/${id}/log`, { signal: control.signal })) {
+      for await (const { event, data } of resumed(`${HOME}api/jobs/${id}/log`, control.signal)) {
         if (event === "log") {
           const atEnd = this.lines.scrollHeight - this.lines.scrollTop - this.lines.clientHeight < 24;
           this.lines.append(`${shownText(JSON.parse(data).text)}\n`);

@@ -1,4 +1,5 @@
 // Where entries come from: pages of the API, and the tail of what is new.
+import { nextChunk } from "./sse.js";
 
 export class Problem extends Error {
   constructor(status, body) {
@@ -145,7 +146,7 @@ export class Tail {
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await nextChunk(reader);
       if (done) {
         return;
       }

@@ -8,6 +8,48 @@ export class StreamError extends Error {
   }
 }
 
+/** In which the server sends something at least twice (`HEARTBEAT_SECONDS`). */
+const SILENT_MS = 40000;
+
+/** What READER gets next. A connection on which nothing comes any more is given up: it is an error. */
+export async function nextChunk(reader) {
+  let timer = 0;
+  const silence = new Promise((_, fail) => {
+    timer = setTimeout(() => fail(new StreamError(0)), SILENT_MS);
+  });
+  try {
+    return await Promise.race([reader.read(), silence]);
+  } catch (error) {
+    reader.cancel(error).catch(() => {});
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The events of a stream that has an end, over as many connections as it takes. None more when it can't be had. */
+export async function* resumed(url, signal = undefined) {
+  let [lastId, wait] = ["", 500];
+  while (!signal?.aborted) {
+    try {
+      for await (const event of events(url, { signal, lastId })) {
+        lastId = event.id ?? lastId;
+        wait = 500;
+        yield event;
+        if (event.event === "end") {
+          return;
+        }
+      }
+    } catch (error) {
+      if (error.status >= 400 && error.status < 500 && error.status !== 429) {
+        return;
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    wait = Math.min(wait * 2, 8000);
+  }
+}
+
 /** The events of a stream: {event, data, id}. `heard` is called with every arrival of bytes. */
 export async function* events(url, { signal, lastId = "", heard = () => {} } = {}) {
   const headers = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) };
@@ -16,13 +58,14 @@ export async function* events(url, { signal, lastId = "", heard = () => {} } = {
     throw new StreamError(answer.type === "opaqueredirect" ? 401 : answer.status);
   }
   if (answer.status === 204) {
+    yield { event: "end", id: null, data: "" };
     return;
   }
   heard();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffered = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await nextChunk(reader);
     if (done) {
       return;
     }
