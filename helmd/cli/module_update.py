@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ from helmd.model.modules.source import is_commit
 from helmd.model.suite.names import unit_of
 
 if TYPE_CHECKING:
+    from helmd.model.modules.plan import UpdatePlan
     from helmd.operations.lifecycle.steps import Step
     from helmd.operations.modules.kept import KeptData
     from helmd.operations.modules.update import ModuleOutcome, ModuleUpdates
@@ -146,19 +147,18 @@ def modules_check_command(context: Context, names: tuple[str, ...], as_json: boo
     Nothing is changed. "helmctl modules list" and the page of modules then say how many commits each is behind. helmd
     does this once a day (modules.check of helm.toml).
     """
+    from helmd.operations.modules.engine import reason_of
     from helmd.operations.modules.shown import module_names
 
     found: list[dict[str, object]] = []
     code = exits.OK
-    for name in names or module_names(context.layout):
-        try:
-            plan = updates_of(context, name).plan()
-        except HelmError as error:
-            if names and isinstance(error, UsageError):
-                raise
-            output.print_message(f"{name}: {error.sentence}")
-            output.print_message(f"    {error.hint}") if error.hint else None
-            found.append({"name": name, "behind_by": None, "trouble": error.sentence})
+    for name, plan in plan_each(context, names or module_names(context.layout)):
+        if isinstance(plan, Exception):
+            if names and isinstance(plan, UsageError):
+                raise plan
+            output.print_message(f"{name}: {reason_of(plan)}")
+            output.print_message(f"    {plan.hint}") if isinstance(plan, HelmError) and plan.hint else None
+            found.append({"name": name, "behind_by": None, "trouble": reason_of(plan)})
             code = exits.FAILED
             continue
         found.append({"name": name, "behind_by": plan.behind, "trouble": ""})
@@ -359,6 +359,15 @@ def recover_modules(context: Context, names: Sequence[str], wait: bool = False) 
             context.layout, context.settings, context.manager, name, updates.options, updates.step, wait
         )
     return done
+
+
+def plan_each(context: Context, names: Sequence[str]) -> "Iterator[tuple[str, UpdatePlan | HelmError | OSError]]":
+    """What an update of each would do, or why that is not known: one that fails keeps no other from being looked at."""
+    for name in names:
+        try:
+            yield name, updates_of(context, name).plan()
+        except (HelmError, OSError) as error:
+            yield name, error
 
 
 def recover_each(context: Context, names: Sequence[str], wait: bool = False) -> tuple[bool, list[str]]:

@@ -44,6 +44,7 @@ for _ in $(seq 20000); do
     grep -qs '"step": "{step}"' {state}/intent.ndjson && break
     sleep 0.002
 done
+grep -s '"step": "{step}"' {state}/intent.ndjson || exit 1
 systemctl --user kill --signal=KILL desk-update
 tail -n 1 {state}/intent.ndjson
 """

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from helmd.cli.context import Context
+from helmd.cli.module_update import plan_each
+from helmd.model.errors import LockedError
 from helmd.model.layout import layout
 from helmd.model.modules.check import UpdateCheck, behind_of, check_of, check_of_installation, check_text, stale_reason
 from helmd.model.modules.plan import Commit
@@ -160,3 +163,20 @@ def test_what_is_due_was_looked_at_a_day_ago(tmp_path: Path) -> None:
     assert due_modules(own, DAYS + 9 * DAY) == ()
     places.record.write_text("{")
     assert due_modules(own, DAYS + 9 * DAY) == ()
+
+
+def test_one_module_that_fails_keeps_no_other_from_being_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, locked = OSError(28, "No space left on device", "/m/desk"), LockedError("another change goes on")
+    plans: dict[str, Any] = {"desk": full, "shelf": PLAN, "table": locked, "chair": PLAN}
+
+    class Updates:
+        def __init__(self, _: object, name: str) -> None:
+            self._found = plans[name]
+
+        def plan(self) -> Any:
+            if isinstance(self._found, Exception):
+                raise self._found
+            return self._found
+
+    monkeypatch.setattr("helmd.cli.module_update.updates_of", Updates)
+    assert list(plan_each(Context(), list(plans))) == list(plans.items())
