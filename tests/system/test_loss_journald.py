@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -66,6 +67,39 @@ def test_restarts_and_rotations_lose_and_double_nothing(box: Sandbox) -> None:
         until(lambda printer=printer: printer.count() >= count, SECONDS + PATIENCE)  # type: ignore[misc]
         printing.compare(printer.stored(), printing.lines(count))
     print(f"{rotated} rotations, {restarted} restarts; {4 * count:,} entries and lines once each")
+    assert gaps(box, "lost", last) == gaps(box, "unreadable", last) == []
+
+
+def test_rotations_while_readers_and_store_are_killed_or_stopped_lose_and_double_nothing(box: Sandbox) -> None:
+    """At random. A killed store may have lost what it had stored last of a file that was read to its end meanwhile."""
+    count = int(1000 * SECONDS)
+    printers = [printing.register(box, count) for _ in range(2)]
+    last = newest(box)
+    box.helmctl("start", *(printer.name for printer in printers))
+    began = time.monotonic()
+    chance = printing.chance()
+    done = Counter[str]()
+    while time.monotonic() < began + SECONDS - 2:
+        what = chance.choice(("rotate", "rotate", "kill helmd-journal", "stop helmd-journal", "kill helmd-postgres"))
+        done[what] += 1
+        if what.startswith("kill"):
+            printing.kill_main(box, what.split()[1])
+        elif what.startswith("stop"):
+            # It may be between two lives.
+            reader = until(lambda: printing.main_pid(box, "helmd-journal"), 30)
+            box.shell(f"kill -STOP {reader}")
+            try:
+                box("journalctl", "--rotate", root=True)
+                time.sleep(chance.uniform(0.1, 3))
+            finally:
+                box.shell(f"kill -CONT {reader}", check=False)
+        else:
+            box("journalctl", "--rotate", root=True)
+        time.sleep(chance.uniform(0.5, 2))
+    for printer in printers:
+        until(lambda printer=printer: printer.count() >= count, SECONDS + PATIENCE)  # type: ignore[misc]
+        printing.compare(printer.stored(), printing.lines(count))
+    print(f"{dict(done)}; {2 * count:,} lines once each")
     assert gaps(box, "lost", last) == gaps(box, "unreadable", last) == []
 
 
