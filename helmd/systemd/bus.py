@@ -231,7 +231,8 @@ class Manager:
         3 ms. They are read one after the other, so this is not for deciding what to do with a unit.
         """
         listed = self._call("ListUnitsByPatterns", "asas", [], [b"hivematrix-*.service"]) or ()
-        running = {_text(row[0]): row[6] for row in listed if row[3:5] == (b"active", b"running") and not row[7]}
+        states = (b"loaded", b"active", b"running")
+        running = {_text(row[0]): row[6] for row in listed if row[2:5] == states and not row[7]}
         return {unit: self._in_brief(unit, running[unit]) if unit in running else self.facts(unit) for unit in units}
 
     def _in_brief(self, unit: str, path: bytes) -> UnitFacts:

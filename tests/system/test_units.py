@@ -51,6 +51,15 @@ def test_facts_in_brief_are_those_of_all_properties(demo: Sandbox) -> None:
     assert units >= in_brief >= 3
     # One that changes between the two readings is not the same.
     until(lambda: read()[1] == "[]", 60)
+    # One that runs on without its file.
+    file = f"{UNITS}/hivematrix-gone.service"
+    reload = "systemctl --user daemon-reload"
+    demo.shell(f"printf '[Service]\nExecStart=sleep 300\n' > {file}; {reload}; systemctl --user start hivematrix-gone")
+    try:
+        demo.shell(f"rm {file}; {reload}")
+        until(lambda: read()[1] == "[]", 60)
+    finally:
+        demo.shell("systemctl --user stop hivematrix-gone")
 
 
 def test_systemd_verifies_what_is_installed(demo: Sandbox) -> None:
