@@ -117,6 +117,8 @@ def send_to_journal() -> str:
     entry = f"MESSAGE=sent by {os.environ.get('HARDENING', 'sandboxed')}\nPRIORITY=6\n".encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.sendto(entry, "/run/systemd/journal/socket")
+    # journald reads of the sender in /proc whose entry it is.
+    time.sleep(2)
     return "sent"
 
 
