@@ -43,7 +43,8 @@ class Printer:
         # All of them, as that command has it: after a power cut one index of the journal can lack what another has.
         matches = (f"_SYSTEMD_USER_UNIT={self.unit}", "_UID=1000", f"_BOOT_ID={boot_id}", "_TRANSPORT=stdout")
         shown = self.box("journalctl", "--quiet", "-o", "json", "--output-fields=MESSAGE", *matches, timeout=120).out
-        entries = [json.loads(line) for line in shown.splitlines()]
+        # An entry that was being written at a power cut may be left without its message.
+        entries = [each for line in shown.splitlines() if "MESSAGE" in (each := json.loads(line))]
         # A line that journald wrote into two files is one (helmd/journal/doubled.py); no line is printed twice at once.
         return Counter(message for message, _ in {(each["MESSAGE"], each["__MONOTONIC_TIMESTAMP"]) for each in entries})
 
