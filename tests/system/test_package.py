@@ -111,7 +111,9 @@ def removed(upgraded: object, set_up: Machine) -> Machine:
     """One service had been stopped before, and a module is being changed."""
     set_up.root("helmctl stop degraded")
     for unit in CHANGING:
-        says = f"trap 'systemctl --user is-active hivematrix-codex > ~/{unit}; exit' TERM; while :; do sleep 0.2; done"
+        # A process that is begun while systemd ends the unit gets SIGTERM as well.
+        ask = f"trap '' TERM; systemctl --user is-active hivematrix-codex > ~/{unit}; exit"
+        says = f'trap "{ask}" TERM; while :; do sleep 0.2; done'
         set_up.account("systemd-run", "--user", "--quiet", "--collect", f"--unit={unit}", "/bin/sh", "-c", says)
     set_up.said["remove"] = set_up.apt("remove hivematrix-helm")
     return set_up
