@@ -254,6 +254,8 @@ class JournalFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._boot_of_entries = ""
+        """The boot that the header and the last entries agreed on: these are of it as long as the header says so."""
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self.refresh()
@@ -270,7 +272,8 @@ class JournalFile:
     def refresh(self) -> Header:
         """Reads the header again."""
         self.header = self._read_header()
-        self._take_boot_of_entries()
+        if self.header.boot_id != self._boot_of_entries:
+            self._take_boot_of_entries()
         return self.header
 
     def is_final(self) -> bool:
@@ -343,7 +346,9 @@ class JournalFile:
             for number in range(max(0, chain.count - 2), chain.count)
         }
         boot_id = ends.pop() if len(ends) == 1 else None
-        if boot_id is not None and not is_same_boot(boot_id, self.header.boot_id):
+        if boot_id == self.header.boot_id:
+            self._boot_of_entries = boot_id
+        elif boot_id is not None and not is_same_boot(boot_id, self.header.boot_id):
             self.header = self.header._replace(boot_id=boot_id)
 
     def _check_end(self) -> None:
