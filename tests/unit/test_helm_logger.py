@@ -455,10 +455,9 @@ def test_without_a_core_no_token_is_sent(helm: StandIn, make: Callable[..., Any]
 def test_a_token_is_renewed_before_it_expires(helm: StandIn, core: StandIn, make: Callable[..., Any]) -> None:
     core.token_life = 0.5
     logger = make(core_url=core.url)
-    begun = time.monotonic()
     logger.info("x")
     assert logger.flush()
-    time.sleep(max(0.0, begun + 0.45 - time.monotonic()))
+    time.sleep(0.45)
     logger.info("x")
     assert logger.flush()
     assert [request.headers["Authorization"] for request in helm.requests] == [
