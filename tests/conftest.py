@@ -1,5 +1,5 @@
-"""For all tests: none leaves a child process or an asyncio task, those that measure time run alone, and helmd's replies
-are as documented.
+"""For all tests: each has further tries, none leaves a child process or an asyncio task, those that measure time run
+alone, and helmd's replies are as documented.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import reruns
+
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -23,6 +25,10 @@ GATE = os.open(Path(__file__), os.O_RDONLY | os.O_CLOEXEC)
 """Who waits for the exclusive lock holds this one, so that no other test begins meanwhile: of several processes, one
 always has a shared lock.
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(reruns)
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

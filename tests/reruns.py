@@ -1,6 +1,6 @@
-"""More tries for system tests: one late reaction of a real system should not fail a run of 7,000 tests.
+"""More tries for tests: one late reaction of a loaded machine should not fail a run of 10,000.
 
-Hooks for a conftest.py, for the tests below it. A second try finds what the first has left; before a third, fixtures of
+A plugin, registered by tests/conftest.py. A second try finds what the first has left; before a third, fixtures of
 the module are torn down and set up again. The summary lists what was run again, and why. HIVEMATRIX_TEST_RERUNS=0 gives
 no other try. pytest-rerunfailures 10.2, which Debian 12 has, never tears down fixtures of modules and of the
 session that were set up before a failure (with its pytest 7.2).
@@ -20,13 +20,9 @@ _tried: set[FixtureDef[Any]] = set()
 """Fixtures of modules and of the session that have failed, and been set up, a second time."""
 
 
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Runs ITEM, three times while it fails. Leaves those to pytest that are not below a conftest.py with this hook:
-    pytest calls it for every test once it has read that file.
-    """
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Runs ITEM, three times while it fails."""
     hook = item.ihook
-    if all(each.function is not pytest_runtest_protocol for each in hook.pytest_runtest_protocol.get_hookimpls()):
-        return None
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
     for again in (_second, _third):

@@ -13,13 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reruns import pytest_report_teststatus, pytest_runtest_protocol, pytest_terminal_summary
 from tests.system.booted import RELEASE, TOP, Sandbox, run
 from tests.system.dashboard import Dashboard, dashboard_in
 from tests.system.packaged import build
-
-__all__ = ["pytest_report_teststatus", "pytest_runtest_protocol", "pytest_terminal_summary"]
-"""Hooks by which each system test has further tries."""
 
 HERE = Path(__file__).parent
 GIVEN = os.environ.get("HIVEMATRIX_TEST_SANDBOX")

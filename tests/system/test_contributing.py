@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md says works as written: a clone, an ordinary user, a virtual environment."""
 
+import ast
 import os
 import re
 import shlex
@@ -45,16 +46,40 @@ def clone() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def selected() -> list[str]:
-    """Files of unit tests that depend on who runs them, on the pinned linters, or on programs of the packages.
+ASKS = re.compile(r"geteuid|getuid\(\) ==|setpriv|chown|chmod|PermissionError|shellcheck|scdoc|esbuild|bash-completion")
+"""What depends on who runs it, or on programs of the packages."""
 
-    The others have run as root in this test run already.
-    """
-    asks = re.compile(
-        r"geteuid|getuid\(\) ==|setpriv|chown|chmod|PermissionError|shellcheck|scdoc|esbuild|bash-completion"
-    )
-    files = sorted((TOP / "tests/unit").glob("test_*.py"))
-    return [str(file.relative_to(TOP)) for file in files if asks.search(file.read_text())]
+
+def selected() -> list[str]:
+    """Unit tests that have such a thing in them, or in what they use of their file. The others have run as root."""
+    found = []
+    for file in sorted((TOP / "tests/unit").glob("test_*.py")):
+        parts = sources(file.read_text())
+        asking = {name for name, source in parts.items() if ASKS.search(source)}
+        while asking:
+            names = re.compile(rf"\b(?:{'|'.join(asking)})\b")
+            more = {name for name, source in parts.items() if names.search(source)} - asking
+            if not more:
+                break
+            asking |= more
+        found += [f"{file.relative_to(TOP)}::{name}" for name in parts if name.startswith("test_") and name in asking]
+    return found
+
+
+def sources(text: str) -> dict[str, str]:
+    """The source of each function, class and constant of a module, with its decorators, by its name."""
+    lines = text.splitlines()
+    found = {}
+    for part in ast.parse(text).body:
+        if isinstance(part, ast.Assign):
+            name = ast.unparse(part.targets[0])
+        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = part.name
+        else:
+            continue
+        first = min([part.lineno, *(each.lineno for each in getattr(part, "decorator_list", []))])
+        found[name] = "\n".join(lines[first - 1 : part.end_lineno])
+    return found
 
 
 def test_unit_tests_as_an_ordinary_user(clone: Path) -> None:
@@ -87,4 +112,4 @@ def test_unit_tests_as_an_ordinary_user(clone: Path) -> None:
     collected = re.search(r"^(\d+) tests collected", said["-q"], re.MULTILINE)
     assert collected and int(collected[1]) > 3000, said["-q"][-500:]
     passed = re.search(r"^=+ (\d+) passed", said[some[-1]], re.MULTILINE)
-    assert passed and int(passed[1]) > 500 and "2 passed" in said["ruff"], said[some[-1]][-500:]
+    assert passed and int(passed[1]) > 200 and "2 passed" in said["ruff"], said[some[-1]][-500:]

@@ -1,5 +1,6 @@
 """The marker `alone` (tests/conftest.py), in a run of its own with three processes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,13 @@ def test_nothing_runs_beside_it_and_it_does_not_wait_for_all_others(tmp_path: Pa
     (tmp_path / "conftest.py").write_text((TOP / "tests/conftest.py").read_text())
     (tmp_path / "test_it.py").write_text(TESTS)
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "3", "--dist", "loadgroup"]
-    done = subprocess.run([sys.executable, *words, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *words, str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
     found = [line.split() for line in (tmp_path / "noted").read_text().splitlines()]
     spans = [(name, float(begun), float(ended)) for name, begun, ended in found]

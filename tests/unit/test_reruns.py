@@ -1,4 +1,4 @@
-"""The further tries of system tests (tests/reruns.py), in runs of their own."""
+"""The further tries of tests (tests/reruns.py), in runs of their own."""
 
 import os
 import re
@@ -109,18 +109,6 @@ def test_fixtures_of_modules_and_of_the_session_end_as_ever(tmp_path: Path) -> N
     assert printed == {
         "machine up": 1, "machine down": 1, "page up": 3, "page down": 3, "broken up": 2, "called": 2
     }, said  # fmt: skip
-
-
-@pytest.mark.parametrize("options", [(), ("-n", "2", "--dist", "loadgroup")], ids=["alone", "xdist"])
-def test_tests_beside_those_have_one_try(tmp_path: Path, options: tuple[str, ...]) -> None:
-    (tmp_path / "system").mkdir()
-    text = "tries = []\ndef test_beside():\n    tries.append(1)\n    assert tries[1:]\n"
-    (tmp_path / "test_beside.py").write_text(text)
-    code, said = ran(tmp_path / "system", *options, str(tmp_path))
-    assert code == 1 and "test_beside" in said and "test_last" in said, said
-    assert re.search(r"^FAILED \S*test_beside\.py::test_beside", said, re.MULTILINE), said
-    assert not re.search(r"^RERUN \S*test_beside", said, re.MULTILINE), said
-    assert "2 failed, 8 passed, 3 errors" in said, said
 
 
 def test_without_another_try(tmp_path: Path) -> None:
