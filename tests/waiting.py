@@ -12,22 +12,29 @@ WITHIN = 60.0
 
 
 def until(what: Callable[[], Any], within: float = WITHIN, pause: float = 0.2) -> Any:
-    """Asks until the answer is true; fails the test after WITHIN seconds, showing the last answer."""
+    """Asks until the answer is true; fails the test after WITHIN seconds, showing the last answer. Between two
+    questions it waits PAUSE seconds, or as long as the last one took, so that asking does not keep a processor busy.
+    """
     deadline = time.monotonic() + within
-    while not (answer := what()):
+    while True:
+        begun = time.monotonic()
+        if answer := what():
+            return answer
         if time.monotonic() > deadline:
             pytest.fail(f"not within {within:g} s; last: {answer!r}")
-        time.sleep(pause)
-    return answer
+        time.sleep(max(pause, time.monotonic() - begun))
 
 
 def until_none(what: Callable[[], Any], within: float = WITHIN, pause: float = 0.2) -> None:
-    """Asks until nothing is found; fails the test after WITHIN seconds, showing what still is."""
+    """Asks until nothing is found; fails the test after WITHIN seconds, showing what still is. It pauses as `until`."""
     deadline = time.monotonic() + within
-    while found := what():
+    while True:
+        begun = time.monotonic()
+        if not (found := what()):
+            return
         if time.monotonic() > deadline:
             pytest.fail(f"still there after {within:g} s: {found!r}")
-        time.sleep(pause)
+        time.sleep(max(pause, time.monotonic() - begun))
 
 
 async def eventually(what: Callable[[], Any], within: float = WITHIN, pause: float = 0.02) -> Any:
