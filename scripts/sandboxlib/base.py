@@ -28,11 +28,11 @@ from .place import (
     RELEASES,
     Place,
     SandboxError,
-    Settings,
     cache_root,
     checked_name,
     private_directory,
 )
+from .settings import Settings
 
 INCLUDE = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,ca-certificates,iproute2,procps"
 # The account is a member of systemd-journal before lingering is enabled: a running user manager keeps its groups.

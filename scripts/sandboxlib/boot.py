@@ -7,9 +7,11 @@ import time
 import uuid
 from pathlib import Path
 
-from . import base, cgroup, enter, host, keeper, network
+from . import base, cgroup, host, keeper, network
+from .capture import capture
 from .host_environment import proxies
-from .place import ACCOUNT, Limits, Place, SandboxError, Settings, private_directory, state_root
+from .place import ACCOUNT, Place, SandboxError, private_directory, state_root
+from .settings import Limits, Settings
 
 BOOT_TIMEOUT = 120.0
 SHUTDOWN_TIMEOUT = 200.0  # above systemd's 90 s for a hanging unit, twice (the account's manager, then the system's)
@@ -111,7 +113,7 @@ def await_up(place: Place) -> None:
         time.sleep(0.03)
     for manager, options in (("system", []), (f"{ACCOUNT}'s", ["--user"])):
         if (state if manager == "system" else user) == "degraded":
-            failed = enter.capture(
+            failed = capture(
                 pid, ["systemctl", *options, "--failed", "--plain", "--no-legend"], account=bool(options)
             ).stdout
             units = ", ".join(line.split()[0] for line in failed.splitlines() if line.strip())
@@ -121,16 +123,16 @@ def await_up(place: Place) -> None:
 
 
 def _manager_state(pid: int, options: list[str]) -> str:
-    done = enter.capture(pid, ["systemctl", *options, "is-system-running", "--wait"], timeout=20)
+    done = capture(pid, ["systemctl", *options, "is-system-running", "--wait"], timeout=20)
     return done.stdout.strip() or "not answering"
 
 
 def _user_state(pid: int) -> str:
     """Return the manager's state after its first jobs, without waiting for units that take long to start."""
     ask = ["systemctl", "--user", "is-system-running"]
-    done = enter.capture(pid, [*ask, "--wait"], account=True, timeout=USER_JOBS_TIMEOUT)
+    done = capture(pid, [*ask, "--wait"], account=True, timeout=USER_JOBS_TIMEOUT)
     if not done.stdout:
-        done = enter.capture(pid, ask, account=True, timeout=USER_JOBS_TIMEOUT)
+        done = capture(pid, ask, account=True, timeout=USER_JOBS_TIMEOUT)
     return done.stdout.strip() or "not answering"
 
 

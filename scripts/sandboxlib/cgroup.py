@@ -12,8 +12,12 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .place import Limits, Place, SandboxError
+from .place import Place, SandboxError
+
+if TYPE_CHECKING:
+    from .settings import Limits
 
 PARTS = ("keeper", "box")
 CONTROLLERS = ("cpu", "memory", "pids", "io")
@@ -75,7 +79,7 @@ def create(place: Place) -> None:
                 (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
-def limit(place: Place, limits: Limits) -> dict[str, str]:
+def limit(place: Place, limits: "Limits") -> dict[str, str]:
     """Limit `box` in memory (swap included) and tasks. Return which version's controller does, without those missing.
 
     What can't be limited by a controller is left to watchdog.py.

@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 done, 1 failed, 2 usage; exec and shell pass on the command's (125: not entered).",
     )
     top.add_argument("--name", default=places.DEFAULT_NAME, help=NAME_TEXT)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # With `prog`, argparse does not load shutil to find it out: most calls are `exec`, as short as they can be.
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=top.prog)
 
     def add(name: str, text: str, example: str = "", **more: str) -> argparse.ArgumentParser:
         made = commands.add_parser(

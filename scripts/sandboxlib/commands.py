@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from . import base, boot, cgroup, enter, host, network
+from .capture import capture
 from .host_environment import passed_on
 from .place import (
     ACCOUNT,
@@ -15,19 +16,16 @@ from .place import (
     DEFAULT_RELEASE,
     LEAST_TASKS,
     RELEASES,
-    Limits,
     Place,
     SandboxError,
-    Settings,
     all_places,
     busy,
     cache_root,
     checked_name,
-    default_memory,
     lock,
-    parse_memory,
     place_of,
 )
+from .settings import Limits, Settings, default_memory, parse_memory
 
 FAILED = 1
 # Runs inside, so that symbolic links can't make the copy leave the sandbox.
@@ -245,8 +243,8 @@ def _status(place: Place) -> int:
         print(f"layers:   {', '.join((*settings.layers, 'base'))}")
     leader = cgroup.leader(place)
     if leader:
-        system = enter.capture(leader, ["systemctl", "is-system-running"]).stdout.strip()
-        failed = enter.capture(leader, ["systemctl", "--failed", "--plain", "--no-legend"]).stdout.split("\n")
+        system = capture(leader, ["systemctl", "is-system-running"]).stdout.strip()
+        failed = capture(leader, ["systemctl", "--failed", "--plain", "--no-legend"]).stdout.split("\n")
         names = ", ".join(line.split()[0] for line in failed if line.strip())
         print(f"system:   {system}{', failed: ' + names if names else ''}")
         print(f"PID 1:    {leader} (as this machine sees it)")

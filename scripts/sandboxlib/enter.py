@@ -8,15 +8,13 @@ import ctypes
 import os
 import signal
 import struct
-import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from . import cgroup
-from .place import ACCOUNT, Place, SandboxError
+from .place import Place, SandboxError
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
@@ -32,8 +30,7 @@ CANNOT_RUN, NOT_FOUND = 126, 127
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A command to run inside, and its account."""
 
     account: str
@@ -42,8 +39,7 @@ class Target:
     login: bool = False
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """Descriptors of a sandbox, opened before its namespaces are entered."""
 
     pid: int
@@ -188,34 +184,3 @@ def _switch_account(target: Target) -> dict[str, str]:
         runtime = f"/run/user/{uid}"
         environment |= {"XDG_RUNTIME_DIR": runtime, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus"}
     return environment
-
-
-def capture(
-    pid: int, command: list[str], account: bool = False, timeout: float = 60
-) -> "subprocess.CompletedProcess[str]":
-    """Run a short command in the sandbox whose PID 1 is `pid`, as root or as the account, and capture its output."""
-    settings = [f"PATH={ROOT_PATH}", "LANG=C.UTF-8"]
-    prefix = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", "env", "-i", *settings]
-    if account:
-        prefix += [
-            "setpriv",
-            f"--reuid={ACCOUNT}",
-            f"--regid={ACCOUNT}",
-            "--init-groups",
-            "sh",
-            "-c",
-            "export XDG_RUNTIME_DIR=/run/user/$(id -u); "
-            'export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus; exec "$@"',
-            "sh",
-        ]
-    try:
-        return subprocess.run(
-            prefix + command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", "timed out")

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import base, cgroup, host
-from .place import Place, SandboxError, Settings
+from .place import Place, SandboxError
+from .settings import Settings
 
 DISK_SIZE = 20 << 30  # apparent; the file is sparse
 DISK_RESERVE = 2 << 30  # minimum free space for starting

@@ -10,7 +10,8 @@ import os
 import socket
 
 from . import keeper
-from .place import Place, SandboxError, Settings
+from .place import Place, SandboxError
+from .settings import Settings
 
 DEVICE = "tap0"
 SLIRP_RESOLVER = "10.0.2.3"  # slirp4netns(1): forwards to the host's name servers

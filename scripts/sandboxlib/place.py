@@ -6,22 +6,18 @@ accounts of the host must not be able to run.
 """
 
 import fcntl
-import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 DEFAULT_NAME = "helm"
 ACCOUNT = "hive"
 ACCOUNT_UID = 1000
 RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 DEFAULT_RELEASE = "trixie"
-MEMORY = 4 << 30
-LEAST_MEMORY = 256 << 20  # systemd, its journal and a user manager take about 60 MB
 TASKS, LEAST_TASKS = 4096, 100
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
@@ -71,62 +67,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What all processes of a sandbox may have together: memory in bytes, swap included, and processes and threads."""
-
-    memory: int
-    tasks: int = TASKS
-
-
-def default_memory() -> int:
-    """Return the default limit in bytes: 4 GiB, and less on a machine that would have too little left."""
-    return min(MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4)
-
-
-def parse_memory(word: str) -> int:
-    """Parse a size such as `4G` or `512M`; return bytes. Raises SandboxError."""
-    found = re.fullmatch(r"([1-9][0-9]{0,8})([MG])", word)
-    number = int(found[1]) << (30 if found[2] == "G" else 20) if found else 0
-    if number < LEAST_MEMORY:
-        raise SandboxError(
-            f"--memory {word}: not a size of at least {LEAST_MEMORY >> 20}M", "use M or G, for example 6G"
-        )
-    return number
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a sandbox, stored in its directory for reboot and powercut."""
-
-    network: str
-    base: str
-    release: str
-    limits: Limits
-    publish: tuple[tuple[int, int], ...] = ()
-    layers: tuple[str, ...] = ()
-    started: float = field(default_factory=time.time)
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> "Settings":
-        raw = json.loads(path.read_text())
-        return cls(
-            network=str(raw["network"]),
-            base=str(raw["base"]),
-            # One that an older version of this script has started, of the one release and without limits.
-            release=str(raw.get("release", "bookworm")),
-            limits=Limits(**raw["limits"]) if "limits" in raw else Limits(default_memory()),
-            publish=tuple((int(host), int(inside)) for host, inside in raw["publish"]),
-            layers=tuple(str(layer) for layer in raw["layers"]),
-            started=float(raw["started"]),
-        )
-
-
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The paths of one sandbox."""
 
     name: str
