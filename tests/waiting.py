@@ -1,6 +1,7 @@
 """Waits for a state, with a bound that a busy machine keeps as well; what is still wrong then is shown."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,9 +39,9 @@ def until_none(what: Callable[[], Any], within: float = WITHIN, pause: float = 0
 
 
 async def eventually(what: Callable[[], Any], within: float = WITHIN, pause: float = 0.02) -> Any:
-    """As `until`, while the event loop goes on."""
+    """As `until`, while the event loop goes on. WHAT may be a coroutine function."""
     deadline = time.monotonic() + within
-    while not (answer := what()):
+    while not (answer := (await given if inspect.isawaitable(given := what()) else given)):
         if time.monotonic() > deadline:
             pytest.fail(f"not within {within:g} s; last: {answer!r}")
         await asyncio.sleep(pause)

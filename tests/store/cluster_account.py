@@ -20,12 +20,17 @@ from typing import Any
 import psycopg
 import pytest
 
+# Here, since each child would import it: that takes longer than what most of them do.
+import helmd.files.key_pair  # noqa: F401
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.cluster import create_cluster, suite_cluster
 from helmd.postgres.configuration import Cluster, PasswordLogin
 from tests.free_ports import free_port
+from tests.waiting import WITHIN
 
 ACCOUNT = "nobody"
+FAST = ("-c", "fsync=off")
+"""No test takes the power away, and what a killed server has written is there."""
 
 
 def fork_as_account(work: Callable[[], None]) -> int:
@@ -67,7 +72,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(WITHIN)
 
 
 def start(cluster: Cluster) -> Server:
@@ -77,9 +82,9 @@ def start(cluster: Cluster) -> Server:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("ab") as output:
         ready.bind(str(notify))
         notify.chmod(0o777)
-        ready.settimeout(30)
+        ready.settimeout(WITHIN)
         process = subprocess.Popen(
-            [str(binaries_of(cluster.directory).program("postgres")), "-D", str(cluster.directory)],
+            [str(binaries_of(cluster.directory).program("postgres")), "-D", str(cluster.directory), *FAST],
             user=ACCOUNT,
             group="nogroup",
             extra_groups=[],
@@ -132,7 +137,15 @@ def ask(uri: str, query: str) -> Any:
         return row[0] if row else None
 
 
+def logs_in(uri: str) -> bool:
+    try:
+        psycopg.connect(uri, connect_timeout=int(WITHIN)).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def refused(uri: str) -> str:
     with pytest.raises(psycopg.OperationalError) as caught:
-        psycopg.connect(uri, connect_timeout=5)
+        psycopg.connect(uri, connect_timeout=int(WITHIN))
     return str(caught.value)

@@ -1,29 +1,64 @@
 """A real PostgreSQL cluster for the tests of this directory: made once, a fresh database for each test."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
 
 from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import LOCKS
+from helmd.store import session
+from helmd.store.logs.counts import histogram
 from helmd.store.maintenance import expiry
 from helmd.store.maintenance.indexes import connect_as_owner
 from helmd.store.maintenance.migrate import migrate
-from helmd.store.session import Connection, connect
+from helmd.store.session import Connection, Pool, connect
 from tests.store.log_server import Served, serving
+from tests.waiting import until_none
 
 OPTIONS = (
     "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
-    f" -c max_locks_per_transaction={LOCKS}"
+    # Its locks would outlast the short waits of upkeep.
+    f" -c autovacuum=off -c max_locks_per_transaction={LOCKS}"
 )
+MIGRATING = {"connection", "locked", "migrated", "served", "writer"}
+"""Fixtures that first of all make Helm's tables in `database`, if they are not there already."""
+STALLED = 20
+"""Seconds for which neither this process nor PostgreSQL is kept from running on a busy machine."""
+LIMITS = (
+    "store.session.CONNECT_SECONDS",
+    "store.logs.counts._SAMPLE_SECONDS",
+    "store.logs.newest._SAMPLE_SECONDS",
+    "store.logs.search._WARM_SECONDS",
+    "store.logs.listen._TIMEOUT_SECONDS",
+    "store.ingest.requests._ANSWER_SECONDS",
+    "operations.logs.feed._READY_SECONDS",
+    "operations.logs.posted._OPEN_SECONDS",
+    "operations.logs.posted._JOURNAL_SECONDS",
+    "operations.logs.reader.COUNT_SECONDS",
+    "operations.logs.reader.SEARCH_SECONDS",
+    "operations.logs.reader._QUICK_SECONDS",
+    "operations.logs.reader._TURN_SECONDS",
+    "operations.monitoring.custom_metrics._ANSWER_SECONDS",
+    "operations.monitoring.history._SECONDS",
+    "operations.monitoring.line_rates._SECONDS",
+    "web.auth.core.REPLY_SECONDS",
+    "cli.client.HELMD_CONNECT_SECONDS",
+    "cli.logs.store._ANSWER_SECONDS",
+    "cli.logs.store._SEARCH_SECONDS",
+    "cli.logs.store._STREAM_SECONDS",
+    "cli.logs.store._IDLE_SECONDS",
+)
+"""How long helmd and helmctl wait for an answer at most, or count before they estimate: names in `helmd`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +81,7 @@ class Cluster:
             connection.execute(statement.encode())
 
     def _pg_ctl(self, *arguments: str) -> None:
-        self.run(newest().program("pg_ctl"), "-w", "-D", self.directory / "data", *arguments)
+        self.run(newest().program("pg_ctl"), "-w", "-t", 180, "-D", self.directory / "data", *arguments)
 
     def run(self, *command: object) -> None:
         words = [str(word) for word in command]
@@ -72,7 +107,7 @@ class Database:
 
     def query(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         """What a statement gives, as the superuser. It holds up the event loop, so it waits for no lock for long."""
-        conninfo = f"{self.cluster.conninfo('postgres', self.name)} options='-c lock_timeout=2s'"
+        conninfo = f"{self.cluster.conninfo('postgres', self.name)} options='-c lock_timeout={STALLED}s'"
         with psycopg.connect(conninfo, autocommit=True) as connection:
             return connection.execute(statement.encode(), values).fetchall()
 
@@ -116,16 +151,54 @@ def running_cluster() -> Iterator[Cluster]:
             shutil.rmtree(directory)
 
 
+@pytest.fixture(autouse=True)
+def long_limits() -> Iterator[None]:
+    """The limits are those of a busy machine. Tests of a limit set it themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in LIMITS:
+            patch.setattr(f"helmd.{name}", STALLED)
+        # Writers have many rows.
+        patch.setattr("helmd.store.ingest.journal._ANSWER_SECONDS", 6 * STALLED)
+        patch.setattr(session.connect, "__defaults__", (6 * STALLED, *(session.connect.__defaults__ or ())[1:]))
+        patch.setattr(session, "STATEMENT_SECONDS", STALLED)
+        patch.setattr(histogram, "__defaults__", (STALLED,))
+        lend = Pool.connection
+
+        def connection(
+            pool: Pool, doing: LiteralString, seconds: float = STALLED
+        ) -> AbstractAsyncContextManager[Connection]:
+            # Who waits for less knows that the store is away.
+            return lend(pool, doing, STALLED if seconds > 1 else seconds)
+
+        patch.setattr(Pool, "connection", connection)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     with running_cluster() as running:
         yield running
 
 
-@pytest.fixture
-def database(cluster: Cluster) -> Iterator[Database]:
-    name = "helm"
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> str:
+    """The name of a database with Helm's tables. To copy it takes a fifth of the time in which they are made."""
+    name = "helm_template"
     cluster.execute(f"CREATE DATABASE {name} OWNER helm_owner")
+    # asyncio.run() would leave this thread without an event loop, which newer versions of pytest-asyncio ask for.
+    with closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(migrate(cluster.conninfo("helm_owner", name), "helm"))
+    with psycopg.connect(cluster.conninfo("postgres"), autocommit=True) as connection:
+        connected = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+        until_none(lambda: connection.execute(connected, (name,)).fetchall(), pause=0.02)
+    return name
+
+
+@pytest.fixture
+def database(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Database]:
+    name = "helm"
+    copied = f"TEMPLATE {request.getfixturevalue('template')}" if MIGRATING & set(request.fixturenames) else ""
+    cluster.execute(f"CREATE DATABASE {name} OWNER helm_owner {copied}")
     try:
         yield Database(cluster, name)
     finally:

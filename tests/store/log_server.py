@@ -42,6 +42,7 @@ from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.free_ports import free_port
 from tests.unit.core_stand_in import USER, StandIn, signed, standing_in
+from tests.waiting import WITHIN
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -111,7 +112,7 @@ class Events:
         self.last_id: int | None = None
         self.comments = 0
 
-    async def next(self, seconds: float = 5.0) -> Event | None:
+    async def next(self, seconds: float = WITHIN) -> Event | None:
         """The next event with data, None at the end."""
         kind, data = "message", list[str]()
         async with asyncio.timeout(seconds):

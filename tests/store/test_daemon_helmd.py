@@ -12,10 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from helmd.health.listeners import holder_of
 from tests.free_ports import free_port
 from tests.replies import faults_in_reply
 from tests.store.test_daemon_journal import ROOT, Manager, configured, started
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 HELMD = (str(ROOT / "packaging/libexec/helmd"),)
 
@@ -29,7 +30,7 @@ async def helmd(home: Path, *command: str) -> AsyncIterator[tuple[Manager, async
         await manager.hear("READY=1")
         yield manager, process
         process.send_signal(signal.SIGTERM)
-        _, errors = await asyncio.wait_for(process.communicate(), 10)
+        _, errors = await asyncio.wait_for(process.communicate(), WITHIN)
         assert (process.returncode, "Traceback" in errors.decode()) == (0, False), errors.decode()
 
 
@@ -40,6 +41,11 @@ async def over_unix(home: Path, path: str) -> tuple[int, Any]:
             body = await answer.text()
             assert faults_in_reply("GET", path, answer.status, answer.content_type, body) == []
             return answer.status, json.loads(body)
+
+
+async def http_is(home: Path, key: str, part: str) -> bool:
+    """Whether PART is in what helmd's health says of its sockets."""
+    return part in (await over_unix(home, "/health"))[1]["checks"]["http"].get(key, "")
 
 
 async def over_tcp(port: int, path: str = "/health") -> int:
@@ -58,9 +64,7 @@ async def test_a_taken_port_leaves_the_unix_socket_and_is_said(tmp_path: Path) -
             assert body["checks"]["http"]["status"] == "degraded"
             assert f"port {port} is taken by" in body["checks"]["http"]["message"]
             holder.close()
-            async with asyncio.timeout(10):
-                while (await over_unix(tmp_path, "/health"))[1]["checks"]["http"]["status"] != "healthy":
-                    await asyncio.sleep(0.3)
+            await eventually(lambda: http_is(tmp_path, "status", "healthy"), pause=0.3)
             assert await over_tcp(port) in (200, 503)
             assert process.returncode is None
 
@@ -126,8 +130,7 @@ async def test_it_serves_sockets_that_were_made_for_it(tmp_path: Path) -> None:
     handed_on = [f"--setenv={name}" for name in ("HOME", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "PATH")]
     listening = ["systemd-socket-activate", f"--listen={path}", f"--listen=127.0.0.1:{port}", "--fdname=unix:http"]
     async with started(tmp_path, *listening, *handed_on, *HELMD) as (manager, process):
-        await eventually(path.exists)
-        await asyncio.sleep(0.2)
+        await eventually(lambda: path.exists() and holder_of(port))
         first = asyncio.create_task(over_tcp(port))
         await manager.hear("READY=1")
         assert await first in (200, 503)
@@ -135,9 +138,9 @@ async def test_it_serves_sockets_that_were_made_for_it(tmp_path: Path) -> None:
         configured(tmp_path, "helm.toml", f"http.port = {free_port()}\n")
         process.send_signal(signal.SIGHUP)
         await manager.hear("READY=1")
-        await asyncio.sleep(1.1)  # a report is given again for a second
-        assert "helmctl apply" in (await over_unix(tmp_path, "/health"))[1]["checks"]["http"]["message"]
+        # A report is given again for a second.
+        await eventually(lambda: http_is(tmp_path, "message", "helmctl apply"), pause=0.3)
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.communicate(), 10)
+        await asyncio.wait_for(process.communicate(), WITHIN)
         assert process.returncode == 0
         assert path.exists(), "it is systemd's"

@@ -118,7 +118,7 @@ def test_sessions_are_ended_and_nobody_gets_in(cluster: Cluster, admin: str) -> 
         while not stop.is_set():
             try:
                 with psycopg.connect(cluster.conninfo("copied", NAME)) as connection:
-                    connection.execute("SELECT pg_sleep(30)")
+                    connection.execute("SELECT pg_sleep(300)")
             except psycopg.Error as error:
                 refused.append(str(error))
             time.sleep(0.01)
@@ -127,7 +127,9 @@ def test_sessions_are_ended_and_nobody_gets_in(cluster: Cluster, admin: str) -> 
     for thread in threads:
         thread.start()
     try:
-        time.sleep(0.3)
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE (datname, usename, state) = (%s, 'copied', 'active')"
+        with psycopg.connect(admin, autocommit=True) as watching:
+            until(lambda: watching.execute(sleeping, (NAME,)).fetchone() == (len(threads),), pause=0.02)
         close_database(admin, NAME)
         clone_database(admin, NAME, COPY)
         with pytest.raises(psycopg.OperationalError, match="not currently accepting connections"):
@@ -135,7 +137,7 @@ def test_sessions_are_ended_and_nobody_gets_in(cluster: Cluster, admin: str) -> 
     finally:
         stop.set()
         for thread in threads:
-            thread.join(10)
+            thread.join()
     assert any("terminating connection" in each for each in refused)
     with pytest.raises(psycopg.OperationalError, match="not currently accepting connections"):
         psycopg.connect(cluster.conninfo("copied", COPY))

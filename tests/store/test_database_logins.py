@@ -33,7 +33,8 @@ from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.passfile import passwords_in, put_passwords, remove_password
 from helmd.postgres.roles import admin_conninfo, ensure_role_and_database, service_uri
 from tests.free_ports import free_port
-from tests.store.cluster_account import Server, as_account, fork_as_account, own_directory, start
+from tests.store.cluster_account import Server, as_account, fork_as_account, logs_in, own_directory, start
+from tests.waiting import WITHIN
 
 REGISTRY = """
 [services.keycloak]
@@ -140,17 +141,9 @@ def served(suite: Suite, old: bool = False) -> Iterator[Server]:
         server.stop()
 
 
-def logs_in(conninfo: str) -> bool:
-    try:
-        psycopg.connect(conninfo, connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
 def soon(conninfo: str, wanted: bool) -> bool:
     """Whether a login comes to succeed, or to fail, within the time that a server takes to read its files."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WITHIN
     while logs_in(conninfo) != wanted:
         if time.monotonic() > deadline:
             return False

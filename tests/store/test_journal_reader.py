@@ -27,6 +27,7 @@ from tests.store.journals import (
     line,
     lines,
 )
+from tests.waiting import WITHIN
 
 Positions = dict[str, Position]
 
@@ -307,7 +308,7 @@ async def test_follows_appended_entries_and_new_files(tmp_path: Path) -> None:
             file = tmp_path / ("a.journal" if n % 2 else f"{n}.journal")
             await asyncio.gather(reader.wait(5), asyncio.to_thread(append, file, lines(n, n)))
             texts: list[str] = []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WITHIN):
                 while not texts:
                     texts = drain(reader, positions)[0]
                     if not texts:

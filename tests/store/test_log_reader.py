@@ -9,6 +9,7 @@ from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Pool, connect
 from tests.store.conftest import Database
 from tests.store.stored import append, random_rows
+from tests.waiting import WITHIN
 
 
 async def test_connections_are_warmed_also_those_that_come_after_an_outage(database: Database) -> None:
@@ -32,7 +33,7 @@ async def test_connections_are_warmed_also_those_that_come_after_an_outage(datab
 
 async def _warm(pool: Pool) -> set[int]:
     """The server's processes behind two connections, once both are warm."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN):
         while True:
             found: set[int] = set()
             async with pool.connection("testing") as one, pool.connection("testing") as other:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -135,15 +136,13 @@ async def test_only_one_stores_an_accounts_journal(store: JournalStore, migrated
     other = await JournalStore.open(migrated.store, MACHINE, UID + 1, lambda _: 90)
     await other.close()
     await store.close()
-    for _ in range(100):
-        try:
-            again = await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
-        except IngestTakenError:
-            await asyncio.sleep(0.01)
-        else:
-            await again.close()
-            return
-    pytest.fail("the lock outlived its connection")
+
+    async def again() -> JournalStore | None:
+        with suppress(IngestTakenError):
+            return await JournalStore.open(migrated.store, MACHINE, UID, lambda _: 90)
+        return None
+
+    await (await eventually(again)).close()
 
 
 async def test_ids_become_visible_in_order(migrated: Database) -> None:

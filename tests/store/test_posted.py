@@ -20,10 +20,12 @@ from helmd.model.ingest.token_bucket import Rates
 from helmd.model.logs.entry import HTTP, MESSAGE_LIMIT, LogRow
 from helmd.model.logs.parsing.journal_fields import Value
 from helmd.operations.logs.posted import PostedLogs
+from helmd.store.ingest import requests
 from helmd.store.ingest.logs import Appender
 from helmd.store.ingest.requests import PostedStore, admit, drop_old_requests
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import connect
+from helmd.web.api import ingest
 from tests.fixtures import posted_batches
 from tests.signing import OWN, posted_fields, read_own
 from tests.store.conftest import Cluster, Database
@@ -31,7 +33,7 @@ from tests.store.ingest_bodies import NOW, REFUSED, STORED, Refused, Stored
 from tests.store.ingest_server import LOGS, METRICS, Journal, Served, serving, user_token
 from tests.store.journals import BOOT_A, START, UID, append
 from tests.store.proxy import Proxy
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +209,16 @@ async def test_the_store_away_the_journal_takes_it(migrated: Database, tmp_path:
             assert (await served.post(full))[0] == 200
             assert (await served.post(batch("a", "b", "c", "d"), Idempotency_Key="k"))[1]["ingested"] == 4
             assert (await served.post(batch("a"), Idempotency_Key="k"))[1]["ingested"] == 4
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < WITHIN / 2
             assert len(served.journal.entries) == 5
         finally:
             migrated.cluster.start()
-        async with asyncio.timeout(20):
-            while "back" not in messages(migrated):
-                assert (await served.post(batch("back")))[0] == 200
-                await asyncio.sleep(0.1)
+
+        async def back() -> bool:
+            assert (await served.post(batch("back")))[0] == 200
+            return "back" in messages(migrated)
+
+        await eventually(back, pause=0.1)
         # The journal's entries have not been stored yet, and the key is known all the same.
         assert (await served.post(batch("a"), Idempotency_Key="k"))[1]["ingested"] == 4
         await through_the_journal(migrated, served.journal.entries)
@@ -340,16 +344,19 @@ async def test_a_commit_in_doubt_stores_nothing_twice(migrated: Database, tmp_pa
     assert messages(migrated) == list("abcde")
 
 
-async def test_a_store_that_hangs_holds_nobody_up(migrated: Database, tmp_path: Path) -> None:
+async def test_a_store_that_hangs_holds_nobody_up(
+    migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serving(migrated.store, tmp_path) as served:
         await served.post(batch("first"))
         blocker = await connect(migrated.owner, "blocker")
         async with blocker.transaction():
             await blocker.execute("LOCK TABLE log_entries IN SHARE MODE")
+            monkeypatch.setattr(requests, "_ANSWER_SECONDS", 1.0)
             begun = time.monotonic()
             answers = await asyncio.gather(*(served.post(batch(f"n{n}")) for n in range(20)))
             assert {status for status, *_ in answers} == {200}
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < WITHIN / 2
             assert len(served.journal.entries) == 20
         await blocker.close()
         await through_the_journal(migrated, served.journal.entries)
@@ -407,7 +414,26 @@ async def test_what_waits_when_helmd_ends_goes_to_the_journal(migrated: Database
     assert sorted(messages(migrated)) == [f"n{n}" for n in range(5)]
 
 
-async def test_who_posts_too_much_is_slowed_or_asked_to_come_again(filled: Database, tmp_path: Path) -> None:
+class Clock:
+    """In the place of the module `time`."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """That by which rates are measured; it stands still."""
+    clock = Clock()
+    monkeypatch.setattr(ingest, "time", clock)
+    return clock
+
+
+async def test_who_posts_too_much_is_slowed_or_asked_to_come_again(
+    filled: Database, tmp_path: Path, clock: Clock
+) -> None:
     async with serving(filled.store, tmp_path, rates=Rates(rate=10, burst=5)) as served:
         begun = time.monotonic()
         assert (await served.post(batch(*"abcdefghij")))[0] == 200
@@ -418,8 +444,11 @@ async def test_who_posts_too_much_is_slowed_or_asked_to_come_again(filled: Datab
         status, answer, _ = await served.post(batch(*"abcdefghij"), Idempotency_Key="other")
         other = await served.post({**batch("x"), "service_name": "core"}, token="core", Idempotency_Key="core")
         assert (status, other[0]) == (429, 200), "another service has a rate of its own"
+        clock.now += 0.7
+        assert (await served.post(batch("x"), Idempotency_Key="later"))[0] == 200
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_rate_is_the_callers_whatever_name_it_posts_under(filled: Database, tmp_path: Path) -> None:
     admin = user_token("admin")
     async with serving(filled.store, tmp_path, rates=Rates(rate=10, burst=5)) as served:
@@ -430,19 +459,21 @@ async def test_the_rate_is_the_callers_whatever_name_it_posts_under(filled: Data
         assert other[0] == 200, "nor does it use up that of the service which it names"
 
 
-@pytest.mark.alone
 async def test_large_bodies_leave_memory_for_others(filled: Database, tmp_path: Path) -> None:
+    """Between a small request and its answer this process does little else. By its processor time, since it may wait
+    for a processor at any time.
+    """
     entry = {"message": "m" * 1500, "context": {"numbers": list(range(10))}}
     body = json.dumps({"service_name": "codex", "logs": [entry] * 9_000}).encode()
     async with serving(filled.store, tmp_path) as served:
         large = asyncio.create_task(served.post(body, raw=True))
         slowest = 0.0
         while not large.done():
-            begun = time.monotonic()
+            begun = time.process_time()
             assert (await served.post(batch("small"), token=None))[0] == 401
-            slowest = max(slowest, time.monotonic() - begun)
+            slowest = max(slowest, time.process_time() - begun)
         assert (await large)[1]["ingested"] == 9_000
-        assert slowest < 0.5
+        assert slowest < 0.4
 
 
 async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Path) -> None:
@@ -452,7 +483,12 @@ async def test_posted_and_printed_are_one_line(migrated: Database, tmp_path: Pat
         await Appender(lambda _: 90).append(connection, [printed])
     await connection.close()
     async with serving(migrated.store, tmp_path) as served:
-        await served.post(batch('127.0.0.1 - - [23/Nov/2026 06:12:46] "GET /x HTTP/1.1" 200 -'))
+        # Two seconds later it would be another line.
+        posted = {
+            "message": '127.0.0.1 - - [23/Nov/2026 06:12:46] "GET /x HTTP/1.1" 200 -',
+            "timestamp": printed.timestamp.isoformat(),
+        }
+        await served.post({"service_name": "codex", "logs": [posted]})
     first, second = migrated.query("SELECT id, duplicate_of FROM log_entries ORDER BY id")
     assert second[1] == first[0]
 

@@ -17,7 +17,7 @@ from helmd.store.session import Pool
 from tests.store.conftest import Database
 from tests.store.ingest_server import METRICS, Served, serving, user_token
 from tests.store.proxy import Proxy
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 NOW = datetime.now(UTC)
 
@@ -159,7 +159,7 @@ async def test_while_the_store_is_away(database: Database, tmp_path: Path, monke
             assert (status, answer["code"]) == (503, "store")
         finally:
             database.cluster.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WITHIN):
             while served.measured.trouble or len(stored(database)) < 3:
                 await asyncio.sleep(0.05)
         assert [row[1] for row in stored(database)] == [0.0, 1.0, 2.0]
@@ -179,7 +179,7 @@ async def test_a_commit_in_doubt_stores_once(database: Database, tmp_path: Path)
             proxy.lose_answers_to_commit = 1
             task = asyncio.create_task(recorder.run())
             recorder.samples([MetricSample("core", NOW, "cpu_percent", 5.0)])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 while proxy.lost < 2 or len(stored(database)) < 2 or recorder.trouble:
                     await asyncio.sleep(0.05)
             task.cancel()

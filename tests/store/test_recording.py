@@ -1,6 +1,7 @@
 """Writing states and measurements to a real PostgreSQL, across outages."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -126,13 +127,14 @@ async def test_line_rates_count_lines_since_the_previous_call(database: Database
     async with Pool(database.store, "test-rates") as pool:
         rates = LineRates(pool)
         assert await rates.take() is None, "what was there before says nothing about a rate"
+        begun = time.monotonic()
         assert await rates.take() == {}
         await add_lines(database, {"core": 30, "codex": 10})
         await asyncio.sleep(0.5)
         found = await rates.take()
         assert found is not None
         assert 2.9 < found["core"] / found["codex"] < 3.1
-        assert 5 < found["core"] < 60
+        assert 30 / (time.monotonic() - begun) < found["core"] < 60
         database.cluster.stop()
         try:
             assert await rates.take() is None
@@ -154,6 +156,7 @@ async def test_line_rates_leave_out_helms_own_checks(database: Database) -> None
     ]
     async with Pool(database.store, "test-rates") as pool:
         rates = LineRates(pool, lambda service: ("/up",) if service == "core" else ())
+        begun = time.monotonic()
         await rates.take()
         connection = await connect(database.owner, "test")
         async with connection.transaction():
@@ -161,7 +164,8 @@ async def test_line_rates_leave_out_helms_own_checks(database: Database) -> None
         await connection.close()
         await asyncio.sleep(0.5)
         found = await rates.take()
-        assert found is not None and list(found) == ["codex"] and 1 < found["codex"] <= 6
+        assert found is not None and list(found) == ["codex"]
+        assert 3 / (time.monotonic() - begun) < found["codex"] <= 6
         assert list(rates.totals) == ["codex"] and rates.totals["codex"] == 3
 
 

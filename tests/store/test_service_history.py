@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from helmd.operations.logs.reader import LogReader
+from helmd.operations.monitoring import service_history
 from helmd.operations.monitoring.service_history import ServiceHistory
 from helmd.store.metrics.metrics import MetricSample, put_samples
 from helmd.store.session import Connection, Pool
 from tests.store.conftest import Database
 from tests.store.stored import append, random_rows
+from tests.waiting import eventually
 
 
 async def test_the_figures_of_every_service(owner: Connection, database: Database) -> None:
@@ -57,12 +59,9 @@ async def test_the_figures_of_every_service(owner: Connection, database: Databas
 
 
 @pytest.mark.usefixtures("database")
-async def test_a_store_that_is_away_is_said() -> None:
+async def test_a_store_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_history, "_READ_SECONDS", 0.5)
     async with Pool("host=/nonexistent dbname=x", "test") as pool:
         history = ServiceHistory(pool, LogReader(pool, "host=/nonexistent dbname=x", lambda: True))
         assert await history.records() == {}
-        for _ in range(8):
-            if history.trouble:
-                break
-            await history.records()
-        assert history.trouble
+        await eventually(lambda: history.trouble)

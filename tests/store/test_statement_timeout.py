@@ -3,8 +3,8 @@
 import ast
 import asyncio
 import inspect
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from helmd.store.metrics.metrics import read_samples
 from helmd.store.metrics.service_status import read_statuses
 from helmd.store.session import Connection, Pool, connect
 from tests.store.conftest import Database
+from tests.waiting import WITHIN, eventually
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 LIMIT = 0.5
@@ -34,6 +35,11 @@ LIMIT = 0.5
 TABLES = (
     "log_entries, log_partitions, log_counts_minute, log_counts_hour, service_status, service_metrics, journal_cursor"
 )
+
+
+@pytest.fixture(autouse=True)
+def long_limits() -> None:
+    """The limits here are Helm's own."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +69,12 @@ def waiting(database: Database) -> int:
     )
 
 
-async def ends(database: Database, read: Callable[[], Awaitable[object]], seconds: float = 3.0) -> None:
-    """READ ends, and so does its statement at the server."""
-    begun = time.monotonic()
-    try:
-        async with asyncio.timeout(seconds + 5):
+async def ends(database: Database, read: Callable[[], Awaitable[object]]) -> None:
+    """READ ends, and so does its statement at the server. Without a limit neither would, until the tables are free."""
+    async with asyncio.timeout(WITHIN):
+        with suppress(StoreError):
             await read()
-    except StoreError:
-        pass
-    while waiting(database):
-        assert time.monotonic() - begun < seconds, "PostgreSQL still carries it out"
-        await asyncio.sleep(0.05)
+    await eventually(lambda: not waiting(database), pause=0.05)
 
 
 READER: dict[str, Callable[[LogReader], Awaitable[object]]] = {

@@ -1,6 +1,5 @@
 """GET /api/events: several topics in one stream, each as far as its reader may see, from a real PostgreSQL."""
 
-import asyncio
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +9,12 @@ import pytest
 
 from helmd.model.api.jobs import JobReply
 from helmd.model.errors import StoreError
+from helmd.operations.logs import feed
 from helmd.operations.logs.reader import LogReader
 from helmd.store.logs.entries import StoredEntry
 from helmd.web.api import events as events_module
 from tests.store.log_server import Events, Served, rows, serving, streaming
+from tests.waiting import eventually
 
 PATH = "/api/events"
 
@@ -80,7 +81,7 @@ async def test_the_newest_entries_come_though_the_store_was_away_first(
 async def test_entries_and_states_in_one_stream_which_resumes(served: Served) -> None:
     async with streaming(served, "technician", PATH, topics="status,logs", service="core") as events:
         await data(events, "status")
-        await asyncio.sleep(0.3)
+        await eventually(lambda: served.feed.followers)
         await served.append([*rows(2), *rows(1, "codex")])
         assert [(await data(events, "log"))["message"] for _ in range(2)] == ["line 0", "line 1"]
         served.known.set("codex", True)
@@ -94,7 +95,7 @@ async def test_entries_and_states_in_one_stream_which_resumes(served: Served) ->
 
 async def test_a_topic_is_confined_as_its_own_routes_are(served: Served) -> None:
     async with streaming(served, "billing", PATH, topics="logs", tail="10") as events:
-        await asyncio.sleep(0.3)
+        await eventually(lambda: served.feed.followers)
         await served.append([*rows(1, "core"), *rows(1, "codex", text="for billing")])
         assert await events.messages(1) == ["for billing 0"]
     for role, topics, status, code in (
@@ -124,12 +125,13 @@ async def test_jobs(served: Served) -> None:
         assert ([each["state"] for each in found["jobs"]], found["removed"]) == (["succeeded"], ["00aa"])
 
 
-async def test_without_the_store_states_go_on(tmp_path: Path) -> None:
+async def test_without_the_store_states_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_READY_SECONDS", 1.0)
     async with serving(f"host={tmp_path} dbname=helm user=helm", tmp_path, heartbeat=0.5) as served:
         async with streaming(served, "admin", PATH, topics="logs,status") as events:
             kinds = set()
             for _ in range(2):
-                event = await events.next(10.0)
+                event = await events.next()
                 assert event is not None
                 kinds.add(event.kind)
                 if event.kind == "unavailable":
