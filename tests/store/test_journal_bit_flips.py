@@ -5,6 +5,7 @@ goes on, and no line gets a time that its neighbours contradict.
 import os
 import random
 import re
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -87,21 +88,34 @@ def texts(entries: list[JournalEntry]) -> list[str]:
     ]
 
 
-def prepared(directory: Path) -> tuple[Path, int, Positions]:
-    """A file of which the first STORED lines were read, and where the others begin."""
-    file = directory / "a.journal"
+@pytest.fixture(scope="module")
+def half_read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Positions]:
+    """A file of which the first STORED lines were read, and where the others begin. To be copied."""
+    file = tmp_path_factory.mktemp("half-read") / "a.journal"
     append(file, written(1, STORED))
     positions: Positions = {}
-    drain(directory, positions, 1000)
+    drain(file.parent, positions, 1000)
     begin = used(file)
     append(file, written(STORED + 1, ALL))
     return file, begin, positions
 
 
+@pytest.fixture(scope="module")
+def two_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what `test_one_damaged_field_ends_nothing` begins with. To be copied."""
+    directory = tmp_path_factory.mktemp("two-files")
+    append(directory / "a.journal", written(1, 500))
+    append(directory / "b.journal", written(501, 520))
+    return directory
+
+
 @pytest.mark.parametrize("followed", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_every_readable_line_is_read_once(tmp_path: Path, seed: int, followed: bool) -> None:
-    file, begin, positions = prepared(tmp_path)
+def test_every_readable_line_is_read_once(
+    tmp_path: Path, half_read: tuple[Path, int, Positions], seed: int, followed: bool
+) -> None:
+    file, begin, positions = tmp_path / "a.journal", half_read[1], dict(half_read[2])
+    shutil.copy(half_read[0], file)
     flip(file, random.Random(seed), begin, used(file), FLIPS)
     new = {text(n) for n in range(STORED + 1, ALL + 1)}
     readable = unfiltered(file) & new
@@ -132,11 +146,12 @@ def test_every_readable_line_is_read_once(tmp_path: Path, seed: int, followed: b
 @pytest.mark.parametrize("number", [0, 1, 250, 251, 498, 499])
 @pytest.mark.parametrize("bit", [12, 22, 36, 48])
 @pytest.mark.parametrize("field", FIELDS)
-def test_one_damaged_field_ends_nothing(tmp_path: Path, field: str, bit: int, number: int, whole: bool) -> None:
+def test_one_damaged_field_ends_nothing(
+    tmp_path: Path, two_files: Path, field: str, bit: int, number: int, whole: bool
+) -> None:
     """In the first, the last and other entries of a file, with the reader stopped behind each entry or never."""
-    append(tmp_path / "a.journal", written(1, 500))
+    shutil.copytree(two_files, tmp_path, dirs_exist_ok=True)
     flip_bit(tmp_path / "a.journal", number, field, bit)
-    append(tmp_path / "b.journal", written(501, 520))
     positions: Positions = {}
     found: list[JournalEntry] = []
     if whole:
