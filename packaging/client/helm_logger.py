@@ -59,6 +59,8 @@ RESPONSE_LIMIT = 65536
 
 TOKEN_LIFETIME = 300.0
 """Lifetime in seconds of a token without the claims iat and exp."""
+RENEWAL_PAUSE = 10.0
+"""Seconds before another attempt to renew a token that is still valid."""
 FIRST_PAUSE, MAX_PAUSE, MIN_PAUSE = 0.5, 30.0, 0.1
 MAX_RETRY_AFTER = 300.0
 EXIT_ATTEMPTS = 3
@@ -444,7 +446,7 @@ class HelmLogger:
         except _RetryError:
             if current is None or now >= current.ends_at:
                 raise
-            self._token = current._replace(renew_at=now + 10.0)
+            self._token = current._replace(renew_at=now + RENEWAL_PAUSE)
         return self._token.text
 
     def _new_token(self, url: str) -> _Token:

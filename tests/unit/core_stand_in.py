@@ -9,11 +9,14 @@ from functools import cache
 from typing import Any
 
 import jwt
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from helmd.web.auth import asking
 from tests.fixtures import TOKEN_HEADER, claims
+from tests.waiting import WITHIN
 
 KID = TOKEN_HEADER["kid"]
 
@@ -107,6 +110,7 @@ class StandIn:
 
 @asynccontextmanager
 async def standing_in() -> AsyncIterator[StandIn]:
+    """Helmd waits for it as long as a busy machine needs."""
     core, before = StandIn(), asyncio.all_tasks()
     application = web.Application()
     application.router.add_get("/.well-known/jwks.json", core.jwks)
@@ -117,7 +121,9 @@ async def standing_in() -> AsyncIterator[StandIn]:
     await server.start_server()
     core.url = str(server.make_url("")).rstrip("/")
     try:
-        yield core
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asking, "REPLY_SECONDS", WITHIN)
+            yield core
     finally:
         core.go_on.set()
         # Answers to those who have gone away are given too, or aiohttp leaves their tasks behind.

@@ -13,12 +13,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
+from helmd.cli.logs import store
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter, PageCursor, log_filter_of, page_cursor_of
 from helmd.model.logs.matching import matches
+from tests.waiting import WITHIN
 
 Row = tuple[int, LogRow]
 BEGAN = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -64,11 +67,11 @@ class StandIn:
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def start(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(WITHIN)
 
     def stop(self) -> None:
         """Ends it, breaking off its followers; rows stay."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(WITHIN)
 
     async def _start(self) -> None:
         made = web.Application(middlewares=[self._watched])
@@ -171,9 +174,13 @@ async def _rest() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
+LIMITS = ("_ANSWER_SECONDS", "_SEARCH_SECONDS", "_STREAM_SECONDS", "_NOTIFY_AFTER")
+"""Limits of `helmd.cli.logs.store` that a stand-in would exceed on a busy machine."""
+
+
 @contextmanager
 def stand_in(directory: Path) -> Iterator[StandIn]:
-    """A stand-in that runs, in a thread of its own; its socket is in DIRECTORY."""
+    """A stand-in that runs, in a thread of its own, and may be slow; its socket is in DIRECTORY."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -181,10 +188,13 @@ def stand_in(directory: Path) -> Iterator[StandIn]:
     helmd = StandIn(directory / "helm.sock", _loop=loop)
     helmd.start()
     try:
-        yield helmd
+        with pytest.MonkeyPatch.context() as patch:
+            for limit in LIMITS:
+                patch.setattr(store, limit, WITHIN)
+            yield helmd
     finally:
         helmd.stop()
-        asyncio.run_coroutine_threadsafe(_rest(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_rest(), loop).result(WITHIN)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(WITHIN)
         loop.close()

@@ -1,11 +1,13 @@
 """A realm in memory with the part of Keycloak's Admin REST API that users need; slow or away when a test wants that."""
 
+import threading
 import time
 import uuid
 from typing import Any
 from urllib.parse import unquote
 
 from helmd.keycloak.admin.api import NoAnswerFromKeycloakError, RefusedRequestError
+from tests.waiting import WITHIN
 
 
 class RealmStandIn:
@@ -24,6 +26,9 @@ class RealmStandIn:
         self.asked: list[str] = []
         self.pause = 0.0
         self.away = False
+        self.go_on = threading.Event()
+        """While it is not set, requests for groups wait."""
+        self.go_on.set()
         for name in ("admins", "technicians", "client"):
             self.add_group(name)
 
@@ -142,4 +147,6 @@ class RealmStandIn:
         if self.away:
             raise NoAnswerFromKeycloakError("Keycloak does not answer", hint="See its log: helmctl logs keycloak")
         time.sleep(self.pause)
+        if "/groups" in path:
+            self.go_on.wait(WITHIN)
         return [unquote(word) for word in path.split("/")][2:]

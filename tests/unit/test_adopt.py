@@ -37,6 +37,7 @@ from helmd.operations.modules.adopt import undo_adoption as really_give_back
 from helmd.operations.modules.processes import end_processes, process_facts
 from helmd.systemd.bus import Manager
 from tests.free_ports import free_port
+from tests.waiting import WITHIN
 
 SHARE = Path(__file__).resolve().parents[2]
 PLACES = {
@@ -243,7 +244,7 @@ def test_taken_over_and_given_back_byte_for_byte(
 ) -> None:
     before = hand.tree()
     adoption = adopt_installation(planned(hand, places), places, no_manager, lambda _: None)
-    assert running.wait(5) == -signal.SIGTERM
+    assert running.wait(WITHIN) == -signal.SIGTERM
     assert adoption.stage == "written" and (places.registry_directory / "adopted.toml").exists()
     assert places.adoption.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in places.adoption.rglob("*"))
@@ -298,7 +299,7 @@ def test_a_file_that_is_a_link_is_refused_before_anything_is_changed(hand: Hand,
 
 def test_a_process_that_does_not_end_is_killed_and_no_other_is_hit() -> None:
     stubborn = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(60)"
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -308,5 +309,5 @@ def test_a_process_that_does_not_end_is_killed_and_no_other_is_hit() -> None:
         # Another one with this pid, later.
         assert end_processes([replace(facts, started=facts.started - 1)], 0.1) == [] and process.poll() is None
         assert end_processes([facts], 0.2) == [facts]
-        assert process.wait(5) == -signal.SIGKILL
+        assert process.wait(WITHIN) == -signal.SIGKILL
     assert process_facts(process.pid) is None and end_processes([facts], 0.1) == []

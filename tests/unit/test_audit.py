@@ -17,6 +17,7 @@ from helmd.operations.logs import audit_live
 from helmd.operations.logs.audit import AuditQuery, JournalPart, audit_entries, audit_place
 from helmd.operations.logs.audit_live import follow_audit
 from tests.store.journals import SECOND, UID, append, continue_numbers, line
+from tests.waiting import WITHIN
 
 CHANGE = AuditedChange(
     "POST /api/tokens",
@@ -264,7 +265,7 @@ async def test_records_are_followed_as_they_come(journal: Journal, monkeypatch: 
     for fields in journal.sent[:2]:
         journal.receive(fields)
     journal.flush()
-    async with aclosing(follow_audit(journal.places, 10, journal.files)) as source, asyncio.timeout(20.0):
+    async with aclosing(follow_audit(journal.places, 10, journal.files)) as source, asyncio.timeout(WITHIN):
         assert [each.change for each in await anext(source)] == [others[1], others[0]]
         journal.receive(forged(journal.sent[2], HIVEMATRIX_ACTOR="nobody"))
         journal.receive(journal.sent[0], "hivematrix-codex.service", late=SECOND)

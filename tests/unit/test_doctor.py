@@ -55,6 +55,7 @@ from helmd.operations.diagnostics.doctor import CHECKS, DoctorCheck, examine
 from helmd.operations.diagnostics.python import environment_of
 from helmd.operations.monitoring.status import View
 from helmd.systemd import log_limit, user_manager
+from tests.waiting import WITHIN
 
 SHARE = Path(__file__).resolve().parents[2]
 
@@ -527,7 +528,9 @@ def showing(certificate: Path, key: Path, address: str = "127.0.0.1") -> Iterato
     with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield listener.getsockname()[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(doctor_services, "_HANDSHAKE_SECONDS", WITHIN)
+            yield listener.getsockname()[1]
         thread.join()
 
 

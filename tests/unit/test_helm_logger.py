@@ -23,18 +23,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.waiting import until
+from tests.waiting import WITHIN, until
 
 TOP = Path(__file__).resolve().parents[2]
 SOURCE = TOP / "packaging/client/helm_logger.py"
 README = TOP / "packaging/client/README.md"
 HOURS = 3600.0
 """An interval longer than any test, so that requests have another reason."""
+LONG_WAITS = {"interval": HOURS, "timeout": WITHIN}
 
 
 def load() -> Any:
@@ -98,6 +100,8 @@ class StandIn:
         self.token_answers: collections.deque[Answer] = collections.deque()
         self.token_life = 300.0
         self.released = threading.Event()
+        self.closed = 0
+        """How many connections it has closed."""
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -109,7 +113,7 @@ class StandIn:
                 request = Request(self.path, dict(self.headers), body, time.monotonic(), self.client_address[1])
                 answer = outer.answer(request)
                 if answer.hang:
-                    outer.released.wait(30)
+                    outer.released.wait(10 * WITHIN)
                 if answer.close:
                     self.close_connection = True
                 if answer.status and not answer.hang:
@@ -125,6 +129,10 @@ class StandIn:
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
+
+            def shutdown_request(self, request: Any) -> None:
+                super().shutdown_request(request)
+                outer.closed += 1
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that went away meanwhile is what some tests are about."""
@@ -186,6 +194,9 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         assert helm_logger.requests is not None
     monkeypatch.setattr(helm_logger, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(helm_logger, "MIN_PAUSE", 0.01)
+    # A busy machine may take longer than the 5 s that they wait by default.
+    for waits in (HelmLogger.flush, HelmLogger.shutdown):
+        monkeypatch.setattr(waits, "__defaults__", (WITHIN,))
     monkeypatch.delenv("CORE_SERVICE_URL", raising=False)
     return str(request.param)
 
@@ -195,7 +206,7 @@ def make(helm: StandIn) -> Iterator[Callable[..., Any]]:
     made = []
 
     def make(**settings: Any) -> Any:
-        made.append(HelmLogger("codex", settings.pop("helm_url", helm.url), **{"interval": HOURS, **settings}))
+        made.append(HelmLogger("codex", settings.pop("helm_url", helm.url), **{**LONG_WAITS, **settings}))
         return made[-1]
 
     yield make
@@ -244,11 +255,13 @@ def test_the_defaults_are_ten_entries_and_five_seconds() -> None:
 
 
 def test_entries_queued_during_an_outage_are_sent_in_large_batches(helm: StandIn, make: Callable[..., Any]) -> None:
-    helm.answers.append(Answer(hang=True))
-    logger = make(timeout=0.2)
+    helm.usual = AWAY
+    logger = make()
     for number in range(1200):
         logger.info(str(number))
-    assert logger.flush(10)
+    until(lambda: helm.requests)
+    helm.usual = OK
+    until(logger.flush)
     assert helm.messages == [str(number) for number in range(1200)]
     assert len({request.key for request in helm.requests}) <= 5
     assert max(len(request.entries) for request in helm.requests) <= 500
@@ -278,10 +291,15 @@ def test_a_connection_closed_while_idle_is_not_a_failure(
         monkeypatch.setattr(helm_logger, pause, 60.0)
     helm.usual = Answer(close=True)
     logger = make()
+
+    def closed_more_than(number: int) -> bool:
+        return helm.closed > number
+
     for number in range(3):
         logger.info(str(number))
         assert logger.flush()
-        time.sleep(0.02)  # until the server's FIN is here; urllib3 looks for it before it sends
+        # urllib3 looks for the server's FIN before it sends.
+        until(partial(closed_more_than, number), pause=0.01)
     assert helm.messages == ["0", "1", "2"]
     assert len(helm.requests) == 3
 
@@ -469,6 +487,7 @@ def test_a_token_is_renewed_before_it_expires(helm: StandIn, core: StandIn, make
 def test_a_token_that_cannot_be_renewed_is_used_until_it_expires(
     helm: StandIn, core: StandIn, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(helm_logger, "RENEWAL_PAUSE", HOURS)
     logger = make(core_url=core.url)
     logger.info("x")
     assert logger.flush()
@@ -545,14 +564,18 @@ def test_entries_are_queued_while_core_issues_no_token(
 )
 def test_a_batch_is_retried_unchanged(helm: StandIn, make: Callable[..., Any], answer: Answer) -> None:
     helm.answers.extend([answer] * 3)
-    logger = make(timeout=0.1)
+    logger = make(timeout=0.1 if answer.hang else WITHIN)
     logger.info("x")
-    until(lambda: logger.flush() and len(helm.requests) == 4)
+    if answer.hang:
+        until(lambda: logger.flush(0.01) or len(helm.requests) >= 3, pause=0.01)
+        logger._timeout = WITHIN
+    until(lambda: logger.flush() and len(helm.requests) >= 4)
+    assert answer.hang or len(helm.requests) == 4
     assert len({(request.key, request.body) for request in helm.requests}) == 1
     assert logger.status() == {"waiting": 0, "sent": 1, "dropped": 0, "last_error": ""}
     logger.info("x")
     assert logger.flush()
-    assert helm.requests[-1].key != helm.requests[0].key
+    assert len({request.key for request in helm.requests}) == 2
 
 
 def test_pauses_grow_with_jitter(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,7 +609,7 @@ def test_retry_after_is_honoured_by_flush(helm: StandIn, make: Callable[..., Any
     logger = make()
     logger.info("x")
     assert not logger.flush(0.2)
-    assert logger.flush(5)
+    assert logger.flush()
     first, second = helm.requests
     assert second.at - first.at >= 0.99
     assert first.key == second.key
@@ -685,7 +708,7 @@ def test_no_url_raises_into_the_service(make: Callable[..., Any], url: Any) -> N
 
 def test_no_call_blocks_on_helm(helm: StandIn, make: Callable[..., Any]) -> None:
     helm.usual = Answer(hang=True)
-    logger = make(timeout=30, interval=0)
+    logger = make(timeout=10 * WITHIN, interval=0)
     logger.info("x")
     until(lambda: helm.requests)
     for _ in range(1000):
@@ -764,8 +787,8 @@ def test_shutdown_gives_up_if_helm_is_unavailable(make: Callable[..., Any], caps
     logger = make(helm_url="http://127.0.0.1:1")
     logger.info("x")
     begun = time.monotonic()
-    logger.shutdown(60)
-    assert time.monotonic() - begun < 20
+    logger.shutdown(2 * WITHIN)
+    assert time.monotonic() - begun < WITHIN
     assert not logger.flush(30)
     assert logger.status()["waiting"] == 1
     assert capsys.readouterr().err.startswith("helm_logger: codex: 1 entry was not sent: could not reach Helm: ")
@@ -773,12 +796,12 @@ def test_shutdown_gives_up_if_helm_is_unavailable(make: Callable[..., Any], caps
 
 def test_shutdown_is_bounded(helm: StandIn, make: Callable[..., Any]) -> None:
     helm.usual = Answer(hang=True)
-    logger = make(timeout=30)
+    logger = make(timeout=2 * WITHIN)
     logger.info("x")
     until(lambda: logger.flush(0.01) or helm.requests)
     begun = time.monotonic()
     logger.shutdown(0.1)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < WITHIN
 
 
 def test_shutdown_sends_without_a_thread(
@@ -801,15 +824,23 @@ def test_shutdown_sends_without_a_thread(
     assert helm.messages == ["one", "two"]
 
 
+WITHOUT_HASTE = f"""
+import helm_logger
+for waits in (helm_logger.HelmLogger.flush, helm_logger.HelmLogger.shutdown):
+    waits.__defaults__ = ({WITHIN},)
+helm_logger.HelmLogger.__init__.__kwdefaults__["timeout"] = {WITHIN}
+"""
+
+
 def run(code: str, helm: StandIn, transport: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the code in a separate process."""
+    """Run the code in a separate process, where the logger has more time than by default."""
     hide = "import sys\nsys.modules['requests'] = None\n" if transport == "plain" else ""
-    whole = hide + textwrap.dedent(code).replace("http://localhost:5004", helm.url)
+    whole = hide + WITHOUT_HASTE + textwrap.dedent(code).replace("http://localhost:5004", helm.url)
     return subprocess.run(
         [sys.executable, "-c", whole],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=2 * WITHIN,
         check=False,
         env={
             "PATH": os.environ["PATH"],
@@ -854,7 +885,7 @@ def test_exit_is_not_delayed_by_debug_logging(helm: StandIn, transport: str) -> 
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert helm.messages == ["last words"]
-    assert float(done.stdout) < 4.5, "it went on when flush() gave up after 5 s"
+    assert float(done.stdout) < WITHIN / 2, "it went on when flush() gave up"
 
 
 def test_entries_of_later_exit_handlers_do_not_delay_exit(helm: StandIn, transport: str) -> None:
@@ -886,11 +917,11 @@ def test_a_signal_handler_may_log_during_logging(helm: StandIn, transport: str) 
         signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
         lines = 0
         end = time.monotonic() + 0.7
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(signals) <= 10:
             lines += 1
             logger.info("line")
         signal.setitimer(signal.ITIMER_REAL, 0, 0)
-        assert logger.flush(40)
+        assert logger.flush()
         print(lines, len(signals))
         """,
         helm,
@@ -1070,7 +1101,7 @@ def test_filters_are_applied_and_formatters_are_not(helm: StandIn, log: Any) -> 
 
 
 def test_a_handler_shuts_down_the_logger_that_it_created(helm: StandIn, make: Callable[..., Any]) -> None:
-    handler = HelmLogHandler("codex", helm.url, level=logging.WARNING, interval=HOURS)
+    handler = HelmLogHandler("codex", helm.url, level=logging.WARNING, **LONG_WAITS)
     log = logging.Logger("x")
     log.addHandler(handler)
     log.info("too low")
@@ -1102,7 +1133,7 @@ def test_records_logged_while_sending_are_not_sent(helm: StandIn, make: Callable
     handlers = [
         watcher,
         HelmLogHandler(make()),
-        copy.HelmLogHandler(copy.HelmLogger("codex", helm.url, interval=HOURS)),
+        copy.HelmLogHandler(copy.HelmLogger("codex", helm.url, **LONG_WAITS)),
     ]
     root.setLevel(logging.DEBUG)
     for handler in handlers:
@@ -1116,7 +1147,7 @@ def test_records_logged_while_sending_are_not_sent(helm: StandIn, make: Callable
         for handler in handlers:
             root.removeHandler(handler)
         root.setLevel(level)
-        handlers[2].logger.shutdown()
+        handlers[2].logger.shutdown(WITHIN)
     assert helm.messages == ["the service's own request"] * 2
     if helm_logger.requests:
         assert any((record.threadName or "").startswith("helm-logger") for record in seen)

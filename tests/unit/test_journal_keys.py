@@ -14,6 +14,7 @@ from helmd.model.ingest.signature import SigningKey, is_authentic
 from helmd.model.layout import layout
 from helmd.model.logs.parsing.journal_fields import Value
 from helmd.model.suite.names import HMAC_FIELD
+from tests.waiting import WITHIN
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_of_several_creators_one_creates_it(tmp_path: Path) -> None:
         creators = [spawn.Process(target=_create, args=(path, barrier, queue)) for _ in range(4)]
         for creator in creators:
             creator.start()
-        secrets = {queue.get(timeout=20) for _ in creators}
+        secrets = {queue.get(timeout=WITHIN) for _ in creators}
         for creator in creators:
             creator.join()
         assert secrets == {JournalKeys(path).keys()[0].secret}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helmd.keycloak import launch, prepare
+from tests.waiting import WITHIN
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ ENVIRONMENT = {
 def run(home: Path, environment: dict[str, str] = ENVIRONMENT) -> int:
     """Run prepare.py as the unit does; return its exit status."""
     program = ["/usr/bin/python3", "-I", "-S", prepare.__file__, str(home), "/usr/bin/java"]
-    return subprocess.run(program, env=environment, check=False, timeout=20).returncode
+    return subprocess.run(program, env=environment, check=False, timeout=WITHIN).returncode
 
 
 def count(home: Path) -> int:

@@ -9,10 +9,12 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 
 PROCESS = """
+import atexit
 import subprocess
 
 def test_it():
-    subprocess.Popen(["sleep", "3"])
+    left = subprocess.Popen(["sleep", "600"])
+    atexit.register(left.kill)
 """
 TASK = """
 import asyncio

@@ -9,6 +9,7 @@ from pathlib import Path
 from helmd.files.durable import write_atomically
 from helmd.files.leftovers import OLD_SECONDS, remove_leftovers, tidy_account
 from helmd.model.layout import layout
+from tests.waiting import WITHIN
 
 TOP = Path(__file__).resolve().parents[2]
 KILLED = """
@@ -23,7 +24,7 @@ write_atomically(Path(sys.argv[1]), "new")
 def test_what_a_kill_leaves_is_removed(tmp_path: Path) -> None:
     file = tmp_path / "desk.toml"
     file.write_text("old")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], cwd=TOP, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], cwd=TOP, timeout=WITHIN, check=False)
     assert done.returncode < 0 and len(list(tmp_path.iterdir())) == 2
     assert not remove_leftovers(tmp_path, "other.toml") and not remove_leftovers(tmp_path, older=60)
     assert len(remove_leftovers(tmp_path, "desk.toml")) == 1

@@ -8,6 +8,7 @@ import pytest
 
 from helmd.files.lock import acquire, locked, locked_directory
 from helmd.model.errors import LockedError
+from tests.waiting import WITHIN
 
 
 def test_a_second_one_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
@@ -27,9 +28,9 @@ def test_one_that_is_removed_while_it_is_held_is_not_what_is_waited_for(tmp_path
     held, released = threading.Event(), threading.Event()
 
     def wait() -> None:
-        with locked(lock, "x", wait=10):
+        with locked(lock, "x", wait=WITHIN):
             held.set()
-            released.wait(10)
+            released.wait(WITHIN)
 
     waiting = threading.Thread(target=wait)
     with locked(lock, "desk is being changed"):
@@ -37,11 +38,11 @@ def test_one_that_is_removed_while_it_is_held_is_not_what_is_waited_for(tmp_path
         time.sleep(0.2)
         lock.unlink()
         lock.parent.rmdir()
-    assert held.wait(10)
+    assert held.wait(WITHIN)
     with pytest.raises(LockedError), locked(lock, "desk is being changed"):
         pass
     released.set()
-    waiting.join(10)
+    waiting.join(WITHIN)
 
 
 def test_how_long_it_waits(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_how_long_it_waits(tmp_path: Path) -> None:
         waiting.start()
         time.sleep(0.2)
         released = time.monotonic()
-    waiting.join(10)
+    waiting.join(WITHIN)
     assert taken and taken[0] >= released
     (tmp_path / "file").touch()
     with (tmp_path / "file").open() as first, (tmp_path / "file").open() as second:

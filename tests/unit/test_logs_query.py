@@ -21,6 +21,7 @@ from helmd.model.logs.timestamps import iso_timestamp
 from helmd.systemd.timestamp import parse_timestamp
 from tests.signing import action_fields, posted_fields
 from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, UID, append, continue_numbers, flip_bit, line
+from tests.waiting import WITHIN, until
 
 REMARK = {"_SYSTEMD_USER_UNIT": "init.scope", "USER_UNIT": "hivematrix-core.service", "SYSLOG_IDENTIFIER": "systemd"}
 
@@ -146,14 +147,11 @@ def test_follow_yields_each_new_line_once_and_ends_with_its_reader(journal: Path
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
-    assert idle.acquire(timeout=10)
+    assert idle.acquire(timeout=WITHIN)
     append(journal / "test.journal", [line("new", 20 * SECOND, service="late"), line("newer", 21 * SECOND)])
-    deadline = 100
-    while len(seen) < 4 and deadline:
-        idle.acquire(timeout=0.1)
-        deadline -= 1
+    until(lambda: len(seen) >= 4, pause=0.02)
     os.close(reading)
-    thread.join(10)
+    thread.join(WITHIN)
     os.close(writing)
     assert not thread.is_alive()
     assert seen == ["helm's own", RED, "new", "newer"]

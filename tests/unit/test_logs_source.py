@@ -22,9 +22,21 @@ from helmd.cli.logs.store import StoreLines
 from helmd.journal.query import JournalQuery, Wanted
 from helmd.model.layout import Layout, layout
 from tests.store.journals import UID, append, line
-from tests.unit.helmd_stand_in import StandIn, row, stand_in
+from tests.unit.helmd_stand_in import LIMITS, StandIn, row, stand_in
+from tests.waiting import WITHIN
 
 TOP = Path(__file__).resolve().parents[2]
+HELMCTL = TOP / "helmctl.py"
+RAISED_LIMITS_HELMCTL = f"""
+import runpy, sys
+sys.argv[0] = {str(HELMCTL)!r}
+sys.path.insert(0, {str(TOP)!r})
+from helmd.cli.logs import store
+for limit in {LIMITS!r}:
+    setattr(store, limit, {WITHIN})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""helmctl with the time for helmd's answers that `stand_in` gives this process."""
 
 
 @pytest.fixture
@@ -42,11 +54,11 @@ def environment(helmd: StandIn) -> dict[str, str]:
 def command(*words: str) -> list[str]:
     # Root's own suite; for anybody else the option names who runs it anyway.
     account = pwd.getpwuid(os.getuid()).pw_name
-    return [sys.executable, str(TOP / "helmctl.py"), "--account", account, "logs", *words]
+    return [sys.executable, "-c", RAISED_LIMITS_HELMCTL, "--account", account, "logs", *words]
 
 
 def helmctl(helmd: StandIn, *words: str) -> tuple[int, str, str]:
-    done = subprocess.run(command(*words), env=environment(helmd), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command(*words), env=environment(helmd), capture_output=True, text=True, timeout=WITHIN)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -105,10 +117,10 @@ def test_following_ends_without_a_message(helmd: StandIn, way: str) -> None:
         assert running.stdout.readline() == b"line 2\n"
         if way == "interrupt":
             running.send_signal(signal.SIGINT)
-            assert running.wait(10) == -signal.SIGINT
+            assert running.wait(WITHIN) == -signal.SIGINT
         else:
             running.stdout.close()
-            assert running.wait(10) == 0
+            assert running.wait(WITHIN) == 0
         assert running.stderr.read() == b""
     finally:
         running.kill()
@@ -116,9 +128,15 @@ def test_following_ends_without_a_message(helmd: StandIn, way: str) -> None:
 
 
 @pytest.fixture
-def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+def printed_at() -> int:
+    """When core printed the last line in the journal of `places`, in microseconds."""
+    return time.time_ns() // 1000
+
+
+@pytest.fixture
+def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed_at: int) -> Layout:
     """A journal in which core printed a line a minute ago and another one just now."""
-    now = time.time_ns() // 1000
+    now = printed_at
     files = tmp_path / "journal"
     files.mkdir()
     at = [("a minute ago", now - 60_000_000), ("now", now)]
@@ -140,8 +158,11 @@ def answer(places: Layout, wanted: Wanted | None = None, *, from_journal: bool =
         return [found.row.message for found in lines], notified
 
 
-def test_a_lagging_store_is_reported(helmd: StandIn, places: Layout) -> None:
-    now = datetime.now(UTC)
+def test_a_lagging_store_is_reported(
+    helmd: StandIn, places: Layout, monkeypatch: pytest.MonkeyPatch, printed_at: int
+) -> None:
+    monkeypatch.setattr(log_source, "_LAG", timedelta(seconds=55))
+    now = datetime.fromtimestamp(printed_at / 1e6, UTC)
     notified = "the log store is far behind the journal; use --journal for newer lines"
     assert answer(places) == ([], [notified])
     helmd.add(row(1, timestamp=now - timedelta(seconds=120), source="journal"))
@@ -151,7 +172,7 @@ def test_a_lagging_store_is_reported(helmd: StandIn, places: Layout) -> None:
     assert re.fullmatch(r"the log store is (59s|1min.*) behind the journal; use --journal for newer lines", said[0])
     assert answer(places, Wanted(services=frozenset({"nexus"}))) == ([], [])
     assert answer(places, from_journal=True) == (["a minute ago", "now"], [])
-    # What is a second old need not be there yet.
+    # What is newer than that need not be there yet.
     helmd.add(row(2, timestamp=now - timedelta(seconds=60), source="journal"))
     assert answer(places) == (["line 1", "line 2"], [])
 
@@ -191,5 +212,7 @@ def test_a_query_that_cannot_be_parsed_is_refused_with_its_place(helmd: StandIn)
 )
 def test_terms_of_a_query_are_completed(helmd: StandIn, words: str, found: list[str]) -> None:
     given = {"_HELMCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-    done = subprocess.run(command()[:2], env=environment(helmd) | given, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, str(HELMCTL)], env=environment(helmd) | given, capture_output=True, text=True, timeout=WITHIN
+    )
     assert [line.partition(",")[2] for line in done.stdout.splitlines()] == found, done.stderr

@@ -3,6 +3,7 @@
 import asyncio
 
 from helmd.web.http.memory_budget import MemoryBudget
+from tests.waiting import WITHIN
 
 
 async def settled() -> None:
@@ -35,7 +36,7 @@ async def test_what_is_larger_than_all_takes_all() -> None:
     await settled()
     assert not other.done()
     budget.release(25)
-    await asyncio.wait_for(other, 1)
+    await asyncio.wait_for(other, WITHIN)
 
 
 async def test_what_was_spread_others_wait_for() -> None:
@@ -46,7 +47,7 @@ async def test_what_was_spread_others_wait_for() -> None:
     await settled()
     assert not other.done()
     budget.release(5, 20)
-    await asyncio.wait_for(other, 1)
+    await asyncio.wait_for(other, WITHIN)
 
 
 async def test_who_goes_away_leaves_the_place_to_the_next() -> None:
@@ -57,10 +58,10 @@ async def test_who_goes_away_leaves_the_place_to_the_next() -> None:
     gone.cancel()
     await settled()
     budget.release(10)
-    await asyncio.wait_for(next_one, 1)
+    await asyncio.wait_for(next_one, WITHIN)
     late = asyncio.create_task(budget.acquire(10))
     await settled()
     budget.release(4)
     late.cancel()
     await asyncio.gather(late, return_exceptions=True)
-    await asyncio.wait_for(budget.acquire(10), 1)
+    await asyncio.wait_for(budget.acquire(10), WITHIN)

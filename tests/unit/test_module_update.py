@@ -44,6 +44,7 @@ from helmd.operations.modules.recover import interrupted, recover_at_boot, recov
 from helmd.operations.modules.shown import shown_plan
 from helmd.operations.modules.surroundings import ModuleSteps
 from helmd.operations.modules.update import ModuleUpdates
+from tests.waiting import WITHIN
 
 UNIT = "hivematrix-desk.service"
 TOP = Path(__file__).resolve().parents[2]
@@ -166,6 +167,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     repository.mkdir()
     machine = Machine()
     found = Desk(place, repository, machine)
+    monkeypatch.setattr(environment, "_SECONDS", 10 * WITHIN)
     for module in (git, environment, migrate):
         monkeypatch.setattr(module, "run_in", run_in)
     monkeypatch.setattr(migrate, "rendered", lambda *_, **__: {"hivematrix-desk.service": ""})
@@ -698,7 +700,7 @@ def test_two_changes_of_one_module_wait_for_one_another(desk: Desk) -> None:
     desk.gate = gate
     first = threading.Thread(target=lambda: desk.updates().update())
     first.start()
-    assert inside.wait(20)
+    assert inside.wait(WITHIN)
     assert not desk.updates().update().changed
     order.append("second")
     first.join()
@@ -716,13 +718,13 @@ def test_what_can_not_be_put_back_at_boot_is_not_started(desk: Desk, monkeypatch
     # What was away may be there once the machine has booted.
     assert len(desk.machine.guards) == 1
     words = [str(TOP / "packaging/libexec/prestart"), f"blocked={desk.places.start_block}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WITHIN, check=False)
     assert done.returncode == 1 and "desk is not started: desk can't go back to" in done.stderr
     assert "PostgreSQL is away. Once that is corrected, run: helmctl modules recover" in done.stderr
     (found,) = doctor_suite.modules(DoctorContext(desk.layout))
     assert found.verdict == "bad" and "is not started until" in found.sentence
     assert found.fix.startswith("helmctl modules recover desk")
-    assert desk.recovered() and subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+    assert desk.recovered() and subprocess.run(words, capture_output=True, timeout=WITHIN, check=False).returncode == 0
     assert [each.verdict for each in doctor_suite.modules(DoctorContext(desk.layout))] == ["ok"]
 
 
@@ -798,7 +800,7 @@ def test_a_guard_waits_for_the_lock_and_recovers(desk: Desk, tmp_path: Path) -> 
             guard.wait(0.5)
         assert not said.exists()
         os.killpg(held.pid, signal.SIGKILL)
-    assert guard.wait(30) == 0 and said.read_text() == "modules recover desk\n"
+    assert guard.wait(WITHIN) == 0 and said.read_text() == "modules recover desk\n"
 
 
 def test_a_damaged_intent_is_said_and_nothing_is_done(desk: Desk) -> None:

@@ -40,6 +40,7 @@ from helmd.web.pages.words import NOTHING, duration_text
 from helmd.web.route import Route
 from helmd.web.server import application
 from tests.fakes import Statuses
+from tests.waiting import WITHIN
 
 NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
 SUITE = Registry(
@@ -501,8 +502,9 @@ class CoreFailed(Statuses):
         return {"core": status("core", "failed", "core exited with code 3")}
 
 
-async def test_what_a_failed_service_printed_is_in_the_headline() -> None:
+async def test_what_a_failed_service_printed_is_in_the_headline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cause is seen without a click, by who may read the service's lines, and is text whatever it is."""
+    monkeypatch.setattr("helmd.operations.diagnostics.failures._WAIT_SECONDS", WITHIN)
     facts = UnitFacts("hivematrix-core.service", "loaded", "failed", changed_at=NOW.timestamp(), restarts=5)
     seen = {"core": Observed("core", SUITE["core"], facts)}
     lines = [PrintedLine(NOW.timestamp(), "connecting"), PrintedLine(NOW.timestamp(), "ERROR: no table <b>users</b>")]

@@ -20,6 +20,7 @@ from helmd.model.identity.group_unit import GroupUnit, unit_of_group
 from helmd.model.identity.peer import Peer, Place
 from helmd.web.auth.peers import Forwarded, LoginNeededError, PeerRefusedError, Trust, check_peer, forwarded
 from helmd.web.auth.roles import RECENT_LOGIN_SECONDS, Access, Identity, Role, Via
+from tests.waiting import WITHIN
 
 USER = "/user.slice/user-1000.slice"
 MANAGER = f"{USER}/user@1000.service"
@@ -143,7 +144,7 @@ def test_a_client_that_closed_its_socket_is_unknown(monkeypatch: pytest.MonkeyPa
     with_paths(monkeypatch, own=f"{USER}/session-3.scope")
     with connected() as (made, accepted):
         made.close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WITHIN
         # Until the kernel has acknowledged that, it still knows who had it.
         while (peer := Peers(1000).peer(accepted)).place is not Place.UNKNOWN:
             assert peer.unit == "session-3.scope" and time.monotonic() < deadline

@@ -19,6 +19,7 @@ from helmd.model.suite.discovery import discovery_document, master_document
 from helmd.model.suite.registry import read_registry
 from helmd.systemd.prestart import place_discovery
 from tests.catalogue import CATALOGUE
+from tests.waiting import WITHIN
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = TOP / "packaging/libexec/prestart"
@@ -57,11 +58,11 @@ def test_a_service_whose_start_is_blocked_says_why(place: tuple[Path, Path], tmp
     source, directory = place
     words = [str(PROGRAM), f"discovery={source}", f"directory={directory}", f"blocked={tmp_path / 'block'}"]
     (tmp_path / "block").write_text("codex is not started: its update goes on\n")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WITHIN, check=False)
     assert (done.returncode, done.stderr) == (1, "codex is not started: its update goes on\n")
     assert not list(directory.iterdir())
     (tmp_path / "block").unlink()
-    assert subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+    assert subprocess.run(words, capture_output=True, timeout=WITHIN, check=False).returncode == 0
 
 
 def test_a_directory_that_the_account_may_not_write_to_is_no_failure(place: tuple[Path, Path]) -> None:
@@ -74,12 +75,12 @@ def test_a_directory_that_the_account_may_not_write_to_is_no_failure(place: tupl
     directory.chmod(0o555)
     words = [str(PROGRAM), f"discovery={source}", f"directory={directory}"]
     drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.getuid() == 0 else []
-    done = subprocess.run([*drop, *words], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*drop, *words], capture_output=True, text=True, timeout=WITHIN)
     assert done.returncode == 0, done.stderr
     assert f"HIVEMATRIX_SERVICES_JSON names the file to read instead, {source}" in done.stderr
     assert not list(directory.iterdir())
     gone = [str(PROGRAM), f"discovery={source}", f"directory={directory}x"]
-    assert subprocess.run(gone, capture_output=True, timeout=30).returncode == 1
+    assert subprocess.run(gone, capture_output=True, timeout=WITHIN).returncode == 1
 
 
 def test_written_when_it_changed(place: tuple[Path, Path]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from helmd.health.probe import run_probe
 from helmd.model.units.health import HEALTHY, UNHEALTHY, Probe
+from tests.waiting import WITHIN
 
 TOP = Path(__file__).resolve().parents[2]
 real: Callable[..., Any] = socket.getaddrinfo
@@ -43,7 +44,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
     end = threading.Event()
 
     def hang() -> Any:
-        end.wait(60)
+        end.wait(2 * WITHIN)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     resolver = Resolver(hang)
@@ -56,7 +57,7 @@ def test_a_resolver_that_hangs_costs_the_timeout_and_no_more(hanging: Resolver) 
     begun = time.monotonic()
     verdict = run_probe(Probe(url="http://hanging.example/health", timeout=0.3))
     assert verdict == (UNHEALTHY, "the name hanging.example was not resolved within 0.3 s")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < WITHIN
 
 
 def test_a_name_is_looked_up_by_one_thread_however_often_it_is_asked(hanging: Resolver) -> None:
@@ -76,7 +77,7 @@ def test_a_name_is_looked_up_again_after_a_failure(monkeypatch: pytest.MonkeyPat
     resolver = Resolver(fail)
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     for _ in range(2):
-        verdict = run_probe(Probe(url="http://gone.example/", timeout=5))
+        verdict = run_probe(Probe(url="http://gone.example/", timeout=WITHIN))
         assert verdict == (UNHEALTHY, "the name gone.example can't be resolved (Name or service not known)")
     assert len(resolver.asked) == 2
 
@@ -91,9 +92,9 @@ def test_an_address_is_not_looked_up(hanging: Resolver) -> None:
 
 
 def test_all_addresses_of_a_name_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five addresses that neither accept nor refuse: the queue of each listener is full."""
+    """Forty addresses that neither accept nor refuse: the queue of each listener is full."""
     with ExitStack() as stack:
-        hosts = [f"127.0.0.{number}" for number in range(1, 6)]
+        hosts = [f"127.0.0.{number}" for number in range(1, 41)]
         port = 0
         for host in hosts:
             listener = stack.enter_context(socket.create_server((host, port), backlog=0))
@@ -108,7 +109,7 @@ def test_all_addresses_of_a_name_share_the_time(monkeypatch: pytest.MonkeyPatch)
         verdict = run_probe(Probe("port", f"http://full.example:{port}", timeout=1.0))
         took = time.monotonic() - begun
     assert verdict == (UNHEALTHY, "no connection within 1 s")
-    assert took < 3, "each address on its own would be five times the limit"
+    assert took < 20, "each address on its own would be forty times the limit"
 
 
 def test_the_first_address_that_accepts_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,13 +127,11 @@ def test_a_lookup_under_way_keeps_no_process_from_exiting() -> None:
         "real = socket.getaddrinfo\n"
         "def hang(host, *words, flags=0, **more):\n"
         "    if flags & socket.AI_NUMERICHOST: return real(host, *words, flags=flags, **more)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
         "socket.getaddrinfo = hang\n"
         "from helmd.health.probe import run_probe\n"
         "from helmd.model.units.health import Probe\n"
         "print(run_probe(Probe(url='http://hanging.example/', timeout=0.2)).state)\n"
     )
-    begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WITHIN)
     assert done.stdout == "unhealthy\n"
-    assert time.monotonic() - begun < 30

@@ -23,6 +23,7 @@ from helmd.web.pages.service import actions_of, responses_of
 from helmd.web.pages.service_settings import form_of
 from tests.unit.test_module_check import CHECK, OLD, RECORD
 from tests.unit.test_module_plan import PLAN
+from tests.waiting import WITHIN
 
 NOW = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
 UNIT_STATE = UnitFacts(
@@ -83,7 +84,7 @@ def test_nothing_is_believed_of_a_checkout(tmp_path: Path) -> None:
         assert commit_of(git.parent) == ""
 
 
-async def test_the_version_of_a_module_is_that_of_its_record(tmp_path: Path) -> None:
+async def test_the_version_of_a_module_is_that_of_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = layout({}, tmp_path, 1000, tmp_path)
     desk = Service("desk", path=f"modules/desk/versions/{OLD}")
     assert code_version(places, desk) is None, "there is no record"
@@ -102,6 +103,7 @@ async def test_the_version_of_a_module_is_that_of_its_record(tmp_path: Path) -> 
         "away": Service("away", type="external", path=str(tmp_path)),
         "helm": Service("helm"),
     }
+    monkeypatch.setattr("helmd.operations.monitoring.code_versions._WAIT_SECONDS", WITHIN)
     found = await CodeVersions(places).of(Registry(suite))
     assert sorted(found) == ["codex", "desk", "helm"]
     assert found["codex"] == CodeVersion("checkout", commit_of(tmp_path)) and found["helm"].kind == "package"

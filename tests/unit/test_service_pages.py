@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -39,6 +40,7 @@ from helmd.web.pages.service import ServicePage
 from helmd.web.pages.users import UsersPage
 from helmd.web.server import application
 from helmd.web.service_pages import service_pages
+from tests.waiting import WITHIN
 
 NOW = datetime.now(UTC)
 HOSTILE = "<script>alert(1)</script>"
@@ -55,6 +57,12 @@ STOPPED = {"action": "POST /api/services/{name}/stop", "result": "refused", "act
 URL = "http://localhost:5004"
 SUMMARIES = {"POST /api/services/{name}/stop": "Stop a service"}
 GROUPS = (RealmGroup("1", "admins", "/admins"), RealmGroup("2", "client", "/client"))
+
+
+@pytest.fixture(autouse=True)
+def raised_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of a run are waited for on a busy machine as well."""
+    monkeypatch.setattr("helmd.operations.diagnostics.failures._WAIT_SECONDS", WITHIN)
 
 
 @dataclass

@@ -81,7 +81,7 @@ def test_a_port_is_held_by_helmd_rather_than_by_the_manager_that_made_its_socket
         port = made.getsockname()[1]
         pid = os.fork()
         if not pid:
-            time.sleep(30)
+            time.sleep(600)
             os._exit(0)
         try:
             for manager, other in ((os.getpid(), pid), (pid, os.getpid())):

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.fixtures import SERVICE, TOKEN_HEADER, USERS, Exchange, claims, exchanges, printed_lines
 from tests.free_ports import free_port
+from tests.waiting import WITHIN
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVICES = ("keycloak", "core", "nexus", "helm", "codex", "ledger", "knowledgetree")
@@ -69,10 +70,10 @@ def ask(
     if tls:
         context = ssl._create_unverified_context()
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            "127.0.0.1", port, timeout=10, context=context
+            "127.0.0.1", port, timeout=WITHIN, context=context
         )
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WITHIN)
     with contextlib.closing(connection):
         connection.request(method, path, body=data, headers=sent)  # type: ignore[arg-type]
         reply = connection.getresponse()
@@ -105,7 +106,7 @@ class Program:
         return ask(self.port, method, path, body, headers, self.tls)
 
     def wait_until_it_listens(self) -> None:
-        limit = time.monotonic() + 15
+        limit = time.monotonic() + 5 * WITHIN
         while time.monotonic() < limit:
             if self.process.poll() is not None:
                 break
@@ -125,7 +126,7 @@ class Program:
         started = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(timeout=5)
+            code = self.process.wait(timeout=WITHIN)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
@@ -417,10 +418,10 @@ def test_sigterm_ends_it_cleanly_and_at_once(name: str, suite: Path) -> None:
             code, seconds = program.end()
         assert code == 0
         took.append(seconds)
-        if seconds < 0.3:
+        if seconds < 3:
             break
-    # The best of ten: other work on this machine must not decide it.
-    assert min(took) < 0.3, took
+    # The best of ten: other work on this machine must not decide it. One that waits for its clients takes a minute.
+    assert min(took) < 3, took
 
 
 def test_codex_without_its_database_is_unhealthy(suite: Path) -> None:
@@ -443,6 +444,9 @@ def session_cookie(token: str) -> str:
 class Echo(BaseHTTPRequestHandler):
     """A service behind the gateway that says what reached it, or has a page, or a stream of events."""
 
+    seen = threading.Event()
+    """Whether the first event has been read; the second one follows."""
+
     def do_GET(self) -> None:
         if self.path.startswith("/page"):
             self._answer(PAGE, "text/html; charset=utf-8")
@@ -452,8 +456,8 @@ class Echo(BaseHTTPRequestHandler):
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
             self.wfile.write(b"data: 1\n\n")
-            time.sleep(0.5)
-            self.wfile.write(b"data: 2\n\n")
+            if self.seen.wait(WITHIN):
+                self.wfile.write(b"data: 2\n\n")
             return
         body = json.dumps({"path": self.path, "headers": dict(self.headers)}).encode()
         self.send_response(200)
@@ -568,17 +572,15 @@ def test_nexus_changes_pages_as_the_real_one(nexus: Program, core: Program, real
 
 def test_nexus_passes_events_on_as_they_come(nexus: Program, core: Program, realm: Realm) -> None:
     connection = http.client.HTTPSConnection(
-        "127.0.0.1", nexus.port, timeout=10, context=ssl._create_unverified_context()
+        "127.0.0.1", nexus.port, timeout=WITHIN, context=ssl._create_unverified_context()
     )
     with contextlib.closing(connection):
         token = exchange(core, realm, claims("technician"))
         connection.request("GET", "/codex/events", headers={"Cookie": session_cookie(token)})
         reply = connection.getresponse()
-        began = time.monotonic()
         assert reply.read1() == b"data: 1\n\n"
-        first = time.monotonic()
+        Echo.seen.set()
         assert reply.read() == b"data: 2\n\n"
-        assert time.monotonic() - first > 0.3 > first - began
 
 
 def test_nexus_leads_to_keycloak_and_keeps_its_cookies_there(nexus: Program) -> None:
@@ -606,7 +608,7 @@ def test_nexus_says_what_is_missing(suite: Path) -> None:
         env={"PATH": "/usr/bin:/bin", "NEXUS_CERT": "/nonexistent/nexus.crt"},
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=WITHIN,
     )
     assert run.returncode == 1
     assert "the certificate /nonexistent/nexus.crt is missing" in run.stderr

@@ -13,10 +13,10 @@ import pytest
 
 from helmd.health.thread_pool import PROBES, ThreadPool
 from helmd.model.suite.service import Health, Service
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 
-def service(port: int, timeout: float = 2.0) -> Service:
+def service(port: int, timeout: float = WITHIN) -> Service:
     return Service("core", url=f"http://localhost:{port}", port=port, health=Health(timeout=timeout))
 
 
@@ -33,11 +33,12 @@ async def answering(body: bytes) -> tuple[asyncio.Server, int]:
 
 async def test_the_verdict_and_how_long_it_took() -> None:
     server, port = await answering(b'HTTP/1.0 503 Busy\r\n\r\n{"status": "degraded"}')
+    begun = time.monotonic()
     async with server:
         answer = await ThreadPool(2).probe(service(port))
     assert answer.verdict == ("degraded", "answered 503: degraded")
     assert answer.response_ms is not None
-    assert 0 < answer.response_ms < 1000
+    assert 0 < answer.response_ms < 1000 * (time.monotonic() - begun)
 
 
 async def test_a_service_without_a_port_is_well_while_its_process_lives() -> None:
@@ -49,14 +50,14 @@ async def test_one_that_hangs_is_unhealthy_and_holds_up_nobody_else() -> None:
     server, port = await answering(b"HTTP/1.0 200 OK\r\n\r\n")
     threads = ThreadPool(2)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
-        late = asyncio.ensure_future(threads.probe(service(hanging.getsockname()[1], timeout=1.0)))
+        mute = hanging.getsockname()[1]
+        late = asyncio.ensure_future(threads.probe(service(mute, timeout=10 * WITHIN)))
         async with server:
-            begun = time.monotonic()
             quick = [await threads.probe(service(port)) for _ in range(20)]
-            assert time.monotonic() - begun < 0.9
         assert {answer.verdict.state for answer in quick} == {"healthy"}
         assert not late.done()
-        assert (await late).verdict == ("unhealthy", "no answer within 1 s")
+        assert (await threads.probe(service(mute, timeout=0.1))).verdict == ("unhealthy", "no answer within 0.1 s")
+    assert (await late).verdict.state == "unhealthy"
 
 
 async def test_a_url_that_nobody_can_resolve_is_a_verdict_too() -> None:
@@ -90,13 +91,13 @@ async def test_a_call_holds_its_thread_until_it_ends_whoever_has_given_up() -> N
     def hang() -> None:
         nonlocal begun
         begun += 1
-        end.wait(60)
+        end.wait(10 * WITHIN)
 
     for _ in range(5):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await threads.run(hang)
-    assert begun == 2
+    await eventually(lambda: begun == 2)
     end.set()
     assert await threads.run(lambda: "free again") == "free again"
     assert begun == 2, "what nobody waits for is not begun"
@@ -104,33 +105,30 @@ async def test_a_call_holds_its_thread_until_it_ends_whoever_has_given_up() -> N
 
 async def test_a_resolver_that_hangs_holds_up_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty external services whose names are not resolved, and one that is healthy."""
-    end = threading.Event()
+    end, asked = threading.Event(), []
     real: Callable[..., Any] = socket.getaddrinfo
 
     def hang(host: Any, *words: Any, flags: int = 0, **more: Any) -> Any:
         if flags & socket.AI_NUMERICHOST or host in ("127.0.0.1", b"127.0.0.1"):
             return real(host, *words, flags=flags, **more)
-        end.wait(60)
+        asked.append(host)
+        end.wait(10 * WITHIN)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     server, port = await answering(b"HTTP/1.0 200 OK\r\n\r\n")
     threads = ThreadPool(PROBES)
-    lost = [
-        Service(f"lost{n}", "external", url=f"http://lost{n}.example", health=Health(timeout=1.0)) for n in range(40)
-    ]
+    health = Health(timeout=10 * WITHIN)
+    lost = [Service(f"lost{n}", "external", url=f"http://lost{n}.example", health=health) for n in range(40)]
     late = [asyncio.ensure_future(threads.probe(each)) for each in lost]
     try:
-        async with server, asyncio.timeout(20):
-            await asyncio.sleep(0.1)
-            begun = time.monotonic()
+        await eventually(lambda: len(asked) == 40)
+        async with server:
             assert (await threads.probe(service(port))).verdict.state == "healthy"
-            assert time.monotonic() - begun < 0.8
-            results = await asyncio.gather(*late)
+        assert not any(each.done() for each in late)
     finally:
         end.set()
-    assert {result.verdict.state for result in results} == {"unhealthy"}
-    assert time.monotonic() - begun < 5
+    assert {result.verdict.state for result in await asyncio.gather(*late)} == {"unhealthy"}
 
 
 def test_a_process_ends_at_once_though_a_check_is_under_way() -> None:
@@ -141,11 +139,9 @@ def test_a_process_ends_at_once_though_a_check_is_under_way() -> None:
             "from helmd.model.suite.service import Health, Service\n"
             "async def main():\n"
             f"    service = Service('x', url='http://localhost', port={hanging.getsockname()[1]},"
-            " health=Health(timeout=30.0))\n"
+            " health=Health(timeout=600.0))\n"
             "    task = asyncio.create_task(ThreadPool(1).probe(service))\n"
             "    await asyncio.sleep(0.2)\n"
             "asyncio.run(main())\n"
         )
-        begun = time.monotonic()
-        subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
-    assert time.monotonic() - begun < 5
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=WITHIN)

@@ -10,6 +10,7 @@ import pytest
 
 from helmd.operations.monitoring import updates as updates_module
 from helmd.operations.monitoring.updates import PendingUpdates, updates_in
+from tests.waiting import WITHIN, eventually
 
 SIMULATED = """Reading package lists...
 The following packages will be upgraded:
@@ -68,18 +69,19 @@ async def test_without_lists_or_apt_nothing_is_known(tmp_path: Path) -> None:
 async def test_nobody_waits_for_an_apt_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates_module, "APT_WAIT_SECONDS", 0.2)
     monkeypatch.setattr(updates_module, "_APT_SECONDS", 1.0)
-    updates = PendingUpdates(a_root(tmp_path), ("sleep", "30"))
-    async with asyncio.timeout(5.0):
+    updates = PendingUpdates(a_root(tmp_path), ("sleep", "600"))
+    async with asyncio.timeout(WITHIN):
         assert await updates.current() is None
         assert await updates.current() is None
-        # Ended by its own limit: no process is left behind.
-        await asyncio.sleep(1.2)
+    # Ended by its own limit: no process is left behind.
+    await eventually(lambda: updates._stamp is not None)
 
 
-async def test_the_real_apt_needs_no_rights() -> None:
+async def test_the_real_apt_needs_no_rights(monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers, whatever there is to install here; that takes seconds with a cold cache."""
     assert shutil.which("apt-get")
-    async with asyncio.timeout(60.0):
+    monkeypatch.setattr(updates_module, "_APT_SECONDS", 10 * WITHIN)
+    async with asyncio.timeout(10 * WITHIN):
         updates = PendingUpdates()
         while updates._stamp is None:
             await updates.current()

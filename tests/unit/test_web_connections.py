@@ -23,6 +23,7 @@ from helmd.web.http.problems import json_response
 from helmd.web.route import Route
 from helmd.web.server import HttpServer, application
 from tests.free_ports import free_port
+from tests.waiting import WITHIN, eventually
 
 LIMIT = 1 << 20
 
@@ -45,6 +46,7 @@ class Handlers:
         return json_response("done")
 
     async def endless(self, request: web.Request) -> web.StreamResponse:
+        self.handled += 1
         response = web.StreamResponse()
         await response.prepare(request)
         while True:
@@ -59,14 +61,14 @@ class Served:
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
-    async def send(self, *parts: bytes, within: float = 3.0) -> "Reply":
+    async def send(self, *parts: bytes) -> "Reply":
         """What comes back for PARTS, sent with pauses, until the connection ends or nothing more comes."""
         reader, writer = await self.connect()
         for part in parts:
             writer.write(part)
             await asyncio.sleep(0.05)
         try:
-            return await read_reply(reader, within)
+            return await read_reply(reader)
         finally:
             writer.close()
 
@@ -95,19 +97,21 @@ class Reply:
         return found
 
 
-async def read_reply(reader: asyncio.StreamReader, within: float = 3.0, raw: bytes = b"") -> Reply:
-    """The reply that begins with RAW, which was read already."""
+async def read_reply(reader: asyncio.StreamReader, raw: bytes = b"") -> Reply:
+    """The reply that begins with RAW, which was read already. Where it is the last one of its connection, the end of
+    that is waited for as well.
+    """
     closed = False
-    try:
-        async with asyncio.timeout(within):
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WITHIN):
             while not closed and not complete(raw):
                 part = await reader.read(65536)
                 raw, closed = raw + part, not part
-            if not closed:
-                async with asyncio.timeout(0.1):
-                    closed = not await reader.read(1)
-    except TimeoutError:
-        pass
+        if not closed:
+            reply = Reply(raw, closed)
+            last = reply.headers.get("connection") == "close" or reply.version == "HTTP/1.0"
+            async with asyncio.timeout(WITHIN if last else 0.1):
+                closed = not await reader.read(1)
     return Reply(raw, closed)
 
 
@@ -121,7 +125,10 @@ def complete(raw: bytes) -> bool:
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    """A server that cuts nobody off for being slow; tests of its limits lower them."""
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 600.0)
+    monkeypatch.setattr(body, "READ_SECONDS", 600.0)
     handlers = Handlers()
     table = (
         Route("GET", "/open", handlers.plain, Role.PUBLIC, "open"),
@@ -235,7 +242,7 @@ async def test_a_body_that_is_wanted_is_asked_for(served: Served) -> None:
 
 async def test_chunks_that_break_off_in_the_middle_are_answered_at_once(served: Served) -> None:
     """aiohttp leaves who waits for the body waiting."""
-    reply = await served.send(post(b"/size", CHUNKED, content=b"3\r\nabc\r\n"), b"zz\r\n", within=2)
+    reply = await served.send(post(b"/size", CHUNKED, content=b"3\r\nabc\r\n"), b"zz\r\n")
     assert (reply.status, reply.problem["code"], reply.closed) == (400, "bad_request", True)
 
 
@@ -246,18 +253,18 @@ async def test_a_body_without_length_is_bounded(served: Served) -> None:
 
 
 async def test_headers_that_trickle_in_are_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.3)
     reader, writer = await served.connect()
+    await eventually(lambda: len(served.server.connections))
+    # Counts from the request's first byte on.
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.3)
     writer.write(b"GET /open HTTP/1.1\r\n")
-    begun = b""
+    begun = asyncio.create_task(reader.read(65536))
     for number in range(20):
         writer.write(b"X-%d: a\r\n" % number)
         # Whoever goes on writing to a connection that is closed meanwhile may not get to read the reply.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                begun = await reader.read(65536)
-                break
-    reply = await read_reply(reader, raw=begun)
+        if (await asyncio.wait({begun}, timeout=0.05))[0]:
+            break
+    reply = await read_reply(reader, await begun)
     writer.close()
     assert (reply.status, reply.problem["code"], reply.closed) == (408, "request_timeout", True)
 
@@ -265,10 +272,10 @@ async def test_headers_that_trickle_in_are_not_waited_for(served: Served, monkey
 async def test_later_requests_of_a_connection_have_a_time_limit_too(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.3)
     reader, writer = await served.connect()
     writer.write(get(b"/open"))
-    assert (await read_reply(reader, 0.2)).status == 200
+    assert (await read_reply(reader)).status == 200
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.3)
     await asyncio.sleep(0.5)  # a connection that is kept alive may rest longer
     writer.write(b"GET /op")
     reply = await read_reply(reader)
@@ -279,13 +286,13 @@ async def test_later_requests_of_a_connection_have_a_time_limit_too(
 async def test_a_connection_without_any_request_is_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.2)
     reader, writer = await served.connect()
-    assert await asyncio.wait_for(reader.read(), 2) == b""
+    assert await asyncio.wait_for(reader.read(), WITHIN) == b""
     writer.close()
 
 
 async def test_a_body_that_trickles_in_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "READ_SECONDS", 0.3)
-    reply = await served.send(post(b"/size", b"Content-Length: 10"), b"a", b"b", within=2)
+    reply = await served.send(post(b"/size", b"Content-Length: 10"), b"a", b"b")
     assert (reply.status, reply.problem["code"]) == (408, "request_timeout")
     assert reply.headers["connection"] == "close"
 
@@ -295,15 +302,16 @@ async def test_pipelined_requests_wait_unread_and_are_answered_in_order(served: 
     reader, writer = await served.connect()
     sent = get(b"/slow") + b"".join(get(b"/open?n=%d" % number) for number in range(10_000))
     writer.write(sent)
+    await eventually(lambda: served.handlers.handled)
     await asyncio.sleep(0.3)
     assert served.handlers.handled == 1
     (open_one,) = served.server.connections
     assert len(open_one._messages) < 1000
     assert len(open_one._unparsed) < 512 << 10, "nor is it read from the socket"
     served.handlers.go_on.set()
-    await asyncio.wait_for(reader.readuntil(b'"done"'), 5)
+    await asyncio.wait_for(reader.readuntil(b'"done"'), WITHIN)
     for number in range(10_000):
-        await asyncio.wait_for(reader.readuntil(b'["/open", {"n": "%d"}]' % number), 5)
+        await asyncio.wait_for(reader.readuntil(b'["/open", {"n": "%d"}]' % number), WITHIN)
     writer.close()
 
 
@@ -311,8 +319,10 @@ async def test_a_body_comes_through_in_small_and_large_pieces(served: Served) ->
     reader, writer = await served.connect()
     for content in (b"a" * LIMIT, b"", b"b" * 70_001, b"c"):
         writer.write(post(b"/size", b"Content-Length: %d" % len(content), content=content) + get(b"/open"))
-        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n%d" % len(content)), 5)).startswith(b"HTTP/1.1 200")
-        await asyncio.wait_for(reader.readuntil(b'["/open", {}]'), 5)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n%d" % len(content)), WITHIN)).startswith(
+            b"HTTP/1.1 200"
+        )
+        await asyncio.wait_for(reader.readuntil(b'["/open", {}]'), WITHIN)
     writer.close()
 
 
@@ -321,12 +331,12 @@ async def test_when_there_are_too_many_connections_the_oldest_idle_one_goes(serv
     idle = [await served.connect() for _ in range(5)]
     busy_reader, busy = await served.connect()
     busy.write(get(b"/slow"))
-    await asyncio.sleep(0.1)
+    await eventually(lambda: served.handlers.handled)
     # From one address at most half of them; and the one that is answered stays.
     more = [await served.connect() for _ in range(20)]
     reply = await served.send(get(b"/open"))
     assert reply.status == 200
-    assert await asyncio.wait_for(idle[0][0].read(), 1) == b""
+    assert await asyncio.wait_for(idle[0][0].read(), WITHIN) == b""
     assert len(served.server.connections) <= 6
     unix_reader, unix = await asyncio.open_unix_connection(served.path)
     unix.write(get(b"/open"))
@@ -342,7 +352,7 @@ async def test_when_all_connections_are_busy_others_are_refused(served: Served) 
     busy = [await served.connect() for _ in range(3)]
     for _, writer in busy:
         writer.write(get(b"/slow"))
-    await asyncio.sleep(0.1)
+    await eventually(lambda: served.handlers.handled == 3)
     reply = await served.send(get(b"/open"))
     assert (reply.status, reply.problem["code"], reply.headers["retry-after"]) == (503, "busy", "1")
     for _, writer in busy:
@@ -352,7 +362,11 @@ async def test_when_all_connections_are_busy_others_are_refused(served: Served) 
 # the end
 
 
-async def test_at_the_end_requests_are_answered_and_kept_connections_get_a_last_one(served: Served) -> None:
+async def test_at_the_end_requests_are_answered_and_kept_connections_get_a_last_one(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "GRACE_SECONDS", 300.0)
+    monkeypatch.setattr(connection, "DRAIN_SECONDS", 600.0)
     slow_reader, slow = await served.connect()
     slow.write(get(b"/slow"))
     half_reader, half = await served.connect()
@@ -362,7 +376,7 @@ async def test_at_the_end_requests_are_answered_and_kept_connections_get_a_last_
         writer.write(get(b"/open"))
         assert (await read_reply(reader)).status == 200
     draining = asyncio.create_task(served.server.drain())
-    await asyncio.sleep(0.2)
+    await eventually(lambda: served.server.connections.closing)
     with pytest.raises(ConnectionError):
         await served.connect()
     for _, writer in kept:
@@ -376,28 +390,28 @@ async def test_at_the_end_requests_are_answered_and_kept_connections_get_a_last_
     served.handlers.go_on.set()
     reply = await read_reply(slow_reader)
     assert (reply.body, reply.closed) == (b'"done"', True)
-    await asyncio.wait_for(draining, 1)
+    await asyncio.wait_for(draining, WITHIN)
     slow.close()
     half.close()
 
 
 async def test_at_the_end_nobody_keeps_helmd_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither who follows, nor who says nothing, nor a request that takes forever."""
-    monkeypatch.setattr(connection, "DRAIN_SECONDS", 1.5)
+    monkeypatch.setattr(connection, "DRAIN_SECONDS", 600.0)
     follower_reader, follower = await served.connect()
     follower.write(get(b"/endless"))
     idle_reader, idle = await served.connect()
     stuck_reader, stuck = await served.connect()
     stuck.write(get(b"/slow"))
-    await asyncio.sleep(0.1)
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    await eventually(lambda: served.handlers.handled == 2)
     draining = asyncio.create_task(served.server.drain())
-    assert b"more" in await asyncio.wait_for(follower_reader.read(), 1.2)
-    assert await asyncio.wait_for(idle_reader.read(), 1.2) == b""
-    await draining
-    assert 1.5 <= loop.time() - begun < 2.5
-    assert await asyncio.wait_for(stuck_reader.read(), 1) == b""
+    assert b"more" in await asyncio.wait_for(follower_reader.read(), WITHIN)
+    assert await asyncio.wait_for(idle_reader.read(), WITHIN) == b""
+    await asyncio.sleep(2 * connection.GRACE_SECONDS)
+    assert not draining.done(), "a request without a response has longer than these"
+    monkeypatch.setattr(connection, "DRAIN_SECONDS", 1.0)
+    await asyncio.wait_for(draining, WITHIN)
+    assert await asyncio.wait_for(stuck_reader.read(), WITHIN) == b""
     for writer in (follower, idle, stuck):
         writer.close()
 

@@ -6,8 +6,7 @@ import json
 import os
 import socket
 import threading
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from helmd.web.routes import routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import unused_intake
 from tests.free_ports import free_port
+from tests.waiting import WITHIN
 
 WELL: dict[str, Any] = {
     "database": {"status": "healthy"},
@@ -152,11 +152,27 @@ async def get(stood: Stood, path: str) -> tuple[int, Any]:
             return answer.status, json.loads(await answer.read())
 
 
-async def test_health_answers_within_a_second_when_nothing_that_it_asks_does(stood: Stood) -> None:
+async def checks_once(
+    stood: Stood, monkeypatch: pytest.MonkeyPatch, right: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """The checks of the first report that is RIGHT. On a busy machine any check may be late in others."""
+    monkeypatch.setattr(health_report, "REPORT_MAX_AGE", -1.0)
+    checks: dict[str, Any] = {}
+    async with asyncio.timeout(WITHIN):
+        while not checks or not right(checks):
+            checks = (await get(stood, "/health"))[1]["checks"]
+    return checks
+
+
+async def test_health_answers_within_a_second_when_nothing_that_it_asks_does(
+    stood: Stood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health_report._CHECK_SECONDS < health_report._ALL_SECONDS < 1.0
+    monkeypatch.setattr(health_report, "_CHECK_SECONDS", 10 * WITHIN)  # nothing but the limit for all ends them
+    monkeypatch.setattr(health_report, "REPORT_MAX_AGE", WITHIN)
     stood.monitor.adopt(Registry({"core": Service("core", url="http://localhost:1", port=1)}), 15.0)
-    begun = time.monotonic()
-    (code, body), *others = await asyncio.gather(*(get(stood, "/health") for _ in range(5)))
-    assert time.monotonic() - begun < 1.0
+    async with asyncio.timeout(WITHIN):
+        (code, body), *others = await asyncio.gather(*(get(stood, "/health") for _ in range(5)))
     assert all(other[1] == body for other in others), "one report answers all who ask at the same time"
     checks = body["checks"]
     assert (code, body["status"], body["service"]) == (503, "unhealthy", "helm")
@@ -176,18 +192,17 @@ async def test_a_disk_that_hangs_is_late_and_takes_one_thread(stood: Stood, monk
     def hang(path: Path) -> tuple[int, int]:
         nonlocal begun_calls
         begun_calls += 1
-        end.wait(60)
+        end.wait(10 * WITHIN)
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(health_report, "space", hang)
+    monkeypatch.setattr(health_report, "REPORT_MAX_AGE", -1.0)
     try:
         for _ in range(3):
-            begun = time.monotonic()
-            body = (await get(stood, "/health"))[1]
-            assert time.monotonic() - begun < 1.0
+            async with asyncio.timeout(WITHIN):
+                body = (await get(stood, "/health"))[1]
             assert body["checks"]["disk"]["status"] == "unhealthy" and body["checks"]["disk"]["free_gb"] is None
             assert body["checks"]["configuration"]["faults"] == 2
-            await asyncio.sleep(1.1)
         assert begun_calls == 1
     finally:
         end.set()
@@ -204,12 +219,13 @@ async def test_a_check_that_fails_is_that_checks_failure_alone(
 
     monkeypatch.setattr(health_report, "space", broken)
     monkeypatch.setattr(health_report, "ping", wrong)
-    code, body = await get(stood, "/health")
-    assert code == 503
-    assert body["checks"]["disk"] == {
+    checks = await checks_once(stood, monkeypatch, lambda found: "message" in found["disk"])
+    assert checks["disk"] == {
         "status": "unhealthy", "free_gb": None, "total_gb": None, "usage_percent": None,
         "message": "OSError: [Errno 5] Input/output error",
     }  # fmt: skip
+    code, body = await get(stood, "/health")
+    assert code == 503
     assert body["checks"]["systemd"] == {"status": "unhealthy", "message": "ValueError: nobody foresaw that"}
     assert body["checks"]["database"]["status"] == "unhealthy"
     assert body["checks"]["configuration"]["faults"] == 2
@@ -221,19 +237,19 @@ async def test_a_check_that_hangs_is_begun_only_once(stood: Stood, monkeypatch: 
 
     def hang(path: Path) -> tuple[int, int]:
         begun.append(path)
-        hanging.wait(10)
+        hanging.wait(10 * WITHIN)
         return 50, 100
 
     monkeypatch.setattr(health_report, "space", hang)
-    monkeypatch.setattr(health_report, "REPORT_MAX_AGE", 0.0)
+    monkeypatch.setattr(health_report, "REPORT_MAX_AGE", -1.0)
     try:
         for _ in range(3):
             assert (await get(stood, "/health"))[1]["checks"]["disk"]["status"] == "unhealthy"
         assert len(begun) == 1
     finally:
         hanging.set()
-    await asyncio.sleep(0.1)
-    assert (await get(stood, "/health"))[1]["checks"]["disk"]["usage_percent"] == 50.0
+    checks = await checks_once(stood, monkeypatch, lambda found: found["disk"]["status"] == "healthy")
+    assert checks["disk"]["usage_percent"] == 50.0
 
 
 async def test_an_address_that_cannot_be_had_is_said(stood: Stood) -> None:
@@ -241,9 +257,11 @@ async def test_an_address_that_cannot_be_had_is_said(stood: Stood) -> None:
     assert listening_check("TCP: port 5004 is taken") == {"status": "degraded", "message": "TCP: port 5004 is taken"}
 
 
-async def test_it_is_made_again_after_a_second(stood: Stood) -> None:
-    first = (await get(stood, "/health"))[1]["timestamp"]
-    assert (await get(stood, "/helm/health"))[1]["timestamp"] == first
+async def test_it_is_made_again_after_a_second(stood: Stood, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as long:
+        long.setattr(health_report, "REPORT_MAX_AGE", WITHIN)
+        first = (await get(stood, "/health"))[1]["timestamp"]
+        assert (await get(stood, "/helm/health"))[1]["timestamp"] == first
     await asyncio.sleep(1.1)
     assert (await get(stood, "/health"))[1]["timestamp"] > first
 

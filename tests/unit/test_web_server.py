@@ -27,7 +27,7 @@ from helmd.web.auth.roles import Role
 from helmd.web.route import Route
 from helmd.web.server import Activated, HttpServer, application, bind_tcp, bind_unix
 from tests.free_ports import free_port
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 
 async def who(request: web.Request) -> web.Response:
@@ -98,7 +98,7 @@ async def test_a_fault_in_the_middle_of_a_stream_ends_the_connection(
     """Its reader sees that it did not end, and connects again; the log has the cause."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served[1])
     writer.write(b"GET /broken-off HTTP/1.1\r\nHost: helm\r\nX-Correlation-ID: off-1\r\n\r\n")
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(WITHIN):
         given = await reader.read(-1)
     writer.close()
     head, _, body = given.partition(b"\r\n\r\n")
@@ -146,7 +146,7 @@ async def test_another_account_is_turned_away_even_when_it_reaches_the_socket(se
         if not directory.stat().st_mode & 0o001 and directory.stat().st_uid == 0:
             directory.chmod(directory.stat().st_mode | 0o011)
     words = [sys.executable, "-c", program, str(path.parent), str(nobody)]
-    notified = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=10)
+    notified = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=WITHIN)
     assert notified.stdout.strip() == "403", notified.stderr
 
 
@@ -319,10 +319,8 @@ async def test_a_taken_port_costs_tcp_alone_and_is_tried_again(
         assert server.trouble[5:] in caplog.text
         assert (await over_unix(path, "/open"))[0] == 200
         await asyncio.sleep(0.3)
-    await eventually(lambda: not server.trouble)
-    await asyncio.sleep(0.15)
+    await eventually(lambda: not server.trouble and said[-1:] == [""])
     assert (await over_tcp(port, "/open"))[0] == 200
-    assert said[-1] == ""
     running.cancel()
     await server.stop()
 

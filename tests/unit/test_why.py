@@ -13,6 +13,7 @@ from helmd.model.units.status import Observed
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.diagnostics.failures import FailureReader, failure_of
 from helmd.operations.diagnostics.why import cause_line, since
+from tests.waiting import WITHIN
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ def test_what_a_failed_service_printed() -> None:
 
 
 async def test_many_who_ask_share_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("_WAIT_SECONDS", "_FRESH_SECONDS"):
+        monkeypatch.setattr(f"helmd.operations.diagnostics.failures.{limit}", WITHIN)
     read: list[UnitFacts] = []
     seen = {"core": Observed("core", Service("core"), FAILED)}
 

@@ -20,12 +20,13 @@ class NoReplyError(Exception):
 
 
 async def ask_json(
-    session: aiohttp.ClientSession, method: str, url: str, *, seconds: float = REPLY_SECONDS, **body: Any
+    session: aiohttp.ClientSession, method: str, url: str, *, seconds: float | None = None, **body: Any
 ) -> tuple[int, Any]:
     """The status and the JSON of a reply; None if it is not JSON. BODY is ``json`` or ``data``, as aiohttp takes them.
 
-    Redirects are not followed. Raises NoReplyError.
+    It may take SECONDS, by default REPLY_SECONDS. Redirects are not followed. Raises NoReplyError.
     """
+    seconds = REPLY_SECONDS if seconds is None else seconds
     limit = aiohttp.ClientTimeout(total=seconds)
     try:
         async with session.request(method, url, allow_redirects=False, timeout=limit, **body) as reply:

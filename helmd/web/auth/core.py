@@ -8,7 +8,7 @@ import aiohttp
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from helmd.model.errors import HelmError
-from helmd.web.auth.asking import LOGIN_SECONDS, REPLY_SECONDS, NoReplyError, ask_json
+from helmd.web.auth.asking import LOGIN_SECONDS, NoReplyError, ask_json
 from helmd.web.auth.tokens import keys_of
 
 KEYS_PATH = "/.well-known/jwks.json"
@@ -84,7 +84,7 @@ class Core:
 
     async def _ask(self, method: str, path: str, body: object, seconds: float | None = None) -> tuple[int, Any]:
         try:
-            return await ask_json(self._session, method, self.url + path, seconds=seconds or REPLY_SECONDS, json=body)
+            return await ask_json(self._session, method, self.url + path, seconds=seconds, json=body)
         except NoReplyError as error:
             raise self._unreachable(str(error)) from None
 
