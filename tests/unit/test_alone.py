@@ -56,7 +56,7 @@ def test_nothing_runs_beside_it_and_it_does_not_wait_for_all_others(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, *words, str(tmp_path)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(TOP)},
+        env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )

@@ -1,5 +1,6 @@
 """The fixtures of tests/conftest.py that find what a test leaves behind, tried on tests that leave something."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_what_is_left_behind_fails_the_test(tmp_path: Path, text: str, found: st
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--asyncio-mode=auto", str(tmp_path)],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_ADDOPTS": "", "HIVEMATRIX_TEST_RERUNS": "0"},
         capture_output=True,
         text=True,
         check=False,
