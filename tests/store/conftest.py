@@ -51,7 +51,7 @@ LIMITS = (
     "operations.monitoring.custom_metrics._ANSWER_SECONDS",
     "operations.monitoring.history._SECONDS",
     "operations.monitoring.line_rates._SECONDS",
-    "web.auth.core.REPLY_SECONDS",
+    "web.auth.asking.REPLY_SECONDS",
     "cli.client.HELMD_CONNECT_SECONDS",
     "cli.logs.store._ANSWER_SECONDS",
     "cli.logs.store._SEARCH_SECONDS",
