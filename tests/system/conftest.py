@@ -23,7 +23,7 @@ DEMOS = ("demo", "demo-2")
 """Groups of the tests in the demo, and by them the sandboxes: the first one's shares this machine's network."""
 SECOND_FROM = "test_n"
 """Of the tests in the demo, the files from here on take as long as those before."""
-LONGEST = ("test_distribution_upgrade", "test_upgrade")
+LONGEST = ("test_machine_loss", "test_upgrade")
 FIRST = pytest.StashKey[str]()
 
 

@@ -37,9 +37,9 @@ def test_those_with_sandboxes_of_their_own_come_after_unit_tests_where_processes
     assert SECOND.issubset(in_demo[second:]) and not set(in_demo[:second]) & set(in_demo[second:])
     assert set(after) >= {
         f"tests/system/test_{name}.py"
-        for name in ("contributing", "distribution_upgrade", "other_release", "package", "sandbox", "upgrade")
+        for name in ("contributing", "machine_loss", "other_release", "package", "sandbox", "upgrade")
     }
-    assert after[0] == "tests/system/test_distribution_upgrade.py", "the longest first"
+    assert after[0] == "tests/system/test_machine_loss.py", "the longest first"
     assert not set(after) & set(in_demo)
 
 
