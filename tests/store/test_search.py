@@ -354,7 +354,7 @@ async def test_a_text_is_scanned_for_if_the_index_takes_too_long(
 ) -> None:
     monkeypatch.setattr(search, "_PROBE", 50)
     monkeypatch.setattr(search, "_CHUNK", 200)
-    monkeypatch.setattr(search, "_INDEX_SHARE", 0.0001)
+    monkeypatch.setattr(search, "_INDEX_SHARE", 0.001 / WITHIN)  # a millisecond
     rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", f"{'long ' * 4_000}{n:04d}.") for n in range(2_000)]
     await append(connection, [LogRow(BASE - DAY, "codex", "INFO", "0042. of the day before"), *rows])
     ended: list[object] = []
