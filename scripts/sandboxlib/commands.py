@@ -14,7 +14,6 @@ from .place import (
     ACCOUNT,
     DEFAULT_NAME,
     DEFAULT_RELEASE,
-    LEAST_TASKS,
     RELEASES,
     Place,
     SandboxError,
@@ -25,7 +24,7 @@ from .place import (
     lock,
     place_of,
 )
-from .settings import Limits, Settings, default_memory, parse_memory
+from .settings import LEAST_TASKS, Limits, Settings, default_memory, parse_memory
 
 FAILED = 1
 # Runs inside, so that symbolic links can't make the copy leave the sandbox.

@@ -18,7 +18,7 @@ ACCOUNT = "hive"
 ACCOUNT_UID = 1000
 RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 DEFAULT_RELEASE = "trixie"
-TASKS, LEAST_TASKS = 4096, 100
+TASKS = 4096
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 

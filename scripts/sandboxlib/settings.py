@@ -1,4 +1,7 @@
-"""What a sandbox was started with: its network, its base and layers, and its limits."""
+"""What a sandbox was started with: its network, its base and layers, and its limits.
+
+Not in place.py: `exec`, of which a test run has thousands, loads that and not what is needed here.
+"""
 
 import json
 import os
@@ -11,6 +14,7 @@ from .place import TASKS, SandboxError
 
 MEMORY = 4 << 30
 LEAST_MEMORY = 256 << 20  # systemd, its journal and a user manager take about 60 MB
+LEAST_TASKS = 100
 
 
 @dataclass(frozen=True)

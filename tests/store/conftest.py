@@ -182,7 +182,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def template(cluster: Cluster) -> str:
-    """The name of a database with Helm's tables. To copy it takes a fifth of the time in which they are made."""
+    """The name of a database with Helm's tables. To copy it takes less than half of the time in which they are made."""
     name = "helm_template"
     cluster.execute(f"CREATE DATABASE {name} OWNER helm_owner")
     # asyncio.run() would leave this thread without an event loop, which newer versions of pytest-asyncio ask for.

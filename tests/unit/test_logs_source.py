@@ -27,7 +27,7 @@ from tests.waiting import WITHIN
 
 TOP = Path(__file__).resolve().parents[2]
 HELMCTL = TOP / "helmctl.py"
-RAISED_LIMITS_HELMCTL = f"""
+HELMCTL_WITH_LONG_LIMITS = f"""
 import runpy, sys
 sys.argv[0] = {str(HELMCTL)!r}
 sys.path.insert(0, {str(TOP)!r})
@@ -54,7 +54,7 @@ def environment(helmd: StandIn) -> dict[str, str]:
 def command(*words: str) -> list[str]:
     # Root's own suite; for anybody else the option names who runs it anyway.
     account = pwd.getpwuid(os.getuid()).pw_name
-    return [sys.executable, "-c", RAISED_LIMITS_HELMCTL, "--account", account, "logs", *words]
+    return [sys.executable, "-c", HELMCTL_WITH_LONG_LIMITS, "--account", account, "logs", *words]
 
 
 def helmctl(helmd: StandIn, *words: str) -> tuple[int, str, str]:

@@ -60,7 +60,7 @@ GROUPS = (RealmGroup("1", "admins", "/admins"), RealmGroup("2", "client", "/clie
 
 
 @pytest.fixture(autouse=True)
-def raised_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines of a run are waited for on a busy machine as well."""
     monkeypatch.setattr("helmd.operations.diagnostics.failures._WAIT_SECONDS", WITHIN)
 

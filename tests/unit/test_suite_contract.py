@@ -418,10 +418,10 @@ def test_sigterm_ends_it_cleanly_and_at_once(name: str, suite: Path) -> None:
             code, seconds = program.end()
         assert code == 0
         took.append(seconds)
-        if seconds < 3:
+        if seconds < 0.3:
             break
-    # The best of ten: other work on this machine must not decide it. One that waits for its clients takes a minute.
-    assert min(took) < 3, took
+    # The best of ten: other work on this machine must not decide it.
+    assert min(took) < 0.3, took
 
 
 def test_codex_without_its_database_is_unhealthy(suite: Path) -> None:
