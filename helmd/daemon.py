@@ -43,19 +43,22 @@ EX_CONFIG = 78
 
 
 def this_layout(environment: Mapping[str, str]) -> Layout:
-    """The layout of the account that this process runs as; the package's files lie where this module was found."""
+    """Return the layout of the account that this process runs as.
+
+    The package's files lie where this module was found.
+    """
     uid = os.getuid()
     home = environment.get("HOME") or pwd.getpwuid(uid).pw_dir
     return layout(environment, Path(home), uid, Path(__file__).resolve().parents[1])
 
 
 def this_account() -> Account:
-    """Whose journal is read: this account's, on this machine, in this boot."""
+    """Return whose journal is read: this account's, on this machine, in this boot."""
     return Account(os.getuid(), id128.get_machine().hex, id128.get_boot().hex, socket.gethostname())
 
 
 def activated_sockets() -> tuple[tuple[socket.socket, ...], tuple[socket.socket, ...]]:
-    """The unix sockets and the TCP sockets that systemd made for this process (sd_listen_fds_with_names(3))."""
+    """Return the unix sockets and the TCP sockets that systemd made for this process (sd_listen_fds_with_names(3))."""
     unix, tcp = [], []
     for descriptor, name in sorted(daemon.listen_fds_with_names().items()):
         given = socket.socket(fileno=descriptor)
@@ -70,7 +73,9 @@ def activated_sockets() -> tuple[tuple[socket.socket, ...], tuple[socket.socket,
 
 
 def schema_up_to_date(store: str, owner: str) -> Callable[[], Awaitable[None]]:
-    """What brings the store's schema up to date as OWNER and grants to the role of STORE (both conninfo strings)."""
+    """Return what brings the store's schema up to date as OWNER and grants to the role of STORE (both conninfo
+    strings).
+    """
 
     async def prepare() -> None:
         for step in await migrate(owner, role_of(store)):
@@ -159,7 +164,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _install_sockets(places: Layout) -> int:
-    """Prints the socket units that are new or changed, one a line."""
+    """Print the socket units that are new or changed, one a line."""
     # Not at the top, as in `main`: the daemons would never use the templates of units.
     from helmd.operations.configuration.sockets import install_sockets
     from helmd.systemd.bus import Manager

@@ -16,7 +16,7 @@ _CANCEL_AGAIN_SECONDS = 10.0
 
 
 def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float | None:
-    """The watchdog's timeout in seconds, or None (sd_watchdog_enabled(3))."""
+    """Return the watchdog's timeout in seconds, or None (sd_watchdog_enabled(3))."""
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     given = environment.get("WATCHDOG_USEC", "")

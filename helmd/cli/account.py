@@ -31,7 +31,9 @@ class Ownerless(Context):
 
 
 def owner(option: str | None) -> str | None:
-    """The account that root acts for: the one asked for, or the one set up on this machine; None for root's own."""
+    """Return the account that root acts for: the one asked for, or the one set up on this machine, or None for root's
+    own.
+    """
     if option:
         return option
     try:
@@ -41,7 +43,7 @@ def owner(option: str | None) -> str | None:
 
 
 def remember(account: str) -> None:
-    """Makes ACCOUNT the one that root acts for on this machine."""
+    """Make ACCOUNT the one that root acts for on this machine."""
     ACCOUNT_FILE.parent.mkdir(exist_ok=True)
     ACCOUNT_FILE.write_text(f"{account}\n")
 
@@ -100,7 +102,9 @@ def find_user_manager(environment: MutableMapping[str, str], uid: int, runtimes:
 
 
 def _belongs_to(directory: Path, uid: int, runtimes: Path) -> bool:
-    """Whether DIRECTORY is of UID; one that is missing is another account's if it is where login managers put them."""
+    """Return whether DIRECTORY is of UID; one that is missing is another account's if it is where login managers put
+    them.
+    """
     owner = _owner(directory)
     return directory.parent != runtimes if owner is None else owner == uid
 
@@ -113,7 +117,7 @@ def _owner(path: Path) -> int | None:
 
 
 def become(account: str) -> None:
-    """Runs this very command again as ACCOUNT on its user bus. Returns only when that is already so."""
+    """Run this very command again as ACCOUNT on its user bus. Returns only when that is already so."""
     try:
         entry = pwd.getpwnam(account)
     except KeyError:

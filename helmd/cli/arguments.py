@@ -23,7 +23,7 @@ class Duration(click.ParamType):
 
 
 def point_in_time(option: str, text: str | None) -> int | None:
-    """A time as journalctl takes it, in microseconds since 1970. Raises UsageError, which names OPTION."""
+    """Return a time as journalctl takes it, in microseconds since 1970. Raises UsageError, which names OPTION."""
     if text is None:
         return None
     from helmd.model.errors import UsageError
@@ -42,7 +42,7 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def services_argument(command: Any) -> Any:
-    """Any number of services; none means all."""
+    """Return any number of services; none means all."""
     return click.argument("services", nargs=-1, metavar="[SERVICE]...", shell_complete=_names)(command)
 
 

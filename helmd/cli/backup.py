@@ -302,7 +302,7 @@ def _opened(archive: Path) -> Iterator[int]:
 
 
 def _identity(given: str) -> "AgeIdentity":
-    """What opens an archive, from a file or from stdin. Raises UsageError."""
+    """Return what opens an archive, from a file or from stdin. Raises UsageError."""
     from helmd.operations.backup.encryption import AgeIdentity
 
     try:

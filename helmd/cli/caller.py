@@ -9,7 +9,7 @@ from helmd.model.identity.origin import Origin
 
 
 def person() -> str:
-    """Who asked, for the log: the account, and who became it where sudo says so."""
+    """Return who asked, for the log: the account, and who became it where sudo says so."""
     name = pwd.getpwuid(os.getuid()).pw_name
     behind = os.environ.get("SUDO_USER", "")
     return f"{name} (for {behind[:60]})" if behind and behind.isprintable() else name

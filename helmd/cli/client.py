@@ -67,7 +67,7 @@ def request(
     last_event: int | None = None,
     method: str = "GET",
 ) -> StreamedResponse:
-    """The answer to a request without a body over the socket at PATH, once it is known to be good.
+    """Return the answer to a request without a body over the socket at PATH, once it is known to be good.
 
     Raises HelmdAwayError, OutputClosedError, and UsageError and DeniedError as helmd does.
     """
@@ -94,13 +94,13 @@ def request(
 
 
 def document(response: StreamedResponse) -> Any:
-    """The JSON of an answer. Raises HelmdAwayError."""
+    """Return the JSON of an answer. Raises HelmdAwayError."""
     with response, _as_helmd_away():
         return json.loads(response.read())
 
 
 def lines_of(response: StreamedResponse) -> Iterator[bytes]:
-    """The lines of an answer as they come. Raises HelmdAwayError for one that is incomplete."""
+    """Yield the lines of an answer as they come. Raises HelmdAwayError for one that is incomplete."""
     with response:
         yield from _lines(_parts(response))
 
@@ -115,7 +115,7 @@ class Event:
 
 
 def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
-    """The events in the lines of a stream (WHATWG HTML, 9.2.6); comments are passed by."""
+    """Yield the events in the lines of a stream (WHATWG HTML, 9.2.6); comments are passed by."""
     kind, data, number = "message", list[str](), None
     for line in lines:
         if not line:
@@ -161,7 +161,7 @@ class _Socket(socket.socket):
         self._wait = wait
 
     def makefile(self, *_: object, **__: object) -> io.BufferedReader:  # type: ignore[override]
-        """What HTTPResponse reads from. Closing that closes the socket."""
+        """Return what HTTPResponse reads from. Closing that closes the socket."""
         return io.BufferedReader(_Bytes(self, self._wait), _CHUNK)
 
 
@@ -210,7 +210,7 @@ def _as_helmd_away() -> Iterator[None]:
 
 
 def _refusal(response: StreamedResponse, route: str) -> HelmError:
-    """The error that a problem document says (RFC 9457)."""
+    """Return the error that a problem document says (RFC 9457)."""
     try:
         problem = json.loads(response.read(_PROBLEM_LIMIT))
         code, detail = str(problem["code"]), printable(str(problem["detail"]), 500)

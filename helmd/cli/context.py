@@ -52,7 +52,7 @@ def home_directory() -> str:
 
 
 def unknown_service(name: str, known: Iterable[str]) -> UnknownServiceError:
-    """The error about NAME, with the most similar of the KNOWN services."""
+    """Return the error about NAME, with the most similar of the KNOWN services."""
     import difflib
 
     close = difflib.get_close_matches(name, sorted(known), n=1)
@@ -139,7 +139,7 @@ class Context:
         return Manager()
 
     def unregistered(self) -> list[str]:
-        """Services with a loaded ``hivematrix-*`` unit that are not in the registry."""
+        """Return services with a loaded ``hivematrix-*`` unit that are not in the registry."""
         loaded = self.manager.units_like("hivematrix-*.service")
         names = {
             name for unit in loaded if (name := service_of(unit)) and name != "helm" and not name.startswith("job-")
@@ -148,7 +148,7 @@ class Context:
         return [name for name in present if self.manager.facts(unit_of(name)).exists]
 
     def chosen(self, names: Sequence[str], registry: "Registry", unregistered: bool = False) -> tuple[str, ...]:
-        """The services meant by NAMES: all for none or ``all``. Raises UnknownServiceError."""
+        """Return the services meant by NAMES: all for none or ``all``. Raises UnknownServiceError."""
         if not names or "all" in names:
             return (*registry.names, *(self.unregistered() if unregistered else ()))
         known = set(registry.names)
@@ -170,7 +170,7 @@ class Context:
             return ()
 
     def _matching(self, name: str, registry: "Registry", unregistered: bool) -> Sequence[str]:
-        """The services that NAME means: those that match, if it is a pattern (glob(7)), else itself."""
+        """Return the services that NAME means: those that match, if it is a pattern (glob(7)), else itself."""
         if not any(character in name for character in "*?["):
             return (name,)
         from fnmatch import fnmatchcase
@@ -179,7 +179,7 @@ class Context:
         return [each for each in present if fnmatchcase(each, name)] or (name,)
 
     def with_unregistered(self, registry: "Registry", names: Sequence[str]) -> "Registry":
-        """REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
+        """Return REGISTRY with those of NAMES that it lacks, of which only the unit is known."""
         from helmd.model.suite.service import with_unregistered
 
         return with_unregistered(registry, names)
@@ -194,7 +194,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def merged(suite: "Registry", installed: "Registry") -> "Registry":
-    """SUITE with the services that are only INSTALLED."""
+    """Return SUITE with the services that are only INSTALLED."""
     from helmd.model.suite.service import Registry
 
     others = {name: service for name, service in installed.services.items() if name not in suite}

@@ -37,7 +37,7 @@ def dashboard_command(context: Context, as_json: bool) -> None:
 
 
 def ssh_command(url: str) -> str:
-    """The command that makes URL work on another machine, as far as this one knows its own name."""
+    """Return the command that makes URL work on another machine, as far as this one knows its own name."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     user = os.environ.get("SUDO_USER") or getpass.getuser()

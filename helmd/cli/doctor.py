@@ -55,7 +55,7 @@ def doctor_command(context: Context, as_json: bool) -> int:
 
 
 def doctor_now(context: Context) -> "DoctorReport":
-    """What doctor finds now."""
+    """Return what doctor finds now."""
     from helmd.operations.diagnostics.context import DoctorContext
     from helmd.operations.diagnostics.doctor import examine
 

@@ -127,12 +127,14 @@ def _check_root(words: str) -> None:
 
 
 def _ended(status: int) -> int:
-    """The exit code for a script's exit status; the script has said why it failed."""
+    """Return the exit code for a script's exit status; the script has said why it failed."""
     return exits.OK if status == 0 else exits.FAILED
 
 
 def _recorded(ctx: click.Context, action: str, status: int, detail: str) -> int:
-    """The exit code, after a process of the account that owns the suite, if there is one, has recorded the ACTION."""
+    """Return the exit code, after a process of the account that owns the suite, if there is one, has recorded the
+    ACTION.
+    """
     import subprocess
 
     if (owner := _owner(ctx)) is not None:
@@ -143,7 +145,9 @@ def _recorded(ctx: click.Context, action: str, status: int, detail: str) -> int:
 
 
 def _owner(ctx: click.Context) -> str | None:
-    """The account that owns the suite: the one named or set up, or the one that called sudo(8); None for root's own."""
+    """Return the account that owns the suite: the one named or set up, or the one that called sudo(8), or None for
+    root's own.
+    """
     owner = account.owner(ctx.find_root().params["account_name"]) or os.environ.get("SUDO_USER", "root")
     return None if owner == "root" else owner
 
@@ -155,7 +159,7 @@ def _plan(context: Context, opened: tuple[str, ...], networks: tuple[str, ...]) 
 
 
 def _plan_of_owner(ctx: click.Context, opened: tuple[str, ...], networks: tuple[str, ...]) -> "FirewallPlan":
-    """The plan for the suite, from a process of the account that owns it: root reads none of its files."""
+    """Return the plan for the suite, from a process of the account that owns it: root reads none of its files."""
     import json
     import subprocess
 

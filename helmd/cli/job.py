@@ -18,7 +18,7 @@ _cancelled = False
 
 
 def current_job() -> "JobProcess | None":
-    """The job that this process is; None for a command of a person's."""
+    """Return the job that this process is, or None for a command of a person's."""
     return _job
 
 

@@ -135,7 +135,9 @@ def _until_ended(look: Callable[[], JobView], seconds: float) -> JobView:
 
 
 def _manager(context: Context) -> Manager | None:
-    """The user manager; None, with a warning, while it can't be reached: then only files say what became of jobs."""
+    """Return the user manager; None, with a warning, while it can't be reached: then only files say what became of
+    jobs.
+    """
     try:
         return context.manager
     except BusError as error:
@@ -144,7 +146,7 @@ def _manager(context: Context) -> Manager | None:
 
 
 def _chosen(directory: JobDirectory, given: str) -> str:
-    """The id that begins with what is GIVEN. Raises UsageError when several do."""
+    """Return the id that begins with what is GIVEN. Raises UsageError when several do."""
     ids = directory.ids()
     begun = [job_id for job_id in ids if job_id.startswith(given)]
     if given in ids or len(begun) < 2:

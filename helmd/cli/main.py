@@ -152,7 +152,7 @@ def print_traceback(kind: type[BaseException], error: BaseException, at: Traceba
 
 
 def run(words: list[str] | None = None) -> None:
-    """Runs helmctl and exits with one of the codes in `helmd.cli.exits`."""
+    """Run helmctl and exit with one of the codes in `helmd.cli.exits`."""
     sys.excepthook = print_traceback
     output.use_locale_charset()
     failure: HelmError | None = None

@@ -121,7 +121,7 @@ def _print_table(reply: Any, name: str) -> None:
 
 
 def _series(points: Iterable[Mapping[str, Any]]) -> dict[str, list[_Point]]:
-    """The points of each metric with its tags, the oldest first."""
+    """Return the points of each metric with its tags, the oldest first."""
     found: dict[str, list[_Point]] = {}
     for point in points:
         tags = ",".join(f"{key}={value}" for key, value in sorted((point["tags"] or {}).items()))
@@ -139,7 +139,7 @@ def _row(label: str, points: Sequence[_Point], start: float, end: float, step: i
 
 
 def chart(points: Sequence[_Point], start: float, end: float, step: int) -> str:
-    """The greatest value in each step as a bar between 0, or the least of them, and the greatest of all."""
+    """Return the greatest value in each step as a bar between 0, or the least of them, and the greatest of all."""
     cells = round((end - start) / step)
     merged = max(1, math.ceil(cells / _LONGEST_CHART))
     greatest: dict[int, float] = {}

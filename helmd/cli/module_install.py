@@ -84,7 +84,9 @@ def _notify(sentence: str) -> None:
 
 
 def build_options(trust: bool) -> BuildOptions:
-    """How modules are built for the caller: what programs print goes into the job's log, or is left to the file."""
+    """Return how modules are built for the caller: what programs print goes into the job's log, or is left to
+    the file.
+    """
     from helmd.cli.caller import person
 
     job = current_job()
@@ -120,8 +122,9 @@ def install_modules(
     as_json: bool = False,
     key: Path | None = None,
 ) -> int:
-    """Install those of MODULES that are not installed, one after the other; the exit code. A DRY_RUN reads with KEY, if
-    given, in place of that of a module.
+    """Install those of MODULES that are not installed, one after the other; return the exit code.
+
+    A DRY_RUN reads with KEY, if given, in place of that of a module.
     """
     todo = []
     for wanted in modules:
@@ -175,7 +178,7 @@ def _install_one(context: Context, wanted: WantedModule, trust: bool, start: boo
 
 
 def operated(verb: str, names: Sequence[str], whole: bool = False) -> int:
-    """Do VERB to services with their new configuration; the exit code."""
+    """Do VERB to services with their new configuration; return the exit code."""
     from helmd.cli.control import operate
 
     options = {"no_block": False, "timeout": None, "quiet": False, "reason": "", "as_json": False, "dry_run": False}

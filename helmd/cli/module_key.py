@@ -87,7 +87,7 @@ def key_add_command(context: Context, name: str, file: Path, rotate: bool, as_js
 
 
 def key_text(file: Path) -> str:
-    """The text of a private key that the caller names."""
+    """Return the text of a private key that the caller names."""
     from helmd.operations.modules.deploy_key import MAX_KEY
 
     if str(file) == "-":

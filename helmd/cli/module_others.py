@@ -16,7 +16,7 @@ _SETUP = "helmctl keycloak setup"
 
 
 def with_others(context: Context, name: str, change: Callable[[], T]) -> T:
-    """Carry out a CHANGE of the module NAME, then what follows from it for others; what CHANGE returns."""
+    """Carry out a CHANGE of the module NAME, then what follows from it for others; return what CHANGE returns."""
     from helmd.operations.modules.others import apply_to_others, suite_before
 
     before = suite_before(context.layout, name)

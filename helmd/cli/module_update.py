@@ -35,12 +35,12 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def module_argument(command: Any) -> Any:
-    """The name of an installed module."""
+    """Return the name of an installed module."""
     return click.argument("name", metavar="NAME", shell_complete=_names)(command)
 
 
 def updates_of(context: Context, name: str, gate: float | None = None, trust: bool = False) -> "ModuleUpdates":
-    """Changes of a module, with their steps printed, and recorded in the job that this is."""
+    """Return changes of a module, with their steps printed, and recorded in the job that this is."""
     from helmd.operations.modules.update import ModuleUpdates
 
     job = current_job()
@@ -343,13 +343,16 @@ def modules_prune_command(
 
 
 def kept_text(kept: "KeptData") -> str:
-    """What is kept, for people."""
+    """Return what is kept, for people."""
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(kept.at))
     return f"{kept.what} {kept.where}, of {when} UTC, {kept.size / (1 << 20):,.1f} MB"
 
 
 def recover_modules(context: Context, names: Sequence[str], wait: bool = False) -> bool:
-    """Recover modules; whether there was something to be done. A change that goes on is left alone, or waited for."""
+    """Recover modules; return whether there was something to be done.
+
+    A change that goes on is left alone, or waited for.
+    """
     from helmd.operations.modules.recover import recover_module
 
     done = False
@@ -362,7 +365,9 @@ def recover_modules(context: Context, names: Sequence[str], wait: bool = False) 
 
 
 def plan_each(context: Context, names: Sequence[str]) -> "Iterator[tuple[str, UpdatePlan | HelmError | OSError]]":
-    """What an update of each would do, or why that is not known: one that fails keeps no other from being looked at."""
+    """Yield what an update of each would do, or why that is not known: one that fails keeps no other from being looked
+    at.
+    """
     for name in names:
         try:
             yield name, updates_of(context, name).plan()

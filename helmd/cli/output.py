@@ -91,13 +91,13 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
 
 
 def coloured(stream: TextIO | None = None) -> bool:
-    """Whether STREAM (stdout) takes colour: a terminal, and NO_COLOR (no-color.org) not set."""
+    """Return whether STREAM (stdout) takes colour: a terminal, and NO_COLOR (no-color.org) not set."""
     stream = stream or sys.stdout
     return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def render_line(parts: Iterable[Part], colour: bool) -> str:
-    """One line without its end, as it is written: everything escaped, and painted where COLOUR is wanted."""
+    """Return one line without its end, as it is written: everything escaped, and painted where COLOUR is wanted."""
     return "".join(_rendered(part, colour) for part in parts)
 
 
@@ -111,7 +111,7 @@ def _rendered(part: Part, colour: bool) -> str:
 
 
 def print_line(*parts: Part) -> None:
-    """Prints a line of data."""
+    """Print a line of data."""
     click.echo(render_line(parts, coloured()))
 
 
@@ -121,20 +121,20 @@ def record_messages(record: Callable[[str], None]) -> None:
 
 
 def print_message(*parts: Part) -> None:
-    """Prints a line for a person on stderr."""
+    """Print a line for a person on stderr."""
     if _options.record is not None:
         _options.record(render_line(parts, False))
     click.echo(render_line(parts, coloured(sys.stderr)), err=True)
 
 
 def print_text(block: str) -> None:
-    """Prints lines of text; line breaks stay."""
+    """Print lines of text; line breaks stay."""
     for each in block.split("\n")[:-1] if block.endswith("\n") else block.split("\n"):
         print_line(each)
 
 
 def control_terminal(sequence: str) -> None:
-    """Writes control sequences of helmctl's own, with text from `render_line`."""
+    """Write control sequences of helmctl's own, with text from `render_line`."""
     click.echo(sequence, nl=False)
     sys.stdout.flush()
 
@@ -144,7 +144,7 @@ def clear_terminal() -> None:
 
 
 def print_progress(sentence: str, last: bool) -> None:
-    """Shows progress on stderr: on a terminal in one line that is overwritten until the LAST time."""
+    """Show progress on stderr: on a terminal in one line that is overwritten until the LAST time."""
     overwrite = sys.stderr.isatty() and not last
     click.echo(printable(sentence) + ("\r" if overwrite else ""), err=True, nl=not overwrite)
 
@@ -184,7 +184,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], state: int | Non
 
 
 def truncate(parts: Sequence[Part], width: int | None) -> list[Part]:
-    """The PARTS of a line as far as they fit into WIDTH columns, so that it takes one row; None for all."""
+    """Return the PARTS of a line as far as they fit into WIDTH columns, so that it takes one row, or None for all."""
     if width is None:
         return list(parts)
     kept: list[Part] = []
@@ -198,7 +198,7 @@ def truncate(parts: Sequence[Part], width: int | None) -> list[Part]:
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time in its two largest units: ``3d 4h``, ``2min 5s``, ``0.4s``."""
+    """Return a length of time in its two largest units: ``3d 4h``, ``2min 5s``, ``0.4s``."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f}s"
     whole = int(seconds)

@@ -41,7 +41,7 @@ def _environment() -> dict[str, str]:
 
 
 def _own_login() -> bool:
-    """Whether this process runs as the user who logged in (loginuid in proc(5))."""
+    """Return whether this process runs as the user who logged in (loginuid in proc(5))."""
     try:
         with open("/proc/self/loginuid") as file:
             return int(file.read()) == os.getuid()

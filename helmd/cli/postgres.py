@@ -63,7 +63,7 @@ def status_command(context: Context, as_json: bool) -> int:
 
 
 def admin_command(context: Context) -> str:
-    """The command line that reaches the PostgreSQL of the suite's services as an admin."""
+    """Return the command line that reaches the PostgreSQL of the suite's services as an admin."""
     from helmd.operations.setup.upgrade_clusters import clusters
 
     found = clusters(context.suite_or_installed, context.layout, context.settings)
@@ -72,7 +72,7 @@ def admin_command(context: Context) -> str:
 
 
 def _psql(cluster: "Cluster") -> str:
-    """The command line that reaches a cluster as its superuser."""
+    """Return the command line that reaches a cluster as its superuser."""
     passfile = f"PGPASSFILE={shlex.quote(str(cluster.passfile))} " if cluster.passfile else ""
     return f"{passfile}psql -h {shlex.quote(str(cluster.socket))} -p {cluster.port} -U postgres"
 

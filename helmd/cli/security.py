@@ -102,7 +102,7 @@ def withdraw_command(context: Context, finding: str, reason: str) -> None:
 
 
 def audit_here(context: Context) -> "SecurityAuditReply":
-    """An audit of now. Raises NotSetUpError, and ConfigurationError where Helm's settings can't be used."""
+    """Return an audit of now. Raises NotSetUpError, and ConfigurationError where Helm's settings can't be used."""
     from helmd.operations.diagnostics.context import DoctorContext
     from helmd.operations.security.audit import audit_now
 

@@ -126,7 +126,7 @@ def setup_command(
 
 
 def _mode(context: Context, suite: bool) -> str:
-    """The mode of services whose account has no helm.toml yet: those of a whole suite are there to be used."""
+    """Return the mode of services whose account has no helm.toml yet: those of a whole suite are there to be used."""
     return "production" if suite and not context.layout.settings_file.exists() else ""
 
 
@@ -158,7 +158,9 @@ def _print_end(code: int, changed: bool) -> None:
 def _suite_modules(
     context: Context, options: "SetupOptions", without: tuple[str, ...], allow_file: bool
 ) -> "list[WantedModule]":
-    """The modules that a whole suite has; before, the account's files, in which Keycloak is part of the suite."""
+    """Return the modules that a whole suite has; before, the account's files, in which Keycloak is part of the
+    suite.
+    """
     from helmd.files.durable import write_atomically
     from helmd.operations.modules.install import suite_modules
     from helmd.operations.setup.setup import REGISTRY_TEMPLATE, SUITE_TEMPLATE, prepare_files

@@ -102,7 +102,10 @@ def _row(sample: UsageSample) -> tuple[str, ...]:
 
 @contextmanager
 def _screen(live: bool) -> Iterator[Callable[[float], bool]]:
-    """A function that waits for some seconds and returns whether q was pressed; restores the terminal at the end."""
+    """Yield a function that waits for some seconds and returns whether q was pressed.
+
+    Restores the terminal at the end.
+    """
     if not (live and sys.stdin.isatty()):
 
         def only_wait(seconds: float) -> bool:

@@ -31,7 +31,7 @@ WORDS = {
 
 
 def _would(change: Change) -> str:
-    """What applying CHANGE would do to its unit."""
+    """Return what applying CHANGE would do to its unit."""
     return WORDS["timer" if change.kind == "orphan" and service_of_timer(change.unit) else change.kind]
 
 
@@ -152,7 +152,7 @@ def _print_properties(found: dict[str, Any]) -> None:
 
 
 def _readable(key: str, value: Any) -> str:
-    """The value of a property; times as systemctl(1) shows them."""
+    """Return the value of a property; times as systemctl(1) shows them."""
     if key.endswith("Timestamp") and isinstance(value, int):
         return time.strftime("%a %Y-%m-%d %H:%M:%S %Z", time.localtime(value / 1e6)) if value else ""
     if key.endswith("USec") and isinstance(value, int):
@@ -161,7 +161,7 @@ def _readable(key: str, value: Any) -> str:
 
 
 def _unit(context: Context, service: str) -> str:
-    """The unit of SERVICE. Raises UnknownServiceError, also for an external one, which has none."""
+    """Return the unit of SERVICE. Raises UnknownServiceError, also for an external one, which has none."""
     registry = context.suite_or_installed
     (name,) = context.chosen((service,), registry, unregistered=True)
     if name in registry and registry[name].external:

@@ -19,7 +19,7 @@ REASON_OPTION = click.option("--reason", default="", help="Why, for the audit tr
 
 
 def realm_users(context: Context, confirm: "Confirm | None" = None) -> "Users":
-    """The users. CONFIRM may refuse what concerns admins."""
+    """Return the users. CONFIRM may refuse what concerns admins."""
     from helmd.operations.identity.user_access import UserAccess, no_confirmation
 
     access = UserAccess(context.layout, lambda: (context.suite, context.settings), lambda: context.manager)
@@ -28,13 +28,13 @@ def realm_users(context: Context, confirm: "Confirm | None" = None) -> "Users":
 
 @contextmanager
 def recorded_change(context: Context, action: str, reason: str, detail: str) -> Iterator["Users"]:
-    """The users, for a change that is recorded in the audit trail."""
+    """Yield the users, for a change that is recorded in the audit trail."""
     with audited_change(context, action, reason, detail):
         yield realm_users(context)
 
 
 def audited_change(context: Context, action: str, reason: str, detail: str) -> "AbstractContextManager[Outcome]":
-    """Records a change in the audit trail."""
+    """Record a change in the audit trail."""
     from helmd.cli.audit import recorded
 
     return recorded(context, action, reason, detail)
@@ -53,7 +53,7 @@ def print_user(user: "RealmUser", sentence: str, as_json: bool, password: str = 
 
 
 def user_json(user: "RealmUser") -> dict[str, Any]:
-    """A user as JSON."""
+    """Return a user as JSON."""
     return {
         "id": user.id,
         "username": user.username,

@@ -20,9 +20,10 @@ LARGEST = 1 << 20
 
 @contextmanager
 def opened_directory(path: Path, below: Path | None = None) -> Iterator[int]:
-    """A descriptor of the directory at PATH (absolute). With BELOW, missing directories below that are made, mode 0700.
+    """Yield a descriptor of the directory at PATH (absolute).
 
-    Raises OSError; with ELOOP and the link's path as its file name for a link that is not followed.
+    With BELOW, missing directories below that are made, mode 0700. Raises OSError; with ELOOP and the link's path as
+    its file name for a link that is not followed.
     """
     descriptor = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -44,7 +45,7 @@ def opened_directory(path: Path, below: Path | None = None) -> Iterator[int]:
 
 
 def _enter(directory: int, place: Path, follow: bool, make: bool) -> int:
-    """A descriptor of the directory PLACE, which is in the open DIRECTORY."""
+    """Return a descriptor of the directory PLACE, which is in the open DIRECTORY."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         return os.open(place.name, flags, dir_fd=directory)
@@ -66,8 +67,10 @@ def _only_root_writes(directory: int) -> bool:
 
 
 def read_in(directory: int, name: str) -> bytes | None:
-    """The content of the file NAME in an open directory; None if there is none. Raises OSError for a link, for what is
-    no regular file of this account with one name, and for one larger than LARGEST.
+    """Return the content of the file NAME in an open directory, or None if there is none.
+
+    Raises OSError for a link, for what is not a regular file of this account with one name, and for one larger than
+    LARGEST.
     """
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)

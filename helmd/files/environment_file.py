@@ -65,7 +65,7 @@ def remove_variables(path: Path, names: Collection[str]) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """A descriptor of the directory that the file at PATH is in, locked against other writers."""
+    """Yield a descriptor of the directory that the file at PATH is in, locked against other writers."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked_directory(path.parent) as directory:
         yield directory
@@ -99,7 +99,8 @@ def environment_line(key: str, value: str) -> str:
 
 
 def misread_lines(text: str, name: str) -> Iterator[str]:
-    """What in TEXT shells and docker compose read otherwise than systemd, as sentences without full stop and values.
+    """Yield what in TEXT shells and docker compose read otherwise than systemd, as sentences without full stop and
+    values.
 
     NAME is the file's. Raises ConfigurationError as `parse_environment_file`.
     """

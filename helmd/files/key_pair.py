@@ -48,7 +48,7 @@ class CertificateRequest:
 
 
 def ensure_certificate(certificate: Path, key_file: Path, wanted: CertificateRequest) -> bool:
-    """Makes the pair in CERTIFICATE and KEY_FILE, of one directory, when both are missing; True when it did.
+    """Make the pair in CERTIFICATE and KEY_FILE, of one directory, when both are missing; True when it did.
 
     The certificate is for this machine only: ``localhost`` and its addresses besides the names WANTED. Raises
     KeyFileError when a half of a pair is missing or can't be used, or when the two don't belong together.
@@ -104,7 +104,7 @@ def _alternatives(certificate: x509.Certificate) -> list[x509.DNSName | x509.IPA
 
 
 def _is_ours(certificate: x509.Certificate) -> bool:
-    """Whether it is self-signed as Helm makes them: by its issuer and the names that it begins with."""
+    """Return whether it is self-signed as Helm makes them: by its issuer and the names that it begins with."""
     always = [each.value for each in _ALWAYS]
     return (
         certificate.issuer == certificate.subject
@@ -113,7 +113,7 @@ def _is_ours(certificate: x509.Certificate) -> bool:
 
 
 def public_pem(certificate: x509.Certificate) -> bytes:
-    """The public key in a certificate."""
+    """Return the public key in a certificate."""
     return certificate.public_key().public_bytes(*PUBLIC_PEM)
 
 
@@ -180,9 +180,10 @@ def half(present: Path, missing: Path) -> KeyFileError:
 
 
 def check_pair(private: Path, private_content: bytes, public: Path, public_content: bytes | None) -> bytes | None:
-    """Whether PRIVATE holds a private key and PUBLIC, where there is one, its certificate or public key.
+    """Check that PRIVATE holds a private key and PUBLIC, where there is one, its certificate or public key.
 
-    The public key that belongs to it; None for one that can't be read, and so not be compared.
+    Return the public key that belongs to it, or None for a key that can't be read and so can't be compared. Raises
+    KeyFileError.
     """
     try:
         key = serialization.load_pem_private_key(private_content, None)
@@ -243,7 +244,7 @@ class Folder:
 
     @contextmanager
     def _opened(self) -> Iterator[int | None]:
-        """A descriptor of the directory; None when there is none."""
+        """Yield a descriptor of the directory, or None when there is none."""
         with ExitStack() as stack:
             try:
                 descriptor: int | None = stack.enter_context(opened_directory(self.path))
@@ -260,7 +261,7 @@ class Folder:
 
     @contextmanager
     def opened_for_writing(self) -> Iterator[int]:
-        """A descriptor of the directory, which is made when it is missing, with mode 0700."""
+        """Yield a descriptor of the directory, which is made when it is missing, with mode 0700."""
         with suppress(OSError), opened_directory(self.path.parent) as above:
             os.mkdir(self.path.name, 0o700, dir_fd=above)
         with self._opened() as descriptor:
@@ -272,7 +273,10 @@ class Folder:
             yield descriptor
 
     def read(self, name: str) -> bytes | None:
-        """The content of the file NAME; None when there is none. Raises KeyFileError for one that can't be used."""
+        """Return the content of the file NAME, or None when there is none.
+
+        Raises KeyFileError for one that can't be used.
+        """
         path = self.path / name
         with self._opened() as folder:
             if folder is None:
@@ -297,7 +301,7 @@ class Folder:
         return content
 
     def write_pair(self, *files: tuple[str, bytes, int]) -> None:
-        """Writes both FILES (name, content, mode) durably: complete beside their places first, then linked there.
+        """Write both FILES (name, content, mode) durably: complete beside their places first, then linked there.
 
         A run that ended between the two links is completed by `finish_interrupted`.
         """
@@ -311,7 +315,7 @@ class Folder:
                 os.unlink(_staged(name), dir_fd=folder)
 
     def replace_pair(self, *files: tuple[str, bytes, int]) -> None:
-        """Replaces both FILES durably, and keeps what was there as NAME.before: a run that ends in between is completed
+        """Replace both FILES durably, and keep what was there as NAME.before: a run that ends in between is completed
         by `finish_replacing`.
         """
         with self.opened_for_writing() as folder:
@@ -325,7 +329,7 @@ class Folder:
         self.finish_replacing(*(name for name, _, _ in files))
 
     def finish_replacing(self, first: str, second: str) -> None:
-        """Puts what `replace_pair` has written into its place, if all of it was written."""
+        """Put what `replace_pair` has written into its place, if all of it was written."""
         with self._opened() as folder:
             if folder is None:
                 return
@@ -340,7 +344,7 @@ class Folder:
             os.fsync(folder)
 
     def finish_interrupted(self, *names: str) -> bool:
-        """Puts the second half of a pair in its place after a `write_pair` that was cut off; True when it did."""
+        """Put the second half of a pair in its place after a `write_pair` that was cut off; True when it did."""
         with self._opened() as folder:
             if folder is None:
                 return False
@@ -369,7 +373,7 @@ def _replacing(name: str) -> str:
 
 
 def _inode(folder: int, name: str) -> tuple[int, int] | None:
-    """What identifies the file NAME on this machine; None when there is none."""
+    """Return what identifies the file NAME on this machine, or None when there is none."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:

@@ -13,8 +13,9 @@ _PAUSE = 0.05
 
 @contextmanager
 def locked(lock: Path, what: str, wait: float = 0.0) -> Iterator[None]:
-    """Holds LOCK, a file that is made; raises LockedError, which says WHAT goes on, if another one holds it for more
-    than WAIT seconds. Threads of one process exclude each other as processes do.
+    """Hold LOCK, a file that is created. Threads of one process exclude each other as processes do.
+
+    Raises LockedError, which says WHAT goes on, if another holder has it for more than WAIT seconds.
     """
     hint = "Wait a few seconds and run the command again."
     deadline = time.monotonic() + wait
@@ -30,7 +31,7 @@ def locked(lock: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
-    """Whether an open file is the one that FILE names now."""
+    """Return whether an open file is the one that FILE names now."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(file))
     except FileNotFoundError:
@@ -39,7 +40,7 @@ def _is_at(descriptor: int, file: Path) -> bool:
 
 @contextmanager
 def locked_directory(directory: Path, held: str = "") -> Iterator[int]:
-    """Holds a DIRECTORY, and gives its descriptor. HELD is as for `acquire`."""
+    """Hold a DIRECTORY, and give its descriptor. HELD is as for `acquire`."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         acquire(descriptor, held)
@@ -49,7 +50,7 @@ def locked_directory(directory: Path, held: str = "") -> Iterator[int]:
 
 
 def acquire(descriptor: int, held: str = "", *, wait: float = 0.0, hint: str = "") -> None:
-    """Takes the lock on an open file until it is closed.
+    """Take the lock on an open file until it is closed.
 
     If another process holds it for more than WAIT seconds, raises LockedError with the sentence HELD; without one, it
     waits without end.

@@ -9,7 +9,10 @@ LARGEST_PRIVATE = 16 << 20
 
 
 def private_text(path: Path) -> str:
-    """The content of a private file. Raises OSError, and ValueError for one that is not, or that others can write."""
+    """Return the content of a private file.
+
+    Raises OSError, and ValueError for one that is not, or that others can write.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)

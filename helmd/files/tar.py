@@ -33,7 +33,7 @@ class Member:
 
 
 def header(member: Member, mtime: int = 0) -> bytes:
-    """The blocks before the content of a member."""
+    """Return the blocks before the content of a member."""
     info = tarfile.TarInfo(member.name)
     info.type = {"file": tarfile.REGTYPE, "directory": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}[member.kind]
     info.mode, info.size, info.linkname, info.mtime = member.mode, member.size, member.target, mtime
@@ -41,7 +41,7 @@ def header(member: Member, mtime: int = 0) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What follows the content of a member."""
+    """Return what follows the content of a member."""
     return bytes(-size % BLOCK)
 
 
@@ -50,7 +50,7 @@ END = bytes(2 * BLOCK)
 
 
 def read_members(read: Callable[[int], bytes]) -> Iterator[tuple[Member, Iterator[bytes]]]:
-    """The members of a stream, each with its content in chunks; what of it is not taken is skipped.
+    """Yield the members of a stream, each with its content in chunks; what of it is not taken is skipped.
 
     READ returns exactly as many bytes as it is asked for, fewer only at the end. Raises TarError.
     """
@@ -105,7 +105,7 @@ def _member(info: tarfile.TarInfo, extended: dict[str, str]) -> Member:
 
 
 def _records(content: bytes) -> dict[str, str]:
-    """The records of an extended header: ``LENGTH KEY=VALUE`` and a newline each."""
+    """Return the records of an extended header: ``LENGTH KEY=VALUE`` and a newline each."""
     found = {}
     while content:
         length, space, _ = content.partition(b" ")

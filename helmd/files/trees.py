@@ -28,7 +28,7 @@ class Entry:
 
 
 def entries(directory: Path, skipped: Callable[[str], bool] = lambda name: False) -> Iterator[Entry]:
-    """All files, directories and links below DIRECTORY, a directory before what is in it, in the order of names.
+    """Yield all files, directories and links below DIRECTORY, a directory before what is in it, in the order of names.
 
     SKIPPED says of a relative path that it is not wanted. Take the content of each before the next. Raises OSError if
     DIRECTORY itself can't be read, and ChangedFileError.
@@ -156,7 +156,7 @@ def _put_file(folder: int, name: str, mode: int, chunks: Iterable[bytes]) -> Non
 
 
 def size_below(directory: Path, skipped: Callable[[str], bool] = lambda name: False) -> int:
-    """Bytes in the files below DIRECTORY; 0 if there is none."""
+    """Return bytes in the files below DIRECTORY; 0 if there is none."""
     try:
         return sum(entry.member.size for entry in entries(directory, skipped))
     except FileNotFoundError:

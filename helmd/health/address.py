@@ -41,7 +41,7 @@ class _Lookup:
             self._running.release()
 
     def result(self, deadline: float) -> list[Any]:
-        """The addresses. Raises OSError as getaddrinfo does, TimeoutError at DEADLINE (time.monotonic())."""
+        """Return the addresses. Raises OSError as getaddrinfo does, TimeoutError at DEADLINE (time.monotonic())."""
         if not self._running.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         self._running.release()
@@ -58,7 +58,7 @@ _local: dict[tuple[str, int], tuple[float, list[Any]]] = {}
 
 
 def addresses(host: str, port: int, deadline: float) -> list[Any]:
-    """What getaddrinfo(3) gives for HOST by DEADLINE. A numeric address is not looked up.
+    """Return what getaddrinfo(3) gives for HOST by DEADLINE. A numeric address is not looked up.
 
     Raises OSError, TimeoutError, UnicodeError.
     """
@@ -75,7 +75,7 @@ def addresses(host: str, port: int, deadline: float) -> list[Any]:
 
 
 def local_addresses(host: str, port: int, deadline: float) -> list[Any]:
-    """Where a service of this host whose URL has HOST is asked, as getaddrinfo(3) gives addresses.
+    """Return where a service of this host whose URL has HOST is asked, as getaddrinfo(3) gives addresses.
 
     A numeric address is that one, or the loopback one if it stands for all (0.0.0.0, ::). A name is what it resolves to
     on this host, then 127.0.0.1: its other addresses are those of a proxy or of a router in front of the service.
@@ -97,7 +97,7 @@ def local_addresses(host: str, port: int, deadline: float) -> list[Any]:
 
 
 def is_numeric(host: str) -> bool:
-    """Whether HOST is an IPv4 or IPv6 address rather than a name."""
+    """Return whether HOST is an IPv4 or IPv6 address rather than a name."""
     try:
         socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -106,7 +106,7 @@ def is_numeric(host: str) -> bool:
 
 
 def _is_local(info: tuple[Any, ...]) -> bool:
-    """Whether an address is one of this host: a socket can be bound to it."""
+    """Return whether an address is one of this host: a socket can be bound to it."""
     family, kind, protocol, _, address = info
     try:
         with socket.socket(family, kind, protocol) as tried:

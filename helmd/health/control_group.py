@@ -7,7 +7,7 @@ ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 def control_group_of(pid: int | str) -> str | None:
-    """The control group of a process; None if it is gone, or is in none of the unified hierarchy."""
+    """Return the control group of a process, or None if it is gone, or is in none of the unified hierarchy."""
     try:
         with open(f"/proc/{pid}/cgroup") as file:
             lines = file.read().splitlines()
@@ -17,12 +17,12 @@ def control_group_of(pid: int | str) -> str | None:
 
 
 def own_control_group() -> str:
-    """The control group of this process; empty when unknown."""
+    """Return the control group of this process; empty when unknown."""
     return control_group_of("self") or ""
 
 
 def every_control_group() -> "list[tuple[str, int]]":
-    """Every control group of the unified hierarchy, with the number by which the kernel knows it: its inode."""
+    """Return every control group of the unified hierarchy, with the number by which the kernel knows it: its inode."""
     for root in ROOTS:
         # Only the unified hierarchy has this file, in every group of it.
         if os.path.exists(f"{root}/cgroup.controllers"):

@@ -50,7 +50,7 @@ class ListeningSocket(NamedTuple):
 
 
 def _table() -> Iterator[list[str]]:
-    """The fields of the kernel's tables of TCP sockets."""
+    """Yield the fields of the kernel's tables of TCP sockets."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table) as file:
@@ -68,7 +68,7 @@ def _listeners() -> Iterator[ListeningSocket]:
 
 
 def clients_of(port: int) -> Counter[str]:
-    """How many TCP connections to PORT of this host's own addresses processes hold, by their unit.
+    """Return how many TCP connections to PORT of this host's own addresses processes hold, by their unit.
 
     Those of processes whose files can't be read are counted under the empty name.
     """
@@ -85,13 +85,13 @@ def clients_of(port: int) -> Counter[str]:
 
 
 def _address(digits: str) -> str:
-    """The address in a field of /proc/net/tcp, which has words of 32 bits in the host's byte order."""
+    """Return the address in a field of /proc/net/tcp, which has words of 32 bits in the host's byte order."""
     words = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
     return address_text(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
 
 
 def _meets(listener: ListeningSocket, wanted: str) -> bool:
-    """Whether a bind to WANTED may meet LISTENER; whether ``::`` takes IPv4 as well can't be read from /proc."""
+    """Return whether a bind to WANTED may meet LISTENER; whether ``::`` takes IPv4 as well can't be read from /proc."""
     one = listener.address
     if one == wanted or one == "::" or wanted == "::":
         return True
@@ -118,7 +118,7 @@ def _command(pid: int) -> str:
 
 
 def open_sockets(pid: str) -> set[str]:
-    """The inodes of the sockets that a process has open; none when its files can't be read."""
+    """Return the inodes of the sockets that a process has open; none when its files can't be read."""
     found = set()
     try:
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
@@ -131,7 +131,7 @@ def open_sockets(pid: str) -> set[str]:
 
 
 def holders_of(port: int, address: str = "") -> list[Holder]:
-    """The processes that listen on PORT where a bind to ADDRESS may meet them; of any local address without it.
+    """Return the processes that listen on PORT where a bind to ADDRESS may meet them; of any local address without it.
 
     A socket that systemd made is held by the user manager too (`USER_MANAGER`); what it was made for comes first.
     """
@@ -153,12 +153,12 @@ def holders_of(port: int, address: str = "") -> list[Holder]:
 
 
 def holder_of(port: int) -> Holder | None:
-    """The process that listens on PORT of any local address, or None."""
+    """Return the process that listens on PORT of any local address, or None."""
     return next(iter(holders_of(port)), None)
 
 
 def conflict(host: str, port: int) -> Holder | None:
-    """Who keeps a service whose URL has HOST from listening on PORT, or None if its bind(2) would succeed.
+    """Return who keeps a service whose URL has HOST from listening on PORT, or None if its bind(2) would succeed.
 
     It is tried: only the kernel knows of wildcard addresses, IPV6_V6ONLY and SO_REUSEPORT of the others. With the
     latter set here as well, a shared port does not count as a conflict. A name with several local addresses is in
@@ -188,7 +188,7 @@ def _taken(address: str, port: int) -> bool:
 
 
 def unit_listeners(control_group: str) -> list[ListeningSocket]:
-    """The TCP sockets on which the processes of a control group listen, by port; empty when that can't be known.
+    """Return the TCP sockets on which the processes of a control group listen, by port; empty when that can't be known.
 
     From sock_diag(7), which needs no right to see the processes: a service's own probe has none in the sandbox.
     """
@@ -206,7 +206,7 @@ def unit_listeners(control_group: str) -> list[ListeningSocket]:
 
 
 def _group_ids(control_group: str) -> set[int]:
-    """The numbers by which the kernel knows a control group and those below it: of their directories' inodes."""
+    """Return the numbers by which the kernel knows a control group and those below it: of their directories' inodes."""
     for root in ROOTS:
         found = {os.stat(directory).st_ino for directory, _, _ in os.walk(root + control_group)}
         if found:

@@ -43,7 +43,7 @@ class PeerCredentials(NamedTuple):
 
 
 def peer_credentials(connection: socket.socket) -> PeerCredentials | None:
-    """Who connected; None for a connection that is not a unix socket's. Raises OSError."""
+    """Return who connected, or None for a connection that is not a unix socket's. Raises OSError."""
     if connection.family != socket.AF_UNIX:
         return None
     pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
@@ -59,7 +59,10 @@ class Peers:
         self._paths: OrderedDict[int, str] = OrderedDict()
 
     def peer(self, connection: socket.socket) -> Peer:
-        """The other end of an accepted connection. Of a unix socket it is what the process is in now, not proved."""
+        """Return the other end of an accepted connection.
+
+        Of a unix socket it is what the process is in now, not proved.
+        """
         try:
             if (credentials := peer_credentials(connection)) is not None:
                 return self._in_group(control_group_of(credentials.pid), "")
@@ -92,7 +95,9 @@ class Peers:
         return path
 
     def _path(self, number: int) -> str | None:
-        """The path of a control group, relative to the root; None if it is gone, or outside this cgroup namespace."""
+        """Return the path of a control group, relative to the root, or None if it is gone, or outside this cgroup
+        namespace.
+        """
         if number not in self._paths:
             for path, inode in every_control_group():
                 if inode == number:
@@ -107,7 +112,7 @@ class Peers:
 
 
 def _path_by_processes(inode: int) -> str | None:
-    """The control group of the processes that have a socket open; None if there is none, or not one alone.
+    """Return the control group of the processes that have a socket open, or None if there is none, or not one alone.
 
     Processes whose files this one may not read are not seen.
     """
@@ -125,7 +130,9 @@ def _plain(address: str) -> str:
 
 
 def _is_own(address: str, interface: int) -> bool:
-    """Whether ADDRESS is one of this host's, which only such can be bound to (``net.ipv4.ip_nonlocal_bind`` aside)."""
+    """Return whether ADDRESS is one of this host's, which only such can be bound to (``net.ipv4.ip_nonlocal_bind``
+    aside).
+    """
     bare = _plain(address)
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     end = (bare, 0, 0, interface) if family == socket.AF_INET6 else (bare, 0)

@@ -69,12 +69,12 @@ class _Answer(NamedTuple):
 
 
 def run_probe(probe: Probe) -> HealthVerdict:
-    """One check, bounded by the probe's timeout, the lookup of the host's name included. Blocks."""
+    """Make one check, bounded by the probe's timeout, the lookup of the host's name included. Blocks."""
     return _attempt(probe)[0]
 
 
 def _attempt(probe: Probe) -> tuple[HealthVerdict, bool]:
-    """One check, and whether anything listens on the port."""
+    """Make one check; return its verdict, and whether anything listens on the port."""
     if probe.check == "process":
         return HealthVerdict(HEALTHY, "its process runs"), True
     deadline = time.monotonic() + probe.timeout
@@ -97,7 +97,7 @@ _WANTS_TLS = 'because it speaks TLS on this port: set url = "https://..."'
 
 
 def _with_database(probe: Probe, verdict: HealthVerdict, deadline: float) -> HealthVerdict:
-    """VERDICT on Keycloak, unless its database is gone: realms that exist are answered from a cache."""
+    """Return VERDICT on Keycloak, unless its database is gone: realms that exist are answered from a cache."""
     unknown = probe._replace(url=probe.url.replace(f"/realms/{probe.realm}/", f"/realms/{UNKNOWN_REALM}/"))
     try:
         code = _get(unknown, deadline).code
@@ -116,12 +116,12 @@ def _secure(probe: Probe) -> bool:
 
 
 def _remaining(deadline: float) -> float:
-    """Seconds until DEADLINE; never 0, which would make a socket non-blocking."""
+    """Return seconds until DEADLINE; never 0, which would make a socket non-blocking."""
     return max(0.001, deadline - time.monotonic())
 
 
 def _connect(probe: Probe, deadline: float) -> socket.socket:
-    """A connection, with TLS for https. Raises NoAnswerError."""
+    """Return a connection, with TLS for https. Raises NoAnswerError."""
     connection = _open(probe, deadline)
     if not _secure(probe):
         return connection
@@ -144,7 +144,7 @@ def _connect(probe: Probe, deadline: float) -> socket.socket:
 
 
 def unverified_context() -> "ssl.SSLContext":
-    """A context for TLS clients that accepts any certificate."""
+    """Return a context for TLS clients that accepts any certificate."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -154,7 +154,7 @@ def unverified_context() -> "ssl.SSLContext":
 
 
 def _speaks_tls(probe: Probe, deadline: float) -> bool:
-    """Whether the port of a plain http URL takes a TLS handshake."""
+    """Return whether the port of a plain http URL takes a TLS handshake."""
     try:
         connection = _open(probe, deadline)
     except NoAnswerError:
@@ -170,7 +170,7 @@ def _speaks_tls(probe: Probe, deadline: float) -> bool:
 
 
 def _speaks_http(probe: Probe, deadline: float) -> bool:
-    """Whether the port of an https URL answers a plain request."""
+    """Return whether the port of an https URL answers a plain request."""
     plain = probe._replace(url="http" + probe.url.removeprefix("https"), port=probe.asked_port)
     try:
         _get(plain, deadline)
@@ -180,7 +180,7 @@ def _speaks_http(probe: Probe, deadline: float) -> bool:
 
 
 def _open(probe: Probe, deadline: float) -> socket.socket:
-    """A connection to one of the probe's addresses. Raises NoAnswerError."""
+    """Return a connection to one of the probe's addresses. Raises NoAnswerError."""
     host, port = urlsplit(probe.url).hostname or "", probe.asked_port
     try:
         found = local_addresses(host, port, deadline) if probe.port else addresses(host, port, deadline)
@@ -203,7 +203,7 @@ def _open(probe: Probe, deadline: float) -> socket.socket:
 
 
 def _first_that_connects(found: list[Any], probe: Probe, deadline: float) -> socket.socket:
-    """A connection to the first address in FOUND that accepts one; they share the time. Raises NoAnswerError."""
+    """Return a connection to the first address in FOUND that accepts one; they share the time. Raises NoAnswerError."""
     reason, listening = "it has no address", True
     for index, (family, kind, protocol, _, address) in enumerate(found):
         try:
@@ -227,7 +227,7 @@ def _first_that_connects(found: list[Any], probe: Probe, deadline: float) -> soc
 
 
 def _shown(address: tuple[Any, ...]) -> str:
-    """A socket address for people. The port alone where it is the usual address."""
+    """Return a socket address for people. The port alone where it is the usual address."""
     host, port = address[:2]
     if host == LOOPBACK:
         return f"port {port}"
@@ -235,7 +235,7 @@ def _shown(address: tuple[Any, ...]) -> str:
 
 
 def _get(probe: Probe, deadline: float) -> _Answer:
-    """The response. HTTP/1.0: a plain body until the end (RFC 1945). Raises NoAnswerError."""
+    """Return the response. HTTP/1.0: a plain body until the end (RFC 1945). Raises NoAnswerError."""
     parts = urlsplit(probe.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     request = (
@@ -268,7 +268,7 @@ def _get(probe: Probe, deadline: float) -> _Answer:
 
 
 def _header(lines: list[bytes], wanted: bytes) -> str:
-    """The first value of a header; empty without one."""
+    """Return the first value of a header; empty without one."""
     for line in lines:
         name, _, value = line.partition(b":")
         if name.strip().lower() == wanted:
@@ -277,7 +277,9 @@ def _header(lines: list[bytes], wanted: bytes) -> str:
 
 
 def _complete(received: bytes) -> bool:
-    """Whether the announced length is there, so that a server that keeps the connection open is not waited for."""
+    """Return whether the announced length is there, so that a server that keeps the connection open is not
+    waited for.
+    """
     head, blank, body = received.partition(b"\r\n\r\n")
     if not blank:
         return False
@@ -288,7 +290,7 @@ def _complete(received: bytes) -> bool:
 def wait(
     probe: Probe, main_pid: int, within: float, settle: float, say: Callable[[str], object] = print
 ) -> HealthVerdict | None:
-    """Asks until the service counts as started, or WITHIN seconds are up; None when its main process ends.
+    """Ask until the service counts as started, or WITHIN seconds are up; return None when its main process ends.
 
     A service without a port counts as started when it has lived for SETTLE seconds. SAY is called with what keeps it
     from being healthy after SAID_AFTER seconds, and when that changes; not while nothing of it listens yet.
@@ -323,7 +325,7 @@ def wait(
 
 
 def elsewhere(probe: Probe, listening: bool, control_group: str) -> str:
-    """Where the processes of a control group listen, if nothing LISTENING is where PROBE asks; else empty."""
+    """Return where the processes of a control group listen, if nothing LISTENING is where PROBE asks; else empty."""
     if listening or not control_group or not (found := unit_listeners(control_group)):
         return ""
     shown = ", ".join(map(str, found[:4]))

@@ -45,14 +45,14 @@ class TcpSocket(NamedTuple):
 
 
 def address_text(raw: bytes) -> str:
-    """An address of 4 or 16 bytes as text; of one that stands for an IPv4 one, that."""
+    """Return an address of 4 or 16 bytes as text; of one that stands for an IPv4 one, that."""
     if raw.startswith(_MAPPED):
         raw = raw[len(_MAPPED) :]
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
 
 
 def sockets(family: int, state: int, protocol: int = socket.IPPROTO_TCP) -> Iterator[TcpSocket]:
-    """All sockets of this network namespace in STATE. Raises OSError.
+    """Yield all sockets of this network namespace in STATE. Raises OSError.
 
     With another PROTOCOL those of UDP (its sockets without a peer are in UNCONNECTED), or UDP-Lite.
     """
@@ -60,9 +60,9 @@ def sockets(family: int, state: int, protocol: int = socket.IPPROTO_TCP) -> Iter
 
 
 def socket_between(address: str, port: int, remote: str, remote_port: int, interface: int = 0) -> TcpSocket | None:
-    """The socket with exactly these ends, or None. INTERFACE is the number of a link-local address's. Raises OSError.
+    """Return the socket with exactly these ends, or None. INTERFACE is the number of a link-local address's.
 
-    The kernel looks for a listening socket where no other fits; that is none here.
+    The kernel looks for a listening socket where no other fits; that is none here. Raises OSError.
     """
     own, other = _packed(address), _packed(remote)
     identity = struct.pack("!HH16s16s", port, remote_port, own, other) + struct.pack("=I", interface) + _ANY_COOKIE
@@ -102,7 +102,7 @@ def _answers(
 
 
 def _socket(message: bytes) -> TcpSocket:
-    """The socket in a ``struct inet_diag_msg`` with its attributes."""
+    """Return the socket in a ``struct inet_diag_msg`` with its attributes."""
     family, state = message[0], message[1]
     size = 16 if family == socket.AF_INET6 else 4
     port, remote_port = struct.unpack_from("!HH", message, 4)

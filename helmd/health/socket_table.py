@@ -102,7 +102,7 @@ def _end(
 
 
 def _owners(proc: Path) -> dict[int, _Owner]:
-    """Who has which socket open, by inode, of the processes whose files can be read."""
+    """Return who has which socket open, by inode, of the processes whose files can be read."""
     found: dict[int, _Owner] = {}
     for entry in os.listdir(proc):
         if not entry.isdecimal():
@@ -135,7 +135,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _in_table(proc: Path, family: str) -> Iterator[TcpSocket]:
-    """What /proc/net has of TCP or UDP where sock_diag(7) can't be had."""
+    """Yield what /proc/net has of TCP or UDP where sock_diag(7) can't be had."""
     wanted = "0A" if family == "tcp" else "07"
     for name in (family, f"{family}6"):
         for fields in _rows(proc / "net" / name):
@@ -146,7 +146,7 @@ def _in_table(proc: Path, family: str) -> Iterator[TcpSocket]:
 
 
 def _local(text: str) -> tuple[str, int]:
-    """The address and port in a field of /proc/net/tcp and its like."""
+    """Return the address and port in a field of /proc/net/tcp and its like."""
     digits, _, port = text.partition(":")
     words = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
     raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
@@ -154,7 +154,7 @@ def _local(text: str) -> tuple[str, int]:
 
 
 def _others(proc: Path, owners: Mapping[int, _Owner], uid: int) -> Iterator[tuple[OpenEnd, int]]:
-    """Sockets of other families that have tables, with their inodes."""
+    """Yield sockets of other families that have tables, with their inodes."""
 
     def made(
         family: SocketFamily, address: str, port: int | None, inode: int, owned: int | None, shared: bool = False
@@ -185,7 +185,7 @@ def _others(proc: Path, owners: Mapping[int, _Owner], uid: int) -> Iterator[tupl
 
 
 def _connectable(name: str, inode: int, owners: Mapping[int, _Owner], uid: int) -> bool:
-    """Whether other accounts can connect to the unix socket NAME of the account UID (unix(7))."""
+    """Return whether other accounts can connect to the unix socket NAME of the account UID (unix(7))."""
     owner = owners.get(inode)
     if not name.startswith("/") or owner is None or owner.uid != uid:
         return False
@@ -207,7 +207,9 @@ def _enterable(directory: Path) -> bool:
 
 
 def _unlisted(proc: Path, owners: Mapping[int, _Owner], uid: int, seen: Iterable[int]) -> Iterator[OpenEnd]:
-    """Sockets of the account's processes whose family has no table, such as AF_VSOCK: once for each unit and family."""
+    """Yield sockets of the account's processes whose family has no table, such as AF_VSOCK: once for each unit and
+    family.
+    """
     known, once = set(seen), set[tuple[str, str | None]]()
     for inode, owner in owners.items():
         if inode in known or owner.uid != uid:
@@ -220,7 +222,7 @@ def _unlisted(proc: Path, owners: Mapping[int, _Owner], uid: int, seen: Iterable
 
 
 def _protocol(directory: Path, inode: int) -> str | None:
-    """The protocol of the socket INODE among the open files in DIRECTORY; None if it can't be known."""
+    """Return the protocol of the socket INODE among the open files in DIRECTORY, or None if it can't be known."""
     try:
         for name in os.listdir(directory):
             path = directory / name

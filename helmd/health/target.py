@@ -7,7 +7,9 @@ from helmd.model.units.health import Probe
 
 
 def _url(service: Service, path: str) -> str:
-    """The URL of PATH of the service: an external one's is below its own URL, another's at the root of its host."""
+    """Return the URL of PATH of the service: an external one's is below its own URL, another's at the root of
+    its host.
+    """
     if service.external or service.port is None:
         return service.url.rstrip("/") + path
     parts = urlsplit(service.url)
@@ -15,12 +17,12 @@ def _url(service: Service, path: str) -> str:
 
 
 def url_host(service: Service) -> str:
-    """The host of the service's URL, without brackets around an IPv6 address."""
+    """Return the host of the service's URL, without brackets around an IPv6 address."""
     return urlsplit(service.url).hostname or "localhost"
 
 
 def probe_of(service: Service, starting: bool = False) -> Probe:
-    """The probe of SERVICE; with STARTING the one that decides whether it has started."""
+    """Return the probe of SERVICE; with STARTING the one that decides whether it has started."""
     health = service.health
     path = health.start_path if starting else health.path
     realm = ""
@@ -35,7 +37,7 @@ def probe_of(service: Service, starting: bool = False) -> Probe:
 
 
 def probe_words(service: Service) -> list[str]:
-    """The arguments of the probe program for a starting SERVICE."""
+    """Return the arguments of the probe program for a starting SERVICE."""
     probe = probe_of(service, starting=True)
     words = [f"check={probe.check}", f"timeout={probe.timeout:g}", f"within={service.health.start_timeout:g}"]
     if probe.url:

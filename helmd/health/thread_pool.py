@@ -44,7 +44,10 @@ class ThreadPool:
         self._idle = 0
 
     async def run(self, function: Callable[[], Result]) -> Result:
-        """What FUNCTION returns or raises, called in a thread. Cancelled, it leaves the call to end by itself."""
+        """Return what FUNCTION returns or raises, called in a thread.
+
+        Cancelled, it leaves the call to end by itself.
+        """
         await self._free.acquire()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
@@ -90,7 +93,7 @@ class ThreadPool:
             call = self._calls.get()
 
     async def probe(self, service: Service) -> ProbeResult:
-        """One health check of a running SERVICE, bounded by its own time limit."""
+        """Make one health check of a running SERVICE, bounded by its own time limit."""
         probe = probe_of(service)
         if probe.check == "process":
             return ProbeResult(run_probe(probe), None)
@@ -98,7 +101,7 @@ class ThreadPool:
         return await self.timed(lambda: run_probe(probe))
 
     async def timed(self, check: Callable[[], HealthVerdict]) -> ProbeResult:
-        """The verdict of CHECK, which blocks for a limited time, with how long it took."""
+        """Return the verdict of CHECK, which blocks for a limited time, with how long it took."""
 
         def measured() -> ProbeResult:
             begun = time.perf_counter()

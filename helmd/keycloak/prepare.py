@@ -117,7 +117,7 @@ def _content(path: str) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """ARGUMENTS are Keycloak's directory and the path of the Java program. Returns the exit status."""
+    """Prepare Keycloak; return the exit status. ARGUMENTS: its directory and the path of the Java program."""
     home, java = arguments
     return prepare(home, java, dict(os.environ))
 

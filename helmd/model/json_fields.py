@@ -26,11 +26,11 @@ class Description:
 
 
 def described(meaning: str, *, example: object = None, omitted: bool = False, **limits: object) -> Mapping[str, Any]:
-    """Metadata for `dataclasses.field`. LIMITS are keywords of JSON Schema."""
+    """Return metadata for `dataclasses.field`. LIMITS are keywords of JSON Schema."""
     return {_KEY: Description(meaning, example, omitted, limits)}
 
 
 def description_of(field: "Field[Any]") -> Description:
-    """What FIELD says of itself."""
+    """Return what FIELD says of itself."""
     found: Description = field.metadata.get(_KEY, Description())
     return found

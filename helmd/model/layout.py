@@ -49,11 +49,11 @@ class ModulePlaces:
         return self.root / "cache"
 
     def snapshot(self, stamp: str) -> Path:
-        """The copy of its state that was made at a time, before a change of it."""
+        """Return the copy of its state that was made at a time, before a change of it."""
         return self.root / "snapshots" / stamp
 
     def failed_state(self, stamp: str) -> Path:
-        """What its state was when a change was taken back that began at a time."""
+        """Return what its state was when a change was taken back that began at a time."""
         return self.root / "failed" / stamp
 
     @property
@@ -72,7 +72,7 @@ class ModulePlaces:
         return self.root / "declared.toml"
 
     def declared_by(self, version: str) -> Path:
-        """The same of one of its versions; there is none if it declares nothing."""
+        """Return the same of one of its versions; there is none if it declares nothing."""
         return self.versions / f"{version}.toml"
 
     @property
@@ -91,7 +91,7 @@ class ModulePlaces:
         return self.state / "plan.json"
 
     def check_for(self, ref: str) -> Path:
-        """The same of a branch, tag or commit that is not followed. REF is text of others."""
+        """Return the same of a branch, tag or commit that is not followed. REF is text of others."""
         # Not at the top: it loads OpenSSL, and every command this module.
         import hashlib
 
@@ -147,11 +147,11 @@ class Layout:
         return Path("/usr/bin/helmctl") if self.share == INSTALLED_SHARE else self.share / "helmctl.py"
 
     def resolve(self, path: str) -> Path:
-        """A configured path: absolute, below the home directory, or relative to where checkouts are."""
+        """Return a configured path: absolute, below the home directory, or relative to where checkouts are."""
         return self.home / path[2:] if path.startswith("~/") else self.data / path
 
     def resolve_in(self, directory: Path, path: str) -> Path:
-        """A path of a service in DIRECTORY: absolute, below the home directory, or relative to DIRECTORY."""
+        """Return a path of a service in DIRECTORY: absolute, below the home directory, or relative to DIRECTORY."""
         return self.home / path[2:] if path.startswith("~/") else directory / path
 
     @property
@@ -160,20 +160,20 @@ class Layout:
         return self.data / "modules"
 
     def module(self, name: str) -> ModulePlaces:
-        """Where the files of the module NAME are. The name must be that of a service."""
+        """Return where the files of the module NAME are. The name must be that of a service."""
         return ModulePlaces(
             self.modules / name, self.state / "modules" / name, self.secrets / "deploy-keys" / f"{name}.key"
         )
 
     def module_of(self, directory: Path) -> ModulePlaces | None:
-        """The places of the module of which DIRECTORY is a version; None for any other directory."""
+        """Return the places of the module of which DIRECTORY is a version, or None for any other directory."""
         versions = directory.parent
         known = versions.name == "versions" and versions.parent.parent == self.modules
         return self.module(versions.parent.name) if known else None
 
     def state_directory(self, directory: Path, name: str, shared: Collection[str]) -> Path:
-        """The directory below which a service in DIRECTORY has its file NAME. Of a module's version, what is at SHARED
-        paths is beside it, and only linked into it.
+        """Return the directory below which a service in DIRECTORY has its file NAME. Of a module's version, what is at
+        SHARED paths is beside it, and only linked into it.
         """
         module = self.module_of(directory)
         held = any(name == path or name.startswith(f"{path}/") for path in shared)
@@ -269,7 +269,10 @@ class Layout:
         return self.state / "last-backup.json"
 
     def last_check(self, check: str) -> Path:
-        """The last result of a check (``helmd.model.suite.names.UNIT_CHECKS``); mode 0600, seen by no service."""
+        """Return the last result of a check (``helmd.model.suite.names.UNIT_CHECKS``).
+
+        Mode 0600, seen by no service.
+        """
         return self.state / f"last-{check}.json"
 
     @property
@@ -369,11 +372,11 @@ class Layout:
         return self.secrets / f"{service}.env"
 
     def home_of(self, service: str) -> Path:
-        """The home directory of a service: HOME in its environment, seen by no other service."""
+        """Return the home directory of a service: HOME in its environment, seen by no other service."""
         return self.state / "homes" / service
 
     def exposed(self, place: Path) -> Path | None:
-        """What a service that sees PLACE could use to act as the account; None if there is nothing.
+        """Return what a service that sees PLACE could use to act as the account, or None if there is nothing.
 
         PLACE, which must be free of symbolic links, is one of those directories, lies in one, or contains one.
         """
@@ -385,16 +388,18 @@ class Layout:
         return self.data if self.data.is_relative_to(place) else None
 
     def timer_stamp(self, timer: str) -> Path:
-        """Where the account's manager notes when a persistent TIMER last elapsed (systemd.timer(5), Persistent=)."""
+        """Return where the account's manager notes when a persistent TIMER last elapsed (systemd.timer(5),
+        Persistent=).
+        """
         return self.units.parent / "timers" / f"stamp-{timer}"
 
     def unit_file(self, unit: str) -> Path:
-        """Where a rendered unit is installed."""
+        """Return where a rendered unit is installed."""
         return self.units / unit
 
 
 def layout(environment: Mapping[str, str], home: Path, uid: int, share: Path) -> Layout:
-    """The layout of the account with this HOME and uid; XDG variables that hold absolute paths are honoured."""
+    """Return the layout of the account with this HOME and uid; XDG variables that hold absolute paths are honoured."""
 
     def base(variable: str, default: Path) -> Path:
         value = environment.get(variable, "")

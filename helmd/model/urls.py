@@ -11,16 +11,15 @@ _HOST = re.compile(r"[A-Za-z0-9._~%-]+(:[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{0
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of URL, without a port that is the scheme's default, as browsers show it."""
+    """Return scheme, host and port of URL, without a port that is the scheme's default, as browsers show it."""
     parts = urlsplit(url)
     return _origin(parts, parts.port)
 
 
 def normal_url(url: str, port: int | None = None) -> str:
-    """URL with scheme and host in lower case, without a default port and without slashes at its end. With PORT, at that
-    instead of its own.
+    """Return URL with scheme and host in lower case, without a default port and without slashes at its end.
 
-    Raises ValueError for a port that is none.
+    With PORT, at that instead of its own. Raises ValueError for a port that is none.
     """
     parts = urlsplit(url)
     rest = parts._replace(scheme="", netloc="", path="").geturl()
@@ -34,7 +33,7 @@ def _origin(parts: SplitResult, port: int | None) -> str:
 
 
 def is_host_of(host: str, url: str) -> bool:
-    """Whether HOST, a Host header with or without port, is that of URL; False for what is neither."""
+    """Return whether HOST, a Host header with or without port, is that of URL; False for what is neither."""
     try:
         parts = urlsplit(url)
         if not parts.hostname or not _HOST.fullmatch(host):

@@ -34,7 +34,7 @@ class Interpreter:
 
 
 def find_interpreter(name: str, install: Install, needs_pip: bool) -> Interpreter:
-    """The interpreter for the module NAME. Raises ModuleError, with the choices there are."""
+    """Return the interpreter for the module NAME. Raises ModuleError, with the choices there are."""
     candidates = [install.interpreter] if install.interpreter else _installed()
     found = [each for each in map(_asked, candidates) if each is not None]
     oldest = python_number(install.python)
@@ -66,7 +66,7 @@ def python_number(text: str) -> tuple[int, int]:
 
 
 def _installed() -> list[str]:
-    """The interpreters of the system, its own first, then the newest."""
+    """Return the interpreters of the system, its own first, then the newest."""
     found = []
     for place in _PLACES:
         try:

@@ -131,7 +131,7 @@ class Repository:
         )
 
     def _ssh(self, key: Path | None) -> str:
-        """The command of ssh. Its options name files, and have no secret in them.
+        """Return the command of ssh. Its options name files, and have no secret in them.
 
         A server that is not known yet is taken at its word once; one that is known must show the same key ever after.
         """
@@ -204,7 +204,7 @@ class Repository:
         return run_in(sandbox, words, self.line, watch=self._too_large())
 
     def _fault(self, ran: Ran, seen: tuple[Path, ...], remarks: list[str]) -> ModuleError:
-        """Why nothing could be fetched. Where a server leads elsewhere it is asked again, for where to."""
+        """Return why nothing could be fetched. Where a server leads elsewhere it is asked again, for where to."""
         target = ""
         if is_redirected(ran.tail):
             target = redirect_target(self._fetched(seen, None, traced=True).tail)
@@ -214,7 +214,7 @@ class Repository:
         return ModuleError(sentence, hint=hint, lines=(*remarks, *ran.tail[-10:]))
 
     def resolve(self, ref: str) -> str:
-        """The commit that REF means: a branch, a tag, or a commit; of the default branch without one."""
+        """Return the commit that REF means: a branch, a tag, or a commit; of the default branch without one."""
         wanted = [f"refs/heads/{ref}", f"refs/tags/{ref}"] if ref else [_DEFAULT]
         # A whole id means that commit, also where a branch is called so; the beginning of one may be a branch's name.
         wanted = [ref, *wanted] if COMMIT.match(ref) else [*wanted, ref] if is_commit(ref) else wanted
@@ -231,7 +231,7 @@ class Repository:
         return run_in(sandbox, ["git", f"--git-dir={self.places.mirror}", *words], self.line, given=given, keep=keep)
 
     def tree(self, commit: str) -> Tree:
-        """The tree of COMMIT. Raises ModuleError."""
+        """Return the tree of COMMIT. Raises ModuleError."""
         ran = self._read("ls-tree", "-r", "-z", "-l", "--full-tree", commit, keep=MAX_LISTING)
         if ran.stopped:
             raise ModuleError(f"the tree of commit {commit[:12]} can't be read: {ran.stopped}")
@@ -249,7 +249,7 @@ class Repository:
         )
 
     def _contents(self, objects: list[str], keep: int) -> dict[str, bytes]:
-        """The contents of blobs."""
+        """Return the contents of blobs."""
         if not objects:
             return {}
         given = "".join(f"{each}\n" for each in dict.fromkeys(objects)).encode()
@@ -266,7 +266,7 @@ class Repository:
         return found
 
     def file(self, tree: Tree, path: str) -> str | None:
-        """The text of a file of TREE; None without one. Raises ModuleError for what is not a small text."""
+        """Return the text of a file of TREE, or None without one. Raises ModuleError for what is not a small text."""
         entry = tree.entries.get(path)
         if entry is None or entry.mode == LINK:
             return None
@@ -278,7 +278,7 @@ class Repository:
             raise ModuleError(f"{path} is not UTF-8 text") from None
 
     def has_large_files(self, tree: Tree) -> bool:
-        """Whether the attributes at the top of TREE name files of Git LFS, whose contents are elsewhere."""
+        """Return whether the attributes at the top of TREE name files of Git LFS, whose contents are elsewhere."""
         try:
             return "filter=lfs" in (self.file(tree, ".gitattributes") or "").split()
         except ModuleError:
@@ -293,14 +293,16 @@ class Repository:
             raise _failed(f"commit {commit[:12]} could not be checked out", ran)
 
     def changed_files(self, commit: str, directory: Path) -> list[str]:
-        """The files of COMMIT that are otherwise in DIRECTORY, or missing there; none if that can't be known."""
+        """Return the files of COMMIT that are otherwise in DIRECTORY, or missing there; none if that can't be known."""
         sandbox = self._in((), (self.places.mirror, directory))
         words = ["/bin/sh", "-euc", _CHANGED, "sh", str(self.places.mirror), str(directory), commit]
         ran = run_in(sandbox, words, self.line, keep=1 << 20)
         return [each for each in ran.output.decode("utf-8", "replace").split("\0") if each] if ran.good else []
 
     def log_between(self, old: str, new: str) -> tuple[tuple[Commit, ...], int]:
-        """The newest `MOST_COMMITS` commits that NEW has and OLD has not, the newest first, and how many there are."""
+        """Return the newest `MOST_COMMITS` commits that NEW has and OLD has not, the newest first, and how many there
+        are.
+        """
         if old == new or not (COMMIT.match(old) and COMMIT.match(new)):
             return (), 0
         ran = self._read("log", "-z", f"--max-count={MOST_COMMITS}", f"--format={COMMIT_FORMAT}", f"{old}..{new}")

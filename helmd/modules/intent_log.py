@@ -51,7 +51,7 @@ class IntentLog:
 
     @staticmethod
     def read(directory: Path) -> Intent | None:
-        """The last change that was begun; None if there was none. Of a change that goes on, its lines so far.
+        """Return the last change that was begun, or None if there was none. Of a change that goes on, its lines so far.
 
         Nothing is written, so the module needs not be locked. Raises IntentError, OSError.
         """
@@ -64,7 +64,7 @@ class IntentLog:
 
     @classmethod
     def found(cls, directory: Path) -> "IntentLog | None":
-        """The last change that was begun, without a torn line; None if there was none.
+        """Return the last change that was begun, without a torn line, or None if there was none.
 
         Raises IntentError, whose hint names the file, and OSError.
         """
@@ -105,7 +105,7 @@ class IntentLog:
 
 
 def interrupted_modules(layout: Layout) -> list[str]:
-    """The modules with a change that is neither complete nor taken back. One that goes on is among them."""
+    """Return the modules with a change that is neither complete nor taken back. One that goes on is among them."""
     try:
         names = sorted(os.listdir(layout.state / "modules"))
     except FileNotFoundError:
@@ -114,7 +114,9 @@ def interrupted_modules(layout: Layout) -> list[str]:
 
 
 def is_interrupted(places: ModulePlaces) -> bool:
-    """Whether a module has a change that is neither complete nor taken back, or can't be read, or must not start."""
+    """Return whether a module has a change that is neither complete nor taken back, or can't be read, or must not
+    start.
+    """
     try:
         found = IntentLog.read(places.state)
     except (HelmError, OSError):

@@ -22,7 +22,7 @@ class HostKey:
 
 
 def known_hosts(places: ModulePlaces) -> tuple[HostKey, ...]:
-    """The keys by which servers of a module's repository are known."""
+    """Return the keys by which servers of a module's repository are known."""
     text = read_file(places.known_hosts, _MAX) or ""
     found = []
     for line in text.splitlines():
@@ -37,12 +37,12 @@ def known_hosts(places: ModulePlaces) -> tuple[HostKey, ...]:
 
 
 def fingerprint_of(blob: bytes) -> str:
-    """The fingerprint of a public key of ssh, as ssh-keygen(1) prints it."""
+    """Return the fingerprint of a public key of ssh, as ssh-keygen(1) prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def read_file(place: Path, most: int) -> str | None:
-    """The text of a file, up to MOST bytes; None without one. Raises ModuleError."""
+    """Return the text of a file, up to MOST bytes, or None without one. Raises ModuleError."""
     try:
         with place.open("rb") as file:
             return file.read(most).decode("utf-8", "replace")

@@ -16,20 +16,23 @@ KEPT_CHECKS = 8
 
 
 def places_of(layout: Layout, name: str) -> ModulePlaces:
-    """The places of the module NAME, which comes from outside. Raises UsageError for what can't be a name."""
+    """Return the places of the module NAME, which comes from outside. Raises UsageError for what can't be a name."""
     if fault := fault_in_name(name):
         raise UsageError(f"'{name[:60]}' can't be a module: {fault}")
     return layout.module(name)
 
 
 def read_record(places: ModulePlaces) -> ModuleRecord | None:
-    """The record of a module; None if there is none. Raises RecordError for one that can't be used."""
+    """Return the record of a module, or None if there is none. Raises RecordError for one that can't be used."""
     content = _content(places.record, MAX_RECORD)
     return None if content is None else record_of(content, places.root.name)
 
 
 def _content(path: Path, most: int) -> str | None:
-    """The text of a file; None without one. Raises RecordError for a file that is not regular, or larger than MOST."""
+    """Return the text of a file, or None without one.
+
+    Raises RecordError for a file that is not regular, or larger than MOST.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -56,7 +59,8 @@ def write_record(places: ModulePlaces, record: ModuleRecord) -> None:
 
 
 def read_check(places: ModulePlaces, ref: str = "") -> UpdateCheck | None:
-    """What was found when it was last looked for an update of a module; None where that is not known any more.
+    """Return what was found when it was last looked for an update of a module, or None where that is not known any
+    more.
 
     That is of what it follows, or of REF, which it does not.
     """
@@ -80,7 +84,7 @@ def write_check(places: ModulePlaces, check: UpdateCheck, ref: str = "") -> None
 
 
 def installed_names(layout: Layout) -> list[str]:
-    """The names of modules that have a record, readable or not."""
+    """Return the names of modules that have a record, readable or not."""
     try:
         names = sorted(os.listdir(layout.modules))
     except FileNotFoundError:

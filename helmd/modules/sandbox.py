@@ -95,7 +95,7 @@ class Ran:
 
 
 def sandbox_properties(sandbox: BuildSandbox) -> list[str]:
-    """The properties of its unit, as systemd-run(1) takes them."""
+    """Return the properties of its unit, as systemd-run(1) takes them."""
     found = [f"{line.name}={line.value}" for line in unit_lines("default", sandbox.user_namespaces)]
     found += [
         f"MemoryMax={MEMORY}",
@@ -187,12 +187,12 @@ def run_in(
 
 
 def is_sandbox_of(unit: str, module: str) -> bool:
-    """Whether UNIT runs a program of MODULE."""
+    """Return whether UNIT runs a program of MODULE."""
     return re.fullmatch(rf"helm-sandbox-{re.escape(module)}-[0-9a-f]{{8}}\.service", unit) is not None
 
 
 def _is_being_stopped(unit: str) -> bool:
-    """Whether UNIT, which runs this process, has a job of systemd's: that can only be one that stops it."""
+    """Return whether UNIT, which runs this process, has a job of systemd's: that can only be one that stops it."""
     with Manager() as manager:
         return bool(manager.facts(unit).job)
 

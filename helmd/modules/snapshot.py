@@ -125,7 +125,9 @@ def _partial(target: Path) -> Path:
 
 
 def tree_stamp(directory: Path) -> str:
-    """A digest that differs when files below DIRECTORY were changed: of names, modes, sizes, times, not contents."""
+    """Return a digest that differs when files below DIRECTORY were changed: of names, modes, sizes, times, not
+    contents.
+    """
     digest = hashlib.sha256()
     for line in _described(directory):
         digest.update(line)

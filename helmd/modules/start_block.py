@@ -16,8 +16,8 @@ def block_start(places: ModulePlaces, why: str) -> None:
 
 
 def why_blocked(layout: Layout, name: str) -> str:
-    """Why the service NAME is not started now, as sentences with the command and without full stop at the end; empty
-    if it may be, or NAME is not a module.
+    """Return why the service NAME is not started now, as sentences with the command and without full stop at the end;
+    empty if it may be, or NAME is not a module.
     """
     if fault_in_name(name):
         return ""

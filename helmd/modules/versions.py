@@ -24,7 +24,7 @@ def make_directories(places: ModulePlaces) -> None:
 
 
 def make_version(places: ModulePlaces, version: str) -> Path:
-    """The empty directory of a new version. Raises OSError."""
+    """Return the empty directory of a new version. Raises OSError."""
     directory = places.version(version)
     directory.mkdir(mode=0o700)
     fsync_directory(places.versions)
@@ -87,7 +87,7 @@ def _exists(directory: int, name: str) -> bool:
 
 
 def unlinked_state(places: ModulePlaces, version: str, shared: Sequence[str]) -> list[str]:
-    """Those of the SHARED paths at which a version has files of its own: its program replaced the link."""
+    """Return those of the SHARED paths at which a version has files of its own: its program replaced the link."""
     found = []
     for path in shared:
         place = places.version(version) / path

@@ -18,7 +18,7 @@ class DatabaseUse(NamedTuple):
 
 
 def database_use(admin: str, role: str, database: str) -> DatabaseUse:
-    """How ROLE uses DATABASE, as seen by the role that the conninfo ADMIN is of. Raises ClusterError."""
+    """Return how ROLE uses DATABASE, as seen by the role that the conninfo ADMIN is of. Raises ClusterError."""
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND datname = %s"
     tables = """
         SELECT EXISTS (

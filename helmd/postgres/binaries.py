@@ -30,7 +30,7 @@ class Binaries:
 
 
 def installed(root: Path = INSTALLED) -> Sequence[Binaries]:
-    """Every version with a server installed, oldest first."""
+    """Return every version with a server installed, oldest first."""
     found = [
         Binaries(int(place.name), place / "bin")
         for place in (root.iterdir() if root.is_dir() else ())
@@ -40,7 +40,7 @@ def installed(root: Path = INSTALLED) -> Sequence[Binaries]:
 
 
 def newest(root: Path = INSTALLED) -> Binaries:
-    """The newest version installed. Raises NotSetUpError when there is none."""
+    """Return the newest version installed. Raises NotSetUpError when there is none."""
     found = installed(root)
     if not found:
         raise NotSetUpError("PostgreSQL's server is not installed", hint="sudo apt install postgresql")
@@ -48,7 +48,7 @@ def newest(root: Path = INSTALLED) -> Binaries:
 
 
 def major_of(directory: Path) -> int | None:
-    """The major version that a cluster was made by, from its PG_VERSION; None when there is no cluster."""
+    """Return the major version that a cluster was made by, from its PG_VERSION, or None when there is no cluster."""
     try:
         text = (directory / "PG_VERSION").read_text(encoding="ascii").strip()
     except (FileNotFoundError, NotADirectoryError):
@@ -64,7 +64,10 @@ def major_of(directory: Path) -> int | None:
 
 
 def binaries_of(directory: Path, root: Path = INSTALLED) -> Binaries:
-    """The programs that a cluster needs. Raises NotSetUpError, with a hint, when cluster or programs are missing."""
+    """Return the programs that a cluster needs.
+
+    Raises NotSetUpError, with a hint, when cluster or programs are missing.
+    """
     major = major_of(directory)
     if major is None:
         raise NotSetUpError(f"there is no PostgreSQL cluster in {directory}", hint="Run: helmctl setup")

@@ -61,7 +61,7 @@ class PasswordNeededError(ClusterError):
 
 
 def store_cluster(layout: Layout, account: str) -> Cluster:
-    """The cluster of Helm's own store: socket only, for the account alone, hidden from services."""
+    """Return the cluster of Helm's own store: socket only, for the account alone, hidden from services."""
     return Cluster(
         layout.store_cluster, layout.store_socket, STORE_PORT, account, peers=STORE_ROLES, max_connections=50
     )
@@ -70,7 +70,7 @@ def store_cluster(layout: Layout, account: str) -> Cluster:
 def suite_cluster(
     directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Iterable[PasswordLogin] = ()
 ) -> Cluster:
-    """The suite's cluster. SERVICES are their logins over the socket; Keycloak's role comes by TCP."""
+    """Return the suite's cluster. SERVICES are their logins over the socket; Keycloak's role comes by TCP."""
     logins, tcp = tuple(services), (PasswordLogin(KEYCLOAK_ROLE, KEYCLOAK_ROLE, _KEYCLOAK_CONNECTIONS),)
     return Cluster(
         directory,
@@ -85,17 +85,17 @@ def suite_cluster(
 
 
 def account_name() -> str:
-    """The name of the account that runs this process, as peer authentication sees it."""
+    """Return the name of the account that runs this process, as peer authentication sees it."""
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def machine_memory() -> int:
-    """The machine's memory in bytes."""
+    """Return the machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def server_environment(cluster: Cluster | None = None) -> Mapping[str, str]:
-    """The environment of PostgreSQL's programs: the caller's without the variables that would redirect them.
+    """Return the environment of PostgreSQL's programs: the caller's without the variables that would redirect them.
 
     With a CLUSTER, programs can log in to it as its superuser.
     """
@@ -105,7 +105,7 @@ def server_environment(cluster: Cluster | None = None) -> Mapping[str, str]:
 
 
 def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Path = INSTALLED) -> bool:
-    """Makes the cluster when it isn't there, and brings its configuration up to date; True when it was made.
+    """Make the cluster when it isn't there, and bring its configuration up to date; True when it was made.
 
     Raises ClusterError, NotSetUpError (no PostgreSQL installed) or LockedError (another process is at it for minutes).
     """
@@ -124,7 +124,7 @@ def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Pat
 
 
 def superuser_password(cluster: Cluster) -> str:
-    """The password that the superuser of a cluster with a ``passfile`` has, or is to get when it has none yet.
+    """Return the password that the superuser of a cluster with a ``passfile`` has, or is to get when it has none yet.
 
     Raises ClusterError when the file is lost.
     """
@@ -146,7 +146,7 @@ def _password_lost(cluster: Cluster) -> bool:
 
 
 def _replace_lost_password(cluster: Cluster, binaries: Binaries, lock: int) -> None:
-    """Gives the superuser of a stopped cluster a new password when the file with its password is lost.
+    """Give the superuser of a stopped cluster a new password when the file with its password is lost.
 
     In single-user mode, which asks for none. Nobody may connect meanwhile, unlike with a rule that asks for none.
     """
@@ -167,7 +167,7 @@ def _replace_lost_password(cluster: Cluster, binaries: Binaries, lock: int) -> N
 def configure(
     cluster: Cluster, place: Path | None = None, change: Callable[[Mappings], Mappings] = lambda known: known
 ) -> bool:
-    """Writes the configuration files and has a running server read them; True when something changed.
+    """Write the configuration files and have a running server read them; True when something changed.
 
     CHANGE makes of the roles as which the account may log in without a password those that may from now on. PLACE is
     where the files go while the cluster isn't in its own directory. A changed port, socket, number of connections or
@@ -208,7 +208,7 @@ def _ensure_certificate(directory: Path, account: str) -> None:
 
 
 def current_mappings(cluster: Cluster, place: Path | None = None) -> Mappings:
-    """Roles as which the account may log in to CLUSTER without a password, as its files say."""
+    """Return roles as which the account may log in to CLUSTER without a password, as its files say."""
     try:
         return mappings_in(
             ((place or cluster.directory) / "pg_ident.conf").read_text(encoding="utf-8", errors="replace")
@@ -218,14 +218,14 @@ def current_mappings(cluster: Cluster, place: Path | None = None) -> Mappings:
 
 
 def reload_cluster(cluster: Cluster) -> None:
-    """Has a running server read its configuration again (SIGHUP); nothing when it isn't running."""
+    """Have a running server read its configuration again (SIGHUP); nothing when it isn't running."""
     pid = running(cluster)
     if pid is not None:
         os.kill(pid, signal.SIGHUP)
 
 
 def running(cluster: Cluster) -> int | None:
-    """The pid of the server on this cluster, or None."""
+    """Return the pid of the server on this cluster, or None."""
     return unlock.holder(str(cluster.directory))
 
 
@@ -245,7 +245,7 @@ def cluster_lock(directory: Path) -> Iterator[int]:
 def run_program(
     arguments: list[str], lock: int, cwd: Path, what: str, cluster: Cluster | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one of PostgreSQL's programs to its end, as the superuser of CLUSTER if it logs in anywhere.
+    """Run one of PostgreSQL's programs to its end, as the superuser of CLUSTER if it logs in anywhere.
 
     Raises ClusterError with its last lines when it fails.
     """
@@ -293,7 +293,7 @@ def initialise(cluster: Cluster, place: Path, binaries: Binaries, lock: int, che
 
 
 def scratch(directory: Path, purpose: str) -> Path:
-    """A new directory beside DIRECTORY; those that earlier runs left behind are removed first."""
+    """Return a new directory beside DIRECTORY; those that earlier runs left behind are removed first."""
     # Not at the top: every helmctl status imports this module, and these take longer than it does.
     import shutil
     import tempfile

@@ -87,7 +87,7 @@ class Cluster:
         return self.socket / f".s.PGSQL.{self.port}"
 
     def fault(self) -> str | None:
-        """Why this can't be a cluster, as a sentence; None when it can."""
+        """Return why this can't be a cluster, as a sentence, or None when it can."""
         paths = (str(self.directory), str(self.socket), self.account)
         if any(sign in path for path in paths for sign in "\n\r\0"):
             return "a path or account name with a line break in it"
@@ -97,7 +97,9 @@ class Cluster:
 
 
 def connections_needed(logins: Iterable[PasswordLogin]) -> int:
-    """The max_connections with which all LOGINS get their connections, whatever the others hold; 100 at least."""
+    """Return the max_connections with which all LOGINS get their connections, whatever the others hold; 100 at
+    least.
+    """
     return max(100, sum(access.connections for access in logins) + SUPERUSER_RESERVED + _SPARE)
 
 
@@ -183,7 +185,7 @@ def ident_file(account: str, mappings: Mappings) -> str:
 
 
 def mappings_in(ident: str) -> dict[str, str | None]:
-    """What an `ident_file` says."""
+    """Return what an `ident_file` says."""
     found: dict[str, str | None] = {}
     for line in ident.splitlines():
         if match := _IDENT_LINE.match(line):

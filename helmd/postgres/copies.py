@@ -29,7 +29,7 @@ _LISTS = frozenset(
 
 
 def copy_name(database: str, purpose: str, stamp: str) -> str:
-    """The name of a copy of DATABASE, which fits into PostgreSQL's limit; STAMP makes it unique."""
+    """Return the name of a copy of DATABASE, which fits into PostgreSQL's limit; STAMP makes it unique."""
     end = f"_{purpose}_{stamp.lower()}"
     return database.encode()[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
 
@@ -49,7 +49,7 @@ def open_database(admin: str, name: str) -> None:
 
 
 def clone_database(admin: str, name: str, copy: str) -> int:
-    """Make the database COPY of the closed database NAME, in place of one that is there; its size in bytes.
+    """Make the database COPY of the closed database NAME, in place of one that is there; return its size in bytes.
 
     Raises ClusterError.
     """
@@ -113,7 +113,7 @@ def drop_role(admin: str, name: str) -> None:
 
 
 def copies_of(admin: str, database: str) -> list[str]:
-    """The names of all copies of DATABASE, as `copy_name` gives them. Raises ClusterError."""
+    """Return the names of all copies of DATABASE, as `copy_name` gives them. Raises ClusterError."""
     with administrator(admin) as connection:
         names = [str(row[0]) for row in connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()]
     found = []
@@ -125,7 +125,9 @@ def copies_of(admin: str, database: str) -> list[str]:
 
 
 def copy_time(copy: str, purpose: str) -> float | None:
-    """When a COPY for PURPOSE was made, in seconds since the epoch, by its name; None if that is another's."""
+    """Return when a COPY for PURPOSE was made, in seconds since the epoch, by its name, or None if that is
+    another's.
+    """
     parts = _COPY.fullmatch(copy)
     if parts is None or parts[1] != purpose:
         return None
@@ -136,19 +138,19 @@ def copy_time(copy: str, purpose: str) -> float | None:
 
 
 def role_exists(admin: str, name: str) -> bool:
-    """Whether there is a role NAME. Raises ClusterError."""
+    """Return whether there is a role NAME. Raises ClusterError."""
     with administrator(admin) as connection:
         return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is not None
 
 
 def database_exists(admin: str, name: str) -> bool:
-    """Whether there is a database NAME. Raises ClusterError."""
+    """Return whether there is a database NAME. Raises ClusterError."""
     with administrator(admin) as connection:
         return _exists(connection, name)
 
 
 def database_size(admin: str, name: str) -> int:
-    """Bytes that the database NAME takes; 0 if there is none. Raises ClusterError."""
+    """Return bytes that the database NAME takes; 0 if there is none. Raises ClusterError."""
     with administrator(admin) as connection:
         query = "SELECT pg_database_size(oid) FROM pg_database WHERE datname = %s"
         found = connection.execute(query, (name,)).fetchone()
@@ -156,7 +158,9 @@ def database_size(admin: str, name: str) -> int:
 
 
 def rows_changed(admin: str, name: str) -> int | None:
-    """Rows inserted, changed and deleted in the database NAME since its statistics began; None if there are none."""
+    """Return rows inserted, changed and deleted in the database NAME since its statistics began, or None if there are
+    none.
+    """
     with administrator(admin) as connection:
         query = "SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = %s"
         found = connection.execute(query, (name,)).fetchone()

@@ -92,7 +92,7 @@ class Snapshot:
 
 
 def databases_in(cluster: Cluster) -> dict[str, int]:
-    """The databases of a running cluster that a backup has, with their sizes in bytes. Raises ClusterError."""
+    """Return the databases of a running cluster that a backup has, with their sizes in bytes. Raises ClusterError."""
     query = """
         SELECT datname, pg_database_size(oid) FROM pg_database
         WHERE datallowconn AND NOT datistemplate AND datname <> %s ORDER BY datname"""
@@ -103,7 +103,7 @@ def databases_in(cluster: Cluster) -> dict[str, int]:
 
 @contextmanager
 def snapshots(cluster: Cluster, databases: Iterable[str]) -> Iterator[list[Snapshot]]:
-    """DATABASES as they are now, of each what is committed; none waits for another. Raises ClusterError."""
+    """Yield DATABASES as they are now, of each what is committed; none waits for another. Raises ClusterError."""
     with ExitStack() as stack:
         made = []
         for name in databases:
@@ -117,7 +117,7 @@ def snapshots(cluster: Cluster, databases: Iterable[str]) -> Iterator[list[Snaps
 
 
 def row_counts(connection: _Connection) -> dict[str, int]:
-    """The rows of every table, as CONNECTION sees them."""
+    """Return the rows of every table, as CONNECTION sees them."""
     found = {}
     for schema, table in connection.execute(_about_ours(_TABLES)).fetchall():
         row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
@@ -126,7 +126,7 @@ def row_counts(connection: _Connection) -> dict[str, int]:
 
 
 def schema_digest(connection: _Connection) -> str:
-    """A hash of tables, columns, constraints, functions, owners and rights, as CONNECTION sees them."""
+    """Return a hash of tables, columns, constraints, functions, owners and rights, as CONNECTION sees them."""
     digest = hashlib.sha256()
     connection.execute("SET search_path = ''")
     for query in _SCHEMA_QUERIES:
@@ -136,13 +136,13 @@ def schema_digest(connection: _Connection) -> str:
 
 
 def database_state(cluster: Cluster, database: str) -> tuple[Mapping[str, int], str]:
-    """Rows by table, and the `schema_digest`, of a database. Raises ClusterError."""
+    """Return rows by table, and the `schema_digest`, of a database. Raises ClusterError."""
     with _connected(cluster, database) as connection:
         return row_counts(connection), schema_digest(connection)
 
 
 def has_realm(cluster: Cluster, database: str, realm: str) -> bool:
-    """Whether the REALM is in Keycloak's DATABASE. Raises ClusterError."""
+    """Return whether the REALM is in Keycloak's DATABASE. Raises ClusterError."""
     with _connected(cluster, database) as connection:
         if connection.execute("SELECT to_regclass('public.realm')").fetchone() == (None,):
             return False
@@ -222,7 +222,7 @@ class Restoration:
 
 
 def roles_of(cluster: Cluster) -> list[RoleFacts]:
-    """The roles of a cluster besides its superuser. Raises ClusterError."""
+    """Return the roles of a cluster besides its superuser. Raises ClusterError."""
     query = """
         SELECT a.rolname, a.rolcanlogin, a.rolconnlimit, coalesce(a.rolpassword, ''),
             ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = a.oid ORDER BY 1),
@@ -285,7 +285,7 @@ def _check_ended(process: "subprocess.Popen[bytes]", said: IO[bytes], what: str)
 
 @contextmanager
 def _connected(cluster: Cluster, database: str = SUPERUSER, autocommit: bool = True) -> Iterator[_Connection]:
-    """A session of the superuser. Raises ClusterError."""
+    """Yield a session of the superuser. Raises ClusterError."""
     try:
         conninfo = make_conninfo(admin_conninfo(cluster), dbname=database)
         with psycopg.connect(conninfo, autocommit=autocommit, connect_timeout=10) as connection:

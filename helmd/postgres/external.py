@@ -43,7 +43,7 @@ class ExternalServer:
 
 
 def server_of(dsn: str) -> ExternalServer:
-    """The server that DSN names, without who logs in there."""
+    """Return the server that DSN names, without who logs in there."""
     given = conninfo_to_dict(dsn)
     parameters = {key: str(given[key]) for key in _PASSED_ON if key in given}
     host = given.get("host") or given.get("hostaddr") or "localhost"
@@ -55,11 +55,11 @@ OLDEST = 13
 
 
 def check_store(dsn: str) -> int:
-    """The major version of the server, if the log store can be there. Raises ClusterError with what is wrong with it.
+    """Return the major version of the server, if the log store can be there.
 
     Text of services is UTF-8, so a database in another encoding garbles or refuses it (SQL_ASCII checks nothing).
     LISTEN, prepared statements and advisory locks belong to a session, which a pooler in transaction mode gives to one
-    client after another.
+    client after another. Raises ClusterError with what is wrong with it.
     """
     try:
         with (
@@ -89,7 +89,7 @@ def check_store(dsn: str) -> int:
 
 
 def major_version(dsn: str) -> int:
-    """The major version of the server that DSN reaches. Raises ClusterError with libpq's reason on one line."""
+    """Return the major version of the server that DSN reaches. Raises ClusterError with libpq's reason on one line."""
     try:
         with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
             return connection.info.server_version // 10000

@@ -20,7 +20,7 @@ def new_password() -> str:
 
 
 def ensure_superuser_password(path: Path, make: Callable[[], str] = new_password) -> str:
-    """The superuser's password in the file at PATH. A missing file is made, mode 0600, with what MAKE returns.
+    """Return the superuser's password in the file at PATH. A missing file is made, mode 0600, with what MAKE returns.
 
     Raises DeniedError when the file can't be used: libpq would ignore it silently.
     """
@@ -33,7 +33,7 @@ def ensure_superuser_password(path: Path, make: Callable[[], str] = new_password
 
 
 def put_passwords(path: Path, passwords: Mapping[str, str], databases: Mapping[str, str] | None = None) -> None:
-    """Has the file at PATH, which is made when it is missing, hold these PASSWORDS by role; other lines stay.
+    """Have the file at PATH, which is made when it is missing, hold these PASSWORDS by role; other lines stay.
 
     A role's password is for its database, in DATABASES or else of its name, the superuser's for all. Errors as
     `ensure_superuser_password`.
@@ -67,7 +67,7 @@ def _write(path: Path, wanted: str) -> None:
 
 
 def passwords_in(path: Path) -> dict[str, str]:
-    """The passwords in the file at PATH by role. Errors as `ensure_superuser_password`."""
+    """Return the passwords in the file at PATH by role. Errors as `ensure_superuser_password`."""
     found = (_role_and_password(line) for line in _read(path).splitlines())
     return {role: password for role, password in found if password}
 
@@ -100,7 +100,7 @@ def _escaped(field: str) -> str:
 
 
 def _fields(line: str) -> Iterator[str]:
-    """The fields of a line, in which a backslash takes the meaning from ``:`` and ``\\``."""
+    """Yield the fields of a line, in which a backslash takes the meaning from ``:`` and ``\\``."""
     field, escaped = "", False
     for sign in line:
         if escaped:

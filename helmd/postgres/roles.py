@@ -31,13 +31,16 @@ _RIGHTS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 
 
 def admin_conninfo(cluster: Cluster) -> str:
-    """How the owning account reaches its cluster as superuser. No secret in it: libpq reads the password file."""
+    """Return how the owning account reaches its cluster as superuser.
+
+    No secret in it: libpq reads the password file.
+    """
     passfile = {"passfile": str(cluster.passfile)} if cluster.passfile else {}
     return make_conninfo(host=str(cluster.socket), port=cluster.port, dbname=SUPERUSER, user=SUPERUSER, **passfile)
 
 
 def service_uri(cluster: Cluster, role: str, database: str | None = None, password: str | None = None) -> str:
-    """The URI by which a service reaches its database over the socket. With a PASSWORD, never print it."""
+    """Return the URI by which a service reaches its database over the socket. With a PASSWORD, never print it."""
     place = quote(str(cluster.socket), safe="/")
     who = _userinfo(role, password)
     return f"postgresql://{who}@/{quote(database or role, safe='')}?host={place}&port={cluster.port}"
@@ -48,7 +51,7 @@ def _userinfo(role: str, password: str | None) -> str:
 
 
 def external_dsn(host: str, port: int, role: str, password: str, database: str | None = None) -> str:
-    """The URI of a service's database on an external server. Holds the password: never print it."""
+    """Return the URI of a service's database on an external server. Holds the password: never print it."""
     place = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
     return f"postgresql://{_userinfo(role, password)}@{place}:{port}/{quote(database or role, safe='')}"
 
@@ -194,7 +197,7 @@ def _take_rights(connection: _Connection, name: str) -> None:
 
 
 def _leave_all_roles(connection: _Connection, name: str) -> None:
-    """Ends the memberships of a service's role, which would give it what other roles have."""
+    """End the memberships of a service's role, which would give it what other roles have."""
     query = """
         SELECT pg_get_userbyid(roleid), pg_get_userbyid(grantor)
         FROM pg_auth_members WHERE pg_get_userbyid(member) = %s"""
@@ -250,7 +253,7 @@ def _join(connection: _Connection, owner: str) -> None:
 
 @contextmanager
 def administrator(admin: str) -> Iterator[_Connection]:
-    """A session of ADMIN in autocommit, as CREATE DATABASE wants it. Raises ClusterError."""
+    """Yield a session of ADMIN in autocommit, as CREATE DATABASE wants it. Raises ClusterError."""
     try:
         with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
             yield connection

@@ -34,9 +34,9 @@ STARTING_BYTES = 400 << 20
 
 @contextmanager
 def scratch_cluster(directory: Path, binaries: Binaries) -> Iterator[Cluster]:
-    """A running, empty cluster in DIRECTORY, for this account alone. What a killed run left there is removed first.
+    """Yield a running, empty cluster in DIRECTORY, for this account alone.
 
-    Raises ClusterError, and LockedError while another process has it.
+    What a killed run left there is removed first. Raises ClusterError, and LockedError while another process has it.
     """
     with cluster_lock(directory) as lock:
         remove_scratch(directory)

@@ -53,7 +53,9 @@ class Sessions:
 
 
 def sessions(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> Sessions:
-    """The connections of a running CLUSTER. Raises ClusterError when no login succeeds within SECONDS, with why."""
+    """Return the connections of a running CLUSTER. Raises ClusterError when no login succeeds within SECONDS,
+    with why.
+    """
     command = [str(binaries_of(cluster.directory, root).program("psql")), "-XAtqw", "-v", "ON_ERROR_STOP=1"]
     command += ["-h", str(cluster.socket), "-p", str(cluster.port), "-U", SUPERUSER, "-d", SUPERUSER, "-c", _QUERY]
     try:
@@ -81,7 +83,7 @@ def sessions(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> Sessio
 
 
 def _children(cluster: Cluster) -> list[str]:
-    """The processes of a running server; empty when they are not to be seen."""
+    """Return the processes of a running server; empty when they are not to be seen."""
     pid = running(cluster)
     try:
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -90,7 +92,7 @@ def _children(cluster: Cluster) -> list[str]:
 
 
 def login_verdict(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> HealthVerdict:
-    """Whether services can get connections to a running CLUSTER, and if not, who holds them."""
+    """Return whether services can get connections to a running CLUSTER, and if not, who holds them."""
     try:
         found = sessions(cluster, seconds, root)
     except HelmError as error:
@@ -109,7 +111,7 @@ class Trouble(NamedTuple):
 
 
 def trouble_of(found: Sessions) -> Trouble | None:
-    """Why a service can't get a connection, or may soon not; None when all can."""
+    """Return why a service can't get a connection, or may soon not, or None when all can."""
     if sum(held.count for held in found.roles if held.role != SUPERUSER) >= found.places:
         return Trouble(f"all {found.places} connections for services are in use: {found.holders}", full=True)
     reasons = "; ".join(_warnings(found))

@@ -32,7 +32,9 @@ class PackageFacts:
 
 
 def stranded(cluster: Cluster, root: Path = INSTALLED) -> Sequence[Concern]:
-    """What an admin should know before upgrading the distribution; empty if nothing is wrong or there is no cluster."""
+    """Return what an admin should know before upgrading the distribution; empty if nothing is wrong or there is no
+    cluster.
+    """
     major = major_of(cluster.directory)
     if major is None:
         return ()
@@ -40,7 +42,7 @@ def stranded(cluster: Cluster, root: Path = INSTALLED) -> Sequence[Concern]:
 
 
 def verdict(major: int, versions: Sequence[int], package: PackageFacts | None) -> Sequence[Concern]:
-    """The concerns that these facts call for; PACKAGE is None where apt doesn't manage the machine."""
+    """Return the concerns that these facts call for; PACKAGE is None where apt doesn't manage the machine."""
     if major not in versions:
         return (
             Concern(
@@ -69,7 +71,7 @@ def verdict(major: int, versions: Sequence[int], package: PackageFacts | None) -
 
 
 def package_facts(name: str) -> PackageFacts | None:
-    """Asks dpkg and apt, without changing anything; None where they are not the ones to ask."""
+    """Ask dpkg and apt, which changes nothing; return None where they do not manage packages."""
     status = _output(["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", name])
     policy = _output(["apt-cache", "policy", name])
     plan = _output(["apt-get", "--simulate", "--quiet", "--auto-remove", "dist-upgrade"])
@@ -82,13 +84,13 @@ def package_facts(name: str) -> PackageFacts | None:
 
 
 def candidate(name: str) -> str | None:
-    """The version of a package that apt would install; None where apt doesn't know."""
+    """Return the version of a package that apt would install, or None where apt doesn't know."""
     lines = (line.split() for line in (_output(["apt-cache", "policy", name]) or "").splitlines())
     return next((words[1] for words in lines if words[:1] == ["Candidate:"] and words[1:] != ["(none)"]), None)
 
 
 def _names_archive(policy: str) -> bool:
-    """Whether a table of apt-cache(8) policy has a line "PRIORITY ARCHIVE" that is not dpkg's own record."""
+    """Return whether a table of apt-cache(8) policy has a line "PRIORITY ARCHIVE" that is not dpkg's own record."""
     lines = (line.split() for line in policy.splitlines() if line.startswith(" "))
     return any(len(words) > 2 and words[0].lstrip("-").isdigit() and "/" in words[1] for words in lines)
 

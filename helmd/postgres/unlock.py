@@ -16,7 +16,7 @@ _PID_LINE, _SEGMENT_LINE = 0, 6
 
 
 def holder(directory: str) -> int | None:
-    """The pid of the server that runs on this cluster; None when none does. Unknown counts as running."""
+    """Return the pid of the server that runs on this cluster, or None when none does. Unknown counts as running."""
     try:
         with open(os.path.join(directory, "postmaster.pid"), "rb") as file:
             lines = file.read().splitlines()
@@ -43,7 +43,7 @@ def holder(directory: str) -> int | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Removes a stale lock file; 0 always, for what is wrong beyond that PostgreSQL says better itself."""
+    """Remove a stale lock file; 0 always, for what is wrong beyond that PostgreSQL says better itself."""
     (directory,) = arguments
     lock = os.path.join(directory, "postmaster.pid")
     if os.path.exists(lock) and holder(directory) is None:

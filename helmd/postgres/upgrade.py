@@ -47,7 +47,7 @@ def upgrade_cluster(
     target: Binaries | None = None,
     root: Path = INSTALLED,
 ) -> Upgraded:
-    """Moves a stopped cluster to TARGET (default: the newest version installed); safe to interrupt and run again.
+    """Move a stopped cluster to TARGET (default: the newest version installed); safe to interrupt and run again.
 
     Without a TARGET, a cluster of the newest version is left alone. PROGRESS gets a sentence a step. Raises
     ClusterError when it runs or pg_upgrade refuses, NotSetUpError when a version's programs are missing.
@@ -78,12 +78,12 @@ def upgrade_cluster(
 
 
 def kept_directory(directory: Path, major: int) -> Path:
-    """Where the cluster of the version before an upgrade stays."""
+    """Return where the cluster of the version before an upgrade stays."""
     return directory.with_name(f"{directory.name}.before-upgrade-{major}")
 
 
 def undo_upgrade(cluster: Cluster, done: Upgraded) -> None:
-    """Puts the old cluster back in its place and deletes the new one, with all that was written to it since.
+    """Put the old cluster back in its place and delete the new one, with all that was written to it since.
 
     Raises ClusterError when the new one runs.
     """
@@ -100,7 +100,7 @@ def undo_upgrade(cluster: Cluster, done: Upgraded) -> None:
 
 
 def analyze(cluster: Cluster) -> None:
-    """Gathers the planner's statistics of all databases, which pg_upgrade(1) does not carry over, in three stages.
+    """Gather the planner's statistics of all databases, which pg_upgrade(1) does not carry over, in three stages.
 
     Raises ClusterError when vacuumdb(1) fails.
     """
@@ -112,7 +112,7 @@ def analyze(cluster: Cluster) -> None:
 
 
 def delete_kept(cluster: Cluster, kept: Path) -> None:
-    """Deletes an old cluster that an upgrade kept."""
+    """Delete an old cluster that an upgrade kept."""
     if kept.parent != cluster.directory.parent or not kept.name.startswith(f"{cluster.directory.name}.before-upgrade-"):
         raise ClusterError(f"{kept} is not what an upgrade of {cluster.directory} left")
     shutil.rmtree(kept)
@@ -189,7 +189,7 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
 
 
 def _finish_interrupted(directory: Path, kept: Path) -> None:
-    """Settles an upgrade that was killed around the exchange: what stands in the cluster's place is the valid one."""
+    """Settle an upgrade that was killed around the exchange: what stands in the cluster's place is the valid one."""
     (directory / _UNUSED).unlink(missing_ok=True)
     for place in directory.parent.glob(f"{directory.name}.before-upgrade-*"):
         if (place / _UNUSED).exists():

@@ -40,7 +40,7 @@ class Browsers:
         self.for_users = ThreadPool(USER_REQUESTS).run
 
     def url(self) -> str:
-        """The suite's public URL, or an empty string."""
+        """Return the suite's public URL, or an empty string."""
         return self._shared.current.settings.url
 
     def adopt(self) -> None:

@@ -88,7 +88,7 @@ class HandlerFactory:
         self._accepted, self._audits = accepted, LatestAudit(places, accepted)
 
     def handlers(self) -> Handlers:
-        """One of each, for `helmd.web.table.whole_table`."""
+        """Return one of each, for `helmd.web.table.whole_table`."""
         shared, suite, logs, browsers = self._shared, self._suite, self._logs, self._browsers
         places, current = shared.places, shared.current
         monitor, engine, reader, renderer = suite.monitor, suite.engine, logs.reader, browsers.renderer

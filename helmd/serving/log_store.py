@@ -44,5 +44,5 @@ class LogStore:
         self.trail = AuditPages(self.audit, self.reader)
 
     def audit(self, wanted: AuditQuery, limit: int) -> JournalPart:
-        """The audit trail as the journal has it; it blocks."""
+        """Return the audit trail as the journal has it; it blocks."""
         return audit_entries(self._shared.places, self._shared.current.scheduled, wanted, limit)

@@ -89,11 +89,11 @@ class WatchedSuite:
         self._lifecycle.status("; ".join(part for part in parts if part))
 
     async def jobs(self) -> tuple[JobReply, ...]:
-        """All jobs as the API gives them."""
+        """Return all jobs as the API gives them."""
         return tuple(view.reply for view in await self.engine.jobs())
 
     def gateway_run(self) -> str:
-        """The invocation id of the gateway's unit while it is up, else an empty string."""
+        """Return the invocation id of the gateway's unit while it is up, else an empty string."""
         seen = self.monitor.observed(GATEWAY)
         if seen is None or seen.verdict is None or not (seen.facts.active and seen.verdict.started):
             return ""

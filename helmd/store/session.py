@@ -50,7 +50,7 @@ def store_errors(doing: str) -> Iterator[None]:
 
 
 def reason(error: psycopg.Error) -> str:
-    """PostgreSQL's own sentence about an error, on one line."""
+    """Return PostgreSQL's own sentence about an error, on one line."""
     if isinstance(error, PoolTimeout):
         return "the log store can't be reached"
     said = error.diag.message_primary or str(error)
@@ -59,7 +59,7 @@ def reason(error: psycopg.Error) -> str:
 
 
 def session_parameters(conninfo: str, application: str, statement_seconds: float | None) -> dict[str, Any]:
-    """The connection parameters (libpq) that go with CONNINFO. Raises StoreError.
+    """Return the connection parameters (libpq) that go with CONNINFO. Raises StoreError.
 
     Its own ``options`` and ``connect_timeout`` hold, except for the settings ``timezone``, which separates
     days, and ``statement_timeout``, which is STATEMENT_SECONDS; None means unlimited.
@@ -84,8 +84,9 @@ async def connect(
     statement_seconds: float | None = STATEMENT_SECONDS,
     database: str = "the log store",
 ) -> Connection:
-    """A connection of one's own, in autocommit; PostgreSQL cancels a statement that takes longer. Raises StoreError,
-    which calls it DATABASE.
+    """Return a connection of one's own, in autocommit; PostgreSQL cancels a statement that takes longer.
+
+    Raises StoreError, which calls it DATABASE.
     """
     parameters = session_parameters(conninfo, application, statement_seconds)
     with store_errors(f"{database} can't be reached"):
@@ -104,7 +105,7 @@ async def unlimited(connection: Connection) -> AsyncIterator[None]:
 
 
 def role_of(conninfo: str) -> str | None:
-    """The role that a connection string names, or None."""
+    """Return the role that a connection string names, or None."""
     role = conninfo_to_dict(conninfo).get("user")
     return None if role is None else str(role)
 
@@ -188,7 +189,7 @@ class Pool:
 
 
 async def columns_of(connection: Connection, table: str) -> dict[str, str]:
-    """The columns of a table that is searched by its name; none when there is no such table."""
+    """Return the columns of a table that is searched by its name; none when there is no such table."""
     cursor = await connection.execute(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = to_regclass(%s)"
         " AND attnum > 0 AND NOT attisdropped",

@@ -51,7 +51,7 @@ class UnitProperty(NamedTuple):
 
 
 def _start_manager() -> str:
-    """What to do when the account's user manager can't be reached."""
+    """Return the hint for when the account's user manager can't be reached."""
     # Not at the top: only failures need them.
     import pwd
 
@@ -73,7 +73,8 @@ class Finished(NamedTuple):
 
 
 def _uninterrupted(call: Callable[[], Result]) -> Result:
-    """The result of CALL, repeated when a signal handler interrupts it: sd-bus returns EINTR then (compare PEP 475).
+    """Return the result of CALL, repeated when a signal handler interrupts it: sd-bus returns EINTR then (compare PEP
+    475).
 
     The manager may execute the interrupted call as well. Calls of ours can be repeated: one that queues a job returns
     the job that is queued already.
@@ -135,19 +136,19 @@ class Manager:
             raise BusError(f"systemd refused {method}: {_message(problem)}") from None
 
     def environment(self) -> dict[str, str]:
-        """The environment that the manager gives to units."""
+        """Return the environment that the manager gives to units."""
         found = self._call("Get", "ss", MANAGER_INTERFACE, b"Environment", interface=PROPERTIES)
         pairs = (_text(each).partition("=") for each in found or ())
         return {name: value for name, _, value in pairs}
 
     def subscribe(self) -> None:
-        """Asks the manager to send signals; it sends none before. It refuses a second time on the same connection."""
+        """Ask the manager to send signals; it sends none before. It refuses a second time on the same connection."""
         if not self._subscribed:
             self._call("Subscribe")
             self._subscribed = True
 
     def start(self, unit: str, mode: str = "replace") -> str:
-        """Queues a start; the job's object path. MODE as in ``systemctl --job-mode``."""
+        """Queue a start; return the job's object path. MODE as in ``systemctl --job-mode``."""
         return _text(self._call("StartUnit", "ss", unit.encode(), mode.encode()))
 
     def stop(self, unit: str, mode: str = "replace") -> str:
@@ -160,7 +161,7 @@ class Manager:
         return _text(self._call("ReloadUnit", "ss", unit.encode(), b"replace"))
 
     def start_transient(self, unit: str, properties: Iterable[UnitProperty]) -> str:
-        """Makes a transient UNIT and queues its start; the job's object path. An existing one is an error."""
+        """Make a transient UNIT and queue its start; return the job's object path. An existing one is an error."""
         end = (-1, None)
         arguments = [*apply_signature(b"ss", [unit.encode(), b"fail"]), (ord("a"), b"(sv)")]
         for name, signature, value in properties:
@@ -177,7 +178,7 @@ class Manager:
         self._call("KillUnit", "ssi", unit.encode(), b"all", number)
 
     def reset_failed(self, unit: str) -> None:
-        """Forgets failures and the count of starts. A unit that isn't loaded has none."""
+        """Forget failures and the count of starts. A unit that isn't loaded has none."""
         try:
             self._call("ResetFailedUnit", "s", unit.encode())
         except BusError as problem:
@@ -189,7 +190,7 @@ class Manager:
         self._call("Reload")
 
     def enable(self, units: Iterable[str]) -> list[tuple[str, str, str]]:
-        """Enables UNITS as ``systemctl enable`` does; the changes made (kind, link, target)."""
+        """Enable UNITS as ``systemctl enable`` does; return the changes made (kind, link, target)."""
         return self._unit_files("EnableUnitFiles", "asbb", units, False, False)
 
     def disable(self, units: Iterable[str]) -> list[tuple[str, str, str]]:
@@ -203,29 +204,31 @@ class Manager:
         return [(_text(kind), _text(link), _text(target)) for kind, link, target in changes]
 
     def units_like(self, *patterns: str) -> list[str]:
-        """Names of loaded units that match PATTERNS (glob(7))."""
+        """Return names of loaded units that match PATTERNS (glob(7))."""
         found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
         return [_text(row[0]) for row in found or ()]
 
     def unit_states(self, *patterns: str) -> dict[str, tuple[str, str]]:
-        """The active state and the sub-state of loaded units that match PATTERNS, by name: of many in one call."""
+        """Return the active state and the sub-state of loaded units that match PATTERNS, by name: of many in one
+        call.
+        """
         found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
         return {_text(row[0]): (_text(row[3]), _text(row[4])) for row in found or ()}
 
     def unit_files_like(self, *patterns: str) -> list[str]:
-        """Names of installed unit files that match PATTERNS."""
+        """Return names of installed unit files that match PATTERNS."""
         found = self._call("ListUnitFilesByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
         return [os.path.basename(_text(row[0])) for row in found or ()]
 
     def facts(self, unit: str) -> UnitFacts:
-        """The properties of UNIT; those of an unknown unit say ``not-found``."""
+        """Return the properties of UNIT; those of an unknown unit say ``not-found``."""
         found = self._all(unit)
         triggers = (_text(each) for each in found.get(b"TriggeredBy", ()))
         timer = next((each for each in triggers if each.endswith(".timer")), None)
         return facts_of(unit, found, self._all(timer) if timer else {})
 
     def facts_in_brief(self, units: Sequence[str]) -> dict[str, UnitFacts]:
-        """The facts of many UNITS of the suite, for a table of them.
+        """Return the facts of many UNITS of the suite, for a table of them.
 
         Of a service that runs, only what `_WHILE_RUNNING` has is read, since all of its 450 properties take the manager
         3 ms. They are read one after the other, so this is not for deciding what to do with a unit.
@@ -249,11 +252,11 @@ class Manager:
         return found
 
     def properties(self, unit: str) -> dict[str, Any]:
-        """Every property of UNIT, as ``systemctl show`` has them; bytes made text."""
+        """Return every property of UNIT, as ``systemctl show`` has them; bytes made text."""
         return {_text(key): _plain(value) for key, value in self._all(unit).items()}
 
     def processes(self, unit: str) -> list[int]:
-        """The pids in the unit's control group."""
+        """Return the pids in the unit's control group."""
         try:
             found = self._call("GetUnitProcesses", "s", unit.encode())
         except BusError:
@@ -284,7 +287,9 @@ def _plain(value: Any) -> Any:
 
 
 def _ended(commands: Any) -> CommandExit:
-    """How the last of COMMANDS ended that ran and whose failure counts (the type of ``ExecStartPre`` and its like)."""
+    """Return how the last of COMMANDS ended that ran and whose failure counts (the type of ``ExecStartPre`` and its
+    like).
+    """
     for _, words, ignored, began, _, _, _, _, code, status in reversed(commands or ()):
         if code and not ignored:
             return CommandExit(code, status, tuple(map(_text, words)), began / 1e6)
@@ -292,7 +297,7 @@ def _ended(commands: Any) -> CommandExit:
 
 
 def facts_of(unit: str, found: Mapping[bytes, Any], timer: Mapping[bytes, Any]) -> UnitFacts:
-    """The facts that a unit's properties hold, and those of the timer that starts it, if it has one."""
+    """Return the facts that a unit's properties hold, and those of the timer that starts it, if it has one."""
 
     def text(name: bytes) -> str:
         return _text(found.get(name, b""))
@@ -390,7 +395,7 @@ class Signals:
         return int(self._bus.get_fd())
 
     def drain(self) -> list[Finished]:
-        """The jobs that have ended since the last call. Does not block."""
+        """Return the jobs that have ended since the last call. Does not block."""
         try:
             while not _uninterrupted(self._bus.process).is_empty():
                 pass
@@ -400,12 +405,12 @@ class Signals:
         return finished
 
     def changed(self) -> set[str]:
-        """Units that changed since the last call, as far as drained."""
+        """Return units that changed since the last call, as far as drained."""
         changed, self._changed = self._changed, set()
         return changed
 
     def wait(self, deadline: float) -> list[Finished]:
-        """Waits for a finished job until DEADLINE (time.monotonic()); an empty list when none came."""
+        """Wait for a finished job until DEADLINE (time.monotonic()); return an empty list when none came."""
         while not (finished := self.drain()):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -429,7 +434,7 @@ class Signals:
 
 
 def unit_of_path(path: str) -> str:
-    """The unit whose object path this is (sd_bus_path_encode(3))."""
+    """Return the unit whose object path this is (sd_bus_path_encode(3))."""
     encoded = path.rpartition("/")[2].encode()
     plain = bytearray()
     position = 0

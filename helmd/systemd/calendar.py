@@ -10,7 +10,10 @@ _SECONDS = 10.0
 
 
 def calendar_fault(expression: str) -> str:
-    """Why EXPRESSION can't be a ``OnCalendar=``, as a sentence; empty if it can. Asks systemd, which takes 10 ms."""
+    """Return why EXPRESSION can't be a ``OnCalendar=``, as a sentence; empty if it can.
+
+    Asks systemd, which takes 10 ms.
+    """
     try:
         return _complaint(expression)
     except subprocess.TimeoutExpired:
@@ -19,7 +22,7 @@ def calendar_fault(expression: str) -> str:
 
 @lru_cache(maxsize=256)
 def _complaint(expression: str) -> str:
-    """What systemd has against EXPRESSION. Raises TimeoutExpired, which is not remembered."""
+    """Return what systemd has against EXPRESSION. Raises TimeoutExpired, which is not remembered."""
     done = subprocess.run(
         ["systemd-analyze", "calendar", "--", expression],
         capture_output=True,
@@ -35,7 +38,7 @@ def _complaint(expression: str) -> str:
 
 
 def calendar_interval(expression: str) -> float | None:
-    """Seconds between the next two times that EXPRESSION means; None if systemd can't say."""
+    """Return seconds between the next two times that EXPRESSION means, or None if systemd can't say."""
     try:
         done = subprocess.run(
             ["systemd-analyze", "calendar", "--iterations=2", "--", expression],

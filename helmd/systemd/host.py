@@ -19,7 +19,7 @@ class Host:
 
 
 def delegated_controllers(manager_group: str) -> frozenset[str]:
-    """The cgroup controllers that a user manager can use for its units (systemd.resource-control(5), Delegate=).
+    """Return the cgroup controllers that a user manager can use for its units (systemd.resource-control(5), Delegate=).
 
     MANAGER_GROUP is its control group, as the ControlGroup= of its init.scope has it, without that name.
     """
@@ -32,13 +32,13 @@ def delegated_controllers(manager_group: str) -> frozenset[str]:
 
 
 def systemd_version() -> int:
-    """The number in the first line of ``systemctl --version``."""
+    """Return the number in the first line of ``systemctl --version``."""
     shown = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, timeout=10, check=True)
     return int(shown.stdout.split()[1])
 
 
 def probe_host() -> Host:
-    """Asks the running user manager to start a unit in a user namespace; takes some tens of milliseconds."""
+    """Ask the running user manager to start a unit in a user namespace, which takes some tens of milliseconds."""
     properties = [word for directive in TRIED for word in ("-p", directive)]
     tried = subprocess.run(
         ["systemd-run", "--user", "--wait", "--quiet", "--collect", *properties, "true"],

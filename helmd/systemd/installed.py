@@ -15,7 +15,7 @@ _MODE = re.compile(r"^Mode=(\w+)$", re.MULTILINE)
 
 
 def read_unit(path: Path) -> str | None:
-    """The text of a unit file; None when there is none."""
+    """Return the text of a unit file, or None when there is none."""
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
@@ -23,29 +23,29 @@ def read_unit(path: Path) -> str | None:
 
 
 def is_ours(text: str) -> bool:
-    """Whether Helm rendered this unit, and so may replace it."""
+    """Return whether Helm rendered this unit, and so may replace it."""
     return text.startswith(UNIT_HEADER)
 
 
 def starts_with_others(text: str) -> bool:
-    """Whether this unit can be enabled, so that another one starts it (systemd.unit(5), ``[Install]``)."""
+    """Return whether this unit can be enabled, so that another one starts it (systemd.unit(5), ``[Install]``)."""
     return "\n[Install]\n" in text
 
 
 def mode_of(text: str | None) -> Mode | None:
-    """The mode in which a rendered unit was rendered."""
+    """Return the mode in which a rendered unit was rendered."""
     found = _MODE.search(text.partition("[X-HiveMatrix]")[2]) if text else None
     word = found.group(1) if found else ""
     return "development" if word == "development" else "production" if word == "production" else None
 
 
 def installed_mode(layout: Layout, service: str) -> Mode | None:
-    """The mode in which a service's unit is rendered; None when it isn't."""
+    """Return the mode in which a service's unit is rendered, or None when it isn't."""
     return mode_of(read_unit(layout.unit_file(unit_of(service))))
 
 
 def verify_units(units: Mapping[str, str]) -> Mapping[str, list[str]]:
-    """What systemd-analyze(1) says against UNITS (text by name), by unit. Raises UnitRefusedError."""
+    """Return what systemd-analyze(1) says against UNITS (text by name), by unit. Raises UnitRefusedError."""
     import subprocess
     import tempfile
 

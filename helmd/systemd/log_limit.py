@@ -22,7 +22,7 @@ _RUNS_SYSTEMD = Path("/run/systemd/system")
 
 
 def drop_in_file(uid: int, directory: Path = user_manager.SYSTEM_UNITS) -> Path:
-    """The drop-in for one account's user manager."""
+    """Return the drop-in for one account's user manager."""
     return directory / f"{user_manager.unit_name(uid)}.d/50-hivematrix-helm.conf"
 
 

@@ -24,7 +24,7 @@ _LONGEST_REASON = 4000
 
 
 def place_discovery(source: str, directory: str) -> bool:
-    """Copies SOURCE to DIRECTORY/services.json atomically, mode 0644; False when it was already so."""
+    """Copy SOURCE to DIRECTORY/services.json atomically, mode 0644; False when it was already so."""
     with open(source, "rb") as file:
         wanted = file.read()
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -61,7 +61,7 @@ def _present(folder: int) -> bytes | None:
 
 
 def _blocked(file: str) -> str:
-    """Why the service must not start now; empty if it may."""
+    """Return why the service must not start now; empty if it may."""
     try:
         with open(file, encoding="utf-8", errors="replace") as opened:
             return opened.read(_LONGEST_REASON).strip() or file

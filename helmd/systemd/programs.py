@@ -59,19 +59,21 @@ class Needs(NamedTuple):
 
 
 def hidden_roots(layout: Layout) -> tuple[Path, ...]:
-    """Directories that a sandbox hides: those that ProtectHome= hides, and the account's own."""
+    """Return directories that a sandbox hides: those that ProtectHome= hides, and the account's own."""
     return (*map(Path, HIDDEN_ROOTS), *account_roots(layout))
 
 
 def account_roots(layout: Layout) -> tuple[Path, ...]:
-    """The account's home directory, and directories of its own that neither that nor ProtectHome= covers."""
+    """Return the account's home directory, and directories of its own that neither that nor ProtectHome= covers."""
     own = (layout.config, layout.state, layout.data, layout.units, layout.runtime)
     hidden = (*map(Path, HIDDEN_ROOTS), layout.home)
     return (layout.home, *(place for place in own if not any(place.is_relative_to(root) for root in hidden)))
 
 
 def own_places(service: Service, layout: Layout) -> tuple[Path, ...]:
-    """What the service may write to: its directory, and where that is the version of a module, the state beside it."""
+    """Return what the service may write to: its directory, and where that is the version of a module, the state beside
+    it.
+    """
     directory = layout.resolve(service.path)
     module = layout.module_of(directory)
     beside = () if module is None else (module.shared,)
@@ -79,7 +81,8 @@ def own_places(service: Service, layout: Layout) -> tuple[Path, ...]:
 
 
 def program_of(service: Service, mode: Mode, word: str, layout: Layout, search: Sequence[str]) -> Path | None:
-    """The program that the first WORD of ``pre_start`` or ``reload_command`` names; None for one of the system.
+    """Return the program that the first WORD of ``pre_start`` or ``reload_command`` names, or None for one of the
+    system.
 
     SEARCH comes first in the service's PATH (`Needs.search`). systemd itself looks in places of its own only.
     """
@@ -91,12 +94,12 @@ def program_of(service: Service, mode: Mode, word: str, layout: Layout, search: 
 
 
 def _listed(service: Service, mode: Mode) -> list[Path]:
-    """The directories in PATH, if the service's configuration sets it."""
+    """Return the directories in PATH, if the service's configuration sets it."""
     return [Path(place) for place in service.environment_in(mode).get("PATH", "").split(":") if place.startswith("/")]
 
 
 def needs_of(service: Service, mode: Mode, registry: Registry, layout: Layout) -> Needs:
-    """What the programs of SERVICE in MODE need. Reads links, ``pyvenv.cfg`` and the first lines of scripts."""
+    """Return what the programs of SERVICE in MODE need. Reads links, ``pyvenv.cfg`` and the first lines of scripts."""
     if service.type in ("postgres", "external"):
         return Needs()
     directory = layout.resolve(service.path)
@@ -135,7 +138,7 @@ def needs_of(service: Service, mode: Mode, registry: Registry, layout: Layout) -
 
 
 def refused_paths(service: Service, layout: Layout) -> Iterator[str]:
-    """Why ``readable_paths`` of SERVICE can't be bound, a sentence each."""
+    """Yield why ``readable_paths`` of SERVICE can't be bound, a sentence each."""
     for given in service.readable_paths:
         place = layout.resolve(given)
         if guard := layout.exposed(Path(os.path.realpath(place))) or layout.exposed(place):
@@ -143,7 +146,7 @@ def refused_paths(service: Service, layout: Layout) -> Iterator[str]:
 
 
 def exposing_paths(service: Service, layout: Layout) -> Iterator[str]:
-    """Directories of SERVICE through which it could act as the account in spite of its sandbox."""
+    """Yield directories of SERVICE through which it could act as the account in spite of its sandbox."""
     for place in own_places(service, layout):
         if guard := layout.exposed(Path(os.path.realpath(place))):
             yield f"{place} ({_overlap(place, guard)})"
@@ -190,7 +193,7 @@ class _Search:
         )
 
     def program(self, path: Path, *, named: bool, main: bool = True) -> None:
-        """Collects what executing PATH needs. NAMED: the configuration names it. MAIN: it is the service's own."""
+        """Collect what executing PATH needs. NAMED: the configuration names it. MAIN: it is the service's own."""
         for _ in range(_MAX_LINKS):
             named = named and not self._writable(path)
             self._environment(path, main)
@@ -206,14 +209,14 @@ class _Search:
             self._seen.discard(path)
 
     def directory(self, place: Path) -> None:
-        """Collects what a directory of programs in the service's own PATH needs."""
+        """Collect what a directory of programs in the service's own PATH needs."""
         place = self._followed(place)
         if not self._sees(place) and place.is_dir():
             whole = _installation(place / "program")
             self._add(whole or place)
 
     def _environment(self, path: Path, main: bool) -> None:
-        """Collects what the virtual environment of the interpreter PATH is based on (PEP 405)."""
+        """Collect what the virtual environment of the interpreter PATH is based on (PEP 405)."""
         prefix = path.parent.parent
         base = _home_in(prefix / VENV_FILE)
         if base is None:
@@ -226,7 +229,7 @@ class _Search:
             self.program(interpreter, named=False, main=False)
 
     def _script(self, path: Path, named: bool, main: bool) -> None:
-        """Collects what the interpreter in the first line of a script needs (execve(2))."""
+        """Collect what the interpreter in the first line of a script needs (execve(2))."""
         words = interpreter_of(path)
         if not words:
             return
@@ -256,7 +259,7 @@ class _Search:
         return at
 
     def _bind(self, path: Path, named: bool, main: bool) -> bool:
-        """Adds what has to be bound to execute PATH; False, with a sentence, if it may not be."""
+        """Add what has to be bound to execute PATH; False, with a sentence, if it may not be."""
         place = _installation(path)
         if place is not None and self.layout.exposed(place) and path.parent != place:
             # Such as ~/.local: not all that is in there, but what programs in its "bin" look for beside it.
@@ -310,13 +313,13 @@ class _Search:
 
 
 def _whole(directory: Path, layout: Layout) -> Path:
-    """The directory of a service; where that is the version of a module, all that the module has."""
+    """Return the directory of a service; where that is the version of a module, all that the module has."""
     module = layout.module_of(directory)
     return directory if module is None else module.root
 
 
 def _installation(path: Path) -> Path | None:
-    """The directory of the installation that the program PATH belongs to, if it is one of an interpreter."""
+    """Return the directory of the installation that the program PATH belongs to, if it is one of an interpreter."""
     folder = path.parent
     if folder.name == "shims":
         return folder.parent
@@ -329,7 +332,7 @@ def _installation(path: Path) -> Path | None:
 
 
 def _link(path: Path) -> str:
-    """The target of a symbolic link; empty if PATH is none."""
+    """Return the target of a symbolic link; empty if PATH is none."""
     try:
         return os.readlink(path)
     except OSError:
@@ -337,7 +340,7 @@ def _link(path: Path) -> str:
 
 
 def _home_in(file: Path) -> Path | None:
-    """The directory of the base interpreter that a ``pyvenv.cfg`` names; None if there is none."""
+    """Return the directory of the base interpreter that a ``pyvenv.cfg`` names, or None if there is none."""
     for line in head_of(file).decode("utf-8", "replace").splitlines():
         key, _, value = line.partition("=")
         if key.strip().lower() == "home" and value.strip().startswith("/"):
@@ -346,7 +349,7 @@ def _home_in(file: Path) -> Path | None:
 
 
 def search_path(needs: Needs) -> Mapping[str, str]:
-    """The environment variables by which a service finds the programs of its own environment."""
+    """Return the environment variables by which a service finds the programs of its own environment."""
     found = {"PATH": ":".join((*needs.search, *SYSTEM_PATH))} if needs.search else {}
     if needs.user_base:
         found["PYTHONUSERBASE"] = needs.user_base

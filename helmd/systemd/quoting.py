@@ -19,12 +19,12 @@ def _quoted(value: str) -> str:
 
 
 def exec_word(value: str) -> str:
-    """One word of a command line: no specifier, no variable, no splitting."""
+    """Return one word of a command line: no specifier, no variable, no splitting."""
     return _quoted(_checked(value).replace("%", "%%").replace("$", "$$"))
 
 
 def command_line(words: Iterable[str]) -> str:
-    """A command line for ``ExecStart=`` and its like. The first word is the program, as a plain path."""
+    """Return a command line for ``ExecStart=`` and its like. The first word is the program, as a plain path."""
     program, *rest = words
     first = _checked(program).replace("%", "%%")
     if any(c in first for c in " \t\"'\\$;") or first[:1] in "-@:+!":
@@ -33,7 +33,7 @@ def command_line(words: Iterable[str]) -> str:
 
 
 def reload_command(words: Iterable[str]) -> str:
-    """A command line for ``ExecReload=``, in which the word $MAINPID is the pid of the service."""
+    """Return a command line for ``ExecReload=``, in which the word $MAINPID is the pid of the service."""
     return command_line(words).replace(f" {exec_word(MAINPID)}", f" {MAINPID}")
 
 
@@ -42,17 +42,17 @@ def _bare(word: str) -> bool:
 
 
 def assignment(name: str, value: str) -> str:
-    """One ``Environment=`` assignment. Dollar signs have no meaning there; percent signs do."""
+    """Return one ``Environment=`` assignment. Dollar signs have no meaning there; percent signs do."""
     return _quoted(_checked(f"{name}={value}").replace("%", "%%"))
 
 
 def line(value: str) -> str:
-    """The rest of a line, such as a ``Description=``; a backslash at its end must not continue it."""
+    """Return the rest of a line, such as a ``Description=``; a backslash at its end must not continue it."""
     text = _checked(value).replace("%", "%%").strip()
     return text + " " if text.endswith("\\") else text
 
 
 def escaped_path(value: object) -> str:
-    """A path in a list of paths."""
+    """Return a path in a list of paths."""
     text = _checked(str(value)).replace("%", "%%")
     return _quoted(text) if any(c in text for c in " \t\"'\\") else text

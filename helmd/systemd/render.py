@@ -93,7 +93,7 @@ def template_environment(directory: Path) -> Environment:
 
 
 def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, ...]:
-    """The words that start the service in MODE, the program as an absolute path where it has a slash."""
+    """Return the words that start the service in MODE, the program as an absolute path where it has a slash."""
     directory = layout.resolve(service.path)
     override = service.modes[mode].start_command if mode in service.modes else ()
     words = override or service.start_command
@@ -111,13 +111,15 @@ def service_command(service: Service, mode: Mode, layout: Layout) -> tuple[str, 
 def extra_command(
     service: Service, mode: Mode, words: tuple[str, ...], layout: Layout, needs: Needs
 ) -> tuple[str, ...]:
-    """WORDS with the program as a path, unless it is one of the system."""
+    """Return WORDS with the program as a path, unless it is one of the system."""
     found = program_of(service, mode, words[0], layout, needs.search) if words else None
     return (str(found), *words[1:]) if found else words
 
 
 def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
-    """WORDS run so that stdout and stderr reach the journal at different priorities (systemd-cat(1)), same pid."""
+    """Return WORDS run so that stdout and stderr reach the journal at different priorities (systemd-cat(1)),
+    same pid.
+    """
     if service.streams == "merged":
         return words
     arguments = ("-t", identifier_of(service.name), "-p", "info", "--stderr-priority=notice", "--")
@@ -125,7 +127,7 @@ def with_streams(service: Service, words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def mode_environment(service: Service, mode: Mode) -> dict[str, str]:
-    """What the service finds in its environment in MODE, from the registry alone."""
+    """Return what the service finds in its environment in MODE, from the registry alone."""
     base: dict[str, str] = {"HIVEMATRIX_MODE": mode}
     if service.type in ("python", "command", "oneshot"):
         # Otherwise what a program of Python prints is in the log when its buffer is full, and lost if it is killed.
@@ -221,7 +223,9 @@ def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:
 
 
 def _clean_exits(service: Service) -> tuple[int | str, ...]:
-    """What SuccessExitStatus= has to list: a program without a handler of its stop signal ends by that signal."""
+    """Return what SuccessExitStatus= has to list: a program without a handler of its stop signal ends by that
+    signal.
+    """
     alone = () if service.stop_signal in _CLEAN_SIGNALS else (service.stop_signal,)
     return (*service.success_exit_status, *alone)
 
@@ -264,12 +268,12 @@ def _suite_cluster_context(registry: Registry, setup: Setup) -> dict[str, Any]:
 
 
 def _database_socket(service: Service, setup: Setup) -> list[str]:
-    """The directory with the socket of the suite's PostgreSQL, for a service that has a database in it."""
+    """Return the directory with the socket of the suite's PostgreSQL, for a service that has a database in it."""
     return [str(setup.layout.suite_socket)] if service.database and setup.settings.suite_embedded else []
 
 
 def _share_inside_home(layout: Layout) -> list[str]:
-    """Helm's own programs, when they run from a checkout below a directory that hardening hides."""
+    """Return Helm's own programs, when they run from a checkout below a directory that hardening hides."""
     hidden = (layout.home, Path("/home"), Path("/root"))
     return [str(layout.share)] if any(layout.share.is_relative_to(place) for place in hidden) else []
 
@@ -279,7 +283,7 @@ def _filled(template: str, context: Mapping[str, Any], templates: Environment) -
 
 
 def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templates: Environment) -> str:
-    """The unit of SERVICE in MODE."""
+    """Return the unit of SERVICE in MODE."""
     context = _context(service, registry, mode, setup)
     if service.name == SUITE_CLUSTER:
         context |= _suite_cluster_context(registry, setup)
@@ -293,7 +297,7 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
 
 
 def render_timer(service: Service, templates: Environment) -> str:
-    """The timer that starts SERVICE by its schedule."""
+    """Return the timer that starts SERVICE by its schedule."""
     context = {
         "unit": timer_of(service.name),
         "name": service.name,
@@ -306,7 +310,9 @@ def render_timer(service: Service, templates: Environment) -> str:
 
 
 def render_backup_timer(layout: Layout, settings: Settings, templates: Environment) -> Mapping[str, str]:
-    """The timer that has a backup made, by name, once there is a key for backups, and unless the schedule is never."""
+    """Return the timer that has a backup made, by name, once there is a key for backups, and unless the schedule is
+    never.
+    """
     if settings.backup_schedule == NO_SCHEDULE or not layout.backup_key.exists():
         return {}
     context = {
@@ -321,7 +327,9 @@ def render_backup_timer(layout: Layout, settings: Settings, templates: Environme
 
 
 def render_store_cluster(setup: Setup, templates: Environment) -> str:
-    """The unit of the PostgreSQL that holds Helm's store; it belongs to no suite, so that `helmctl down` leaves it."""
+    """Return the unit of the PostgreSQL that holds Helm's store; it belongs to no suite, so that `helmctl down` leaves
+    it.
+    """
     if setup.store_postgres is None:
         raise ValueError("the store's PostgreSQL has no programs")
     service = Service(
@@ -360,7 +368,7 @@ def tcp_stream(listen: str, port: int) -> str | None:
 
 
 def render_sockets(layout: Layout, settings: Settings, templates: Environment) -> Mapping[str, str]:
-    """The units of the sockets that helmd is reached by, by name (systemd.socket(5))."""
+    """Return the units of the sockets that helmd is reached by, by name (systemd.socket(5))."""
     about = "what listens for helmd"
     wanted = [(SOCKET_UNIT, UNIX_SOCKET, f"{about}, for the account itself", str(layout.socket))]
     if stream := tcp_stream(settings.listen, settings.port):

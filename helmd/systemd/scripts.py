@@ -21,7 +21,7 @@ _WRAPPED = re.compile(rb"\A#!/bin/sh\n'''exec' \"?(/[^\"\n]+?)\"? \"\$0\"")
 
 
 def head_of(path: Path, size: int = _HEAD) -> bytes:
-    """The first SIZE bytes of a regular file; empty if it can't be read."""
+    """Return the first SIZE bytes of a regular file; empty if it can't be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -33,7 +33,7 @@ def head_of(path: Path, size: int = _HEAD) -> bytes:
 
 
 def interpreter_of(path: Path) -> list[str]:
-    """The words of the first line of a script, without "#!"; empty for another file."""
+    """Return the words of the first line of a script, without "#!"; empty for another file."""
     head = head_of(path)
     if wrapped := _WRAPPED.match(head):
         return [wrapped.group(1).decode("utf-8", "surrogateescape")]
@@ -45,7 +45,7 @@ def interpreter_of(path: Path) -> list[str]:
 
 
 def script_fault(path: Path, *, searched: bool) -> str:
-    """Why PATH, which is executable, can't be executed, as a sentence with what to do; empty if it can.
+    """Return why PATH, which is executable, can't be executed, as a sentence with what to do; empty if it can.
 
     SEARCHED: by execvp(3), which has /bin/sh run what does not say by what it is to be run.
     """
@@ -70,7 +70,7 @@ def script_fault(path: Path, *, searched: bool) -> str:
 
 
 def stays_in_shell(words: Sequence[str], directory: Path) -> bool:
-    """Whether the command line WORDS in DIRECTORY leaves a shell running, with the program as its child."""
+    """Return whether the command line WORDS in DIRECTORY leaves a shell running, with the program as its child."""
     if _name(words[0]) in SHELL_PROGRAMS:
         options = [word for word in words[1:] if word.startswith("-")]
         rest = [word for word in words[1:] if not word.startswith("-")]

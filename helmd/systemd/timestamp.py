@@ -11,7 +11,7 @@ _SECONDS = re.compile(r"^\s*UNIX seconds: @(\d+(?:\.\d+)?)$", re.MULTILINE)
 
 
 def parse_timestamp(text: str) -> int:
-    """Microseconds since 1970. ISO 8601 with T, Z or an offset, which systemd 252 can't read, is read here.
+    """Return microseconds since 1970. ISO 8601 with T, Z or an offset, which systemd 252 can't read, is read here.
 
     Raises ValueError with a sentence.
     """

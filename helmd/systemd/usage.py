@@ -20,7 +20,7 @@ class UsageReading(NamedTuple):
 
 
 def read_group(group: str | Path) -> UsageReading:
-    """What a control group has used so far."""
+    """Return what a control group has used so far."""
     return UsageReading(_cpu_seconds(group), _memory(group))
 
 
@@ -39,7 +39,7 @@ def _cpu_seconds(group: str | Path) -> float | None:
 
 
 def _memory(group: str | Path) -> int | None:
-    """What the kernel charges to the group, else what its processes hold, pages that they share by share."""
+    """Return what the kernel charges to the group, else what its processes hold, pages that they share by share."""
     figure = _text(f"{group}/memory.current").strip()
     if figure:
         return int(figure)
@@ -55,7 +55,7 @@ def _pids(group: str | Path) -> Iterable[int]:
 
 
 def count_tasks(group: str | Path) -> int | None:
-    """Processes and threads in a control group, those of groups below it included; None when it is gone."""
+    """Return processes and threads in a control group, those of groups below it included, or None when it is gone."""
     if figure := _text(f"{group}/pids.current").strip():
         return int(figure)
     counts = [
@@ -75,7 +75,10 @@ def _proportional(pid: int) -> int:
 
 
 def _resident(pid: int) -> int:
-    """Bytes; proc(5). Read directly, because psutil looks up a process' start time first, at five times the cost."""
+    """Return bytes; proc(5).
+
+    Read directly, because psutil looks up a process' start time first, at five times the cost.
+    """
     fields = _text(f"/proc/{pid}/statm").split()
     return int(fields[1]) * _PAGE if len(fields) > 1 else 0
 
@@ -88,7 +91,7 @@ class UsageMeter:
         self._last: dict[str, tuple[str, float, float]] = {}
 
     def measure(self, control_group: str, invocation: str, now: float) -> Usage:
-        """The figures of a unit's CONTROL_GROUP at NOW (time.monotonic()); INVOCATION identifies the run."""
+        """Return the figures of a unit's CONTROL_GROUP at NOW (time.monotonic()); INVOCATION identifies the run."""
         reading = read_group(f"{self._root}/{control_group.lstrip('/')}")
         before = self._last.get(control_group)
         percent = None
@@ -103,6 +106,6 @@ class UsageMeter:
         return Usage(percent, memory)
 
     def forget(self, kept: Iterable[str]) -> None:
-        """Keeps readings of the control groups KEPT only."""
+        """Keep readings of the control groups KEPT only."""
         keep = set(kept)
         self._last = {group: reading for group, reading in self._last.items() if group in keep}

@@ -65,12 +65,12 @@ class UnitWatch:
             self._wake.set()
 
     def read_all(self) -> None:
-        """Makes `changes` report EVERYTHING."""
+        """Make `changes` report EVERYTHING."""
         self._changed.add(EVERYTHING)
         self._wake.set()
 
     async def changes(self) -> set[str]:
-        """Waits for units to change; their names, EVERYTHING among them when all may have. Raises BusError."""
+        """Wait for units to change; their names, EVERYTHING among them when all may have. Raises BusError."""
         await self._wake.wait()
         if self._broken is None:
             await asyncio.sleep(SETTLE)
@@ -82,7 +82,8 @@ class UnitWatch:
 
 
 async def ping(seconds: float) -> str | None:
-    """Asks the manager for a sign of life; None when it gave one within SECONDS, else what was wrong, as a sentence.
+    """Ask the manager for a sign of life; return None when it gave one within SECONDS, else what was wrong, as a
+    sentence.
 
     It is asked through busctl(1), since a call on our own connection would hold up the whole process meanwhile.
     """

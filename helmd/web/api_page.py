@@ -13,7 +13,7 @@ _Part = Mapping[str, Any]
 
 
 def api_page(document: _Part) -> str:
-    """The HTML of the page about the API that DOCUMENT describes."""
+    """Return the HTML of the page about the API that DOCUMENT describes."""
     operations = [
         (method, path, operation)
         for path, methods in document["paths"].items()
@@ -62,7 +62,7 @@ def _operation(method: str, path: str, operation: _Part, document: _Part) -> str
 
 
 def curl_line(method: str, path: str, operation: _Part, document: _Part) -> str:
-    """A command that does the operation, with examples for what it needs."""
+    """Return a command that does the operation, with examples for what it needs."""
     for each in operation.get("parameters", ()):
         if each["in"] == "path":
             example = each["schema"].get("examples", [each["name"].upper()])[0]
@@ -77,7 +77,7 @@ def curl_line(method: str, path: str, operation: _Part, document: _Part) -> str:
 
 
 def example_of(schema: _Part, document: _Part) -> Any:
-    """A value with what SCHEMA requires, made of examples."""
+    """Return a value with what SCHEMA requires, made of examples."""
     if examples := schema.get("examples"):
         return examples[0]
     if reference := schema.get("$ref"):

@@ -35,7 +35,7 @@ PAGE_HEADERS: Mapping[str, str] = {
 
 
 def html_page(title: str, body: str) -> web.Response:
-    """A page without scripts; BODY is HTML."""
+    """Return a page without scripts; BODY is HTML."""
     text = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
@@ -45,7 +45,7 @@ def html_page(title: str, body: str) -> web.Response:
 
 
 def problem_page(code: str, kind: ProblemKind) -> str:
-    """The HTML of the page about one code."""
+    """Return the HTML of the page about one code."""
     meaning = escape(kind.meaning[:1].upper() + kind.meaning[1:]).replace("`", "")
     return (
         f"<h1><code>{escape(code)}</code></h1><p>{meaning}.</p><h2>What to do</h2><p>{escape(kind.remedy)}</p>"
@@ -85,7 +85,7 @@ class Documents:
 
 
 def with_documents(table: Sequence[Route]) -> tuple[Route, ...]:
-    """TABLE and the routes of the documents about it and about themselves."""
+    """Return TABLE and the routes of the documents about it and about themselves."""
     documents = Documents()
     routes = (
         Route(

@@ -39,12 +39,12 @@ _CALLERS: Mapping[Role, str] = {
 
 
 def template(path: str) -> str:
-    """The path of a route as OpenAPI writes it, without patterns."""
+    """Return the path of a route as OpenAPI writes it, without patterns."""
     return _TEMPLATE.sub(r"{\1}", path)
 
 
 def openapi(table: Sequence[Route]) -> dict[str, Any]:
-    """The document of TABLE."""
+    """Return the document of TABLE."""
     schemas = Schemas()
     problem = {"$ref": "#/components/responses/Problem"}
     paths: dict[str, dict[str, Any]] = {}

@@ -80,7 +80,7 @@ class Route:
 
 
 def install(application: web.Application, table: Sequence[Route], callers: Callers, record: Record) -> None:
-    """Adds the routes of TABLE, guarded. Raises ValueError for one that doesn't say whose it is, or is there twice.
+    """Add the routes of TABLE, guarded. Raises ValueError for one that doesn't say whose it is, or is there twice.
 
     RECORD gets every request that changes something, or was to.
     """

@@ -57,7 +57,7 @@ def application(
     sessions: BrowserSessions | None = None,
     renderer: Renderer | None = None,
 ) -> web.Application:
-    """The application that answers the routes of TABLE to CALLERS; without them, to the unix socket's alone.
+    """Return the application that answers the routes of TABLE to CALLERS; without them, to the unix socket's alone.
 
     RECORD gets what is for the audit trail; without it, that is logged. SESSIONS are those of browsers; RENDERER makes
     pages of errors.
@@ -170,7 +170,7 @@ class HttpServer:
         self._wanted, self.trouble = (listen, port), ""
 
     async def run(self, changed: Callable[[], None]) -> NoReturn:
-        """Goes on until cancelled: tries again to have a TCP address that could not be had. CHANGED is called then."""
+        """Go on until cancelled: tries again to have a TCP address that could not be had. CHANGED is called then."""
         while True:
             await asyncio.sleep(LISTEN_RETRY_SECONDS)
             if self.trouble and self._wanted is not None and not self._activated.tcp:
@@ -187,7 +187,7 @@ class HttpServer:
         return server
 
     async def drain(self) -> None:
-        """Takes no more connections and ends those that there are, each after its response.
+        """Take no more connections and end those that there are, each after its response.
 
         What connects from now on to a socket of systemd's waits there for the next helmd.
         """
@@ -207,7 +207,7 @@ class HttpServer:
                 self._path.unlink()
 
     async def _close(self, listeners: Sequence[asyncio.Server]) -> None:
-        """Stops LISTENERS. What they have accepted already is served: asyncio would drop a connection whose transport
+        """Stop LISTENERS. What they have accepted already is served: asyncio would drop a connection whose transport
         is not made yet when its listener is closed (`asyncio.Server._attach` fails then), so it accepts no more first.
         """
         loop = asyncio.get_running_loop()
@@ -222,7 +222,7 @@ class HttpServer:
 
 
 def address_of(listen: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    """The family and address of what ``http.listen`` and ``http.port`` name. Raises HelmError."""
+    """Return the family and address of what ``http.listen`` and ``http.port`` name. Raises HelmError."""
     try:
         found = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as problem:
@@ -231,7 +231,7 @@ def address_of(listen: str, port: int) -> tuple[socket.AddressFamily, tuple[Any,
 
 
 def bind_tcp(listen: str, port: int, holder_of: Callable[[int], object | None]) -> socket.socket:
-    """A listening TCP socket. Raises PortTakenError with who has the port, HelmError when it can't be had."""
+    """Return a listening TCP socket. Raises PortTakenError with who has the port, HelmError when it can't be had."""
     family, address = address_of(listen, port)
     try:
         bound = socket.socket(family, socket.SOCK_STREAM)
@@ -252,7 +252,7 @@ def bind_tcp(listen: str, port: int, holder_of: Callable[[int], object | None]) 
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A listening unix socket at PATH, for this account alone. One that a dead helmd left is replaced.
+    """Return a listening unix socket at PATH, for this account alone. One that a dead helmd left is replaced.
 
     Raises LockedError when a living one serves there.
     """
@@ -274,7 +274,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def _alive(path: Path) -> bool:
-    """Whether somebody listens on the socket at PATH. Raises LockedError for anything but a socket."""
+    """Return whether somebody listens on the socket at PATH. Raises LockedError for anything but a socket."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise LockedError(f"{path} is in the way: it is not a socket")

@@ -10,7 +10,7 @@ from helmd.web.route import Route
 
 
 def service_pages(service: ServicePage, users: UsersPage, audit: AuditTrailPage) -> tuple[Route, ...]:
-    """All of them; the OpenAPI document does not have them."""
+    """Return all of them; the OpenAPI document does not have them."""
     return (
         Route("GET", "/service/{name}", service.show, Role.TECHNICIAN, "The page of one service", reply=HTML),
         Route("GET", "/users", users.show, Role.ADMIN, "The page of users", reply=HTML),
@@ -19,7 +19,7 @@ def service_pages(service: ServicePage, users: UsersPage, audit: AuditTrailPage)
 
 
 def log_pages(logs: LogsPage) -> tuple[Route, ...]:
-    """The pages of log entries, of which readers see those that are theirs."""
+    """Return the pages of log entries, of which readers see those that are theirs."""
     return tuple(
         Route("GET", path, logs.show, Role.BILLING, summary, confined=True, reply=HTML)
         for path, summary in (

@@ -81,7 +81,7 @@ class Handlers:
 
 
 def described_table(handlers: Handlers) -> tuple[Route, ...]:
-    """The routes that the OpenAPI document describes, and those of the document itself."""
+    """Return the routes that the OpenAPI document describes, and those of the document itself."""
     return with_documents(
         (
             *routes(handlers.api, handlers.intake),
@@ -102,7 +102,7 @@ def described_table(handlers: Handlers) -> tuple[Route, ...]:
 
 
 def whole_table(handlers: Handlers) -> tuple[Route, ...]:
-    """Every path that helmd answers."""
+    """Return every path that helmd answers."""
     return (
         *described_table(handlers),
         *page_routes(handlers.overview, handlers.login, handlers.assets),

@@ -28,7 +28,7 @@ from helmd.web.route import Route
 
 
 def user_routes(users: UserHandlers) -> tuple[Route, ...]:
-    """All of them."""
+    """Return all of them."""
 
     def get(path: str, handler: Handler, summary: str, reply: Reply, query: type | None = None) -> Route:
         return Route("GET", path, handler, Role.ADMIN, summary, query=query, reply=reply)

@@ -29,7 +29,7 @@ _LINE_START = re.compile(r"^([#\-.|\[\];~])", re.MULTILINE)
 
 
 def plain(text: str) -> str:
-    """TEXT so that scdoc takes it as it stands."""
+    """Return TEXT so that scdoc takes it as it stands."""
     return _LINE_START.sub(r"\\\1", _MARKUP.sub(lambda found: "\\" + found.group(), text))
 
 
@@ -53,7 +53,7 @@ def paragraphs(text: str) -> str:
 
 
 def commands(group: click.Group, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
-    """Every command below GROUP that is not hidden, each group before its own, in the order of their names."""
+    """Yield every command below GROUP that is not hidden, each group before its own, in the order of their names."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if command is None:
@@ -67,7 +67,7 @@ def commands(group: click.Group, context: click.Context) -> Iterator[tuple[click
 
 
 def options(command: click.Command, context: click.Context) -> str:
-    """The options of COMMAND, each with its help; ``--help``, which every command has, is left to the page."""
+    """Return the options of COMMAND, each with its help; ``--help``, which every command has, is left to the page."""
     records = [option.get_help_record(context) for option in command.params]
     return "\n".join(
         f"{bold(record[0])}\n{indented(plain(' '.join(record[1].split())))}" for record in records if record is not None
@@ -80,7 +80,7 @@ def synopsis(command: click.Command, context: click.Context) -> str:
 
 
 def command_reference(root: click.Group, name: str) -> str:
-    """Every command of ROOT, which is called NAME: how it is called, what it does, its options."""
+    """Return every command of ROOT, which is called NAME: how it is called, what it does, its options."""
     context = click.Context(root, info_name=name)
     shown = []
     for command, inner in commands(root, context):
@@ -96,14 +96,14 @@ def command_reference(root: click.Group, name: str) -> str:
 
 
 def kind_of(setting: "Setting") -> str:
-    """What a value may be; for a choice, what there is to choose from, which only its reader knows."""
+    """Return what a value may be; for a choice, what there is to choose from, which only its reader knows."""
     if setting.kind != "choice":
         return setting.kind
     return " | ".join(inspect.getclosurevars(setting.read).nonlocals["allowed"])
 
 
 def settings_reference(settings: Iterable["Setting"]) -> str:
-    """Settings, each with its kind, default and meaning."""
+    """Return settings, each with its kind, default and meaning."""
     return "\n".join(
         f"{bold(setting.key)} ({plain(kind_of(setting))}; default: {plain(setting.default)})\n"
         + indented(plain(setting.meaning))
@@ -116,7 +116,7 @@ def aliases_reference(aliases: Mapping[str, str]) -> str:
 
 
 def hardening_reference(directives: Iterable["Directive"]) -> str:
-    """The directives of the sandbox, each with the profiles that have it and what it prevents."""
+    """Return the directives of the sandbox, each with the profiles that have it and what it prevents."""
     shown = []
     for directive in directives:
         profiles = ", ".join(directive.profiles)
@@ -134,12 +134,12 @@ def exposure_reference(exposure: Mapping["Hardening", float]) -> str:
 
 
 def fill(template: str, values: Mapping[str, Callable[[], str]]) -> str:
-    """TEMPLATE with its placeholders filled. Raises KeyError for one that has no value."""
+    """Return TEMPLATE with its placeholders filled. Raises KeyError for one that has no value."""
     return PLACEHOLDER.sub(lambda found: values[found.group(1)]().strip(), template)
 
 
 def helmctl_values() -> Mapping[str, Callable[[], str]]:
-    """What the placeholders stand for. Each is looked up only for a page that has it."""
+    """Return what the placeholders stand for. Each is looked up only for a page that has it."""
     from helmd.cli.main import ALIASES, helmctl
     from helmd.model.config.schema import HELM_SETTINGS
     from helmd.model.config.service_schema import SERVICE_SETTINGS
@@ -161,7 +161,7 @@ def helmctl_values() -> Mapping[str, Callable[[], str]]:
 
 
 def roff(text: str) -> bytes:
-    """TEXT as a manual page. Raises CalledProcessError when scdoc finds a fault in it."""
+    """Return TEXT as a manual page. Raises CalledProcessError when scdoc finds a fault in it."""
     return subprocess.run(["scdoc"], input=text.encode(), stdout=subprocess.PIPE, check=True).stdout
 
 

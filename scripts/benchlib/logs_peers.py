@@ -43,7 +43,7 @@ def rsyslogd() -> str | None:
 
 
 def rsyslog_rate(unit: str, lines: int, within: float) -> float | None:
-    """Return rows per second until LINES lines of UNIT are stored; None if nothing is stored.
+    """Return rows per second until LINES lines of UNIT are stored, or None if nothing is stored.
 
     Measured from the first row on, since rsyslog reads all earlier entries of the journal before. WITHIN is the timeout
     in seconds for the first row, and for the others.

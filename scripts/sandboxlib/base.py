@@ -87,7 +87,9 @@ def cache_lock() -> Iterator[None]:
 
 
 def base_identity(release: str, any_recipe: bool = False) -> str | None:
-    """Return the id of the cached base; None if there is none, or (unless `any_recipe`) if its recipe has changed."""
+    """Return the id of the cached base, or None if there is none, or (unless `any_recipe`) if its recipe has
+    changed.
+    """
     with suppress(OSError, ValueError, KeyError):
         facts = json.loads((base_directory(release) / "base.json").read_text())
         if any_recipe or facts["recipe"] == RECIPE:

@@ -137,7 +137,7 @@ def _user_state(pid: int) -> str:
 
 
 def is_up(place: Place) -> bool:
-    """Whether `up` completed and the sandbox is running."""
+    """Return whether `up` completed and the sandbox is running."""
     return place.ready.exists() and cgroup.leader(place) is not None
 
 

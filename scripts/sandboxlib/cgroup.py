@@ -104,7 +104,7 @@ def limit(place: Place, limits: "Limits") -> dict[str, str]:
 
 
 def write(path: Path, text: str) -> bool:
-    """Whether the file exists and took the value. Without O_CREAT, which cgroupfs refuses with another error."""
+    """Return whether the file exists and took the value. Without O_CREAT, which cgroupfs refuses with another error."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except OSError:

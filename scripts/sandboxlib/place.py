@@ -153,7 +153,7 @@ def lock(place: Place) -> Iterator[None]:
 
 
 def busy(place: Place) -> bool:
-    """Whether another process holds the lock."""
+    """Return whether another process holds the lock."""
     try:
         descriptor = os.open(state_root() / f".{place.name}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -42,7 +42,9 @@ def shell(entry: Entry, target: Target) -> int:
 
 
 def _open_inside(entry: Entry) -> tuple[int, int]:
-    """Open a terminal in the sandbox's devpts; a child process opens it inside and sends both ends over a socket."""
+    """Open a terminal in the sandbox's devpts; return a child process opens it inside and sends both ends over a
+    socket.
+    """
     import socket
 
     ours, theirs = socket.socketpair()

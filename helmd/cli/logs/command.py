@@ -217,7 +217,9 @@ def _list_boots(context: Context, utc: bool) -> int:
 
 
 def _boot_id(context: Context, given: str | None) -> str | None:
-    """The id of the boot that -b names: an id, an offset from the current boot (0, -1), or from the first (1, 2)."""
+    """Return the id of the boot that -b names: an id, an offset from the current boot (0, -1), or from the first (1,
+    2).
+    """
     if given is None or re.fullmatch(r"[0-9a-f]{32}", given):
         return given
     if not _BOOT_NAME.fullmatch(given):
@@ -270,7 +272,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.@\\-]+", re.ASCII)
 
 
 def _named_and_asked(words: Sequence[str]) -> tuple[list[str], str]:
-    """The services among WORDS, and the query that the others are. Raises UsageError."""
+    """Return the services among WORDS, and the query that the others are. Raises UsageError."""
     names = [word for word in words if _NAME.fullmatch(word) and not word.startswith("-")]
     query = " ".join(word for word in words if word not in names)
     if query:
@@ -282,7 +284,7 @@ def _named_and_asked(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def _services_named(names: Sequence[str]) -> frozenset[str] | None:
-    """Return the services called NAMES, which may be unit names; None for all."""
+    """Return the services called NAMES, which may be unit names, or None for all."""
     if not names or "all" in names:
         return None
     return frozenset(service_of(f"{name.removesuffix('.service')}.service") or name for name in names)

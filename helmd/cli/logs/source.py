@@ -102,7 +102,7 @@ def _from_store(
 
 
 def store_has(places: Layout, service: str) -> bool:
-    """Whether the log store has a line of SERVICE; False if it is unavailable."""
+    """Return whether the log store has a line of SERVICE; False if it is unavailable."""
     from helmd.cli.client import HelmdAwayError
     from helmd.cli.logs.store import StoreLines
 
@@ -135,7 +135,10 @@ def _lag(places: Layout, wanted: Wanted, store: "StoreLines") -> str:
 
 
 def _reason() -> str:
-    """Why helmd-journal stores nothing, as it says itself, after a colon; empty if it does, or can't be asked."""
+    """Return why helmd-journal stores nothing, as it says itself, after a colon.
+
+    Empty if it does, or can't be asked.
+    """
     from helmd.model.errors import BusError
     from helmd.model.suite.names import JOURNAL_UNIT
     from helmd.model.units.unit_state import waiting_for

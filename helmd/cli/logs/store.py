@@ -86,7 +86,7 @@ class StoreLines:
         return self._backlog(count, newest_first)
 
     def has(self, service: str) -> bool:
-        """Whether the store has a line of SERVICE. Raises as `open`."""
+        """Return whether the store has a line of SERVICE. Raises as `open`."""
         return bool(self._page({"service": service}, 1, None).lines)
 
     def newest(self, services: frozenset[str] | None) -> datetime | None:
@@ -224,7 +224,7 @@ class StoreLines:
             yield line
 
     def _matches(self, row: LogRow) -> bool:
-        """Whether ROW meets the conditions that the API does not support."""
+        """Return whether ROW meets the conditions that the API does not support."""
         pattern, boot = self._wanted.pattern, self._boot
         if boot is not None and row.boot_id is None:
             if row.timestamp < boot.began or (boot.ended is not None and row.timestamp > boot.ended):

@@ -69,24 +69,24 @@ class Credentials:
 
 
 def password_of(username: str, password: str) -> Credentials:
-    """The credentials of an admin of the realm master."""
+    """Return the credentials of an admin of the realm master."""
     form = {"grant_type": "password", "client_id": "admin-cli", "username": username, "password": password}
     return Credentials(MASTER, f"user {username} of realm {MASTER}", form)
 
 
 def secret_of(realm: str, client_id: str, secret: str) -> Credentials:
-    """The credentials of a client with a service account."""
+    """Return the credentials of a client with a service account."""
     form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
     return Credentials(realm, f"client {client_id} of realm {realm}", form)
 
 
 def path_of(*parts: str) -> str:
-    """A path below /admin/realms of its PARTS, each escaped."""
+    """Return a path below /admin/realms of its PARTS, each escaped."""
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
 def answers(server: Server) -> bool:
-    """Whether Keycloak answers requests for its realm master. Raises NoAnswerFromKeycloakError."""
+    """Return whether Keycloak answers requests for its realm master. Raises NoAnswerFromKeycloakError."""
     return _send(server, "GET", f"/realms/{MASTER}", {}, None)[0] == HTTPStatus.OK
 
 
@@ -99,7 +99,7 @@ class Session:
         self._token = self._log_in()
 
     def get(self, path: str, **query: str) -> Any:
-        """The document at PATH below /admin/realms; None if there is none."""
+        """Return the document at PATH below /admin/realms, or None if there is none."""
         return self._request("GET", f"{path}?{urlencode(query)}" if query else path)
 
     def post(self, path: str, body: object) -> None:
@@ -153,20 +153,20 @@ _SEE_LOG = "See its log: helmctl logs keycloak"
 
 
 def _reason(code: int, document: object) -> str:
-    """What an answer says about its failure, for people."""
+    """Return what an answer says about its failure, for people."""
     said = _said(document)
     return f"{said} ({code})" if said else f"it answered {code}"
 
 
 def _said(document: object) -> str:
-    """The text of an error document; empty without one. Other content of it is not shown."""
+    """Return the text of an error document; empty without one. Other content of it is not shown."""
     found = document if isinstance(document, dict) else {}
     said = [found.get(key) for key in ("error_description", "errorMessage", "error") if found.get(key)]
     return printable(str(said[0]), 200) if said else ""
 
 
 def _send(server: Server, method: str, path: str, headers: Mapping[str, str], body: str | None) -> tuple[int, Any]:
-    """One request: the code, and the JSON document if there is one."""
+    """Send one request; return the status code, and the JSON document if there is one."""
     seconds = REQUEST_TIMEOUT if server.timeout is None else server.timeout
     deadline = time.monotonic() + seconds
     connection = HTTPConnection(server.address, server.port, timeout=seconds)

@@ -102,7 +102,7 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path, a
 
 
 def artefact_of(archive: Path) -> Artefact:
-    """What a Keycloak ARCHIVE of any version is, by its content. Raises FetchError if it is none."""
+    """Return what a Keycloak ARCHIVE of any version is, by its content. Raises FetchError if it is none."""
     try:
         with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as tar:
             first = tar.next()

@@ -144,7 +144,7 @@ class TimelineQuery:
 
 
 def service_details(service: Service) -> ServiceDetails:
-    """A service of the registry, as the API gives it."""
+    """Return a service of the registry, as the API gives it."""
     python = service.type == "python"
     return ServiceDetails(
         url=service.url or None,

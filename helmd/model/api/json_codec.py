@@ -26,7 +26,9 @@ def to_json(value: Any, kind: Any = None) -> Any:
 
 
 def from_json(kind: type[Kind], document: Any) -> Kind:
-    """The dataclass that DOCUMENT is, which must be valid by the schema of KIND. Times without offset are UTC."""
+    """Return the dataclass that DOCUMENT is, which must be valid by the schema of KIND. Times without offset are
+    UTC.
+    """
     convert = _from_json(cast(Any, kind))
     made: Kind = document if convert is None else convert(document)
     return made
@@ -75,7 +77,7 @@ def _check(kind: Any, value: Any, place: str) -> None:
 
 @cache
 def _to_json(kind: Any) -> Convert | None:
-    """What converts values of a type; None where they are JSON already."""
+    """Return what converts values of a type, or None where they are JSON already."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in _NATIVE or origin is Literal:
         return None
@@ -123,7 +125,7 @@ def _unless_none(convert: Convert | None) -> Convert | None:
 
 @cache
 def _from_json(kind: Any) -> Convert | None:
-    """What converts JSON to values of a type; None where there is nothing to convert."""
+    """Return what converts JSON to values of a type, or None where there is nothing to convert."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in _NATIVE or origin is Literal:
         return None

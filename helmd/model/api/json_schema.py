@@ -34,10 +34,10 @@ class Schemas:
         self._classes: dict[str, type] = {}
 
     def of(self, kind: Any, *, closed: bool = False) -> Schema:
-        """The schema of a type. With CLOSED, as for requests, unknown members of its objects are refused, except of
-        classes with a true attribute ``OPEN``.
+        """Return the schema of a type.
 
-        Raises TypeError for a type that has no JSON, ValueError for two classes of one name.
+        With CLOSED, as for requests, unknown members of its objects are refused, except of classes with a true
+        attribute ``OPEN``. Raises TypeError for a type that has no JSON, ValueError for two classes of one name.
         """
         origin, arguments = get_origin(kind), get_args(kind)
         if kind in _SIMPLE:
@@ -106,7 +106,7 @@ class Schemas:
 
 
 def _without_none(kind: Any) -> Any:
-    """The type without ``None``."""
+    """Return the type without ``None``."""
     if get_origin(kind) not in (Union, types.UnionType):
         return kind
     rest = tuple(each for each in get_args(kind) if each is not type(None))
@@ -114,6 +114,6 @@ def _without_none(kind: Any) -> Any:
 
 
 def document_for(kind: Any) -> Schema:
-    """A schema of a request's body that needs no other document, for a validator."""
+    """Return a schema of a request's body that needs no other document, for a validator."""
     schemas = Schemas()
     return {**schemas.of(kind, closed=True), "components": {"schemas": schemas.components}}

@@ -23,12 +23,12 @@ class StoredBackup:
 
 
 def archive_name(at: float) -> str:
-    """What the archive of a backup is called that is made at a time."""
+    """Return what the archive of a backup is called that is made at a time."""
     return f"hivematrix-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}.tar.gz.age"
 
 
 def made_at(name: str) -> float | None:
-    """When the archive NAME was made, by its name; None for another file's."""
+    """Return when the archive NAME was made, by its name, or None for another file's."""
     found = _NAME.match(name)
     if found is None:
         return None
@@ -39,7 +39,9 @@ def made_at(name: str) -> float | None:
 
 
 def expired(backups: Sequence[StoredBackup], keep: int, days: int, now: float) -> list[StoredBackup]:
-    """Those of BACKUPS that go: beyond the newest KEEP, and older than so many DAYS; the newest one stays whatever."""
+    """Return those of BACKUPS that go: beyond the newest KEEP, and older than so many DAYS; the newest one stays
+    whatever.
+    """
     newest_first = sorted(backups, key=lambda backup: backup.made_at, reverse=True)
     return [
         backup
@@ -79,7 +81,7 @@ class BackupFacts:
 
 
 def judge_backups(facts: BackupFacts, now: float) -> list[Finding]:
-    """What is wrong with the backups of a suite that has a key for them."""
+    """Return what is wrong with the backups of a suite that has a key for them."""
     found = []
     if facts.last is not None and not facts.last.good:
         found.append(bad(f"the last backup failed: {facts.last.sentence}", "helmctl backup create"))

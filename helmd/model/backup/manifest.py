@@ -153,7 +153,7 @@ def manifest_text(manifest: Manifest) -> bytes:
 
 
 def signature_of(text: bytes, key: str) -> str:
-    """The HMAC-SHA-256 of a manifest, in hexadecimal."""
+    """Return the HMAC-SHA-256 of a manifest, in hexadecimal."""
     return hmac.new(key.encode(), text, hashlib.sha256).hexdigest()
 
 
@@ -192,7 +192,7 @@ def _check(manifest: Manifest) -> None:
 
 
 def kind_of_part(name: str) -> str | None:
-    """The kind of the part NAME; None if no part can have that name."""
+    """Return the kind of the part NAME, or None if no part can have that name."""
     words = name.split("/")
     lengths = {CONFIGURATION: 1, STATE_PART: 1, SERVICES: 2, ROLES_PART: 2, DATABASES: 3}
     if any(word in ("", ".", "..") or "\0" in word for word in words):
@@ -201,7 +201,7 @@ def kind_of_part(name: str) -> str | None:
 
 
 def part_of_member(name: str) -> tuple[str, str] | None:
-    """The part that the member NAME belongs to, and its name in that part; None if it belongs to none."""
+    """Return the part that the member NAME belongs to, and its name in that part, or None if it belongs to none."""
     words = name.split("/")
     for count in (1, 2, 3):
         if kind_of_part(part := "/".join(words[:count])) is not None:
@@ -213,7 +213,7 @@ def part_of_member(name: str) -> tuple[str, str] | None:
 
 
 def link_fault(name: str, target: str) -> str:
-    """Why a symbolic link NAME in a part may not lead to TARGET; empty if that stays in the part."""
+    """Return why a symbolic link NAME in a part may not lead to TARGET; empty if that stays in the part."""
     if not target or target.startswith("/") or "\0" in target:
         return "it leads out of its directory"
     depth = name.count("/")
@@ -228,7 +228,7 @@ def link_fault(name: str, target: str) -> str:
 
 
 def _strict(kind: type[Made], given: Any) -> Made:
-    """A dataclass of JSON whose types must fit. Raises ValueError."""
+    """Return a dataclass of JSON whose types must fit. Raises ValueError."""
     if not isinstance(given, dict):
         raise ValueError(f"{kind.__name__} is not an object")
     hints = get_type_hints(kind)

@@ -39,7 +39,7 @@ class RestorePlan:
 
 
 def plan_restore(manifest: Manifest, found: RestoreConditions, replace: bool) -> RestorePlan:
-    """What a restore does, and what is in its way."""
+    """Return what a restore does, and what is in its way."""
     faults = list(found.faults)
     if _version(manifest.helm_version) > _version(found.helm_version):
         faults.append(

@@ -11,16 +11,17 @@ from helmd.model.config.toml_text import toml_text
 
 
 def value_in(text: str, kind: str, section: str, key: str) -> str | None:
-    """The value of KEY in SECTION; None if it is not set. Raises ValueError, with the reason, for text that is not of
-    this KIND of file.
+    """Return the value of KEY in SECTION, or None if it is not set.
+
+    Raises ValueError, with the reason, for text that is not of this KIND of file.
     """
     found = _READ[kind](text, section, key)
     return None if found is None else str(found)
 
 
 def with_value(text: str, kind: str, section: str, key: str, value: str) -> str:
-    """TEXT with KEY in SECTION set to VALUE. Raises ValueError, with the reason, if that can't be done without changing
-    anything else.
+    """Return TEXT with KEY in SECTION set to VALUE. Raises ValueError, with the reason, if that can't be done without
+    changing anything else.
     """
     before = _parsed(text, kind)
     changed = _WRITTEN[kind](text, section, key, value)
@@ -32,7 +33,7 @@ def with_value(text: str, kind: str, section: str, key: str, value: str) -> str:
 
 
 def _parsed(text: str, kind: str) -> dict[str, Any]:
-    """What TEXT says, as nested tables."""
+    """Return what TEXT says, as nested tables."""
     try:
         if kind == "json":
             read = json.loads(text or "{}")
@@ -84,7 +85,7 @@ def _read_env(text: str, section: str, key: str) -> Any:
 
 
 def _without(tables: Mapping[str, Any], kind: str, section: str, key: str) -> dict[str, Any]:
-    """TABLES without KEY, and without tables that are empty then."""
+    """Return TABLES without KEY, and without tables that are empty then."""
     path = {"ini": [section], "env": []}.get(kind, _place(section))
     return _removed(tables, path, key.lower() if kind == "ini" else key, kind == "ini")
 
@@ -132,7 +133,9 @@ _TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*([#;].*)?$")
 def _in_section(
     text: str, section: str, header: Callable[[str], str | None], is_key: re.Pattern[str], line: str
 ) -> str:
-    """TEXT with LINE in the place of the line in SECTION that IS_KEY matches, or else behind the section's header."""
+    """Return TEXT with LINE in the place of the line in SECTION that IS_KEY matches, or else behind the section's
+    header.
+    """
     lines = text.splitlines()
     current, at = "", None if section else 0
     for number, each in enumerate(lines):

@@ -4,7 +4,7 @@ FORMATS = ("ini", "env", "json", "toml")
 
 
 def format_of(file: str) -> str:
-    """The format of a file by its name: JSON, TOML, variables for ``.env``, otherwise INI."""
+    """Return the format of a file by its name: JSON, TOML, variables for ``.env``, otherwise INI."""
     name = file.rpartition("/")[2].lower()
     suffix = name.rpartition(".")[2]
     if suffix in ("json", "toml"):

@@ -18,7 +18,7 @@ _Tables = MutableMapping[str, Any]
 
 
 def edited(text: str, service: str, set: Mapping[str, Any], unset: Iterable[str]) -> str:
-    """TEXT with settings of SERVICE changed: SET by dotted key, those in UNSET taken out.
+    """Return TEXT with settings of SERVICE changed: SET by dotted key, those in UNSET taken out.
 
     Raises ValueError, with the reason, for text that is not TOML, a key of UNSET that it does not have, and what can't
     be written without changing something else.
@@ -108,7 +108,9 @@ def _put(table: _Tables, path: Sequence[str], value: Any, make: Any) -> None:
 
 
 def masked(value: Any) -> Any:
-    """VALUE of a setting with MASK for each text that holds a password, and for each variable named like a secret."""
+    """Return VALUE of a setting with MASK for each text that holds a password, and for each variable named like a
+    secret.
+    """
     if isinstance(value, str):
         return MASK if holds_password(value) else value
     if isinstance(value, Mapping):
@@ -119,7 +121,9 @@ def masked(value: Any) -> Any:
 
 
 def text_difference(before: str, after: str, name: str) -> str:
-    """The unified diff of two texts of the file NAME, with MASK for what looks like a secret; empty for equal ones."""
+    """Return the unified diff of two texts of the file NAME, with MASK for what looks like a secret; empty for equal
+    ones.
+    """
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
     return "".join(f"{_masked_line(line)}\n" for line in lines)
 

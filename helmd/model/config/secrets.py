@@ -9,7 +9,8 @@ _PASSFILE = re.compile(r"(?<![\w-])passfile\s*=\s*([^&\s\"']+)")
 
 
 def holds_password(text: str) -> bool:
-    """Whether a URI in TEXT has a password, or a keyword of a connection string sets one, percent-encoded or not.
+    """Return whether a URI in TEXT has a password, or a keyword of a connection string sets one, percent-encoded or
+    not.
 
     libpq decodes the keywords of a URI as well, so ``?p%61ssword=x`` counts.
     """
@@ -17,5 +18,5 @@ def holds_password(text: str) -> bool:
 
 
 def password_files(text: str) -> tuple[str, ...]:
-    """The password files that connection strings in TEXT name."""
+    """Return the password files that connection strings in TEXT name."""
     return tuple(dict.fromkeys(unquote(name) for name in _PASSFILE.findall(text)))

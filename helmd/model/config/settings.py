@@ -76,18 +76,22 @@ class Settings:
         return self.suite_database == EMBEDDED
 
     def min_free(self, total: int) -> int:
-        """Bytes that must be free, of TOTAL of the disk of the embedded store, for entries to be stored; 0 for none."""
+        """Return bytes that must be free, of TOTAL of the disk of the embedded store, for entries to be stored; 0 for
+        none.
+        """
         return min(-(-total * self.min_free_percent // 100), self.min_free_size) if self.store_embedded else 0
 
     def taken_ports(self) -> dict[int, str]:
-        """Ports that no service may have, with their users."""
+        """Return ports that no service may have, with their users."""
         taken = {self.port: "helmd"}
         if self.suite_embedded:
             taken[self.suite_database_port] = "the suite's PostgreSQL"
         return taken
 
     def store_conninfo(self, layout: Layout, owner: bool = False) -> str:
-        """How helmd reaches the log store: as the role that inserts and selects, or as the one that owns the schema."""
+        """Return how helmd reaches the log store: as the role that inserts and selects, or as the one that owns the
+        schema.
+        """
         if not self.store_embedded:
             return self.store
         user = "helm_owner" if owner else "helm"
@@ -131,7 +135,7 @@ _ATTRIBUTES = {
 
 
 def read_settings_files(sources: Sequence[ConfigSource]) -> Settings:
-    """The settings that SOURCES give, later ones overriding. Raises ConfigurationError with every fault."""
+    """Return the settings that SOURCES give, later ones overriding. Raises ConfigurationError with every fault."""
     faults: list[Fault] = []
     given: dict[str, Given] = {}
     reader = SettingsReader(HELM_SETTINGS)

@@ -32,7 +32,9 @@ def _plain(part: str) -> str:
 
 
 def _after(line: str, start: int, inside: str, depth: int) -> tuple[str, int]:
-    """What LINE, read from START, leaves open: the delimiter of a multi-line string or "", and how many brackets."""
+    """Return what LINE, read from START, leaves open: the delimiter of a multi-line string or "", and how many
+    brackets.
+    """
     position = start
     while True:
         if inside:
@@ -54,7 +56,7 @@ def _after(line: str, start: int, inside: str, depth: int) -> tuple[str, int]:
 
 
 def key_lines(source: str) -> Lines:
-    """Line numbers, from 1, by key path; tables have the line of their header, or else of their first key."""
+    """Return line numbers, from 1, by key path; tables have the line of their header, or else of their first key."""
     lines: dict[tuple[str, ...], int] = {}
     implied: dict[tuple[str, ...], int] = {}
 
@@ -80,7 +82,7 @@ def key_lines(source: str) -> Lines:
 
 
 def line_of(lines: Lines, key: Sequence[str]) -> int:
-    """The line of KEY or of the nearest key that encloses it; 0 when there is none."""
+    """Return the line of KEY or of the nearest key that encloses it; 0 when there is none."""
     for length in range(len(key), 0, -1):
         if (line := lines.get(tuple(key[:length]))) is not None:
             return line

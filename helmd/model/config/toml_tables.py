@@ -37,7 +37,7 @@ class Given(NamedTuple):
 
 
 def parse_toml(source: ConfigSource, faults: list[Fault]) -> tuple[Mapping[str, Any], Lines]:
-    """The tables of a TOML text; empty, with a fault added, if it is not valid."""
+    """Return the tables of a TOML text; empty, with a fault added, if it is not valid."""
     if len(source.text.encode("utf-8", "replace")) > MAX_FILE:
         faults.append(Fault(source.file, 0, "", f"is larger than {MAX_FILE >> 20} MiB"))
         return {}, {}
@@ -61,7 +61,7 @@ def parse_toml(source: ConfigSource, faults: list[Fault]) -> tuple[Mapping[str, 
 
 
 def shown_key(key: object) -> str:
-    """A key as it may be printed: short, and without control characters."""
+    """Return a key as it may be printed: short, and without control characters."""
     word = str(key)
     word = word if word.isascii() and word.isprintable() else ascii(word)
     return word if len(word) <= 60 else word[:57] + "..."
@@ -79,7 +79,7 @@ def _leaves(
 
 
 def _groups(keys: Iterable[str]) -> Iterator[str]:
-    """The tables above KEYS: ``a`` and ``a.b`` above ``a.b.c``."""
+    """Yield the tables above KEYS: ``a`` and ``a.b`` above ``a.b.c``."""
     for key in keys:
         while key := key.rpartition(".")[0]:
             yield key
@@ -95,7 +95,7 @@ class SettingsReader:
     def read(
         self, table: Mapping[str, Any], place: tuple[str, ...], file: str, lines: Lines, faults: list[Fault]
     ) -> Mapping[str, Given]:
-        """The values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
+        """Return the values of TABLE by dotted key. Unknown keys and unreadable values are added to FAULTS."""
         read: dict[str, Given] = {}
         for path, value in _leaves(table, self._groups):
             key = ".".join(path)

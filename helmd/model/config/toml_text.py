@@ -9,7 +9,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _text(value: str) -> str:
-    """A basic string. JSON's escapes are valid in TOML, but JSON does not escape DEL."""
+    """Return a basic string. JSON's escapes are valid in TOML, but JSON does not escape DEL."""
     if _SURROGATE.search(value):
         raise ValueError("an unpaired surrogate cannot be written as TOML")
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -34,7 +34,7 @@ def _value(value: object) -> str:
 
 
 def toml_text(table: Mapping[str, object]) -> str:
-    """A document that `tomllib` reads back as TABLE. Raises ValueError for a value that cannot be written."""
+    """Return a document that `tomllib` reads back as TABLE. Raises ValueError for a value that cannot be written."""
     return "\n\n".join(_sections(table, ())) + "\n"
 
 

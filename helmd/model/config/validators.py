@@ -41,7 +41,7 @@ def _shown(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """One line of text."""
+    """Return one line of text."""
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {_shown(value)}")
     if len(value) > MAX_TEXT:
@@ -52,7 +52,7 @@ def text(value: object) -> str:
 
 
 def stop_signal(value: object) -> str:
-    """The name of a signal, such as SIGQUIT; without "SIG" as well, as in docker compose."""
+    """Return the name of a signal, such as SIGQUIT; without "SIG" as well, as in docker compose."""
     name = value.upper() if isinstance(value, str) else ""
     read = name if name.startswith("SIG") else f"SIG{name}"
     if read not in STOP_SIGNALS:
@@ -67,7 +67,7 @@ def boolean(value: object) -> bool:
 
 
 def integer(low: int, high: int) -> Reader:
-    """An integer from LOW to HIGH."""
+    """Return an integer from LOW to HIGH."""
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -99,7 +99,7 @@ def choice(*allowed: str) -> Reader:
 
 
 def matching(pattern: str, wanted: str) -> Reader:
-    """A text that PATTERN matches whole; WANTED says what it must be."""
+    """Return a text that PATTERN matches whole; WANTED says what it must be."""
 
     def read(value: object) -> str:
         found = text(value)
@@ -111,7 +111,7 @@ def matching(pattern: str, wanted: str) -> Reader:
 
 
 def duration(value: object) -> float:
-    """Seconds, from a number or from text such as "500ms", "2s", "5min"."""
+    """Return seconds, from a number or from text such as "500ms", "2s", "5min"."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10:
         value = str(value)
     found = _DURATION.match(value) if isinstance(value, str) else None
@@ -124,7 +124,7 @@ def duration(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Bytes, from a number or from text such as "512M"."""
+    """Return bytes, from a number or from text such as "512M"."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60:
         value = str(value)
     found = _SIZE.match(value) if isinstance(value, str) else None
@@ -144,7 +144,7 @@ def percent(value: object) -> int:
 
 
 def words(value: object) -> tuple[str, ...]:
-    """A command line: a list of words, or text split as a shell would (no shell ever runs it)."""
+    """Return a command line: a list of words, or text split as a shell would (no shell ever runs it)."""
     if isinstance(value, str):
         try:
             parts = shlex.split(text(value))
@@ -175,7 +175,7 @@ def _items(value: object, what: str, most: int = 100) -> list[Any]:
 
 
 def names(value: object) -> tuple[str, ...]:
-    """A list of service names."""
+    """Return a list of service names."""
     for item in (given := _items(value, "service names")):
         if not isinstance(item, str) or fault_in_name(item):
             raise ValueError(f"{_shown(item)} is not a service name")
@@ -183,7 +183,7 @@ def names(value: object) -> tuple[str, ...]:
 
 
 def check_names(value: object) -> tuple[str, ...]:
-    """A list of names of checks in a health document."""
+    """Return a list of names of checks in a health document."""
     for item in (given := _items(value, "names", 20)):
         if not isinstance(item, str) or not _CHECK_NAME.match(item):
             raise ValueError(f"{_shown(item)} is not the name of a check: up to 40 of letters, digits and ._:-")
@@ -191,7 +191,7 @@ def check_names(value: object) -> tuple[str, ...]:
 
 
 def numbers(low: int, high: int) -> Reader:
-    """A list of integers from LOW to HIGH."""
+    """Return a list of integers from LOW to HIGH."""
     one = integer(low, high)
 
     def read(value: object) -> tuple[int, ...]:
@@ -201,7 +201,7 @@ def numbers(low: int, high: int) -> Reader:
 
 
 def path(value: object) -> str:
-    """A file system path: absolute, below ``~/``, or relative; without ``..``."""
+    """Return a file system path: absolute, below ``~/``, or relative; without ``..``."""
     read = text(value)
     if not read:
         raise ValueError("must not be empty")
@@ -217,7 +217,7 @@ def paths(value: object) -> tuple[str, ...]:
 
 
 def relative_paths(value: object) -> tuple[str, ...]:
-    """Paths below a service's directory."""
+    """Return paths below a service's directory."""
     read = paths(value)
     for item in read:
         if item.startswith(("/", "~")) or any(part in ("", ".") for part in item.split("/")):
@@ -237,7 +237,7 @@ _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}\Z")
 
 
 def service_units(value: object) -> tuple[str, ...]:
-    """Names of service units, in which a pattern may stand (glob(7))."""
+    """Return names of service units, in which a pattern may stand (glob(7))."""
     for item in (given := _items(value, "units")):
         if not isinstance(item, str) or not _UNITS.match(item) or item.startswith("*"):
             raise ValueError(f'must be names of services such as "backup.service", not {_shown(item)}')
@@ -263,7 +263,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 def schedule(value: object) -> str:
-    """A calendar event expression as far as it can stand in a unit; what it means is systemd's to say."""
+    """Return a calendar event expression as far as it can stand in a unit; what it means is systemd's to say."""
     read = text(value)
     if not read or len(read) > 200 or not read.isascii() or read != read.strip() or re.search(r"[%\\]", read):
         raise ValueError(f'must be a calendar event such as "daily" or "Mon..Fri 03:00", not {_shown(value)}')
@@ -271,7 +271,7 @@ def schedule(value: object) -> str:
 
 
 def url_path(value: object) -> str:
-    """The path of a request, with its query."""
+    """Return the path of a request, with its query."""
     read = text(value)
     if not read.startswith("/") or not read.isascii() or re.search(r"[\s\"<>\\^`{|}#]", read):
         raise ValueError(f"must be the path of a URL, starting with '/', not {_shown(value)}")
@@ -279,7 +279,7 @@ def url_path(value: object) -> str:
 
 
 def url(value: object) -> str:
-    """An http or https URL without user name and password, in its normal form."""
+    """Return an http or https URL without user name and password, in its normal form."""
     read = text(value)
     try:
         parts = urlsplit(read)
@@ -296,8 +296,9 @@ def url(value: object) -> str:
 
 
 def git_source(value: object) -> str:
-    """Where git fetches from: an https or ssh URL, or an absolute path. Nothing in it can be taken for an option, or
-    names a program (gitremote-helpers(7)).
+    """Return where git fetches from: an https or ssh URL, or an absolute path.
+
+    Nothing in it can be taken for an option, or names a program (gitremote-helpers(7)).
     """
     read = text(value)
     if holds_password(read):
@@ -322,7 +323,9 @@ _GIT_SOURCES = (
 
 
 def git_ref(value: object) -> str:
-    """A branch, tag or commit (git-check-ref-format(1), without what could be taken for an option or a range)."""
+    """Return a branch, tag or commit (git-check-ref-format(1), without what could be taken for an option or a
+    range).
+    """
     read = text(value)
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}", read)
     if not plain or ".." in read or "//" in read or read.endswith(("/", ".", ".lock")) or "/." in read:
@@ -331,12 +334,12 @@ def git_ref(value: object) -> str:
 
 
 def relative_path(value: object) -> str:
-    """One path below a service's directory."""
+    """Return one path below a service's directory."""
     return relative_paths([value])[0]
 
 
 def interpreter(value: object) -> str:
-    """A program of Python: its name, or an absolute path."""
+    """Return a program of Python: its name, or an absolute path."""
     read = path(value)
     if not re.fullmatch(r"(/.*/)?(python|pypy)[0-9.]*", read):
         raise ValueError(f"must be an interpreter of Python such as python3.12, not {_shown(value)}")
@@ -348,7 +351,7 @@ python_version = matching(r"3\.[0-9]{1,2}", "a version of Python such as 3.12")
 
 
 def constraints(value: object) -> tuple[str, ...]:
-    """Lines of a constraints file of pip, of names and versions only (PEP 508 without URLs)."""
+    """Return lines of a constraints file of pip, of names and versions only (PEP 508 without URLs)."""
     for item in (given := _items(value, "versions", 200)):
         if not isinstance(item, str) or not _CONSTRAINT.fullmatch(item):
             raise ValueError(f'must be names and versions such as "sqlalchemy<2.1", not {_shown(item)}')
@@ -367,7 +370,7 @@ variable = matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "the name of an environment 
 
 
 def database_name(value: object) -> str:
-    """The name of a database, as it needs no quotes anywhere (PostgreSQL, "Identifiers and Key Words")."""
+    """Return the name of a database, as it needs no quotes anywhere (PostgreSQL, "Identifiers and Key Words")."""
     read = text(value)
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", read) or read in _OWN_DATABASES:
         raise ValueError(f"must be a lower-case name of up to 63 of a-z, 0-9 and '_', not {_shown(value)}")
@@ -390,12 +393,12 @@ database_scheme = matching(r"postgres(ql)?(\+[a-z][a-z0-9_]{0,29})?", "postgresq
 
 
 def variables(value: object) -> tuple[str, ...]:
-    """A list of names of environment variables."""
+    """Return a list of names of environment variables."""
     return tuple(dict.fromkeys(variable(item) for item in _items(value, "variables")))
 
 
 def names_secret(variable: str) -> bool:
-    """Whether a VARIABLE of this name holds a secret, rather than says where one is."""
+    """Return whether a VARIABLE of this name holds a secret, rather than says where one is."""
     name = variable.upper()
     return bool(_SECRET.search(name)) and not _SECRET_REFERENCE.search(name)
 

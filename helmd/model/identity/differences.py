@@ -32,13 +32,13 @@ class FoundClient:
         return self.representation.get("attributes") or {}
 
     def uris(self, setting: str) -> list[str]:
-        """The URIs in a setting, or in an attribute of this name."""
+        """Return the URIs in a setting, or in an attribute of this name."""
         if setting == REDIRECT_URIS:
             return list(self.representation.get(setting) or ())
         return [each for each in str(self.attributes.get(setting) or "").split(_SEPARATOR) if each]
 
     def mapper(self, name: str) -> Mapping[str, Any] | None:
-        """The protocol mapper of this name."""
+        """Return the protocol mapper of this name."""
         mappers = self.representation.get("protocolMappers") or ()
         return next((mapper for mapper in mappers if mapper.get("name") == name), None)
 
@@ -84,7 +84,7 @@ def _shown(value: object) -> str:
 
 
 def differences(wanted: WantedRealm, found: FoundRealm | None) -> tuple[Difference, ...]:
-    """What of the WANTED realm the FOUND one lacks or has otherwise; what it has besides does not count."""
+    """Return what of the WANTED realm the FOUND one lacks or has otherwise; what it has besides does not count."""
     subject = f"realm {wanted.name}"
     if found is None:
         return (Difference(subject),)
@@ -126,7 +126,7 @@ def _of_mapper(subject: str, wanted: ProtocolMapper, found: Mapping[str, Any] | 
 
 
 def changed_settings(wanted: Mapping[str, object], found: Mapping[str, Any]) -> dict[str, object]:
-    """Those of the WANTED settings that FOUND has otherwise or not at all. Lists have no order."""
+    """Return those of the WANTED settings that FOUND has otherwise or not at all. Lists have no order."""
     return {key: value for key, value in wanted.items() if not _same(value, found.get(key))}
 
 
@@ -138,7 +138,7 @@ def _same(wanted: object, found: object) -> bool:
 
 
 def realm_body(wanted: WantedRealm, found: FoundRealm) -> dict[str, object]:
-    """The body of PUT /admin/realms/NAME; empty if nothing differs. Settings that it does not name stay.
+    """Return the body of PUT /admin/realms/NAME; empty if nothing differs. Settings that it does not name stay.
 
     Attributes are the exception: those that it does not name are removed, once it names any (26.4.0).
     """
@@ -168,7 +168,7 @@ def beside_the_admins(wanted: WantedClient, found: FoundClient) -> WantedClient:
 
 
 def client_body(wanted: WantedClient, found: FoundClient) -> dict[str, object]:
-    """The body of PUT .../clients/ID; empty if nothing differs.
+    """Return the body of PUT .../clients/ID; empty if nothing differs.
 
     It names all that is there: Keycloak changes some settings that are not named (frontchannelLogout, 26.4.0).
     """
@@ -180,7 +180,7 @@ def client_body(wanted: WantedClient, found: FoundClient) -> dict[str, object]:
 
 
 def new_client_body(wanted: WantedClient, secret: str = "") -> dict[str, object]:
-    """The body of POST .../clients. Without SECRET, Keycloak makes one for a confidential client."""
+    """Return the body of POST .../clients. Without SECRET, Keycloak makes one for a confidential client."""
     wanted = beside_the_admins(wanted, FoundClient({}))
     return {
         "clientId": wanted.client_id,
@@ -193,7 +193,7 @@ def new_client_body(wanted: WantedClient, secret: str = "") -> dict[str, object]
 
 
 def mapper_body(wanted: ProtocolMapper, found: Mapping[str, Any] | None) -> dict[str, object]:
-    """The body that makes a protocol mapper, or changes the one FOUND."""
+    """Return the body that makes a protocol mapper, or changes the one FOUND."""
     return {
         **(found or {}),
         "name": wanted.name,

@@ -14,7 +14,7 @@ class GroupUnit(NamedTuple):
 
 
 def unit_of_group(path: str) -> GroupUnit | None:
-    """The unit that the control group at PATH belongs to, as systemd has it; None if it belongs to none.
+    """Return the unit that the control group at PATH belongs to, as systemd has it, or None if it belongs to none.
 
     The first unit in the path counts, and below a user manager the first one there: what is further down was made by
     the unit itself, under any name (Delegate= in systemd.resource-control(5)).

@@ -139,14 +139,17 @@ def _read(page: str, marker: str) -> _Found:
 
 
 def source_of(text: str) -> str:
-    """The source of a policy that allows an inline script or style with this TEXT (CSP Level 3, section 2.3.1)."""
+    """Return the source of a policy that allows an inline script or style with this TEXT (CSP Level 3, section
+    2.3.1).
+    """
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()).decode()
 
 
 def learned(
     pages: Sequence[str], marker: str, url: str, personal: Collection[str], services: Collection[str]
 ) -> Injected:
-    """What the gateway adds to the page with MARKER at URL, of which PAGES are several answers, of a session each.
+    """Return what the gateway adds to the page with MARKER at URL, of which PAGES are several answers, of a session
+    each.
 
     What differs between these, or names the account by one of the texts in PERSONAL, differs by user: its hash would be
     of no use. Below the path of one of the SERVICES a script would be that service's. Raises InjectedError.
@@ -196,7 +199,7 @@ def _beginning(text: str) -> str:
 
 
 def _own_path(source: str, page: str, services: Collection[str]) -> tuple[str, str]:
-    """The path of a script of the gateway's own; or why it is not allowed, as the end of a sentence."""
+    """Return the path of a script of the gateway's own; or why it is not allowed, as the end of a sentence."""
     url = _joined(page, source)
     if _origin(url) != origin_of(page):
         return "", "is of another origin"
@@ -209,7 +212,7 @@ def _own_path(source: str, page: str, services: Collection[str]) -> tuple[str, s
 
 
 def _joined(page: str, reference: str) -> str:
-    """The URL of a REFERENCE on the page; empty for what is none."""
+    """Return the URL of a REFERENCE on the page; empty for what is none."""
     try:
         return urljoin(page, reference)
     except ValueError:
@@ -217,7 +220,7 @@ def _joined(page: str, reference: str) -> str:
 
 
 def _origin(url: str) -> str:
-    """The origin of URL; empty for one that has none."""
+    """Return the origin of URL; empty for one that has none."""
     try:
         return origin_of(url) if urlsplit(url).hostname else ""
     except ValueError:
@@ -225,12 +228,12 @@ def _origin(url: str) -> str:
 
 
 def learned_text(page: LearnedPage) -> str:
-    """The content of the file with what was learned."""
+    """Return the content of the file with what was learned."""
     return json.dumps(asdict(page), indent=1) + "\n"
 
 
 def learned_in(text: str) -> LearnedPage:
-    """What `learned_text` was given. Raises ValueError for anything else."""
+    """Return what `learned_text` was given. Raises ValueError for anything else."""
     document: Any = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("injected"), dict):
         raise ValueError("it is not what helmd writes")

@@ -59,7 +59,7 @@ class MachineToken:
         return now >= self.expires_at
 
     def body(self, used_at: datetime | None, now: datetime) -> TokenBody:
-        """What the API and ``helmctl tokens list`` show of it."""
+        """Return what the API and ``helmctl tokens list`` show of it."""
         return TokenBody(
             id=self.id,
             name=self.name,
@@ -73,7 +73,7 @@ class MachineToken:
         )
 
     def created(self, secret: str, now: datetime) -> CreatedToken:
-        """What is shown of it once, with its SECRET."""
+        """Return what is shown of it once, with its SECRET."""
         return CreatedToken(**{**asdict(self.body(None, now)), "token": secret})
 
 
@@ -92,7 +92,10 @@ class NewToken:
 
 
 def digest_of(secret: str) -> str:
-    """The hash by which a token is kept and found. Of 256 random bits no dictionary can be made, so it has no salt."""
+    """Return the hash by which a token is kept and found.
+
+    Of 256 random bits no dictionary can be made, so it has no salt.
+    """
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -103,7 +106,10 @@ def looks_like_token(text: str) -> bool:
 def new_token_of(
     name: object, role: object, services: object = None, expires_in: object = f"{DEFAULT_DAYS}d"
 ) -> NewToken:
-    """What is asked for, from values of a request or a command line. Raises UsageError, which names the field."""
+    """Return what is asked for, from values of a request or a command line.
+
+    Raises UsageError, which names the field.
+    """
     if not isinstance(name, str) or not _NAME.match(name):
         raise UsageError("name: must begin with a letter or digit, and have at most 50 of A-Z, a-z, 0-9, '.', '_', '-'")
     if role not in TOKEN_ROLES:
@@ -132,7 +138,7 @@ def _services(given: object) -> tuple[str, ...] | None:
 def with_token(
     present: Sequence[MachineToken], wanted: NewToken, *, id: str, digest: str, by: str, now: datetime
 ) -> tuple[MachineToken, ...]:
-    """PRESENT and, last, a new token; without those that expired over a month ago.
+    """Return PRESENT and, last, a new token; without those that expired over a month ago.
 
     Raises TokenExistsError for a name that is taken, UsageError when there are too many.
     """
@@ -149,7 +155,7 @@ def with_token(
 
 
 def token_named(present: Sequence[MachineToken], wanted: str) -> MachineToken:
-    """The token with the id or name WANTED. Raises UnknownTokenError."""
+    """Return the token with the id or name WANTED. Raises UnknownTokenError."""
     for token in present:
         if wanted in (token.id, token.name):
             return token
@@ -157,7 +163,7 @@ def token_named(present: Sequence[MachineToken], wanted: str) -> MachineToken:
 
 
 def tokens_text(tokens: Collection[MachineToken]) -> str:
-    """The content of the file that keeps them."""
+    """Return the content of the file that keeps them."""
     listed = [
         {
             "id": token.id,
@@ -175,7 +181,7 @@ def tokens_text(tokens: Collection[MachineToken]) -> str:
 
 
 def tokens_in(text: str) -> tuple[MachineToken, ...]:
-    """The tokens in the content of that file. Raises ValueError, which says what is wrong with it."""
+    """Return the tokens in the content of that file. Raises ValueError, which says what is wrong with it."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -208,12 +214,12 @@ def _time(entry: Mapping[str, object], key: str) -> datetime:
 
 
 def uses_text(uses: Mapping[str, datetime]) -> str:
-    """The content of the file with when tokens were last used, by id."""
+    """Return the content of the file with when tokens were last used, by id."""
     return json.dumps({id: used.isoformat() for id, used in uses.items()}) + "\n"
 
 
 def uses_in(text: str) -> dict[str, datetime]:
-    """When tokens were last used. What can't be read is left out: nothing depends on it."""
+    """Return when tokens were last used. What can't be read is left out: nothing depends on it."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -108,12 +108,16 @@ GROUPS_MAPPER = ProtocolMapper(
 
 
 def probe_email(frontend: str) -> str:
-    """The address of the technical account, where users reach Keycloak at the URL FRONTEND. No mail is sent there."""
+    """Return the address of the technical account, where users reach Keycloak at the URL FRONTEND. No mail is sent
+    there.
+    """
     return f"{PROBE_USER}@{urlsplit(frontend).hostname or 'localhost'}"
 
 
 def frontend_url(keycloak: Service, registry: Registry) -> str:
-    """The URL below which browsers reach Keycloak: what the admin sets, through the gateway, or its own without one."""
+    """Return the URL below which browsers reach Keycloak: what the admin sets, through the gateway, or its own without
+    one.
+    """
     if given := keycloak.environment.get(HOSTNAME):
         return normal_url(given)
     if GATEWAY in registry:
@@ -122,7 +126,7 @@ def frontend_url(keycloak: Service, registry: Registry) -> str:
 
 
 def realm_url(registry: Registry) -> str | None:
-    """The URL at which the suite's programs reach the realm; None without a Keycloak.
+    """Return the URL at which the suite's programs reach the realm, or None without a Keycloak.
 
     That is a service of type keycloak, or an external one of that name.
     """
@@ -137,7 +141,7 @@ def realm_url(registry: Registry) -> str | None:
 
 
 def wanted_realm(keycloak: Service, registry: Registry, settings: Settings) -> WantedRealm:
-    """The realm that the suite of REGISTRY needs from the service KEYCLOAK."""
+    """Return the realm that the suite of REGISTRY needs from the service KEYCLOAK."""
     gateway = [origin_of(registry[GATEWAY].url)] if GATEWAY in registry else []
     interactive = {"enabled": True, "standardFlowEnabled": True, "implicitFlowEnabled": False}
     interactive |= {"directAccessGrantsEnabled": False, "serviceAccountsEnabled": False}

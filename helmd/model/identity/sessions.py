@@ -52,7 +52,7 @@ class BrowserSession:
 
 
 def session_state(session: BrowserSession, limits: SessionLimits, now: float) -> SessionState:
-    """What the session may do at NOW. One that began in the future has ended: the clock was set back."""
+    """Return what the session may do at NOW. One that began in the future has ended: the clock was set back."""
     if now < session.began - TOUCH_SECONDS or now - session.began >= limits.longest:
         return "ended"
     quiet = now - session.seen
@@ -62,12 +62,14 @@ def session_state(session: BrowserSession, limits: SessionLimits, now: float) ->
 
 
 def session_end(session: BrowserSession, limits: SessionLimits) -> float:
-    """When the session ends without any further activity."""
+    """Return when the session ends without any further activity."""
     return min(session.began + limits.longest, session.seen + limits.idle)
 
 
 def ended_by(session: BrowserSession, issuer: str, subject: str, sid: str) -> bool:
-    """Whether a logout at ISSUER ends the session: that of its session SID, or without one all those of SUBJECT."""
+    """Return whether a logout at ISSUER ends the session: that of its session SID, or without one all those of
+    SUBJECT.
+    """
     if session.issuer != issuer or not issuer:
         return False
     return session.sid == sid if sid else bool(subject) and session.subject == subject

@@ -72,7 +72,9 @@ class UnitJob:
 
 
 def jobs_outside_helm(lines: Sequence[ManagerLine], own: Iterable[OwnOperation]) -> list[UnitJob]:
-    """The jobs in LINES (the oldest first) that none of Helm's OWN operations explains, in the order of their ends."""
+    """Return the jobs in LINES (the oldest first) that none of Helm's OWN operations explains, in the order of their
+    ends.
+    """
     operations = list(own)
     finished = {line.manager: line.time for line in lines if line.message_id == STARTUP_FINISHED}
     ends = {line.manager: line.time for line in lines if line.unit in _END_UNITS and line.kind == "start"}
@@ -102,7 +104,7 @@ def jobs_outside_helm(lines: Sequence[ManagerLine], own: Iterable[OwnOperation])
 
 
 def _job(lines: Sequence[ManagerLine]) -> UnitJob | None:
-    """The job that LINES are about; None for a kind that changes nothing by itself, such as a reload."""
+    """Return the job that LINES are about, or None for a kind that changes nothing by itself, such as a reload."""
     kinds = {line.kind for line in lines}
     action = next((each for each in _ACTIONS if each in kinds), None)
     if action is None:

@@ -95,7 +95,7 @@ class FaultyRowsError(HelmError):
 
 
 def text_of_csv(content: bytes, encoding: str = "") -> str:
-    """The text of a file: UTF-8, or as its byte order mark or ENCODING says. Raises UsageError."""
+    """Return the text of a file: UTF-8, or as its byte order mark or ENCODING says. Raises UsageError."""
     if len(content) > MOST_CSV_BYTES:
         raise UsageError(f"the file is larger than {MOST_CSV_BYTES >> 20} MiB", hint="Split it.")
     named = encoding or ("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -111,7 +111,10 @@ def text_of_csv(content: bytes, encoding: str = "") -> str:
 
 
 def read_user_rows(text: str) -> Iterator[UserRow | RowReport]:
-    """The rows of a table: what can be imported, and a report about each that can't. Raises UsageError for the head."""
+    """Yield the rows of a table: what can be imported, and a report about each that can't.
+
+    Raises UsageError for the head.
+    """
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=_delimiter(text), strict=True)
     head = _head(reader)
@@ -209,18 +212,18 @@ def _unescaped(cell: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """TEXT as a cell that no spreadsheet takes for a formula; an import takes the apostrophe off again."""
+    """Return TEXT as a cell that no spreadsheet takes for a formula; an import takes the apostrophe off again."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def csv_text(rows: Iterable[Sequence[str]]) -> str:
-    """ROWS as lines of CSV."""
+    """Return ROWS as lines of CSV."""
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator="\r\n").writerows([csv_cell(cell) for cell in row] for row in rows)
     return out.getvalue()
 
 
 def user_cells(user: RealmUser, groups: Iterable[str]) -> tuple[str, ...]:
-    """The cells of USER below USER_COLUMNS."""
+    """Return the cells of USER below USER_COLUMNS."""
     enabled = "true" if user.enabled else "false"
     return (user.username, user.email, user.first_name, user.last_name, enabled, "|".join(groups))

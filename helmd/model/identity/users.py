@@ -121,7 +121,10 @@ class Standing:
 def refusal_of_change(
     user: RealmUser, standing: Standing, change: UserChange, removed: Iterable[RealmGroup] = ()
 ) -> str | None:
-    """Why CHANGE of USER is refused, whoever asks for it, as a sentence; or None. REMOVED are groups that it leaves."""
+    """Return why CHANGE of USER is refused, whoever asks for it, as a sentence; or None.
+
+    REMOVED are groups that it leaves.
+    """
     if user.service_account_of:
         return f"{user.username} is the service account of client {user.service_account_of}, not a person"
     if user.username == PROBE_USER:
@@ -148,7 +151,7 @@ def check_change(user: RealmUser, standing: Standing, change: UserChange, remove
 
 
 def fault_of(name: str, value: str) -> str | None:
-    """What is wrong with VALUE of the field NAME, as Keycloak calls it; or None."""
+    """Return what is wrong with VALUE of the field NAME, as Keycloak calls it; or None."""
     if name == "email" and not value:
         return "is missing"
     pattern, sentence = _ALLOWED[name]
@@ -156,7 +159,7 @@ def fault_of(name: str, value: str) -> str | None:
 
 
 def checked_user(user: NewUser) -> NewUser:
-    """USER as Keycloak would keep it. Raises UsageError, which names the field."""
+    """Return USER as Keycloak would keep it. Raises UsageError, which names the field."""
     made = {"username": user.username, "email": user.email, "firstName": user.first_name, "lastName": user.last_name}
     for name, value in made.items():
         if fault := fault_of(name, value):
@@ -175,7 +178,10 @@ def checked_user(user: NewUser) -> NewUser:
 
 
 def infix_search(text: str) -> str:
-    """Keycloak's search for users with all words of TEXT in names or email, anywhere in them. Raises UsageError."""
+    """Return Keycloak's search for users with all words of TEXT in names or email, anywhere in them.
+
+    Raises UsageError.
+    """
     words = text.split()
     if len(text) > LONGEST_SEARCH or len(words) > MOST_WORDS:
         raise UsageError(f"search: must have at most {MOST_WORDS} words and {LONGEST_SEARCH} characters")
@@ -184,13 +190,15 @@ def infix_search(text: str) -> str:
 
 
 def finds_probe(search: str, enabled: bool | None) -> bool:
-    """Whether Helm's technical account would be among those that a search by `infix_search` finds, were it a person."""
+    """Return whether Helm's technical account would be among those that a search by `infix_search` finds, were it a
+    person.
+    """
     known = " ".join((PROBE_USER, *PROBE_NAME)).lower()
     return enabled is not False and all(word in known for word in search.lower().split())
 
 
 def user_of(document: Mapping[str, Any]) -> RealmUser:
-    """The user in an answer of Keycloak."""
+    """Return the user in an answer of Keycloak."""
     created = document.get("createdTimestamp")
     username = str(document.get("username", ""))
     machine = username.removeprefix(_SERVICE_ACCOUNT) if username.startswith(_SERVICE_ACCOUNT) else ""
@@ -210,7 +218,7 @@ def user_of(document: Mapping[str, Any]) -> RealmUser:
 
 
 def group_of(document: Mapping[str, Any]) -> RealmGroup:
-    """The group in an answer of Keycloak."""
+    """Return the group in an answer of Keycloak."""
     count = document.get("subGroupCount")
     name = str(document.get("name", ""))
     path = str(document.get("path") or f"/{name}")
@@ -218,7 +226,7 @@ def group_of(document: Mapping[str, Any]) -> RealmGroup:
 
 
 def group_named(name: str, present: Iterable[RealmGroup]) -> RealmGroup:
-    """The group with this path (``/a/b``), or name: the one at the top, or else the only one of that name.
+    """Return the group with this path (``/a/b``), or name: the one at the top, or else the only one of that name.
 
     Raises UsageError.
     """
@@ -237,7 +245,7 @@ def group_named(name: str, present: Iterable[RealmGroup]) -> RealmGroup:
 
 
 def time_of_milliseconds(given: object) -> datetime | None:
-    """A time of Keycloak's, milliseconds since the epoch."""
+    """Return a time of Keycloak's, milliseconds since the epoch."""
     if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 253_402_300_800_000:
         return None
     return datetime.fromtimestamp(given / 1000, UTC)

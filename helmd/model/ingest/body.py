@@ -47,8 +47,8 @@ class Body:
 
 
 def read_body(body: bytes, listed: str, sign: str) -> Body:
-    """The body of a request whose entries are under the key LISTED; SIGN is the key by which one entry, given instead
-    of a list, is known. Raises UsageError.
+    """Return the body of a request whose entries are under the key LISTED; SIGN is the key by which one entry, given
+    instead of a list, is known. Raises UsageError.
     """
     try:
         text, suspect = _decoded(body)
@@ -74,7 +74,7 @@ def read_body(body: bytes, listed: str, sign: str) -> Body:
 
 
 def service_named(given: object) -> str:
-    """The name of the service that posts. Raises UsageError."""
+    """Return the name of the service that posts. Raises UsageError."""
     if not isinstance(given, str) or not _NAME.match(given):
         code = "pattern" if isinstance(given, str) else "type"
         raise body_fault(("service_name",), f"{_NAME_RULE}, and is {shown_value(given)}", code)
@@ -82,14 +82,14 @@ def service_named(given: object) -> str:
 
 
 def idempotency_key(given: str) -> str:
-    """An Idempotency-Key. Raises UsageError."""
+    """Return an Idempotency-Key. Raises UsageError."""
     if not _KEY.match(given):
         raise UsageError("Idempotency-Key: must be one header of 1 to 255 printable characters")
     return given
 
 
 def _decoded(body: bytes) -> tuple[str, bool]:
-    """The text of BODY, and whether there may be some in it that can't be stored. Raises ValueError.
+    """Return the text of BODY, and whether there may be some in it that can't be stored. Raises ValueError.
 
     A regular expression over all of a large body would hold up every thread.
     """
@@ -106,7 +106,7 @@ def _decoded(body: bytes) -> tuple[str, bool]:
 
 
 def _members(text: str, listed: str) -> dict[str, Any]:
-    """The members of the object that TEXT is. Raises ValueError, RecursionError and UsageError."""
+    """Return the members of the object that TEXT is. Raises ValueError, RecursionError and UsageError."""
     at = _past(text, _after_space(text, 0), "{", "Expecting an object")
     found: dict[str, Any] = {}
     if text[at : at + 1] == "}":
@@ -132,7 +132,7 @@ def _members(text: str, listed: str) -> dict[str, Any]:
 
 
 def _elements(text: str, at: int, listed: str) -> tuple[list[Any], int]:
-    """The elements of the list that begins before AT, and where it ends."""
+    """Return the elements of the list that begins before AT, and where it ends."""
     found: list[Any] = []
     at = _after_space(text, at)
     if text[at : at + 1] == "]":
@@ -164,7 +164,7 @@ def _past(text: str, at: int, sign: str, fault: str) -> int:
 
 
 def objects(body: Body, listed: str) -> Iterator[tuple[BodyPath, dict[str, Any]]]:
-    """The entries, each with its place."""
+    """Yield the entries, each with its place."""
     for index, entry in enumerate(body.entries):
         if not isinstance(entry, dict):
             raise body_fault((listed, index), f"must be an object, not {kind_of(entry)}", "type")
@@ -172,7 +172,8 @@ def objects(body: Body, listed: str) -> Iterator[tuple[BodyPath, dict[str, Any]]
 
 
 def body_fault(path: BodyPath, detail: str, code: str) -> UsageError:
-    """The error for what is wrong at PATH in a body: DETAIL follows the place, in the sentence (``logs[3].name: ...``).
+    """Return the error for what is wrong at PATH in a body: DETAIL follows the place, in the sentence (``logs[3].name:
+    ...``).
 
     CODE is the keyword of JSON Schema that is not met, or ``json``.
     """
@@ -183,7 +184,7 @@ def body_fault(path: BodyPath, detail: str, code: str) -> UsageError:
 
 
 def timestamp_in(given: object, now: datetime, days: int) -> datetime | None:
-    """The time that GIVEN states in ISO 8601, in UTC unless it has an offset.
+    """Return the time that GIVEN states in ISO 8601, in UTC unless it has an offset.
 
     None for what is none, and for one that is no more kept (for DAYS) or too far ahead of NOW.
     """
@@ -198,7 +199,7 @@ def timestamp_in(given: object, now: datetime, days: int) -> datetime | None:
 
 
 def kind_of(value: object) -> str:
-    """What a value out of JSON is."""
+    """Return what a value out of JSON is."""
     if value is None:
         return "null"
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
@@ -206,7 +207,7 @@ def kind_of(value: object) -> str:
 
 
 def shown_value(value: object) -> str:
-    """A value as a fault names it."""
+    """Return a value as a fault names it."""
     if isinstance(value, str):
         return ascii(printable(value[:80], 60))
     return kind_of(value)

@@ -36,7 +36,7 @@ _COUNT, _PID = re.compile(r"[0-9]{1,9}\Z"), re.compile(r"[0-9]{1,10}\Z")
 
 
 def fields_of(posted: PostedRow) -> dict[str, str]:
-    """The journal entry for a posted row, to be signed."""
+    """Return the journal entry for a posted row, to be signed."""
     row = posted.row
     fields = {
         "MESSAGE": row.message,
@@ -62,7 +62,8 @@ def fields_of(posted: PostedRow) -> dict[str, str]:
 
 
 def read_posted(entry: JournalEntry, request: str, retention_of: Callable[[str], int]) -> PostedRow | None:
-    """The row that the authentic ENTRY was made of by `fields_of`; None if it is none of the parts of REQUEST.
+    """Return the row that the authentic ENTRY was made of by `fields_of`, or None if it is none of the parts of
+    REQUEST.
 
     Raises UsageError and ValueError for what is not as `fields_of` makes it.
     """
@@ -75,7 +76,7 @@ def read_posted(entry: JournalEntry, request: str, retention_of: Callable[[str],
 
 
 def _posted(entry: JournalEntry, retention_of: Callable[[str], int]) -> LogRow:
-    """The row of a posted entry, checked as a request's body is. Raises UsageError."""
+    """Return the row of a posted entry, checked as a request's body is. Raises UsageError."""
     fields = entry.fields
     service = service_named(text_of(fields, _SERVICE))
     given: dict[str, Any] = {"message": _text(fields, "MESSAGE")}
@@ -92,7 +93,7 @@ def _posted(entry: JournalEntry, retention_of: Callable[[str], int]) -> LogRow:
 
 
 def _with(context: dict[str, Any] | None, changes: Mapping[str, object] | None) -> dict[str, Any] | None:
-    """CONTEXT with the changes that were made when the entry was read again."""
+    """Return CONTEXT with the changes that were made when the entry was read again."""
     if not changes:
         return context
     noted, more = (context or {}).get(CHANGED), changes.get(CHANGED)
@@ -123,7 +124,9 @@ def _numbered(number: int) -> str:
 
 
 def _text(fields: Mapping[str, Value], name: str) -> str:
-    """A field, decoded like a body: invalid UTF-8 becomes lone surrogates, which are replaced and recorded later."""
+    """Return a field, decoded like a body: invalid UTF-8 becomes lone surrogates, which are replaced and recorded
+    later.
+    """
     value = fields.get(name, b"")
     return (value[0] if isinstance(value, list) else value).decode("utf-8", "surrogateescape")
 
@@ -136,5 +139,5 @@ def _count(fields: Mapping[str, Value], name: str) -> int:
 
 
 def all_posted(rows: Sequence[LogRow], request: str, key: str | None, first: int = 0) -> list[PostedRow]:
-    """The rows of one batch, numbered from FIRST, since several batches may share an id."""
+    """Return the rows of one batch, numbered from FIRST, since several batches may share an id."""
     return [PostedRow(row, request, key, first + len(rows), first + number) for number, row in enumerate(rows)]

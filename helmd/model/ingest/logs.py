@@ -37,14 +37,14 @@ _encode = _encoder.encode
 
 
 def plain_reading(message: str, service: str, realtime: int) -> Parsed:
-    """The reading that takes a message for what it is, but for colours."""
+    """Return the reading that takes a message for what it is, but for colours."""
     return Parsed(None, without_escapes(message))
 
 
 def log_rows(
     body: Body, now: datetime, days: int, read: ReadMessage = plain_reading, health_paths: Collection[str] = ()
 ) -> list[LogRow]:
-    """The rows of a body of log entries that came NOW, of a service whose entries are kept for DAYS.
+    """Return the rows of a body of log entries that came NOW, of a service whose entries are kept for DAYS.
 
     HEALTH_PATHS are those that Helm requests of the service, which may post its access log. Raises UsageError.
     """
@@ -167,7 +167,7 @@ class _Row:
         return self._short(field, text)
 
     def _trace_id(self) -> str | None:
-        """The trace id of the entry, else the one in its context; zeros stand for none, as in OpenTelemetry."""
+        """Return the trace id of the entry, else the one in its context; zeros stand for none, as in OpenTelemetry."""
         given = self._text("trace_id")
         if given is not None:
             trace_id = trace_id_in(given)
@@ -194,7 +194,7 @@ class _Row:
         return number
 
     def _context(self, parsed: Parsed) -> dict[str, Any] | None:
-        """What is in the entry besides what has a column, what its context says first."""
+        """Return what is in the entry besides what has a column, what its context says first."""
         given = self._entry.get("context")
         context: dict[str, Any] | None = None
         if isinstance(given, dict) and not too_deep(given):
@@ -234,7 +234,7 @@ class _Row:
 
 
 def _begun(context: dict[str, Any]) -> str:
-    """CONTEXT as JSON, or the beginning of it, which is longer than CONTEXT_LIMIT then."""
+    """Return CONTEXT as JSON, or the beginning of it, which is longer than CONTEXT_LIMIT then."""
     parts: list[str] = []
     size = 0
     # Part by part, unlike `_encode`: no other thread runs during that.
@@ -246,5 +246,5 @@ def _begun(context: dict[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """TEXT as JSON without quotes: what can't be stored is legible in it."""
+    """Return TEXT as JSON without quotes: what can't be stored is legible in it."""
     return json.dumps(text)[1:-1]

@@ -27,7 +27,7 @@ class Measurement(NamedTuple):
 
 
 def measurements(body: Body, now: datetime) -> list[Measurement]:
-    """What a body of measurements that came NOW says. Raises UsageError."""
+    """Return what a body of measurements that came NOW says. Raises UsageError."""
     return [_measurement(where, entry, now) for where, entry in objects(body, "metrics")]
 
 
@@ -56,7 +56,7 @@ def _float(value: Any) -> float:
 
 
 def _keyword(entry: dict[str, Any], name: str, value: object) -> str:
-    """The keyword of JSON Schema that a wrong member fails."""
+    """Return the keyword of JSON Schema that a wrong member fails."""
     if name not in entry:
         return "required"
     return "pattern" if isinstance(value, str) and name == "name" else "type"

@@ -43,7 +43,7 @@ class OwnEntries:
         self._retention_of = retention_of
 
     def read(self, entry: JournalEntry) -> PostedRow | None:
-        """The row that Helm wrote into the journal with ENTRY; None for an entry of anybody else."""
+        """Return the row that Helm wrote into the journal with ENTRY, or None for an entry of anybody else."""
         fields = entry.fields
         posted = POSTED in fields
         if not posted and ACTION not in fields:
@@ -73,6 +73,6 @@ class OwnEntries:
 
 
 def _is_of_a_service(unit: bytes) -> bool:
-    """Whether a service of the suite wrote it: then it can only be a copy. Jobs run helmctl."""
+    """Return whether a service of the suite wrote it: then it can only be a copy. Jobs run helmctl."""
     service = service_of(unit.decode("utf-8", "replace"))
     return service is not None and service != "helm" and not service.startswith(RESERVED_PREFIX)

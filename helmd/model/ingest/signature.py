@@ -43,19 +43,19 @@ class SigningKey(NamedTuple):
 
 
 def signed(fields: Mapping[str, str], key: SigningKey, now: int) -> dict[str, bytes]:
-    """FIELDS with their signature, written NOW (microseconds since 1970), without empty values."""
+    """Return FIELDS with their signature, written NOW (microseconds since 1970), without empty values."""
     values = encoded({**fields, WRITTEN: str(now)})
     values[HMAC_FIELD] = _signature(values, key.secret)
     return values
 
 
 def encoded(fields: Mapping[str, str]) -> dict[str, bytes]:
-    """FIELDS as bytes, without empty ones. Lone surrogates (an argument that is not UTF-8) are replaced."""
+    """Return FIELDS as bytes, without empty ones. Lone surrogates (an argument that is not UTF-8) are replaced."""
     return {name: value.encode("utf-8", "replace") for name, value in fields.items() if value}
 
 
 def is_authentic(fields: "Mapping[str, Value]", realtime: int, keys: Sequence[SigningKey]) -> bool:
-    """Whether Helm wrote an entry that journald received at REALTIME. KEYS are all keys, oldest first."""
+    """Return whether Helm wrote an entry that journald received at REALTIME. KEYS are all keys, oldest first."""
     given = fields.get(HMAC_FIELD)
     if not isinstance(given, bytes) or not _HEXADECIMAL.match(given):
         return False
@@ -74,13 +74,13 @@ def is_authentic(fields: "Mapping[str, Value]", realtime: int, keys: Sequence[Si
 
 
 def _valid_at(realtime: int, keys: Sequence[SigningKey]) -> list[SigningKey]:
-    """The keys that can have signed an entry of REALTIME, without those replaced before it."""
+    """Return the keys that can have signed an entry of REALTIME, without those replaced before it."""
     ends = [key.since + _OVERLAP for key in keys[1:]]
     return [key for key, end in zip(keys, [*ends, realtime], strict=False) if realtime <= end]
 
 
 def _signature(values: Mapping[str, bytes], secret: bytes) -> bytes:
-    """The HMAC of names, lengths and values: with lengths, different fields never give the same text."""
+    """Return the HMAC of names, lengths and values: with lengths, different fields never give the same text."""
     code = hmac.new(secret, digestmod="sha256")
     for name in sorted(values):
         if value := values[name]:

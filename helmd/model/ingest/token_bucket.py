@@ -18,16 +18,16 @@ class Rates:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def adopt(self, rate: float, burst: float) -> None:
-        """Uses these from now on."""
+        """Use these from now on."""
         self._rate, self._burst = rate, burst
 
     def pause(self, name: str, now: float) -> float:
-        """Seconds from NOW until NAME has nothing to wait for; 0 when it has not now."""
+        """Return seconds from NOW until NAME has nothing to wait for; 0 when it has not now."""
         left = self._now(name, now)
         return 0.0 if left > 0 else max(-left, 1.0) / self._rate
 
     def take(self, name: str, entries: int, now: float) -> None:
-        """Notes that NAME posted that many. The debt never exceeds a burst, so that nobody is limited without end."""
+        """Note that NAME posted that many. The debt never exceeds a burst, so that nobody is limited without end."""
         self._left[name] = (max(self._now(name, now) - entries, -self._burst), now)
         self._left.move_to_end(name)
         if len(self._left) > MOST_NAMES:

@@ -22,12 +22,12 @@ class LoggedEvent(NamedTuple):
 
 
 def file_text(value: JobRequest | JobEnd | Requester) -> str:
-    """The text of the file that holds VALUE."""
+    """Return the text of the file that holds VALUE."""
     return json.dumps(asdict(value)) + "\n"
 
 
 def event_line(kind: str, value: JobStep | JobLine | JobOutcome | JobEnd | Mapping[str, object]) -> bytes:
-    """An event as a line of the file of events."""
+    """Return an event as a line of the file of events."""
     body = dict(value) if isinstance(value, Mapping) else asdict(value)
     return json.dumps({"event": kind, **body}).encode() + b"\n"
 
@@ -50,7 +50,7 @@ def read_requester(text: str) -> Requester:
 
 
 def read_events(content: bytes) -> JobEvents:
-    """What the process wrote down."""
+    """Return what the process wrote down."""
     begun, outcome, abandoned = None, None, None
     steps: list[JobStep] = []
     for _, event in _events(content):
@@ -70,7 +70,7 @@ def read_events(content: bytes) -> JobEvents:
 
 
 def logged_events(content: bytes) -> list[LoggedEvent]:
-    """The log of a job: its steps, and what it printed for people."""
+    """Return the log of a job: its steps, and what it printed for people."""
     found = []
     for number, event in _events(content):
         try:
@@ -84,12 +84,12 @@ def logged_events(content: bytes) -> list[LoggedEvent]:
 
 
 def count_events(content: bytes) -> int:
-    """The number of the last event."""
+    """Return the number of the last event."""
     return content.count(b"\n")
 
 
 def _events(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The events with their numbers; what follows the last newline is not complete yet."""
+    """Yield the events with their numbers; what follows the last newline is not complete yet."""
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             found = json.loads(line)
@@ -113,7 +113,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _made(kind: type[Made], values: Mapping[str, Any]) -> Made:
-    """A value of KIND from those of its fields that are in VALUES; lists become tuples. Raises ValueError."""
+    """Return a value of KIND from those of its fields that are in VALUES; lists become tuples. Raises ValueError."""
     given: dict[str, Any] = {field.name: values[field.name] for field in fields(kind) if field.name in values}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:

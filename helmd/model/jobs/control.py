@@ -71,7 +71,7 @@ def _last_step(record: JobRecord, name: str) -> JobStep | None:
 
 
 def _failure(record: JobRecord, verdict: JobVerdict, step: JobStep | None) -> ControlFailure:
-    """Why it failed: the service's own step, or that of the service whose failure is the cause."""
+    """Return why it failed: the service's own step, or that of the service whose failure is the cause."""
     failure = job_failure(record, verdict)
     if step is None or step.kind not in ("failed", "skipped") or verdict.state != "failed":
         return failure

@@ -177,14 +177,14 @@ def _ended(end: JobEnd) -> JobVerdict:
 
 
 def _has_ended(facts: UnitFacts) -> bool:
-    """Whether a unit that exists has run; before systemd starts it, it is inactive as well."""
+    """Return whether a unit that exists has run; before systemd starts it, it is inactive as well."""
     if facts.active_state == "inactive":
         return facts.exit_code != 0
     return facts.active_state == "failed" or (facts.active and facts.sub_state == "exited")
 
 
 def _end_by_systemd(record: JobRecord, facts: UnitFacts) -> JobEnd:
-    """The end of a job whose unit has ended: systemd's result, and the reason that the process gave for it."""
+    """Return the end of a job whose unit has ended: systemd's result, and the reason that the process gave for it."""
     outcome = record.events.outcome
     at = facts.ended_at or facts.changed_at or (outcome.at if outcome else record.request.requested_at)
     if facts.result == "success" and (facts.exit_code, facts.exit_status) == (CLD_EXITED, 0):
@@ -201,7 +201,7 @@ def _end_by_systemd(record: JobRecord, facts: UnitFacts) -> JobEnd:
 
 
 def _without_unit(record: JobRecord, looked: bool, boot: str, now: float) -> JobVerdict:
-    """The state of a job of which systemd knows nothing (LOOKED), or can't be asked."""
+    """Return the state of a job of which systemd knows nothing (LOOKED), or can't be asked."""
     request, events = record.request, record.events
     if (outcome := events.outcome) is not None and not (request.boot != boot and _ended_by_shutdown(record, outcome)):
         return _ended(_end_by_process(record, outcome))
@@ -219,8 +219,8 @@ def _without_unit(record: JobRecord, looked: bool, boot: str, now: float) -> Job
 
 
 def _ended_by_shutdown(record: JobRecord, outcome: JobOutcome) -> bool:
-    """Whether the process of a job that did not outlive its boot ended as a shutdown ends it: by SIGTERM that nobody
-    asked for, or because the manager did not answer any more.
+    """Return whether the process of a job that did not outlive its boot ended as a shutdown ends it: by SIGTERM that
+    nobody asked for, or because the manager did not answer any more.
     """
     return outcome.code == BusError.code or (outcome.cancelled and record.cancelled_by is None)
 

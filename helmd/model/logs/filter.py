@@ -148,7 +148,7 @@ def _is_about(term: Term, about: str) -> bool:
 
 
 def longest_run(text: str) -> int:
-    """The number of letters or digits in a row that TEXT has at most."""
+    """Return the number of letters or digits in a row that TEXT has at most."""
     longest = run = 0
     for character in text:
         run = run + 1 if character.isalnum() else 0
@@ -157,7 +157,7 @@ def longest_run(text: str) -> int:
 
 
 def _text_in(node: Node) -> str:
-    """A text that the message of each entry contains that meets NODE; empty if there is none."""
+    """Return a text that the message of each entry contains that meets NODE; empty if there is none."""
     match node:
         case Contains(text=text):
             return text
@@ -167,7 +167,7 @@ def _text_in(node: Node) -> str:
 
 
 def _taken(wanted: LogFilter, node: Node) -> LogFilter | None:
-    """WANTED with NODE in its fields, or None if they can't have it."""
+    """Return WANTED with NODE in its fields, or None if they can't have it."""
     match node:
         case Not(of=Among(column="level", values=values)):
             return _taken(wanted, Among("level", frozenset(LEVELS) - values))

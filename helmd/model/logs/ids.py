@@ -23,12 +23,14 @@ _CONTEXT_KEYS = ("traceparent", "trace_id", "traceId", "otelTraceID", "dd.trace_
 
 
 def given_id(text: str) -> str | None:
-    """The id that TEXT is, or None if it is a word for none."""
+    """Return the id that TEXT is, or None if it is a word for none."""
     return None if text.isspace() or (len(text) < 16 and text.strip().lower() in ABSENT) else text
 
 
 def trace_id_in(text: str) -> str | None:
-    """The trace id that TEXT is or has in it; None if it is absent, or zeros, which stand for no trace (W3C, OTel)."""
+    """Return the trace id that TEXT is or has in it, or None if it is absent, or zeros, which stand for no trace (W3C,
+    OTel).
+    """
     if text[:1] in "0-p" or text[2:3] == "-":
         if not text.strip("0-"):
             return None
@@ -38,7 +40,7 @@ def trace_id_in(text: str) -> str | None:
 
 
 def trace_id_of(context: Mapping[str, object]) -> str | None:
-    """The trace id in the CONTEXT that came with a posted entry."""
+    """Return the trace id in the CONTEXT that came with a posted entry."""
     for key in _CONTEXT_KEYS:
         value = context.get(key)
         if isinstance(value, str) and (found := trace_id_in(value)) is not None:

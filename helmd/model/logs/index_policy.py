@@ -25,7 +25,7 @@ class TextIndex:
 
 
 def is_over(day: date, now: datetime) -> bool:
-    """Whether a UTC day has ended, so that only few more entries are expected."""
+    """Return whether a UTC day has ended, so that only few more entries are expected."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=now.tzinfo) + timedelta(days=1)
     return now >= midnight + _SETTLED
 

@@ -45,14 +45,14 @@ _SEVERITY = {level: severity for severity, level in enumerate(LEVELS)}
 
 
 def graver(one: str | None, other: str | None) -> str | None:
-    """The more severe of two levels; None stands for no level."""
+    """Return the more severe of two levels; None stands for no level."""
     if one is None or other is None:
         return one or other
     return one if _SEVERITY[one] >= _SEVERITY[other] else other
 
 
 def level_of_status(status: int) -> str:
-    """The level of an access line by its HTTP status."""
+    """Return the level of an access line by its HTTP status."""
     return "ERROR" if 500 <= status <= 599 else "WARNING" if 400 <= status <= 499 else "INFO"
 
 

@@ -10,7 +10,7 @@ from helmd.model.logs.query_language.evaluate import meets
 
 
 def matches(wanted: LogFilter, row: LogRow, number: int | None = None) -> bool:
-    """Whether ROW, of which NUMBER is the id, matches the filter WANTED.
+    """Return whether ROW, of which NUMBER is the id, matches the filter WANTED.
 
     Raises ValueError for a filter that is `store_only` for the regular expression in ``text``.
     A duplicate matches only if the filter names its source.

@@ -23,17 +23,17 @@ _PLACES = re.compile(f"{PLACE}+")
 
 
 def pattern_of(message: str) -> str:
-    """The pattern of a message, with PLACE for each part that varies."""
+    """Return the pattern of a message, with PLACE for each part that varies."""
     line = message.partition("\n")[0][:LENGTH]
     rest = PLACE if len(message) > len(line) else ""
     return _PLACES.sub(PLACE, _VARIABLE.sub(PLACE, line) + rest)
 
 
 def shown_pattern(pattern: str) -> str:
-    """PATTERN for people, with an asterisk for each part that varies."""
+    """Return PATTERN for people, with an asterisk for each part that varies."""
     return pattern.replace(PLACE, "*")
 
 
 def pattern_term(pattern: str) -> str:
-    """The term of the query language that messages with PATTERN meet."""
+    """Return the term of the query language that messages with PATTERN meet."""
     return "pattern:" + quoted(*pattern.split(PLACE))

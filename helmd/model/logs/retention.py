@@ -83,18 +83,20 @@ class Expiry:
 
 
 def followed(before: datetime, elapsed: float, clock: datetime, synchronized: bool) -> datetime:
-    """The time by which days expire, ELAPSED seconds of running time after it was BEFORE. It follows the CLOCK."""
+    """Return the time by which days expire, ELAPSED seconds of running time after it was BEFORE. It follows the
+    CLOCK.
+    """
     most = timedelta(seconds=FASTEST * elapsed)
     return clock if synchronized else min(max(clock, before - most), before + most)
 
 
 def most_at_once(days: int) -> int:
-    """How many of a class's DAYS may be dropped in HOLD_SECONDS."""
+    """Return how many of a class's DAYS may be dropped in HOLD_SECONDS."""
     return max(LEAST_DAYS, days // ONE_IN)
 
 
 def days_by_arrival(partitions: Iterable[Partition], today: date) -> dict[str, date]:
-    """How old each partition is: its day, or the latest day that was begun before it, whichever is later."""
+    """Return how old each partition is: its day, or the latest day that was begun before it, whichever is later."""
     latest: date | None = None
     found = {}
     for partition in sorted(partitions, key=lambda each: (each.begun, each.day)):
@@ -106,7 +108,7 @@ def days_by_arrival(partitions: Iterable[Partition], today: date) -> dict[str, d
 
 
 def decide(partitions: Sequence[Partition], clock: datetime, newest: datetime | None, running: int) -> Expiry:
-    """What expires. NEWEST is when the newest entry was written, RUNNING upkeep's running time in seconds."""
+    """Return what expires. NEWEST is when the newest entry was written, RUNNING upkeep's running time in seconds."""
     today = (clock if newest is None else min(clock, newest)).date()
     days = days_by_arrival(partitions, clock.date())
     drop: list[Partition] = []
@@ -138,20 +140,22 @@ def _is_due(partition: Partition, day: date, today: date, clock: date, running: 
 
 
 def is_to_be_dropped(partition: Partition, today: date, running: int) -> bool:
-    """Whether its date says that it expires, or goes, right now: then it matters when its last entry came."""
+    """Return whether its date says that it expires, or goes, right now: then it matters when its last entry came."""
     if today - partition.day <= timedelta(days=partition.retention):
         return False
     return partition.expired_at is None or running - partition.expired_at >= HOLD_SECONDS
 
 
 def is_plausible(clock: datetime, newest: datetime | None) -> bool:
-    """Whether partitions may be made ahead by the CLOCK: it is not far from the NEWEST entry."""
+    """Return whether partitions may be made ahead by the CLOCK: it is not far from the NEWEST entry."""
     return newest is None or newest - _CLOCK_BEHIND <= clock <= newest + _CLOCK_AHEAD
 
 
 def clock_warnings(clock: datetime, follower: datetime, built: datetime) -> list[str]:
-    """What is wrong with the CLOCK, as sentences without a full stop. FOLLOWER is the time that `followed` has reached;
-    BUILT is when Helm was built."""
+    """Return what is wrong with the CLOCK, as sentences without a full stop.
+
+    FOLLOWER is the time that `followed` has reached; BUILT is when Helm was built.
+    """
     if clock < built:
         return [f"the clock ({_shown(clock)}) is before the day on which Helm was built ({built.date().isoformat()})"]
     if clock - follower <= _FAR_AHEAD:
@@ -167,7 +171,10 @@ def _shown(time: datetime) -> str:
 
 
 def warnings(held: Iterable[Held], what: str, clock: datetime, newest: datetime | None) -> list[str]:
-    """What retention does not do, as sentences without a full stop. WHAT is a noun in the plural: "log entries"."""
+    """Return what retention does not do, as sentences without a full stop.
+
+    WHAT is a noun in the plural: "log entries".
+    """
     said = [
         f"{each.expired} of {each.days} {each.spans} of {what} kept for {each.retention} days have expired by the clock"
         f" ({clock.date().isoformat()}): at most {each.at_once} of them are dropped in {HOLD_SECONDS // 3600} hours"

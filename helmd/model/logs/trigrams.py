@@ -13,7 +13,7 @@ from helmd.model.logs.filter import RUN, LogFilter, longest_run, words_of
 
 
 def indexable(wanted: LogFilter) -> bool:
-    """Whether a trigram index can reduce the rows to check for WANTED's text."""
+    """Return whether a trigram index can reduce the rows to check for WANTED's text."""
     text = wanted.text or ""
     if wanted.mode == "regex":
         return regex_has_run(text)
@@ -22,7 +22,7 @@ def indexable(wanted: LogFilter) -> bool:
 
 
 def regex_has_run(pattern: str) -> bool:
-    """Whether every match of the regular expression must contain three consecutive letters or digits.
+    """Return whether every match of the regular expression must contain three consecutive letters or digits.
 
     PATTERN is parsed with Python's syntax, which is close enough to PostgreSQL's here; False if that fails.
     """

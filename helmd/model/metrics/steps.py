@@ -43,7 +43,7 @@ class Span:
 
 
 def kept_raw(start: datetime, now: datetime) -> bool:
-    """Whether measurements of START are still kept as they were taken."""
+    """Return whether measurements of START are still kept as they were taken."""
     return now - start <= timedelta(days=RAW.days)
 
 
@@ -63,7 +63,7 @@ def span(start: datetime, end: datetime, step: int, now: datetime) -> Span:
 
 
 def automatic(start: datetime, end: datetime, series: int, most: int, now: datetime) -> Span:
-    """The steps for a chart of so many SERIES with up to MOST points together."""
+    """Return the steps for a chart of so many SERIES with up to MOST points together."""
     # One less than fit: the first and the last step may be cut by START and END.
     points = max(1, min(_POINTS, most // max(series, 1)) - 1)
     seconds = max(0.0, (min(end, _LAST) - max(start, _FIRST)).total_seconds())
@@ -82,7 +82,7 @@ def check_points(given: Span, asked: int, most: int) -> None:
 
 
 def too_many(given: Span, asked: int, series: int, most: int) -> UsageError:
-    """What is said when GIVEN has more than MOST points for so many SERIES."""
+    """Return what is said when GIVEN has more than MOST points for so many SERIES."""
     least = math.ceil(given.points * series / most) * given.step
     return UsageError(
         f"step: {asked} makes more than {most:,} points: ask for a step of {least:,} seconds, for fewer metrics"

@@ -13,17 +13,20 @@ _SERVICE = re.compile(r"/info/refs(\?.*)?\Z")
 
 
 def is_denied(lines: Sequence[str]) -> bool:
-    """Whether the server took no key."""
+    """Return whether the server took no key."""
     return any("permission denied" in line.lower() for line in lines)
 
 
 def is_redirected(lines: Sequence[str]) -> bool:
-    """Whether the server answered that the repository is elsewhere, which is not followed."""
+    """Return whether the server answered that the repository is elsewhere, which is not followed."""
     return any(_REDIRECTED.search(line) for line in lines)
 
 
 def redirect_target(lines: Sequence[str]) -> str:
-    """The URL of a repository to which a server leads, by git's trace of the answer; empty if it can't be one."""
+    """Return the URL of a repository to which a server leads, by git's trace of the answer.
+
+    Empty if it can't be one.
+    """
     found = next((match[1] for line in lines if (match := _LOCATION.search(line))), "")
     try:
         return git_source(_SERVICE.sub("", found)) if found.startswith("https://") else ""
@@ -34,7 +37,8 @@ def redirect_target(lines: Sequence[str]) -> str:
 def access_fault(
     source: GitSource, name: str, lines: Sequence[str], target: str = "", has_key: bool = False
 ) -> tuple[str, str]:
-    """Why the repository of the module NAME could not be read, as the end of a sentence, if that is known; and a hint.
+    """Return why the repository of the module NAME could not be read, as the end of a sentence, if that is known; and a
+    hint.
 
     TARGET is where the server leads. HAS_KEY: whether the module has a deploy key.
     """

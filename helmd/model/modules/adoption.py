@@ -80,10 +80,11 @@ class Adoption:
 
 
 def process_owner(process: ProcessFacts, places: Mapping[str, str], ports: Mapping[str, int]) -> str:
-    """Whose process it is, of the directories PLACES by name; empty if it is nobody's. PORTS are those of services.
+    """Return whose process it is, of the directories PLACES by name; empty if it is nobody's.
 
-    A process belongs to a directory by what it executes: a program in it, or a script of it that an interpreter runs;
-    or because it works there and listens on that service's port. That an editor or a shell works there says nothing.
+    PORTS are those of services. A process belongs to a directory by what it executes: a program in it, or a script of
+    it that an interpreter runs; or because it works there and listens on that service's port. That an editor or a shell
+    works there says nothing.
     """
     if not process.words:
         return ""
@@ -110,12 +111,12 @@ def _within(path: str, place: str) -> bool:
 
 
 def _names(word: str, place: str) -> bool:
-    """Whether an argument is a path below PLACE, or has one after an equals sign or in a list."""
+    """Return whether an argument is a path below PLACE, or has one after an equals sign or in a list."""
     return any(_within(part, place) for part in re.split("[=:]", word))
 
 
 def keycloak_entry(path: str, command: Sequence[str], port: int) -> dict[str, Any]:
-    """The settings of a service that runs a Keycloak as it was run before, with its own database."""
+    """Return the settings of a service that runs a Keycloak as it was run before, with its own database."""
     return {
         "type": "command",
         "path": path,
@@ -129,12 +130,12 @@ def keycloak_entry(path: str, command: Sequence[str], port: int) -> dict[str, An
 
 
 def adoption_text(adoption: Adoption) -> str:
-    """The record as the content of a file."""
+    """Return the record as the content of a file."""
     return json.dumps(asdict(adoption), indent=1) + "\n"
 
 
 def adoption_of(text: str) -> Adoption:
-    """The record that a file has. Raises AdoptionError."""
+    """Return the record that a file has. Raises AdoptionError."""
     try:
         found = json.loads(text)
         files = tuple(_kept(each) for each in found["files"])

@@ -30,7 +30,7 @@ class UpdateCheck:
 
 
 def check_of_installation(record: ModuleRecord, now: float) -> UpdateCheck:
-    """What is known once the module of RECORD was installed: its repository was fetched for that."""
+    """Return what is known once the module of RECORD was installed: its repository was fetched for that."""
     plan = UpdatePlan(
         name=record.name, before=record.commit, after=record.commit, ref=record.ref, behind=0, commits=(), lost=(),
         requirements=(), migrate="", migrate_before="", database="", shared_paths=(), effect="", held=record.held,
@@ -40,7 +40,7 @@ def check_of_installation(record: ModuleRecord, now: float) -> UpdateCheck:
 
 
 def behind_of(check: UpdateCheck | None, record: ModuleRecord) -> int | None:
-    """How many commits the module of RECORD is behind; None where that is not known."""
+    """Return how many commits the module of RECORD is behind, or None where that is not known."""
     plan = check.plan if check is not None else None
     if plan is None or plan.ref != record.ref:
         return None
@@ -50,7 +50,7 @@ def behind_of(check: UpdateCheck | None, record: ModuleRecord) -> int | None:
 
 
 def stale_reason(check: UpdateCheck, record: ModuleRecord, ref: str = "") -> str:
-    """Why the plan of CHECK is not that of an update now, as a sentence; empty if it is, as far as is known.
+    """Return why the plan of CHECK is not that of an update now, as a sentence; empty if it is, as far as is known.
 
     The update is to REF; empty for what the module follows.
     """
@@ -67,12 +67,12 @@ def stale_reason(check: UpdateCheck, record: ModuleRecord, ref: str = "") -> str
 
 
 def check_text(check: UpdateCheck) -> str:
-    """The content of the file."""
+    """Return the content of the file."""
     return json.dumps(asdict(check), indent=1) + "\n"
 
 
 def check_of(text: str, name: str) -> UpdateCheck:
-    """The check of the module NAME that TEXT is. Raises ValueError for anything else."""
+    """Return the check of the module NAME that TEXT is. Raises ValueError for anything else."""
     try:
         check: UpdateCheck = _made(UpdateCheck, json.loads(text))
     except RecursionError:
@@ -83,7 +83,7 @@ def check_of(text: str, name: str) -> UpdateCheck:
 
 
 def _made(kind: Any, value: object) -> Any:
-    """A value of KIND, a class whose fields are all known. Raises ValueError."""
+    """Return a value of KIND, a class whose fields are all known. Raises ValueError."""
     if not isinstance(value, Mapping):
         raise ValueError("it has no object where one should be")
     hints = get_type_hints(kind)

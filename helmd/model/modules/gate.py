@@ -59,7 +59,7 @@ class GateVerdict:
 
 
 def gate_verdict(policy: GatePolicy, first: Observation, now: Observation) -> GateVerdict:
-    """What follows from the FIRST observation and the one NOW."""
+    """Return what follows from the FIRST observation and the one NOW."""
     if not now.active:
         return GateVerdict(failed="it does not run any more")
     if now.restarts > first.restarts:

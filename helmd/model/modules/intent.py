@@ -82,12 +82,12 @@ class Intent:
         return str(self.done.get("build", {}).get("version") or self.given.get("after") or "")
 
     def fact(self, step: str, name: str) -> Fact:
-        """What a completed step has said; None if it has not, or is not complete."""
+        """Return what a completed step has said, or None if it has not, or is not complete."""
         return self.done.get(step, {}).get(name)
 
 
 def intent_line(line: IntentLine) -> bytes:
-    """LINE as it stands in the file."""
+    """Return LINE as it stands in the file."""
     body = json.dumps(
         {"at": line.at, "event": line.event, "step": line.step, "facts": dict(line.facts)}, sort_keys=True
     )
@@ -95,7 +95,7 @@ def intent_line(line: IntentLine) -> bytes:
 
 
 def intent_lines(data: bytes) -> tuple[tuple[IntentLine, ...], int]:
-    """The lines in DATA, and how many bytes they take: what follows them is a torn line.
+    """Return the lines in DATA, and how many bytes they take: what follows them is a torn line.
 
     Raises IntentError when another line than the last one is damaged.
     """
@@ -131,7 +131,7 @@ def _decoded(line: bytes) -> IntentLine | None:
 
 
 def intent_of(lines: Iterable[IntentLine]) -> Intent | None:
-    """The change that LINES describe; None without any. Raises IntentError if no change writes such."""
+    """Return the change that LINES describe, or None without any. Raises IntentError if no change writes such."""
     found: Intent | None = None
     for line in lines:
         found = _begun(line) if found is None else advanced(found, line)
@@ -147,7 +147,7 @@ def _begun(line: IntentLine) -> Intent:
 
 
 def advanced(intent: Intent, line: IntentLine) -> Intent:
-    """INTENT after LINE. Raises IntentError for one that can't follow."""
+    """Return INTENT after LINE. Raises IntentError for one that can't follow."""
     if intent.ended:
         raise IntentError("its intent file goes on after its end")
     match line.event:

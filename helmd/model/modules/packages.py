@@ -10,7 +10,9 @@ _PID_LINE = re.compile(r"^NEEDRESTART-PID: .*=([0-9,]+)$", re.MULTILINE)
 
 
 def alternatives_in(field: str) -> tuple[tuple[str, ...], ...]:
-    """The packages of a field such as Depends (Debian Policy 7.1): each with its alternatives, versions left out."""
+    """Return the packages of a field such as Depends (Debian Policy 7.1): each with its alternatives, versions left
+    out.
+    """
     found = []
     for group in field.split(","):
         names = tuple(match[0] for each in group.split("|") if (match := _NAME.match(each.strip())))
@@ -20,7 +22,7 @@ def alternatives_in(field: str) -> tuple[tuple[str, ...], ...]:
 
 
 def installed_packages(shown: str) -> Mapping[str, tuple[str, str]]:
-    """Installed packages: name, and each name that one provides → its own name and version."""
+    """Return installed packages: name, and each name that one provides → its own name and version."""
     own, provided = dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()
     for line in shown.splitlines():
         name, _, rest = line.partition("\t")
@@ -44,7 +46,9 @@ def chosen(alternatives: Iterable[str], present: Mapping[str, tuple[str, str]]) 
 
 
 def outdated_processes(text: str) -> tuple[int, ...] | None:
-    """The processes that ``needrestart -b`` names when an ordinary account runs it; None if it did not finish."""
+    """Return the processes that ``needrestart -b`` names when an ordinary account runs it, or None if it did not
+    finish.
+    """
     if "NEEDRESTART-VER:" not in text:
         return None
     return tuple(int(pid) for pids in _PID_LINE.findall(text) for pid in pids.split(",") if pid)

@@ -72,7 +72,7 @@ class UpdatePlan:
 
 
 def commits_in(output: bytes) -> tuple[Commit, ...]:
-    """The commits that git printed as `COMMIT_FORMAT`, with ``-z``."""
+    """Return the commits that git printed as `COMMIT_FORMAT`, with ``-z``."""
     parts = output.decode("utf-8", "replace").split("\0")
     found = []
     for place in range(0, len(parts) - 3, 4):
@@ -90,12 +90,12 @@ COMMIT_FORMAT = f"%H%x00%at%x00%<({_WIDTH},trunc)%an%x00%<({_WIDTH},trunc)%s"
 
 
 def downtimes_of(history: Sequence[HistoryEntry]) -> tuple[float, ...]:
-    """The times without the module of those updates that were done."""
+    """Return the times without the module of those updates that were done."""
     return tuple(each.downtime for each in history if each.action == "update" and each.ok and each.downtime > 0)
 
 
 def plan_lines(plan: UpdatePlan) -> list[str]:
-    """The plan for people, a line each, printable as it is."""
+    """Return the plan for people, a line each, printable as it is."""
     return [printable(line, _WIDTH) for line in _lines(plan)]
 
 
@@ -113,7 +113,7 @@ def _lines(plan: UpdatePlan) -> list[str]:
 
 
 def plan_facts(plan: UpdatePlan) -> list[str]:
-    """What an update changes besides commits, a line each, not yet printable."""
+    """Return what an update changes besides commits, a line each, not yet printable."""
     lines: list[str] = []
     lines += _some([f"  requirements: {each}" for each in plan.requirements], "  ")
     if plan.migrate or plan.migrate_before:
@@ -146,6 +146,6 @@ def _commit(commit: Commit) -> str:
 
 
 def _some(lines: list[str], indent: str, count: int = 0) -> list[str]:
-    """The first of LINES, and how many more there are of COUNT."""
+    """Return the first of LINES, and how many more there are of COUNT."""
     rest = (count or len(lines)) - _SHOWN
     return [*lines[:_SHOWN], f"{indent}and {rest} more"] if rest > 0 else lines

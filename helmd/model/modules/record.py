@@ -92,7 +92,7 @@ class ModuleRecord:
     """The oldest first."""
 
     def version(self, version: str) -> Version | None:
-        """The version with this id."""
+        """Return the version with this id."""
         return next((each for each in self.versions if each.id == version), None)
 
     def other_ref(self, ref: str) -> str:
@@ -147,7 +147,7 @@ class ModuleRecord:
 
 
 def version_id(seconds: float, commit: str) -> str:
-    """The id of a version of COMMIT that is made at a time: ``20261128T221502Z-0123456789ab``."""
+    """Return the id of a version of COMMIT that is made at a time: ``20261128T221502Z-0123456789ab``."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{commit[:12]}"
 
 
@@ -156,12 +156,12 @@ def is_version_id(text: str) -> bool:
 
 
 def record_text(record: ModuleRecord) -> str:
-    """The content of the file."""
+    """Return the content of the file."""
     return json.dumps(asdict(record), indent=1) + "\n"
 
 
 def record_of(text: str, name: str) -> ModuleRecord:
-    """The record of the module NAME that TEXT is. Raises RecordError for anything else."""
+    """Return the record of the module NAME that TEXT is. Raises RecordError for anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -241,7 +241,10 @@ def _flag(found: Mapping[str, Any], key: str) -> bool:
 
 
 def _made(kind: type[Made], value: object) -> Made:
-    """A value of KIND from an object; members that it does not know, of another version of Helm, are left out."""
+    """Return a value of KIND from an object.
+
+    Members that it does not know, of another version of Helm, are left out.
+    """
     if not isinstance(value, dict):
         raise ValueError("has an entry that is not an object")
     given: dict[str, Any] = {}

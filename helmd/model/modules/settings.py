@@ -51,7 +51,7 @@ class Declared:
 
 
 def read_declared(name: str, text: str) -> tuple[Declared, list[Fault]]:
-    """What the module NAME declares in the TEXT of its file, and every fault in it."""
+    """Return what the module NAME declares in the TEXT of its file, and every fault in it."""
     faults: list[Fault] = []
     source = ConfigSource(DECLARED_FILE, text)
     tables, lines = parse_toml(source, faults)
@@ -93,14 +93,16 @@ def _refusal(key: str, value: Any) -> str:
 
 
 def _is_seen(path: str) -> bool:
-    """Whether a module's unit sees PATH without anything being bound: a name, a path in its tree, or the system's."""
+    """Return whether a module's unit sees PATH without anything being bound: a name, a path in its tree, or the
+    system's.
+    """
     if path.startswith("~") or ".." in path.split("/"):
         return False
     return not path.startswith("/") or path.startswith(tuple(f"{place}/" for place in _SYSTEM))
 
 
 def _catalogue(name: str, table: Mapping[str, Any]) -> str:
-    """TABLE as that of a service in a catalogue."""
+    """Return TABLE as that of a service in a catalogue."""
     return toml_text({"services": {name: _plain(table)}})
 
 
@@ -113,14 +115,16 @@ def _plain(value: Any) -> Any:
 
 
 def entry_text(name: str, path: str, source: str, ref: str) -> str:
-    """The file of an installed module in ``services.d``: it makes the module part of the suite, run from PATH."""
+    """Return the file of an installed module in ``services.d``: it makes the module part of the suite, run from
+    PATH.
+    """
     install = {"source": source} | ({"ref": ref} if ref else {})
     body = toml_text({"services": {name: {"path": path, "install": install}}})
     return f"# Written by helmctl modules, which also removes it. Your own settings go into services.toml.\n\n{body}"
 
 
 def shared_path_faults(service: Service) -> tuple[str, ...]:
-    """Why the shared paths of a module can't be what they are, a sentence each."""
+    """Return why the shared paths of a module can't be what they are, a sentence each."""
     faults = []
     for path in service.shared_paths:
         if path == ENVIRONMENT or path.startswith(f"{ENVIRONMENT}/"):

@@ -44,7 +44,7 @@ class GitSource:
 
 
 def git_source_of(text: str, *, files: bool = False) -> GitSource:
-    """The source that TEXT names; paths of this machine only with FILES. Raises UsageError."""
+    """Return the source that TEXT names; paths of this machine only with FILES. Raises UsageError."""
     given = text.removeprefix("file://") if text.startswith("file:///") else text
     try:
         url = git_source(given)
@@ -65,7 +65,7 @@ SOURCE_HINT = (
 
 
 def ref_of(text: str) -> str:
-    """The revision that TEXT names, or an empty string for that of the default branch. Raises UsageError."""
+    """Return the revision that TEXT names, or an empty string for that of the default branch. Raises UsageError."""
     try:
         return git_ref(text) if text else ""
     except ValueError as problem:
@@ -73,12 +73,14 @@ def ref_of(text: str) -> str:
 
 
 def is_commit(ref: str) -> bool:
-    """Whether REF can be (the beginning of) a commit's id, rather than a name."""
+    """Return whether REF can be (the beginning of) a commit's id, rather than a name."""
     return _PARTIAL_COMMIT.match(ref) is not None
 
 
 def module_name(source: GitSource, given: str = "") -> str:
-    """The name of the service for a module of SOURCE: the one that is GIVEN, or by its URL. Raises UsageError."""
+    """Return the name of the service for a module of SOURCE: the one that is GIVEN, or by its URL. Raises
+    UsageError.
+    """
     name = given or source.default_name
     if fault := fault_in_name(name):
         hint = "" if given else "Name it yourself: --name NAME"

@@ -65,24 +65,27 @@ class Kept:
 
 
 def step_words(step: str) -> str:
-    """STEP as a part of a sentence."""
+    """Return STEP as a part of a sentence."""
     return _WORDS.get(step, step)
 
 
 def change_words(change: ModuleChange) -> str:
-    """CHANGE as a noun."""
+    """Return CHANGE as a noun."""
     return change.partition("-")[0]
 
 
 def steps_of(change: ModuleChange) -> tuple[ChangeStep, ...]:
-    """The steps of CHANGE in their order. A rollback goes to a version that is there."""
+    """Return the steps of CHANGE in their order. A rollback goes to a version that is there."""
     if change == "install":
         return INSTALL
     return FORWARD if change == "update" else tuple(step for step in FORWARD if step != "build")
 
 
 def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
-    """What going back takes, in order, given what has been entered. A step that may have begun counts as done."""
+    """Return what going back takes, in order, given what has been entered.
+
+    A step that may have begun counts as done.
+    """
     entered = set(intent.entered)
     steps: list[UndoStep] = []
     if "stop" in entered:
@@ -104,15 +107,15 @@ def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
 
 
 def remaining_undo(intent: Intent) -> tuple[UndoStep, ...]:
-    """What is left of going back after an interruption."""
+    """Return what is left of going back after an interruption."""
     left = tuple(step for step in undo_of(intent) if step not in intent.undone)
     # Somebody may have started the module meanwhile, on data that is not yet put back.
     return ("halt", *left) if left and left[0] in ("database", "shared", "open", "record", "unit") else left
 
 
 def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> str:
-    """How a change ended that was taken back, without full stop: which step and why, what holds now, what is kept and
-    which command says how to read it.
+    """Return how a change ended that was taken back, without full stop: which step and why, what holds now, what is
+    kept and which command says how to read it.
     """
     what = change_words(intent.change)
     failed = step_words(intent.failed_step) if intent.failed_step else "an interruption"

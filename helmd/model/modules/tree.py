@@ -40,7 +40,7 @@ class Tree:
 
 
 def read_listing(content: bytes) -> list[TreeEntry]:
-    """The entries in the output of ``git ls-tree -r -z -l``. Raises ValueError for anything else."""
+    """Return the entries in the output of ``git ls-tree -r -z -l``. Raises ValueError for anything else."""
     if len(content) > MAX_LISTING:
         raise ValueError("its listing is too large")
     found = []
@@ -59,8 +59,9 @@ def read_listing(content: bytes) -> list[TreeEntry]:
 def tree_faults(
     tree: Tree, shared: Collection[str], own: Collection[str], max_size: int, submodules: bool
 ) -> list[str]:
-    """Why TREE can't be a version of a module, a sentence each. SHARED paths become links to the module's state; OWN
-    names at its top are made by Helm.
+    """Return why TREE can't be a version of a module, a sentence each.
+
+    SHARED paths become links to the module's state; OWN names at its top are made by Helm.
     """
     faults = [fault for entry in tree.entries.values() if (fault := _entry_fault(entry, own, submodules))]
     if tree.size > max_size:
@@ -79,7 +80,7 @@ def tree_faults(
 
 
 def shown_path(path: str) -> str:
-    """A path as it may be printed."""
+    """Return a path as it may be printed."""
     word = path if path.isascii() and path.isprintable() else ascii(path)[1:-1]
     return word if len(word) <= 100 else word[:97] + "..."
 
@@ -110,7 +111,7 @@ def _prefixes(path: str) -> list[str]:
 
 
 def _stays(tree: Tree, path: str, shared: Collection[str]) -> bool:
-    """Whether following the link at PATH ends inside the tree, whatever other links are on the way."""
+    """Return whether following the link at PATH ends inside the tree, whatever other links are on the way."""
     above = path.split("/")[:-1]
     todo = tree.targets[path].split("/")
     if tree.targets[path].startswith("/") or "\0" in tree.targets[path] or not tree.targets[path]:

@@ -39,7 +39,7 @@ class Acceptance:
 
 
 def acceptance_of(finding: SecurityFinding, reason: str, until: datetime, by: str, now: datetime) -> Acceptance:
-    """The acceptance of FINDING. Raises UsageError, which names the field."""
+    """Return the acceptance of FINDING. Raises UsageError, which names the field."""
     reason = reason.strip()
     if not reason or len(reason) > MAX_ACCEPTANCE_REASON:
         raise UsageError(f"reason: must be a text of at most {MAX_ACCEPTANCE_REASON} characters that says why")
@@ -51,24 +51,24 @@ def acceptance_of(finding: SecurityFinding, reason: str, until: datetime, by: st
 
 
 def present_time(acceptances: Sequence[Acceptance], clock: datetime) -> datetime:
-    """The time that counts as now: that of CLOCK, but never before an acceptance was made."""
+    """Return the time that counts as now: that of CLOCK, but never before an acceptance was made."""
     return max((clock, *(each.accepted_at for each in acceptances)))
 
 
 def acceptances_in_force(acceptances: Sequence[Acceptance], clock: datetime) -> Mapping[str, Acceptance]:
-    """Those that have not ended, by the ids of their findings."""
+    """Return those that have not ended, by the ids of their findings."""
     now = present_time(acceptances, clock)
     return {each.id: each for each in acceptances if now < each.until}
 
 
 def accepted(finding: SecurityFinding, in_force: Mapping[str, Acceptance]) -> Acceptance | None:
-    """What accepts FINDING; None if nothing does, or it has become worse since."""
+    """Return what accepts FINDING, or None if nothing does, or it has become worse since."""
     found = in_force.get(finding.id)
     return found if found is not None and at_least(found.severity, finding.severity) else None
 
 
 def with_acceptance(acceptances: Sequence[Acceptance], added: Acceptance) -> tuple[Acceptance, ...]:
-    """ACCEPTANCES with ADDED in place of one of the same finding. Those that ended long ago are left out."""
+    """Return ACCEPTANCES with ADDED in place of one of the same finding. Those that ended long ago are left out."""
     now = present_time(acceptances, added.accepted_at)
     kept = [each for each in acceptances if each.id != added.id and each.until + LONGEST_ACCEPTANCE > now]
     if len(kept) >= _MOST:
@@ -77,7 +77,7 @@ def with_acceptance(acceptances: Sequence[Acceptance], added: Acceptance) -> tup
 
 
 def acceptances_text(acceptances: Sequence[Acceptance]) -> str:
-    """The file's content."""
+    """Return the file's content."""
     rows = [
         {**asdict(each), "until": each.until.isoformat(), "accepted_at": each.accepted_at.isoformat()}
         for each in acceptances
@@ -86,7 +86,7 @@ def acceptances_text(acceptances: Sequence[Acceptance]) -> str:
 
 
 def acceptances_in(text: str) -> tuple[Acceptance, ...]:
-    """What a file says. Raises ValueError for one that is not such a file."""
+    """Return what a file says. Raises ValueError for one that is not such a file."""
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ValueError("it is not a file of accepted findings of this version")

@@ -30,7 +30,7 @@ class CertificateFacts:
 
 
 def judge_shown_certificate(facts: CertificateFacts, now: datetime) -> Iterator[SecurityFinding]:
-    """What is wrong with a certificate."""
+    """Yield what is wrong with a certificate."""
     service = facts.service
     renew = f"helmctl setup, which renews one of Helm's own (--certificate: another); helmctl restart {service}"
     shown = [
@@ -65,7 +65,7 @@ def judge_shown_certificate(facts: CertificateFacts, now: datetime) -> Iterator[
 
 
 def matches_host(name: str, host: str) -> bool:
-    """Whether a certificate for NAME is one for HOST (RFC 9525: ``*`` stands for one label at the beginning)."""
+    """Return whether a certificate for NAME is one for HOST (RFC 9525: ``*`` stands for one label at the beginning)."""
     name, host = name.lower().rstrip("."), host.lower().rstrip(".")
     try:
         return ip_address(host) == ip_address(name)

@@ -129,7 +129,7 @@ def security_finding(
     fix: str,
     severity: SecuritySeverity | None = None,
 ) -> SecurityFinding:
-    """A finding of KIND, with the severity of its kind unless another is given.
+    """Return a finding of KIND, with the severity of its kind unless another is given.
 
     Names in it may be those that others chose: what is not printable is written out. FIX has them as `shell_word`.
     """
@@ -140,7 +140,7 @@ def security_finding(
 
 
 def shell_word(text: str) -> str:
-    """TEXT as one word of a command for bash(1), whatever is in it."""
+    """Return TEXT as one word of a command for bash(1), whatever is in it."""
     if text.isprintable():
         return shlex.quote(text)
     plain = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}" for byte in _bytes(text))
@@ -152,16 +152,16 @@ def _bytes(text: str) -> bytes:
 
 
 def at_least(severity: SecuritySeverity, least: SecuritySeverity) -> bool:
-    """Whether SEVERITY is LEAST or worse."""
+    """Return whether SEVERITY is LEAST or worse."""
     return SEVERITIES.index(severity) >= SEVERITIES.index(least)
 
 
 def worst_severity(severities: Iterable[SecuritySeverity]) -> SecuritySeverity | None:
-    """The worst of SEVERITIES; None for none."""
+    """Return the worst of SEVERITIES, or None for none."""
     return max(severities, key=SEVERITIES.index, default=None)
 
 
 def by_severity(findings: Iterable[SecurityFinding]) -> Sequence[SecurityFinding]:
-    """FINDINGS once each, the worst first, then by kind and subject."""
+    """Return FINDINGS once each, the worst first, then by kind and subject."""
     once = {finding.id: finding for finding in findings}
     return sorted(once.values(), key=lambda each: (-SEVERITIES.index(each.severity), each.kind, each.subject))

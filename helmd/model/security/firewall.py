@@ -45,7 +45,7 @@ class FirewallPlan:
 def firewall_plan(
     registry: Registry, helm_port: int, opened: Iterable[str] = (), networks: Sequence[str] = ()
 ) -> FirewallPlan:
-    """The plan for the suite in REGISTRY, whose gateway is reached by others.
+    """Return the plan for the suite in REGISTRY, whose gateway is reached by others.
 
     OPENED are more services, by name, and more ports (8443, 51820/udp); NETWORKS are addresses with a prefix length.
     Whether a service listens on other addresses than those of loopback does not matter: what is not opened is closed.
@@ -71,7 +71,7 @@ def _order(port: FirewallPort) -> tuple[int, str]:
 
 
 def _opened(word: str, declared: dict[str, FirewallPort]) -> FirewallPort:
-    """What the WORD after --open means. Raises UsageError."""
+    """Return what the WORD after --open means. Raises UsageError."""
     if word in declared:
         return declared[word]
     found = _PORT.match(word)
@@ -90,7 +90,7 @@ def _opened(word: str, declared: dict[str, FirewallPort]) -> FirewallPort:
 
 
 def firewall_networks(words: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The networks that WORDS are, without those that lie in others. Raises UsageError."""
+    """Return the networks that WORDS are, without those that lie in others. Raises UsageError."""
     four: list[IPv4Network] = []
     six: list[IPv6Network] = []
     if len(words) > _MOST_NETWORKS:

@@ -29,7 +29,7 @@ _POLICY = re.compile(r":(\S+) (\S+)")
 
 
 def iptables_filter(saved: str) -> PacketFilter:
-    """The table ``filter`` in what was SAVED; empty without one."""
+    """Return the table ``filter`` in what was SAVED; empty without one."""
     table, policies, rules = "", dict[str, str](), dict[str, list[FilterRule]]()
     for line in saved.splitlines():
         if line.startswith("*"):
@@ -66,7 +66,7 @@ def _rule(words: Sequence[str]) -> FilterRule:
 
 
 def _with_option(rule: FilterRule, option: str, values: Sequence[str], negated: bool) -> FilterRule:
-    """RULE with one more OPTION and its VALUES."""
+    """Return RULE with one more OPTION and its VALUES."""
     value = values[0] if values else ""
     if option in ("-j", "--jump", "-g", "--goto"):
         return _with_target(rule, value, option in ("-g", "--goto"))

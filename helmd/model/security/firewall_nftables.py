@@ -12,8 +12,8 @@ _WITHOUT_MEANING = {"counter", "log", "comment", "mangle", "notrack", "meter", "
 
 
 def nftables_filters(ruleset: Mapping[str, Any], family: IpFamily) -> tuple[PacketFilter, ...]:
-    """The tables of RULESET that see incoming packets of FAMILY. Those of iptables, which nft can't show whole, are not
-    among them. Raises KeyError, TypeError, ValueError for what nft does not print.
+    """Return the tables of RULESET that see incoming packets of FAMILY. Those of iptables, which nft can't show whole,
+    are not among them. Raises KeyError, TypeError, ValueError for what nft does not print.
     """
     entries = ruleset["nftables"]
     sets = {(e["set"]["family"], e["set"]["table"], e["set"]["name"]): e["set"] for e in entries if "set" in e}
@@ -48,10 +48,10 @@ Sets = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 
 def _rules(given: Mapping[str, Any], family: IpFamily, sets: Sets) -> Sequence[FilterRule]:
-    """A rule; several where a verdict map decides."""
+    """Return a rule; several where a verdict map decides."""
 
     def elements(right: Any) -> list[Any]:
-        """What RIGHT stands for, a named set looked up."""
+        """Return what RIGHT stands for, a named set looked up."""
         if isinstance(right, str) and right.startswith("@"):
             right = sets[given["family"], given["table"], right[1:]].get("elem", [])
         if isinstance(right, dict) and "set" in right:
@@ -117,7 +117,7 @@ def _matched(rule: FilterRule, left: Any, operator: str, right: list[Any], famil
 
 
 def _subject(left: Any) -> str:
-    """What is compared, as nft's own language names it; empty for what is not known here."""
+    """Return what is compared, as nft's own language names it; empty for what is not known here."""
     if isinstance(left, dict):
         if "payload" in left and "protocol" in left["payload"]:
             return f"{left['payload']['protocol']} {left['payload']['field']}"
@@ -134,7 +134,7 @@ def _words(right: list[Any]) -> set[Any]:
 
 
 def _ports(element: Any) -> Ranges:
-    """The ports that an element of a set is, with its comment, counter or timeout where it has one."""
+    """Return the ports that an element of a set is, with its comment, counter or timeout where it has one."""
     if isinstance(element, dict) and "elem" in element:
         element = element["elem"]["val"]
     if isinstance(element, dict):

@@ -56,7 +56,7 @@ class PacketFilter:
 
 
 def complement(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """The ports that are not in RANGES."""
+    """Return the ports that are not in RANGES."""
     found, following = [], 1
     for first, last in sorted(ranges):
         if first > following:
@@ -72,7 +72,7 @@ class UnclearRulesError(Exception):
 
 
 def reachable(filters: Sequence[PacketFilter]) -> ReachablePorts:
-    """The ports that all FILTERS let through. Raises UnclearRulesError."""
+    """Return the ports that all FILTERS let through. Raises UnclearRulesError."""
     rules = [rule for each in filters for chain in each.chains.values() for rule in chain.rules if not rule.never]
     starts = {1, *(first for rule in rules for first, _ in rule.ports)}
     starts |= {last + 1 for rule in rules for _, last in rule.ports if last < EVERY_PORT[0][1]}
@@ -107,7 +107,7 @@ def _reach(filter_: PacketFilter, name: str, port: int) -> Reach:
 
 
 def _walk(filter_: PacketFilter, name: str, port: int, some: list[bool], depth: int) -> Policy:
-    """What the chain decides, or nothing. SOME gets an element when a rule accepts some connections only."""
+    """Return what the chain decides, or nothing. SOME gets an element when a rule accepts some connections only."""
     if depth > _DEEPEST or name not in filter_.chains:
         raise UnclearRulesError
     for rule in filter_.chains[name].rules:

@@ -13,12 +13,12 @@ _LONGEST_NAME = 60
 
 
 def script_file_name(kind: FirewallKind) -> str:
-    """The name under which the script is saved."""
+    """Return the name under which the script is saved."""
     return f"hivematrix-firewall-{kind}.sh"
 
 
 def firewall_script(kind: FirewallKind, plan: FirewallPlan, common: str, own: str) -> str:
-    """The script for PLAN, of the COMMON part and the part of KIND alone.
+    """Return the script for PLAN, of the COMMON part and the part of KIND alone.
 
     Everything in it that comes from outside stands between single quotes and has no character that means something to
     sh(1), nft(8), iptables-restore(8) or ufw(8).
@@ -59,5 +59,5 @@ def _lines(ports: Iterable[FirewallPort]) -> str:
 
 
 def _plain(name: str) -> str:
-    """NAME without what could mean something anywhere in a script or in a rule's comment."""
+    """Return NAME without what could mean something anywhere in a script or in a rule's comment."""
     return _NOT_PLAIN.sub("-", name)[:_LONGEST_NAME] or "-"

@@ -22,7 +22,7 @@ class ReachablePorts:
     limited: Ranges = ()
 
     def reach(self, port: int) -> Reach:
-        """Whether others can connect to PORT."""
+        """Return whether others can connect to PORT."""
         if _holds(self.opened, port):
             return "open"
         return "limited" if _holds(self.limited, port) else "closed"
@@ -45,8 +45,8 @@ class FirewallState:
     ipv6: ReachablePorts = ReachablePorts()
 
     def reach(self, port: int, ipv4: bool = True, ipv6: bool = True) -> Reach:
-        """Whether others can connect to a TCP port on which something listens, by the more open one of the protocols
-        that are asked for.
+        """Return whether others can connect to a TCP port on which something listens, by the more open one of the
+        protocols that are asked for.
 
         What a container engine passes on by rules of its own, the firewall never sees.
         """
@@ -78,7 +78,7 @@ def _holds(ranges: Ranges, port: int) -> bool:
 
 
 def firewall_state_of(reply: bytes) -> FirewallState:
-    """What the service's REPLY says; unknown for a reply that it would not give."""
+    """Return what the service's REPLY says; unknown for a reply that it would not give."""
     try:
         found = json.loads(reply)
         return FirewallState(

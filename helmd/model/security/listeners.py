@@ -75,7 +75,7 @@ class DeclaredPort:
 
 
 def only_local(host: str) -> bool:
-    """Whether only this machine reaches HOST, an address or a name."""
+    """Return whether only this machine reaches HOST, an address or a name."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -85,7 +85,7 @@ def only_local(host: str) -> bool:
 
 
 def declared_ports(suite: Registry, settings: Settings) -> tuple[DeclaredPort, ...]:
-    """The TCP ports of the suite and of Helm."""
+    """Return the TCP ports of the suite and of Helm."""
     found = [_declared(service) for service in suite.services.values() if service.port and not service.external]
     helm_units = frozenset({HELMD_UNIT, MANAGER_SCOPE, *SOCKET_UNITS})
     found.append(
@@ -113,8 +113,8 @@ def judge_sockets(
     ephemeral: range,
     protected: Iterable[int] = (),
 ) -> Iterator[SecurityFinding]:
-    """What is wrong with SOCKETS in the eyes of the account UID. EPHEMERAL are ports that the kernel chooses itself;
-    PROTECTED those that a firewall keeps other machines from.
+    """Yield what is wrong with SOCKETS in the eyes of the account UID. EPHEMERAL are ports that the kernel chooses
+    itself; PROTECTED those that a firewall keeps other machines from.
     """
     ports = {each.port: each for each in declared}
     for each in sockets:
@@ -128,7 +128,9 @@ def judge_sockets(
 
 
 def suite_unit(socket: OpenEnd, uid: int) -> str | None:
-    """The service, or Helm's own unit, that SOCKET belongs to; None for what is not of the suite of the account UID."""
+    """Return the service, or Helm's own unit, that SOCKET belongs to, or None for what is not of the suite of the
+    account UID.
+    """
     if socket.manager != uid or socket.unit is None:
         return None
     return service_of(socket.unit) or (HELM_SERVICE if socket.unit in SOCKET_UNITS else None)

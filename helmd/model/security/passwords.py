@@ -42,7 +42,7 @@ class StoredPassword:
 
 
 def judge_passwords(stored: Sequence[StoredPassword]) -> Iterator[SecurityFinding]:
-    """Which of STORED are known to everybody."""
+    """Yield which of STORED are known to everybody."""
     for each in stored:
         for tried in dict.fromkeys((each.account, *WELL_KNOWN)):
             if each.matches(tried):
@@ -58,7 +58,7 @@ def judge_passwords(stored: Sequence[StoredPassword]) -> Iterator[SecurityFindin
 
 
 def scram_matches(verifier: str, password: str) -> bool:
-    """Whether a SCRAM verifier of PostgreSQL (``pg_authid.rolpassword``; RFC 5803) is that of PASSWORD."""
+    """Return whether a SCRAM verifier of PostgreSQL (``pg_authid.rolpassword``; RFC 5803) is that of PASSWORD."""
     found = re.fullmatch(r"SCRAM-SHA-256\$(\d{1,7}):([^$]+)\$([^:]+):(\S+)", verifier)
     if found is None:
         return False
@@ -72,7 +72,9 @@ def scram_matches(verifier: str, password: str) -> bool:
 
 
 def keycloak_matches(secret_data: str, credential_data: str, password: str, argon2: Argon2) -> bool | None:
-    """Whether a password credential of Keycloak (its table ``credential``) is PASSWORD; None if its kind is unknown."""
+    """Return whether a password credential of Keycloak (its table ``credential``) is PASSWORD, or None if its kind is
+    unknown.
+    """
     try:
         secret, about = json.loads(secret_data), json.loads(credential_data)
         value, salt = base64.b64decode(secret["value"]), base64.b64decode(secret["salt"])
@@ -105,12 +107,12 @@ def _first(given: Mapping[str, Any], name: str, default: str) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of this NAME holds a secret."""
+    """Return whether a variable of this NAME holds a secret."""
     return bool(_SECRET_NAME.search(name)) and not _NO_SECRET_NAME.search(name)
 
 
 def judge_secrets(service: str, place: str, variables: Mapping[str, str]) -> Iterator[SecurityFinding]:
-    """Which secrets among VARIABLES of a service, as PLACE has them, can be guessed. Values are not shown."""
+    """Yield which secrets among VARIABLES of a service, as PLACE has them, can be guessed. Values are not shown."""
     for name, value in variables.items():
         # An empty one is none, and {…} is filled in later.
         if not is_secret_name(name) or not value or value.startswith("{"):

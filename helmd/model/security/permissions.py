@@ -41,7 +41,7 @@ class FileOwner:
 
 
 def others_with(facts: FileFacts, right: int, owner: FileOwner) -> Iterator[str]:
-    """Who else has RIGHT (4 to read, 2 to write), as ``everybody``, ``group N`` or ``uid N``."""
+    """Yield who else has RIGHT (4 to read, 2 to write), as ``everybody``, ``group N`` or ``uid N``."""
     if facts.mode & right:
         yield _EVERYBODY
     group = facts.mode >> 3
@@ -67,7 +67,7 @@ def _named(acl: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def judge_secret(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[SecurityFinding]:
-    """Whether others can read a file that holds a secret: WHAT it is."""
+    """Check whether others can read a file that holds a secret: WHAT it is."""
     if readers := list(others_with(facts, _READ, owner)):
         yield security_finding(
             "readable-secret",
@@ -81,7 +81,7 @@ def judge_secret(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[Secu
 
 
 def judge_writable(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[SecurityFinding]:
-    """Whether others can write a file, which is part of WHAT; whether it gives whoever runs it other rights."""
+    """Check whether others can write a file, which is part of WHAT; whether it gives whoever runs it other rights."""
     sticky = facts.directory and facts.mode & 0o1000
     if not sticky and (writers := list(others_with(facts, _WRITE, owner))):
         yield security_finding(

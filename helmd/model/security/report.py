@@ -35,7 +35,7 @@ class AuditFacts:
 
 
 def audit_reply(facts: AuditFacts, uid: int) -> SecurityAuditReply:
-    """The reply about what was found for the account UID, without acceptances."""
+    """Return the reply about what was found for the account UID, without acceptances."""
     bindings = _bindings(facts, uid)
     findings = tuple(_shown(finding, None) for finding in by_severity(facts.findings))
     return SecurityAuditReply(
@@ -58,7 +58,7 @@ def audit_reply(facts: AuditFacts, uid: int) -> SecurityAuditReply:
 
 
 def firewall_status(ports: Iterable[int], state: FirewallState) -> FirewallStatus:
-    """Whether a firewall filters, and which TCP PORTS it keeps others from, all or most of them."""
+    """Return whether a firewall filters, and which TCP PORTS it keeps others from, all or most of them."""
     if state.unknown:
         return FirewallStatus(None, None, ())
     kept = sorted({port for port in ports if state.reach(port) in ("closed", "limited")})
@@ -66,7 +66,7 @@ def firewall_status(ports: Iterable[int], state: FirewallState) -> FirewallStatu
 
 
 def with_acceptances(reply: SecurityAuditReply, in_force: Mapping[str, Acceptance]) -> SecurityAuditReply:
-    """REPLY with the acceptances that are IN_FORCE, instead of those that it has."""
+    """Return REPLY with the acceptances that are IN_FORCE, instead of those that it has."""
     known = [finding_of(each) for each in reply.findings]
     findings = tuple(_shown(finding, accepted(finding, in_force)) for finding in known)
     return replace(
@@ -79,7 +79,7 @@ def with_acceptances(reply: SecurityAuditReply, in_force: Mapping[str, Acceptanc
 
 
 def finding_of(shown: AuditFinding) -> SecurityFinding:
-    """The finding that is SHOWN."""
+    """Return the finding that is SHOWN."""
     return SecurityFinding(shown.kind, shown.subject, shown.severity, shown.sentence, tuple(shown.evidence), shown.fix)
 
 
@@ -94,7 +94,7 @@ def _recommendations(findings: Sequence[AuditFinding]) -> tuple[str, ...]:
 
 
 def accepted_finding(acceptance: Acceptance) -> AcceptedFinding:
-    """ACCEPTANCE as a body."""
+    """Return ACCEPTANCE as a body."""
     return AcceptedFinding(
         id=acceptance.id,
         reason=acceptance.reason,

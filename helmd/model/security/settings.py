@@ -37,7 +37,7 @@ _VARIABLE = re.compile(r"""["']?([A-Za-z_][A-Za-z0-9_]*)=("[^"]*"|'[^']*'|\S*)""
 
 
 def judge_trust(settings: Settings, suite: Registry) -> Iterator[SecurityFinding]:
-    """Who besides Helm's own logins may change something over HTTP, as ``helm.toml`` has it."""
+    """Yield who besides Helm's own logins may change something over HTTP, as ``helm.toml`` has it."""
     for network in settings.trusted_proxies:
         size = 32 - network.prefixlen if isinstance(network, IPv4Network) else (128 - network.prefixlen) // 2
         if size > 8:
@@ -72,7 +72,10 @@ def judge_trust(settings: Settings, suite: Registry) -> Iterator[SecurityFinding
 def judge_debugging(
     service: str, mode: Mode, variables: Mapping[str, str], place: str, wide: bool
 ) -> Iterator[SecurityFinding]:
-    """Whether VARIABLES of a service, as PLACE has them, switch on a debugger. WIDE: other machines can reach it."""
+    """Check whether VARIABLES of a service, as PLACE has them, switch on a debugger.
+
+    WIDE: other machines can reach it.
+    """
     fix = f"Remove it from {place}; then: helmctl restart {service}"
     for name, value in variables.items():
         if name in _OPTIONS and (found := _REMOTE_DEBUGGER.search(value)):
@@ -97,7 +100,7 @@ def judge_debugging(
 
 
 def secrets_in_unit(text: str) -> Iterator[str]:
-    """The names of variables in ``Environment=`` of a unit file whose values are secrets."""
+    """Yield the names of variables in ``Environment=`` of a unit file whose values are secrets."""
     for line in _ASSIGNMENT.findall(text):
         for name, value in _VARIABLE.findall(line):
             bare = value.strip("\"'")
@@ -106,7 +109,7 @@ def secrets_in_unit(text: str) -> Iterator[str]:
 
 
 def judge_unit_text(unit: str, files: Mapping[str, str]) -> Iterator[SecurityFinding]:
-    """Secrets in the FILES that a unit is made of (text by path)."""
+    """Yield secrets in the FILES that a unit is made of (text by path)."""
     for path, text in files.items():
         for name in dict.fromkeys(secrets_in_unit(text)):
             yield security_finding(
@@ -132,7 +135,7 @@ class HbaLine:
 
 
 def hba_lines(text: str) -> Iterator[HbaLine]:
-    """The records in TEXT."""
+    """Yield the records in TEXT."""
     for number, line in enumerate(text.splitlines(), 1):
         words = re.findall(r'"(?:[^"]|"")*"|[^\s#"]+|#.*', line)
         words = [word for word in words if not word.startswith("#")]
@@ -146,7 +149,7 @@ def hba_lines(text: str) -> Iterator[HbaLine]:
 
 
 def judge_hba(cluster: str, path: str, text: str) -> Iterator[SecurityFinding]:
-    """Who may log in to a cluster without a password, or shows it to the network."""
+    """Yield who may log in to a cluster without a password, or shows it to the network."""
     for line in hba_lines(text):
         said = f"{line.kind} {line.databases} {line.roles} {line.address}".strip()
         evidence = [f"{path}:{line.number}: {said} {line.method}"]
@@ -169,7 +172,7 @@ def judge_hba(cluster: str, path: str, text: str) -> Iterator[SecurityFinding]:
 
 
 def judge_sshd(files: Sequence[tuple[str, str]]) -> Iterator[SecurityFinding]:
-    """Whether root can log in over SSH by password. FILES (path, text) in the order in which sshd(8) reads them.
+    """Check whether root can log in over SSH by password. FILES (path, text) in the order in which sshd(8) reads them.
 
     The first value of a setting counts; what is in Match blocks is for some connections only, and is left out.
     """
@@ -226,7 +229,10 @@ KERNEL_SETTINGS = (
 
 
 def judge_kernel(values: Mapping[str, str]) -> Iterator[SecurityFinding]:
-    """What of KERNEL_SETTINGS does not protect. Those that the kernel lacks, or does not show, are not in VALUES."""
+    """Yield what of KERNEL_SETTINGS does not protect.
+
+    Those that the kernel lacks, or does not show, are not in VALUES.
+    """
     for setting in KERNEL_SETTINGS:
         value = values.get(setting.name)
         if value is not None and value not in setting.safe:
@@ -266,7 +272,7 @@ _PENDING = re.compile(r"^Inst (\S+) .*\((\S+) [^)]*(?:[Ss]ecurity)", re.MULTILIN
 
 
 def judge_updates(simulated: str) -> Iterator[SecurityFinding]:
-    """Security updates that are pending, by the output of ``apt-get --simulate upgrade``."""
+    """Yield security updates that are pending, by the output of ``apt-get --simulate upgrade``."""
     pending = [f"{name} {version}" for name, version in _PENDING.findall(simulated)]
     if pending:
         yield security_finding(

@@ -26,7 +26,7 @@ class UnitSandbox:
 
 
 def judge_sandbox(sandbox: UnitSandbox) -> Iterator[SecurityFinding]:
-    """What is wrong with it, on a host that has user namespaces."""
+    """Yield what is wrong with it, on a host that has user namespaces."""
     name, unit = sandbox.service, sandbox.unit
     shown = (
         [] if sandbox.exposure is None else [f"systemd-analyze --user security {unit}: {sandbox.exposure:.1f} of 10"]
@@ -66,7 +66,9 @@ def judge_sandbox(sandbox: UnitSandbox) -> Iterator[SecurityFinding]:
 
 
 def judge_drift(unit: str, kind: str, reload: bool) -> Iterator[SecurityFinding]:
-    """Whether a unit is what the configuration says: KIND is that of `Change`, RELOAD that systemd has not read it."""
+    """Check whether a unit is what the configuration says: KIND is that of `Change`, RELOAD that systemd has not read
+    it.
+    """
     said = {
         "new": "is not installed",
         "changed": "differs from what the configuration says",

@@ -12,7 +12,7 @@ RECOVERY = 600.0
 
 
 def uses_database(service: Service) -> bool:
-    """Whether the service has a database in the suite's PostgreSQL. Keycloak always has."""
+    """Return whether the service has a database in the suite's PostgreSQL. Keycloak always has."""
     return not service.external and (service.database or service.type == "keycloak")
 
 

@@ -35,7 +35,7 @@ class EffectiveSuite:
 
 
 def service_of_fault(fault: Fault) -> str | None:
-    """The service that a fault is about, if it is about one and its name is valid."""
+    """Return the service that a fault is about, if it is about one and its name is valid."""
     words = fault.where.split(".")
     return words[1] if words[0] == "services" and len(words) > 1 and SERVICE_NAME.match(words[1]) else None
 
@@ -46,7 +46,7 @@ def read_effective(
     last: Sequence[ConfigSource],
     taken_ports: Mapping[int, str],
 ) -> EffectiveSuite:
-    """The suite that SOURCES describe, where they have faults by LAST, the newest sources that had none.
+    """Return the suite that SOURCES describe, where they have faults by LAST, the newest sources that had none.
 
     UNREAD are the faults of files that are not among SOURCES, since they could not be read.
     """
@@ -146,7 +146,7 @@ class _Merged:
                     self._give_way(about, fault)
 
     def _old(self, name: str) -> bool:
-        """Whether the service is defined as when there was no fault."""
+        """Return whether the service is defined as when there was no fault."""
         return name in self._good and _defined_alike(self.services[name], self._good[name])
 
     def _fault_at(self, name: str, sentence: str) -> Fault:
@@ -164,7 +164,7 @@ class _Merged:
 
 
 def _defined_alike(one: Service, other: Service) -> bool:
-    """Whether two definitions differ at most in where they are."""
+    """Return whether two definitions differ at most in where they are."""
     return replace(one, file="", line=0) == replace(other, file="", line=0)
 
 
@@ -185,7 +185,7 @@ def _names_in(source: ConfigSource) -> Iterable[str]:
 def with_missing(
     sources: list[ConfigSource], broken: Iterable[str], last: Sequence[ConfigSource]
 ) -> list[ConfigSource]:
-    """SOURCES with those of LAST that are broken now and not among them, each behind what it overrides."""
+    """Return SOURCES with those of LAST that are broken now and not among them, each behind what it overrides."""
     files = [source.file for source in last]
     for index, source in enumerate(last):
         present = [each.file for each in sources]

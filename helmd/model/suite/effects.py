@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 def effect_text(action: str, names: Collection[str], registry: Registry) -> str:
-    """What comes of ACTION for others than the services NAMES; empty for what touches nobody."""
+    """Return what comes of ACTION for others than the services NAMES; empty for what touches nobody."""
     return " ".join(_sentences(names, registry)) if action in ("stop", "restart") else ""
 
 

@@ -30,7 +30,7 @@ class Unenforced(NamedTuple):
 
 
 def unenforced(registry: Registry, controllers: Collection[str]) -> Iterator[Unenforced]:
-    """The limits in REGISTRY that need a controller which is not among CONTROLLERS."""
+    """Yield the limits in REGISTRY that need a controller which is not among CONTROLLERS."""
     for controller in dict.fromkeys(needed for _, needed in _CONTROLLERS):
         settings = tuple(
             f"limits.{key} of {name}"

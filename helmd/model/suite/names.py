@@ -67,7 +67,7 @@ STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", 
 
 
 def default_path(service: str) -> str:
-    """The directory of a service that has no path of its own, in Helm's data directory."""
+    """Return the directory of a service that has no path of its own, in Helm's data directory."""
     return f"hivematrix-{service}"
 
 

@@ -64,7 +64,7 @@ def read_registry(sources: Sequence[ConfigSource], taken_ports: Mapping[int, str
 
 
 def collect(sources: Sequence[ConfigSource]) -> tuple[dict[str, Service], Entries, list[Fault]]:
-    """The services in SOURCES, their settings as given, and the faults of each by itself."""
+    """Return the services in SOURCES, their settings as given, and the faults of each by itself."""
     faults: list[Fault] = []
     entries: Entries = {}
     members: dict[str, Given] = {}
@@ -81,7 +81,10 @@ def collect(sources: Sequence[ConfigSource]) -> tuple[dict[str, Service], Entrie
 
 
 def check_together(services: Mapping[str, Service], entries: Entries, taken_ports: Mapping[int, str]) -> list[Fault]:
-    """What keeps SERVICES from being a suite: a port, a dependency, a second Keycloak. ENTRIES say where it is set."""
+    """Return what keeps SERVICES from being a suite: a port, a dependency, a second Keycloak.
+
+    ENTRIES say where it is set.
+    """
     faults: list[Fault] = []
     _check_ports(services, entries, taken_ports, faults)
     _check_databases(services, entries, faults)
@@ -124,12 +127,12 @@ def _read_source(
 
 @cache
 def _keys(names: tuple[str, ...], prefix: str) -> tuple[tuple[str, str], ...]:
-    """NAMES of fields, each with the key of its setting."""
+    """Return NAMES of fields, each with the key of its setting."""
     return tuple((name, f"{prefix}.{name}") for name in names)
 
 
 def _group(entry: Mapping[str, Given], kind: Any, prefix: str, defaults: Mapping[str, Any]) -> Any:
-    """The named tuple KIND of the settings below PREFIX."""
+    """Return the named tuple KIND of the settings below PREFIX."""
     given = {name: entry[key].value for name, key in _keys(kind._fields, prefix) if key in entry}
     return kind(**{**defaults, **given})
 
@@ -257,7 +260,9 @@ def _check_ports(
 
 
 def _numeric_host(service: Service) -> str:
-    """The one address at which SERVICE listens by its URL; empty for a name, and for what stands for all addresses."""
+    """Return the one address at which SERVICE listens by its URL; empty for a name, and for what stands for all
+    addresses.
+    """
     host = urlsplit(service.url).hostname or ""
     try:
         address = ip_address("127.0.0.1" if host == "localhost" else host)
@@ -299,6 +304,6 @@ def _check_dependencies(services: Mapping[str, Service], entries: Entries, fault
 
 
 def shown_cycle(cycle: Sequence[str]) -> str:
-    """The services of a dependency cycle, shortened in the middle."""
+    """Return the services of a dependency cycle, shortened in the middle."""
     path = cycle if len(cycle) <= CYCLE_SHOWN else (*cycle[: CYCLE_SHOWN - 2], "...", *cycle[-2:])
     return " -> ".join(path)

@@ -154,7 +154,7 @@ class Service:
     line: int = 0
 
     def environment_in(self, mode: Mode) -> dict[str, str]:
-        """The variables that its configuration sets in MODE."""
+        """Return the variables that its configuration sets in MODE."""
         return {**self.environment, **(self.modes[mode].environment if mode in self.modes else {})}
 
     @property
@@ -180,7 +180,7 @@ class Service:
         return self.health.start_timeout + START_MARGIN + self.restart.stop_timeout
 
     def gives_up(self, seconds: float) -> bool:
-        """Whether systemd ends restarting a service whose starts each fail after so many seconds."""
+        """Return whether systemd ends restarting a service whose starts each fail after so many seconds."""
         return self.restart.burst * (seconds + self.restart.delay) < self.start_interval
 
     @property

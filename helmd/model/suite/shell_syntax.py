@@ -18,7 +18,7 @@ _HOME = re.compile(r"(?:\A|[=:])~/")
 
 
 def shell_syntax(service: Service) -> Iterator[str]:
-    """A sentence without full stop for each setting of SERVICE that only a shell would understand."""
+    """Yield a sentence without full stop for each setting of SERVICE that only a shell would understand."""
     commands = {
         "start_command": service.start_command,
         "pre_start": service.pre_start,
@@ -42,7 +42,7 @@ def shell_syntax(service: Service) -> Iterator[str]:
 
 
 def _shell_word(words: Sequence[str]) -> str:
-    """The first of WORDS that is meant for a shell; empty if none is, or if a shell gets them."""
+    """Return the first of WORDS that is meant for a shell; empty if none is, or if a shell gets them."""
     if any(word.rpartition("/")[2] in SHELL_PROGRAMS for word in words):
         return ""
     for place, word in enumerate(words):

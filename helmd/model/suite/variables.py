@@ -10,7 +10,7 @@ _NOT_READ = ("JAVA_OPTS", "JAVA_ADD_OPENS", "JAVA_HOME", "JAVA")
 
 
 def refused_variables(service: Service) -> Iterator[tuple[str, str]]:
-    """The settings of SERVICE that set such variables, each with the reason as a sentence."""
+    """Yield the settings of SERVICE that set such variables, each with the reason as a sentence."""
     tables = {"environment": service.environment}
     tables |= {f"{mode}.environment": override.environment for mode, override in service.modes.items()}
     for key, variables in tables.items():
@@ -23,7 +23,7 @@ def refused_variables(service: Service) -> Iterator[tuple[str, str]]:
 
 
 def _reason(service: Service, name: str, value: str) -> str:
-    """Why the variable can't have this value; empty if it can."""
+    """Return why the variable can't have this value; empty if it can."""
     if name == "HIVEMATRIX_MODE":
         return "is set to the mode in which the service runs; to switch, run: helmctl restart NAME --mode MODE"
     if service.database and name == service.database_variable:

@@ -25,12 +25,12 @@ def ok(sentence: str) -> Finding:
 
 
 def warn(sentence: str, fix: str) -> Finding:
-    """A finding that needs attention although everything works at present."""
+    """Return a finding that needs attention although everything works at present."""
     return Finding("warn", sentence, fix)
 
 
 def bad(sentence: str, fix: str) -> Finding:
-    """A finding because of which something does not work."""
+    """Return a finding because of which something does not work."""
     return Finding("bad", sentence, fix)
 
 
@@ -164,7 +164,7 @@ class VirtualEnvironment:
     """Whether packages are installed in it, which only an interpreter of the version ``made_for`` finds."""
 
     def broken(self, interpreter: str | None) -> bool:
-        """Whether the service can't run in it with that version."""
+        """Return whether the service can't run in it with that version."""
         return interpreter is not None and self.packages and interpreter != self.made_for
 
 

@@ -27,6 +27,6 @@ class DoctorReport:
 
 
 def doctor_report(found: Iterable[tuple[str, Finding]], now: datetime) -> DoctorReport:
-    """The report of findings, each with the name of its check."""
+    """Return the report of findings, each with the name of its check."""
     findings = tuple(DoctorFinding(check, *finding) for check, finding in found)
     return DoctorReport(all(each.verdict != "bad" for each in findings), findings, now)

@@ -39,7 +39,7 @@ class Directive(NamedTuple):
     backstop: bool = False
 
     def value_in(self, profile: Hardening) -> str | None:
-        """The value in PROFILE; None if the directive is not part of it."""
+        """Return the value in PROFILE, or None if the directive is not part of it."""
         return dict(self.values).get(profile, self.value) if profile in self.profiles else None
 
 
@@ -131,7 +131,7 @@ class Line(NamedTuple):
 
 
 def unit_lines(profile: Hardening, user_namespaces: bool, without: Collection[str] = ()) -> tuple[Line, ...]:
-    """The directives of PROFILE that have an effect on the host, apart from those that are named in WITHOUT."""
+    """Return the directives of PROFILE that have an effect on the host, apart from those that are named in WITHOUT."""
     lines = []
     for directive in DIRECTIVES:
         value = directive.value_in(profile)
@@ -142,5 +142,5 @@ def unit_lines(profile: Hardening, user_namespaces: bool, without: Collection[st
 
 
 def isolates(profile: Hardening, user_namespaces: bool) -> bool:
-    """Whether a service with PROFILE is kept from the account's own files, sockets and processes."""
+    """Return whether a service with PROFILE is kept from the account's own files, sockets and processes."""
     return profile in ISOLATED and user_namespaces

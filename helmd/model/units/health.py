@@ -197,7 +197,7 @@ def _failed_checks(document: dict[str, object], depth: int) -> Iterator[tuple[st
 
 
 def _missing(requires: Collection[str], document: dict[str, object]) -> str:
-    """Which of the checks that it must name a document lacks, as the end of a sentence."""
+    """Return which of the checks that it must name a document lacks, as the end of a sentence."""
     known = _named_checks(document)
     if not (missing := [name for name in requires if name not in known]):
         return ""
@@ -210,7 +210,9 @@ def _named_checks(document: dict[str, object]) -> set[str]:
 
 
 def _listed(container: object) -> Iterator[tuple[str, object]]:
-    """The checks in CONTAINER: an object by name (each with one result, or a list of them), or a list with names."""
+    """Yield the checks in CONTAINER: an object by name (each with one result, or a list of them), or a list with
+    names.
+    """
     if isinstance(container, dict):
         for name, check in list(container.items())[:_MOST_LOOKED_AT]:
             for each in check[:_MOST_LOOKED_AT] if isinstance(check, list) else [check]:
@@ -222,19 +224,19 @@ def _listed(container: object) -> Iterator[tuple[str, object]]:
 
 
 def _word(status: object) -> str | None:
-    """A check's status in lower case; None if there is none."""
+    """Return a check's status in lower case, or None if there is none."""
     if isinstance(status, bool):
         return str(status).lower()
     return status.lower() if isinstance(status, str) else None
 
 
 def _plain(word: str) -> str:
-    """WORD if it says more than that the check failed."""
+    """Return WORD if it says more than that the check failed."""
     return "" if word in ("unhealthy", "down", "fail", "failed", "error", "false") else _short(word, _REASON)
 
 
 def _short(text: str, limit: int) -> str:
-    """TEXT from a service, on one line."""
+    """Return TEXT from a service, on one line."""
     return printable(" ".join(text.split()), limit)
 
 

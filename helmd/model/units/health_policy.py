@@ -77,7 +77,8 @@ def restart_reason(observed: Observed) -> str | None:
 
 
 def proven(observed: Observed, now: float) -> bool:
-    """Whether to clear the start count of a service that is near its limit: it works, however often it has failed.
+    """Return whether to clear the start count of a service that is near its limit: it works, however often it has
+    failed.
 
     systemd counts all starts, and the interval is long enough for starts that time out; so it would give up on one that
     ends now and then after it was healthy. What the admin sets as ``restart.within`` is left to systemd. NOW is seconds

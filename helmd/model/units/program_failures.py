@@ -24,7 +24,7 @@ _SOCKET = re.compile(r"(?<![\w./~-])[\w./~-]*\w\.sock(?:et)?\b")
 
 
 def program_cause(service: Service, facts: UnitFacts, printed: Sequence[str]) -> str:
-    """What a service that fails has met, and what to do, in one or two sentences; empty if that is not known.
+    """Return what a service that fails has met, and what to do, in one or two sentences; empty if that is not known.
 
     PRINTED are its last lines.
     """

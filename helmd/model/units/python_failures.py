@@ -14,7 +14,9 @@ _FILE = re.compile(r'File "([^"]+)", line \d+')
 
 
 def environment_cause(service: Service, printed: Sequence[str]) -> str:
-    """What is wrong with the environment of a service that printed this last, and what to do; empty if nothing is."""
+    """Return what is wrong with the environment of a service that printed this last, and what to do; empty if nothing
+    is.
+    """
     if service.type != "python" or service.start_command:
         return ""
     environment = service.python_bin.rpartition("/bin/")[0]

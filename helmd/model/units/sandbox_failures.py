@@ -103,7 +103,8 @@ _CALLS = (
 def causes(
     facts: UnitFacts, lines: Sequence[str], sandbox: Sandbox, service: Service, hidden: Callable[[str], bool]
 ) -> list[Cause]:
-    """What of its sandbox the unit of SERVICE may have failed by, the likeliest first; an empty list if nothing is.
+    """Return what of its sandbox the unit of SERVICE may have failed by, the likeliest first; an empty list if nothing
+    is.
 
     LINES are the last ones that it printed. HIDDEN says whether a path exists outside of the sandbox only.
     """
@@ -161,7 +162,7 @@ def _writes_code(how: str) -> Cause:
 
 
 def _by_line(line: str, before: str, sandbox: Sandbox, service: Service, hidden: Callable[[str], bool]) -> list[Cause]:
-    """The causes that LINE speaks for, which was printed after BEFORE."""
+    """Return the causes that LINE speaks for, which was printed after BEFORE."""
     found = []
     has, edit = sandbox.directives, f"a drop-in (helmctl edit {service.name})"
     if "MemoryDenyWriteExecute" in has and _GENERATES_CODE.search(line):
@@ -206,7 +207,7 @@ def _refused_call(line: str, sandbox: Sandbox, edit: str) -> list[Cause]:
 
 
 def _absent(path: str, sandbox: Sandbox, hidden: Callable[[str], bool], certain: bool) -> list[Cause]:
-    """The causes when PATH was not found; CERTAIN if the kernel said so."""
+    """Return the causes when PATH was not found; CERTAIN if the kernel said so."""
     if certain and path.startswith("/dev/") and "PrivateDevices" in sandbox.directives:
         return [
             Cause("PrivateDevices", f"{path} is hidden from it", 'Only hardening = "basic" or "off" shows devices.')
@@ -224,7 +225,7 @@ def _absent(path: str, sandbox: Sandbox, hidden: Callable[[str], bool], certain:
 
 
 def _some_call(sandbox: Sandbox) -> list[Cause]:
-    """A refusal that nothing explains further."""
+    """Return a refusal that nothing explains further."""
     if "SystemCallFilter" not in sandbox.directives:
         return []
     sentence = "a system call was refused, perhaps one that its sandbox does not allow"
@@ -241,7 +242,7 @@ def _hidden_program(service: Service, sandbox: Sandbox, hidden: Callable[[str], 
 
 
 def _path_in(line: str) -> str:
-    """The path that an error line names: the last one in it that is quoted, or else the last one."""
+    """Return the path that an error line names: the last one in it that is quoted, or else the last one."""
     quoted = re.findall(rf"['\"`]{_PATH}['\"`]", line)
     plain = re.findall(rf"(?<![\w/.]){_PATH}", line)
     found = quoted or plain

@@ -202,7 +202,10 @@ def service_status(observed: Observed, now: float) -> Status:
 
 
 def why_not_serving(status: Status) -> str:
-    """Why a service does not serve as it should, or is kept from being started; empty where its state says all."""
+    """Return why a service does not serve as it should, or is kept from being started.
+
+    Empty where its state says all.
+    """
     kept = status.state == "stopped" and status.health_message != _NOT_RUNNING
     return status.health_message if kept or status.health in (DEGRADED, UNHEALTHY) else ""
 

@@ -43,12 +43,14 @@ _OF_HELM: Mapping[str, EventKind] = {
 
 
 def kind_of_systemd(message: str) -> EventKind:
-    """What systemd says in MESSAGE, the first line of an entry about a unit."""
+    """Return what systemd says in MESSAGE, the first line of an entry about a unit."""
     return next((kind for kind, pattern in _OF_SYSTEMD if pattern.search(message)), "other")
 
 
 def kind_of_change(action: str, result: str) -> EventKind:
-    """What a record of Helm's is about: ACTION is a command ("modules update") or a route ("PUT /api/…/config")."""
+    """Return what a record of Helm's is about: ACTION is a command ("modules update") or a route ("PUT
+    /api/…/config").
+    """
     if result == "refused":
         return "refused"
     words = re.findall(r"[a-z]+", action.lower())
@@ -56,6 +58,6 @@ def kind_of_change(action: str, result: str) -> EventKind:
 
 
 def health_of_line(message: str) -> str | None:
-    """The service whose health has changed, as helmd's own line MESSAGE says it; None for any other line."""
+    """Return the service whose health has changed, as helmd's own line MESSAGE says it, or None for any other line."""
     found = _HEALTH.match(message)
     return None if found is None or found["service"] == HELM_SERVICE else found["service"]

@@ -250,7 +250,7 @@ def last_exit(facts: UnitFacts) -> str:
 
 
 def _start_command(facts: UnitFacts, service: str, pre_start: Sequence[str]) -> str:
-    """What to call the ``ExecStartPre=`` command that failed: the service's own by its setting."""
+    """Return what to call the ``ExecStartPre=`` command that failed: the service's own by its setting."""
     words = facts.start_exit.words
     if pre_start and words and words[0].rpartition("/")[2] == pre_start[0].rpartition("/")[2]:
         return f"the pre_start command of {service} ({pre_start[0]})"

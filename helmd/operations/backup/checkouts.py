@@ -46,7 +46,7 @@ _PROTOCOLS = (
 
 
 def service_ref(service: Service, layout: Layout) -> ServiceRef:
-    """What a backup has of a service's directory, and what is known of the rest."""
+    """Return what a backup has of a service's directory, and what is known of the rest."""
     directory = layout.resolve(service.path)
     environment = _environment(service, directory)
     remote, commit, changed, reproducible = "", "", False, False
@@ -70,7 +70,7 @@ def service_ref(service: Service, layout: Layout) -> ServiceRef:
 
 
 def _module_facts(places: ModulePlaces, version: str) -> tuple[str, str, bool]:
-    """Source and commit of a module's version, and whether git can bring it back: from another machine."""
+    """Return source and commit of a module's version, and whether git can bring it back: from another machine."""
     try:
         record = read_record(places)
     except HelmError:
@@ -82,7 +82,7 @@ def _module_facts(places: ModulePlaces, version: str) -> tuple[str, str, bool]:
 
 
 def _too_wide(directory: Path, layout: Layout) -> bool:
-    """Whether a directory has more in it than a service's files, or is not this account's."""
+    """Return whether a directory has more in it than a service's files, or is not this account's."""
     try:
         own = os.stat(directory, follow_symlinks=False).st_uid == os.geteuid()
     except OSError:
@@ -93,7 +93,7 @@ def _too_wide(directory: Path, layout: Layout) -> bool:
 
 
 def skipped_in(ref: ServiceRef, name: str) -> bool:
-    """Whether what is at NAME in a service's directory is made again instead of being saved."""
+    """Return whether what is at NAME in a service's directory is made again instead of being saved."""
     if name.rsplit("/", 1)[-1] in _CACHES:
         return True
     if ref.environment is not None and name == ref.environment.directory:
@@ -102,7 +102,7 @@ def skipped_in(ref: ServiceRef, name: str) -> bool:
 
 
 def _environment(service: Service, directory: Path) -> EnvironmentRef | None:
-    """The virtual environment in a service's directory; nothing of it is executed."""
+    """Return the virtual environment in a service's directory; nothing of it is executed."""
     if service.type != "python" or service.start_command or service.python_bin.startswith(("/", "~")):
         return None
     place = Path(service.python_bin).parent.parent
@@ -129,7 +129,9 @@ def _environment(service: Service, directory: Path) -> EnvironmentRef | None:
 
 
 def _git_facts(service: Service, directory: Path) -> tuple[str, str, bool, bool]:
-    """Remote and commit of a checkout, whether files differ from it, and whether git can bring all of it back."""
+    """Return remote and commit of a checkout, whether files differ from it, and whether git can bring all of it
+    back.
+    """
     try:
         git = directory / ".git"
         remote = _remote(_text(git, "config"))
@@ -148,7 +150,7 @@ def _text(folder: Path, name: str) -> str:
 
 
 def _remote(config: str) -> str:
-    """The URL of the remote repository ``origin`` in a .git/config."""
+    """Return the URL of the remote repository ``origin`` in a .git/config."""
     section = ""
     for line in config.splitlines():
         line = line.strip()
@@ -185,7 +187,7 @@ def _head(git: Path) -> str:
 
 
 def _compare(service: Service, directory: Path, commit: str) -> tuple[bool, bool]:
-    """Whether files differ from COMMIT, shared paths aside, and whether a branch of the remote has it."""
+    """Return whether files differ from COMMIT, shared paths aside, and whether a branch of the remote has it."""
     git = directory / ".git"
     with tempfile.TemporaryDirectory(prefix="helm-git-") as own:
         environment = {
@@ -238,7 +240,7 @@ def _run(words: list[str], environment: Mapping[str, str]) -> str:
 
 
 def remote_fault(ref: ServiceRef) -> str:
-    """Why a service's code can't be had from its remote repository; empty if it can be asked."""
+    """Return why a service's code can't be had from its remote repository; empty if it can be asked."""
     if shutil.which("git") is None:
         return "git is not installed: sudo apt install git"
     try:
@@ -289,7 +291,9 @@ RunProgram = Callable[[Sequence[str], bool], Ran]
 
 
 def sandboxed(layout: Layout, name: str, directory: Path) -> RunProgram:
-    """What runs programs in a sandbox with no more of the account's files than the DIRECTORY of the service NAME."""
+    """Return what runs programs in a sandbox with no more of the account's files than the DIRECTORY of the service
+    NAME.
+    """
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": "/nonexistent",

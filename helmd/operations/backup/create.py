@@ -161,7 +161,7 @@ def _has_directory(name: str, registry: Registry, layout: Layout) -> bool:
 
 
 def _sources(layout: Layout, settings: Settings, registry: Registry) -> tuple[list[_Source], list[str]]:
-    """The clusters to be saved, all of them running; what is not, as sentences. Raises BackupError."""
+    """Return the clusters to be saved, all of them running; what is not, as sentences. Raises BackupError."""
     wanted: list[tuple[Literal["suite", "store"], Cluster, str]] = []
     left_out = []
     if SUITE_CLUSTER in registry:
@@ -207,7 +207,9 @@ def _check_space(directory: Path, layout: Layout, refs: Iterable[ServiceRef], so
 
 
 def _not_ours(name: str) -> bool:
-    """Whether what is at NAME among the admin's units is not about the suite, or what enabling units has made there."""
+    """Return whether what is at NAME among the admin's units is not about the suite, or what enabling units has made
+    there.
+    """
     return not name.startswith(("hivematrix", "helmd")) or name.endswith((".wants", ".requires"))
 
 

@@ -42,7 +42,7 @@ def _program(name: str) -> str:
 
 
 def new_identity() -> tuple[AgeIdentity, str]:
-    """A new identity, and its recipient."""
+    """Return a new identity, and its recipient."""
     made = subprocess.run([_program("age-keygen")], capture_output=True, text=True, timeout=_SECONDS, check=False)
     if made.returncode:
         raise BackupError(f"age-keygen failed: {_last_line(made.stderr)}")
@@ -51,7 +51,7 @@ def new_identity() -> tuple[AgeIdentity, str]:
 
 
 def recipient_of(identity: AgeIdentity) -> str:
-    """The public key of an identity. Raises BackupError if it is none."""
+    """Return the public key of an identity. Raises BackupError if it is none."""
     done = subprocess.run(
         [_program("age-keygen"), "-y"],
         input=identity.text,
@@ -71,7 +71,7 @@ def recipient_of(identity: AgeIdentity) -> str:
 
 @contextmanager
 def encrypted_to(recipients: Sequence[str], descriptor: int) -> Iterator[IO[bytes]]:
-    """What is written to the file that this gives is encrypted for RECIPIENTS and written to DESCRIPTOR.
+    """Yield a file; what is written to it is encrypted for RECIPIENTS and written to DESCRIPTOR.
 
     Raises BackupError; then what was written is not complete.
     """
@@ -118,7 +118,7 @@ class Decryption:
 
 @contextmanager
 def decrypted(descriptor: int, identity: AgeIdentity) -> Iterator[Decryption]:
-    """What the archive behind DESCRIPTOR has, from its beginning. Raises BackupError."""
+    """Yield what the archive behind DESCRIPTOR has, from its beginning. Raises BackupError."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     text = identity.text.encode("utf-8", "surrogateescape")
     if len(text) > _MAX_IDENTITY:

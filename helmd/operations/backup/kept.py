@@ -30,12 +30,15 @@ class BackupKey:
 
 
 def directory_of(layout: Layout, settings: Settings) -> Path:
-    """Where backups are kept."""
+    """Return where backups are kept."""
     return layout.resolve(settings.backup_directory) if settings.backup_directory else layout.backups
 
 
 def backup_key(layout: Layout) -> BackupKey:
-    """The key for backups. Raises NotSetUpError while there is none, and DeniedError for one that can't be used."""
+    """Return the key for backups.
+
+    Raises NotSetUpError while there is none, and DeniedError for one that can't be used.
+    """
     text = _private_text(layout.backup_key)
     if text is None:
         raise NotSetUpError(
@@ -59,7 +62,7 @@ def put_backup_key(layout: Layout, key: BackupKey, identity: str) -> None:
 
 
 def _private_text(path: Path) -> str | None:
-    """The content of a file of this account that nobody else can read; None if there is none."""
+    """Return the content of a file of this account that nobody else can read, or None if there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -74,7 +77,7 @@ def _private_text(path: Path) -> str | None:
 
 
 def stored_backups(directory: Path) -> list[StoredBackup]:
-    """The archives in DIRECTORY, the newest first."""
+    """Return the archives in DIRECTORY, the newest first."""
     found = []
     with suppress(FileNotFoundError), os.scandir(directory) as listed:
         for entry in listed:
@@ -109,7 +112,7 @@ def record_last(layout: Layout, run: LastRun) -> None:
 
 
 def last_run(layout: Layout) -> LastRun | None:
-    """How the last run ended; None if there was none, or that is not known."""
+    """Return how the last run ended, or None if there was none, or that is not known."""
     try:
         return LastRun(**json.loads(layout.last_backup.read_text()))
     except (OSError, ValueError, TypeError):
@@ -117,7 +120,7 @@ def last_run(layout: Layout) -> LastRun | None:
 
 
 def backups_listed(layout: Layout, settings: Settings) -> BackupList:
-    """What the API says of backups."""
+    """Return what the API says of backups."""
     directory, last = directory_of(layout, settings), last_run(layout)
     try:
         recipient = backup_key(layout).recipient

@@ -16,7 +16,7 @@ _FILES = ("module.json", "declared.toml")
 
 
 def module_files(places: ModulePlaces) -> Iterator[tuple[str, bytes]]:
-    """The files by name. Of versions, only the active one is in a backup, so the record has no other."""
+    """Yield the files by name. Of versions, only the active one is in a backup, so the record has no other."""
     with suppress(HelmError):
         record = read_record(places)
         if record is not None:
@@ -29,6 +29,6 @@ def module_files(places: ModulePlaces) -> Iterator[tuple[str, bytes]]:
 
 
 def is_module_file(name: str) -> bool:
-    """Whether a path below `MODULES` in an archive is that of such a file."""
+    """Return whether a path below `MODULES` in an archive is that of such a file."""
     module, _, file = name.partition("/")
     return not fault_in_name(module) and file in _FILES

@@ -99,7 +99,7 @@ def _free(layout: Layout) -> int:
 
 
 def found_conditions(layout: Layout, manifest: Manifest) -> RestoreConditions:
-    """What there is on this machine that matters for a restore. Nothing is changed."""
+    """Return what there is on this machine that matters for a restore. Nothing is changed."""
     try:
         newest_here = newest().major
     except NotSetUpError:
@@ -122,7 +122,7 @@ def found_conditions(layout: Layout, manifest: Manifest) -> RestoreConditions:
 
 
 def living_suite(layout: Layout) -> str:
-    """What shows that the account has a suite that a restore would replace, as a sentence; empty without one."""
+    """Return what shows that the account has a suite that a restore would replace, as a sentence; empty without one."""
     if layout.suite_cluster.exists():
         return f"this account has a suite already, with databases in {layout.suite_cluster}"
     with suppress(OSError, UnicodeDecodeError):
@@ -132,7 +132,7 @@ def living_suite(layout: Layout) -> str:
 
 
 def _fault(ref: ServiceRef, layout: Layout, unfinished: bool) -> str:
-    """Why a service's directory can't be restored here; empty if it can."""
+    """Return why a service's directory can't be restored here; empty if it can."""
     if ref.saved == "nothing":
         return ""
     directory = layout.resolve(ref.path)
@@ -155,12 +155,12 @@ def _fault(ref: ServiceRef, layout: Layout, unfinished: bool) -> str:
 
 
 def plan(layout: Layout, manifest: Manifest, replace: bool) -> RestorePlan:
-    """What a restore does here, and what is in its way."""
+    """Return what a restore does here, and what is in its way."""
     return plan_restore(manifest, found_conditions(layout, manifest), replace)
 
 
 def _name(manifest: Manifest) -> str:
-    """What an archive is recognized by."""
+    """Return what an archive is recognized by."""
     return hashlib.sha256(manifest_text(manifest)).hexdigest()
 
 

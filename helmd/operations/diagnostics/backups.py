@@ -13,7 +13,7 @@ from helmd.systemd.calendar import calendar_interval
 
 
 def backups(context: DoctorContext) -> list[Finding]:
-    """Whether this machine could be lost without the suite being lost with it."""
+    """Check whether this machine could be lost without the suite being lost with it."""
     layout, settings = context.layout, context.settings
     if not context.suite.services:
         return [ok("there is nothing to back up yet")]
@@ -43,7 +43,9 @@ def backups(context: DoctorContext) -> list[Finding]:
 
 
 def backup_troubles(context: DoctorContext) -> list[str]:
-    """What keeps a suite from being restored as it was lately: backups that failed, or are overdue, as sentences."""
+    """Return what keeps a suite from being restored as it was lately: backups that failed, or are overdue, as
+    sentences.
+    """
     try:
         found = backups(context)
     except HelmError as error:

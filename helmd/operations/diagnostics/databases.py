@@ -19,7 +19,7 @@ _DEEPEST = 3
 
 
 def databases(context: DoctorContext) -> list[Finding]:
-    """Whether running services that have a database are connected to it, or have tables in it."""
+    """Check whether running services that have a database are connected to it, or have tables in it."""
     # Not at the top: psycopg costs every helmctl command 60 ms.
     from helmd.postgres.activity import database_use
 

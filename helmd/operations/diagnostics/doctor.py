@@ -64,7 +64,7 @@ class CheckFinding(NamedTuple):
 
 
 def examine(context: DoctorContext, checks: tuple[DoctorCheck, ...] = CHECKS) -> Iterator[CheckFinding]:
-    """The findings, one after the other. Nothing on the machine is changed."""
+    """Yield the findings, one after the other. Nothing on the machine is changed."""
     for check in checks:
         if check.after_set_up and not context.set_up:
             continue

@@ -66,7 +66,7 @@ class FailureReader:
 
 
 def failure_of(facts: UnitFacts, printed: Sequence[PrintedLine], now: float) -> Failure:
-    """What PRINTED, the lines of its last run, and its unit say. NOW is seconds since the epoch."""
+    """Return what PRINTED, the lines of its last run, and its unit say. NOW is seconds since the epoch."""
     texts = [line.message for line in printed[-CAUSE_LINES:]]
     word = condition(facts, now)
     line = cause_line(texts)

@@ -18,7 +18,7 @@ _UNKNOWN = "what the gateway adds to pages is not known, so its scripts do not r
 
 
 def pages(context: DoctorContext) -> list[Finding]:
-    """What helmd has learned of the gateway's pages, when, and what of them its policy does not allow."""
+    """Return what helmd has learned of the gateway's pages, when, and what of them its policy does not allow."""
     suite = context.suite
     if GATEWAY not in suite:
         return [ok("the suite has no gateway")]

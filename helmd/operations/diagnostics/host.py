@@ -42,7 +42,7 @@ def manager(context: DoctorContext) -> list[Finding]:
 
 
 def journal(context: DoctorContext) -> list[Finding]:
-    """Whether the account's lines can be read, by this process and by helmd-journal."""
+    """Check whether the account's lines can be read, by this process and by helmd-journal."""
     restart = f"sudo systemctl restart {user_manager.unit_name(context.uid)}"
     join = f"sudo usermod -aG {JOURNAL_GROUP} {context.account}; {restart} (this restarts the suite)"
     hidden = hidden_files()
@@ -70,7 +70,7 @@ def journal(context: DoctorContext) -> list[Finding]:
 
 
 def storage(context: DoctorContext) -> list[Finding]:
-    """Whether the journal survives a reboot."""
+    """Check whether the journal survives a reboot."""
     setting = user_manager.journald_settings().get("Storage", "auto").lower()
     if setting in ("volatile", "none"):
         fix = (
@@ -87,7 +87,7 @@ def storage(context: DoctorContext) -> list[Finding]:
 
 
 def rate_limit(context: DoctorContext) -> list[Finding]:
-    """Whether journald may drop lines of the account's services."""
+    """Check whether journald may drop lines of the account's services."""
     return [check_limit(context.uid, context.layout.libexec)]
 
 
@@ -156,7 +156,7 @@ _NAMESPACE_SWITCHES = (
 
 
 def hardening(context: DoctorContext) -> list[Finding]:
-    """Whether services can be sandboxed fully, and whether their units were rendered for that."""
+    """Check whether services can be sandboxed fully, and whether their units were rendered for that."""
     host = probe_host()
     found = []
     if host.user_namespaces:

@@ -58,7 +58,9 @@ class Glance(Generic[Kind]):
     failed_at: float = 0.0
 
     def age(self) -> float:
-        """Seconds since the result; infinite before the first, or if it is from the future: the clock was set back."""
+        """Return seconds since the result; infinite before the first, or if it is from the future: the clock was set
+        back.
+        """
         age = float("inf") if self.report is None else time.time() - self.report.checked_at.timestamp()
         return age if age >= 0 else float("inf")
 
@@ -86,11 +88,11 @@ class LatestCheck(Generic[Kind]):
         self._hint = f"Run: {command}; what it printed: journalctl --user -u {self._unit}"
 
     async def known(self) -> Glance[Kind]:
-        """What is known, at once."""
+        """Return what is known, at once."""
         return await asyncio.to_thread(self._look)
 
     async def glance(self, max_age: float) -> Glance[Kind]:
-        """What is known, at once. The check is started if its result is older than MAX_AGE seconds.
+        """Return what is known, at once. The check is started if its result is older than MAX_AGE seconds.
 
         After a run that failed, not before FAILED_SECONDS have passed, unless a new result is asked for (0).
         """
@@ -105,7 +107,9 @@ class LatestCheck(Generic[Kind]):
         return replace(seen, running=True, failure=None)
 
     async def newest(self, max_age: float) -> Glance[Kind]:
-        """What is known, once it is at most MAX_AGE seconds old, the check has failed, or it has taken too long."""
+        """Return what is known, once it is at most MAX_AGE seconds old, the check has failed, or it has taken
+        too long.
+        """
         before = await self.known()
         if before.age() <= max_age:
             return before
@@ -141,7 +145,7 @@ class LatestCheck(Generic[Kind]):
             return what(manager)
 
     def _facts(self) -> UnitFacts | None:
-        """What systemd says about the unit; None while it can't be asked."""
+        """Return what systemd says about the unit, or None while it can't be asked."""
         try:
             facts: UnitFacts = self._ask(lambda manager: manager.facts(self._unit))
         except BusError:
@@ -167,7 +171,7 @@ class LatestCheck(Generic[Kind]):
         return seen
 
     def _read(self) -> Glance[Kind]:
-        """The result that is kept. Whoever wrote the file, nothing is believed of it."""
+        """Return the result that is kept. Whoever wrote the file, nothing is believed of it."""
         try:
             return Glance(read_json(self._kind, json.loads(private_text(self._path))))
         except FileNotFoundError:

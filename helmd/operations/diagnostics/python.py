@@ -20,7 +20,7 @@ _PROGRAM = re.compile(r"python(\d+\.\d+)")
 
 
 def environments(context: DoctorContext) -> list[Finding]:
-    """Whether virtual environments have the Python that they were made with, now and after the next upgrade."""
+    """Check whether virtual environments have the Python that they were made with, now and after the next upgrade."""
     found = [
         environment
         for name, service in context.suite.services.items()
@@ -35,7 +35,7 @@ def _interpreter(service: Service, layout: Layout) -> Path:
 
 
 def environment_of(service: str, interpreter: Path) -> VirtualEnvironment | None:
-    """What is known of the virtual environment that INTERPRETER belongs to; None when it belongs to none.
+    """Return what is known of the virtual environment that INTERPRETER belongs to, or None when it belongs to none.
 
     Nothing of it is executed, and no more is read than a real one has: the service may have changed it.
     """
@@ -75,7 +75,7 @@ def _has_packages(directory: Path) -> bool:
 
 
 def _following() -> str | None:
-    """The version of /usr/bin/python3 after the next upgrade, if it is another than now."""
+    """Return the version of /usr/bin/python3 after the next upgrade, if it is another than now."""
     found = _VERSION.match(candidate("python3") or "")
     now = f"{sys.version_info.major}.{sys.version_info.minor}"
     return found[1] if found and found[1] != now else None

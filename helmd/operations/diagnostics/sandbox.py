@@ -16,7 +16,7 @@ _UNRESTRICTED = ("", "no", (1 << 64) - 1)
 
 
 def sandbox_of(properties: Mapping[str, Any]) -> Sandbox:
-    """What restricts a unit with these PROPERTIES (org.freedesktop.systemd1(5)), drop-ins included."""
+    """Return what restricts a unit with these PROPERTIES (org.freedesktop.systemd1(5)), drop-ins included."""
     families, calls = _allowed(properties, "RestrictAddressFamilies"), _allowed(properties, "SystemCallFilter")
     names = {directive.name for directive in DIRECTIVES}
     in_force = {name for name in names if not _unrestricted(properties.get(name, ""))}
@@ -36,7 +36,7 @@ def _allowed(properties: Mapping[str, Any], name: str) -> Sequence[str]:
 
 
 def hidden_from(properties: Mapping[str, Any], path: str) -> bool:
-    """Whether PATH exists, and a unit with these PROPERTIES does not see it."""
+    """Return whether PATH exists, and a unit with these PROPERTIES does not see it."""
     place = Path(os.path.normpath(path))
     covered = [Path(mount[0]) for mount in properties.get("TemporaryFileSystem", ())]
     if properties.get("ProtectHome") == "tmpfs":
@@ -48,6 +48,9 @@ def hidden_from(properties: Mapping[str, Any], path: str) -> bool:
 
 
 def sandbox_causes(service: Service, facts: UnitFacts, lines: Sequence[str], manager: Manager) -> list[Cause]:
-    """What of its sandbox the unit of SERVICE may have failed by, the likeliest first. LINES are its last ones."""
+    """Return what of its sandbox the unit of SERVICE may have failed by, the likeliest first.
+
+    LINES are its last ones.
+    """
     properties = manager.properties(facts.unit)
     return causes(facts, lines, sandbox_of(properties), service, lambda path: hidden_from(properties, path))

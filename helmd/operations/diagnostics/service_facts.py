@@ -88,7 +88,7 @@ class ServiceFactsReader:
         self._drifts: tuple[float, dict[str, tuple[Drift, ...]] | str] | None = None
 
     async def read(self, observed: Observed) -> ServiceFacts:
-        """All about one service."""
+        """Return all about one service."""
         return await self._threads.run(lambda: self._read(observed))
 
     def _read(self, observed: Observed) -> ServiceFacts:
@@ -113,7 +113,7 @@ class ServiceFactsReader:
         )
 
     def _all_drifts(self) -> dict[str, tuple[Drift, ...]] | str:
-        """Those of all services, or why they are not known."""
+        """Return those of all services, or why they are not known."""
         now = time.monotonic()
         if self._drifts is None or now - self._drifts[0] >= DRIFT_SECONDS:
             found: dict[str, tuple[Drift, ...]] | str
@@ -147,7 +147,7 @@ def _drifts(layout: Layout) -> Iterator[tuple[str, tuple[Drift, ...]]]:
 
 
 def shown_environment(service: Service, mode: str | None, layout: Layout) -> Iterator[Variable]:
-    """What the service finds in its environment: by Helm, by services.toml, and from its file of secrets."""
+    """Yield what the service finds in its environment: by Helm, by services.toml, and from its file of secrets."""
     chosen: Mode = next((each for each in MODES if each == mode), MODES[0])
     own = service.environment_in(chosen)
     for name, value in sorted({**mode_environment(service, chosen), **own}.items()):

@@ -28,7 +28,7 @@ _HANDSHAKE_SECONDS = 3.0
 
 
 def services(context: DoctorContext) -> list[Finding]:
-    """Whether the services run and are healthy, and none runs without one that it needs."""
+    """Check whether the services run and are healthy, and none runs without one that it needs."""
     suite = context.suite
     views = {view.service.name: view for view in look(suite, suite.names, context.manager, context.layout)}
     ours = [view for view in views.values() if not view.service.external]
@@ -59,7 +59,7 @@ def _to_start(view: View) -> bool:
 
 
 def _schedule(view: View, context: DoctorContext) -> Iterator[Finding]:
-    """Whether a service with a schedule will be started by it."""
+    """Check whether a service with a schedule will be started by it."""
     if not view.service.schedule or not view.facts.exists:
         return
     name = view.service.name
@@ -73,7 +73,7 @@ def _schedule(view: View, context: DoctorContext) -> Iterator[Finding]:
 
 
 def _without_needed(suite: Registry, views: dict[str, View]) -> Iterator[Finding]:
-    """A service that is down while others that need it run."""
+    """Yield a service that is down while others that need it run."""
     needs = dependencies(suite)
     for name, view in views.items():
         if view.word not in ("stopped", "failed") or view.service.external:
@@ -84,7 +84,7 @@ def _without_needed(suite: Registry, views: dict[str, View]) -> Iterator[Finding
 
 
 def certificates(context: DoctorContext) -> list[Finding]:
-    """Whether the certificates that running services show are valid, and for how long."""
+    """Check whether the certificates that running services show are valid, and for how long."""
     now = datetime.now(UTC)
     found = [
         judge_certificate(each.service, each.valid_from, each.valid_until, now)
@@ -99,7 +99,7 @@ def certificates(context: DoctorContext) -> list[Finding]:
 
 
 def shown_certificates(suite: Registry, facts_of: Callable[[str], UnitFacts], layout: Layout) -> list[HostCertificate]:
-    """The certificates that running and external services show. Blocks, for some seconds a service at most."""
+    """Return the certificates that running and external services show. Blocks, for some seconds a service at most."""
     found = []
     for shown in certificates_shown(suite, facts_of):
         service = suite[shown.service]
@@ -170,7 +170,7 @@ def _facts(service: str, encoded: bytes, directory: Path | None) -> HostCertific
 
 
 def _shown(name: str, port: int, local: bool) -> bytes | None:
-    """The certificate, in DER form, that a server shows for NAME; None if it completes no handshake.
+    """Return the certificate, in DER form, that a server shows for NAME, or None if it completes no handshake.
 
     LOCAL: it is a service of this host, to which its name need not lead.
     """
@@ -183,7 +183,9 @@ def _shown(name: str, port: int, local: bool) -> bytes | None:
 
 
 def _certificate(address: tuple[Any, ...], name: str, deadline: float) -> bytes | None:
-    """What the server at ADDRESS shows for NAME, in DER form; None if it completes no handshake by DEADLINE."""
+    """Return what the server at ADDRESS shows for NAME, in DER form, or None if it completes no handshake by
+    DEADLINE.
+    """
     remaining = max(0.001, deadline - time.monotonic())
     try:
         with (

@@ -77,7 +77,7 @@ def _correction(fault: Fault) -> str:
 
 
 def units(context: DoctorContext) -> list[Finding]:
-    """Whether what is installed and loaded is what the configuration says."""
+    """Check whether what is installed and loaded is what the configuration says."""
     found = [
         finding
         for change in changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
@@ -114,7 +114,7 @@ def _drift(change: Change) -> Iterator[Finding]:
 
 
 def modules(context: DoctorContext) -> list[Finding]:
-    """Whether changes of modules were interrupted and could not be completed or taken back by themselves."""
+    """Check whether changes of modules were interrupted and could not be completed or taken back by themselves."""
     found = []
     for name in interrupted_modules(context.layout):
         places, fix = context.layout.module(name), f"helmctl modules recover {name}"
@@ -127,7 +127,7 @@ def modules(context: DoctorContext) -> list[Finding]:
 
 
 def isolation(context: DoctorContext) -> list[Finding]:
-    """Which services are kept from the account's own files, and so from what other services may do."""
+    """Return which services are kept from the account's own files, and so from what other services may do."""
     namespaces = host_of(context.layout).user_namespaces
     open_ones, found = [], []
     for name, service in context.suite.services.items():
@@ -152,7 +152,7 @@ def isolation(context: DoctorContext) -> list[Finding]:
 
 
 def isolated_now(name: str, context: DoctorContext) -> bool:
-    """Whether the unit, as systemd has loaded it with its drop-ins, hides the account's secrets."""
+    """Return whether the unit, as systemd has loaded it with its drop-ins, hides the account's secrets."""
     try:
         facts = context.manager.facts(unit_of(name))
         properties = context.manager.properties(unit_of(name)) if facts.exists else {}
@@ -165,7 +165,7 @@ def isolated_now(name: str, context: DoctorContext) -> bool:
 
 
 def ports(context: DoctorContext) -> list[Finding]:
-    """Whether each configured port is free or in use by its own service, and whether the account may use it."""
+    """Check whether each configured port is free or in use by its own service, and whether the account may use it."""
     wanted = [
         (service.port, unit_of(name), url_host(service))
         for name, service in context.suite.services.items()
@@ -202,7 +202,7 @@ def _end(holder: Holder, uid: int) -> str:
 
 
 def secrets(context: DoctorContext) -> list[Finding]:
-    """Whether only the account can read its secrets, and whether systemd reads them as they are meant."""
+    """Check whether only the account can read its secrets, and whether systemd reads them as they are meant."""
     layout = context.layout
     own = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
     machine = []
@@ -224,7 +224,7 @@ def secrets(context: DoctorContext) -> list[Finding]:
 
 
 def _misread(path: Path) -> Iterator[Finding]:
-    """Lines of the environment file at PATH that do not do what they seem to."""
+    """Yield lines of the environment file at PATH that do not do what they seem to."""
     try:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         yield from (
@@ -268,7 +268,7 @@ def java(context: DoctorContext) -> list[Finding]:
 
 
 def postgres(context: DoctorContext) -> list[Finding]:
-    """The private clusters: whether their programs are installed, get updates, and whether servers answer."""
+    """Return the private clusters: whether their programs are installed, get updates, and whether servers answer."""
     clusters: dict[str, Cluster] = {}
     if context.settings.store_embedded:
         clusters[STORE_CLUSTER_UNIT] = store_cluster(context.layout, context.account)
@@ -297,7 +297,9 @@ def postgres(context: DoctorContext) -> list[Finding]:
 
 
 def _logins(cluster: Cluster, context: DoctorContext) -> Iterator[Finding]:
-    """Which roles of the suite's PostgreSQL the account can still be without a password, as in earlier releases."""
+    """Yield which roles of the suite's PostgreSQL the account can still be without a password, as in earlier
+    releases.
+    """
     if cluster.passfile is None:
         return
     known = current_mappings(cluster)
@@ -350,7 +352,7 @@ def _answers(unit: str, cluster: Cluster, major: int, context: DoctorContext) ->
 
 
 def _tcp_clients(cluster: Cluster) -> str:
-    """Which units hold TCP connections to CLUSTER, also those that have not logged in."""
+    """Return which units hold TCP connections to CLUSTER, also those that have not logged in."""
     found = clients_of(cluster.port) if cluster.tcp else Counter()
     parts = [f"{unit or 'a process that cannot be inspected'} {count}" for unit, count in found.most_common(5)]
     return f"; over TCP: {', '.join(parts)}" if parts else ""
@@ -390,7 +392,7 @@ def _external(what: str, dsn: str) -> Finding:
 
 
 def _down(facts: UnitFacts) -> Finding:
-    """A unit of Helm's own that is not running."""
+    """Return a unit of Helm's own that is not running."""
     now = time.time()
     fix = f"systemctl --user enable --now {facts.unit}"
     if condition(facts, now) in ("failed", "flapping"):
@@ -399,7 +401,7 @@ def _down(facts: UnitFacts) -> Finding:
 
 
 def _sockets(context: DoctorContext) -> Iterator[Finding]:
-    """Whether systemd listens for helmd, so that its restarts refuse nobody."""
+    """Check whether systemd listens for helmd, so that its restarts refuse nobody."""
     for unit in render_sockets(context.layout, context.settings, template_environment(context.layout.share / "units")):
         facts = context.manager.facts(unit)
         if not facts.exists:
@@ -413,7 +415,7 @@ def _sockets(context: DoctorContext) -> Iterator[Finding]:
 
 
 def helm(context: DoctorContext) -> list[Finding]:
-    """Whether Helm's own units run, and start at boot as the suite does."""
+    """Check whether Helm's own units run, and start at boot as the suite does."""
     found = []
     for unit in HELM_UNITS:
         if unit == STORE_CLUSTER_UNIT and not context.settings.store_embedded:

@@ -41,7 +41,7 @@ _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): ")
 
 
 def since(then: float, now: float) -> str:
-    """How long ago THEN was, in seconds since the epoch: "just now", "for 1 second", "for 2 days"."""
+    """Return how long ago THEN was, in seconds since the epoch: "just now", "for 1 second", "for 2 days"."""
     seconds = max(0, int(now - then))
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
         if seconds >= size:
@@ -54,7 +54,7 @@ def _times(count: int) -> str:
 
 
 def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tuple[str, Sequence[str]]:
-    """The paragraph, and the last log lines of the service that it is about."""
+    """Return the paragraph, and the last log lines of the service that it is about."""
     graph = dependencies(registry)
     order = start_order(graph, closure(graph, [name])) if name in registry else (name,)
     views = {view.service.name: view for view in look(registry, order, manager, layout)}
@@ -77,12 +77,12 @@ def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tupl
 
 
 def lines_of_run(facts: UnitFacts) -> Sequence[PrintedLine]:
-    """The last lines that a unit has printed in its last run."""
+    """Return the last lines that a unit has printed in its last run."""
     return last_lines(facts.unit, _RUN, facts.begun_at - BEGAN_SLACK, invocation=facts.invocation)
 
 
 def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Sequence[str]]:
-    """What more to say of a service that does not work, and its last log lines."""
+    """Return what more to say of a service that does not work, and its last log lines."""
     facts = view.facts
     if view.blocked:
         return [f"{view.blocked}."], ()
@@ -158,7 +158,7 @@ def _detail(view: View, now: float) -> list[str]:
 
 
 def _sandbox(view: View, printed: Sequence[str], manager: Manager) -> list[str]:
-    """What of its sandbox it may have failed by."""
+    """Return what of its sandbox it may have failed by."""
     facts = view.facts
     if view.service.external or not facts.exists or view.word in ("stopped", "starting", "stopping"):
         return []
@@ -167,7 +167,7 @@ def _sandbox(view: View, printed: Sequence[str], manager: Manager) -> list[str]:
 
 
 def _port(view: View) -> list[str]:
-    """Who else listens on its port, or where it listens instead."""
+    """Return who else listens on its port, or where it listens instead."""
     service, facts = view.service, view.facts
     if service.port is None or service.external:
         return []
@@ -205,7 +205,9 @@ def _advice(view: View) -> str:
 
 
 def of_this_run(lines: Sequence[PrintedLine]) -> Sequence[PrintedLine]:
-    """The last of LINES; from the first error on, if that is earlier, since what follows is mostly its consequence."""
+    """Return the last of LINES; from the first error on, if that is earlier, since what follows is mostly its
+    consequence.
+    """
     first = next((number for number, line in enumerate(lines) if _ERROR.search(line.message)), len(lines))
     if first >= len(lines) - LINES:
         return lines[-LINES:]
@@ -214,7 +216,9 @@ def of_this_run(lines: Sequence[PrintedLine]) -> Sequence[PrintedLine]:
 
 
 def cause_line(lines: Sequence[str]) -> str:
-    """The one of LINES that most likely says why a run failed: its last exception, else its last error; else empty."""
+    """Return the one of LINES that most likely says why a run failed: its last exception, else its last error; else
+    empty.
+    """
     errors = [line for line in lines if _ERROR.search(line) and not line.startswith("Traceback ")]
     return next((line.strip() for line in reversed(errors) if _EXCEPTION.match(line)), "") or (
         errors[-1].strip() if errors else ""

@@ -49,7 +49,7 @@ class AdminLogin:
 
 
 def own_secret(layout: Layout) -> str:
-    """The secret of Helm's client; empty before set-up. Raises DeniedError if it can't be read."""
+    """Return the secret of Helm's client; empty before set-up. Raises DeniedError if it can't be read."""
     try:
         return layout.admin_client_secret.read_text().strip()
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def own_secret(layout: Layout) -> str:
 
 
 def own_session(server: Server, layout: Layout, wanted: WantedRealm) -> Session:
-    """A session as Helm's client. Raises KeycloakError with what to do if it is not accepted."""
+    """Return a session as Helm's client. Raises KeycloakError with what to do if it is not accepted."""
     secret = own_secret(layout)
     if not secret:
         raise NoAccessError("Keycloak's realm is not set up", hint="Run: helmctl keycloak setup")
@@ -72,7 +72,7 @@ def own_session(server: Server, layout: Layout, wanted: WantedRealm) -> Session:
 
 
 def bootstrap_login(keycloak: str, layout: Layout) -> AdminLogin | None:
-    """The temporary admin, unless it was removed. KEYCLOAK is the name of the service."""
+    """Return the temporary admin, unless it was removed. KEYCLOAK is the name of the service."""
     known = read_environment_file(layout.secrets_file(keycloak))
     password = known.get(launch.BOOTSTRAP_PASSWORD)
     return AdminLogin(known.get(launch.BOOTSTRAP_USERNAME) or launch.ADMIN, password) if password else None
@@ -81,7 +81,7 @@ def bootstrap_login(keycloak: str, layout: Layout) -> AdminLogin | None:
 def ensure_own_client(
     server: Server, keycloak: str, layout: Layout, wanted: WantedRealm, given: AdminLogin | None, notify: Report
 ) -> Session:
-    """A session as Helm's client with its rights; realm and client are made where they are missing.
+    """Return a session as Helm's client with its rights; realm and client are made where they are missing.
 
     GIVEN, an admin of the realm master, is used for that in any case; the temporary admin only if the client has no
     access. Raises KeycloakError, with what to do, if there is no way in.
@@ -120,7 +120,7 @@ def checked_session(server: Server, layout: Layout, wanted: WantedRealm) -> Sess
 
 
 def missing_rights(realm: str, refused: RightsError | None = None) -> RightsError:
-    """What to say when Helm's client lacks rights, as Keycloak did when it REFUSED a request."""
+    """Return what to say when Helm's client lacks rights, as Keycloak did when it REFUSED a request."""
     said = refused.sentence if refused else f"client {ADMIN_CLIENT} of realm {realm} lacks rights"
     return RightsError(
         f"{said}; its service account needs the roles {', '.join(ADMIN_ROLES)} of realm-management", hint=BY_ADMIN

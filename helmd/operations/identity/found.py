@@ -17,7 +17,7 @@ from helmd.model.identity.realm import MANAGEMENT_CLIENT, WantedClient, WantedRe
 
 
 def read_realm(session: Session, wanted: WantedRealm) -> FoundRealm | None:
-    """The realm as Keycloak has it, with the clients and groups that are WANTED; None if there is none."""
+    """Return the realm as Keycloak has it, with the clients and groups that are WANTED, or None if there is none."""
     representation = session.get(path_of(wanted.name))
     if representation is None:
         return None
@@ -31,7 +31,7 @@ def read_realm(session: Session, wanted: WantedRealm) -> FoundRealm | None:
 
 
 def read_client(session: Session, realm: str, wanted: WantedClient) -> FoundClient | None:
-    """The client as Keycloak has it; None if there is none."""
+    """Return the client as Keycloak has it, or None if there is none."""
     clients = path_of(realm, "clients")
     representation = named(session.get(clients, clientId=wanted.client_id), "clientId", wanted.client_id)
     if representation is None:
@@ -44,13 +44,13 @@ def read_client(session: Session, realm: str, wanted: WantedClient) -> FoundClie
 
 
 def group_id(session: Session, realm: str, group: str) -> str:
-    """The id of the group of this name at the top; empty if there is none."""
+    """Return the id of the group of this name at the top; empty if there is none."""
     found = named(session.get(path_of(realm, "groups"), search=group, exact="true"), "name", group)
     return str(found["id"]) if found else ""
 
 
 def change_realm(session: Session, wanted: WantedRealm, found: FoundRealm) -> Iterator[str]:
-    """Make the FOUND realm what is WANTED; yields each change after it was made, as a sentence."""
+    """Make the FOUND realm what is WANTED; yield each change after it was made, as a sentence."""
     if body := realm_body(wanted, found):
         session.put(path_of(wanted.name), body)
         yield f"changed realm {wanted.name}"
@@ -68,7 +68,7 @@ def change_realm(session: Session, wanted: WantedRealm, found: FoundRealm) -> It
 
 
 def change_client(session: Session, realm: str, wanted: WantedClient, found: FoundClient) -> Iterator[str]:
-    """Make the FOUND client what is WANTED; yields as `change_realm`."""
+    """Make the FOUND client what is WANTED; yield as `change_realm` does."""
     path = path_of(realm, "clients", found.id)
     if body := client_body(wanted, found):
         session.put(path, body)
@@ -103,7 +103,7 @@ def change_roles(session: Session, realm: str, wanted: WantedClient, found: Foun
 
 
 def management_id(session: Session, realm: str) -> str:
-    """The id of the client whose roles are the rights to administer the realm."""
+    """Return the id of the client whose roles are the rights to administer the realm."""
     found = named(session.get(path_of(realm, "clients"), clientId=MANAGEMENT_CLIENT), "clientId", MANAGEMENT_CLIENT)
     if found is None:
         raise KeycloakError(
@@ -114,7 +114,7 @@ def management_id(session: Session, realm: str) -> str:
 
 
 def _roles_path(session: Session, realm: str, client: str) -> str:
-    """The path of the roles of realm-management that the client's service account has."""
+    """Return the path of the roles of realm-management that the client's service account has."""
     user = session.get(f"{path_of(realm, 'clients', client)}/service-account-user")
     if user is None:
         raise KeycloakError(f"client {client} of realm {realm} has no service account")

@@ -100,7 +100,10 @@ class GatewayBrowser:
         self._watch.cancel()
 
     def see(self, path: str, username: str, password: str) -> str:
-        """The page at PATH for the user, who logs in on the way there. Raises GatewayPageError, ProbeRefusedError."""
+        """Return the page at PATH for the user, who logs in on the way there.
+
+        Raises GatewayPageError, ProbeRefusedError.
+        """
         page = self.visit(path, username, password)
         if not _is_at(page, path):
             at = f"{page.status} for {printable(urlsplit(page.url).path, 80)}"
@@ -119,7 +122,7 @@ class GatewayBrowser:
         return page
 
     def fetch(self, path: str) -> SeenPage:
-        """What PATH is answered with in this session, without following redirects. Raises GatewayPageError."""
+        """Return what PATH is answered with in this session, without following redirects. Raises GatewayPageError."""
         return self._ask("GET", self._gateway.url, path, None)
 
     def leave(self) -> None:
@@ -190,7 +193,7 @@ class GatewayBrowser:
         return SeenPage(url, response.status, response.headers.get("Location", ""), content.decode("utf-8", "replace"))
 
     def _connect(self) -> socket.socket:
-        """A connection to the gateway's unit. Raises GatewayPageError if it is somebody else's, and OSError."""
+        """Return a connection to the gateway's unit. Raises GatewayPageError if it is somebody else's, and OSError."""
         host = urlsplit(self._gateway.url).hostname or "localhost"
         secure = urlsplit(self._gateway.url).scheme == "https"
         other = problem = ""
@@ -215,7 +218,7 @@ class GatewayBrowser:
         raise GatewayPageError(f"the gateway does not answer on port {self._gateway.port}: {printable(problem, 100)}")
 
     def _other_peer(self, connection: socket.socket) -> str:
-        """Who is at the other end; empty if it is the gateway's unit."""
+        """Return who is at the other end; empty if it is the gateway's unit."""
         until = time.monotonic() + _ACCEPTED_SECONDS
         while True:
             peer = self._locate(connection)

@@ -87,7 +87,7 @@ class GatewayPages:
         return self._page.injected
 
     async def run(self) -> NoReturn:
-        """Goes on until cancelled."""
+        """Go on until cancelled."""
         self._page = await self._pool.run(self._stored)
         while True:
             await self.look()
@@ -140,7 +140,7 @@ class GatewayPages:
         return LearnedPage(run, self._now(), 0.0, NOTHING_INJECTED, trouble, hint)
 
     def _learn(self, service: Service, suite: Registry) -> Injected:
-        """Logs in as often as it takes. Blocks. Raises HelmError, InjectedError."""
+        """Log in as often as it takes. Blocks. Raises HelmError, InjectedError."""
         password = probe_password(self._places)
         if not password:
             raise GatewayPageError(

@@ -97,7 +97,7 @@ def set_up_realm(
     notify: Report,
     login: AdminLogin | None = None,
 ) -> FirstAdmin | None:
-    """Make the realm what the suite needs; returns the first admin if there was none.
+    """Make the realm what the suite needs; return the first admin if there was none.
 
     Print its password, then call `password_printed`. Raises KeycloakError, and LockedError while another process does
     the same.
@@ -134,7 +134,7 @@ def refuse_while_upgrading(layout: Layout) -> None:
 
 
 def _changed(session: Session, wanted: WantedRealm, notify: Report) -> FoundRealm:
-    """The realm after it was changed to what is WANTED; says what differed, then what was done."""
+    """Return the realm after it was changed to what is WANTED; says what differed, then what was done."""
     found = read_realm(session, wanted)
     if found is None:
         raise KeycloakError(f"realm {wanted.name} is gone again; another program changes it")
@@ -155,7 +155,7 @@ def _changed(session: Session, wanted: WantedRealm, notify: Report) -> FoundReal
 def _of_files(
     session: Session, registry: Registry, layout: Layout, found: FoundRealm, write: bool
 ) -> Iterator[Difference]:
-    """What the ``.flaskenv`` of services lack; with WRITE they then have it."""
+    """Yield what the ``.flaskenv`` of services lack; with WRITE they then have it."""
     client = found.clients.get(CORE_CLIENT)
     if client is None:
         return
@@ -176,7 +176,7 @@ def _of_files(
 def _give_secrets(
     session: Session, registry: Registry, layout: Layout, found: FoundRealm, manager: Manager, notify: Report
 ) -> None:
-    """Put the secret of Core's client where services read it; says which of them must be restarted.
+    """Put the secret of Core's client where services read it; say which of them must be restarted.
 
     A file that can't be written keeps nothing else from being set up.
     """
@@ -208,7 +208,7 @@ def _ensure_probe_account(session: Session, wanted: WantedRealm, layout: Layout,
 
 
 def _members(session: Session, realm: str) -> bool:
-    """Whether anybody is in the group of admins."""
+    """Return whether anybody is in the group of admins."""
     group = group_id(session, realm, ADMINS)
     return bool(group and session.get(f"{path_of(realm, 'groups', group)}/members", max="1"))
 
@@ -265,7 +265,7 @@ def _pending_password(file: Path) -> str:
 
 
 def generate_password() -> str:
-    """A password that Keycloak's usual password policies accept."""
+    """Return a password that Keycloak's usual password policies accept."""
     while True:
         password = "".join(choice("".join(_LETTERS)) for _ in range(_PASSWORD_LENGTH))
         if all(set(password) & set(letters) for letters in _LETTERS):

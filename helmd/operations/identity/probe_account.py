@@ -16,7 +16,7 @@ _SUBJECT = f"user {PROBE_USER}"
 
 
 def probe_password(layout: Layout) -> str:
-    """The account's password; empty before set-up. Raises DeniedError if it can't be read."""
+    """Return the account's password; empty before set-up. Raises DeniedError if it can't be read."""
     try:
         return layout.probe_password.read_text().strip()
     except FileNotFoundError:
@@ -26,7 +26,7 @@ def probe_password(layout: Layout) -> str:
 
 
 def account_differences(session: Session, wanted: WantedRealm, layout: Layout, write: bool) -> Iterator[Difference]:
-    """Where the account is not as it must be; with WRITE it then is. Raises KeycloakError, OSError.
+    """Yield where the account is not as it must be; with WRITE it then is. Raises KeycloakError, OSError.
 
     The password's file is written last: a set-up that is interrupted before gives the account another one.
     """
@@ -77,7 +77,7 @@ def _settings(wanted: WantedRealm) -> dict[str, Any]:
 
 
 def _rights(session: Session, realm: str, user: str, write: bool) -> Iterator[Difference]:
-    """The groups and roles that it has."""
+    """Yield the groups and roles that it has."""
     path = path_of(realm, "users", user)
     if groups := session.get(f"{path}/groups") or []:
         yield Difference(_SUBJECT, "groups", sorted(str(each["name"]) for each in groups), [])

@@ -59,7 +59,7 @@ def recover_admin(
 
 
 def _left_over(server: Server, keycloak: KeycloakUnit, layout: Layout) -> AdminLogin | None:
-    """The temporary admin that an interrupted attempt has made, if it can log in."""
+    """Return the temporary admin that an interrupted attempt has made, if it can log in."""
     login = bootstrap_login(keycloak.service.name, layout)
     try:
         if login is not None:

@@ -45,7 +45,10 @@ class KeycloakUnit:
 
 
 def keycloak_unit(registry: Registry) -> KeycloakUnit:
-    """The Keycloak that the suite runs. Raises NotSetUpError if it runs none, UsageError for the realm master."""
+    """Return the Keycloak that the suite runs.
+
+    Raises NotSetUpError if it runs none, UsageError for the realm master.
+    """
     name = keycloak_service(registry)
     if name is None:
         raise NotSetUpError(
@@ -64,7 +67,7 @@ def keycloak_unit(registry: Registry) -> KeycloakUnit:
 
 
 def running_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
-    """Where Keycloak listens, once it answers. Raises KeycloakError while it does not, with what to do."""
+    """Return where Keycloak listens, once it answers. Raises KeycloakError while it does not, with what to do."""
     server = listening_server(keycloak, manager)
     if answers(server):
         return server
@@ -72,7 +75,7 @@ def running_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
 
 
 def listening_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
-    """Where Keycloak listens. Raises KeycloakError while it does not, with what to do."""
+    """Return where Keycloak listens. Raises KeycloakError while it does not, with what to do."""
     facts = manager.facts(keycloak.unit)
     if _listens(keycloak, facts):
         return keycloak.server
@@ -94,14 +97,20 @@ _AGAIN = "Try again in a few seconds."
 
 
 def _listens(keycloak: KeycloakUnit, facts: UnitFacts) -> bool:
-    """Whether it is the unit that listens on Keycloak's port; any service could do so while Keycloak is stopped."""
+    """Return whether it is the unit that listens on Keycloak's port.
+
+    Any service could do so while Keycloak is stopped.
+    """
     if not facts.control_group or facts.active_state not in ("active", "activating", "reloading"):
         return False
     return any(socket.port == keycloak.server.port for socket in unit_listeners(facts.control_group))
 
 
 def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> Server:
-    """Where Keycloak listens, started if it was not running. Its health is not waited for: that is the realm's."""
+    """Return where Keycloak listens, started if it was not running.
+
+    Its health is not waited for: that is the realm's.
+    """
     began, name = time.time(), keycloak.service.name
     facts = manager.facts(keycloak.unit)
     if facts.exists and facts.active_state in ("inactive", "failed"):
@@ -131,7 +140,9 @@ def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
 
 
 def hostname_difference(keycloak: KeycloakUnit, registry: Registry, manager: Manager) -> Difference | None:
-    """How the URL that the running Keycloak was started with differs from that of the suite; None if it does not."""
+    """Return how the URL that the running Keycloak was started with differs from that of the suite, or None if it does
+    not.
+    """
     wanted = frontend_url(keycloak.service, registry)
     pid = manager.facts(keycloak.unit).main_pid
     try:
@@ -168,7 +179,7 @@ def follow_public_url(
 
 
 def restart_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> None:
-    """Restart Keycloak; returns once the process that ran has been replaced, before it listens."""
+    """Restart Keycloak; return once the process that ran has been replaced, before it listens."""
     before, name = manager.facts(keycloak.unit).main_pid, keycloak.service.name
     notify(f"restarting {name}")
     manager.restart(keycloak.unit)
@@ -180,7 +191,7 @@ def restart_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
 
 
 def stop_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> None:
-    """Stop Keycloak; returns once it has ended."""
+    """Stop Keycloak; return once it has ended."""
     name = keycloak.service.name
     notify(f"stopping {name}")
     manager.stop(keycloak.unit)

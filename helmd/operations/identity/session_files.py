@@ -29,7 +29,7 @@ class SessionFiles:
         self._directory = directory
 
     def read(self) -> dict[str, BrowserSession]:
-        """All sessions by digest. A file that can't be used is logged and left out."""
+        """Return all sessions by digest. A file that can't be used is logged and left out."""
         found: dict[str, BrowserSession] = {}
         try:
             with opened_directory(self._directory) as directory:
@@ -46,19 +46,19 @@ class SessionFiles:
         return found
 
     def write(self, digest: str, session: BrowserSession) -> None:
-        """Stores a session durably. Raises OSError."""
+        """Store a session durably. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(session))
         with opened_directory(self._directory) as directory:
             write_in(directory, f"{digest}.json", text.encode(), 0o600)
 
     def remove(self, digest: str) -> None:
-        """Removes a session; one that is not there is no error. Raises OSError."""
+        """Remove a session; one that is not there is no error. Raises OSError."""
         (self._directory / f"{digest}.json").unlink(missing_ok=True)
 
 
 def session_of(stored: object) -> BrowserSession:
-    """The session that was stored. Raises ValueError for what is none."""
+    """Return the session that was stored. Raises ValueError for what is none."""
     if not isinstance(stored, dict):
         raise ValueError("it is not a JSON object")
     known = {field.name for field in dataclasses.fields(BrowserSession)}

@@ -57,7 +57,7 @@ class TokenStore:
         """Why the file can't be used, as a sentence; no token is valid then."""
 
     def tokens(self) -> tuple[MachineToken, ...]:
-        """All of them, as the file has them now; none where it can't be used (`trouble`)."""
+        """Return all of them, as the file has them now; none where it can't be used (`trouble`)."""
         try:
             facts = os.lstat(self._path)
             version = (facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_ctime_ns)
@@ -76,7 +76,7 @@ class TokenStore:
         self._by_digest = {token.digest: token for token in tokens}
 
     def create(self, wanted: NewToken, by: str) -> tuple[MachineToken, str]:
-        """A new token and its secret, which nobody can learn afterwards.
+        """Return a new token and its secret, which nobody can learn afterwards.
 
         Raises TokenExistsError, UsageError, LockedError, OSError, and HelmError while the file can't be used.
         """
@@ -97,7 +97,7 @@ class TokenStore:
         return found
 
     def _usable(self) -> tuple[MachineToken, ...]:
-        """The tokens; a file that can't be read is not overwritten."""
+        """Return the tokens; a file that can't be read is not overwritten."""
         tokens = self.tokens()
         if self.trouble:
             raise HelmError(self.trouble, hint="Correct it, or move it away: then no machine token is valid any more.")
@@ -108,7 +108,7 @@ class TokenStore:
         write_atomically(self._path, tokens_text(tokens), 0o600)
 
     def find(self, secret: str) -> MachineToken | None:
-        """The token with this SECRET, used now; None if there is none, or it has expired."""
+        """Return the token with this SECRET, used now, or None if there is none, or it has expired."""
         if not looks_like_token(secret):
             return None
         self.tokens()
@@ -119,7 +119,7 @@ class TokenStore:
         return found
 
     def last_uses(self) -> dict[str, datetime]:
-        """When each token was last used, by id: what the file says, and what this process knows better."""
+        """Return when each token was last used, by id: what the file says, and what this process knows better."""
         try:
             known = uses_in(_text_of(self._uses_path))
         except (OSError, ValueError):
@@ -145,7 +145,7 @@ class TokenStore:
 
 
 def _text_of(path: Path) -> str:
-    """The content of a private file. Raises OSError, and ValueError for one that is not."""
+    """Return the content of a private file. Raises OSError, and ValueError for one that is not."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)

@@ -60,7 +60,7 @@ class ReplacedKeycloak:
 
 
 def version_of(home: Path) -> str:
-    """The version of the Keycloak in HOME. Raises KeycloakError if there is none."""
+    """Return the version of the Keycloak in HOME. Raises KeycloakError if there is none."""
     try:
         found = _VERSION.search((home / "version.txt").read_text())
     except (OSError, UnicodeDecodeError):
@@ -71,7 +71,7 @@ def version_of(home: Path) -> str:
 
 
 def older(version: str, than: str) -> bool:
-    """Whether VERSION comes before THAN."""
+    """Return whether VERSION comes before THAN."""
     return [int(part) for part in version.split(".")] < [int(part) for part in than.split(".")]
 
 
@@ -179,7 +179,7 @@ def _write(layout: Layout, back: Return) -> None:
 
 
 def _interrupted(layout: Layout) -> Return | None:
-    """What an unfinished upgrade would go back to. Raises KeycloakError if that can't be read."""
+    """Return what an unfinished upgrade would go back to. Raises KeycloakError if that can't be read."""
     try:
         return Return(**json.loads(layout.keycloak_upgrade.read_text()))
     except FileNotFoundError:
@@ -192,7 +192,10 @@ def _interrupted(layout: Layout) -> Return | None:
 
 
 def _runs_since_interruption(layout: Layout, settings: Settings, manager: Manager) -> bool:
-    """Whether Keycloak runs from its new path. What users have changed there since would be lost by going back."""
+    """Return whether Keycloak runs from its new path.
+
+    What users have changed there since would be lost by going back.
+    """
     back, keycloak = _interrupted(layout), keycloak_unit(load_suite(layout, settings))
     return back is not None and keycloak.service.path != back.path and manager.facts(keycloak.unit).active
 

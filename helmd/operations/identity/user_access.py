@@ -36,7 +36,10 @@ class UserAccess:
         self.index = UserIndex()
 
     def users(self, confirm: Confirm = no_confirmation) -> Users:
-        """The users, for one operation. Raises KeycloakError with what to do, KeycloakAwayError while it is away."""
+        """Return the users, for one operation.
+
+        Raises KeycloakError with what to do, KeycloakAwayError while it is away.
+        """
         registry, settings = self._configured()
         keycloak = keycloak_unit(registry)
         refuse_while_upgrading(self._layout)

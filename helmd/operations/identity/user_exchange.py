@@ -27,7 +27,7 @@ _Notify = Callable[[RowReport], None]
 def import_users(
     users: Users, rows: Iterable[UserRow | RowReport], dry_run: bool, notify: _Notify = lambda report: None
 ) -> Iterator[RowReport]:
-    """Make the users of ROWS that there are not yet; yields what became of each row, and calls NOTIFY before.
+    """Create the users of ROWS that do not exist yet; yield the result of each row, after calling NOTIFY.
 
     A user who is there already is left alone, whatever the row says besides. Raises KeycloakAwayError and LockedError,
     after which the rows that are left were not imported; a further import goes on there.
@@ -60,7 +60,7 @@ def _imported(users: Users, row: UserRow, dry_run: bool) -> RowReport:
 
 
 def export_users(users: Users) -> str:
-    """All users with their groups as CSV. Raises UsageError for too many.
+    """Return all users with their groups as CSV. Raises UsageError for too many.
 
     Asks for the members of each group instead of the groups of each user.
     """
@@ -97,7 +97,7 @@ class ImportFiles:
         self._directory = directory
 
     def add(self, content: bytes, key: str = "") -> Path:
-        """A new file, mode 0600. With KEY, the same content has the same name again. Raises OSError."""
+        """Return a new file, mode 0600. With KEY, the same content has the same name again. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in self._directory.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -109,7 +109,7 @@ class ImportFiles:
         return self._directory / f"{name}.csv"
 
     def take(self, file: Path) -> bytes:
-        """The content of a file, which is removed. Raises OSError, UsageError for one that is not of these."""
+        """Return the content of a file, which is removed. Raises OSError, UsageError for one that is not of these."""
         if file.parent != self._directory:
             raise UsageError("this file was not made for a job")
         with opened_directory(self._directory) as directory:

@@ -57,7 +57,7 @@ class UserIndex:
         self._changed.add(id)
 
     def groups(self, users: UserReader, wanted: Iterable[RealmUser]) -> Mapping[str, tuple[str, ...]] | None:
-        """The names of the groups of the WANTED users, by id; the paths of groups in others.
+        """Return the names of the groups of the WANTED users, by id; the paths of groups in others.
 
         They may be some minutes old, but for users that are newer, or were changed by this process. None while they are
         read for the first time, if that takes long.
@@ -97,7 +97,7 @@ class UserIndex:
                 self._changed -= before
 
     def logins(self, users: UserReader) -> LastLogins:
-        """The last logins; after the first time only those that came since are read."""
+        """Return the last logins; after the first time only those that came since are read."""
         with self._turn:
             if self._logins_at is None or self._clock() - self._logins_at >= LOGINS_SECONDS:
                 self._logins = self._read_logins(users)
@@ -144,5 +144,5 @@ def _memberships(users: UserReader) -> Mapping[str, tuple[str, ...]]:
 
 
 def names_of(groups: Iterable[RealmGroup]) -> tuple[str, ...]:
-    """The names of groups; of those in others the paths."""
+    """Return the names of groups; of those in others the paths."""
     return tuple(group.name if group.path == f"/{group.name}" else group.path for group in groups)

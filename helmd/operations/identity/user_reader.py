@@ -78,8 +78,10 @@ class UserReader:
     def page(
         self, search: str = "", first: int = 0, most: int = DEFAULT_USERS, enabled: bool | None = None, group: str = ""
     ) -> UserPage:
-        """Users by name, without service accounts and Helm's technical account. SEARCH is some words, each anywhere in
-        names or email. Those of a GROUP come without a search and a total. Raises UsageError.
+        """Return users by name, without service accounts and Helm's technical account.
+
+        SEARCH is some words, each anywhere in names or email. Those of a GROUP come without a search and a total.
+        Raises UsageError.
         """
         if group:
             if search or enabled is not None:
@@ -104,23 +106,23 @@ class UserReader:
         return UserPage(people, total - hidden, len(page) == most and first + most < total)
 
     def _has_probe(self) -> bool:
-        """Whether Helm's technical account is in the realm."""
+        """Return whether Helm's technical account is in the realm."""
         if self._probe is None:
             self._probe = self.exactly("username", PROBE_USER) is not None
         return self._probe
 
     def members(self, group: RealmGroup, first: int, most: int) -> tuple[RealmUser, ...]:
-        """Members of a group, by username."""
+        """Return members of a group, by username."""
         path = f"{path_of(self._realm, 'groups', group.id)}/members"
         found = self._session.get(path, first=str(first), max=str(most), briefRepresentation="true")
         return tuple(map(user_of, found or ()))
 
     def user(self, id: str) -> RealmUser:
-        """The user with this id. Raises UnknownUserError."""
+        """Return the user with this id. Raises UnknownUserError."""
         return user_of(self._document(id))
 
     def find(self, wanted: str) -> RealmUser:
-        """The user with this username, email or id. Raises UnknownUserError."""
+        """Return the user with this username, email or id. Raises UnknownUserError."""
         for key in ("username", "email"):
             if found := self.exactly(key, wanted):
                 return found
@@ -129,13 +131,13 @@ class UserReader:
         return self.user(wanted)
 
     def exactly(self, key: str, value: str) -> RealmUser | None:
-        """The user whose KEY, username or email, is VALUE in any case."""
+        """Return the user whose KEY, username or email, is VALUE in any case."""
         found = self._session.get(path_of(self._realm, "users"), **{key: value, "exact": "true", "max": "2"})
         document = named(found, key, value.lower())
         return user_of(document) if document is not None else None
 
     def details(self, id: str) -> UserDetails:
-        """Everything about a user. Raises UnknownUserError."""
+        """Return everything about a user. Raises UnknownUserError."""
         user = self.user(id)
         standing = self._standing(user)
         lock = self._session.get(f"{path_of(self._realm)}/attack-detection/brute-force{path_of('users', id)}") or {}
@@ -158,7 +160,7 @@ class UserReader:
         )
 
     def _last_login(self, id: str) -> tuple[datetime | None, datetime | None]:
-        """When the user last logged in by Keycloak's events, and how far back these reach."""
+        """Return when the user last logged in by Keycloak's events, and how far back these reach."""
         try:
             found = self._session.get(f"{path_of(self._realm)}/events", type="LOGIN", user=id, max="1")
         except RightsError:
@@ -167,7 +169,7 @@ class UserReader:
         return time_of_milliseconds(event.get("time")), datetime.now(UTC) - timedelta(seconds=EVENTS_KEPT)
 
     def logins(self, first: int, most: int) -> tuple[tuple[str, datetime], ...] | None:
-        """Ids of users and when they logged in, the newest first; None where Helm may not read events."""
+        """Return ids of users and when they logged in, the newest first, or None where Helm may not read events."""
         try:
             found = self._session.get(
                 f"{path_of(self._realm)}/events", type="LOGIN", first=str(first), max=str(most), direction="desc"
@@ -178,7 +180,7 @@ class UserReader:
         return tuple((id, time) for id, time in times if isinstance(id, str) and time is not None)
 
     def groups(self) -> tuple[RealmGroup, ...]:
-        """All groups, those in other groups after these."""
+        """Return all groups, those in other groups after these."""
         if self._groups is not None:
             return self._groups
         path = path_of(self._realm, "groups")
@@ -194,7 +196,7 @@ class UserReader:
         return self._groups
 
     def groups_of(self, id: str) -> tuple[RealmGroup, ...]:
-        """The groups that a user is in. Raises UnknownUserError."""
+        """Return the groups that a user is in. Raises UnknownUserError."""
         return self._groups_of(self.user(id))
 
     def _groups_of(self, user: RealmUser) -> tuple[RealmGroup, ...]:
@@ -202,7 +204,7 @@ class UserReader:
         return tuple(map(group_of, self._session.get(path, first="0", max=str(_MOST_GROUPS)) or ()))
 
     def sessions(self, id: str) -> tuple[UserSession, ...]:
-        """The sessions of a user at Keycloak, the newest first."""
+        """Return the sessions of a user at Keycloak, the newest first."""
         found = [_session_of(each) for each in self._session.get(f"{self._path(id)}/sessions") or ()]
         return tuple(sorted(found, key=lambda each: str(each.started), reverse=True))
 
@@ -213,7 +215,7 @@ class UserReader:
         return replace(standing, other_admins=self._other_admin(user)) if standing.counted else standing
 
     def _other_admin(self, user: RealmUser) -> bool:
-        """Whether anybody else in the group of admins is enabled."""
+        """Return whether anybody else in the group of admins is enabled."""
         path, first = f"{path_of(self._realm, 'groups', group_id(self._session, self._realm, ADMINS))}/members", 0
         while True:
             page = self._session.get(path, first=str(first), max=str(_MEMBERS), briefRepresentation="true") or ()
@@ -238,7 +240,7 @@ class UserReader:
 
 
 def unknown_user(wanted: str) -> UnknownUserError:
-    """The error about a user who is not there."""
+    """Return the error about a user who is not there."""
     return UnknownUserError(f"there is no user '{wanted[:100]}'", hint="List them: helmctl users list")
 
 

@@ -87,7 +87,10 @@ class Users(UserReader):
                 self._session.post(path_of(self._realm, "users"), body)
 
     def check_new(self, wanted: NewUser) -> tuple[RealmGroup, ...]:
-        """The groups of a user that is to be made. Raises UsageError, and as CONFIRM for the rights of an admin."""
+        """Return the groups of a user that is to be made.
+
+        Raises UsageError, and as CONFIRM for the rights of an admin.
+        """
         groups = self._named(wanted.groups)
         if self._give_rights(groups):
             self._confirm(f"making a user in {_names(groups)}, who has the rights of an admin,")
@@ -114,7 +117,7 @@ class Users(UserReader):
         return self.user(id)
 
     def delete(self, id: str) -> RealmUser:
-        """Remove a user; its sessions end first. The user that there was is returned."""
+        """Remove a user, after ending its sessions. Return the user that was removed."""
         with self._changing(id, "delete") as (user, _):
             # Those who keep sessions of their own are notified by this alone, not by the removal.
             self._log_out(id)
@@ -199,7 +202,10 @@ class Users(UserReader):
 
     @contextmanager
     def _changing(self, id: str, change: UserChange) -> Iterator[tuple[RealmUser, Standing]]:
-        """The user, once it may be changed; nobody else changes users meanwhile. Raises DeniedError, and as CONFIRM."""
+        """Yield the user, once it may be changed; nobody else changes users meanwhile.
+
+        Raises DeniedError, and as CONFIRM.
+        """
         with self._locked():
             user = self.user(id)
             standing = self._standing(user)
@@ -219,7 +225,7 @@ class Users(UserReader):
             yield
 
     def _give_rights(self, groups: Collection[RealmGroup]) -> bool:
-        """Whether members of GROUPS are admins, or have roles of realm-management by them."""
+        """Return whether members of GROUPS are admins, or have roles of realm-management by them."""
         for group in groups:
             if group.id not in self._rights:
                 path = path_of(self._realm, "groups", group.id)

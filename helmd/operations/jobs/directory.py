@@ -69,14 +69,14 @@ class JobDirectory:
         return True
 
     def place(self, job_id: str) -> Path:
-        """The directory of a job."""
+        """Return the directory of a job."""
         place = self.root / job_id
         if not JOB_ID.match(job_id) or not (place / "request.json").exists():
             raise UnknownJobError(f"there is no job '{printable(job_id, 60)}'", hint="List them: helmctl jobs list")
         return place
 
     def read(self, job_id: str) -> JobRecord:
-        """What the directory of a job has."""
+        """Return what the directory of a job has."""
         place = self.place(job_id)
         request = _read(place / "request.json", job_request_of)
         if request is None:
@@ -89,33 +89,33 @@ class JobDirectory:
         )
 
     def events(self, job_id: str) -> bytes:
-        """The file of events, as far as it is written; empty before the job has begun."""
+        """Return the file of events, as far as it is written; empty before the job has begun."""
         try:
             return (self.place(job_id) / "events.ndjson").read_bytes()
         except FileNotFoundError:
             return b""
 
     def log(self, job_id: str) -> list[LoggedEvent]:
-        """The steps of the job so far, and what it has printed for people."""
+        """Return the steps of the job so far, and what it has printed for people."""
         return logged_events(self.events(job_id))
 
     def ids(self) -> list[str]:
-        """The ids of all jobs, in no order."""
+        """Return the ids of all jobs, in no order."""
         try:
             return [name for name in os.listdir(self.root) if JOB_ID.match(name)]
         except FileNotFoundError:
             return []
 
     def has_ended(self, job_id: str) -> bool:
-        """Whether the end of a job is recorded."""
+        """Return whether the end of a job is recorded."""
         return (self.place(job_id) / "end.json").exists()
 
     def unended(self) -> list[str]:
-        """The ids of jobs whose end is not recorded."""
+        """Return the ids of jobs whose end is not recorded."""
         return [job_id for job_id in self.ids() if not (self.root / job_id / "end.json").exists()]
 
     def records(self) -> Iterator[JobRecord]:
-        """Every job that can be read; another process may remove some meanwhile."""
+        """Yield every job that can be read; another process may remove some meanwhile."""
         for job_id in self.ids():
             with suppress(UnknownJobError):
                 yield self.read(job_id)
@@ -163,7 +163,7 @@ def _remove(directory: Path) -> None:
 
 
 def _read(path: Path, read: Callable[[str], Read]) -> Read | None:
-    """What READ makes of a file's text; None without the file, or if its content is not valid."""
+    """Return what READ makes of a file's text, or None without the file, or if its content is not valid."""
     try:
         return read(path.read_text(errors="replace"))
     except (FileNotFoundError, ValueError):

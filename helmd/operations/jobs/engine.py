@@ -138,7 +138,7 @@ class JobEngine:
             await asyncio.sleep(_PAUSE)
 
     async def job(self, job_id: str) -> JobView:
-        """A job and its state. Raises UnknownJobError."""
+        """Return a job and its state. Raises UnknownJobError."""
         if not await asyncio.to_thread(self.directory.has_ended, job_id):
             try:
                 return await self._ask(lambda manager: look_up(self.directory, manager, job_id, self._boot))
@@ -148,7 +148,7 @@ class JobEngine:
         return await asyncio.to_thread(look_up, self.directory, None, job_id, self._boot)
 
     async def jobs(self) -> list[JobView]:
-        """All jobs, the newest first. Those that have ended are read once."""
+        """Return all jobs, the newest first. Those that have ended are read once."""
         ids = set(await asyncio.to_thread(self.directory.ids))
         known = {job_id: view for job_id, view in self._known.items() if job_id in ids}
         if others := ids - known.keys():
@@ -161,7 +161,7 @@ class JobEngine:
         return newest_first(known.values())
 
     async def wait(self, view: JobView, given_up: Callable[[], bool]) -> JobView:
-        """A job and its state once it has ended, or once GIVEN_UP. Raises UnknownJobError."""
+        """Return a job and its state once it has ended, or once GIVEN_UP. Raises UnknownJobError."""
         job_id = view.record.request.id
         looked = time.monotonic()
         while not (view.ended or given_up()):
@@ -183,7 +183,7 @@ class JobEngine:
         return await self.wait(await self.job(job_id), lambda: time.monotonic() > until)
 
     async def main_pid(self, unit: str) -> int | None:
-        """The main process of UNIT now; None if there is none, or systemd can't be asked."""
+        """Return the main process of UNIT now, or None if there is none, or systemd can't be asked."""
         try:
             return (await self._ask(lambda manager: manager.facts(unit))).main_pid or None
         except BusError:
@@ -225,8 +225,8 @@ class JobEngine:
             _log.info("job %s (%s %s) has ended: %s", job_id, *_described(view))
 
     def _ends(self, manager: Manager, running: list[str]) -> dict[str, JobView | None]:
-        """Those of the RUNNING jobs that have ended; None for one without a directory, which was refused, or somebody
-        has removed it. All others cost one call together.
+        """Return those of the RUNNING jobs that have ended, or None for one without a directory, which was refused, or
+        somebody has removed it. All others cost one call together.
 
         Units of other jobs that have ended are removed: their end is recorded, and somebody was killed, or the manager
         did not answer, before that was done.
@@ -252,7 +252,7 @@ class JobEngine:
         return found
 
     async def _ask(self, what: Callable[[Manager], Found]) -> Found:
-        """What a function gives that asks the manager, in a thread with a connection of its own."""
+        """Return what a function gives that asks the manager, in a thread with a connection of its own."""
 
         def asked() -> Found:
             with self._connect() as manager:

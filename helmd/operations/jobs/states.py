@@ -38,7 +38,7 @@ class JobView:
 
 
 def look_up(directory: JobDirectory, manager: Manager | None, job_id: str, boot: str) -> JobView:
-    """A job and its state; if it has ended, its end is recorded and its unit removed.
+    """Return a job and its state; if it has ended, its end is recorded and its unit removed.
 
     Without a MANAGER, what the job's files say. Raises UnknownJobError, BusError.
     """
@@ -60,7 +60,7 @@ def look_up(directory: JobDirectory, manager: Manager | None, job_id: str, boot:
 
 
 def look_up_all(directory: JobDirectory, manager: Manager | None, ids: Iterable[str], boot: str) -> list[JobView]:
-    """Those of the jobs IDS that there are. Raises BusError."""
+    """Return those of the jobs IDS that there are. Raises BusError."""
     found = []
     for job_id in ids:
         with suppress(UnknownJobError):
@@ -69,7 +69,7 @@ def look_up_all(directory: JobDirectory, manager: Manager | None, ids: Iterable[
 
 
 def newest_first(views: Iterable[JobView]) -> list[JobView]:
-    """VIEWS in the order in which jobs are listed."""
+    """Return VIEWS in the order in which jobs are listed."""
     return sorted(views, key=lambda view: view.record.request.requested_at, reverse=True)
 
 

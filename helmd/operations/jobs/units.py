@@ -18,12 +18,12 @@ _MEMORY, _TASKS = 512 << 20, 128
 
 
 def stop_seconds(kind: str) -> float:
-    """Seconds that a job of KIND has to end in once it was cancelled."""
+    """Return seconds that a job of KIND has to end in once it was cancelled."""
     return TAKE_BACK_SECONDS if kind.startswith("module-") else STOP_SECONDS
 
 
 def unit_properties(layout: Layout, request: JobRequest) -> list[UnitProperty]:
-    """The properties of a job's unit.
+    """Return the properties of a job's unit.
 
     It stays loaded when its process has ended, well or not, until its result was recorded. Its process runs in no
     sandbox: it does what the account's own helmctl does.
@@ -56,7 +56,7 @@ def start_unit(manager: Manager, layout: Layout, request: JobRequest) -> None:
 
 
 def has_ended(active_state: str, sub_state: str) -> bool:
-    """Whether a unit of a job that is loaded has run: before systemd starts it, it is inactive."""
+    """Return whether a unit of a job that is loaded has run: before systemd starts it, it is inactive."""
     return active_state == "failed" or (active_state, sub_state) == ("active", "exited")
 
 

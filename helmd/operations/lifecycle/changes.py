@@ -43,7 +43,7 @@ _DEEPEST, _MOST = 4, 5000
 
 
 def changed_since(layout: Layout, service: Service, facts: UnitFacts, since: float) -> str:
-    """A file of SERVICE that was changed after SINCE (seconds since the epoch); empty when none was."""
+    """Return a file of SERVICE that was changed after SINCE (seconds since the epoch); empty when none was."""
     named = [facts.fragment, *facts.drop_ins, str(layout.secrets_file(service.name))]
     directory = layout.resolve(service.path)
     module = layout.module_of(directory)

@@ -59,7 +59,7 @@ SHOWN = 500
 
 
 def to_start(registry: Registry, names: Collection[str], with_dependencies: bool = True) -> tuple[str, ...]:
-    """The services that a start of NAMES concerns, in order."""
+    """Return the services that a start of NAMES concerns, in order."""
     graph = dependencies(registry)
     return start_order(graph, closure(graph, names) if with_dependencies else frozenset(names))
 
@@ -70,7 +70,7 @@ def to_stop(registry: Registry, names: Collection[str]) -> tuple[str, ...]:
 
 
 def start(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
-    """Starts NAMES and what they need. Services that need one that failed are skipped."""
+    """Start NAMES and what they need. Services that need one that failed are skipped."""
     jobs = Jobs(options)
     graph = dependencies(registry)
     order = to_start(registry, names, options.with_dependencies)
@@ -199,7 +199,7 @@ def _waiting_for(service: Service) -> str:
 
 
 def _started(service: Service, job: Ended) -> Effects[Step]:
-    """The step for a start job that has ended."""
+    """Yield the step for a start job that has ended."""
     if service.oneshot and job.result == "done":
         return Step(service.name, "done", "succeeded", "", job.seconds)
     if job.result == "done":
@@ -215,7 +215,9 @@ def _started(service: Service, job: Ended) -> Effects[Step]:
 
 
 def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]) -> Step:
-    """Why a start failed: systemd's result in words, whether systemd will retry, and the last LINES of the unit."""
+    """Return why a start failed: systemd's result in words, whether systemd will retry, and the last LINES of
+    the unit.
+    """
     name = job.service
     if job.result == "canceled":
         return Step(name, "failed", "its start was cancelled by another request", "failed", job.seconds)
@@ -236,7 +238,7 @@ def failure(service: Service, facts: UnitFacts, job: Ended, lines: Sequence[str]
 
 
 def stop(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
-    """Stops NAMES, each after those of NAMES that depend on it."""
+    """Stop NAMES, each after those of NAMES that depend on it."""
     jobs = Jobs(options)
     needed_by: dict[str, list[str]] = {name: [] for name in registry.names}
     for name, needs in dependencies(registry).items():
@@ -286,7 +288,7 @@ def stop(registry: Registry, names: Collection[str], options: Options) -> Effect
 
 
 def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
-    """The step for a stop job that has ended."""
+    """Return the step for a stop job that has ended."""
     if job.result != "done":
         return Step(service.name, "failed", f"its stop job ended with result '{job.result}'", "failed", job.seconds)
     if facts.result == "timeout":
@@ -301,7 +303,7 @@ def stopped_step(service: Service, facts: UnitFacts, job: Ended) -> Step:
 
 
 def restart(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
-    """Restarts NAMES one after another in starting order, starts those not running; ends at the first failure."""
+    """Restart NAMES one after another in starting order, start those that are not running; end at the first failure."""
     jobs = Jobs(options)
     order = start_order(dependencies(registry), frozenset(names))
     for place, name in enumerate(order, 1):
@@ -353,7 +355,7 @@ def _as_restart(step: Step) -> Step:
 
 
 def _unmet(registry: Registry, service: Service, options: Options) -> Effects[Step | None]:
-    """A failed step for a dependency that is not running: a restart would then only stop the service."""
+    """Yield a failed step for a dependency that is not running: a restart would then only stop the service."""
     if not options.with_dependencies:
         return None
     for needed in service.depends_on:
@@ -370,7 +372,7 @@ def _unmet(registry: Registry, service: Service, options: Options) -> Effects[St
 
 
 def reload(registry: Registry, names: Collection[str], options: Options) -> Effects[OperationResult]:
-    """Makes NAMES reread their own configuration, where their units have an ExecReload=."""
+    """Make NAMES reread their own configuration, where their units have an ExecReload=."""
     jobs = Jobs(options)
     for name in start_order(dependencies(registry), frozenset(names)):
         facts = yield from result_of(ReadUnit(unit_of(name)))
@@ -391,7 +393,7 @@ def reload(registry: Registry, names: Collection[str], options: Options) -> Effe
 
 
 def _reloaded(service: Service, job: Ended) -> Effects[Step]:
-    """The step for a reload job that has ended."""
+    """Yield the step for a reload job that has ended."""
     name = service.name
     yield from result_of(Pause(RELOAD_SETTLES))
     facts = yield from result_of(ReadUnit(unit_of(name)))
@@ -415,7 +417,7 @@ def _reloaded(service: Service, job: Ended) -> Effects[Step]:
 def dry_run(
     registry: Registry, names: Sequence[str], verb: str, with_dependencies: bool, schedules: bool = False
 ) -> Mapping[str, str]:
-    """What VERB would do to which services, or with SCHEDULES to their schedules, in order."""
+    """Return what VERB would do to which services, or with SCHEDULES to their schedules, in order."""
     if verb == "stop":
         return dict.fromkeys(to_stop(registry, names), "stop")
     order = to_start(registry, names, with_dependencies and verb == "start")

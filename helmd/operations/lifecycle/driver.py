@@ -48,7 +48,7 @@ class Driver:
         self._began = time.monotonic()
 
     def run(self, operation: Effects[Returned]) -> Returned:
-        """What OPERATION returns. Raises BusError."""
+        """Return what OPERATION returns. Raises BusError."""
         try:
             effect = next(operation)
             while True:

@@ -136,6 +136,6 @@ Effects = Generator[Effect[Any], Any, Returned]
 
 
 def result_of(effect: Effect[Result]) -> Effects[Result]:
-    """The result of EFFECT, with its type: ``facts = yield from result_of(ReadUnit(unit))``."""
+    """Yield the result of EFFECT, with its type: ``facts = yield from result_of(ReadUnit(unit))``."""
     result: Result = yield effect
     return result

@@ -29,7 +29,7 @@ class Jobs:
     _queued_at: dict[str, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether any job is in progress."""
+        """Return whether any job is in progress."""
         return bool(self._services)
 
     @property
@@ -42,17 +42,17 @@ class Jobs:
         return "replace" if self.options.with_dependencies else "ignore-dependencies"
 
     def refusal(self, name: str) -> Step:
-        """The step for a service that can't be started as it is configured."""
+        """Return the step for a service that can't be started as it is configured."""
         hint = f"Correct that, then run: helmctl start {name}"
         return Step(name, "failed", self.options.refused[name], "start_failed", hint=hint)
 
     def add(self, step: Step) -> Effects[None]:
-        """Records STEP, and reports it."""
+        """Record and report STEP."""
         self.steps.append(step)
         yield from result_of(ReportStep(step))
 
     def queue(self, service: str, effect: QueueJob, waiting_for: str) -> Effects[None]:
-        """Queues a job for SERVICE. Without blocking its step ends with that; else `ended` returns its end."""
+        """Queue a job for SERVICE. Without blocking its step ends with that; else `ended` returns its end."""
         job: Job = yield from result_of(effect)
         if not self.options.block:
             yield from self.add(Step(service, "queued", f"{effect.verb} queued"))
@@ -61,7 +61,7 @@ class Jobs:
         yield from result_of(ReportStep(Step(service, "in_progress", waiting_for)))
 
     def ended(self) -> Effects[list[Ended] | None]:
-        """Those of our jobs that have ended since the last call; waits for the end of any job.
+        """Yield those of our jobs that have ended since the last call; waits for the end of any job.
 
         None at the operation's time limit; then every job in progress has become a failed step.
         """

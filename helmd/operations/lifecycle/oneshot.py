@@ -39,7 +39,7 @@ def begin_schedule(service: Service, facts: UnitFacts, jobs: Jobs) -> Effects[No
 
 
 def schedule_begun(service: Service, job: Ended) -> Effects[Step]:
-    """The step for the start of a timer."""
+    """Yield the step for the start of a timer."""
     if job.result != "done":
         hint = f"See: systemctl --user status {timer_of(service.name)}"
         return Step(service.name, "failed", f"its timer did not start: {job.result}", "failed", job.seconds, hint)
@@ -52,7 +52,10 @@ def _schedule_on(facts: UnitFacts) -> str:
 
 
 def about_schedule(name: str, facts: UnitFacts, off: Collection[str]) -> str:
-    """What the stop of a service means for its schedule, which it ends for those in OFF; empty for one without."""
+    """Return what the stop of a service means for its schedule, which it ends for those in OFF.
+
+    Empty for one without.
+    """
     if name in off:
         return "; its schedule is off"
     if not facts.scheduled:

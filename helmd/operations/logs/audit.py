@@ -78,7 +78,7 @@ def audit_entries(
     limit: int,
     directory: Path | None = None,
 ) -> JournalPart:
-    """The newest LIMIT entries of the audit trail that the journal has. Blocks. Raises JournalUnreadableError.
+    """Return the newest LIMIT entries of the audit trail that the journal has. Blocks. Raises JournalUnreadableError.
 
     SCHEDULED are the services that timers start. DIRECTORY has the journal's files, instead of the machine's.
     """
@@ -138,7 +138,7 @@ def _job_line(entry: JournalEntry) -> ManagerLine:
 
 
 def _operations(entry: JournalEntry, made: AuditEntry) -> list[OwnOperation]:
-    """What a record explains: jobs of its service, or without one those of all during a command."""
+    """Return what a record explains: jobs of its service, or without one those of all during a command."""
     began = text_of(entry.fields, BEGAN)
     written = int(text_of(entry.fields, WRITTEN))
     if not made.change.service and not began:
@@ -153,13 +153,13 @@ def audit_entry(row: LogRow) -> AuditEntry:
 
 
 def audit_place(cursor: str) -> tuple[int, int]:
-    """The place (`AuditEntry.place`) that CURSOR names. Raises UsageError."""
+    """Return the place (`AuditEntry.place`) that CURSOR names. Raises UsageError."""
     timestamp, number = page_cursor_of(cursor)
     return realtime_of(timestamp), number
 
 
 def change_of(row: LogRow) -> AuditedChange:
-    """What the ROW of a record of Helm's says."""
+    """Return what the ROW of a record of Helm's says."""
     context: Mapping[str, object] = row.context or {}
 
     def text(key: str) -> str:

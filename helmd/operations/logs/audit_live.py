@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 async def follow_audit(
     places: Layout, first: int, directory: Path | None = None
 ) -> AsyncGenerator[tuple[AuditEntry, ...], None]:
-    """The newest FIRST records, the newest first; then those that come, the oldest first, until it is closed.
+    """Yield the newest FIRST records, the newest first; then those that come, the oldest first, until it is closed.
 
     DIRECTORY has the journal's files, instead of the machine's. Raises JournalUnreadableError.
     """
@@ -52,7 +52,7 @@ async def follow_audit(
 
 
 def _unknown(found: Iterable[Found], known: OrderedDict[str, None]) -> Iterable[AuditEntry]:
-    """Each record once: a process can copy one to the journal, with its signature."""
+    """Yield each record once: a process can copy one to the journal, with its signature."""
     for entry, row in found:
         request = text_of(entry.fields, REQUEST)
         if request in known:

@@ -70,7 +70,7 @@ class StoredPart(NamedTuple):
 
 
 async def stored_entries(reader: LogReader, wanted: AuditQuery, before: int | None, limit: int) -> StoredPart:
-    """The newest LIMIT records, or some more, that are older than BEFORE (microseconds since 1970, as
+    """Return the newest LIMIT records, or some more, that are older than BEFORE (microseconds since 1970, as
     `JournalPart.since`). What systemd did without Helm is not among them.
 
     At most _MOST_PAGES pages are read. Raises StoreError and BusyError.
@@ -97,5 +97,5 @@ async def stored_entries(reader: LogReader, wanted: AuditQuery, before: int | No
 
 
 def _behind(reached: PageCursor | None) -> str:
-    """The cursor of what is as old as REACHED, or older."""
+    """Return the cursor of what is as old as REACHED, or older."""
     return "" if reached is None else f"{realtime_of(reached.timestamp) + 1}-0"

@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def space(path: Path) -> tuple[int, int]:
-    """Bytes that this account may still use, and bytes in all, of the file system that PATH is or will be on."""
+    """Return bytes that this account may still use, and bytes in all, of the file system that PATH is or will be on."""
     while not path.exists():
         path = path.parent
     found = os.statvfs(path)

@@ -105,7 +105,7 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self, seconds: float) -> FeedUpdate:
-        """All that came since it was last asked for, or what there is after SECONDS. Raises FeedEndedError."""
+        """Return all that came since it was last asked for, or what there is after SECONDS. Raises FeedEndedError."""
         if not self._changed and not self._ended:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -207,7 +207,7 @@ class Feed:
             raise BusyError(f"there are {MAX_FOLLOWERS} followers already")
 
     async def position(self) -> int:
-        """The id up to which followers are served. Raises StoreError when the store has not been reached yet."""
+        """Return the id up to which followers are served. Raises StoreError when the store has not been reached yet."""
         if self._position is None:
             try:
                 async with asyncio.timeout(_READY_SECONDS):
@@ -219,7 +219,7 @@ class Feed:
 
     @contextmanager
     def subscribe(self, wanted: LogFilter) -> Iterator[Subscription]:
-        """What comes from now on, with no entry between `position` as it is now and the first that is given.
+        """Yield what comes from now on, with no entry between `position` as it is now and the first that is given.
 
         With a regular expression nothing is given: the follower has to read itself, so that it harms only itself.
         Raises BusyError.
@@ -271,7 +271,7 @@ class Feed:
             await listener.close()
 
     async def _read(self, listener: Listener, announcement: Announcement) -> None:
-        """Passes on what was announced."""
+        """Pass on what was announced."""
         loop = asyncio.get_running_loop()
         while self._position is not None and self._position < announcement.last_id:
             if not self._followers.by_filter:
@@ -293,7 +293,7 @@ class Feed:
                 await asyncio.sleep(min(deliveries * _DELIVERY_SECONDS + received - begun, _SLICE_SECONDS))
 
     async def _pass_on(self, entries: Sequence[StoredEntry], reached: int, leaves: Sequence[str]) -> int:
-        """Gives ENTRIES to all who want them; how many that were."""
+        """Give ENTRIES to all who want them; return how many that were."""
         loop = asyncio.get_running_loop()
         groups = [(wanted, tuple(some)) for wanted, some in self._followers.by_filter.items()]
         # Before the first pause: whoever subscribes from now on is not among the groups.
@@ -326,7 +326,7 @@ class Feed:
             follower.moved(reached, leaves)
 
     def _skip(self, to: int) -> None:
-        """Goes on behind the id TO."""
+        """Go on behind the id TO."""
         assert self._position is not None
         lost = Skipped(self._position + 1, to, to - self._position, True)
         for some in self._followers.by_filter.values():
@@ -336,6 +336,6 @@ class Feed:
 
 
 def entry_json(entry: StoredEntry) -> EntryJson:
-    """The entry as the API writes it."""
+    """Return the entry as the API writes it."""
     # JSON needs no escape for the one control character that it calls none.
     return EntryJson(entry.id, json.dumps(entry.as_json()).encode().replace(b"\x7f", b"\\u007f"))

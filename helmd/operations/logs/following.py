@@ -46,10 +46,11 @@ class Start:
 async def follow_entries(
     feed: Feed, reader: LogReader, wanted: LogFilter, start: Start, beat: float
 ) -> AsyncGenerator[FeedUpdate, None]:
-    """What is WANTED, each entry once. The first update comes at once, others at least every BEAT seconds, maybe empty.
+    """Yield what is WANTED, each entry once.
 
-    Ends with helmd. Raises UsageError for a bad regular expression, BusyError, and StoreError, in the middle too: then
-    the follower may begin again after the last id.
+    The first update comes at once, others at least every BEAT seconds, maybe empty. Ends with helmd. Raises UsageError
+    for a bad regular expression, BusyError, and StoreError, in the middle too: then the follower may begin again after
+    the last id.
     """
     feed.check_capacity()
     await reader.check(wanted)
@@ -114,7 +115,7 @@ async def _live(
 async def _between(
     reader: LogReader, wanted: LogFilter, last_seen: int, up_to: int, leaves: Sequence[str] = ()
 ) -> AsyncGenerator[FeedUpdate, None]:
-    """Entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are reported as skipped."""
+    """Yield entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are reported as skipped."""
     size = _FIRST_PAGE
     while last_seen < up_to:
         end = min(up_to, last_seen + _IDS)
@@ -137,7 +138,7 @@ def _batches(entries: Sequence[StoredEntry]) -> tuple[FeedBatch, ...]:
 
 
 def _without(update: FeedUpdate, seen: int) -> FeedUpdate:
-    """UPDATE without the entries up to the id SEEN."""
+    """Return UPDATE without the entries up to the id SEEN."""
     kept = [[line for line in batch.lines if line.id > seen] for batch in update.batches]
     return FeedUpdate(
         max(update.reached, seen), update.skipped, tuple(batch_of(lines) for lines in kept if lines), update.leaves

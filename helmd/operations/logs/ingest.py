@@ -228,7 +228,7 @@ class Ingest:
         self._reader = None
 
     async def _store_and_read(self, store: JournalStore, chunk: _Chunk) -> _Chunk:
-        """Stores CHUNK while the next one is read."""
+        """Store CHUNK while the next one is read."""
         reading = asyncio.create_task(self._read())
         try:
             await self._store_if_worth(store, chunk)
@@ -333,7 +333,9 @@ class Ingest:
         return self._damaged()
 
     def _worth_storing(self, chunk: _Chunk) -> bool:
-        """Whether there is something to commit; entries of other programs alone move the position only every 30 s."""
+        """Return whether there is something to commit; entries of other programs alone move the position only every 30
+        s.
+        """
         position = chunk.position
         if position is None:
             return False
@@ -369,7 +371,7 @@ class Ingest:
         self._read_at = time.monotonic()
 
     async def _wait_for_space(self) -> None:
-        """Waits while the disk is too full; the journal keeps its own bounds meanwhile."""
+        """Wait while the disk is too full; the journal keeps its own bounds meanwhile."""
         if time.monotonic() - self._disk_at < _DISK_SECONDS:
             return
         while full := self._full():

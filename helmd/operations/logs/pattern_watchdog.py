@@ -65,7 +65,7 @@ class PatternWatchdog:
 
 
 def disabled_sentence(name: str) -> str:
-    """The warning about a format that is not used any more."""
+    """Return the warning about a format that is not used any more."""
     return f"{name} in formats.toml takes too long; it is not used until the configuration is reloaded"
 
 
@@ -85,7 +85,7 @@ class MessageReader:
         """Names of formats that are not used any more, because their patterns took too long."""
 
     def read(self, message: str, service: str, realtime: int) -> Parsed:
-        """What MESSAGE says by itself; REALTIME is when it was logged, in microseconds since 1970."""
+        """Return what MESSAGE says by itself; REALTIME is when it was logged, in microseconds since 1970."""
         if threading.current_thread() is threading.main_thread():
             return self._read(message, service, realtime)
         formats = self._current()

@@ -84,7 +84,8 @@ class PostedLogs:
         """Why the store can't be written right now, as a sentence; empty when it can."""
 
     async def post(self, service: str, rows: Sequence[LogRow], key: str | None, size: int) -> int:
-        """Has ROWS of one SERVICE stored, which took SIZE bytes; how many they are, or the first batch with KEY had.
+        """Have ROWS of one SERVICE stored, which took SIZE bytes; return how many they are, or the first batch with KEY
+        had.
 
         Returns once they are in the store or the journal. Raises JournalError when neither can be written, StoreError
         when the store refuses the rows.
@@ -112,7 +113,7 @@ class PostedLogs:
             await self._close()
 
     def _next_group(self) -> list[_Waiting]:
-        """What is to be committed next: of what waits as much as may go together."""
+        """Return what is to be committed next: of what waits as much as may go together."""
         group: list[_Waiting] = []
         rows = size = 0
         while self._queue:
@@ -195,7 +196,7 @@ class PostedLogs:
                 self._heard(group, writing.result)
 
     def _heard(self, group: Sequence[_Waiting], wrote: Callable[[], None]) -> None:
-        """Answers GROUP by what WROTE does: it raises JournalError if the journal could not be written."""
+        """Answer GROUP by what WROTE does: it raises JournalError if the journal could not be written."""
         try:
             wrote()
         except JournalError as error:
@@ -204,7 +205,7 @@ class PostedLogs:
             self._journalled_are(group)
 
     def _put_down(self, left: Sequence[_Waiting]) -> None:
-        """Puts what is LEFT into the journal without giving way: helmd ends."""
+        """Put what is LEFT into the journal without giving way: helmd ends."""
         group = [one for one in left if not one.answer.done() and not self._repeats_journalled(one)]
         if not group:
             return
@@ -221,7 +222,7 @@ class PostedLogs:
             self._journalled.popitem(last=False)
 
     def _repeats_journalled(self, one: _Waiting) -> bool:
-        """Whether ONE repeats a batch that is in the journal; then it has its answer."""
+        """Return whether ONE repeats a batch that is in the journal; then it has its answer."""
         if one.key is None or (first := self._journalled.get((one.service, one.key))) is None:
             return False
         one.settle(first)
@@ -251,7 +252,7 @@ class PostedLogs:
 
 
 def _number(group: Iterable[_Waiting]) -> None:
-    """Gives each batch its id; those of a service without keys share one, which is half the work for the store."""
+    """Give each batch its id; those of a service without keys share one, which is half the work for the store."""
     shared: dict[str, str] = {}
     for one in group:
         if not one.id:

@@ -69,7 +69,7 @@ class LogReader:
         self._exports = asyncio.Semaphore(_EXPORTS)
 
     async def run(self) -> None:
-        """Warms connections before somebody waits for them (`helmd.store.logs.search.warm`), one at a time."""
+        """Warm connections before somebody waits for them (`helmd.store.logs.search.warm`), one at a time."""
         while True:
             self._pool.made.clear()
             warmed: WeakSet[Connection] = WeakSet()
@@ -95,7 +95,7 @@ class LogReader:
         counted: bool,
         oldest_first: bool = False,
     ) -> Listing:
-        """Entries as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
+        """Return entries as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
         await self.check(wanted)
         async with _turn(self._searches):
             searching = self._find(wanted, limit, behind, offset, oldest_first=oldest_first)
@@ -139,12 +139,12 @@ class LogReader:
         return surrounding_window(entry, newer, older, limit, all_of_them)
 
     async def last(self, wanted: LogFilter, number: int) -> list[StoredEntry]:
-        """The newest NUMBER entries, the newest first, or as many as are found in time. Raises as `page`."""
+        """Return the newest NUMBER entries, the newest first, or as many as are found in time. Raises as `page`."""
         async with _turn(self._searches):
             return list((await self._find(wanted, number, None, 0)).entries)
 
     async def entry(self, number: int, services: frozenset[str] | None = None) -> StoredEntry | None:
-        """The entry with this id, if it is of one of SERVICES, or None. Raises StoreError."""
+        """Return the entry with this id, if it is of one of SERVICES, or None. Raises StoreError."""
         async with self._lent("reading a log entry", _QUICK_SECONDS) as connection:
             found = await entry(connection, number)
         return found if found is None or services is None or found.row.service_name in services else None
@@ -174,7 +174,7 @@ class LogReader:
             return await breakable(connection, patterns(connection, wanted, most, SEARCH_SECONDS))
 
     async def views(self, owner: str) -> list[LogView]:
-        """The saved views of OWNER, and shared ones. Raises StoreError."""
+        """Return the saved views of OWNER, and shared ones. Raises StoreError."""
         async with self._lent("reading saved views", _QUICK_SECONDS) as connection:
             return await read_views(connection, owner)
 
@@ -189,12 +189,12 @@ class LogReader:
             return await remove_view(connection, number, owner, any_shared=any_shared)
 
     async def level_counts(self, since: datetime) -> dict[str, dict[str, int]]:
-        """Entries by service and level. Raises StoreError."""
+        """Return entries by service and level. Raises StoreError."""
         async with self._lent("counting log entries", _QUICK_SECONDS) as connection:
             return await level_counts(connection, since)
 
     async def newest_id(self) -> int:
-        """The highest id there is. Raises StoreError."""
+        """Return the highest id there is. Raises StoreError."""
         async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
             return await newest_id(connection)
 
@@ -219,7 +219,7 @@ class LogReader:
 
     @asynccontextmanager
     async def export(self, wanted: LogFilter, form: Form, *, oldest_first: bool) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Chunks of all entries. Raises StoreError, UsageError and BusyError, in the middle too."""
+        """Yield chunks of all entries. Raises StoreError, UsageError and BusyError, in the middle too."""
         await self.check(wanted)
         async with _turn(self._exports):
             connection = await connect(self._conninfo, "helmd-export", _EXPORT_SECONDS)

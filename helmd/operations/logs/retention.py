@@ -140,7 +140,7 @@ class Retain:
             _log.debug("%s", error.sentence)
 
     def _resting(self, leaf: str, newest: int) -> bool:
-        """Whether a partition's highest id has been the same for a while."""
+        """Return whether a partition's highest id has been the same for a while."""
         now = time.monotonic()
         before, since = self._seen.get(leaf, (-1, now))
         if before != newest:

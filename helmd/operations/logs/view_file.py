@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def views_as_file(store: str) -> bytes:
-    """What the file has: the views in STORE (a conninfo string). Blocks. Raises StoreError."""
+    """Return what the file has: the views in STORE (a conninfo string). Blocks. Raises StoreError."""
 
     async def read() -> list[LogView]:
         connection = await connect(store, "helm-backup")
@@ -28,7 +28,10 @@ def views_as_file(store: str) -> bytes:
 
 
 def put_back(file: Path) -> Callable[[Connection], Awaitable[None]]:
-    """What stores the views of FILE once it is there, as after a restore, and removes it. That raises StoreError."""
+    """Return what stores the views of FILE once it is there, as after a restore, and removes it.
+
+    That raises StoreError.
+    """
 
     async def put(connection: Connection) -> None:
         try:

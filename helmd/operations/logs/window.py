@@ -29,14 +29,14 @@ class LogWindow:
 
 
 def older_window(page: Page, total: Total | None) -> LogWindow:
-    """The window of a search for the newest."""
+    """Return the window of a search for the newest."""
     first = cursor_of(page.entries[0]) if page.entries else None
     end = page.next is None
     return LogWindow(page.entries, total, page.next, first, oldest=end, searched_back_to=page.searched_to)
 
 
 def newer_window(page: Page, total: Total | None) -> LogWindow:
-    """The window of a search for the oldest."""
+    """Return the window of a search for the oldest."""
     entries = page.entries[::-1]
     last = cursor_of(entries[-1]) if entries else None
     newer = page.next or (cursor_of(entries[0]) if entries else None)
@@ -44,7 +44,9 @@ def newer_window(page: Page, total: Total | None) -> LogWindow:
 
 
 def surrounding_window(entry: StoredEntry, newer: Page, older: Page, limit: int, total: Total | None) -> LogWindow:
-    """ENTRY between NEWER and OLDER ones, which were searched from it on: LIMIT in all, half of them on either side."""
+    """Return ENTRY between NEWER and OLDER ones, which were searched from it on: LIMIT in all, half of them on either
+    side.
+    """
     most, place = limit - 1, cursor_of(entry)
     taken = min(len(newer.entries), max(most // 2, most - len(older.entries)))
     above, below = _first(newer, taken, place), _first(older, most - taken, place)

@@ -129,7 +129,7 @@ class _Amendments:
 
 
 def plan_adoption(given: Path, layout: Layout, settings: Settings) -> AdoptionPlan:
-    """What taking over the installation in GIVEN would do. Raises AdoptionError and ConfigurationError."""
+    """Return what taking over the installation in GIVEN would do. Raises AdoptionError and ConfigurationError."""
     directory = Path(os.path.realpath(given))
     if directory.name == OLDER_HELM:
         directory = directory.parent
@@ -161,7 +161,7 @@ def plan_adoption(given: Path, layout: Layout, settings: Settings) -> AdoptionPl
 
 
 def _raw(file: Path) -> Mapping[str, Any]:
-    """The entries of the older file, which the import checks."""
+    """Return the entries of the older file, which the import checks."""
     try:
         found = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -170,7 +170,7 @@ def _raw(file: Path) -> Mapping[str, Any]:
 
 
 def _kept_remarks(remarks: Iterable[str]) -> Iterator[str]:
-    """Remarks of the import, but for what is said about Keycloak: here it goes on as it was."""
+    """Yield remarks of the import, but for what is said about Keycloak: here it goes on as it was."""
     yield from (remark for remark in remarks if "helmctl setup installs Keycloak" not in remark)
 
 
@@ -200,12 +200,12 @@ def _faults(directory: Path, places: Mapping[str, Path], found: FoundProcesses, 
 
 
 def _kept_names(service: str) -> tuple[str, ...]:
-    """Files of a checkout that Helm may write, by their paths in it."""
+    """Return files of a checkout that Helm may write, by their paths in it."""
     return (FLASKENV, SERVICES_JSON, f"instance/{service}.conf", *KEYS.get(service, ()))
 
 
 def _database(place: Path, service: str) -> str:
-    """Where the database is that a service's own configuration names; empty for none."""
+    """Return where the database is that a service's own configuration names; empty for none."""
     try:
         text = read_text(place, f"instance/{service}.conf")
         return _where(value_in(text, "ini", "database", "connection_string") or "")
@@ -214,7 +214,7 @@ def _database(place: Path, service: str) -> str:
 
 
 def older_database(directory: Path) -> str:
-    """The URI of the older Helm's database, with its password; empty for none that is known."""
+    """Return the URI of the older Helm's database, with its password; empty for none that is known."""
     return _older_database(directory)
 
 
@@ -229,7 +229,7 @@ def _older_database(directory: Path) -> str:
 
 
 def _where(uri: str) -> str:
-    """A URI without what is secret in it; empty if it is none of PostgreSQL."""
+    """Return a URI without what is secret in it; empty if it is none of PostgreSQL."""
     try:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""
@@ -241,12 +241,12 @@ def _where(uri: str) -> str:
 
 
 def record_place(layout: Layout) -> Path:
-    """Where the record of the account's adoption is."""
+    """Return where the record of the account's adoption is."""
     return layout.adoption / _RECORD
 
 
 def read_adoption(layout: Layout) -> Adoption | None:
-    """The adoption of this account; None if there is none. Raises AdoptionError."""
+    """Return the adoption of this account, or None if there is none. Raises AdoptionError."""
     try:
         return adoption_of(record_place(layout).read_text(errors="replace"))
     except FileNotFoundError:
@@ -291,7 +291,7 @@ def _at(adoption: Adoption, stage: Stage, layout: Layout) -> Adoption:
 
 
 def _keep(plan: AdoptionPlan, layout: Layout, states: Mapping[str, str]) -> Adoption:
-    """Keeps the files that may be changed, and makes the record. STATES are those of unit files, by unit.
+    """Keep the files that may be changed, and make the record. STATES are those of unit files, by unit.
 
     Raises AdoptionError for a file that can't be kept.
     """
@@ -397,7 +397,7 @@ def undo_adoption(layout: Layout, manager: Manager, notify: Said) -> Adoption:
 
 
 def _leave_suite(adoption: Adoption, target: Path, layout: Layout, manager: Manager, notify: Said) -> None:
-    """Stops the services and takes them out of the suite."""
+    """Stop the services and take them out of the suite."""
     with Signals() as signals:
         manager.subscribe()
         for name in reversed(adoption.services):
@@ -416,7 +416,7 @@ def _leave_suite(adoption: Adoption, target: Path, layout: Layout, manager: Mana
 
 
 def _put_back(kept: CheckoutFile, place: Path, replaced: Path) -> None:
-    """Makes a file what it was; another content that it has now goes to REPLACED."""
+    """Make a file what it was; another content that it has now goes to REPLACED."""
     path = Path(kept.directory, kept.name)
     content = None if kept.mode is None else place.read_bytes()
     try:

@@ -74,16 +74,16 @@ class InstalledApps:
         self._outdated_at: float | None = None
 
     async def report(self) -> AppsReply:
-        """What there is now; updates as far as apt has said them by then."""
+        """Return what there is now; updates as far as apt has said them by then."""
         updates = await self._updates.current()
         return await self._threads.run(lambda: self.read(updates))
 
     def report_here(self) -> AppsReply:
-        """The same, with updates however long apt takes. Blocks."""
+        """Return the same, with updates however long apt takes. Blocks."""
         return self.read(self._updates.read())
 
     def read(self, updates: HostUpdates | None) -> AppsReply:
-        """What there is, with those UPDATES. Blocks."""
+        """Return what there is, with those UPDATES. Blocks."""
         shown = self._run(["dpkg-query", "--show", f"--showformat={QUERY_FORMAT}"], _QUERY_SECONDS) or ""
         needed = _Needed(self._registry(), installed_packages(shown), updates)
         leading = [self._postgresql(needed), self._java(needed), *self._keycloak(needed), self._python(needed)]
@@ -143,7 +143,7 @@ class InstalledApps:
         yield AppBody("keycloak", "Keycloak", None, version, update, False, True, tuple(users), detail, command)
 
     def _packages(self, needed: _Needed) -> Iterator[AppBody]:
-        """Packages that Helm's own package names."""
+        """Yield packages that Helm's own package names."""
         fields = "${Depends}\\n${Recommends}\\n"
         shown = self._run(["dpkg-query", "--show", f"--showformat={fields}", OWN_PACKAGE], _QUERY_SECONDS)
         depends, _, recommends = (shown if shown and shown.strip() else _DEPENDS).partition("\n")
@@ -155,7 +155,7 @@ class InstalledApps:
                 yield _app(needed, name, name, (HELM_SERVICE,), required)
 
     def _owner(self, program: str) -> str | None:
-        """The package that a program is from."""
+        """Return the package that a program is from."""
         found = self._run(["dpkg-query", "--search", os.path.realpath(program)], _QUERY_SECONDS) or ""
         return found.partition(":")[0].partition(",")[0].strip() or None
 
@@ -207,7 +207,7 @@ def _app(
 
 
 def _output(command: Sequence[str], seconds: float) -> str | None:
-    """What a command prints; None if it fails, or takes longer than SECONDS."""
+    """Return what a command prints, or None if it fails, or takes longer than SECONDS."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=True,

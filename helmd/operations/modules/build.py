@@ -209,12 +209,14 @@ class ModuleBuild:
 
 
 def log_file(places: ModulePlaces, version: str) -> Path:
-    """What building a version has printed."""
+    """Return what building a version has printed."""
     return places.logs / f"{version}.log"
 
 
 def tidy(places: ModulePlaces, record: ModuleRecord) -> ModuleRecord:
-    """Remove the directories of versions that are not needed any more, once the active one serves; the new record."""
+    """Remove the directories of versions that are not needed any more, once the active one serves; return the new
+    record.
+    """
     for version in record.superfluous:
         remove_version(places, version.id)
         if version.state == "failed":

@@ -38,13 +38,14 @@ RESERVE = 32 << 20
 
 
 def stamp_of(intent: Intent) -> str:
-    """What names the copies of a change."""
+    """Return what names the copies of a change."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(intent.began_at))
 
 
 def database_of(suite: Effective, layout: Layout, name: str) -> str:
-    """The database of a module as it is called now; empty if it has none. Of one that is not part of the suite (any
-    more), that which was kept.
+    """Return the database of a module as it is called now; empty if it has none.
+
+    Of one that is not part of the suite (any more), that which was kept.
     """
     service = suite.registry.services.get(name)
     if suite.settings.suite_embedded and SUITE_CLUSTER not in suite.registry:
@@ -85,9 +86,10 @@ class ModuleData:
         return copy_name(self.database, purpose, stamp_of(intent))
 
     def check_space(self, version: int, with_database: bool = True) -> dict[str, int]:
-        """What is needed and free, in bytes, of the disk that has least left. Raises ModuleError if it is not enough.
+        """Return what is needed and free, in bytes, of the disk that has least left.
 
-        VERSION is how much a version takes. WITH_DATABASE starts the database's server, to ask it for its size.
+        VERSION is how much a version takes. WITH_DATABASE starts the database's server, to ask it for its size. Raises
+        ModuleError if it is not enough.
         """
         need: dict[int, int] = {}
         place = {}
@@ -145,7 +147,9 @@ class ModuleData:
         return {}
 
     def marks(self) -> Facts:
-        """What shows later whether data was written since: the number of changed rows, a digest of the shared files."""
+        """Return what shows later whether data was written since: the number of changed rows, a digest of the shared
+        files.
+        """
         rows = rows_changed(self.administration, self.database) if self.database else None
         return {"rows": rows, "files": tree_stamp(self.places.shared)}
 
@@ -171,7 +175,7 @@ class ModuleData:
         remove_tree(aside_files)
 
     def restore_database(self, intent: Intent) -> Facts:
-        """Put the copy of the database in place, and what was there aside; whether that was written to."""
+        """Put the copy of the database in place, and what was there aside; return whether that was written to."""
         if not self.database:
             return {}
         aside = self._copy(intent, "failed")
@@ -181,7 +185,7 @@ class ModuleData:
         return {"aside": aside, "rows": max(0, int(now or 0) - int(str(before))) if known else None}
 
     def restore_shared(self, intent: Intent) -> Facts:
-        """Put the copy of the shared files in place, and what was there aside; whether that was written to."""
+        """Put the copy of the shared files in place, and what was there aside; return whether that was written to."""
         aside = self.places.failed_state(stamp_of(intent))
         exchange_tree(self.places.shared, self.places.snapshot(stamp_of(intent)), aside)
         before = intent.fact("unit", "files")
@@ -224,7 +228,7 @@ class ModuleData:
 
 
 def kept_of(intent: Intent) -> Kept:
-    """Where what was written to a version that is gone can be had."""
+    """Return where what was written to a version that is gone can be had."""
     database, shared = intent.undone.get("database", {}), intent.undone.get("shared", {})
     if "start" not in intent.entered:
         # Only its migration has run, which left its output in the log.

@@ -42,7 +42,7 @@ class DeployKey:
 
 
 def deploy_key(layout: Layout, name: str) -> DeployKey:
-    """The key of the module NAME, which need not be installed. Raises UsageError and ModuleError."""
+    """Return the key of the module NAME, which need not be installed. Raises UsageError and ModuleError."""
     places = places_of(layout, name)
     text = read_file(places.deploy_key, MAX_KEY)
     if text is None:
@@ -73,7 +73,8 @@ def add_key(layout: Layout, name: str, text: str, replace: bool = False) -> Depl
 
 @contextmanager
 def trial_key(layout: Layout, name: str, text: str) -> Iterator[Path]:
-    """The private key TEXT as a file, which git can read while this lasts; that of the module NAME stays as it is.
+    """Yield the private key TEXT as a file, which git can read while this lasts; that of the module NAME stays as it
+    is.
 
     Raises UsageError, ModuleError and OSError.
     """
@@ -131,7 +132,10 @@ def _locked(places: ModulePlaces, name: str) -> AbstractContextManager[None]:
 
 
 def public_line(text: str, name: str) -> str:
-    """The public part of a private key, as the git host wants it. Raises ModuleError for what ssh can't use unasked."""
+    """Return the public part of a private key, as the git host wants it.
+
+    Raises ModuleError for what ssh can't use unasked.
+    """
     try:
         data = text.encode()
         load = (

@@ -50,7 +50,7 @@ class Surroundings(Protocol):
         """Do a step of going back. Raises HelmError, OSError."""
 
     def describe(self, intent: Intent) -> HelmError:
-        """The error about a change that was taken back."""
+        """Return the error about a change that was taken back."""
 
 
 def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> Intent:
@@ -119,7 +119,7 @@ def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_
 
 
 def recover(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> bool:
-    """Complete or take back the change of LOG, if it is neither; whether there was something to be done."""
+    """Complete or take back the change of LOG, if it is neither; return whether there was something to be done."""
     direction = log.intent.direction
     if direction == "nothing":
         return False
@@ -138,7 +138,7 @@ def _interrupted_in(intent: Intent) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a step failed, as a sentence without full stop."""
+    """Return why a step failed, as a sentence without full stop."""
     if isinstance(error, HelmError):
         return error.sentence
     if isinstance(error, KeyboardInterrupt):

@@ -16,12 +16,12 @@ _RETRY_SECONDS, _TRIES, _WITHIN_SECONDS = 15.0, 20, 3600.0
 
 
 def guard_unit(name: str) -> str:
-    """A name for the unit that watches over a change of the module NAME, which no other one has."""
+    """Return a name for the unit that watches over a change of the module NAME, which no other one has."""
     return f"helm-guard-{name}-{os.urandom(4).hex()}.service"
 
 
 def guard_properties(layout: Layout, name: str) -> list[UnitProperty]:
-    """The properties of that unit."""
+    """Return the properties of that unit."""
     words = ["/bin/sh", "-c", _WAIT, "sh", _FLOCK, str(layout.module(name).lock), str(layout.helmctl), name]
     return [
         UnitProperty("Description", "s", f"HiveMatrix Helm: goes on with a change of {name} that is killed"),

@@ -43,7 +43,7 @@ class WantedModule:
 def wanted_module(
     layout: Layout, settings: Settings, what: str, ref: str = "", name: str = "", files: bool = False
 ) -> WantedModule:
-    """The module that WHAT means: a name of the catalogue, or the URL of a repository. Raises UsageError."""
+    """Return the module that WHAT means: a name of the catalogue, or the URL of a repository. Raises UsageError."""
     allowed = files or settings.module_files
     if "/" in what or ":" in what:
         source = git_source_of(what, files=allowed)
@@ -61,7 +61,7 @@ def wanted_module(
 
 
 def installed_already(layout: Layout, settings: Settings, wanted: WantedModule) -> str:
-    """Why there is nothing to be done for a module, as a sentence; empty if it is to be installed.
+    """Return why there is nothing to be done for a module, as a sentence; empty if it is to be installed.
 
     Raises ModuleError for a service of that name that is not a module.
     """
@@ -87,7 +87,7 @@ def installed_already(layout: Layout, settings: Settings, wanted: WantedModule) 
 def suite_modules(
     layout: Layout, settings: Settings, without: Sequence[str], files: bool = False
 ) -> list[WantedModule]:
-    """The modules of a whole suite, as the catalogue and the admin's files know them. Raises HelmError.
+    """Return the modules of a whole suite, as the catalogue and the admin's files know them. Raises HelmError.
 
     Interpreters are looked for before anything is done.
     """
@@ -117,7 +117,7 @@ class Installation:
         return ModuleBuild(self.layout, self.settings, wanted.name, wanted.source, wanted.ref, self.options)
 
     def preflight(self, wanted: WantedModule) -> Candidate:
-        """What would be installed. Nothing but the mirror of the repository is written. Raises HelmError."""
+        """Return what would be installed. Nothing but the mirror of the repository is written. Raises HelmError."""
         with self._locked(wanted.name):
             return self._builder(wanted).preflight()
 
@@ -166,7 +166,7 @@ class Installation:
         return tidy(places, record)
 
     def latest_built(self, name: str) -> Version | None:
-        """The newest version of a module that has not served yet."""
+        """Return the newest version of a module that has not served yet."""
         record = read_record(self.layout.module(name))
         built = [each for each in record.versions if each.state == "built"] if record else []
         return built[-1] if built else None
@@ -209,7 +209,7 @@ def migrate_module(
 
 
 def not_healthy(name: str) -> StartFailedError:
-    """The error about a module that was installed and did not become healthy."""
+    """Return the error about a module that was installed and did not become healthy."""
     return StartFailedError(
         f"{name} was installed, but did not become healthy, and was taken out of the suite again",
         hint=f"Its log: helmctl logs {name}; what was built is kept until the next success.",

@@ -26,7 +26,7 @@ class KeptData:
 
 
 def kept_data(data: ModuleData) -> list[KeptData]:
-    """What is kept of one module, the oldest first. Raises HelmError, OSError."""
+    """Return what is kept of one module, the oldest first. Raises HelmError, OSError."""
     found = []
     if data.database:
         admin = data.administration

@@ -8,7 +8,7 @@ from helmd.operations.configuration.load import registry_sources
 
 
 def available_modules(layout: Layout, suite: Registry) -> tuple[AvailableModule, ...]:
-    """The modules of the catalogue, in its order. Faults in files are reported where the suite is read."""
+    """Return the modules of the catalogue, in its order. Faults in files are reported where the suite is read."""
     sources, _ = registry_sources(layout)
     found: dict[str, dict[str, str]] = {}
     for source in sources:
@@ -27,5 +27,5 @@ def available_modules(layout: Layout, suite: Registry) -> tuple[AvailableModule,
 
 
 def _tables(value: object) -> dict[str, dict[str, object]]:
-    """The tables in VALUE; what else a faulty file has there counts as nothing."""
+    """Return the tables in VALUE; what else a faulty file has there counts as nothing."""
     return {name: each for name, each in value.items() if isinstance(each, dict)} if isinstance(value, dict) else {}

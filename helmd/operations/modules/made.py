@@ -36,7 +36,7 @@ class Made:
 
 
 def what_is_made(layout: Layout, manager: Manager, planned: Registry, name: str) -> Made:
-    """What is made for the module NAME of the suite as it is PLANNED. Raises HelmError."""
+    """Return what is made for the module NAME of the suite as it is PLANNED. Raises HelmError."""
     suite, service = load_effective(layout), planned[name]
     secrets = set(service.secrets)
     database, role, present = "", False, None

@@ -25,7 +25,7 @@ SECONDS = 1800.0
 
 
 def service_properties(unit: str) -> list[str]:
-    """The directives of a rendered UNIT's ``[Service]`` that say what its program sees, for systemd-run(1)."""
+    """Return the directives of a rendered UNIT's ``[Service]`` that say what its program sees, for systemd-run(1)."""
     found, inside = [], False
     for line in unit.splitlines():
         if line.startswith("["):

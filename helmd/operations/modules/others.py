@@ -26,7 +26,7 @@ class SuiteBefore:
 
 
 def suite_before(layout: Layout, name: str) -> SuiteBefore:
-    """What `apply_to_others` compares with. Raises HelmError."""
+    """Return what `apply_to_others` compares with. Raises HelmError."""
     suite = load_effective(layout)
     return SuiteBefore(name, suite, frozenset(_pending(suite, layout)))
 
@@ -37,10 +37,10 @@ def _pending(suite: Effective, layout: Layout) -> list[str]:
 
 
 def apply_to_others(before: SuiteBefore, layout: Layout, manager: Manager, notify: Callable[[str], None]) -> bool:
-    """Apply what follows from a change for the units of others; whether the realm is to follow as well. What the admin
-    had not applied before is left alone.
+    """Apply what follows from a change for the units of others; return whether the realm is to follow as well.
 
-    What is left for somebody to do is said, with the command; so is a failure, since the module itself is changed.
+    What the admin had not applied before is left alone. What is left for somebody to do is said, with the command; so
+    is a failure, since the module itself is changed.
     """
     name, after = before.name, load_effective(layout)
     again: list[str] = []
@@ -80,7 +80,7 @@ def _applied(
 
 
 def _concerns_realm(before: SuiteBefore, after: Effective) -> bool:
-    """Whether the realm must be otherwise than before, or the module has yet to get the secret of its client."""
+    """Return whether the realm must be otherwise than before, or the module has yet to get the secret of its client."""
     keycloak = realm_service(after.registry)
     if keycloak is None:
         return False

@@ -21,17 +21,17 @@ _OURS = re.compile(r"# Written by helmctl modules")
 
 
 def entry_file(layout: Layout, name: str) -> Path:
-    """The file that makes a module part of the suite."""
+    """Return the file that makes a module part of the suite."""
     return layout.registry_directory / f"{name}.toml"
 
 
 def version_path(name: str, version: str) -> str:
-    """The ``path`` of a service that runs from a version of the module NAME."""
+    """Return the ``path`` of a service that runs from a version of the module NAME."""
     return f"modules/{name}/versions/{version}"
 
 
 def is_entry(layout: Layout, name: str) -> bool:
-    """Whether a file of Helm's makes NAME part of the suite."""
+    """Return whether a file of Helm's makes NAME part of the suite."""
     try:
         return _OURS.match(entry_file(layout, name).read_text(errors="replace")) is not None
     except OSError:
@@ -54,7 +54,7 @@ def check_entry(layout: Layout, name: str) -> None:
 
 
 def catalogue_service(layout: Layout, settings: Settings, name: str) -> Service | None:
-    """What the catalogue and the account's files know of NAME, whether it is part of the suite or not."""
+    """Return what the catalogue and the account's files know of NAME, whether it is part of the suite or not."""
     sources, _ = registry_sources(layout)
     sources.append(ConfigSource("", f"[services.{name}]\n"))
     known = [source for source in sources if source.catalogue or source.file in ("", str(layout.registry_file))]
@@ -77,7 +77,10 @@ def _alone(sources: list[ConfigSource], name: str) -> Service | None:
 def planned_suite(
     layout: Layout, settings: Settings, name: str, version: str, source: str, ref: str, declared: str
 ) -> Registry:
-    """The suite with the module NAME run from VERSION, whose tree declares settings. Raises ConfigurationError."""
+    """Return the suite with the module NAME run from VERSION, whose tree declares settings.
+
+    Raises ConfigurationError.
+    """
     files = {str(layout.module(name).declared), str(entry_file(layout, name))}
     sources, faults = registry_sources(layout)
     if faults:

@@ -40,7 +40,7 @@ class FoundProcesses:
 def find_processes(
     places: Mapping[str, Path], ports: Mapping[str, int], of_helm: Callable[[str], bool]
 ) -> FoundProcesses:
-    """The processes of this account that belong to PLACES (by name), and others that listen on PORTS.
+    """Return the processes of this account that belong to PLACES (by name), and others that listen on PORTS.
 
     OF_HELM says which units are Helm's own: what runs in them is left alone.
     """
@@ -76,7 +76,7 @@ def _own_processes() -> Iterator[tuple[ProcessFacts, bool]]:
 
 
 def process_facts(pid: int) -> ProcessFacts | None:
-    """What is known of a process of this account; None for one of another, or one that is gone."""
+    """Return what is known of a process of this account, or None for one of another, or one that is gone."""
     place = f"/proc/{pid}"
     try:
         if os.stat(place).st_uid != os.geteuid():
@@ -90,7 +90,7 @@ def process_facts(pid: int) -> ProcessFacts | None:
 
 
 def _started(pid: int) -> int:
-    """When a process started, in clock ticks after the boot. Raises OSError."""
+    """Return when a process started, in clock ticks after the boot. Raises OSError."""
     with open(f"/proc/{pid}/stat") as file:
         # The name, in parentheses, may have any character.
         return int(file.read().rpartition(")")[2].split()[19])
@@ -108,7 +108,7 @@ def _ancestors() -> Iterator[int]:
 
 
 def end_processes(processes: Sequence[ProcessFacts], seconds: float = END_SECONDS) -> list[ProcessFacts]:
-    """Ends PROCESSES by SIGTERM, and by SIGKILL what is left after SECONDS; those that had to be killed.
+    """End PROCESSES by SIGTERM, and by SIGKILL what is left after SECONDS; return those that had to be killed.
 
     Each is signalled by a descriptor of it (pidfd_open(2)), so no other process gets what was meant for one that ended.
     """
@@ -137,7 +137,7 @@ def end_processes(processes: Sequence[ProcessFacts], seconds: float = END_SECOND
 
 
 def _wait(open_ones: dict[int, ProcessFacts], seconds: float) -> None:
-    """Waits until the processes have ended, which are removed, for SECONDS at most."""
+    """Wait until the processes have ended, which are removed, for SECONDS at most."""
     poller = select.poll()
     for descriptor in open_ones:
         poller.register(descriptor, select.POLLIN)

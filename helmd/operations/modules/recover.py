@@ -24,7 +24,7 @@ from helmd.systemd.bus import Manager
 
 
 def interrupted(layout: Layout) -> list[str]:
-    """The modules with a change that is neither complete nor taken back. One that goes on is among them."""
+    """Return the modules with a change that is neither complete nor taken back. One that goes on is among them."""
     return interrupted_modules(layout)
 
 
@@ -37,10 +37,10 @@ def recover_module(
     step: Callable[[Step], None],
     wait: bool = False,
 ) -> bool:
-    """Complete or take back what was interrupted; whether there was something. A change that goes on is left alone, or
-    with WAIT waited for, since it may be another recovery.
+    """Complete or take back what was interrupted; return whether there was something.
 
-    Raises HelmError, OSError.
+    A change that goes on is left alone, or with WAIT waited for, since it may be another recovery. Raises HelmError,
+    OSError.
     """
     if not is_interrupted(places_of(layout, name)):
         return False
@@ -57,7 +57,7 @@ def recover_module(
 
 
 def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, options: BuildOptions) -> list[HelmError]:
-    """Put code and data of interrupted modules where they belong; what could not be done."""
+    """Put code and data of interrupted modules where they belong; return what could not be done."""
     failed = []
 
     def step(step: Step) -> None:
@@ -83,7 +83,7 @@ def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, option
 
 
 def _intent(updates: ModuleUpdates) -> Intent | None:
-    """The change that was interrupted; None if nobody can go on with it."""
+    """Return the change that was interrupted, or None if nobody can go on with it."""
     try:
         return IntentLog.read(updates.places.state)
     except (HelmError, OSError):
@@ -91,14 +91,15 @@ def _intent(updates: ModuleUpdates) -> Intent | None:
 
 
 def _is_whole(updates: ModuleUpdates) -> bool:
-    """Whether code and data are of one version, although something of the change is left to be done."""
+    """Return whether code and data are of one version, although something of the change is left to be done."""
     intent = _intent(updates)
     return intent is not None and (intent.committed or "stop" not in intent.entered)
 
 
 def _before_start(updates: ModuleUpdates) -> HelmError | None:
-    """Recover a module that is locked, before it is started; why it could not be. Then it is not started, unless what
-    is left concerns neither its code nor its data.
+    """Recover a module that is locked, before it is started; return why it could not be.
+
+    Then it is not started, unless what is left concerns neither its code nor its data.
     """
     name = updates.name
     try:

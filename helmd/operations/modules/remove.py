@@ -31,7 +31,10 @@ class RemovalPlan:
 
 
 def removal_plan(updates: ModuleUpdates, keep_data: bool) -> RemovalPlan:
-    """What removing a module would do. Raises UsageError for another service, ModuleError for one that others need."""
+    """Return what removing a module would do.
+
+    Raises UsageError for another service, ModuleError for one that others need.
+    """
     name, layout = updates.name, updates.layout
     places = updates.places
     if not places.root.is_dir():

@@ -21,12 +21,12 @@ from helmd.modules.records import installed_names, places_of, read_check, read_r
 
 
 def shown_modules(layout: Layout) -> tuple[ModuleBody, ...]:
-    """All modules that were installed, by name. Blocks."""
+    """Return all modules that were installed, by name. Blocks."""
     return tuple(_modules(layout))
 
 
 def not_installed(name: str) -> UsageError:
-    """The error about NAME where no such module was installed."""
+    """Return the error about NAME where no such module was installed."""
     return UsageError(
         f"{printable(name, 60)} is not a module that was installed from git",
         hint="What is installed: helmctl modules list",
@@ -34,7 +34,7 @@ def not_installed(name: str) -> UsageError:
 
 
 def module_names(layout: Layout) -> list[str]:
-    """The names of all modules that were installed. Blocks."""
+    """Return the names of all modules that were installed. Blocks."""
     return installed_names(layout)
 
 
@@ -50,7 +50,7 @@ def _modules(layout: Layout) -> Iterator[ModuleBody]:
 
 
 def shown_plan(layout: Layout, name: str, ref: str = "") -> ModulePlanReply:
-    """What is known of the update of a module to REF; empty for what it follows. Blocks.
+    """Return what is known of the update of a module to REF; empty for what it follows. Blocks.
 
     Raises UsageError, RecordError.
     """
@@ -63,7 +63,7 @@ def shown_plan(layout: Layout, name: str, ref: str = "") -> ModulePlanReply:
 
 
 def plan_reply(record: ModuleRecord, check: UpdateCheck | None, ref: str = "") -> ModulePlanReply:
-    """CHECK as a body, which is of REF; empty for what the module follows."""
+    """Return CHECK as a body, which is of REF; empty for what the module follows."""
     if check is None:
         return ModulePlanReply(record.name, None, "", None, "", None, ())
     plan = check.plan
@@ -79,7 +79,7 @@ def plan_reply(record: ModuleRecord, check: UpdateCheck | None, ref: str = "") -
 
 
 def plan_body(plan: UpdatePlan) -> UpdatePlanBody:
-    """PLAN as a body."""
+    """Return PLAN as a body."""
     return UpdatePlanBody(
         before=plan.before,
         after=plan.after,
@@ -107,7 +107,7 @@ def _commit(commit: Commit) -> PlannedCommitBody:
 
 
 def module_body(record: ModuleRecord, check: UpdateCheck | None = None) -> ModuleBody:
-    """RECORD as a body, and what CHECK knows of its updates."""
+    """Return RECORD as a body, and what CHECK knows of its updates."""
     versions = tuple(
         ModuleVersionBody(each.id, each.commit, each.state, time_of(each.made_at), each.detail)
         for each in reversed(record.versions)

@@ -106,14 +106,14 @@ class ModuleSteps:
     # What is planned.
 
     def planned(self, version: str) -> Registry:
-        """The suite as it would be with the module in VERSION."""
+        """Return the suite as it would be with the module in VERSION."""
         assert self.builder is not None and self.candidate is not None
         settings, declared = load_effective(self.layout).settings, self.candidate.declared.text
         source, ref = self.builder.source.url, self.builder.ref
         return planned_suite(self.layout, settings, self.name, version, source, ref, declared)
 
     def found(self) -> Facts:
-        """What is to be known to take the change back. Raises HelmError."""
+        """Return what is to be known to take the change back. Raises HelmError."""
         return what_is_made(self.layout, self.manager, self.planned("x"), self.name).facts
 
     # What the steps share.
@@ -352,7 +352,7 @@ class ModuleSteps:
         return {}
 
     def _record_before(self, intent: Intent) -> ModuleRecord:
-        """The record with the revision that was followed before."""
+        """Return the record with the revision that was followed before."""
         record = self._record()
         ref = intent.given.get("ref")
         return replace(record, ref=ref) if isinstance(ref, str) else record

@@ -98,7 +98,7 @@ class ModuleUpdates:
             yield
 
     def _holder(self) -> str:
-        """What holds the module, for people."""
+        """Return what holds the module, for people."""
         try:
             intent = IntentLog.read(self.places.state)
         except (HelmError, OSError):
@@ -125,7 +125,7 @@ class ModuleUpdates:
         return ModuleData(self.places, self.layout, suite, self.manager, database)
 
     def _space(self, record: ModuleRecord, found: Candidate | None, looks: bool = False) -> dict[str, int]:
-        """What `ModuleData.check_space` says. What only LOOKS starts no server."""
+        """Return what `ModuleData.check_space` says. What only LOOKS starts no server."""
         version, data = 0, self._data()
         if found is not None:
             version = max(found.tree.size, size_below(self.places.version(record.active)))
@@ -137,7 +137,7 @@ class ModuleUpdates:
     # What would be done.
 
     def plan(self, ref: str = "") -> UpdatePlan:
-        """What an update would do. Only the mirror of the repository is written, and the plan is kept.
+        """Return what an update would do. Only the mirror of the repository is written, and the plan is kept.
 
         Raises HelmError.
         """
@@ -274,7 +274,7 @@ class ModuleUpdates:
             return self._change(change, record, steps, {"after": target.id, "stamp": target.data})
 
     def rollback_target(self, to: str = "") -> Version:
-        """The version to which it would go back, by default that before. Raises UsageError."""
+        """Return the version to which it would go back, by default that before. Raises UsageError."""
         return self._target(self._installed(), to)
 
     def _target(self, record: ModuleRecord, to: str) -> Version:
@@ -285,7 +285,7 @@ class ModuleUpdates:
         return target
 
     def recover(self, only_data: bool = False) -> bool:
-        """Complete or take back what was interrupted; whether there was something. The module must be locked.
+        """Complete or take back what was interrupted; return whether there was something. The module must be locked.
 
         With ONLY_DATA nothing is started, which a later call goes on with. Raises HelmError, OSError.
         """
@@ -310,7 +310,7 @@ class ModuleUpdates:
     # What is left of changes that were taken back.
 
     def kept(self) -> list[KeptData]:
-        """What is kept of what users wrote to versions that were taken back. Raises HelmError, OSError."""
+        """Return what is kept of what users wrote to versions that were taken back. Raises HelmError, OSError."""
         if read_record(self.places) is None:
             raise not_installed(self.name)
         data = self._data()
@@ -403,7 +403,7 @@ class ModuleUpdates:
 
 
 def _refusals(*checks: Callable[[], None]) -> tuple[str, ...]:
-    """What CHECKS find, a sentence each."""
+    """Return what CHECKS find, a sentence each."""
     found = []
     for check in checks:
         try:
@@ -414,7 +414,7 @@ def _refusals(*checks: Callable[[], None]) -> tuple[str, ...]:
 
 
 def _requirements(found: Candidate, before: str, path: str) -> tuple[str, ...]:
-    """How the file of requirements differs between two commits."""
+    """Return how the file of requirements differs between two commits."""
 
     def lines(commit: str) -> list[str]:
         try:

@@ -62,7 +62,7 @@ class _Reply:
 
 
 def ask(service: Service, path: str) -> _Reply:
-    """What a service of this host answers to GET PATH, without following redirects."""
+    """Return what a service of this host answers to GET PATH, without following redirects."""
     parts, deadline = urlsplit(service.url), time.monotonic() + _REQUEST_SECONDS
     fault = "it has no address"
     try:
@@ -110,7 +110,8 @@ def _limited(connection: socket.socket, stack: ExitStack, seconds: float) -> Non
 
 
 def asset_of(page: str, base: str, directory: Path) -> str:
-    """The path of something that a PAGE at the path BASE needs, or of a file below ``static``; empty if there is none.
+    """Return the path of something that a PAGE at the path BASE needs, or of a file below ``static``; empty if there is
+    none.
 
     Paths that lead elsewhere are left out.
     """
@@ -187,7 +188,7 @@ class Requests:
         self._browser = None
 
     def answers(self) -> tuple[Answer, ...]:
-        """What is answered now; nothing for a module that is not asked by HTTP."""
+        """Return what is answered now; nothing for a module that is not asked by HTTP."""
         if self._service.port is None or self._service.health.check != "http":
             return ()
         found = self._through(partial(ask, self._service), "/", "")
@@ -213,7 +214,7 @@ class Requests:
 
 
 def errors_logged(layout: Layout, name: str, since: float, until: float) -> int:
-    """How many lines of a service are errors, of those printed between two times."""
+    """Return how many lines of a service are errors, of those printed between two times."""
     from helmd.model.logs.parsing.formats import parse_text
 
     try:
@@ -226,7 +227,7 @@ def errors_logged(layout: Layout, name: str, since: float, until: float) -> int:
 
 
 def usual_errors(layout: Layout, name: str, seconds: float, started: float, now: float) -> int:
-    """How many errors a version that serves logs in so many SECONDS: of late, or after it was started."""
+    """Return how many errors a version that serves logs in so many SECONDS: of late, or after it was started."""
     late = errors_logged(layout, name, now - seconds, now)
     return max(late, errors_logged(layout, name, started, started + seconds) if started else 0)
 
@@ -234,7 +235,7 @@ def usual_errors(layout: Layout, name: str, seconds: float, started: float, now:
 def observe_before(
     layout: Layout, registry: Registry, name: str, manager: Manager, seconds: float, say: Callable[[str], None]
 ) -> tuple[dict[str, int], int]:
-    """What a version that serves answers and logs, to compare another one with."""
+    """Return what a version that serves answers and logs, to compare another one with."""
     with Requests(layout, registry, name, lambda unit: manager.facts(unit).active, 60.0) as requests:
         usual = {each.what: each.status for each in requests.answers() if each.status}
         if requests.trouble:

@@ -41,7 +41,7 @@ class CodeVersion:
 
 
 def code_version(layout: Layout, service: Service) -> CodeVersion | None:
-    """The code of SERVICE; None where that can't be known. Blocks."""
+    """Return the code of SERVICE, or None where that can't be known. Blocks."""
     if service.name == HELM_SERVICE:
         return CodeVersion("package", __version__)
     if not service.path or service.external:
@@ -86,7 +86,7 @@ class CodeVersions:
 
 
 def commit_of(directory: Path) -> str:
-    """The commit that a checkout is at, abbreviated; empty for what is none.
+    """Return the commit that a checkout is at, abbreviated; empty for what is none.
 
     Reads files alone (gitrepository-layout(5)): git would run what the checkout's configuration names. A service can
     write them, so nothing is believed of them.
@@ -115,12 +115,12 @@ def commit_of(directory: Path) -> str:
 
 
 def _abbreviated(commit: str) -> str:
-    """The first digits of COMMIT; empty for what is none, such as a line of another file."""
+    """Return the first digits of COMMIT; empty for what is none, such as a line of another file."""
     return commit[:_DIGITS] if _COMMIT.fullmatch(commit) else ""
 
 
 def _text(path: Path) -> str:
-    """The content of a regular file: none that blocks or has no end. Raises OSError and ValueError."""
+    """Return the content of a regular file: none that blocks or has no end. Raises OSError and ValueError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

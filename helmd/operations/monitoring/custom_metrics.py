@@ -61,7 +61,7 @@ class PostedMetrics:
         """Why the store is currently unavailable, as a sentence; empty if it is available."""
 
     def latest(self) -> list[MetricSample]:
-        """The newest stored sample of each series, those of the last minutes: at most MOST_LATEST."""
+        """Return the newest stored sample of each series, those of the last minutes: at most MOST_LATEST."""
         oldest = datetime.now(UTC) - timedelta(seconds=LATEST_SECONDS)
         self._latest = {series: each for series, each in self._latest.items() if each.since >= oldest}
         return [each.sample for each in self._latest.values()]
@@ -81,7 +81,8 @@ class PostedMetrics:
                 self._latest[series] = _Latest(since, sample)
 
     async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
-        """Has MEASURED of one SERVICE stored, from a body of SIZE bytes; how many they are, or the first with KEY had.
+        """Have MEASURED of one SERVICE stored, from a body of SIZE bytes; return how many they are, or the first with
+        KEY had.
 
         While the store is unavailable, returns at once; they are in memory then, and lost if helmd ends. Raises
         UsageError for too many series, StoreError when the store refuses them or too many wait for it.
@@ -128,7 +129,7 @@ class PostedMetrics:
                 self._changed.clear()
 
     def _next_group(self) -> list[_Waiting]:
-        """The oldest batches, as many as may be committed together. They stay in the queue."""
+        """Return the oldest batches, as many as may be committed together. They stay in the queue."""
         group: list[_Waiting] = []
         count = 0
         for waiting in self._queue:

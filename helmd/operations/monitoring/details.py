@@ -41,7 +41,7 @@ class ServiceFiles:
 
 
 def unit_reply(observed: Observed) -> UnitReply:
-    """The unit of a service that has one."""
+    """Return the unit of a service that has one."""
     facts = observed.facts
     paths = [path for path in (facts.fragment, *facts.drop_ins) if path]
     return UnitReply(
@@ -67,7 +67,7 @@ def _text(path: str) -> str | None:
 
 
 def probe_reply(observed: Observed, now: float, clock: float) -> ProbeReply:
-    """How a service's health is found out. NOW is seconds since the epoch, CLOCK time.monotonic()."""
+    """Return how a service's health is found out. NOW is seconds since the epoch, CLOCK time.monotonic()."""
     health = None if observed.service is None else observed.service.health
     requests = health is not None and health.check == "http"
     verdict = health_of(observed, now)
@@ -87,7 +87,7 @@ def probe_reply(observed: Observed, now: float, clock: float) -> ProbeReply:
 
 
 def processes_reply(observed: Observed, root: Path = CGROUPS) -> ProcessesReply:
-    """The processes in the control group of a service; those that end meanwhile are left out."""
+    """Return the processes in the control group of a service; those that end meanwhile are left out."""
     group = observed.facts.control_group
     pids = sorted(_pids(root / group.lstrip("/"))) if group else []
     found = (_process(pid) for pid in pids)
@@ -106,7 +106,7 @@ def _pids(group: Path) -> set[int]:
 
 
 def _process(pid: int) -> ServiceProcess | None:
-    """None for a process that has ended."""
+    """Return a process, or None if it has ended."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():

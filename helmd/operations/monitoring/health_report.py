@@ -101,7 +101,7 @@ def journal_check(active_state: str | None, lag: float | None, trouble: str = ""
 
 
 def listening_check(trouble: str) -> CheckResult:
-    """Whether the API is served on the TCP address that the settings name; TROUBLE says why not."""
+    """Return whether the API is served on the TCP address that the settings name; TROUBLE says why not."""
     return {"status": DEGRADED, "message": trouble} if trouble else {"status": HEALTHY}
 
 
@@ -247,7 +247,7 @@ class HealthReport:
 
 
 async def _isolated(name: str, make: Callable[[], Awaitable[CheckResult]]) -> CheckResult:
-    """What MAKE gives; an error of it is that check's failure, and no one else's."""
+    """Return what MAKE gives; an error of it is that check's failure, and no one else's."""
     try:
         return await make()
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks and the daemon go on

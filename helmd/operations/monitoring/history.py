@@ -20,7 +20,7 @@ class MetricHistory:
     async def read(
         self, service: str, start: datetime, end: datetime, names: Collection[str] | None, step: int | None
     ) -> MetricsReply:
-        """Measurements of SERVICE from START up to but not including END; NAMES are some metrics alone.
+        """Return measurements of SERVICE from START up to but not including END; NAMES are some metrics alone.
 
         With STEP, points of so many seconds; without it, too, where there are too many measurements or they are no
         longer kept. Raises UsageError for too many points, and StoreError.

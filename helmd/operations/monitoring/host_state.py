@@ -34,7 +34,7 @@ _LINE = re.compile(r"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+)", re.MULTILINE
 
 
 def in_container() -> bool:
-    """Whether this machine is a container, whose clock its host keeps."""
+    """Return whether this machine is a container, whose clock its host keeps."""
     return _CONTAINER.exists()
 
 
@@ -64,7 +64,7 @@ class HostState:
         return await self._threads.run(lambda: self.read(updates))
 
     def read(self, updates: HostUpdates | None = None) -> HostReply:
-        """The state now. Blocks. Raises OSError where proc(5) can't be read."""
+        """Return the state now. Blocks. Raises OSError where proc(5) can't be read."""
         seconds = {name: float(value) for name, value in re.findall(r"^(\w+) (\d+)", self._text("stat"), re.MULTILINE)}
         return HostReply(
             hostname=socket.gethostname(),
@@ -145,7 +145,7 @@ def _reboot_packages() -> tuple[str, ...]:
 
 
 def days_left(before: int, free: int, seconds: float) -> float | None:
-    """Days until FREE bytes are used up that were BEFORE bytes SECONDS ago; None where that says nothing."""
+    """Return days until FREE bytes are used up that were BEFORE bytes SECONDS ago, or None where that says nothing."""
     if seconds < _LEAST_SECONDS or free >= before:
         return None
     return round(free / ((before - free) / seconds) / _DAY, 1)

@@ -206,7 +206,7 @@ class Monitor:
             self._on_change()
 
     def _check_dependents(self, name: str) -> None:
-        """Has failing services checked at once that depend on the service NAME, which works again."""
+        """Have failing services checked at once that depend on the service NAME, which works again."""
         for other, observed in self._observed.items():
             if (again := checked_again(observed, name)) is not observed:
                 self._observed[other] = again
@@ -292,7 +292,7 @@ class Monitor:
         record(self._keys, "restart", observed.name, "begun", reason, actor="helmd")
 
     def _clear_starts(self, observed: Observed) -> None:
-        """Has systemd count the starts of a service from 0 again, which clears the number of restarts, too."""
+        """Have systemd count the starts of a service from 0 again, which clears the number of restarts, too."""
         unit = observed.facts.unit
         try:
             if self._watch is None:

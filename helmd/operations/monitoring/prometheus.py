@@ -58,7 +58,7 @@ class _Statuses(Collector):
         yield from (up, healthy, cpu, memory, started, restarts, response, lines, self._custom())
 
     def _custom(self) -> Metric:
-        """What services post: one family, since their names follow other rules and their tags differ."""
+        """Return what services post: one family, since their names follow other rules and their tags differ."""
         family = GaugeMetricFamily("helm_custom_metric", "Newest value of a metric that a service posted")
         # Names and values that are changed to labels may become the same: a series may be served once only.
         values: dict[tuple[tuple[str, str], ...], float] = {}
@@ -73,7 +73,7 @@ class _Statuses(Collector):
 
 
 def prometheus_text(statuses: Mapping[str, Status], figures: ServiceFigures = _NO_FIGURES) -> bytes:
-    """The metrics of services with these STATUSES and FIGURES."""
+    """Return the metrics of services with these STATUSES and FIGURES."""
     registry = CollectorRegistry()
     registry.register(_Statuses(statuses, figures))
     return generate_latest(registry)

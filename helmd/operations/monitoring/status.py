@@ -70,7 +70,7 @@ def look(
 
 
 def check(service: Service, layout: Layout) -> HealthVerdict:
-    """One health check of a running SERVICE, bounded by its own time limit. Blocks."""
+    """Make one health check of a running SERVICE, bounded by its own time limit. Blocks."""
     if service.name == SUITE_CLUSTER:
         # Not at the top: a suite without a database need not load it.
         from helmd.operations.monitoring.database import check_suite_cluster

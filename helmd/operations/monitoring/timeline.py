@@ -23,7 +23,7 @@ class TimelinePage(NamedTuple):
 
 
 async def timeline(reader: LogReader, service: str, limit: int, before: PageCursor | None) -> TimelinePage:
-    """The newest LIMIT events of SERVICE that are older than BEFORE. Raises as `LogReader.page`."""
+    """Return the newest LIMIT events of SERVICE that are older than BEFORE. Raises as `LogReader.page`."""
     own = LogFilter(services=frozenset({service}), sources=frozenset({SYSTEMD, HELM}))
     said = LogFilter(services=frozenset({HELM_SERVICE}), sources=frozenset({JOURNAL}), text=f"{service} is ")
     pages = [(await reader.page(own, limit, before, 0, counted=False)).page]
@@ -45,7 +45,7 @@ async def timeline(reader: LogReader, service: str, limit: int, before: PageCurs
 
 
 def _event(id: int, row: LogRow, service: str) -> TimelineEvent | None:
-    """The event that ROW is about; None where it is a line of helmd's about something else."""
+    """Return the event that ROW is about, or None where it is a line of helmd's about something else."""
     context: Mapping[str, object] = row.context or {}
 
     def said(key: str) -> str | None:

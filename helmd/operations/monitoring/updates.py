@@ -36,7 +36,7 @@ class PendingUpdates:
         self._stamp: _Stamp | None = None
 
     async def current(self) -> HostUpdates | None:
-        """What waits; None where that is not known, or not yet."""
+        """Return what waits, or None where that is not known, or not yet."""
         try:
             async with asyncio.timeout(APT_WAIT_SECONDS):
                 await self._threads.run(self._refresh)
@@ -46,7 +46,7 @@ class PendingUpdates:
         return self._known
 
     def read(self) -> HostUpdates | None:
-        """The same, however long apt takes. Blocks."""
+        """Return the same, however long apt takes. Blocks."""
         self._refresh()
         return self._known
 
@@ -77,7 +77,7 @@ class PendingUpdates:
 
 
 def updates_in(text: str, listed_at: datetime) -> HostUpdates:
-    """What apt-get --simulate would install."""
+    """Return what apt-get --simulate would install."""
     found = [
         HostUpdate(name, installed or None, available, "security" in origins.lower())
         for name, installed, available, origins in _UPDATE.findall(text)

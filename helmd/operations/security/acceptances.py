@@ -40,7 +40,7 @@ class AcceptanceStore:
         """Why the file can't be used, as a sentence; nothing is accepted then."""
 
     def acceptances(self) -> tuple[Acceptance, ...]:
-        """All that the file has, also those that have ended; none where it can't be used (`trouble`)."""
+        """Return all that the file has, also those that have ended; none where it can't be used (`trouble`)."""
         self.trouble = ""
         try:
             return acceptances_in(private_text(self._path))
@@ -83,7 +83,7 @@ class AcceptanceStore:
 
 
 def accepting(reply: SecurityAuditReply, store: AcceptanceStore) -> SecurityAuditReply:
-    """REPLY with what STORE has accepted now: nothing, where its file can't be used, which is then said."""
+    """Return REPLY with what STORE has accepted now: nothing, where its file can't be used, which is then said."""
     accepted = store.acceptances()
     changed = with_acceptances(reply, acceptances_in_force(accepted, datetime.now(UTC)))
     said = tuple(each for each in reply.unchecked if not each.startswith(UNUSABLE))

@@ -39,7 +39,10 @@ class SecurityAudit:
         self._declared: tuple[DeclaredPort, ...] = ()
 
     def run(self) -> AuditFacts:
-        """What is found. Blocks, for some seconds. Raises ConfigurationError where Helm's settings can't be used."""
+        """Return what is found. Blocks, for some seconds.
+
+        Raises ConfigurationError where Helm's settings can't be used.
+        """
         begun = time.monotonic()
         context = self._context
         self._declared = declared_ports(context.suite, context.settings)
@@ -104,7 +107,7 @@ class SecurityAudit:
         return judge_sockets(table.ends, self._declared, self._context.uid, ephemeral, protected)
 
     def _wide(self) -> frozenset[str]:
-        """The services that other machines can reach."""
+        """Return the services that other machines can reach."""
         ports = {each.port: each.service for each in self._declared}
         return frozenset(
             ports[each.port]
@@ -130,6 +133,6 @@ class SecurityAudit:
 
 
 def audit_now(context: DoctorContext) -> SecurityAuditReply:
-    """An audit, with the acceptances that are in force. Raises as `SecurityAudit.run`."""
+    """Return an audit, with the acceptances that are in force. Raises as `SecurityAudit.run`."""
     reply = audit_reply(SecurityAudit(context).run(), context.uid)
     return accepting(reply, AcceptanceStore(context.layout))

@@ -11,14 +11,14 @@ from helmd.operations.diagnostics.services import ShownCertificate, certificates
 
 
 def audit_certificates(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """What is wrong with what services show. Blocks, for some seconds a service at most."""
+    """Yield what is wrong with what services show. Blocks, for some seconds a service at most."""
     now = datetime.now(UTC)
     for shown in certificates_shown(context.suite, context.manager.facts):
         yield from judge_shown_certificate(certificate_facts(shown), now)
 
 
 def certificate_facts(shown: ShownCertificate) -> CertificateFacts:
-    """What a certificate says. Raises ValueError for what can't be read as one."""
+    """Return what a certificate says. Raises ValueError for what can't be read as one."""
     # Not at the top: few commands need it.
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm

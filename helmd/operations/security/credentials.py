@@ -40,7 +40,7 @@ JOIN realm r ON r.id = u.realm_id WHERE a.name = 'is_temporary_admin' AND a.valu
 
 
 def audit_logins(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Who may log in to the private clusters without a password."""
+    """Yield who may log in to the private clusters without a password."""
     clusters = {}
     if context.settings.store_embedded:
         clusters[STORE_CLUSTER_UNIT] = store_cluster(context.layout, context.account).directory
@@ -53,7 +53,7 @@ def audit_logins(context: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def audit_passwords(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Accounts with passwords that everybody knows. Nothing is found out while PostgreSQL is stopped."""
+    """Yield accounts with passwords that everybody knows. Nothing is found out while PostgreSQL is stopped."""
     if SUITE_CLUSTER not in context.suite or not context.manager.facts(SUITE_CLUSTER_UNIT).active:
         return
     cluster = embedded_cluster(context.suite, context.layout, context.settings)
@@ -83,7 +83,7 @@ def audit_passwords(context: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def _set_password(role: str) -> str:
-    """The command that sets the password of ROLE."""
+    """Return the command that sets the password of ROLE."""
     return "psql -c " + shell_word('\\password "' + role.replace('"', '""') + '"')
 
 
@@ -123,7 +123,10 @@ def _argon2(
 
 
 def _asked(cluster: Cluster, database: str, query: str) -> Sequence[list[str]]:
-    """The rows of QUERY, which makes a JSON array of each, asked as superuser. Raises CalledProcessError, OSError."""
+    """Return the rows of QUERY, which makes a JSON array of each, asked as superuser.
+
+    Raises CalledProcessError, OSError.
+    """
     program = binaries_of(cluster.directory).program("psql")
     command = [str(program), "-XAtqw", "-v", "ON_ERROR_STOP=1", "-h", str(cluster.socket), "-p", str(cluster.port)]
     done = subprocess.run(

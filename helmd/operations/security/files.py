@@ -31,7 +31,7 @@ _WITHOUT = {".git", "__pycache__", "node_modules", "site-packages"}
 
 
 def file_owner(context: DoctorContext) -> FileOwner:
-    """The account, and the groups that it shares with nobody."""
+    """Return the account, and the groups that it shares with nobody."""
     entry = pwd.getpwuid(context.uid)
     # Not all accounts of a directory service can be listed, so that only a group of the account's own name counts.
     group = grp.getgrgid(entry.pw_gid)
@@ -62,7 +62,7 @@ class FileAudit:
             self.findings += judge_writable(facts, self.owner, what)
 
     def facts(self, path: Path, entry: os.stat_result | None = None) -> FileFacts | None:
-        """What the file at PATH is like; None if there is none."""
+        """Return what the file at PATH is like, or None if there is none."""
         try:
             found = os.stat(path) if entry is None else entry
         except OSError:
@@ -79,7 +79,7 @@ class FileAudit:
         )
 
     def _barrier(self, directory: Path) -> str:
-        """The directory nearest to the root on the way to DIRECTORY that other accounts can't enter."""
+        """Return the directory nearest to the root on the way to DIRECTORY that other accounts can't enter."""
         if directory not in self._barriers:
             above = self._barrier(directory.parent) if directory != directory.parent else ""
             if not above:
@@ -136,7 +136,7 @@ class FileAudit:
 
 
 def _is_environment(directory: Path) -> bool:
-    """Whether DIRECTORY is a virtual environment."""
+    """Return whether DIRECTORY is a virtual environment."""
     return (directory / "pyvenv.cfg").exists()
 
 
@@ -152,7 +152,7 @@ def _attribute(path: Path, name: str) -> bytes:
 
 
 def _secret_kind(path: Path, facts: os.stat_result) -> str:
-    """What secret the file at PATH is; empty for none."""
+    """Return what secret the file at PATH is; empty for none."""
     name = path.name
     if name in _NAMES or (name.startswith((".env.", "id_rsa")) and not name.endswith(".pub")):
         return "settings with secrets" if name.startswith(".") else "a key"

@@ -21,7 +21,7 @@ _RUN = Path("/run")
 
 
 def plan_document(plan: FirewallPlan) -> dict[str, Any]:
-    """PLAN as JSON, for `plan_of_document`."""
+    """Return PLAN as JSON, for `plan_of_document`."""
 
     def ports(found: Sequence[FirewallPort]) -> list[dict[str, Any]]:
         return [{"port": each.port, "protocol": each.protocol, "service": each.service} for each in found]
@@ -34,7 +34,7 @@ def plan_document(plan: FirewallPlan) -> dict[str, Any]:
 
 
 def plan_of_document(document: Any) -> FirewallPlan:
-    """The plan that another account's process printed. Raises HelmError for anything else."""
+    """Return the plan that another account's process printed. Raises HelmError for anything else."""
 
     def ports(name: str) -> tuple[FirewallPort, ...]:
         return tuple(_port(each) for each in document[name])
@@ -53,7 +53,10 @@ def _port(given: Mapping[str, Any]) -> FirewallPort:
 
 
 def run_new_script(kind: FirewallKind, text: str, words: Sequence[str]) -> int:
-    """Run the script TEXT with the options WORDS; its exit status. What it prints goes where this process prints."""
+    """Run the script TEXT with the options WORDS; return its exit status.
+
+    What it prints goes where this process prints.
+    """
     with tempfile.TemporaryDirectory(prefix="hivematrix-firewall-", dir=_RUN) as place:
         script = Path(place, script_file_name(kind))
         script.write_text(text)

@@ -28,7 +28,7 @@ class UnreadableRulesError(Exception):
 
 
 def _printed(name: str, *words: str) -> str:
-    """What the program NAME prints; nothing if it is not installed. Raises UnreadableRulesError."""
+    """Return what the program NAME prints; nothing if it is not installed. Raises UnreadableRulesError."""
     program = _COMMANDS / name
     if not program.exists():
         return ""
@@ -61,7 +61,7 @@ def _has_iptables_chains(ruleset: dict[str, Any]) -> bool:
 
 
 def read_firewall() -> FirewallState:
-    """The state now. What can't be read or is not understood makes it unknown."""
+    """Return the state now. What can't be read or is not understood makes it unknown."""
     try:
         _check_no_legacy_tables()
         if not any((_COMMANDS / name).exists() for name in ("nft", "iptables-nft-save")):
@@ -78,7 +78,7 @@ def read_firewall() -> FirewallState:
 
 
 def _judged(ruleset: dict[str, Any], saved: dict[IpFamily, str]) -> FirewallState:
-    """What the rules mean. Raises UnclearRulesError, and what the parsers raise."""
+    """Return what the rules mean. Raises UnclearRulesError, and what the parsers raise."""
     of_iptables = {family: iptables_filter(text) for family, text in saved.items()}
     of_nft = {family: nftables_filters(ruleset, family) for family, _ in _FAMILIES}
     found = {family: reachable((of_iptables[family], *of_nft[family])) for family, _ in _FAMILIES}
@@ -98,7 +98,7 @@ def _judged(ruleset: dict[str, Any], saved: dict[IpFamily, str]) -> FirewallStat
 
 
 def _kinds(ruleset: dict[str, Any], of_iptables: list[PacketFilter], of_nft: list[PacketFilter]) -> Iterator[str]:
-    """What made the rules, the most specific first."""
+    """Yield what made the rules, the most specific first."""
     if any("ufw-user-input" in each.chains for each in of_iptables) and any(map(_closes, of_iptables)):
         yield "ufw"
     if any("table" in each and each["table"]["name"] == "firewalld" for each in ruleset["nftables"]):
@@ -114,7 +114,7 @@ def _closes(filter_: PacketFilter) -> bool:
 
 
 def main() -> int:
-    """Prints the state as JSON: stdout is the client's connection."""
+    """Print the state as JSON: stdout is the client's connection."""
     print(json.dumps(read_firewall().document))
     return 0
 

@@ -13,7 +13,7 @@ _LARGEST = 1 << 20
 
 
 def firewall_state(path: Path = FIREWALL_SOCKET) -> FirewallState:
-    """The state of the firewall; unknown, with the reason, where the service can't be asked.
+    """Return the state of the firewall; unknown, with the reason, where the service can't be asked.
 
     It blocks for half a second, and for 10 s at most.
     """

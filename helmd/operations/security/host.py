@@ -19,7 +19,7 @@ _MOST_FILES = 200
 
 
 def audit_account(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Whether the account, or who takes it over, can become root."""
+    """Check whether the account, or who takes it over, can become root."""
     names = []
     for number in os.getgrouplist(context.account, os.getgid()):
         try:
@@ -30,7 +30,7 @@ def audit_account(context: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def audit_kernel(_: DoctorContext) -> Iterator[SecurityFinding]:
-    """Settings of the kernel; not in a container."""
+    """Yield settings of the kernel; not in a container."""
     if _CONTAINER.exists():
         return
     values = {}
@@ -43,13 +43,13 @@ def audit_kernel(_: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def audit_ssh(_: DoctorContext) -> Iterator[SecurityFinding]:
-    """The SSH server's settings, as far as they can be read."""
+    """Yield the SSH server's settings, as far as they can be read."""
     if _SSHD.is_file():
         yield from judge_sshd(list(sshd_files(_SSHD)))
 
 
 def sshd_files(path: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """The text of a file of sshd_config(5), with the files that it includes in their places. Raises OSError."""
+    """Yield the text of a file of sshd_config(5), with the files that it includes in their places. Raises OSError."""
     before: list[str] = []
     included = 0
     for line in path.read_text(errors="replace")[:_LARGEST].splitlines():
@@ -69,7 +69,7 @@ def sshd_files(path: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def audit_updates(_: DoctorContext) -> Iterator[SecurityFinding]:
-    """Security updates that the package lists have and that are not installed. The lists are not fetched."""
+    """Yield security updates that the package lists have and that are not installed. The lists are not fetched."""
     yield from judge_updates(_simulated_upgrade())
 
 

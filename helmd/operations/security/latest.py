@@ -40,11 +40,11 @@ class LatestAudit:
         self._store, self._wait = store, wait
 
     async def glance(self, max_age: float) -> Glance[SecurityAuditReply]:
-        """The last audit, at once, as `LatestCheck.glance`."""
+        """Return the last audit, at once, as `LatestCheck.glance`."""
         return await self._accepting(await self._check.glance(max_age))
 
     async def reply(self, max_age: float) -> SecurityAuditReply:
-        """An audit that is at most MAX_AGE seconds old.
+        """Return an audit that is at most MAX_AGE seconds old.
 
         Where a new one takes long, the last one is given. Raises AuditUnfinishedError if there is none yet,
         AuditFailedError when an audit failed.

@@ -13,7 +13,7 @@ _PAUSE = 1.2
 
 
 def ephemeral_ports() -> range:
-    """The ports that the kernel chooses for sockets that ask for none."""
+    """Return the ports that the kernel chooses for sockets that ask for none."""
     try:
         first, last = _RANGE.read_text().split()
         return range(int(first), int(last) + 1)
@@ -22,7 +22,7 @@ def ephemeral_ports() -> range:
 
 
 def lasting_sockets(uid: int, ephemeral: range) -> SocketTable:
-    """The sockets that take what others send.
+    """Return the sockets that take what others send.
 
     One of UDP on a port that the kernel chose may be a client's that waits for an answer: it counts if it is still
     there after a second.

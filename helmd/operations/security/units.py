@@ -28,7 +28,7 @@ _LARGEST = 1 << 20
 
 
 def audit_sandboxes(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Services that are not isolated as they should be."""
+    """Yield services that are not isolated as they should be."""
     if not probe_host().user_namespaces:
         yield security_finding(
             "no-user-namespaces",
@@ -55,7 +55,7 @@ def audit_sandboxes(context: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def unit_exposures() -> Mapping[str, float]:
-    """What systemd-analyze(1) says of the account's loaded services, in one call; empty if it fails."""
+    """Return what systemd-analyze(1) says of the account's loaded services, in one call; empty if it fails."""
     done = subprocess.run(
         _ANALYZE,
         capture_output=True,
@@ -70,7 +70,7 @@ def unit_exposures() -> Mapping[str, float]:
 
 
 def audit_units(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Units that are not what the configuration says, or have secrets in them."""
+    """Yield units that are not what the configuration says, or have secrets in them."""
     drifted = {
         change.unit: change.kind
         for change in changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
@@ -109,7 +109,7 @@ def audit_environments(context: DoctorContext, wide: frozenset[str]) -> Iterator
 
 
 def _variables(service: Service, context: DoctorContext) -> dict[str, Mapping[str, str]]:
-    """The variables in files of SERVICE, by path."""
+    """Return the variables in files of SERVICE, by path."""
     directory = file_directory(service, context.layout, FLASKENV) if service.path else None
     paths = [context.layout.secrets_file(service.name)]
     if directory is not None and service.type in ("python", "command", "oneshot"):

@@ -44,7 +44,9 @@ def check_end_to_end(layout: Layout, conninfo: str, manager: Manager, account: s
 
 
 async def _wait(conninfo: str, began: float, mark: str) -> str | None:
-    """None once the line is stored; what the store has against being asked, or nothing, when that takes too long."""
+    """Return None once the line is stored; what the store has against being asked, or nothing, when that takes too
+    long.
+    """
     deadline, trouble = time.monotonic() + _SECONDS, ""
     while time.monotonic() < deadline:
         try:

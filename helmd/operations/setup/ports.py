@@ -11,7 +11,7 @@ PORTS_FILE = Path("/etc/sysctl.d/50-hivematrix-ports.conf")
 
 
 def lowest_port() -> int:
-    """The lowest port that other accounts than root's may listen on (ip(7))."""
+    """Return the lowest port that other accounts than root's may listen on (ip(7))."""
     return int(LOWEST_PORT.read_text())
 
 

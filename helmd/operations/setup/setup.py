@@ -103,7 +103,7 @@ SUITE_TEMPLATE = """\
 
 
 def settings_template(database: str | None, mode: str = "") -> str:
-    """A ``helm.toml`` that shows every setting, commented out, at its default, but for those that are given."""
+    """Return a ``helm.toml`` that shows every setting, commented out, at its default, but for those that are given."""
     given = {"store.database": database, "suite.mode": mode}
     lines = ["# Settings of HiveMatrix Helm; see helm.toml(5). What is commented out is the default."]
     table = ""
@@ -222,13 +222,13 @@ def prepare_keycloak(
 
 
 def realm_service(registry: Registry) -> Service | None:
-    """The Keycloak that the suite runs and whose realm is the suite's own, if it has one."""
+    """Return the Keycloak that the suite runs and whose realm is the suite's own, if it has one."""
     name = keycloak_service(registry)
     return registry[name] if name is not None and registry[name].realm != MASTER else None
 
 
 def public_origin(url: str) -> str:
-    """Scheme, host and port of a URL that the caller gives for the suite as a whole. Raises UsageError."""
+    """Return scheme, host and port of a URL that the caller gives for the suite as a whole. Raises UsageError."""
     try:
         wanted = url_setting(url)
     except ValueError as problem:
@@ -270,7 +270,7 @@ def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, not
 
 
 def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = False, stop: bool = False) -> None:
-    """Starts UNIT, restarts or stops it, and waits for it. Raises StartFailedError with its last lines."""
+    """Start UNIT, restart or stop it, and wait for it. Raises StartFailedError with its last lines."""
     begun = time.time()
     job = manager.stop(unit) if stop else manager.restart(unit) if restart else manager.start(unit)
     deadline = time.monotonic() + JOB_TIMEOUT
@@ -301,7 +301,7 @@ def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Not
 
 
 def set_up(layout: Layout, options: SetupOptions, notify: Notify, progress: DownloadCallback) -> Registry:
-    """All of it but Keycloak's realm, for the account that runs this. The suite itself is not started."""
+    """Set up everything but Keycloak's realm, for the account that runs this. The suite itself is not started."""
     prepare_account(layout, notify)
     manager = _manager(layout)
     prepare_files(layout, options, notify)
@@ -399,7 +399,7 @@ def create_account(name: str, notify: Notify) -> None:
 
 
 def _unfit(entry: pwd.struct_passwd) -> str:
-    """Why an account can't own a suite; empty when it can."""
+    """Return why an account can't own a suite; empty when it can."""
     if entry.pw_uid == 0:
         return "root should not run services"
     try:

@@ -20,7 +20,7 @@ from helmd.systemd.bus import Manager, Signals
 
 
 def clusters(registry: Registry, layout: Layout, settings: Settings) -> dict[str, Cluster]:
-    """The account's private clusters by their unit."""
+    """Return the account's private clusters by their unit."""
     found = {}
     if settings.store_embedded:
         found[STORE_CLUSTER_UNIT] = store_cluster(layout, account_name())
@@ -30,7 +30,7 @@ def clusters(registry: Registry, layout: Layout, settings: Settings) -> dict[str
 
 
 def outdated(cluster: Cluster) -> bool:
-    """Whether a newer version than the cluster's is installed."""
+    """Return whether a newer version than the cluster's is installed."""
     return (major_of(cluster.directory) or 0) < newest().major
 
 
@@ -38,14 +38,14 @@ class UnitControl(Protocol):
     """What an upgrade does to units. Each call returns when it is done and raises HelmError when it failed."""
 
     def active(self, unit: str) -> bool:
-        """Whether the unit has processes, or will have some shortly."""
+        """Return whether the unit has processes, or will have some shortly."""
 
     def start(self, unit: str) -> None: ...
 
     def stop(self, unit: str) -> None: ...
 
     def install(self, unit: str) -> None:
-        """Renders the unit of a cluster again, for the version of PostgreSQL that the cluster has now."""
+        """Render the unit of a cluster again, for the version of PostgreSQL that the cluster has now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,10 @@ class SystemdUnits:
 
 
 def upgrade_clusters(registry: Registry, layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> int:
-    """Upgrades every outdated cluster; how many. What ran before runs again afterwards, also when an upgrade fails."""
+    """Upgrade every outdated cluster; return how many.
+
+    What ran before runs again afterwards, also when an upgrade fails.
+    """
     done = 0
     with Signals() as signals:
         manager.subscribe()
@@ -99,7 +102,7 @@ def upgrade_with_units(
     notify: Notify,
     target: Binaries | None = None,
 ) -> None:
-    """Upgrades the cluster of UNIT while it and its USERS, those first that depend on others, are stopped.
+    """Upgrade the cluster of UNIT while it and its USERS, those first that depend on others, are stopped.
 
     The new cluster stays only if its unit starts with it. Raises the first error; what ran before is started again
     whatever happened.
@@ -127,7 +130,7 @@ def upgrade_with_units(
 
 
 def _replace(unit: str, cluster: Cluster, units: UnitControl, notify: Notify, target: Binaries | None) -> None:
-    """Puts the upgraded cluster into the old one's place, unless its unit doesn't start with it."""
+    """Put the upgraded cluster into the old one's place, unless its unit doesn't start with it."""
     done = upgrade_cluster(cluster, notify, target=target)
     try:
         units.install(unit)
@@ -144,7 +147,7 @@ def _replace(unit: str, cluster: Cluster, units: UnitControl, notify: Notify, ta
 
 
 def _start_again(stopped: Sequence[str], units: UnitControl, notify: Notify) -> list[HelmError]:
-    """Starts what was stopped, in reverse; one that doesn't start keeps none of the others down. What failed."""
+    """Start what was stopped, in reverse, each whether or not those before it started. Return what failed."""
     failed = []
     for unit in reversed(stopped):
         notify(f"starting {unit}")
@@ -157,7 +160,7 @@ def _start_again(stopped: Sequence[str], units: UnitControl, notify: Notify) -> 
 
 
 def _users(unit: str, registry: Registry) -> list[str]:
-    """Units that keep something in the cluster, those first that depend on others."""
+    """Return units that keep something in the cluster, those first that depend on others."""
     if unit == STORE_CLUSTER_UNIT:
         # The sockets before helmd: what connects to them would start it again, and the cluster with it.
         return [JOURNAL_UNIT, *SOCKET_UNITS, HELMD_UNIT]

@@ -175,7 +175,8 @@ async def _by_rollups(connection: Connection, wanted: LogFilter) -> int:
 
 
 async def grouped_by_rollups(connection: Connection, wanted: LogFilter, column: sql.Composable) -> dict[Any, int]:
-    """The number of entries that match WANTED, which must be ``counted``, by the values of COLUMN, which rollups have.
+    """Return the number of entries that match WANTED, which must be ``counted``, by the values of COLUMN, which rollups
+    have.
 
     Sums whole hours and minutes from the rollups and counts rows at both ends, in one statement (one snapshot). Raises
     psycopg.Error.
@@ -192,7 +193,7 @@ async def grouped_by_rollups(connection: Connection, wanted: LogFilter, column: 
 
 
 def _rollup_parts(wanted: LogFilter, column: sql.Composable) -> list[tuple[sql.Composable, list[object]]]:
-    """Queries for COLUMN and numbers of entries, with their parameters; together they have each entry once."""
+    """Return queries for COLUMN and numbers of entries, with their parameters; together they have each entry once."""
     start, end = wanted.start, wanted.end
     parts: list[tuple[sql.Composable, list[object]]] = []
     if start is not None and end is not None and end <= start:

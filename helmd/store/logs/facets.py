@@ -44,7 +44,8 @@ class Facet:
 async def facets(
     connection: Connection, wanted: Mapping[str, LogFilter], most: int, seconds: float
 ) -> dict[str, Facet]:
-    """The numbers of entries by the values of each column or ``context.KEY``; for ``context``, by the keys there are.
+    """Return the numbers of entries by the values of each column or ``context.KEY``; for ``context``, by the keys there
+    are.
 
     WANTED has the filter of each; MOST is how many values are given. After SECONDS counting ends. Raises StoreError,
     and UsageError for an invalid regular expression.
@@ -107,7 +108,7 @@ class _Counting(NewestEntries):
 
 
 def _grouped(subject: str, number: int) -> sql.Composable:
-    """The query for the numbers of a subject's values, which are in the column ``cNUMBER``."""
+    """Return the query for the numbers of a subject's values, which are in the column ``cNUMBER``."""
     column = sql.Identifier(f"c{number}")
     value: sql.Composable
     source: sql.Composable

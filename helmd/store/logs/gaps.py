@@ -22,7 +22,7 @@ class StoredGap(NamedTuple):
 
 
 async def gaps_since(connection: Connection, since: datetime) -> list[StoredGap]:
-    """The newest gaps that end after SINCE, at most 20. Raises StoreError."""
+    """Return the newest gaps that end after SINCE, at most 20. Raises StoreError."""
     with store_errors("gaps can't be read"):
         cursor = await connection.execute(
             "SELECT context ->> 'gap', (context ->> 'since')::timestamptz, (context ->> 'until')::timestamptz,"
@@ -35,7 +35,7 @@ async def gaps_since(connection: Connection, since: datetime) -> list[StoredGap]
 
 
 async def gaps_between(connection: Connection, since: datetime, until: datetime, seconds: float) -> list[StoredGap]:
-    """The newest gaps of which a part is between SINCE and UNTIL, at most 20. Raises StoreError.
+    """Return the newest gaps of which a part is between SINCE and UNTIL, at most 20. Raises StoreError.
 
     Rollups say on which days there can be any: asking all days takes longer.
     """

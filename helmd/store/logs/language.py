@@ -35,7 +35,7 @@ _NUMBER = r"^[+-]?[0-9]{1,30}([.][0-9]{1,30})?$"
 
 
 def node_condition(node: Node) -> NodeCondition:
-    """The condition that a row of ``log_entries`` meets NODE."""
+    """Return the condition that a row of ``log_entries`` meets NODE."""
     match node:
         case Not(of=Not(of=inner)):
             return node_condition(inner)
@@ -52,17 +52,17 @@ def node_condition(node: Node) -> NodeCondition:
 
 
 def like_pattern(text: str) -> str:
-    """TEXT for LIKE, where it stands for itself."""
+    """Return TEXT for LIKE, where it stands for itself."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def like_parts(parts: tuple[str, ...]) -> str:
-    """PARTS for LIKE, with any text between each two."""
+    """Return PARTS for LIKE, with any text between each two."""
     return "%".join(map(like_pattern, parts))
 
 
 def context_value(path: Path) -> NodeCondition:
-    """The value at PATH in the context as jsonb."""
+    """Return the value at PATH in the context as jsonb."""
     return sql.SQL("(context{})").format(sql.SQL(" -> %s::text" * len(path))), list(path)
 
 

@@ -43,7 +43,7 @@ class NewestEntries(ABC):
 
     @abstractmethod
     def columns(self, given: list[object]) -> sql.Composable:
-        """The columns that are needed of each entry; their parameters are added to GIVEN."""
+        """Return the columns that are needed of each entry; their parameters are added to GIVEN."""
 
     @abstractmethod
     async def add(self, rows: sql.Composed, given: list[object], deadline: float) -> bool:
@@ -74,7 +74,7 @@ class NewestEntries(ABC):
             return
 
     async def _few_enough(self, days: list[list[Leaf]]) -> list[list[Leaf]]:
-        """The newest of DAYS that can be read in time."""
+        """Return the newest of DAYS that can be read in time."""
         like = rollup_filter(self.wanted)
         if sum((await grouped_by_rollups(self.connection, like, sql.SQL("true"))).values()) <= self._most:
             return days

@@ -47,7 +47,7 @@ class FoundPatterns:
 
 
 async def patterns(connection: Connection, wanted: LogFilter, most: int, seconds: float) -> FoundPatterns:
-    """The MOST frequent patterns of the entries that match WANTED, read for SECONDS.
+    """Return the MOST frequent patterns of the entries that match WANTED, read for SECONDS.
 
     Raises StoreError, and UsageError for an invalid regular expression.
     """

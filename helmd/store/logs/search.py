@@ -191,7 +191,7 @@ class _Search:
             await self._fetch([leaf.name for leaf in chain.from_iterable(group)], {})
 
     async def _days(self) -> list[list[Leaf]]:
-        """The partitions in question, in the order of the search."""
+        """Return the partitions in question, in the order of the search."""
         start, end, behind = self._wanted.start, self._wanted.end, self._behind
         if behind is not None and self._oldest_first:
             start = behind.timestamp if start is None else max(start, behind.timestamp)
@@ -201,17 +201,17 @@ class _Search:
         return days[::-1] if self._oldest_first else days
 
     def _beginning(self) -> PageCursor:
-        """Where the search begins without a cursor."""
+        """Return where the search begins without a cursor."""
         if self._oldest_first:
             return PageCursor(self._wanted.start or _PAST, 0)
         return PageCursor(self._wanted.end or _FUTURE, 0)
 
     def _end_of(self, day: Sequence[Leaf]) -> PageCursor:
-        """Where the search goes on after DAY. No entry has the id 0."""
+        """Return where the search goes on after DAY. No entry has the id 0."""
         return PageCursor(day[-1].begins + _DAY if self._oldest_first else day[-1].begins, 0)
 
     def _is_past(self, day: Sequence[Leaf]) -> bool:
-        """Whether the search has gone on from DAY."""
+        """Return whether the search has gone on from DAY."""
         if self._behind is None:
             return False
         return self._end_of(day) <= self._behind if self._oldest_first else self._end_of(day) >= self._behind
@@ -435,5 +435,5 @@ class _Search:
 
 
 def cursor_of(entry: StoredEntry) -> PageCursor:
-    """The place of ENTRY."""
+    """Return the place of ENTRY."""
     return PageCursor(entry.row.timestamp, entry.id)

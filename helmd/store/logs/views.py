@@ -11,7 +11,7 @@ _READ = "id, name, owner, owner = %(owner)s AS own, shared, query, columns, last
 
 
 async def read_views(connection: Connection, owner: str) -> list[LogView]:
-    """The views of OWNER, then those that others share, by name. Raises StoreError."""
+    """Return the views of OWNER, then those that others share, by name. Raises StoreError."""
     with store_errors("saved views can't be read"):
         cursor = await connection.execute(
             f"SELECT {_READ} FROM log_views WHERE owner = %(owner)s OR shared"  # noqa: S608 - a constant
@@ -62,7 +62,7 @@ async def remove_view(connection: Connection, number: int, owner: str, *, any_sh
 
 
 async def every_view(connection: Connection) -> list[LogView]:
-    """The views of all owners. Raises StoreError."""
+    """Return the views of all owners. Raises StoreError."""
     with store_errors("saved views can't be read"):
         cursor = await connection.execute(f"SELECT {_READ} FROM log_views ORDER BY id", {"owner": ""})  # noqa: S608
         return [LogView(*row) async for row in cursor]

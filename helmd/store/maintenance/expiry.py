@@ -52,7 +52,7 @@ class Round(NamedTuple):
 
 
 async def expire(connection: Connection, now: datetime, elapsed: float, synchronized: bool = False) -> Round:
-    """Drops what has expired; ELAPSED are the seconds since the last round. SYNCHRONIZED: the clock is.
+    """Drop what has expired; ELAPSED are the seconds since the last round. SYNCHRONIZED: the clock is.
 
     Needs the owner's rights.
 
@@ -93,7 +93,7 @@ async def expire(connection: Connection, now: datetime, elapsed: float, synchron
 
 
 async def retention_warnings(connection: Connection, now: datetime) -> list[str]:
-    """What retention does not do and why, as sentences. Raises StoreError."""
+    """Return what retention does not do and why, as sentences. Raises StoreError."""
     with store_errors("how retention stands can't be read"):
         said = clock_warnings(now, await _clock(connection), BUILT)
         for kind in (LOGS, METRICS):
@@ -109,7 +109,7 @@ async def retention_warnings(connection: Connection, now: datetime) -> list[str]
 
 
 async def _clock(connection: Connection) -> datetime:
-    """The time by which days expire, as it was at the last round."""
+    """Return the time by which days expire, as it was at the last round."""
     cursor = await connection.execute("SELECT clock FROM store_upkeep")
     found = await cursor.fetchone()
     assert found is not None
@@ -118,7 +118,7 @@ async def _clock(connection: Connection) -> datetime:
 
 
 async def newest_entry(connection: Connection) -> datetime | None:
-    """The latest time among the entries that came last; None when there is no entry. Raises psycopg's errors.
+    """Return the latest time among the entries that came last, or None when there is no entry. Raises psycopg's errors.
 
     Entries that came earlier may be dated ahead of these, by a clock that was wrong then.
     """
@@ -137,7 +137,7 @@ async def _newest(connection: Connection, kind: _Kind) -> datetime | None:
 
 
 async def drop_partitions(connection: Connection, partitions: Iterable[Partition], kind: _Kind = LOGS) -> list[str]:
-    """Drops PARTITIONS, and what is counted of log entries in them; their names. Raises StoreError as `expire`."""
+    """Drop PARTITIONS, and what is counted of log entries in them; their names. Raises StoreError as `expire`."""
     dropped = []
     kept: StoreError | None = None
     pending = await _pending(connection)
@@ -212,7 +212,7 @@ async def _drop(connection: Connection, partition: Partition, kind: _Kind) -> No
 
 
 async def _forget_series(connection: Connection) -> None:
-    """Forgets series of which nothing is kept any more. Writers wait meanwhile: they may be about to use one."""
+    """Forget series of which nothing is kept any more. Writers wait meanwhile: they may be about to use one."""
     await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, ROLL_UP_LOCK))
     await connection.execute(
         "DELETE FROM metric_series WHERE NOT EXISTS (SELECT FROM metric_five_minutes WHERE series = metric_series.id)"

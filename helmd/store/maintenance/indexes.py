@@ -27,7 +27,7 @@ nobody meanwhile, and is expensive to begin again."""
 
 
 async def connect_as_owner(conninfo: str) -> Connection | None:
-    """A connection for upkeep, or None when another process is at it. Raises StoreError."""
+    """Return a connection for upkeep, or None when another process is at it. Raises StoreError."""
     connection = await connect(conninfo, "helm upkeep", _STATEMENT_SECONDS)
     try:
         with store_errors("the log store can't be kept up"):
@@ -44,17 +44,17 @@ async def connect_as_owner(conninfo: str) -> Connection | None:
 
 
 async def has_trigrams(connection: Connection) -> bool:
-    """Whether the database has what text indexes are made of. Raises StoreError."""
+    """Return whether the database has what text indexes are made of. Raises StoreError."""
     with store_errors("the log store can't be kept up"):
         cursor = await connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'")
         return await cursor.fetchone() is not None
 
 
 async def summarize(connection: Connection) -> int:
-    """Has the indexes by ranges of pages take in the pages that are full by now; how many ranges. Raises StoreError.
+    """Have the indexes by ranges of pages take in the pages that are full by now; return how many ranges.
 
-    autosummarize leaves that to autovacuum, which looks once a minute and forgets most of what a flood asks of it;
-    a search reads through all pages that were not taken in.
+    autosummarize leaves that to autovacuum, which looks once a minute and forgets most of what a flood asks of it; a
+    search reads through all pages that were not taken in. Raises StoreError.
     """
     taken = 0
     for leaf in await leaves(connection):
@@ -74,7 +74,7 @@ async def summarize(connection: Connection) -> int:
 
 
 async def index_text(connection: Connection, now: datetime) -> list[str]:
-    """Builds the text indexes that are due on days that go on; the names of those built. Raises StoreError."""
+    """Build the text indexes that are due on days that go on; return the names of those built. Raises StoreError."""
     built = []
     for leaf in await leaves(connection):
         if leaf.sealed or is_over(leaf.day, now):
@@ -95,10 +95,10 @@ async def index_text(connection: Connection, now: datetime) -> list[str]:
 
 
 async def seal(connection: Connection, now: datetime, resting: Callable[[str, int], bool], text: bool) -> list[str]:
-    """Gives the days that are over indexes over all of their entries; the names of those sealed. Raises StoreError.
+    """Give the days that are over indexes over all of their entries; return the names of those sealed.
 
-    RESTING decides from a partition's name and highest id whether it gets no more rows; rows that come later
-    all the same are indexed as they come. TEXT: there can be text indexes.
+    RESTING decides from a partition's name and highest id whether it gets no more rows; rows that come later all the
+    same are indexed as they come. TEXT: there can be text indexes. Raises StoreError.
     """
     sealed = []
     for leaf in await leaves(connection):
@@ -180,7 +180,7 @@ async def _build_text_index(connection: Connection, leaf: Leaf, index: TextIndex
 
 
 async def _drop_ranges(connection: Connection, leaf: Leaf, bounds: Sequence[int]) -> None:
-    """Drops the indexes of ranges that are not between two of BOUNDS."""
+    """Drop the indexes of ranges that are not between two of BOUNDS."""
     kept = {f"{leaf.name}_t{first}_{end}" for first, end in pairwise(bounds)}
     cursor = await connection.execute(
         "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = to_regclass(%s)",
@@ -193,7 +193,7 @@ async def _drop_ranges(connection: Connection, leaf: Leaf, bounds: Sequence[int]
 
 
 async def _rebuild(connection: Connection, name: str, form: sql.Composable) -> None:
-    """Makes an index; one that was broken off, and is there without being valid, is made again."""
+    """Build an index, in place of an invalid one that an interrupted build has left."""
     await _drop_index(connection, name)
     await _patiently(connection, sql.SQL("CREATE INDEX CONCURRENTLY {} ON {}").format(sql.Identifier(name), form))
 

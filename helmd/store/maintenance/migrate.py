@@ -47,7 +47,10 @@ class Migration:
 
 
 def migrations(directory: Traversable | None = None) -> tuple[Migration, ...]:
-    """The steps that this version of Helm knows, in order. Raises StoreError when a number is missing or double."""
+    """Return the steps that this version of Helm knows, in order.
+
+    Raises StoreError when a number is missing or double.
+    """
     place = directory if directory is not None else files("helmd.store") / "migrations"
     found = []
     for file in place.iterdir():
@@ -83,7 +86,7 @@ async def migrate(
 
 
 async def _apply_next(connection: Connection, known: Sequence[Migration], role: str) -> Migration | None:
-    """Apply the first step that is missing, in a transaction of its own; None when there is none."""
+    """Apply the first step that is missing, in a transaction of its own; return None when there is none."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))
         await connection.execute(
@@ -110,7 +113,10 @@ async def _apply_next(connection: Connection, known: Sequence[Migration], role: 
 
 
 def next_step(known: Sequence[Migration], done: Sequence[tuple[int, str, str]]) -> Migration | None:
-    """The first of KNOWN that is not in DONE (number, name, sha256). Raises StoreError when the two don't fit."""
+    """Return the first of KNOWN that is not in DONE (number, name, sha256).
+
+    Raises StoreError when the two don't fit.
+    """
     if len(done) > len(known):
         number, name, _ = done[-1]
         raise StoreError(

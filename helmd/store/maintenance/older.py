@@ -15,7 +15,7 @@ _NEEDED = frozenset({"id", "timestamp", "service_name", "level", "message"})
 
 
 async def set_older_aside(connection: Connection) -> list[str]:
-    """Renames an older Helm's tables, if the database has them; in the caller's transaction, before any migration.
+    """Rename an older Helm's tables, if the database has them; in the caller's transaction, before any migration.
 
     Raises StoreError when the tables of these names are somebody else's, and psycopg's errors.
     """

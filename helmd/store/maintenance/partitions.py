@@ -44,7 +44,7 @@ class Leaf:
 async def leaves(
     connection: Connection, start: datetime | None = None, end: datetime | None = None
 ) -> tuple[Leaf, ...]:
-    """The partitions that can have entries from START to before END, the newest first. Raises StoreError.
+    """Return the partitions that can have entries from START to before END, the newest first. Raises StoreError.
 
     Of today and days to come there may be none yet, which their size shows: planning for them costs more.
     """
@@ -79,7 +79,7 @@ def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
 
 
 def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
-    """DAYS in groups of one, four, sixteen and so on, of up to MOST of them.
+    """Yield DAYS in groups of one, four, sixteen and so on, of up to MOST of them.
 
     Where one ends depends on the calendar, so that the same days are asked together wherever a search begins: their
     statement is the same then, and PostgreSQL has a plan for it.
@@ -95,7 +95,7 @@ def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequen
 
 
 async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
-    """What READING of partitions gives, started again when one is dropped meanwhile. Raises psycopg's errors."""
+    """Return what READING of partitions gives, started again when one is dropped meanwhile. Raises psycopg's errors."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return await reading()
@@ -105,7 +105,7 @@ async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
 
 
 async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:
-    """Makes the partitions of today and of the DAYS after it; how many were made. Raises StoreError."""
+    """Make the partitions of today and of the DAYS after it; return how many were made. Raises StoreError."""
     made = 0
     with store_errors("partitions can't be made ahead"):
         for retention in sorted(set(retentions)):

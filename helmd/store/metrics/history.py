@@ -42,14 +42,17 @@ class Series(NamedTuple):
 async def newest_samples(
     connection: Connection, service: str, span: Span, names: Collection[str] | None, limit: int
 ) -> Sequence[Sample]:
-    """The newest LIMIT measurements of SPAN, the newest first; NAMES are some metrics alone. Raises StoreError."""
+    """Return the newest LIMIT measurements of SPAN, the newest first; NAMES are some metrics alone.
+
+    Raises StoreError.
+    """
     with store_errors("metrics can't be read"):
         cursor = await connection.execute(_SAMPLES.encode(), _given(service, span, names, limit))
         return [Sample(row[0], service, *row[1:]) async for row in cursor]
 
 
 async def series_of(connection: Connection, service: str, names: Collection[str] | None) -> dict[int, Series]:
-    """The series of a service, by their ids. Raises StoreError."""
+    """Return the series of a service, by their ids. Raises StoreError."""
     given = {"service": service, "names": None if names is None else list(names)}
     with store_errors("metrics can't be read"):
         cursor = await connection.execute(_SERIES.encode(), given)
@@ -64,7 +67,10 @@ async def newest_points(
     series: Mapping[int, Series],
     limit: int,
 ) -> Sequence[Sample]:
-    """The newest LIMIT points of SPAN, the newest first. SERIES are those that are asked for. Raises StoreError."""
+    """Return the newest LIMIT points of SPAN, the newest first. SERIES are those that are asked for.
+
+    Raises StoreError.
+    """
     given = {**_given(service, span, names, limit), "step": span.step, "series": list(series)}
     table = _TABLES.get(span.source)
     statement = _RAW_POINTS.encode() if table is None else sql.SQL(_POINTS).format(sql.Identifier(table))

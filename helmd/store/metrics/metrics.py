@@ -42,14 +42,14 @@ async def append_samples(connection: Connection, samples: Sequence[MetricSample]
 
 
 def tags_text(sample: MetricSample) -> str:
-    """The tags of a sample as JSON."""
+    """Return the tags of a sample as JSON."""
     return json.dumps(dict(sample.tags or {}), ensure_ascii=False)
 
 
 async def read_samples(
     connection: Connection, service: str, start: datetime, end: datetime, name: str | None = None
 ) -> tuple[MetricSample, ...]:
-    """One service's samples from START up to but not including END, oldest first. Raises StoreError."""
+    """Return one service's samples from START up to but not including END, oldest first. Raises StoreError."""
     with store_errors("metrics can't be read"):
         cursor = await connection.execute(
             "SELECT service_name, timestamp, metric_name, metric_value, tags FROM service_metrics"

@@ -57,7 +57,7 @@ async def drop_statuses(connection: Connection, keep: Sequence[str]) -> None:
 
 
 async def read_statuses(connection: Connection) -> tuple[StatusRow, ...]:
-    """All rows, by name. Raises StoreError."""
+    """Return all rows, by name. Raises StoreError."""
     with store_errors("service states can't be read"):
         cursor = await connection.execute(_GET)
         return tuple([StatusRow(*row) async for row in cursor])

@@ -57,7 +57,9 @@ async def increases(connection: Connection, name: str, since: datetime) -> Mappi
 
 
 async def last_of_levels(connection: Connection, levels: Collection[str], since: datetime) -> Mapping[str, datetime]:
-    """The minute, or if it is long ago the hour, of each service's last entry of these LEVELS. Raises StoreError."""
+    """Return the minute, or if it is long ago the hour, of each service's last entry of these LEVELS. Raises
+    StoreError.
+    """
     with store_errors("log entries can't be counted"):
         cursor = await connection.execute(_LAST.encode(), {"levels": list(levels), "since": since})
         return {service: slot async for service, slot in cursor}

@@ -38,5 +38,5 @@ class Audit:
 
 
 def _time(given: Mapping[str, str], name: str) -> int | None:
-    """Microseconds since 1970. Raises UsageError."""
+    """Return microseconds since 1970. Raises UsageError."""
     return realtime_of(utc_timestamp(name, given[name])) if given.get(name) else None

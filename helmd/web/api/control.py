@@ -124,7 +124,7 @@ def _job(view: JobView) -> str:
 
 
 def requester_of(request: web.Request) -> Requester:
-    """Who sent REQUEST, and from where."""
+    """Return who sent REQUEST, and from where."""
     origin: Origin = request["origin"]
     return Requester(_identity(request).name, origin.via, origin.address, origin.unit, origin.session)
 
@@ -135,7 +135,7 @@ def _identity(request: web.Request) -> Identity:
 
 
 def _given_up(request: web.Request) -> Callable[[], bool]:
-    """Whether the end of a job is not waited for any longer: helmd ends, or a proxy would give up soon."""
+    """Return whether the end of a job is not waited for any longer: helmd ends, or a proxy would give up soon."""
     proxied = is_proxied(request.headers)
     until = time.monotonic() + PROXY_SECONDS
 

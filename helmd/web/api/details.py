@@ -126,7 +126,7 @@ class Details:
         return web.Response(body=body, headers={"Content-Type": PROMETHEUS_TYPE})
 
     def _observed(self, request: web.Request) -> Observed:
-        """The service that the path names. Raises UnknownServiceError."""
+        """Return the service that the path names. Raises UnknownServiceError."""
         name = request.match_info["name"]
         found = self._monitor.observed(name)
         if found is None:

@@ -57,7 +57,7 @@ class ChangeSignal:
         self._next = asyncio.Event()
 
     def upcoming(self) -> asyncio.Event:
-        """What the next change sets. Whoever takes it before reading states misses no change of them."""
+        """Return what the next change sets. Whoever takes it before reading states misses no change of them."""
         return self._next
 
 
@@ -184,8 +184,9 @@ class _Writer:
 
 
 def topics_of(text: str, caller: Identity) -> tuple[Topic, ...]:
-    """The topics that TEXT names, by default the states alone. Raises UsageError, and DeniedError for one that is not
-    for CALLER.
+    """Return the topics that TEXT names, by default the states alone.
+
+    Raises UsageError, and DeniedError for one that is not for CALLER.
     """
     names = [name.strip() for name in text.split(",") if name.strip()] or ["status"]
     found: list[Topic] = []
@@ -205,7 +206,7 @@ def topics_of(text: str, caller: Identity) -> tuple[Topic, ...]:
 
 
 async def _all(writer: _Writer, work: Mapping[Topic, Callable[[], Awaitable[None]]], heartbeat: float) -> None:
-    """Does the WORK of every topic until one of them ends, as the log does with helmd."""
+    """Do the WORK of every topic until one of them ends, as the log does with helmd."""
     tasks = [asyncio.ensure_future(_repeated(writer, topic, each)) for topic, each in work.items()]
     tasks.append(asyncio.ensure_future(_beat(writer, heartbeat)))
     try:
@@ -217,7 +218,7 @@ async def _all(writer: _Writer, work: Mapping[Topic, Callable[[], Awaitable[None
 
 
 async def _repeated(writer: _Writer, topic: Topic, work: Callable[[], Awaitable[None]]) -> None:
-    """Does WORK. A topic that can't be had now is tried again; its reader is notified, and the others go on."""
+    """Do WORK. A topic that can't be had now is tried again; its reader is notified, and the others go on."""
     while True:
         try:
             return await work()

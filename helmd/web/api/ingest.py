@@ -41,7 +41,7 @@ class TakesMetrics(Protocol):
     """Where measurements go. `PostedMetrics` is one."""
 
     async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
-        """Has those of a SERVICE stored; how many they are, or how many the first ones with KEY were."""
+        """Have those of a SERVICE stored; return how many they are, or how many the first ones with KEY were."""
 
 
 class Intake:
@@ -107,7 +107,7 @@ class Intake:
 
     @asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator["_Held"]:
-        """The body, and the memory that it and its entries take."""
+        """Yield the body, and the memory that it and its entries take."""
         size = body_size(request, MAX_BODY)
         held = _Held(self._small if size <= _SMALL else self._large, size)
         await held.budget.acquire(size)
@@ -129,7 +129,7 @@ class Intake:
         return service, found
 
     async def _within_rate(self, request: web.Request, entries: int, key: str | None) -> None:
-        """Waits while the caller posts too much. A client with a KEY is refused and tries again.
+        """Wait while the caller posts too much. A client with a KEY is refused and tries again.
 
         The limit is the caller's, not that of the service named in the body: an admin's program that posts as many
         services has one share, and nobody uses up another one's.
@@ -158,7 +158,7 @@ class _Held:
 
 
 def _key(request: web.Request) -> str | None:
-    """The Idempotency-Key. Raises UsageError."""
+    """Return the Idempotency-Key. Raises UsageError."""
     given = request.headers.getall("Idempotency-Key", ())
     if not given:
         return None

@@ -71,7 +71,7 @@ class JobHandlers:
         return response
 
     async def _send(self, response: web.StreamResponse, job_id: str, after: int) -> None:
-        """Sends events after number AFTER, until the job has ended and all are sent."""
+        """Send events after number AFTER, until the job has ended and all are sent."""
         looked = sent_at = time.monotonic()
         size = -1
         while True:
@@ -95,7 +95,7 @@ class JobHandlers:
 
 
 def _frames(content: bytes, after: int) -> builtins.list[bytes]:
-    """The events of a log after number AFTER."""
+    """Return the events of a log after number AFTER."""
     found = []
     for event_number, event in logged_events(content):
         if event_number <= after:
@@ -108,6 +108,6 @@ def _frames(content: bytes, after: int) -> builtins.list[bytes]:
 
 
 def _frame(kind: str, body: object, event_number: int | None = None) -> bytes:
-    """One server-sent event; JSON has no line breaks."""
+    """Return one server-sent event; JSON has no line breaks."""
     numbered = "" if event_number is None else f"id: {event_number}\n"
     return f"event: {kind}\n{numbered}data: {json.dumps(to_json(body))}\n\n".encode()

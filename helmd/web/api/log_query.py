@@ -11,7 +11,10 @@ _LISTS = frozenset({"service", "level", "source", "stream", "topics", "metric_na
 
 
 def parameters(request: web.Request) -> dict[str, str]:
-    """The parameters by name; a list may also be given bit by bit. Raises UsageError for another one given twice."""
+    """Return the parameters by name; a list may also be given bit by bit.
+
+    Raises UsageError for another one given twice.
+    """
     given: dict[str, str] = {}
     for name, value in request.query.items():
         if name in given and name not in _LISTS:
@@ -21,7 +24,7 @@ def parameters(request: web.Request) -> dict[str, str]:
 
 
 def filter_of(request: web.Request, given: dict[str, str]) -> LogFilter:
-    """The filter of the parameters, confined to what the caller may see. Raises UsageError."""
+    """Return the filter of the parameters, confined to what the caller may see. Raises UsageError."""
     return confined(request, log_filter_of(given))
 
 
@@ -33,7 +36,7 @@ def confined(request: web.Request, wanted: LogFilter) -> LogFilter:
 
 
 def number(given: dict[str, str], name: str, default: int, least: int = 0) -> int:
-    """An integer. Raises UsageError."""
+    """Return an integer. Raises UsageError."""
     text = given.get(name, "").strip()
     if not text:
         return default
@@ -43,7 +46,7 @@ def number(given: dict[str, str], name: str, default: int, least: int = 0) -> in
 
 
 def one_of(given: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
-    """One of ALLOWED, of which the first is the default. Raises UsageError."""
+    """Return one of ALLOWED, of which the first is the default. Raises UsageError."""
     text = given.get(name) or allowed[0]
     if text not in allowed:
         raise UsageError(f"{name}: must be one of {', '.join(allowed)}")

@@ -68,7 +68,7 @@ class LogViews:
 
 
 def _owner(request: web.Request) -> str:
-    """Whose views these are: a user's, however logged in; the account's; or a machine token's."""
+    """Return whose views these are: a user's, however logged in; the account's; or a machine token's."""
     identity: Identity = request["identity"]
     kind = {"socket": "account", "machine": "token"}.get(identity.via, "user")
     return f"{kind} {identity.name}"

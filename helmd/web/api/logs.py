@@ -175,12 +175,14 @@ def _no_entry() -> NoReturn:
 
 
 def cursor_text(place: PageCursor | None) -> str | None:
-    """The cursor as the API has it."""
+    """Return the cursor as the API has it."""
     return str(place) if place is not None else None
 
 
 def page_links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
-    """The header Link (RFC 8288) with the other PAGES: by relation a parameter and its value, None for no such page."""
+    """Return the header Link (RFC 8288) with the other PAGES: by relation a parameter and its value, None for no such
+    page.
+    """
     kept = [pair for pair in request.query.items() if pair[0] not in _PLACES]
     prefix = "" if request.path.startswith(PREFIX + "/") else prefix_of(request)
     links = [
@@ -192,7 +194,7 @@ def page_links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]
 
 
 def _step(text: str, span: timedelta) -> timedelta:
-    """The length of a bucket: as asked, or the shortest that makes few enough. Raises UsageError."""
+    """Return the length of a bucket: as asked, or the shortest that makes few enough. Raises UsageError."""
     if not text:
         return next((step for step in STEPS if span <= step * _BUCKETS), _longest(span))
     try:
@@ -218,7 +220,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
 async def _send(
     request: web.Request, response: web.StreamResponse, first: bytes | None, chunks: AsyncIterator[bytes]
 ) -> None:
-    """Sends as fast as the client reads: no chunk is fetched before the one before it is on its way."""
+    """Send as fast as the client reads: no chunk is fetched before the one before it is on its way."""
     chunk = first
     while chunk is not None:
         await run_while_connected(request, _written(response, chunk))
@@ -231,6 +233,6 @@ async def _written(response: web.StreamResponse, chunk: bytes) -> None:
 
 
 def _abort(request: web.Request) -> None:
-    """Breaks the connection, so that nobody takes what was sent for the whole."""
+    """Break the connection, so that nobody takes what was sent for the whole."""
     if request.transport is not None:
         request.transport.abort()

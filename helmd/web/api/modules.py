@@ -150,7 +150,7 @@ class Modules:
         return await self._submitted(request, "module-remove", (name,), words, body.reason)
 
     async def _known(self, request: web.Request) -> ModuleBody:
-        """The module that the path names. Raises UnknownServiceError."""
+        """Return the module that the path names. Raises UnknownServiceError."""
         name = request.match_info["name"]
         found = next((each for each in await asyncio.to_thread(self._modules) if each.name == name), None)
         if found is None:
@@ -179,7 +179,10 @@ def _not_installed(name: str) -> UnknownServiceError:
 
 
 def installed_name(body: InstallModuleBody) -> str:
-    """The name of the service that would be installed. Raises UsageError for what can't be installed by any setting."""
+    """Return the name of the service that would be installed.
+
+    Raises UsageError for what can't be installed by any setting.
+    """
     ref_of(body.ref)
     if "/" in body.source or ":" in body.source:
         return module_name(git_source_of(body.source, files=True), body.name)

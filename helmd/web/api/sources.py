@@ -25,7 +25,7 @@ class ObservedSource(StatusSource, Protocol):
     """What is known about services. `Monitor` is one."""
 
     def observed(self, name: str) -> Observed | None:
-        """Everything about one, None for one that is not known."""
+        """Return everything about one, None for one that is not known."""
 
 
 class Run(Protocol):
@@ -46,4 +46,4 @@ class HealthSource(Protocol):
     """Helm's own health."""
 
     async def report(self) -> HealthSummary:
-        """The newest report."""
+        """Return the newest report."""

@@ -89,7 +89,7 @@ class Streams:
                 await response.write(b": heartbeat\n" + mark_frame(update.reached))
 
     async def _converse(self, response: web.WebSocketResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
-        """Sends until the client closes; what it says besides is of no interest."""
+        """Send until the client closes; what it says besides is of no interest."""
         sending = asyncio.ensure_future(self._send_messages(response, source))
         listening = asyncio.ensure_future(_listen(response))
         try:
@@ -110,7 +110,7 @@ class Streams:
                 await response.send_json({"type": "heartbeat", "id": update.reached})
 
     async def _timed(self, source: AsyncGenerator[FeedUpdate, None]) -> AsyncGenerator[tuple[FeedUpdate, bool], None]:
-        """Each update, and whether it is empty and a heartbeat is due."""
+        """Yield each update, and whether it is empty and a heartbeat is due."""
         said = time.monotonic()
         async for update in source:
             now = time.monotonic()
@@ -121,14 +121,14 @@ class Streams:
 
 
 def stream_start(request: web.Request, given: Mapping[str, str]) -> Start:
-    """Where a follower begins, by the request's parameters and headers. Raises UsageError."""
+    """Return where a follower begins, by the request's parameters and headers. Raises UsageError."""
     last = request.headers.get("Last-Event-ID") or given.get("last_event_id", "")
     since = number({"last_event_id": last}, "last_event_id", -1)
     return Start(since if since >= 0 else None, min(number(dict(given), "tail", 0), MAX_TAIL))
 
 
 def frames_of(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
-    """Frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
+    """Yield frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
     some: list[bytes] = []
     size = 0
     for batch in batches:
@@ -145,17 +145,17 @@ def frames_of(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
 
 
 def mark_frame(reached: int) -> bytes:
-    """An event without data: the id from which a client resumes."""
+    """Return an event without data: the id from which a client resumes."""
     return b"id: %d\n\n" % reached
 
 
 def event_frame(kind: str, body: object) -> bytes:
-    """One event; JSON has no line breaks."""
+    """Return one event; JSON has no line breaks."""
     return f"event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
 
 def skipped_json(skipped: Skipped) -> dict[str, object]:
-    """The data of the event ``skipped``."""
+    """Return the data of the event ``skipped``."""
     body: dict[str, object] = {"from_id": skipped.first, "to_id": skipped.last, "count": skipped.count}
     return body | {"at_most": True} if skipped.at_most else body
 

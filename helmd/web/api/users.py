@@ -90,7 +90,7 @@ class UserHandlers:
         return json_response(UserListReply(bodies, page.total, first, most, since), headers=page_links(request, pages))
 
     def _detailed(self, users: Users, page: UserPage) -> tuple[UserPage, tuple[ListedUserBody, ...], datetime | None]:
-        """The users of a page with groups and last logins, and how far back these reach. Blocks."""
+        """Return the users of a page with groups and last logins, and how far back these reach. Blocks."""
         groups, logins = self._source.index.groups(users, page.users), self._source.index.logins(users)
         bodies = [
             ListedUserBody(
@@ -267,7 +267,7 @@ class UserHandlers:
         return json_response(UserChangedReply(True, message, user_body(user)))
 
     async def _ask(self, request: web.Request, what: Callable[[Users], Result]) -> Result:
-        """What WHAT gives, called in a thread. A change goes on without its client."""
+        """Return what WHAT gives, called in a thread. A change goes on without its client."""
         if self._waiting >= MAX_USER_REQUESTS:
             raise TooManyUserRequestsError("too many requests wait for Keycloak", hint="Try again in a few seconds.")
         self._waiting += 1
@@ -289,7 +289,7 @@ class UserHandlers:
 
 
 def user_body(user: RealmUser) -> UserBody:
-    """A user for the API."""
+    """Return a user for the API."""
     return UserBody(**_members(user))
 
 
@@ -307,7 +307,7 @@ def _members(user: RealmUser) -> dict[str, Any]:
 
 
 def details_body(found: UserDetails) -> UserDetailsReply:
-    """A user for the API, with everything about it."""
+    """Return a user for the API, with everything about it."""
     return UserDetailsReply(
         **_members(found.user),
         groups=tuple(map(group_body, found.groups)),
@@ -322,7 +322,7 @@ def details_body(found: UserDetails) -> UserDetailsReply:
 
 
 def group_body(group: RealmGroup) -> UserGroupBody:
-    """A group for the API."""
+    """Return a group for the API."""
     return UserGroupBody(group.id, group.name, group.path, group.gives_admin)
 
 

@@ -22,7 +22,8 @@ class NoReplyError(Exception):
 async def ask_json(
     session: aiohttp.ClientSession, method: str, url: str, *, seconds: float | None = None, **body: Any
 ) -> tuple[int, Any]:
-    """The status and the JSON of a reply; None if it is not JSON. BODY is ``json`` or ``data``, as aiohttp takes them.
+    """Return the status and the JSON of a reply, or None if it is not JSON. BODY is ``json`` or ``data``, as aiohttp
+    takes them.
 
     It may take SECONDS, by default REPLY_SECONDS. Redirects are not followed. Raises NoReplyError.
     """
@@ -44,7 +45,7 @@ async def ask_json(
 
 
 async def _limited(reply: aiohttp.ClientResponse) -> bytes | None:
-    """The body, or None if it is too large."""
+    """Return the body, or None if it is too large."""
     text = bytearray()
     async for part in reply.content.iter_any():
         text += part

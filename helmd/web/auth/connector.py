@@ -26,13 +26,15 @@ class WrongServerError(aiohttp.ClientConnectionError):
 
 
 def units_by_port(registry: Registry) -> Mapping[int, str]:
-    """The units of the suite's own services by the port on which each listens."""
+    """Return the units of the suite's own services by the port on which each listens."""
     own = [service for service in registry.services.values() if not service.external]
     return {service.port: unit_of(service.name) for service in own if service.port is not None}
 
 
 def server_refusal(peer: Peer, port: int, unit: str) -> str | None:
-    """Why nothing is sent to PEER, which a connection to PORT has led to and UNIT should be; None if it is that."""
+    """Return why nothing is sent to PEER, which a connection to PORT has led to and UNIT should be, or None if it is
+    that.
+    """
     if peer.place is Place.ELSEWHERE or (peer.place is Place.HERE and peer.owned and peer.unit == unit):
         return None
     found = peer.unit or "a process that can't be determined"
@@ -61,7 +63,9 @@ class CheckedConnector(aiohttp.TCPConnector):
         raise WrongServerError(refusal)
 
     def _look(self, connection: Any) -> tuple[Peer, str | None]:
-        """Who is at the other end, and why nothing is sent there; of a connection that needs no look, no refusal."""
+        """Return who is at the other end, and why nothing is sent there; of a connection that needs no look, no
+        refusal.
+        """
         made = None if connection.transport is None else connection.transport.get_extra_info("socket")
         nobody = Peer(Place.UNKNOWN, "")
         if self._locate is None or made is None:

@@ -26,7 +26,7 @@ class CoreUnreachableError(HelmError):
 
 
 def core_session(connector: aiohttp.BaseConnector | None = None) -> aiohttp.ClientSession:
-    """The HTTP session for requests to Core and Keycloak, over connections of CONNECTOR; the caller closes it.
+    """Return the HTTP session for requests to Core and Keycloak, over connections of CONNECTOR; the caller closes it.
 
     Without cookies and decompression, so replies stay small.
     """
@@ -46,7 +46,7 @@ class Core:
         self.url = url.rstrip("/")
 
     async def keys(self) -> Mapping[str, RSAPublicKey]:
-        """Its keys by id; there is at least one. Raises CoreUnreachableError."""
+        """Return its keys by id; there is at least one. Raises CoreUnreachableError."""
         status, body = await self._ask("GET", KEYS_PATH, None)
         if status != HTTPStatus.OK:
             raise self._unreachable(f"status {status} for {KEYS_PATH}")
@@ -56,7 +56,7 @@ class Core:
         return keys
 
     async def lasts(self, token: str) -> bool:
-        """Whether the session of a user's TOKEN is still valid. Raises CoreUnreachableError."""
+        """Return whether the session of a user's TOKEN is still valid. Raises CoreUnreachableError."""
         status, body = await self._ask("POST", VALIDATE_PATH, {"token": token})
         if status in _REFUSED:
             return False
@@ -66,7 +66,7 @@ class Core:
         return valid
 
     async def exchange(self, access_token: str, seconds: float = LOGIN_SECONDS) -> str | None:
-        """A token of Core for the user of an ACCESS_TOKEN of Keycloak's; None if Core does not accept that.
+        """Return a token of Core for the user of an ACCESS_TOKEN of Keycloak's, or None if Core does not accept that.
 
         An answer that takes more than SECONDS is none. Raises CoreUnreachableError.
         """
@@ -79,7 +79,7 @@ class Core:
         return token
 
     async def revoke(self, token: str) -> None:
-        """Ends the session of a user's TOKEN. Raises CoreUnreachableError."""
+        """End the session of a user's TOKEN. Raises CoreUnreachableError."""
         await self._ask("POST", REVOKE_PATH, {"token": token})
 
     async def _ask(self, method: str, path: str, body: object, seconds: float | None = None) -> tuple[int, Any]:

@@ -47,7 +47,7 @@ class SessionLogins(Protocol):
     """Who has logged in with a browser: `helmd.web.auth.logins.Logins`."""
 
     async def identity(self, request: web.Request) -> Identity | None:
-        """The user, or None without a session. Raises HelmError."""
+        """Return the user, or None without a session. Raises HelmError."""
 
     def adopt(
         self,
@@ -117,7 +117,7 @@ class Callers:
             self.logins.adopt(self._session, self._single_flight, realm_url(registry), core, self._verifier)
 
     async def authorize(self, request: web.Request, access: Access) -> Identity | None:
-        """The caller, if they may use a route with this ACCESS; None for an unknown caller of a public one.
+        """Return the caller, if they may use a route with this ACCESS, or None for an unknown caller of a public one.
 
         Raises NoCredentialError, BadTokenError, CoreUnreachableError, DeniedError, PeerRefusedError, LoginNeededError
         and UsageError.
@@ -144,7 +144,7 @@ class Callers:
         return identity
 
     def peer(self, request: web.Request) -> Peer:
-        """Who is at the other end of the request's connection."""
+        """Return who is at the other end of the request's connection."""
         found: Peer | None = request.get("peer")
         if found is None:
             connection = None if request.transport is None else request.transport.get_extra_info("socket")
@@ -152,7 +152,9 @@ class Callers:
         return found
 
     def client(self, request: web.Request) -> Forwarded:
-        """What a trusted proxy says about the client whose request it passes on; empty for a request without one."""
+        """Return what a trusted proxy says about the client whose request it passes on; empty for a request without
+        one.
+        """
         headers = {name: ",".join(request.headers.getall(name, ())) for name in FORWARDED_HEADERS}
         return forwarded(headers, self.peer(request), self._trust)
 
@@ -188,7 +190,10 @@ class Callers:
 
 
 def _by_socket(request: web.Request) -> Identity | None:
-    """The caller over the unix socket, which is the account itself, or root; None over TCP. Raises DeniedError."""
+    """Return the caller over the unix socket, which is the account itself, or root.
+
+    None over TCP. Raises DeniedError.
+    """
     uid = _peer_uid(request)
     if uid is None:
         return None
@@ -198,7 +203,10 @@ def _by_socket(request: web.Request) -> Identity | None:
 
 
 def _bearer_token(given: Sequence[str]) -> str | None:
-    """The token in the Authorization headers (RFC 6750, section 2.1), or None. Raises UsageError for more than one."""
+    """Return the token in the Authorization headers (RFC 6750, section 2.1), or None.
+
+    Raises UsageError for more than one.
+    """
     if len(given) > 1:
         raise UsageError("more than one Authorization header")
     scheme, _, token = given[0].strip().partition(" ") if given else ("", "", "")
@@ -206,20 +214,20 @@ def _bearer_token(given: Sequence[str]) -> str | None:
 
 
 def _is_local_program(request: web.Request) -> bool:
-    """Whether a program on this machine sent it, rather than a proxy or a browser."""
+    """Return whether a program on this machine sent it, rather than a proxy or a browser."""
     if any(name in request.headers for name in ("Authorization", *PROXY_HEADERS, *_OF_BROWSERS)):
         return False
     return from_loopback(request)
 
 
 def from_loopback(request: web.Request) -> bool:
-    """Whether it came over this machine's loopback interface."""
+    """Return whether it came over this machine's loopback interface."""
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     return isinstance(peer, tuple) and is_loopback(str(peer[0]))
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is this machine's own, also as IPv4 in an IPv6 socket (RFC 4291, section 2.5.5.2)."""
+    """Return whether it is this machine's own, also as IPv4 in an IPv6 socket (RFC 4291, section 2.5.5.2)."""
     try:
         read = ip_address(address.partition("%")[0])
     except ValueError:
@@ -230,7 +238,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _peer_uid(request: web.Request) -> int | None:
-    """The uid behind a unix socket; None for any other connection."""
+    """Return the uid behind a unix socket, or None for any other connection."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
     return None if connection is None else peer_uid(connection)
 

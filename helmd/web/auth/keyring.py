@@ -33,12 +33,15 @@ class Keyring:
         """Incremented when the keys change: tokens verified with older keys must be verified again."""
 
     def renew(self) -> None:
-        """Start fetching the keys if they are old; does not wait for that."""
+        """Start fetching the keys if they are old, without waiting for that."""
         if self._old() and self._rested():
             self._single_flight.start(self, self._fetch)
 
     async def key(self, kid: str) -> RSAPublicKey:
-        """The key of that id. Raises BadTokenError when Core has none, CoreUnreachableError when it does not answer."""
+        """Return the key of that id.
+
+        Raises BadTokenError when Core has none, CoreUnreachableError when it does not answer.
+        """
         if (kid not in self._keys or self._old()) and (self in self._single_flight or self._rested()):
             await self._single_flight.join(self, self._fetch)
         found = self._keys.get(kid)

@@ -55,7 +55,7 @@ class Expiring:
         self._kept: OrderedDict[bytes, tuple[float, object]] = OrderedDict()
 
     def add(self, value: object) -> str:
-        """The secret by which VALUE can be taken. Only a digest of it is kept."""
+        """Return the secret by which VALUE can be taken. Only a digest of it is kept."""
         secret = secrets.token_urlsafe(32)
         self._kept[_digest(secret)] = self._clock(), value
         if len(self._kept) > self._limit:
@@ -63,7 +63,7 @@ class Expiring:
         return secret
 
     def take(self, secret: str) -> object | None:
-        """The value, once; None for a secret that is unknown, used or too old."""
+        """Return the value, once, or None for a secret that is unknown, used or too old."""
         added, value = self._kept.pop(_digest(secret), (0.0, None))
         return value if value is not None and self._clock() - added < self._seconds else None
 
@@ -109,16 +109,18 @@ class Logins:
     # logging in
 
     def begin(self, target: str) -> tuple[str, PendingLogin]:
-        """A new login that leads to TARGET: the value of the cookie that ties it to the browser, and the login."""
+        """Return a new login that leads to TARGET: the value of the cookie that ties it to the browser, and the
+        login.
+        """
         pending = PendingLogin(target=target)
         return self._pending.add(pending), pending
 
     async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool) -> str:
-        """Where to send the browser. Raises KeycloakError."""
+        """Return where to send the browser. Raises KeycloakError."""
         return await self._realm().login_url(pending, redirect_uri, fresh)
 
     async def finish(self, cookie: str | None, query: str, redirect_uri: str) -> tuple[BrowserSession, str]:
-        """The session for the answer of Keycloak in QUERY, and the path that the user wanted.
+        """Return the session for the answer of Keycloak in QUERY, and the path that the user wanted.
 
         Raises BrowserLoginError, KeycloakError, CoreUnreachableError.
         """
@@ -139,7 +141,7 @@ class Logins:
         return _with_tokens(made, tokens), pending.target
 
     async def _exchange(self, tokens: GrantedTokens) -> tuple[str, Identity]:
-        """Core's token for the user of TOKENS, and whose it is."""
+        """Return Core's token for the user of TOKENS, and whose it is."""
         core, verifier = self._parts()
         for pause in _EXCHANGE_PAUSES:
             with suppress(CoreUnreachableError):
@@ -156,11 +158,11 @@ class Logins:
             raise BrowserLoginError(f"Core gave a token that is not valid: {error.sentence}") from None
 
     def link(self, name: str) -> str:
-        """The secret of a new one-time link for NAME, the machine's owner."""
+        """Return the secret of a new one-time link for NAME, the machine's owner."""
         return self._links.add(name)
 
     def open_link(self, secret: str) -> BrowserSession:
-        """The owner's session. Raises BrowserLoginError for a link that is used or too old."""
+        """Return the owner's session. Raises BrowserLoginError for a link that is used or too old."""
         name = self._links.take(secret)
         if not isinstance(name, str):
             raise BrowserLoginError(
@@ -173,7 +175,7 @@ class Logins:
     # who has logged in
 
     async def identity(self, request: web.Request) -> Identity | None:
-        """Who has logged in with the browser that sent REQUEST; None without a session.
+        """Return who has logged in with the browser that sent REQUEST, or None without a session.
 
         Raises DeniedError for what a page of another origin wants, and for a change by a session that may only read;
         BadTokenError for a session that has ended; KeycloakError and CoreUnreachableError where it can't be renewed.
@@ -211,7 +213,7 @@ class Logins:
         return replace(found, via="session", login_at=session.login, session=digest[:_SHOWN])
 
     async def log_out(self, digest: str) -> None:
-        """Ends a session here, at Keycloak and at Core. One that can't be reached is logged: here it has ended."""
+        """End a session here, at Keycloak and at Core. One that can't be reached is logged: here it has ended."""
         session = await self.sessions.end(digest)
         self._retry.pop(digest, None)
         if session is None or session.owner:
@@ -223,7 +225,7 @@ class Logins:
                 _log.warning("%s has logged out here, but not there: %s", session.name, error.sentence)
 
     async def end_by(self, logout_token: str) -> None:
-        """Ends what Keycloak says has ended. Raises BrowserLoginError, KeycloakError."""
+        """End what Keycloak says has ended. Raises BrowserLoginError, KeycloakError."""
         ended = await self.sessions.end_at(*await self._realm().logged_out(logout_token))
         _log.info("Keycloak ended a session; %d of Helm's ended with it", ended)
 
@@ -231,7 +233,7 @@ class Logins:
         return self._wall() - session.checked >= CHECK_SECONDS and self._clock() >= self._retry.get(digest, 0.0)
 
     async def _renew(self, digest: str) -> None:
-        """Asks Keycloak whether the session is still there, and renews tokens that end soon. Handles its errors."""
+        """Ask Keycloak whether the session is still there, and renew tokens that end soon. Errors are handled here."""
         session = self.sessions.find(digest)
         if session is None or session.owner:
             return
@@ -278,7 +280,7 @@ class Logins:
 
 
 def _has_same_transport(session: BrowserSession, request: web.Request) -> bool:
-    """Whether REQUEST comes as the login of SESSION did: over TLS, or from this machine.
+    """Return whether REQUEST comes as the login of SESSION did: over TLS, or from this machine.
 
     Browsers send a cookie to every port of its host, so a service that listens on one may get it (RFC 6265, section
     8.5). What was begun over TLS has a Secure cookie, and no service has a certificate for the host; the other one is
@@ -301,7 +303,7 @@ def _with_tokens(session: BrowserSession, tokens: GrantedTokens) -> BrowserSessi
 
 
 def _login_time(tokens: GrantedTokens) -> float | None:
-    """When the user gave a password (OpenID Connect Core 1.0, section 2, auth_time), which may be long ago."""
+    """Return when the user gave a password (OpenID Connect Core 1.0, section 2, auth_time), which may be long ago."""
     given = tokens.claims.get("auth_time")
     return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
 

@@ -10,12 +10,12 @@ from helmd.web.auth.tokens import BadTokenError
 
 
 def is_machine_token(token: str) -> bool:
-    """Whether TOKEN claims to be one."""
+    """Return whether TOKEN claims to be one."""
     return token.startswith(TOKEN_PREFIX)
 
 
 def machine_identity(token: str, store: TokenStore, single_flight: SingleFlight) -> Identity:
-    """The caller with the machine token TOKEN. Raises BadTokenError."""
+    """Return the caller with the machine token TOKEN. Raises BadTokenError."""
     found = store.find(token)
     if found is None:
         raise BadTokenError("the machine token is not valid, has expired, or was revoked")

@@ -89,7 +89,7 @@ class KeycloakRealm:
         self._keys_asked: float | None = None
 
     async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool = False) -> str:
-        """Where the browser is sent to log in; with FRESH also a user whom Keycloak knows already.
+        """Return where the browser is sent to log in; with FRESH also a user whom Keycloak knows already.
 
         Raises KeycloakError.
         """
@@ -110,7 +110,7 @@ class KeycloakRealm:
         return f"{scheme}:{url.removeprefix(_OVER_LOOPBACK)}"
 
     async def redeem(self, pending: PendingLogin, query: str, redirect_uri: str) -> GrantedTokens:
-        """The tokens for the authorization code in QUERY, with which Keycloak sent the browser back.
+        """Return the tokens for the authorization code in QUERY, with which Keycloak sent the browser back.
 
         Raises BrowserLoginError for an answer to another login, or a refusal; and KeycloakError.
         """
@@ -129,12 +129,12 @@ class KeycloakRealm:
         return await self._tokens(client, body, None, RENEWAL_SECONDS)
 
     async def log_out(self, refresh_token: str) -> None:
-        """Ends the session at Keycloak. Raises KeycloakError."""
+        """End the session at Keycloak. Raises KeycloakError."""
         form = {"client_id": HELM_CLIENT, "refresh_token": refresh_token}
         await self._ask("POST", "logout", form, RENEWAL_SECONDS)
 
     async def provider(self) -> Provider:
-        """The realm's addresses. While Keycloak does not answer, those of before. Raises KeycloakError."""
+        """Return the realm's addresses. While Keycloak does not answer, those of before. Raises KeycloakError."""
         if self._provider is not None and self._clock() - self._provider[0] < PROVIDER_SECONDS:
             return self._provider[1]
         try:
@@ -196,7 +196,7 @@ class KeycloakRealm:
         return GrantedTokens(access, refresh, claims)
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
-        """The claims of a token that Keycloak signed for Helm (OpenID Connect Core 1.0, section 3.1.3.7)."""
+        """Return the claims of a token that Keycloak signed for Helm (OpenID Connect Core 1.0, section 3.1.3.7)."""
         if len(token) > MAX_TOKEN:
             raise BrowserLoginError("the token is too long")
         try:
@@ -238,7 +238,7 @@ class KeycloakRealm:
             raise _unusable(str(error)) from None
 
     async def _ask(self, method: str, what: str, form: str | Mapping[str, str], seconds: float) -> tuple[int, Any]:
-        """A request to one of the realm's endpoints, with a form (an encoded one as text)."""
+        """Return a request to one of the realm's endpoints, with a form (an encoded one as text)."""
         url = f"{self.url}/protocol/openid-connect/{what}"
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         try:
@@ -252,7 +252,7 @@ def _unusable(why: str) -> KeycloakError:
 
 
 def _said(error: OAuth2Error) -> str:
-    """What an OAuth error response says (RFC 6749, sections 4.1.2.1 and 5.2), as a sentence."""
+    """Return what an OAuth error response says (RFC 6749, sections 4.1.2.1 and 5.2), as a sentence."""
     known = {
         "mismatching_state": "the answer belongs to another login (state)",
         "access_denied": "Keycloak refused the login",

@@ -45,26 +45,26 @@ class Trust:
         return cls(settings.trusted_units, settings.trusted_proxies)
 
     def may_change(self, peer: Peer) -> bool:
-        """Whether a program of this host may: any but services of the account that are not trusted."""
+        """Return whether a program of this host may: any but services of the account that are not trusted."""
         if not peer.owned or (peer.unit.endswith(".scope") and peer.unit != _MANAGER):
             return True
         return peer.unit == unit_of(GATEWAY) or any(fnmatchcase(peer.unit, pattern) for pattern in self.units)
 
     def is_proxy(self, peer: Peer) -> bool:
-        """Whether the headers of PEER about those whose requests it passes on are believed."""
+        """Return whether the headers of PEER about those whose requests it passes on are believed."""
         if peer.place is Place.HERE and peer.owned and service_of(peer.unit) is not None:
             return peer.unit == unit_of(GATEWAY)
         return self.has_address(peer)
 
     def is_reverse_proxy(self, peer: Peer) -> bool:
-        """Whether PEER is a proxy of the admin's own, which speaks TLS for Helm: not the gateway, nor another service
-        of the suite, whatever address it has.
+        """Return whether PEER is a proxy of the admin's own, which speaks TLS for Helm: not the gateway, nor another
+        service of the suite, whatever address it has.
         """
         suite = peer.place is Place.HERE and peer.owned and service_of(peer.unit) is not None
         return not suite and self.has_address(peer)
 
     def has_address(self, peer: Peer) -> bool:
-        """Whether PEER has the address of a trusted proxy."""
+        """Return whether PEER has the address of a trusted proxy."""
         try:
             address = ip_address(peer.address)
         except ValueError:
@@ -84,7 +84,7 @@ class Forwarded:
 
 
 def forwarded(headers: Mapping[str, str], peer: Peer, trust: Trust) -> Forwarded:
-    """What X-Forwarded-For and X-Forwarded-Proto say; nothing where PEER is not a trusted proxy.
+    """Return what X-Forwarded-For and X-Forwarded-Proto say; nothing where PEER is not a trusted proxy.
 
     Of several addresses the last one counts, which the trusted proxy itself has added.
     """

@@ -67,11 +67,11 @@ class Identity:
         return f"{self.via} {'user' if self.service is None else 'service'} {self.service or self.name}"
 
     def sees_logs_of(self, service: str) -> bool:
-        """Whether the caller may read what SERVICE logs."""
+        """Return whether the caller may read what SERVICE logs."""
         return self.may(Role.BILLING) and (self.services is None or service in self.services)
 
     def may(self, asked: Role) -> bool:
-        """Whether the caller may use a route that requires role ASKED."""
+        """Return whether the caller may use a route that requires role ASKED."""
         return asked in _COVERS[self.role]
 
 
@@ -90,7 +90,7 @@ class Access:
     """Whether users need the unix socket, or a login at Helm itself within the last RECENT_LOGIN_SECONDS."""
 
     def refusal(self, caller: Identity) -> str | None:
-        """Why CALLER is refused, as a sentence, or None."""
+        """Return why CALLER is refused, as a sentence, or None."""
         if caller.service is not None:
             return None if self.services else f"services may not use this; {caller.name} is a service"
         if caller.via == "anonymous":

@@ -26,24 +26,27 @@ _OWN = frozenset({"same-origin", "none"})
 
 
 def is_proxied(headers: Mapping[str, str]) -> bool:
-    """Whether a request says that a proxy passed it on. The gateway passes on cookies of browsers, Helm's included."""
+    """Return whether a request says that a proxy passed it on.
+
+    The gateway passes on cookies of browsers, Helm's included.
+    """
     return any(name in headers for name in PROXY_HEADERS)
 
 
 def by_gateway(request: web.Request) -> bool:
-    """Whether a proxy passed REQUEST on that the admin did not name as their own: then it may be the gateway, and
-    cookies and pages are not the browser's and Helm's alone.
+    """Return whether a proxy passed REQUEST on that the admin did not name as their own: then it may be the gateway,
+    and cookies and pages are not the browser's and Helm's alone.
     """
     return is_proxied(request.headers) and PROXY_SCHEME not in request
 
 
 def is_encrypted(request: web.Request) -> bool:
-    """Whether the client that sent REQUEST uses TLS, with helmd or with a trusted proxy."""
+    """Return whether the client that sent REQUEST uses TLS, with helmd or with a trusted proxy."""
     return request.secure or request.get(PROXY_SCHEME) == "https"
 
 
 def foreign(method: str, headers: Mapping[str, str], by_cookie: bool) -> str | None:
-    """Why a request is refused because of where it comes from, as a sentence, or None.
+    """Return why a request is refused because of where it comes from, as a sentence, or None.
 
     A browser adds a cookie, and the gateway a token, to whatever a page makes it send; so what changes something must
     come from a page of Helm's own origin, or from the user. Without Sec-Fetch-Site, as of browsers that reach Helm over

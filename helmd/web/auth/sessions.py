@@ -44,7 +44,8 @@ _log = logging.getLogger(__name__)
 
 
 def cookie_of(request: web.Request, name: str) -> str | None:
-    """The value of the cookie NAME; None without one, with several of that name, and on a request `by_gateway`.
+    """Return the value of the cookie NAME, or None without one, with several of that name, and on a request
+    `by_gateway`.
 
     Other programs on the same host can set a cookie of Helm's name for a longer path, which browsers send first
     (RFC 6265, section 5.4): then it is not known whose is which.
@@ -54,8 +55,8 @@ def cookie_of(request: web.Request, name: str) -> str | None:
 
 
 def cookies_of(request: web.Request, name: str) -> list[str]:
-    """The values of all cookies NAME. What other programs on the host have set, and can't be read, is left out: aiohttp
-    would raise CookieError for the whole header.
+    """Return the values of all cookies NAME. What other programs on the host have set, and can't be read, is left out:
+    aiohttp would raise CookieError for the whole header.
     """
     found: list[str] = []
     for header in request.headers.getall("Cookie", ()):
@@ -83,7 +84,7 @@ class BrowserSessions(AbstractStorage):
         return _digest(given) if given is not None and _ID.match(given) else None
 
     def find(self, digest: str | None) -> BrowserSession | None:
-        """The session, unless it has ended."""
+        """Return the session, unless it has ended."""
         found = None if digest is None else self._kept.get(digest)
         return found if found is not None and self.state(found) != "ended" else None
 
@@ -91,14 +92,14 @@ class BrowserSessions(AbstractStorage):
         return session_state(session, self.limits, self._wall())
 
     async def touch(self, digest: str, session: BrowserSession) -> BrowserSession:
-        """Notes that the user does something; what may only read stays so until the next login."""
+        """Note that the user does something; what may only read stays so until the next login."""
         now = self._wall()
         if self.state(session) != "active" or now - session.seen < TOUCH_SECONDS:
             return session
         return await self.keep(digest, replace(session, seen=now))
 
     async def keep(self, digest: str, session: BrowserSession) -> BrowserSession:
-        """Remembers a session as it is now. A disk that can't be written to costs only what a restart would forget."""
+        """Remember a session as it is now. A disk that can't be written to costs only what a restart would forget."""
         self._kept[digest] = session
         try:
             await asyncio.to_thread(self._files.write, digest, session)
@@ -110,7 +111,7 @@ class BrowserSessions(AbstractStorage):
         return session
 
     async def end(self, digest: str) -> BrowserSession | None:
-        """Ends a session; it is returned."""
+        """End a session; it is returned."""
         ended = self._kept.pop(digest, None)
         try:
             await asyncio.to_thread(self._files.remove, digest)
@@ -119,20 +120,20 @@ class BrowserSessions(AbstractStorage):
         return ended
 
     async def end_at(self, issuer: str, subject: str, sid: str) -> int:
-        """Ends what a logout at ISSUER ends (`ended_by`); how many sessions that were."""
+        """End what a logout at ISSUER ends (`ended_by`); return how many sessions that were."""
         wanted = [digest for digest, each in self._kept.items() if ended_by(each, issuer, subject, sid)]
         for digest in wanted:
             await self.end(digest)
         return len(wanted)
 
     async def run(self) -> NoReturn:
-        """Goes on until cancelled: removes what has ended, so that its tokens are not kept."""
+        """Go on until cancelled: removes what has ended, so that its tokens are not kept."""
         while True:
             await self.clean()
             await asyncio.sleep(CLEAN_SECONDS)
 
     async def clean(self) -> None:
-        """Removes those that have ended, and the quietest of too many."""
+        """Remove those that have ended, and the quietest of too many."""
         over = [digest for digest, each in self._kept.items() if self.state(each) == "ended"]
         quietest = sorted(self._kept, key=lambda digest: self._kept[digest].seen)
         for digest in dict.fromkeys([*over, *quietest[: max(0, len(self._kept) - MAX_SESSIONS)]]):
@@ -148,7 +149,7 @@ class BrowserSessions(AbstractStorage):
         return Session(digest, data={"created": int(found.began), "session": {RECORD: found}}, new=False)
 
     async def save_session(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
-        """Stores a new session under a new id, or ends one that was invalidated."""
+        """Store a new session under a new id, or end one that was invalidated."""
         record = session.get(RECORD)
         if isinstance(record, BrowserSession):
             await self.clean()

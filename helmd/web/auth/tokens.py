@@ -52,7 +52,7 @@ class Bearer:
 
 
 def key_id(token: str) -> str:
-    """The id of the key that TOKEN claims to be signed with. Raises BadTokenError if it is not a token."""
+    """Return the id of the key that TOKEN claims to be signed with. Raises BadTokenError if it is not a token."""
     if len(token) > MAX_TOKEN:
         raise BadTokenError(f"the token is longer than {MAX_TOKEN >> 10} KiB")
     if not _TOKEN.match(token):
@@ -74,7 +74,7 @@ def key_id(token: str) -> str:
 
 
 def verified(token: str, key: RSAPublicKey, now: float) -> Bearer:
-    """The subject of TOKEN, verified with KEY at NOW (seconds since the epoch). Raises BadTokenError."""
+    """Return the subject of TOKEN, verified with KEY at NOW (seconds since the epoch). Raises BadTokenError."""
     try:
         # The times are compared below with NOW, as later when only the time is checked again; subject and session are
         # checked below, whatever the version of PyJWT (from 2.10 on it would refuse those that are no strings).
@@ -97,7 +97,9 @@ def verified(token: str, key: RSAPublicKey, now: float) -> Bearer:
 
 
 def times_of(token: str) -> tuple[float, float]:
-    """When a TOKEN that was verified before was issued and expires, in seconds since the epoch; 0 for what it lacks."""
+    """Return when a TOKEN that was verified before was issued and expires, in seconds since the epoch; 0 for what it
+    lacks.
+    """
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
@@ -150,7 +152,10 @@ def _text(claims: Mapping[str, Any], key: str) -> str:
 
 
 def keys_of(document: object) -> Mapping[str, RSAPublicKey]:
-    """The keys of a JWK set that can check tokens, by id; the first of an id is used. Empty if it is not a key set."""
+    """Return the keys of a JWK set that can check tokens, by id; the first of an id is used.
+
+    Empty if it is not a key set.
+    """
     listed = document.get("keys") if isinstance(document, dict) else None
     found: dict[str, RSAPublicKey] = {}
     for entry in listed if isinstance(listed, list) else ():
@@ -173,7 +178,7 @@ def _key(entry: Mapping[str, Any]) -> RSAPublicKey | None:
 
 
 def _integer(value: object) -> int:
-    """A Base64urlUInt (RFC 7518, section 2); 0 for anything else."""
+    """Return a Base64urlUInt (RFC 7518, section 2); 0 for anything else."""
     if not isinstance(value, str) or not _NUMBER.match(value):
         return 0
     try:

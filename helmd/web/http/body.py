@@ -14,7 +14,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def body_size(request: web.Request, limit: int) -> int:
-    """The most bytes that the body can have: what it says of itself, or LIMIT.
+    """Return the most bytes that the body can have: what it says of itself, or LIMIT.
 
     Raises RequestRefusedError for a body that is larger than LIMIT (413), or in a content encoding (415).
     """
@@ -30,9 +30,10 @@ def body_size(request: web.Request, limit: int) -> int:
 
 
 async def receive_body(request: web.Request, limit: int) -> bytes:
-    """The body. A client that asked whether to send it (``Expect: 100-continue``) is answered now, and not before.
+    """Return the body.
 
-    Raises RequestRefusedError as `body_size`, and for one that comes too slowly (408) or is not validly encoded (400).
+    A client that asked whether to send it (``Expect: 100-continue``) is answered now, and not before. Raises
+    RequestRefusedError as `body_size`, and for one that comes too slowly (408) or is not validly encoded (400).
     """
     body_size(request, limit)
     body = bytearray()

@@ -23,7 +23,7 @@ class GoneError(ConnectionResetError):
 
 
 async def run_while_connected(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What WORK gives; it is cancelled when the client goes away. Raises GoneError then.
+    """Return what WORK gives; it is cancelled when the client goes away. Raises GoneError then.
 
     aiohttp 3.8 lets a handler go on without its client.
     """
@@ -39,7 +39,7 @@ async def run_while_connected(request: web.Request, work: Coroutine[Any, Any, Re
 
 
 async def run_while_authorized(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
-    """Does WORK until its end, the client's, or that of the right to be here.
+    """Do WORK until its end, the client's, or that of the right to be here.
 
     Raises GoneError, and what says that the caller is not let in any more, as `Callers.authorize` does.
     """
@@ -54,7 +54,7 @@ async def run_while_authorized(request: web.Request, work: Coroutine[Any, Any, N
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancels TASKS and waits for their end. An error of theirs is of no interest any more."""
+    """Cancel TASKS and wait for their end. An error of theirs is of no interest any more."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -57,7 +57,9 @@ _log = logging.getLogger(__name__)
 
 
 def connection_limit() -> int:
-    """How many connections of one family may be open, by the limit on open files; each family gets a third of it."""
+    """Return how many connections of one family may be open, by the limit on open files; each family gets a third of
+    it.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(files // 3, 16))
 
@@ -156,7 +158,7 @@ class ClientConnection(RequestHandler):
             self._loop.call_soon(self._parse)
 
     async def finish_response(self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float) -> Any:
-        """Sends the response; the next request may come then."""
+        """Send the response; the next request may come then."""
         if self._broken:
             resp.force_close()
         try:
@@ -172,7 +174,7 @@ class ClientConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The response to what could not be parsed, or failed where no handler could answer for it."""
+        """Return the response to what could not be parsed, or failed where no handler could answer for it."""
         if request.writer.output_size > 0:
             raise ConnectionError("a response has begun already")
         if isinstance(exc, HttpProcessingError):
@@ -195,7 +197,7 @@ class ClientConnection(RequestHandler):
     # what happens in between
 
     def refuse(self, status: HTTPStatus, code: str, sentence: str, retry_after: int | None = None) -> None:
-        """Answers where there is no request to answer to, and closes the connection."""
+        """Answer where there is no request to answer to, and close the connection."""
         body = json.dumps(to_json(problem_document(status, code, sentence, ""))).encode()
         headers = {
             **COMMON_HEADERS,
@@ -218,7 +220,7 @@ class ClientConnection(RequestHandler):
             self._timer = self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
     def _parse(self) -> None:
-        """Parses what has come until a request is complete."""
+        """Parse what has come until a request is complete."""
         while self._unparsed and self.transport is not None and not self._occupied:
             piece = bytes(self._unparsed[:_PIECE])
             del self._unparsed[:_PIECE]
@@ -279,7 +281,7 @@ class ClientConnection(RequestHandler):
 
 
 def _first_line(error: HttpProcessingError) -> str:
-    """What the parser says, without what was sent."""
+    """Return what the parser says, without what was sent."""
     return str(error.message).partition("\n")[0].rstrip(":. ")[:200]
 
 
@@ -317,7 +319,7 @@ class ClientConnections(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        """Makes a request. aiohttp would answer ``Expect`` before anybody has looked at the request, so it is taken
+        """Make a request. aiohttp would answer ``Expect`` before anybody has looked at the request, so it is taken
         out of the headers; HTTP/1.1 is what anything else than HTTP/1.0 is answered with.
         """
         version = message.version
@@ -335,9 +337,10 @@ class ClientConnections(web.Server):
         return request
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Whether a new CONNECTION may stay. When there are too many, the oldest one without a request is closed.
+        """Return whether a new CONNECTION may stay.
 
-        TCP and unix socket have a limit each, so that nobody keeps the owner out; one address gets half of TCP's.
+        When there are too many, the oldest one without a request is closed. TCP and unix socket have a limit each, so
+        that nobody keeps the owner out; one address gets half of TCP's.
         """
         self._open[connection] = None
         self._count.update({connection.family, connection.address})
@@ -367,7 +370,7 @@ class ClientConnections(web.Server):
             self._count += Counter()
 
     async def drain(self) -> None:
-        """Ends all connections. Requests are answered, also one that comes now on a connection that was kept alive:
+        """End all connections. Requests are answered, also one that comes now on a connection that was kept alive:
         its client could not know. What takes longer than it may is cut off.
         """
         self.closing = True

@@ -13,7 +13,7 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def acquire(self, amount: int) -> None:
-        """Takes AMOUNT once it is there; at most all there is. `release` gives it back."""
+        """Take AMOUNT once it is there; at most all there is. `release` gives it back."""
         amount = min(amount, self._size)
         if not self._waiting and self._free >= amount:
             self._free -= amount
@@ -28,11 +28,11 @@ class MemoryBudget:
             raise
 
     def overdraw(self, amount: int) -> None:
-        """Takes AMOUNT more at once, even of what is not there: it is needed now, and others wait the longer."""
+        """Take AMOUNT more at once, even of what is not there: it is needed now, and others wait the longer."""
         self._free -= amount
 
     def release(self, amount: int, overdraw: int = 0) -> None:
-        """Gives back what `acquire` took for AMOUNT, and what was SPREAD besides."""
+        """Give back what `acquire` took for AMOUNT, and what was SPREAD besides."""
         self._free += min(amount, self._size) + overdraw
         while self._waiting:
             wanted, turn = self._waiting[0]

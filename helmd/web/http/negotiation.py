@@ -19,7 +19,7 @@ def check_acceptable(request: web.Request, media: Sequence[str]) -> None:
 
 
 def _quality(accept: str, media: str) -> float:
-    """How much a client wants MEDIA, by the most specific range that fits it (RFC 9110, section 12.5.1)."""
+    """Return how much a client wants MEDIA, by the most specific range that fits it (RFC 9110, section 12.5.1)."""
     best = (-1, 0.0)
     for entry in accept.split(","):
         wanted, *parameters = (part.strip().lower() for part in entry.split(";"))
@@ -36,7 +36,7 @@ def _quality(accept: str, media: str) -> float:
 
 
 def check_conditions(request: web.Request, etag: str) -> bool:
-    """Whether the resource with this ETAG (with quotes) must be sent, or the client has it already (304).
+    """Return whether the resource with this ETAG (with quotes) must be sent, or the client has it already (304).
 
     Raises RequestRefusedError (412) when ``If-Match`` names another state.
     """
@@ -49,7 +49,7 @@ def check_conditions(request: web.Request, etag: str) -> bool:
 
 
 def required_match(request: web.Request) -> frozenset[str] | None:
-    """The tags in ``If-Match``, one of which the present state must have; None for any state (``*``).
+    """Return the tags in ``If-Match``, one of which the present state must have, or None for any state (``*``).
 
     Raises RequestRefusedError (428, RFC 6585) without the header.
     """

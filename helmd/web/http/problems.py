@@ -44,15 +44,15 @@ _log = logging.getLogger(__name__)
 def json_response(
     body: object, status: int = 200, kind: str = "application/json", headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """BODY as an answer, a dataclass or what has JSON already, without a charset, which JSON's media types don't have
-    (RFC 8259, section 11).
+    """Return BODY as an answer, a dataclass or what has JSON already, without a charset, which JSON's media types don't
+    have (RFC 8259, section 11).
     """
     text = json.dumps(to_json(body) if is_dataclass(body) else body)
     return web.Response(body=text.encode(), status=status, content_type=kind, headers=headers)
 
 
 def correlation_of(given: str | None) -> str:
-    """The id that ties a request to what it causes: the caller's own if it is harmless, else a new one."""
+    """Return the id that ties a request to what it causes: the caller's own if it is harmless, else a new one."""
     return given if given is not None and _GIVEN_CORRELATION.match(given) else str(uuid.uuid4())
 
 
@@ -65,8 +65,9 @@ class RequestRefusedError(Exception):
 
 
 def problem_document(status: int, code: str, sentence: str, instance: str, prefix: str = "", **extra: Any) -> Problem:
-    """A problem document (RFC 9457, section 3.1). EXTRA are further members; PREFIX is where the pages of the docs are
-    found by the caller.
+    """Return a problem document (RFC 9457, section 3.1).
+
+    EXTRA are further members; PREFIX is where the pages of the docs are found by the caller.
     """
     return Problem(
         type=prefix + PROBLEM_PAGES + code,
@@ -81,25 +82,25 @@ def problem_document(status: int, code: str, sentence: str, instance: str, prefi
 
 
 def prefix_of(request: web.BaseRequest) -> str:
-    """The prefix under which the caller finds Helm: also a proxy's that strips it (``X-Forwarded-Prefix``)."""
+    """Return the prefix under which the caller finds Helm: also a proxy's that strips it (``X-Forwarded-Prefix``)."""
     forwarded = request.headers.get("X-Forwarded-Prefix", "").rstrip("/") == PREFIX
     return PREFIX if forwarded or request.path.startswith(PREFIX + "/") else ""
 
 
 def problem(request: web.BaseRequest, status: int, code: str, sentence: str, **extra: Any) -> web.Response:
-    """A problem document as a response; EXTRA are further members."""
+    """Return a problem document as a response; EXTRA are further members."""
     body = problem_document(status, code, sentence, request.path, prefix_of(request), **extra)
     headers = {"WWW-Authenticate": _challenge(code)} if status == HTTPStatus.UNAUTHORIZED else None
     return json_response(body, status, PROBLEM_TYPE, headers)
 
 
 def _challenge(code: str) -> str:
-    """What a caller is asked for (RFC 6750, section 3)."""
+    """Return what a caller is asked for (RFC 6750, section 3)."""
     return 'Bearer realm="helm"' + (', error="invalid_token"' if code == "bad_token" else "")
 
 
 def problem_of(request: web.Request, error: HelmError) -> web.Response:
-    """The problem document of an error that a person is meant to read."""
+    """Return the problem document of an error that a person is meant to read."""
     kind = PROBLEMS.get(error.code)
     status = HTTPStatus.INTERNAL_SERVER_ERROR if kind is None else kind.status
     return problem(
@@ -116,7 +117,7 @@ def problem_of(request: web.Request, error: HelmError) -> web.Response:
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Makes every error a problem document; what nobody foresaw is logged under the request's correlation id."""
+    """Make every error a problem document; what nobody foresaw is logged under the request's correlation id."""
     request["correlation_id"] = correlation_of(request.headers.get(CORRELATION))
     response = await _answered(request, handler)
     if not request.content.is_eof():
@@ -149,8 +150,10 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 async def _whole(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What HANDLER answers. When it fails once its answer has begun, a second answer would become a part of that one:
-    so the cause is logged, and the connection ends without the last chunk, by which a client knows to ask again.
+    """Return what HANDLER answers.
+
+    When it fails once its answer has begun, a second answer would become a part of that one: so the cause is logged,
+    and the connection ends without the last chunk, by which a client knows to ask again.
     """
     try:
         return await handler(request)
@@ -194,7 +197,7 @@ def check_request(request: web.Request) -> None:
 
 
 def _gone(request: web.Request) -> bool:
-    """Whether there is nobody to answer any more."""
+    """Return whether there is nobody to answer any more."""
     return request.transport is None or request.transport.is_closing()
 
 

@@ -30,7 +30,8 @@ Kind = TypeVar("Kind")
 
 
 async def read_request(request: web.Request, kind: type[Kind], limit: int = BODY_LIMIT) -> Kind:
-    """The body of REQUEST, of at most LIMIT bytes, as a KIND. An empty one is one whose fields all have defaults.
+    """Return the body of REQUEST, of at most LIMIT bytes, as a KIND. An empty one is one whose fields all have
+    defaults.
 
     Raises UsageError with the faults, and RequestRefusedError for another media type (415) and as `receive_body`.
     """
@@ -42,7 +43,7 @@ async def read_request(request: web.Request, kind: type[Kind], limit: int = BODY
 
 
 def parse_request(body: bytes, kind: type[Kind]) -> Kind:
-    """BODY as a KIND. Raises UsageError with the faults in it."""
+    """Return BODY as a KIND. Raises UsageError with the faults in it."""
     try:
         document = json.loads(body or b"{}", parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -57,21 +58,26 @@ def parse_request(body: bytes, kind: type[Kind]) -> Kind:
 
 
 def faults_in(document: Any, kind: type) -> Iterator[FieldError]:
-    """What of DOCUMENT does not fit the schema of KIND, at most _MOST_ERRORS."""
+    """Yield what of DOCUMENT does not fit the schema of KIND, at most _MOST_ERRORS."""
     found = sorted(_validator(kind).iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
     for error in found[:_MOST_ERRORS]:
         yield FieldError(_pointer(error), _sentence(error), str(error.validator))
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """The keyword ``pattern``, whose $ is the end of the text (ECMA-262), not a line break before it as Python's."""
+    """Yield the keyword ``pattern``, whose $ is the end of the text (ECMA-262), not a line break before it as
+    Python's.
+    """
     wanted = pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
     if validator.is_type(instance, "string") and not re.search(wanted, instance):
         yield ValidationError("does not match")
 
 
 def _is_time(instance: object) -> bool:
-    """The format ``date-time``, as it is parsed then; jsonschema needs another library for it. Raises ValueError."""
+    """Return the format ``date-time``, as it is parsed then; jsonschema needs another library for it.
+
+    Raises ValueError.
+    """
     return not isinstance(instance, str) or bool(datetime.fromisoformat(instance))
 
 
@@ -90,7 +96,7 @@ def _validator(kind: type) -> Any:
 
 
 def _pointer(error: ValidationError) -> str:
-    """The place of the fault; of a member that is missing or unknown, where it would be or is."""
+    """Return the place of the fault; of a member that is missing or unknown, where it would be or is."""
     path = [*error.absolute_path]
     if (name := _member(error)) is not None:
         path.append(name)
@@ -107,7 +113,7 @@ def _member(error: ValidationError) -> str | None:
 
 
 def _sentence(error: ValidationError) -> str:
-    """What is wrong, without what was sent, which may be long or secret."""
+    """Return what is wrong, without what was sent, which may be long or secret."""
     wanted = error.validator_value
     match error.validator:
         case "required":

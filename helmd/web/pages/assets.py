@@ -43,13 +43,13 @@ class Assets:
         self.digest = digest.hexdigest()[:_DIGITS]
 
     def url(self, name: str) -> str:
-        """The path of a file by its name in the source. Raises KeyError."""
+        """Return the path of a file by its name in the source. Raises KeyError."""
         if name not in self._by_name:
             raise KeyError(name)
         return f"{STATIC_PATH}{self.digest}/{name}"
 
     def size(self, name: str) -> int:
-        """How many bytes of it are sent to a browser."""
+        """Return how many bytes of it are sent to a browser."""
         return len(self._by_name[name].compressed)
 
     async def serve(self, request: web.Request) -> web.Response:

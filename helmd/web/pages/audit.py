@@ -57,7 +57,7 @@ class AuditFilter:
     """Asks for what is older than the record that it names."""
 
     def link(self, **changes: str) -> str:
-        """The query string of the newest records of this with CHANGES; empty values are left out."""
+        """Return the query string of the newest records of this with CHANGES; empty values are left out."""
         changed = replace(self, **{"cursor": "", **changes})
         given = {name: getattr(changed, name) for name in _NAMES}
         return "?" + urlencode({name: value for name, value in given.items() if value})
@@ -116,7 +116,7 @@ class AuditTrailPage:
 
 
 def audit_row(entry: AuditEntry, summaries: Mapping[str, str]) -> AuditRow:
-    """How ENTRY is shown; SUMMARIES say what requests are for."""
+    """Return how ENTRY is shown; SUMMARIES say what requests are for."""
     change, origin = entry.change, entry.change.origin
     tone, icon = _TONES.get(change.result, ("off", "circle-dashed"))
     place = ", ".join(part for part in (origin.via, origin.address, origin.unit) if part)
@@ -127,5 +127,5 @@ def audit_row(entry: AuditEntry, summaries: Mapping[str, str]) -> AuditRow:
 
 
 def _time(name: str, text: str) -> int | None:
-    """Microseconds since 1970. Raises UsageError."""
+    """Return microseconds since 1970. Raises UsageError."""
     return realtime_of(utc_timestamp(name, text)) if text else None

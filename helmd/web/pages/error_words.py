@@ -68,7 +68,7 @@ _TO_RETRY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILA
 
 
 def error_words(code: str, status: int, hint: str, *, correlation: str = "", runs_it: bool = True) -> ErrorWords:
-    """The words for an error with this CODE and HTTP STATUS; HINT is what was said about it, which may be empty.
+    """Return the words for an error with this CODE and HTTP STATUS; HINT is what was said about it, which may be empty.
 
     RUNS_IT says whether the reader may run commands on the machine, as far as that is known.
     """
@@ -98,7 +98,7 @@ def _title(meaning: str) -> str:
 
 
 def remedy_of(text: str) -> Remedy:
-    """TEXT as a step, with the command at its end apart."""
+    """Return TEXT as a step, with the command at its end apart."""
     found = _COMMAND.search(text.strip().rstrip("."))
     if found is None:
         return Remedy(text.strip().rstrip("."))

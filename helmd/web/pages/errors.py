@@ -41,25 +41,27 @@ class ErrorContext:
 
 
 def wants_page(request: web.Request) -> bool:
-    """Whether the client is a browser that opens a page, not a program or a script of a page."""
+    """Return whether the client is a browser that opens a page, not a program or a script of a page."""
     accepted = request.headers.get("Accept", "")
     return "text/html" in accepted and "json" not in accepted
 
 
 def login_path(request: web.Request) -> str:
-    """Where a browser is sent to log in and come back."""
+    """Return where a browser is sent to log in and come back."""
     target = own_path(_path(request))
     return LOGIN if target == HOME else f"{LOGIN}?next={quote(target, safe='/')}"
 
 
 def _path(request: web.Request) -> str:
-    """The path with its query, as a browser sees it."""
+    """Return the path with its query, as a browser sees it."""
     path = request.path_qs
     return path if path.startswith(HOME) else HOME + path.removeprefix("/")
 
 
 def error_pages(renderer: Renderer) -> Middleware:
-    """The outermost middleware: problem documents become pages for browsers, a missing login leads to the login."""
+    """Return the outermost middleware: problem documents become pages for browsers, a missing login leads to the
+    login.
+    """
 
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:

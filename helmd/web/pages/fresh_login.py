@@ -27,7 +27,7 @@ class FreshLogin:
 
 
 def fresh_login(request: web.Request, url: str, what: str) -> FreshLogin:
-    """What WHAT, the beginning of a sentence, needs of the reader of REQUEST. URL is that of Helm itself."""
+    """Return what WHAT, the beginning of a sentence, needs of the reader of REQUEST. URL is that of Helm itself."""
     identity: Identity = request["identity"]
     try:
         check_recent_login(identity, time.time(), what)

@@ -42,7 +42,9 @@ class DependencyGraph:
 
 
 def dependency_graph(seen: Sequence[Row], graph: Graph) -> DependencyGraph | None:
-    """What SEEN services need of one another, what is needed most on the left; None where nobody needs any."""
+    """Return what SEEN services need of one another, what is needed most on the left, or None where nobody needs
+    any.
+    """
     shown = {row.name: row for row in seen}
     needs = {name: tuple(other for other in graph.get(name, ()) if other in shown) for name in shown}
     joined = [name for name in shown if needs[name] or any(name in others for others in needs.values())]
@@ -71,7 +73,10 @@ def dependency_graph(seen: Sequence[Row], graph: Graph) -> DependencyGraph | Non
 
 
 def _depths(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """How many services come before each in the longest chain. A circle ends after as many steps as there are names."""
+    """Return how many services come before each in the longest chain.
+
+    A circle ends after as many steps as there are names.
+    """
     depth = dict.fromkeys(names, 0)
     for _ in names:
         deeper = {name: max((depth[other] + 1 for other in needs[name]), default=0) for name in names}

@@ -94,7 +94,7 @@ class JobPages:
 
 
 def jobs_context(jobs: Sequence[JobReply], backups: BackupList) -> JobsContext:
-    """The JOBS, the newest first as they are given, and the BACKUPS."""
+    """Return the JOBS, the newest first as they are given, and the BACKUPS."""
     rows = [job_row(each) for each in jobs]
     last = backups.last
     verified = last.name if last is not None and last.succeeded else ""
@@ -102,13 +102,13 @@ def jobs_context(jobs: Sequence[JobReply], backups: BackupList) -> JobsContext:
 
 
 def job_context(job: JobReply) -> JobContext:
-    """JOB with the last state of each of its steps."""
+    """Return JOB with the last state of each of its steps."""
     last = {step.service: step for step in job.steps}
     return JobContext(job_row(job), [StepRow(step, *STEP_LOOKS[step.kind]) for step in last.values()])
 
 
 def job_row(job: JobReply) -> JobRow:
-    """JOB in a row."""
+    """Return JOB in a row."""
     ended = job.state in JOB_ENDED
     took = None
     if job.started_at is not None and job.ended_at is not None:

@@ -40,18 +40,18 @@ class LiveParts:
         self._rows: dict[str, Mapping[str, str]] = {}
 
     def known(self, tag: str | None) -> Mapping[str, str]:
-        """The rows of a page that has TAG; none if that is not remembered."""
+        """Return the rows of a page that has TAG; none if that is not remembered."""
         return self._rows.get((tag or "").removeprefix("W/").strip('"'), {})
 
     @pass_context
     def row(self, context: Context, text: str, id: str) -> Markup:
-        """The filter ``live_row``."""
+        """Return the filter ``live_row``."""
         context["live"].texts[id] = text
         return Markup("{}:{}:").format(_MARK, id)
 
     @pass_context
     def part(self, context: Context, text: str) -> Markup:
-        """The filter ``live_part``."""
+        """Return the filter ``live_part``."""
         live: LiveRendering = context["live"]
         digests = {id: part_digest(row) for id, row in live.texts.items()}
         live.tag = part_digest(_MARKED.sub(lambda found: digests[found[1]], text))
@@ -72,5 +72,5 @@ class LiveParts:
 
 
 def part_digest(text: str) -> str:
-    """Names TEXT, but for what stands in its times: scripts write that, and keep it up to date."""
+    """Return names TEXT, but for what stands in its times: scripts write that, and keep it up to date."""
     return hashlib.sha256(_TIME_TEXT.sub(r"\1", text).encode()).hexdigest()[:24]

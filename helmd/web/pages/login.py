@@ -137,12 +137,14 @@ class LoginPages:
 
 
 def _cookie_of_login(state: str) -> str:
-    """The name of the cookie of the login with STATE. Each has its own: tabs of a browser log in at the same time."""
+    """Return the name of the cookie of the login with STATE. Each has its own: tabs of a browser log in at the same
+    time.
+    """
     return f"{LOGIN_COOKIE}_{hashlib.sha256(state.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _state_in(query: str) -> str:
-    """The state in Keycloak's answer QUERY, of which nothing is known: it only selects a cookie."""
+    """Return the state in Keycloak's answer QUERY, of which nothing is known: it only selects a cookie."""
     try:
         return dict(parse_qsl(query, max_num_fields=_MOST_FIELDS)).get("state", "")
     except ValueError:
@@ -155,7 +157,7 @@ async def _begin(request: web.Request, session: BrowserSession) -> None:
 
 
 def _note_caller(request: web.Request, session: BrowserSession) -> None:
-    """Has the audit trail name the user, whom these routes let in without a credential."""
+    """Have the audit trail name the user, whom these routes let in without a credential."""
     request["caller"] = Identity(session.name, Role.PUBLIC, "session")
 
 

@@ -42,5 +42,5 @@ class LogsPage:
 
 
 def readable_services(identity: Identity, suite: Registry) -> tuple[str, ...]:
-    """The configured services, and Helm, as far as IDENTITY may read their entries."""
+    """Return the configured services, and Helm, as far as IDENTITY may read their entries."""
     return tuple(sorted(name for name in {*suite.names, HELM_SERVICE} if identity.sees_logs_of(name)))

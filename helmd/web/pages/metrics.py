@@ -75,7 +75,7 @@ class MetricsPage:
 
 
 def metrics_context(statuses: Mapping[str, Status], interval: float) -> MetricsContext:
-    """The services by name; chosen are those that use the CPU most now."""
+    """Return the services by name; chosen are those that use the CPU most now."""
     services = [
         MetricService(
             name, STATES.get(status.state, STATES["unknown"])[0], "" if status.state in _WELL else status.state

@@ -119,7 +119,7 @@ class ModulePages:
         return self._renderer.show(request, "modules.html", context)
 
     def _plans(self, modules: Sequence[ModuleBody]) -> Mapping[str, ModulePlanReply]:
-        """The plans of those that were looked at."""
+        """Return the plans of those that were looked at."""
         found = {}
         for module in modules:
             if module.checked_at is not None:
@@ -140,7 +140,7 @@ def modules_context(
     statuses: Mapping[str, Status],
     plans: Mapping[str, ModulePlanReply] = MappingProxyType({}),
 ) -> ModulesContext:
-    """The MODULES by name, the services beside them, and what of the catalogue is not installed.
+    """Return the MODULES by name, the services beside them, and what of the catalogue is not installed.
 
     PLANS are what is known of their updates.
     """
@@ -192,7 +192,7 @@ def _module_row(
 
 
 def apps_context(reply: AppsReply) -> AppsContext:
-    """What the machine has, updates first in the sentence."""
+    """Return what the machine has, updates first in the sentence."""
     waiting = [app for app in reply.apps if app.update is not None]
     missing = [app for app in reply.apps if app.version is None and app.required]
     secure = sum(app.security for app in waiting)

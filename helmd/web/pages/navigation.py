@@ -40,7 +40,9 @@ class RailItem:
 
 
 def rail(identity: Identity, known: Set[str], path: str) -> Iterator[RailItem]:
-    """The places that IDENTITY may see, of those whose routes are KNOWN. PATH is that of the page, without a prefix."""
+    """Yield the places that IDENTITY may see, of those whose routes are KNOWN. PATH is that of the page, without a
+    prefix.
+    """
     for place in RAIL_PLACES:
         if place.path in known and identity.may(place.role):
             here = path == place.path or any(path.startswith(begin) for begin in place.also)

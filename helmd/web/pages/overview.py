@@ -222,7 +222,7 @@ class OverviewPage:
         return self._changes.found
 
     async def _findings(self, identity: Identity, part: str | None, again: bool) -> Glance[DoctorReport]:
-        """What doctor found last. It is asked for by the page's script: the page itself waits for nothing."""
+        """Return what doctor found last. It is asked for by the page's script: the page itself waits for nothing."""
         doctor = self._sources.doctor
         if doctor is None or part not in (None, "findings") or not identity.may(Role.ADMIN):
             return Glance(None)
@@ -235,8 +235,8 @@ class OverviewPage:
 
 
 def changes_shown(records: Iterable[AuditRecord], summaries: Mapping[str, str]) -> Iterator[OverviewChange]:
-    """RECORDS in few words, without requests that only asked what would be done, or whose job has a record of its own,
-    and without logins. SUMMARIES say what each request is for, by method and path as they are recorded.
+    """Yield RECORDS in few words, without requests that only asked what would be done, or whose job has a record of its
+    own, and without logins. SUMMARIES say what each request is for, by method and path as they are recorded.
     """
     for record in records:
         if record.result == "done" and (record.action in _LOGINS or (record.detail or "").startswith(DRY_RUN)):
@@ -247,7 +247,7 @@ def changes_shown(records: Iterable[AuditRecord], summaries: Mapping[str, str]) 
 
 
 def change_shown(record: AuditRecord, summaries: Mapping[str, str]) -> OverviewChange:
-    """A record of the audit trail in few words."""
+    """Return a record of the audit trail in few words."""
     what = summaries.get(record.action, record.action).partition(";")[0]
     if "/" in record.action and record.detail:
         what = record.detail.partition(";")[0]

@@ -58,7 +58,7 @@ class Alarm:
 
 
 def alarms(seen: Sequence[Row], suite: Registry) -> tuple[Alarm, ...]:
-    """What is wrong, grouped by cause: what does not work before what works in part."""
+    """Return what is wrong, grouped by cause: what does not work before what works in part."""
     graph = dependencies(suite)
     missed = _missed(seen, graph)
     wrong = {
@@ -78,13 +78,13 @@ def alarms(seen: Sequence[Row], suite: Registry) -> tuple[Alarm, ...]:
 
 
 def tone_of(seen: Sequence[Row], found: Sequence[Alarm]) -> Tone:
-    """The tone of the page: that of the worst service, and never a good one while something is wrong."""
+    """Return the tone of the page: that of the worst service, and never a good one while something is wrong."""
     tone = worst(seen)
     return "warn" if found and tone in ("ok", "off") else tone
 
 
 def _missed(seen: Sequence[Row], graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Services that are switched off though others need them, which run; with the names of these."""
+    """Return services that are switched off though others need them, which run; with the names of these."""
     off = {row.name for row in seen if row.state == "stopped"}
     missed: dict[str, list[str]] = {}
     for row in seen:
@@ -112,7 +112,7 @@ class Headline:
 
 
 def headline(seen: Sequence[Row], found: Sequence[Alarm] = (), well_since: datetime | None = None) -> Headline:
-    """The state of all services. WELL_SINCE says since when nothing was wrong, if known."""
+    """Return the state of all services. WELL_SINCE says since when nothing was wrong, if known."""
     if not seen:
         return Headline("No services to show")
     works = [row for row in seen if row.tone == "ok"]
@@ -147,7 +147,7 @@ def well_since(
 
 
 def health_line(statuses: Mapping[str, Status], suite: Registry, identity: Identity) -> HealthLine:
-    """What the top bar says to IDENTITY of the services of SUITE."""
+    """Return what the top bar says to IDENTITY of the services of SUITE."""
     seen = rows(statuses, suite, identity, datetime.now(UTC))
     found = alarms(seen, suite)
     tone = tone_of(seen, found)
@@ -171,7 +171,7 @@ def health_line(statuses: Mapping[str, Status], suite: Registry, identity: Ident
 
 
 def absent(seen: Iterable[Row], identity: Identity) -> Absent | None:
-    """What to say where IDENTITY sees no service but Helm's own; None where there are others."""
+    """Return what to say where IDENTITY sees no service but Helm's own, or None where there are others."""
     if not all(row.name in OWN_SERVICES for row in seen):
         return None
     if not identity.may(Role.TECHNICIAN):
@@ -193,12 +193,15 @@ def absent(seen: Iterable[Row], identity: Identity) -> Absent | None:
 
 
 def names_text(names: Sequence[str]) -> str:
-    """NAMES as in a sentence."""
+    """Return NAMES as in a sentence."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def permissions(identity: Identity, has_services: bool = True) -> list[Permission]:
-    """What IDENTITY may do, the most useful first. HAS_SERVICES says whether there are services to do it with."""
+    """Return what IDENTITY may do, the most useful first.
+
+    HAS_SERVICES says whether there are services to do it with.
+    """
     logs = f"{HOME}logs"
     may = []
     if identity.may(Role.ADMIN):

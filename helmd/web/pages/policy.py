@@ -49,7 +49,9 @@ def gateway_policy(headers: Mapping[str, str], injected: Injected = NOTHING_INJE
 
 
 def own_path(target: str) -> str:
-    """TARGET if it is the path of a page of Helm's, else `HOME`: so that a link to a login leads nowhere else."""
+    """Return TARGET if it is the path of a page of Helm's, else `HOME`: so that a link to a login leads nowhere
+    else.
+    """
     if len(target) > LONGEST_TARGET or not _PATH.match(target):
         return HOME
     path = unquote(urlsplit(target).path)

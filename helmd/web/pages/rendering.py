@@ -106,7 +106,7 @@ class Renderer:
         self._environment.globals["ui"] = self._environment.get_template("components.html").module
 
     def icon(self, name: str) -> Markup:
-        """An icon of the sprite, in the colour and size of the text around it."""
+        """Return an icon of the sprite, in the colour and size of the text around it."""
         url = self._assets.url("icons.svg")
         return Markup('<svg class="helm-icon" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>').format(
             url, name
@@ -115,7 +115,7 @@ class Renderer:
     def show(
         self, request: web.Request, template: str, context: PageContext, status: int = HTTPStatus.OK
     ) -> web.Response:
-        """The page TEMPLATE with the fields of CONTEXT, or the part of it that the request asks for."""
+        """Return the page TEMPLATE with the fields of CONTEXT, or the part of it that the request asks for."""
         proxied = by_gateway(request)
         identity: Identity | None = request.get("identity")
         path = request.path.removeprefix(PREFIX) or "/"
@@ -152,11 +152,11 @@ class Renderer:
         return _html(request, text, HTTPStatus.OK, headers)
 
     def _block(self, template: Template, name: str) -> Any:
-        """A block of TEMPLATE or of the one that it extends."""
+        """Return a block of TEMPLATE or of the one that it extends."""
         return template.blocks.get(name) or self._environment.get_template("base.html").blocks.get(name)
 
     def _places(self, request: web.Request) -> frozenset[str]:
-        """The paths that the application answers."""
+        """Return the paths that the application answers."""
         if not self._known:
             self._known = frozenset(resource.canonical for resource in request.app.router.resources())
         return self._known
@@ -174,10 +174,10 @@ def _html(request: web.Request, text: str, status: int, headers: dict[str, str])
 
 
 def _session_digest(identity: Identity) -> str:
-    """Names what tabs of one session share; another session of the same browser has another."""
+    """Return names what tabs of one session share; another session of the same browser has another."""
     return hashlib.sha256(f"{identity.key} {identity.session}".encode()).hexdigest()[:16]
 
 
 def theme_of(chosen: Sequence[str]) -> Theme:
-    """The colours that the user chose, by the values of the cookie; empty for those of the system."""
+    """Return the colours that the user chose, by the values of the cookie; empty for those of the system."""
     return "light" if "light" in chosen[:1] else "dark" if "dark" in chosen[:1] else ""

@@ -106,7 +106,7 @@ class SecurityPage:
 def security_context(
     audit: SecurityAuditReply | None, own_url: str, *, running: bool = False, failure: HelmError | None = None
 ) -> SecurityContext:
-    """What the page shows of AUDIT; None before the first one has ended."""
+    """Return what the page shows of AUDIT, or None before the first one has ended."""
     shown = [] if audit is None else list(map(_shown, audit.findings))
     ports = () if audit is None else tuple(port_rows(audit))
     return SecurityContext(
@@ -126,7 +126,7 @@ def security_context(
 
 
 def audit_headline(audit: SecurityAuditReply | None, failure: HelmError | None) -> Sentence:
-    """The result of the audit in a sentence."""
+    """Return the result of the audit in a sentence."""
     if audit is None:
         if failure is not None:
             return Sentence("warn", "triangle-alert", "No audit could be made")
@@ -148,7 +148,7 @@ def score(audit: SecurityAuditReply) -> int:
 
 
 def firewall_sentence(state: FirewallStatus) -> Sentence:
-    """The state of the firewall."""
+    """Return the state of the firewall."""
     if state.active is None:
         return Sentence("off", "circle-help", "Whether a firewall is active can't be known")
     if not state.active:
@@ -164,12 +164,12 @@ def _shown(finding: AuditFinding) -> ShownFinding:
 
 
 def as_sentence(text: str) -> str:
-    """TEXT with a capital letter, unless it begins with the name of a file or setting."""
+    """Return TEXT with a capital letter, unless it begins with the name of a file or setting."""
     return text[:1].upper() + text[1:] if text.split(" ", 1)[0].isalpha() else text
 
 
 def port_rows(audit: SecurityAuditReply) -> Iterable[PortRow]:
-    """A row for each unit and port, what is wrong first; then the declared ports that nobody listens on."""
+    """Return a row for each unit and port, what is wrong first; then the declared ports that nobody listens on."""
     groups: dict[tuple[int, str, str, str], list[AuditListener]] = {}
     for each in audit.listeners:
         groups.setdefault((each.port, each.family, each.unit or "", each.service or ""), []).append(each)

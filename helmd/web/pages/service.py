@@ -199,7 +199,7 @@ class ServicePage:
         return found
 
     def _neighbours(self, name: str) -> tuple[tuple[Neighbour, ...], tuple[Neighbour, ...]]:
-        """The services that NAME needs, directly or not, and those that need it."""
+        """Return the services that NAME needs, directly or not, and those that need it."""
         graph, statuses = dependencies(self._registry()), self._monitor.statuses()
         own = graph.get(name, ())
 
@@ -226,7 +226,7 @@ class ServicePage:
     async def _timeline(
         self, request: web.Request, name: str, before: str, asked: bool
     ) -> tuple[tuple[EventRow, ...], str, str]:
-        """Events, where older ones begin, and why there are none."""
+        """Return events, where older ones begin, and why there are none."""
         if not asked:
             return (), "", ""
         try:
@@ -238,7 +238,7 @@ class ServicePage:
         return rows, "" if found.next is None else str(found.next), ""
 
     async def _responses(self, request: web.Request, name: str, asked: bool) -> Responses:
-        """Those of the last hour; none while the store is away, which the timeline says."""
+        """Return those of the last hour; none while the store is away, which the timeline says."""
         if not asked:
             return Responses()
         end = datetime.now(UTC)
@@ -251,7 +251,10 @@ class ServicePage:
 
 
 def responses_of(points: Sequence[tuple[datetime, float, float | None, float | None]], end: datetime) -> Responses:
-    """The chart of POINTS: time, mean, least, most, in ms. It ends at END; where nothing was measured, it is broken."""
+    """Return the chart of POINTS: time, mean, least, most, in ms.
+
+    It ends at END; where nothing was measured, it is broken.
+    """
     if not points:
         return Responses()
     ordered = sorted(points)
@@ -269,7 +272,7 @@ def responses_of(points: Sequence[tuple[datetime, float, float | None, float | N
 
 
 def actions_of(observed: Observed, now: float) -> Iterator[ActionButton]:
-    """What can be done with a service that Helm controls. NOW is seconds since the epoch."""
+    """Yield what can be done with a service that Helm controls. NOW is seconds since the epoch."""
     if _no_actions(observed):
         return
     state = condition(observed.facts, now)
@@ -288,7 +291,7 @@ def actions_of(observed: Observed, now: float) -> Iterator[ActionButton]:
 
 
 def _no_actions(observed: Observed) -> str:
-    """Why nothing can be done with the service here, as a sentence; empty for others."""
+    """Return why nothing can be done with the service here, as a sentence; empty for others."""
     if observed.name == HELM_SERVICE:
         return "Helm itself is not started or stopped here. On the machine: systemctl --user restart helmd"
     return "An external service is shown, never started or stopped." if observed.external else ""

@@ -115,7 +115,7 @@ def rows(
     records: Mapping[str, ServiceRecord] | None = None,
     versions: Mapping[str, CodeVersion] | None = None,
 ) -> list[Row]:
-    """What IDENTITY sees of the services, those with a problem first. RECORDS are their last days.
+    """Return what IDENTITY sees of the services, those with a problem first. RECORDS are their last days.
 
     VERSIONS are the code that they run.
     """
@@ -138,7 +138,7 @@ def rows(
 
 
 def _is_shown(name: str, service: Service | None, identity: Identity) -> bool:
-    """Whether a service concerns IDENTITY: technicians see all, others what the gateway shows them."""
+    """Return whether a service concerns IDENTITY: technicians see all, others what the gateway shows them."""
     if identity.may(Role.TECHNICIAN):
         return True
     if service is None or name == HELM_SERVICE or not service.visible or service.admin_only:
@@ -209,14 +209,14 @@ def _row(
 
 
 def verbs(status: Status) -> tuple[str, ...]:
-    """What may be done with a service in its state: "start", "restart", "stop"."""
+    """Return what may be done with a service in its state: "start", "restart", "stop"."""
     if status.unit is None or status.service_name == HELM_SERVICE:
         return ()
     return ("restart", "stop") if status.status in ("running", "starting", "error") else ("start",)
 
 
 def kept_why(status: Status, service: Service | None) -> str:
-    """Why a service can't be started or stopped here; empty where it can."""
+    """Return why a service can't be started or stopped here; empty where it can."""
     if service is not None and service.external:
         return "It is external: Helm watches it, and does not run it."
     if status.service_name == HELM_SERVICE:
@@ -225,14 +225,14 @@ def kept_why(status: Status, service: Service | None) -> str:
 
 
 def latest(values: MinuteValues, started: datetime, now: datetime) -> float | None:
-    """The last stored value of the process that began at STARTED, if it is not old."""
+    """Return the last stored value of the process that began at STARTED, if it is not old."""
     if not values.minutes or values.minutes[-1] < max(started.timestamp(), now.timestamp() - _LATEST_SECONDS):
         return None
     return values.values[-1]
 
 
 def spark(values: MinuteValues, now: datetime) -> str:
-    """The line of the last hour, from 0 to a little over its peak; with gaps where nothing was measured."""
+    """Return the line of the last hour, from 0 to a little over its peak; with gaps where nothing was measured."""
     return _spark(values, (int(now.timestamp()) // _STEP_SECONDS - _STEPS) * _STEP_SECONDS)
 
 
@@ -253,7 +253,7 @@ def _spark(values: MinuteValues, begun: int) -> str:
 
 
 def strip(days: Mapping[date, DayShare], now: datetime) -> tuple[StripPart, ...]:
-    """The last 90 days, the oldest on the left, two units wide each."""
+    """Return the last 90 days, the oldest on the left, two units wide each."""
     today = now.astimezone(UTC).date()
     tones = [_tone_of(days.get(today - timedelta(days=DAYS - 1 - number))) for number in range(DAYS)]
     paths: dict[str, list[str]] = {}
@@ -266,7 +266,7 @@ def strip(days: Mapping[date, DayShare], now: datetime) -> tuple[StripPart, ...]
 
 
 def strip_text(days: Mapping[date, DayShare]) -> str:
-    """The strip for who does not see it."""
+    """Return the strip for who does not see it."""
     if not days:
         return "Nothing is known of the last 90 days"
     mean = sum(share.mean for share in days.values()) / len(days)
@@ -281,5 +281,5 @@ def _tone_of(share: DayShare | None) -> str:
 
 
 def worst(seen: Iterable[Row]) -> Tone:
-    """The tone of the page: the worst of any service; those that are switched off count only where all are."""
+    """Return the tone of the page: the worst of any service; those that are switched off count only where all are."""
     return min((row.tone for row in seen if row.tone != "off"), key=lambda tone: TONE_ORDER[tone], default="off")

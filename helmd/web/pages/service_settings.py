@@ -61,7 +61,7 @@ class SettingsForm:
 
 
 async def settings_form(places: Layout, service: str, login: FreshLogin) -> SettingsForm:
-    """The form for SERVICE; LOGIN is what a change needs of the reader."""
+    """Return the form for SERVICE; LOGIN is what a change needs of the reader."""
     try:
         found = await asyncio.to_thread(service_config, places, service)
     except (HelmError, OSError) as error:
@@ -70,7 +70,7 @@ async def settings_form(places: Layout, service: str, login: FreshLogin) -> Sett
 
 
 def form_of(found: ServiceConfig, login: FreshLogin) -> SettingsForm:
-    """The form for settings as they are written."""
+    """Return the form for settings as they are written."""
     by_key = {setting.key: setting for setting in found.reply.settings}
     shown = {key for key, _, _ in LIMIT_FIELDS} | {"environment"}
     return SettingsForm(
@@ -98,7 +98,7 @@ def _limit(key: str, label: str, example: str, setting: ServiceSetting | None, l
 
 
 def _variables(setting: ServiceSetting | None, later: Mapping[str, str]) -> Iterator[FormField]:
-    """The variables of the table environment, of whichever files."""
+    """Yield the variables of the table environment, of whichever files."""
     if setting is None or not isinstance(setting.value, Mapping):
         return
     for name, value in setting.value.items():

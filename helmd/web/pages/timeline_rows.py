@@ -64,7 +64,7 @@ def event_rows(events: Sequence[TimelineEvent], service: str, summaries: Mapping
 
 
 def _repeats(event: TimelineEvent, newer: TimelineEvent | None, older: TimelineEvent | None) -> bool:
-    """Whether EVENT says nothing that the event of systemd's after it, or that before it, does not say."""
+    """Return whether EVENT says nothing that the event of systemd's after it, or that before it, does not say."""
     if _CONSUMED.search(event.message):
         return True
     if newer is not None and _KILLED.search(event.message) and _KILLED.search(newer.message):
@@ -87,7 +87,7 @@ def _look(event: TimelineEvent) -> tuple[Tone, str]:
 
 
 def event_text(event: TimelineEvent, service: str, summaries: Mapping[str, str]) -> str:
-    """What happened, without who did it and why (`helmd.journal.actions.sentence`), nor to which service."""
+    """Return what happened, without who did it and why (`helmd.journal.actions.sentence`), nor to which service."""
     if event.source == SYSTEMD:
         return _of_systemd(event.message, service)
     if event.source != HELM:

@@ -68,7 +68,7 @@ class UserQuery:
     user: str = ""
 
     def link(self, **changes: object) -> str:
-        """The query string of this with CHANGES; empty values are left out."""
+        """Return the query string of this with CHANGES; empty values are left out."""
         changed = replace(self, **changes)  # type: ignore[arg-type]
         given = {name: getattr(changed, name) for name in ("q", "group", "enabled", "first", "user")}
         return "?" + urlencode({name: value for name, value in given.items() if value})
@@ -166,7 +166,7 @@ class UsersPage:
 
 
 def query_of(given: Mapping[str, str]) -> UserQuery:
-    """What the parameters GIVEN ask for; what can't be read is left out."""
+    """Return what the parameters GIVEN ask for; what can't be read is left out."""
     first = given.get("first", "")
     enabled = given.get("enabled", "")
     return UserQuery(
@@ -184,7 +184,9 @@ def full_name(user: RealmUser) -> str:
 
 
 def _delete_refusal(details: UserDetails) -> str:
-    """Why nobody may remove the user, as a sentence; Keycloak is asked about the last admin when it comes to that."""
+    """Return why nobody may remove the user, as a sentence; Keycloak is asked about the last admin when it comes to
+    that.
+    """
     if details.user.username.casefold() == FIRST_ADMIN:
         return f"The account {FIRST_ADMIN} can't be deleted: it is the way back in when {ADMINS} is empty."
     return ""
@@ -195,5 +197,5 @@ def _no_change(what: str) -> None:
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    """None where ONE is."""
+    """Return None where ONE is."""
     return one if one is None or other is None else max(one, other)

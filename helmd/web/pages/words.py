@@ -12,17 +12,17 @@ _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "")
 
 
 def shown_text(value: Any) -> Any:
-    """What a template prints: text of others has what is not seen written out."""
+    """Return what a template prints: text of others has what is not seen written out."""
     return without_unseen(value) if type(value) is str else value
 
 
 def predicate(sentence: str, service: str) -> str:
-    """What SENTENCE says of SERVICE, for beside its name: "exited with code 1", "not running"."""
+    """Return what SENTENCE says of SERVICE, for beside its name: "exited with code 1", "not running"."""
     return sentence.removeprefix(f"{service} ").removeprefix("is ")
 
 
 def duration_text(seconds: float | None) -> str:
-    """SECONDS in the largest unit, from an hour up in the two largest: "45 s", "12 min", "3 d 4 h"."""
+    """Return SECONDS in the largest unit, from an hour up in the two largest: "45 s", "12 min", "3 d 4 h"."""
     if seconds is None:
         return NOTHING
     left = max(0, int(seconds))
@@ -32,7 +32,7 @@ def duration_text(seconds: float | None) -> str:
 
 
 def size_text(size: float | None) -> str:
-    """SIZE bytes: "812 MiB", "1.9 GiB"."""
+    """Return SIZE bytes: "812 MiB", "1.9 GiB"."""
     if size is None:
         return NOTHING
     for factor, unit in _SIZES:
@@ -43,15 +43,15 @@ def size_text(size: float | None) -> str:
 
 
 def number_text(number: float | None, digits: int = 0) -> str:
-    """NUMBER with separators of thousands, or a dash where there is none."""
+    """Return NUMBER with separators of thousands, or a dash where there is none."""
     return NOTHING if number is None else f"{number:,.{digits}f}"
 
 
 def count_text(number: int, word: str) -> str:
-    """How many: "1 service", "2 services"."""
+    """Return how many: "1 service", "2 services"."""
     return counted(number, word)
 
 
 def date_text(when: datetime | None) -> str:
-    """The value of an attribute ``datetime``, which format.js shows in local time."""
+    """Return the value of an attribute ``datetime``, which format.js shows in local time."""
     return "" if when is None else when.isoformat(timespec="milliseconds")

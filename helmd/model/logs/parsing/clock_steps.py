@@ -8,7 +8,9 @@ from helmd.model.logs.parsing.journal_fields import JournalEntry
 
 
 def clock_steps(offset: int | None, entries: Sequence[JournalEntry], hostname: str) -> list[LogRow]:
-    """A row for each step of the clock among ENTRIES of one boot; OFFSET is the one between the clocks before them."""
+    """Return a row for each step of the clock among ENTRIES of one boot; OFFSET is the one between the clocks before
+    them.
+    """
     offsets = [realtime - monotonic for _, _, _, monotonic, realtime in entries]
     if not offsets:
         return []

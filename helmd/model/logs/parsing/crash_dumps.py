@@ -247,7 +247,7 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
 
 
 def _combined(starts: list[tuple[re.Pattern[str], DumpStart]]) -> tuple[re.Pattern[str], tuple[DumpStart, ...]]:
-    """One pattern for all STARTS, whose groups are their numbers."""
+    """Return one pattern for all STARTS, whose groups are their numbers."""
     patterns = "|".join(f"(?P<s{number}>{pattern.pattern})" for number, (pattern, _) in enumerate(starts))
     return re.compile(patterns), tuple(start for _, start in starts)
 
@@ -284,7 +284,7 @@ _ASSERTION = re.compile(r"(?:.{0,400}: )?[^:\s]{1,200}:\d{1,9}: .{1,400}: Assert
 
 
 def start_of(text: str) -> DumpStart | None:
-    """How the dump begins that TEXT, which states no level, may be the first line of; None if it is none."""
+    """Return how the dump begins that TEXT, which states no level, may be the first line of, or None if it is none."""
     first = text[:1]
     if (known := _BY_FIRST.get(first)) is not None and (found := known[0].match(text)) is not None:
         start = known[1][int((found.lastgroup or "s0")[1:])]
@@ -345,12 +345,12 @@ def start_of(text: str) -> DumpStart | None:
 
 
 def head_alone(text: str) -> bool:
-    """Whether TEXT is the first of the two lines of an entry as .NET's console logger prints them."""
+    """Return whether TEXT is the first of the two lines of an entry as .NET's console logger prints them."""
     return text[-1:] == "]" and text[0] in "idtwfc" and _HEAD_ALONE.match(text) is not None
 
 
 def continues(state: str, text: str) -> str | None:
-    """The state after TEXT if it goes on an entry in STATE; None if it does not, or only for its place."""
+    """Return the state after TEXT if it goes on an entry in STATE, or None if it does not, or only for its place."""
     if _PYTHON_START.match(text):
         begun = PYTHON_ENDED if "Group" in text[:24] else PYTHON
         return begun if state in (ANY_ERROR, PYTHON_CHAINED, "asyncio", "fatal-python") else None
@@ -421,7 +421,7 @@ _POSTGRESQL_MORE = re.compile(r"[\[\d<][^\n]{0,250}?[\s:|>,-](?:DETAIL|HINT|STAT
 
 
 def level_after(state: str) -> str:
-    """The level of a dump that got to STATE, if its first line states none."""
+    """Return the level of a dump that got to STATE, if its first line states none."""
     return _LEVELS.get(state, "ERROR")
 
 

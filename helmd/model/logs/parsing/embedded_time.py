@@ -17,7 +17,7 @@ _EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))
 
 
 def says_nothing_new(stated: object, realtime: int) -> bool:
-    """Whether STATED, the time in a line's text, is REALTIME (microseconds since 1970) to within two seconds.
+    """Return whether STATED, the time in a line's text, is REALTIME (microseconds since 1970) to within two seconds.
 
     A time without a zone is somebody's local time; it agrees if there is a zone in which it would. False for what is
     no time at all.

@@ -27,7 +27,8 @@ class Times(NamedTuple):
 
 
 def plausible_times(given: Times, before: Sequence[Times], after: Sequence[Times]) -> Times:
-    """The times of an entry that says GIVEN, between those BEFORE and AFTER it in its file and boot, in their order.
+    """Return the times of an entry that says GIVEN, between those BEFORE and AFTER it in its file and boot, in their
+    order.
 
     What is plausible stays as it is. A time ahead of all after it, or before all before it, is replaced by that of the
     last entry before; a wall clock that no neighbour shares, by the distance that the neighbours have.

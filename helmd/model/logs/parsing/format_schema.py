@@ -42,7 +42,7 @@ def _levels(value: object) -> Mapping[str, str]:
 
 
 def _services(value: object) -> tuple[str, ...]:
-    """Names of services, Helm's own and the clusters' among them."""
+    """Return names of services, Helm's own and the clusters' among them."""
     for name in (read := _texts(value)):
         if not SERVICE_NAME.match(name):
             raise ValueError(f"{shown_key(name)!r} is not a service name")
@@ -147,8 +147,8 @@ class _Read:
 
 
 def read_formats(sources: Sequence[ConfigSource]) -> Formats:
-    """The formats that SOURCES describe, later ones overriding earlier ones setting by setting; lists of keys are put
-    before the earlier ones. Raises ConfigurationError with every fault.
+    """Return the formats that SOURCES describe, later ones overriding earlier ones setting by setting; lists of keys
+    are put before the earlier ones. Raises ConfigurationError with every fault.
     """
     read = _Read()
     for source in sources:
@@ -250,7 +250,7 @@ def _value(entry: FormatTable, key: str, otherwise: Any) -> Any:
 
 
 def _compile_formats(read: _Read) -> list[tuple[str, FormatTable, re.Pattern[str] | None]]:
-    """The formats in use, in the order in which they are tried."""
+    """Return the formats in use, in the order in which they are tried."""
     found = []
     for name, entry in read.formats.items():
         where = f"formats.{name}"
@@ -306,14 +306,14 @@ def _compile_mention(name: str, entry: FormatTable, read: _Read) -> Mention | No
 
 
 def _in_common(words: Sequence[str]) -> str:
-    """The longest piece that is in all WORDS."""
+    """Return the longest piece that is in all WORDS."""
     least = min(words, key=len)
     pieces = (least[at : at + size] for size in range(len(least), 0, -1) for at in range(len(least) - size + 1))
     return next((piece for piece in pieces if all(piece in word for word in words)), "")
 
 
 def _words(levels: Mapping[str, str], common: LevelWords) -> LevelWords:
-    """The words as they are mostly written; LEVELS go over COMMON ones."""
+    """Return the words as they are mostly written; LEVELS go over COMMON ones."""
     words = dict(common)
     for word, level in levels.items():
         known = level, level.lower().startswith(word.lower())

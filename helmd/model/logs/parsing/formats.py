@@ -35,7 +35,7 @@ _REQUEST = re.compile(
 
 
 def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
-    """What TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
+    """Return what TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
     microseconds since 1970: a time in the text that says the same is left out.
     """
     bare = text if "\x1b" not in text else without_escapes(text)
@@ -60,7 +60,7 @@ def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Pars
 
 
 def without_escapes(text: str) -> str:
-    """TEXT without what terminals obey."""
+    """Return TEXT without what terminals obey."""
     return _ESCAPE.sub("", text) if "\x1b" in text else text
 
 
@@ -167,13 +167,15 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
 
 
 def may_match_inside(formats: Formats, message: str, service: str) -> bool:
-    """Whether `parse_message` would match a pattern."""
+    """Return whether `parse_message` would match a pattern."""
     bare = without_escapes(message)
     return any(needle in bare and (not form.services or service in form.services) for needle, form in formats.inside)
 
 
 def parse_message(formats: Formats, message: str, service: str, realtime: int) -> Parsed:
-    """What a posted message says, whose level came with it: the same message as `parse_text` makes of its line."""
+    """Return what a posted message says, whose level came with it: the same message as `parse_text` makes of its
+    line.
+    """
     bare = without_escapes(message)
     for needle, form in formats.inside:
         if needle in bare and (not form.services or service in form.services):
@@ -184,7 +186,7 @@ def parse_message(formats: Formats, message: str, service: str, realtime: int) -
 
 
 def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | None:
-    """The group "message" with whatever of TEXT the pattern did not see; None when it is not in the match."""
+    """Return the group "message" with whatever of TEXT the pattern did not see, or None when it is not in the match."""
     message = found["message"]
     if message is None:
         return None
@@ -231,7 +233,7 @@ def _within(outer: Parsed, inner: Parsed) -> Parsed:
 
 
 def running_pattern(frame: FrameType) -> re.Pattern[str] | None:
-    """The pattern that is being matched if FRAME is the innermost one; None if none is."""
+    """Return the pattern that is being matched if FRAME is the innermost one, or None if none is."""
     if frame.f_code is _by_pattern.__code__:
         form: TextFormat = frame.f_locals["form"]
         return form.pattern

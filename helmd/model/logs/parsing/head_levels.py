@@ -29,7 +29,7 @@ from helmd.model.logs.parsing.structured import pid_of
 
 
 def read_bare_level(head: LineHead, word: str, end: int) -> bool:
-    """Whether WORD is a level that stands in no brackets; it is read then."""
+    """Return whether WORD is a level that stands in no brackets; it is read then."""
     line = head.text
     if (both := FATAL_ERROR.match(line, head.at)) is not None and line[both.end() : both.end() + 1] == ":":
         if (head.stamp is None and not head.strong) or (both[0][0] in "rR" and "source" not in head.names):
@@ -135,7 +135,9 @@ def _accepted(
 
 
 def _no_sentence(line: str, at: int, strict: bool) -> bool:
-    """Whether the text at AT, behind a level's name and one space, is a message rather than the rest of a sentence."""
+    """Return whether the text at AT, behind a level's name and one space, is a message rather than the rest of a
+    sentence.
+    """
     rest = line[at:]
     first = rest[:1]
     if strict:
@@ -155,7 +157,7 @@ def _no_sentence(line: str, at: int, strict: bool) -> bool:
 
 
 def message_follows(line: str, end: int, inner: str) -> bool:
-    """Whether what stands behind a bracketed level is a message: not the rest of a link, nor nothing at all."""
+    """Return whether what stands behind a bracketed level is a message: not the rest of a link, nor nothing at all."""
     following = line[end : end + 1]
     if not line[end:].strip(" \t:-"):
         return False
@@ -165,7 +167,7 @@ def message_follows(line: str, end: int, inner: str) -> bool:
 
 
 def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
-    """The level that INNER, the content of brackets, is or has in it; it is read then."""
+    """Return the level that INNER, the content of brackets, is or has in it; it is read then."""
     word = inner.rstrip(" :|")
     level = level_called(head, word)
     if level is None and (word.isupper() or len(word) > 2):
@@ -199,7 +201,7 @@ def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
 
 
 def _among(head: LineHead, inner: str) -> str | None:
-    """The level among several parts with colons between them: [4711:12:1127/230146.123:ERROR:gpu.cc(31)]."""
+    """Return the level among several parts with colons between them: [4711:12:1127/230146.123:ERROR:gpu.cc(31)]."""
     parts = inner.split(":")
     for number, part in enumerate(parts):
         if len(part) > 3 and part.isupper() and (level := level_called(head, part)) is not None:
@@ -211,7 +213,7 @@ def _among(head: LineHead, inner: str) -> str | None:
 
 
 def _mixed(head: LineHead, inner: str, stamp: re.Match[str]) -> str | None:
-    """A time and more in one pair of brackets: [23:01:46 ERR], [E 231127 23:01:46 web:12]."""
+    """Return a time and more in one pair of brackets: [23:01:46 ERR], [E 231127 23:01:46 web:12]."""
     before, after = inner[: stamp.start()].strip(" :|,-#@"), inner[stamp.end() :].strip(" :|,-#@")
     head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
     if before and " " in before:

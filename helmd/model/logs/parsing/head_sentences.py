@@ -44,7 +44,7 @@ _POSTGRESQL_PID = re.compile(r"\[(\d{1,9})(?:-\d+)?\]")
 
 
 def read_sentence(text: str) -> Parsed | None:
-    """What TEXT says that has no head but for a time; None also if it begins a dump."""
+    """Return what TEXT says that has no head but for a time; None also if it begins a dump."""
     line = text[:_REACH].partition("\n")[0]
     stamp = HEAD_TIME.match(line, 1 if line[:1] == "[" else 0) if line[:1] in "[0123456789" else None
     at = 0 if stamp is None else _BEHIND_TIME.match(line, stamp.end()).end()  # type: ignore[union-attr]
@@ -60,7 +60,7 @@ def read_sentence(text: str) -> Parsed | None:
 
 
 def _is_said(before: str, behind: str) -> bool:
-    """Whether the words around a level's name are those of a program's message rather than of running text."""
+    """Return whether the words around a level's name are those of a program's message rather than of running text."""
     if not before and not behind:
         return False
     words = before.lower().split()
@@ -70,7 +70,9 @@ def _is_said(before: str, behind: str) -> bool:
 
 
 def postgresql_head(line: str, text: str) -> Parsed | None:
-    """What LINE, the beginning of TEXT, says if a level of PostgreSQL with two spaces behind it ends its prefix."""
+    """Return what LINE, the beginning of TEXT, says if a level of PostgreSQL with two spaces behind it ends its
+    prefix.
+    """
     found = _POSTGRESQL.match(line)
     if found is None:
         return None

@@ -18,7 +18,7 @@ _SIGNS = {
 
 
 def behind_symbol(formats: Formats, text: str) -> Parsed | None:
-    """What the level says that stands in a column of its own, or before a colon, behind a symbol."""
+    """Return what the level says that stands in a column of its own, or before a colon, behind a symbol."""
     found = _SYMBOL.match(text)
     known = None if found is None else level_of(formats.levels, found["level"] or found["second"])
     if found is not None and known is not None:
@@ -30,12 +30,12 @@ def behind_symbol(formats: Formats, text: str) -> Parsed | None:
 
 
 def behind_indented_symbol(formats: Formats, text: str) -> Parsed | None:
-    """The same of a symbol with up to three spaces before it."""
+    """Return the same of a symbol with up to three spaces before it."""
     spaces = 1 if text[1:2] != " " else 2 if text[2:3] != " " else 3
     return behind_symbol(formats, text[spaces:]) if text[spaces : spaces + 1] in _SIGNS else None
 
 
 def behind_cookie(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """What the JSON object says that stands behind "@cee:", which syslog programs put before one."""
+    """Return what the JSON object says that stands behind "@cee:", which syslog programs put before one."""
     found = json_object(text[5:].lstrip()) if text.startswith("@cee:") else None
     return None if found is None else parse_object(formats, found, text, realtime, False)

@@ -102,7 +102,7 @@ class LineHead:
 
 
 def skip_separator(head: LineHead, at: int) -> None:
-    """Moves behind the separator at AT."""
+    """Move behind the separator at AT."""
     found = HEAD_SEPARATOR.match(head.text, at)
     assert found is not None
     between = found[0].strip()

@@ -28,7 +28,7 @@ _CARET = re.compile(r"\s{0,4000}[\^~]+\s{0,40}\Z")
 
 
 def confirmed(state: str, text: str) -> str | None:
-    """The state of a dump of which TEXT is the line that makes it one."""
+    """Return the state of a dump of which TEXT is the line that makes it one."""
     if state == JVM_RULE:
         return "jvm" if text.startswith(("# A fatal error has been", "# There is insufficient memory for")) else None
     if state == JUL:
@@ -53,7 +53,7 @@ def confirmed(state: str, text: str) -> str | None:
 
 
 def held_after(state: str, text: str) -> str | None:
-    """The state of an entry whose lines are held in STATE after TEXT, if that is to be held as well."""
+    """Return the state of an entry whose lines are held in STATE after TEXT, if that is to be held as well."""
     if state == NODE_FILE:
         return NODE_SOURCE
     return state if state == EXCERPT and (EXCERPT_LINE.match(text) or _CARET.match(text)) else None

@@ -120,11 +120,11 @@ class Assembler:
         self.posted: list[PostedRow] = []
 
     def __len__(self) -> int:
-        """How many entries are open."""
+        """Return how many entries are open."""
         return len(self._joiner)
 
     def state(self) -> _State | None:
-        """All that is open, as JSON can hold it; None when nothing is."""
+        """Return all that is open, as JSON can hold it, or None when nothing is."""
         return self._joiner.dump(_encoded) if len(self._joiner) else None
 
     def take(self, entries: Iterable[JournalEntry]) -> None:
@@ -165,7 +165,7 @@ class Assembler:
             self.rows.append(row)
 
     def expire(self, before: int, in_the_middle: int | None = None) -> None:
-        """Lets go what no line came to since BEFORE (the journal's time, microseconds since 1970).
+        """Let go what no line came to since BEFORE (the journal's time, microseconds since 1970).
 
         With IN_THE_MIDDLE that is the time for lines of which parts are missing, and tracebacks without their end.
         """
@@ -175,11 +175,13 @@ class Assembler:
             self.rows.append(_finished(joined))
 
     def let_go(self) -> None:
-        """Lets go everything: no line can come any more."""
+        """Let go everything: no line can come any more."""
         self.expire(EVER)
 
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
-        """Whose line it is; None if it belongs to no service, or if its process alone does not show to which."""
+        """Return whose line it is, or None if it belongs to no service, or if its process alone does not show to
+        which.
+        """
         get = fields.get
         asked = (
             get("_STREAM_ID"),
@@ -213,7 +215,7 @@ class Assembler:
         return entry if fields is entry.fields else entry._replace(fields=fields)
 
     def _with_stream_unit(self, fields: Mapping[str, Value]) -> Mapping[str, Value]:
-        """FIELDS with the unit that an earlier line of the stream had, where journald has named none.
+        """Return FIELDS with the unit that an earlier line of the stream had, where journald has named none.
 
         A stream belongs to the unit that opened it, also where the process that wrote was gone before journald looked.
         """
@@ -347,7 +349,7 @@ def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:
 
 
 def _finished(joined: Joined[_Begun]) -> LogRow:
-    """The row of an entry with all its lines."""
+    """Return the row of an entry with all its lines."""
     row = joined.payload.row
     assert row is not None
     if joined.lines == 1 and not joined.traceback:

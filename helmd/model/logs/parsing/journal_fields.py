@@ -69,14 +69,14 @@ class JournalEntry(NamedTuple):
 
 
 def dated(entry: JournalEntry, given: Times) -> JournalEntry:
-    """ENTRY with the wall-clock time that was GIVEN, if it has another."""
+    """Return ENTRY with the wall-clock time that was GIVEN, if it has another."""
     if given.realtime == entry.realtime:
         return entry
     return entry._replace(fields={**entry.fields, REALTIME: b"%d" % given.realtime})
 
 
 def with_given_time(context: Mapping[str, object], fields: Mapping[str, Value]) -> dict[str, object]:
-    """CONTEXT of a row, and what the entry's time was before a plausible one took its place, if one did."""
+    """Return CONTEXT of a row, and what the entry's time was before a plausible one took its place, if one did."""
     given = text_of(fields, REALTIME)
     if not given:
         return dict(context)
@@ -88,7 +88,7 @@ def with_given_time(context: Mapping[str, object], fields: Mapping[str, Value]) 
 
 
 def row_of(entry: JournalEntry) -> LogRow | None:
-    """The row for an entry as it stands, or None when it belongs to no service of the suite.
+    """Return the row for an entry as it stands, or None when it belongs to no service of the suite.
 
     The text of a printed line is parsed, and lines that belong together are joined, in
     `helmd.model.logs.parsing.journal_entries`.
@@ -106,7 +106,7 @@ def row_of(entry: JournalEntry) -> LogRow | None:
 
 
 def action_row(entry: JournalEntry) -> LogRow:
-    """The row for Helm's own record of what it did; whether the entry is one is for the caller to know."""
+    """Return the row for Helm's own record of what it did; whether the entry is one is for the caller to know."""
     fields = entry.fields
     service = text_of(fields, "HIVEMATRIX_SERVICE")
     context: dict[str, object] = {
@@ -117,7 +117,7 @@ def action_row(entry: JournalEntry) -> LogRow:
 
 
 def plain_row(entry: JournalEntry, fault: str) -> LogRow | None:
-    """The row for an entry that could not be parsed, for the reason FAULT: its text and its service."""
+    """Return the row for an entry that could not be parsed, for the reason FAULT: its text and its service."""
     fields = entry.fields
     if (owner := owner_of(fields)) is None:
         return None
@@ -126,7 +126,7 @@ def plain_row(entry: JournalEntry, fault: str) -> LogRow | None:
 
 
 def text_row(row: LogRow, fault: str) -> LogRow:
-    """ROW with nothing but its text, for a row that the store refuses for the reason FAULT."""
+    """Return ROW with nothing but its text, for a row that the store refuses for the reason FAULT."""
     return LogRow(
         timestamp=row.timestamp,
         service_name=row.service_name,
@@ -138,7 +138,7 @@ def text_row(row: LogRow, fault: str) -> LogRow:
 
 
 def fault_row(timestamp: datetime, fault: str, entries: int = 1) -> LogRow:
-    """The row that says that ENTRIES of the journal could not be stored, for the reason FAULT."""
+    """Return the row that says that ENTRIES of the journal could not be stored, for the reason FAULT."""
     what = "An entry" if entries == 1 else f"{entries:,} entries"
     return LogRow(
         timestamp=timestamp,
@@ -177,7 +177,7 @@ def _row(entry: JournalEntry, service: str, source: str, unit: bytes, more: Mapp
 
 
 def gap_row(gap: Gap, hostname: str) -> LogRow:
-    """The row that says that lines may be missing, from when to when, and how many at most."""
+    """Return the row that says that lines may be missing, from when to when, and how many at most."""
     since, until = datetime_of(gap.since), datetime_of(gap.until)
     reason = {
         Missing.LOST: "the journal no longer has the entry where reading stopped",
@@ -201,7 +201,8 @@ def gap_row(gap: Gap, hostname: str) -> LogRow:
 
 
 def suppression_row(entry: JournalEntry) -> LogRow | None:
-    """The row for journald's own notice that it has thrown away lines of this account; None for any other entry.
+    """Return the row for journald's own notice that it has thrown away lines of this account, or None for any other
+    entry.
 
     They are gone for good, of which service nobody knows: journald counts all of an account's units together.
     """
@@ -235,7 +236,7 @@ class Owner(NamedTuple):
 
 
 def owner_of(fields: Mapping[str, Value]) -> Owner | None:
-    """The service an entry belongs to: what the entry's trusted fields say, where there are any.
+    """Return the service an entry belongs to: what the entry's trusted fields say, where there are any.
 
     journald looks at a process after it got its line. Of one that is gone by then it has no unit, and only what the
     line itself says is left, which any process may say. A line of a known unit never belongs to another one.
@@ -260,7 +261,7 @@ def owner_of(fields: Mapping[str, Value]) -> Owner | None:
 
 
 def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
-    """The message as clean text, and notes on what had to be changed."""
+    """Return the message as clean text, and notes on what had to be changed."""
     value = fields.get("MESSAGE", b"")
     text, notes = clean_text(b"\n".join(value) if isinstance(value, list) else value)
     line_break = _first(fields, "_LINE_BREAK")
@@ -270,7 +271,10 @@ def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
 
 
 def clean_text(raw: bytes, continues: bool = False) -> tuple[str, dict[str, object]]:
-    """Bytes of a line as text that can be stored, and notes on what was changed. CUT: it goes on in another entry."""
+    """Return bytes of a line as text that can be stored, and notes on what was changed.
+
+    CUT: it goes on in another entry.
+    """
     notes: dict[str, object] = {}
     if len(raw) > MESSAGE_LIMIT:
         # A character that the cut goes through is dropped, not shown as a broken one.
@@ -291,12 +295,14 @@ def clean_text(raw: bytes, continues: bool = False) -> tuple[str, dict[str, obje
 
 
 def text_of(fields: Mapping[str, Value], name: str) -> str:
-    """A field as text; of several the first, empty when there is none."""
+    """Return a field as text; of several the first, empty when there is none."""
     return _text(_first(fields, name))
 
 
 def _extra(fields: Mapping[str, Value]) -> dict[str, object]:
-    """What a program that speaks journald's own protocol added: exit codes of systemd, code lines, its own fields."""
+    """Return what a program that speaks journald's own protocol added: exit codes of systemd, code lines, its own
+    fields.
+    """
     if fields.get("_TRANSPORT") != b"journal":
         return {}
     names = [name for name in fields if _is_extra(name)]
@@ -308,7 +314,9 @@ def _is_extra(name: str) -> bool:
 
 
 def stream_of(fields: Mapping[str, Value], priority: bytes) -> str | None:
-    """Which stream a line came from; None if unknown (printed without systemd-cat, or with a ``<3>`` prefix)."""
+    """Return which stream a line came from, or None if unknown (printed without systemd-cat, or with a ``<3>``
+    prefix).
+    """
     if fields.get("_TRANSPORT") != b"stdout":
         return None
     service = service_of_identifier(_text(_first(fields, "SYSLOG_IDENTIFIER")))
@@ -325,5 +333,5 @@ def _text(raw: bytes) -> str:
 
 
 def _pid(raw: bytes) -> int | None:
-    """A process id as pid_t has it, or None."""
+    """Return a process id as pid_t has it, or None."""
     return int(raw) if raw.isdigit() and len(raw) <= 9 else None

@@ -88,7 +88,7 @@ _CANDIDATE = re.compile(
 
 
 def may_have_head(text: str) -> bool:
-    """Whether TEXT can begin with a head; False for most lines without one, after a glance."""
+    """Return whether TEXT can begin with a head; False for most lines without one, after a glance."""
     first = text[:1]
     if first in "0123456789[(<":
         return True
@@ -101,12 +101,12 @@ def may_have_head(text: str) -> bool:
 
 
 def begins_with_head(text: str) -> bool:
-    """Whether TEXT begins with a time or a bracketed one: a line of a logger, even if it states no level."""
+    """Return whether TEXT begins with a time or a bracketed one: a line of a logger, even if it states no level."""
     return text[:1] in "0123456789[<" and HEAD_TIME.match(text, 1 if text[:1] == "[" else 0) is not None
 
 
 def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """What TEXT says by the head before its message; None if it states no level."""
+    """Return what TEXT says by the head before its message, or None if it states no level."""
     first = text[:1]
     if (common := _COMMON.get(first)) is not None and (found := common.match(text, 0, REACH)) is not None:
         return _common(formats, found, text, realtime)
@@ -133,7 +133,7 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
 
 
 def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) -> Parsed | None:
-    """What one of the common heads says."""
+    """Return what one of the common heads says."""
     groups = found.groupdict()
     word = groups["level"] or groups["second"]
     known = formats.levels.get(word)
@@ -150,7 +150,7 @@ def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) ->
 
 
 def _object_behind(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """The JSON object or the pairs that stand behind nothing but a time, as container runtimes print them."""
+    """Return the JSON object or the pairs that stand behind nothing but a time, as container runtimes print them."""
     if text[:1] not in "0123456789[" or (text[-1:] != "}" and "level=" not in text and "lvl=" not in text):
         return None
     stamp = HEAD_TIME.match(text, 1 if text[0] == "[" else 0, 80)
@@ -212,7 +212,7 @@ def _read(head: LineHead) -> None:
 
 
 def _syslog(head: LineHead, found: re.Match[str]) -> None:
-    """Reads the head that syslog's protocols put before a message."""
+    """Read the head that syslog's protocols put before a message."""
     priority = found["priority"]
     head.level, head.word, head.says_it_all = SYSLOG_LEVELS[int(priority) & 7], priority, False
     head.stamp = found["iso"] or found["time"]
@@ -229,7 +229,7 @@ def _syslog(head: LineHead, found: re.Match[str]) -> None:
 
 
 def _before_level(head: LineHead) -> bool:
-    """Reads one token before the level; False if nothing more belongs to a head."""
+    """Read one token before the level; False if nothing more belongs to a head."""
     line, at = head.text, head.at
     first = line[at]
     if first in HEAD_BRACKETS:
@@ -276,7 +276,7 @@ def _before_level(head: LineHead) -> bool:
 
 
 def _in_path(head: LineHead, word: str, end: int) -> bool:
-    """Reads host/LEVEL/logger."""
+    """Read host/LEVEL/logger."""
     parts = word.split("/")
     if len(parts) != 3 or not parts[1].isupper() or (level := level_called(head, parts[1])) is None:
         return False
@@ -288,7 +288,7 @@ def _in_path(head: LineHead, word: str, end: int) -> bool:
 
 
 def _bare_name(head: LineHead, word: str, end: int) -> bool:
-    """Reads a logger, host, thread or program before the level."""
+    """Read a logger, host, thread or program before the level."""
     line = head.text
     rest = LOGGER_REST.match(line, end)
     assert rest is not None
@@ -329,7 +329,7 @@ def _named(head: LineHead, name: str, end: int) -> bool:
 
 
 def _bracket(head: LineHead, first: str) -> bool:
-    """Reads one bracketed token before the level."""
+    """Read one bracketed token before the level."""
     line = head.text
     close = line.find(HEAD_BRACKETS[first], head.at + 1, head.at + 160)
     if close < 0:
@@ -363,7 +363,7 @@ def _bracket(head: LineHead, first: str) -> bool:
 
 
 def _take_bracket(head: LineHead, inner: str, key: str) -> bool:
-    """A pair of brackets without a level: the time, a process id, or a name."""
+    """Return a pair of brackets without a level: the time, a process id, or a name."""
     if head.stamp is None and (stamp := HEAD_TIME.fullmatch(inner)) is not None:
         head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
         return True
@@ -386,7 +386,7 @@ def _take_bracket(head: LineHead, inner: str, key: str) -> bool:
 
 
 def _after_level(head: LineHead) -> bool:
-    """Reads one token between level and message; False where the message begins."""
+    """Read one token between level and message; False where the message begins."""
     if head.whole:
         return False
     line, at = head.text, head.at
@@ -434,7 +434,7 @@ def _after_level(head: LineHead) -> bool:
 
 
 def _is_logger(head: LineHead, name: str, end: str) -> bool:
-    """Whether NAME, which END separates from the text behind it, is a logger rather than part of the message."""
+    """Return whether NAME, which END separates from the text behind it, is a logger rather than part of the message."""
     if end.startswith(" - ") or end == " > ":
         return head.stamp is not None or "." in name
     if name.endswith(_ERROR_NAMES):

@@ -116,9 +116,10 @@ class Joiner(Generic[T]):
         self._split_bytes = 0
 
     def part(self, key: Key, raw: bytes, line_break: str, payload: T, realtime: int) -> list[Whole[T]]:
-        """A part of a line, LINE_BREAK being its ``_LINE_BREAK`` (systemd.journal-fields(7)), "" for the last one.
+        """Add a part of a line; return the lines that are complete by now, in order.
 
-        Bytes, since journald splits within characters. Gives the lines that are whole by now, in order.
+        LINE_BREAK is its ``_LINE_BREAK`` (systemd.journal-fields(7)), "" for the last part. RAW is bytes, since
+        journald splits within characters.
         """
         done: list[Whole[T]] = []
         if line_break == "nul":
@@ -148,7 +149,7 @@ class Joiner(Generic[T]):
         return split
 
     def add(self, key: Key, text: str, realtime: int) -> bool:
-        """Puts TEXT to the open entry of KEY if it belongs there; False when it is a line for `push`."""
+        """Put TEXT to the open entry of KEY if it belongs there; False when it is a line for `push`."""
         entry = self.opened.get(key)
         if entry is None:
             return False
@@ -178,7 +179,7 @@ class Joiner(Generic[T]):
         self._open_bytes += size
 
     def add_plain(self, key: Key, text: str, payload: T, realtime: int) -> bool:
-        """Puts TEXT, which `add` did not take and which states nothing itself, to the open entry of KEY if it can only
+        """Put TEXT, which `add` did not take and which states nothing itself, to the open entry of KEY if it can only
         be a further line of its message; False when it is a line for `push`.
         """
         entry = self.opened[key]
@@ -214,8 +215,9 @@ class Joiner(Generic[T]):
         stated: bool = False,
         several: bool = False,
     ) -> list[Joined[T]]:
-        """A line that begins an entry: gives the entries that are finished by it, in order, it itself among them if
-        nothing can follow it (COMPLETE, or no error).
+        """Add a line that begins an entry; return the entries that it finishes, in order.
+
+        It is among them itself if nothing can follow it (COMPLETE, or no error).
 
         STATED: the text names LEVEL itself. SEVERAL: its message may go on in lines that look like nothing.
         """
@@ -244,12 +246,17 @@ class Joiner(Generic[T]):
         return entry
 
     def expire_parts(self, before: int) -> list[Whole[T]]:
-        """Lines of which no part came since BEFORE, as far as they came; they are still to be added or pushed."""
+        """Return lines of which no part came since BEFORE, as far as they came.
+
+        They are still to be added or pushed.
+        """
         old = [key for key, split in self.splits.items() if split.touched < before]
         return [self._end_split(key).whole(continues=True) for key in old]
 
     def expire(self, before: int, in_the_middle: int | None = None) -> list[Joined[T]]:
-        """Entries to which no line came since BEFORE; with IN_THE_MIDDLE, since then where more is certain to come."""
+        """Return entries to which no line came since BEFORE; with IN_THE_MIDDLE, since then where more is certain to
+        come.
+        """
         deadline = before if in_the_middle is None else in_the_middle
         old = [
             key
@@ -259,11 +266,11 @@ class Joiner(Generic[T]):
         return [joined for key in old for joined in self._end(key).joined()]
 
     def __len__(self) -> int:
-        """How much is open."""
+        """Return how much is open."""
         return len(self.opened) + len(self.splits)
 
     def dump(self, encode: Callable[[T], Any]) -> dict[str, Any]:
-        """All that is open now, as JSON can hold it; ENCODE turns a payload into that."""
+        """Return all that is open now, as JSON can hold it; ENCODE turns a payload into that."""
         return {
             "open": [
                 [
@@ -286,7 +293,7 @@ class Joiner(Generic[T]):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], decode: Callable[[Any], T]) -> "Joiner[T]":
-        """The joiner that `dump` wrote down. Raises ValueError for what it did not write."""
+        """Return the joiner that `dump` wrote down. Raises ValueError for what it did not write."""
         joiner = cls()
         try:
             for key, payload, name, size, touched, lines, traceback, *later in state["open"]:
@@ -316,7 +323,7 @@ def _bytes(text: str) -> int:
 
 
 def opens(text: str, level: str, stated: bool = False) -> bool:
-    """Whether an entry that begins with TEXT, and whose format allows more, waits for more lines.
+    """Return whether an entry that begins with TEXT, and whose format allows more, waits for more lines.
 
     One that does not need not be pushed unless its writer has one open.
     """
@@ -326,8 +333,9 @@ def opens(text: str, level: str, stated: bool = False) -> bool:
 
 
 def _opens(text: str, level: str, complete: bool, stated: bool) -> tuple[str | None, str | None, bool]:
-    """The state in which an entry that begins with TEXT waits for more, None when there can be none; its level as a
-    dump; and whether it is one already.
+    """Return the state of an entry that begins with TEXT, its level as a dump, and whether it is one already.
+
+    The state is None when no more lines can follow.
     """
     if complete:
         return None, None, False

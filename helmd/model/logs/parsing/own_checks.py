@@ -15,10 +15,11 @@ OWN_CHECK_WORDS = (USER_AGENT, "HTTP/1.0")
 
 
 def is_own_check(text: str, paths: Collection[str]) -> bool:
-    """Whether a line of a service's access log is about a health check. PATHS are those that Helm requests of it.
+    """Return whether a line of a service's access log is about a health check.
 
-    Helm's User-Agent shows it. Logs without one (werkzeug, uvicorn, http.server) have the request line, or its parts in
-    JSON: Helm asks from this host, by HTTP/1.0, which browsers and libraries do not use any more.
+    PATHS are those that Helm requests of it. Helm's User-Agent shows it. Logs without one (werkzeug, uvicorn,
+    http.server) have the request line, or its parts in JSON: Helm asks from this host, by HTTP/1.0, which browsers and
+    libraries do not use any more.
     """
     if USER_AGENT in text:
         return "GET " in text or '"GET"' in text

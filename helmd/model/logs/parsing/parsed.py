@@ -79,7 +79,7 @@ class Shape(NamedTuple):
 
 
 def folded(key: str) -> str:
-    """KEY without case and separators: libraries write "log.level", "LogLevel" and "log_level"."""
+    """Return KEY without case and separators: libraries write "log.level", "LogLevel" and "log_level"."""
     return key.translate(_SEPARATORS).lower()
 
 
@@ -112,12 +112,12 @@ class Formats:
 
 
 def level_of(levels: LevelWords, word: str) -> tuple[str, bool] | None:
-    """The level that WORD is for, in any case."""
+    """Return the level that WORD is for, in any case."""
     return levels.get(word) or (levels.get(word.strip().lower()) if len(word) <= 40 else None)
 
 
 def mentioned(mention: Mention | None, text: str) -> str | None:
-    """The id that TEXT mentions."""
+    """Return the id that TEXT mentions."""
     if mention is not None and mention.common in text:
         for word in mention.words:
             if word in text:
@@ -140,7 +140,7 @@ class RunawayError(RuntimeError):
 
 
 def without_pattern(formats: Formats, pattern: re.Pattern[str]) -> tuple[Formats, str]:
-    """FORMATS without what uses PATTERN, and the name of that in formats.toml."""
+    """Return FORMATS without what uses PATTERN, and the name of that in formats.toml."""
     names = {form.name for form in _all_forms(formats) if form.pattern is pattern}
     name = f"formats.{min(names)}" if names else "mentions.trace_id"
     if formats.user is not None and formats.user.pattern is pattern:

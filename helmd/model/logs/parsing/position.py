@@ -55,7 +55,7 @@ class Cursor(NamedTuple):
 
 
 def parse_cursor(text: str) -> Cursor | None:
-    """The parts of a cursor, or None for an empty or unknown form (the form is systemd's own and may change)."""
+    """Return the parts of a cursor, or None for an empty or unknown form (the form is systemd's own and may change)."""
     parts = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
     try:
         return Cursor(parts["s"], int(parts["i"], 16), parts["x"])
@@ -64,12 +64,15 @@ def parse_cursor(text: str) -> Cursor | None:
 
 
 def is_numbered_after(cursor: str, before: str) -> bool:
-    """Whether the entry at CURSOR is later than the one at BEFORE by their numbers. Numbers of one source ascend."""
+    """Return whether the entry at CURSOR is later than the one at BEFORE by their numbers.
+
+    Numbers of one source ascend.
+    """
     here, last = parse_cursor(cursor), parse_cursor(before)
     return here is not None and last is not None and here.seqnum_id == last.seqnum_id and here.seqnum > last.seqnum
 
 
 def is_numbered_up_to(cursor: str, before: str) -> bool:
-    """Whether the entry at CURSOR is that at BEFORE or an earlier one by their numbers."""
+    """Return whether the entry at CURSOR is that at BEFORE or an earlier one by their numbers."""
     here, last = parse_cursor(cursor), parse_cursor(before)
     return here is not None and last is not None and here.seqnum_id == last.seqnum_id and here.seqnum <= last.seqnum

@@ -50,7 +50,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """The object that TEXT is, such that it can be stored as jsonb; None when it is none."""
+    """Return the object that TEXT is, such that it can be stored as jsonb, or None when it is none."""
     try:
         try:
             read, end = _scan(text, 0)
@@ -70,7 +70,7 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 
 def too_deep(value: object, deepest: int = _DEEPEST) -> bool:
-    """Whether VALUE is nested deeper than DEEPEST, by default what is stored as it is."""
+    """Return whether VALUE is nested deeper than DEEPEST, by default what is stored as it is."""
     layer: list[Any] = [value]
     for _ in range(deepest + 1):
         layer = [inner for outer in layer for inner in _inside(outer)]
@@ -87,7 +87,7 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def storable(value: Any) -> Any:
-    """VALUE with what PostgreSQL's text can't hold replaced: NUL, and halves of surrogate pairs."""
+    """Return VALUE with what PostgreSQL's text can't hold replaced: NUL, and halves of surrogate pairs."""
     if value.__class__ is str:
         return _REPLACED.sub("\ufffd", value)
     if value.__class__ is dict:
@@ -98,7 +98,9 @@ def storable(value: Any) -> Any:
 
 
 def logfmt_pairs(text: str) -> dict[str, Any] | None:
-    """The pairs of a line that is nothing but ``key=value`` pairs (values may be quoted); None for any other."""
+    """Return the pairs of a line that is nothing but ``key=value`` pairs (values may be quoted), or None for any
+    other.
+    """
     pairs: dict[str, Any] = {}
     position, count = 0, 0
     while position < len(text):
@@ -126,7 +128,7 @@ def _unquoted(value: str) -> str:
 
 
 def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: int, complete: bool) -> Parsed:
-    """What the object GIVEN, read from TEXT, says; GIVEN becomes the context."""
+    """Return what the object GIVEN, read from TEXT, says; GIVEN becomes the context."""
     names = tuple(given)
     shape = formats.shapes.get(names)
     if shape is None:
@@ -143,7 +145,7 @@ def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: i
 
 
 def _role_of(roles: Mapping[str, str], ranks: Mapping[str, int], key: str) -> tuple[str, int] | None:
-    """What KEY stands for, and its rank; a key that is listed as it is written outranks one in other letters."""
+    """Return what KEY stands for, and its rank; a key that is listed as it is written outranks one in other letters."""
     if (role := roles.get(key)) is not None:
         return role, 2 * ranks.get(key, 0)
     if len(key) > 2 and (role := roles.get(short := folded(key))) is not None and role != "nested":
@@ -152,7 +154,10 @@ def _role_of(roles: Mapping[str, str], ranks: Mapping[str, int], key: str) -> tu
 
 
 def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
-    """The tables of GIVEN to look into, and for each role the first key whose value says something. Removes nulls."""
+    """Return the tables of GIVEN to look into, and for each role the first key whose value says something.
+
+    Removes nulls.
+    """
     candidates: dict[str, list[tuple[int, str]]] = {}
     nested: list[str] = []
     empty: list[str] = []
@@ -181,7 +186,7 @@ def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
 
 
 def _says(formats: Formats, role: str, key: str, value: Any) -> bool:
-    """Whether VALUE says something in ROLE."""
+    """Return whether VALUE says something in ROLE."""
     if role == "level":
         return _level_of(formats, key, value) is not None
     if role == "message":
@@ -212,7 +217,7 @@ _OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
 
 
 def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None:
-    """The level that VALUE under KEY is, and whether its word says no more than that."""
+    """Return the level that VALUE under KEY is, and whether its word says no more than that."""
     if value.__class__ is dict:
         value = next((value[key] for key in _LEVEL_NAMES if key in value), None)
     if value.__class__ is not str:
@@ -249,7 +254,7 @@ def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None
 
 
 def _on_a_scale(key: str, value: int | float) -> tuple[str, bool] | None:
-    """The level that is a greater number than those of pino and syslog."""
+    """Return the level that is a greater number than those of pino and syslog."""
     for least, most, begins in _SCALES:
         if least <= value <= most:
             begins = _GOOGLE if most == 600 and key == "severity" else begins
@@ -284,7 +289,7 @@ _REQUEST_KEYS = frozenset(
 
 
 def _status_key(names: tuple[str, ...]) -> str | None:
-    """The key of the HTTP status among NAMES, if a request is there as well."""
+    """Return the key of the HTTP status among NAMES, if a request is there as well."""
     key = next((key for key in _STATUS_KEYS if key in names), None)
     if key in _REQUEST_OBJECTS:
         return key
@@ -296,7 +301,7 @@ def _status_key(names: tuple[str, ...]) -> str | None:
 
 
 def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
-    """PARSED with the level that the HTTP status of an access line asks for."""
+    """Return PARSED with the level that the HTTP status of an access line asks for."""
     value = given.get(key)
     if value.__class__ is dict:
         if (response := value.get("response")).__class__ is dict:
@@ -316,7 +321,7 @@ def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
 
 
 def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Shape:
-    """What the NAMES of an object say. Programs use few sets of names."""
+    """Return what the NAMES of an object say. Programs use few sets of names."""
     found: dict[str, str] = {}
     flat = not _MONGODB.issubset(names)
     for name in names:
@@ -332,7 +337,7 @@ def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Shape:
 
 
 def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realtime: int, complete: bool) -> Parsed:
-    """Moves what has a place of its own out of GIVEN; KEYS are where it is. What is null says nothing."""
+    """Move what has a place of its own out of GIVEN; KEYS are where it is. What is null says nothing."""
     level = trace_id = user_id = process_id = None
     message = text
     at_level, at_message, at_timestamp, at_trace, at_user, at_pid = keys
@@ -374,7 +379,7 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
 
 
 def _id(given: dict[str, Any], key: str) -> str | None:
-    """The text under KEY, taken out; what can be no id stays in the context."""
+    """Return the text under KEY, taken out; what can be no id stays in the context."""
     value = given[key]
     if value.__class__ is str:
         del given[key]
@@ -386,7 +391,7 @@ def _id(given: dict[str, Any], key: str) -> str | None:
 
 
 def pid_of(value: object) -> int | None:
-    """A process id as pid_t has it, from a number or its digits."""
+    """Return a process id as pid_t has it, from a number or its digits."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
         value = int(value)
     return value if value.__class__ is int and 0 < value < 1 << 31 else None
@@ -395,7 +400,7 @@ def pid_of(value: object) -> int | None:
 def _look_into(
     formats: Formats, given: dict[str, Any], nested: list[str], outer: Parsed, text: str, realtime: int
 ) -> Parsed:
-    """What the tables inside GIVEN say where GIVEN itself says nothing."""
+    """Return what the tables inside GIVEN say where GIVEN itself says nothing."""
     for outer_key in nested:
         table = dict(given[outer_key])
         roles = formats.nested[outer_key]

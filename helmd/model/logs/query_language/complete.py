@@ -21,7 +21,7 @@ def completions(word: str, services: Iterable[str]) -> list[str]:
 
 
 def values(field: str, services: Iterable[str]) -> list[str]:
-    """The values that a field may have, where these are known."""
+    """Return the values that a field may have, where these are known."""
     return {
         "service": sorted(services),
         "level": [level.lower() for level in LEVELS],

@@ -41,7 +41,7 @@ _COMPARE: Mapping[ComparisonSign, Callable[[TypingAny, TypingAny], bool]] = {
 
 
 def meets(node: Node | None, row: LogRow, number: int | None = None) -> bool:
-    """Whether ROW, of which NUMBER is the id in the store, meets the query NODE."""
+    """Return whether ROW, of which NUMBER is the id in the store, meets the query NODE."""
     match node:
         case None:
             return True
@@ -84,7 +84,7 @@ def _leaf(leaf: Term, row: LogRow, number: int | None) -> bool:
 
 
 def wildcard_matches(parts: tuple[str, ...], text: str) -> bool:
-    """Whether TEXT is PARTS in their order, with any text between each two."""
+    """Return whether TEXT is PARTS in their order, with any text between each two."""
     if len(parts) == 1:
         return text == parts[0]
     first, *between, last = parts
@@ -118,7 +118,9 @@ def _number(value: object) -> Decimal | None:
 
 
 def _values(path: Path, context: Mapping[str, object] | None) -> Iterator[object]:
-    """The values at PATH that are not null: of its keys one inside the other, and of all of them joined as one key."""
+    """Yield the values at PATH that are not null: of its keys one inside the other, and of all of them joined as one
+    key.
+    """
     inner: object = context
     for key in path:
         inner = inner.get(key) if isinstance(inner, Mapping) else None

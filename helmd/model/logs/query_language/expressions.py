@@ -44,7 +44,7 @@ class UnsupportedExpressionError(ValueError):
 
 
 def common_expression(pattern: str) -> str:
-    """PATTERN as both understand it, to be used without regard to case. Raises UnsupportedExpressionError."""
+    """Return PATTERN as both understand it, to be used without regard to case. Raises UnsupportedExpressionError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

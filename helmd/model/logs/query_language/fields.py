@@ -87,12 +87,12 @@ class TermValue:
 
 
 def known_field(name: str) -> bool:
-    """Whether there is a field of this name, which is in lower case."""
+    """Return whether there is a field of this name, which is in lower case."""
     return name in _NAMES or name == "has"
 
 
 def term(name: str, operator: str, value: TermValue) -> Node:
-    """The condition of a term about the field NAME. Raises TermError."""
+    """Return the condition of a term about the field NAME. Raises TermError."""
     if operator == "!=":
         return Not(term(name, "=", value))
     comparison = cast(ComparisonSign, "=" if operator == ":" else operator)
@@ -119,7 +119,7 @@ def term(name: str, operator: str, value: TermValue) -> Node:
 
 
 def context_term(path: Path, operator: str, value: TermValue) -> Node:
-    """The condition of a term about a value in the context. Raises TermError."""
+    """Return the condition of a term about a value in the context. Raises TermError."""
     if operator == "!=":
         return Not(context_term(path, "=", value))
     comparison = cast(ComparisonSign, "=" if operator == ":" else operator)
@@ -150,7 +150,7 @@ def _has(comparison: ComparisonSign, value: TermValue) -> Node:
 
 
 def context_path(text: str) -> Path:
-    """The path ``a.b.c``. Raises TermError."""
+    """Return the path ``a.b.c``. Raises TermError."""
     path = tuple(text.split("."))
     if not all(path):
         raise TermError(f"{text!r} is not a path of keys")

@@ -127,24 +127,24 @@ Node = Term | Not | All | Any
 
 
 def all_of(nodes: "tuple[Node, ...]") -> Node | None:
-    """The condition that all of NODES are met; None if there are none."""
+    """Return the condition that all of NODES are met, or None if there are none."""
     return All(nodes) if len(nodes) > 1 else nodes[0] if nodes else None
 
 
 def any_of(nodes: "tuple[Node, ...]") -> Node:
-    """The condition that one of NODES is met, of which there is one at least."""
+    """Return the condition that one of NODES is met, of which there is one at least."""
     return Any(nodes) if len(nodes) > 1 else nodes[0]
 
 
 def conjuncts(node: Node | None) -> tuple[Node, ...]:
-    """The conditions that must each be met."""
+    """Return the conditions that must each be met."""
     if isinstance(node, All):
         return tuple(each for part in node.of for each in conjuncts(part))
     return () if node is None else (node,)
 
 
 def terms_in(node: Node | None) -> Iterator[Term]:
-    """The single conditions in NODE, negated ones too."""
+    """Yield the single conditions in NODE, negated ones too."""
     match node:
         case None:
             return
@@ -158,7 +158,7 @@ def terms_in(node: Node | None) -> Iterator[Term]:
 
 
 def subject(leaf: Term) -> str:
-    """What a single condition is about: a column, or ``context.KEY``."""
+    """Return what a single condition is about: a column, or ``context.KEY``."""
     match leaf:
         case Contains() | Matches():
             return "message"

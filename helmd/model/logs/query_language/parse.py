@@ -47,7 +47,7 @@ class QueryError(UsageError):
 
 @lru_cache(maxsize=256)
 def parsed_query(text: str) -> Node | None:
-    """The conditions of a query; None if it is blank. Raises QueryError."""
+    """Return the conditions of a query, or None if it is blank. Raises QueryError."""
     if len(text) > QUERY_LIMIT:
         raise QueryError(f"has {len(text):,} characters; at most {QUERY_LIMIT:,} are allowed", QUERY_LIMIT)
     if (bad := _UNSTORABLE.search(text)) is not None:
@@ -167,7 +167,7 @@ class _Parser:
             self._fail(str(problem), problem.hint, begun)
 
     def _value(self) -> TermValue:
-        """A quoted text, or what there is up to the next white space or parenthesis that closes a group."""
+        """Return a quoted text, or what there is up to the next white space or parenthesis that closes a group."""
         if self.text[self.place : self.place + 1] == '"':
             quoted = _QUOTED.match(self.text, self.place)
             if quoted is None:
@@ -208,7 +208,7 @@ class _Parser:
 
 
 def facet_subject(name: str) -> str:
-    """The column, ``context.KEY`` or ``context`` whose values NAME asks for. Raises UsageError."""
+    """Return the column, ``context.KEY`` or ``context`` whose values NAME asks for. Raises UsageError."""
     if name == CONTEXT_FIELD:
         return name
     field = _FIELD.fullmatch(f"{name}:")
@@ -233,7 +233,7 @@ def check_column(name: str) -> None:
 
 
 def _parts(inside: str) -> tuple[str, ...]:
-    """The texts between the asterisks of a quoted text, where ``\\*`` is one of the text."""
+    """Return the texts between the asterisks of a quoted text, where ``\\*`` is one of the text."""
     parts, begun, last = list[str](), "", 0
     for found in re.finditer(r"\\(.)|\*", inside, re.DOTALL):
         begun += inside[last : found.start()]
@@ -247,7 +247,7 @@ def _parts(inside: str) -> tuple[str, ...]:
 
 
 def _path(keys: str) -> Path:
-    """The keys after ``context``; a quoted one may have any characters."""
+    """Return the keys after ``context``; a quoted one may have any characters."""
     found: list[str] = []
     for key in _KEY.finditer(keys):
         found.append(key[1] if key[1] is not None else _ESCAPED.sub(r"\1", key[2]))

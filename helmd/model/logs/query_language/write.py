@@ -10,7 +10,7 @@ _FIELDS = {column: field for field, column in FIELD_COLUMNS.items() if field != 
 
 
 def written_term(subject: str, value: str | None) -> str:
-    """The term that selects the entries with VALUE, or without any, in SUBJECT: a column, or ``context.KEY``."""
+    """Return the term that selects the entries with VALUE, or without any, in SUBJECT: a column, or ``context.KEY``."""
     field = _FIELDS.get(subject, subject)
     if value is None:
         return f"-has:{field}"
@@ -18,10 +18,10 @@ def written_term(subject: str, value: str | None) -> str:
 
 
 def written_key(key: str) -> str:
-    """The field for a KEY of the context."""
+    """Return the field for a KEY of the context."""
     return f"context.{key if _KEY.match(key) else quoted(key)}"
 
 
 def quoted(*parts: str) -> str:
-    """PARTS in quotes, with asterisks between them, and their own escaped."""
+    """Return PARTS in quotes, with asterisks between them, and their own escaped."""
     return '"' + "*".join(re.sub(r'(["\\*])', r"\\\1", part) for part in parts) + '"'
