@@ -8,7 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
 const SYNC = "helm";
 const COLOURS = 8;
-// With these, no line is told from another by its colour alone.
+// Lines differ in their dashes, too: colour alone would not be accessible.
 const DASHES = [[], [8, 3], [2, 2], [8, 3, 2, 3], [14, 4], [4, 4], [14, 3, 2, 3], [1, 3]];
 const DAY = 86400;
 
@@ -32,14 +32,14 @@ export function figure(value, unit = "") {
 
 const timeFormats = new Map();
 
-/** SECONDS since the epoch on an axis; `show` is one of time, seconds, day. */
-export function moment(seconds, show) {
-  const key = `${show} ${isUtc()}`;
+/** Formats a time in seconds since the epoch; `style` is "time", "seconds" (time with seconds) or "day". */
+export function axisTime(seconds, style) {
+  const key = `${style} ${isUtc()}`;
   let format = timeFormats.get(key);
   if (!format) {
     const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-    const shows = { time, seconds: { ...time, second: "2-digit" }, day: { day: "numeric", month: "short" } };
-    format = new Intl.DateTimeFormat(undefined, { ...shows[show], timeZone: isUtc() ? "UTC" : undefined });
+    const styles = { time, seconds: { ...time, second: "2-digit" }, day: { day: "numeric", month: "short" } };
+    format = new Intl.DateTimeFormat(undefined, { ...styles[style], timeZone: isUtc() ? "UTC" : undefined });
     timeFormats.set(key, format);
   }
   return format.format(seconds * 1000);
@@ -221,10 +221,10 @@ export class Chart {
 
   tick(at, increment) {
     if (increment >= DAY) {
-      return moment(at, "day");
+      return axisTime(at, "day");
     }
-    const clock = moment(at, increment < 60 ? "seconds" : "time");
-    return clock === "00:00" && this.data.to - this.data.from > DAY / 2 ? moment(at, "day") : clock;
+    const clock = axisTime(at, increment < 60 ? "seconds" : "time");
+    return clock === "00:00" && this.data.to - this.data.from > DAY / 2 ? axisTime(at, "day") : clock;
   }
 
   legend() {
@@ -248,7 +248,7 @@ export class Chart {
         numberCell(figure(all.greatest)),
       );
     });
-    this.nowHead.textContent = at === null ? "Last" : moment(this.data.times[at], "seconds");
+    this.nowHead.textContent = at === null ? "Last" : axisTime(this.data.times[at], "seconds");
     this.body.replaceChildren(...rows);
   }
 
@@ -302,7 +302,7 @@ export class Chart {
   mark(time) {
     if (this.marked === null || this.marked === time) {
       this.marked = time;
-      this.say(`Zoom from ${moment(time, "seconds")}: move, then press Enter again`);
+      this.say(`Zoom from ${axisTime(time, "seconds")}: move, then press Enter again`);
       return;
     }
     const [from, to] = [Math.min(this.marked, time), Math.max(this.marked, time) + this.data.step];
@@ -321,7 +321,7 @@ export class Chart {
       const spread = one.min[index] === one.max[index] ? "" : `, ${figure(one.min[index])} to ${figure(one.max[index])}`;
       return `${one.label} ${figure(one.mean[index], this.metric.unit)}${spread}`;
     });
-    this.say(`${moment(time, "seconds")}: ${parts.join("; ")}`);
+    this.say(`${axisTime(time, "seconds")}: ${parts.join("; ")}`);
   }
 
   leave() {

@@ -73,8 +73,8 @@ export function store(key, value) {
 }
 
 /**
- * A message at the foot of the page. It goes by itself unless `stays`, or while it is pointed at; `actions` are
- * [label, function] pairs.
+ * Shows a notification at the bottom of the page and returns a function that closes it. It closes after 8 s, but not
+ * while it has the pointer or the focus, and never where `stays`; `actions` are [label, function] pairs.
  */
 export function toast(text, { tone = "off", glyph = "info", actions = [], stays = false } = {}) {
   const box = document.querySelector("[data-toasts]");

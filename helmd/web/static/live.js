@@ -203,11 +203,11 @@ function showTrouble() {
   }
 }
 
-let told = false;
+let reloadOffered = false;
 
 function noteAssets(digest) {
-  if (digest && digest !== ASSETS && !told) {
-    told = true;
+  if (digest && digest !== ASSETS && !reloadOffered) {
+    reloadOffered = true;
     toast("Helm was updated. This page is from before.", {
       glyph: "refresh-cw",
       stays: true,

@@ -58,7 +58,7 @@ export class Facets {
   render() {
     const made = [];
     for (const facet of this.facets) {
-      if (!facet.values.length || tellsNothing(facet)) {
+      if (!facet.values.length || isHighCardinality(facet)) {
         continue;
       }
       const group = element("section", "helm-facets__group");
@@ -111,7 +111,7 @@ export class Facets {
   }
 }
 
-// Of a key with another value in each entry, such as a duration, no value is worth a row.
-function tellsNothing(facet) {
+// Whether nearly each entry has its own value, as a duration does: a list of values would be useless as a filter.
+function isHighCardinality(facet) {
   return facet.field.startsWith("context.") && facet.more && facet.values[0].count * 50 < facet.values.reduce((sum, each) => sum + each.count, 0) * 10;
 }

@@ -11,8 +11,8 @@ const RESUMABLE = 20000;
 const CATCH_UP_PAGES = 4;
 
 export class LogFeed {
-  // CHANGED is told that there is something else to show; ARRIVED gets rows that came live; STATE as for a tail;
-  // FAILED gets errors. FOLLOWING says whether the end is what is looked at.
+  // Callbacks: `changed` when the window has changed, `arrived` with rows from the live stream, `state` as for Tail,
+  // `failed` with errors; `following` returns whether the list is scrolled to its end.
   constructor(source, { changed, arrived, state, failed, following }) {
     this.source = source;
     this.changed = changed;
@@ -122,7 +122,7 @@ export class LogFeed {
       return;
     }
     const before = this.overflowed;
-    // What was searched in vain need not be searched again, but what was dropped is read again.
+    // A range that was searched without a match is skipped, but rows that were dropped are read again.
     const { last, newerCursor } = this.window;
     const after = newerCursor && Number(newerCursor.split("-")[0]) > last.micros ? newerCursor : last.cursor;
     await this.loadMore({ after }, (page) => {

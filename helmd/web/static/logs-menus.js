@@ -163,7 +163,7 @@ export class Menus {
       element("a", "helm-logmenu__item", text, { href: page.source.url("logs/export", { ...asked, format, order: "asc" }), download: "" });
     const command = element("button", "helm-logmenu__item", "Copy as helmctl command", { type: "button" });
     const services = page.service ? `${page.service} ` : "";
-    // A query that begins with a hyphen is no option.
+    // "--", since a query may begin with a hyphen.
     const query = page.state.query ? ` -- '${page.state.query.replace(/'/g, "'\\''")}'` : "";
     command.addEventListener("click", () =>
       this.copy(`helmctl logs ${services}--since '${from}' --until '${to}' -o json${query}`, "Command copied"),

@@ -35,7 +35,7 @@ export class Rows {
     this.draw();
   }
 
-  // Heights must be measured anew: the width or the way lines are shown has changed.
+  // Discards the measured heights, after the width or the display of lines has changed.
   forget() {
     this.heights.clear();
     for (const each of this.shown.values()) {

@@ -249,7 +249,7 @@ export class Volume {
     return [`${when}  ${counts.join(" · ") || "no lines"}`, ...new Set([...near, ...gaps.map((mark) => mark.text)])].slice(0, 4);
   }
 
-  tell(x) {
+  showTip(x) {
     const lines = this.describe(x);
     this.tip.replaceChildren(...lines.map((line) => element("div", "helm-volume__line", line)));
     this.tip.hidden = false;
@@ -274,7 +274,7 @@ export class Volume {
         this.drag[1] = this.cursor;
         this.selection = Math.abs(this.drag[1] - this.drag[0]) > 4 ? [...this.drag] : null;
       }
-      this.tell(this.cursor);
+      this.showTip(this.cursor);
       this.draw();
     });
     plot.addEventListener("pointerup", () => {
@@ -326,11 +326,11 @@ export class Volume {
       } else {
         this.selection = null;
       }
-      this.tell(Math.min(this.width - 1, this.cursor));
+      this.showTip(Math.min(this.width - 1, this.cursor));
       this.draw();
     } else if (event.key === "Home" || event.key === "End") {
       this.cursor = event.key === "Home" ? 0 : this.width;
-      this.tell(Math.min(this.width - 1, this.cursor));
+      this.showTip(Math.min(this.width - 1, this.cursor));
       this.draw();
     } else if (event.key === "Enter" && this.cursor !== null) {
       const chosen = this.selection ?? [this.cursor, this.cursor];

@@ -63,7 +63,8 @@ export class LogWindow {
     return fresh.length;
   }
 
-  // Entries that came live. With FOLLOWING the oldest make room, else what does not fit is left to the store.
+  // Adds entries of the live stream and returns how many were new. Beyond the limit, the oldest rows are dropped where
+  // `following`, else the new ones, which are then read from the store on scrolling.
   append(rows, following) {
     let fresh = rows;
     if (this.newer) {
@@ -74,9 +75,9 @@ export class LogWindow {
       fresh = fresh.filter((row) => compare(row, this.first) > 0);
     }
     if (!following) {
-      const room = Math.max(0, this.limit - this.rows.length);
-      if (fresh.length > room) {
-        fresh = fresh.slice(0, room);
+      const free = Math.max(0, this.limit - this.rows.length);
+      if (fresh.length > free) {
+        fresh = fresh.slice(0, free);
         this.newer = true;
         this.newerCursor = null;
       }

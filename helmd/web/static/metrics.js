@@ -1,6 +1,6 @@
 // The page of charts: what is chosen is in the URL; points come from GET /api/metrics/{name}, the newest again and again.
 import { api } from "./api.js";
-import { Chart, moment } from "./chart.js";
+import { Chart, axisTime } from "./chart.js";
 import { copy } from "./dom.js";
 import { isUtc } from "./format.js";
 
@@ -106,8 +106,8 @@ function showChoice() {
 
 function showPeriod() {
   const [from, to] = span();
-  const day = (at) => moment(at, "day");
-  const clock = (at) => moment(at, to - from < 7200 ? "seconds" : "time");
+  const day = (at) => axisTime(at, "day");
+  const clock = (at) => axisTime(at, to - from < 7200 ? "seconds" : "time");
   const [first, last] = day(from) === day(to) ? [clock(from), clock(to)] : [`${day(from)} ${clock(from)}`, `${day(to)} ${clock(to)}`];
   const date = day(from) === day(to) ? `${day(from)}, ` : "";
   period.textContent = `${date}${first} – ${last}${isUtc() ? " UTC" : ""}`;
