@@ -3,6 +3,7 @@
 These are name servers, proxies, apt options and credentials, the Debian mirror, and additional certificate authorities.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,8 @@ def require_commands(commands: tuple[str, ...]) -> None:
         )
     say(f"Installing on this machine: {' '.join(packages)}")
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-    settings = {**environment(), "DEBIAN_FRONTEND": "noninteractive"}
+    waiting = os.environ.get("APT_CONFIG", str(Path(__file__).parent.parent / "apt.conf"))
+    settings = {**environment(), "DEBIAN_FRONTEND": "noninteractive", "APT_CONFIG": waiting}
     for command in (install, ["apt-get", "update", "-qq"], install):
         done = subprocess.run(
             command,
