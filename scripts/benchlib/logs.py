@@ -41,6 +41,7 @@ def sizes_of(arguments: list[str]) -> tuple[Sizes, list[str]]:
     parser = argparse.ArgumentParser(prog="scripts/bench logs")
     parser.add_argument("--runs", type=int, help=f"number of runs of each part (default {Sizes().runs})")
     parser.add_argument("--only", help=f"only these parts, separated by commas: {', '.join(PARTS)}")
+    parser.add_argument("--rows", type=int, help=f"number of generated rows (default {Sizes().rows:,})")
     parser.add_argument("--short", action="store_true", help="everything once, with little data")
     parser.add_argument("--keep", action="store_true", help="keep all entries in the store")
     given = parser.parse_args(arguments)
@@ -50,8 +51,12 @@ def sizes_of(arguments: list[str]) -> tuple[Sizes, list[str]]:
     if given.runs is not None and given.runs < 1:
         parser.error("--runs: at least 1")
     sizes = SHORT if given.short else Sizes()
+    if given.rows is not None and given.rows < 2 * sizes.today:
+        parser.error(f"--rows: at least {2 * sizes.today:,}")
     if given.runs is not None:
         sizes = replace(sizes, runs=given.runs)
+    if given.rows is not None:
+        sizes = replace(sizes, rows=given.rows)
     return replace(sizes, keep=given.keep), [part for part in PARTS if part in parts]
 
 

@@ -1,4 +1,4 @@
-"""Queries of a store with many rows over many days, a tenth of them today: by the API, and by the search alone."""
+"""Queries of a store with many rows over many days, some of them today: by the API, and by the search alone."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ def queries(sizes: Sizes) -> None:
         make_rows(sizes, database)
         if not sizes.keep:
             units("start", *HELM_UNITS)
-        say(f"{sizes.rows:,} rows over {sizes.days} days, a tenth of them today; the first {_LIMIT} matches:")
+        say(f"{sizes.rows:,} rows over {sizes.days} days, {sizes.today:,} of them today; the first {_LIMIT} matches:")
         for query in _queries(sizes, database):
             with figure(query.what):
                 _measure(sizes, database, query)

@@ -58,6 +58,7 @@ class Sizes:
     clients: tuple[int, ...] = (1, 4, 32)
     http_seconds: float = 5.0
     rows: int = 10_000_000
+    today: int = 1_000_000
     days: int = 90
     samples: int = 100
     pages: int = 1000
@@ -78,6 +79,7 @@ SHORT = Sizes(
     clients=(4,),
     http_seconds=0.2,
     rows=20_000,
+    today=2_000,
     days=4,
     samples=3,
     pages=10,
