@@ -93,9 +93,9 @@ return [window.hostile, document.querySelectorAll("main :is(img, script, iframe)
 """
 WRITTEN_OUT = """
 const [done] = arguments, found = [];
-import(document.querySelector("script[src$='/helm.js']").src.replace("helm.js", "dom.js")).then(({ shownText }) => {
+import(document.querySelector("script[src$='/helm.js']").src.replace("helm.js", "dom.js")).then(({ printableText }) => {
   for (let code = 0; code < 0x110000; code += 1) {
-    const shown = shownText(String.fromCodePoint(code));
+    const shown = printableText(String.fromCodePoint(code));
     if (shown !== String.fromCodePoint(code)) found.push([code, shown]);
   }
   done(found);

@@ -1,9 +1,9 @@
 // What changes something: a dialog says what will be done and to whom, then how it goes, then how it ended.
 import { Problem, api } from "./api.js";
-import { HOME, h, holdFocus, icon, shownText, toast } from "./dom.js";
+import { HOME, h, saveFocus, icon, printableText, toast } from "./dom.js";
 import { duration } from "./format.js";
 import { subscribe } from "./live.js";
-import { resumed } from "./sse.js";
+import { eventsUntilEnd } from "./sse.js";
 
 const ENDED = new Set(["succeeded", "failed", "cancelled", "interrupted"]);
 const GLYPHS = {
@@ -43,7 +43,7 @@ const OPPOSITE = { start: "stop", stop: "start" };
  *
  * At the end `restoreFocus` gives the focus back to what opened the dialog.
  */
-export function runAction(options, restoreFocus = holdFocus()) {
+export function runAction(options, restoreFocus = saveFocus()) {
   return new Promise((resolve) => new ActionDialog(options, resolve, restoreFocus).open());
 }
 
@@ -176,10 +176,10 @@ class ActionDialog {
   followLog(id) {
     const control = new AbortController();
     const read = async () => {
-      for await (const { event, data } of resumed(`${HOME}api/jobs/${id}/log`, control.signal)) {
+      for await (const { event, data } of eventsUntilEnd(`${HOME}api/jobs/${id}/log`, control.signal)) {
         if (event === "log") {
           const atEnd = this.lines.scrollHeight - this.lines.scrollTop - this.lines.clientHeight < 24;
-          this.lines.append(`${shownText(JSON.parse(data).text)}\n`);
+          this.lines.append(`${printableText(JSON.parse(data).text)}\n`);
           while (this.lines.childNodes.length > 2000) {
             this.lines.firstChild.remove();
           }

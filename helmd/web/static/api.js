@@ -1,8 +1,8 @@
-// Asking Helm's API.
+// Requests to Helm's API.
 import { HOME } from "./dom.js";
 import { sessionEnded } from "./session.js";
 
-/** A reply that is an error: its problem document. */
+/** An error response, with the members of its problem document; `status` is 0 where helmd can't be reached. */
 export class Problem extends Error {
   constructor(status, body) {
     const sentence = body.detail ?? body.error ?? body.message ?? `Helm answered ${status}`;
@@ -16,13 +16,13 @@ export class Problem extends Error {
 }
 
 /**
- * The JSON of a reply. `path` is below /helm/, as "api/services/status". Throws Problem for errors, also where helmd can't
- * be reached (status 0).
+ * Sends a request and resolves to the parsed JSON of the response. `path` is relative to /helm/, such as
+ * "api/services/status"; `body` is sent as JSON. Throws Problem, and AbortError where `signal` was aborted.
  */
 export async function api(method, path, body, { headers = {}, signal } = {}) {
-  let answer;
+  let response;
   try {
-    answer = await fetch(HOME + path, {
+    response = await fetch(HOME + path, {
       method,
       signal,
       redirect: "manual",
@@ -40,19 +40,19 @@ export async function api(method, path, body, { headers = {}, signal } = {}) {
     }
     throw new Problem(0, { detail: "Helm can't be reached", hint: "On the machine: systemctl --user status helmd" });
   }
-  if (answer.type === "opaqueredirect" || answer.status === 401) {
+  if (response.type === "opaqueredirect" || response.status === 401) {
     sessionEnded();
     throw new Problem(401, { detail: "Your session has ended", hint: "Log in, then send this again." });
   }
-  const text = await answer.text();
+  const text = await response.text();
   let parsed = {};
   try {
     parsed = text ? JSON.parse(text) : {};
   } catch {
-    // What a proxy says in its own words.
+    // An error page of a proxy.
   }
-  if (!answer.ok) {
-    throw new Problem(answer.status, parsed);
+  if (!response.ok) {
+    throw new Problem(response.status, parsed);
   }
   return parsed;
 }

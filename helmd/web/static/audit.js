@@ -1,4 +1,4 @@
-// The page of the audit trail: the filter takes effect as it is chosen; its times are the reader's, the URL's are UTC.
+// The page of the audit trail: submits the filter when it is changed. Its fields have local time, the URL has UTC.
 const form = document.querySelector("[data-audit-filter]");
 
 const local = (at) => {

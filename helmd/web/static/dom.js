@@ -1,61 +1,64 @@
-// Making elements, and where things are.
+// Paths, and helpers for the DOM.
 
-/** "/helm/", also behind the gateway. */
+/** The base path of all pages, "/helm/", also behind the gateway. */
 export const HOME = new URL("../../", import.meta.url).pathname;
-/** Changes with every change of any script, style sheet or image. */
+/** The digest of all scripts, style sheets and images, which is part of their URLs. */
 export const ASSETS = import.meta.url.split("/").at(-2);
 
 const SVG = "http://www.w3.org/2000/svg";
 const meta = document.querySelector('meta[name="helm-session"]');
 
-/** Names the session among those of this browser; empty without one. */
+/** An identifier of the session, not its secret; empty without a session. */
 export const SESSION = meta?.content ?? "";
 export const ROLE = meta?.dataset.role ?? "public";
 
-/** What is written out in text of others, since it is not seen or misleads: as helmd/model/printable.py has it. */
+/** Invisible and misleading characters, shown as escape sequences in untrusted text; see helmd/model/printable.py. */
 export const UNSEEN =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
 
-/** A character written out: "\\x1b", "\\u202e". */
-export const written = (character) => {
+/** The escape sequence that stands for a character: "\\x1b", "\\u202e". */
+export const escapeCharacter = (character) => {
   const code = character.codePointAt(0);
   const [mark, length] = code < 0x100 ? ["x", 2] : code < 0x10000 ? ["u", 4] : ["U", 8];
   return `\\${mark}${code.toString(16).padStart(length, "0")}`;
 };
 
-/** TEXT of others, with what is not seen written out. */
-export const shownText = (text) => text.replace(UNSEEN, written);
+/** Untrusted text with invisible and misleading characters as escape sequences. */
+export const printableText = (text) => text.replace(UNSEEN, escapeCharacter);
 
-/** An element: h("p", {class: "helm-note", onclick: f, "data-x": 1}, "text", child). */
+/**
+ * Creates an element: h("p", {class: "helm-note", onclick: f, "data-x": 1}, "text", child). Functions become event
+ * listeners; attributes and children that are false, null or undefined are left out.
+ */
 export function h(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+  const created = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (typeof value === "function") {
-      made.addEventListener(key.replace(/^on/, ""), value);
+      created.addEventListener(key.replace(/^on/, ""), value);
     } else if (value !== false && value !== null && value !== undefined) {
-      made.setAttribute(key, value === true ? "" : value);
+      created.setAttribute(key, value === true ? "" : value);
     }
   }
   for (const child of children.flat()) {
     if (child !== null && child !== undefined && child !== false) {
-      made.append(child instanceof Node ? child : shownText(String(child)));
+      created.append(child instanceof Node ? child : printableText(String(child)));
     }
   }
-  return made;
+  return created;
 }
 
-/** An icon of the sprite. */
+/** Creates an icon, by its name in the sprite icons.svg. */
 export function icon(name) {
-  const made = document.createElementNS(SVG, "svg");
-  made.setAttribute("class", "helm-icon");
-  made.setAttribute("aria-hidden", "true");
+  const created = document.createElementNS(SVG, "svg");
+  created.setAttribute("class", "helm-icon");
+  created.setAttribute("aria-hidden", "true");
   const use = document.createElementNS(SVG, "use");
   use.setAttribute("href", `${new URL("icons.svg", import.meta.url).pathname}#${name}`);
-  made.append(use);
-  return made;
+  created.append(use);
+  return created;
 }
 
-/** A remembered choice of this browser; storage may be off. */
+/** A value from local storage; `fallback` where there is none, or where storage is disabled. */
 export function stored(key, fallback) {
   try {
     return JSON.parse(localStorage.getItem(`helm-${key}`)) ?? fallback;
@@ -68,7 +71,7 @@ export function store(key, value) {
   try {
     localStorage.setItem(`helm-${key}`, JSON.stringify(value));
   } catch {
-    // Then it is not remembered.
+    // Storage is disabled or full: a setting then lasts until the page is left.
   }
 }
 
@@ -78,8 +81,8 @@ export function store(key, value) {
  */
 export function toast(text, { tone = "off", glyph = "info", actions = [], stays = false } = {}) {
   const box = document.querySelector("[data-toasts]");
-  const close = () => made.remove();
-  const made = h(
+  const close = () => created.remove();
+  const created = h(
     "div",
     { class: `helm-toast helm-toast--${tone}`, role: tone === "error" ? "alert" : "status" },
     icon(glyph),
@@ -94,57 +97,58 @@ export function toast(text, { tone = "off", glyph = "info", actions = [], stays 
       h("span", { class: "helm-hidden" }, "Close"),
     ),
   );
-  box.append(made);
+  box.append(created);
   while (box.children.length > 4) {
     box.firstElementChild.remove();
   }
   if (!stays) {
-    const wait = () => setTimeout(() => (made.matches(":hover, :focus-within") ? wait() : close()), 8000);
+    const wait = () => setTimeout(() => (created.matches(":hover, :focus-within") ? wait() : close()), 8000);
     wait();
   }
   return close;
 }
 
-const CAN_HAVE_FOCUS = "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea:not(:disabled)";
+const FOCUSABLE = "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea:not(:disabled)";
 
 /**
- * Where the focus is now. What is returned gives it back after the page has changed, unless something else has it: to
- * the same element, to one with the same data in the place of one that went, or to what is next to it.
+ * Remembers the focused element and returns a function that restores the focus after the page was changed, unless
+ * another element has it: to the same element, or in the nearest remaining ancestor to one with the same data
+ * attributes, else to the first that is focusable.
  */
-export function holdFocus(element = document.activeElement) {
+export function saveFocus(element = document.activeElement) {
   if (!element || element === document.body) {
     return () => {};
   }
-  const around = [];
+  const ancestors = [];
   for (let at = element.parentElement; at && at !== document.body; at = at.parentElement) {
-    around.push([at, at.id]);
+    ancestors.push([at, at.id]);
   }
   const data = element.getAttributeNames().filter((name) => name.startsWith("data-"));
-  const alike = data.length ? `${data.map((name) => `[${name}]`).join("")}:not(:disabled)` : null;
+  const similar = data.length ? `${data.map((name) => `[${name}]`).join("")}:not(:disabled)` : null;
   return () => {
-    const has = () => ![null, document.body, document.documentElement].includes(document.activeElement);
-    const give = (to) => to?.focus({ preventScroll: true });
-    if (!has() && element.isConnected) {
-      give(element);
+    const isFocused = () => ![null, document.body, document.documentElement].includes(document.activeElement);
+    const focus = (target) => target?.focus({ preventScroll: true });
+    if (!isFocused() && element.isConnected) {
+      focus(element);
     }
-    for (const [one, id] of around) {
-      if (has()) {
+    for (const [ancestor, id] of ancestors) {
+      if (isFocused()) {
         return;
       }
-      const place = one.isConnected ? one : id ? document.getElementById(id) : null;
-      give(alike && place?.querySelector(alike));
-      if (!has() && !place?.querySelector("main")) {
-        give(place?.matches("main") ? place : place?.querySelector(CAN_HAVE_FOCUS));
+      const place = ancestor.isConnected ? ancestor : id ? document.getElementById(id) : null;
+      focus(similar && place?.querySelector(similar));
+      if (!isFocused() && !place?.querySelector("main")) {
+        focus(place?.matches("main") ? place : place?.querySelector(FOCUSABLE));
       }
     }
   };
 }
 
-/** Copies, and says so. */
-export async function copy(text, what = "Copied") {
+/** Copies text to the clipboard and shows `message`. */
+export async function copy(text, message = "Copied") {
   try {
     await navigator.clipboard.writeText(text);
-    toast(what, { glyph: "check", tone: "ok" });
+    toast(message, { glyph: "check", tone: "ok" });
   } catch {
     toast("The browser did not allow copying. Select the text and press Ctrl C.", { tone: "warn", glyph: "info" });
   }

@@ -1,4 +1,4 @@
-// Times and figures in the reader's own format.
+// Times and numbers, in the format of the browser's locale.
 import { store, stored } from "./dom.js";
 
 let utc = stored("utc", false);
@@ -22,11 +22,11 @@ const DAY = { year: "numeric", month: "short", day: "numeric" };
 
 export const isUtc = () => utc;
 
-/** Shows times in UTC, or in local time. */
-export function setUtc(chosen) {
-  utc = chosen;
+/** Switches all times to UTC or local time, and stores the choice. */
+export function setUtc(enabled) {
+  utc = enabled;
   formats = {};
-  store("utc", chosen);
+  store("utc", enabled);
   localTimes(document);
   document.dispatchEvent(new CustomEvent("helm:times"));
 }
@@ -50,7 +50,7 @@ export function relative(at, now = Date.now()) {
   return relativeFormat.format(Math.trunc(seconds / size), unit);
 }
 
-/** "45 s", "12 min", "3 d 4 h": as the server writes durations. */
+/** "45 s", "12 min", "3 d 4 h": the same format as the server's. */
 export function duration(seconds) {
   const left = Math.max(0, Math.floor(seconds));
   if (left < 60) {
@@ -79,7 +79,7 @@ export function size(bytes) {
   return `${shown} ${["B", "KiB", "MiB", "GiB", "TiB"][at]}`;
 }
 
-const SHOWS = {
+const FORMATS = {
   relative: (at) => relative(at),
   since: (at) => duration((Date.now() - at) / 1000),
   clock,
@@ -88,7 +88,7 @@ const SHOWS = {
   exact,
 };
 
-/** Every <time> within a node: as `data-shows` says, with the exact time as its title. */
+/** Formats every <time> within a node by its `data-shows`, with the exact time as its title. */
 export function localTimes(within) {
   for (const time of within.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
@@ -99,7 +99,7 @@ export function localTimes(within) {
     if (time.title !== title) {
       time.title = title;
     }
-    const text = SHOWS[time.dataset.shows]?.(at);
+    const text = FORMATS[time.dataset.shows]?.(at);
     if (text !== undefined && time.textContent !== text) {
       time.textContent = text;
     }

@@ -1,10 +1,10 @@
-// Of every page: colours, times, live parts, keys, the palette and actions.
+// Loaded by every page. What only some pages or users need is imported on demand.
 import "./format.js";
 import "./live.js";
 import "./keys.js";
 import "./theme.js";
 
-const later = {
+const load = {
   action: () => import("./action.js"),
   palette: () => import("./palette.js"),
   table: () => import("./table.js"),
@@ -12,18 +12,18 @@ const later = {
 
 for (const button of document.querySelectorAll("[data-palette]")) {
   button.hidden = false;
-  button.addEventListener("click", async () => (await later.palette()).open());
+  button.addEventListener("click", async () => (await load.palette()).open());
 }
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest?.("[data-action]");
   if (button && !button.disabled) {
     event.preventDefault();
-    (await later.action()).start(button);
+    (await load.action()).start(button);
   }
 });
 
 if (document.querySelector("[data-table]")) {
-  later.table();
+  load.table();
 }
 

@@ -1,29 +1,29 @@
-// The page of one job: its log, from the beginning, and as it is written.
-import { shownText } from "./dom.js";
+// The page of one job: follows its log.
+import { printableText } from "./dom.js";
 import { refresh } from "./live.js";
-import { resumed } from "./sse.js";
+import { eventsUntilEnd } from "./sse.js";
 
-const MOST_LINES = 5000;
-const shown = document.querySelector("[data-job-log]");
-const none = document.querySelector("[data-job-none]");
+const MAX_LINES = 5000;
+const log = document.querySelector("[data-job-log]");
+const empty = document.querySelector("[data-job-none]");
 
-function add(text) {
-  const atEnd = shown.scrollHeight - shown.scrollTop - shown.clientHeight < 24;
-  shown.hidden = false;
-  none.hidden = true;
-  shown.append(`${shownText(text)}\n`);
-  while (shown.childNodes.length > MOST_LINES) {
-    shown.firstChild.remove();
+function append(text) {
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+  log.hidden = false;
+  empty.hidden = true;
+  log.append(`${printableText(text)}\n`);
+  while (log.childNodes.length > MAX_LINES) {
+    log.firstChild.remove();
   }
   if (atEnd) {
-    shown.scrollTop = shown.scrollHeight;
+    log.scrollTop = log.scrollHeight;
   }
 }
 
 async function follow() {
-  for await (const { event, data } of resumed(shown.dataset.jobLog)) {
+  for await (const { event, data } of eventsUntilEnd(log.dataset.jobLog)) {
     if (event === "log") {
-      add(JSON.parse(data).text);
+      append(JSON.parse(data).text);
     } else if (event === "end") {
       refresh("job");
     }

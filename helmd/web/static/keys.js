@@ -1,19 +1,22 @@
-// Keys: bound by pages with `bind`, shown by "?".
+// Keyboard shortcuts: registered with `bind`, listed by "?".
 import { h } from "./dom.js";
 
-const bound = [];
-let waiting = "";
+const bindings = [];
+let prefix = "";
 let timer = 0;
 
-/** Calls `act` for a key ("e", "E") or two ("g l") when nothing is being written. `label` is shown by "?". */
+/**
+ * Calls `act` on a key ("e", "E") or a sequence of two ("g l"), but not while the focus is in a field or a dialog is
+ * open. Where `act` returns false, the key keeps its default action. "?" lists `label` below `group`.
+ */
 export function bind(keys, label, act, group = "This page") {
-  bound.push({ keys, label, act, group });
+  bindings.push({ keys, label, act, group });
 }
 
-const writes = (element) =>
+const fieldOf = (element) =>
   element?.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]") ?? null;
 
-function press(event) {
+function onKeydown(event) {
   if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey) {
     event.preventDefault();
     palette();
@@ -22,25 +25,24 @@ function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) {
     return;
   }
-  if (event.key === "Escape" && writes(event.target) && !event.target.closest("dialog")) {
+  if (event.key === "Escape" && fieldOf(event.target) && !event.target.closest("dialog")) {
     event.target.blur();
     return;
   }
-  if (writes(event.target) || document.querySelector("dialog[open]")) {
+  if (fieldOf(event.target) || document.querySelector("dialog[open]")) {
     return;
   }
-  const keys = waiting ? `${waiting} ${event.key}` : event.key;
-  waiting = "";
+  const keys = prefix ? `${prefix} ${event.key}` : event.key;
+  prefix = "";
   clearTimeout(timer);
-  const found = bound.find((each) => each.keys === keys);
+  const found = bindings.find((each) => each.keys === keys);
   if (found) {
-    // What an action does not want, the browser does.
     if (found.act(event) !== false) {
       event.preventDefault();
     }
-  } else if (bound.some((each) => each.keys.startsWith(`${keys} `))) {
-    waiting = keys;
-    timer = setTimeout(() => (waiting = ""), 1500);
+  } else if (bindings.some((each) => each.keys.startsWith(`${keys} `))) {
+    prefix = keys;
+    timer = setTimeout(() => (prefix = ""), 1500);
   }
 }
 
@@ -50,7 +52,7 @@ async function palette() {
   }
 }
 
-/** Rows that j and k go through: [data-row] of the page, and what of them Enter opens. */
+/** Moves the focus by `step` among the visible rows ([data-row]). */
 function move(step) {
   const rows = [...document.querySelectorAll("[data-row]")].filter((row) => row.checkVisibility?.() ?? true);
   if (!rows.length) {
@@ -64,7 +66,7 @@ function move(step) {
 }
 
 function help() {
-  const groups = Map.groupBy ? Map.groupBy(bound, (each) => each.group) : grouped();
+  const groups = Map.groupBy ? Map.groupBy(bindings, (each) => each.group) : groupBindings();
   const dialog = h(
     "dialog",
     { class: "helm-dialog", "aria-labelledby": "helm-keys", onclose: () => dialog.remove() },
@@ -102,9 +104,9 @@ function help() {
   dialog.showModal();
 }
 
-function grouped() {
+function groupBindings() {
   const groups = new Map();
-  bound.forEach((each) => groups.set(each.group, [...(groups.get(each.group) ?? []), each]));
+  bindings.forEach((each) => groups.set(each.group, [...(groups.get(each.group) ?? []), each]));
   return groups;
 }
 
@@ -129,10 +131,10 @@ bind("Enter", "Open the row", () => {
   }
   return void (focused.querySelector("[data-open]") ?? focused.querySelector("a[href]"))?.click();
 }, GENERAL);
-// The browser closes what is open; leaving a field is done above.
+// For the list only: browsers close dialogs and popovers, and `onKeydown` takes the focus from a field.
 bind("Escape", "Close, leave a field", () => false, GENERAL);
 
 for (const link of document.querySelectorAll(".helm-rail__item[data-key]")) {
   bind(`g ${link.dataset.key}`, link.textContent.trim(), () => link.click(), "Go to");
 }
-document.addEventListener("keydown", press);
+document.addEventListener("keydown", onKeydown);

@@ -1,40 +1,51 @@
-// What a page hears from helmd: one stream of events for all tabs of a session, held by one of them (the leader).
+// Live updates. Browsers limit connections per host, so one tab of a session (the leader) has the stream of server-sent
+// events, and relays events to the others over a BroadcastChannel.
 //
-// The leader has the lock of the session's name and passes on what it hears by a channel of that name. A tab that hears
-// nothing from its leader (frozen, or gone) takes the lock from it. Parts of the page (data-live-part) are fetched again
-// when an event of their topics (data-live-topics) comes, and morphed in; see base.html for one that all tabs share.
-// A part with a tag (data-live-tag) comes without the rows that are the same: an empty one (data-live-same) is in each
-// one's place. The tag that is sent along is that of what the page shows, not of what was answered: an answer that was
-// cut off, or that another tab has fetched meanwhile, is not taken for shown.
-import { ASSETS, HOME, ROLE, SESSION, holdFocus, toast } from "./dom.js";
+// The leader holds a Web Lock named after the session. A visible tab without messages from the leader (which may be
+// frozen) steals the lock. An event of a topic in its data-live-topics has a part of the page (data-live-part) fetched
+// again and morphed in; one with data-live-shared is fetched by the leader for all tabs (base.html has one).
+//
+// Parts are fetched with If-None-Match: of a part with data-live-tag, the response has unchanged rows as empty
+// placeholders (data-live-same). The ETag that is sent is that of the part as the page shows it, which need not be that
+// of the last response: that may have been cut off, or may have been for another tab.
+import { ASSETS, HOME, ROLE, SESSION, saveFocus, toast } from "./dom.js";
 import { clock, localTimes } from "./format.js";
 import { hasEnded, onSessionEnd, sessionEnded } from "./session.js";
 import { StreamError, events } from "./sse.js";
 import { fragment } from "./trusted.js";
 import { Idiomorph } from "./vendor/idiomorph.js";
 
-export const STALE_MS = 10000;
-const SILENT_MS = 12000;
-const LONGEST_MS = 60000;
-const LEADER_MS = 6000;
-const COLLECT_MS = 150;
+/** After this time without data, the page is marked as stale: more than two heartbeats of /api/events (each 4 s). */
+const STALE_MS = 10000;
+/**
+ * After this time without data, the leader reconnects. Unlike the limit of sse.js, which is for streams with rarer
+ * heartbeats, it also covers connecting.
+ */
+const STREAM_TIMEOUT_MS = 12000;
+const PART_TIMEOUT_MS = 12000;
+const MAX_PART_TIMEOUT_MS = 60000;
+const LEADER_TIMEOUT_MS = 6000;
+/** Events within this time cause one request for a part. */
+const BATCH_MS = 150;
 const NAME = `helm-${SESSION}`;
 const TOPICS = ROLE === "admin" ? "status,jobs,audit" : "status";
-const KEPT = new Set(["open", "aria-expanded", "data-selected", "aria-selected", "aria-sort", "tabindex"]);
+/** Attributes that scripts and users set, which morphing must not reset. */
+const CLIENT_ATTRIBUTES = new Set(["open", "aria-expanded", "data-selected", "aria-selected", "aria-sort", "tabindex"]);
 
 const channel = new BroadcastChannel(NAME);
 const listeners = new Map();
-const known = { statuses: {}, jobs: {}, audit: [] };
+const known = { statuses: {}, jobs: {} };
 const parts = new Map();
-const failing = new Set();
-let heard = Date.now();
-let leaderSaid = Date.now();
+const failedParts = new Set();
+let lastContactAt = Date.now();
+let lastLeaderMessageAt = Date.now();
 let leading = null;
 let closed = false;
 
 /**
- * Calls `listener` with each event of a topic, first with what is known already: {statuses, removed} of "status",
- * {jobs, removed} of "jobs", {audit, first} of "audit", and {} of "again" after a lost connection.
+ * Calls `listener` with the data of each event of a topic, first with what is known already: {statuses, removed} of
+ * "status", {jobs, removed} of "jobs", {audit, first} of "audit", and {} of "again", which follows each reconnection.
+ * Returns a function that unsubscribes.
  */
 export function subscribe(topic, listener) {
   listeners.set(topic, (listeners.get(topic) ?? new Set()).add(listener));
@@ -46,13 +57,11 @@ export function subscribe(topic, listener) {
   return () => listeners.get(topic).delete(listener);
 }
 
-/** The newest status of every service by name, as GET /api/services/status has it. */
+/** The latest status of every service by name, as in GET /api/services/status. */
 export const statuses = () => known.statuses;
-/** When anything was last heard from helmd, in milliseconds. */
-export const heardAt = () => heard;
-const isStale = () => Date.now() - heard > STALE_MS || failing.size > 0;
+const isStale = () => Date.now() - lastContactAt > STALE_MS || failedParts.size > 0;
 
-function take(topic, data) {
+function handleEvent(topic, data) {
   if (topic === "status") {
     Object.assign(known.statuses, data.statuses);
     data.removed.forEach((name) => delete known.statuses[name]);
@@ -70,7 +79,7 @@ function take(topic, data) {
   }
 }
 
-// Parts.
+// Parts of the page.
 
 function urlOf(element) {
   const url = new URL(element.dataset.liveUrl ?? location.href, location.href);
@@ -83,18 +92,19 @@ const elementOf = (name) => document.querySelector(`[data-live-part="${CSS.escap
 
 function partOf(name) {
   if (!parts.has(name)) {
-    const given = elementOf(name)?.dataset.liveTag;
-    parts.set(name, { busy: false, dirty: false, timer: 0, asked: 0, limit: SILENT_MS, tag: given ? `"${given}"` : "" });
+    const rendered = elementOf(name)?.dataset.liveTag;
+    const tag = rendered ? `"${rendered}"` : "";
+    parts.set(name, { busy: false, dirty: false, timer: 0, refreshedAt: 0, timeout: PART_TIMEOUT_MS, tag });
   }
   return parts.get(name);
 }
 
-/** Fetches a part again, soon: events that follow one another are taken together. */
+/** Schedules a new fetch of a part; calls in quick succession cause one. */
 export function refresh(name) {
   const part = partOf(name);
   part.dirty = true;
   if (!part.timer && !part.busy) {
-    part.timer = setTimeout(() => load(name, part), COLLECT_MS);
+    part.timer = setTimeout(() => load(name, part), BATCH_MS);
   }
 }
 
@@ -103,35 +113,35 @@ async function load(name, part) {
   const element = elementOf(name);
   const shared = element && "liveShared" in element.dataset;
   if (!element || hasEnded() || (shared ? !leading : document.hidden)) {
-    // A hidden page catches up when it is looked at; what tabs share, the leader fetches.
+    // A hidden page fetches when it becomes visible; a shared part comes from the leader.
     part.dirty = !shared;
     return;
   }
   part.busy = true;
   part.dirty = false;
   try {
-    const answer = await fetch(urlOf(element), {
+    const response = await fetch(urlOf(element), {
       headers: { Accept: "text/html", ...(part.tag ? { "If-None-Match": part.tag } : {}) },
       redirect: "manual",
-      signal: AbortSignal.timeout(part.limit),
+      signal: AbortSignal.timeout(part.timeout),
     });
-    if (answer.type === "opaqueredirect" || answer.status === 401) {
+    if (response.type === "opaqueredirect" || response.status === 401) {
       sessionEnded();
-    } else if (answer.ok) {
-      noteAssets(answer.headers.get("Helm-Assets"));
-      const [tag, text] = [answer.headers.get("ETag") ?? "", await answer.text()];
+    } else if (response.ok) {
+      offerReload(response.headers.get("Helm-Assets"));
+      const [tag, text] = [response.headers.get("ETag") ?? "", await response.text()];
       apply(name, text, tag);
       if (shared) {
         channel.postMessage({ kind: "part", name, text, tag });
       }
     }
-    note(name, answer.ok || answer.status === 304);
+    recordResult(name, response.ok || response.status === 304);
   } catch (error) {
     if (error.name === "TimeoutError") {
-      // What always takes longer than the limit, as on a busy machine, would never be shown.
-      part.limit = Math.min(2 * part.limit, LONGEST_MS);
+      // On a busy machine, a part that always takes longer than a fixed timeout would never be updated.
+      part.timeout = Math.min(2 * part.timeout, MAX_PART_TIMEOUT_MS);
     }
-    note(name, false);
+    recordResult(name, false);
   }
   part.busy = false;
   if (part.dirty) {
@@ -139,29 +149,29 @@ async function load(name, part) {
   }
 }
 
-function note(name, worked) {
-  if (worked) {
-    failing.delete(name);
-    heard = Date.now();
+function recordResult(name, succeeded) {
+  if (succeeded) {
+    failedParts.delete(name);
+    lastContactAt = Date.now();
   } else {
-    failing.add(name);
+    failedParts.add(name);
     setTimeout(() => refresh(name), 3000);
   }
   showState();
 }
 
 const isSame = (node) => node.dataset?.liveSame !== undefined;
-const morphing = {
+const morphCallbacks = {
   beforeNodeMorphed: (old, fresh) => !(isSame(fresh) || old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
   beforeNodeRemoved: (old) => !(old.matches?.("[data-live-keep], dialog[open]") || isOpen(old)),
-  beforeAttributeUpdated: (attribute) => !KEPT.has(attribute),
+  beforeAttributeUpdated: (attribute) => !CLIENT_ATTRIBUTES.has(attribute),
 };
 
 function isOpen(node) {
   return node.popover && node.matches(":popover-open");
 }
 
-/** Morphs a part's new markup in: focus, selection, open dialogs and menus stay, and rows that are the same. */
+/** Morphs a part's new markup in; focus, selection, open dialogs, open menus and unchanged rows stay. */
 function apply(name, text, tag) {
   const fresh = fragment(text).querySelector(`[data-live-part="${CSS.escape(name)}"]`);
   const [part, shown] = [partOf(name), elementOf(name)];
@@ -169,16 +179,16 @@ function apply(name, text, tag) {
     return;
   }
   if ([...fresh.querySelectorAll("[data-live-same]")].some((row) => !document.getElementById(row.id))) {
-    // A row is missing that was there when the tag was given: all of it is fetched.
+    // The page lacks a row for which the response has a placeholder: without a tag, the whole part is sent.
     part.tag = "";
     refresh(name);
     return;
   }
   localTimes(fresh);
   document.dispatchEvent(new CustomEvent("helm:fresh", { detail: { fresh } }));
-  const restoreFocus = holdFocus();
+  const restoreFocus = saveFocus();
   part.tag = "";
-  Idiomorph.morph(shown, fresh, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: morphing });
+  Idiomorph.morph(shown, fresh, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: morphCallbacks });
   part.tag = tag;
   document.dispatchEvent(new CustomEvent("helm:part", { detail: { name } }));
   restoreFocus();
@@ -186,26 +196,27 @@ function apply(name, text, tag) {
 }
 
 const title = document.title.replace(/^\(\d+\)[^·]*· /, "");
-const icons = document.querySelector('link[rel="icon"]');
+const favicon = document.querySelector('link[rel="icon"]');
 
-/** The tab's title and icon say what is wrong. */
+/** Shows problems in the document's title and its favicon. */
 function showTrouble() {
   const health = document.querySelector('[data-live-part="health"]');
   const trouble = health?.dataset.trouble ?? "";
-  const said = hasEnded() ? "Session ended" : trouble;
-  const text = said ? `${said} · ${title}` : title;
+  const prefix = hasEnded() ? "Session ended" : trouble;
+  const text = prefix ? `${prefix} · ${title}` : title;
   if (document.title !== text) {
     document.title = text;
   }
   const url = new URL(health?.dataset.tone === "error" ? "helm-error.svg" : "helm.svg", import.meta.url).pathname;
-  if (icons && icons.getAttribute("href") !== url) {
-    icons.setAttribute("href", url);
+  if (favicon && favicon.getAttribute("href") !== url) {
+    favicon.setAttribute("href", url);
   }
 }
 
 let reloadOffered = false;
 
-function noteAssets(digest) {
+/** Offers to reload the page where the server has other scripts; `digest` is that of its assets. */
+function offerReload(digest) {
   if (digest && digest !== ASSETS && !reloadOffered) {
     reloadOffered = true;
     toast("Helm was updated. This page is from before.", {
@@ -216,20 +227,20 @@ function noteAssets(digest) {
   }
 }
 
-// The state that the page shows.
+// The state of the connection.
 
 function showState() {
   const ended = hasEnded();
   const stale = isStale() || ended;
-  // What is no longer known to be true is not shown in green.
+  // A stale page must not show healthy services in green.
   document.body.classList.toggle("helm--stale", stale);
   for (const time of document.querySelectorAll("[data-clock]")) {
-    write(time, clock(heard));
+    write(time, clock(lastContactAt));
   }
   for (const state of document.querySelectorAll("[data-live-state]")) {
     state.hidden = false;
     state.classList.toggle("helm-live--stale", stale);
-    const text = ended ? "session ended" : stale ? `stale since ${clock(heard)}` : "live";
+    const text = ended ? "session ended" : stale ? `stale since ${clock(lastContactAt)}` : "live";
     write(state.querySelector("[data-live-text]"), text);
   }
 }
@@ -249,7 +260,7 @@ onSessionEnd(() => {
 
 // The leader.
 
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 async function lead() {
   const control = new AbortController();
@@ -262,25 +273,25 @@ async function lead() {
     const abort = () => attempt.abort();
     control.signal.addEventListener("abort", abort);
     let last = Date.now();
-    const watch = setInterval(() => Date.now() - last > SILENT_MS && attempt.abort(), 1000);
+    const watch = setInterval(() => Date.now() - last > STREAM_TIMEOUT_MS && attempt.abort(), 1000);
     try {
       const stream = events(`${HOME}api/events?topics=${TOPICS}`, {
         signal: attempt.signal,
         lastId,
-        heard: () => {
-          last = heard = leaderSaid = Date.now();
-          channel.postMessage({ kind: "heard", at: heard });
+        onData: () => {
+          last = lastContactAt = lastLeaderMessageAt = Date.now();
+          relayContact();
         },
       });
       for await (const { event, id, data } of stream) {
         lastId = id ?? lastId;
         wait = 500;
         if (event === "status" || event === "jobs" || event === "audit") {
-          pass(event, JSON.parse(data));
+          relay(event, JSON.parse(data));
         }
         if (lost) {
           lost = false;
-          pass("again", {});
+          relay("again", {});
         }
       }
     } catch (error) {
@@ -292,21 +303,27 @@ async function lead() {
     clearInterval(watch);
     control.signal.removeEventListener("abort", abort);
     attempt.abort();
-    await pause(wait);
+    await sleep(wait);
     wait = Math.min(wait * 2, 8000);
   }
   leading = leading === control ? null : leading;
 }
 
-function pass(topic, data) {
-  take(topic, data);
+function relay(topic, data) {
+  handleEvent(topic, data);
   channel.postMessage({ kind: "event", topic, data });
+}
+
+/** Reports to the other tabs that helmd is reachable, and that this tab leads. */
+function relayContact() {
+  channel.postMessage({ kind: "contact", at: lastContactAt });
 }
 
 let turn = 0;
 let waiting = null;
 
-async function follow(steal = false) {
+/** Leads once the lock is free, or at once with `steal`. Resolves when this tab leads no longer. */
+async function compete(steal = false) {
   if (!navigator.locks) {
     return lead();
   }
@@ -317,26 +334,26 @@ async function follow(steal = false) {
   try {
     await navigator.locks.request(NAME, steal ? { steal: true } : { signal: waiting.signal }, lead);
   } catch {
-    // Another tab has taken the lock: this one had been frozen.
+    // Another tab stole the lock, or a newer call replaced this one.
   }
   if (mine !== turn) {
     return;
   }
   leading?.abort();
   if (!closed && !hasEnded()) {
-    // A stolen lock's holder queues up again.
-    leaderSaid = Date.now();
-    setTimeout(follow, 100);
+    // The former holder of a stolen lock queues up again.
+    lastLeaderMessageAt = Date.now();
+    setTimeout(compete, 100);
   }
 }
 
 channel.addEventListener("message", ({ data: message }) => {
-  leaderSaid = Date.now();
-  if (message.kind === "heard") {
-    heard = Math.max(heard, message.at);
+  lastLeaderMessageAt = Date.now();
+  if ("at" in message) {
+    lastContactAt = Math.max(lastContactAt, message.at);
     showState();
   } else if (message.kind === "event") {
-    take(message.topic, message.data);
+    handleEvent(message.topic, message.data);
   } else if (message.kind === "part") {
     apply(message.name, message.text, message.tag);
   } else if (message.kind === "hello" && leading) {
@@ -347,7 +364,7 @@ channel.addEventListener("message", ({ data: message }) => {
       sessionEnded();
     }
   } else if (message.kind === "closed") {
-    // The session may still be ending; what is shown is gone anyway.
+    // Logged out in another tab: leave the page at once, although the session may not have ended yet.
     close();
     location.replace(`${HOME}logout`);
   }
@@ -364,30 +381,31 @@ function tick() {
     return;
   }
   if (leading) {
-    channel.postMessage({ kind: "heard", at: heard });
-  } else if (!document.hidden && Date.now() - leaderSaid > LEADER_MS + Math.random() * 2000) {
-    leaderSaid = Date.now();
-    follow(true);
+    relayContact();
+  } else if (!document.hidden && Date.now() - lastLeaderMessageAt > LEADER_TIMEOUT_MS + Math.random() * 2000) {
+    // The random part keeps tabs from stealing the lock from one another.
+    lastLeaderMessageAt = Date.now();
+    compete(true);
   }
   showState();
 }
 
-function everySoOften() {
+function refreshPeriodically() {
   for (const element of document.querySelectorAll("[data-live-every]")) {
     const part = partOf(element.dataset.livePart);
     const every = Number(element.dataset.liveEvery) * 1000;
-    if (!document.hidden && every && Date.now() - part.asked > every) {
+    if (!document.hidden && every && Date.now() - part.refreshedAt > every) {
       refresh(element.dataset.livePart);
-      part.asked = Date.now();
+      part.refreshedAt = Date.now();
     }
   }
 }
 
 if (SESSION) {
-  follow();
+  compete();
   channel.postMessage({ kind: "hello" });
   setInterval(tick, 1000);
-  setInterval(everySoOften, 1000);
+  setInterval(refreshPeriodically, 1000);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) {
       showState();

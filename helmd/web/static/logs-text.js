@@ -1,8 +1,8 @@
-// Text of log lines as elements: whatever a line has in it is shown as text, and what is not seen is written out.
+// Renders the text of log lines: nothing in it is markup, and invisible characters are shown as escape sequences.
 
-import { UNSEEN, shownText, written } from "./dom.js";
+import { UNSEEN, printableText, escapeCharacter } from "./dom.js";
 
-// A colour of a terminal, or what is not seen.
+// An escape sequence for colours, or an invisible character.
 const PART = new RegExp(`\\u001b\\[([0-9;]{0,40})m|(${UNSEEN.source})`, "gu");
 const COLOURS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
@@ -12,7 +12,7 @@ export function element(tag, className = "", text = undefined, attributes = {}) 
     made.className = className;
   }
   if (text !== undefined && text !== null) {
-    made.textContent = shownText(String(text));
+    made.textContent = printableText(String(text));
   }
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== false) {
@@ -22,9 +22,9 @@ export function element(tag, className = "", text = undefined, attributes = {}) 
   return made;
 }
 
-// Select Graphic Rendition (ECMA-48, 8.3.117): colours and weight alone.
-function styleAfter(before, codes) {
-  let style = before;
+// The style after a Select Graphic Rendition sequence (ECMA-48, 8.3.117), of which only colours and weight are used.
+function styleAfter(previous, codes) {
+  let style = previous;
   const given = codes === "" ? [0] : codes.split(";").map(Number);
   for (let at = 0; at < given.length; at += 1) {
     const code = given[at];
@@ -45,7 +45,7 @@ function styleAfter(before, codes) {
   return style;
 }
 
-// The parts of TEXT: {text, mark, colour, bold}. A mark stands for a character that would not be seen.
+// Splits text into parts of one style: {text, mark, colour, bold}. A `mark` stands for an invisible character.
 export function partsOf(text) {
   if (text.search(UNSEEN) < 0) {
     return [{ text, mark: false, colour: "", bold: false }];
@@ -60,7 +60,7 @@ export function partsOf(text) {
     if (found[2] === undefined) {
       style = styleAfter(style, found[1]);
     } else {
-      parts.push({ text: written(found[2]), mark: true, ...style });
+      parts.push({ text: escapeCharacter(found[2]), mark: true, ...style });
     }
     from = found.index + found[0].length;
   }
@@ -70,7 +70,7 @@ export function partsOf(text) {
   return parts;
 }
 
-// Appends TEXT to NODE; words that match HIGHLIGHT are marked.
+// Appends text to a node; matches of the regular expression `highlight` are marked.
 export function appendText(node, text, highlight = null) {
   for (const part of partsOf(text)) {
     if (part.mark) {

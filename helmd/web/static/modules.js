@@ -4,12 +4,12 @@ import { Problem, api } from "./api.js";
 import { HOME } from "./dom.js";
 import { relative } from "./format.js";
 import { refresh } from "./live.js";
-import { resumed } from "./sse.js";
+import { eventsUntilEnd } from "./sse.js";
 
 /** What a job that has ended has printed. */
 async function linesOf(id) {
   const lines = [];
-  for await (const { event, data } of resumed(`${HOME}api/jobs/${id}/log`)) {
+  for await (const { event, data } of eventsUntilEnd(`${HOME}api/jobs/${id}/log`)) {
     if (event === "log") {
       lines.push(JSON.parse(data).text);
     }

@@ -1,4 +1,5 @@
-// Takes the secret out of the URL and sends it, once. It never goes to the server as part of a URL.
+// Logs in by a link of a single use. Its secret is in the fragment, which browsers don't send, so that no log has it;
+// it is removed from the URL and sent in the body of a request.
 const box = document.querySelector("[data-once]");
 const text = document.querySelector("[data-once-text]");
 const title = box.querySelector("h1");
@@ -15,9 +16,9 @@ async function open() {
     fail("It lacks its secret, or was opened already. Make another one on the machine: helmctl dashboard");
     return;
   }
-  let answer;
+  let response;
   try {
-    answer = await fetch(box.dataset.once, {
+    response = await fetch(box.dataset.once, {
       method: "POST",
       headers: { "Content-Type": "application/json", Accept: "application/json" },
       body: JSON.stringify({ secret }),
@@ -26,15 +27,15 @@ async function open() {
     fail("Helm can't be reached. Is the tunnel still open, and helmd running (helmctl status helm)?");
     return;
   }
-  if (answer.ok) {
-    location.replace((await answer.json()).location);
+  if (response.ok) {
+    location.replace((await response.json()).location);
   } else {
-    const problem = await answer.json().catch(() => ({}));
-    const sentence = problem.detail ?? `Helm answered ${answer.status}.`;
+    const problem = await response.json().catch(() => ({}));
+    const sentence = problem.detail ?? `Helm answered ${response.status}.`;
     fail(`${sentence[0].toUpperCase()}${sentence.slice(1)}. ${problem.hint ?? ""}`);
   }
 }
 
-// Another link in the same tab differs in its fragment alone, so the page is not loaded again.
+// A second link that is opened in the same tab changes only the fragment, which doesn't load the page.
 addEventListener("hashchange", open);
 open();

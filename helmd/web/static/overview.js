@@ -1,4 +1,4 @@
-// The overview: the menu of a row, what changed since the last visit, the checklist where it is old.
+// The overview: the rows' menu, changes since the last visit, and findings, which are checked again where they are old.
 import { HOME, h, icon, store, stored } from "./dom.js";
 import { short } from "./format.js";
 import { bind } from "./keys.js";
@@ -6,13 +6,13 @@ import { refresh } from "./live.js";
 import { place } from "./table.js";
 
 const VISIT_MS = 30 * 60 * 1000;
-const SHOWN = 6;
+const SHOWN_CHANGES = 6;
 const visit = stored("visit", null);
-// A visit ends half an hour after the page was last looked at; until then what was new stays new.
+// A visit ends when the page has not been visible for half an hour: until then, changes stay marked as new on reload.
 const since = visit && Date.now() - visit.seen > VISIT_MS ? visit.seen : (visit?.since ?? null);
 let all = false;
 
-function keepVisit() {
+function saveVisit() {
   if (!document.hidden) {
     store("visit", { seen: Date.now(), since });
   }
@@ -21,7 +21,7 @@ function keepVisit() {
 function showChanges() {
   const items = [...document.querySelectorAll(".helm-changes__item")];
   const fresh = items.filter((item) => since && Date.parse(item.dataset.at) > since);
-  const shown = Math.max(SHOWN, Math.min(fresh.length, 20));
+  const shown = Math.max(SHOWN_CHANGES, Math.min(fresh.length, 20));
   items.forEach((item, at) => {
     item.hidden = !all && at >= shown;
     item.classList.toggle("helm-changes__item--new", fresh.includes(item));
@@ -42,7 +42,7 @@ function showChanges() {
 function check(again) {
   const part = document.querySelector("[data-live-part=findings]");
   if (part && again) {
-    // What comes back is without it, so this is asked for once.
+    // The part that is fetched lacks this attribute, so that only one request has the parameter.
     part.dataset.liveUrl = "?again=1";
   }
   refresh("findings");
@@ -50,7 +50,7 @@ function check(again) {
 
 const VERBS = { start: "play", restart: "rotate-ccw", stop: "square" };
 
-/** What can be done with a row's service, in one menu for all rows: a page has few elements. */
+/** Opens the menu of a row. It is made on demand: a menu for each row would be most of the page's elements. */
 function openMenu(button) {
   const name = button.closest("[data-service]").dataset.service;
   const { menu: verbs, keeps } = button.dataset;
@@ -111,10 +111,10 @@ document.addEventListener("click", (event) => {
   }
 });
 document.addEventListener("helm:part", (event) => event.detail.name === "changes" && showChanges());
-document.addEventListener("visibilitychange", keepVisit);
-setInterval(keepVisit, 60000);
+document.addEventListener("visibilitychange", saveVisit);
+setInterval(saveVisit, 60000);
 showChanges();
 if (document.querySelector("[data-findings-old]")) {
   check(false);
 }
-keepVisit();
+saveVisit();

@@ -1,4 +1,4 @@
-// Ctrl K: everything by its name. Services, pages, actions.
+// The command palette (Ctrl K): services, pages and actions by name.
 import { serviceAction } from "./action.js";
 import { api } from "./api.js";
 import { HOME, ROLE, h, icon } from "./dom.js";
@@ -24,13 +24,13 @@ async function items() {
     glyph: "layout-dashboard",
     act: () => link.click(),
   }));
-  const see = ROLE === "admin" || ROLE === "technician";
+  const canOpenService = ROLE === "admin" || ROLE === "technician";
   const paths = new Set(pages.map((page) => page.label));
   const services = names.map((name) => ({
     label: name,
     hint: `Service, ${known[name].state}`,
     glyph: "server",
-    act: see ? go(`service/${name}`) : go(`#service-${name}`),
+    act: canOpenService ? go(`service/${name}`) : go(`#service-${name}`),
   }));
   const logs = paths.has("Logs")
     ? names.map((name) => ({ label: `Logs of ${name}`, hint: "Logs", glyph: "scroll-text", act: go(`logs?query=service:${name}`) }))
@@ -57,7 +57,7 @@ async function items() {
   ];
 }
 
-/** The items that fit, the best first. */
+/** The items that match, the best match first. */
 function matching(list, text) {
   if (!text.trim()) {
     return list.slice(0, SHOWN);

@@ -1,70 +1,72 @@
-// The end of the session: every tab says it and how to go on; one that has been logged in again goes on at its URL.
+// Handles the end of the session: shows a notice with a way to log in, and reloads the page after a login in any tab of
+// the browser, unless that would discard unsaved input.
 import { SESSION, h, icon } from "./dom.js";
 
-// Any session of this browser, since the next one has another name; nothing is said but that there is one.
+// Every page with a session announces itself here. The channel has no session in its name, since the next login makes
+// a new session, and its messages no content.
 const logins = SESSION ? new BroadcastChannel("helm-logins") : null;
 const listeners = new Set();
 let ended = false;
-let back = false;
-let shown = null;
+let loggedIn = false;
+let notice = null;
 
 export const hasEnded = () => ended;
 
-/** Calls `act` once the session has ended. */
-export function onSessionEnd(act) {
-  listeners.add(act);
+/** Registers a function that is called when the session has ended. */
+export function onSessionEnd(listener) {
+  listeners.add(listener);
 }
 
-const written = () => document.querySelector("dialog[open] :is(input, textarea, select), [data-dirty]");
+const hasUnsavedInput = () => document.querySelector("dialog[open] :is(input, textarea, select), [data-dirty]");
 
-/** The session is over: what is shown stays, and so does what has been written. */
+/** Reports that the session has ended, as often as the caller likes. The page's content and its input stay. */
 export function sessionEnded() {
   const first = !ended;
   ended = true;
-  say();
+  showNotice();
   if (first) {
-    listeners.forEach((act) => act());
+    listeners.forEach((listener) => listener());
   }
 }
 
-function say() {
-  const keeps = written();
-  const again = h("button", { class: "helm-button helm-button--primary", type: "button", onclick: () => location.reload() });
-  const apart = h("a", { class: "helm-button helm-button--primary", href: location.href, target: "_blank", rel: "noopener" });
-  let [text, control] = ["Your session has ended. Log in to go on here.", again];
-  again.textContent = "Log in";
-  if (keeps && back) {
+function showNotice() {
+  const unsaved = hasUnsavedInput();
+  const reload = h("button", { class: "helm-button helm-button--primary", type: "button", onclick: () => location.reload() });
+  const login = h("a", { class: "helm-button helm-button--primary", href: location.href, target: "_blank", rel: "noopener" });
+  let [text, control] = ["Your session has ended. Log in to go on here.", reload];
+  reload.textContent = "Log in";
+  if (unsaved && loggedIn) {
     text = "You are logged in again, and can send what you have written. Reload the page after that.";
-    again.textContent = "Reload";
-  } else if (keeps) {
+    reload.textContent = "Reload";
+  } else if (unsaved) {
     text = "Your session has ended. Log in in another tab: what you have written stays here.";
-    apart.textContent = "Log in";
-    control = apart;
+    login.textContent = "Log in";
+    control = login;
   }
-  // What is outside of an open dialog can't be reached.
+  // All outside of a modal dialog is inert.
   const dialog = document.querySelector("dialog[open]");
-  if (shown?.isConnected && shown.closest("dialog") === dialog && shown.querySelector("p").textContent === text) {
-    // Each request that is refused comes here: what is said stays, with its focus, and is not read out again.
+  if (notice?.isConnected && notice.closest("dialog") === dialog && notice.querySelector("p").textContent === text) {
+    // Called for each refused request: replacing the alert would lose its focus and announce it again.
     return;
   }
-  shown?.remove();
-  shown = h("div", { class: "helm-toast helm-toast--warn", role: "alert", "data-session-ended": true }, icon("lock"), h("p", { class: "helm-toast__text" }, text), control);
+  notice?.remove();
+  notice = h("div", { class: "helm-toast helm-toast--warn", role: "alert", "data-session-ended": true }, icon("lock"), h("p", { class: "helm-toast__text" }, text), control);
   if (dialog) {
-    (dialog.querySelector(".helm-dialog__title") ?? dialog.firstElementChild).after(shown);
+    (dialog.querySelector(".helm-dialog__title") ?? dialog.firstElementChild).after(notice);
   } else {
-    document.querySelector("[data-toasts]").append(shown);
+    document.querySelector("[data-toasts]").append(notice);
   }
 }
 
-function goOn() {
-  back = true;
-  if (written()) {
-    say();
+function onLogin() {
+  loggedIn = true;
+  if (hasUnsavedInput()) {
+    showNotice();
   } else {
     location.reload();
   }
 }
 
-document.addEventListener("close", () => ended && setTimeout(() => (back ? goOn() : say())), true);
-logins?.addEventListener("message", () => ended && goOn());
+document.addEventListener("close", () => ended && setTimeout(() => (loggedIn ? onLogin() : showNotice())), true);
+logins?.addEventListener("message", () => ended && onLogin());
 logins?.postMessage("");

@@ -1,24 +1,27 @@
-// Server-sent events by fetch: unlike EventSource it shows heartbeats, statuses and the end of a session.
+// Server-sent events by fetch: EventSource exposes neither heartbeats (comments) nor the HTTP status.
 
-/** A stream that can't be had: `status` is that of HTTP, 401 where the session has ended. */
+/** The stream failed. `status` is the HTTP status, 401 for a redirect to the login, 0 for a connection without data. */
 export class StreamError extends Error {
   constructor(status) {
-    super(`the stream was answered ${status}`);
+    super(`event stream: HTTP status ${status}`);
     this.status = status;
   }
 }
 
-/** In which the server sends something at least twice (`HEARTBEAT_SECONDS`). */
-const SILENT_MS = 40000;
+/**
+ * Detects a dead connection of any stream: more than two heartbeats of the slowest, those of logs and jobs
+ * (`HEARTBEAT_SECONDS` of helmd/web/api/stream.py, 15 s).
+ */
+const IDLE_TIMEOUT_MS = 40000;
 
-/** What READER gets next. A connection on which nothing comes any more is given up: it is an error. */
+/** Resolves to the next chunk of a stream's reader. Throws StreamError after 40 s without data. */
 export async function nextChunk(reader) {
   let timer = 0;
-  const silence = new Promise((_, fail) => {
-    timer = setTimeout(() => fail(new StreamError(0)), SILENT_MS);
+  const timeout = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new StreamError(0)), IDLE_TIMEOUT_MS);
   });
   try {
-    return await Promise.race([reader.read(), silence]);
+    return await Promise.race([reader.read(), timeout]);
   } catch (error) {
     reader.cancel(error).catch(() => {});
     throw error;
@@ -27,8 +30,11 @@ export async function nextChunk(reader) {
   }
 }
 
-/** The events of a stream that has an end, over as many connections as it takes. None more when it can't be had. */
-export async function* resumed(url, signal = undefined) {
+/**
+ * Yields the events of a finite stream, as `events` does, up to its "end" event. Reconnects with backoff and
+ * Last-Event-ID; a client error (4xx other than 429) ends it without an exception.
+ */
+export async function* eventsUntilEnd(url, signal = undefined) {
   let [lastId, wait] = ["", 500];
   while (!signal?.aborted) {
     try {
@@ -50,30 +56,33 @@ export async function* resumed(url, signal = undefined) {
   }
 }
 
-/** The events of a stream: {event, data, id}. `heard` is called with every arrival of bytes. */
-export async function* events(url, { signal, lastId = "", heard = () => {} } = {}) {
+/**
+ * Yields the events of one connection as {event, data, id}; `id` is null where the event has none. `onData` is called
+ * for everything that is received, heartbeats included. Throws StreamError, and what fetch throws.
+ */
+export async function* events(url, { signal, lastId = "", onData = () => {} } = {}) {
   const headers = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) };
-  const answer = await fetch(url, { signal, headers, redirect: "manual", cache: "no-store" });
-  if (answer.type === "opaqueredirect" || !answer.ok || !answer.body) {
-    throw new StreamError(answer.type === "opaqueredirect" ? 401 : answer.status);
+  const response = await fetch(url, { signal, headers, redirect: "manual", cache: "no-store" });
+  if (response.type === "opaqueredirect" || !response.ok || !response.body) {
+    throw new StreamError(response.type === "opaqueredirect" ? 401 : response.status);
   }
-  if (answer.status === 204) {
+  if (response.status === 204) {
     yield { event: "end", id: null, data: "" };
     return;
   }
-  heard();
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  onData();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffered = "";
   for (;;) {
     const { value, done } = await nextChunk(reader);
     if (done) {
       return;
     }
-    heard();
-    const frames = (buffered + value).split("\n\n");
-    buffered = frames.pop();
-    for (const frame of frames) {
-      const event = parsed(frame);
+    onData();
+    const blocks = (buffered + value).split("\n\n");
+    buffered = blocks.pop();
+    for (const block of blocks) {
+      const event = parseEvent(block);
       if (event) {
         yield event;
       }
@@ -81,10 +90,11 @@ export async function* events(url, { signal, lastId = "", heard = () => {} } = {
   }
 }
 
-function parsed(frame) {
+/** The event of a block of lines; null for one without data and id, as a comment. */
+function parseEvent(block) {
   let [event, id] = ["message", null];
   const data = [];
-  for (const line of frame.split("\n")) {
+  for (const line of block.split("\n")) {
     const at = line.indexOf(":");
     const [field, value] = at < 0 ? [line, ""] : [line.slice(0, at), line.slice(at + 1).replace(/^ /, "")];
     if (field === "event") {

@@ -3,7 +3,7 @@
 // <table data-table="services"> with <th data-column="cpu" data-sort="number">; a cell's value is its data-value or text.
 // Around it: <input data-table-filter>, [data-table-copy="csv|json"], [data-table-columns], [data-table-selected] in the
 // element data-table-box. Sorting and words are in the URL (sort, find), columns are remembered by the table's name.
-import { copy, h, holdFocus, store, stored } from "./dom.js";
+import { copy, h, saveFocus, store, stored } from "./dom.js";
 
 const tables = new Map();
 
@@ -121,7 +121,7 @@ class Table {
     };
     const sign = this.down ? -1 : 1;
     const order = new Intl.Collator(undefined, { numeric: true }).compare;
-    const restoreFocus = holdFocus();
+    const restoreFocus = saveFocus();
     for (const body of element.tBodies) {
       const rows = [...body.rows];
       const sorted = rows.toSorted((one, other) =>

@@ -1,4 +1,4 @@
-// The switch of colours: as the system, light, dark.
+// The colour scheme: that of the system, light, or dark.
 const THEMES = ["system", "light", "dark"];
 const NAMES = { system: "as the system", light: "light", dark: "dark" };
 const root = document.documentElement;
@@ -12,7 +12,7 @@ function show() {
   button.querySelector("[data-theme-name]").textContent = name;
 }
 
-/** The next of the three. */
+/** Switches to the next colour scheme and stores it in a cookie, by which the server renders the next page. */
 export function nextTheme() {
   const next = THEMES[(THEMES.indexOf(root.dataset.theme ?? "system") + 1) % THEMES.length];
   if (next === "system") {
@@ -29,6 +29,6 @@ if (button) {
   button.hidden = false;
   button.addEventListener("click", nextTheme);
   show();
-  // The gateway has a switch of its own.
+  // The gateway's own switch changes the attribute, too.
   new MutationObserver(show).observe(root, { attributeFilter: ["data-theme"] });
 }

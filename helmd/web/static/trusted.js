@@ -1,9 +1,10 @@
-// The one policy of Trusted Types. Markup is made by the server's templates alone, which escape.
-const plain = { createHTML: (text) => text };
+// The only Trusted Types policy. It may pass markup unchanged, since that comes only from the server's templates, which
+// escape.
+const unchanged = { createHTML: (text) => text };
 
-export const policy = globalThis.trustedTypes?.createPolicy("helm", plain) ?? plain;
+export const policy = globalThis.trustedTypes?.createPolicy("helm", unchanged) ?? unchanged;
 
-/** What the server rendered, as nodes. */
+/** Parses markup that the server has rendered into a DocumentFragment. */
 export function fragment(text) {
   const template = document.createElement("template");
   template.innerHTML = policy.createHTML(text);
