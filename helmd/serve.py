@@ -41,7 +41,9 @@ class Helmd:
         self._started_with = shared.current.settings
         self._lifecycle = lifecycle
         self._logs = LogStore(shared)
-        self._suite = WatchedSuite(shared, lifecycle, lambda: self._server.trouble, lambda: self._logs.retain.warnings)
+        self._suite = WatchedSuite(
+            shared, lifecycle, lambda: self._server.trouble, lambda: self._logs.maintenance.warnings
+        )
         self._browsers = Browsers(shared, self._suite)
         summaries: dict[str, str] = {}
         table = whole_table(HandlerFactory(shared, self._suite, self._logs, self._browsers, summaries).handlers())
@@ -85,7 +87,7 @@ class Helmd:
             logs.posted.run,
             logs.measured.run,
             logs.feed.run,
-            logs.retain.run,
+            logs.maintenance.run,
             logs.reader.run,
             suite.monitor.run,
             browsers.sessions.run,

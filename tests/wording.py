@@ -47,6 +47,8 @@ DENIED: Mapping[str, str] = {
     "(?:is|are|all) well": "healthy",
     "shall": "must",
     "lonely": "alone",
+    "(?<!store_)upkeeps?(?!_seconds)": "maintenance",
+    "patiently": "with a long timeout",
 }
 """Regular expressions of what is denied, and what to write instead. Case does not matter; each part of an identifier is
 a word."""

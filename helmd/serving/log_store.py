@@ -10,7 +10,7 @@ from helmd.operations.logs.disk import LowDisk
 from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import LogReader
-from helmd.operations.logs.retention import Retain
+from helmd.operations.logs.retention import StoreMaintenance
 from helmd.operations.logs.view_file import put_back
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.history import MetricHistory
@@ -34,7 +34,7 @@ class LogStore:
         self.metrics = MetricHistory(shared.pool)
         self.feed = Feed(lambda: Listener.open(store, "helmd-feed"))
         self.reader = LogReader(shared.readers, store, lambda: bool(self.feed.trouble))
-        self.retain = Retain(
+        self.maintenance = StoreMaintenance(
             shared.owner,
             shared.prepare,
             current.retentions,

@@ -1,4 +1,4 @@
-"""Connections to the store: how they are made, bounded in time, and how their errors become StoreError."""
+"""Connections to the store: opening, timeouts, and conversion of their errors to StoreError."""
 
 import asyncio
 import os
@@ -17,30 +17,30 @@ from helmd.model.errors import StoreError, StoreTimeoutError
 Connection = psycopg.AsyncConnection[TupleRow]
 
 CONNECT_SECONDS = 5
-"""How long a connection may take to come about."""
+"""connect_timeout."""
 
 _RECONNECT_SECONDS = 2.0
 _PREPARED = 40
-"""Statements that a connection keeps prepared; one over many partitions takes the server up to 0.7 MB."""
+"""Maximum number of prepared statements of a connection; one over many partitions takes up to 0.7 MB in the backend."""
 
 LOCK_CLASS = 0x48454C4D
-"""First key of all of Helm's advisory locks: the letters HELM."""
+"""First key of Helm's advisory locks: the letters HELM in ASCII."""
 MIGRATE_LOCK = 1
 APPEND_LOCK = 2
 ROLL_UP_LOCK = 6
-"""Held by who writes metrics; the schema's functions take it (0006_metric_rollups.sql)."""
+"""Second key of the lock of writers of metrics; the schema's functions take it (0006_metric_rollups.sql)."""
 
 STATEMENT_SECONDS = 5.0
-"""How long a statement on a connection of a `Pool` may take."""
+"""statement_timeout of a connection in a `Pool`."""
 _LEAST_MILLISECONDS = 20
-"""Least time that `limit_statements` gives: it holds for COMMIT too, whose turn may be late on a busy machine."""
-# A host that vanished must not hold its advisory locks for hours; no effect on a unix socket.
+"""Minimum timeout of `limit_statements`: it applies to COMMIT too, which may be late on a busy machine."""
+# A host that has disappeared must not hold its advisory locks for hours. No effect on unix sockets.
 _KEEPALIVES = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Turn psycopg's errors into a StoreError that says what was being done and what PostgreSQL had against it."""
+    """Convert psycopg.Error to a StoreError, with what was being done and PostgreSQL's message."""
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
@@ -50,7 +50,7 @@ def store_errors(doing: str) -> Iterator[None]:
 
 
 def reason(error: psycopg.Error) -> str:
-    """Return PostgreSQL's own sentence about an error, on one line."""
+    """Return PostgreSQL's message of an error, on one line."""
     if isinstance(error, PoolTimeout):
         return "the log store can't be reached"
     said = error.diag.message_primary or str(error)
@@ -61,15 +61,15 @@ def reason(error: psycopg.Error) -> str:
 def session_parameters(conninfo: str, application: str, statement_seconds: float | None) -> dict[str, Any]:
     """Return the connection parameters (libpq) that go with CONNINFO. Raises StoreError.
 
-    Its own ``options`` and ``connect_timeout`` hold, except for the settings ``timezone``, which separates
-    days, and ``statement_timeout``, which is STATEMENT_SECONDS; None means unlimited.
+    Its own ``options`` and ``connect_timeout`` are kept, except for the settings ``timezone``, which defines days, and
+    ``statement_timeout``, which is STATEMENT_SECONDS; None means unlimited.
     """
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError as error:
         raise StoreError(f"store.database is not a valid connection string: {reason(error)}") from error
     limit = 0 if statement_seconds is None else max(1, round(statement_seconds * 1000))
-    # Of two settings of one name PostgreSQL takes the later one.
+    # The last one of two settings with the same name takes effect.
     options = (_KEEPALIVES, given.get("options") or "", f"-c timezone=UTC -c statement_timeout={limit}")
     return {
         "connect_timeout": given.get("connect_timeout") or CONNECT_SECONDS,
@@ -84,9 +84,9 @@ async def connect(
     statement_seconds: float | None = STATEMENT_SECONDS,
     database: str = "the log store",
 ) -> Connection:
-    """Return a connection of one's own, in autocommit; PostgreSQL cancels a statement that takes longer.
+    """Return a new connection in autocommit mode, with a statement_timeout of STATEMENT_SECONDS.
 
-    Raises StoreError, which calls it DATABASE.
+    DATABASE is a noun for error messages. Raises StoreError.
     """
     parameters = session_parameters(conninfo, application, statement_seconds)
     with store_errors(f"{database} can't be reached"):
@@ -95,7 +95,7 @@ async def connect(
 
 @asynccontextmanager
 async def unlimited(connection: Connection) -> AsyncIterator[None]:
-    """Lift the limit on statements, for building indexes and the like. Raises psycopg's errors."""
+    """Suspend statement_timeout, to build an index or the like. Raises psycopg.Error."""
     await connection.execute("SET statement_timeout = 0")
     try:
         yield
@@ -112,9 +112,9 @@ def role_of(conninfo: str) -> str | None:
 
 @contextmanager
 def deadline(connection: Connection, seconds: float) -> Iterator[None]:
-    """Cut the connection when the block takes longer; what waits in it then fails as if the server had gone.
+    """Close the connection if the block takes longer than SECONDS; it then fails as if the server were gone.
 
-    Cancelling the task instead would leave psycopg waiting for the answer of a server that hangs.
+    If the task were cancelled instead, psycopg would wait for the response of a server that hangs.
     """
     timer = asyncio.get_running_loop().call_later(seconds, abort_connection, connection)
     try:
@@ -124,10 +124,10 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 async def limit_statements(connection: Connection, seconds: float, *, keep_plans: bool = False) -> None:
-    """Until the transaction ends, PostgreSQL breaks off a statement that takes longer (QueryCanceled).
+    """Set statement_timeout until the end of the transaction; a statement that takes longer raises QueryCanceled.
 
-    No workers are started for it, which takes longer than what they would do and takes the processor from others. With
-    KEEP_PLANS a prepared statement is planned once, whatever its parameters are.
+    Parallel workers are disabled, since starting them takes longer than such statements, and takes the processor from
+    others. KEEP_PLANS selects generic plans for prepared statements (plan_cache_mode).
     """
     await connection.execute(
         "SELECT set_config('statement_timeout', %s, true), set_config('plan_cache_mode', %s, true),"
@@ -138,16 +138,16 @@ async def limit_statements(connection: Connection, seconds: float, *, keep_plans
 
 
 def abort_connection(connection: Connection) -> None:
-    """Break the connection at once, without a word to the server."""
+    """Close the connection's socket, without sending anything to the server."""
     with suppress(OSError, psycopg.OperationalError):
         with socket.socket(fileno=os.dup(connection.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
 
 class Pool:
-    """A few connections shared by a daemon's tasks; an async context manager. Opening it does not need the server.
+    """A connection pool for the tasks of a daemon; an async context manager. Opening it does not need the server.
 
-    ``kept`` of up to ``size`` connections are made at once and stay. ``made`` is set whenever there is a new one.
+    ``kept`` of up to ``size`` connections are opened at once and kept open. ``made`` is set for each new one.
     """
 
     def __init__(self, conninfo: str, application: str, size: int = 4, kept: int = 1) -> None:
@@ -159,8 +159,8 @@ class Pool:
             open=False,
             configure=self._configure,
             name=application,
-            # The pool doubles its pause up to this and then rests until somebody asks again. With its default of five
-            # minutes a store that comes back after an outage can stay unused for minutes.
+            # After this time of attempts, with exponential backoff, the pool waits for the next request. With the
+            # default of five minutes the store could stay unused for minutes after an outage.
             reconnect_timeout=_RECONNECT_SECONDS,
             kwargs={"autocommit": True, **session_parameters(conninfo, application, STATEMENT_SECONDS)},
         )
@@ -178,9 +178,9 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self, doing: LiteralString, seconds: float = 5.0) -> AsyncIterator[Connection]:
-        """Lend a connection, waiting SECONDS for it at most, and for its use as long again. Raises StoreError.
+        """Yield a connection, for at most SECONDS, after waiting for it at most SECONDS. Raises StoreError.
 
-        DOING is a noun phrase for the error's sentence, "reading metrics".
+        DOING is a noun phrase for the error message, such as "reading metrics".
         """
         with store_errors(doing):
             async with self._pool.connection(timeout=seconds) as connection:
@@ -189,7 +189,7 @@ class Pool:
 
 
 async def columns_of(connection: Connection, table: str) -> dict[str, str]:
-    """Return the columns of a table that is searched by its name; none when there is no such table."""
+    """Return the types of the columns of TABLE by name; empty if there is no such table."""
     cursor = await connection.execute(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = to_regclass(%s)"
         " AND attnum > 0 AND NOT attisdropped",

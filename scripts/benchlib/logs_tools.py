@@ -226,8 +226,8 @@ def empty_store(sizes: Sizes) -> None:
     units("stop", *HELM_UNITS)
     with store() as connection:
         # PostgreSQL completes an index build of helmd's maintenance.
-        upkeep = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'helm upkeep'"
-        if not wait_for(lambda: value(connection, upkeep) == 0, sizes.timeout):
+        maintenance = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'helm maintenance'"
+        if not wait_for(lambda: value(connection, maintenance) == 0, sizes.timeout):
             raise TimeoutError("helmd's maintenance has not ended")
         if not sizes.keep:
             for (leaf,) in connection.execute("SELECT leaf FROM log_partitions").fetchall():

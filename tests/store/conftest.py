@@ -27,7 +27,7 @@ from tests.waiting import until_none
 
 OPTIONS = (
     "-c listen_addresses='' -c fsync=off -c max_connections=50 -c log_min_messages=fatal"
-    # Its locks would outlast the short waits of upkeep.
+    # Its locks would outlast the short lock_timeout of maintenance.
     f" -c autovacuum=off -c max_locks_per_transaction={LOCKS}"
 )
 MIGRATING = {"connection", "locked", "migrated", "served", "writer"}

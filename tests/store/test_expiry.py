@@ -88,7 +88,7 @@ async def test_what_is_past_its_time_goes(writer: Connection, owner: Connection,
     assert await retention_warnings(owner, NOW) == []
 
 
-async def test_upkeeps_time_goes_on_after_a_restart(writer: Connection, owner: Connection) -> None:
+async def test_running_time_continues_after_a_restart(writer: Connection, owner: Connection) -> None:
     await days(writer, 92)
     await begun_long_ago(owner)
     await expire(owner, NOW, 0)
@@ -170,7 +170,7 @@ async def test_a_clock_ahead_is_said_at_once(writer: Connection, owner: Connecti
     assert (await expire(owner, NOW + 30 * DAY, 15, synchronized=True)).warnings == []
 
 
-async def test_a_clock_ahead_for_days_ages_no_entry_faster_than_upkeep_runs(
+async def test_a_clock_ahead_for_days_ages_no_entry_faster_than_running_time(
     writer: Connection, owner: Connection
 ) -> None:
     """New entries come with its dates meanwhile; and before there was a limit, a tenth of the days went each day."""

@@ -87,7 +87,7 @@ async def test_an_older_database_is_taken_over(database: Database, monkeypatch: 
     writer = await connect(database.store, "writer")
     fresh = (await append(writer, random_rows(50, 3))).first_id
     assert fresh > before[-1][0]  # type: ignore[operator]
-    owner = await connect(database.owner, "upkeep")
+    owner = await connect(database.owner, "maintenance")
     said: list[str] = []
     await take_over(owner, lambda _: 90, said.append, 200)
     assert database.query("SELECT id, message FROM older_log_entries ORDER BY id") == before
@@ -124,12 +124,12 @@ async def test_each_row_once_whenever_it_is_killed(database: Database, monkeypat
     await migrate(database.owner, "helm")
     step: Callable[..., object] = takeover._next_batch
     for killed_after in range(12):
-        owner = await connect(database.owner, f"upkeep-{killed_after}")
+        owner = await connect(database.owner, f"maintenance-{killed_after}")
         left = [killed_after % 3 + 1]
 
         async def some(*arguments: object) -> object:
             if not left[0]:  # noqa: B023
-                database.kill_backends(f"upkeep-{killed_after}")  # noqa: B023
+                database.kill_backends(f"maintenance-{killed_after}")  # noqa: B023
             left[0] -= 1  # noqa: B023
             return await step(*arguments)  # type: ignore[misc]
 
@@ -138,7 +138,7 @@ async def test_each_row_once_whenever_it_is_killed(database: Database, monkeypat
             await take_over(owner, lambda _: 90, lambda _: None, 10)
         await owner.close()
     monkeypatch.setattr(takeover, "_next_batch", step)
-    owner = await connect(database.owner, "upkeep")
+    owner = await connect(database.owner, "maintenance")
     await take_over(owner, lambda _: 90, lambda _: None, 100)
     await owner.close()
     assert database.query("SELECT count(*), count(DISTINCT id) FROM log_entries") == [(541, 541)]
@@ -164,7 +164,7 @@ async def test_metrics_of_the_version_before_are_taken_over(database: Database) 
     await migrate(database.owner, "helm")
     writer = await connect(database.store, "writer")
     await put_samples(writer, [MetricSample("core", NOW, "memory_mb", 1.0)])
-    owner = await connect(database.owner, "upkeep")
+    owner = await connect(database.owner, "maintenance")
     await take_over(owner, lambda _: 90, lambda _: None)
     assert len(await read_samples(writer, "core", NOW - 90 * DAY, NOW + DAY)) == METRIC_DAYS * 24 + 1
     assert database.query("SELECT to_regclass('service_metrics_flat') IS NULL") == [(True,)]

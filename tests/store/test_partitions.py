@@ -88,7 +88,7 @@ async def test_no_class_or_day_but_those_there_are(connection: Connection, reten
 
 
 async def test_days_ahead_are_made_once(connection: Connection, database: Database) -> None:
-    owner = await connect(database.owner, "upkeep")
+    owner = await connect(database.owner, "maintenance")
     now = BASE + timedelta(hours=23)
     assert await make_ahead(owner, [90, 7, 90], now) == 6
     assert await make_ahead(owner, [90, 7], now) == 0
@@ -107,7 +107,7 @@ async def test_many_writers_at_a_new_day(connection: Connection, database: Datab
         await writer.close()
 
     async def make() -> None:
-        owner = await connect(database.owner, "upkeep")
+        owner = await connect(database.owner, "maintenance")
         for days in range(5):
             await make_ahead(owner, [7, 30, 90], BASE + timedelta(days=days))
         await owner.close()

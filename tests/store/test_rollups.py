@@ -280,7 +280,7 @@ async def test_two_writers_do_not_wait_for_one_another(writer: Connection, datab
 
 
 async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by the migration, but by upkeep, which is interrupted while others store more."""
+    """Not by the migration, but by maintenance, which is interrupted while others store more."""
     await migrate(database.owner, "helm", migrations()[:5])
     before = [
         MetricSample("core", NOW - n * timedelta(minutes=7), f"m{n % 2}", float(n), {"a": "b"} if n % 3 else None)
@@ -314,7 +314,7 @@ async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatc
     monkeypatch.setattr(takeover, "_roll_up_batch", interrupted)
     monkeypatch.setattr(takeover, "_PAUSE", 0)
     for ends_well in (False, False, True):
-        owner = await connect(database.owner, "upkeep")
+        owner = await connect(database.owner, "maintenance")
         with nullcontext() if ends_well else pytest.raises(StoreError):
             await takeover.take_over(owner, lambda _: 90, lambda _: None, 10)
         await owner.close()

@@ -1,4 +1,4 @@
-"""Upkeep while others write and read: nothing is lost, nobody is held up, and what was broken off is taken up again."""
+"""Maintenance beside writers and readers: nothing is lost, nobody is blocked, interrupted steps are completed."""
 
 import asyncio
 import logging
@@ -14,8 +14,8 @@ from helmd.model.logs import retention as retention_policy
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
 from helmd.model.logs.retention import Partition
-from helmd.operations.logs import retention as retain
-from helmd.operations.logs.retention import Retain
+from helmd.operations.logs import retention
+from helmd.operations.logs.retention import StoreMaintenance
 from helmd.store.maintenance import indexes as sealing
 from helmd.store.maintenance.expiry import drop_partitions
 from helmd.store.maintenance.indexes import compact, connect_as_owner, has_trigrams, index_text, seal, summarize
@@ -41,8 +41,8 @@ async def owner(owner: Connection) -> Connection:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sealing, decisions):
         monkeypatch.setattr(module, "MAX_UNINDEXED", 100)
-    monkeypatch.setattr(sealing, "_LOCK_WAIT", "200ms")
-    monkeypatch.setattr(sealing, "_INDEX_WAIT", "300ms")
+    monkeypatch.setattr(sealing, "_LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr(sealing, "_INDEX_LOCK_TIMEOUT", "300ms")
 
 
 async def drop_expired(connection: Connection, now: datetime) -> list[str]:
@@ -56,7 +56,7 @@ def rows(number: int, days: float = 0.0) -> list[LogRow]:
 
 
 def indexes(database: Database) -> set[str]:
-    """Those of LEAF that upkeep made, and finished."""
+    """Return the valid indexes of LEAF that maintenance built."""
     found = database.query(
         "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
         " WHERE indisvalid AND indrelid = %s::regclass AND relname ~ '_(text|trace|t[0-9]+_[0-9]+)$'",
@@ -105,17 +105,17 @@ async def test_a_day_that_is_over_is_sealed_once_nothing_comes(
     await index_text(owner, BASE)
     asked: list[tuple[str, int]] = []
 
-    def resting(leaf: str, newest: int) -> bool:
+    def is_idle(leaf: str, newest: int) -> bool:
         asked.append((leaf, newest))
         return len(asked) > 1
 
     before = OVER - timedelta(seconds=1)
-    assert await seal(owner, before, resting, True) == []
+    assert await seal(owner, before, is_idle, True) == []
     assert asked == []
-    assert await seal(owner, OVER, resting, True) == []
-    assert await seal(owner, OVER, resting, True) == [LEAF]
+    assert await seal(owner, OVER, is_idle, True) == []
+    assert await seal(owner, OVER, is_idle, True) == [LEAF]
     assert asked == [(LEAF, newest)] * 2
-    assert await seal(owner, OVER, resting, True) == []
+    assert await seal(owner, OVER, is_idle, True) == []
     assert indexes(database) == {f"{LEAF}_text", f"{LEAF}_trace"}
     assert await index_text(owner, OVER) == []
     # A straggler is found like any other.
@@ -136,8 +136,8 @@ async def test_while_others_write(
     writer: Connection, owner: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A writer may hold its locks for long on a busy machine.
-    monkeypatch.setattr(sealing, "_INDEX_WAIT", "30s")
-    monkeypatch.setattr(sealing, "_LOCK_WAIT", "30s")
+    monkeypatch.setattr(sealing, "_INDEX_LOCK_TIMEOUT", "30s")
+    monkeypatch.setattr(sealing, "_LOCK_TIMEOUT", "30s")
     stopped = asyncio.Event()
     number = 0
 
@@ -313,9 +313,9 @@ async def test_without_trigrams_days_are_sealed_and_searched(
 async def test_the_loop_goes_on_past_what_fails(
     writer: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(retain, "ROUND_SECONDS", 0.05)
-    monkeypatch.setattr(retain, "REST_SECONDS", 0.1)
-    monkeypatch.setattr(sealing, "_LOCK_WAIT", "100ms")
+    monkeypatch.setattr(retention, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(retention, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(sealing, "_LOCK_TIMEOUT", "100ms")
     now = datetime.now(UTC)
     old, over = now - 95 * DAY, now - 2 * DAY
     await append(writer, [LogRow(old, "codex", "INFO", "old"), LogRow(over, "codex", "INFO", "over")])
@@ -333,7 +333,7 @@ async def test_the_loop_goes_on_past_what_fails(
     caplog.set_level(logging.INFO)
     with psycopg.connect(database.store) as reader:
         reader.execute(f"SELECT count(*) FROM log_entries_90_{old:%Y%m%d}".encode())
-        loop = asyncio.create_task(Retain(database.owner, nothing, lambda: [90, 7], [tidy]).run())
+        loop = asyncio.create_task(StoreMaintenance(database.owner, nothing, lambda: [90, 7], [tidy]).run())
         try:
             async with asyncio.timeout(WITHIN):
                 # The day that somebody reads stays; all else is done.
@@ -348,7 +348,7 @@ async def test_the_loop_goes_on_past_what_fails(
                 while "has expired and was dropped" not in caplog.text:
                     await asyncio.sleep(0.05)
                 assert database.query("SELECT count(*) FROM log_partitions") == [(7,)]
-                database.kill_backends("helm upkeep")
+                database.kill_backends("helm maintenance")
                 before = tidied
                 await eventually(lambda: tidied >= before + 2)
         finally:

@@ -201,10 +201,10 @@ async def test_options_of_the_dsn_hold_beside_helms(database: Database, uri: boo
     async with Pool(dsn, "test") as pool, pool.connection("reading") as connection:
         assert await shown(connection, *names) == ["7MB", "UTC", "500ms"]
     await migrate(dsn, "helm")
-    upkeep = await connect_as_owner(dsn)
-    assert upkeep is not None
-    assert await shown(upkeep, *names) == ["7MB", "UTC", "1min"]
-    await upkeep.close()
+    maintenance = await connect_as_owner(dsn)
+    assert maintenance is not None
+    assert await shown(maintenance, *names) == ["7MB", "UTC", "1min"]
+    await maintenance.close()
 
 
 async def test_a_dsn_that_is_none_is_said() -> None:

@@ -36,8 +36,8 @@ def history(days: int = 91, retention: int = 90, now: datetime = NOW) -> list[Pa
     return [partition(first + timedelta(days=n), n * 1000, retention) for n in range(days)]
 
 
-class Upkeep:
-    """Rounds of upkeep over a store, an hour of running time apart."""
+class Maintenance:
+    """Rounds of maintenance over a store, an hour of running time apart."""
 
     def __init__(self, partitions: list[Partition]) -> None:
         self.partitions = partitions
@@ -66,65 +66,65 @@ class Upkeep:
 
 @pytest.mark.parametrize("retention", [7, 30, 90, 365])
 def test_a_day_goes_within_a_day_of_its_expiry(retention: int) -> None:
-    upkeep = Upkeep(history(retention, retention))
+    maintenance = Maintenance(history(retention, retention))
     now = NOW
     for _ in range(40):
         now += DAY
-        upkeep.store(now.date()) if retention == 90 else upkeep.partitions.append(
-            partition(now.date(), 10**7 + upkeep.running, retention)
+        maintenance.store(now.date()) if retention == 90 else maintenance.partitions.append(
+            partition(now.date(), 10**7 + maintenance.running, retention)
         )
-        upkeep.run(24, now, None)
-        assert retention <= len(upkeep.partitions) <= retention + 3
-        assert not upkeep.last.held
-    assert all(now.date() - each.day > timedelta(days=retention) for each in upkeep.dropped)
+        maintenance.run(24, now, None)
+        assert retention <= len(maintenance.partitions) <= retention + 3
+        assert not maintenance.last.held
+    assert all(now.date() - each.day > timedelta(days=retention) for each in maintenance.dropped)
 
 
 @pytest.mark.parametrize("year", [1970, 2000, 2038, 2100])
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_wrong_clock_that_is_set_right_within_a_day_drops_nothing(year: int, stored: bool) -> None:
     """Whether or not entries were stored with its time."""
-    upkeep = Upkeep(history(88))
+    maintenance = Maintenance(history(88))
     wrong = datetime(year, 1, 19, 3, 14, tzinfo=UTC)
     if stored:
-        upkeep.store(wrong.date())
-    upkeep.run(23, wrong, wrong if stored else NOW)
-    assert upkeep.dropped == []
-    assert bool(upkeep.last.held) == (stored and year > 2026)
-    upkeep.run(48, NOW, NOW, frozen=True)
-    assert upkeep.dropped == []
-    assert not upkeep.last.held
-    assert all(each.expired_at is None for each in upkeep.partitions)
+        maintenance.store(wrong.date())
+    maintenance.run(23, wrong, wrong if stored else NOW)
+    assert maintenance.dropped == []
+    assert bool(maintenance.last.held) == (stored and year > 2026)
+    maintenance.run(48, NOW, NOW, frozen=True)
+    assert maintenance.dropped == []
+    assert not maintenance.last.held
+    assert all(each.expired_at is None for each in maintenance.partitions)
 
 
 def test_a_clock_that_steps_both_ways_drops_nothing() -> None:
-    upkeep = Upkeep(history(88))
+    maintenance = Maintenance(history(88))
     for year in (2038, 1970, 2050, 1999):
-        upkeep.store(date(year, 1, 1))
+        maintenance.store(date(year, 1, 1))
     for n in range(60):
         wrong = datetime((2038, 1970, 2050, 1999)[n % 4], 1, 1, tzinfo=UTC)
-        upkeep.run(20, wrong, wrong)
-        upkeep.run(1, NOW, NOW)
-    assert upkeep.dropped == []
+        maintenance.run(20, wrong, wrong)
+        maintenance.run(1, NOW, NOW)
+    assert maintenance.dropped == []
 
 
 def test_a_clock_that_stays_wrong_takes_a_share_at_a_time() -> None:
-    upkeep = Upkeep(history(90))
+    maintenance = Maintenance(history(90))
     wrong = datetime(2038, 1, 19, tzinfo=UTC)
-    upkeep.store(wrong.date())
-    upkeep.run(24 * 4 + 1, wrong, wrong, frozen=True)
-    assert len(upkeep.dropped) == 9 + 8 + 7 + 6
-    assert [each.day for each in upkeep.dropped] == sorted(each.day for each in upkeep.dropped)
-    assert upkeep.last.held == (Held(90, 66, 67),)
-    assert upkeep.last.held[0].at_once == 6
+    maintenance.store(wrong.date())
+    maintenance.run(24 * 4 + 1, wrong, wrong, frozen=True)
+    assert len(maintenance.dropped) == 9 + 8 + 7 + 6
+    assert [each.day for each in maintenance.dropped] == sorted(each.day for each in maintenance.dropped)
+    assert maintenance.last.held == (Held(90, 66, 67),)
+    assert maintenance.last.held[0].at_once == 6
 
 
 def test_a_machine_that_was_off_catches_up() -> None:
-    upkeep = Upkeep(history(91, now=NOW - 60 * DAY))
-    upkeep.run(24, NOW, NOW, frozen=True)
-    assert upkeep.dropped == [] and upkeep.last.held
-    upkeep.store(NOW.date())
-    upkeep.run(24 * 25, NOW, NOW, frozen=True)
-    assert len(upkeep.dropped) == 60 and not upkeep.last.held
+    maintenance = Maintenance(history(91, now=NOW - 60 * DAY))
+    maintenance.run(24, NOW, NOW, frozen=True)
+    assert maintenance.dropped == [] and maintenance.last.held
+    maintenance.store(NOW.date())
+    maintenance.run(24 * 25, NOW, NOW, frozen=True)
+    assert len(maintenance.dropped) == 60 and not maintenance.last.held
 
 
 def test_lines_of_a_wrong_clock_stay_as_long_as_others_of_their_day() -> None:
@@ -135,23 +135,23 @@ def test_lines_of_a_wrong_clock_stay_as_long_as_others_of_their_day() -> None:
     after = [partition(october.date() + timedelta(days=n + 1), 59_000 + n) for n in range(30)]
     found = days_by_arrival([*before, *odd, *after], NOW.date())
     assert {found[each.name] for each in odd} == {october.date()}
-    upkeep = Upkeep([*before, *odd, *after])
+    maintenance = Maintenance([*before, *odd, *after])
     now = NOW
     while now.date() <= october.date() + timedelta(days=90):
-        upkeep.run(24, now, None)
+        maintenance.run(24, now, None)
         now += DAY
-    assert not {each.name for each in odd} & {each.name for each in upkeep.dropped}
+    assert not {each.name for each in odd} & {each.name for each in maintenance.dropped}
     for _ in range(4):
-        upkeep.run(24, now, None)
+        maintenance.run(24, now, None)
         now += DAY
-    assert {each.name for each in odd} <= {each.name for each in upkeep.dropped}
+    assert {each.name for each in odd} <= {each.name for each in maintenance.dropped}
 
 
 def test_an_entry_dated_ahead_moves_no_bound() -> None:
-    upkeep = Upkeep(history(88))
-    upkeep.store(date(2038, 1, 19))
-    upkeep.run(72, NOW, datetime(2038, 1, 19, tzinfo=UTC), frozen=True)
-    assert upkeep.dropped == [] and not upkeep.last.held
+    maintenance = Maintenance(history(88))
+    maintenance.store(date(2038, 1, 19))
+    maintenance.run(72, NOW, datetime(2038, 1, 19, tzinfo=UTC), frozen=True)
+    assert maintenance.dropped == [] and not maintenance.last.held
 
 
 def test_a_late_entry_of_an_old_day_does_not_keep_it() -> None:
@@ -162,9 +162,9 @@ def test_a_late_entry_of_an_old_day_does_not_keep_it() -> None:
 
 def test_empty_partitions_far_ahead_go() -> None:
     ahead = [partition(date(2038, 1, n), 91_000 + n, empty=True) for n in (19, 20, 21)]
-    upkeep = Upkeep([*history(88), *ahead, partition(NOW.date() + timedelta(days=2), 91_100, empty=True)])
-    upkeep.run(26, NOW, NOW, frozen=True)
-    assert [each.name for each in upkeep.dropped] == [each.name for each in ahead]
+    maintenance = Maintenance([*history(88), *ahead, partition(NOW.date() + timedelta(days=2), 91_100, empty=True)])
+    maintenance.run(26, NOW, NOW, frozen=True)
+    assert [each.name for each in maintenance.dropped] == [each.name for each in ahead]
 
 
 def test_partitions_are_made_ahead_only_near_what_was_stored() -> None:
@@ -192,14 +192,14 @@ def test_no_clock_drops_more_than_a_share(days: list[tuple[int, int, int]], cloc
     found = {
         name.name: name for offset, begun, kept in days for name in [partition(NOW.date() + offset * DAY, begun, kept)]
     }
-    upkeep = Upkeep(list(found.values()))
+    maintenance = Maintenance(list(found.values()))
     for offset in clocks:
-        before = {kept: sum(each.retention == kept for each in upkeep.partitions) for kept in (7, 90)}
-        dropped = len(upkeep.dropped)
+        before = {kept: sum(each.retention == kept for each in maintenance.partitions) for kept in (7, 90)}
+        dropped = len(maintenance.dropped)
         clock = NOW + offset * DAY if offset > -20_000 else NOW
-        upkeep.run(HOLD_SECONDS // 3600, clock, clock, frozen=True)
+        maintenance.run(HOLD_SECONDS // 3600, clock, clock, frozen=True)
         for kept, number in before.items():
-            assert sum(each.retention == kept for each in upkeep.dropped[dropped:]) <= most_at_once(number)
+            assert sum(each.retention == kept for each in maintenance.dropped[dropped:]) <= most_at_once(number)
 
 
 HOUR = timedelta(hours=1)

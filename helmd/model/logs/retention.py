@@ -1,13 +1,14 @@
-"""Which partitions are dropped, in a way that no wrong clock can empty the store.
+"""Decide which partitions are dropped, so that no wrong clock can empty the store.
 
 - A day's age is measured by the clock, the newest stored entry or `followed`, whichever is earliest. A wrong clock
   dates new entries wrongly as well, so these two are not enough; `followed` is a time that follows a clock which is not
-  synchronized at most FASTEST times as fast as upkeep runs.
+  synchronized at most FASTEST times as fast as the running time of maintenance (`StoreMaintenance`) grows.
 - A partition is never older than those that were begun before its last entry came: a day of 1970 with entries that came
   after yesterday's holds lines of today, written while the clock was wrong. One dated ahead of the clock is as old as
   these.
-- Upkeep must have run for a share of a partition's retention (one in FASTEST) since it was begun, whatever its date.
-- A partition must have been expired for HOLD_SECONDS of upkeep's own running time, by the monotonic clock, without a
+- Maintenance must have run for a share of a partition's retention (one in FASTEST) since it was begun, whatever its
+  date.
+- A partition must have been expired for HOLD_SECONDS of this running time, by the monotonic clock, without a
   break. A clock that is set right within that time has done nothing.
 - In that time no more than a share of a class's days goes, the oldest first.
 """
@@ -18,8 +19,8 @@ from datetime import date, datetime, timedelta
 
 HOLD_SECONDS = 24 * 3600
 FASTEST = 4
-"""How many times as fast as upkeep runs entries may age by a clock that is not synchronized: a machine that runs six
-hours a day needs it."""
+"""How many times as fast as the running time entries may age by a clock that is not synchronized: a machine that runs
+six hours a day needs it."""
 LEAST_DAYS, ONE_IN = 3, 10
 """In HOLD_SECONDS a tenth of a class's days may go, or three days where that is more: on a machine that runs eight
 hours a day three expire in that time."""
@@ -49,9 +50,9 @@ class Partition:
     """The highest id when it was made: its entries have higher ones. Of one whose day is not the order of arrival, the
     highest id in it."""
     begun_up: int = -(10**9)
-    """Seconds of upkeep's running time when it was made."""
+    """Running time of maintenance, in seconds, when the partition was created."""
     expired_at: int | None = None
-    """Seconds of upkeep's running time at which it was first seen to be expired; None when it is not."""
+    """Running time, in seconds, when the partition was first found expired; None if it is not."""
     empty: bool = False
 
 
@@ -108,7 +109,7 @@ def days_by_arrival(partitions: Iterable[Partition], today: date) -> dict[str, d
 
 
 def decide(partitions: Sequence[Partition], clock: datetime, newest: datetime | None, running: int) -> Expiry:
-    """Return what expires. NEWEST is when the newest entry was written, RUNNING upkeep's running time in seconds."""
+    """Return what expires. NEWEST is the time of the newest entry, RUNNING that of maintenance in seconds."""
     today = (clock if newest is None else min(clock, newest)).date()
     days = days_by_arrival(partitions, clock.date())
     drop: list[Partition] = []

@@ -1,4 +1,4 @@
-"""Keeps the log store in shape: partitions made ahead, indexes for days that are over, what has expired dropped."""
+"""Periodic maintenance of the log store: creates partitions in advance, indexes closed ones, drops expired ones."""
 
 import asyncio
 import logging
@@ -19,20 +19,21 @@ from helmd.store.session import Connection, store_errors
 from helmd.systemd.clock import is_synchronized
 
 ROUND_SECONDS = 15.0
-REST_SECONDS = 60.0
-"""How long nothing must have come to a day that is over before its indexes are built: a backlog may still be read."""
+IDLE_SECONDS = 60.0
+"""How long a closed day must have had no new rows before its indexes are built: a backlog may still be read."""
 _COMPACT_PAUSE = 600.0
-"""How long rebuilding indexes waits after it failed: who reads for long has locks on them."""
+"""Delay in seconds after rebuilding indexes failed, since a long read holds locks on them."""
 _BUSY_RATE = 20_000
-"""Entries a second from which on the running day's text index waits: they need the processor."""
+"""Entries per second above which text indexes of open days are postponed, to leave the processor to ingestion."""
 
 _log = logging.getLogger(__name__)
 
 
-class Retain:
-    """The loop. ``prepare`` brings the schema up to date first; ``retentions`` returns the classes that are in use.
+class StoreMaintenance:
+    """The maintenance loop, run as the owner of the tables.
 
-    ``also`` is more of the owner's tidying, done each round. ``retention_of`` gives a service's class.
+    ``prepare`` migrates the schema first; ``retentions`` returns the retention classes in use, in days, and
+    ``retention_of`` that of a service. ``also`` are further steps of each round.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class Retain:
         self._expired_at: float | None = None
         self._compact_from = 0.0
         self.warnings: tuple[str, ...] = ()
-        """What retention does not do and why, as sentences; empty when there is nothing of the kind."""
+        """Why expired partitions are kept, as sentences."""
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled; outages of the store are waited out."""
+        """Run until cancelled. While the store is unavailable, connecting is retried."""
         while True:
             try:
                 await self._prepare()
@@ -78,7 +79,7 @@ class Retain:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def _round(self, connection: Connection) -> None:
-        """All that is due. What fails is reported once the rest is done: a reader of an old day delays only its end."""
+        """Run all steps. Raises errors at the end, so that a step blocked by a reader does not prevent the others."""
         failed: StoreError | None = None
         for step in (self._make, self._expire, self._index, self._take_over, *self._also):
             try:
@@ -94,7 +95,7 @@ class Retain:
         now = datetime.now(UTC)
         with store_errors("partitions can't be made ahead"):
             newest = await newest_entry(connection)
-        # By a wrong clock there would be new ones at each step of it. Writers make those that they need.
+        # A wrong clock would create partitions for each of its steps. Writers create those that they need.
         if is_plausible(now, newest):
             await make_ahead(connection, sorted(set(self._retentions())), now)
 
@@ -124,7 +125,7 @@ class Retain:
         trigrams = await has_trigrams(connection)
         if trigrams and not busy:
             await index_text(connection, now)
-        for name in await seal(connection, now, self._resting, trigrams):
+        for name in await seal(connection, now, self._is_idle, trigrams):
             _log.info("the partition %s is over and has its indexes", name)
         await self._compact(connection)
 
@@ -139,11 +140,11 @@ class Retain:
             self._compact_from = time.monotonic() + _COMPACT_PAUSE
             _log.debug("%s", error.sentence)
 
-    def _resting(self, leaf: str, newest: int) -> bool:
-        """Return whether a partition's highest id has been the same for a while."""
+    def _is_idle(self, leaf: str, newest: int) -> bool:
+        """Return whether a partition's highest id has not changed for IDLE_SECONDS."""
         now = time.monotonic()
         before, since = self._seen.get(leaf, (-1, now))
         if before != newest:
             since = now
         self._seen[leaf] = (newest, since)
-        return now - since >= REST_SECONDS
+        return now - since >= IDLE_SECONDS

@@ -1,1 +1,1 @@
-"""Writing log entries and the position up to which the journal is stored."""
+"""Inserting log entries, with the position up to which the journal is stored."""

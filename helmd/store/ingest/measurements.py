@@ -1,4 +1,4 @@
-"""Batches of metrics, each stored once: whether it came again, or its commit was in doubt."""
+"""Storing batches of metrics exactly once, also if they are repeated or their commit was in doubt."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from helmd.store.metrics.metrics import MetricSample, append_samples, tags_text
 from helmd.store.session import Connection, reason
 
 MOST_SERIES, MOST_OF_ALL = 1_000, 20_000
-"""Series (a metric with its tags) of one service, and of all, among those stored in the last 14 days. One takes up to
+"""Maximum number of series (a metric with its tags) of one service, and of all, within 14 days. A series takes up to
 115,000 rows in 13 months."""
 
 _ADMIT = "SELECT admit_metric_series(%s, %s::text[], %s::text[], %s, %s)"
 
 
 class MetricBatch(NamedTuple):
-    """Samples that are stored together. ``limited``: they are of one service, whose series are bounded."""
+    """Samples to store together. ``limited`` says that they are of one service, whose number of series is bounded."""
 
     request: Request
     samples: Sequence[MetricSample]
@@ -26,13 +26,13 @@ class MetricBatch(NamedTuple):
 
 
 class TooManySeriesError(RefusedError):
-    """A batch would give its service more series than it may have. Nothing of it was stored."""
+    """A batch would exceed the number of series of its service. Nothing of it was stored."""
 
 
 async def put_batches(connection: Connection, batches: Sequence[MetricBatch]) -> list[int]:
-    """Stores BATCHES, all or none; how many samples each had, or, of one that is a repeat, the first one.
+    """Store BATCHES, all or none; return the number of samples of each, for a repeated one that of the first attempt.
 
-    Raises TooManySeriesError and RefusedError for what can't be stored whenever it is tried again, else StoreError.
+    Raises TooManySeriesError and RefusedError for errors that a retry can't fix, else StoreError.
     """
     answers = []
     try:
@@ -48,7 +48,7 @@ async def put_batches(connection: Connection, batches: Sequence[MetricBatch]) ->
 async def _put(connection: Connection, batch: MetricBatch) -> int:
     request = batch.request
     if batch.limited:
-        # Before anything else: it takes the writers' lock, for which nobody may wait who holds what this one waits for.
+        # First, since it takes the writers' lock: taking it while holding other locks could deadlock.
         await _admit(connection, batch)
     known = (await register(connection, [request])).get(request.id)
     if known is not None:

@@ -1,7 +1,7 @@
-"""Log entries of an older Helm that has a database of its own: copied into the store, once.
+"""Importing the log entries of an older Helm from its own database, once.
 
-They are copied as they are, in one transaction, with ids that were reserved for them; then they are taken over in
-batches as tables are that the store's own database had (`helmd.store.ingest.takeover`). The older one is only read.
+They are copied unchanged, in one transaction, with ids reserved for them; then they are taken over in batches, like the
+older tables in the store's own database (`helmd.store.ingest.takeover`). The source database is only read.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from helmd.store.session import APPEND_LOCK, LOCK_CLASS, Connection, columns_of,
 
 _TABLE = "log_entries"
 _COPY = "older_log_entries"
-"""The name under which a migration sets such a table aside, so that it is taken over alike."""
+"""The name that a migration gives such a table, so that it is taken over in the same way."""
 _COLUMNS = {
     "timestamp": "timestamptz",
     "service_name": "text",
@@ -29,13 +29,13 @@ _COLUMNS = {
     "hostname": "text",
     "process_id": "integer",
 }
-"""What is copied, and as what; a column that the older table lacks is null."""
+"""The columns to copy, and their types; one that the older table lacks becomes null."""
 _NEEDED = frozenset({"id", "timestamp", "service_name", "level", "message"})
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedLogs:
-    """What came of an import: rows of the older table, and those that were taken over; the others have expired."""
+    """The result of an import: the number of rows copied, and of those taken over; the others have expired."""
 
     found: int
     taken: int
@@ -46,7 +46,7 @@ async def import_older_logs(
 ) -> ImportedLogs:
     """Copy the entries of the database OLDER into the store, as its OWNER (both are conninfos).
 
-    An import that was interrupted goes on; one that is finished does nothing. Raises StoreError.
+    Continues an interrupted import; does nothing after a complete one. Raises StoreError.
     """
     store = await connect(owner, "helm import", None)
     try:
@@ -74,7 +74,7 @@ async def import_older_logs(
 
 
 async def _copied(older: str, store: Connection) -> int:
-    """Copies the older table whole, with word to take it over, in one transaction; the number of rows."""
+    """Copy the older table and register it for takeover, in one transaction; return the number of rows."""
     try:
         source = await connect(older, "helm import", None, "the older database")
     except StoreError as error:
@@ -99,7 +99,7 @@ async def _copied(older: str, store: Connection) -> int:
 
 
 async def _reserved(store: Connection, count: int) -> int:
-    """The first of COUNT ids that are reserved: above all that are in the store, and below those to come."""
+    """Reserve COUNT ids, above those in the store and below those of later entries; return the first one."""
     cursor = await store.execute(
         "SELECT pg_advisory_xact_lock(%s, %s), reserve_log_ids(%s)", (LOCK_CLASS, APPEND_LOCK, max(1, count))
     )
@@ -114,7 +114,7 @@ async def _pass_on(source: Connection, store: Connection, columns: dict[str, str
         if name not in columns:
             chosen.append(sql.SQL("NULL"))
         elif name == "timestamp":
-            # Outside this range Python has no such time; the takeover gives it another.
+            # Python's datetime lacks times outside this range; the takeover replaces them.
             bounded = sql.SQL("CASE WHEN {0} BETWEEN '1970-01-01' AND '9990-01-01' THEN {0} END").format(
                 sql.Identifier(name)
             )

@@ -1,4 +1,4 @@
-"""Posted batches: none is stored twice, whether it came again, or by the journal, or its commit was in doubt."""
+"""Storing posted batches exactly once, also if repeated, read from the journal, or with a commit in doubt."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from helmd.store.ingest.logs import Appender
 from helmd.store.session import Connection, connect, deadline, reason, store_errors
 
 KEPT_HOURS = 72
-"""Hours of running time for which a batch is remembered: a repeat is due within a day, a journal that waited for the
-store may take longer."""
+"""Hours of running time for which ids of batches are kept: clients repeat within a day, but entries in the journal may
+wait longer for the store."""
 
 _ANSWER_SECONDS, _ROWS_A_SECOND = 1.0, 5_000
-"""How long the store may take over a batch of few rows, and with how many it may take a second more."""
+"""Time limit in seconds for a small batch, and the number of rows for which a second is added."""
 _STATEMENT_SECONDS = 60.0
-"""How long a statement goes on at the server after the connection was given up."""
+"""statement_timeout, which ends the statement at the server after the client has closed the connection."""
 _FAULTY = ("22", "23", "54", "0A", "P0")
-"""Classes of SQLSTATE in which PostgreSQL refuses values for what they are (manual, appendix A); P0 is that of the
-schema's own functions, such as ``make_log_partition``.
+"""Classes of SQLSTATE for invalid values (manual, appendix A); P0 is raised by the schema's own functions, such as
+``make_log_partition``.
 """
 
 _INSERT = """
@@ -48,11 +48,11 @@ _STORED = """
 
 
 class RefusedError(StoreError):
-    """PostgreSQL is there and refuses rows for what is in them. Nothing was stored."""
+    """PostgreSQL is available and refuses the content of rows. Nothing was stored."""
 
 
 class Request(NamedTuple):
-    """A batch as it is remembered. ``id`` is a UUID."""
+    """A batch as recorded in ``ingest_requests``. ``id`` is a UUID."""
 
     id: str
     service_name: str
@@ -61,10 +61,10 @@ class Request(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is remembered of a batch that was there already: perhaps another one, with the same key.
+    """The record of a batch that was known already; it may be another one with the same key.
 
-    Its first ``stored`` entries are in the store; the others are not yet, where helmd was killed while it put the batch
-    into the journal, or the journal is still being read.
+    Its first ``stored`` entries are in the store. The others are not yet if helmd was killed while it wrote the batch
+    to the journal, or if the journal is still being read.
     """
 
     id: str
@@ -75,11 +75,11 @@ class Known(NamedTuple):
 async def register(
     connection: Connection, requests: Sequence[Request], *, by_journal: bool = False
 ) -> dict[str, Known]:
-    """Remembers REQUESTS, within the caller's transaction; those that were known before, by their ids.
+    """Record REQUESTS in the caller's transaction; return those that were known before, by their ids.
 
-    No two of them have the same id, or the same key of one service. Comes before the rows are appended: whoever waits
-    here for another transaction must not hold the appenders' lock, which that one may need. Of what comes BY_JOURNAL
-    nothing is stored yet. Raises psycopg's errors.
+    No two of them may have the same id, or the same key and service. To be called before rows are appended: waiting
+    here for another transaction while holding the appenders' lock could deadlock. BY_JOURNAL says that none of their
+    entries is stored yet. Raises psycopg.Error.
     """
     if not requests:
         return {}
@@ -106,16 +106,16 @@ async def register(
 
 
 async def note_stored(connection: Connection, stored: Mapping[str, int]) -> None:
-    """That so many entries of a batch, by its id, are in the store with this transaction. Raises psycopg's errors."""
+    """Record the number of entries, by the id of a batch, stored in this transaction. Raises psycopg.Error."""
     if stored:
         await connection.execute(_STORED, (list(stored), list(stored.values())), prepare=True)
 
 
 async def admit(connection: Connection, posted: Sequence[PostedRow]) -> list[LogRow]:
-    """The rows among POSTED, which came by the journal, that are to be stored now; within the caller's transaction.
+    """Return the rows among POSTED, which arrived by the journal, that are to be stored in the caller's transaction.
 
-    An entry that is there already, by its number in the batch, is dropped: helmd did store the batch after all, or a
-    repeat of it. A batch may come in several parts. Raises psycopg's errors.
+    Entries that are stored already, by their number in the batch, are dropped: the batch or a repeat of it was stored
+    directly after all. A batch may arrive in several parts. Raises psycopg.Error.
     """
     firsts: dict[object, Request] = {}
     for row, request, key, entries, _ in posted:
@@ -135,19 +135,19 @@ async def admit(connection: Connection, posted: Sequence[PostedRow]) -> list[Log
 
 
 async def drop_old_requests(connection: Connection) -> None:
-    """Forgets batches of long ago; needs the owner's rights. Raises StoreError."""
+    """Delete the records of batches older than KEPT_HOURS, as the owner of the tables. Raises StoreError."""
     with store_errors("old posted batches can't be forgotten"):
         await connection.execute(
-            # By running time: a clock that is set forward must not make a repeat look new.
+            # By running time, so that setting the clock forward does not make a repeated batch look new.
             "DELETE FROM ingest_requests WHERE received_up < upkeep_seconds() - %s * 3600",
             (KEPT_HOURS,),
         )
 
 
 def is_refusal(error: psycopg.Error) -> bool:
-    """Whether PostgreSQL refuses values for what they are: another attempt would fail the same way.
+    """Return whether PostgreSQL refuses the values themselves, so that a retry would fail the same way.
 
-    That of a partition which was dropped in the meantime would not.
+    An insert into a partition that was dropped meanwhile is not such an error.
     """
     if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
         return False
@@ -155,9 +155,9 @@ def is_refusal(error: psycopg.Error) -> bool:
 
 
 class PostedStore:
-    """The store as the one task sees it that appends what is posted; on a connection of its own.
+    """Inserts posted batches, for one task, on a connection of its own.
 
-    After any error the connection is gone and a new one has to be opened.
+    After any error the connection is closed and a new object has to be opened.
     """
 
     def __init__(self, connection: Connection, retention_of: RetentionOf) -> None:
@@ -166,17 +166,17 @@ class PostedStore:
 
     @classmethod
     async def open(cls, conninfo: str, retention_of: RetentionOf) -> "PostedStore":
-        """Raises StoreError."""
+        """Connect. Raises StoreError."""
         return cls(await connect(conninfo, "helmd-posted", _STATEMENT_SECONDS), retention_of)
 
     async def close(self) -> None:
         await self._connection.close()
 
     async def append(self, requests: Sequence[Request], rows: Sequence[Sequence[LogRow]]) -> list[int]:
-        """Stores the rows of each of REQUESTS that was not there before, all or none; how many each one had.
+        """Store the rows of those REQUESTS that are new, all or none; return the number of rows of each.
 
-        Of one that is a repeat that is what the first had. Requests without a key may share an id, if all of them
-        are new. Raises RefusedError, and StoreError when the outcome is unknown or the store is away.
+        For a repeated request, that is the number of the first attempt. Requests without a key may share an id if all
+        of them are new. Raises RefusedError, and StoreError if the outcome is unknown or the store unavailable.
         """
         seconds = _ANSWER_SECONDS + sum(map(len, rows)) / _ROWS_A_SECOND
         try:
@@ -186,7 +186,7 @@ class PostedStore:
                 await self._connection.execute("COMMIT")
                 return answers
         except BaseException as error:
-            # No word to a server that may not answer: without a connection it rolls back by itself.
+            # No ROLLBACK to a server that may not answer: it rolls back when the connection is lost.
             await self._connection.close()
             if not isinstance(error, psycopg.Error):
                 raise
@@ -216,7 +216,7 @@ class PostedStore:
                 continue
             answers.append(request.entries if remembered.id == request.id else remembered.entries)
             if request.key is not None and first.id == request.id and remembered.stored < remembered.entries:
-                # What of it the journal does not have, or has not brought yet.
+                # The entries that are not in the journal, or not read from it yet.
                 stored += its_rows[remembered.stored :]
                 completed[remembered.id] = remembered.entries
         await note_stored(self._connection, completed)

@@ -1,10 +1,10 @@
-"""Tables of an older Helm and of earlier versions of this one: set aside by migrations, then taken over in batches.
+"""Taking over the rows of older tables, which migrations have renamed, in batches.
 
-The older Helm made its tables with SQLAlchemy: times without a time zone, which are UTC, and no partitions. They are
-renamed before the first migration, stay as they are, and their rows are copied while everything else goes on. A batch
-and how far the copying is commit together, so each row is taken over once, whatever is killed in between.
+Older are the tables of the Helm before this one and of earlier versions of this one. The former were made with
+SQLAlchemy: timestamps without time zone, in UTC, and no partitions. They are kept unchanged; their rows are copied
+during normal operation. A batch and the progress are committed together, so that each row is copied exactly once.
 
-What is older than its retention, counted back from the newest row or from now, stays in the older table alone.
+Rows older than their retention, counted back from the newest row or from now, are not copied.
 """
 
 import asyncio
@@ -39,20 +39,20 @@ _STATUS_COLUMNS = {
 }
 _FLAT_METRICS = "service_metrics_flat"
 _METRICS = "service_metrics"
-"""Not an older table: its measurements from before there were roll-ups are rolled up (0006_metric_rollups.sql)."""
+"""Not an older table: its rows from before 0006_metric_rollups.sql are only rolled up."""
 _BATCH = 1000
-"""Rows that are copied at once: some tens of milliseconds of helmd's time."""
+"""Rows per batch, which take helmd some tens of milliseconds."""
 _METRICS_BATCH = 10
-"""So many times as many measurements, which PostgreSQL copies by itself."""
+"""Factor for the batches of metrics, which PostgreSQL copies itself."""
 _PAUSE = 0.05
 _UNNAMEABLE = re.compile(r"[^a-z0-9_-]")
 
 Columns = dict[str, str]
-"""A table's columns, and their types as PostgreSQL writes them."""
+"""The types of a table's columns, by name, as PostgreSQL writes them."""
 
 
 class _Batch(NamedTuple):
-    """Rows that were looked at, how many of them were copied, and the last one's id; None at the end."""
+    """The number of rows copied, and the id of the last row read; None at the end of the table."""
 
     copied: int
     last_id: int | None
@@ -61,7 +61,7 @@ class _Batch(NamedTuple):
 async def take_over(
     connection: Connection, retention_of: RetentionOf, say: Callable[[str], None], batch: int = _BATCH
 ) -> None:
-    """Copies all that is left to be taken over. Raises StoreError; what was copied until then stays."""
+    """Copy all remaining rows. Raises StoreError; batches committed by then stay."""
     with store_errors("older tables can't be taken over"):
         cursor = await connection.execute("SELECT source FROM store_takeovers WHERE NOT finished ORDER BY source")
         for (source,) in await cursor.fetchall():
@@ -83,7 +83,7 @@ async def take_over(
 async def _next_batch(
     connection: Connection, source: str, columns: Columns, until: datetime, retention_of: RetentionOf, size: int
 ) -> bool:
-    """Copies a batch; whether the table is at its end."""
+    """Copy a batch; return whether it was the last one of the table."""
     async with connection.transaction():
         cursor = await connection.execute(
             "SELECT last_id FROM store_takeovers WHERE source = %s AND NOT finished FOR UPDATE", (source,)
@@ -109,9 +109,9 @@ async def _next_batch(
 
 
 async def _roll_up(connection: Connection, size: int) -> None:
-    """Rolls up the measurements that were stored before there were roll-ups, from the newest on.
+    """Roll up the metrics that were stored before there were roll-ups, newest first.
 
-    The trigger that rolls up what is stored does it, on a table that has a copy of them until the transaction ends.
+    This is done by the same trigger as for new rows, on a temporary table with a copy of the rows.
     """
     await _index_ids(connection)
     await connection.execute("DROP TABLE IF EXISTS pg_temp.earlier_metrics")
@@ -126,7 +126,7 @@ async def _roll_up(connection: Connection, size: int) -> None:
 
 
 async def _index_ids(connection: Connection) -> None:
-    """Index the ids of partitions from before that index, while others write into them."""
+    """Create the index on ids of partitions that are older than this index, without blocking writers."""
     cursor = await connection.execute(
         "SELECT relname FROM pg_inherits AS leaf JOIN pg_class ON oid = leaf.inhrelid"
         " WHERE leaf.inhparent = 'service_metrics'::regclass AND NOT EXISTS ("
@@ -135,7 +135,7 @@ async def _index_ids(connection: Connection) -> None:
     )
     for (leaf,) in await cursor.fetchall():
         names = {"name": sql.Identifier(f"{leaf}_by_id"), "leaf": sql.Identifier(leaf)}
-        # One that was interrupted is there and not valid.
+        # An interrupted build leaves an invalid index.
         await connection.execute(sql.SQL("DROP INDEX IF EXISTS {name}").format(**names))
         async with unlimited(connection):
             await connection.execute(sql.SQL("CREATE INDEX CONCURRENTLY {name} ON {leaf} (id)").format(**names))
@@ -143,7 +143,7 @@ async def _index_ids(connection: Connection) -> None:
 
 
 async def _roll_up_batch(connection: Connection, size: int) -> bool:
-    """Rolls up SIZE of them at most; whether that was the last one."""
+    """Roll up at most SIZE rows; return whether these were the last ones."""
     async with connection.transaction():
         cursor = await connection.execute(
             "SELECT last_id, (SELECT min(id) FROM service_metrics) FROM store_takeovers"
@@ -199,7 +199,7 @@ async def _log_entries(
 
 
 def _row(timestamp: datetime, service: str, given: dict[str, Any]) -> LogRow:
-    """A row of an older table, read as an entry that was posted at its time."""
+    """Return the row for an older one, parsed like an entry that was posted at its time."""
     name = _UNNAMEABLE.sub("_", service.lower())[:50] or "helm"
     entry = {field: value for field, value in given.items() if value is not None}
     try:
@@ -210,7 +210,7 @@ def _row(timestamp: datetime, service: str, given: dict[str, Any]) -> LogRow:
 
 
 async def _statuses(connection: Connection, source: str, columns: Columns) -> _Batch:
-    """All of them: there is one for each service."""
+    """Copy all rows, one for each service."""
     chosen = []
     for name, kind in _STATUS_COLUMNS.items():
         value = _time(name, columns) if kind == "timestamptz" else _column(name, columns)
@@ -265,7 +265,7 @@ async def _metrics(
         given,
     )
     days = [day async for day, _ in cursor]
-    # They came before all that is written now.
+    # They were inserted before all new rows.
     await connection.execute("UPDATE metric_partitions SET begun = 0 WHERE day = ANY(%s)", (days,))
     cursor = await connection.execute(
         sql.SQL(
@@ -278,7 +278,7 @@ async def _metrics(
 
 
 async def _newest(connection: Connection, source: str, columns: Columns) -> datetime:
-    """The time of the newest row, or now where that is earlier: retention is counted back from there."""
+    """Return the earlier one of now and the time of the newest row: retention is counted back from there."""
     now = datetime.now(UTC)
     if "timestamp" not in columns:
         return now
@@ -294,7 +294,7 @@ def _column(name: str, columns: Columns) -> sql.Composable:
 
 
 def _time(name: str, columns: Columns) -> sql.Composable:
-    """A column as a time that Python has too, or null; what has no time zone is UTC."""
+    """Return the expression for a time that Python can represent, or null; without time zone it is UTC."""
     if name not in columns:
         return sql.SQL("NULL::timestamptz")
     column = sql.Identifier(name)

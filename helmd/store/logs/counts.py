@@ -1,4 +1,4 @@
-"""Counting log entries: from the rollups if possible, else by count_leaf rows, within a time limit."""
+"""Counting log entries: from the rollups if possible, else by counting rows, within a time limit."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from helmd.model.logs.filter import LogFilter
 from helmd.model.logs.query_language.nodes import conjuncts
 from helmd.store.logs.entries import NOT_DUPLICATE, conditions, day_rows, scan_conditions, where
 from helmd.store.logs.language import node_condition
-from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, whatever_expires
+from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, retry_if_dropped
 from helmd.store.session import Connection, limit_statements, reason, store_errors
 
 EXACT_UP_TO = 1_000_000
 _FEW_DAYS = 8
 """Days counted per statement: enough to save statements, few enough to stop at the deadline."""
 _FEW_ENTRIES = 50_000
-"""Number of rows that can be scanned within the time limit for count_leaf."""
+"""Number of rows that can be scanned within the time limit of a count."""
 _SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -57,7 +57,7 @@ class Histogram:
 async def total(connection: Connection, wanted: LogFilter, seconds: float, *, expensive: bool = False) -> Total:
     """Return the number of entries that match WANTED: exact up to a million, unless that takes longer than SECONDS.
 
-    EXPENSIVE says that count_leaf is slow, since many of the newest entries match or a search has reached its time
+    EXPENSIVE says that counting rows is slow, since many of the newest entries match or a search has reached its time
     limit; then rows are counted only if there are few to scan. Raises StoreError, and UsageError for an invalid
     regular expression.
     """
@@ -73,7 +73,7 @@ async def total(connection: Connection, wanted: LogFilter, seconds: float, *, ex
         return await _by_scanning(connection, wanted, deadline)
 
     with store_errors("log entries can't be counted"):
-        return await whatever_expires(attempt)
+        return await retry_if_dropped(attempt)
 
 
 async def counted_by_day(connection: Connection, wanted: LogFilter) -> dict[date, int]:
@@ -125,7 +125,7 @@ async def histogram(
             for seconds_on, level, entries in (found and found[0]) or ():
                 counts.setdefault(first + timedelta(seconds=seconds_on), {})[level] = entries
         else:
-            reached = await whatever_expires(attempt)
+            reached = await retry_if_dropped(attempt)
     number = max(0, -(-(last - first) // step))
     return Histogram(tuple(Bucket(first + n * step, counts.get(first + n * step, {})) for n in range(number)), reached)
 

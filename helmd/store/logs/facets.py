@@ -17,7 +17,7 @@ from helmd.store.logs.columns import value_of
 from helmd.store.logs.counts import grouped_by_rollups, within_deadline
 from helmd.store.logs.language import NodeCondition, context_value
 from helmd.store.logs.newest import NewestEntries
-from helmd.store.maintenance.partitions import whatever_expires
+from helmd.store.maintenance.partitions import retry_if_dropped
 from helmd.store.session import Connection, limit_statements, store_errors
 
 _READ_ENTRIES = 200_000
@@ -64,7 +64,7 @@ async def facets(
             ) -> dict[str, Facet]:
                 return await _Counting(connection, its, subjects, deadline).count(most)
 
-            found |= await whatever_expires(attempt)
+            found |= await retry_if_dropped(attempt)
     return {subject: found[subject] for subject in wanted}
 
 

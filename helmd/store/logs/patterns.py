@@ -10,7 +10,7 @@ from helmd.model.logs.filter import LogFilter
 from helmd.model.logs.patterns import LENGTH, PLACE, VARYING_PART
 from helmd.store.logs.counts import within_deadline
 from helmd.store.logs.newest import NewestEntries
-from helmd.store.maintenance.partitions import whatever_expires
+from helmd.store.maintenance.partitions import retry_if_dropped
 from helmd.store.session import Connection, store_errors
 
 _READ_ENTRIES, _SAMPLE = 30_000, 10_000
@@ -60,7 +60,7 @@ async def patterns(connection: Connection, wanted: LogFilter, most: int, seconds
         return FoundPatterns(tuple(found[:most]), len(found) > most, grouping.back_to)
 
     with store_errors("the patterns of log entries can't be read"):
-        return await whatever_expires(attempt)
+        return await retry_if_dropped(attempt)
 
 
 class _Grouping(NewestEntries):

@@ -41,7 +41,7 @@ from helmd.store.logs.entries import (
     stored,
     where,
 )
-from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, whatever_expires
+from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, retry_if_dropped
 from helmd.store.session import Connection, limit_statements, reason, store_errors
 
 _PROBE, _CHUNK = 2_000, 10_000
@@ -112,7 +112,7 @@ async def find(
 
     with store_errors("log entries can't be searched"):
         try:
-            return await whatever_expires(attempt)
+            return await retry_if_dropped(attempt)
         except psycopg.errors.InvalidRegularExpression as error:
             raise UsageError(f"q: invalid regular expression ({reason(error)})") from None
 
@@ -137,7 +137,7 @@ async def warm(connection: Connection) -> None:
                 await total(connection, unmatched, _WARM_SECONDS)
 
     with store_errors("log entries can't be searched"), suppress(_OutOfTimeError, psycopg.errors.QueryCanceled):
-        await whatever_expires(warm_up)
+        await retry_if_dropped(warm_up)
 
 
 class _Search:

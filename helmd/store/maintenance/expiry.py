@@ -1,4 +1,4 @@
-"""Dropping the days whose time is over. What that means is `helmd.model.logs.retention`'s to say."""
+"""Dropping expired partitions. `helmd.model.logs.retention` decides which these are."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,16 +24,16 @@ from helmd.model.logs.retention import (
 from helmd.store.session import LOCK_CLASS, ROLL_UP_LOCK, Connection, store_errors, unlimited
 
 _RECENT = 1_000
-"""Entries among which the newest is looked for: those that came last, whatever their dates."""
+"""Number of entries, those inserted last, among which the newest timestamp is taken."""
 BUILT = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
-"""When Helm was built, or this file was written: no right clock is before it."""
+"""Modification time of this file, from the build or installation: a clock that is earlier is wrong."""
 _LONGEST_ROUND = 600.0
-"""Seconds that count as running time at once, at most."""
+"""Most seconds that one round adds to the running time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A table whose days expire, with what is made of it: ``registry`` lists the partitions."""
+    """A table with partitions that expire. ``registry`` is the table that lists these, ``what`` a noun for its rows."""
 
     table: str
     registry: str
@@ -45,18 +45,17 @@ METRICS = _Kind("service_metrics", "metric_partitions", "metrics")
 
 
 class Round(NamedTuple):
-    """What a round of `expire` did: partitions that were dropped, and why others were not, as sentences."""
+    """The result of `expire`: the partitions dropped, and why others were not, as sentences."""
 
     dropped: list[str]
     warnings: list[str]
 
 
 async def expire(connection: Connection, now: datetime, elapsed: float, synchronized: bool = False) -> Round:
-    """Drop what has expired; ELAPSED are the seconds since the last round. SYNCHRONIZED: the clock is.
+    """Drop expired partitions, as the owner of the tables.
 
-    Needs the owner's rights.
-
-    A partition that somebody is reading is left for the next time, said by a StoreError once the others are dropped.
+    ELAPSED is the number of seconds since the last round, SYNCHRONIZED says whether the clock is (timedatectl(1)). A
+    partition that is being read is left to the next round; a StoreError reports it once the others are dropped.
     """
     with store_errors("what has expired can't be looked up"):
         seconds = round(min(max(elapsed, 0.0), _LONGEST_ROUND))
@@ -93,7 +92,7 @@ async def expire(connection: Connection, now: datetime, elapsed: float, synchron
 
 
 async def retention_warnings(connection: Connection, now: datetime) -> list[str]:
-    """Return what retention does not do and why, as sentences. Raises StoreError."""
+    """Return why expired partitions are kept, as sentences. Raises StoreError."""
     with store_errors("how retention stands can't be read"):
         said = clock_warnings(now, await _clock(connection), BUILT)
         for kind in (LOGS, METRICS):
@@ -109,7 +108,7 @@ async def retention_warnings(connection: Connection, now: datetime) -> list[str]
 
 
 async def _clock(connection: Connection) -> datetime:
-    """Return the time by which days expire, as it was at the last round."""
+    """Return the time that expiry is measured by, as of the last round."""
     cursor = await connection.execute("SELECT clock FROM store_upkeep")
     found = await cursor.fetchone()
     assert found is not None
@@ -118,9 +117,9 @@ async def _clock(connection: Connection) -> datetime:
 
 
 async def newest_entry(connection: Connection) -> datetime | None:
-    """Return the latest time among the entries that came last, or None when there is no entry. Raises psycopg's errors.
+    """Return the latest timestamp among the entries inserted last, or None if there are none. Raises psycopg.Error.
 
-    Entries that came earlier may be dated ahead of these, by a clock that was wrong then.
+    Entries inserted earlier may have a later timestamp, if the clock was wrong then.
     """
     return await _newest(connection, LOGS)
 
@@ -137,11 +136,11 @@ async def _newest(connection: Connection, kind: _Kind) -> datetime | None:
 
 
 async def drop_partitions(connection: Connection, partitions: Iterable[Partition], kind: _Kind = LOGS) -> list[str]:
-    """Drop PARTITIONS, and what is counted of log entries in them; their names. Raises StoreError as `expire`."""
+    """Drop PARTITIONS and the counts of their log entries; return their names. Raises StoreError as `expire` does."""
     dropped = []
     kept: StoreError | None = None
     pending = await _pending(connection)
-    # PostgreSQL detaches one at a time of each class: first the one where it was broken off.
+    # Only one partition of a table can be pending detach (ALTER TABLE), so an interrupted one comes first.
     for partition in sorted(partitions, key=lambda each: each.name not in pending):
         try:
             with store_errors(f"the expired partition {partition.name} can't be dropped"):
@@ -188,7 +187,7 @@ async def _is_empty(connection: Connection, partition: Partition) -> bool:
 
 
 async def _pending(connection: Connection) -> set[str]:
-    with store_errors("the log store can't be kept up"):
+    with store_errors("the log store can't be maintained"):
         cursor = await connection.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending")
         return {name async for (name,) in cursor}
 
@@ -212,7 +211,7 @@ async def _drop(connection: Connection, partition: Partition, kind: _Kind) -> No
 
 
 async def _forget_series(connection: Connection) -> None:
-    """Forget series of which nothing is kept any more. Writers wait meanwhile: they may be about to use one."""
+    """Delete series without roll-ups. Writers are locked out, since they may be about to refer to one."""
     await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, ROLL_UP_LOCK))
     await connection.execute(
         "DELETE FROM metric_series WHERE NOT EXISTS (SELECT FROM metric_five_minutes WHERE series = metric_series.id)"
@@ -235,7 +234,7 @@ async def _detach(connection: Connection, name: str) -> None:
         return
     pending, parent = attached
     if not pending:
-        # Once begun it keeps all others of its class from being detached until this day's last reader is gone.
+        # A pending detach blocks that of the table's other partitions until the last reader of this one has finished.
         async with connection.transaction():
             lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT")
             await connection.execute(lock.format(sql.Identifier(name)))

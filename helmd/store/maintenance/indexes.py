@@ -1,7 +1,7 @@
-"""What the owner of the tables does to partitions: indexes for days that nothing comes to any more.
+"""Index maintenance of partitions, run as their owner.
 
-Everything here is by CONCURRENTLY or on a table nobody writes, so that writers and readers go on; a step that was
-broken off is taken up again from what PostgreSQL itself says is there.
+Indexes are built, rebuilt and dropped by CONCURRENTLY, so that neither writers nor readers are blocked. Each step finds
+in PostgreSQL's catalogs what there is to do, so an interrupted one is completed by the next run.
 """
 
 import re
@@ -16,23 +16,23 @@ from helmd.model.logs.index_policy import MAX_UNINDEXED, TextIndex, bounds_with,
 from helmd.store.maintenance.partitions import Leaf, leaves
 from helmd.store.session import LOCK_CLASS, Connection, connect, store_errors, unlimited
 
-_UPKEEP_LOCK = 4
+_MAINTENANCE_LOCK = 4
 _INTERRUPTED = re.compile(r"_cc(new|old)\d*\Z")
-"""What REINDEX CONCURRENTLY leaves if it is interrupted (PostgreSQL manual, REINDEX)."""
+"""Names of the indexes that an interrupted REINDEX CONCURRENTLY leaves (PostgreSQL manual, REINDEX)."""
 _STATEMENT_SECONDS = 60.0
-"""How long a statement may take, except for those that rewrite, index or detach a partition."""
-_LOCK_WAIT, _INDEX_WAIT = "5s", "10min"
-"""How long locks are waited for. An index made by CONCURRENTLY waits for whoever reads anything (an export), holds up
-nobody meanwhile, and is expensive to begin again."""
+"""statement_timeout, except for statements that rewrite, index or detach a partition."""
+_LOCK_TIMEOUT, _INDEX_LOCK_TIMEOUT = "5s", "10min"
+"""lock_timeout, and the one of statements with CONCURRENTLY: these wait for all transactions that use the table (an
+export), block none meanwhile, and are expensive to repeat."""
 
 
 async def connect_as_owner(conninfo: str) -> Connection | None:
-    """Return a connection for upkeep, or None when another process is at it. Raises StoreError."""
-    connection = await connect(conninfo, "helm upkeep", _STATEMENT_SECONDS)
+    """Return a connection for maintenance, or None if another process holds the lock. Raises StoreError."""
+    connection = await connect(conninfo, "helm maintenance", _STATEMENT_SECONDS)
     try:
-        with store_errors("the log store can't be kept up"):
-            await connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
-            cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, _UPKEEP_LOCK))
+        with store_errors("the log store can't be maintained"):
+            await connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+            cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, _MAINTENANCE_LOCK))
             found = await cursor.fetchone()
     except BaseException:
         await connection.close()
@@ -44,19 +44,19 @@ async def connect_as_owner(conninfo: str) -> Connection | None:
 
 
 async def has_trigrams(connection: Connection) -> bool:
-    """Return whether the database has what text indexes are made of. Raises StoreError."""
-    with store_errors("the log store can't be kept up"):
+    """Return whether the database has the extension pg_trgm, which text indexes need. Raises StoreError."""
+    with store_errors("the log store can't be maintained"):
         cursor = await connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'")
         return await cursor.fetchone() is not None
 
 
 async def summarize(connection: Connection) -> int:
-    """Have the indexes by ranges of pages take in the pages that are full by now; return how many ranges.
+    """Summarize the page ranges that the BRIN indexes of open days lack; return how many. Raises StoreError.
 
-    autosummarize leaves that to autovacuum, which looks once a minute and forgets most of what a flood asks of it; a
-    search reads through all pages that were not taken in. Raises StoreError.
+    autosummarize leaves that to autovacuum, which runs once a minute and drops most requests while many rows arrive;
+    a search reads all pages of ranges that are not summarized.
     """
-    taken = 0
+    summarized = 0
     for leaf in await leaves(connection):
         if leaf.sealed:
             continue
@@ -69,12 +69,12 @@ async def summarize(connection: Connection) -> int:
                     (leaf.name,),
                 )
             found = await cursor.fetchone()
-            taken += int(found[0] or 0) if found else 0
-    return taken
+            summarized += int(found[0] or 0) if found else 0
+    return summarized
 
 
 async def index_text(connection: Connection, now: datetime) -> list[str]:
-    """Build the text indexes that are due on days that go on; return the names of those built. Raises StoreError."""
+    """Build the text indexes that are due on open days; return their names. Raises StoreError."""
     built = []
     for leaf in await leaves(connection):
         if leaf.sealed or is_over(leaf.day, now):
@@ -82,7 +82,7 @@ async def index_text(connection: Connection, now: datetime) -> list[str]:
         with store_errors(f"the partition {leaf.name} can't be indexed"):
             cursor = await connection.execute(
                 sql.SQL(
-                    "SELECT (SELECT count(*) FROM (SELECT 1 FROM {0} WHERE id >= %s LIMIT %s) AS loose),"
+                    "SELECT (SELECT count(*) FROM (SELECT 1 FROM {0} WHERE id >= %s LIMIT %s) AS unindexed),"
                     " (SELECT coalesce(max(id), 0) FROM {0})"
                 ).format(sql.Identifier(leaf.name)),
                 (leaf.text_bounds[-1], MAX_UNINDEXED),
@@ -94,11 +94,11 @@ async def index_text(connection: Connection, now: datetime) -> list[str]:
     return built
 
 
-async def seal(connection: Connection, now: datetime, resting: Callable[[str, int], bool], text: bool) -> list[str]:
-    """Give the days that are over indexes over all of their entries; return the names of those sealed.
+async def seal(connection: Connection, now: datetime, is_idle: Callable[[str, int], bool], text: bool) -> list[str]:
+    """Build the indexes of closed days over all of their entries; return the names of those partitions.
 
-    RESTING decides from a partition's name and highest id whether it gets no more rows; rows that come later all the
-    same are indexed as they come. TEXT: there can be text indexes. Raises StoreError.
+    IS_IDLE decides from a partition's name and highest id whether no more rows are expected; rows that are inserted
+    later nevertheless are indexed on insertion. TEXT says whether text indexes are possible. Raises StoreError.
     """
     sealed = []
     for leaf in await leaves(connection):
@@ -108,14 +108,14 @@ async def seal(connection: Connection, now: datetime, resting: Callable[[str, in
         with store_errors(f"the partition {leaf.name} can't be indexed"):
             cursor = await connection.execute(sql.SQL("SELECT coalesce(max(id), 0) FROM {}").format(table))
             newest = await cursor.fetchone()
-            if newest is None or not resting(leaf.name, newest[0]):
+            if newest is None or not is_idle(leaf.name, newest[0]):
                 continue
             if text:
                 form = sql.SQL("{} USING gin (message gin_trgm_ops)").format(table)
                 await _rebuild(connection, f"{leaf.name}_text", form)
             form = sql.SQL("{} (trace_id) WITH (fillfactor = 100) WHERE trace_id IS NOT NULL").format(table)
             await _rebuild(connection, f"{leaf.name}_trace", form)
-            # Also says which pages all can see, so that counting needs the index alone.
+            # VACUUM also sets the visibility map, so that counting needs index-only scans.
             async with unlimited(connection):
                 await connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
             await connection.execute("UPDATE log_partitions SET sealed = true WHERE leaf = %s", (leaf.name,))
@@ -125,10 +125,10 @@ async def seal(connection: Connection, now: datetime, resting: Callable[[str, in
 
 
 async def compact(connection: Connection) -> str | None:
-    """Rebuild the B-trees of one closed day without free space; the partition's name, None if none is due.
+    """Rebuild the B-tree indexes of one closed day with fillfactor 100; return its name, or None if none is due.
 
-    They grew with the rows, and their pages are half empty where services came in turn. Raises StoreError, also if
-    locks can't be had within _LOCK_WAIT, since somebody reads for long; what was rebuilt by then stays so.
+    Their pages are half empty, since they were split when rows of several services were inserted in turn. Raises
+    StoreError, also if a lock is not granted within _LOCK_TIMEOUT because of a long read; indexes rebuilt by then stay.
     """
     cursor = await connection.execute(
         "SELECT leaf FROM log_partitions WHERE sealed AND NOT compact ORDER BY day, leaf LIMIT 1"
@@ -170,7 +170,7 @@ async def _build_text_index(connection: Connection, leaf: Leaf, index: TextIndex
     table = sql.Identifier(leaf.name)
     form = sql.SQL("{} USING gin (message gin_trgm_ops) WITH (fastupdate = off) WHERE id >= {} AND id < {}")
     await _rebuild(connection, name, form.format(table, sql.Literal(index.first), sql.Literal(index.end)))
-    # Autovacuum comes a minute later at best; till then searches are planned as if the day were all but empty.
+    # Autovacuum analyzes it a minute later at best; until then the planner takes the partition for nearly empty.
     async with unlimited(connection):
         await connection.execute(sql.SQL("ANALYZE {}").format(table))
     bounds = bounds_with(leaf.text_bounds, index)
@@ -180,7 +180,7 @@ async def _build_text_index(connection: Connection, leaf: Leaf, index: TextIndex
 
 
 async def _drop_ranges(connection: Connection, leaf: Leaf, bounds: Sequence[int]) -> None:
-    """Drop the indexes of ranges that are not between two of BOUNDS."""
+    """Drop the indexes of ranges other than those between consecutive BOUNDS."""
     kept = {f"{leaf.name}_t{first}_{end}" for first, end in pairwise(bounds)}
     cursor = await connection.execute(
         "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = to_regclass(%s)",
@@ -193,21 +193,23 @@ async def _drop_ranges(connection: Connection, leaf: Leaf, bounds: Sequence[int]
 
 
 async def _rebuild(connection: Connection, name: str, form: sql.Composable) -> None:
-    """Build an index, in place of an invalid one that an interrupted build has left."""
+    """Build an index; replace an invalid one, which an interrupted build leaves."""
     await _drop_index(connection, name)
-    await _patiently(connection, sql.SQL("CREATE INDEX CONCURRENTLY {} ON {}").format(sql.Identifier(name), form))
+    statement = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {}").format(sql.Identifier(name), form)
+    await _with_long_lock_timeout(connection, statement)
 
 
 async def _drop_index(connection: Connection, name: str) -> None:
-    await _patiently(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
+    statement = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name))
+    await _with_long_lock_timeout(connection, statement)
 
 
-async def _patiently(connection: Connection, statement: sql.Composed) -> None:
-    set_wait = sql.SQL("SET lock_timeout = {}")
-    await connection.execute(set_wait.format(sql.Literal(_INDEX_WAIT)))
+async def _with_long_lock_timeout(connection: Connection, statement: sql.Composed) -> None:
+    set_timeout = sql.SQL("SET lock_timeout = {}")
+    await connection.execute(set_timeout.format(sql.Literal(_INDEX_LOCK_TIMEOUT)))
     try:
         async with unlimited(connection):
             await connection.execute(statement)
     finally:
         if not connection.broken:
-            await connection.execute(set_wait.format(sql.Literal(_LOCK_WAIT)))
+            await connection.execute(set_timeout.format(sql.Literal(_LOCK_TIMEOUT)))

@@ -1,9 +1,8 @@
-"""Brings the store's schema up to date: numbered SQL files, each applied once, in order.
+"""Migrations of the store's schema: numbered SQL files, each applied once, in order.
 
-A file and its row in ``schema_migrations`` are one transaction under one advisory lock, so an interruption at any point
-leaves the file either applied and noted or neither, and of two processes one waits for the other. In a file,
-``:"helm_role"`` (as psql(1) writes a quoted variable) stands for the role that the daemons work as; there is no other
-placeholder.
+A file is applied and recorded in ``schema_migrations`` in one transaction, under an advisory lock, so that concurrent
+runs and interruptions do no harm. In a file, ``:"helm_role"`` (a quoted variable of psql(1)) stands for the role of the
+daemons; there is no other placeholder.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ _EQUAL = {
     "c0016561ecc600d6985927b6af2c079fa6b76a678e0a49844b0cda3d68dfa318":
     "4908cb9b9457b8a871482df51bd01ce11481f753da27e5b365f3151aa6908b0d",
 }  # fmt: skip
-"""Digests of steps as they were before a release, and of those by which a schema becomes the same."""
+"""Digests of steps as unreleased versions had them, and of the released steps with the same result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,9 @@ class Migration:
 
 
 def migrations(directory: Traversable | None = None) -> tuple[Migration, ...]:
-    """Return the steps that this version of Helm knows, in order.
+    """Return the steps of this version of Helm, in order.
 
-    Raises StoreError when a number is missing or double.
+    Raises StoreError if a number is missing or occurs twice.
     """
     place = directory if directory is not None else files("helmd.store") / "migrations"
     found = []
@@ -66,10 +65,10 @@ def migrations(directory: Traversable | None = None) -> tuple[Migration, ...]:
 async def migrate(
     owner_conninfo: str, store_role: str | None = None, steps: Sequence[Migration] | None = None
 ) -> tuple[Migration, ...]:
-    """Apply what is not yet applied, as the role that owns the schema; the steps applied now are returned.
+    """Apply the missing steps as the role that owns the schema; return them.
 
-    STORE_ROLE gets the rights that the daemons need; None when they work as the owner. Raises StoreError when the
-    database can't be reached, refuses a step, has a step that was changed since, or is newer than this version.
+    STORE_ROLE is granted the privileges that the daemons need; None if they connect as the owner. Raises StoreError if
+    the database can't be reached, refuses a step, has another version of a step, or is newer than this version of Helm.
     """
     known = migrations() if steps is None else tuple(steps)
     connection = await connect(owner_conninfo, "helm migrations", None)
@@ -86,7 +85,7 @@ async def migrate(
 
 
 async def _apply_next(connection: Connection, known: Sequence[Migration], role: str) -> Migration | None:
-    """Apply the first step that is missing, in a transaction of its own; return None when there is none."""
+    """Apply the first missing step, in a transaction of its own; return it, or None if there is none."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))
         await connection.execute(
@@ -115,7 +114,7 @@ async def _apply_next(connection: Connection, known: Sequence[Migration], role: 
 def next_step(known: Sequence[Migration], done: Sequence[tuple[int, str, str]]) -> Migration | None:
     """Return the first of KNOWN that is not in DONE (number, name, sha256).
 
-    Raises StoreError when the two don't fit.
+    Raises StoreError if DONE is not the beginning of KNOWN.
     """
     if len(done) > len(known):
         number, name, _ = done[-1]

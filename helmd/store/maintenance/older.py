@@ -1,4 +1,4 @@
-"""An older Helm's tables, made with SQLAlchemy, are set aside under other names before the first migration.
+"""Tables of the Helm before this one, made with SQLAlchemy, are renamed before the first migration.
 
 `helmd.store.ingest.takeover` copies their rows.
 """
@@ -9,15 +9,15 @@ from helmd.model.errors import StoreError
 from helmd.store.session import Connection, columns_of
 
 OLDER = "older_"
-"""Prefix of the names under which an older Helm's tables are kept."""
+"""Prefix of the new names of these tables."""
 OLDER_TABLES = ("log_entries", "service_status", "service_metrics")
 _NEEDED = frozenset({"id", "timestamp", "service_name", "level", "message"})
 
 
 async def set_older_aside(connection: Connection) -> list[str]:
-    """Rename an older Helm's tables, if the database has them; in the caller's transaction, before any migration.
+    """Rename the tables of an older Helm, if there are any, in the caller's transaction; return their names.
 
-    Raises StoreError when the tables of these names are somebody else's, and psycopg's errors.
+    Raises StoreError if the tables with these names are of another program, and psycopg.Error.
     """
     found = []
     for table in OLDER_TABLES:

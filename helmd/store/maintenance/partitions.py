@@ -1,4 +1,4 @@
-"""The partitions of ``log_entries``: one a retention class and UTC day. Which there are, and making them ahead."""
+"""The partitions of ``log_entries``, one for each retention class and UTC day: listing, and creating in advance."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -14,15 +14,15 @@ from helmd.store.session import Connection, store_errors
 T = TypeVar("T")
 _ATTEMPTS = 3
 MOST_DAYS = 64
-"""Days that are asked at once, where asking takes less time than planning."""
+"""Maximum number of days per statement, where execution takes less time than planning."""
 _NAME = re.compile(r"log_entries_\d{1,3}_\d{8}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A partition. Ids from one of ``text_bounds`` to before the next have a text index of their own.
+    """A partition. The ids from one of ``text_bounds`` up to but excluding the next have a text index of their own.
 
-    ``sealed``: it is over, and has indexes over all of its entries instead.
+    ``sealed`` says that its day is closed, and that it has indexes over all of its entries instead.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Leaf:
 
     @property
     def text_ranges(self) -> tuple[tuple[int, int | None], ...]:
-        """Ids FROM, up to but not with TO; the last one has no text index, and no end."""
+        """The ranges of ids: first one, and one after the last. The last range has no end and no text index."""
         return tuple(zip(self.text_bounds, (*self.text_bounds[1:], None), strict=True))
 
 
 async def leaves(
     connection: Connection, start: datetime | None = None, end: datetime | None = None
 ) -> tuple[Leaf, ...]:
-    """Return the partitions that can have entries from START to before END, the newest first. Raises StoreError.
+    """Return the partitions for times from START up to but excluding END, newest first. Raises StoreError.
 
-    Of today and days to come there may be none yet, which their size shows: planning for them costs more.
+    Those of today and later days are omitted while they are empty by their size, since planning for them costs more.
     """
     with store_errors("the log store's partitions can't be read"):
         cursor = await connection.execute(
@@ -57,7 +57,7 @@ async def leaves(
             prepare=True,
         )
         found = [Leaf(name, each, day, tuple(bounds), sealed) async for name, each, day, bounds, sealed in cursor]
-    # Statements name them as they are.
+    # The names are inserted into statements unquoted.
     if not all(_NAME.match(leaf.name) for leaf in found):
         raise StoreError("log_partitions names a table that is not a partition")
     return tuple(found)
@@ -68,7 +68,7 @@ def _day(time: datetime | None, otherwise: date) -> date:
 
 
 def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
-    """Partitions by day, in the order they come in."""
+    """Group consecutive partitions of the same day."""
     days: list[list[Leaf]] = []
     for leaf in found:
         if days and days[-1][0].day == leaf.day:
@@ -79,10 +79,10 @@ def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
 
 
 def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
-    """Yield DAYS in groups of one, four, sixteen and so on, of up to MOST of them.
+    """Yield DAYS in groups of 1, 4, 16 and so on, up to MOST days.
 
-    Where one ends depends on the calendar, so that the same days are asked together wherever a search begins: their
-    statement is the same then, and PostgreSQL has a plan for it.
+    The boundaries of groups depend on the calendar only, not on where a search begins: so searches use the same
+    statements, for which PostgreSQL has plans.
     """
     begin, size = 0, 1
     while begin < len(days):
@@ -94,8 +94,8 @@ def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequen
         begin, size = end, min(4 * size, most)
 
 
-async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
-    """Return what READING of partitions gives, started again when one is dropped meanwhile. Raises psycopg's errors."""
+async def retry_if_dropped(reading: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of READING partitions, repeated if one of them is dropped meanwhile. Raises psycopg.Error."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return await reading()
@@ -105,7 +105,7 @@ async def whatever_expires(reading: Callable[[], Awaitable[T]]) -> T:
 
 
 async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:
-    """Make the partitions of today and of the DAYS after it; return how many were made. Raises StoreError."""
+    """Create the missing partitions of today and the following DAYS; return how many. Raises StoreError."""
     made = 0
     with store_errors("partitions can't be made ahead"):
         for retention in sorted(set(retentions)):

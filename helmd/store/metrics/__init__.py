@@ -1,1 +1,1 @@
-"""Measurements and states of services."""
+"""Metrics and states of services."""

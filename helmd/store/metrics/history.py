@@ -1,4 +1,4 @@
-"""Measurements of a service over time, and points made of their roll-ups, for those who ask."""
+"""Reading the metrics of a service over time: samples, or points computed from the roll-ups."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -33,7 +33,7 @@ _TABLES: Mapping[Source, str] = {MINUTES: "metric_minutes", FIVE_MINUTES: "metri
 
 
 class Series(NamedTuple):
-    """A metric with its tags; None for none."""
+    """A metric with its tags, which are None if there are none."""
 
     metric_name: str
     tags: Mapping[str, str] | None
@@ -42,7 +42,7 @@ class Series(NamedTuple):
 async def newest_samples(
     connection: Connection, service: str, span: Span, names: Collection[str] | None, limit: int
 ) -> Sequence[Sample]:
-    """Return the newest LIMIT measurements of SPAN, the newest first; NAMES are some metrics alone.
+    """Return the newest LIMIT measurements of SPAN, the newest first; NAMES selects metrics, None all.
 
     Raises StoreError.
     """
@@ -67,7 +67,7 @@ async def newest_points(
     series: Mapping[int, Series],
     limit: int,
 ) -> Sequence[Sample]:
-    """Return the newest LIMIT points of SPAN, the newest first. SERIES are those that are asked for.
+    """Return the newest LIMIT points of SPAN, the newest first. SERIES are the series by id.
 
     Raises StoreError.
     """
@@ -79,7 +79,7 @@ async def newest_points(
         rows = await cursor.fetchall()
     if table is not None:
         rows = [(begun, *series[number], *rest) for begun, number, *rest in rows]
-    # Not divided by PostgreSQL, which refuses quotients that are too small to be written.
+    # Divided here, since PostgreSQL raises an error on underflow.
     return [
         Sample(None, service, begun, name, total / count, tags, least, greatest, count)
         for begun, name, tags, count, total, least, greatest in rows

@@ -1,4 +1,4 @@
-"""Measurements of services over time."""
+"""Writing and reading samples of metrics."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _COPY = "COPY service_metrics (service_name, timestamp, metric_name, metric_valu
 
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One row of ``service_metrics``; the fields are its columns, the unit is the metric's."""
+    """One row of ``service_metrics``; the fields are its columns, the unit depends on the metric."""
 
     service_name: str
     timestamp: datetime
@@ -29,7 +29,7 @@ async def put_samples(connection: Connection, samples: Sequence[MetricSample]) -
 
 
 async def append_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
-    """Store samples within the caller's transaction. Raises psycopg's errors."""
+    """Store samples within the caller's transaction. Raises psycopg.Error."""
     async with connection.cursor() as cursor:
         days = sorted({sample.timestamp.astimezone(UTC).date() for sample in samples})
         await cursor.execute("SELECT make_metric_partition(day) FROM unnest(%s::date[]) AS days (day)", (days,))

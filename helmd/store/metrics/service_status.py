@@ -1,4 +1,4 @@
-"""The last known state of each service, one row a service."""
+"""The last known state of each service, one row per service."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -30,7 +30,7 @@ _PUT = sql.SQL(
     "INSERT INTO service_status ({columns}) VALUES ({places})"
     " ON CONFLICT (service_name) DO UPDATE SET ({columns}) = ROW ({excluded})"
     " WHERE service_status.last_checked <= excluded.last_checked"
-    # Written while the clock was ahead: it would stay until then.
+    # A row written while the clock was ahead would otherwise stay until then.
     " OR service_status.last_checked > now() + interval '10 minutes'"
 ).format(
     columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
@@ -43,15 +43,15 @@ _GET = sql.SQL("SELECT {} FROM service_status ORDER BY service_name").format(
 
 
 async def put_statuses(connection: Connection, rows: Sequence[StatusRow]) -> None:
-    """Write what services are now. A row that is newer, and not ahead of the clock, stays. Raises StoreError."""
+    """Insert or update the states of services, unless a row is newer and not ahead of the clock. Raises StoreError."""
     with store_errors("service states can't be stored"):
         async with connection.transaction(), connection.cursor() as cursor:
-            # In one order always, so that two writers can't deadlock.
+            # Sorted, so that two writers can't deadlock.
             await cursor.executemany(_PUT, [astuple(row) for row in sorted(rows, key=lambda row: row.service_name)])
 
 
 async def drop_statuses(connection: Connection, keep: Sequence[str]) -> None:
-    """Forget services that are no longer in the registry. Raises StoreError."""
+    """Delete the rows of services other than KEEP. Raises StoreError."""
     with store_errors("service states can't be tidied"):
         await connection.execute("DELETE FROM service_status WHERE service_name <> ALL (%s)", (list(keep),))
 

@@ -1,4 +1,4 @@
-"""What the roll-ups of metrics and log counts say about all services at once."""
+"""Summaries of all services from the roll-ups of metrics and log counts."""
 
 from collections.abc import Collection, Mapping
 from datetime import date, datetime
@@ -36,29 +36,30 @@ _LAST = (
 async def minute_values(
     connection: Connection, names: Collection[str], since: datetime
 ) -> Mapping[tuple[str, str], MinuteValues]:
-    """By service and metric, of the metrics NAMES. Raises StoreError."""
+    """Return the values of the metrics NAMES by service and metric. Raises StoreError."""
     with store_errors(_FAILING):
         cursor = await connection.execute(_MINUTES.encode(), (list(names), since))
         return {(row[0], row[1]): MinuteValues(tuple(row[2]), tuple(row[3])) async for row in cursor}
 
 
 async def day_shares(connection: Connection, name: str, since: datetime) -> Mapping[tuple[str, date], DayShare]:
-    """By service and UTC day. Raises StoreError."""
+    """Return the shares of the metric NAME by service and UTC day. Raises StoreError."""
     with store_errors(_FAILING):
         cursor = await connection.execute(_DAYS.encode(), (name, since))
         return {(row[0], row[1]): DayShare(*row[2:]) async for row in cursor}
 
 
 async def increases(connection: Connection, name: str, since: datetime) -> Mapping[str, int]:
-    """By how much the counter NAME of each service has grown; it may begin at 0 again. Raises StoreError."""
+    """Return the increase of the counter NAME by service, resets to 0 included. Raises StoreError."""
     with store_errors(_FAILING):
         cursor = await connection.execute(_INCREASES.encode(), (name, since))
         return {service: round(number) async for service, number in cursor}
 
 
 async def last_of_levels(connection: Connection, levels: Collection[str], since: datetime) -> Mapping[str, datetime]:
-    """Return the minute, or if it is long ago the hour, of each service's last entry of these LEVELS. Raises
-    StoreError.
+    """Return the minute, or the hour if it is long ago, of each service's last entry with one of LEVELS.
+
+    Raises StoreError.
     """
     with store_errors("log entries can't be counted"):
         cursor = await connection.execute(_LAST.encode(), {"levels": list(levels), "since": since})
