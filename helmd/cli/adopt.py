@@ -53,7 +53,7 @@ def adopt_command(
     With --undo, files, units and processes of DIR are again those that it had before.
     """
     if undo:
-        return _give_back(context, dry_run, yes)
+        return _undo(context, dry_run, yes)
     if import_logs:
         return _import_logs(context)
     if directory is None:
@@ -162,7 +162,7 @@ def _import_logs(context: Context) -> int:
     return exits.OK
 
 
-def _give_back(context: Context, dry_run: bool, yes: bool) -> int:
+def _undo(context: Context, dry_run: bool, yes: bool) -> int:
     from helmd.model.modules.adoption import OLDER_HELM, AdoptionError
     from helmd.operations.modules.adopt import read_adoption, undo_adoption
 

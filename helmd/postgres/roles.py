@@ -120,7 +120,7 @@ def ensure_store_roles(admin: str, owner_password: str | None = None, password: 
 
 def _ensure_service(connection: _Connection, name: str, password: str | None, database: str) -> None:
     _ensure_role(connection, name, password)
-    _take_rights(connection, name)
+    _revoke_privileges(connection, name)
     _ensure_database(connection, database, owner=name)
 
 
@@ -187,7 +187,7 @@ def _set_password(connection: _Connection, role: str, password: str) -> None:
     connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
-def _take_rights(connection: _Connection, name: str) -> None:
+def _revoke_privileges(connection: _Connection, name: str) -> None:
     """A service's role may log in and nothing else, whoever made it and whatever it was given since."""
     query = "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s"
     row = connection.execute(query, (name,)).fetchone()

@@ -13,11 +13,11 @@ from helmd.model.errors import HelmError, NotSetUpError
 from helmd.postgres.binaries import binaries_of, newest
 from helmd.postgres.cluster import ClusterError, create_cluster
 from helmd.postgres.configuration import Cluster
+from helmd.postgres.distribution_upgrade import PackageFacts, verdict
 from helmd.postgres.roles import (
     ensure_local_databases,
     service_uri,
 )
-from helmd.postgres.stranded import PackageFacts, verdict
 from helmd.postgres.upgrade import Upgraded, delete_kept, kept_directory, undo_upgrade, upgrade_cluster
 from tests.store.cluster_account import (
     Server,
@@ -121,7 +121,7 @@ def test_missing_programs_name_the_package(tmp_path: Path) -> None:
         binaries_of(tmp_path / "elsewhere")
 
 
-def test_stranded_clusters_are_reported_before_and_after() -> None:
+def test_unsupported_clusters_are_reported_before_and_after() -> None:
     well = PackageFacts(installed=True, source=True, leaving=False)
     assert not verdict(15, [15], well)
     assert not verdict(15, [15], None)

@@ -44,7 +44,7 @@ CODES = {
 _SEVERITY = {level: severity for severity, level in enumerate(LEVELS)}
 
 
-def graver(one: str | None, other: str | None) -> str | None:
+def more_severe(one: str | None, other: str | None) -> str | None:
     """Return the more severe of two levels; None stands for no level."""
     if one is None or other is None:
         return one or other

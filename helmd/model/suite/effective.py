@@ -134,7 +134,7 @@ class _Merged:
             changed = [each for each in dict.fromkeys(cycle) if not self._old(each)] or [cycle[0]]
             for name in changed:
                 if name in self.services:
-                    self._give_way(name, self._fault_at(name, "is a cycle: " + shown_cycle(cycle)))
+                    self._replace_faulty(name, self._fault_at(name, "is a cycle: " + shown_cycle(cycle)))
         while True:
             # Of two that contradict each other, the one with the older definition was there first.
             old = {each: service for each, service in self.services.items() if self._old(each)}
@@ -143,7 +143,7 @@ class _Merged:
                 return
             for fault in faults:
                 if (about := service_of_fault(fault)) in self.services and about:
-                    self._give_way(about, fault)
+                    self._replace_faulty(about, fault)
 
     def _old(self, name: str) -> bool:
         """Return whether the service is defined as when there was no fault."""
@@ -155,7 +155,8 @@ class _Merged:
         file, line = (place.file, place.line) if place else (service.file, service.line)
         return Fault(file, line, f"services.{name}.depends_on", sentence)
 
-    def _give_way(self, name: str, fault: Fault) -> None:
+    def _replace_faulty(self, name: str, fault: Fault) -> None:
+        """Record FAULT; replace the service by its last valid definition, or remove it."""
         self._refuse(name, [fault])
         if name in self._good and not self._old(name):
             self.services[name] = self._good[name]

@@ -115,13 +115,13 @@ def found_conditions(layout: Layout, manifest: Manifest) -> RestoreConditions:
         for ref in manifest.services:
             if ref.port and (holder := conflict("127.0.0.1", ref.port)):
                 held[ref.port] = str(holder)
-    living = "" if unfinished else living_suite(layout)
+    living = "" if unfinished else existing_suite(layout)
     return RestoreConditions(
         __version__, newest_here, _free(layout), living, unfinished, held, tuple(dict.fromkeys(faults))
     )
 
 
-def living_suite(layout: Layout) -> str:
+def existing_suite(layout: Layout) -> str:
     """Return what shows that the account has a suite that a restore would replace, as a sentence; empty without one."""
     if layout.suite_cluster.exists():
         return f"this account has a suite already, with databases in {layout.suite_cluster}"
@@ -187,7 +187,7 @@ def restore_backup(
     the next restore of the same archive.
     """
     with locked(layout.state / "restore.lock", "a suite is being restored"):
-        if replace and _mark(layout) != _name(restoring.manifest) and living_suite(layout):
+        if replace and _mark(layout) != _name(restoring.manifest) and existing_suite(layout):
             _move_aside(restoring.manifest, layout, manager, notify)
         write_atomically(layout.restore_mark, json.dumps({"archive": _name(restoring.manifest)}) + "\n", 0o600)
         steps = _Steps(restoring.manifest, layout, manager, notify, progress, keycloak_archive)

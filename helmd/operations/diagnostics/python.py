@@ -9,7 +9,7 @@ from helmd.model.layout import Layout
 from helmd.model.suite.service import Service
 from helmd.model.units.diagnostics import Finding, VirtualEnvironment, judge_environments
 from helmd.operations.diagnostics.context import DoctorContext
-from helmd.postgres.stranded import candidate
+from helmd.postgres.distribution_upgrade import candidate
 
 _VERSION = re.compile(r"(\d+\.\d+)")
 _TOOLS = {"pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "distutils-precedence", "__pycache__"}

@@ -41,8 +41,8 @@ from helmd.operations.diagnostics.sandbox import hidden_from
 from helmd.postgres.binaries import installed, major_of
 from helmd.postgres.cluster import ClusterError, current_mappings, store_cluster
 from helmd.postgres.configuration import ADMIN_FILE, SUPERUSER, Cluster
+from helmd.postgres.distribution_upgrade import PackageFacts, package_facts, verdict
 from helmd.postgres.sessions import sessions, trouble_of
-from helmd.postgres.stranded import PackageFacts, package_facts, verdict
 from helmd.systemd.programs import exposing_paths
 from helmd.systemd.render import render_sockets, template_environment
 

@@ -55,7 +55,7 @@ def recover_admin(
     if first and first.username == username:
         return first
     session = checked_session(started_server(keycloak, manager, notify), layout, wanted)
-    return _let_in(session, wanted, username, notify)
+    return _enable_admin(session, wanted, username, notify)
 
 
 def _left_over(server: Server, keycloak: KeycloakUnit, layout: Layout) -> AdminLogin | None:
@@ -117,8 +117,8 @@ def _bootstrap(keycloak: KeycloakUnit, layout: Layout, manager: Manager) -> None
         raise KeycloakError(f"Keycloak's bootstrap-admin failed with exit code {done.returncode}", lines=printed[-10:])
 
 
-def _let_in(session: Session, wanted: WantedRealm, username: str, notify: Report) -> FirstAdmin:
-    """Make the user, or take away what keeps it from logging in as an admin."""
+def _enable_admin(session: Session, wanted: WantedRealm, username: str, notify: Report) -> FirstAdmin:
+    """Create the user, or change what prevents its login as an admin."""
     users, password = path_of(wanted.name, "users"), generate_password()
     user = named(session.get(users, username=username, exact="true"), "username", username)
     if user is None:

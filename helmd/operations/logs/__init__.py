@@ -1,1 +1,1 @@
-"""The journal and posted entries into the store; reading and following them."""
+"""Ingestion of the journal and of posted entries into the store; reading and following stored entries."""

@@ -1,6 +1,6 @@
-"""Reading the audit trail: Helm's own signed records in the journal, and what systemd did without Helm.
+"""Reading the audit trail from the journal: Helm's signed records, and systemd jobs that were not queued by Helm.
 
-What the journal does not have any more is in the log store (`stored_entries`).
+Older records are in the log store (`stored_entries`).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -23,18 +23,18 @@ from helmd.model.logs.parsing.journal_fields import JournalEntry, text_of
 from helmd.model.suite.names import HELM_SERVICE, RESERVED_PREFIX, service_of, unit_of
 
 OUTSIDE = "outside Helm"
-"""Who did it, where only systemd's own lines say that something was done."""
+"""The actor of jobs for which there are only log lines of systemd."""
 _MOST_READ = 50_000
-"""Entries of the journal that are looked at."""
+"""Maximum number of journal entries read."""
 _BEFORE = 5_000_000
-"""Microseconds: when a change of helmd's began before its record."""
+"""Microseconds that a change by helmd may have begun before its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Which entries are asked for; None asks for all. Times are microseconds since 1970, the last one not included.
+    """Selects entries; None selects all. Times are microseconds since 1970, the end is exclusive.
 
-    ``behind`` is the place of the last entry of the page before.
+    ``behind`` is the place of the last entry of the preceding page.
     """
 
     service: str | None = None
@@ -46,7 +46,7 @@ class AuditQuery:
 
     @property
     def end(self) -> int | None:
-        """Microseconds since 1970 from which on nothing is asked for; None if there is no such time."""
+        """The exclusive end, in microseconds since 1970; None if there is none."""
         ends = [each for each in (self.until, None if self.behind is None else self.behind[0] + 1) if each is not None]
         return min(ends, default=None)
 
@@ -63,8 +63,8 @@ class AuditQuery:
 
 
 class JournalPart(NamedTuple):
-    """What the journal has of the audit trail, the newest first, and since when it has all, in microseconds since 1970:
-    the time of its oldest record. None if it has none.
+    """The entries in the journal, newest first, and the time since which these are complete, in microseconds since
+    1970: that of the oldest record, None if there is none.
     """
 
     entries: list[AuditEntry]
@@ -78,9 +78,9 @@ def audit_entries(
     limit: int,
     directory: Path | None = None,
 ) -> JournalPart:
-    """Return the newest LIMIT entries of the audit trail that the journal has. Blocks. Raises JournalUnreadableError.
+    """Return the newest LIMIT entries of the audit trail in the journal. Blocks. Raises JournalUnreadableError.
 
-    SCHEDULED are the services that timers start. DIRECTORY has the journal's files, instead of the machine's.
+    SCHEDULED are the services that timers start. DIRECTORY replaces the machine's directory of journal files.
     """
     oldest: int | None = None
     # journald may have received a record long after it was written, and the record of a job comes after the job.
@@ -95,7 +95,7 @@ def audit_entries(
             if row is None:
                 lines.append(_job_line(entry))
                 continue
-            # What comes now was written before journald received it.
+            # All further entries were written before journald received this one.
             if len(newest) == limit and entry.realtime < newest[0] and not query.has_later_before(entry, newest[0]):
                 break
             oldest = entry.realtime if oldest is None else min(oldest, entry.realtime)
@@ -138,7 +138,7 @@ def _job_line(entry: JournalEntry) -> ManagerLine:
 
 
 def _operations(entry: JournalEntry, made: AuditEntry) -> list[OwnOperation]:
-    """Return what a record explains: jobs of its service, or without one those of all during a command."""
+    """Return the operations of a record: jobs of its service, or without one, of all services during a command."""
     began = text_of(entry.fields, BEGAN)
     written = int(text_of(entry.fields, WRITTEN))
     if not made.change.service and not began:
@@ -148,18 +148,18 @@ def _operations(entry: JournalEntry, made: AuditEntry) -> list[OwnOperation]:
 
 
 def audit_entry(row: LogRow) -> AuditEntry:
-    """Of the ROW of a record of Helm's."""
+    """Return the entry for a record of Helm's, stored as ROW."""
     return AuditEntry(row.timestamp, change_of(row), row.hostname or "")
 
 
 def audit_place(cursor: str) -> tuple[int, int]:
-    """Return the place (`AuditEntry.place`) that CURSOR names. Raises UsageError."""
+    """Parse a cursor to the place (`AuditEntry.place`). Raises UsageError."""
     timestamp, number = page_cursor_of(cursor)
     return realtime_of(timestamp), number
 
 
 def change_of(row: LogRow) -> AuditedChange:
-    """Return what the ROW of a record of Helm's says."""
+    """Return the change described by a record of Helm's, stored as ROW."""
     context: Mapping[str, object] = row.context or {}
 
     def text(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The audit trail as it goes on: Helm's own signed records, as they come into the journal."""
+"""Following the audit trail: Helm's signed records, as they are written to the journal."""
 
 import asyncio
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from helmd.model.logs.parsing.journal_fields import text_of
 from helmd.operations.logs.audit import audit_entry
 
 LOOK_SECONDS = 1.0
-"""How often the journal is looked at for a reader."""
+"""Interval in seconds in which the journal is polled for a reader."""
 _MOST_READ = 50_000
 _MOST_KNOWN = 10_000
 
@@ -26,11 +26,11 @@ Result = TypeVar("Result")
 async def follow_audit(
     places: Layout, first: int, directory: Path | None = None
 ) -> AsyncGenerator[tuple[AuditEntry, ...], None]:
-    """Yield the newest FIRST records, the newest first; then those that come, the oldest first, until it is closed.
+    """Yield the newest FIRST records, newest first; then new ones, oldest first, until it is closed.
 
-    DIRECTORY has the journal's files, instead of the machine's. Raises JournalUnreadableError.
+    DIRECTORY replaces the machine's directory of journal files. Raises JournalUnreadableError.
     """
-    # The journal may be read in the thread alone that has opened it.
+    # A journal may only be used by the thread that opened it (sd-journal(3)).
     thread = ThreadPoolExecutor(1, "audit")
 
     async def asked(what: Callable[[], Result]) -> Result:
@@ -52,7 +52,7 @@ async def follow_audit(
 
 
 def _unknown(found: Iterable[Found], known: OrderedDict[str, None]) -> Iterable[AuditEntry]:
-    """Yield each record once: a process can copy one to the journal, with its signature."""
+    """Yield each record once: a process can copy one to the journal, signature included."""
     for entry, row in found:
         request = text_of(entry.fields, REQUEST)
         if request in known:

@@ -1,4 +1,4 @@
-"""Pages of the audit trail: what the journal has, then older records of Helm's own in the log store."""
+"""Pages of the audit trail: entries in the journal, then older records of Helm in the log store."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,25 +20,25 @@ ReadTrail = Callable[[AuditQuery, int], JournalPart]
 
 @dataclass(frozen=True, slots=True)
 class AuditListing:
-    """A page of the audit trail, the newest first. ``more`` is the cursor of what is older; empty if nothing is."""
+    """A page of the audit trail, newest first. ``more`` is the cursor of the next page, empty on the last one."""
 
     entries: tuple[AuditEntry, ...]
     more: str = ""
     trouble: str = ""
-    """Why what the journal does not have any more is missing."""
+    """Why entries older than the journal are missing."""
 
 
 class AuditPages:
-    """Pages of it. READ gets what the journal has, and blocks; READER has what is older."""
+    """Reads pages. READ returns entries from the journal, and blocks; READER has older ones."""
 
     def __init__(self, read: ReadTrail, reader: LogReader) -> None:
         self._read, self._reader = read, reader
-        # Reading the journal is work for a processor; one reader at a time is enough.
+        # Reading the journal is bound by the processor, so readers take turns.
         self._turn = asyncio.Lock()
 
     async def page(self, wanted: AuditQuery, limit: int) -> AuditListing:
-        """At most LIMIT entries. Raises JournalUnreadableError."""
-        # One more than asked for says whether there are more. Shielded: a thread can't be cancelled, and has the turn.
+        """Return at most LIMIT entries. Raises JournalUnreadableError."""
+        # One more, to know whether there are more. Shielded, since a thread can't be cancelled while it holds the lock.
         found, since = await asyncio.shield(self._of_journal(wanted, limit + 1))
         stored, trouble = StoredPart([], None), ""
         if len(found) <= limit:
@@ -46,12 +46,13 @@ class AuditPages:
                 stored = await stored_entries(self._reader, wanted, since, limit + 1)
             except HelmError as error:
                 trouble = error.sentence
-        # The journal may have a record that is in the store as well, with a time before that of its oldest one.
+        # A record may be both in the journal and in the store, with a time before that of the oldest one in the
+        # journal.
         known = {(entry.time, entry.change): entry for entry in (*stored.entries, *found)}
-        # What systemd did without Helm may be older than what the store has.
+        # Jobs of systemd may be older than the records in the store.
         entries = sorted(known.values(), key=lambda entry: entry.place, reverse=True)
         if stored.reached is not None:
-            # Others of that microsecond may not have been looked at.
+            # Others of the same microsecond may not have been read.
             entries = [entry for entry in entries if entry.time > stored.reached.timestamp]
         if len(entries) > limit:
             return AuditListing(tuple(entries[:limit]), entries[limit - 1].cursor, trouble)
@@ -63,15 +64,18 @@ class AuditPages:
 
 
 class StoredPart(NamedTuple):
-    """What the log store has, the newest first. ``reached`` is where looking for more ended before the oldest entry."""
+    """The entries in the log store, newest first. ``reached`` is the position at which the time limit ended the
+    search.
+    """
 
     entries: list[AuditEntry]
     reached: PageCursor | None
 
 
 async def stored_entries(reader: LogReader, wanted: AuditQuery, before: int | None, limit: int) -> StoredPart:
-    """Return the newest LIMIT records, or some more, that are older than BEFORE (microseconds since 1970, as
-    `JournalPart.since`). What systemd did without Helm is not among them.
+    """Return the newest LIMIT records, or some more, that are older than BEFORE (as `JournalPart.since`).
+
+    Jobs that were not queued by Helm are not among them.
 
     At most _MOST_PAGES pages are read. Raises StoreError and BusyError.
     """
@@ -87,15 +91,15 @@ async def stored_entries(reader: LogReader, wanted: AuditQuery, before: int | No
     for _ in range(_MOST_PAGES):
         page = (await reader.page(conditions, _PAGE, cursor, 0, counted=False)).page
         made = (audit_entry(entry.row) for entry in page.entries)
-        # Helm reports other things as well, such as gaps.
+        # There are other records of Helm, such as gaps.
         found += [each for each in made if each.change.action and wanted.selects(each)]
         cursor = page.next
-        # Of one microsecond all are needed: they are in another order here.
+        # All entries of a microsecond are needed, since they are sorted in another order here.
         if cursor is None or (len(found) >= limit and found[limit - 1].time > cursor.timestamp):
             return StoredPart(found, None)
     return StoredPart(found, cursor)
 
 
 def _behind(reached: PageCursor | None) -> str:
-    """Return the cursor of what is as old as REACHED, or older."""
+    """Return the cursor for entries as old as REACHED, or older."""
     return "" if reached is None else f"{realtime_of(reached.timestamp) + 1}-0"

@@ -1,4 +1,4 @@
-"""How full the disk is that the log store is on."""
+"""Free space of the file system of the log store."""
 
 import logging
 import os
@@ -12,17 +12,17 @@ _log = logging.getLogger(__name__)
 
 
 def space(path: Path) -> tuple[int, int]:
-    """Return bytes that this account may still use, and bytes in all, of the file system that PATH is or will be on."""
+    """Return the bytes available to this account, and the size, of the file system that PATH is or will be on."""
     while not path.exists():
         path = path.parent
     found = os.statvfs(path)
-    # As df(1) counts: what is reserved for root belongs to neither side.
+    # As in df(1), space reserved for root counts in neither.
     usable = (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize
     return found.f_bavail * found.f_frsize, usable
 
 
 class LowDisk:
-    """Whether less is free on PATH's disk than LEAST, which gives the bytes for a disk's size; 0 for no such bound."""
+    """Whether less is available at PATH than LEAST returns for the file system's size, in bytes; 0 means no limit."""
 
     def __init__(
         self, path: Path, least: Callable[[int], int], look: Callable[[Path], tuple[int, int]] = space
@@ -35,7 +35,7 @@ class LowDisk:
         self._failed = False
 
     def __call__(self) -> bool:
-        """As it was a second ago at the earliest. A file system that can't be looked at is as it was before."""
+        """Return the state, at most a second old. If it can't be determined, the last known state is returned."""
         now = time.monotonic()
         if self._looked is None or now - self._looked > _LOOK_SECONDS:
             self._looked = now

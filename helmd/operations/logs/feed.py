@@ -1,8 +1,8 @@
-"""Live followers: one task reads what is new from the store, once for all of them, after its commit.
+"""Live followers: one task reads new entries from the store, after their commit, and delivers them to all followers.
 
-So what followers saw is what is stored, whoever stored it, and a follower resumes by the last id it saw. Each has a
-bounded queue: a slow reader is notified of what was skipped, continues with the newest, and delays nobody. In a flood
-that is more than can be read and passed on, the feed itself skips ahead, and notifies everybody.
+So followers only see committed entries, whichever process stored them, and a follower resumes after the last id it saw.
+Each has a bounded queue: a slow follower is notified of skipped entries, continues with the newest, and does not delay
+others. If entries are stored faster than they can be delivered, the feed itself skips ahead and notifies all followers.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ from helmd.store.logs.listen import Listener
 
 MAX_FOLLOWERS = 500
 QUEUE_BYTES = 512 << 10
-"""What waits for one follower, but for a single batch that is larger."""
+"""Maximum size of a follower's queue; a single batch may be larger."""
 BEHIND = 10_000
-"""Entries that the feed reads later than others; with more it skips ahead."""
+"""Maximum number of entries that the feed may be behind; with more it skips ahead."""
 _CHUNK = 250
 _CHUNK_BYTES = 2 << 20
 _POLL_SECONDS = 5.0
-"""When the store is asked though nothing was announced: writers of a version without announcements, for example."""
+"""Interval in seconds in which the store is polled without notification, which older versions did not send."""
 _READY_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _SLICE_SECONDS = 0.01
-"""How long others wait at most while entries are passed on."""
+"""Maximum time in seconds for which deliveries occupy the event loop."""
 _DELIVERY_SECONDS = 40e-6
-"""What one delivery costs; with it deliveries to many followers are put together, for _SLICE_SECONDS at most."""
+"""Estimated time of one delivery, in seconds, to fit as many as possible into _SLICE_SECONDS."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class EntryJson(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class FeedBatch:
-    """Entries that one filter takes, for all that have it. ``frames`` is what the first to send it made of it."""
+    """Entries that match a filter, shared by all followers with this filter. ``frames`` caches their encoding."""
 
     lines: tuple[EntryJson, ...]
     size: int
@@ -62,7 +62,7 @@ def batch_of(lines: Sequence[EntryJson]) -> FeedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Entries from the id ``first`` to ``last`` that a follower was not given: ``count`` of them, or fewer."""
+    """A range of ids, ``first`` to ``last``, that a follower did not receive, with at most ``count`` entries."""
 
     first: int
     last: int
@@ -75,9 +75,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class FeedUpdate:
-    """What is new for a follower: what was skipped, and then entries. All up to the id ``reached`` are dealt with.
+    """An update for a follower: skipped entries, then new ones. It covers all ids up to ``reached``.
 
-    ``leaves`` are the partitions of those that a follower reads itself; empty for any.
+    ``leaves`` are the partitions to search for followers that read entries themselves; empty means all.
     """
 
     reached: int
@@ -87,11 +87,11 @@ class FeedUpdate:
 
 
 class FeedEndedError(Exception):
-    """helmd ends."""
+    """helmd is stopping."""
 
 
 class Subscription:
-    """What one follower is given: entries with ids above ``start``."""
+    """The queue of one follower: entries with ids above ``start``."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -105,7 +105,7 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self, seconds: float) -> FeedUpdate:
-        """Return all that came since it was last asked for, or what there is after SECONDS. Raises FeedEndedError."""
+        """Wait for entries, at most for SECONDS; return those since the last call. Raises FeedEndedError."""
         if not self._changed and not self._ended:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -123,7 +123,7 @@ class Subscription:
         return update
 
     def put(self, reached: int, batch: FeedBatch | None) -> None:
-        """BATCH comes next; with it, or without any, everything up to REACHED is dealt with."""
+        """Append BATCH, if any; the queue then covers ids up to REACHED."""
         self._reached = reached
         if batch is None:
             return
@@ -137,13 +137,13 @@ class Subscription:
         self._notify()
 
     def moved(self, reached: int, leaves: Sequence[str]) -> None:
-        """Entries up to REACHED are there, for a follower who reads them itself."""
+        """Notify a follower that reads entries itself that they exist up to REACHED."""
         self._reached = reached
         self._leaves = self._leaves | set(leaves) if leaves and self._leaves is not None else None
         self._notify()
 
     def skip(self, lost: Skipped) -> None:
-        """LOST come no more; nor do those that still wait, since they would come before."""
+        """Report LOST as skipped, along with all queued entries, since these precede them."""
         if self._queue:
             lost = Skipped(
                 self._queue[0].lines[0].id, lost.last, lost.count + sum(len(each.lines) for each in self._queue), True
@@ -167,7 +167,7 @@ class Subscription:
 
 @dataclass(slots=True)
 class _Followers:
-    """By filter, since those with an equal one are given the same; and those who read themselves."""
+    """Followers grouped by filter, since equal filters get the same batches; and those that read entries themselves."""
 
     by_filter: dict[LogFilter, list[Subscription]] = field(default_factory=dict)
     pulling: list[Subscription] = field(default_factory=list)
@@ -183,7 +183,7 @@ class _Followers:
 
 
 class Feed:
-    """`run` reads and passes on, `subscribe` is for followers. OPEN_LISTENER connects to the store."""
+    """`run` reads and delivers entries, `subscribe` is for followers. OPEN_LISTENER connects to the store."""
 
     def __init__(self, open_listener: Callable[[], Awaitable[Listener]]) -> None:
         self._open_listener = open_listener
@@ -194,20 +194,23 @@ class Feed:
         self._pause = _FIRST_PAUSE
         self._ended = False
         self.trouble = "the log store has not been reached yet"
-        """Why nothing new can be read right now, as a sentence; empty when it can."""
+        """Why new entries can't be read at present, as a sentence; empty if they can."""
 
     @property
     def followers(self) -> int:
-        """How many there are."""
+        """The number of followers."""
         return self._followers.number
 
     def check_capacity(self) -> None:
-        """Raises BusyError when there are as many followers as there may be."""
+        """Raise BusyError if the maximum number of followers is reached."""
         if self.followers >= MAX_FOLLOWERS:
             raise BusyError(f"there are {MAX_FOLLOWERS} followers already")
 
     async def position(self) -> int:
-        """Return the id up to which followers are served. Raises StoreError when the store has not been reached yet."""
+        """Return the id up to which entries were delivered.
+
+        Raises StoreError before the first connection to the store.
+        """
         if self._position is None:
             try:
                 async with asyncio.timeout(_READY_SECONDS):
@@ -219,9 +222,10 @@ class Feed:
 
     @contextmanager
     def subscribe(self, wanted: LogFilter) -> Iterator[Subscription]:
-        """Yield what comes from now on, with no entry between `position` as it is now and the first that is given.
+        """Yield a subscription, which begins at the present `position`, without a gap.
 
-        With a regular expression nothing is given: the follower has to read itself, so that it harms only itself.
+        With a regular expression no entries are delivered: the follower has to read them itself, so that a slow one
+        delays no others.
         Raises BusyError.
         """
         self.check_capacity()
@@ -238,7 +242,7 @@ class Feed:
                 self._followers.by_filter.pop(wanted, None)
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled, then every follower's next wait ends; outages of the store are waited out."""
+        """Run until cancelled, which ends all subscriptions. While the store is unavailable, connecting is retried."""
         try:
             while True:
                 try:
@@ -259,7 +263,7 @@ class Feed:
         try:
             newest = await listener.newest_id()
             if self._position is None or newest < self._position:
-                # At the start, and for a store that was put back to an earlier state.
+                # At the start, and after the store was restored to an earlier state.
                 self._position = newest
             self.trouble, self._pause = "", _FIRST_PAUSE
             self._known.set()
@@ -271,7 +275,7 @@ class Feed:
             await listener.close()
 
     async def _read(self, listener: Listener, announcement: Announcement) -> None:
-        """Pass on what was announced."""
+        """Read and deliver the announced entries."""
         loop = asyncio.get_running_loop()
         while self._position is not None and self._position < announcement.last_id:
             if not self._followers.by_filter:
@@ -287,16 +291,16 @@ class Feed:
                 entries, announcement.last_id if len(entries) < asked else entries[-1].id, announcement.leaves
             )
             if self._position < announcement.last_id:
-                # Others are to have half of the time, at least.
+                # Leave at least half of the time to other tasks.
                 await asyncio.sleep(min(loop.time() - begun, 5 * _SLICE_SECONDS))
             elif deliveries > 1:
                 await asyncio.sleep(min(deliveries * _DELIVERY_SECONDS + received - begun, _SLICE_SECONDS))
 
     async def _pass_on(self, entries: Sequence[StoredEntry], reached: int, leaves: Sequence[str]) -> int:
-        """Give ENTRIES to all who want them; return how many that were."""
+        """Deliver ENTRIES to the followers whose filter they match; return the number of these."""
         loop = asyncio.get_running_loop()
         groups = [(wanted, tuple(some)) for wanted, some in self._followers.by_filter.items()]
-        # Before the first pause: whoever subscribes from now on is not among the groups.
+        # Before the first await: later subscriptions are not among the groups.
         self._move(reached, leaves)
         lines: dict[int, EntryJson] = {}
         deliveries, begun = 0, loop.time()
@@ -316,7 +320,7 @@ class Feed:
         return deliveries
 
     def _adapt(self, entries: int, size: int) -> None:
-        """Large entries are read a few at a time."""
+        """Adapt the number of entries read at once to their size."""
         if entries:
             self._chunk_size = max(4, min(_CHUNK, 2 * self._chunk_size, _CHUNK_BYTES * entries // size))
 
@@ -326,7 +330,7 @@ class Feed:
             follower.moved(reached, leaves)
 
     def _skip(self, to: int) -> None:
-        """Go on behind the id TO."""
+        """Continue after the id TO."""
         assert self._position is not None
         lost = Skipped(self._position + 1, to, to - self._position, True)
         for some in self._followers.by_filter.values():
@@ -336,6 +340,6 @@ class Feed:
 
 
 def entry_json(entry: StoredEntry) -> EntryJson:
-    """Return the entry as the API writes it."""
-    # JSON needs no escape for the one control character that it calls none.
+    """Return the entry in the JSON of the API."""
+    # JSON does not require DEL to be escaped.
     return EntryJson(entry.id, json.dumps(entry.as_json()).encode().replace(b"\x7f", b"\\u007f"))

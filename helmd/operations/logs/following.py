@@ -1,4 +1,4 @@
-"""Following the log: what a follower missed or asked to see first, from the store; then what is new, as it comes."""
+"""Following the log: first entries from the store that were missed or requested, then new ones from the feed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -23,16 +23,16 @@ from helmd.store.logs.entries import StoredEntry
 
 MAX_TAIL = 1000
 _IDS = 20_000
-"""Ids among which entries are looked for at once; it bounds what a search for something rare takes."""
+"""Number of ids per search, which bounds the time of a search for rare entries."""
 _FIRST_PAGE, _LAST_PAGE = 50, 500
 _PAGE_BYTES = 512 << 10
 _NEAR = 500
-"""What can be read while new entries wait in the follower's queue."""
+"""Number of entries that can be read while new ones wait in the follower's queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a follower begins: with what it has not seen after the id ``since``, or with the newest ``tail`` ones."""
+    """Where a follower begins: with the entries after the id ``since``, or with the newest ``tail`` ones."""
 
     since: int | None = None
     tail: int = 0
@@ -46,27 +46,27 @@ class Start:
 async def follow_entries(
     feed: Feed, reader: LogReader, wanted: LogFilter, start: Start, beat: float
 ) -> AsyncGenerator[FeedUpdate, None]:
-    """Yield what is WANTED, each entry once.
+    """Yield the entries that match WANTED, each once.
 
-    The first update comes at once, others at least every BEAT seconds, maybe empty. Ends with helmd. Raises UsageError
-    for a bad regular expression, BusyError, and StoreError, in the middle too: then the follower may begin again after
-    the last id.
+    The first update comes immediately, others at least every BEAT seconds, possibly empty. Ends when helmd stops.
+    Raises UsageError for an invalid regular expression, BusyError, and StoreError, also after entries were yielded:
+    then the follower may resume after the last id.
     """
     feed.check_capacity()
     await reader.check(wanted)
     seen = await feed.position() if start.since is None else start.since
     yield FeedUpdate(seen)
-    # As far as there is much, without a queue that could overflow meanwhile. The newest ones are few.
+    # A long backlog is read before subscribing, since the queue could overflow meanwhile.
     while not start.asks_newest and (there := await feed.position()) - seen > _NEAR:
         async with aclosing(_between(reader, wanted, seen, there)) as missed:
             async for update in missed:
                 yield update
         seen = there
     with feed.subscribe(wanted) as subscription:
-        # Up to here entries have been given, or are known not to be wanted.
+        # All matching entries up to here have been yielded.
         floor = subscription.start
         if start.asks_newest:
-            # The feed may be a little behind what is found.
+            # The feed may be behind the entries found.
             floor = max(floor, await reader.newest_id())
             found = [entry for entry in await reader.last(wanted, start.tail) if entry.id <= floor]
             yield FeedUpdate(floor, batches=_batches(sorted(found, key=lambda entry: entry.id)))
@@ -108,14 +108,14 @@ async def _live(
             async for each in pulled:
                 yield each
         position = update.reached
-        # As long as it took, so that what is slow is done the less often.
+        # At most half of the time, so that slow searches run less often.
         await asyncio.sleep(loop.time() - begun)
 
 
 async def _between(
     reader: LogReader, wanted: LogFilter, last_seen: int, up_to: int, leaves: Sequence[str] = ()
 ) -> AsyncGenerator[FeedUpdate, None]:
-    """Yield entries after LAST_SEEN up to UP_TO. Those that can't be searched in time are reported as skipped."""
+    """Yield the entries after LAST_SEEN up to UP_TO; ranges that exceed the time limit are reported as skipped."""
     size = _FIRST_PAGE
     while last_seen < up_to:
         end = min(up_to, last_seen + _IDS)

@@ -1,9 +1,9 @@
-"""Interrupts the match of a pattern that takes too long: a pattern of a user may practically never end.
+"""Interrupts regular expression matches that take too long, since a user's pattern may backtrack exponentially.
 
 Python's `re` holds the global interpreter lock during a match, but it checks for signals. So a timer of the processor
-time that this process uses (setitimer(2), ITIMER_VIRTUAL) sends one every few milliseconds, and its handler looks which
-pattern is being matched. This costs nothing per match. Python runs handlers in the main thread alone, so patterns are
-matched there and nowhere else.
+time used by this process (setitimer(2), ITIMER_VIRTUAL) sends one every few milliseconds, and its handler finds out
+which pattern is being matched. This costs nothing per match. Python runs signal handlers in the main thread, so
+patterns are only matched there.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, witho
 LIMIT = 0.5
 """Seconds of processor time that slow matches of one pattern may take together."""
 _RECOVERED = 0.02
-"""Of that, so much is given back for each second that passes."""
+"""Part of it that is regained per second."""
 _TICK = 0.01
-"""Seconds; a match during which two ticks come is a slow one."""
+"""Interval of the timer in seconds; a match that spans two ticks counts as slow."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,14 +65,14 @@ class PatternWatchdog:
 
 
 def disabled_sentence(name: str) -> str:
-    """Return the warning about a format that is not used any more."""
+    """Return the warning about a format that was disabled."""
     return f"{name} in formats.toml takes too long; it is not used until the configuration is reloaded"
 
 
 class MessageReader:
-    """Reads posted messages by the formats that ``formats`` gives, from any thread.
+    """Parses posted messages by the formats that ``formats`` returns, in any thread.
 
-    Large bodies are read in other threads; those have the main thread's event loop match the patterns.
+    Large bodies are parsed in other threads, which have the event loop in the main thread match the patterns.
     """
 
     def __init__(self, formats: Callable[[], Formats | None]) -> None:
@@ -82,10 +82,10 @@ class MessageReader:
         self._watchdog = PatternWatchdog()
         self._loop = asyncio.get_running_loop()
         self.disabled: list[str] = []
-        """Names of formats that are not used any more, because their patterns took too long."""
+        """Names of the formats that were disabled because their patterns took too long."""
 
     def read(self, message: str, service: str, realtime: int) -> Parsed:
-        """Return what MESSAGE says by itself; REALTIME is when it was logged, in microseconds since 1970."""
+        """Parse MESSAGE, which was logged at REALTIME, in microseconds since 1970."""
         if threading.current_thread() is threading.main_thread():
             return self._read(message, service, realtime)
         formats = self._current()

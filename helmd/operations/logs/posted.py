@@ -1,7 +1,7 @@
-"""What is posted, into the store: one task commits all that waits; while the store is away the journal takes it.
+"""Storing posted entries: one task commits all waiting batches. The journal buffers them during outages of the store.
 
-Each batch has an id that the store remembers with its rows. So when a commit's outcome is unknown, or helmd ends in the
-middle, the batch is put into the journal all the same: whoever stores it from there sees whether it is there already.
+Each batch has an id that is stored with its rows. So if the outcome of a commit is unknown, or helmd is stopped
+meanwhile, the batch is written to the journal anyway: the id shows whether it is in the store already.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from helmd.store.ingest.requests import PostedStore, RefusedError, Request
 
 _GROUP_ROWS = 10_000
 _GROUP_BYTES = 8 << 20
-"""What is committed at once at most, but for a single batch that is larger."""
+"""Maximum size of a transaction; a single batch may be larger."""
 _OPEN_SECONDS = 0.7
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
-"""How long the store is left alone after a failure; meanwhile the journal takes everything."""
+"""Delay before the store is tried again after a failure, at first and at most, in seconds."""
 _JOURNAL_SECONDS = 2.0
 _KEPT_KEYS = 10_000
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Waiting:
-    """A batch, and who waits to hear how many entries it, or the first one with its key, had."""
+    """A batch, and the future for the number of entries that it, or the first one with its key, had."""
 
     service: str
     key: str | None
@@ -54,10 +54,10 @@ class _Waiting:
 
 
 class PostedLogs:
-    """`post` takes batches, `run` stores them. How much waits is for who posts to bound: each waits for its answer.
+    """`post` queues batches, `run` stores them. Callers have to bound the size of the queue; each awaits its result.
 
-    ``write`` puts rows into the journal, and blocks meanwhile. ``paused`` says whether the store is to be left alone,
-    because its disk is nearly full.
+    ``write`` writes rows to the journal, and blocks. ``paused`` says whether nothing may be stored, since the file
+    system is nearly full.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PostedLogs:
         self._open_store = open_store
         self._write = write
         self._paused = paused
-        # A thread of its own: journald can be stopped, and what waits for it then must not hold up others.
+        # A thread of its own: while journald is stopped, writing blocks, which must not block other work.
         self._threads = ThreadPool(1)
         self._queue: deque[_Waiting] = deque()
         self._changed = asyncio.Event()
@@ -78,28 +78,27 @@ class PostedLogs:
         self._again_at = 0.0
         self._pause = _FIRST_PAUSE
         self._ended = False
-        # Keys of batches in the journal, that reach the store only later.
+        # Keys of batches in the journal, which are not in the store yet.
         self._journalled: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.trouble = ""
-        """Why the store can't be written right now, as a sentence; empty when it can."""
+        """Why the store can't be written at present, as a sentence; empty if it can."""
 
     async def post(self, service: str, rows: Sequence[LogRow], key: str | None, size: int) -> int:
-        """Have ROWS of one SERVICE stored, which took SIZE bytes; return how many they are, or the first batch with KEY
-        had.
+        """Store ROWS of one SERVICE, SIZE bytes; return their number, or that of the first batch with KEY.
 
-        Returns once they are in the store or the journal. Raises JournalError when neither can be written, StoreError
-        when the store refuses the rows.
+        Returns once they are in the store or the journal. Raises JournalError if neither can be written, StoreError if
+        the store refuses the rows.
         """
         waiting = _Waiting(service, key, rows, size, asyncio.get_running_loop().create_future())
         if self._ended:
-            self._put_down([waiting])
+            self._write_remaining([waiting])
         else:
             self._queue.append(waiting)
             self._changed.set()
         return await waiting.answer
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled; what waits then is put into the journal."""
+        """Run until cancelled; batches that are waiting then are written to the journal."""
         try:
             while True:
                 await self._changed.wait()
@@ -108,12 +107,12 @@ class PostedLogs:
                 self._group = []
         finally:
             self._ended = True
-            self._put_down([*self._group, *self._queue])
+            self._write_remaining([*self._group, *self._queue])
             self._queue.clear()
             await self._close()
 
     def _next_group(self) -> list[_Waiting]:
-        """Return what is to be committed next: of what waits as much as may go together."""
+        """Return the next batches to commit, as many as fit into a transaction."""
         group: list[_Waiting] = []
         rows = size = 0
         while self._queue:
@@ -142,7 +141,7 @@ class PostedLogs:
             except RefusedError:
                 raise
             except StoreError:
-                # A connection that was made long ago may just have been closed at the other end.
+                # An old connection may have been closed by the server meanwhile.
                 if fresh or time.monotonic() - begun > _OPEN_SECONDS:
                     raise
                 await self._to_store(group)
@@ -171,7 +170,7 @@ class PostedLogs:
             raise StoreError("the log store can't be reached: it does not answer") from None
 
     async def _one_by_one(self, group: Sequence[_Waiting], error: RefusedError) -> None:
-        """So that a batch which can't be stored takes no others with it, and isn't left to the journal without end."""
+        """Store the batches separately, so that an invalid one fails alone and is not written to the journal."""
         if len(group) == 1:
             _log.error("a batch of %s is refused: %s", group[0].service, error.sentence)
             group[0].fail(error)
@@ -185,7 +184,7 @@ class PostedLogs:
         try:
             await asyncio.wait({writing}, timeout=_JOURNAL_SECONDS)
         except asyncio.CancelledError:
-            # It goes on in its thread, so it must not be put down again.
+            # The thread continues, so the batches must not be written again.
             await asyncio.wait({writing}, timeout=_JOURNAL_SECONDS)
             raise
         finally:
@@ -193,10 +192,10 @@ class PostedLogs:
                 writing.cancel()
                 self._refuse(group, JournalError("the journal can't be written: journald does not answer"))
             else:
-                self._heard(group, writing.result)
+                self._settle(group, writing.result)
 
-    def _heard(self, group: Sequence[_Waiting], wrote: Callable[[], None]) -> None:
-        """Answer GROUP by what WROTE does: it raises JournalError if the journal could not be written."""
+    def _settle(self, group: Sequence[_Waiting], wrote: Callable[[], None]) -> None:
+        """Set the results of GROUP. WROTE raises JournalError if the journal could not be written."""
         try:
             wrote()
         except JournalError as error:
@@ -204,13 +203,13 @@ class PostedLogs:
         else:
             self._journalled_are(group)
 
-    def _put_down(self, left: Sequence[_Waiting]) -> None:
-        """Put what is LEFT into the journal without giving way: helmd ends."""
+    def _write_remaining(self, left: Sequence[_Waiting]) -> None:
+        """Write the batches LEFT to the journal, blocking the event loop: helmd is stopping."""
         group = [one for one in left if not one.answer.done() and not self._repeats_journalled(one)]
         if not group:
             return
         _number(group)
-        self._heard(group, lambda: self._write(_rows_of(group)))
+        self._settle(group, lambda: self._write(_rows_of(group)))
 
     def _journalled_are(self, group: Sequence[_Waiting]) -> None:
         for one in group:
@@ -222,7 +221,7 @@ class PostedLogs:
             self._journalled.popitem(last=False)
 
     def _repeats_journalled(self, one: _Waiting) -> bool:
-        """Return whether ONE repeats a batch that is in the journal; then it has its answer."""
+        """Set the result of ONE if it repeats a batch in the journal; return whether it does."""
         if one.key is None or (first := self._journalled.get((one.service, one.key))) is None:
             return False
         one.settle(first)
@@ -252,7 +251,7 @@ class PostedLogs:
 
 
 def _number(group: Iterable[_Waiting]) -> None:
-    """Give each batch its id; those of a service without keys share one, which is half the work for the store."""
+    """Assign ids to batches. Those of a service without keys share one, which halves the work of the store."""
     shared: dict[str, str] = {}
     for one in group:
         if not one.id:

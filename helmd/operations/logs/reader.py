@@ -1,4 +1,4 @@
-"""Reading stored log entries for those who ask, a few at a time, so that what is heavy holds up nothing else."""
+"""Reading stored log entries for clients, with bounded concurrency, so that expensive searches delay nothing else."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -25,40 +25,42 @@ from helmd.store.logs.views import read_views, remove_view, save_view
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
 CONNECTIONS = 10
-"""What the pool should have: three searches with their counts, two followers, and some for what is quick."""
+"""Size of the pool: three searches with their counts, two followers, and some for short statements."""
 KEPT = 4
-"""How many of them stay, and know their way: a search and its count, twice."""
+"""Number of connections kept open, with warm caches: for two searches with their counts."""
 SEARCH_SECONDS = 1.0
 COUNT_SECONDS = 0.2
-"""Seconds for which entries are counted by reading them; after that their number is estimated."""
+"""Time limit in seconds for counting rows; after that their number is estimated."""
 _SEARCHES, _READS, _EXPORTS = 3, 2, 2
 _QUICK_SECONDS = 2.0
 _EXPORT_SECONDS = 600.0
-"""How long PostgreSQL may look for the next rows of an export."""
+"""Time limit in seconds for fetching the next rows of an export."""
 _TURN_SECONDS = 5.0
-"""How long a search may wait for its turn."""
+"""Maximum time in seconds that a search is queued."""
 _WARM_AGAIN_SECONDS = 3600.0
 _WARM_PAUSE_SECONDS = 0.2
 _AWAY_SECONDS = 0.7
-"""How long a connection is waited for while the store is known to be away."""
+"""Maximum time in seconds to wait for a connection while the store is known to be unavailable."""
 
 
 class BusyError(HelmError):
-    """Too many ask for too much at the same time."""
+    """Too many expensive requests at the same time."""
 
     code: ClassVar[str] = "busy"
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page, and how many entries there are in all where that was asked for."""
+    """A page, and the total number of entries if requested."""
 
     page: Page
     total: Total | None
 
 
 class LogReader:
-    """On connections of POOL, and for exports on their own to CONNINFO. AWAY says whether the store is known to be."""
+    """Uses connections of POOL, for exports new ones to CONNINFO. AWAY says whether the store is known to be
+    unavailable.
+    """
 
     def __init__(self, pool: Pool, conninfo: str, away: Callable[[], bool]) -> None:
         self._pool = pool
@@ -69,15 +71,15 @@ class LogReader:
         self._exports = asyncio.Semaphore(_EXPORTS)
 
     async def run(self) -> None:
-        """Warm connections before somebody waits for them (`helmd.store.logs.search.warm`), one at a time."""
+        """Warm new connections in advance (`helmd.store.logs.search.warm`), one at a time."""
         while True:
             self._pool.made.clear()
             warmed: WeakSet[Connection] = WeakSet()
-            # The pool lends the one that was idle longest, so in turn.
+            # The pool returns the connection that was idle longest, so each gets its turn.
             with suppress(StoreError):
                 for _ in range(CONNECTIONS):
                     await asyncio.sleep(_WARM_PAUSE_SECONDS)
-                    async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+                    async with self._pooled("reading log entries", _QUICK_SECONDS) as connection:
                         if connection not in warmed:
                             warmed.add(connection)
                             await breakable(connection, warm(connection))
@@ -95,7 +97,7 @@ class LogReader:
         counted: bool,
         oldest_first: bool = False,
     ) -> Listing:
-        """Return entries as `helmd.store.logs.search.find` gives them. Raises as that, and BusyError."""
+        """Return a page as `helmd.store.logs.search.find` does. Raises as that, and BusyError."""
         await self.check(wanted)
         async with _turn(self._searches):
             searching = self._find(wanted, limit, behind, offset, oldest_first=oldest_first)
@@ -103,13 +105,13 @@ class LogReader:
                 return Listing(await searching, None)
             if not wanted.counted:
                 page = await searching
-                # What a search has seen to its end it has counted; else counting takes longer than searching.
+                # A complete page is its own count; otherwise counting takes longer than searching.
                 whole = behind is None and page.next is None and (offset == 0 or page.entries)
                 if whole:
                     return Listing(page, Total(offset + len(page.entries)))
-                # Nor can be counted in time what could not be searched in time.
+                # A search that reached its time limit is expensive to count, too.
                 return Listing(page, await self._total(wanted, page.common or page.searched_to is not None))
-            # Not in a TaskGroup, out of which the one error that callers know would come in a group.
+            # Not in a TaskGroup, which would wrap the error in an ExceptionGroup.
             found, number = asyncio.ensure_future(searching), asyncio.ensure_future(self._total(wanted))
             try:
                 done, _ = await asyncio.wait({found, number}, return_when=asyncio.FIRST_EXCEPTION)
@@ -124,7 +126,7 @@ class LogReader:
     async def around(
         self, wanted: LogFilter, limit: int, number: int, services: frozenset[str] | None, *, counted: bool
     ) -> LogWindow | None:
-        """At most LIMIT entries: the one with the id NUMBER, of one of SERVICES, and those on both sides of it.
+        """Return at most LIMIT entries: the one with the id NUMBER, of one of SERVICES, and those before and after it.
 
         None if there is no such entry. Raises as `page`.
         """
@@ -139,69 +141,69 @@ class LogReader:
         return surrounding_window(entry, newer, older, limit, all_of_them)
 
     async def last(self, wanted: LogFilter, number: int) -> list[StoredEntry]:
-        """Return the newest NUMBER entries, the newest first, or as many as are found in time. Raises as `page`."""
+        """Return the newest NUMBER entries, newest first, or those found within the time limit. Raises as `page`."""
         async with _turn(self._searches):
             return list((await self._find(wanted, number, None, 0)).entries)
 
     async def entry(self, number: int, services: frozenset[str] | None = None) -> StoredEntry | None:
-        """Return the entry with this id, if it is of one of SERVICES, or None. Raises StoreError."""
-        async with self._lent("reading a log entry", _QUICK_SECONDS) as connection:
+        """Return the entry with this id, or None if there is none of SERVICES. Raises StoreError."""
+        async with self._pooled("reading a log entry", _QUICK_SECONDS) as connection:
             found = await entry(connection, number)
         return found if found is None or services is None or found.row.service_name in services else None
 
     async def histogram(self, wanted: LogFilter, start: datetime, end: datetime, step: timedelta) -> Histogram:
         """As `helmd.store.logs.counts.histogram`. Raises as that, and BusyError."""
         await self.check(wanted)
-        async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
+        async with _turn(self._searches), self._pooled("counting log entries", 5.0) as connection:
             return await breakable(connection, histogram(connection, wanted, start, end, step))
 
     async def gaps(self, since: datetime, until: datetime) -> list[StoredGap]:
         """As `helmd.store.logs.gaps.gaps_between`. Raises StoreError."""
-        async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+        async with self._pooled("reading log entries", _QUICK_SECONDS) as connection:
             return await breakable(connection, gaps_between(connection, since, until, COUNT_SECONDS))
 
     async def facets(self, wanted: Mapping[str, LogFilter], most: int) -> dict[str, Facet]:
         """As `helmd.store.logs.facets.facets`, within SEARCH_SECONDS. Raises as that, and BusyError."""
         for its in wanted.values():
             await self.check(its)
-        async with _turn(self._searches), self._lent("counting log entries", 5.0) as connection:
+        async with _turn(self._searches), self._pooled("counting log entries", 5.0) as connection:
             return await breakable(connection, facets(connection, wanted, most, SEARCH_SECONDS))
 
     async def patterns(self, wanted: LogFilter, most: int) -> FoundPatterns:
         """As `helmd.store.logs.patterns.patterns`, within SEARCH_SECONDS. Raises as that, and BusyError."""
         await self.check(wanted)
-        async with _turn(self._searches), self._lent("reading log entries", 5.0) as connection:
+        async with _turn(self._searches), self._pooled("reading log entries", 5.0) as connection:
             return await breakable(connection, patterns(connection, wanted, most, SEARCH_SECONDS))
 
     async def views(self, owner: str) -> list[LogView]:
         """Return the saved views of OWNER, and shared ones. Raises StoreError."""
-        async with self._lent("reading saved views", _QUICK_SECONDS) as connection:
+        async with self._pooled("reading saved views", _QUICK_SECONDS) as connection:
             return await read_views(connection, owner)
 
     async def save_view(self, owner: str, view: LogViewRequest) -> LogView | None:
         """As `helmd.store.logs.views.save_view`. Raises StoreError."""
-        async with self._lent("saving a view", _QUICK_SECONDS) as connection:
+        async with self._pooled("saving a view", _QUICK_SECONDS) as connection:
             return await save_view(connection, owner, view)
 
     async def remove_view(self, number: int, owner: str, *, any_shared: bool) -> str | None:
         """As `helmd.store.logs.views.remove_view`. Raises StoreError."""
-        async with self._lent("removing a view", _QUICK_SECONDS) as connection:
+        async with self._pooled("removing a view", _QUICK_SECONDS) as connection:
             return await remove_view(connection, number, owner, any_shared=any_shared)
 
     async def level_counts(self, since: datetime) -> dict[str, dict[str, int]]:
-        """Return entries by service and level. Raises StoreError."""
-        async with self._lent("counting log entries", _QUICK_SECONDS) as connection:
+        """Return numbers of entries by service and level. Raises StoreError."""
+        async with self._pooled("counting log entries", _QUICK_SECONDS) as connection:
             return await level_counts(connection, since)
 
     async def newest_id(self) -> int:
-        """Return the highest id there is. Raises StoreError."""
-        async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+        """Return the highest id. Raises StoreError."""
+        async with self._pooled("reading log entries", _QUICK_SECONDS) as connection:
             return await newest_id(connection)
 
     async def check(self, wanted: LogFilter) -> None:
-        """Raises UsageError for a regular expression that PostgreSQL can't read."""
+        """Raise UsageError for a regular expression that is not valid for PostgreSQL."""
         for expression in wanted.expressions:
-            async with self._lent("reading log entries", _QUICK_SECONDS) as connection:
+            async with self._pooled("reading log entries", _QUICK_SECONDS) as connection:
                 await check_expression(connection, expression)
 
     async def after(
@@ -214,12 +216,12 @@ class LogReader:
                 await limit_statements(connection, SEARCH_SECONDS)
                 return await after(connection, last_seen, up_to, limit, leaves, wanted)
 
-        async with self._reads, self._lent("reading log entries", 3.0) as connection:
+        async with self._reads, self._pooled("reading log entries", 3.0) as connection:
             return await breakable(connection, read(connection))
 
     @asynccontextmanager
     async def export(self, wanted: LogFilter, form: Form, *, oldest_first: bool) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield chunks of all entries. Raises StoreError, UsageError and BusyError, in the middle too."""
+        """Yield all entries in chunks. Raises StoreError, UsageError and BusyError, also after the first chunk."""
         await self.check(wanted)
         async with _turn(self._exports):
             connection = await connect(self._conninfo, "helmd-export", _EXPORT_SECONDS)
@@ -233,16 +235,16 @@ class LogReader:
     async def _find(
         self, wanted: LogFilter, limit: int, behind: PageCursor | None, offset: int, *, oldest_first: bool = False
     ) -> Page:
-        async with self._lent("searching log entries", 5.0) as connection:
+        async with self._pooled("searching log entries", 5.0) as connection:
             searching = find(connection, wanted, limit, behind, offset, SEARCH_SECONDS, oldest_first=oldest_first)
             return await breakable(connection, searching)
 
     async def _total(self, wanted: LogFilter, expensive: bool = False) -> Total:
-        async with self._lent("counting log entries", 5.0) as connection:
+        async with self._pooled("counting log entries", 5.0) as connection:
             return await breakable(connection, total(connection, wanted, COUNT_SECONDS, expensive=expensive))
 
     @asynccontextmanager
-    async def _lent(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:
+    async def _pooled(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:
         if self._away():
             seconds = _AWAY_SECONDS
         async with self._pool.connection(doing, seconds) as connection:

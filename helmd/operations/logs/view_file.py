@@ -1,4 +1,4 @@
-"""Saved views of the log page as a file: a backup has them, with or without the rest of the log store."""
+"""Saved views of the log page as a file, which is part of every backup, with or without the log store."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def views_as_file(store: str) -> bytes:
-    """Return what the file has: the views in STORE (a conninfo string). Blocks. Raises StoreError."""
+    """Return the content of the file: the views in STORE (a conninfo string). Blocks. Raises StoreError."""
 
     async def read() -> list[LogView]:
         connection = await connect(store, "helm-backup")
@@ -28,9 +28,9 @@ def views_as_file(store: str) -> bytes:
 
 
 def put_back(file: Path) -> Callable[[Connection], Awaitable[None]]:
-    """Return what stores the views of FILE once it is there, as after a restore, and removes it.
+    """Return a coroutine function that stores the views in FILE, if it exists, as after a restore, and removes it.
 
-    That raises StoreError.
+    That function raises StoreError.
     """
 
     async def put(connection: Connection) -> None:

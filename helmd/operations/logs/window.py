@@ -1,4 +1,4 @@
-"""A window of log entries, which goes on in both directions."""
+"""A window of log entries that can be extended in both directions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from helmd.store.logs.search import Page, cursor_of
 
 @dataclass(frozen=True, slots=True)
 class LogWindow:
-    """Neighbouring entries, the newest first, and the cursors behind which older and newer ones are.
+    """Consecutive entries, newest first, with the cursors for older and newer ones.
 
-    ``oldest`` and ``newest`` say that the search has found none beyond. ``total`` is how many entries match in all,
-    where that was asked for. ``searched_back_to`` and ``searched_up_to`` are set where the time limit was reached.
+    ``oldest`` and ``newest`` say that there are none beyond. ``total`` is the number of all matching entries, if
+    requested. ``searched_back_to`` and ``searched_up_to`` are set if the time limit was reached.
     """
 
     entries: Sequence[StoredEntry]
@@ -44,9 +44,7 @@ def newer_window(page: Page, total: Total | None) -> LogWindow:
 
 
 def surrounding_window(entry: StoredEntry, newer: Page, older: Page, limit: int, total: Total | None) -> LogWindow:
-    """Return ENTRY between NEWER and OLDER ones, which were searched from it on: LIMIT in all, half of them on either
-    side.
-    """
+    """Return LIMIT entries around ENTRY, half of them from NEWER and half from OLDER, which were searched from it."""
     most, place = limit - 1, cursor_of(entry)
     taken = min(len(newer.entries), max(most // 2, most - len(older.entries)))
     above, below = _first(newer, taken, place), _first(older, most - taken, place)
@@ -64,7 +62,7 @@ def surrounding_window(entry: StoredEntry, newer: Page, older: Page, limit: int,
 
 
 def _first(page: Page, number: int, place: PageCursor) -> Page:
-    """PAGE, which was searched from PLACE on, with its first NUMBER entries, or all."""
+    """Return PAGE, which was searched from PLACE on, truncated to NUMBER entries."""
     if len(page.entries) <= number:
         return page
     entries = page.entries[:number]

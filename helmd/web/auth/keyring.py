@@ -34,7 +34,7 @@ class Keyring:
 
     def renew(self) -> None:
         """Start fetching the keys if they are old, without waiting for that."""
-        if self._old() and self._rested():
+        if self._old() and self._may_retry():
             self._single_flight.start(self, self._fetch)
 
     async def key(self, kid: str) -> RSAPublicKey:
@@ -42,7 +42,7 @@ class Keyring:
 
         Raises BadTokenError when Core has none, CoreUnreachableError when it does not answer.
         """
-        if (kid not in self._keys or self._old()) and (self in self._single_flight or self._rested()):
+        if (kid not in self._keys or self._old()) and (self in self._single_flight or self._may_retry()):
             await self._single_flight.join(self, self._fetch)
         found = self._keys.get(kid)
         if found is not None:
@@ -54,7 +54,7 @@ class Keyring:
     def _old(self) -> bool:
         return self._renewed is None or self._clock() - self._renewed >= KEYS_MAX_AGE
 
-    def _rested(self) -> bool:
+    def _may_retry(self) -> bool:
         return self._tried is None or self._clock() - self._tried >= PAUSE_SECONDS
 
     async def _fetch(self) -> None:

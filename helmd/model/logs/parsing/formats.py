@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
-from helmd.model.logs.level import graver, level_of_status
+from helmd.model.logs.level import level_of_status, more_severe
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.line_head import read_head
 from helmd.model.logs.parsing.parsed import Formats, Mention, Parsed, TextFormat, level_of, mentioned
@@ -97,7 +97,7 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
         return headed if inner or headed.level is None else _with_inside(formats, headed, None, service, realtime)
     if (request := _REQUEST.search(headed.message, 0, HEAD)) is None:
         return headed if headed.level is None else _with_inside(formats, headed, None, service, realtime)
-    level = graver(headed.level, level_of_status(int(request["status"])))
+    level = more_severe(headed.level, level_of_status(int(request["status"])))
     context = {**(headed.context or {}), "method": request["method"], "status": int(request["status"])}
     if headed.level not in (None, level):
         context.setdefault("level", headed.level)
@@ -142,7 +142,7 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
     if (status := groups.get("status")) is not None and status.isdecimal():
         groups["status"] = number = int(status[:9])
         stated = level
-        level = graver(level, level_of_status(number))
+        level = more_severe(level, level_of_status(number))
         if word is not None and level != stated:
             groups["level"] = word
     message = text
@@ -215,7 +215,7 @@ def _with_inside(formats: Formats, outer: Parsed, form: TextFormat | None, servi
 
 
 def _within(outer: Parsed, inner: Parsed) -> Parsed:
-    level = graver(outer.level, inner.level)
+    level = more_severe(outer.level, inner.level)
     context = dict(outer.context or {})
     if outer.level is not None and level != outer.level:
         context.setdefault("level", outer.level)

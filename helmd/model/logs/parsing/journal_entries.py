@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from helmd.model.errors import CONTENT_FAULTS
 from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import JOURNAL, MESSAGE_LIMIT, LogRow, datetime_of
-from helmd.model.logs.level import graver
+from helmd.model.logs.level import more_severe
 from helmd.model.logs.parsing.formats import parse_text, without_escapes
 from helmd.model.logs.parsing.journal_fields import (
     LEVEL_OF_PRIORITY,
@@ -355,7 +355,7 @@ def _finished(joined: Joined[_Begun]) -> LogRow:
     if joined.lines == 1 and not joined.traceback:
         return row
     # A logger's own level counts more than the stack below it: a warning with a stack is a warning.
-    level = row.level if joined.payload.stated else graver(row.level, joined.level) or row.level
+    level = row.level if joined.payload.stated else more_severe(row.level, joined.level) or row.level
     if joined.lines == 1:
         return row._replace(level=level)
     context = {**(row.context or {}), "lines": joined.lines}

@@ -8,7 +8,7 @@ from json import JSONDecoder
 from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
-from helmd.model.logs.level import CODES, LEVELS, graver, level_of_status
+from helmd.model.logs.level import CODES, LEVELS, level_of_status, more_severe
 from helmd.model.logs.parsing.embedded_time import says_nothing_new
 from helmd.model.logs.parsing.parsed import ROLES, Formats, Keys, Parsed, Shape, folded, level_of
 
@@ -311,7 +311,7 @@ def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
         value = int(value)
     if value.__class__ is not int or not 100 <= value <= 599:
         return parsed
-    level = graver(parsed.level, level_of_status(value))
+    level = more_severe(parsed.level, level_of_status(value))
     if level == parsed.level:
         return parsed
     context = dict(parsed.context or {})

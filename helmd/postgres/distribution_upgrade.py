@@ -1,20 +1,18 @@
-"""Whether an upgrade of the distribution has stranded a cluster, or is about to, from what can be known locally."""
+"""Whether the server version of a cluster is still installed and provided after an upgrade of the distribution."""
 
 import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from helmd.postgres.binaries import INSTALLED, UPGRADE_COMMAND, installed, major_of
-from helmd.postgres.configuration import Cluster
+from helmd.postgres.binaries import UPGRADE_COMMAND
 
 _APT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """One thing amiss with a cluster. ``broken`` when it can't start as things are, else it still can."""
+    """A problem of a cluster. ``broken`` says that it can't be started."""
 
     sentence: str
     hint: str
@@ -23,26 +21,16 @@ class Concern:
 
 @dataclass(frozen=True, slots=True)
 class PackageFacts:
-    """What apt knows of a server package. ``source`` is False when no configured archive has it any more."""
+    """The state of a server package in apt. ``source`` is False if no configured archive provides it."""
 
     installed: bool
     source: bool
     leaving: bool
-    """The next full upgrade or autoremove would take it away."""
-
-
-def stranded(cluster: Cluster, root: Path = INSTALLED) -> Sequence[Concern]:
-    """Return what an admin should know before upgrading the distribution; empty if nothing is wrong or there is no
-    cluster.
-    """
-    major = major_of(cluster.directory)
-    if major is None:
-        return ()
-    return verdict(major, [each.major for each in installed(root)], package_facts(f"postgresql-{major}"))
+    """The next full-upgrade or autoremove would remove it."""
 
 
 def verdict(major: int, versions: Sequence[int], package: PackageFacts | None) -> Sequence[Concern]:
-    """Return the concerns that these facts call for; PACKAGE is None where apt doesn't manage the machine."""
+    """Return the problems of a cluster of version MAJOR; PACKAGE is None if apt does not manage packages here."""
     if major not in versions:
         return (
             Concern(
