@@ -1,4 +1,4 @@
-"""Whether roles use their databases: their sessions, and whether there are any tables."""
+"""Whether roles use their databases: sessions and tables."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ class DatabaseUse(NamedTuple):
 
 
 def database_use(admin: str, role: str, database: str) -> DatabaseUse:
-    """Return how ROLE uses DATABASE, as seen by the role that the conninfo ADMIN is of. Raises ClusterError."""
+    """Return how ROLE uses DATABASE, as seen by the role of the conninfo string ADMIN. Raises ClusterError."""
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND datname = %s"
     tables = """
         SELECT EXISTS (

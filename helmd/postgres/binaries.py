@@ -10,7 +10,7 @@ INSTALLED = Path("/usr/lib/postgresql")
 """Where Debian's postgresql-N packages keep their versions."""
 
 UPGRADE_COMMAND = "helmctl postgres upgrade"
-"""What an admin runs to move clusters to the newest version installed."""
+"""The command that upgrades clusters to the newest version installed."""
 
 _NEEDED = ("postgres", "initdb", "pg_ctl")
 
@@ -48,7 +48,7 @@ def newest(root: Path = INSTALLED) -> Binaries:
 
 
 def major_of(directory: Path) -> int | None:
-    """Return the major version that a cluster was made by, from its PG_VERSION, or None when there is no cluster."""
+    """Return the major version of a cluster, from its PG_VERSION, or None if there is no cluster."""
     try:
         text = (directory / "PG_VERSION").read_text(encoding="ascii").strip()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Making a private PostgreSQL cluster and keeping its configuration: once, whole, and safe to interrupt.
+"""Creating a private PostgreSQL cluster, and writing its configuration files; both can be interrupted and repeated.
 
-A cluster is made in a directory beside its place and renamed there when it is complete, so its place holds either
-nothing or a working cluster.
+A cluster is initialized in a temporary directory and renamed when complete, so its data directory either does not exist
+or has a working cluster.
 """
 
 import contextlib
@@ -40,28 +40,28 @@ from helmd.postgres.passfile import ensure_superuser_password, new_password
 STORE_PORT = 5432
 STORE_ROLES = ("helm_owner", "helm")
 KEYCLOAK_ROLE = "keycloak"
-"""The role and the database of Keycloak, whatever its service is called."""
+"""The role and the database of Keycloak, independent of the name of its service."""
 _KEYCLOAK_CONNECTIONS = 40
 """Twice its pool, since connections of a Keycloak that was killed may last until the next one has opened its own."""
 _VALID_FROM = datetime(2000, 1, 1, tzinfo=UTC)
 _VALID_UNTIL = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""Of certificates. No expiry (RFC 5280, 4.1.2.5), since clients trust exactly this one as long as it is there; and a
-wrong clock must not separate them from their database."""
+"""End of the validity of certificates: no expiry (RFC 5280, 4.1.2.5), since clients trust this one only, and a wrong
+clock must not lock them out."""
 _LOCK_WAIT = 120.0
 
 
 class ClusterError(HelmError):
-    """A PostgreSQL cluster could not be made, changed or reached."""
+    """A PostgreSQL cluster could not be created, changed or reached."""
 
     code: ClassVar[str] = "cluster"
 
 
 class PasswordNeededError(ClusterError):
-    """A server asked for a password that is not known here."""
+    """A server requested a password that Helm does not have."""
 
 
 def store_cluster(layout: Layout, account: str) -> Cluster:
-    """Return the cluster of Helm's own store: socket only, for the account alone, hidden from services."""
+    """Return the cluster of Helm's own store: reachable by the account only, over a socket that services do not see."""
     return Cluster(
         layout.store_cluster, layout.store_socket, STORE_PORT, account, peers=STORE_ROLES, max_connections=50
     )
@@ -70,7 +70,7 @@ def store_cluster(layout: Layout, account: str) -> Cluster:
 def suite_cluster(
     directory: Path, socket: Path, port: int, account: str, passfile: Path, services: Iterable[PasswordLogin] = ()
 ) -> Cluster:
-    """Return the suite's cluster. SERVICES are their logins over the socket; Keycloak's role comes by TCP."""
+    """Return the suite's cluster. SERVICES are the logins over the socket; Keycloak uses TCP."""
     logins, tcp = tuple(services), (PasswordLogin(KEYCLOAK_ROLE, KEYCLOAK_ROLE, _KEYCLOAK_CONNECTIONS),)
     return Cluster(
         directory,
@@ -95,7 +95,7 @@ def machine_memory() -> int:
 
 
 def server_environment(cluster: Cluster | None = None) -> Mapping[str, str]:
-    """Return the environment of PostgreSQL's programs: the caller's without the variables that would redirect them.
+    """Return the environment for PostgreSQL's programs: this process' one without libpq's variables.
 
     With a CLUSTER, programs can log in to it as its superuser.
     """
@@ -105,9 +105,10 @@ def server_environment(cluster: Cluster | None = None) -> Mapping[str, str]:
 
 
 def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Path = INSTALLED) -> bool:
-    """Make the cluster when it isn't there, and bring its configuration up to date; True when it was made.
+    """Create the cluster if it does not exist, and update its configuration; return whether it was created.
 
-    Raises ClusterError, NotSetUpError (no PostgreSQL installed) or LockedError (another process is at it for minutes).
+    Raises ClusterError, NotSetUpError (no PostgreSQL installed) or LockedError (another process holds the lock for
+    minutes).
     """
     fault = cluster.fault()
     if fault:
@@ -124,9 +125,9 @@ def create_cluster(cluster: Cluster, binaries: Binaries | None = None, root: Pat
 
 
 def superuser_password(cluster: Cluster) -> str:
-    """Return the password that the superuser of a cluster with a ``passfile`` has, or is to get when it has none yet.
+    """Return the superuser's password of a cluster with a ``passfile``; generate it if there is none yet.
 
-    Raises ClusterError when the file is lost.
+    Raises ClusterError if the file is lost.
     """
     assert cluster.passfile is not None
     if _password_lost(cluster):
@@ -146,9 +147,9 @@ def _password_lost(cluster: Cluster) -> bool:
 
 
 def _replace_lost_password(cluster: Cluster, binaries: Binaries, lock: int) -> None:
-    """Give the superuser of a stopped cluster a new password when the file with its password is lost.
+    """Set a new password of the superuser of a stopped cluster if the file with its password is lost.
 
-    In single-user mode, which asks for none. Nobody may connect meanwhile, unlike with a rule that asks for none.
+    This uses single-user mode, which needs no password and allows no connections, unlike a rule in pg_hba.conf.
     """
     if not _password_lost(cluster) or running(cluster) is not None:
         return
@@ -167,11 +168,11 @@ def _replace_lost_password(cluster: Cluster, binaries: Binaries, lock: int) -> N
 def configure(
     cluster: Cluster, place: Path | None = None, change: Callable[[Mappings], Mappings] = lambda known: known
 ) -> bool:
-    """Write the configuration files and have a running server read them; True when something changed.
+    """Write the configuration files and have a running server reload them; return whether something changed.
 
-    CHANGE makes of the roles as which the account may log in without a password those that may from now on. PLACE is
-    where the files go while the cluster isn't in its own directory. A changed port, socket, number of connections or
-    memory takes effect with the next restart.
+    CHANGE maps the roles as which the account may log in without a password to the new ones. PLACE is the directory of
+    the files if it is not the cluster's own. A changed port, socket, number of connections or memory takes effect with
+    the next restart.
     """
     directory = place or cluster.directory
     # Also from inside the unit's sandbox.
@@ -184,31 +185,31 @@ def configure(
         files = {
             "postgresql.conf": main_file(),
             HELM_FILE: helm_file(cluster, machine_memory()),
-            # Before the mappings: a role that is mapped no more finds its password asked for.
+            # Before the mappings, so that a role without one can log in by password.
             "pg_hba.conf": hba_file(cluster, mappings),
             "pg_ident.conf": ident_file(cluster.account, mappings),
         }
         changed = [write_if_changed(directory / name, text, 0o600) for name, text in files.items()]
     if place is None:
-        # Also when nothing changed: who wrote the files before may have been ended before the signal.
+        # Also if nothing changed: an earlier run may have been killed before it sent the signal.
         reload_cluster(cluster)
     return any(changed)
 
 
 def _ensure_certificate(directory: Path, account: str) -> None:
-    """The server's key and self-signed certificate in DIRECTORY. Raises KeyFileError, see `ensure_certificate`."""
-    # Not at the top: few of those who import this module write configuration files, and cryptography is slow to import.
+    """Create the server's key and self-signed certificate in DIRECTORY. Raises as `ensure_certificate` does."""
+    # Imported here, since cryptography is slow to import, and rarely needed.
     from helmd.files.key_pair import CertificateRequest, ensure_certificate
 
     name = f"PostgreSQL of {account}"[:64]
     wanted = CertificateRequest(name, (), _VALID_FROM, _VALID_UNTIL)
-    # A checkout is opened without following links; where Helm keeps its clusters, a link is the admin's.
+    # Checkouts are opened without following links; a link in the path of a cluster was set by the admin.
     place = directory.resolve()
     ensure_certificate(place / CERTIFICATE, place / PRIVATE_KEY, wanted)
 
 
 def current_mappings(cluster: Cluster, place: Path | None = None) -> Mappings:
-    """Return roles as which the account may log in to CLUSTER without a password, as its files say."""
+    """Return the roles as which the account may log in without a password, from the files of CLUSTER."""
     try:
         return mappings_in(
             ((place or cluster.directory) / "pg_ident.conf").read_text(encoding="utf-8", errors="replace")
@@ -218,7 +219,7 @@ def current_mappings(cluster: Cluster, place: Path | None = None) -> Mappings:
 
 
 def reload_cluster(cluster: Cluster) -> None:
-    """Have a running server read its configuration again (SIGHUP); nothing when it isn't running."""
+    """Make the server reload its configuration (SIGHUP), if it is running."""
     pid = running(cluster)
     if pid is not None:
         os.kill(pid, signal.SIGHUP)
@@ -231,7 +232,9 @@ def running(cluster: Cluster) -> int | None:
 
 @contextlib.contextmanager
 def cluster_lock(directory: Path) -> Iterator[int]:
-    """Held by whoever makes or upgrades this cluster, and by the programs it starts should it be killed itself."""
+    """Hold the lock for creating and upgrading the cluster; programs started inherit it, in case this process is
+    killed.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory.parent / f".{directory.name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -245,9 +248,9 @@ def cluster_lock(directory: Path) -> Iterator[int]:
 def run_program(
     arguments: list[str], lock: int, cwd: Path, what: str, cluster: Cluster | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of PostgreSQL's programs to its end, as the superuser of CLUSTER if it logs in anywhere.
+    """Run one of PostgreSQL's programs, which may log in as the superuser of CLUSTER.
 
-    Raises ClusterError with its last lines when it fails.
+    Raises ClusterError with its last lines if it fails.
     """
     done = subprocess.run(
         arguments,
@@ -293,8 +296,8 @@ def initialise(cluster: Cluster, place: Path, binaries: Binaries, lock: int, che
 
 
 def scratch(directory: Path, purpose: str) -> Path:
-    """Return a new directory beside DIRECTORY; those that earlier runs left behind are removed first."""
-    # Not at the top: every helmctl status imports this module, and these take longer than it does.
+    """Create a temporary directory beside DIRECTORY; remove leftover ones first."""
+    # Imported here, since helmctl status imports this module and needs to be fast.
     import shutil
     import tempfile
 
@@ -320,7 +323,7 @@ def _make(cluster: Cluster, binaries: Binaries, lock: int) -> None:
 
 
 def _refuse_foreign(directory: Path) -> None:
-    """A directory with something else in it is not ours to replace."""
+    """Raise ClusterError if DIRECTORY has other content."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise ClusterError(f"{directory} is not a directory", hint="Move it away and run helmctl setup again.")
     if directory.is_dir() and any(directory.iterdir()):

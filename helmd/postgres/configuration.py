@@ -1,7 +1,7 @@
-"""What Helm writes into a cluster's configuration files: settings, who may connect, and as which role.
+"""The contents of a cluster's configuration files: settings, client authentication, and user name maps.
 
-``postgresql.conf`` includes ``hivematrix.conf``, which is Helm's and rewritten, and then ``postgresql.local.conf``,
-which is the admin's and wins. PostgreSQL 15 manual, chapters 20 and 21.
+``postgresql.conf`` includes ``hivematrix.conf``, which Helm writes, and then ``postgresql.local.conf``, which is the
+admin's and takes precedence. PostgreSQL 15 manual, chapters 20 and 21.
 """
 
 import re
@@ -18,19 +18,19 @@ MAP = "hivematrix"
 HELM_FILE = "hivematrix.conf"
 ADMIN_FILE = "postgresql.local.conf"
 LOCKS = 256
-"""Per connection. A search over a year of days in four classes locks 5,400 tables and indexes, and several run at once;
-with PostgreSQL's 64 they end in "out of shared memory"."""
+"""max_locks_per_transaction. A search over a year of days in four classes locks 5,400 tables and indexes, and several
+run concurrently; with the default of 64 they fail with "out of shared memory"."""
 
 SUPERUSER_RESERVED = 3
 """Connections that only the superuser gets (superuser_reserved_connections, PostgreSQL's default)."""
 AUTHENTICATION_SECONDS = 10
-"""After which PostgreSQL closes a connection that has not logged in. Such connections belong to no role yet, so no
-CONNECTION LIMIT bounds them, and with PostgreSQL's 60 s few processes could hold all there are."""
+"""authentication_timeout. Unauthenticated connections have no role yet, so no CONNECTION LIMIT applies, and with the
+default of 60 s few processes could occupy all connections."""
 CERTIFICATE, PRIVATE_KEY = "server.crt", "server.key"
-"""In the directory of a cluster with TCP access, by PostgreSQL's default names."""
+"""PostgreSQL's default names, in the data directory of a cluster with TCP access."""
 
 _SPARE = 7
-"""Connections that are the share of no service: Helm's own, maintenance, parallel checks."""
+"""Connections besides those of services: Helm's own, maintenance, parallel checks."""
 _MIB = 1024 * 1024
 _SOCKET_PATH_LIMIT = 107
 _QUOTED = r'"((?:[^"]|"")*)"'
@@ -40,15 +40,15 @@ _NO_RUN = "none"
 Mappings = Mapping[str, str | None]
 """Roles as which the account may log in without a password, by peer authentication, as ``pg_ident.conf`` lists them.
 
-In a cluster whose roles have passwords these are left from before: each with the run (systemd's invocation id) of its
-service that was started before the service's password was in its environment, empty when it did not run then, and None
-while the service has not been given a password.
+In a cluster whose roles have passwords these are remaining from earlier versions: each with the invocation id of its
+service that was started before the password was in its environment, empty if it was not running then, and None while
+the service has no password.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordLogin:
-    """A role that may log in to one database, by password, and holds at most so many connections at once."""
+    """A role that may log in to one database by password, with a maximum number of connections."""
 
     role: str
     database: str
@@ -57,15 +57,15 @@ class PasswordLogin:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A private cluster: where it is, and who may log in to what."""
+    """A private cluster: its location, and who may log in."""
 
     directory: Path
     socket: Path
     """The directory of its socket, mode 0700."""
     port: int
-    """The number in the socket's name; also the TCP port when there is a role with TCP access."""
+    """The port in the socket's name; also the TCP port if there is a role with TCP access."""
     account: str
-    """The operating system's user that owns it."""
+    """The name of the operating system user that owns it."""
     peers: tuple[str, ...] = ()
     """Without a ``passfile``: the roles besides the superuser as which the account may log in without a password."""
     logins: tuple[PasswordLogin, ...] = ()
@@ -79,7 +79,9 @@ class Cluster:
 
     @property
     def certificate(self) -> Path:
-        """What clients over TCP recognize the server by. Any process can listen on its port while it is stopped."""
+        """The certificate by which TCP clients verify the server: any process can listen on the port while it is
+        stopped.
+        """
         return self.directory / CERTIFICATE
 
     @property
@@ -87,7 +89,7 @@ class Cluster:
         return self.socket / f".s.PGSQL.{self.port}"
 
     def fault(self) -> str | None:
-        """Return why this can't be a cluster, as a sentence, or None when it can."""
+        """Return what is wrong with this definition, as a sentence, or None."""
         paths = (str(self.directory), str(self.socket), self.account)
         if any(sign in path for path in paths for sign in "\n\r\0"):
             return "a path or account name with a line break in it"
@@ -97,14 +99,12 @@ class Cluster:
 
 
 def connections_needed(logins: Iterable[PasswordLogin]) -> int:
-    """Return the max_connections with which all LOGINS get their connections, whatever the others hold; 100 at
-    least.
-    """
+    """Return max_connections: enough for all LOGINS to use their limits at once, at least 100."""
     return max(100, sum(access.connections for access in logins) + SUPERUSER_RESERVED + _SPARE)
 
 
 def main_file() -> str:
-    """``postgresql.conf``: nothing but the two files it includes, the later one winning."""
+    """Return ``postgresql.conf``, which only includes two files; the last setting takes effect."""
     return (
         "# Written by Helm; changes here are lost.\n"
         f"# Put your own settings into {ADMIN_FILE} beside this file: they win over Helm's.\n"
@@ -114,7 +114,7 @@ def main_file() -> str:
 
 
 def helm_file(cluster: Cluster, memory: int) -> str:
-    """``hivematrix.conf`` for a machine with MEMORY bytes, on which the cluster is one guest among several."""
+    """Return ``hivematrix.conf`` for a machine with MEMORY bytes, which the cluster shares with other services."""
     buffers = min(max(memory // 32, 64 * _MIB), 512 * _MIB) // _MIB
     cache = max(memory // 4, 256 * _MIB) // _MIB
     maintenance = min(max(memory // 64, 64 * _MIB), 256 * _MIB) // _MIB
@@ -142,12 +142,12 @@ def helm_file(cluster: Cluster, memory: int) -> str:
         "log_timezone": "'UTC'",
         "log_destination": "'stderr'",
         "logging_collector": "off",
-        # journald stamps time, so a line begins with the process; sessions add who they are.
+        # journald records the time, so a line begins with the process; sessions add user and database.
         "log_line_prefix": "'[%p] %q%u@%d '",
         "log_checkpoints": "off",
         "log_lock_waits": "on",
         "log_min_duration_statement": "2s",
-        # Otherwise the messages, and so their levels, come in the language of whoever started it.
+        # Otherwise messages, and so their levels, are in the language of the environment.
         "lc_messages": "'C'",
     }
     body = "".join(f"{name} = {value}\n" for name, value in settings.items())
@@ -155,7 +155,7 @@ def helm_file(cluster: Cluster, memory: int) -> str:
 
 
 def hba_file(cluster: Cluster, mappings: Mappings) -> str:
-    """``pg_hba.conf``: each role to its own database and by password, unless MAPPINGS has it; nobody else."""
+    """Return ``pg_hba.conf``: only LOGINS, each to its own database, by password unless the role is in MAPPINGS."""
 
     def method(role: str) -> str:
         return f"peer map={MAP}" if role in mappings else "scram-sha-256"
@@ -176,7 +176,7 @@ def hba_file(cluster: Cluster, mappings: Mappings) -> str:
 
 
 def ident_file(account: str, mappings: Mappings) -> str:
-    """``pg_ident.conf``: the account may be any of these roles. PostgreSQL 15 has no word for "all" here (16 has)."""
+    """Return ``pg_ident.conf``: the account may log in as these roles. The keyword "all" needs PostgreSQL 16."""
     lines = ["# Written by Helm; changes here are lost."]
     for role, run in sorted(mappings.items()):
         comment = "" if run is None else f" # until run {run or _NO_RUN} ends"
@@ -185,7 +185,7 @@ def ident_file(account: str, mappings: Mappings) -> str:
 
 
 def mappings_in(ident: str) -> dict[str, str | None]:
-    """Return what an `ident_file` says."""
+    """Parse the content of an `ident_file`."""
     found: dict[str, str | None] = {}
     for line in ident.splitlines():
         if match := _IDENT_LINE.match(line):

@@ -1,8 +1,8 @@
-"""Copies of a service's database, made while nobody is connected to it, and put in its place again.
+"""Copying a service's database while nobody is connected to it, and replacing it by a copy.
 
-A copy has the owner, the privileges, the settings and the limit of connections of what it was made of, since it may
-become that. Nobody can connect to one. The names are exchanged in one transaction, so that there is always a database
-of the service's name, and each function can be repeated after an interruption.
+A copy has the owner, privileges, settings and connection limit of the original, since it may replace that. It allows no
+connections. Databases are renamed in one transaction, so that one with the service's name always exists, and each
+function can be repeated after an interruption.
 """
 
 import calendar
@@ -18,7 +18,7 @@ from helmd.postgres.roles import administrator
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _ENDED_WITHIN = 10.0
-"""Seconds that sessions have to end in once they were asked to."""
+"""Time limit in seconds for terminated sessions to end."""
 _LONGEST_NAME = 63
 _COPY = re.compile(r".*_([a-z]+)_([0-9]{8}t[0-9]{6}z)")
 _LISTS = frozenset(
@@ -29,27 +29,27 @@ _LISTS = frozenset(
 
 
 def copy_name(database: str, purpose: str, stamp: str) -> str:
-    """Return the name of a copy of DATABASE, which fits into PostgreSQL's limit; STAMP makes it unique."""
+    """Return the name of a copy of DATABASE, within PostgreSQL's limit of length; STAMP makes it unique."""
     end = f"_{purpose}_{stamp.lower()}"
     return database.encode()[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
 
 
 def close_database(admin: str, name: str) -> None:
-    """Let nobody connect to the database NAME any more, and end its sessions. Raises ClusterError."""
+    """Disallow connections to the database NAME and terminate its sessions. Raises ClusterError."""
     with administrator(admin) as connection:
         _allow(connection, name, False)
         _end_sessions(connection, name)
 
 
 def open_database(admin: str, name: str) -> None:
-    """Let those connect to the database NAME again who may. Raises ClusterError."""
+    """Allow connections to the database NAME again. Raises ClusterError."""
     with administrator(admin) as connection:
         if _exists(connection, name):
             _allow(connection, name, True)
 
 
 def clone_database(admin: str, name: str, copy: str) -> int:
-    """Make the database COPY of the closed database NAME, in place of one that is there; return its size in bytes.
+    """Copy the closed database NAME to COPY, which is replaced if it exists; return the size in bytes.
 
     Raises ClusterError.
     """
@@ -75,9 +75,9 @@ def clone_database(admin: str, name: str, copy: str) -> int:
 
 
 def put_in_place(admin: str, name: str, copy: str, aside: str) -> bool:
-    """Give COPY the name NAME, and what has that the name ASIDE; True if that was to be done, False if it was before.
+    """Rename COPY to NAME, and the database NAME to ASIDE; return False if that was done already.
 
-    The database NAME is closed afterwards. Raises ClusterError, also when neither the copy nor ASIDE is there.
+    The database NAME is closed afterwards. Raises ClusterError, also if neither the copy nor ASIDE exists.
     """
     with administrator(admin) as connection:
         if not _exists(connection, copy):
@@ -99,13 +99,13 @@ def put_in_place(admin: str, name: str, copy: str, aside: str) -> bool:
 
 
 def drop_database(admin: str, name: str) -> None:
-    """Remove the database NAME, if it is there, with the sessions that it has. Raises ClusterError."""
+    """Drop the database NAME, if it exists, and terminate its sessions. Raises ClusterError."""
     with administrator(admin) as connection:
         _drop(connection, name)
 
 
 def drop_role(admin: str, name: str) -> None:
-    """Remove the role NAME, if it is there, with what it has in no database. Raises ClusterError."""
+    """Drop the role NAME, if it exists, with its shared objects. Raises ClusterError."""
     with administrator(admin) as connection:
         if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone():
             connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
@@ -125,9 +125,7 @@ def copies_of(admin: str, database: str) -> list[str]:
 
 
 def copy_time(copy: str, purpose: str) -> float | None:
-    """Return when a COPY for PURPOSE was made, in seconds since the epoch, by its name, or None if that is
-    another's.
-    """
+    """Return the time of a COPY for PURPOSE from its name, in seconds since the epoch, or None for other names."""
     parts = _COPY.fullmatch(copy)
     if parts is None or parts[1] != purpose:
         return None
@@ -138,19 +136,19 @@ def copy_time(copy: str, purpose: str) -> float | None:
 
 
 def role_exists(admin: str, name: str) -> bool:
-    """Return whether there is a role NAME. Raises ClusterError."""
+    """Return whether the role NAME exists. Raises ClusterError."""
     with administrator(admin) as connection:
         return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is not None
 
 
 def database_exists(admin: str, name: str) -> bool:
-    """Return whether there is a database NAME. Raises ClusterError."""
+    """Return whether the database NAME exists. Raises ClusterError."""
     with administrator(admin) as connection:
         return _exists(connection, name)
 
 
 def database_size(admin: str, name: str) -> int:
-    """Return bytes that the database NAME takes; 0 if there is none. Raises ClusterError."""
+    """Return the size of the database NAME in bytes; 0 if it does not exist. Raises ClusterError."""
     with administrator(admin) as connection:
         query = "SELECT pg_database_size(oid) FROM pg_database WHERE datname = %s"
         found = connection.execute(query, (name,)).fetchone()
@@ -158,9 +156,9 @@ def database_size(admin: str, name: str) -> int:
 
 
 def rows_changed(admin: str, name: str) -> int | None:
-    """Return rows inserted, changed and deleted in the database NAME since its statistics began, or None if there are
-    none.
-    """
+    """Return the number of rows inserted, updated and deleted since the statistics of the database NAME began.
+
+    None if there are no statistics."""
     with administrator(admin) as connection:
         query = "SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = %s"
         found = connection.execute(query, (name,)).fetchone()
@@ -198,7 +196,7 @@ def _drop(connection: _Connection, name: str) -> None:
 
 
 def _copy_privileges(connection: _Connection, name: str, copy: str, owner: str) -> None:
-    """Give COPY the privileges, the comment and the limit of connections of NAME."""
+    """Copy the privileges, comment and connection limit of the database NAME to COPY."""
     query = "SELECT datconnlimit, datacl IS NULL, shobj_description(oid, 'pg_database'), oid FROM pg_database"
     found = connection.execute(f"{query} WHERE datname = %s".encode(), (name,)).fetchone()
     if found is None:
@@ -223,7 +221,7 @@ def _copy_privileges(connection: _Connection, name: str, copy: str, owner: str) 
 
 
 def _copy_settings(connection: _Connection, name: str, copy: str) -> None:
-    """Give COPY the settings of NAME, for all roles and for single ones (ALTER ROLE ... IN DATABASE)."""
+    """Copy the settings of the database NAME to COPY, including those of single roles (ALTER ROLE ... IN DATABASE)."""
     query = """
         SELECT CASE WHEN setrole = 0 THEN NULL ELSE pg_get_userbyid(setrole) END, unnest(setconfig)
         FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"""

@@ -1,7 +1,7 @@
-"""Dumps of databases for a backup, and restoring them: pg_dump(1), pg_restore(1), roles, and what a restore must equal.
+"""Dumping databases for a backup, restoring them, and verifying the result: pg_dump(1), pg_restore(1), roles.
 
-All databases of a cluster are dumped as they were when their transactions began, one right after the other: a snapshot
-belongs to one database, so that is as close to a common point in time as PostgreSQL comes without being stopped.
+All databases of a cluster are dumped from snapshots taken immediately one after the other. Since a snapshot belongs to
+one database, this is as close to a common point in time as is possible without stopping the server.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 _CHUNK = 1 << 20
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$\d+:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+\Z|md5[0-9a-f]{32}\Z")
 _NOT_COPIED = ("_before_upgrade", "_removed")
-"""How the names of databases end that an upgrade of Keycloak keeps to go back to."""
+"""Suffixes of the databases that an upgrade of Keycloak keeps for a rollback."""
 _OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 _TABLES = (
     "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -37,7 +37,7 @@ _TABLES = (
 _SCHEMA_QUERIES = (
     "SELECT 'relation', n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner) FROM pg_class c"
     " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE OURS AND c.relkind <> 't'"
-    # One that is being built, or could not be: pg_dump leaves it out.
+    # An invalid index, which pg_dump omits.
     " AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND c.relkind = 'i' AND NOT i.indisvalid)",
     "SELECT 'column', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,"
     " a.atthasdef, a.attidentity FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
@@ -64,12 +64,12 @@ _SCHEMA_QUERIES = (
     " WHERE OURS AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')",
     "SELECT 'schema', n.nspname, pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE OURS AND n.nspname <> 'public'",
 )
-"""What of a schema is compared: not the text of expressions, which PostgreSQL does not always give back unchanged."""
+"""The parts of a schema to compare, without the text of expressions, which may change by dump and restore."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleFacts:
-    """A role besides the superuser. ``verifier`` is what PostgreSQL keeps of its password."""
+    """A role other than the superuser. ``verifier`` is that of its password (pg_authid.rolpassword)."""
 
     name: str
     login: bool
@@ -77,12 +77,12 @@ class RoleFacts:
     verifier: str
     member_of: tuple[str, ...]
     settings: tuple[str, ...]
-    """Like ``search_path=app``, for all databases."""
+    """Settings for all databases, such as ``search_path=app``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A database as it was at a point in time. It lasts as long as the transaction of ``connection``."""
+    """An exported snapshot of a database, valid until the end of the transaction of ``connection``."""
 
     database: str
     id: str
@@ -92,7 +92,7 @@ class Snapshot:
 
 
 def databases_in(cluster: Cluster) -> dict[str, int]:
-    """Return the databases of a running cluster that a backup has, with their sizes in bytes. Raises ClusterError."""
+    """Return the databases of a running cluster to back up, with their sizes in bytes. Raises ClusterError."""
     query = """
         SELECT datname, pg_database_size(oid) FROM pg_database
         WHERE datallowconn AND NOT datistemplate AND datname <> %s ORDER BY datname"""
@@ -103,7 +103,7 @@ def databases_in(cluster: Cluster) -> dict[str, int]:
 
 @contextmanager
 def snapshots(cluster: Cluster, databases: Iterable[str]) -> Iterator[list[Snapshot]]:
-    """Yield DATABASES as they are now, of each what is committed; none waits for another. Raises ClusterError."""
+    """Yield snapshots of DATABASES. Raises ClusterError."""
     with ExitStack() as stack:
         made = []
         for name in databases:
@@ -117,7 +117,7 @@ def snapshots(cluster: Cluster, databases: Iterable[str]) -> Iterator[list[Snaps
 
 
 def row_counts(connection: _Connection) -> dict[str, int]:
-    """Return the rows of every table, as CONNECTION sees them."""
+    """Return the number of rows by table, in the snapshot of CONNECTION."""
     found = {}
     for schema, table in connection.execute(_about_ours(_TABLES)).fetchall():
         row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
@@ -126,7 +126,7 @@ def row_counts(connection: _Connection) -> dict[str, int]:
 
 
 def schema_digest(connection: _Connection) -> str:
-    """Return a hash of tables, columns, constraints, functions, owners and rights, as CONNECTION sees them."""
+    """Return a hash of tables, columns, constraints, functions, owners and privileges."""
     digest = hashlib.sha256()
     connection.execute("SET search_path = ''")
     for query in _SCHEMA_QUERIES:
@@ -136,7 +136,7 @@ def schema_digest(connection: _Connection) -> str:
 
 
 def database_state(cluster: Cluster, database: str) -> tuple[Mapping[str, int], str]:
-    """Return rows by table, and the `schema_digest`, of a database. Raises ClusterError."""
+    """Return the number of rows by table, and the `schema_digest`, of a database. Raises ClusterError."""
     with _connected(cluster, database) as connection:
         return row_counts(connection), schema_digest(connection)
 
@@ -150,7 +150,7 @@ def has_realm(cluster: Cluster, database: str, realm: str) -> bool:
 
 
 def dump(binaries: Binaries, cluster: Cluster, snapshot: Snapshot, take: Callable[[bytes], None]) -> None:
-    """Have TAKE called with what pg_dump(1) writes about a database, in its custom format, not compressed.
+    """Pass the output of pg_dump(1), in custom format without compression, to TAKE.
 
     Raises ClusterError.
     """
@@ -174,9 +174,9 @@ def dump(binaries: Binaries, cluster: Cluster, snapshot: Snapshot, take: Callabl
 
 
 class Restoration:
-    """pg_restore(1) of one database, in place of one of that name; whoever is connected to that is disconnected.
+    """Restores one database with pg_restore(1). An existing one is dropped, and its sessions are terminated.
 
-    A superuser restores it, and a dump can have any statement in it: use what was authenticated only. Raises
+    It is restored as superuser, and a dump may contain any statement, so it must be authenticated. Raises
     ClusterError.
     """
 
@@ -197,15 +197,15 @@ class Restoration:
         self._given = cast(IO[bytes], self._process.stdin)
 
     def give(self, data: bytes) -> None:
-        """The next bytes of the dump."""
+        """Write the next bytes of the dump to pg_restore(1)."""
         try:
             self._given.write(data)
         except BrokenPipeError:
-            # It has failed, and says why.
+            # It has failed; `end` reports why.
             self.end()
 
     def end(self) -> None:
-        """The dump is complete. Returns once it is restored."""
+        """Finish the dump, and wait until it is restored."""
         with suppress(BrokenPipeError):
             self._given.close()
         self._process.wait()
@@ -213,7 +213,7 @@ class Restoration:
             _check_ended(self._process, said, self._what)
 
     def abandon(self) -> None:
-        """Leave it unfinished."""
+        """Cancel the restore."""
         self._process.kill()
         self._process.wait()
         with suppress(OSError):
@@ -222,7 +222,7 @@ class Restoration:
 
 
 def roles_of(cluster: Cluster) -> list[RoleFacts]:
-    """Return the roles of a cluster besides its superuser. Raises ClusterError."""
+    """Return the roles of a cluster except its superuser. Raises ClusterError."""
     query = """
         SELECT a.rolname, a.rolcanlogin, a.rolconnlimit, coalesce(a.rolpassword, ''),
             ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = a.oid ORDER BY 1),
@@ -234,7 +234,7 @@ def roles_of(cluster: Cluster) -> list[RoleFacts]:
 
 
 def put_roles(cluster: Cluster, roles: Sequence[RoleFacts]) -> None:
-    """Make those of ROLES_PART that CLUSTER lacks; none becomes a superuser, whatever it was. Raises ClusterError."""
+    """Create those ROLES that CLUSTER lacks, without SUPERUSER. Raises ClusterError."""
     with _connected(cluster) as connection:
         known = {str(row[0]) for row in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
         made = [role for role in roles if role.name not in known]
@@ -250,7 +250,7 @@ def put_roles(cluster: Cluster, roles: Sequence[RoleFacts]) -> None:
                 key, _, value = setting.partition("=")
                 if not re.fullmatch(r"[A-Za-z_][\w.]*", key):
                     continue
-                # set_config() takes a list as it stands; ALTER ROLE would take it for one name.
+                # set_config() parses a list; ALTER ROLE would take it for one name.
                 connection.execute("SELECT set_config(%s, %s, false)", (key, value))
                 connection.execute(sql.SQL("ALTER ROLE {} SET {} FROM CURRENT").format(name, sql.SQL(key)))
                 connection.execute(sql.SQL("RESET {}").format(sql.SQL(key)))

@@ -1,4 +1,4 @@
-"""A PostgreSQL server that Helm does not run: where it is, and whether it answers."""
+"""A PostgreSQL server that Helm does not manage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _CONNECT_SECONDS = 5
 
 
 _PASSED_ON = ("sslmode", "sslrootcert", "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version")
-"""TLS parameters that say how the server is checked. The others are the identity of whoever the DSN is of."""
+"""TLS parameters for verifying the server. The others identify the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalServer:
-    """Where an external PostgreSQL is, and how its connections are secured.
+    """The address of an external PostgreSQL server, and its TLS parameters.
 
     ``host`` is a name, an address, or the directory of a unix socket.
     """
@@ -43,7 +43,7 @@ class ExternalServer:
 
 
 def server_of(dsn: str) -> ExternalServer:
-    """Return the server that DSN names, without who logs in there."""
+    """Return the server that DSN names, without the user."""
     given = conninfo_to_dict(dsn)
     parameters = {key: str(given[key]) for key in _PASSED_ON if key in given}
     host = given.get("host") or given.get("hostaddr") or "localhost"
@@ -51,15 +51,14 @@ def server_of(dsn: str) -> ExternalServer:
 
 
 OLDEST = 13
-"""The oldest major version of PostgreSQL that the log store runs on."""
+"""The oldest major version of PostgreSQL that the log store supports."""
 
 
 def check_store(dsn: str) -> int:
-    """Return the major version of the server, if the log store can be there.
+    """Return the major version of the server, if it is suitable for the log store.
 
-    Text of services is UTF-8, so a database in another encoding garbles or refuses it (SQL_ASCII checks nothing).
-    LISTEN, prepared statements and advisory locks belong to a session, which a pooler in transaction mode gives to one
-    client after another. Raises ClusterError with what is wrong with it.
+    The encoding must be UTF-8, in which services write text. A connection pooler in transaction mode is not suitable,
+    since LISTEN, prepared statements and advisory locks belong to a session. Raises ClusterError with the reason.
     """
     try:
         with (
@@ -89,7 +88,7 @@ def check_store(dsn: str) -> int:
 
 
 def major_version(dsn: str) -> int:
-    """Return the major version of the server that DSN reaches. Raises ClusterError with libpq's reason on one line."""
+    """Return the major version of the server that DSN reaches. Raises ClusterError with libpq's message."""
     try:
         with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
             return connection.info.server_version // 10000

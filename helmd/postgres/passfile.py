@@ -20,9 +20,9 @@ def new_password() -> str:
 
 
 def ensure_superuser_password(path: Path, make: Callable[[], str] = new_password) -> str:
-    """Return the superuser's password in the file at PATH. A missing file is made, mode 0600, with what MAKE returns.
+    """Return the superuser's password in the file at PATH, which is created, with a password from MAKE, if missing.
 
-    Raises DeniedError when the file can't be used: libpq would ignore it silently.
+    Its mode is 0600. Raises DeniedError if the file can't be used: libpq would ignore it silently.
     """
     if not os.path.lexists(path):
         put_passwords(path, {SUPERUSER: make()})
@@ -33,7 +33,7 @@ def ensure_superuser_password(path: Path, make: Callable[[], str] = new_password
 
 
 def put_passwords(path: Path, passwords: Mapping[str, str], databases: Mapping[str, str] | None = None) -> None:
-    """Have the file at PATH, which is made when it is missing, hold these PASSWORDS by role; other lines stay.
+    """Write PASSWORDS by role to the file at PATH, which is created if missing; other lines are kept.
 
     A role's password is for its database, in DATABASES or else of its name, the superuser's for all. Errors as
     `ensure_superuser_password`.
@@ -51,7 +51,7 @@ def put_passwords(path: Path, passwords: Mapping[str, str], databases: Mapping[s
 
 
 def remove_password(path: Path, role: str) -> None:
-    """Have the file at PATH hold no password of ROLE. Errors as `ensure_superuser_password`."""
+    """Remove the password of ROLE from the file at PATH. Errors as `ensure_superuser_password`."""
     text = _read(path)
     kept = [line for line in text.splitlines() if _role_and_password(line)[0] != role]
     if (wanted := "".join(f"{line}\n" for line in kept)) != text:
@@ -90,7 +90,7 @@ def _hint(path: Path) -> str:
 
 
 def _role_and_password(line: str) -> tuple[str, str]:
-    """Of a line of a password file; both empty for a comment and what is no such line."""
+    """Parse a line of a password file; both are empty for a comment or an invalid line."""
     fields = [] if line.startswith("#") else list(_fields(line))
     return (fields[_USER_FIELD], fields[_PASSWORD_FIELD]) if len(fields) > _PASSWORD_FIELD else ("", "")
 
@@ -100,7 +100,7 @@ def _escaped(field: str) -> str:
 
 
 def _fields(line: str) -> Iterator[str]:
-    """Yield the fields of a line, in which a backslash takes the meaning from ``:`` and ``\\``."""
+    """Yield the fields of a line, in which a backslash escapes ``:`` and ``\\``."""
     field, escaped = "", False
     for sign in line:
         if escaped:

@@ -1,4 +1,4 @@
-"""The ``ExecStartPost=`` of the suite's PostgreSQL: makes the roles and databases that are missing, whoever started it.
+"""``ExecStartPost=`` of the suite's PostgreSQL: creates missing roles and databases.
 
 Runs as ``/usr/libexec/hivematrix-helm/provision-cluster KEY=VALUE... SERVICE...`` in the unit's sandbox; a SERVICE
 whose database has another name than itself, or another limit of connections than `DATABASE_CONNECTIONS`, is given as
@@ -23,7 +23,7 @@ from helmd.postgres.roles import admin_conninfo, ensure_local_databases, ensure_
 
 
 def main(words: list[str]) -> int:
-    """Exit code 0, or 1 with the reason on stderr."""
+    """Return the exit code: 0, or 1 with the reason on stderr."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     services = [_service(word) for word in words if "=" not in word]
     try:
@@ -62,7 +62,7 @@ def _provision_without_passwords(given: dict[str, str], names: list[str]) -> Non
             password = read_environment_file(Path(given["keycloak"])).get(KEYCLOAK_PASSWORD)
             ensure_role_and_database(admin, KEYCLOAK_ROLE, password)
     except PasswordNeededError as error:
-        # "helmctl apply" gave the superuser its password and made the databases, but was ended before it replaced the
+        # "helmctl apply" set the superuser's password and created the databases, but was killed before it replaced the
         # unit. PostgreSQL must start nevertheless.
         print(f"{error.sentence}; run: helmctl apply", file=sys.stderr)
 

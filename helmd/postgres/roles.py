@@ -1,7 +1,7 @@
 """Roles and databases for services: on a private cluster over its socket, or on an external server.
 
-Every service has a role of its own that may log in, by password, and nothing else. It owns the database of its own
-name, which no other role may connect to.
+Every service has its own role, which may only log in, by password. It owns the database of its name, to which no other
+role may connect.
 """
 
 import time
@@ -27,13 +27,13 @@ from helmd.postgres.configuration import SUPERUSER, Cluster, PasswordLogin
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _RELOADED_WITHIN = 5.0
 _RIGHTS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
-"""What no role of a service has (CREATE ROLE, "Parameters")."""
+"""Role attributes that no service has (CREATE ROLE, "Parameters")."""
 
 
 def admin_conninfo(cluster: Cluster) -> str:
-    """Return how the owning account reaches its cluster as superuser.
+    """Return the conninfo string with which the owning account connects as superuser.
 
-    No secret in it: libpq reads the password file.
+    It contains no secret: libpq reads the password file.
     """
     passfile = {"passfile": str(cluster.passfile)} if cluster.passfile else {}
     return make_conninfo(host=str(cluster.socket), port=cluster.port, dbname=SUPERUSER, user=SUPERUSER, **passfile)
@@ -57,20 +57,20 @@ def external_dsn(host: str, port: int, role: str, password: str, database: str |
 
 
 def ensure_role_and_database(admin: str, name: str, password: str | None = None, database: str | None = None) -> None:
-    """Role NAME with a DATABASE (of that name), on the server that ADMIN reaches; safe to run again.
+    """Create the role NAME with a DATABASE (by default of its name), if missing, on the server of ADMIN.
 
-    A given password is set each time, so that server and secrets file agree; it leaves this process only as its SCRAM
-    verifier. ADMIN needs CREATEROLE and CREATEDB. Raises ClusterError.
+    A given password is always set, so that server and secrets file agree; only its SCRAM verifier is sent. ADMIN needs
+    CREATEROLE and CREATEDB. Raises ClusterError.
     """
     with administrator(admin) as connection:
         _ensure_service(connection, name, password, database or name)
 
 
 def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]) -> None:
-    """As `ensure_role_and_database`, on a private, running cluster whose roles have passwords, for all of PASSWORDS.
+    """As `ensure_role_and_database`, for all roles in PASSWORDS, on a private, running cluster.
 
-    The superuser gets its password as well, from then on needs it, and nobody else may connect to any database. Returns
-    once the roles can really log in.
+    The password of the superuser is set and required as well, and no other role may connect to any database. Returns
+    once the roles can log in.
     """
     if SUPERUSER in passwords:
         raise ClusterError(f"'{SUPERUSER}' is the cluster's own administrator and no service's role")
@@ -93,14 +93,16 @@ def ensure_local_databases(cluster: Cluster, passwords: Mapping[str, str | None]
 def _login(cluster: Cluster, access: PasswordLogin, password: str) -> str:
     if access in cluster.tcp:
         uri = external_dsn("127.0.0.1", cluster.port, access.role, password, access.database)
-        # channel_binding: a password is only ever proven, never given, whatever a server asks for.
+        # channel_binding=require: the password is never sent, whatever method the server requests.
         given = {"sslmode": "verify-full", "sslrootcert": str(cluster.certificate), "channel_binding": "require"}
         return f"{uri}?{urlencode(given, safe='/', quote_via=quote)}"
     return service_uri(cluster, access.role, access.database, password)
 
 
 def ensure_store(cluster: Cluster) -> None:
-    """Helm's own database: ``helm_owner`` owns and migrates it, ``helm`` may connect, with what migrations grant."""
+    """Create Helm's own database: ``helm_owner`` owns and migrates it, ``helm`` has the privileges granted by
+    migrations.
+    """
     configure(cluster)
     ensure_store_roles(admin_conninfo(cluster))
     owner, login = STORE_ROLES
@@ -109,7 +111,7 @@ def ensure_store(cluster: Cluster) -> None:
 
 
 def ensure_store_roles(admin: str, owner_password: str | None = None, password: str | None = None) -> None:
-    """As `ensure_store`, on any server that ADMIN reaches. Raises ClusterError."""
+    """As `ensure_store`, on the server of ADMIN. Raises ClusterError."""
     owner, login = STORE_ROLES
     with administrator(admin) as connection:
         _ensure_role(connection, owner, owner_password)
@@ -125,7 +127,7 @@ def _ensure_service(connection: _Connection, name: str, password: str | None, da
 
 
 def rename_database(admin: str, before: str, after: str) -> None:
-    """Give the database BEFORE the name AFTER, if it exists; nobody may be connected to it. Raises ClusterError."""
+    """Rename the database BEFORE to AFTER, if it exists; nobody may be connected to it. Raises ClusterError."""
     with administrator(admin) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (before,)).fetchone():
             connection.execute(
@@ -134,7 +136,7 @@ def rename_database(admin: str, before: str, after: str) -> None:
 
 
 def copy_database(admin: str, name: str, copy: str) -> None:
-    """Make the database COPY of NAME, in place of one that is there; nobody may be connected to NAME.
+    """Copy the database NAME to COPY, which is replaced if it exists; nobody may be connected to NAME.
 
     ADMIN needs CREATEDB. Raises ClusterError.
     """
@@ -150,9 +152,9 @@ def copy_database(admin: str, name: str, copy: str) -> None:
 
 
 def put_back_copy(admin: str, name: str, copy: str) -> None:
-    """Put the database COPY in the place of NAME, which is removed; nothing happens without one. Raises ClusterError.
+    """Replace the database NAME by COPY, if that exists. Raises ClusterError.
 
-    The names are exchanged in one transaction, so that there is always a database NAME.
+    They are renamed in one transaction, so that a database NAME always exists.
     """
     removed = f"{copy}_removed"
     with administrator(admin) as connection:
@@ -174,7 +176,7 @@ def _owner(connection: _Connection, database: str) -> str | None:
 
 def _ensure_role(connection: _Connection, name: str, password: str | None) -> None:
     if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is None:
-        # Two set-ups at once: the second finds the role made by the first, which is as good.
+        # A concurrent set-up has created the role meanwhile.
         with suppress(errors.DuplicateObject, errors.DuplicateDatabase, errors.UniqueViolation):
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
     if password is not None:
@@ -182,13 +184,13 @@ def _ensure_role(connection: _Connection, name: str, password: str | None) -> No
 
 
 def _set_password(connection: _Connection, role: str, password: str) -> None:
-    """By its verifier, so that no log of failed or slow statements can hold the password (RFC 5803)."""
+    """Set a password by its verifier (RFC 5803), so that it can't be in logs of failed or slow statements."""
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
 def _revoke_privileges(connection: _Connection, name: str) -> None:
-    """A service's role may log in and nothing else, whoever made it and whatever it was given since."""
+    """Revoke all attributes of a service's role except LOGIN."""
     query = "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s"
     row = connection.execute(query, (name,)).fetchone()
     if row and any(row):
@@ -197,7 +199,7 @@ def _revoke_privileges(connection: _Connection, name: str) -> None:
 
 
 def _leave_all_roles(connection: _Connection, name: str) -> None:
-    """End the memberships of a service's role, which would give it what other roles have."""
+    """Revoke the memberships of a service's role, which would give it privileges of other roles."""
     query = """
         SELECT pg_get_userbyid(roleid), pg_get_userbyid(grantor)
         FROM pg_auth_members WHERE pg_get_userbyid(member) = %s"""
@@ -208,7 +210,7 @@ def _leave_all_roles(connection: _Connection, name: str) -> None:
 
 
 def _limit_connections(connection: _Connection, name: str, limit: int) -> None:
-    """PostgreSQL refuses a role's further connections, so that those of one service leave enough for all others."""
+    """Set the connection limit of a role, so that one service leaves enough connections for all others."""
     if connection.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = %s", (name,)).fetchone() != (limit,):
         connection.execute(
             sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(sql.Identifier(name), sql.Literal(limit))
@@ -216,7 +218,7 @@ def _limit_connections(connection: _Connection, name: str, limit: int) -> None:
 
 
 def _close_databases(connection: _Connection) -> None:
-    """Only its owner may connect to a database, also to those of the cluster itself."""
+    """Revoke CONNECT from PUBLIC on all databases, so that only the owner may connect."""
     query = """
         SELECT datname FROM pg_database
         WHERE EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)"""
@@ -244,7 +246,7 @@ def _ensure_database(connection: _Connection, name: str, owner: str) -> None:
 
 
 def _join(connection: _Connection, owner: str) -> None:
-    """Only a member of a role may give it a database, unless it is a superuser."""
+    """Become a member of OWNER, which creating a database for it requires, unless superuser."""
     query = "SELECT rolsuper OR pg_has_role(current_user, %s, 'USAGE') FROM pg_roles WHERE rolname = current_user"
     row = connection.execute(query, (owner,)).fetchone()
     if row is None or not row[0]:
@@ -253,7 +255,7 @@ def _join(connection: _Connection, owner: str) -> None:
 
 @contextmanager
 def administrator(admin: str) -> Iterator[_Connection]:
-    """Yield a session of ADMIN in autocommit, as CREATE DATABASE wants it. Raises ClusterError."""
+    """Yield a connection of ADMIN in autocommit mode, which CREATE DATABASE requires. Raises ClusterError."""
     try:
         with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
             yield connection
@@ -268,7 +270,7 @@ def administrator(admin: str) -> Iterator[_Connection]:
 
 
 def _await_login(uri: str) -> None:
-    """A running server reads its files shortly after the signal, so try until the role can log in."""
+    """Wait until the role can log in: a running server reloads its files some time after the signal."""
     deadline = time.monotonic() + _RELOADED_WITHIN
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A cluster for a while: a backup is restored into it, compared, and it is removed with all that is in it."""
+"""A temporary cluster, into which a backup is restored for verification."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from helmd.postgres.configuration import ADMIN_FILE, Cluster
 
 _PORT = 5432
 _LONGEST_DIRECTORY = 90
-"""Bytes of a directory that a socket can be in (unix(7): 107 with its name)."""
+"""Maximum length of a socket's directory in bytes (unix(7): 107 with its name)."""
 _SETTINGS = """\
 fsync = off
 synchronous_commit = off
@@ -27,16 +27,16 @@ max_wal_size = 256MB
 max_connections = 10
 log_min_duration_statement = -1
 """
-"""It need not survive anything, and must not take memory that the suite needs."""
+"""No durability is needed, and little memory may be used."""
 STARTING_BYTES = 400 << 20
-"""What an empty one takes, with its write-ahead log."""
+"""Size of an empty cluster, write-ahead log included."""
 
 
 @contextmanager
 def scratch_cluster(directory: Path, binaries: Binaries) -> Iterator[Cluster]:
     """Yield a running, empty cluster in DIRECTORY, for this account alone.
 
-    What a killed run left there is removed first. Raises ClusterError, and LockedError while another process has it.
+    Leftovers of a killed run are removed first. Raises ClusterError, and LockedError while another process uses it.
     """
     with cluster_lock(directory) as lock:
         remove_scratch(directory)
@@ -65,7 +65,7 @@ def remove_scratch(directory: Path) -> None:
 
 def _control(directory: Path, binaries: Binaries, verb: str, *options: str) -> None:
     words = [str(binaries.program("pg_ctl")), verb, "-w", "-D", str(directory), *options]
-    # Not the lock: a server that outlives a killed backup would keep it from the run that is to stop it.
+    # Not the lock: a server that survives a killed backup would hold it against the run that has to stop it.
     with open(os.devnull, "rb") as nothing:
         what = f"pg_ctl {verb} of a cluster for the check of a backup"
         run_program(words, nothing.fileno(), directory.parent, what)

@@ -1,6 +1,6 @@
-"""Who is connected to a private cluster, and whether others still can be: found out by logging in.
+"""The connections of a private cluster, and whether more are possible, found out by logging in.
 
-By psql(1), since every ``helmctl status`` would otherwise import psycopg, which takes longer.
+This uses psql(1), since importing psycopg takes longer, which would slow down ``helmctl status``.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ class RoleConnections:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """The connections of a server at one time. ``waiting`` is how many have not logged in (yet)."""
+    """The connections of a server. ``waiting`` is the number of those that have not logged in (yet)."""
 
     roles: tuple[RoleConnections, ...]
     max_connections: int
@@ -41,21 +41,19 @@ class Sessions:
 
     @property
     def places(self) -> int:
-        """How many connections the services can have together."""
+        """The number of connections available to services."""
         return self.max_connections - SUPERUSER_RESERVED
 
     @property
     def holders(self) -> str:
-        """ROLE COUNT, ..., those with most first."""
+        """The roles with their numbers of connections, "ROLE COUNT, ...", in descending order."""
         shown = sorted(self.roles, key=lambda held: -held.count)
         parts = [f"{held.role} {held.count}" for held in shown]
         return ", ".join([*parts, *([f"not logged in {self.waiting}"] if self.waiting else [])]) or "nobody"
 
 
 def sessions(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> Sessions:
-    """Return the connections of a running CLUSTER. Raises ClusterError when no login succeeds within SECONDS,
-    with why.
-    """
+    """Return the connections of a running CLUSTER. Raises ClusterError if no login succeeds within SECONDS."""
     command = [str(binaries_of(cluster.directory, root).program("psql")), "-XAtqw", "-v", "ON_ERROR_STOP=1"]
     command += ["-h", str(cluster.socket), "-p", str(cluster.port), "-U", SUPERUSER, "-d", SUPERUSER, "-c", _QUERY]
     try:
@@ -83,7 +81,7 @@ def sessions(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> Sessio
 
 
 def _children(cluster: Cluster) -> list[str]:
-    """Return the processes of a running server; empty when they are not to be seen."""
+    """Return the processes of a running server; empty if they are not visible."""
     pid = running(cluster)
     try:
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -92,7 +90,7 @@ def _children(cluster: Cluster) -> list[str]:
 
 
 def login_verdict(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> HealthVerdict:
-    """Return whether services can get connections to a running CLUSTER, and if not, who holds them."""
+    """Check whether services can connect to a running CLUSTER; if not, name the roles that hold the connections."""
     try:
         found = sessions(cluster, seconds, root)
     except HelmError as error:
@@ -104,14 +102,14 @@ def login_verdict(cluster: Cluster, seconds: float, root: Path = INSTALLED) -> H
 
 
 class Trouble(NamedTuple):
-    """What keeps services from connecting. ``full`` when it keeps all of them from it."""
+    """Why services can't connect. ``full`` says that none of them can."""
 
     sentence: str
     full: bool
 
 
 def trouble_of(found: Sessions) -> Trouble | None:
-    """Return why a service can't get a connection, or may soon not, or None when all can."""
+    """Return why a service can't connect at present or soon, or None."""
     if sum(held.count for held in found.roles if held.role != SUPERUSER) >= found.places:
         return Trouble(f"all {found.places} connections for services are in use: {found.holders}", full=True)
     reasons = "; ".join(_warnings(found))

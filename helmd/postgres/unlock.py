@@ -1,8 +1,9 @@
-"""Lets a cluster start after a power cut whose ``postmaster.pid`` names a process that is now somebody else's.
+"""Removes a stale ``postmaster.pid`` after a power failure, whose pid was reused by another process.
 
-PostgreSQL refuses to start when any process of the account has the pid in that file, and after a reboot another unit
-often has it. A hardened unit sees no process but its own, so the kernel is asked whether anybody is attached to the
-server's small System V segment, PostgreSQL's own proof of life, which line 7 of the file names (miscinit.c).
+PostgreSQL refuses to start if any process of the account has the pid in that file, and after a reboot another unit
+often has it. A hardened unit sees its own processes only, so the kernel is asked whether a process is attached to the
+server's small System V segment, by which PostgreSQL itself detects a running server, and which line 7 of the file names
+(miscinit.c).
 
 Run before the server as ``python3 -I -S unlock.py DIRECTORY``; only the standard library, and little of it: importing
 pathlib alone would double the time it takes.
@@ -16,7 +17,7 @@ _PID_LINE, _SEGMENT_LINE = 0, 6
 
 
 def holder(directory: str) -> int | None:
-    """Return the pid of the server that runs on this cluster, or None when none does. Unknown counts as running."""
+    """Return the pid of the server on this cluster, or None if none runs. An unknown state counts as running."""
     try:
         with open(os.path.join(directory, "postmaster.pid"), "rb") as file:
             lines = file.read().splitlines()
@@ -27,7 +28,7 @@ def holder(directory: str) -> int | None:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):
-        # Gone, or another account's, which PostgreSQL doesn't take for a server of ours either.
+        # Gone, or of another account, which PostgreSQL ignores as well.
         return None
     try:
         with open(SEGMENTS, "rb") as file:
@@ -38,12 +39,12 @@ def holder(directory: str) -> int | None:
         wanted = tuple(int(word) for word in lines[_SEGMENT_LINE].split())
         found = [words for line in segments[1:] if (int((words := line.split())[key]), int(words[number])) == wanted]
     except (OSError, ValueError, IndexError):
-        return pid  # a server that has come no further yet, or a kernel without that information
+        return pid  # a server that is still starting, or a kernel without that information
     return pid if any(int(words[attached]) for words in found) else None
 
 
 def main(arguments: list[str]) -> int:
-    """Remove a stale lock file; 0 always, for what is wrong beyond that PostgreSQL says better itself."""
+    """Remove a stale lock file; return 0, since PostgreSQL reports other problems itself."""
     (directory,) = arguments
     lock = os.path.join(directory, "postmaster.pid")
     if os.path.exists(lock) and holder(directory) is None:

@@ -1,7 +1,7 @@
-"""Moving a cluster to a newer major version of PostgreSQL with pg_upgrade(1), keeping the old one.
+"""Upgrading a cluster to a newer major version of PostgreSQL with pg_upgrade(1), keeping the old one.
 
-The new cluster is made whole beside the old, then the two directories change places in one step
-(renameat2(2), RENAME_EXCHANGE), so a kill at any point leaves either the old cluster or the new one in place.
+The new cluster is created beside the old one, then the two directories are exchanged atomically (renameat2(2),
+RENAME_EXCHANGE), so that after an interruption either the old cluster or the new one is in place.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from helmd.postgres.cluster import ClusterError, cluster_lock, configure, initia
 from helmd.postgres.configuration import ADMIN_FILE, CERTIFICATE, PRIVATE_KEY, SUPERUSER, Cluster
 
 _UNUSED = "hivematrix.unused"
-"""In a new cluster until it has taken the old one's place: such a directory may be thrown away."""
+"""Marker file in a new cluster until the exchange: a directory with it may be deleted."""
 
 _ADMIN_FILES = (ADMIN_FILE, "postgresql.auto.conf")
 _PROGRAMS = ("pg_upgrade", "pg_dump", "pg_controldata", "vacuumdb")
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """What an upgrade did. ``kept`` is the old cluster, for the admin to delete when content."""
+    """The result of an upgrade. ``kept`` is the old cluster, for the admin to delete."""
 
     old: int
     new: int
@@ -47,10 +47,10 @@ def upgrade_cluster(
     target: Binaries | None = None,
     root: Path = INSTALLED,
 ) -> Upgraded:
-    """Move a stopped cluster to TARGET (default: the newest version installed); safe to interrupt and run again.
+    """Upgrade a stopped cluster to TARGET (default: the newest version installed); can be interrupted and repeated.
 
-    Without a TARGET, a cluster of the newest version is left alone. PROGRESS gets a sentence a step. Raises
-    ClusterError when it runs or pg_upgrade refuses, NotSetUpError when a version's programs are missing.
+    Without a TARGET, a cluster of the newest version is not changed. PROGRESS is called with a sentence for each step.
+    Raises ClusterError if it is running or pg_upgrade fails, NotSetUpError if programs of a version are missing.
     """
     with cluster_lock(cluster.directory) as lock:
         old = binaries_of(cluster.directory, root)
@@ -78,21 +78,21 @@ def upgrade_cluster(
 
 
 def kept_directory(directory: Path, major: int) -> Path:
-    """Return where the cluster of the version before an upgrade stays."""
+    """Return the directory in which the old cluster is kept."""
     return directory.with_name(f"{directory.name}.before-upgrade-{major}")
 
 
 def undo_upgrade(cluster: Cluster, done: Upgraded) -> None:
     """Put the old cluster back in its place and delete the new one, with all that was written to it since.
 
-    Raises ClusterError when the new one runs.
+    Raises ClusterError if the new one is running.
     """
     if done.kept is None:
         return
     with cluster_lock(cluster.directory):
         if running(cluster) is not None:
             raise ClusterError(f"the cluster in {cluster.directory} is running", hint="Stop its unit first.")
-        # From here on the new cluster may be thrown away, also by the next upgrade after a kill.
+        # From here on the new cluster may be deleted, also by the next upgrade after an interruption.
         (cluster.directory / _UNUSED).touch()
         fsync_directory(cluster.directory)
         _exchange(done.kept, cluster.directory)
@@ -100,9 +100,9 @@ def undo_upgrade(cluster: Cluster, done: Upgraded) -> None:
 
 
 def analyze(cluster: Cluster) -> None:
-    """Gather the planner's statistics of all databases, which pg_upgrade(1) does not carry over, in three stages.
+    """Collect the planner's statistics of all databases, which pg_upgrade(1) does not transfer, in three stages.
 
-    Raises ClusterError when vacuumdb(1) fails.
+    Raises ClusterError if vacuumdb(1) fails.
     """
     vacuumdb = binaries_of(cluster.directory).program("vacuumdb")
     command = [str(vacuumdb), "--all", "--analyze-in-stages", "--no-password", f"--username={SUPERUSER}"]
@@ -148,7 +148,7 @@ def _check(cluster: Cluster, old: Binaries, new: Binaries, kept: Path) -> None:
 
 
 def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: int, progress: Progress) -> None:
-    """The finished new cluster at PLACE/new."""
+    """Create the new cluster at PLACE/new."""
     control = run_program(
         [str(old.program("pg_controldata")), str(cluster.directory)], lock, place, "pg_controldata"
     ).stdout
@@ -164,11 +164,11 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
     initialise(cluster, made, new, lock, checksums)
     shutil.copy2(cluster.directory / "pg_ident.conf", made / "pg_ident.conf")
     for name in (CERTIFICATE, PRIVATE_KEY) if cluster.certificate.exists() else ():
-        # Clients go on to recognize the server by them.
+        # Clients verify the server by them.
         shutil.copy2(cluster.directory / name, made / name)
-    # Once more, since who needs a password depends on the first.
+    # Again, since it depends on the first whether a password is needed.
     configure(cluster, made)
-    # pg_upgrade takes none that is closed, as copies of modules' databases are. Who may connect stays as it is.
+    # pg_upgrade refuses databases that allow no connections, as copies of modules' databases. Privileges are unchanged.
     command = [str(old.program("postgres")), "--single", "-D", str(cluster.directory), "template1"]
     run_program(command, lock, place, "preparing the old cluster", stdin=_OPEN_COPIES)
     progress(f"Copying the databases from PostgreSQL {old.major} to {new.major}")
@@ -189,7 +189,7 @@ def _build(cluster: Cluster, old: Binaries, new: Binaries, place: Path, lock: in
 
 
 def _finish_interrupted(directory: Path, kept: Path) -> None:
-    """Settle an upgrade that was killed around the exchange: what stands in the cluster's place is the valid one."""
+    """Complete an upgrade that was interrupted around the exchange: the cluster in the original place is valid."""
     (directory / _UNUSED).unlink(missing_ok=True)
     for place in directory.parent.glob(f"{directory.name}.before-upgrade-*"):
         if (place / _UNUSED).exists():
@@ -202,7 +202,7 @@ def _short_directory() -> str:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Two directories change places at once, or nothing happens."""
+    """Exchange two directories atomically."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()

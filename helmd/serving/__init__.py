@@ -1,1 +1,1 @@
-"""The parts of helmd: the suite it watches, the log store, logins of browsers, and what answers routes."""
+"""The components of helmd: the watched suite, the log store, browser sessions, and request handlers."""

@@ -1,4 +1,4 @@
-"""Browsers: their sessions and logins, the pages' templates, and what the gateway adds to pages."""
+"""Browser sessions and logins, page templates, and what the gateway adds to pages."""
 
 from helmd.health.peers import Peers
 from helmd.health.thread_pool import ThreadPool
@@ -17,11 +17,11 @@ from helmd.web.pages.overview import health_line
 from helmd.web.pages.rendering import Renderer
 
 USER_REQUESTS = 4
-"""Requests about users that helmd has Keycloak work on at once."""
+"""Maximum number of concurrent requests about users to Keycloak."""
 
 
 class Browsers:
-    """What serves people rather than programs. It takes over the logins of SHARED's callers."""
+    """What serves browsers rather than programs. It handles the logins of SHARED's callers."""
 
     def __init__(self, shared: Resources, suite: WatchedSuite) -> None:
         places, current = shared.places, shared.current

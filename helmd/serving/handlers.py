@@ -1,4 +1,4 @@
-"""What answers helmd's routes, of the API and of the pages."""
+"""The request handlers of helmd's routes, for the API and for pages."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -61,7 +61,7 @@ from helmd.web.table import Handlers
 
 
 class HandlerFactory:
-    """Makes the handlers. SUMMARIES are of the routes, by method and path; they are read when a page is shown."""
+    """Creates the handlers. SUMMARIES describe the routes, by method and path; they are read when a page is shown."""
 
     def __init__(
         self,

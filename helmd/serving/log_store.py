@@ -1,4 +1,4 @@
-"""The log store as helmd uses it: entries and metrics that are posted, searches, followers, and what expires."""
+"""helmd's use of the log store: posted entries and metrics, searches, followers, and maintenance."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ from helmd.store.logs.listen import Listener
 
 
 class LogStore:
-    """What writes into the log store and reads from it."""
+    """The writers and readers of the log store."""
 
     def __init__(self, shared: Resources) -> None:
         places, current, store = shared.places, shared.current, shared.store
@@ -44,5 +44,5 @@ class LogStore:
         self.trail = AuditPages(self.audit, self.reader)
 
     def audit(self, wanted: AuditQuery, limit: int) -> JournalPart:
-        """Return the audit trail as the journal has it; it blocks."""
+        """Return the part of the audit trail in the journal. Blocks."""
         return audit_entries(self._shared.places, self._shared.current.scheduled, wanted, limit)

@@ -1,4 +1,4 @@
-"""What the parts of helmd share."""
+"""Resources that the components of helmd share."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

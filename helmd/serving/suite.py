@@ -1,4 +1,4 @@
-"""The suite as helmd watches it: health checks, states of units, jobs, and what is reported about them."""
+"""Monitoring of the suite: health checks, states of units, jobs, and their reports."""
 
 from collections.abc import Callable
 from functools import partial
@@ -74,7 +74,7 @@ class WatchedSuite:
         self.monitor.adopt(current.watched(), current.settings.monitor_interval)
 
     def say(self) -> None:
-        """Write into helmd's status what `systemctl status` is to show."""
+        """Set the status that `systemctl status` shows for helmd."""
         current = self._shared.current
         suite = [status for name, status in self.monitor.statuses().items() if name != HELM_SERVICE]
         parts = (
@@ -89,7 +89,7 @@ class WatchedSuite:
         self._lifecycle.status("; ".join(part for part in parts if part))
 
     async def jobs(self) -> tuple[JobReply, ...]:
-        """Return all jobs as the API gives them."""
+        """Return all jobs as in the API."""
         return tuple(view.reply for view in await self.engine.jobs())
 
     def gateway_run(self) -> str:
