@@ -115,7 +115,7 @@ class Event:
 
 
 def events_of(lines: Iterable[bytes]) -> Iterator[Event]:
-    """Yield the events in the lines of a stream (WHATWG HTML, 9.2.6); comments are passed by."""
+    """Yield the events in the lines of a stream (WHATWG HTML, 9.2.6); comments are skipped."""
     kind, data, number = "message", list[str](), None
     for line in lines:
         if not line:

@@ -135,9 +135,7 @@ def _until_ended(look: Callable[[], JobView], seconds: float) -> JobView:
 
 
 def _manager(context: Context) -> Manager | None:
-    """Return the user manager; None, with a warning, while it can't be reached: then only files say what became of
-    jobs.
-    """
+    """Return the user manager, or None, with a warning, while it can't be reached: then states are read from files."""
     try:
         return context.manager
     except BusError as error:

@@ -107,7 +107,7 @@ def upgrade_command(context: Context, target: str) -> int:
 
 
 def set_up_and_print(context: Context, suite: Registry, settings: Settings, login: "AdminLogin | None" = None) -> None:
-    """Make the realm of SUITE what that needs, and print the password of a first admin that was made."""
+    """Configure the realm of SUITE, and print the password of the first admin if one was created."""
     from helmd.operations.identity.keycloak import password_printed, set_up_realm
 
     first = set_up_realm(suite, context.layout, settings, context.manager, notify, login)

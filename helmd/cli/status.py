@@ -133,7 +133,7 @@ def _remark(views: list[View], context: Context) -> None:
 
 
 def status_json(view: View, context: Context) -> dict[str, Any]:
-    """One service as the API gives it (docs/api.md), plus ``state``, the word of the table."""
+    """Return a service as in the API (docs/api.md), plus ``state``, the word in the table."""
     from helmd.model.api.json_codec import to_json
     from helmd.model.units.status import Observed, service_status
 

@@ -12,11 +12,11 @@ from helmd.model.layout import Layout
 from helmd.model.suite.names import fault_in_name
 
 _LEFTOVER = re.compile(r"\.(.+)\.(?=[0-9]*[a-f])[0-9a-f]{8}\Z", re.DOTALL)
-"""Eight digits alone are a date: somebody's own copy."""
+"""A suffix of decimal digits only is taken for a date, as in a user's own copy."""
 _OWN_UNITS = ("hivematrix", "helmd")
 """What the names of Helm's own units begin with; the directory has others' as well."""
 OLD_SECONDS = 3600.0
-"""Age at which nobody writes such a file any more."""
+"""Age in seconds at which such a file is not being written any more."""
 
 
 def remove_leftovers(directory: Path, name: str = "", older: float = 0.0, begins: tuple[str, ...] = ("",)) -> list[str]:

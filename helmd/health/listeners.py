@@ -23,7 +23,7 @@ _LOOKUP = 1.0
 
 
 class Holder(NamedTuple):
-    """A process that listens; pid 0 and an empty unit when it belongs to somebody whose files can't be read."""
+    """A process that listens; pid 0 and an empty unit if its files in /proc can't be read."""
 
     pid: int
     command: str

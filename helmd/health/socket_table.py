@@ -1,7 +1,7 @@
 """Every socket of this machine that takes what others send: of all families, with the unit that it belongs to.
 
 TCP and UDP sockets have the control group in which they were made (sock_diag(7)). For the others the kernel has
-tables in /proc/net without it, so that their processes are looked for; those whose files can't be read stay unknown.
+tables in /proc/net without it, so that their processes are searched; those whose files can't be read stay unknown.
 """
 
 import os
@@ -135,7 +135,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _in_table(proc: Path, family: str) -> Iterator[TcpSocket]:
-    """Yield what /proc/net has of TCP or UDP where sock_diag(7) can't be had."""
+    """Yield the TCP or UDP sockets in /proc/net, where sock_diag(7) is not available."""
     wanted = "0A" if family == "tcp" else "07"
     for name in (family, f"{family}6"):
         for fields in _rows(proc / "net" / name):
@@ -146,7 +146,7 @@ def _in_table(proc: Path, family: str) -> Iterator[TcpSocket]:
 
 
 def _local(text: str) -> tuple[str, int]:
-    """Return the address and port in a field of /proc/net/tcp and its like."""
+    """Return the address and port in a field of a table such as /proc/net/tcp."""
     digits, _, port = text.partition(":")
     words = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
     raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)

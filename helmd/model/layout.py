@@ -72,7 +72,7 @@ class ModulePlaces:
         return self.root / "declared.toml"
 
     def declared_by(self, version: str) -> Path:
-        """Return the same of one of its versions; there is none if it declares nothing."""
+        """Return the settings declared by one of its versions; the file does not exist if it declares none."""
         return self.versions / f"{version}.toml"
 
     @property
@@ -87,11 +87,11 @@ class ModulePlaces:
 
     @property
     def check(self) -> Path:
-        """What was found when it was last looked for an update: see `helmd.model.modules.plan`."""
+        """The result of the last check for an update: see `helmd.model.modules.plan`."""
         return self.state / "plan.json"
 
     def check_for(self, ref: str) -> Path:
-        """Return the same of a branch, tag or commit that is not followed. REF is text of others."""
+        """Return the result of a check of a branch, tag or commit that is not followed. REF is not trusted."""
         # Not at the top: it loads OpenSSL, and every command this module.
         import hashlib
 

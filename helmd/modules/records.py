@@ -59,7 +59,7 @@ def write_record(places: ModulePlaces, record: ModuleRecord) -> None:
 
 
 def read_check(places: ModulePlaces, ref: str = "") -> UpdateCheck | None:
-    """Return what was found when it was last looked for an update of a module, or None where that is not known any
+    """Return the result of the last check for an update of a module, or None where that is not known any
     more.
 
     That is of what it follows, or of REF, which it does not.

@@ -137,9 +137,9 @@ def run_in(
 ) -> Ran:
     """Run the command WORDS and wait for its end, with each line of its output passed to LINE.
 
-    GIVEN is its standard input. KEEP: its standard output is returned instead, up to so many bytes. PROPERTIES replace
-    those of SANDBOX. Raises ModuleError if systemd can't be asked, KeyboardInterrupt if the job was cancelled that it
-    is part of.
+    GIVEN is its standard input. KEEP: its standard output is returned instead, up to that many bytes. PROPERTIES
+    replace those of SANDBOX. Raises ModuleError if systemd can't be asked, KeyboardInterrupt if the job was cancelled
+    that it is part of.
     """
     unit = f"helm-sandbox-{sandbox.module}-{os.urandom(4).hex()}.service"
     chosen = sandbox_properties(sandbox) if properties is None else list(properties)

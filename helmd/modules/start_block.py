@@ -1,4 +1,4 @@
-"""What keeps a module from being started between two versions: by systemd, at boot, or by somebody.
+"""Prevents a module from being started between two versions, by systemd, at boot, or by a user.
 
 A file that the start-up command of its unit looks for (`helmd.systemd.prestart`).
 """

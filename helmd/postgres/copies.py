@@ -158,7 +158,8 @@ def database_size(admin: str, name: str) -> int:
 def rows_changed(admin: str, name: str) -> int | None:
     """Return the number of rows inserted, updated and deleted since the statistics of the database NAME began.
 
-    None if there are no statistics."""
+    None if there are no statistics. Raises ClusterError.
+    """
     with administrator(admin) as connection:
         query = "SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = %s"
         found = connection.execute(query, (name,)).fetchone()

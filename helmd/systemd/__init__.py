@@ -1,1 +1,1 @@
-"""systemd's words: rendering and installing units, the manager's bus, what a unit's processes use."""
+"""Interface to systemd: rendering and installing units, D-Bus calls, resource usage of units."""

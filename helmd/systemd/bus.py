@@ -25,7 +25,7 @@ MANAGER_INTERFACE = b"org.freedesktop.systemd1.Manager"
 PROPERTIES = b"org.freedesktop.DBus.Properties"
 NO_MEMORY_FIGURE = (1 << 64) - 1
 NEVER = (1 << 64) - 1
-"""A time that will not come."""
+"""systemd's USEC_INFINITY: no such time."""
 _WHILE_RUNNING = (
     (UNIT_INTERFACE, b"FragmentPath"),
     (UNIT_INTERFACE, b"DropInPaths"),
@@ -37,7 +37,7 @@ _WHILE_RUNNING = (
     (SERVICE_INTERFACE, b"ExecMainStartTimestamp"),
     (SERVICE_INTERFACE, b"ControlGroup"),
 )
-"""What there is to say about a service that runs and was not restarted."""
+"""The properties that matter of a service that is running and was not restarted."""
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,7 @@ from helmd.model.units.hardening import HIDDEN_ROOTS, ISOLATED
 from helmd.systemd.scripts import head_of, interpreter_of
 
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
-"""Where programs are looked for besides a service's own environment (environment variable PATH)."""
+"""Directories of PATH besides those of a service's own environment."""
 
 VENV_FILE = "pyvenv.cfg"
 

@@ -24,7 +24,7 @@ def exec_word(value: str) -> str:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """Return a command line for ``ExecStart=`` and its like. The first word is the program, as a plain path."""
+    """Return a command line for ``ExecStart=`` and similar settings. The first word is the program, as a plain path."""
     program, *rest = words
     first = _checked(program).replace("%", "%%")
     if any(c in first for c in " \t\"'\\$;") or first[:1] in "-@:+!":

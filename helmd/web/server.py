@@ -28,7 +28,7 @@ from helmd.web.pages.rendering import Renderer
 from helmd.web.route import Route, install
 
 LISTEN_RETRY_SECONDS = 5.0
-"""How often a TCP address that could not be had is tried again."""
+"""Interval in seconds in which listening on a TCP address is retried."""
 _ACCEPTED_SECONDS = 0.01
 """Enough for the event loop to make the transports of connections that it has accepted."""
 
@@ -123,7 +123,7 @@ class HttpServer:
     async def start(self, listen: str, port: int) -> None:
         """Listen on both sockets. Raises LockedError when another helmd serves on the unix socket.
 
-        A TCP address that can't be had costs TCP alone: see `trouble` and `run`.
+        Failing to listen on the TCP address only affects TCP: see `trouble` and `run`.
         """
         await self._runner.setup()
         assert self._runner.server is not None
@@ -147,7 +147,7 @@ class HttpServer:
         """Listen on another TCP address; the one before is given up once the new one serves, its connections go on.
 
         On sockets of systemd's this changes nothing: `trouble` says so. Raises PortTakenError, or HelmError for an
-        address that can't be had; then all is as it was.
+        address that can't be bound; then nothing has changed.
         """
         if self._activated.tcp:
             self._wanted = listen, port
@@ -170,7 +170,7 @@ class HttpServer:
         self._wanted, self.trouble = (listen, port), ""
 
     async def run(self, changed: Callable[[], None]) -> NoReturn:
-        """Go on until cancelled: tries again to have a TCP address that could not be had. CHANGED is called then."""
+        """Run until cancelled; retry to listen on a TCP address that failed. CHANGED is called on success."""
         while True:
             await asyncio.sleep(LISTEN_RETRY_SECONDS)
             if self.trouble and self._wanted is not None and not self._activated.tcp:
@@ -231,7 +231,10 @@ def address_of(listen: str, port: int) -> tuple[socket.AddressFamily, tuple[Any,
 
 
 def bind_tcp(listen: str, port: int, holder_of: Callable[[int], object | None]) -> socket.socket:
-    """Return a listening TCP socket. Raises PortTakenError with who has the port, HelmError when it can't be had."""
+    """Return a listening TCP socket.
+
+    Raises PortTakenError with the process that uses the port, HelmError for other errors.
+    """
     family, address = address_of(listen, port)
     try:
         bound = socket.socket(family, socket.SOCK_STREAM)
@@ -274,7 +277,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def _alive(path: Path) -> bool:
-    """Return whether somebody listens on the socket at PATH. Raises LockedError for anything but a socket."""
+    """Return whether a process listens on the socket at PATH. Raises LockedError for anything but a socket."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise LockedError(f"{path} is in the way: it is not a socket")

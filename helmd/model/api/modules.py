@@ -32,7 +32,7 @@ class ModuleVersionBody:
 
 @dataclass(frozen=True, slots=True)
 class ModuleHistoryBody:
-    """Something that was done to a module, and what came of it."""
+    """An operation on a module, and its result."""
 
     at: datetime = field(metadata=described("when"))
     action: str = field(metadata=described("what", example="install"))

@@ -39,9 +39,7 @@ def made_at(name: str) -> float | None:
 
 
 def expired(backups: Sequence[StoredBackup], keep: int, days: int, now: float) -> list[StoredBackup]:
-    """Return those of BACKUPS that go: beyond the newest KEEP, and older than so many DAYS; the newest one stays
-    whatever.
-    """
+    """Return the BACKUPS to delete: those beyond the newest KEEP, and those older than DAYS; never the newest one."""
     newest_first = sorted(backups, key=lambda backup: backup.made_at, reverse=True)
     return [
         backup

@@ -25,7 +25,7 @@ class RestoreConditions:
     unfinished: bool = False
     """Whether a restore of this very archive was interrupted."""
     held_ports: Mapping[int, str] | None = None
-    """Ports of the suite that somebody has, and who."""
+    """Ports of the suite that are in use, with the processes."""
     faults: tuple[str, ...] = ()
     """What else is in the way: directories that can't be written, repositories that can't be reached."""
 

@@ -149,7 +149,7 @@ def realm_body(wanted: WantedRealm, found: FoundRealm) -> dict[str, object]:
 
 
 def beside_the_admins(wanted: WantedClient, found: FoundClient) -> WantedClient:
-    """WANTED, with the URIs that somebody else has put into the FOUND client.
+    """Return WANTED, with the URIs that others have added to the FOUND client.
 
     Those that Helm has put there for an earlier URL of the suite are not among them.
     """

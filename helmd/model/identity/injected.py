@@ -46,7 +46,7 @@ class Injected:
     scripts: tuple[str, ...] = ()
     """Sources of inline scripts: ``sha256-...``."""
     styles: tuple[str, ...] = ()
-    """The same of ``<style>`` elements."""
+    """The sources of ``<style>`` elements."""
     script_paths: tuple[str, ...] = ()
     """Paths of scripts of the gateway's own, at its own origin."""
     blocked: tuple[str, ...] = ()

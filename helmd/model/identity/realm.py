@@ -160,7 +160,7 @@ def wanted_realm(keycloak: Service, registry: Registry, settings: Settings) -> W
             "eventsExpiration": EVENTS_KEPT,
             "adminEventsEnabled": True,
         },
-        # Without a fixed URL, links in pages and mails follow the Host header of whoever asks for them.
+        # Without a fixed URL, links in pages and mails are made from the Host header of the request.
         attributes={"adminEventsExpiration": str(EVENTS_KEPT), "frontendUrl": frontend_url(keycloak, registry)},
         groups=GROUPS,
         clients=(

@@ -1,4 +1,4 @@
-"""Jobs of systemd that no record of Helm explains: what somebody did with systemctl(1) or another program.
+"""Jobs of systemd that were not queued by Helm, but with systemctl(1) or another program.
 
 systemd writes to the journal that a job began and ended, but not who asked for it. Left out is what happens without
 anybody: automatic restarts, what the user manager starts when it starts itself and stops when it ends, and runs of

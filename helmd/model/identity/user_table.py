@@ -46,7 +46,7 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class RowReport:
-    """What became of a row, and why if it was not imported."""
+    """The result of a row, with the reason if it was not imported."""
 
     row: int
     username: str
@@ -60,7 +60,7 @@ class RowReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What became of all rows, in the order of the file."""
+    """The results of all rows, in the order of the file."""
 
     rows: tuple[RowReport, ...]
     dry_run: bool = False

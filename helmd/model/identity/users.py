@@ -114,14 +114,14 @@ class Standing:
 
     @property
     def counted(self) -> bool:
-        """Whether the user is in the group admins itself, which makes somebody an admin beyond doubt."""
+        """Whether the user is a direct member of the group admins, and so certainly an admin."""
         return any(group.path == f"/{ADMINS}" for group in self.groups)
 
 
 def refusal_of_change(
     user: RealmUser, standing: Standing, change: UserChange, removed: Iterable[RealmGroup] = ()
 ) -> str | None:
-    """Return why CHANGE of USER is refused, whoever asks for it, as a sentence; or None.
+    """Return why CHANGE of USER is refused for every caller, as a sentence, or None.
 
     REMOVED are groups that it leaves.
     """

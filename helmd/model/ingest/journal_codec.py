@@ -29,7 +29,7 @@ _TEXTS = {
 }
 _PRIORITIES = {"DEBUG": "7", "INFO": "6", "WARNING": "4", "ERROR": "3", "CRITICAL": "2"}
 _PART = 512 * 1024
-"""Bytes of a field: whoever reads the journal reads little more of each (`JournalReader`)."""
+"""Maximum size of a field in bytes, since `JournalReader` reads little more of each."""
 _DEEPEST = 72
 """Maximum nesting of a context: that of a body, plus that of the record of its changes."""
 _COUNT, _PID = re.compile(r"[0-9]{1,9}\Z"), re.compile(r"[0-9]{1,10}\Z")

@@ -30,7 +30,7 @@ _FIELDS = frozenset(
     {"level", "message", "context", "trace_id", "user_id", "timestamp", "hostname", "process_id", "service_name"}
 )
 _ORIGINAL_LIMIT = 4096
-"""Characters of a message that are kept as they were given, beside what became of it."""
+"""Characters of the original message that are kept besides the parsed one."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encoder = json.JSONEncoder(ensure_ascii=False)
 _encode = _encoder.encode

@@ -1,7 +1,7 @@
 """Which journal entries Helm itself wrote: entries posted while the store was unavailable, and records of actions
 (start, restart, ...).
 
-Only what Helm wrote is believed (`helmd.model.ingest.signature`); every other entry is a line of whoever sent it.
+Only signed entries are trusted (`helmd.model.ingest.signature`); any other entry is a line of its sender.
 """
 
 from collections.abc import Callable, Sequence

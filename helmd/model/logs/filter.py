@@ -84,7 +84,9 @@ class LogFilter:
 
     @property
     def few(self) -> bool:
-        """Whether an index finds the few entries of a trace, or with an id, among which the rest is looked for."""
+        """Whether an index finds the few entries of a trace, or with an id, among which the other conditions are
+        checked.
+        """
         ids = (node for node in conjuncts(self.rest) if isinstance(node, NumberIs) and node.column == "id")
         return self.trace_id is not None or any(node.comparison == "=" for node in ids)
 

@@ -63,7 +63,7 @@ def span(start: datetime, end: datetime, step: int, now: datetime) -> Span:
 
 
 def automatic(start: datetime, end: datetime, series: int, most: int, now: datetime) -> Span:
-    """Return the steps for a chart of so many SERIES with up to MOST points together."""
+    """Return the steps for a chart of SERIES series with at most MOST points in total."""
     # One less than fit: the first and the last step may be cut by START and END.
     points = max(1, min(_POINTS, most // max(series, 1)) - 1)
     seconds = max(0.0, (min(end, _LAST) - max(start, _FIRST)).total_seconds())
@@ -76,13 +76,13 @@ def _rounded_up(number: int, unit: int) -> int:
 
 
 def check_points(given: Span, asked: int, most: int) -> None:
-    """Raises UsageError when GIVEN has more than MOST points for one series; ASKED is the step that was asked for."""
+    """Raise UsageError if GIVEN has more than MOST points for one series; ASKED is the requested step."""
     if given.points > most:
         raise too_many(given, asked, 1, most)
 
 
 def too_many(given: Span, asked: int, series: int, most: int) -> UsageError:
-    """Return what is said when GIVEN has more than MOST points for so many SERIES."""
+    """Return the error message if GIVEN has more than MOST points for SERIES series."""
     least = math.ceil(given.points * series / most) * given.step
     return UsageError(
         f"step: {asked} makes more than {most:,} points: ask for a step of {least:,} seconds, for fewer metrics"

@@ -71,7 +71,7 @@ class Intent:
         """Where a recovery goes: what was committed is completed, anything else is taken back."""
         if self.ended:
             return "nothing"
-        # Half of a removed module is of no use, and nothing of it can be had back.
+        # A partly removed module is useless and can't be restored.
         if self.committed or (self.change == "remove" and "stop" in self.entered):
             return "forward"
         return "back"

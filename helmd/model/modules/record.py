@@ -1,4 +1,4 @@
-"""The record of a module: where it comes from, its versions and what became of each, what was done to it.
+"""The record of a module: its source, its versions with their states, and its history.
 
 The state of a version is what the record says, never what the names of directories suggest. The file is hostile until
 it was parsed: a backup may have brought it from elsewhere.
@@ -58,7 +58,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Something that was done to a module: install, update, rollback, hold ..., and what came of it."""
+    """An operation on a module (install, update, rollback, hold ...) and its result."""
 
     at: float
     action: str

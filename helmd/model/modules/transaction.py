@@ -50,7 +50,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where what was written to a version that is gone can still be had; empty for nothing."""
+    """Where data written to a version that was removed is kept; empty for none."""
 
     database: str = ""
     shared: str = ""
@@ -109,7 +109,7 @@ def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
 def remaining_undo(intent: Intent) -> tuple[UndoStep, ...]:
     """Return what is left of going back after an interruption."""
     left = tuple(step for step in undo_of(intent) if step not in intent.undone)
-    # Somebody may have started the module meanwhile, on data that is not yet put back.
+    # The module may have been started meanwhile, with data that is not restored yet.
     return ("halt", *left) if left and left[0] in ("database", "shared", "open", "record", "unit") else left
 
 

@@ -140,7 +140,7 @@ def security_finding(
 
 
 def shell_word(text: str) -> str:
-    """Return TEXT as one word of a command for bash(1), whatever is in it."""
+    """Return TEXT quoted as one word for bash(1)."""
     if text.isprintable():
         return shlex.quote(text)
     plain = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}" for byte in _bytes(text))

@@ -1,4 +1,4 @@
-"""Rules of a packet filter, reduced to what becomes of a new TCP connection from another host."""
+"""Rules of a packet filter, reduced to their effect on a new TCP connection from another host."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,7 +41,7 @@ class FilterRule:
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """A chain; ``policy`` is what becomes of what no rule decides: of a chain that others jump to, nothing."""
+    """A chain; ``policy`` is the verdict if no rule matches, empty for a chain that others jump to."""
 
     rules: tuple[FilterRule, ...] = ()
     policy: Policy = ""

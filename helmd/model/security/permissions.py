@@ -81,7 +81,7 @@ def judge_secret(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[Secu
 
 
 def judge_writable(facts: FileFacts, owner: FileOwner, what: str) -> Iterator[SecurityFinding]:
-    """Check whether others can write a file, which is part of WHAT; whether it gives whoever runs it other rights."""
+    """Check whether others can write a file, which is part of WHAT; whether it is set-user-ID or set-group-ID."""
     sticky = facts.directory and facts.mode & 0o1000
     if not sticky and (writers := list(others_with(facts, _WRITE, owner))):
         yield security_finding(

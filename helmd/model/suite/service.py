@@ -54,7 +54,7 @@ class Restart(NamedTuple):
 
 
 class Install(NamedTuple):
-    """How a module is had from its git repository, and made ready to run."""
+    """How a module is fetched from its git repository and built."""
 
     source: str = ""
     ref: str = ""
@@ -180,7 +180,7 @@ class Service:
         return self.health.start_timeout + START_MARGIN + self.restart.stop_timeout
 
     def gives_up(self, seconds: float) -> bool:
-        """Return whether systemd ends restarting a service whose starts each fail after so many seconds."""
+        """Return whether systemd ends restarting a service whose starts each fail after SECONDS."""
         return self.restart.burst * (seconds + self.restart.delay) < self.start_interval
 
     @property

@@ -30,7 +30,7 @@ def next_check(observed: Observed) -> float | None:
     Checks of services that were started together are spread over the interval: each service's are due at whole seconds
     of its own, an interval apart, the second one half an interval to one and a half after the first. The pause after
     each failed check is twice the last one, since many services log each at length, such as Keycloak while its database
-    is down; not before a service is restarted for so many failures.
+    is down; not before a service is restarted after this number of failures.
     """
     if observed.service is None or not observed.has_health_check:
         return None

@@ -240,7 +240,7 @@ def _run(words: list[str], environment: Mapping[str, str]) -> str:
 
 
 def remote_fault(ref: ServiceRef) -> str:
-    """Return why a service's code can't be had from its remote repository; empty if it can be asked."""
+    """Return why a service's code can't be fetched from its remote repository; empty if that is reachable."""
     if shutil.which("git") is None:
         return "git is not installed: sudo apt install git"
     try:

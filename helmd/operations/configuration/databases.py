@@ -1,8 +1,9 @@
 """A database and a role for each service that declares one, and for Keycloak.
 
 Each role has a password, in the environment file with the secrets of its service. Clusters that earlier releases made
-had none: whoever ran as the account could be any role. Such a cluster is moved step by step, since a running service
-goes on with the DSN that it was started with: its role needs no password until that run of the service has ended.
+had none: any process of the account could log in as any role. Such a cluster is moved step by step, since a running
+service goes on with the DSN that it was started with: its role needs no password until that run of the service has
+ended.
 """
 
 import re

@@ -25,7 +25,8 @@ _LOOK_SECONDS = 0.05
 def replace_sockets(manager: Manager, units: Collection[str]) -> None:
     """Makes systemd listen as UNITS say by now, and restarts helmd on that if it runs; returns once that is done.
 
-    One that can't be had (its port is taken) fails by itself: helmd only wants it, and goes on trying.
+    A socket unit that can't listen, since its port is in use, fails by itself: helmd has Wants= for it, and tries
+    again.
     """
     runs = manager.facts(HELMD_UNIT).active_state in ("active", "activating", "reloading")
     if runs:

@@ -24,7 +24,7 @@ from helmd.model.units.unit_state import UnitFacts, explain
 from helmd.systemd.bus import Manager
 
 CHECK_AGE = 300.0
-"""Seconds for which a result is new enough for whoever does not ask for a newer one."""
+"""Default maximum age of a result in seconds."""
 WAIT_SECONDS = 25.0
 """How long a request waits for a check: the gateway ends it after 30 s."""
 FAILED_SECONDS = 60.0
@@ -171,7 +171,7 @@ class LatestCheck(Generic[Kind]):
         return seen
 
     def _read(self) -> Glance[Kind]:
-        """Return the result that is kept. Whoever wrote the file, nothing is believed of it."""
+        """Return the stored result. The content of the file is not trusted."""
         try:
             return Glance(read_json(self._kind, json.loads(private_text(self._path))))
         except FileNotFoundError:

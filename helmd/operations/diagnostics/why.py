@@ -31,7 +31,7 @@ from helmd.systemd.bus import Manager
 
 LINES = 8
 CAUSE_LINES = 60
-"""Lines in which the cause of a failure is looked for."""
+"""Number of lines that are searched for the cause of a failure."""
 _RUN = 400
 """How many lines of a run are looked at for its first error."""
 _BEGINNINGS = {"running": "is ", "scheduled": "is scheduled: ", "succeeded": ""}

@@ -173,7 +173,7 @@ def remove_bootstrap_admin(server: Server, keycloak: str, layout: Layout, notify
     try:
         admin = Session(server, password_of(login.name, login.password))
     except LoginRefusedError:
-        # It is gone, or an account of that name has another password, so is somebody's own.
+        # It was removed, or an account of that name has another password, so it was created by a user.
         admin = None
     if admin is not None:
         found = named(admin.get(path_of(MASTER, "users"), username=login.name, exact="true"), "username", login.name)

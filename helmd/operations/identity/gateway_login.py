@@ -193,7 +193,10 @@ class GatewayBrowser:
         return SeenPage(url, response.status, response.headers.get("Location", ""), content.decode("utf-8", "replace"))
 
     def _connect(self) -> socket.socket:
-        """Return a connection to the gateway's unit. Raises GatewayPageError if it is somebody else's, and OSError."""
+        """Return a connection to the gateway's unit.
+
+        Raises GatewayPageError if another process listens there, and OSError.
+        """
         host = urlsplit(self._gateway.url).hostname or "localhost"
         secure = urlsplit(self._gateway.url).scheme == "https"
         other = problem = ""

@@ -57,7 +57,7 @@ class FirstAdmin:
 
 @dataclass(frozen=True, slots=True)
 class RealmStatus:
-    """The realm as set-up left it or somebody changed it since."""
+    """The realm as it is at present."""
 
     realm: str
     url: str

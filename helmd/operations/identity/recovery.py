@@ -1,6 +1,6 @@
 """``helmctl keycloak recover-admin``: a user of the suite can log in again as an admin, and Helm has its access again.
 
-Whoever owns the machine can read Keycloak's database, so this needs no login. Keycloak's own command for that
+The owner of the machine can read Keycloak's database, so this needs no login. Keycloak's own command for that
 (``kc.sh bootstrap-admin``) makes a temporary admin of the realm master while the server is stopped; with that, set-up
 gives Helm's client its rights, and removes it.
 """

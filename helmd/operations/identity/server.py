@@ -148,7 +148,7 @@ def hostname_difference(keycloak: KeycloakUnit, registry: Registry, manager: Man
     try:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid else []
     except OSError:
-        # It has ended meanwhile; whoever asks it next will see that.
+        # It has ended meanwhile; the next request will fail.
         return None
     found = next((os.fsdecode(each.partition(b"=")[2]) for each in variables if each.startswith(_HOSTNAME_IS)), None)
     if not variables or found in (wanted, keycloak.service.environment.get(HOSTNAME, wanted)):

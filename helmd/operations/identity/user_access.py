@@ -38,7 +38,7 @@ class UserAccess:
     def users(self, confirm: Confirm = no_confirmation) -> Users:
         """Return the users, for one operation.
 
-        Raises KeycloakError with what to do, KeycloakAwayError while it is away.
+        Raises KeycloakError with what to do, KeycloakAwayError while it is unavailable.
         """
         registry, settings = self._configured()
         keycloak = keycloak_unit(registry)

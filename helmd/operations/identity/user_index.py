@@ -119,7 +119,7 @@ class UserIndex:
             if len(page) < _EVENTS or (oldest is not None and oldest <= self._newest):
                 break
         else:
-            # So many logins that older ones are not read: what is known begins with the oldest of these.
+            # There are more logins than are read: the oldest of these is where the known time begins.
             since = oldest
         self._newest = newest
         return LastLogins(times, max(since or kept_since, kept_since))

@@ -1,4 +1,4 @@
-"""The users of the suite's realm: found, made, changed and removed; the last admin is protected, whoever asks.
+"""The users of the suite's realm: searching, creating, changing, removing. The last admin is always protected.
 
 Blocks. Keycloak keeps the users; nothing of them is kept here.
 """

@@ -32,9 +32,9 @@ from helmd.model.jobs.record import JOB_ID, JobEnd, JobRecord, JobRequest, Reque
 from helmd.model.printable import printable
 
 KEPT_JOBS, KEPT_SECONDS = 200, 90 * 86400.0
-"""Ended jobs that are kept: at most so many, and none longer than the log store keeps entries by default."""
+"""Maximum number and age, in seconds, of ended jobs that are kept; the log store keeps entries as long by default."""
 _LEFT_OVER_SECONDS = 3600.0
-"""Age at which a directory is removed that somebody was killed over while making or removing it."""
+"""Age in seconds at which an incomplete directory, whose creation or removal was interrupted, is removed."""
 
 Read = TypeVar("Read")
 

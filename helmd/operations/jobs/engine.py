@@ -1,6 +1,6 @@
 """helmd's part of jobs: starts them, and records their results as systemd reports them.
 
-A job needs none of this to go on: helmd may be killed at any time, and finds out at its next start what became of it.
+A job needs none of this to go on: helmd may be killed at any time, and looks up its state at the next start.
 Files and systemd are asked in threads. No lock is held over either: whatever happens twice has the same result.
 """
 
@@ -45,7 +45,7 @@ Found = TypeVar("Found")
 
 
 class TooManyJobsError(HelmError):
-    """So many jobs run that another one is refused."""
+    """The maximum number of running jobs is reached."""
 
     code: ClassVar[str] = "busy"
 
@@ -67,7 +67,7 @@ class JobEngine:
         self._starting: set[str] = set()
         self._running: set[str] = set()
         self._ended: dict[str, asyncio.Future[JobView]] = {}
-        """The ends of jobs that somebody waits for."""
+        """Futures for the ends of jobs that are waited for."""
         self._known: dict[str, JobView] = {}
         """Jobs whose end is recorded, as they were read: they do not change any more."""
         self._wake = asyncio.Event()
@@ -225,11 +225,11 @@ class JobEngine:
             _log.info("job %s (%s %s) has ended: %s", job_id, *_described(view))
 
     def _ends(self, manager: Manager, running: list[str]) -> dict[str, JobView | None]:
-        """Return those of the RUNNING jobs that have ended, or None for one without a directory, which was refused, or
-        somebody has removed it. All others cost one call together.
+        """Return those of the RUNNING jobs that have ended, or None for one without a directory, which was refused,
+        or removed by another process. All others cost one call together.
 
-        Units of other jobs that have ended are removed: their end is recorded, and somebody was killed, or the manager
-        did not answer, before that was done.
+        Units of other jobs that have ended are removed: their end is recorded, but the process was killed, or the
+        manager did not answer, before that was done.
         """
         states = manager.unit_states(f"hivematrix-{RESERVED_PREFIX}*.service")
         at_work = {unit for unit, state in states.items() if not has_ended(*state)}

@@ -49,7 +49,7 @@ def look_up(directory: JobDirectory, manager: Manager | None, job_id: str, boot:
         found = directory.read(job_id)
         if facts.exists or found == before:
             break
-        # There was no unit, and since then it may have begun, or somebody else has recorded its end.
+        # There was no unit; it may have begun since then, or another process has recorded its end.
     if found.end is not None:
         return JobView(found, job_verdict(found, None, boot, time.time()))
     view = JobView(found, job_verdict(found, facts, boot, time.time()))

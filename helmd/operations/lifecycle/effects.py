@@ -36,7 +36,7 @@ class JobResult(NamedTuple):
 
 
 class JobWait(NamedTuple):
-    """Jobs that have ended, whoever queued them; may be none before the time is up."""
+    """Jobs that have ended, also those queued by others; may be empty before the deadline."""
 
     ended: Sequence[JobResult]
     now: float
@@ -120,14 +120,14 @@ class WaitForJobs(Effect[JobWait]):
 
 @dataclass(slots=True)
 class Pause(Effect[None]):
-    """Lets so many seconds pass."""
+    """Sleeps for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(slots=True)
 class ReportStep(Effect[None]):
-    """Shows a step to whoever asked for the operation, as soon as it happens."""
+    """Reports a step to the caller of the operation immediately."""
 
     step: Step
 

@@ -75,8 +75,8 @@ async def follow_entries(
                 async for update in missed:
                     yield update
         elif start.since is not None and floor < seen <= await reader.newest_id():
-            # Whoever knows an id from a list may be ahead of the feed. An id that the store can't have given is of a
-            # time before it was put back to an earlier state.
+            # A client with an id from a list may be ahead of the feed. An id above all in the store is from before the
+            # store was restored to an earlier state.
             floor = seen
         async with aclosing(_live(subscription, reader, wanted, beat)) as live:
             reached = subscription.start

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def due_modules(layout: Layout, now: float) -> tuple[str, ...]:
-    """Return the modules for which it was not looked for a day, and which have been installed for as long. Blocks."""
+    """Return the modules that were installed, and not checked for updates, for a day. Blocks."""
     found = []
     for name in installed_names(layout):
         places = layout.module(name)

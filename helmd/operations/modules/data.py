@@ -228,7 +228,7 @@ class ModuleData:
 
 
 def kept_of(intent: Intent) -> Kept:
-    """Return where what was written to a version that is gone can be had."""
+    """Return where data written to a removed version is kept."""
     database, shared = intent.undone.get("database", {}), intent.undone.get("shared", {})
     if "start" not in intent.entered:
         # Only its migration has run, which left its output in the log.

@@ -12,7 +12,7 @@ from helmd.systemd.bus import Manager, UnitProperty
 _FLOCK = "/usr/bin/flock"
 _WAIT = '"$1" "$2" /bin/true; exec "$3" modules recover "$4"'
 _RETRY_SECONDS, _TRIES, _WITHIN_SECONDS = 15.0, 20, 3600.0
-"""A recovery that fails, since PostgreSQL is away for example, is tried again."""
+"""A recovery that fails, for example since PostgreSQL is unavailable, is repeated."""
 
 
 def guard_unit(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Holding a module: updates leave it alone until somebody says otherwise."""
+"""Holding a module: it is not updated until the hold is removed."""
 
 import time
 from dataclasses import replace

@@ -89,7 +89,7 @@ def suite_modules(
 ) -> list[WantedModule]:
     """Return the modules of a whole suite, as the catalogue and the admin's files know them. Raises HelmError.
 
-    Interpreters are looked for before anything is done.
+    Interpreters are searched before anything is changed.
     """
     found = []
     for name in SUITE_ORDER:

@@ -35,7 +35,7 @@ def kept_data(data: ModuleData) -> list[KeptData]:
                 found.append(KeptData("database", name, database_size(admin, name), at))
     failed = data.places.failed_state("x").parent
     for directory in sorted(failed.iterdir()) if failed.is_dir() else ():
-        # What has another name was put there, or renamed, by somebody who wants to keep it.
+        # Files with other names were created or renamed by the user.
         if (at := _time_of(directory.name)) is not None:
             found.append(KeptData("files", str(directory), size_below(directory), at))
     return sorted(found, key=lambda each: (each.at, each.where))

@@ -96,7 +96,7 @@ def ask(service: Service, path: str) -> _Reply:
 
 
 def _limited(connection: socket.socket, stack: ExitStack, seconds: float) -> None:
-    """Have CONNECTION be shut down in so many SECONDS, unless STACK is left before."""
+    """Make a timer shut down CONNECTION after SECONDS, unless STACK is closed before."""
     shared = stack.enter_context(connection.dup())
 
     def end() -> None:
@@ -227,7 +227,7 @@ def errors_logged(layout: Layout, name: str, since: float, until: float) -> int:
 
 
 def usual_errors(layout: Layout, name: str, seconds: float, started: float, now: float) -> int:
-    """Return how many errors a version that serves logs in so many SECONDS: of late, or after it was started."""
+    """Return the number of errors that the active version logged in the last SECONDS, or after its start, if larger."""
     late = errors_logged(layout, name, now - seconds, now)
     return max(late, errors_logged(layout, name, started, started + seconds) if started else 0)
 

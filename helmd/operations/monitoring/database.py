@@ -1,4 +1,4 @@
-"""The health check of the suite's own PostgreSQL: a login, as every service's database is worth nothing without one."""
+"""The health check of the suite's own PostgreSQL: a login, which every service needs."""
 
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Service

@@ -27,7 +27,7 @@ _SECONDS = 20.0
 _MOST_FINDINGS = 25
 """Of one kind in one directory; more of them say nothing more."""
 _WITHOUT = {".git", "__pycache__", "node_modules", "site-packages"}
-"""Directories in which no secrets are looked for."""
+"""Directories that are not searched for secrets."""
 
 
 def file_owner(context: DoctorContext) -> FileOwner:

@@ -78,7 +78,7 @@ def run_kept_script(option: str, states: Sequence[str]) -> int:
 
 def _run(script: Path, words: Sequence[str]) -> int:
     sys.stdout.flush()
-    # By SSH_CONNECTION the script knows a port by which somebody is logged in.
+    # From SSH_CONNECTION the script knows the port of the current login.
     kept = {name: os.environ[name] for name in ("SSH_CONNECTION",) if name in os.environ}
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HIVEMATRIX_CONFIRM_COMMAND": CONFIRM_COMMAND, **kept}
     return subprocess.run(

@@ -42,7 +42,7 @@ _JOBS_SECONDS = 1.0
 _ABOUT_ALL = frozenset({"jobs", "audit"})
 """Topics that can't be confined to some services."""
 _AGAIN_SECONDS = 3.0
-"""After which a topic is tried again that could not be had."""
+"""Delay in seconds after which a failed topic is tried again."""
 
 
 class ChangeSignal:
@@ -57,7 +57,10 @@ class ChangeSignal:
         self._next = asyncio.Event()
 
     def upcoming(self) -> asyncio.Event:
-        """Return what the next change sets. Whoever takes it before reading states misses no change of them."""
+        """Return the event that the next change sets.
+
+        To be called before reading states, so that no change is missed.
+        """
         return self._next
 
 
@@ -98,7 +101,7 @@ class Events:
 
         async def logs() -> None:
             nonlocal start
-            # Whoever asks for the newest ones has none of them before the second update.
+            # The newest entries, if requested, come with the second update.
             resumable = not start.asks_newest
             async with aclosing(follow_entries(self._feed, self._reader, wanted, start, self._heartbeat)) as source:
                 async for update in source:
@@ -218,7 +221,7 @@ async def _all(writer: _Writer, work: Mapping[Topic, Callable[[], Awaitable[None
 
 
 async def _repeated(writer: _Writer, topic: Topic, work: Callable[[], Awaitable[None]]) -> None:
-    """Do WORK. A topic that can't be had now is tried again; its reader is notified, and the others go on."""
+    """Run WORK, and repeat it after a failure, of which the reader is notified. Other topics are not affected."""
     while True:
         try:
             return await work()

@@ -1,4 +1,4 @@
-"""Jobs: what runs and what came of it, and the log of one as server-sent events (WHATWG HTML, 9.2)."""
+"""Jobs and their results, and the log of a job as server-sent events (WHATWG HTML, 9.2)."""
 
 import asyncio
 import builtins

@@ -17,7 +17,7 @@ from helmd.web.http.problems import json_response
 from helmd.web.http.validation import read_request
 
 _SEEN_SECONDS = 3600
-"""For which a finding that somebody saw is not looked for in a new audit."""
+"""Seconds for which a finding that was shown is accepted without a new audit."""
 
 
 class Security:
@@ -38,7 +38,7 @@ class Security:
         wanted = request.match_info["id"]
         identity: Identity = request["identity"]
         note_change(request, reason=given.reason, detail=f"finding {wanted} until {given.until.isoformat()}")
-        # One that is newer than the last audit is looked for in a new one.
+        # A finding that is newer than the last audit needs a new one.
         found = await self._found(wanted, _SEEN_SECONDS) or await self._found(wanted, 0)
         if found is None:
             raise UnknownFindingError(f"the audit has no finding {wanted}", hint="GET /api/security/audit lists them.")

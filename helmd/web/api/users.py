@@ -53,7 +53,7 @@ _LOGIN = "/helm/login"
 
 
 class TooManyUserRequestsError(HelmError):
-    """So many requests wait for Keycloak that another one is refused."""
+    """The maximum number of requests waiting for Keycloak is reached."""
 
     code: ClassVar[str] = "busy"
 

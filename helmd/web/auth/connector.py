@@ -73,7 +73,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         try:
             port = made.getpeername()[1]
         except OSError:
-            # It has ended; whoever uses it will see that.
+            # It has ended; using it will fail.
             return nobody, None
         if (unit := self.units.get(port)) is None:
             return nobody, None

@@ -284,7 +284,7 @@ def _has_same_transport(session: BrowserSession, request: web.Request) -> bool:
 
     Browsers send a cookie to every port of its host, so a service that listens on one may get it (RFC 6265, section
     8.5). What was begun over TLS has a Secure cookie, and no service has a certificate for the host; the other one is
-    worth nothing to whoever that service passes it on to.
+    worth nothing to those to whom that service passes it on.
     """
     return is_encrypted(request) if session.tls else not is_encrypted(request) and from_loopback(request)
 

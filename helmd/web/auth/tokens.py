@@ -132,7 +132,7 @@ def _bearer(claims: Mapping[str, Any], expires: float) -> Bearer:
     level = claims.get("permission_level")
     role = _ROLES.get(level, Role.CLIENT) if isinstance(level, str) else Role.CLIENT
     if name == PROBE_USER:
-        # It needs a login at the gateway, and nothing here; whatever groups somebody has put it into.
+        # It needs a login at the gateway only, and no access here, independent of its groups.
         role = Role.PUBLIC
     return Bearer(Identity(printable(name, _NAME_LIMIT), role, "token"), expires, revocable=True)
 

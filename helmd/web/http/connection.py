@@ -40,7 +40,7 @@ MAX_LINE = 8190
 MAX_HEADERS = 64 << 10
 """Bytes of a request's headers together."""
 MAX_CONNECTIONS = 4096
-"""Connections of a family of sockets (TCP, unix) at once, if the process may have so many files open."""
+"""Maximum number of connections for TCP and for unix sockets each, within the limit of open files."""
 GRACE_SECONDS = 0.5
 """At the end: how long a connection without a request may still bring one, and a begun response may go on."""
 DRAIN_SECONDS = 4.0

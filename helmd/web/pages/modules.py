@@ -72,7 +72,7 @@ class ModulesContext:
     available: Sequence[AvailableModule]
     headline: str
     checked_at: datetime | None
-    """When it was looked for updates of each at the latest; None without modules, or before the first time."""
+    """Time by which every module was checked for updates; None without modules, or before the first check."""
     looks: Mapping[str, tuple[Tone, str]]
 
 

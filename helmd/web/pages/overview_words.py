@@ -135,7 +135,7 @@ def well_since(
     statuses: Mapping[str, Status], records: Mapping[str, ServiceRecord], suite: Registry
 ) -> datetime | None:
     """Since when nothing was wrong: by the last trouble that is stored, and the newest start of a process that runs
-    all the time. That of helmd does not count: while it was away, nothing was wrong with the services.
+    all the time. That of helmd does not count: its downtime says nothing about the services.
     """
     times = [
         status.started_at

@@ -16,7 +16,10 @@ _PAGE = """<!doctype html>
 
 
 class ProbePage:
-    """The handler. MARKER is the text; it must need no escaping. No script runs on this page, whoever adds one."""
+    """The handler.
+
+    MARKER is the text; it must need no escaping. Scripts on this page, whoever added them, are not run.
+    """
 
     def __init__(self, marker: str) -> None:
         self._page = _PAGE.format(marker=marker)

@@ -238,7 +238,7 @@ class ServicePage:
         return rows, "" if found.next is None else str(found.next), ""
 
     async def _responses(self, request: web.Request, name: str, asked: bool) -> Responses:
-        """Return those of the last hour; none while the store is away, which the timeline says."""
+        """Return those of the last hour; none while the store is unavailable, which the timeline shows."""
         if not asked:
             return Responses()
         end = datetime.now(UTC)

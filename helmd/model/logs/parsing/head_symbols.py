@@ -30,7 +30,7 @@ def behind_symbol(formats: Formats, text: str) -> Parsed | None:
 
 
 def behind_indented_symbol(formats: Formats, text: str) -> Parsed | None:
-    """Return the same of a symbol with up to three spaces before it."""
+    """As `behind_symbol`, for a symbol with up to three spaces before it."""
     spaces = 1 if text[1:2] != " " else 2 if text[2:3] != " " else 3
     return behind_symbol(formats, text[spaces:]) if text[spaces : spaces + 1] in _SIGNS else None
 

@@ -11,7 +11,7 @@ COLON_WORDS = _words(
 )
 """Levels at the start of a line, in any case, if a colon follows: as compilers, PHP and shell tools print them."""
 COLON_CODES = _words("dbug trce crit fail")
-"""The same of .NET."""
+"""Level names of .NET."""
 LOCAL_WORDS = _words(
     """
     fehler warnung schwerwiegend hinweis erreur avertissement grave advertencia aviso errore avvertenza avviso

@@ -4,7 +4,7 @@ of a message).
 
 Lines of one writer (``Key``) are joined; those of others are never held back. All that is open can be written down and
 taken up again, so an entry that is half read survives a restart. What is open is bounded: when there is too much of it
-the oldest is let go as it is. Times are the journal's, in microseconds since 1970.
+the oldest is returned as it is. Times are the journal's, in microseconds since 1970.
 """
 
 from base64 import b64decode, b64encode
@@ -43,8 +43,8 @@ _WAITING = _ERRORS | {"WARNING"}
 _CLOSE = 50_000
 _MOST_HELD = 20
 _MOST_LOOSE = 50
-"""A line that looks like nothing belongs to the entry before it if it comes within so many microseconds; an entry has
-at most so many of them."""
+"""Maximum time in microseconds after which a line without any format belongs to the preceding entry, and maximum number
+of such lines per entry."""
 
 
 class Whole(NamedTuple, Generic[T]):
