@@ -294,9 +294,9 @@ def test_lines_appear_live_and_none_is_lost_or_doubled_while_paused(demo: Sandbo
         browser.until_there("[data-logs-new]:not([hidden])")
         browser.until(lambda driver: "new line" in driver.find_element(By.CSS_SELECTOR, "[data-logs-new]").text)
         assert browser.text("[data-logs-live-text]") == "paused"
-        browser.run(f"{PAGE}.feed.rest()")
+        browser.run(f"{PAGE}.feed.suspend()")
         time.sleep(1)
-        browser.run(f"{PAGE}.feed.wake()")
+        browser.run(f"{PAGE}.feed.resume()")
         browser.run(f"{PAGE}.feed.tail.aborting.abort()")
         browser.click("[data-logs-new]")
         until(lambda: printer.count() >= LINES, within=60)

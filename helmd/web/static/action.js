@@ -21,7 +21,9 @@ const WORDS = {
   restart: ["Restart", "restarted"],
   reload: ["Reload", "reloaded"],
 };
-/** What may be otherwise when it is sent again: no answer, no session, a conflict (a name that is taken), away for now. */
+/**
+ * What may be otherwise when it is sent again: no answer, no session, a conflict (a name that is taken), away for now.
+ */
 const AGAIN = new Set([0, 401, 409, 502, 503, 504]);
 const OPPOSITE = { start: "stop", stop: "start" };
 
@@ -424,8 +426,9 @@ function serviceOptions(verb, names, takesBack = false) {
 }
 
 /**
- * What a button with `data-action` does. "service": data-verb, data-services. "request": data-method, data-url, data-body
- * (JSON), data-title, data-confirm, data-danger, data-warning, data-plan (lines), data-ended, data-undo (why none), data-log.
+ * What a button with `data-action` does. "service": data-verb, data-services. "request": data-method, data-url,
+ * data-body (JSON), data-title, data-confirm, data-danger, data-warning, data-plan (lines), data-ended, data-undo (why
+ * none), data-log.
  */
 export function start(button) {
   const given = button.dataset;

@@ -219,7 +219,7 @@ let reloadOffered = false;
 function offerReload(digest) {
   if (digest && digest !== ASSETS && !reloadOffered) {
     reloadOffered = true;
-    toast("Helm was updated. This page is from before.", {
+    toast("Helm was updated. Reload the page to use the new version.", {
       glyph: "refresh-cw",
       stays: true,
       actions: [["Reload", () => location.reload()]],

@@ -1,9 +1,9 @@
-// The query as chips and a field: Enter runs what is typed, a chip is taken back into the field by a click.
+// The query field, with a chip for each clause. Enter runs the query; a click on a chip moves its text into the field.
 import { clausesOf, completionsFor, without } from "./logs-query.js";
 import { element } from "./logs-text.js";
 
 export class QueryBox {
-  // RUN gets the whole query; KNOWN is {fields, values(field)} for completion.
+  /** `run` is called with the complete query; `known`, {fields(), values(field)}, is what can be completed. */
   constructor({ form, chips, input, list }, { run, known }) {
     this.form = form;
     this.chips = chips;
@@ -108,12 +108,12 @@ export class QueryBox {
 
   take(choice) {
     const { value } = this.input;
-    const space = choice.goesOn ? "" : " ";
+    const space = choice.isPartial ? "" : " ";
     this.input.value = `${value.slice(0, choice.from)}${choice.text}${space}${value.slice(choice.to)}`;
     const caret = choice.from + choice.text.length + space.length;
     this.input.setSelectionRange(caret, caret);
     this.input.focus();
-    if (choice.goesOn) {
+    if (choice.isPartial) {
       this.complete();
     } else {
       this.close();

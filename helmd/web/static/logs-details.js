@@ -1,15 +1,18 @@
-// An opened entry: the whole message, what else there is about it, and what can be done with it.
+// The details of an entry: message, fields, context and actions.
 import { appendText, bytesText, element } from "./logs-text.js";
 
-const CUT = 20000;
+const MAX_MESSAGE = 20000;
 
-// ROW's details. DO gets (action, row, more): "around", "trace", "value", "hide", "copy", "link", "column".
-export function detailsOf(row, count, times, perform, whole = false) {
+/**
+ * Creates the details of a row, which stands for `count` identical entries. `perform` is called with an action's name,
+ * the row and the action's parameters, see `LogsPage.perform`; `untruncated` shows a long message completely.
+ */
+export function detailsOf(row, count, times, perform, untruncated = false) {
   const { entry } = row;
   const made = element("div", "helm-entry");
   const lines = entry.message.split("\n");
   if (lines.length > 1 || entry.message.length > 300) {
-    made.append(messageOf(entry.message, whole, perform, row));
+    made.append(messageOf(entry.message, untruncated, perform, row));
   }
   const list = element("dl", "helm-entry__facts");
   const fact = (name, value, field = "") => {
@@ -21,7 +24,7 @@ export function detailsOf(row, count, times, perform, whole = false) {
     const shown = element("dd", "helm-entry__value");
     appendText(shown, String(value));
     if (field) {
-      shown.append(pick(field, value, perform, row));
+      shown.append(valueButtons(field, value, perform, row));
     }
     pair.append(shown);
     list.append(pair);
@@ -50,20 +53,20 @@ export function detailsOf(row, count, times, perform, whole = false) {
   return made;
 }
 
-function messageOf(text, whole, perform, row) {
+function messageOf(text, untruncated, perform, row) {
   const wrap = element("div", "helm-entry__text");
   const pre = element("pre", "helm-entry__message", undefined, { tabindex: 0, "aria-label": "Message" });
-  appendText(pre, whole || text.length <= CUT ? text : text.slice(0, CUT));
+  appendText(pre, untruncated || text.length <= MAX_MESSAGE ? text : text.slice(0, MAX_MESSAGE));
   wrap.append(pre);
-  if (!whole && text.length > CUT) {
+  if (!untruncated && text.length > MAX_MESSAGE) {
     const all = element("button", "helm-button helm-button--small", `Show all (${bytesText(text.length)})`, { type: "button" });
-    all.addEventListener("click", () => perform("whole", row));
+    all.addEventListener("click", () => perform("untruncate", row));
     wrap.append(all);
   }
   return wrap;
 }
 
-function pick(field, value, perform, row) {
+function valueButtons(field, value, perform, row) {
   const made = element("span", "helm-choose");
   for (const [how, sign, word] of [["include", "+", "Include"], ["exclude", "\u2212", "Exclude"], ["only", "=", "Only"]]) {
     const button = element("button", "helm-choose__do", sign, {
@@ -99,7 +102,7 @@ function treeOf(value, path, perform, row, depth) {
       item.append(shown);
       if (plain && each !== null && String(each).length <= 200) {
         const field = `context.${here.join(".")}`;
-        item.append(pick(field, each, perform, row));
+        item.append(valueButtons(field, each, perform, row));
         const column = element("button", "helm-choose__do", "\u25a5", {
           type: "button",
           title: `Show ${field} as a column`,

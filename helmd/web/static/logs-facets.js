@@ -1,16 +1,19 @@
-// Values of fields with their counts, each to be included, excluded, or chosen as the only one.
+// Facets: the values of fields with their counts, and buttons that add them to the query.
 import { element } from "./logs-text.js";
 
 const TITLES = { level: "Level", service: "Service", source: "Source", stream: "Stream", trace: "Trace", user: "User" };
 const NAMES = { journal: "printed", http: "posted", helm: "Helm" };
-const FEW = 8;
+const MAX_COLLAPSED = 8;
 
 export class Facets {
-  // CHOOSE gets (field, value with its term, how).
+  /**
+   * `choose` is called with a field, a value as the API has it ({value, term, count}), and "include", "exclude" or
+   * "only".
+   */
   constructor(host, choose) {
     this.host = host;
     this.choose = choose;
-    this.more = new Set();
+    this.expanded = new Set();
     this.facets = [];
     this.shown = "";
   }
@@ -29,7 +32,7 @@ export class Facets {
     this.shown = text;
     this.facets = facets;
     this.note = note;
-    // Nothing moves under the pointer, or away from the keyboard.
+    // While the pointer or the focus is within, only counts change: rendering would move buttons away from them.
     if (this.host.matches(":hover") || this.host.contains(document.activeElement)) {
       this.updateCounts();
     } else {
@@ -42,17 +45,17 @@ export class Facets {
       const found = this.values(row.dataset.field)?.find((each) => String(each.value) === row.dataset.value);
       row.querySelector(".helm-facet__count").textContent = (found?.count ?? 0).toLocaleString();
     }
-    const again = () => {
-      this.host.removeEventListener("pointerleave", again);
-      this.host.removeEventListener("focusout", again);
+    const renderWhenLeft = () => {
+      this.host.removeEventListener("pointerleave", renderWhenLeft);
+      this.host.removeEventListener("focusout", renderWhenLeft);
       setTimeout(() => {
         if (!this.host.matches(":hover") && !this.host.contains(document.activeElement)) {
           this.render();
         }
       }, 0);
     };
-    this.host.addEventListener("pointerleave", again);
-    this.host.addEventListener("focusout", again);
+    this.host.addEventListener("pointerleave", renderWhenLeft);
+    this.host.addEventListener("focusout", renderWhenLeft);
   }
 
   render() {
@@ -63,14 +66,14 @@ export class Facets {
       }
       const group = element("section", "helm-facets__group");
       group.append(element("h2", "helm-facets__title", TITLES[facet.field] ?? facet.field));
-      const all = this.more.has(facet.field);
-      for (const each of all ? facet.values : facet.values.slice(0, FEW)) {
+      const all = this.expanded.has(facet.field);
+      for (const each of all ? facet.values : facet.values.slice(0, MAX_COLLAPSED)) {
         group.append(this.row(facet.field, each));
       }
-      if (!all && facet.values.length > FEW) {
-        const more = element("button", "helm-facets__more", `${facet.values.length - FEW} more`, { type: "button", "aria-label": `${facet.values.length - FEW} more values of ${facet.field}` });
+      if (!all && facet.values.length > MAX_COLLAPSED) {
+        const more = element("button", "helm-facets__more", `${facet.values.length - MAX_COLLAPSED} more`, { type: "button", "aria-label": `${facet.values.length - MAX_COLLAPSED} more values of ${facet.field}` });
         more.addEventListener("click", () => {
-          this.more.add(facet.field);
+          this.expanded.add(facet.field);
           this.render();
         });
         group.append(more);
@@ -100,13 +103,13 @@ export class Facets {
     };
     const name = act("include", "helm-facet__name", `Include ${field} ${text}`, text);
     name.setAttribute("aria-label", `Include ${field} ${text}, ${count.toLocaleString()} lines`);
-    const count_ = element("span", "helm-facet__count", count.toLocaleString());
+    const countElement = element("span", "helm-facet__count", count.toLocaleString());
     const choices = element("span", "helm-facet__do");
     choices.append(
       act("exclude", "helm-choose__do", `Exclude ${field} ${text}`, "\u2212"),
       act("only", "helm-choose__do", `Only ${field} ${text}`, "="),
     );
-    row.append(name, choices, count_);
+    row.append(name, choices, countElement);
     return row;
   }
 }

@@ -1,41 +1,47 @@
-// Fills a window with entries: pages of the store in both directions, and what comes live. No DOM in here.
+// Loads entries into a LogWindow: pages of the store in both directions, and the live stream. It does not use the DOM.
 import { Tail } from "./logs-source.js";
 import { LIMIT, LogWindow, rowOf } from "./logs-window.js";
 
-const PAGE = 400;
-const MORE = 500;
-const RECENT = 2000;
-const AGAIN_MS = 2000;
-// So many ids may have come while nobody looked; beyond that the newest are loaded instead.
-const RESUMABLE = 20000;
+const FIRST_PAGE = 400;
+const NEXT_PAGE = 500;
+const MAX_RECENT = 2000;
+const CATCH_UP_DELAY_MS = 2000;
+// The stream is resumed where at most so many ids are newer; else loading the latest page is faster.
+const MAX_RESUMED = 20000;
 const CATCH_UP_PAGES = 4;
 
 export class LogFeed {
-  // Callbacks: `changed` when the window has changed, `arrived` with rows from the live stream, `state` as for Tail,
-  // `failed` with errors; `following` returns whether the list is scrolled to its end.
-  constructor(source, { changed, arrived, state, failed, following }) {
+  /**
+   * Callbacks: `onChange` when the window has changed, with what caused it ("loaded", "more", "skipped"); `onArrival`
+   * with rows from the live stream; `onState` as for Tail; `onError` with errors. `isFollowing` returns whether the
+   * list stays at its end.
+   */
+  constructor(source, { onChange, onArrival, onState, onError, isFollowing }) {
     this.source = source;
-    this.changed = changed;
-    this.arrived = arrived;
-    this.failed = failed;
-    this.following = following;
+    this.onChange = onChange;
+    this.onArrival = onArrival;
+    this.onError = onError;
+    this.isFollowing = isFollowing;
     this.window = new LogWindow(LIMIT);
     this.tail = new Tail(source, {
-      heard: (entries) => this.heard(entries),
-      skipped: (what) => this.skipped(what),
-      state,
+      onEntries: (entries) => this.onEntries(entries),
+      onSkipped: (skipped) => this.onSkipped(skipped),
+      onState,
     });
     this.recent = [];
     this.overflowed = 0;
     this.loading = false;
-    this.turn = 0;
+    this.generation = 0;
     this.skippedLines = 0;
-    this.awaySince = null;
+    this.suspendedAfter = null;
   }
 
-  // Loads what PARAMETERS ask for: the newest, or what is around AT; LIVE also follows what comes.
+  /**
+   * Replaces the window by the newest entries that match `parameters`, or by those around the cursor `at`; `live`
+   * follows new ones, too. Resolves when they are loaded; errors go to `onError`. A later call cancels an earlier one.
+   */
   async load(parameters, { at = "", live = false } = {}) {
-    const turn = (this.turn += 1);
+    const generation = (this.generation += 1);
     this.parameters = parameters;
     this.live = live;
     this.at = at;
@@ -46,9 +52,9 @@ export class LogFeed {
     this.aborting = new AbortController();
     const { signal } = this.aborting;
     if (live) {
-      // First the place from which on entries come, so that none is between them and the page.
+      // The stream is started before the page is read, so that no entry is missed between them.
       await this.tail.start(parameters);
-      if (turn !== this.turn) {
+      if (generation !== this.generation) {
         return;
       }
     } else {
@@ -56,69 +62,69 @@ export class LogFeed {
     }
     try {
       const pages = await this.firstPages(at, signal);
-      if (turn !== this.turn) {
+      if (generation !== this.generation) {
         return;
       }
       this.window.clear();
       const [older, newer] = pages;
       this.window.merge(older.logs.map(rowOf));
-      this.noteOlder(older);
+      this.setOlder(older);
       if (newer) {
         this.window.merge(newer.logs.map(rowOf));
-        this.noteNewer(newer, PAGE);
+        this.setNewer(newer, FIRST_PAGE);
       }
       this.loading = false;
       this.flushRecent();
     } catch (error) {
-      if (turn === this.turn) {
+      if (generation === this.generation) {
         this.loading = false;
         if (error.name !== "AbortError") {
           this.window.clear();
-          this.failed(error);
+          this.onError(error);
         }
       }
     }
-    if (turn === this.turn) {
-      this.changed("loaded");
+    if (generation === this.generation) {
+      this.onChange("loaded");
     }
   }
 
   firstPages(at, signal) {
-    const page = (more) => this.source.get("logs", { ...this.parameters, total: "false", limit: PAGE, ...more }, signal);
+    const page = (more) => this.source.get("logs", { ...this.parameters, total: "false", limit: FIRST_PAGE, ...more }, signal);
     if (!at) {
       return Promise.all([page({})]);
     }
     const [micros, id] = at.split("-");
-    // What is at the place itself comes with what is before it.
+    // The entry at the cursor itself comes with the older ones.
     return Promise.all([page({ cursor: `${micros}-${Number(id) + 1}` }), page({ after: at })]);
   }
 
-  noteOlder(page) {
+  setOlder(page) {
     this.window.older = page.next_cursor !== null;
     this.window.olderCursor = page.next_cursor;
     this.window.searchedBackTo = page.searched_back_to ?? null;
   }
 
-  noteNewer(page, limit) {
+  setNewer(page, limit) {
     this.window.newer = page.logs.length >= limit || Boolean(page.searched_up_to);
     this.window.newerCursor = page.prev_cursor ?? this.window.last?.cursor;
   }
 
   async loadOlder() {
-    if (this.loading || this.more || !this.window.older) {
+    if (this.loading || this.loadingMore || !this.window.older) {
       return;
     }
     await this.loadMore({ cursor: this.window.olderCursor }, (page) => {
       this.window.merge(page.logs.map(rowOf));
-      this.noteOlder(page);
-      if (!this.following()) {
+      this.setOlder(page);
+      if (!this.isFollowing()) {
         this.window.dropNewest();
       }
     });
   }
 
   async loadNewer() {
-    if (this.loading || this.more || !this.window.newer || !this.window.last) {
+    if (this.loading || this.loadingMore || !this.window.newer || !this.window.last) {
       return;
     }
     const before = this.overflowed;
@@ -127,7 +133,7 @@ export class LogFeed {
     const after = newerCursor && Number(newerCursor.split("-")[0]) > last.micros ? newerCursor : last.cursor;
     await this.loadMore({ after }, (page) => {
       this.window.merge(page.logs.map(rowOf));
-      this.noteNewer(page, MORE);
+      this.setNewer(page, NEXT_PAGE);
       this.window.newer ||= this.overflowed !== before;
       if (this.window.rows.length > this.window.limit) {
         this.window.dropOldest();
@@ -138,79 +144,79 @@ export class LogFeed {
     });
   }
 
-  async loadMore(parameters, use) {
-    const { turn } = this;
-    this.more = true;
+  async loadMore(parameters, addPage) {
+    const { generation } = this;
+    this.loadingMore = true;
     try {
-      const page = await this.source.get("logs", { ...this.parameters, total: "false", limit: MORE, ...parameters }, this.aborting.signal);
-      if (turn === this.turn) {
-        use(page);
+      const page = await this.source.get("logs", { ...this.parameters, total: "false", limit: NEXT_PAGE, ...parameters }, this.aborting.signal);
+      if (generation === this.generation) {
+        addPage(page);
       }
     } catch (error) {
-      if (turn === this.turn && error.name !== "AbortError") {
-        this.failed(error);
+      if (generation === this.generation && error.name !== "AbortError") {
+        this.onError(error);
       }
     } finally {
-      this.more = false;
+      this.loadingMore = false;
     }
-    if (turn === this.turn) {
-      this.changed("more");
+    if (generation === this.generation) {
+      this.onChange("more");
     }
   }
 
-  heard(entries) {
+  onEntries(entries) {
     const rows = entries.map(rowOf);
     this.recent = this.recent.concat(rows);
-    if (this.recent.length > RECENT) {
-      this.overflowed += this.recent.length - RECENT;
-      this.recent.splice(0, this.recent.length - RECENT);
+    if (this.recent.length > MAX_RECENT) {
+      this.overflowed += this.recent.length - MAX_RECENT;
+      this.recent.splice(0, this.recent.length - MAX_RECENT);
     }
     if (!this.loading) {
-      this.window.append(rows, this.following());
+      this.window.append(rows, this.isFollowing());
     }
-    this.arrived(rows);
+    this.onArrival(rows);
   }
 
-  // What came while a page was on its way.
+  /** Adds entries that arrived while a page was loading. */
   flushRecent() {
     if (this.overflowed && this.recent.length && this.window.last?.micros < this.recent[0].micros) {
-      // More came than is remembered; there may be something between.
+      // Older ones were dropped: there may be a gap, which is read from the store on scrolling.
       this.window.newer = true;
       return;
     }
-    this.window.append(this.recent, this.following());
+    this.window.append(this.recent, this.isFollowing());
   }
 
-  // The stream left something out, which the store has.
-  skipped(what) {
-    this.skippedLines += what.count;
+  /** Reads the entries from the store that the stream left out. */
+  onSkipped(skipped) {
+    this.skippedLines += skipped.count;
     this.window.newer = true;
-    clearTimeout(this.catching);
-    this.catching = setTimeout(() => this.catchUp(), AGAIN_MS);
-    this.changed("skipped");
+    clearTimeout(this.catchUpTimer);
+    this.catchUpTimer = setTimeout(() => this.catchUp(), CATCH_UP_DELAY_MS);
+    this.onChange("skipped");
   }
 
   async catchUp() {
-    for (let pages = 0; pages < CATCH_UP_PAGES && this.window.newer && this.following(); pages += 1) {
+    for (let pages = 0; pages < CATCH_UP_PAGES && this.window.newer && this.isFollowing(); pages += 1) {
       await this.loadNewer();
     }
-    if (this.window.newer && this.following()) {
+    if (this.window.newer && this.isFollowing()) {
       await this.load(this.parameters, { live: this.live });
     }
   }
 
-  // Nobody looks: other tabs need the connection.
-  rest() {
-    if (this.live && this.awaySince === null) {
-      this.awaySince = this.tail.lastId;
+  /** Closes the stream while the document is hidden, since browsers limit connections per host. */
+  suspend() {
+    if (this.live && this.suspendedAfter === null) {
+      this.suspendedAfter = this.tail.lastId;
       this.tail.stop();
     }
   }
 
-  // Somebody looks again: goes on after the last entry that was heard of.
-  async wake() {
-    const since = this.awaySince;
-    this.awaySince = null;
+  /** Resumes after the last entry that was received, once the document is visible again. */
+  async resume() {
+    const since = this.suspendedAfter;
+    this.suspendedAfter = null;
     if (!this.live) {
       return;
     }
@@ -220,18 +226,18 @@ export class LogFeed {
     }
     try {
       const { logs } = await this.source.get("logs", { limit: 1, total: "false" });
-      if (logs.length && logs[0].id - since > RESUMABLE) {
-        if (this.following()) {
+      if (logs.length && logs[0].id - since > MAX_RESUMED) {
+        if (this.isFollowing()) {
           await this.load(this.parameters, { live: true });
         } else {
           this.window.newer = true;
           await this.tail.start(this.parameters);
-          this.changed("more");
+          this.onChange("more");
         }
         return;
       }
     } catch {
-      // The tail says what is wrong, and tries again.
+      // The stream reports the same error and retries.
     }
     await this.tail.start(this.parameters, since);
   }

@@ -1,10 +1,11 @@
-// Lines as elements of the document.
+// Renders the items of the list: lines, marks and notes.
 import { detailsOf } from "./logs-details.js";
 import { appendText, bytesText, element } from "./logs-text.js";
 
 const TONES = { CRITICAL: "error", ERROR: "error", WARNING: "warn", INFO: "info", DEBUG: "debug" };
-const LINE = 2000;
+const MAX_LINE = 2000;
 
+/** A value of an entry's context as text, by its key or a dotted path. */
 export function contextValue(entry, name) {
   let value = entry.context;
   if (value && name in value) {
@@ -17,7 +18,7 @@ export function contextValue(entry, name) {
   return value === undefined || value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-// VIEW is {state, times, highlight, open, whole, active, here}; PERFORM as for details.
+/** Creates the element of an item of `itemsOf`. `view` is that of LogsPage, `perform` as for `detailsOf`. */
 export function lineOf(item, view, perform) {
   if (item.kind === "mark") {
     return markLine(item.mark, view, item.key);
@@ -66,13 +67,13 @@ export function lineOf(item, view, perform) {
     });
     times.addEventListener("click", (event) => {
       event.stopPropagation();
-      perform("apart", row, { rows: item.rows });
+      perform("ungroup", row, { rows: item.rows });
     });
     message.append(" ", times);
   }
   if (open) {
     const more = element("div", "helm-line__more", undefined, { role: "gridcell" });
-    more.append(detailsOf(row, item.rows.length, view.times, perform, view.whole.has(row.id)));
+    more.append(detailsOf(row, item.rows.length, view.times, perform, view.untruncated.has(row.id)));
     line.append(more);
   }
   return line;
@@ -83,15 +84,15 @@ function appendMessage(node, message, view, open) {
   const several = end >= 0 && end < message.length - 1;
   const first = end >= 0 ? message.slice(0, end) : message;
   if (view.state.wrap && !open) {
-    const shown = message.length > LINE ? message.slice(0, LINE) : message;
+    const shown = message.length > MAX_LINE ? message.slice(0, MAX_LINE) : message;
     appendText(node, shown, view.highlight);
-    if (message.length > LINE) {
+    if (message.length > MAX_LINE) {
       node.append(element("span", "helm-line__cut", ` … ${bytesText(message.length)}`));
     }
     return;
   }
-  appendText(node, first.slice(0, LINE), view.highlight);
-  if (first.length > LINE) {
+  appendText(node, first.slice(0, MAX_LINE), view.highlight);
+  if (first.length > MAX_LINE) {
     node.append(element("span", "helm-line__cut", ` … ${bytesText(message.length)}`));
   } else if (several) {
     let count = 1;

@@ -1,4 +1,4 @@
-// The bar above the lines: range, wrapping, columns, patterns, export, links; and short messages.
+// The toolbar above the lines: range, wrapping, columns, patterns, export, links; and status messages.
 import { withClause } from "./logs-query.js";
 import { PRESETS, fieldTime, frozen, isoOf, nowMicros, typedTime } from "./logs-state.js";
 import { appendText, element } from "./logs-text.js";
@@ -8,8 +8,8 @@ export class Menus {
     this.page = page;
     this.host = page.host;
     this.part = page.part;
-    this.said = element("p", "helm-logs__said", "", { role: "status" });
-    this.part("count").after(this.said);
+    this.message = element("p", "helm-logs__said", "", { role: "status" });
+    this.part("count").after(this.message);
     this.listen();
   }
 
@@ -36,19 +36,19 @@ export class Menus {
     return this.host.querySelector(`[data-logs-do="${name}"]`);
   }
 
-  say(text) {
-    this.said.textContent = text;
-    clearTimeout(this.saying);
-    this.saying = setTimeout(() => {
-      this.said.textContent = "";
+  announce(text) {
+    this.message.textContent = text;
+    clearTimeout(this.messageTimer);
+    this.messageTimer = setTimeout(() => {
+      this.message.textContent = "";
     }, 4000);
   }
 
-  async copy(text, said) {
+  async copy(text, message) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Without TLS there is no other way.
+      // Without TLS, there is no navigator.clipboard.
       const area = element("textarea", "helm-hidden");
       area.value = text;
       this.host.append(area);
@@ -56,21 +56,21 @@ export class Menus {
       document.execCommand("copy");
       area.remove();
     }
-    this.say(said);
+    this.announce(message);
   }
 
   column(name) {
     const { columns } = this.page.state;
     const next = columns.includes(name) ? columns.filter((each) => each !== name) : [...columns, name].slice(-4);
-    this.page.dress({ columns: next });
+    this.page.setDisplay({ columns: next });
   }
 
   listen() {
     const { page } = this;
     const acts = {
-      wrap: () => page.dress({ wrap: !page.state.wrap }),
-      utc: () => page.dress({ utc: !page.state.utc }),
-      beginning: () => page.beginning(),
+      wrap: () => page.setDisplay({ wrap: !page.state.wrap }),
+      utc: () => page.setDisplay({ utc: !page.state.utc }),
+      beginning: () => page.showBeginning(),
       "next-error": () => page.nextError(1),
       "previous-error": () => page.nextError(-1),
       link: () => this.copy(page.link(), "Link with fixed times copied"),
@@ -106,7 +106,7 @@ export class Menus {
     });
   }
 
-  // Below the button that opens it.
+  /** Moves a popover below the button that opens it. */
   place(panel) {
     const opener = this.host.querySelector(`[popovertarget="${panel.id}"]`).getBoundingClientRect();
     panel.style.top = `${opener.bottom + 6}px`;
@@ -126,7 +126,7 @@ export class Menus {
     const from = typedTime(given.get("from"), utc);
     const to = typedTime(given.get("to"), utc);
     if (!from || (to && from >= to)) {
-      this.say("The range has no beginning before its end");
+      this.announce("The range has no beginning before its end");
       return;
     }
     this.part("range-panel").hidePopover();
@@ -158,9 +158,9 @@ export class Menus {
   fillExport() {
     const { page } = this;
     const { from, to } = frozen(page.state);
-    const asked = { ...page.parameters(), start_time: from, end_time: to };
+    const parameters = { ...page.parameters(), start_time: from, end_time: to };
     const link = (format, text) =>
-      element("a", "helm-logmenu__item", text, { href: page.source.url("logs/export", { ...asked, format, order: "asc" }), download: "" });
+      element("a", "helm-logmenu__item", text, { href: page.source.url("logs/export", { ...parameters, format, order: "asc" }), download: "" });
     const command = element("button", "helm-logmenu__item", "Copy as helmctl command", { type: "button" });
     const services = page.service ? `${page.service} ` : "";
     // "--", since a query may begin with a hyphen.

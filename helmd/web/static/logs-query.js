@@ -1,9 +1,10 @@
-// The text of a query as clauses, as far as the page changes it. What a query means is decided by the server alone.
+// Splits and changes the text of a query. Only the server parses queries completely; these functions know as much of
+// the syntax as the page needs.
 
 const PLAIN = /^[^\s"'()/\\*,-][^\s"()\\*,]*$/;
 const LISTS = new Set(["service", "level", "source", "stream"]);
 
-// The clauses of TEXT, each as it is written; quotes, slashes and parentheses hold spaces together.
+// Splits a query into its clauses, which may have spaces within quotes, slashes and parentheses.
 export function clausesOf(text) {
   const clauses = [];
   let at = 0;
@@ -37,11 +38,11 @@ export function clausesOf(text) {
     }
     clauses.push(text.slice(from, Math.min(at, text.length)));
   }
-  return joined(clauses);
+  return joinAlternatives(clauses);
 }
 
-// What stands between alternatives belongs together: "a OR b" is one clause.
-function joined(clauses) {
+// OR binds less tightly than the space between clauses: a query with it is one clause.
+function joinAlternatives(clauses) {
   return clauses.includes("OR") ? [clauses.join(" ")] : clauses;
 }
 
@@ -54,25 +55,25 @@ export function clause(field, value, negated = false) {
   return `${negated ? "-" : ""}${field}:${quoted(value)}`;
 }
 
-function isAbout(text, field) {
+function isOnField(text, field) {
   const bare = text.replace(/^-?\(?/, "");
   return bare.startsWith(`${field}:`) || (field === "level" && /^level\s*(>=|<=|=|>|<)/.test(bare));
 }
 
-// Puts a query in parentheses to which something is to be added, if it consists of alternatives.
-function closed(text) {
+// The clauses of a query to which another one can be added: alternatives are put in parentheses.
+function parenthesized(text) {
   return clausesOf(text).map((each) => (/^(?!\().* OR /.test(each) ? `(${each})` : each));
 }
 
-// TEXT with a value of FIELD included, excluded or as the only one; what was said of the same value before goes.
+// The query with a value of a field added; `how` is "include", "exclude" or "only". It replaces a clause on this value.
 export function withValue(text, field, value, how) {
-  const asked = clause(field, value);
-  let clauses = closed(text).filter((each) => each !== asked && each !== `-${asked}`);
+  const included = clause(field, value);
+  let clauses = parenthesized(text).filter((each) => each !== included && each !== `-${included}`);
   if (how === "only") {
-    clauses = clauses.filter((each) => !isAbout(each, field));
+    clauses = clauses.filter((each) => !isOnField(each, field));
   }
   if (how === "include") {
-    // Values of one field are alternatives.
+    // Included values of the same field are alternatives.
     const at = clauses.findIndex((each) => each.startsWith(`${field}:`) || each.startsWith(`(${field}:`));
     if (at >= 0) {
       clauses[at] = alternatives(clauses[at], field, value);
@@ -98,10 +99,10 @@ export function without(text, removed) {
 }
 
 export function withClause(text, added) {
-  return [...closed(text).filter((each) => each !== added), added].join(" ");
+  return [...parenthesized(text).filter((each) => each !== added), added].join(" ");
 }
 
-// A regular expression of what a reader should see highlighted in messages: the plain words and expressions.
+// A regular expression that matches the words and expressions of a query, for highlighting; null if there are none.
 export function highlightOf(text) {
   const words = [];
   for (const each of clausesOf(text)) {
@@ -122,7 +123,8 @@ export function highlightOf(text) {
   }
 }
 
-// The word at CARET and what completes it: {from, to, choices: [{text, note}]}.
+// The range of the word at the caret, and its completions: {from, to, choices: [{text, note, isPartial}]}. A choice is
+// partial where a value must follow.
 export function completionsFor(text, caret, known) {
   const before = text.slice(0, caret);
   const from = Math.max(before.lastIndexOf(" "), before.lastIndexOf("(")) + 1;
@@ -134,7 +136,7 @@ export function completionsFor(text, caret, known) {
   if (!split) {
     const fields = known.fields().filter((field) => field.name.toLowerCase().startsWith(bare.toLowerCase()) && bare !== "");
     const offered = bare === "" && word === "" ? known.fields().slice(0, 9) : fields.slice(0, 9);
-    return { from, to, choices: offered.map((field) => ({ text: `${negation}${field.name}${field.sign ?? ":"}`, note: field.note, goesOn: true })) };
+    return { from, to, choices: offered.map((field) => ({ text: `${negation}${field.name}${field.sign ?? ":"}`, note: field.note, isPartial: true })) };
   }
   const [, field, sign, value] = split;
   const start = value.split(",").slice(0, -1).join(",");
@@ -143,7 +145,7 @@ export function completionsFor(text, caret, known) {
   const choices = values.slice(0, 9).map((each) => ({
     text: `${negation}${field}${sign}${start ? `${start},` : ""}${quoted(each.value)}`,
     note: each.count === undefined ? "" : each.count.toLocaleString(),
-    goesOn: false,
+    isPartial: false,
   }));
   return { from, to, choices: choices.length === 1 && choices[0].text === word ? [] : choices };
 }

@@ -1,25 +1,29 @@
-// A list of which only what can be seen is in the document. Heights differ: a line may be wrapped or opened.
+// A virtual list: only the visible items are in the document. Heights differ, since a line may be wrapped or opened,
+// and are estimated until they are measured.
 
-const BEYOND = 8;
+// Items that are rendered above and below the visible ones.
+const OVERSCAN = 8;
 
 export class Rows {
-  // SCROLLER has ALL, as high as all items together, and in it ROWS with those that are shown. MAKE gives the element
-  // of an item and is asked again when `stamp` of the item has changed.
-  constructor(scroller, all, rows, { make, stamp, moved }) {
+  /**
+   * `scroller` contains `all`, whose height is that of all items, which contains `rows` with the rendered items. `make`
+   * creates the element of an item, again when the value of `stamp` for the item has changed; `onScrolled` is called
+   * with whether the user scrolled.
+   */
+  constructor(scroller, all, rows, { make, stamp, onScrolled }) {
     this.scroller = scroller;
     this.all = all;
     this.rows = rows;
     this.make = make;
     this.stamp = stamp;
-    this.moved = moved;
+    this.onScrolled = onScrolled;
     this.items = [];
     this.heights = new Map();
     this.tops = new Float64Array(1);
-    this.shown = new Map();
-    this.plain = 22;
+    this.rendered = new Map();
+    this.rowHeight = 22;
     this.follows = true;
     this.frame = 0;
-    this.settled = 0;
     scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
     new ResizeObserver(() => this.resized()).observe(scroller);
   }
@@ -27,28 +31,28 @@ export class Rows {
   resized() {
     const height = Number.parseFloat(getComputedStyle(this.scroller).getPropertyValue("--helm-row")) || 22;
     const width = this.scroller.clientWidth;
-    if (height !== this.plain || width !== this.width) {
-      this.plain = height;
+    if (height !== this.rowHeight || width !== this.width) {
+      this.rowHeight = height;
       this.width = width;
-      this.forget();
+      this.invalidate();
     }
     this.draw();
   }
 
-  // Discards the measured heights, after the width or the display of lines has changed.
-  forget() {
+  /** Discards the measured heights and elements, after the width or the display of lines has changed. */
+  invalidate() {
     this.heights.clear();
-    for (const each of this.shown.values()) {
+    for (const each of this.rendered.values()) {
       each.node.remove();
     }
-    this.shown.clear();
+    this.rendered.clear();
   }
 
   heightOf(item) {
-    return this.heights.get(item.key) ?? this.plain;
+    return this.heights.get(item.key) ?? this.rowHeight;
   }
 
-  layOut() {
+  updateTops() {
     const count = this.items.length;
     if (this.tops.length < count + 1) {
       this.tops = new Float64Array(Math.max(count + 1, this.tops.length * 2));
@@ -63,7 +67,7 @@ export class Rows {
     this.all.style.height = `${top}px`;
   }
 
-  // The index of the item at a height.
+  /** The index of the item at a distance from the top, in pixels. */
   at(top) {
     let low = 0;
     let high = this.items.length;
@@ -78,7 +82,7 @@ export class Rows {
     return Math.min(low, Math.max(0, this.items.length - 1));
   }
 
-  // What is at the top now, to be there again once other items have come or gone.
+  /** The first visible item and how far it is scrolled, to restore the position after items or heights have changed. */
   anchor() {
     if (!this.items.length) {
       return null;
@@ -92,7 +96,7 @@ export class Rows {
     const anchors = anchor ? this.items.slice(anchor.index, anchor.index + 200) : [];
     this.items = items;
     this.index = null;
-    this.layOut();
+    this.updateTops();
     if (this.follows) {
       this.toEnd();
     } else if (anchor) {
@@ -114,7 +118,7 @@ export class Rows {
   scrollTo(top) {
     const wanted = Math.max(0, Math.round(top));
     if (Math.abs(this.scroller.scrollTop - wanted) >= 1) {
-      this.expected = wanted;
+      this.expectedTop = wanted;
       this.scroller.scrollTop = wanted;
     }
   }
@@ -128,10 +132,10 @@ export class Rows {
   }
 
   onScroll() {
-    const ours = this.expected !== undefined && Math.abs(this.scroller.scrollTop - this.expected) < 2;
-    this.expected = undefined;
+    const ours = this.expectedTop !== undefined && Math.abs(this.scroller.scrollTop - this.expectedTop) < 2;
+    this.expectedTop = undefined;
     this.draw();
-    this.moved(!ours);
+    this.onScrolled(!ours);
   }
 
   draw() {
@@ -148,9 +152,9 @@ export class Rows {
       if (!this.render()) {
         break;
       }
-      // A height was not as expected.
+      // A measured height differs from the estimate.
       const anchor = this.follows ? null : this.anchor();
-      this.layOut();
+      this.updateTops();
       if (this.follows) {
         this.toEnd();
       } else if (anchor) {
@@ -159,22 +163,22 @@ export class Rows {
     }
   }
 
-  // Puts what can be seen into the document; whether a height has changed.
+  /** Renders the visible items and measures them; returns whether a height has changed. */
   render() {
     const height = this.scroller.clientHeight || 400;
-    const first = Math.max(0, this.at(this.scroller.scrollTop) - BEYOND);
-    const last = Math.min(this.items.length - 1, this.at(this.scroller.scrollTop + height) + BEYOND);
+    const first = Math.max(0, this.at(this.scroller.scrollTop) - OVERSCAN);
+    const last = Math.min(this.items.length - 1, this.at(this.scroller.scrollTop + height) + OVERSCAN);
     const kept = new Set();
     let before = null;
     for (let at = first; at <= last; at += 1) {
       const item = this.items[at];
       const stamp = this.stamp(item);
-      let there = this.shown.get(item.key);
+      let there = this.rendered.get(item.key);
       if (!there || there.stamp !== stamp) {
         const node = this.make(item);
         there?.node.replaceWith(node);
         there = { node, stamp };
-        this.shown.set(item.key, there);
+        this.rendered.set(item.key, there);
       }
       kept.add(item.key);
       const place = before ? before.nextSibling : this.rows.firstChild;
@@ -183,17 +187,17 @@ export class Rows {
       }
       before = there.node;
     }
-    for (const [key, each] of this.shown) {
+    for (const [key, each] of this.rendered) {
       if (!kept.has(key)) {
         each.node.remove();
-        this.shown.delete(key);
+        this.rendered.delete(key);
       }
     }
     this.rows.style.transform = `translateY(${this.items.length ? this.tops[first] : 0}px)`;
     let changed = false;
     for (let at = first; at <= last; at += 1) {
       const { key } = this.items[at];
-      const measured = this.shown.get(key).node.offsetHeight;
+      const measured = this.rendered.get(key).node.offsetHeight;
       if (measured && measured !== this.heightOf(this.items[at])) {
         this.heights.set(key, measured);
         changed = true;
@@ -205,7 +209,7 @@ export class Rows {
     return changed;
   }
 
-  // Scrolls as little as is needed for an item to be seen; with MIDDLE it is put there.
+  /** Scrolls an item into view: by as little as possible, or with `middle` to a third of the height. */
   reveal(index, middle = false) {
     if (index < 0) {
       return;
@@ -223,8 +227,8 @@ export class Rows {
     this.drawNow();
   }
 
-  // The items that can be seen now: [first, last] indices.
-  seen() {
+  /** The indices of the first and the last visible item. */
+  visibleRange() {
     return [this.at(this.scroller.scrollTop), this.at(this.scroller.scrollTop + this.scroller.clientHeight - 1)];
   }
 }

@@ -1,6 +1,7 @@
-// Where entries come from: pages of the API, and the tail of what is new.
+// Access to the store of entries: requests to the API, and the live stream.
 import { nextChunk } from "./sse.js";
 
+/** An error response, with the members of its problem document. */
 export class Problem extends Error {
   constructor(status, body) {
     super(body?.detail ?? body?.error ?? `the answer was ${status}`);
@@ -11,6 +12,7 @@ export class Problem extends Error {
   }
 }
 
+/** Requests to the API below the URL `base`. All methods throw Problem for error responses, and what fetch throws. */
 export class Source {
   constructor(base) {
     this.base = base;
@@ -28,37 +30,37 @@ export class Source {
   }
 
   async get(path, parameters = {}, signal = undefined) {
-    const answer = await fetch(this.url(path, parameters), {
+    const response = await fetch(this.url(path, parameters), {
       headers: { Accept: "application/json" },
       redirect: "manual",
       signal,
     });
-    return this.read(answer);
+    return this.read(response);
   }
 
   async send(method, path, body = undefined) {
-    const answer = await fetch(this.url(path), {
+    const response = await fetch(this.url(path), {
       method,
       headers: { Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}) },
       body: body ? JSON.stringify(body) : undefined,
       redirect: "manual",
     });
-    return this.read(answer);
+    return this.read(response);
   }
 
-  async read(answer) {
-    if (answer.type === "opaqueredirect") {
+  async read(response) {
+    if (response.type === "opaqueredirect") {
       throw new Problem(401, { detail: "the session has ended", code: "no_credential", hint: "Log in again." });
     }
-    const text = await answer.text();
+    const text = await response.text();
     let body = null;
     try {
       body = text ? JSON.parse(text) : null;
     } catch {
       body = null;
     }
-    if (!answer.ok) {
-      throw new Problem(answer.status, body);
+    if (!response.ok) {
+      throw new Problem(response.status, body);
     }
     return body;
   }
@@ -68,105 +70,112 @@ const RETRY_MS = 2000;
 const PROBE_MS = 5000;
 const STALE_MS = 9000;
 
-// The stream of new entries. It resumes after the last id that it has heard of, so nothing is lost or doubled.
+/** The live stream of new entries. It reconnects after the last id that was received: none is lost or comes twice. */
 export class Tail {
-  // HEARD gets (entries), SKIPPED (what the server left out), STATE ("live", "stale", "off", "refused"; and why).
-  constructor(source, { heard, skipped, state }) {
+  /**
+   * Callbacks: `onEntries` with new entries, `onSkipped` with the data of the event by which the server reports entries
+   * that it left out, `onState` with "live", "stale" or "refused", a reason (for "refused" the error), and when data
+   * was last received.
+   */
+  constructor(source, { onEntries, onSkipped, onState }) {
     this.source = source;
-    this.heard = heard;
-    this.skipped = skipped;
-    this.state = state;
+    this.onEntries = onEntries;
+    this.onSkipped = onSkipped;
+    this.onState = onState;
     this.lastId = null;
-    this.wanted = null;
+    this.parameters = null;
     this.aborting = null;
-    this.heardAt = Date.now();
+    this.receivedAt = Date.now();
   }
 
-  // Follows what PARAMETERS say. Resolves once the place is known from which on entries come.
+  /**
+   * Follows the entries that match `parameters`, those after the id `since` first. Resolves when the id is known after
+   * which the stream begins, or when the first attempt has failed.
+   */
   start(parameters, since = null) {
     this.stop();
-    this.wanted = parameters;
+    this.parameters = parameters;
     this.lastId = since;
     return new Promise((resolve) => {
-      this.begun = resolve;
-      this.run(this.wanted);
+      this.resolveStart = resolve;
+      this.run(this.parameters);
       this.watch();
     });
   }
 
   stop() {
-    this.wanted = null;
+    this.parameters = null;
     clearTimeout(this.timer);
     clearInterval(this.watching);
     this.aborting?.abort();
-    this.begun?.();
-    this.begun = null;
+    this.resolveStart?.();
+    this.resolveStart = null;
   }
 
-  async run(wanted) {
-    while (this.wanted === wanted) {
+  async run(parameters) {
+    while (this.parameters === parameters) {
       this.aborting = new AbortController();
       let why = "";
       try {
-        await this.connection(wanted, this.aborting.signal);
+        await this.connection(parameters, this.aborting.signal);
       } catch (error) {
-        if (this.wanted !== wanted) {
+        if (this.parameters !== parameters) {
           return;
         }
         why = error instanceof Problem ? error.message : "Helm can't be reached";
         if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) {
-          this.state("refused", error);
-          this.begun?.();
+          this.onState("refused", error);
+          this.resolveStart?.();
           return;
         }
       }
-      if (this.wanted !== wanted) {
+      if (this.parameters !== parameters) {
         return;
       }
-      this.state("stale", why, this.heardAt);
-      this.begun?.();
+      this.onState("stale", why, this.receivedAt);
+      this.resolveStart?.();
       await new Promise((resolve) => {
         this.timer = setTimeout(resolve, RETRY_MS);
       });
     }
   }
 
-  async connection(wanted, signal) {
+  async connection(parameters, signal) {
     const since = this.lastId === null ? {} : { last_event_id: this.lastId };
-    const answer = await fetch(this.source.url("logs/stream", { ...wanted, ...since }), {
+    const response = await fetch(this.source.url("logs/stream", { ...parameters, ...since }), {
       headers: { Accept: "text/event-stream" },
       redirect: "manual",
       signal,
     });
-    if (!answer.ok || !answer.body) {
-      await this.source.read(answer);
+    if (!response.ok || !response.body) {
+      await this.source.read(response);
     }
-    this.state("live");
-    this.heardAt = Date.now();
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    this.onState("live");
+    this.receivedAt = Date.now();
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let buffered = "";
     for (;;) {
       const { done, value } = await nextChunk(reader);
       if (done) {
         return;
       }
-      this.heardAt = Date.now();
-      rest += value;
-      const end = rest.lastIndexOf("\n\n");
+      this.receivedAt = Date.now();
+      buffered += value;
+      const end = buffered.lastIndexOf("\n\n");
       if (end >= 0) {
-        const whole = rest.slice(0, end);
-        rest = rest.slice(end + 2);
-        this.take(whole.split("\n\n"));
+        const complete = buffered.slice(0, end);
+        buffered = buffered.slice(end + 2);
+        this.dispatch(complete.split("\n\n"));
       }
     }
   }
 
-  take(frames) {
+  dispatch(blocks) {
     const entries = [];
-    for (const frame of frames) {
+    for (const block of blocks) {
       let kind = "";
       let data = "";
-      for (const line of frame.split("\n")) {
+      for (const line of block.split("\n")) {
         if (line.startsWith("data: ")) {
           data = line.slice(6);
         } else if (line.startsWith("event: ")) {
@@ -178,38 +187,41 @@ export class Tail {
       if (kind === "log") {
         entries.push(JSON.parse(data));
       } else if (kind === "skipped") {
-        this.skipped(JSON.parse(data));
+        this.onSkipped(JSON.parse(data));
       }
     }
-    if (this.begun && this.lastId !== null) {
-      this.begun();
-      this.begun = null;
+    if (this.resolveStart && this.lastId !== null) {
+      this.resolveStart();
+      this.resolveStart = null;
     }
     if (entries.length) {
-      this.heard(entries);
+      this.onEntries(entries);
     }
-    this.state("live");
+    this.onState("live");
   }
 
-  // Says so when nothing has been heard for some time; silence alone may be a service without anything to say.
+  /**
+   * Reports the state "stale" when helmd can't be reached. After some time without data another request is made, since
+   * the stream's heartbeats are rare.
+   */
   watch() {
     this.watching = setInterval(async () => {
-      if (Date.now() - this.heardAt < PROBE_MS) {
+      if (Date.now() - this.receivedAt < PROBE_MS) {
         return;
       }
-      const asked = new AbortController();
-      const late = setTimeout(() => asked.abort(), 3000);
+      const probe = new AbortController();
+      const timeout = setTimeout(() => probe.abort(), 3000);
       try {
-        await this.source.get("me", {}, asked.signal);
-        this.heardAt = Date.now();
+        await this.source.get("me", {}, probe.signal);
+        this.receivedAt = Date.now();
       } catch (error) {
         if (error instanceof Problem && error.status === 401) {
-          this.state("refused", error);
+          this.onState("refused", error);
         }
       }
-      clearTimeout(late);
-      if (Date.now() - this.heardAt > STALE_MS && this.wanted) {
-        this.state("stale", "", this.heardAt);
+      clearTimeout(timeout);
+      if (Date.now() - this.receivedAt > STALE_MS && this.parameters) {
+        this.onState("stale", "", this.receivedAt);
       }
     }, 1000);
   }

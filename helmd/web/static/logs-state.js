@@ -1,4 +1,4 @@
-// What the page shows, as it is in the URL; times for people.
+// The state of the page, which is in its URL, and the format of times.
 
 export const PRESETS = [
   ["-5m", "Last 5 minutes"],
@@ -24,17 +24,17 @@ export function isoOf(micros) {
 }
 
 export function stateOf(search) {
-  const given = new URLSearchParams(search);
-  const at = /^\d{1,18}-\d{1,18}$/.test(given.get("at") ?? "") ? given.get("at") : "";
+  const parameters = new URLSearchParams(search);
+  const at = /^\d{1,18}-\d{1,18}$/.test(parameters.get("at") ?? "") ? parameters.get("at") : "";
   return {
-    query: (given.get("query") ?? "").slice(0, 2000),
-    from: validTime(given.get("from")) || DEFAULT,
-    to: validTime(given.get("to")),
+    query: (parameters.get("query") ?? "").slice(0, 2000),
+    from: validTime(parameters.get("from")) || DEFAULT,
+    to: validTime(parameters.get("to")),
     at,
-    entry: /^\d{1,18}$/.test(given.get("entry") ?? "") ? Number(given.get("entry")) : null,
-    wrap: given.get("wrap") === "1",
-    utc: given.get("zone") === "utc",
-    columns: (given.get("columns") ?? "").split(",").filter((name) => /^[\w.-]{1,60}$/.test(name)).slice(0, 4),
+    entry: /^\d{1,18}$/.test(parameters.get("entry") ?? "") ? Number(parameters.get("entry")) : null,
+    wrap: parameters.get("wrap") === "1",
+    utc: parameters.get("zone") === "utc",
+    columns: (parameters.get("columns") ?? "").split(",").filter((name) => /^[\w.-]{1,60}$/.test(name)).slice(0, 4),
   };
 }
 
@@ -43,21 +43,21 @@ function validTime(text) {
 }
 
 export function searchOf(state) {
-  const given = new URLSearchParams();
-  const put = (name, value) => value && given.set(name, value);
-  put("query", state.query);
-  put("from", state.from === DEFAULT && !state.to ? "" : state.from);
-  put("to", state.to);
-  put("at", state.at);
-  put("entry", state.entry);
-  put("wrap", state.wrap ? "1" : "");
-  put("zone", state.utc ? "utc" : "");
-  put("columns", state.columns.join(","));
-  const text = given.toString();
+  const parameters = new URLSearchParams();
+  const set = (name, value) => value && parameters.set(name, value);
+  set("query", state.query);
+  set("from", state.from === DEFAULT && !state.to ? "" : state.from);
+  set("to", state.to);
+  set("at", state.at);
+  set("entry", state.entry);
+  set("wrap", state.wrap ? "1" : "");
+  set("zone", state.utc ? "utc" : "");
+  set("columns", state.columns.join(","));
+  const text = parameters.toString();
   return text ? `?${text}` : "";
 }
 
-// The times in microseconds that FROM and TO stand for; without an end it goes on.
+// The range of a state in microseconds; without an end, `to` is null and the range is live.
 export function rangeOf(state, now = nowMicros()) {
   const end = state.to ? timeOf(state.to, now) : null;
   return { from: timeOf(state.from, end ?? now), to: end, live: end === null };
@@ -68,7 +68,7 @@ function timeOf(text, now) {
   return relative ? now - Number(relative[1]) * UNITS[relative[2]] : Date.parse(text) * 1000;
 }
 
-// With times that stay what they are.
+// The state with absolute instead of relative times.
 export function frozen(state, now = nowMicros()) {
   const { from, to } = rangeOf(state, now);
   return { ...state, from: isoOf(from), to: isoOf(to ?? now) };
@@ -78,7 +78,7 @@ export function isDefaultRange(state) {
   return state.from === DEFAULT && !state.to;
 }
 
-// Makes text of times: local or UTC, in the reader's language.
+// Formats times in microseconds, local or UTC, in the browser's locale.
 export class Times {
   constructor(utc) {
     const zone = utc ? { timeZone: "UTC" } : {};
@@ -103,7 +103,7 @@ export class Times {
     return `${this.exacts.format(micros / 1000)}, .${String(Math.floor(micros % 1e6)).padStart(6, "0")}`;
   }
 
-  // As short as the range allows.
+  /** A label of the time axis, as short as is unambiguous within the range. */
   tick(micros, range) {
     const span = range[1] - range[0];
     const clock = span < 600e6 && span > 1 ? this.seconds.format(micros / 1000) : this.minutes.format(micros / 1000);
@@ -119,11 +119,12 @@ export class Times {
   }
 }
 
-// A time that somebody typed into a field without a zone, in microseconds; NaN for none.
+// Parses the value of a datetime-local field into microseconds; NaN where it is empty.
 export function typedTime(text, utc) {
   return text ? Date.parse(utc ? `${text}Z` : text) * 1000 : Number.NaN;
 }
 
+// The value of a datetime-local field for a time in microseconds.
 export function fieldTime(micros, utc) {
   const offset = utc ? 0 : new Date(micros / 1000).getTimezoneOffset() * 60000;
   return new Date(micros / 1000 - offset).toISOString().slice(0, 19);

@@ -1,24 +1,27 @@
-// Saved views as tabs: a name for a query with its range, one's own or for everybody.
+// Saved views as tabs. A view is a named query with its range and columns, private or shared with all users.
 import { toast } from "./dom.js";
 import { Problem } from "./logs-source.js";
 import { frozen, searchOf, stateOf } from "./logs-state.js";
 import { element } from "./logs-text.js";
 
 export class Views {
-  // OPEN gets a view's query string; CURRENT gives that of the page.
-  constructor(host, source, { open, current, failed }) {
+  /**
+   * `open` is called with the query string of the view to show; `current` returns that of the page; `onError` is called
+   * with errors that concern the page as a whole.
+   */
+  constructor(host, source, { open, current, onError }) {
     this.host = host;
     this.source = source;
     this.open = open;
     this.current = current;
-    this.failed = failed;
+    this.onError = onError;
     this.views = [];
     this.available = false;
     this.note = element("p", "helm-viewtab__note", "", { role: "alert" });
   }
 
-  /** Says why a view was not saved or removed, beside the views: what is wrong with the lines is said elsewhere. */
-  say(sentence, hint = "") {
+  /** Shows beside the tabs why a view was not saved or removed; the page's own notice is for errors of the lines. */
+  showError(sentence, hint = "") {
     const text = [sentence, hint].filter(Boolean).map((each) => each.replace(/\.$/, "")).join(". ");
     this.note.textContent = text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "";
   }
@@ -29,12 +32,12 @@ export class Views {
       return;
     }
     try {
-      const answer = await this.source.get("views");
-      this.views = answer.views;
+      const response = await this.source.get("views");
+      this.views = response.views;
       this.available = true;
     } catch (error) {
       this.available = false;
-      this.failed(error);
+      this.onError(error);
     }
     this.render();
   }
@@ -69,7 +72,7 @@ export class Views {
     }
     this.host.replaceChildren(...tabs, this.note);
     if (focused !== null) {
-      // To what is called the same, or to the view that is shown.
+      // Restores the focus: to the control with the same text, else to the current view.
       const all = [...this.host.querySelectorAll("a, button")];
       const here = this.host.querySelector(".helm-viewtab--here a");
       (all.find((each) => focused && each.textContent === focused) ?? here ?? all.at(-1)).focus();
@@ -79,12 +82,12 @@ export class Views {
   saver() {
     const made = element("span", "helm-viewtab");
     const button = element("button", "helm-viewtab__add", "+ Save this view", { type: "button" });
-    button.addEventListener("click", () => this.ask(made));
+    button.addEventListener("click", () => this.showForm(made));
     made.append(button);
     return made;
   }
 
-  ask(place) {
+  showForm(place) {
     const form = element("form", "helm-viewtab__form");
     const name = element("input", "helm-logfield__input", undefined, { name: "name", required: true, maxlength: 80, "aria-label": "Name of the view", placeholder: "Name" });
     const label = element("label", "helm-viewtab__shared", "for everybody");
@@ -93,7 +96,7 @@ export class Views {
     const save = element("button", "helm-button helm-button--small helm-button--primary", "Save");
     const cancel = element("button", "helm-button helm-button--small", "Cancel", { type: "button" });
     const leave = () => {
-      this.say("");
+      this.showError("");
       this.render();
       this.host.querySelector(".helm-viewtab__add")?.focus();
     };
@@ -105,7 +108,7 @@ export class Views {
       const text = name.value.trim();
       if (save.textContent === "Save" && this.views.some((each) => each.own && each.name === text)) {
         save.textContent = "Replace it";
-        this.say(`There is a view ${text} of yours`, "Press Replace it, or give this one another name");
+        this.showError(`There is a view ${text} of yours`, "Press Replace it, or give this one another name");
         return;
       }
       this.save(text, shared.checked);
@@ -120,25 +123,25 @@ export class Views {
     name.focus();
   }
 
-  /** Whether it was done; if not, the page says why, and what was written stays. */
+  /** Sends a request and reloads the views. Resolves to whether it succeeded; errors are shown, and the form stays. */
   async change(what, method, path, body) {
     try {
       await this.source.send(method, path, body);
     } catch (error) {
-      const wrong = (error.errors ?? []).map((each) => each.detail).join("; ");
+      const details = (error.errors ?? []).map((each) => each.detail).join("; ");
       if (!(error instanceof Problem)) {
-        this.say(`Helm can't be reached, so the view was not ${what}`, "Try it again when it answers. On the machine: systemctl --user status helmd");
+        this.showError(`Helm can't be reached, so the view was not ${what}`, "Try it again when it answers. On the machine: systemctl --user status helmd");
       } else if (error.status === 401) {
-        this.failed(error);
+        this.onError(error);
       } else if (error.status === 404) {
-        this.say("This view is not there any more: somebody has removed it", "The tabs are those that there are now");
+        this.showError("This view is not there any more: somebody has removed it", "The tabs are those that there are now");
         await this.load();
       } else {
-        this.say(`The view was not ${what}: ${wrong || error.message}`, error.hint);
+        this.showError(`The view was not ${what}: ${details || error.message}`, error.hint);
       }
       return false;
     }
-    this.say("");
+    this.showError("");
     await this.load();
     return true;
   }
@@ -150,13 +153,13 @@ export class Views {
   async remove(view) {
     if (await this.change("removed", "DELETE", `views/${view.id}`)) {
       const { name, shared, query, columns, last, start_time, end_time } = view;
-      const again = { name, shared, query, columns, last, start_time, end_time };
-      toast(`The view ${name} was removed.`, { glyph: "check", tone: "ok", actions: [["Undo", () => this.change("put back", "POST", "views", again)]] });
+      const body = { name, shared, query, columns, last, start_time, end_time };
+      toast(`The view ${name} was removed.`, { glyph: "check", tone: "ok", actions: [["Undo", () => this.change("put back", "POST", "views", body)]] });
     }
   }
 }
 
-// A view as the page's own query string has it. Columns of the page are keys of the context.
+// The page's query string for a view. The page's columns are keys of the context.
 function searchOfView(view) {
   const last = /^(\d+)(min|h|d|w)$/.exec(view.last);
   const days = last?.[2] === "w";
@@ -189,7 +192,7 @@ function bodyOfView(name, shared, search) {
   };
 }
 
-// Without what a view does not have: how lines are shown.
+// A query string without what is not part of a view: the position and the display of lines.
 export function comparable(search) {
   return searchOf({ ...stateOf(search), at: "", entry: null, wrap: false, utc: false });
 }

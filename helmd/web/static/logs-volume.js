@@ -1,4 +1,5 @@
-// How many lines there were when, by level. Drag to zoom; what is seen in the list is marked below.
+// A histogram of lines by level. Dragging selects a range to zoom into; a bar below marks the range visible in the
+// list.
 import { element } from "./logs-text.js";
 
 const LEVELS = ["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"];
@@ -8,7 +9,10 @@ const FOOT = 18;
 const TICKS = [0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 20160];
 
 export class Volume {
-  // ZOOM gets (from, to) in microseconds, JUMP one time; FORMAT makes text of one, OFFSET is that of the zone.
+  /**
+   * Times are in microseconds. Callbacks: `zoom` with the selected range, `jump` with a time that was clicked; `format`
+   * returns the text of a time, `offset` the offset of the time zone.
+   */
   constructor(host, { zoom, jump, format, offset }) {
     this.host = host;
     this.zoom = zoom;
@@ -37,7 +41,7 @@ export class Volume {
     this.range = [0, 1];
     this.cursor = null;
     this.selection = null;
-    this.seen = null;
+    this.visible = null;
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.plot);
     const recolour = () => {
@@ -61,7 +65,7 @@ export class Volume {
     this.fillTable();
   }
 
-  // Entries that came live, so that the chart need not be asked for again with each.
+  /** Counts entries of the live stream, so that the histogram need not be fetched for each. */
   add(rows) {
     if (!this.step) {
       return;
@@ -88,8 +92,8 @@ export class Volume {
     this.draw();
   }
 
-  show(seen) {
-    this.seen = seen;
+  showVisible(range) {
+    this.visible = range;
     this.draw();
   }
 
@@ -102,7 +106,9 @@ export class Volume {
     }
   }
 
-  // A canvas does not know light-dark(), nor variables.
+  /**
+   * A colour of the style sheet by name. It is computed by an element: canvas has neither light-dark() nor variables.
+   */
   colour(name) {
     if (!this.colours[name]) {
       this.probe.style.color = `var(--helm-${name})`;
@@ -144,25 +150,25 @@ export class Volume {
       if (right <= 0 || left >= width) {
         continue;
       }
-      const thick = Math.max(1, right - left - (right - left > 4 ? 1.5 : 0.5));
+      const barWidth = Math.max(1, right - left - (right - left > 4 ? 1.5 : 0.5));
       let bottom = HEIGHT;
       for (const level of LEVELS) {
         const count = bucket.counts[level] ?? 0;
         if (count) {
-          // What there is of errors and warnings can be seen, however many other lines there are.
+          // Errors and warnings stay visible among many other lines.
           const least = TONES[level] === "quiet" ? 1 : 2;
           const high = Math.max(least, (count / most) * (HEIGHT - 10));
           context.fillStyle = tones[TONES[level]];
-          context.fillRect(left, bottom - high, thick, high);
+          context.fillRect(left, bottom - high, barWidth, high);
           bottom -= high;
         }
       }
     }
     this.paintMarks(context, colour);
     this.paintAxis(context, colour);
-    if (this.seen) {
-      const left = Math.max(0, this.x(this.seen[0]));
-      const right = Math.min(width, Math.max(left + 3, this.x(this.seen[1])));
+    if (this.visible) {
+      const left = Math.max(0, this.x(this.visible[0]));
+      const right = Math.min(width, Math.max(left + 3, this.x(this.visible[1])));
       context.fillStyle = colour("accent");
       context.fillRect(Math.min(left, width - 3), HEIGHT + 1, right - left, 3);
     }

@@ -1,16 +1,17 @@
-// The entries that the page holds: a contiguous part of what matches, ordered by time and id. No DOM in here.
+// The entries in memory: a contiguous range of those that match, ordered by time and id. It does not use the DOM.
 
 export const LIMIT = 4000;
 
 const MICROS = /\.(\d{1,6})/;
 
-// Microseconds since 1970 of an ISO 8601 time; JavaScript's own dates end at milliseconds.
+// Microseconds since 1970 of an ISO 8601 time; a Date has only milliseconds.
 export function microsOf(text) {
   const fraction = MICROS.exec(text);
   const digits = fraction ? fraction[1].padEnd(6, "0") : "000000";
   return Math.floor(Date.parse(text) / 1000) * 1000000 + Number(digits);
 }
 
+// An entry with its time in microseconds, and its cursor for the API.
 export function rowOf(entry) {
   const micros = microsOf(entry.timestamp);
   return { id: entry.id, micros, cursor: `${micros}-${entry.id}`, entry };
@@ -29,7 +30,7 @@ export class LogWindow {
   clear() {
     this.rows = [];
     this.ids = new Set();
-    // Whether there is more in the store on either side, as far as is known.
+    // Whether the store may have older or newer entries that match.
     this.older = false;
     this.newer = false;
     this.olderCursor = null;
@@ -45,7 +46,7 @@ export class LogWindow {
     return this.rows[this.rows.length - 1];
   }
 
-  // Adds ROWS, each once; how many are new.
+  /** Adds rows, ignoring those it has already; returns how many are new. */
   merge(rows) {
     const fresh = rows.filter((row) => !this.ids.has(row.id) && this.ids.add(row.id)).sort(compare);
     if (!fresh.length) {
@@ -63,14 +64,16 @@ export class LogWindow {
     return fresh.length;
   }
 
-  // Adds entries of the live stream and returns how many were new. Beyond the limit, the oldest rows are dropped where
-  // `following`, else the new ones, which are then read from the store on scrolling.
+  /**
+   * Adds rows of the live stream and returns how many are new. Beyond the limit, the oldest rows are dropped if
+   * `following`, else the new ones, which are then read from the store on scrolling.
+   */
   append(rows, following) {
     let fresh = rows;
     if (this.newer) {
       return 0;
     }
-    // What is older than the window while there is more before it is found there.
+    // Rows before the window are read from the store on scrolling: adding them now would leave a gap.
     if (this.older && this.first) {
       fresh = fresh.filter((row) => compare(row, this.first) > 0);
     }
@@ -119,7 +122,7 @@ export class LogWindow {
   }
 }
 
-function alike(a, b) {
+function isIdentical(a, b) {
   return (
     a.entry.message === b.entry.message &&
     a.entry.service_name === b.entry.service_name &&
@@ -128,25 +131,26 @@ function alike(a, b) {
   );
 }
 
-// What is shown of ROWS, the oldest first: {key, kind: "row", row, rows}, identical neighbours as one unless one of
-// them is in APART; and between them MARKS ({id, micros, text, tone}) that are no rows themselves.
-export function itemsOf(rows, marks = [], apart = new Set(), ids = new Set(rows.map((row) => row.id))) {
+// The items of the list, the oldest first: {key, kind: "row", row, rows}, with successive identical rows as one item
+// unless one of them is in `ungrouped`, and {key, kind: "mark", mark} for `marks` ({id, micros, text, tone}) that are
+// not among the rows, by `ids`.
+export function itemsOf(rows, marks = [], ungrouped = new Set(), ids = new Set(rows.map((row) => row.id))) {
   const items = [];
-  const between = marks.filter((mark) => !ids.has(mark.id)).sort((a, b) => a.micros - b.micros);
+  const visibleMarks = marks.filter((mark) => !ids.has(mark.id)).sort((a, b) => a.micros - b.micros);
   let next = 0;
   if (rows.length) {
-    while (next < between.length && between[next].micros < rows[0].micros) {
+    while (next < visibleMarks.length && visibleMarks[next].micros < rows[0].micros) {
       next += 1;
     }
   }
   let open = null;
   for (const row of rows) {
-    while (next < between.length && between[next].micros < row.micros) {
-      items.push({ key: `m${between[next].id}`, kind: "mark", mark: between[next] });
+    while (next < visibleMarks.length && visibleMarks[next].micros < row.micros) {
+      items.push({ key: `m${visibleMarks[next].id}`, kind: "mark", mark: visibleMarks[next] });
       next += 1;
       open = null;
     }
-    if (open && alike(open.row, row) && !apart.has(row.id) && !apart.has(open.row.id)) {
+    if (open && isIdentical(open.row, row) && !ungrouped.has(row.id) && !ungrouped.has(open.row.id)) {
       open.rows.push(row);
     } else {
       open = { key: row.id, kind: "row", row, rows: [row] };
@@ -156,15 +160,15 @@ export function itemsOf(rows, marks = [], apart = new Set(), ids = new Set(rows.
   return items;
 }
 
-// Message ids of systemd (sd-messages.h): a unit has started; it failed; it was out of memory.
+// Message ids of systemd (sd-messages.h): a unit started, failed, or was killed by the OOM killer.
 const STARTED = "39f53479d3a045ac8e11786248231fbf";
 const FAILED = new Set(["d9b373ed55a64feb8242e02dbe79a49c", "fe6faa94e7774663a0da52717891d8ef"]);
 const DEPLOYED = {
   "modules install": "installed", "modules update": "updated", "modules rollback": "rolled back", "modules remove": "removed",
 };
 
-// Start and failure of a unit, another version of a module, a gap: what systemd and Helm have noted that explains other lines, by
-// fields and never by wording. Null for others.
+// The mark of an entry of systemd or Helm that explains other lines: start or failure of a unit, a change of a module,
+// a gap. Null for other entries. Only fields are used, not the message.
 export function markOf(entry) {
   const { message, source, context, service_name: service } = entry;
   const base = { id: entry.id, micros: microsOf(entry.timestamp), service };
@@ -184,7 +188,7 @@ export function markOf(entry) {
   return null;
 }
 
-// A time in which lines may be missing, as the histogram has it, within a range.
+// The mark of a gap of the histogram, limited to a range. Lines may be missing in a gap.
 export function gapMark(gap, from, to) {
   const since = gap.since ? microsOf(gap.since) : from;
   const until = gap.until ? microsOf(gap.until) : to;

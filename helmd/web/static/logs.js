@@ -1,4 +1,4 @@
-// The page of log entries: puts its parts together. The URL has the whole state.
+// The page of log entries. Its complete state is in the URL.
 import { bind } from "./keys.js";
 import { QueryBox } from "./logs-box.js";
 import { Facets } from "./logs-facets.js";
@@ -17,8 +17,10 @@ import { sessionEnded } from "./session.js";
 
 const FLUSH_MS = 90;
 const REFRESH_MS = 10000;
+// So close to an end of the list, in pixels, more lines are loaded.
 const EDGE = 600;
-const BELOW = 22;
+// The margin below the list, in pixels.
+const BOTTOM_MARGIN = 22;
 const FIELDS = [
   { name: "service", note: "of a service" },
   { name: "level", sign: ">=", note: "this level and above" },
@@ -45,22 +47,22 @@ class LogsPage {
     this.knownKeys = [];
     this.total = null;
     this.open = new Set();
-    this.whole = new Set();
-    this.apart = new Set();
+    this.untruncated = new Set();
+    this.ungrouped = new Set();
     this.active = null;
     this.revision = 0;
     this.live = ["", ""];
     this.rows = new Rows(this.part("lines"), this.part("all"), this.part("rows"), {
-      make: (item) => lineOf(item, this.view, (...what) => this.perform(...what)),
+      make: (item) => lineOf(item, this.view, (...action) => this.perform(...action)),
       stamp: (item) => this.stampOf(item),
-      moved: (byUser) => this.moved(byUser),
+      onScrolled: (byUser) => this.onScrolled(byUser),
     });
     this.feed = new LogFeed(this.source, {
-      changed: (why) => this.changed(why),
-      arrived: (rows) => this.arrived(rows),
-      state: (...what) => this.showLive(...what),
-      failed: (error) => this.fail(error),
-      following: () => this.rows.follows,
+      onChange: (why) => this.onChange(why),
+      onArrival: (rows) => this.onArrival(rows),
+      onState: (...state) => this.showLive(...state),
+      onError: (error) => this.fail(error),
+      isFollowing: () => this.rows.follows,
     });
     this.box = new QueryBox(
       { form: this.part("form"), chips: this.part("chips"), input: this.part("input"), list: this.part("completions") },
@@ -76,17 +78,17 @@ class LogsPage {
     this.views = new Views(this.part("views"), this.source, {
       open: (search) => this.goTo(stateOf(search)),
       current: () => searchOf({ ...this.state, at: "", entry: null }),
-      failed: (error) => this.fail(error),
+      onError: (error) => this.fail(error),
     });
     this.menus = new Menus(this);
     this.listen();
-    this.adopt();
+    this.applyState();
     this.views.load(host.dataset.views === "yes");
   }
 
   // ---- state ----
 
-  // Goes on with some of the state changed; the browser's button leads back.
+  /** Changes some of the state, with an entry in the browser's history. */
   go(changes, how = "push") {
     this.goTo({ ...this.state, ...changes }, how);
   }
@@ -94,19 +96,19 @@ class LogsPage {
   goTo(state, how = "push") {
     this.state = state;
     history[how === "push" ? "pushState" : "replaceState"](null, "", `${location.pathname}${searchOf(state)}`);
-    this.adopt();
+    this.applyState();
   }
 
-  // Changes how lines are shown; what is shown stays.
-  dress(changes) {
+  /** Changes how lines are displayed, without loading them again. */
+  setDisplay(changes) {
     this.state = { ...this.state, ...changes };
     history.replaceState(null, "", `${location.pathname}${searchOf(this.state)}`);
-    this.dressed();
-    this.rows.forget();
+    this.applyDisplay();
+    this.rows.invalidate();
     this.flush();
   }
 
-  dressed() {
+  applyDisplay() {
     const { state } = this;
     this.times = new Times(state.utc);
     this.range = rangeOf(state);
@@ -132,7 +134,7 @@ class LogsPage {
       times: this.times,
       highlight: this.highlight,
       open: this.open,
-      whole: this.whole,
+      untruncated: this.untruncated,
       active: this.active,
       here: this.here,
       showsDay: this.showsDay,
@@ -144,14 +146,15 @@ class LogsPage {
       return `${this.revision} ${item.key === this.active} ${item.text ?? ""}`;
     }
     const { id } = item.row;
-    return `${this.revision} ${item.rows.length} ${item.key === this.active} ${this.open.has(id)} ${this.whole.has(id)} ${id === this.here}`;
+    return `${this.revision} ${item.rows.length} ${item.key === this.active} ${this.open.has(id)} ${this.untruncated.has(id)} ${id === this.here}`;
   }
 
-  async adopt() {
+  /** Shows the state: loads its lines and updates all controls. */
+  async applyState() {
     const { state } = this;
     this.range = rangeOf(state);
     if (state.at) {
-      // What is asked for is shown with what is around it, also outside of the range.
+      // An entry outside of the range is shown with the hour around it.
       const micros = Number(state.at.split("-")[0]);
       if (micros < this.range.from || micros > (this.range.to ?? nowMicros())) {
         state.from = isoOf(micros - 1800e6);
@@ -163,14 +166,14 @@ class LogsPage {
     this.open = new Set(state.entry ? [state.entry] : []);
     this.here = state.at ? Number(state.at.split("-")[1]) || null : null;
     this.active = state.entry ?? this.here;
-    this.whole.clear();
-    this.apart = new Set(state.entry ? [state.entry] : this.here ? [this.here] : []);
+    this.untruncated.clear();
+    this.ungrouped = new Set(state.entry ? [state.entry] : this.here ? [this.here] : []);
     this.pending = 0;
     this.total = null;
     this.marks = [];
     this.highlight = highlightOf(state.query);
     this.box.set(state.query);
-    this.dressed();
+    this.applyDisplay();
     this.fail(null);
     this.views.render();
     this.rows.follows = this.range.live && !state.at;
@@ -192,7 +195,7 @@ class LogsPage {
 
   // ---- lines ----
 
-  changed(why) {
+  onChange(why) {
     this.host.classList.remove("helm-logs--loading");
     this.flush();
     if (why === "loaded") {
@@ -203,10 +206,10 @@ class LogsPage {
         this.rows.toEnd();
       }
     }
-    this.edges();
+    this.loadAtEdges();
   }
 
-  arrived(rows) {
+  onArrival(rows) {
     if (!this.rows.follows) {
       this.pending += rows.length;
     }
@@ -232,12 +235,12 @@ class LogsPage {
     this.rows.set(this.items());
     this.showNew();
     this.showCount();
-    this.showSeen();
+    this.showVisible();
   }
 
   items() {
     const { window } = this.feed;
-    const items = itemsOf(window.rows, window.rows.length ? this.marks : [], this.apart, window.ids);
+    const items = itemsOf(window.rows, window.rows.length ? this.marks : [], this.ungrouped, window.ids);
     const top = this.topNote();
     if (top) {
       items.unshift({ kind: "note", ...top });
@@ -299,7 +302,7 @@ class LogsPage {
     return this.range.live ? null : { key: "bottom", text: `End of the range: ${this.times.exact(this.range.to).replace(/, \.\d+$/, "")}.` };
   }
 
-  moved(byUser) {
+  onScrolled(byUser) {
     if (byUser) {
       const follows = this.range.live && !this.feed.window.newer && this.rows.atEnd && !this.feed.loading;
       if (follows !== this.rows.follows) {
@@ -310,12 +313,12 @@ class LogsPage {
         this.showNew();
         this.showLive(...this.live);
       }
-      this.edges();
+      this.loadAtEdges();
     }
-    this.showSeen();
+    this.showVisible();
   }
 
-  edges() {
+  loadAtEdges() {
     const { scroller, total } = this.rows;
     const { window } = this.feed;
     if (window.older && !window.searchedBackTo && (scroller.scrollTop < EDGE || total < scroller.clientHeight * 2)) {
@@ -348,7 +351,7 @@ class LogsPage {
     }
   }
 
-  // ---- what is said about them ----
+  // ---- status ----
 
   showNew() {
     const button = this.part("new");
@@ -373,19 +376,19 @@ class LogsPage {
     }
   }
 
-  showSeen() {
+  showVisible() {
     const { rows } = this;
     if (!rows.items.length) {
-      this.volume.show(null);
+      this.volume.showVisible(null);
       return;
     }
-    const [first, last] = rows.seen();
+    const [first, last] = rows.visibleRange();
     const times = rows.items.slice(first, last + 1).filter((item) => item.kind === "row");
-    this.volume.show(times.length ? [times[0].row.micros, times[times.length - 1].row.micros] : null);
+    this.volume.showVisible(times.length ? [times[0].row.micros, times[times.length - 1].row.micros] : null);
   }
 
-  showLive(state, why = "", heardAt = 0) {
-    this.live = [state, why, heardAt];
+  showLive(state, why = "", receivedAt = 0) {
+    this.live = [state, why, receivedAt];
     const shown = this.part("live");
     const known = state === "live" && !this.rows.follows ? "paused" : state;
     const text = {
@@ -393,7 +396,7 @@ class LogsPage {
       live: "live",
       paused: "paused",
       stored: "stored lines",
-      stale: `stale since ${this.times.seconds.format(heardAt || Date.now())}`,
+      stale: `stale since ${this.times.seconds.format(receivedAt || Date.now())}`,
       refused: "ended",
     }[known];
     const label = this.part("live-text");
@@ -407,7 +410,7 @@ class LogsPage {
     }
   }
 
-  // Says what is wrong; null for nothing.
+  /** Shows an error above the lines; null hides it. */
   fail(error) {
     const notice = this.part("notice");
     const ended = error instanceof Problem && error.status === 401;
@@ -427,14 +430,14 @@ class LogsPage {
 
   async refreshAside() {
     clearTimeout(this.refreshing);
-    const turn = this.feed.turn;
+    const generation = this.feed.generation;
     const range = rangeOf(this.state);
     const end = range.to ?? nowMicros();
-    const asked = { ...this.parameters(), start_time: isoOf(range.from), end_time: isoOf(end) };
-    // These are not aborted: each abort is an error in the log of the store's PostgreSQL.
+    const parameters = { ...this.parameters(), start_time: isoOf(range.from), end_time: isoOf(end) };
+    // Requests are not aborted: each abort would be an error in the log of the store's PostgreSQL.
     try {
-      const counts = await this.source.get("logs/histogram", asked);
-      if (turn !== this.feed.turn) {
+      const counts = await this.source.get("logs/histogram", parameters);
+      if (generation !== this.feed.generation) {
         return;
       }
       const buckets = counts.buckets.map((bucket) => ({ ...bucket, start: microsOf(bucket.start) }));
@@ -443,16 +446,16 @@ class LogsPage {
       this.volume.set([range.from, end], counts.step_seconds * 1e6, buckets, this.marks, this.countedBackTo);
       this.showCount();
       await this.refreshMarks(range.from, end, counts.gaps ?? []);
-      if (turn !== this.feed.turn) {
+      if (generation !== this.feed.generation) {
         return;
       }
       this.volume.set([range.from, end], counts.step_seconds * 1e6, buckets, this.marks, this.countedBackTo);
-      await this.refreshFacets(asked, turn);
+      await this.refreshFacets(parameters, generation);
     } catch (error) {
-      if (error.name === "AbortError" || turn !== this.feed.turn) {
+      if (error.name === "AbortError" || generation !== this.feed.generation) {
         return;
       }
-      // What is wrong with a query, the lines themselves have said.
+      // An invalid query (400) was reported when the lines were loaded.
       if (error.status !== 400) {
         this.fail(error);
       }
@@ -462,21 +465,21 @@ class LogsPage {
     }
   }
 
-  async refreshFacets(asked, turn) {
+  async refreshFacets(parameters, generation) {
     const read = (keys) => {
       const field = ["level", "service", "source", "stream", "context", ...keys].join(",");
-      return this.source.get("logs/facets", { ...asked, field });
+      return this.source.get("logs/facets", { ...parameters, field });
     };
     let keys = this.contextKeys;
     let found = await read(keys.map((key) => `context.${key}`));
-    const there = found.facets.find((facet) => facet.field === "context")?.values.map((each) => each.value) ?? [];
-    this.knownKeys = there.filter((key) => /^[\w-]+$/.test(key) && !key.startsWith("_"));
+    const keysFound = found.facets.find((facet) => facet.field === "context")?.values.map((each) => each.value) ?? [];
+    this.knownKeys = keysFound.filter((key) => /^[\w-]+$/.test(key) && !key.startsWith("_"));
     const wanted = [...new Set([...this.state.columns, ...this.knownKeys])].filter((key) => /^[\w.-]+$/.test(key)).slice(0, 5);
-    if (wanted.some((key) => !keys.includes(key)) && turn === this.feed.turn) {
+    if (wanted.some((key) => !keys.includes(key)) && generation === this.feed.generation) {
       keys = this.contextKeys = wanted;
       found = await read(keys.map((key) => `context.${key}`));
     }
-    if (turn === this.feed.turn) {
+    if (generation === this.feed.generation) {
       this.facets.set(found.facets.filter((facet) => facet.field !== "context"));
     }
   }
@@ -508,7 +511,7 @@ class LogsPage {
     }[field];
   }
 
-  // ---- places ----
+  // ---- navigation ----
 
   jump(micros) {
     this.go({ at: `${Math.floor(micros)}-0`, entry: null });
@@ -522,7 +525,7 @@ class LogsPage {
     this.go({ from: !this.state.to && relative ? relative : isoOf(from - span), at: cursor, entry: null });
   }
 
-  beginning() {
+  showBeginning() {
     this.pause();
     this.go({ from: isoOf(this.range.from), at: `${Math.floor(this.range.from)}-0`, entry: null });
   }
@@ -530,9 +533,9 @@ class LogsPage {
   async nextError(direction) {
     const { rows } = this;
     const index = this.active === null ? -1 : rows.indexOf(this.active);
-    const [first, last] = rows.seen();
-    const seen = direction > 0 ? first - 1 : last + 1;
-    const start = index >= 0 && index >= first - 1 && index <= last + 1 ? index : seen;
+    const [first, last] = rows.visibleRange();
+    const edge = direction > 0 ? first - 1 : last + 1;
+    const start = index >= 0 && index >= first - 1 && index <= last + 1 ? index : edge;
     for (let at = start + direction; at >= 0 && at < rows.items.length; at += direction) {
       const item = rows.items[at];
       if (item.kind === "row" && /ERROR|CRITICAL/.test(item.row.entry.level)) {
@@ -551,7 +554,7 @@ class LogsPage {
         return;
       }
     }
-    this.menus.say(direction > 0 ? "No later error in this range" : "No earlier error in this range");
+    this.menus.announce(direction > 0 ? "No later error in this range" : "No earlier error in this range");
   }
 
   activate(key, reveal = true) {
@@ -568,7 +571,7 @@ class LogsPage {
 
   step(by) {
     const { rows } = this;
-    const [first, last] = rows.seen();
+    const [first, last] = rows.visibleRange();
     let at = this.active === null ? -1 : rows.indexOf(this.active);
     at = at < 0 ? (by > 0 ? first : last) : at + by;
     while (rows.items[at] && rows.items[at].kind !== "row") {
@@ -577,7 +580,7 @@ class LogsPage {
     if (rows.items[at]) {
       this.pause();
       this.activate(rows.items[at].key);
-      this.edges();
+      this.loadAtEdges();
     }
   }
 
@@ -588,11 +591,11 @@ class LogsPage {
       this.open.add(id);
       const item = this.rows.items[this.rows.indexOf(id)];
       if (item?.kind === "row") {
-        this.apart.delete(id);
+        this.ungrouped.delete(id);
       }
     } else {
       this.open.delete(id);
-      this.whole.delete(id);
+      this.untruncated.delete(id);
     }
     this.state = { ...this.state, entry: opens ? id : null };
     history.replaceState(null, "", `${location.pathname}${searchOf(this.state)}`);
@@ -622,14 +625,14 @@ class LogsPage {
       case "column":
         this.menus.column(more.name);
         break;
-      case "whole":
-        this.whole.add(row.id);
+      case "untruncate":
+        this.untruncated.add(row.id);
         this.rows.draw();
         break;
-      case "apart":
+      case "ungroup":
         this.pause();
         for (const each of more.rows) {
-          this.apart.add(each.id);
+          this.ungrouped.add(each.id);
         }
         this.flush();
         break;
@@ -649,7 +652,7 @@ class LogsPage {
     }
   }
 
-  // Excludes lines that differ from one in numbers, ids and quoted parts alone, as the server sees it.
+  /** Excludes lines of the same pattern as a row's: they differ only in numbers, ids and quoted parts. */
   async hideLike(row) {
     let term = "";
     try {
@@ -664,7 +667,7 @@ class LogsPage {
     }
   }
 
-  // A link to what is shown, with times that stay what they are.
+  /** A permanent link to what is shown: its times are absolute. */
   link(changes = {}) {
     return `${location.origin}${location.pathname}${searchOf(frozen({ ...this.state, ...changes }))}`;
   }
@@ -683,18 +686,18 @@ class LogsPage {
     });
     lines.addEventListener("wheel", (event) => event.deltaY < 0 && this.pause(), { passive: true });
     addEventListener("popstate", () => {
-      // A link within the page changes nothing of what is shown.
+      // A link to a fragment also fires popstate, without a change of the state.
       if (searchOf(stateOf(location.search)) !== searchOf(this.state)) {
         this.state = stateOf(location.search);
-        this.adopt();
+        this.applyState();
       }
     });
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.feed.rest() : this.wake()));
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.feed.suspend() : this.onVisible()));
     document.addEventListener("keydown", (event) => this.onKey(event), true);
     bind("e", "Next error", () => this.nextError(1));
     bind("E", "Error before", () => this.nextError(-1));
-    bind("w", "Wrap long lines", () => this.dress({ wrap: !this.state.wrap }));
-    bind("u", "Times in UTC, or local", () => this.dress({ utc: !this.state.utc }));
+    bind("w", "Wrap long lines", () => this.setDisplay({ wrap: !this.state.wrap }));
+    bind("u", "Times in UTC, or local", () => this.setDisplay({ utc: !this.state.utc }));
     addEventListener("resize", () => this.fit());
     const above = new ResizeObserver(() => this.fit());
     for (const name of ["views", "form", "notice", "head", "patterns"]) {
@@ -703,13 +706,13 @@ class LogsPage {
     setInterval(() => this.slide(), 1000);
   }
 
-  async wake() {
-    await this.feed.wake();
+  async onVisible() {
+    await this.feed.resume();
     this.flush();
     this.refreshAside();
   }
 
-  // The range goes on with the time.
+  /** Moves the histogram of a live range to the current time. */
   slide() {
     if (this.range.live && !document.hidden && !this.volume.drag) {
       const { from } = rangeOf(this.state);
@@ -717,13 +720,13 @@ class LogsPage {
     }
   }
 
-  // As high as fits below what is above, since the gateway puts the page into a frame of its own.
+  /** Fits the list into the window, by script: the height of the gateway's frame is not known to the style sheet. */
   fit() {
     const lines = this.part("lines");
     const { top } = lines.getBoundingClientRect();
     const rail = document.querySelector(".helm-rail");
     const bar = rail && getComputedStyle(rail).flexDirection === "row" ? rail.offsetHeight : 0;
-    lines.style.height = `${Math.max(320, innerHeight - top - scrollY - BELOW - bar)}px`;
+    lines.style.height = `${Math.max(320, innerHeight - top - scrollY - BOTTOM_MARGIN - bar)}px`;
     const body = this.part("facets").nextElementSibling;
     this.part("facets").style.setProperty("--helm-facets", `${body.offsetHeight}px`);
   }
@@ -741,7 +744,7 @@ class LogsPage {
       ArrowUp: () => this.step(-1),
       Enter: () => this.rows.indexOf(this.active) >= 0 && this.toggle(this.active),
       Escape: () => this.open.size && [...this.open].forEach((id) => this.toggle(id)),
-      Home: () => this.beginning(),
+      Home: () => this.showBeginning(),
       End: () => this.resume(),
     };
     const act = inList && !event.target.closest("button, a, summary") ? listKeys[event.key] : undefined;
@@ -753,7 +756,7 @@ class LogsPage {
   }
 }
 
-// The query with a value of a facet chosen; null stands for entries without any.
+// The query with a value of a facet; the value null is for entries without the field.
 function chosenQuery(query, field, { value, term }, how) {
   if (value !== null) {
     return withValue(query, field, value, how);

@@ -1,4 +1,5 @@
-// The page of charts: what is chosen is in the URL; points come from GET /api/metrics/{name}, the newest again and again.
+// The page of charts: what is chosen is in the URL; points come from GET /api/metrics/{name}, the newest again and
+// again.
 import { api } from "./api.js";
 import { Chart, axisTime } from "./chart.js";
 import { copy } from "./dom.js";

@@ -1,4 +1,5 @@
-// The page of modules: installing and changing them. A job fetches and checks first and says the plan; another one does it.
+// The page of modules: installing and changing them. A job fetches and checks first and says the plan; another one does
+// it.
 import { followJob, runAction } from "./action.js";
 import { Problem, api } from "./api.js";
 import { HOME } from "./dom.js";

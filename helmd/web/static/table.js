@@ -1,8 +1,10 @@
-// Tables: sorted by their heads, filtered by words, with columns that can be hidden, rows that can be selected, and copies.
+// Tables: sorted by their heads, filtered by words, with columns that can be hidden, rows that can be selected, and
+// copies.
 //
-// <table data-table="services"> with <th data-column="cpu" data-sort="number">; a cell's value is its data-value or text.
-// Around it: <input data-table-filter>, [data-table-copy="csv|json"], [data-table-columns], [data-table-selected] in the
-// element data-table-box. Sorting and words are in the URL (sort, find), columns are remembered by the table's name.
+// <table data-table="services"> with <th data-column="cpu" data-sort="number">; a cell's value is its data-value or
+// text. Around it: <input data-table-filter>, [data-table-copy="csv|json"], [data-table-columns], [data-table-selected]
+// in the element data-table-box. Sorting and words are in the URL (sort, find), columns are remembered by the table's
+// name.
 import { copy, h, saveFocus, store, stored } from "./dom.js";
 
 const tables = new Map();
