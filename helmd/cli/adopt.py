@@ -137,7 +137,7 @@ def _confirm(question: str, yes: bool) -> None:
 
 
 def _submit_import(context: Context, reason: str) -> None:
-    """Begin the job that copies log entries; it goes on without this command."""
+    """Start the job that copies log entries; it continues independently of this command."""
     import asyncio
 
     from helmd.cli.caller import origin_here, person

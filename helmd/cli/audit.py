@@ -70,7 +70,7 @@ def _line(entry: AuditEntry) -> list[output.Part]:
 
 @dataclass(slots=True)
 class Outcome:
-    """Whether what is recorded came to what it should; set by a command that says so without an error."""
+    """Whether the recorded operation succeeded; set by commands that report a failure without raising an error."""
 
     good: bool = True
 

@@ -68,7 +68,7 @@ def service_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def log_words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return services, or how a term of a query may go on. Never raises or prints."""
+    """Return services, or completions of a term of a query. Never raises or prints."""
     from helmd.model.logs.query_language.complete import completions, values
 
     given: tuple[str, ...] = ctx.params.get(param.name or "") or ()

@@ -343,7 +343,7 @@ def modules_prune_command(
 
 
 def kept_text(kept: "KeptData") -> str:
-    """Return what is kept, for people."""
+    """Return a description of the data that is kept."""
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(kept.at))
     return f"{kept.what} {kept.where}, of {when} UTC, {kept.size / (1 << 20):,.1f} MB"
 
@@ -351,7 +351,7 @@ def kept_text(kept: "KeptData") -> str:
 def recover_modules(context: Context, names: Sequence[str], wait: bool = False) -> bool:
     """Recover modules; return whether there was something to be done.
 
-    A change that goes on is left alone, or waited for.
+    A change in progress is skipped, or waited for.
     """
     from helmd.operations.modules.recover import recover_module
 

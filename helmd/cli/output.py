@@ -54,7 +54,7 @@ class _PrintOptions:
     def __init__(self) -> None:
         self.ascii_symbols = False
         self.record: Callable[[str], None] | None = None
-        """Called with every line for a person."""
+        """Called with every line on stderr."""
 
 
 _options = _PrintOptions()
@@ -116,12 +116,12 @@ def print_line(*parts: Part) -> None:
 
 
 def record_messages(record: Callable[[str], None]) -> None:
-    """Have RECORD called with every line for a person that is printed from now on."""
+    """Call RECORD with every line printed to stderr from now on."""
     _options.record = record
 
 
 def print_message(*parts: Part) -> None:
-    """Print a line for a person on stderr."""
+    """Print a line on stderr."""
     if _options.record is not None:
         _options.record(render_line(parts, False))
     click.echo(render_line(parts, coloured(sys.stderr)), err=True)

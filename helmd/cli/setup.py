@@ -131,7 +131,7 @@ def _mode(context: Context, suite: bool) -> str:
 
 
 def _print_end(code: int, changed: bool) -> None:
-    """What is degraded, and where users log in; or how to go on."""
+    """Print what is degraded, and where users log in, or the next step."""
     from helmd.operations.monitoring.status import look
 
     context = Context()

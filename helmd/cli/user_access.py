@@ -41,7 +41,7 @@ def audited_change(context: Context, action: str, reason: str, detail: str) -> "
 
 
 def print_user(user: "RealmUser", sentence: str, as_json: bool, password: str = "") -> None:
-    """What a change came to, with a PASSWORD that was made for it."""
+    """Print the result of a change, with a generated PASSWORD."""
     if as_json:
         output.print_json({**user_json(user), **({"password": password} if password else {})})
         return

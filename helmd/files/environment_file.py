@@ -42,7 +42,7 @@ def put_secret(path: Path, key: str, value: str) -> None:
 def remove_variables(path: Path, names: Collection[str]) -> bool:
     """Remove the lines that set NAMES from the file at PATH; all others stay as they are. True if there were any.
 
-    Raises ConfigurationError if a value of theirs goes on over several lines, and as `ensure_secrets`.
+    Raises ConfigurationError if one of their values spans several lines, and as `ensure_secrets`.
     """
     with _locked(path) as directory:
         text = _read(path, directory)

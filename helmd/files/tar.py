@@ -23,7 +23,7 @@ class TarError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member: its name as it stands, without a slash at its end. ``target`` is that of a link."""
+    """A member: its name, without a trailing slash. ``target`` is that of a link."""
 
     name: str
     kind: MemberKind

@@ -227,7 +227,7 @@ def _first_that_connects(found: list[Any], probe: Probe, deadline: float) -> soc
 
 
 def _shown(address: tuple[Any, ...]) -> str:
-    """Return a socket address for people. The port alone where it is the usual address."""
+    """Return a socket address as text; the port alone for the usual address."""
     host, port = address[:2]
     if host == LOOPBACK:
         return f"port {port}"

@@ -13,7 +13,7 @@ PROBLEM_PAGES = "/docs/problems/"
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """One code. ``meaning`` and ``remedy`` are for a person."""
+    """An error code. ``meaning`` and ``remedy`` are sentences for display."""
 
     status: HTTPStatus
     meaning: str

@@ -51,7 +51,7 @@ class IntentLog:
 
     @staticmethod
     def read(directory: Path) -> Intent | None:
-        """Return the last change that was begun, or None if there was none. Of a change that goes on, its lines so far.
+        """Return the last change that was begun, or None if there was none. Of a change in progress, the lines so far.
 
         Nothing is written, so the module needs not be locked. Raises IntentError, OSError.
         """
@@ -97,7 +97,7 @@ class IntentLog:
         self.intent = after
 
     def note(self, event: IntentEvent, step: str = "", **facts: str | float | bool | None) -> None:
-        """As `write`, for what is also right without its line: on a full disk, going back goes on."""
+        """As `write`, for lines that may be missing: on a full disk, the rollback continues without them."""
         try:
             self.write(event, step, **facts)
         except OSError:
@@ -105,7 +105,7 @@ class IntentLog:
 
 
 def interrupted_modules(layout: Layout) -> list[str]:
-    """Return the modules with a change that is neither complete nor taken back. One that goes on is among them."""
+    """Return the modules with a change that is neither complete nor taken back. One in progress is among them."""
     try:
         names = sorted(os.listdir(layout.state / "modules"))
     except FileNotFoundError:

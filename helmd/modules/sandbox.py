@@ -22,7 +22,7 @@ from helmd.systemd.programs import account_roots
 TakeLine = Callable[[str], None]
 """Takes a line that a program has printed."""
 Watch = Callable[[], str]
-"""Says why a program has to be stopped, as a sentence; empty while it may go on."""
+"""Returns why a program has to be stopped, as a sentence; empty while it may run."""
 
 MEMORY, TASKS = 2 << 30, 256
 _LOOK = 0.5

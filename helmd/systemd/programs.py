@@ -167,7 +167,7 @@ class _Search:
     """Follows a program through links, virtual environments and script headers, collecting what has to be bound.
 
     What a file in the service's own directories says counts less than the configuration: the service can change it. So
-    only installations of interpreters are bound for its sake.
+    only installations of interpreters are bound because of it.
     """
 
     service: Service

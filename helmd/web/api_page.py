@@ -77,7 +77,7 @@ def curl_line(method: str, path: str, operation: _Part, document: _Part) -> str:
 
 
 def example_of(schema: _Part, document: _Part) -> Any:
-    """Return a value with what SCHEMA requires, made of examples."""
+    """Return a value with the members that SCHEMA requires, from its examples."""
     if examples := schema.get("examples"):
         return examples[0]
     if reference := schema.get("$ref"):

@@ -144,7 +144,7 @@ class HttpServer:
             _log.error("%s", " ".join(part for part in (f"{error.sentence}.", error.hint) if part))
 
     async def listen(self, listen: str, port: int) -> None:
-        """Listen on another TCP address; the one before is given up once the new one serves, its connections go on.
+        """Listen on another TCP address; then stop listening on the old one, whose connections are kept.
 
         On sockets of systemd's this changes nothing: `trouble` says so. Raises PortTakenError, or HelmError for an
         address that can't be bound; then nothing has changed.

@@ -34,7 +34,7 @@ class RightsError(KeycloakError):
 
 
 class RefusedRequestError(KeycloakError):
-    """Keycloak refused a request with this STATUS; ``reason`` is what it says about that, for people."""
+    """Keycloak refused a request with this STATUS; ``reason`` is its message."""
 
     def __init__(self, sentence: str, status: int, reason: str) -> None:
         super().__init__(sentence, hint=_SEE_LOG)
@@ -153,7 +153,7 @@ _SEE_LOG = "See its log: helmctl logs keycloak"
 
 
 def _reason(code: int, document: object) -> str:
-    """Return what an answer says about its failure, for people."""
+    """Return the error message in a response."""
     said = _said(document)
     return f"{said} ({code})" if said else f"it answered {code}"
 

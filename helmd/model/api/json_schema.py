@@ -1,4 +1,4 @@
-"""JSON Schema (draft 2020-12) of types: dataclasses with `described` fields, and what these are made of."""
+"""JSON Schema (draft 2020-12) of types: dataclasses with `described` fields, and the types of these."""
 
 import types
 from collections.abc import Mapping, Sequence

@@ -88,7 +88,7 @@ def jobs_outside_helm(lines: Sequence[ManagerLine], own: Iterable[OwnOperation])
             continue
         key = (line.manager, line.job)
         open_jobs.setdefault(key, []).append(line)
-        # The end of a restart's first half has the type restart, and the job goes on as a start.
+        # The end of a restart's first half has the type restart, and the job continues as a start.
         if not line.result or (line.kind == "restart" and line.result == "done"):
             continue
         of_job = open_jobs.pop(key)

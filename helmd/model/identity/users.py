@@ -78,7 +78,7 @@ class RealmUser:
     created: int | None = None
     """Milliseconds since the epoch."""
     service_account_of: str = ""
-    """The client whose service account it is; empty for a person."""
+    """The client whose service account it is; empty for other users."""
     required_actions: tuple[str, ...] = ()
     """What Keycloak has the user do at the next login."""
     from_directory: bool = False

@@ -6,7 +6,7 @@ MOST_NAMES = 1000
 
 
 class Rates:
-    """RATE entries a second for each name, and BURST of them at once. Times are seconds of a clock that only goes on.
+    """RATE entries a second for each name, and BURST of them at once. Times are seconds of a monotonic clock.
 
     What was accepted counts in full: a batch larger than a burst is treated like several small ones.
     """

@@ -70,7 +70,7 @@ def read_events(content: bytes) -> JobEvents:
 
 
 def logged_events(content: bytes) -> list[LoggedEvent]:
-    """Return the log of a job: its steps, and what it printed for people."""
+    """Return the log of a job: its steps, and the lines it printed."""
     found = []
     for number, event in _events(content):
         try:

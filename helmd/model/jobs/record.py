@@ -39,7 +39,7 @@ class Requester:
 
     @property
     def described(self) -> str:
-        """For people: ``alice (token, from 192.0.2.7)``."""
+        """The requester as text: ``alice (token, from 192.0.2.7)``."""
         return f"{self.name} ({self.via}, from {self.address})" if self.address else f"{self.name} ({self.via})"
 
 
@@ -80,7 +80,7 @@ class JobStep:
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
-    """A line that a job printed for people."""
+    """A line that a job printed."""
 
     at: float
     text: str

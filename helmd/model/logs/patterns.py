@@ -30,7 +30,7 @@ def pattern_of(message: str) -> str:
 
 
 def shown_pattern(pattern: str) -> str:
-    """Return PATTERN for people, with an asterisk for each part that varies."""
+    """Return PATTERN for display, with an asterisk for each part that varies."""
     return pattern.replace(PLACE, "*")
 
 

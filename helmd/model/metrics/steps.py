@@ -1,4 +1,4 @@
-"""The steps of a chart, and what its points are made of: measurements, or their roll-ups."""
+"""The steps of a chart, and the source of its points: measurements or their roll-ups."""
 
 import math
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ class ProcessFacts:
 
     @property
     def command(self) -> str:
-        """What it was called with, for people."""
+        """Its command line, for display."""
         return shlex.join(self.words)[:160]
 
 

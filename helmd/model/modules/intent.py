@@ -32,7 +32,7 @@ Facts = Mapping[str, Fact]
 
 
 class IntentError(HelmError):
-    """An intent file is damaged otherwise than by a torn last line: what was going on is not known."""
+    """An intent file is damaged otherwise than by an incomplete last line: the state of the change is unknown."""
 
     code = "failed"
 
@@ -87,7 +87,7 @@ class Intent:
 
 
 def intent_line(line: IntentLine) -> bytes:
-    """Return LINE as it stands in the file."""
+    """Return LINE as in the file."""
     body = json.dumps(
         {"at": line.at, "event": line.event, "step": line.step, "facts": dict(line.facts)}, sort_keys=True
     )

@@ -95,7 +95,7 @@ def downtimes_of(history: Sequence[HistoryEntry]) -> tuple[float, ...]:
 
 
 def plan_lines(plan: UpdatePlan) -> list[str]:
-    """Return the plan for people, a line each, printable as it is."""
+    """Return the plan as lines of printable text."""
     return [printable(line, _WIDTH) for line in _lines(plan)]
 
 

@@ -90,7 +90,7 @@ def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
     steps: list[UndoStep] = []
     if "stop" in entered:
         steps.append("halt")
-    # Before that only the copies were made; what they were made of is unchanged.
+    # Before that only the copies were made; the originals are unchanged.
     if "data" in entered:
         steps += ["database", "shared"]
     if "close" in entered:

@@ -50,7 +50,7 @@ class OpenEnd:
 
     @property
     def place(self) -> str:
-        """Where it listens, for a person."""
+        """Its address, for display."""
         if self.port is None:
             return f"{self.family} {self.address}".rstrip()
         address = f"[{self.address}]" if ":" in self.address else self.address
@@ -67,7 +67,7 @@ class DeclaredPort:
     local: bool
     encrypted: bool
     setting: str
-    """What sets its address, for a person."""
+    """The setting of its address, for display."""
     opens_others: bool = False
     """Whether the service's program also opens ports on the loopback address that the kernel chooses, as Keycloak's
     transaction manager does, which identifies its process by one.

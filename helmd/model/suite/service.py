@@ -190,7 +190,7 @@ class Service:
 
     @property
     def oneshot(self) -> bool:
-        """Whether it runs to its end, instead of staying in the foreground."""
+        """Whether it is a oneshot, which ends by itself."""
         return self.type == "oneshot"
 
     @property

@@ -60,7 +60,7 @@ class Probe(NamedTuple):
 
     @property
     def asked(self) -> str:
-        """What is waited for, for people."""
+        """What is waited for, for display."""
         if self.check == "process":
             return "its process"
         if self.check == "port":

@@ -157,7 +157,7 @@ def read_archive(
     limit: Callable[[], int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ReadArchive:
-    """Read the archive behind DESCRIPTOR to its end, with VISITOR, and check it against its manifest.
+    """Read the whole archive behind DESCRIPTOR, with VISITOR, and check it against its manifest.
 
     KNOWN is the manifest of an earlier reading, by which each part is checked as soon as it has ended. LIMIT says how
     many bytes it may have at most. Raises BackupError for what is damaged, incomplete or not allowed, also one that is

@@ -1,6 +1,6 @@
 """Restoring a suite from an archive, on an empty machine or in place of a suite that is there.
 
-The archive is read twice through one descriptor: once to its end, which authenticates and checks all of it, and then
+The archive is read twice through one descriptor: once completely, which authenticates and checks all of it, and then
 again, part by part in the order in which a suite is made. Each step can be done again, so a restore that was
 interrupted is done again from its beginning, on the same archive.
 """
@@ -83,7 +83,7 @@ class Restoring:
 
 
 def check_archive(descriptor: int, identity: AgeIdentity, layout: Layout) -> tuple[Restoring, bool | None]:
-    """Read an archive to its end, changing nothing; and whether it is signed by the key in the identity's file.
+    """Read a whole archive without changes; return whether it is signed by the key in the identity's file.
 
     Raises BackupError as `helmd.operations.backup.archive.read_archive`.
     """

@@ -43,7 +43,7 @@ def backups(context: DoctorContext) -> list[Finding]:
 
 
 def backup_troubles(context: DoctorContext) -> list[str]:
-    """Return what keeps a suite from being restored as it was lately: backups that failed, or are overdue, as
+    """Return why a recent state of the suite can't be restored: backups that failed, or are overdue, as
     sentences.
     """
     try:

@@ -202,7 +202,7 @@ def _end(holder: Holder, uid: int) -> str:
 
 
 def secrets(context: DoctorContext) -> list[Finding]:
-    """Check whether only the account can read its secrets, and whether systemd reads them as they are meant."""
+    """Check whether only the account can read its secrets, and whether systemd parses them as intended."""
     layout = context.layout
     own = [layout.secrets, *sorted(layout.secrets.glob("*"))] if layout.secrets.is_dir() else []
     machine = []

@@ -1,7 +1,7 @@
 """A login at the gateway as a browser does it, to see a page as the gateway passes it on. Blocks, for a limited time.
 
 Nothing is sent before the kernel has said that it is the gateway's unit at the other end of the connection: any service
-could listen on its port while it does not. The answers are not trusted all the same.
+could listen on its port while it does not. Therefore responses are not trusted.
 """
 
 import contextlib

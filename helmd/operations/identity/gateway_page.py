@@ -41,7 +41,7 @@ GATEWAY_LOOK_SECONDS = 2.0
 LEARN_AGAIN_SECONDS = 24 * 3600.0
 """A gateway may load other code without a restart of its unit."""
 PAUSES = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
-"""Seconds between failed attempts; the last one goes on."""
+"""Delays in seconds after failed attempts; the last one is repeated."""
 REFUSED_SECONDS = 6 * 3600.0
 """The same after Keycloak has refused the login, since it locks an account after some of them."""
 _SESSIONS = 2
@@ -87,7 +87,7 @@ class GatewayPages:
         return self._page.injected
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         self._page = await self._pool.run(self._stored)
         while True:
             await self.look()
@@ -132,7 +132,7 @@ class GatewayPages:
             trouble, hint = error.sentence, error.hint or _AGAIN
         except (InjectedError, OSError) as error:
             trouble = f"the gateway's answer can't be used: {error}"
-        except Exception:  # noqa: BLE001 - whatever the gateway answers, helmd goes on
+        except Exception:  # noqa: BLE001 - errors in the gateway's response must not end helmd
             _log.exception("the gateway's pages can't be looked at")
             trouble = "the attempt failed; helmd's log says why"
         self._failed += 1

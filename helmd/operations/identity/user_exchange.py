@@ -29,8 +29,8 @@ def import_users(
 ) -> Iterator[RowReport]:
     """Create the users of ROWS that do not exist yet; yield the result of each row, after calling NOTIFY.
 
-    A user who is there already is left alone, whatever the row says besides. Raises KeycloakAwayError and LockedError,
-    after which the rows that are left were not imported; a further import goes on there.
+    Existing users are not changed. Raises KeycloakAwayError and LockedError,
+    after which the remaining rows were not imported; another import continues there.
     """
     for row in rows:
         report = row if isinstance(row, RowReport) else _imported(users, row, dry_run)

@@ -96,7 +96,7 @@ class JobDirectory:
             return b""
 
     def log(self, job_id: str) -> list[LoggedEvent]:
-        """Return the steps of the job so far, and what it has printed for people."""
+        """Return the steps of the job so far, and the lines it has printed."""
         return logged_events(self.events(job_id))
 
     def ids(self) -> list[str]:

@@ -1,6 +1,6 @@
 """helmd's part of jobs: starts them, and records their results as systemd reports them.
 
-A job needs none of this to go on: helmd may be killed at any time, and looks up its state at the next start.
+Jobs run independently of it: helmd may be killed at any time, and looks up their states at the next start.
 Files and systemd are asked in threads. No lock is held over either: whatever happens twice has the same result.
 """
 

@@ -61,7 +61,7 @@ def has_ended(active_state: str, sub_state: str) -> bool:
 
 
 def remove_unit(manager: Manager, facts: UnitFacts) -> None:
-    """Let systemd forget a unit that has ended; one whose process runs is left alone. Raises BusError."""
+    """Unload a unit that has ended; one that is running is not changed. Raises BusError."""
     if facts.active_state == "failed":
         manager.reset_failed(facts.unit)
     elif has_ended(facts.active_state, facts.sub_state):

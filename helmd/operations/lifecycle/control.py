@@ -53,7 +53,7 @@ RELOAD_SETTLES = 0.1
 """Seconds after the end of a reload in which a service ends that does not handle its signal, and systemd notices."""
 EXPLAINING_LINES = 10
 LOOKED_AT = 1_000
-"""Last lines of a failed start among which the probe's is: the service may go on printing after it."""
+"""Number of last lines of a failed start to search for the probe's: the service may print more after it."""
 SHOWN = 500
 """Characters of a line that are shown."""
 

@@ -62,7 +62,7 @@ class AdoptionPlan:
     places: Mapping[str, Path]
     processes: FoundProcesses
     databases: Mapping[str, str]
-    """Where the database of a service is that it goes on with, without a password."""
+    """The address of the database that a service continues to use, without password."""
     logs: str
     """Where the older Helm's log entries are; empty if it has no database that is known."""
     remarks: tuple[str, ...]
@@ -90,7 +90,7 @@ class AdoptionPlan:
 
 
 class _Amendments:
-    """Changes of imported entries, so that services go on as they were."""
+    """Changes of imported entries, so that services run as before."""
 
     def __init__(self, directory: Path, raw: Mapping[str, Any]) -> None:
         self._directory, self._raw = directory, raw
@@ -170,7 +170,7 @@ def _raw(file: Path) -> Mapping[str, Any]:
 
 
 def _kept_remarks(remarks: Iterable[str]) -> Iterator[str]:
-    """Yield remarks of the import, but for what is said about Keycloak: here it goes on as it was."""
+    """Yield remarks of the import, except those about Keycloak, which runs as before here."""
     yield from (remark for remark in remarks if "helmctl setup installs Keycloak" not in remark)
 
 

@@ -1,7 +1,7 @@
 """Carries out a change of a module step by step, or takes it back; what the steps do is `Surroundings`.
 
 Before each step its line is on the disk. Whatever ends it early (an error, a cancellation, a kill, a power cut) leaves
-lines from which `recover` goes on: back, or forward once the change was committed.
+lines from which `recover` continues: it rolls back, or completes the change once that was committed.
 """
 
 import signal
@@ -95,7 +95,7 @@ def complete(log: IntentLog, outside: Surroundings, report: ReportChange) -> Non
 
 
 def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> None:
-    """Go back. With ONLY_DATA, code and data are put back and nothing is started, which a later call goes on with.
+    """Roll back. With ONLY_DATA, code and data are restored and nothing is started; a later call does the rest.
 
     Raises StuckError when the data or the code can't be put back: then nothing was started on them.
     """

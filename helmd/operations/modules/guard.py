@@ -1,4 +1,4 @@
-"""A unit beside each change of a module, which goes on with it at once if that is killed.
+"""A unit that watches each change of a module, and completes or rolls it back if that is killed.
 
 It waits for the module's lock, which the kernel releases however its holder ends (flock(2)). So it misses nothing, and
 never works beside what it watches over. After a change that has ended it finds nothing to do.

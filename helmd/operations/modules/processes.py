@@ -42,7 +42,7 @@ def find_processes(
 ) -> FoundProcesses:
     """Return the processes of this account that belong to PLACES (by name), and others that listen on PORTS.
 
-    OF_HELM says which units are Helm's own: what runs in them is left alone.
+    OF_HELM says which units are Helm's own; their processes are ignored.
     """
     wanted = {name: str(place) for name, place in places.items()}
     holders = {name: holders_of(port) for name, port in ports.items()}

@@ -24,7 +24,7 @@ from helmd.systemd.bus import Manager
 
 
 def interrupted(layout: Layout) -> list[str]:
-    """Return the modules with a change that is neither complete nor taken back. One that goes on is among them."""
+    """Return the modules with a change that is neither complete nor taken back. One in progress is among them."""
     return interrupted_modules(layout)
 
 
@@ -39,7 +39,7 @@ def recover_module(
 ) -> bool:
     """Complete or take back what was interrupted; return whether there was something.
 
-    A change that goes on is left alone, or with WAIT waited for, since it may be another recovery. Raises HelmError,
+    A change in progress is skipped, or with WAIT waited for, since it may be another recovery. Raises HelmError,
     OSError.
     """
     if not is_interrupted(places_of(layout, name)):
@@ -77,13 +77,13 @@ def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, option
         except BusError as error:
             failed.append(error)
         except OSError as problem:
-            # Of its lock; the other modules are recovered all the same.
+            # An error of its lock; the other modules are still recovered.
             failed.append(HelmError(f"{name} could not be recovered: {problem}"))
     return failed
 
 
 def _intent(updates: ModuleUpdates) -> Intent | None:
-    """Return the change that was interrupted, or None if nobody can go on with it."""
+    """Return the change that was interrupted, or None if it can't be continued."""
     try:
         return IntentLog.read(updates.places.state)
     except (HelmError, OSError):
@@ -103,7 +103,7 @@ def _before_start(updates: ModuleUpdates) -> HelmError | None:
     """
     name = updates.name
     try:
-        # On a full disk it goes back all the same, since that frees the space which is kept for it.
+        # Rollback also works on a full disk, since it frees the space reserved for it.
         with suppress(OSError):
             updates.block()
         updates.recover(only_data=True)

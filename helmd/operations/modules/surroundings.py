@@ -322,7 +322,7 @@ class ModuleSteps:
     # Back.
 
     def _undo_halt(self, intent: Intent) -> Facts:
-        # On a full disk it goes back all the same.
+        # Rollback must work on a full disk.
         with suppress(OSError):
             self.block()
         # A migration outlives a command that was killed; that of a job ends with it.

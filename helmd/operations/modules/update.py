@@ -98,7 +98,7 @@ class ModuleUpdates:
             yield
 
     def _holder(self) -> str:
-        """Return what holds the module, for people."""
+        """Return what holds the module, as text."""
         try:
             intent = IntentLog.read(self.places.state)
         except (HelmError, OSError):
@@ -287,7 +287,7 @@ class ModuleUpdates:
     def recover(self, only_data: bool = False) -> bool:
         """Complete or take back what was interrupted; return whether there was something. The module must be locked.
 
-        With ONLY_DATA nothing is started, which a later call goes on with. Raises HelmError, OSError.
+        With ONLY_DATA nothing is started; a later call does the rest. Raises HelmError, OSError.
         """
         log = IntentLog.found(self.places.state)
         kind = InstallSteps if log is not None and log.intent.change == "install" else ModuleSteps

@@ -250,7 +250,7 @@ async def _isolated(name: str, make: Callable[[], Awaitable[CheckResult]]) -> Ch
     """Return what MAKE gives; an error of it is that check's failure, and no one else's."""
     try:
         return await make()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other checks and the daemon go on
+    except Exception as error:  # noqa: BLE001 - an error must not end the other checks or the daemon
         if not isinstance(error, OSError):
             _log.exception("the health check %s failed", name)
         return {**_TIMED_OUT[name], "status": UNHEALTHY, "message": f"{type(error).__name__}: {error}"}

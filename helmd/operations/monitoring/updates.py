@@ -41,7 +41,7 @@ class PendingUpdates:
             async with asyncio.timeout(APT_WAIT_SECONDS):
                 await self._threads.run(self._refresh)
         except TimeoutError:
-            # The thread goes on, and there is one alone.
+            # The thread continues, and there is only one.
             pass
         return self._known
 

@@ -60,7 +60,7 @@ class SystemdUnits:
 
     def active(self, unit: str) -> bool:
         facts = self.manager.facts(unit)
-        # What has run to its end keeps nothing in the cluster.
+        # A oneshot that has ended has no connections.
         return facts.active_state not in ("inactive", "failed") and facts.sub_state != "exited"
 
     def start(self, unit: str) -> None:

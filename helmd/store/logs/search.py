@@ -191,7 +191,7 @@ class _Search:
             await self._fetch([leaf.name for leaf in chain.from_iterable(group)], {})
 
     async def _days(self) -> list[list[Leaf]]:
-        """Return the partitions in question, in the order of the search."""
+        """Return the partitions to search, by day, in the order of the search."""
         start, end, behind = self._wanted.start, self._wanted.end, self._behind
         if behind is not None and self._oldest_first:
             start = behind.timestamp if start is None else max(start, behind.timestamp)
@@ -207,7 +207,7 @@ class _Search:
         return PageCursor(self._wanted.end or _FUTURE, 0)
 
     def _end_of(self, day: Sequence[Leaf]) -> PageCursor:
-        """Return where the search goes on after DAY. No entry has the id 0."""
+        """Return where the search continues after DAY. No entry has the id 0."""
         return PageCursor(day[-1].begins + _DAY if self._oldest_first else day[-1].begins, 0)
 
     def _is_past(self, day: Sequence[Leaf]) -> bool:

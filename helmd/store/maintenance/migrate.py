@@ -100,7 +100,7 @@ async def _apply_next(connection: Connection, known: Sequence[Migration], role: 
         if step is None:
             return None
         try:
-            # Without parameters a string of several statements is sent as it stands (libpq's simple query).
+            # Without parameters, a string of several statements is sent by the simple query protocol.
             await connection.execute(_for_role(step.text, role, connection))
         except psycopg.Error as error:
             raise StoreError(f"migration {step} failed and was undone: {_notified(error)}") from error

@@ -46,7 +46,7 @@ class TakesMetrics(Protocol):
 
 class Intake:
     """The handlers. ``measured`` takes measurements; ``retention_of`` says how many days a service's
-    entries are kept; ``read`` is what is made of messages; ``health_paths`` are what Helm requests of a service.
+    entries are kept; ``read`` parses messages; ``health_paths`` are what Helm requests of a service.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What handlers ask the rest of helmd for. `Monitor` and `HealthReport` provide it, in tests also fakes."""
+"""Protocols of what handlers need of helmd; implemented by `Monitor` and `HealthReport`, in tests by fakes."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar

@@ -267,7 +267,7 @@ class UserHandlers:
         return json_response(UserChangedReply(True, message, user_body(user)))
 
     async def _ask(self, request: web.Request, what: Callable[[Users], Result]) -> Result:
-        """Return what WHAT gives, called in a thread. A change goes on without its client."""
+        """Return the result of WHAT, called in a thread. A change is completed if the client disconnects."""
         if self._waiting >= MAX_USER_REQUESTS:
             raise TooManyUserRequestsError("too many requests wait for Keycloak", hint="Try again in a few seconds.")
         self._waiting += 1

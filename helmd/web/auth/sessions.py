@@ -127,7 +127,7 @@ class BrowserSessions(AbstractStorage):
         return len(wanted)
 
     async def run(self) -> NoReturn:
-        """Go on until cancelled: removes what has ended, so that its tokens are not kept."""
+        """Run until cancelled; remove sessions that have ended, with their tokens."""
         while True:
             await self.clean()
             await asyncio.sleep(CLEAN_SECONDS)

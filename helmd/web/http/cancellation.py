@@ -25,7 +25,7 @@ class GoneError(ConnectionResetError):
 async def run_while_connected(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Return what WORK gives; it is cancelled when the client goes away. Raises GoneError then.
 
-    aiohttp 3.8 lets a handler go on without its client.
+    aiohttp 3.8 does not cancel a handler when its client disconnects.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -42,7 +42,7 @@ MAX_HEADERS = 64 << 10
 MAX_CONNECTIONS = 4096
 """Maximum number of connections for TCP and for unix sockets each, within the limit of open files."""
 GRACE_SECONDS = 0.5
-"""At the end: how long a connection without a request may still bring one, and a begun response may go on."""
+"""Shutdown timeouts in seconds: for a request on an idle connection, and for a response in progress."""
 DRAIN_SECONDS = 4.0
 """At the end: how long requests that have no response yet may take. Senders of log entries give up after 5 s."""
 
@@ -80,17 +80,17 @@ class ClientConnection(RequestHandler):
         self._upgraded = self._refused = self._broken = False
         self._line, self._line_ended, self._headers = 0, False, 0
         self.answering = False
-        """Whether a response to the request at hand has begun."""
+        """Whether a response to the current request has begun."""
         self.family, self.address = "tcp", ""
 
     @property
     def ends_soon(self) -> bool:
-        """Whether the response at hand is the last one."""
+        """Whether the current response is the last one."""
         return self._server.closing
 
     @property
     def idle(self) -> bool:
-        """Whether no request is at hand."""
+        """Whether there is no current request."""
         return self._request is None and not self._messages and not self._in_body
 
     @property
@@ -235,7 +235,7 @@ class ClientConnection(RequestHandler):
 
     @property
     def _occupied(self) -> bool:
-        """Whether what comes next belongs to a later request than the one at hand."""
+        """Whether the next data belongs to a later request than the current one."""
         return not self._upgraded and (bool(self._messages) or (self._request is not None and not self._in_body))
 
     def _parse_piece(self, piece: bytes) -> None:

@@ -150,7 +150,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 async def _whole(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Return what HANDLER answers.
+    """Return the response of HANDLER.
 
     When it fails once its answer has begun, a second answer would become a part of that one: so the cause is logged,
     and the connection ends without the last chunk, by which a client knows to ask again.

@@ -1,4 +1,4 @@
-"""What a page says about an error: a title for people, and what to do, with the commands to copy. No I/O."""
+"""The texts of an error page: title, and what to do, with commands to copy. No I/O."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _COMMAND = re.compile(
     r"(?:(?!then: |; or |; see |; take | which |helmctl \w+ writes | sets those | says | lists | shows | starts |, )"
     r".)+)$"
 )
-"""A command at the end of a text. What begins like one and goes on as a sentence is none."""
+"""A command at the end of a text. What begins like a command but continues as a sentence is none."""
 
 
 @dataclass(frozen=True, slots=True)

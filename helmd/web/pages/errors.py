@@ -1,4 +1,4 @@
-"""Errors for people: what is a problem document for programs is a page for who reads in a browser."""
+"""Error pages for browsers, in place of problem documents for programs."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class ErrorContext:
-    """What an error's page shows: the problem document in words for people. ``retry_after`` is in seconds.
+    """The content of an error page, made of a problem document. ``retry_after`` is in seconds.
 
     ``same`` is the path to try once more; empty where that would repeat a change.
     """

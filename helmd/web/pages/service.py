@@ -1,4 +1,4 @@
-"""The page of one service: its state, what happened to it, what it is made of, and its settings."""
+"""The page of one service: its state, timeline, unit and processes, and settings."""
 
 import asyncio
 import time

@@ -184,8 +184,8 @@ def full_name(user: RealmUser) -> str:
 
 
 def _delete_refusal(details: UserDetails) -> str:
-    """Return why nobody may remove the user, as a sentence; Keycloak is asked about the last admin when it comes to
-    that.
+    """Return why the user can't be removed by anyone, as a sentence; Keycloak is asked about the last admin when it
+    comes to that.
     """
     if details.user.username.casefold() == FIRST_ADMIN:
         return f"The account {FIRST_ADMIN} can't be deleted: it is the way back in when {ADMINS} is empty."

@@ -1,4 +1,4 @@
-"""What runtimes print when a program fails: how such a dump begins, its level, and which lines go on it.
+"""Crash dumps of language runtimes: how they begin, their level, and which lines belong to them.
 
 `start_of` looks at a line that states no level itself; `continues` at the line after it. A state is what the dump's
 next line may be. journald keeps no empty lines, so none is relied on.
@@ -146,7 +146,7 @@ _MORE: dict[str, re.Pattern[str]] = {
     "box-warning": re.compile("[│╵]"),
     "gin": re.compile(r"/\S{1,400}:\d{1,9} \(0x"),
 }
-"""By state: what a line that is not indented must begin with to go on the dump."""
+"""By state: prefixes of lines without indentation that belong to the dump."""
 
 _GO_FATAL = (
     "fatal error: (?:all goroutines|concurrent map|runtime|unexpected|stack|out of memory|fault|sync|invalid|morestack"
@@ -350,7 +350,7 @@ def head_alone(text: str) -> bool:
 
 
 def continues(state: str, text: str) -> str | None:
-    """Return the state after TEXT if it goes on an entry in STATE, or None if it does not, or only for its place."""
+    """Return the state after TEXT if it continues an entry in STATE, or None if not, or only by its position."""
     if _PYTHON_START.match(text):
         begun = PYTHON_ENDED if "Group" in text[:24] else PYTHON
         return begun if state in (ANY_ERROR, PYTHON_CHAINED, "asyncio", "fatal-python") else None

@@ -88,7 +88,7 @@ def with_given_time(context: Mapping[str, object], fields: Mapping[str, Value]) 
 
 
 def row_of(entry: JournalEntry) -> LogRow | None:
-    """Return the row for an entry as it stands, or None when it belongs to no service of the suite.
+    """Return the row for an unparsed entry, or None if it belongs to no service of the suite.
 
     The text of a printed line is parsed, and lines that belong together are joined, in
     `helmd.model.logs.parsing.journal_entries`.
@@ -273,7 +273,7 @@ def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
 def clean_text(raw: bytes, continues: bool = False) -> tuple[str, dict[str, object]]:
     """Return bytes of a line as text that can be stored, and notes on what was changed.
 
-    CUT: it goes on in another entry.
+    CUT says that it continues in another entry.
     """
     notes: dict[str, object] = {}
     if len(raw) > MESSAGE_LIMIT:

@@ -1,4 +1,4 @@
-"""Which lines belong together: the parts that journald split one line into, and the lines that go on an entry
+"""Which lines belong together: the parts into which journald split a line, and the lines that continue an entry
 (what is indented below an error or a warning, the dumps that `crash_dumps` knows, PostgreSQL's DETAIL, further lines
 of a message).
 
@@ -219,14 +219,14 @@ class Joiner(Generic[T]):
 
         It is among them itself if nothing can follow it (COMPLETE, or no error).
 
-        STATED: the text names LEVEL itself. SEVERAL: its message may go on in lines that look like nothing.
+        STATED: the text names LEVEL itself. SEVERAL: its message may continue in lines without any format.
         """
         state, dump_level, traceback = _opens(text, level, complete, stated)
         done: list[Joined[T]] = []
         if key in self.opened:
             before = self._end(key)
             done += before.joined()
-            # What does not fit into an entry any more goes on in a second one.
+            # Lines that exceed the size of an entry begin another one.
             if before.state not in HELD and (goes_on := continues(before.state, text)) is not None:
                 state, traceback, dump_level = goes_on, before.traceback, before.level
         if state is None:

@@ -24,7 +24,7 @@ class Position(NamedTuple):
     ties: int
     """How many entries with exactly this ``monotonic`` are behind us: journald gives all lines of one read one time."""
     finished: bool = False
-    """The boot is over and was read to its end."""
+    """The boot has ended and was read completely."""
 
 
 class Missing(StrEnum):

@@ -1,4 +1,4 @@
-"""How a term that is being written may go on."""
+"""Completion of the term being typed."""
 
 from collections.abc import Iterable
 
