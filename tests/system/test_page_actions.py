@@ -79,7 +79,7 @@ def page(dashboard: Dashboard) -> Dashboard:
 def test_services(page: Dashboard) -> None:
     page.open("", "owner")
     page.browser.until_there("#service-ticker")
-    name = 'action.js: ${label} ${what}${takesBack ? " again" : ""}'
+    name = 'action.js: ${label} ${what}${isUndo ? " again" : ""}'
     for verb in ("start", "stop", "restart", "reload"):
         plant(page, {"text": verb, "action": "service", "verb": verb, "services": "nosuch"})
         said = fails(page, name, plan=False)

@@ -20,7 +20,7 @@ PEAK = 977.5
 FIGURES = """
 const [values, done] = arguments;
 const { src } = document.querySelector("script[src$='/metrics.js']");
-import(src.replace("metrics.js", "chart.js")).then(({ figure }) => done(values.map((each) => figure(each))));
+import(src.replace("metrics.js", "chart.js")).then(({ formatValue }) => done(values.map((each) => formatValue(each))));
 """
 """How a chart writes values."""
 

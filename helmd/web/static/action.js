@@ -1,6 +1,7 @@
-// What changes something: a dialog says what will be done and to whom, then how it goes, then how it ended.
+// Actions that change something: a dialog shows the plan and asks for confirmation, then follows the job, then shows
+// the result.
 import { Problem, api } from "./api.js";
-import { HOME, h, saveFocus, icon, printableText, toast } from "./dom.js";
+import { HOME, h, icon, printableText, saveFocus, toast } from "./dom.js";
 import { duration } from "./format.js";
 import { subscribe } from "./live.js";
 import { eventsUntilEnd } from "./sse.js";
@@ -15,35 +16,34 @@ const GLYPHS = {
   skipped: ["off", "minus"],
   queued: ["off", "clock"],
 };
-const WORDS = {
+const VERBS = {
   start: ["Start", "started"],
   stop: ["Stop", "stopped"],
   restart: ["Restart", "restarted"],
   reload: ["Reload", "reloaded"],
 };
-/**
- * What may be otherwise when it is sent again: no answer, no session, a conflict (a name that is taken), away for now.
- */
-const AGAIN = new Set([0, 401, 409, 502, 503, 504]);
+/** HTTP statuses after which a retry may succeed: unreachable, no session, a conflict (a name in use), unavailable. */
+const RETRYABLE = new Set([0, 401, 409, 502, 503, 504]);
 const OPPOSITE = { start: "stop", stop: "start" };
 
 /**
- * The whole of an action: plan, question, job, end. Resolves with the job or the reply, null where it was not done.
+ * Runs an action in a dialog. Resolves, when the dialog is closed, to the job as it ended or the reply of `submit`; to
+ * null if the action was cancelled, was refused or still runs. Options:
  *
- *   title      "Restart codex"
- *   plan       async () => [{service, action} | text]: what will be done; may throw Problem
- *   warning    a sentence about whom it touches, or a function of the plan
- *   fields     [{name, label, type, value, required, hint, options}], or a function of the plan: what is asked; "reason"
- *              by default
- *   confirm    the label of the button; `danger` makes it red
- *   submit     async (values) => reply; a reply with `job` is followed
- *   ended      (reply) => the sentence at the end
- *   undo       options of the action that takes it back, or a sentence why there is none
- *   log        true: the job's lines are shown while it runs
- *   again      what begins it again where its job has failed: a button then
- *   instead    [[label, act]]: what else can be done, with the dialog closed
+ *   title         the title of the dialog, such as "Restart codex"
+ *   plan          async () => [{service, action} | text], the steps; may throw Problem
+ *   warning       a sentence about the effect on users, or a function of the plan that returns one
+ *   fields        the form, [{name, label, type, value, required, hint, options}], or a function of the plan that
+ *                 returns it; by default a field for the reason
+ *   confirm       the label of the submit button; `danger` makes it red
+ *   submit        async (values) => reply; where the reply has a `job`, the dialog follows that
+ *   ended         (job or reply) => the sentence that reports success
+ *   undo          the options of the inverse action, or a sentence why there is none
+ *   log           true: the job's output is shown while it runs
+ *   retry         called by a button that is shown where the action failed
+ *   alternatives  [[label, act]]: further buttons, which close the dialog
  *
- * At the end `restoreFocus` gives the focus back to what opened the dialog.
+ * When the dialog is closed, `restoreFocus` is called, see `saveFocus`.
  */
 export function runAction(options, restoreFocus = saveFocus()) {
   return new Promise((resolve) => new ActionDialog(options, resolve, restoreFocus).open());
@@ -80,7 +80,7 @@ class ActionDialog {
     try {
       this.plan = (await this.options.plan?.()) ?? [];
     } catch (error) {
-      this.refused(error);
+      this.showError(error);
       return;
     }
     this.ask();
@@ -89,11 +89,11 @@ class ActionDialog {
   ask() {
     const { warning, fields = [{ name: "reason", label: "Reason", hint: "For the audit trail; may stay empty." }] } =
       this.options;
-    const said = typeof warning === "function" ? warning(this.plan) : warning;
+    const effect = typeof warning === "function" ? warning(this.plan) : warning;
     this.inputs = (typeof fields === "function" ? fields(this.plan) : fields).map((field) => inputOf(field));
     this.body.replaceChildren(
       ...[
-        said ? h("p", { class: "helm-notice" }, icon("triangle-alert"), h("span", { class: "helm-notice__text" }, said)) : "",
+        effect ? h("p", { class: "helm-notice" }, icon("triangle-alert"), h("span", { class: "helm-notice__text" }, effect)) : "",
         this.plan.length
           ? h(
               "ol",
@@ -114,7 +114,7 @@ class ActionDialog {
     );
     const label = this.options.confirm ?? "Do it";
     this.foot.replaceChildren(
-      ...(this.options.instead ?? []).map(([other, act]) =>
+      ...(this.options.alternatives ?? []).map(([other, act]) =>
         h("button", { class: "helm-button", type: "button", onclick: () => (this.dialog.close(), act()) }, other),
       ),
       h("button", { class: "helm-button", type: "button", onclick: () => this.dialog.close() }, "Cancel"),
@@ -143,12 +143,12 @@ class ActionDialog {
         this.end("ok", this.options.ended?.(reply) ?? reply?.message ?? "Done.", reply);
       }
     } catch (error) {
-      // What was written can be sent again: corrected, after another login, or once Helm or Keycloak answers.
-      const keeps = error instanceof Problem && (error.errors.length > 0 || (this.inputs.length > 0 && AGAIN.has(error.status)));
-      this.refused(error, keeps);
-      if (keeps) {
+      // The form stays where its values can be sent again: corrected, after a login, or when the service is available.
+      const keepForm = error instanceof Problem && (error.errors.length > 0 || (this.inputs.length > 0 && RETRYABLE.has(error.status)));
+      this.showError(error, keepForm);
+      if (keepForm) {
         button.disabled = false;
-        // A button that is disabled loses the focus.
+        // It lost the focus when it was disabled.
         if (this.dialog.open && !this.form.contains(document.activeElement)) {
           button.focus();
         }
@@ -197,7 +197,7 @@ class ActionDialog {
 
   showSteps(job) {
     this.steps.replaceChildren(
-      ...lastOfEach(job.steps).map((step) => {
+      ...latestSteps(job.steps).map((step) => {
         const [tone, glyph] = GLYPHS[step.kind] ?? GLYPHS.in_progress;
         const seconds = step.seconds >= 0.1 ? h("span", { class: "helm-steps__time" }, `${step.seconds.toFixed(1)} s`) : null;
         return h(
@@ -236,13 +236,13 @@ class ActionDialog {
   end(tone, text, reply, hint = "", lines = []) {
     this.result = reply;
     const undo = this.options.undo;
-    const takesBack = tone === "ok" && undo && typeof undo === "object";
+    const canUndo = tone === "ok" && undo && typeof undo === "object";
     if (this.closed) {
       toast(hint ? `${text} ${hint}` : text, {
         tone,
         glyph: tone === "ok" ? "circle-check" : "circle-x",
         stays: tone !== "ok",
-        actions: takesBack ? [[undo.label ?? "Undo", () => runAction(undo)]] : [],
+        actions: canUndo ? [[undo.label ?? "Undo", () => runAction(undo)]] : [],
       });
       return;
     }
@@ -264,35 +264,35 @@ class ActionDialog {
       this.body.replaceChildren(...end);
     }
     this.buttons([
-      ...(tone === "error" && this.options.again ? [["Try again", () => (this.dialog.close(), this.options.again())]] : []),
-      ...(takesBack ? [[undo.label ?? "Undo", () => (this.dialog.close(), runAction(undo, this.restoreFocus))]] : []),
+      ...(tone === "error" && this.options.retry ? [["Try again", () => (this.dialog.close(), this.options.retry())]] : []),
+      ...(canUndo ? [[undo.label ?? "Undo", () => (this.dialog.close(), runAction(undo, this.restoreFocus))]] : []),
       ["Close", () => this.dialog.close(), true],
     ]);
   }
 
-  refused(error, keeps = false) {
+  showError(error, keepForm = false) {
     if (error.name === "AbortError") {
       return;
     }
-    const said = h(
+    const message = h(
       "div",
       { class: "helm-refusal", role: "alert" },
       h("p", { class: "helm-ending helm-ending--error" }, icon("circle-x"), h("span", { class: "helm-ending__text" }, `${error.message.replace(/\.$/, "")}.`)),
       (error.errors ?? []).map((each) => h("p", { class: "helm-note" }, `${each.pointer}: ${each.detail}`)),
       error.hint ? h("p", { class: "helm-note helm-note--hint" }, error.hint) : null,
       error.lines?.length ? outputOf(error.lines) : null,
-      // Behind the gateway there is no login of Helm's own; the hint says where it is.
+      // Behind the gateway, the login is the gateway's; the hint has its place.
       error.code === "login_needed" && document.body.classList.contains("helm--direct")
         ? h("a", { class: "helm-button", href: `${HOME}login?fresh=1&next=${encodeURIComponent(location.pathname + location.search)}` }, "Log in again")
         : null,
     );
     if (this.closed) {
       toast(`${error.message}. ${error.hint ?? ""}`, { tone: "error", glyph: "circle-x", stays: true });
-    } else if (keeps) {
+    } else if (keepForm) {
       this.body.querySelector(".helm-refusal")?.remove();
-      this.body.append(said);
+      this.body.append(message);
     } else {
-      this.body.replaceChildren(said);
+      this.body.replaceChildren(message);
       this.buttons([["Close", () => this.dialog.close(), true]]);
     }
   }
@@ -318,7 +318,7 @@ class ActionDialog {
 
 const outputOf = (lines) => h("pre", { class: "helm-output", tabindex: "0" }, lines.join("\n"));
 
-function lastOfEach(steps) {
+function latestSteps(steps) {
   return [...new Map(steps.map((step) => [step.service, step])).values()];
 }
 
@@ -351,66 +351,66 @@ function inputOf(field) {
   return { field, input, row, value: () => (field.type === "checkbox" ? input.checked : input.value) };
 }
 
-/** Follows a job to its end; `seen` gets it whenever it has changed. Resolves with it as it ended. */
-export function followJob(job, seen = () => {}) {
+/** Follows a job; `onChange` is called with each of its states. Resolves to the job when it has ended. */
+export function followJob(job, onChange = () => {}) {
   return new Promise((resolve) => {
     let timer = 0;
-    let over = false;
-    let stop = () => {};
-    const take = (now) => {
-      if (over) {
+    let ended = false;
+    let unsubscribe = () => {};
+    const update = (now) => {
+      if (ended) {
         return;
       }
-      seen(now);
+      onChange(now);
       if (ENDED.has(now.state)) {
-        over = true;
+        ended = true;
         clearTimeout(timer);
-        stop();
+        unsubscribe();
         resolve(now);
       }
     };
-    stop = subscribe("jobs", ({ jobs }) => jobs.filter((each) => each.id === job.id).forEach(take));
-    if (over) {
-      // What is known already comes before there is anything to stop.
-      return void stop();
+    unsubscribe = subscribe("jobs", ({ jobs }) => jobs.filter((each) => each.id === job.id).forEach(update));
+    if (ended) {
+      // `subscribe` called the listener with a known state, before it returned.
+      return void unsubscribe();
     }
-    // Where the stream is away; and at once, since it looks for changes each second.
-    const ask = async () => {
+    // Polls as well: the stream may be interrupted, and reports changes only once a second.
+    const poll = async () => {
       try {
-        take(await api("GET", `api/jobs/${job.id}`));
+        update(await api("GET", `api/jobs/${job.id}`));
       } catch {
-        // It is asked again.
+        // Retried below.
       }
-      if (!over) {
-        timer = setTimeout(ask, 1000);
+      if (!ended) {
+        timer = setTimeout(poll, 1000);
       }
     };
     if (ENDED.has(job.state)) {
-      queueMicrotask(() => take(job));
+      queueMicrotask(() => update(job));
     } else {
-      seen(job);
-      timer = setTimeout(ask, 300);
+      onChange(job);
+      timer = setTimeout(poll, 300);
     }
   });
 }
 
-const listed = (names) =>
+const joinNames = (names) =>
   names.length < 4 ? names.join(", ").replace(/, ([^,]*)$/, " and $1") : `${names.length} services`;
 
-/** Starts, stops, restarts or reloads services ("all" for every one). */
+/** Runs the action that starts, stops, restarts or reloads services; ["all"] stands for all of them. */
 export const serviceAction = (verb, names) => runAction(serviceOptions(verb, names));
 
-function serviceOptions(verb, names, takesBack = false) {
-  const [label, done] = WORDS[verb];
-  const what = names.includes("all") ? "all services" : listed(names);
+function serviceOptions(verb, names, isUndo = false) {
+  const [label, done] = VERBS[verb];
+  const what = names.includes("all") ? "all services" : joinNames(names);
   const body = { action: verb, services: names, confirm: true };
   let effect = "";
-  let undo = takesBack ? null : "There is no undo: only the processes are new.";
-  if (OPPOSITE[verb] && !takesBack) {
-    undo = { ...serviceOptions(OPPOSITE[verb], names, true), label: `Undo: ${WORDS[OPPOSITE[verb]][0].toLowerCase()}` };
+  let undo = isUndo ? null : "There is no undo: only the processes are new.";
+  if (OPPOSITE[verb] && !isUndo) {
+    undo = { ...serviceOptions(OPPOSITE[verb], names, true), label: `Undo: ${VERBS[OPPOSITE[verb]][0].toLowerCase()}` };
   }
   return {
-    title: `${label} ${what}${takesBack ? " again" : ""}`,
+    title: `${label} ${what}${isUndo ? " again" : ""}`,
     confirm: label,
     danger: verb === "stop",
     plan: async () => {
@@ -426,9 +426,10 @@ function serviceOptions(verb, names, takesBack = false) {
 }
 
 /**
- * What a button with `data-action` does. "service": data-verb, data-services. "request": data-method, data-url,
- * data-body (JSON), data-title, data-confirm, data-danger, data-warning, data-plan (lines), data-ended, data-undo (why
- * none), data-log.
+ * Runs the action of a button with data-action. "service" has data-verb and data-services. "request" has data-method,
+ * data-url, data-body (JSON), data-title, data-confirm, data-danger, data-warning, data-plan (lines), data-ended,
+ * data-undo (why there is none) and data-log. Any other value is dispatched as the event helm:action, for the page's
+ * own script.
  */
 export function start(button) {
   const given = button.dataset;
@@ -449,7 +450,6 @@ export function start(button) {
       undo: given.undo ?? null,
     });
   }
-  // An action of the page's own script.
   button.dispatchEvent(new CustomEvent("helm:action", { bubbles: true, detail: given.action }));
   return null;
 }

@@ -1,5 +1,5 @@
-// One chart of a metric: for each series the band from least to greatest with the mean in it, a cursor for mouse and
-// keyboard that all charts of a page share, a summary, and the points as a table.
+// The chart of a metric: for each series a line of means in a band from minimum to maximum; a cursor for mouse and
+// keyboard, shared by all charts of the page; a summary; and the points as a table.
 import { copy, h } from "./dom.js";
 import { exact, isUtc } from "./format.js";
 import uPlot from "./vendor/uplot.js";
@@ -12,20 +12,20 @@ const COLOURS = 8;
 const DASHES = [[], [8, 3], [2, 2], [8, 3, 2, 3], [14, 4], [4, 4], [14, 3, 2, 3], [1, 3]];
 const DAY = 86400;
 
-const figures = new Map();
+const valueFormats = new Map();
 
-/** VALUE with about three digits, in the reader's format. */
-export function figure(value, unit = "") {
+/** Formats a value with about three significant digits, in the browser's locale, with its unit. */
+export function formatValue(value, unit = "") {
   if (value === null || value === undefined) {
     return "–";
   }
   const size = Math.abs(value);
-  // Below 1 a chart may have lines that lie 0.005 apart.
+  // Below 1, the grid of a chart may have steps of 0.005.
   const digits = size >= 100 || Number.isInteger(value) ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
-  let format = figures.get(digits);
+  let format = valueFormats.get(digits);
   if (!format) {
     format = new Intl.NumberFormat(undefined, digits < 3 ? { maximumFractionDigits: digits } : { maximumSignificantDigits: 3 });
-    figures.set(digits, format);
+    valueFormats.set(digits, format);
   }
   return format.format(value) + (unit ? `\u00a0${unit}` : "");
 }
@@ -45,7 +45,7 @@ export function axisTime(seconds, style) {
   return format.format(seconds * 1000);
 }
 
-/** The colour that a class gives to text now, as canvas takes it. */
+/** The computed text colour of a class, for canvas, which has no CSS variables. */
 function colour(name, opacity = 1) {
   const probe = h("span", { class: `helm-ink helm-ink--${name}` });
   document.querySelector(".helm-page").append(probe);
@@ -54,7 +54,7 @@ function colour(name, opacity = 1) {
   return opacity === 1 ? found : `color-mix(in oklab, ${found} ${opacity * 100}%, transparent)`;
 }
 
-/** The points that have none beside them, which no line shows. */
+/** The indices of points without neighbours, which are drawn as dots, since no line reaches them. */
 function isolated(u, index) {
   const data = u.data[index];
   const found = [];
@@ -66,7 +66,7 @@ function isolated(u, index) {
   return found;
 }
 
-/** What a series was over all points that are shown. */
+/** Minimum, maximum, mean and last value of a series, over all points that are shown; null where it has none. */
 export function summary(one) {
   let [least, greatest, last] = [null, null, null];
   let [total, count] = [0, 0];
@@ -83,7 +83,7 @@ export function summary(one) {
   return { least, greatest, mean: count ? total / count : null, last };
 }
 
-/** A piece of a series' line, for the legend. */
+/** Creates a sample of a series' line, for the legend. */
 function sample(number) {
   const made = document.createElementNS(SVG, "svg");
   made.setAttribute("class", `helm-sample helm-ink--series-${number}`);
@@ -104,15 +104,18 @@ const table = (label, heads, body) =>
   h("table", { class: "helm-table helm-table--dense", "aria-label": label }, h("thead", { class: "helm-table__top" }, row(...heads)), body);
 
 export class Chart {
-  /** `metric` has name, title and unit; `zoom` is called with two times in seconds, `say` with what a reader hears. */
-  constructor(metric, { zoom, say }) {
-    Object.assign(this, { metric, zoom, say, plot: null, signature: "", at: null, marked: null });
+  /**
+   * `metric` has name, title and unit. `zoom` is called with the selected range in seconds, `announce` with text for
+   * screen readers.
+   */
+  constructor(metric, { zoom, announce }) {
+    Object.assign(this, { metric, zoom, announce, plot: null, signature: "", at: null, marked: null });
     this.canvas = h("div", {
       class: "helm-chart__plot",
       tabindex: "0",
       role: "group",
       "aria-label": `${metric.title}: arrow keys read points, Enter twice zooms, Escape leaves`,
-      onkeydown: (event) => this.key(event),
+      onkeydown: (event) => this.onKeydown(event),
       onblur: () => this.leave(),
     });
     this.body = h("tbody", { class: "helm-table__body" });
@@ -144,7 +147,10 @@ export class Chart {
     }).observe(this.canvas);
   }
 
-  /** Shows `data`: times (s), from, to, step, and series with key, label, colour, and mean, min, max, count by time. */
+  /**
+   * Draws `data`: times, from, to and step in seconds, and series with key, label, colour, and mean, min, max, count by
+   * time.
+   */
   show(data) {
     this.data = data;
     const arrays = [data.times];
@@ -192,8 +198,8 @@ export class Chart {
         bind: { dblclick: () => () => null },
       },
       hooks: {
-        setCursor: [(u) => this.moved(u.cursor.left >= 0 ? (u.cursor.idx ?? null) : null)],
-        setSelect: [(u) => this.selected(u)],
+        setCursor: [(u) => this.onCursor(u.cursor.left >= 0 ? (u.cursor.idx ?? null) : null)],
+        setSelect: [(u) => this.onSelect(u)],
       },
       scales: { x: { time: true, range: () => [this.data.from, this.data.to] }, y: { range: limits } },
       axes: [
@@ -210,7 +216,7 @@ export class Chart {
           grid: { stroke: line, width: 1 },
           ticks: { show: false },
           size: 52,
-          values: (u, splits) => splits.map((value) => figure(value)),
+          values: (u, splits) => splits.map((value) => formatValue(value)),
         },
       ],
       series,
@@ -240,31 +246,31 @@ export class Chart {
           one.label,
         ),
         numberCell(
-          figure(at === null ? all.last : one.mean[at]),
-          spread ? h("span", { class: "helm-sub" }, `${figure(one.min[at])} to ${figure(one.max[at])}`) : null,
+          formatValue(at === null ? all.last : one.mean[at]),
+          spread ? h("span", { class: "helm-sub" }, `${formatValue(one.min[at])} to ${formatValue(one.max[at])}`) : null,
         ),
-        numberCell(figure(all.least)),
-        numberCell(figure(all.mean)),
-        numberCell(figure(all.greatest)),
+        numberCell(formatValue(all.least)),
+        numberCell(formatValue(all.mean)),
+        numberCell(formatValue(all.greatest)),
       );
     });
     this.nowHead.textContent = at === null ? "Last" : axisTime(this.data.times[at], "seconds");
     this.body.replaceChildren(...rows);
   }
 
-  moved(index) {
+  onCursor(index) {
     if (index !== this.at && this.data) {
       this.at = index;
       this.legend();
     }
   }
 
-  selected(u) {
+  onSelect(u) {
     const { left, width } = u.select;
     if (!width) {
       return;
     }
-    // The charts that follow the cursor get the selection as well; the one under the pointer zooms.
+    // Charts that share the cursor get the selection, too; only the one under the pointer zooms.
     const own = width >= 5 && u.cursor.event;
     const [from, to] = [u.posToVal(left, "x"), u.posToVal(left + width, "x")];
     u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
@@ -273,7 +279,7 @@ export class Chart {
     }
   }
 
-  key(event) {
+  onKeydown(event) {
     const size = this.data?.times.length ?? 0;
     if (!size || event.ctrlKey || event.metaKey || event.altKey) {
       return;
@@ -302,7 +308,7 @@ export class Chart {
   mark(time) {
     if (this.marked === null || this.marked === time) {
       this.marked = time;
-      this.say(`Zoom from ${axisTime(time, "seconds")}: move, then press Enter again`);
+      this.announce(`Zoom from ${axisTime(time, "seconds")}: move, then press Enter again`);
       return;
     }
     const [from, to] = [Math.min(this.marked, time), Math.max(this.marked, time) + this.data.step];
@@ -313,24 +319,24 @@ export class Chart {
   moveTo(index) {
     const time = this.data.times[index];
     this.plot.setCursor({ left: this.plot.valToPos(time, "x"), top: 10 }, true, true);
-    this.moved(index);
+    this.onCursor(index);
     const parts = this.data.series.map((one) => {
       if (one.mean[index] === null) {
         return `${one.label} nothing measured`;
       }
-      const spread = one.min[index] === one.max[index] ? "" : `, ${figure(one.min[index])} to ${figure(one.max[index])}`;
-      return `${one.label} ${figure(one.mean[index], this.metric.unit)}${spread}`;
+      const spread = one.min[index] === one.max[index] ? "" : `, ${formatValue(one.min[index])} to ${formatValue(one.max[index])}`;
+      return `${one.label} ${formatValue(one.mean[index], this.metric.unit)}${spread}`;
     });
-    this.say(`${axisTime(time, "seconds")}: ${parts.join("; ")}`);
+    this.announce(`${axisTime(time, "seconds")}: ${parts.join("; ")}`);
   }
 
   leave() {
     this.marked = null;
     this.plot?.setCursor({ left: -10, top: -10 }, true, true);
-    this.moved(null);
+    this.onCursor(null);
   }
 
-  /** One for each time and series, the newest first. */
+  /** The rows of the table: one for each time and series, the newest first. */
   rows() {
     const rows = [];
     for (let at = this.data.times.length - 1; at >= 0; at--) {
@@ -366,7 +372,7 @@ export class Chart {
         row(
           cell(h("time", { class: "helm-time", datetime: each.time }, exact(Date.parse(each.time)))),
           cell(each.series),
-          ...[each.mean, each.min, each.max, each.count].map((value) => numberCell(figure(value))),
+          ...[each.mean, each.min, each.max, each.count].map((value) => numberCell(formatValue(value))),
         ),
       ),
     );
@@ -386,7 +392,7 @@ export class Chart {
   }
 }
 
-/** The axis of values begins at 0, so that a small change does not look like a large one. */
+/** The range of the y axis. It includes 0, so that a small change does not look large. */
 function limits(u, least, greatest) {
   if (least === null || least === undefined) {
     return [0, 1];

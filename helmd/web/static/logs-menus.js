@@ -1,6 +1,6 @@
 // The toolbar above the lines: range, wrapping, columns, patterns, export, links; and status messages.
 import { withClause } from "./logs-query.js";
-import { PRESETS, fieldTime, frozen, isoOf, nowMicros, typedTime } from "./logs-state.js";
+import { PRESETS, fieldTime, isoOf, nowMicros, typedTime, withAbsoluteTimes } from "./logs-state.js";
 import { appendText, element } from "./logs-text.js";
 
 export class Menus {
@@ -157,7 +157,7 @@ export class Menus {
 
   fillExport() {
     const { page } = this;
-    const { from, to } = frozen(page.state);
+    const { from, to } = withAbsoluteTimes(page.state);
     const parameters = { ...page.parameters(), start_time: from, end_time: to };
     const link = (format, text) =>
       element("a", "helm-logmenu__item", text, { href: page.source.url("logs/export", { ...parameters, format, order: "asc" }), download: "" });
@@ -193,7 +193,7 @@ export class Menus {
     }
     panel.replaceChildren(element("p", "helm-logmenu__note", "Reading …"));
     try {
-      const { from, to } = frozen(this.page.state);
+      const { from, to } = withAbsoluteTimes(this.page.state);
       const found = await this.page.source.get("logs/patterns", { ...this.page.parameters(), start_time: from, end_time: to });
       this.fillPatterns(panel, found);
     } catch (error) {

@@ -69,7 +69,7 @@ function timeOf(text, now) {
 }
 
 // The state with absolute instead of relative times.
-export function frozen(state, now = nowMicros()) {
+export function withAbsoluteTimes(state, now = nowMicros()) {
   const { from, to } = rangeOf(state, now);
   return { ...state, from: isoOf(from), to: isoOf(to ?? now) };
 }

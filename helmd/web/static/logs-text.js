@@ -1,6 +1,6 @@
 // Renders the text of log lines: nothing in it is markup, and invisible characters are shown as escape sequences.
 
-import { UNSEEN, printableText, escapeCharacter } from "./dom.js";
+import { UNSEEN, escapeCharacter, printableText } from "./dom.js";
 
 // An escape sequence for colours, or an invisible character.
 const PART = new RegExp(`\\u001b\\[([0-9;]{0,40})m|(${UNSEEN.source})`, "gu");

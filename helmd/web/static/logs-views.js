@@ -1,7 +1,7 @@
 // Saved views as tabs. A view is a named query with its range and columns, private or shared with all users.
 import { toast } from "./dom.js";
 import { Problem } from "./logs-source.js";
-import { frozen, searchOf, stateOf } from "./logs-state.js";
+import { searchOf, stateOf, withAbsoluteTimes } from "./logs-state.js";
 import { element } from "./logs-text.js";
 
 export class Views {
@@ -180,7 +180,7 @@ function bodyOfView(name, shared, search) {
   const state = stateOf(search);
   const last = /^-(\d+)([mhd])$/.exec(state.from);
   const relative = last && !state.to;
-  const fixed = relative ? {} : frozen(state);
+  const fixed = relative ? {} : withAbsoluteTimes(state);
   return {
     name,
     shared,

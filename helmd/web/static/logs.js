@@ -8,7 +8,7 @@ import { Menus } from "./logs-menus.js";
 import { clausesOf, clause, highlightOf, withClause, withValue } from "./logs-query.js";
 import { Rows } from "./logs-rows.js";
 import { Problem, Source } from "./logs-source.js";
-import { frozen, isDefaultRange, isoOf, nowMicros, rangeOf, searchOf, stateOf, Times } from "./logs-state.js";
+import { isDefaultRange, isoOf, nowMicros, rangeOf, searchOf, stateOf, Times, withAbsoluteTimes } from "./logs-state.js";
 import { element } from "./logs-text.js";
 import { Views } from "./logs-views.js";
 import { Volume } from "./logs-volume.js";
@@ -669,7 +669,7 @@ class LogsPage {
 
   /** A permanent link to what is shown: its times are absolute. */
   link(changes = {}) {
-    return `${location.origin}${location.pathname}${searchOf(frozen({ ...this.state, ...changes }))}`;
+    return `${location.origin}${location.pathname}${searchOf(withAbsoluteTimes({ ...this.state, ...changes }))}`;
   }
 
   // ---- events ----

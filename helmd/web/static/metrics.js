@@ -1,5 +1,5 @@
-// The page of charts: what is chosen is in the URL; points come from GET /api/metrics/{name}, the newest again and
-// again.
+// The page of charts. Its state is in the URL; points are read from GET /api/metrics/{name}, repeatedly while the range
+// is live.
 import { api } from "./api.js";
 import { Chart, axisTime } from "./chart.js";
 import { copy } from "./dom.js";
@@ -7,9 +7,9 @@ import { isUtc } from "./format.js";
 
 const TARGET_POINTS = 240;
 const STEPS = [30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
-const MOST_SERVICES = 8;
-const OFTEN_MS = 15000;
-const SELDOM_MS = 60000;
+const MAX_SERVICES = 8;
+const UPDATE_MS = 15000;
+const COARSE_UPDATE_MS = 60000;
 const STANDARD = new Map([
   ["cpu_percent", { title: "CPU", unit: "% of one core" }],
   ["memory_mb", { title: "Memory", unit: "MiB" }],
@@ -30,24 +30,24 @@ const page = document.querySelector("[data-metrics]");
 const charts = page.querySelector("[data-charts]");
 const status = page.querySelector("[data-metrics-status]");
 const failure = page.querySelector("[data-metrics-failure]");
-const spoken = page.querySelector("[data-metrics-spoken]");
+const liveRegion = page.querySelector("[data-metrics-spoken]");
 const period = page.querySelector("[data-metrics-period]");
 const known = [...page.querySelectorAll("[data-service]")];
 const ranges = new Map([...page.querySelectorAll("[data-range]")].map((each) => [each.dataset.range, Number(each.dataset.seconds)]));
-const drawn = new Map();
+const chartsByMetric = new Map();
 const interval = Number(page.dataset.interval);
 const now = () => Date.now() / 1000;
 
 const state = { services: [], range: "", from: 0, to: 0 };
 let store = null;
-let turn = 0;
+let generation = 0;
 let timer = 0;
 
 function readUrl() {
   const given = new URL(location.href).searchParams;
   const names = new Set(known.map((each) => each.dataset.service));
   const asked = (given.get("service") ?? page.dataset.chosen).split(",").filter((name) => names.has(name));
-  state.services = [...new Set(asked)].slice(0, MOST_SERVICES);
+  state.services = [...new Set(asked)].slice(0, MAX_SERVICES);
   const from = Date.parse(given.get("from") ?? "") / 1000;
   const to = Date.parse(given.get("to") ?? "") / 1000;
   if (from < to) {
@@ -58,12 +58,12 @@ function readUrl() {
   }
 }
 
-function address(frozen = false) {
+function urlOfState(absolute = false) {
   const url = new URL(location.href);
   const [from, to] = span();
   url.search = "";
   url.searchParams.set("service", state.services.join(","));
-  if (state.range && !frozen) {
+  if (state.range && !absolute) {
     url.searchParams.set("range", state.range);
   } else {
     url.searchParams.set("from", new Date(from * 1000).toISOString());
@@ -82,7 +82,7 @@ function span() {
 
 function change(what, push = true) {
   Object.assign(state, what);
-  history[push ? "pushState" : "replaceState"](null, "", address());
+  history[push ? "pushState" : "replaceState"](null, "", urlOfState());
   showChoice();
   return load();
 }
@@ -91,8 +91,8 @@ function showChoice() {
   for (const each of known) {
     const box = each.querySelector("input");
     box.checked = state.services.includes(each.dataset.service);
-    box.disabled = !box.checked && state.services.length >= MOST_SERVICES;
-    each.title = box.disabled ? `At most ${MOST_SERVICES} services at once` : "";
+    box.disabled = !box.checked && state.services.length >= MAX_SERVICES;
+    each.title = box.disabled ? `At most ${MAX_SERVICES} services at once` : "";
     const swatch = each.querySelector("[data-swatch]");
     const at = state.services.indexOf(each.dataset.service);
     swatch.className = `helm-swatch helm-ink--${at < 0 ? "none" : `series-${at}`}`;
@@ -119,7 +119,7 @@ function stepFor(seconds) {
   return STEPS.find((step) => step >= least) ?? STEPS.at(-1);
 }
 
-function fetched(service, from, to, step) {
+function fetchPoints(service, from, to, step) {
   const asked = new URLSearchParams({
     start_time: new Date(from * 1000).toISOString(),
     end_time: new Date(to * 1000).toISOString(),
@@ -128,8 +128,8 @@ function fetched(service, from, to, step) {
   return api("GET", `api/metrics/${encodeURIComponent(service)}?${asked}`);
 }
 
-/** Puts the points of REPLY into the store, by metric, series and time. */
-function keep(service, reply) {
+/** Adds the points of a reply to the store, by metric, series and time. */
+function addPoints(service, reply) {
   store.step = reply.step ?? store.step;
   for (const point of reply.metrics) {
     let series = store.metrics.get(point.metric_name);
@@ -150,7 +150,7 @@ function keep(service, reply) {
 }
 
 async function load() {
-  const mine = ++turn;
+  const mine = ++generation;
   clearTimeout(timer);
   const [from, to] = span();
   store = { metrics: new Map(), step: stepFor(to - from), until: from };
@@ -158,23 +158,23 @@ async function load() {
   await update(mine);
 }
 
-/** Asks for what came since the last time, all of it at first. */
+/** Reads and shows the points since the last update, first those of the whole range. */
 async function update(mine) {
   const [from, to] = span();
   const since = Math.max(from, store.until - 2 * store.step);
   const given = state.services;
   const step = store.step;
   try {
-    const replies = await Promise.all(given.map((service) => fetched(service, since, to, step)));
-    if (mine !== turn) {
+    const replies = await Promise.all(given.map((service) => fetchPoints(service, since, to, step)));
+    if (mine !== generation) {
       return;
     }
-    replies.forEach((reply, at) => keep(given[at], reply));
+    replies.forEach((reply, at) => addPoints(given[at], reply));
     store.until = to;
     failure.hidden = true;
     show(from, to);
   } catch (error) {
-    if (mine !== turn) {
+    if (mine !== generation) {
       return;
     }
     failure.hidden = false;
@@ -183,12 +183,12 @@ async function update(mine) {
   }
   page.removeAttribute("aria-busy");
   if (state.range || !failure.hidden) {
-    timer = setTimeout(() => (document.hidden ? again(mine) : update(mine)), store.step > 600 ? SELDOM_MS : OFTEN_MS);
+    timer = setTimeout(() => (document.hidden ? updateWhenVisible(mine) : update(mine)), store.step > 600 ? COARSE_UPDATE_MS : UPDATE_MS);
   }
 }
 
-function again(mine) {
-  timer = setTimeout(() => (document.hidden ? again(mine) : update(mine)), OFTEN_MS);
+function updateWhenVisible(mine) {
+  timer = setTimeout(() => (document.hidden ? updateWhenVisible(mine) : update(mine)), UPDATE_MS);
 }
 
 function metricOf(name) {
@@ -234,13 +234,13 @@ function show(from, to) {
     if (!series.length) {
       continue;
     }
-    // A colour for each service; for each series where a service has several.
+    // Each service has a colour; where a service has several series, each of them has one.
     const several = new Set(series.map((one) => one.service)).size < series.length;
     series.forEach((one, at) => (one.colour = several ? at : state.services.indexOf(one.service)));
-    let chart = drawn.get(name);
+    let chart = chartsByMetric.get(name);
     if (!chart) {
-      chart = new Chart(metricOf(name), { zoom, say });
-      drawn.set(name, chart);
+      chart = new Chart(metricOf(name), { zoom, announce });
+      chartsByMetric.set(name, chart);
     }
     shown.push([chart, { times, from, to, step, series }]);
   }
@@ -260,8 +260,8 @@ function show(from, to) {
   status.textContent = wanted.length ? `Each point: ${length}, its mean as a line, minimum to maximum as a band.` : "";
 }
 
-function say(text) {
-  spoken.textContent = text;
+function announce(text) {
+  liveRegion.textContent = text;
 }
 
 function zoom(from, to) {
@@ -297,7 +297,7 @@ page.addEventListener("click", (event) => {
   } else if ("toNow" in button.dataset) {
     change({ range: page.dataset.range });
   } else if ("copyLink" in button.dataset) {
-    copy(address(true), "Link to exactly this time copied");
+    copy(urlOfState(true), "Link to exactly this time copied");
   }
 });
 
@@ -348,7 +348,7 @@ addEventListener("popstate", () => {
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && state.range && store) {
     clearTimeout(timer);
-    update(turn);
+    update(generation);
   }
 });
 const redraw = () => {

@@ -1,5 +1,5 @@
-// The page of modules: installing and changing them. A job fetches and checks first and says the plan; another one does
-// it.
+// The page of modules: installs and changes them. One job fetches and checks a repository and makes the plan, another
+// one executes it.
 import { followJob, runAction } from "./action.js";
 import { Problem, api } from "./api.js";
 import { HOME } from "./dom.js";
@@ -7,8 +7,8 @@ import { relative } from "./format.js";
 import { refresh } from "./live.js";
 import { eventsUntilEnd } from "./sse.js";
 
-/** What a job that has ended has printed. */
-async function linesOf(id) {
+/** Resolves to the lines of a job's log, when the job has ended. */
+async function logOf(id) {
   const lines = [];
   for await (const { event, data } of eventsUntilEnd(`${HOME}api/jobs/${id}/log`)) {
     if (event === "log") {
@@ -25,7 +25,7 @@ async function planOf(body) {
     const { detail, hint, lines, code } = ended.result;
     throw new Problem(409, { detail, hint, lines, code });
   }
-  return linesOf(job.id);
+  return logOf(job.id);
 }
 
 function install(body) {
@@ -79,25 +79,28 @@ const DATA = {
   ],
 };
 
-/** For how long a plan is used without looking at the repository again. */
-const FRESH_MS = 10 * 60_000;
+/** The age to which a plan is used without fetching the repository again. */
+const MAX_PLAN_AGE_MS = 10 * 60_000;
 
-/** The job that plans an update, as it ended, and what it was refused with. */
-async function planned(url, ref) {
+/** Runs the job that plans an update. Resolves to the job as it ended, and its result as a Problem. */
+async function runPlan(url, ref) {
   const ended = await followJob((await api("POST", `${url}/plan`, { ref })).job);
   const { detail, hint, lines, code } = ended.result ?? {};
   const problem = new Problem(409, { detail: detail || "the plan could not be made", hint, lines, code });
   return { ended, problem };
 }
 
-/** The plan of an update to REF, made again where it is old; one that can't be made again says so in `stale`. */
+/**
+ * Resolves to the plan of an update to `ref`, which is made again if it is old. Where that fails, it is the old plan,
+ * with the reason in `stale`. Throws Problem without a plan.
+ */
 async function updatePlan(url, ref) {
   const plan = `${url}/plan?${new URLSearchParams({ ref })}`;
   const known = await api("GET", plan);
-  if (known.plan && !known.stale && Date.now() - Date.parse(known.made_at) < FRESH_MS) {
+  if (known.plan && !known.stale && Date.now() - Date.parse(known.made_at) < MAX_PLAN_AGE_MS) {
     return known;
   }
-  const { ended, problem } = await planned(url, ref);
+  const { ended, problem } = await runPlan(url, ref);
   const now = await api("GET", plan);
   if (!now.plan || (ended.state !== "succeeded" && !now.trouble)) {
     throw problem;
@@ -113,7 +116,7 @@ const DISCARD = {
   hint: "They stay with the version before; the new one is as its repository has it.",
 };
 
-/** The update of a module: to what it follows, or to the branch, tag or commit REF, which it follows from then on. */
+/** The options of the update of a module: to what it follows, or to a branch, tag or commit, which it then follows. */
 function update(name, url, ref = "") {
   let known = null;
   return {
@@ -130,7 +133,7 @@ function update(name, url, ref = "") {
         ? `This plan is from ${relative(Date.parse(known.made_at))}. ${known.stale}`
         : known.plan.obstacles[0] ||
           `While ${name} is stopped, its pages are not answered. If anything fails, the version before serves again, with its data.`,
-    instead: [
+    alternatives: [
       ["Hold it instead", () => change("hold", name)],
       ["Another version", () => askVersion(name, url)],
     ],
@@ -142,7 +145,7 @@ function update(name, url, ref = "") {
   };
 }
 
-/** What each button of a module does, by `data-change`. */
+/** The options of each action on a module, by `data-change` of its button. */
 const CHANGES = {
   update,
   rollback: (name, url) => ({
@@ -156,21 +159,21 @@ const CHANGES = {
     ended: () => `${name} is rolled back`,
     undo: "To take it back, update it again. Data that was put back stays as it is.",
   }),
-  hold: (name, url, takesBack = false) => ({
+  hold: (name, url, isUndo = false) => ({
     title: `Hold ${name}`,
     confirm: "Hold",
     plan: async () => [`${name} is not updated until it is let go.`],
     submit: ({ reason }) => api("POST", `${url}/hold`, { held: true, reason }),
     ended: () => `${name} is held`,
-    undo: takesBack ? null : { ...CHANGES.unhold(name, url, true), label: "Undo" },
+    undo: isUndo ? null : { ...CHANGES.unhold(name, url, true), label: "Undo" },
   }),
-  unhold: (name, url, takesBack = false) => ({
+  unhold: (name, url, isUndo = false) => ({
     title: `Let ${name} go`,
     confirm: "Let go",
     plan: async () => [`${name} can be updated again.`],
     submit: ({ reason }) => api("POST", `${url}/hold`, { held: false, reason }),
     ended: () => `${name} can be updated`,
-    undo: takesBack ? null : { ...CHANGES.hold(name, url, true), label: "Undo" },
+    undo: isUndo ? null : { ...CHANGES.hold(name, url, true), label: "Undo" },
   }),
   remove: (name, url) => ({
     title: `Remove ${name}`,
@@ -185,7 +188,7 @@ const CHANGES = {
   }),
 };
 
-/** Asks for a branch, a tag or a commit, then shows the plan of the update to it. */
+/** Asks for a branch, tag or commit, then runs the action that updates to it. */
 async function askVersion(name, url) {
   let ref = "";
   await runAction({

@@ -1,4 +1,4 @@
-// The page about security: accepting findings and withdrawing that, which ports are shown, and the firewall's script.
+// The page of security: findings, which can be accepted, ports, and the firewall's script.
 import { runAction } from "./action.js";
 import { api } from "./api.js";
 import { h, toast } from "./dom.js";
@@ -10,12 +10,12 @@ const limits = document.querySelector("[data-audit]").dataset;
 const path = (id) => `api/security/findings/${encodeURIComponent(id)}/accept`;
 const dateText = (at) => new Date(at).toISOString().slice(0, 10);
 
-function both() {
+function refreshBoth() {
   refresh("audit");
   refresh("firewall");
 }
 
-/** What ends an acceptance; `before` is the one that there was. */
+/** The options of the action that withdraws an acceptance. */
 const withdrawal = (id, sentence, label = "Withdraw") => ({
   label,
   title: "Withdraw the acceptance",
@@ -24,7 +24,7 @@ const withdrawal = (id, sentence, label = "Withdraw") => ({
   fields: [],
   submit: async () => {
     const ended = await api("DELETE", path(id));
-    both();
+    refreshBoth();
     return ended;
   },
   ended: () => `Counts again: ${sentence}.`,
@@ -46,7 +46,7 @@ function accept(id, sentence) {
     ],
     submit: async ({ reason, until }) => {
       const made = await api("POST", path(id), { reason, until: new Date(`${until}T00:00:00`).toISOString() });
-      both();
+      refreshBoth();
       return made;
     },
     ended: (made) => `Accepted until ${day(new Date(made.until))}: ${sentence}.`,
@@ -54,15 +54,15 @@ function accept(id, sentence) {
   });
 }
 
-let pressed = "all";
+let shownPorts = "all";
 
 function showPorts() {
   for (const each of document.querySelectorAll("[data-ports]")) {
-    each.setAttribute("aria-pressed", String(each.dataset.ports === pressed));
+    each.setAttribute("aria-pressed", String(each.dataset.ports === shownPorts));
   }
   const box = document.querySelector("[data-table-box]");
   if (box) {
-    box.dataset.showPorts = pressed;
+    box.dataset.showPorts = shownPorts;
   }
 }
 
@@ -79,13 +79,13 @@ document.addEventListener("click", (event) => {
     runAction(withdrawal(finding.dataset.finding, sentence));
   } else if ("checkAgain" in button.dataset) {
     button.disabled = true;
-    api("GET", "api/security/audit?max_age=0").then(both, (problem) => {
+    api("GET", "api/security/audit?max_age=0").then(refreshBoth, (problem) => {
       button.disabled = false;
       toast(`${problem.message}. ${problem.hint}`, { tone: "error", glyph: "circle-x", stays: true });
     });
     refresh("audit");
   } else if (button.dataset.ports) {
-    pressed = button.dataset.ports;
+    shownPorts = button.dataset.ports;
     showPorts();
   } else if ("download" in button.dataset) {
     const url = URL.createObjectURL(new Blob([script.script], { type: "text/x-shellscript" }));
@@ -97,23 +97,23 @@ document.addEventListener("click", (event) => {
 // The firewall's script.
 
 const firewall = document.querySelector("[data-firewall]");
-const asked = firewall.querySelector("[data-firewall-form]");
-const shown = firewall.querySelector("[data-script]");
-const wrong = firewall.querySelector("[data-firewall-fault]");
+const firewallForm = firewall.querySelector("[data-firewall-form]");
+const scriptText = firewall.querySelector("[data-script]");
+const fault = firewall.querySelector("[data-firewall-fault]");
 let script = { filename: "", script: "" };
-let turn = 0;
+let generation = 0;
 let timer = 0;
 
 const words = (name) =>
-  String(new FormData(asked).get(name) ?? "")
+  String(new FormData(firewallForm).get(name) ?? "")
     .split(",")
     .map((word) => word.trim())
     .filter(Boolean);
-/** For a shell: what needs quotes gets them. */
+/** Quotes a word for a shell, if necessary. */
 const quoted = (word) => (/^[\w.:/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 function showCommand() {
-  const kind = new FormData(asked).get("type");
+  const kind = new FormData(firewallForm).get("type");
   const options = [
     ...words("open").map((word) => ` --open ${quoted(word)}`),
     ...words("allow_from").map((word) => ` --allow-from ${quoted(word)}`),
@@ -124,9 +124,9 @@ function showCommand() {
 }
 
 async function load() {
-  const mine = ++turn;
+  const mine = ++generation;
   showCommand();
-  const query = new URLSearchParams({ type: new FormData(asked).get("type") });
+  const query = new URLSearchParams({ type: new FormData(firewallForm).get("type") });
   for (const name of ["open", "allow_from"]) {
     if (words(name).length) {
       query.set(name, words(name).join(","));
@@ -134,28 +134,28 @@ async function load() {
   }
   try {
     const made = await api("GET", `api/security/firewall-script?${query}`);
-    if (mine === turn) {
+    if (mine === generation) {
       script = made;
-      wrong.textContent = "";
-      shown.textContent = made.script;
+      fault.textContent = "";
+      scriptText.textContent = made.script;
       firewall.querySelector("[data-filename]").textContent = made.filename;
     }
   } catch (problem) {
-    if (mine === turn) {
-      wrong.textContent = `${problem.message}. ${problem.hint}`;
+    if (mine === generation) {
+      fault.textContent = `${problem.message}. ${problem.hint}`;
     }
   }
 }
 
-asked.addEventListener("submit", (event) => event.preventDefault());
-asked.addEventListener("change", load);
-asked.addEventListener("input", () => {
+firewallForm.addEventListener("submit", (event) => event.preventDefault());
+firewallForm.addEventListener("change", load);
+firewallForm.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(load, 300);
 });
 load();
 
-// What was morphed in is shown as it was chosen.
+// New markup lacks the chosen filter of ports.
 document.addEventListener("helm:part", showPorts);
 if (location.hash) {
   document.getElementById(location.hash.slice(1))?.closest("details")?.setAttribute("open", "");

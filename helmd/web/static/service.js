@@ -1,15 +1,15 @@
-// The page of one service: what it prints, and the form for its settings.
+// The page of one service: its output, and the form for its settings.
 import { followJob, runAction } from "./action.js";
 import { Problem, api } from "./api.js";
 import { HOME, h, icon } from "./dom.js";
 import { exact, preciseClock } from "./format.js";
 
-// Output: the last lines, and those that come.
+// Output: the last lines, updated by polling.
 
-const MOST_LINES = 500;
+const MAX_LINES = 500;
 const FIRST_LINES = 200;
-const LOOK_MS = 2000;
-// Sequences for terminals (ECMA-48), which a page does not obey.
+const POLL_MS = 2000;
+// Escape sequences for terminals (ECMA-48), which are removed.
 const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-_])/g;
 
 class Output {
@@ -19,7 +19,7 @@ class Output {
     this.note = box.querySelector("[data-output-note]");
     this.link = box.querySelector("[data-output-link]");
     this.buttons = [...box.querySelectorAll("[data-stream]")];
-    this.turn = 0;
+    this.generation = 0;
     for (const button of this.buttons) {
       button.addEventListener("click", () => this.choose(button.dataset.stream, true));
     }
@@ -38,24 +38,24 @@ class Output {
     this.link.href = `${HOME}logs?query=${encodeURIComponent(words)}`;
     this.after = "";
     this.lines.replaceChildren();
-    this.read(++this.turn);
+    this.read(++this.generation);
   }
 
-  async read(turn) {
-    if (turn !== this.turn) {
+  async read(generation) {
+    if (generation !== this.generation) {
       return;
     }
     if (!document.hidden) {
       try {
-        const asked = new URLSearchParams({ service: this.service, source: "journal", limit: String(FIRST_LINES) });
+        const query = new URLSearchParams({ service: this.service, source: "journal", limit: String(FIRST_LINES) });
         if (this.stream) {
-          asked.set("stream", this.stream);
+          query.set("stream", this.stream);
         }
         if (this.after) {
-          asked.set("after", this.after);
+          query.set("after", this.after);
         }
-        const reply = await api("GET", `api/logs?${asked}`);
-        if (turn !== this.turn) {
+        const reply = await api("GET", `api/logs?${query}`);
+        if (generation !== this.generation) {
           return;
         }
         this.after = reply.prev_cursor ?? this.after;
@@ -64,14 +64,14 @@ class Output {
         this.note.textContent = `${error.message}. ${error.hint ?? ""}`;
       }
     }
-    setTimeout(() => this.read(turn), LOOK_MS);
+    setTimeout(() => this.read(generation), POLL_MS);
   }
 
   show(entries) {
     const { lines } = this;
     const atEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
     lines.append(...entries.toReversed().map(lineOf));
-    while (lines.children.length > MOST_LINES) {
+    while (lines.children.length > MAX_LINES) {
       lines.firstElementChild.remove();
     }
     if (atEnd && entries.length) {
@@ -104,7 +104,7 @@ if (output) {
 
 // Settings.
 
-const QUIET_MS = 300;
+const IDLE_POLL_MS = 300;
 const NUMBER = /^\d{1,15}$/;
 const NUMBERS = new Set(["limits.tasks", "limits.open_files", "limits.cpu_percent"]);
 
@@ -157,7 +157,11 @@ class Settings {
     this.mark();
   }
 
-  /** What would be set and unset; with what takes it back, or null where a masked value would be lost. */
+  /**
+   * What was changed in the form: `body` of the request and `back`, that of its inverse (null if a masked value is
+   * replaced, which the page does not know); whether there are `edits`; `mode` if it differs; and whether `some` is
+   * changed.
+   */
   changes() {
     const [set, unset, backSet, backUnset] = [{}, [], {}, []];
     let lost = false;
@@ -199,7 +203,7 @@ class Settings {
     for (const [name, was] of this.removed) {
       const key = `environment.${name}`;
       if (key in set) {
-        // Taken out and written again: changed.
+        // A variable that was removed and added again is a change.
         backUnset.splice(backUnset.indexOf(key), 1);
       } else {
         unset.push(key);
@@ -217,7 +221,7 @@ class Settings {
     return { body, back, edits, mode: mode === this.mode ? "" : mode, some: edits || mode !== this.mode };
   }
 
-  say(errors) {
+  showErrors(errors) {
     for (const each of this.form.querySelectorAll("[data-error]")) {
       each.hidden = true;
     }
@@ -242,8 +246,8 @@ class Settings {
     }
   }
 
-  /** Takes the state that is there now as the one that is changed. */
-  async look() {
+  /** Reads the current ETag, so that the next request is based on the current settings. Throws Problem. */
+  async refreshEtag() {
     const now = await fetch(`${HOME}api/services/${this.service}/config`, { headers: { Accept: "application/json" } }).catch(() => null);
     if (!now?.ok) {
       throw new Problem(now?.status ?? 0, { detail: "the settings can't be read, so nothing was taken back", hint: "Try again when Helm answers." });
@@ -254,9 +258,9 @@ class Settings {
   async preview() {
     const { body, back, edits, mode, some } = this.changes();
     const reason = this.form.querySelector("[name=reason]").value.trim();
-    this.say([]);
+    this.showErrors([]);
     if (!some) {
-      this.say([{ pointer: "#", detail: "nothing was changed in the form" }]);
+      this.showErrors([{ pointer: "#", detail: "nothing was changed in the form" }]);
       return;
     }
     let plan = null;
@@ -265,7 +269,7 @@ class Settings {
         plan = await this.put(body, "?dry_run=true", reason);
       } catch (error) {
         const errors = error instanceof Problem && error.errors.length ? error.errors : null;
-        this.say(errors ?? [{ pointer: "#", detail: `${error.message}. ${error.hint ?? ""}`.replace(/\.? *$/, "") }]);
+        this.showErrors(errors ?? [{ pointer: "#", detail: `${error.message}. ${error.hint ?? ""}`.replace(/\.? *$/, "") }]);
         this.form.querySelector("[data-error]:not([hidden])")?.scrollIntoView({ block: "center" });
         return;
       }
@@ -284,28 +288,28 @@ class Settings {
     });
   }
 
-  /** Something was written: the form is read again once that has ended and nothing is asked or said any more. */
-  async wrote(reply) {
+  /** Disables the form after a change, and reloads the page when the job has ended and no dialog is open. */
+  async reloadAfter(reply) {
     this.form.inert = true;
     this.form.removeAttribute("data-dirty");
     if (reply.job) {
       await followJob(reply.job);
     }
-    setTimeout(reloadWhenQuiet, QUIET_MS);
+    setTimeout(reloadWhenIdle, IDLE_POLL_MS);
   }
 
-  /** Applies; the mode is switched by the restart that follows. */
+  /** Applies changes, then switches the mode, by a restart. Resolves to the last reply. */
   async apply(body, reason, mode) {
     const reply = await this.put(body, "", reason);
     this.written = true;
     if (!mode) {
-      this.wrote(reply);
+      this.reloadAfter(reply);
       return reply;
     }
     if (reply.job) {
       const applied = await followJob(reply.job);
       if (applied.state !== "succeeded") {
-        this.wrote({});
+        this.reloadAfter({});
         return { job: applied };
       }
     }
@@ -316,11 +320,11 @@ class Settings {
     const body = { action: "restart", services: [this.service], mode, reason, confirm: true };
     try {
       const reply = await api("POST", "api/services/actions", body);
-      this.wrote(reply);
+      this.reloadAfter(reply);
       return reply;
     } catch (error) {
       if (this.written) {
-        this.wrote({});
+        this.reloadAfter({});
       }
       throw error;
     }
@@ -337,7 +341,7 @@ class Settings {
       confirm: "Take it back",
       fields: [],
       plan: async () => {
-        await this.look();
+        await this.refreshEtag();
         const plan = edits ? await this.put(back, "?dry_run=true", why) : null;
         queueMicrotask(() => plan && showDiffs(plan));
         return stepsOf(this.service, plan, mode && this.mode);
@@ -348,10 +352,10 @@ class Settings {
   }
 }
 
-/** Shows the settings as they are now. Asking whether to take the change back, and saying how it ended, come first. */
-function reloadWhenQuiet() {
+/** Reloads the page when no dialog or notification is shown: they offer to undo the change, and show its result. */
+function reloadWhenIdle() {
   if (document.querySelector("dialog[open], .helm-toast")) {
-    setTimeout(reloadWhenQuiet, QUIET_MS);
+    setTimeout(reloadWhenIdle, IDLE_POLL_MS);
   } else {
     location.reload();
   }
@@ -372,7 +376,7 @@ function stepsOf(service, plan, mode) {
   return steps;
 }
 
-/** Adds what changes to the dialog that asks, once that is there. */
+/** Adds the differences of files to the dialog of the action, once it shows the plan. */
 function showDiffs(plan) {
   const show = () => {
     const body = [...document.querySelectorAll("dialog[open] .helm-dialog__body")].at(-1);

@@ -1,16 +1,15 @@
-// Tables: sorted by their heads, filtered by words, with columns that can be hidden, rows that can be selected, and
-// copies.
+// Tables that can be sorted, filtered and copied, with columns that can be hidden and rows that can be selected.
 //
-// <table data-table="services"> with <th data-column="cpu" data-sort="number">; a cell's value is its data-value or
-// text. Around it: <input data-table-filter>, [data-table-copy="csv|json"], [data-table-columns], [data-table-selected]
-// in the element data-table-box. Sorting and words are in the URL (sort, find), columns are remembered by the table's
-// name.
+// Markup: <table data-table="services"> with <th data-column="cpu" data-sort="number">; a cell's value is its
+// data-value or its text. The controls are in the same element data-table-box: <input data-table-filter>,
+// [data-table-copy="csv|json"], [data-table-columns], [data-table-selected]. Sorting and filter are in the URL (sort,
+// find), hidden columns in local storage by the table's name.
 import { copy, h, saveFocus, store, stored } from "./dom.js";
 
 const tables = new Map();
 
-/** The row itself, where an update has an empty one in the place of one that is the same. */
-const whole = (row) => ("liveSame" in row.dataset && document.getElementById(row.id)) || row;
+/** The row of the page for which a placeholder in an update stands (see live.js); any other row itself. */
+const fullRow = (row) => ("liveSame" in row.dataset && document.getElementById(row.id)) || row;
 
 class Table {
   constructor(element) {
@@ -21,16 +20,16 @@ class Table {
     this.hidden = new Set(stored(`columns-${this.name}`, []));
     this.selected = new Set();
     document.addEventListener("helm:part", () => this.show());
-    // What comes is brought into the same order before, so that nothing moves and the focus stays.
+    // An update is sorted and filtered before it is morphed in, so that rows don't move and keep the focus.
     document.addEventListener("helm:fresh", ({ detail }) => {
       const fresh = detail.fresh.querySelector(`[data-table="${CSS.escape(this.name)}"]`);
       if (fresh) {
         this.arrange(fresh);
       }
     });
-    document.addEventListener("click", (event) => this.clicked(event));
-    document.addEventListener("input", (event) => this.typed(event));
-    document.addEventListener("change", (event) => this.changed(event));
+    document.addEventListener("click", (event) => this.onClick(event));
+    document.addEventListener("input", (event) => this.onInput(event));
+    document.addEventListener("change", (event) => this.onChange(event));
     const field = this.box?.querySelector("[data-table-filter]");
     if (field && this.find) {
       field.value = this.find;
@@ -66,7 +65,7 @@ class Table {
     this.showSelected();
   }
 
-  /** Heads, order and words of a table; how many rows are left. */
+  /** Sorts and filters a table and hides columns. Returns the number of visible rows. */
   arrange(element) {
     const heads = this.heads(element);
     heads.forEach((head, at) => {
@@ -86,7 +85,7 @@ class Table {
     const words = this.find.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;
     for (const row of this.rows(element)) {
-      const text = whole(row).textContent.toLowerCase();
+      const text = fullRow(row).textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
       left += row.hidden ? 0 : 1;
       const check = row.querySelector("[data-select]");
@@ -117,7 +116,7 @@ class Table {
     }
     const numeric = heads[at].dataset.sort === "number";
     const value = (given) => {
-      const row = whole(given);
+      const row = fullRow(given);
       const text = row.cells[at]?.dataset.value ?? row.cells[at]?.textContent.trim() ?? "";
       return numeric ? (text === "" ? -Infinity : Number(text)) : text;
     };
@@ -136,7 +135,7 @@ class Table {
     restoreFocus();
   }
 
-  clicked(event) {
+  onClick(event) {
     if (!this.element || !(event.target instanceof Element)) {
       return;
     }
@@ -151,7 +150,7 @@ class Table {
       } else {
         [this.by, this.down] = ["", false];
       }
-      this.keep("sort", this.by && `${this.down ? "-" : ""}${this.by}`);
+      this.setParameter("sort", this.by && `${this.down ? "-" : ""}${this.by}`);
       this.show();
     }
     const copied = event.target.closest("[data-table-copy]");
@@ -160,34 +159,34 @@ class Table {
     }
     const columns = event.target.closest("[data-table-columns]");
     if (columns && this.box?.contains(columns)) {
-      this.choose(columns);
+      this.openColumnMenu(columns);
     }
   }
 
-  typed(event) {
+  onInput(event) {
     if (event.target.matches?.("[data-table-filter]") && this.box?.contains(event.target)) {
       this.find = event.target.value;
-      this.keep("find", this.find);
+      this.setParameter("find", this.find);
       this.show();
     }
   }
 
-  changed(event) {
+  onChange(event) {
     const box = event.target;
     if (!this.element?.contains(box)) {
       return;
     }
     if (box.matches("[data-select-all]")) {
       const shown = this.rows().filter((row) => !row.hidden);
-      shown.forEach((row) => this.mark(row.querySelector("[data-select]")?.value, box.checked));
+      shown.forEach((row) => this.select(row.querySelector("[data-select]")?.value, box.checked));
       this.show();
     } else if (box.matches("[data-select]")) {
-      this.mark(box.value, box.checked);
+      this.select(box.value, box.checked);
       this.show();
     }
   }
 
-  mark(value, chosen) {
+  select(value, chosen) {
     if (value !== undefined) {
       this.selected[chosen ? "add" : "delete"](value);
     }
@@ -214,7 +213,7 @@ class Table {
     this.element.dispatchEvent(new CustomEvent("helm:selected", { bubbles: true, detail: [...this.selected] }));
   }
 
-  choose(button) {
+  openColumnMenu(button) {
     const id = `helm-columns-${this.name}`;
     document.getElementById(id)?.remove();
     const menu = h(
@@ -241,7 +240,7 @@ class Table {
     place(menu, button);
   }
 
-  keep(name, value) {
+  setParameter(name, value) {
     const url = new URL(location.href);
     if (value) {
       url.searchParams.set(name, value);
@@ -261,7 +260,7 @@ class Table {
 
   csv() {
     const [columns, rows] = this.cells();
-    // A cell that begins like a formula is text in a spreadsheet, too.
+    // Prevents CSV injection: spreadsheets evaluate a cell that begins like a formula.
     const quote = (text) => `"${(/^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text).replaceAll('"', '""')}"`;
     return [columns.map((each) => each.name), ...rows].map((row) => row.map(quote).join(",")).join("\r\n");
   }
@@ -272,7 +271,7 @@ class Table {
   }
 }
 
-/** Opens a popover below what it belongs to. */
+/** Opens a popover at a button: below it, or above where there is not enough space. */
 export function place(menu, button) {
   menu.showPopover();
   const [at, own] = [button.getBoundingClientRect(), menu.getBoundingClientRect()];

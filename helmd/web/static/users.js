@@ -1,4 +1,4 @@
-// The page of users: search as one writes, and what is done to one or several.
+// The page of users: search while typing, and actions on one or several users.
 import { runAction } from "./action.js";
 import { Problem, api } from "./api.js";
 import { copy, h, icon, toast } from "./dom.js";
@@ -9,10 +9,10 @@ const SEARCH_MS = 250;
 const REASON = { name: "reason", label: "Reason", hint: "For the audit trail; may stay empty." };
 const GROUPS = JSON.parse(document.querySelector("[data-users-filter]").dataset.groups);
 const ADMIN = document.querySelector("[data-admins-note]");
-const shown = (path) => (path.lastIndexOf("/") === 0 ? path.slice(1) : path);
+const groupName = (path) => (path.lastIndexOf("/") === 0 ? path.slice(1) : path);
 const pathOf = (id, rest = "") => `api/keycloak/users/${encodeURIComponent(id)}${rest}`;
 
-function again() {
+function refreshUsers() {
   refresh("users");
   if (document.querySelector('[data-live-part="user"]')) {
     refresh("user");
@@ -22,7 +22,7 @@ function again() {
 async function act(options) {
   const reply = await runAction(options);
   if (reply) {
-    again();
+    refreshUsers();
   }
   return reply;
 }
@@ -41,7 +41,7 @@ function search() {
     url.searchParams[value ? "set" : "delete"](name, value);
   }
   if (url.searchParams.has("group")) {
-    // Keycloak does not search within a group.
+    // Keycloak's API can't filter the members of a group.
     url.searchParams.delete("q");
     url.searchParams.delete("enabled");
   }
@@ -65,7 +65,7 @@ filter.addEventListener("submit", (event) => {
 
 // One user.
 
-/** What can be done to a user by one request; each with what takes it back. */
+/** Actions on a user that are one request; `back` is the inverse action. */
 const SIMPLE = {
   disable: (user) => ({
     title: `Disable ${user.name}`,
@@ -104,32 +104,32 @@ const sessionsEnd = (user) =>
     ? "All sessions end, at Helm and the suite as well."
     : `${user.sessions === 1 ? "1 session ends" : `${user.sessions} sessions end`}, at Helm and the suite as well.`;
 
-function simple(verb, user, takenBack = false) {
+function simple(verb, user, isUndo = false) {
   const made = SIMPLE[verb](user);
   return {
     ...made,
     plan: async () => made.plan(),
     fields: [REASON],
     submit: ({ reason }) => api("POST", pathOf(user.id, `/${verb}`), { reason }),
-    undo: made.back && !takenBack ? { ...simple(made.back, user, true), label: "Undo" } : (made.undo ?? null),
+    undo: made.back && !isUndo ? { ...simple(made.back, user, true), label: "Undo" } : (made.undo ?? null),
   };
 }
 
 function groupFields(own) {
   return GROUPS.map((path) => ({
     name: `group:${path}`,
-    label: `Group ${shown(path)}`,
+    label: `Group ${groupName(path)}`,
     type: "checkbox",
-    value: own.includes(shown(path)),
+    value: own.includes(groupName(path)),
   }));
 }
 
 const chosenGroups = (values) => GROUPS.filter((path) => values[`group:${path}`]);
 
 function groups(user, own) {
-  const before = GROUPS.filter((path) => own.includes(shown(path)));
+  const before = GROUPS.filter((path) => own.includes(groupName(path)));
   const put = (wanted, reason) => api("PUT", pathOf(user.id, "/groups"), { groups: wanted, reason });
-  const said = ({ added, removed }) =>
+  const describe = ({ added, removed }) =>
     [...added.map((name) => `added to ${name}`), ...removed.map((name) => `removed from ${name}`)].join(", ");
   return {
     title: `Groups of ${user.name}`,
@@ -137,12 +137,12 @@ function groups(user, own) {
     plan: async () => ["Groups decide what somebody may do. A change counts from the next login or token on."],
     fields: [...groupFields(own), REASON],
     submit: (values) => put(chosenGroups(values), values.reason),
-    ended: (reply) => (said(reply) ? `${user.name} was ${said(reply)}` : "Nothing had to be changed"),
+    ended: (reply) => (describe(reply) ? `${user.name} was ${describe(reply)}` : "Nothing had to be changed"),
     undo: {
       label: "Undo",
       title: `Groups of ${user.name} as before`,
       confirm: "Take it back",
-      plan: async () => [`Groups: ${before.map(shown).join(", ") || "none"}`],
+      plan: async () => [`Groups: ${before.map(groupName).join(", ") || "none"}`],
       submit: ({ reason }) => put(before, reason),
       ended: () => `${user.name} is in the groups as before`,
     },
@@ -210,7 +210,7 @@ function password(user) {
   };
 }
 
-/** Shows a password that was made, once, in the dialog or in one of its own. */
+/** Shows a generated password, in the open dialog or one of its own; returns `text`. It can't be shown again. */
 function withPassword(reply, text) {
   if (reply.password) {
     requestAnimationFrame(() => showPassword(reply.password));
@@ -313,16 +313,18 @@ document.addEventListener("helm:selected", (event) => {
   }
 });
 
-/** Answers that everybody else would get as well. */
-const NOBODY = new Set([0, 401, 429, 502, 503, 504]);
+/** HTTP statuses that do not depend on the user: the requests for the other users would fail, too. */
+const FAILS_ALL = new Set([0, 401, 429, 502, 503, 504]);
 const BULK = {
   disable: ["Disable", "can't log in any more, and their sessions end", "disabled"],
   enable: ["Enable", "can log in again", "enabled"],
   logout: ["Log out", "are logged out everywhere, and can log in again", "logged out"],
 };
 
-/** One after the other; throws Problem with each one's reason where any was refused. Who is so already stays so. */
-async function doToEach(verb, users, done, reason) {
+/**
+ * Sends the requests for users one after another; they are idempotent. Throws Problem with the reason for each refused.
+ */
+async function applyToEach(verb, users, done, reason) {
   const refused = [];
   let worked = 0;
   for (const [id, name] of users) {
@@ -330,7 +332,7 @@ async function doToEach(verb, users, done, reason) {
       await api("POST", pathOf(id, `/${verb}`), { reason });
       worked += 1;
     } catch (error) {
-      if (NOBODY.has(error.status)) {
+      if (FAILS_ALL.has(error.status)) {
         const detail = `${error.message}: ${worked} of ${users.length} ${done}, the others were not tried`;
         throw new Problem(error.status, { detail, hint: `${error.hint} Then do it again: who is ${done} stays so.`.trim(), lines: refused });
       }
@@ -365,7 +367,7 @@ document.addEventListener("click", async (event) => {
     warning: `These ${effect}.`,
     plan: async () => users.map(([, name]) => name),
     fields: [REASON],
-    submit: ({ reason }) => doToEach(verb, users, done, reason).finally(again),
+    submit: ({ reason }) => applyToEach(verb, users, done, reason).finally(refreshUsers),
     ended: () => `${users.length} of ${users.length} ${done}`,
     undo:
       verb === "logout"
@@ -382,7 +384,9 @@ async function importFile(content, name, dryRun) {
   return api("POST", "api/keycloak/users/import", { csv: content, dry_run: dryRun, reason: `import of ${name}`.slice(0, 500) });
 }
 
-/** The job's lines are the report: each faulty row, and how many were made. */
+/**
+ * The options of an import of users. Its job's log is the report: each invalid row, and the number of created users.
+ */
 function importAction(content, name, dryRun) {
   return {
     title: dryRun ? `Check ${name}` : `Import ${name}`,
@@ -393,7 +397,7 @@ function importAction(content, name, dryRun) {
     ],
     fields: [],
     log: true,
-    again: () => act(importAction(content, name, dryRun)),
+    retry: () => act(importAction(content, name, dryRun)),
     submit: () => importFile(content, name, dryRun),
     ended: () => (dryRun ? "All rows can be imported" : "The file was imported"),
     undo: dryRun
