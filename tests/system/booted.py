@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.replies import faults_in_output, faults_noted
+from tests.system.entering import SCRIPT, enter
 from tests.waiting import until as until
 from tests.waiting import until_none as until_none
 
@@ -60,7 +61,8 @@ class Sandbox:
 
     def script(self, verb: str, *words: str, timeout: float = 180.0) -> Done:
         """``scripts/sandbox VERB --name NAME WORDS``."""
-        return run([str(TOP / "scripts/sandbox"), verb, "--name", self.name, *words], timeout)
+        given = (verb, "--name", self.name, *words)
+        return entered(given, timeout) if verb == "exec" else run([str(SCRIPT), *given], timeout)
 
     @property
     def leader(self) -> int:
@@ -73,7 +75,7 @@ class Sandbox:
         self, *words: str, root: bool = False, stdin: str | None = None, check: bool = True, timeout: float = 180.0
     ) -> Done:
         """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
-        done = run(self.command(*words, root=root), timeout, stdin)
+        done = entered(self.command(*words, root=root)[1:], timeout, stdin)
         if self.checks_replies:
             assert not (faults := faults_in_output(words, stdin, done.out) + faults_noted(done.err)), faults
         if check:
@@ -83,7 +85,7 @@ class Sandbox:
     def command(self, *words: str, root: bool = False) -> list[str]:
         """The command on this machine that runs WORDS inside."""
         as_whom = ["--root"] if root else []
-        return [str(TOP / "scripts/sandbox"), "exec", "--name", self.name, *as_whom, "--", *words]
+        return [str(SCRIPT), "exec", "--name", self.name, *as_whom, "--", *words]
 
     def python(self, program: str, *words: str, **how: Any) -> Done:
         """Runs a PROGRAM of Python's, whose replies from helmd must be as the OpenAPI document says."""
@@ -162,6 +164,13 @@ def superuser(box: Sandbox, query: str, database: str = "postgres") -> str:
     return box(
         "env", "PGPASSFILE=/home/hive/.config/hivematrix/secrets/postgres.pgpass", *words, "-wAtqc", query
     ).out.strip()
+
+
+def entered(words: Sequence[str], timeout: float, stdin: str | None = None) -> Done:
+    """What ``scripts/sandbox WORDS`` does."""
+    began = time.monotonic()
+    code, out, err = enter(words, stdin, timeout)
+    return Done(code, out, err, time.monotonic() - began)
 
 
 def run(words: list[str], timeout: float, stdin: str | None = None) -> Done:

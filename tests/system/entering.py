@@ -1,0 +1,98 @@
+"""`scripts/sandbox exec` without starting Python for each command: scripts/sandboxlib/serve.py does it in a fork."""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/sandbox"
+
+
+class Ended(NamedTuple):
+    """The exit status of a command, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@cache
+def _server() -> socket.socket:
+    """The socket of this process's server, which ends with this process."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with there:
+        subprocess.run([str(SCRIPT), "_serve", str(there.fileno())], pass_fds=[there.fileno()], check=True)
+    return here
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """The end to read from, and the other one, which is closed by whoever has passed it on."""
+    read, write = os.pipe()
+    try:
+        yield read, write
+    finally:
+        os.close(read)
+
+
+def _file(content: bytes) -> int:
+    """A file in memory with CONTENT, to be read from its begin."""
+    made = os.memfd_create("given")
+    with open(made, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(made, 0, os.SEEK_SET)
+    return made
+
+
+def enter(words: Sequence[str], stdin: str | None, timeout: float) -> Ended:
+    """What ``scripts/sandbox WORDS`` does, as by subprocess.run. Raises subprocess.TimeoutExpired."""
+    with _pipe() as out, _pipe() as err, _pipe() as report:
+        source = os.open(os.devnull, os.O_RDONLY) if stdin is None else _file(stdin.encode())
+        given = [_file(json.dumps(words).encode()), source, out[1], err[1], report[1]]
+        try:
+            socket.send_fds(_server(), [b"x"], given)
+        finally:
+            for descriptor in given:
+                os.close(descriptor)
+        found = {out[0]: bytearray(), err[0]: bytearray(), report[0]: bytearray()}
+        try:
+            _read(found, time.monotonic() + timeout)
+        except BaseException as error:
+            with suppress(ProcessLookupError, IndexError):
+                os.kill(int(found[report[0]].split()[0]), signal.SIGKILL)
+            if isinstance(error, TimeoutError):
+                raise subprocess.TimeoutExpired(list(words), timeout) from None
+            raise
+        numbers = found[report[0]].split()
+        # The process was killed that would have said it.
+        code = int(numbers[1]) if len(numbers) > 1 else -signal.SIGKILL
+        return Ended(code, _text(found[out[0]]), _text(found[err[0]]))
+
+
+def _text(printed: bytearray) -> str:
+    """As by subprocess.run, with one kind of line ends."""
+    return printed.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read(found: dict[int, bytearray], deadline: float) -> None:
+    """What comes from each descriptor until all are closed. Raises TimeoutError."""
+    with selectors.DefaultSelector() as waiting:
+        for descriptor in found:
+            waiting.register(descriptor, selectors.EVENT_READ)
+        while waiting.get_map():
+            ready = waiting.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                chunk = os.read(key.fd, 1 << 16)
+                found[key.fd] += chunk
+                if not chunk:
+                    waiting.unregister(key.fd)
