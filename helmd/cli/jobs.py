@@ -36,7 +36,7 @@ def _job_argument(command: Any) -> Any:
 
 @click.group("jobs", short_help="Show operations requested over the API, cancel one.")
 def jobs_command() -> None:
-    """Show operations that were requested over the API and what came of them, and cancel one that runs.
+    """Show operations that were requested over the API and their results, and cancel a running one.
 
     JOB is the id of a job, or how it begins if no other one begins so. The last 200 jobs of 90 days are kept.
     """

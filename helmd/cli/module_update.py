@@ -95,7 +95,7 @@ def _ended(context: Context, outcome: "ModuleOutcome", what: str, as_json: bool)
 @click.option("--planned", default="", metavar="COMMIT", help="Refuse another commit than that of the plan agreed to.")
 @click.option("--dry-run", is_flag=True, help="Only fetch, check, and print what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print what came of it, or the plan, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result, or the plan, as JSON.")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
 @click.pass_obj
 @audited("modules update")
@@ -177,7 +177,7 @@ def modules_check_command(context: Context, names: tuple[str, ...], as_json: boo
 @click.option("--to", "version", default="", metavar="VERSION", help="Go back to this version instead.")
 @_gate_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the log.")
 @click.pass_obj
 @audited("modules rollback")

@@ -172,6 +172,6 @@ def modules_history_command(context: Context, name: str, as_json: bool, **option
         )
         for each in found.history
     ]
-    for parts in output.table(("WHEN (UTC)", "WHAT", "RESULT", "DOWN", "BY", "WHAT CAME OF IT"), rows):
+    for parts in output.table(("WHEN (UTC)", "WHAT", "RESULT", "DOWN", "BY", "DETAIL"), rows):
         output.print_line(*parts)
     return exits.OK

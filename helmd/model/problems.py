@@ -140,7 +140,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "job_ended": ProblemKind(
         HTTPStatus.CONFLICT,
         "the job has ended, so it cannot be cancelled",
-        "GET /api/jobs/ID or helmctl jobs show ID says what became of it.",
+        "GET /api/jobs/ID or helmctl jobs show ID shows its result.",
     ),
     "dependency_failed": ProblemKind(
         HTTPStatus.CONFLICT,

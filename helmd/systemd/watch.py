@@ -82,10 +82,9 @@ class UnitWatch:
 
 
 async def ping(seconds: float) -> str | None:
-    """Ask the manager for a sign of life; return None when it gave one within SECONDS, else what was wrong, as a
-    sentence.
+    """Ask the manager for an answer; return None if it came within SECONDS, else what was wrong, as a sentence.
 
-    It is asked through busctl(1), since a call on our own connection would hold up the whole process meanwhile.
+    This uses busctl(1), since a call on our own connection would block the whole process.
     """
     where = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.DBus.Peer")
     command = ("busctl", "--user", f"--timeout={seconds:g}", "call", *where, "Ping")

@@ -1,1 +1,1 @@
-"""HTTP: one route table, who may call what, problems as RFC 9457, the sockets it is served on."""
+"""HTTP: route table, authorization, problem documents (RFC 9457), server sockets."""

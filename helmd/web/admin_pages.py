@@ -1,4 +1,4 @@
-"""The part of the route table about pages for those who run the suite: metrics, security, modules, jobs."""
+"""Routes of pages for administrators: metrics, security, modules, jobs."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from helmd.web.route import Route
 
 @dataclass(frozen=True, slots=True)
 class AdminPages:
-    """What answers them."""
+    """The handlers of these routes."""
 
     metrics: MetricsPage
     security: SecurityPage

@@ -1,4 +1,4 @@
-"""The part of the route table about backups."""
+"""Routes about backups."""
 
 from http import HTTPStatus
 

@@ -31,7 +31,7 @@ PAGE_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 }
-"""Nothing but the page's own style sheet is loaded or run."""
+"""Content security policy: only the page's own style sheet is loaded."""
 
 
 def html_page(title: str, body: str) -> web.Response:

@@ -1,4 +1,4 @@
-"""The part of the route table about modules, and about what they depend on."""
+"""Routes about modules and their dependencies."""
 
 from http import HTTPStatus
 
@@ -25,7 +25,7 @@ from helmd.web.route import Route
 
 def module_routes(modules: Modules) -> tuple[Route, ...]:
     """Return the routes."""
-    # Not the path of installations, which would say in its Allow header that it can be read and deleted.
+    # Not the path of installations, whose Allow header would list GET and DELETE.
     alone = "/api/modules/{name:(?!install$)[^/]+}"
     one, accepted = "/api/modules/{name}", Reply(JobAcceptedReply, HTTPStatus.ACCEPTED)
     return (

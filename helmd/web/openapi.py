@@ -28,7 +28,7 @@ _PARAMETERS: Mapping[str, tuple[str, str | None]] = {
     "id": ("its id", None),
     "code": ("the code of a problem", "unknown_service"),
 }
-"""Parts of paths: what they are, and an example."""
+"""Path parameters: description and example."""
 _CALLERS: Mapping[Role, str] = {
     Role.PUBLIC: "Anybody, without a credential.",
     Role.CLIENT: "Any user.",

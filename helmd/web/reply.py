@@ -1,4 +1,4 @@
-"""What a route answers, for the route table and the document made from it."""
+"""The response of a route, for the route table and the OpenAPI document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer of a route. ``body`` is the type of its JSON, None for what is not JSON.
+    """The response of a route. ``body`` is the type of its JSON, None for other media types.
 
     ``media`` are its media types, by the first of which it is documented; ``also`` are bodies of other statuses that
     are no errors of the request, by status.
@@ -30,4 +30,4 @@ EXPORT = Reply(media=("application/x-ndjson", "text/csv"))
 CSV = Reply(media=("text/csv",))
 NO_CONTENT = Reply(status=HTTPStatus.NO_CONTENT, media=())
 WEBSOCKET = Reply(status=HTTPStatus.SWITCHING_PROTOCOLS, media=())
-"""Nothing that can be negotiated: what follows is a protocol of its own."""
+"""A protocol switch, without content negotiation."""

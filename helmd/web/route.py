@@ -1,4 +1,4 @@
-"""A route: who may call it, and what is done around its handler. `helmd.web.routes` has the table of them."""
+"""A route: authorization and what is done around its handler. `helmd.web.routes` has the table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ _READING = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and path. ``role`` is the least that a user must be.
+    """A method and path. ``role`` is the minimum role of users.
 
     ``services``, ``anonymous`` and ``recent_login`` are as in `Access`. ``confined`` says that the handler shows only
-    what is of the services in ``request["identity"].services``: what asks for BILLING must.
+    data of the services in ``request["identity"].services``, as routes with the role BILLING must.
     """
 
     method: str
@@ -36,8 +36,8 @@ class Route:
     anonymous: bool = False
     confined: bool = False
     peer: PeerRule = PeerRule.DEFAULT
-    """Whose request is taken: ANY or CHECKED. By default any program's that reads, but only a checked one's that
-    changes something.
+    """Which programs may send requests: ANY or CHECKED. By default any program's that reads, but only a checked one's
+    that changes something.
     """
     recent_login: bool = False
     conditional: bool = False
@@ -60,12 +60,12 @@ class Route:
 
     @property
     def access(self) -> Access:
-        """Who may use it."""
+        """The callers that may use it."""
         return Access(self.role, self.services, self.anonymous, self.checked, self.recent_login)
 
     @property
     def fault(self) -> str | None:
-        """Why nobody may be let in here, as the end of a sentence, or None."""
+        """What is wrong with this definition, as the end of a sentence, or None."""
         if not isinstance(self.role, Role):
             return "has no role"
         if self.confined != (self.role is Role.BILLING):
@@ -80,9 +80,9 @@ class Route:
 
 
 def install(application: web.Application, table: Sequence[Route], callers: Callers, record: Record) -> None:
-    """Add the routes of TABLE, guarded. Raises ValueError for one that doesn't say whose it is, or is there twice.
+    """Add the routes of TABLE, with their checks. Raises ValueError for one without access rule, or defined twice.
 
-    RECORD gets every request that changes something, or was to.
+    RECORD is called with every changing request, including refused ones.
     """
     trail = AuditTrail(record, callers)
     known: set[tuple[str, str]] = set()
@@ -111,7 +111,7 @@ def _guarded(route: Route, callers: Callers, trail: AuditTrail) -> Handler:
         request["identity"] = identity
         if route.audited:
             request["origin"] = trail.origin(request, identity)
-        # For what takes long: raises once the token has expired or its session has ended.
+        # For long-running handlers: raises once the token has expired or its session has ended.
         request["recheck"] = partial(callers.authorize, request, access)
         if route.reply is not None:
             check_acceptable(request, route.reply.media)
@@ -121,7 +121,7 @@ def _guarded(route: Route, callers: Callers, trail: AuditTrail) -> Handler:
 
 
 def _check_confined(route: Route, caller: Identity | None, service: str | None) -> None:
-    """Raises DeniedError for a CALLER who is confined to some services, unless the route is, or is about one of them.
+    """Raise DeniedError for a CALLER who is confined to some services, unless the route is, or is about one of them.
 
     What a service posts, its handler looks at; what any user may see is the state of services.
     """
@@ -132,7 +132,7 @@ def _check_confined(route: Route, caller: Identity | None, service: str | None) 
 
 
 def _recorded(route: Route, handler: Handler, trail: AuditTrail) -> Handler:
-    """HANDLER, with a record of each request in the audit trail."""
+    """Return HANDLER with a record of each request in the audit trail."""
     action = f"{route.method} {route.path}"
 
     async def handle(request: web.Request) -> web.StreamResponse:

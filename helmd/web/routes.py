@@ -1,4 +1,4 @@
-"""The route table: every path that helmd answers, who may call it, and what it is for."""
+"""The route table: every path that helmd serves, with its access rules and purpose."""
 
 from http import HTTPStatus
 
@@ -131,7 +131,7 @@ def routes(api: Api, intake: Intake) -> tuple[Route, ...]:
 
 
 def log_routes(logs: Logs, streams: Streams) -> tuple[Route, ...]:
-    """Return the part of the table where log entries are read."""
+    """Return the routes for reading log entries."""
 
     def get(path: str, handler: Handler, summary: str, reply: Reply, query: type | None = None) -> Route:
         return Route("GET", path, handler, Role.BILLING, summary, confined=True, query=query, reply=reply)
@@ -206,7 +206,7 @@ def log_routes(logs: Logs, streams: Streams) -> tuple[Route, ...]:
 
 
 def detail_routes(details: Details) -> tuple[Route, ...]:
-    """Return the part of the table about one service each, the machine and the caller."""
+    """Return the routes about one service, the machine and the caller."""
 
     def get(path: str, handler: Handler, role: Role, summary: str, reply: Reply, query: type | None = None) -> Route:
         return Route("GET", path, handler, role, summary, query=query, reply=reply)
@@ -227,13 +227,13 @@ def detail_routes(details: Details) -> tuple[Route, ...]:
 
 
 def event_routes(events: Events) -> tuple[Route, ...]:
-    """Return the part of the table about live events of several kinds; each topic has a role of its own."""
+    """Return the routes of live events; each topic has its own role."""
     summary = "Live events of several topics in one stream"
     return (Route("GET", "/api/events", events.stream, Role.CLIENT, summary, query=EventsQuery, reply=EVENTS),)
 
 
 def token_routes(tokens: Tokens) -> tuple[Route, ...]:
-    """Return the part of the table about machine tokens."""
+    """Return the routes about machine tokens."""
     path = "/api/tokens"
     return (
         Route(
@@ -262,7 +262,7 @@ def token_routes(tokens: Tokens) -> tuple[Route, ...]:
 
 
 def audit_routes(audit: Audit) -> tuple[Route, ...]:
-    """Return the part of the table about who changed what."""
+    """Return the routes about the audit trail."""
     return (
         Route(
             "GET",
@@ -277,7 +277,7 @@ def audit_routes(audit: Audit) -> tuple[Route, ...]:
 
 
 def job_routes(control: ControlHandlers, jobs: JobHandlers) -> tuple[Route, ...]:
-    """Return the part of the table that starts and stops services, and shows the jobs that do it."""
+    """Return the routes that start and stop services, and show their jobs."""
     accepted = {HTTPStatus.ACCEPTED: JobAcceptedReply}
 
     def post(path: str, handler: Handler, summary: str, reply: type, body: type = ControlBody) -> Route:
@@ -301,7 +301,7 @@ def job_routes(control: ControlHandlers, jobs: JobHandlers) -> tuple[Route, ...]
 
 
 def config_routes(configs: ServiceConfigs) -> tuple[Route, ...]:
-    """Return the part of the table about the settings of services."""
+    """Return the routes about the settings of services."""
     path = "/api/services/{name}/config"
     return (
         Route(
@@ -328,7 +328,7 @@ def config_routes(configs: ServiceConfigs) -> tuple[Route, ...]:
 
 
 def login_routes(login: LoginPages) -> tuple[Route, ...]:
-    """Return the part of the table about one-time links."""
+    """Return the routes about one-time links."""
     return (
         Route(
             "POST",
@@ -342,7 +342,7 @@ def login_routes(login: LoginPages) -> tuple[Route, ...]:
 
 
 def page_routes(overview: OverviewPage, login: LoginPages, assets: Assets) -> tuple[Route, ...]:
-    """Return the part of the table that is for browsers; the OpenAPI document does not have it."""
+    """Return the routes for browsers, which are not in the OpenAPI document."""
 
     def get(path: str, handler: Handler, summary: str, reply: Reply) -> Route:
         return Route("GET", path, handler, Role.PUBLIC, summary, reply=reply)
@@ -370,6 +370,6 @@ def page_routes(overview: OverviewPage, login: LoginPages, assets: Assets) -> tu
 
 
 def probe_routes(probe: ProbePage) -> tuple[Route, ...]:
-    """Return the page that is for helmd itself, which looks at it through the gateway."""
+    """Return the page that helmd itself requests through the gateway."""
     path, summary = PROBE_PATH.removeprefix(PREFIX), "A page with nothing on it, to see what a proxy adds"
     return (Route("GET", path, probe.show, Role.PUBLIC, summary, reply=HTML),)

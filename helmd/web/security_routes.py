@@ -1,4 +1,4 @@
-"""The part of the route table about the security audit and the firewall."""
+"""Routes about the security audit and the firewall."""
 
 from http import HTTPStatus
 

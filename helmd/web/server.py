@@ -1,4 +1,4 @@
-"""The application and the sockets it is served on: TCP for everybody with a credential, a unix socket for the owner."""
+"""The application and its sockets: TCP for callers with a credential, a unix socket for the owner."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from helmd.web.route import Route, install
 LISTEN_RETRY_SECONDS = 5.0
 """Interval in seconds in which listening on a TCP address is retried."""
 _ACCEPTED_SECONDS = 0.01
-"""Enough for the event loop to make the transports of connections that it has accepted."""
+"""Delay in seconds in which the event loop creates the transports of accepted connections."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     if isinstance(connection, ClientConnection):
         connection.answering = True
         if connection.ends_soon:
-            # aiohttp has made these headers already.
+            # aiohttp has prepared these headers already.
             response.force_close()
             response.headers["Connection"] = "close"
 
@@ -57,10 +57,10 @@ def application(
     sessions: BrowserSessions | None = None,
     renderer: Renderer | None = None,
 ) -> web.Application:
-    """Return the application that answers the routes of TABLE to CALLERS; without them, to the unix socket's alone.
+    """Return the application with the routes of TABLE, for CALLERS; without these, for the unix socket only.
 
-    RECORD gets what is for the audit trail; without it, that is logged. SESSIONS are those of browsers; RENDERER makes
-    pages of errors.
+    RECORD is called with records of the audit trail, which are logged without it. SESSIONS are those of browsers;
+    RENDERER renders error pages.
     """
     pages = [] if renderer is None else [error_pages(renderer)]
     browsers = [] if sessions is None else [session_middleware(sessions)]
@@ -83,14 +83,14 @@ def _log_change(change: AuditedChange) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """Listening sockets that systemd made and handed over (systemd.socket(5)): none of a kind without activation."""
+    """Listening sockets passed by systemd (systemd.socket(5)); None of a kind without socket activation."""
 
     unix: tuple[socket.socket, ...] = ()
     tcp: tuple[socket.socket, ...] = ()
 
 
 class HttpServer:
-    """Serves APPLICATION from `start` until `stop`: on sockets of systemd's where there are some, else on its own.
+    """Serves APPLICATION from `start` until `stop`, on sockets passed by systemd if there are any, else on its own.
 
     HOLDER_OF names the process that listens on a port, or None.
     """
@@ -112,11 +112,11 @@ class HttpServer:
         self._tcp: tuple[tuple[str, int], asyncio.Server] | None = None
         self._inode = 0
         self.trouble = ""
-        """Why it does not listen on the TCP address that it should, as a sentence; empty when it does."""
+        """Why it does not listen on the configured TCP address, as a sentence; empty if it does."""
 
     @property
     def connections(self) -> ClientConnections:
-        """Those that are open; only after `start`."""
+        """The open connections; only after `start`."""
         assert self._open is not None
         return self._open
 
@@ -146,7 +146,7 @@ class HttpServer:
     async def listen(self, listen: str, port: int) -> None:
         """Listen on another TCP address; then stop listening on the old one, whose connections are kept.
 
-        On sockets of systemd's this changes nothing: `trouble` says so. Raises PortTakenError, or HelmError for an
+        Has no effect on sockets passed by systemd: `trouble` says so. Raises PortTakenError, or HelmError for an
         address that can't be bound; then nothing has changed.
         """
         if self._activated.tcp:
@@ -187,16 +187,16 @@ class HttpServer:
         return server
 
     async def drain(self) -> None:
-        """Take no more connections and end those that there are, each after its response.
+        """Stop accepting connections and close the open ones, each after its response.
 
-        What connects from now on to a socket of systemd's waits there for the next helmd.
+        New connections to a socket of systemd's wait there for the next helmd.
         """
         await self._close(self._listeners)
         if self._open is not None:
             await self._open.drain()
 
     async def stop(self) -> None:
-        """Close what is still open."""
+        """Close all sockets."""
         await self._close(self._listeners)
         if self._open is not None:
             await self._open.shutdown(0.1)
@@ -207,8 +207,10 @@ class HttpServer:
                 self._path.unlink()
 
     async def _close(self, listeners: Sequence[asyncio.Server]) -> None:
-        """Stop LISTENERS. What they have accepted already is served: asyncio would drop a connection whose transport
-        is not made yet when its listener is closed (`asyncio.Server._attach` fails then), so it accepts no more first.
+        """Close LISTENERS, without losing accepted connections.
+
+        asyncio would drop a connection whose transport does not exist yet when its listener is closed
+        (`asyncio.Server._attach` fails then), so accepting is stopped some time before.
         """
         loop = asyncio.get_running_loop()
         for listener in listeners:
@@ -222,7 +224,7 @@ class HttpServer:
 
 
 def address_of(listen: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    """Return the family and address of what ``http.listen`` and ``http.port`` name. Raises HelmError."""
+    """Return the family and address for ``http.listen`` and ``http.port``. Raises HelmError."""
     try:
         found = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as problem:
@@ -255,9 +257,9 @@ def bind_tcp(listen: str, port: int, holder_of: Callable[[int], object | None]) 
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """Return a listening unix socket at PATH, for this account alone. One that a dead helmd left is replaced.
+    """Return a listening unix socket at PATH, for this account only. A stale socket is replaced.
 
-    Raises LockedError when a living one serves there.
+    Raises LockedError if a process listens on it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)

@@ -1,4 +1,4 @@
-"""The part of the route table with the pages of one service, of users and of the audit trail."""
+"""Routes of the pages of services, users and the audit trail."""
 
 from helmd.web.auth.roles import Role
 from helmd.web.pages.audit import AuditTrailPage
@@ -19,7 +19,7 @@ def service_pages(service: ServicePage, users: UsersPage, audit: AuditTrailPage)
 
 
 def log_pages(logs: LogsPage) -> tuple[Route, ...]:
-    """Return the pages of log entries, of which readers see those that are theirs."""
+    """Return the pages of log entries, which show those that the caller may read."""
     return tuple(
         Route("GET", path, logs.show, Role.BILLING, summary, confined=True, reply=HTML)
         for path, summary in (

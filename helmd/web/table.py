@@ -1,4 +1,4 @@
-"""The route table as a whole: the one place where its parts are put together."""
+"""The complete route table."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ from helmd.web.user_routes import user_routes
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """What answers the routes."""
+    """The handlers of all routes."""
 
     api: Api
     intake: Intake
@@ -102,7 +102,7 @@ def described_table(handlers: Handlers) -> tuple[Route, ...]:
 
 
 def whole_table(handlers: Handlers) -> tuple[Route, ...]:
-    """Return every path that helmd answers."""
+    """Return all routes of helmd."""
     return (
         *described_table(handlers),
         *page_routes(handlers.overview, handlers.login, handlers.assets),

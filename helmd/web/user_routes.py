@@ -1,4 +1,4 @@
-"""The part of the route table about users of Keycloak. Handlers ask for a recent login where admins are concerned."""
+"""Routes about users of Keycloak. Handlers require a recent login for changes of admins."""
 
 from functools import partial
 from http import HTTPStatus

@@ -101,7 +101,7 @@ async def test_it_starts_whatever_was_kept(tmp_path: Path, kept: str) -> None:
 
 
 async def test_a_reload_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """Its sentence says so; the part that could be had was adopted before, and the rest was not."""
+    """Its sentence says so; the part that could be applied was adopted before, and the rest was not."""
     port = free_port()
     configured(tmp_path, "helm.toml", f"http.port = {port}\n")
     configured(tmp_path, "services.toml", SHOP)

@@ -1,4 +1,4 @@
-"""A program that runs in the sandbox: posts log entries in four ways, and says what became of them.
+"""A program that runs in the sandbox: posts log entries in four ways, and prints the results.
 
 ``posting.py RATE SECONDS SERVICE PORT`` posts RATE entries a second for so long, over the unix socket and TCP, over
 connections that are kept and over one for each. It prints JSON: how many were ``accepted``, what ``failed`` (way,

@@ -123,7 +123,7 @@ def boot_id(box: Sandbox) -> str:
 
 
 def chance() -> random.Random:
-    """Random times that can be had again: HIVEMATRIX_TEST_SEED, else a new seed that is shown."""
+    """Reproducible random times: HIVEMATRIX_TEST_SEED, else a new seed that is shown."""
     seed = int(os.environ.get("HIVEMATRIX_TEST_SEED", secrets.randbelow(1_000_000)))
     print(f"HIVEMATRIX_TEST_SEED={seed}")
     return random.Random(seed)

@@ -212,7 +212,7 @@ def test_views(page: Dashboard) -> None:
         page.press("Escape")
         assert browser.run("return document.activeElement.matches('.helm-viewtab__add')")
         box.sql(f"DELETE FROM log_views WHERE name LIKE '{name}-%'")
-        # Without an answer it stays; removed, it can be had back; where somebody else has removed it, the page says so.
+        # Without an answer it stays; removed, it can be restored; if another user has removed it, the page says so.
         with page.network(offline=True):
             browser.click(".helm-viewtab__remove")
             says("Helm can't be reached, so the view was not removed")

@@ -44,7 +44,7 @@ def setting(text: str, table: str, line: str) -> str:
 
 @contextmanager
 def posting(box: Sandbox, seconds: float, port: int = 5004) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Posts under a name of its own meanwhile; the name, and what became of it once this is left."""
+    """Posts under a name of its own meanwhile; the name, and the result once this is left."""
     service, result = f"poster-{secrets.token_hex(3)}", dict[str, Any]()
     box.script("copy", str(TOP / "tests/system/posting.py"), "/tmp/posting.py")
     command = box.command("python3", "/tmp/posting.py", str(RATE), str(seconds), service, str(port))

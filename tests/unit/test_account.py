@@ -1,4 +1,4 @@
-"""Which user manager a command belongs to, names of accounts, locales, and what becomes of root's environment."""
+"""Which user manager a command belongs to, names of accounts, locales, and what is kept of root's environment."""
 
 import os
 import pwd

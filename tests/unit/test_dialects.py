@@ -1,4 +1,4 @@
-"""What programs print, by logger, language and server, and what becomes of it.
+"""What programs print, by logger, language and server, and what it is parsed to.
 
 `tests/fixtures/dialects.jsonl` and `more_dialects.jsonl` have examples, `recorded_logs.jsonl` what programs printed.
 And the other way round: text that only has the name of a level in it gets none.

@@ -1,4 +1,4 @@
-"""The application on real sockets: who gets in, what errors look like, what becomes of the sockets."""
+"""The application on real sockets: who gets in, what errors look like, what happens to the sockets."""
 
 import asyncio
 import importlib
@@ -55,7 +55,7 @@ async def break_off(request: web.Request) -> web.StreamResponse:
 
 
 TABLE = (
-    Route("GET", "/broken-off", break_off, Role.PUBLIC, "broken off"),
+    Route("GET", "/broken-off", break_off, Role.PUBLIC, "aborted"),
     Route("GET", "/open", who, Role.PUBLIC, "open"),
     Route("GET", "/guarded", who, Role.CLIENT, "guarded"),
     Route("POST", "/admin", who, Role.ADMIN, "admin"),
@@ -104,7 +104,7 @@ async def test_a_fault_in_the_middle_of_a_stream_ends_the_connection(
     head, _, body = given.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ") and body == b"9\r\ndata: 1\n\n\r\n", given
     (logged,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
-    assert "/broken-off was broken off (correlation id off-1)" in logged.getMessage() and logged.exc_info
+    assert "/broken-off was aborted (correlation id off-1)" in logged.getMessage() and logged.exc_info
     async with aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{served[1]}/broken-off") as answer:
             with pytest.raises(aiohttp.ClientPayloadError):

@@ -1,6 +1,6 @@
 """Bodies that services post, and the reply. `helmd.model.ingest` parses them, entry by entry, for speed.
 
-Whatever has a sensible reading is taken, so most members accept any value; docs/api.md says what becomes of it.
+Whatever has a sensible reading is taken, so most members accept any value; docs/api.md says how it is stored.
 """
 
 from collections.abc import Mapping

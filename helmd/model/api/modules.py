@@ -36,7 +36,7 @@ class ModuleHistoryBody:
 
     at: datetime = field(metadata=described("when"))
     action: str = field(metadata=described("what", example="install"))
-    sentence: str = field(metadata=described("what came of it, for people"))
+    sentence: str = field(metadata=described("the result, for people"))
     by: str = field(metadata=described("who did it", example="hive"))
     succeeded: bool = field(metadata=described("whether it was done"))
     downtime: float = field(metadata=described("seconds for which the module did not serve", example=0.0))

@@ -162,7 +162,7 @@ def signed_by(text: bytes, signature: str, key: str) -> bool:
 
 
 def read_manifest(text: bytes) -> Manifest:
-    """Raises BackupError for what is not a manifest of a format that this Helm knows."""
+    """Raise BackupError for what is not a manifest of a format that this Helm knows."""
     try:
         found = json.loads(text)
         if not isinstance(found, dict):

@@ -125,7 +125,7 @@ class _Reader(HTMLParser):
 
 
 def _read(page: str, marker: str) -> _Found:
-    """Raises InjectedError unless it is the page with MARKER."""
+    """Raise InjectedError unless it is the page with MARKER."""
     reader = _Reader()
     # As browsers do before they read it (HTML, section 13.2.3.5).
     reader.feed(page.replace("\r\n", "\n").replace("\r", "\n"))

@@ -19,13 +19,13 @@ class ConfirmationError(HelmError):
 
 
 def check_mode(body: ActionsBody) -> None:
-    """Raises UsageError for an action that has no mode."""
+    """Raise UsageError for an action that has no mode."""
     if body.action in ("stop", "reload") and body.mode is not None:
         raise UsageError(f"mode: a {body.action} has none")
 
 
 def check_confirmed(action: Action, names: tuple[str, ...], confirm: bool) -> None:
-    """Raises ConfirmationError for a stop of services that the caller's own session may run through."""
+    """Raise ConfirmationError for a stop of services that the caller's own session may run through."""
     touched = [name for name in names if name in CONFIRMED or name == "all"]
     if action == "stop" and touched and not confirm:
         raise ConfirmationError(
@@ -35,7 +35,7 @@ def check_confirmed(action: Action, names: tuple[str, ...], confirm: bool) -> No
 
 
 def check_controlled(names: tuple[str, ...]) -> None:
-    """Raises UsageError for Helm itself, which is not one of the services that it starts and stops."""
+    """Raise UsageError for Helm itself, which is not one of the services that it starts and stops."""
     if HELM_SERVICE in names:
         raise UsageError("helm: Helm itself is not started or stopped here", hint="Use: systemctl --user restart helmd")
 

@@ -33,7 +33,7 @@ class FirewallState:
     """``unknown`` says why the rest is not known; empty when it is.
 
     ``kind`` is what made the rules: ufw, firewalld, nftables or iptables; empty for none. ``active`` says whether any
-    port is closed to anybody, ``policy`` accept or drop, what becomes of
+    port is closed to anybody, ``policy`` accept or drop, the verdict on
     connections to most ports.
     """
 

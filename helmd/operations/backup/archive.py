@@ -206,7 +206,7 @@ class _Inflated:
         return bool(self._ready)
 
     def check(self) -> None:
-        """Raises TarError if the compressed stream does not end here."""
+        """Raise TarError if the compressed stream does not end here."""
         if self._more() or not self._inflate.eof or self._inflate.unused_data:
             raise TarError("it does not end where it should")
 
@@ -302,7 +302,7 @@ class _Reading:
         self._visitor.end(part.name)
 
     def _check(self, part: str, name: str, member: Member) -> None:
-        """Raises BackupError for a member that could be written somewhere else than below its part."""
+        """Raise BackupError for a member that could be written somewhere else than below its part."""
         names = self._names if part == self._part else set()
         links = self._links if part == self._part else set()
         kind = kind_of_part(part)

@@ -25,7 +25,7 @@ def roles_text(roles: list[RoleFacts]) -> bytes:
 
 
 def read_roles(content: bytes) -> list[RoleFacts]:
-    """Raises BackupError for what `roles_text` has not written."""
+    """Raise BackupError for what `roles_text` has not written."""
     try:
         return [
             RoleFacts(
@@ -82,7 +82,7 @@ class Dumps:
 
 
 def compare(facts: DatabaseFacts, cluster: Cluster, realm: str) -> None:
-    """Raises BackupError unless a restored database is what was dumped; Keycloak's must have the REALM."""
+    """Raise BackupError unless a restored database is what was dumped; Keycloak's must have the REALM."""
     tables, digest = database_state(cluster, facts.name)
     for name in sorted({*tables, *facts.tables}):
         if tables.get(name) != facts.tables.get(name):

@@ -264,7 +264,7 @@ def clone(ref: ServiceRef, place: Path) -> None:
             done = _git(*words)
             if done.returncode:
                 raise BackupError(
-                    f"the code of {ref.name} can't be had from {ref.remote}: {_last(done.stderr)}",
+                    f"the code of {ref.name} can't be fetched from {ref.remote}: {_last(done.stderr)}",
                     hint=f"Clone it to {place} by hand, at commit {ref.commit[:12]}, and run the command again.",
                 )
         os.rename(temporary / "checkout", place)

@@ -184,7 +184,7 @@ def _sources(layout: Layout, settings: Settings, registry: Registry) -> tuple[li
 
 
 def _check_space(directory: Path, layout: Layout, refs: Iterable[ServiceRef], sources: Iterable[_Source]) -> None:
-    """Raises BackupError unless the archive, uncompressed at worst, and the trial have enough space."""
+    """Raise BackupError unless the archive, uncompressed at worst, and the trial have enough space."""
     databases = sum(size for source in sources for size in source.databases.values())
     files = sum(
         size_below(layout.resolve(ref.path), lambda name, ref=ref: skipped_in(ref, name))  # type: ignore[misc]

@@ -106,7 +106,7 @@ class Decryption:
         return self._output.read(count)
 
     def check(self) -> None:
-        """Raises BackupError if age found the archive damaged or cut short, or made for another key.
+        """Raise BackupError if age found the archive damaged or cut short, or made for another key.
 
         Only after what it gives has ended is an archive known to be whole.
         """

@@ -28,7 +28,7 @@ from helmd.operations.identity.keycloak import generate_password
 from helmd.operations.identity.user_reader import UserReader, unknown_user
 
 Confirm = Callable[[str], None]
-"""Raises HelmError if the caller may not do what concerns admins, which is the beginning of a sentence."""
+"""Raise HelmError if the caller may not do what concerns admins, which is the beginning of a sentence."""
 LOCK_SECONDS = 15.0
 _FIELDS = {"email": "email", "first_name": "firstName", "last_name": "lastName", "enabled": "enabled",
            "email_verified": "emailVerified"}  # fmt: skip

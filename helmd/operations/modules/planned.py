@@ -39,7 +39,7 @@ def is_entry(layout: Layout, name: str) -> bool:
 
 
 def check_entry(layout: Layout, name: str) -> None:
-    """Raises ModuleError if the file that would make NAME part of the suite is the admin's own."""
+    """Raise ModuleError if the file that would make NAME part of the suite is the admin's own."""
     file = entry_file(layout, name)
     try:
         ours = _OURS.match(file.read_text(errors="replace")) is not None

@@ -306,7 +306,7 @@ class ModuleSteps:
             self._finish(version)
 
     def _finish(self, version: Version) -> None:
-        """Run what the module wants to have run after an update. The new version serves, whatever comes of it."""
+        """Run the module's commands after an update. The new version serves in any case."""
         suite = load_effective(self.layout)
         service = suite.registry.services.get(self.name)
         if service is None or not service.install.after_update:

@@ -371,7 +371,7 @@ class ModuleUpdates:
     # What is checked before.
 
     def _check_unit(self) -> None:
-        """Raises ModuleError if the unit is not as it would be rendered: going back could not restore it."""
+        """Raise ModuleError if the unit is not as it would be rendered: going back could not restore it."""
         suite = load_effective(self.layout)
         unit = unit_of(self.name)
         found = changes(suite.registry, self.layout, suite.settings, refused=suite.refused)
@@ -383,7 +383,7 @@ class ModuleUpdates:
             )
 
     def _check_tree(self, record: ModuleRecord, found: Candidate, discard: bool) -> None:
-        """Raises ModuleError if files of the version that serves were changed: the next one would not have that."""
+        """Raise ModuleError if files of the version that serves were changed: the next one would not have that."""
         if discard:
             return
         registry = load_effective(self.layout).registry

@@ -44,7 +44,7 @@ def _printed(name: str, *words: str) -> str:
 
 
 def _check_no_legacy_tables() -> None:
-    """Raises UnreadableRulesError if there are rules of the kernel's older packet filter."""
+    """Raise UnreadableRulesError if there are rules of the kernel's older packet filter."""
     for name in ("ip_tables_names", "ip6_tables_names"):
         try:
             tables = Path("/proc/self/net", name).read_text().split()

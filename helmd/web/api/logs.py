@@ -148,10 +148,10 @@ class Logs:
             try:
                 await _send(request, response, first, chunks)
             except HelmError as error:
-                _log.warning("an export was broken off: %s", error.sentence)
+                _log.warning("an export was aborted: %s", error.sentence)
                 _abort(request)
             except TimeoutError:
-                _log.info("an export was broken off: its client took nothing for %.0f s", _STALLED_SECONDS)
+                _log.info("an export was aborted: its client read nothing for %.0f s", _STALLED_SECONDS)
                 _abort(request)
         return response
 

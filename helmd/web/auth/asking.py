@@ -1,4 +1,4 @@
-"""Requests of helmd to the services that it logs users in with. Their replies are not trusted."""
+"""Requests to Keycloak and Core, for logins. Their responses are not trusted."""
 
 import json
 from typing import Any
@@ -9,14 +9,14 @@ from helmd.model.printable import printable
 
 REPLY_SECONDS = 3.0
 LOGIN_SECONDS = 30.0
-"""For what a user waits for at a login: Keycloak hashes passwords, and Core asks Keycloak."""
+"""Timeout in seconds of requests during a login: Keycloak hashes passwords, and Core asks Keycloak."""
 RENEWAL_SECONDS = 10.0
-"""For the renewal of a session, which all its requests wait for meanwhile, and for its end. A page waits for 12 s."""
+"""Timeout in seconds for renewing or ending a session, which blocks all its requests. Pages wait for 12 s."""
 _MAX_REPLY = 64 << 10
 
 
 class NoReplyError(Exception):
-    """There is no reply, or none that can be used; the text says why."""
+    """There is no valid response; the text is the reason."""
 
 
 async def ask_json(

@@ -1,4 +1,4 @@
-"""Requests that change something, for the audit trail; those that are refused, too."""
+"""Records of changing requests for the audit trail, including refused ones."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from helmd.web.auth.identity import Callers
 from helmd.web.auth.roles import Identity
 
 _REFUSALS, _BURST = 5.0, 100.0
-"""How many requests a second of callers without the right to make them are recorded, and how many at once."""
+"""Rate per second and burst of recorded requests by unauthorized callers."""
 _NOBODY = "unknown"
 
 
@@ -22,7 +22,7 @@ Record = Callable[[AuditedChange], None]
 
 
 def note_change(request: web.Request, *, reason: str = "", detail: str = "") -> None:
-    """Have the record of REQUEST say why it was made, and what exactly it changed."""
+    """Set the reason and the detail in the record of REQUEST."""
     request["change"] = (reason, detail)
 
 
@@ -62,7 +62,7 @@ class AuditTrail:
         self._record(AuditedChange(action, result, actor, service, reason, detail, self.origin(request, caller)))
 
     def origin(self, request: web.Request, caller: Identity | None) -> Origin:
-        """From where CALLER sends REQUEST."""
+        """Return the origin of REQUEST, sent by CALLER."""
         peer = self._callers.peer(request)
         address = self._callers.client(request).address or peer.address
         unit = peer.unit if peer.place is Place.HERE else peer.place.value

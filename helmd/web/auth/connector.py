@@ -1,6 +1,6 @@
-"""Connections to Core and Keycloak: each is known to end at that service's own unit before anything is sent over it.
+"""Connections to Core and Keycloak, which are verified to end at the unit of that service before use.
 
-Any service can listen on the port of one that is stopped; it would get tokens and codes, and give keys of its own.
+Any service can listen on the port of a stopped one; it would receive tokens and codes, and could return its own keys.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from helmd.model.suite.service import Registry
 Locate = Callable[[socket.socket], Peer]
 
 _PAUSES = (0.0, 0.1, 0.5)
-"""Seconds before each look, which follows one that did not determine who is there: the server of a kept connection may
-just have ended, and on a busy machine the kernel may not have taken the last packet of a new one's handshake yet."""
+"""Delays in seconds before attempts to identify the peer: the server of a kept connection may just have ended, and on a
+busy machine the kernel may not have processed the last packet of the handshake yet."""
 
 
 class WrongServerError(aiohttp.ClientConnectionError):
-    """Something else listens where the service should."""
+    """Another process listens on the port of the service."""
 
 
 def units_by_port(registry: Registry) -> Mapping[int, str]:
@@ -32,9 +32,7 @@ def units_by_port(registry: Registry) -> Mapping[int, str]:
 
 
 def server_refusal(peer: Peer, port: int, unit: str) -> str | None:
-    """Return why nothing is sent to PEER, which a connection to PORT has led to and UNIT should be, or None if it is
-    that.
-    """
+    """Return why PEER, found on PORT, is not accepted as UNIT, or None if it is that unit."""
     if peer.place is Place.ELSEWHERE or (peer.place is Place.HERE and peer.owned and peer.unit == unit):
         return None
     found = peer.unit or "a process that can't be determined"
@@ -42,7 +40,7 @@ def server_refusal(peer: Peer, port: int, unit: str) -> str | None:
 
 
 class CheckedConnector(aiohttp.TCPConnector):
-    """Asks LOCATE who is at the other end of each connection to a port in ``units``, before it is used."""
+    """Identifies the peer of each connection to a port in ``units``, by LOCATE, before it is used."""
 
     def __init__(self, locate: Locate | None) -> None:
         super().__init__()
@@ -50,7 +48,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         self.units: Mapping[int, str] = {}
 
     async def connect(self, *given: Any, **named: Any) -> Any:
-        """As that of aiohttp. Raises WrongServerError."""
+        """As in aiohttp. Raises WrongServerError."""
         for pause in _PAUSES:
             await asyncio.sleep(pause)
             connection = await super().connect(*given, **named)
@@ -63,9 +61,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         raise WrongServerError(refusal)
 
     def _look(self, connection: Any) -> tuple[Peer, str | None]:
-        """Return who is at the other end, and why nothing is sent there; of a connection that needs no look, no
-        refusal.
-        """
+        """Return the peer, and why it is refused, or None, also for a connection that needs no check."""
         made = None if connection.transport is None else connection.transport.get_extra_info("socket")
         nobody = Peer(Place.UNKNOWN, "")
         if self._locate is None or made is None:

@@ -1,4 +1,4 @@
-"""Requests to Core: its keys, tokens for users, and whether a session is still valid. Replies are not trusted."""
+"""Requests to Core: its keys, tokens for users, and validity of sessions. Responses are not trusted."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -66,9 +66,9 @@ class Core:
         return valid
 
     async def exchange(self, access_token: str, seconds: float = LOGIN_SECONDS) -> str | None:
-        """Return a token of Core for the user of an ACCESS_TOKEN of Keycloak's, or None if Core does not accept that.
+        """Return a token of Core for the user of an ACCESS_TOKEN of Keycloak, or None if Core does not accept that.
 
-        An answer that takes more than SECONDS is none. Raises CoreUnreachableError.
+        The timeout is SECONDS. Raises CoreUnreachableError.
         """
         status, body = await self._ask("POST", EXCHANGE_PATH, {"access_token": access_token}, seconds)
         if status in _REFUSED:

@@ -1,6 +1,6 @@
 """Authentication: the peer of the unix socket by its uid, the bearer of a token, or the session of a browser.
 
-And for what changes something: whether the program that sends the request may (`helmd.web.auth.peers`).
+For changing requests the sending program is checked as well (`helmd.web.auth.peers`).
 """
 
 import os
@@ -44,7 +44,7 @@ class NoCredentialError(HelmError):
 
 
 class SessionLogins(Protocol):
-    """Who has logged in with a browser: `helmd.web.auth.logins.Logins`."""
+    """Sessions of browsers: `helmd.web.auth.logins.Logins`."""
 
     async def identity(self, request: web.Request) -> Identity | None:
         """Return the user, or None without a session. Raises HelmError."""
@@ -63,8 +63,8 @@ class SessionLogins(Protocol):
 class Callers:
     """Authenticates callers. An async context manager; outside of it, or before `adopt`, no token of Core is accepted.
 
-    The unix socket needs neither. LOCATE determines who is at the other end of a connection, of a client or to Core or
-    Keycloak; without it, nobody knows, and the latter are not checked.
+    The unix socket needs neither. LOCATE identifies the peer of a connection, from a client or to Core or Keycloak;
+    without it, peers are unknown, and servers are not checked.
     MACHINE_TOKENS are those that Helm issued.
     """
 
@@ -144,7 +144,7 @@ class Callers:
         return identity
 
     def peer(self, request: web.Request) -> Peer:
-        """Return who is at the other end of the request's connection."""
+        """Return the peer of the request's connection."""
         found: Peer | None = request.get("peer")
         if found is None:
             connection = None if request.transport is None else request.transport.get_extra_info("socket")
@@ -152,14 +152,12 @@ class Callers:
         return found
 
     def client(self, request: web.Request) -> Forwarded:
-        """Return what a trusted proxy says about the client whose request it passes on; empty for a request without
-        one.
-        """
+        """Return the forwarding headers of a trusted proxy; empty for a request without one."""
         headers = {name: ",".join(request.headers.getall(name, ())) for name in FORWARDED_HEADERS}
         return forwarded(headers, self.peer(request), self._trust)
 
     def note_proxy(self, request: web.Request) -> None:
-        """Note below PROXY_SCHEME what a reverse proxy of the admin's own says about REQUEST, if it passed that on."""
+        """Store the scheme that the admin's own reverse proxy forwards under PROXY_SCHEME in REQUEST."""
         if is_proxied(request.headers) and self._trust.is_reverse_proxy(self.peer(request)):
             request[PROXY_SCHEME] = self.client(request).scheme
 
@@ -173,7 +171,7 @@ class Callers:
             return None
         else:
             identity = await self._verifier.identity(token)
-        # The gateway adds the token to whatever a page makes a browser send.
+        # The gateway adds the token to all requests that a page makes a browser send.
         if refusal := foreign(request.method, request.headers, by_cookie=False):
             raise DeniedError(refusal)
         return self._confined(identity)

@@ -1,4 +1,4 @@
-"""Helm's own login: from the code of Keycloak to a session, its renewal, and its end here and there.
+"""Helm's own login: from Keycloak's authorization code to a session, its renewal, and its end.
 
 Also the one-time links by which the machine's owner logs in without Keycloak and Core (`helmctl dashboard`).
 """
@@ -30,17 +30,17 @@ from helmd.web.auth.tokens import BadTokenError, times_of
 from helmd.web.auth.verifier import RETRY_SECONDS, Verifier
 
 CHECK_SECONDS = 40.0
-"""After so long a request asks Keycloak whether the session there still exists. With the 15 s after which a stream
-looks again, one that was ended at Keycloak is dead within a minute, also when Keycloak could not notify helmd."""
+"""Seconds after which Keycloak is asked again whether the session exists. With the 15 s between checks of a stream, a
+session that was ended at Keycloak ends here within a minute, also if Keycloak could not notify helmd."""
 LINK_SECONDS = 60.0
-"""For how long a one-time link opens the dashboard."""
+"""Validity of a one-time link, in seconds."""
 MAX_LINKS = 20
 PENDING_SECONDS = 600.0
-"""How long a user may take to log in at Keycloak."""
+"""Time limit of a login at Keycloak, in seconds."""
 MAX_PENDING = 10_000
 
 _EXCHANGE_PAUSES = (0.5, 1.5)
-"""Seconds after which Core is asked again for a login's token: it asks Keycloak, and gives up before helmd does."""
+"""Delays in seconds before repeating a request for a token to Core, which asks Keycloak with a shorter timeout."""
 _SHOWN = 12
 """Digits of a session's digest that identify it in the audit trail."""
 
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class Expiring:
-    """Values by secrets that are used once, for SECONDS, at most LIMIT of them: the oldest go first."""
+    """Values with single-use secrets, valid for SECONDS; at most LIMIT, beyond which the oldest are dropped."""
 
     def __init__(self, seconds: float, limit: int, clock: Callable[[], float]) -> None:
         self._seconds, self._limit, self._clock = seconds, limit, clock
@@ -69,7 +69,7 @@ class Expiring:
 
 
 class Logins:
-    """Logs browsers in and says who has logged in; before `adopt` only the machine's owner.
+    """Logs browsers in and authenticates them; before `adopt` only the machine's owner.
 
     WALL is in seconds since the epoch; CLOCK never goes back.
     """
@@ -116,11 +116,11 @@ class Logins:
         return self._pending.add(pending), pending
 
     async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool) -> str:
-        """Return where to send the browser. Raises KeycloakError."""
+        """Return the URL to redirect the browser to. Raises KeycloakError."""
         return await self._realm().login_url(pending, redirect_uri, fresh)
 
     async def finish(self, cookie: str | None, query: str, redirect_uri: str) -> tuple[BrowserSession, str]:
-        """Return the session for the answer of Keycloak in QUERY, and the path that the user wanted.
+        """Return the session for Keycloak's authentication response in QUERY, and the path that the user requested.
 
         Raises BrowserLoginError, KeycloakError, CoreUnreachableError.
         """
@@ -177,7 +177,7 @@ class Logins:
     async def identity(self, request: web.Request) -> Identity | None:
         """Return who has logged in with the browser that sent REQUEST, or None without a session.
 
-        Raises DeniedError for what a page of another origin wants, and for a change by a session that may only read;
+        Raises DeniedError for a cross-origin request, and for a change by a session that may only read;
         BadTokenError for a session that has ended; KeycloakError and CoreUnreachableError where it can't be renewed.
         """
         digest = self.sessions.digest(request)
@@ -213,7 +213,7 @@ class Logins:
         return replace(found, via="session", login_at=session.login, session=digest[:_SHOWN])
 
     async def log_out(self, digest: str) -> None:
-        """End a session here, at Keycloak and at Core. One that can't be reached is logged: here it has ended."""
+        """End a session here, at Keycloak and at Core. Failures there are logged only."""
         session = await self.sessions.end(digest)
         self._retry.pop(digest, None)
         if session is None or session.owner:
@@ -225,7 +225,7 @@ class Logins:
                 _log.warning("%s has logged out here, but not there: %s", session.name, error.sentence)
 
     async def end_by(self, logout_token: str) -> None:
-        """End what Keycloak says has ended. Raises BrowserLoginError, KeycloakError."""
+        """End the sessions named by a logout token. Raises BrowserLoginError, KeycloakError."""
         ended = await self.sessions.end_at(*await self._realm().logged_out(logout_token))
         _log.info("Keycloak ended a session; %d of Helm's ended with it", ended)
 
@@ -280,11 +280,11 @@ class Logins:
 
 
 def _has_same_transport(session: BrowserSession, request: web.Request) -> bool:
-    """Return whether REQUEST comes as the login of SESSION did: over TLS, or from this machine.
+    """Return whether REQUEST has the transport of the login of SESSION: TLS, or from this machine.
 
     Browsers send a cookie to every port of its host, so a service that listens on one may get it (RFC 6265, section
-    8.5). What was begun over TLS has a Secure cookie, and no service has a certificate for the host; the other one is
-    worth nothing to those to whom that service passes it on.
+    8.5). A session begun over TLS has a Secure cookie, and no service has a certificate for the host; the other cookie
+    is only accepted from this machine.
     """
     return is_encrypted(request) if session.tls else not is_encrypted(request) and from_loopback(request)
 

@@ -1,6 +1,6 @@
 """Logging users in at Keycloak: authorization code flow (OpenID Connect Core 1.0, section 3.1) with PKCE (RFC 7636).
 
-The browser is sent to the URL that the realm names; helmd itself asks Keycloak where it listens.
+The browser is redirected to the URL of the realm; helmd itself connects to the address on which Keycloak listens.
 """
 
 import json
@@ -26,36 +26,36 @@ from helmd.web.auth.tokens import LEEWAY, MAX_TOKEN, keys_of
 SCOPE = ("openid",)
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_SECONDS = 300.0
-"""How old a logout token may be."""
+"""Maximum age of a logout token, in seconds."""
 PROVIDER_SECONDS = 60.0
-"""How long the realm's discovery document is used."""
+"""Maximum age of the cached discovery document, in seconds."""
 KEYS_PAUSE_SECONDS = 5.0
-"""Between two requests for the realm's keys, even if tokens name unknown ones."""
+"""Minimum number of seconds between two requests for the realm's keys, even if tokens name unknown ones."""
 
 _ALGORITHM = "RS256"
 _OVER_LOOPBACK = "https:"
 
 
 class BrowserLoginError(HelmError):
-    """Keycloak or Core did not accept a login, or its answer does not belong to this browser."""
+    """Keycloak or Core did not accept a login, or the response belongs to another browser."""
 
     code: ClassVar[str] = "login_refused"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingLogin:
-    """What one browser's login must match when it comes back: kept by helmd, never sent to Keycloak as it is."""
+    """State, nonce and PKCE verifier of a browser's login in progress; stays in helmd."""
 
     state: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
     target: str = ""
-    """The path that the user wanted to see."""
+    """The path that the user requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A realm as its discovery document describes it."""
+    """The discovery document of a realm."""
 
     issuer: str
     authorization_url: str
@@ -63,7 +63,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class GrantedTokens:
-    """What Keycloak gives for a code or a refresh token. ``claims`` are those of the ID token, which was verified."""
+    """The tokens for a code or a refresh token. ``claims`` are those of the verified ID token."""
 
     access: str = field(repr=False)
     refresh: str = field(repr=False)
@@ -89,7 +89,7 @@ class KeycloakRealm:
         self._keys_asked: float | None = None
 
     async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool = False) -> str:
-        """Return where the browser is sent to log in; with FRESH also a user whom Keycloak knows already.
+        """Return the authentication request's URL; with FRESH the user has to log in again (prompt=login).
 
         Raises KeycloakError.
         """
@@ -110,9 +110,9 @@ class KeycloakRealm:
         return f"{scheme}:{url.removeprefix(_OVER_LOOPBACK)}"
 
     async def redeem(self, pending: PendingLogin, query: str, redirect_uri: str) -> GrantedTokens:
-        """Return the tokens for the authorization code in QUERY, with which Keycloak sent the browser back.
+        """Return the tokens for the authorization code in QUERY, the authentication response.
 
-        Raises BrowserLoginError for an answer to another login, or a refusal; and KeycloakError.
+        Raises BrowserLoginError for the response to another login, or an error response; and KeycloakError.
         """
         client = WebApplicationClient(HELM_CLIENT)
         try:
@@ -123,7 +123,7 @@ class KeycloakRealm:
         return await self._tokens(client, body, pending.nonce)
 
     async def refresh(self, token: str) -> GrantedTokens:
-        """New tokens. Raises BrowserLoginError once the session at Keycloak has ended; and KeycloakError."""
+        """Return new tokens. Raises BrowserLoginError once the session at Keycloak has ended, and KeycloakError."""
         client = WebApplicationClient(HELM_CLIENT)
         body = client.prepare_refresh_body(refresh_token=token, client_id=HELM_CLIENT)
         return await self._tokens(client, body, None, RENEWAL_SECONDS)
@@ -134,7 +134,7 @@ class KeycloakRealm:
         await self._ask("POST", "logout", form, RENEWAL_SECONDS)
 
     async def provider(self) -> Provider:
-        """Return the realm's addresses. While Keycloak does not answer, those of before. Raises KeycloakError."""
+        """Return the discovery document, from the cache while Keycloak is unavailable. Raises KeycloakError."""
         if self._provider is not None and self._clock() - self._provider[0] < PROVIDER_SECONDS:
             return self._provider[1]
         try:
@@ -147,7 +147,7 @@ class KeycloakRealm:
         return found
 
     async def logged_out(self, token: str) -> tuple[str, str, str]:
-        """Issuer, subject and session at Keycloak that a logout token ends; either of the latter may be empty.
+        """Return issuer, subject and session id of a logout token; either of the latter may be empty.
 
         Raises BrowserLoginError for one that is not valid (OpenID Connect Back-Channel Logout 1.0, section 2.6), and
         KeycloakError.
@@ -238,7 +238,7 @@ class KeycloakRealm:
             raise _unusable(str(error)) from None
 
     async def _ask(self, method: str, what: str, form: str | Mapping[str, str], seconds: float) -> tuple[int, Any]:
-        """Return a request to one of the realm's endpoints, with a form (an encoded one as text)."""
+        """Send a form (an encoded one as text) to an endpoint of the realm; return status and JSON of the response."""
         url = f"{self.url}/protocol/openid-connect/{what}"
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         try:
@@ -252,7 +252,7 @@ def _unusable(why: str) -> KeycloakError:
 
 
 def _said(error: OAuth2Error) -> str:
-    """Return what an OAuth error response says (RFC 6749, sections 4.1.2.1 and 5.2), as a sentence."""
+    """Return the message of an OAuth error response (RFC 6749, sections 4.1.2.1 and 5.2), as a sentence."""
     known = {
         "mismatching_state": "the answer belongs to another login (state)",
         "access_denied": "Keycloak refused the login",

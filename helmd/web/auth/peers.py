@@ -1,4 +1,4 @@
-"""Whose requests may change something. A token alone is not enough: services hold those of their users.
+"""Which programs may send changing requests. A token is not enough, since services have the tokens of their users.
 
 No I/O: `helmd.model.identity.peer.Peer` says who sent a request.
 """
@@ -17,25 +17,25 @@ from helmd.model.suite.names import service_of, unit_of
 from helmd.web.auth.roles import RECENT_LOGIN_SECONDS, Access, Identity
 
 _MANAGER = "init.scope"
-"""The unit of the user manager itself, which makes sockets for others and sends no requests."""
+"""The unit of the user manager itself, which creates sockets for others and sends no requests."""
 _USE_HELMCTL = "Use helmctl on the machine."
 
 
 class PeerRefusedError(HelmError):
-    """The caller may do this, but not from where the request comes."""
+    """The caller has the right, but not the program that sent the request."""
 
     code: ClassVar[str] = "peer_refused"
 
 
 class LoginNeededError(HelmError):
-    """The caller may do this, but must have logged in at Helm itself within the last minutes."""
+    """The caller has the right, but needs a recent login at Helm itself."""
 
     code: ClassVar[str] = "login_needed"
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What the settings say about peers. ``units`` are patterns of names (glob(7))."""
+    """The settings about trusted peers. ``units`` are patterns of names (glob(7))."""
 
     units: tuple[str, ...] = ()
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -45,20 +45,20 @@ class Trust:
         return cls(settings.trusted_units, settings.trusted_proxies)
 
     def may_change(self, peer: Peer) -> bool:
-        """Return whether a program of this host may: any but services of the account that are not trusted."""
+        """Return whether PEER is on this host and not an untrusted service of the account."""
         if not peer.owned or (peer.unit.endswith(".scope") and peer.unit != _MANAGER):
             return True
         return peer.unit == unit_of(GATEWAY) or any(fnmatchcase(peer.unit, pattern) for pattern in self.units)
 
     def is_proxy(self, peer: Peer) -> bool:
-        """Return whether the headers of PEER about those whose requests it passes on are believed."""
+        """Return whether the forwarding headers of PEER are trusted."""
         if peer.place is Place.HERE and peer.owned and service_of(peer.unit) is not None:
             return peer.unit == unit_of(GATEWAY)
         return self.has_address(peer)
 
     def is_reverse_proxy(self, peer: Peer) -> bool:
-        """Return whether PEER is a proxy of the admin's own, which speaks TLS for Helm: not the gateway, nor another
-        service of the suite, whatever address it has.
+        """Return whether PEER is the admin's own reverse proxy, which terminates TLS, and not a service of the
+        suite.
         """
         suite = peer.place is Place.HERE and peer.owned and service_of(peer.unit) is not None
         return not suite and self.has_address(peer)
@@ -77,14 +77,14 @@ FORWARDED_HEADERS = ("X-Forwarded-For", "X-Forwarded-Proto")
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """What a trusted proxy says about the request that it passes on; empty without one."""
+    """The forwarding headers of a trusted proxy; empty without one."""
 
     address: str = ""
     scheme: str = ""
 
 
 def forwarded(headers: Mapping[str, str], peer: Peer, trust: Trust) -> Forwarded:
-    """Return what X-Forwarded-For and X-Forwarded-Proto say; nothing where PEER is not a trusted proxy.
+    """Return the values of X-Forwarded-For and X-Forwarded-Proto, empty if PEER is not a trusted proxy.
 
     Of several addresses the last one counts, which the trusted proxy itself has added.
     """
@@ -100,7 +100,7 @@ def forwarded(headers: Mapping[str, str], peer: Peer, trust: Trust) -> Forwarded
 
 
 def check_peer(caller: Identity, access: Access, peer: Peer, trust: Trust, *, tls: bool, now: float) -> None:
-    """Raises PeerRefusedError or LoginNeededError unless CALLER may use a route with this ACCESS from PEER.
+    """Raise PeerRefusedError or LoginNeededError unless CALLER may use a route with this ACCESS from PEER.
 
     TLS says whether the caller's own connection is encrypted. NOW is in seconds since the epoch.
     """
@@ -124,7 +124,7 @@ def check_peer(caller: Identity, access: Access, peer: Peer, trust: Trust, *, tl
 
 
 def check_recent_login(caller: Identity, now: float, what: str = "this", link: str = "") -> None:
-    """Raises LoginNeededError unless CALLER uses the unix socket, or has logged in at Helm itself a short time ago.
+    """Raise LoginNeededError unless CALLER uses the unix socket, or has a recent login at Helm itself.
 
     WHAT needs that, as the beginning of a sentence; LINK is where to log in.
     """
@@ -139,7 +139,7 @@ def check_recent_login(caller: Identity, now: float, what: str = "this", link: s
 
 
 def _check_not_of_suite(caller: Identity, peer: Peer) -> None:
-    """Raises PeerRefusedError for a service of the suite, which has stolen what CALLER is known by."""
+    """Raise PeerRefusedError for a service of the suite, which has stolen the credential of CALLER."""
     if peer.owned and service_of(peer.unit) is not None:
         what = "machine tokens" if caller.via == "machine" else "sessions of browsers"
         raise PeerRefusedError(

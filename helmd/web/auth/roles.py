@@ -9,7 +9,7 @@ Via = Literal["socket", "token", "anonymous", "session", "machine"]
 """The account's unix socket, a token of Core, no credential, a session of Helm's own, a token that Helm issued."""
 
 RECENT_LOGIN_SECONDS = 600.0
-"""How long a login at Helm itself counts as recent."""
+"""Seconds for which a login at Helm itself counts as recent."""
 
 
 class Role(StrEnum):
@@ -59,7 +59,7 @@ class Identity:
     """Identifies a session or a machine token in the audit trail; not a secret."""
 
     expires: float | None = field(default=None, compare=False)
-    """Until when the credential is valid, in seconds since the epoch; None where it has no end."""
+    """Expiry of the credential, in seconds since the epoch; None for none."""
 
     @property
     def key(self) -> str:

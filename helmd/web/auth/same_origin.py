@@ -1,5 +1,5 @@
-"""Where a request comes from, by its headers: from a page of another origin (Fetch Metadata Request Headers; RFC 6454),
-or through a proxy.
+"""Whether a request is from a page of another origin (Fetch Metadata Request Headers; RFC 6454), or through a proxy, by
+its headers.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _OWN = frozenset({"same-origin", "none"})
 
 
 def is_proxied(headers: Mapping[str, str]) -> bool:
-    """Return whether a request says that a proxy passed it on.
+    """Return whether a request has headers of a proxy.
 
     The gateway passes on cookies of browsers, Helm's included.
     """
@@ -34,8 +34,9 @@ def is_proxied(headers: Mapping[str, str]) -> bool:
 
 
 def by_gateway(request: web.Request) -> bool:
-    """Return whether a proxy passed REQUEST on that the admin did not name as their own: then it may be the gateway,
-    and cookies and pages are not the browser's and Helm's alone.
+    """Return whether REQUEST was forwarded by a proxy other than the admin's own, which may be the gateway.
+
+    Then modules behind the gateway may see cookies and pages as well.
     """
     return is_proxied(request.headers) and PROXY_SCHEME not in request
 

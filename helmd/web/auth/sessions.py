@@ -1,6 +1,6 @@
-"""BrowserSessions of browsers: a random id in a cookie, everything else on the server, in memory and in files.
+"""Sessions of browsers: a random id in a cookie, everything else on the server, in memory and in files.
 
-Nothing here needs PostgreSQL, Keycloak or Core, so the owner's session works when these are what is broken.
+PostgreSQL, Keycloak and Core are not needed, so the owner's session also works while these are broken.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from helmd.web.auth.same_origin import by_gateway, is_encrypted
 
 SESSION_COOKIE = "helm_session"
 COOKIE_PATH = "/helm/"
-"""Modules behind the gateway share its host, and cookies are sent to every port of a host: so the path keeps Helm's
-from what they get there. Of what a browser sends to a port of their own, `Logins.identity` makes nothing usable."""
+"""Modules behind the gateway share its host, and cookies are sent to every port of a host. The path keeps Helm's cookie
+from modules behind the gateway; one sent to a module's own port is not accepted from there (`Logins.identity`)."""
 MAX_SESSIONS = 10_000
-"""At more, the one that has been quiet longest ends."""
+"""Maximum number of sessions, beyond which the one idle longest ends."""
 CLEAN_SECONDS = 600.0
 RECORD = "browser"
 """The key of aiohttp-session's mapping below which the `BrowserSession` is."""
@@ -79,7 +79,7 @@ class BrowserSessions(AbstractStorage):
         self.limits = limits
 
     def digest(self, request: web.Request) -> str | None:
-        """By what the session of REQUEST is known here, if it has the cookie of one."""
+        """Return the digest of the session id in the cookie of REQUEST, or None."""
         given = cookie_of(request, SESSION_COOKIE)
         return _digest(given) if given is not None and _ID.match(given) else None
 
@@ -92,14 +92,14 @@ class BrowserSessions(AbstractStorage):
         return session_state(session, self.limits, self._wall())
 
     async def touch(self, digest: str, session: BrowserSession) -> BrowserSession:
-        """Note that the user does something; what may only read stays so until the next login."""
+        """Update the time of the last activity; a session that may only read stays so until the next login."""
         now = self._wall()
         if self.state(session) != "active" or now - session.seen < TOUCH_SECONDS:
             return session
         return await self.keep(digest, replace(session, seen=now))
 
     async def keep(self, digest: str, session: BrowserSession) -> BrowserSession:
-        """Remember a session as it is now. A disk that can't be written to costs only what a restart would forget."""
+        """Store a session. If the file can't be written, the session only lasts until the next restart."""
         self._kept[digest] = session
         try:
             await asyncio.to_thread(self._files.write, digest, session)
@@ -111,7 +111,7 @@ class BrowserSessions(AbstractStorage):
         return session
 
     async def end(self, digest: str) -> BrowserSession | None:
-        """End a session; it is returned."""
+        """End a session and return it."""
         ended = self._kept.pop(digest, None)
         try:
             await asyncio.to_thread(self._files.remove, digest)
@@ -120,7 +120,7 @@ class BrowserSessions(AbstractStorage):
         return ended
 
     async def end_at(self, issuer: str, subject: str, sid: str) -> int:
-        """End what a logout at ISSUER ends (`ended_by`); return how many sessions that were."""
+        """End the sessions that a logout at ISSUER ends (`ended_by`); return their number."""
         wanted = [digest for digest, each in self._kept.items() if ended_by(each, issuer, subject, sid)]
         for digest in wanted:
             await self.end(digest)
@@ -133,7 +133,7 @@ class BrowserSessions(AbstractStorage):
             await asyncio.sleep(CLEAN_SECONDS)
 
     async def clean(self) -> None:
-        """Remove those that have ended, and the quietest of too many."""
+        """Remove sessions that have ended, and if there are too many, those idle longest."""
         over = [digest for digest, each in self._kept.items() if self.state(each) == "ended"]
         quietest = sorted(self._kept, key=lambda digest: self._kept[digest].seen)
         for digest in dict.fromkeys([*over, *quietest[: max(0, len(self._kept) - MAX_SESSIONS)]]):

@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _SERVICE = re.compile(r"service:([a-z0-9_-]{1,50})\Z")
 _NUMBER = re.compile(r"[A-Za-z0-9_-]{1,2000}={0,2}\Z")
 _KEY_BITS = range(2048, 8193)
-"""Below this a key can be broken; above it one signature takes milliseconds to check."""
+"""Accepted key lengths: shorter keys can be broken, longer ones take milliseconds per signature."""
 _EXPONENTS = range(3, 1 << 32)
 _NAME_LIMIT = 100
 _EXTENSION = "the token requires an unsupported extension (crit)"
@@ -108,7 +108,7 @@ def times_of(token: str) -> tuple[float, float]:
 
 
 def check_time(bearer: Bearer, now: float) -> None:
-    """Raises BadTokenError once the token has expired."""
+    """Raise BadTokenError once the token has expired."""
     if now >= bearer.expires:
         raise BadTokenError("the token has expired", hint="Log in again.")
 

@@ -54,7 +54,7 @@ class Verifier:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
     async def identity(self, token: str, fresh: bool = False) -> Identity:
-        """Return the bearer of TOKEN. Of a FRESH one, which Core has just given, it is known that its session is valid.
+        """Return the bearer of TOKEN. FRESH says that Core has just issued it, so that its session is valid.
 
         Raises BadTokenError and CoreUnreachableError.
         """

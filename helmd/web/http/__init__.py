@@ -1,1 +1,1 @@
-"""The application, its sockets, errors as replies, and limits on requests."""
+"""The application, its sockets, error responses, and limits on requests."""

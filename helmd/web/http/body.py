@@ -1,4 +1,4 @@
-"""Reading a request's body: how large it may be, in which encoding, and in which time."""
+"""Reading a request's body, with limits on size, encoding and time."""
 
 import asyncio
 from http import HTTPStatus
@@ -8,13 +8,13 @@ from aiohttp import HttpVersion11, web
 from helmd.web.http.problems import RequestRefusedError
 
 READ_SECONDS = 10.0
-"""From the end of the headers to the end of the body."""
+"""Time limit in seconds from the end of the headers to the end of the body."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def body_size(request: web.Request, limit: int) -> int:
-    """Return the most bytes that the body can have: what it says of itself, or LIMIT.
+    """Return the maximum size of the body: its Content-Length, or LIMIT.
 
     Raises RequestRefusedError for a body that is larger than LIMIT (413), or in a content encoding (415).
     """

@@ -1,4 +1,4 @@
-"""Handlers that take long: they end when their client goes away, or is no longer let in."""
+"""Long-running handlers, which end when their client disconnects or loses its authorization."""
 
 import asyncio
 import time
@@ -13,17 +13,19 @@ from helmd.web.auth.roles import Identity
 _LOOK_SECONDS = 0.1
 _WATCH_SECONDS = 1.0
 _RECHECK_SECONDS = 15.0
-"""With this a stream ends within a minute after its session (helmd/web/auth/verifier.py)."""
+"""Interval in seconds of checks, by which a stream ends within a minute after its session
+(helmd/web/auth/verifier.py).
+"""
 
 Result = TypeVar("Result")
 
 
 class GoneError(ConnectionResetError):
-    """The client is not there any more."""
+    """The client has disconnected."""
 
 
 async def run_while_connected(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return what WORK gives; it is cancelled when the client goes away. Raises GoneError then.
+    """Return the result of WORK, which is cancelled when the client disconnects. Raises GoneError then.
 
     aiohttp 3.8 does not cancel a handler when its client disconnects.
     """
@@ -39,9 +41,9 @@ async def run_while_connected(request: web.Request, work: Coroutine[Any, Any, Re
 
 
 async def run_while_authorized(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
-    """Do WORK until its end, the client's, or that of the right to be here.
+    """Run WORK until it ends, the client disconnects, or the caller's authorization ends.
 
-    Raises GoneError, and what says that the caller is not let in any more, as `Callers.authorize` does.
+    Raises GoneError, and as `Callers.authorize` if the caller is not authorized any more.
     """
     working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_watch(request))
     try:
@@ -54,7 +56,7 @@ async def run_while_authorized(request: web.Request, work: Coroutine[Any, Any, N
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel TASKS and wait for their end. An error of theirs is of no interest any more."""
+    """Cancel TASKS and wait for their end; their errors are ignored."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""One client's connection: what it may hold open, how long it may take, and how it ends (RFC 9110, RFC 9112).
+"""Connections of clients: limits, timeouts, and shutdown (RFC 9110, RFC 9112).
 
 aiohttp waits for the end of a request's headers without limit, parses pipelined requests without limit while one of
 them is being answered, and answers what it can't parse in plain text. `ClientConnection` bounds the first two, and its
@@ -30,26 +30,26 @@ from helmd.model.api.problem import PROBLEM_TYPE
 from helmd.web.http.problems import COMMON_HEADERS, problem, problem_document
 
 HEADER_SECONDS = 10.0
-"""From a connection's first byte, or a request's, to the end of that request's headers."""
+"""Time limit in seconds from the first byte of a connection or request to the end of the request's headers."""
 KEEPALIVE_SECONDS = 75.0
-"""How long a connection may stay open without a request."""
+"""Time limit in seconds of an idle connection."""
 STALLED_SECONDS = 60
-"""How long a TCP peer may take nothing of what is sent to it (tcp(7), TCP_USER_TIMEOUT)."""
+"""TCP_USER_TIMEOUT in seconds (tcp(7)): how long sent data may stay unacknowledged."""
 MAX_LINE = 8190
-"""Bytes of a request line, and of a header field."""
+"""Maximum size in bytes of a request line, and of a header field."""
 MAX_HEADERS = 64 << 10
-"""Bytes of a request's headers together."""
+"""Maximum size in bytes of a request's headers."""
 MAX_CONNECTIONS = 4096
 """Maximum number of connections for TCP and for unix sockets each, within the limit of open files."""
 GRACE_SECONDS = 0.5
 """Shutdown timeouts in seconds: for a request on an idle connection, and for a response in progress."""
 DRAIN_SECONDS = 4.0
-"""At the end: how long requests that have no response yet may take. Senders of log entries give up after 5 s."""
+"""Time limit in seconds at shutdown for requests without response. Senders of log entries time out after 5 s."""
 
 _PIECE = 16 << 10
-"""Bytes that are parsed at once; bounds how many pipelined requests wait in memory."""
+"""Bytes parsed at once, which bounds the number of pipelined requests in memory."""
 _UNPARSED = "UNKNOWN"
-"""The method that aiohttp gives to what it could not parse."""
+"""aiohttp's method for requests that it can't parse."""
 _LINGER_SECONDS = 1.0
 _LOOK_SECONDS, _CUT_SECONDS = 0.02, 0.1
 
@@ -57,9 +57,7 @@ _log = logging.getLogger(__name__)
 
 
 def connection_limit() -> int:
-    """Return how many connections of one family may be open, by the limit on open files; each family gets a third of
-    it.
-    """
+    """Return the maximum number of connections of one family: a third of the limit on open files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(files // 3, 16))
 
@@ -67,7 +65,7 @@ def connection_limit() -> int:
 class ClientConnection(RequestHandler):
     """The server's side of one connection.
 
-    Requests are parsed one after another: while one is being answered, what comes behind it is not read.
+    Requests are parsed one after another: while one is being handled, no further data is read.
     """
 
     def __init__(self, server: "ClientConnections", loop: asyncio.AbstractEventLoop, **options: Any) -> None:
@@ -95,7 +93,7 @@ class ClientConnection(RequestHandler):
 
     @property
     def has_input(self) -> bool:
-        """Whether the peer has sent something that was not read yet, or part of a request."""
+        """Whether there is unread input, or part of a request."""
         if self._headers or self._unparsed:
             return True
         connection = None if self.transport is None else self.transport.get_extra_info("socket")
@@ -143,13 +141,13 @@ class ClientConnection(RequestHandler):
     # aiohttp's side
 
     def set_parser(self, parser: Any) -> None:
-        """From now on this is a WebSocket: what comes in is read as it comes."""
+        """Switch to the WebSocket protocol, in which input is read without delay."""
         self._upgraded = True
         super().set_parser(parser)
         self._parse()
 
     def begin(self, request: web.BaseRequest, parsed: bool) -> None:
-        """REQUEST's headers are read, and it is handled from now on; one that was not PARSED is only answered."""
+        """Begin handling REQUEST, whose headers were read; one that could not be PARSED only gets an error response."""
         self._stop_timer()
         self._request, self._content = request, request.content
         if parsed:
@@ -158,7 +156,7 @@ class ClientConnection(RequestHandler):
             self._loop.call_soon(self._parse)
 
     async def finish_response(self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float) -> Any:
-        """Send the response; the next request may come then."""
+        """Send the response, then accept the next request."""
         if self._broken:
             resp.force_close()
         try:
@@ -174,7 +172,7 @@ class ClientConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the response to what could not be parsed, or failed where no handler could answer for it."""
+        """Return the error response for a request that could not be parsed, or failed outside of handlers."""
         if request.writer.output_size > 0:
             raise ConnectionError("a response has begun already")
         if isinstance(exc, HttpProcessingError):
@@ -197,7 +195,7 @@ class ClientConnection(RequestHandler):
     # what happens in between
 
     def refuse(self, status: HTTPStatus, code: str, sentence: str, retry_after: int | None = None) -> None:
-        """Answer where there is no request to answer to, and close the connection."""
+        """Send an error response without a request, and close the connection."""
         body = json.dumps(to_json(problem_document(status, code, sentence, ""))).encode()
         headers = {
             **COMMON_HEADERS,
@@ -210,8 +208,8 @@ class ClientConnection(RequestHandler):
         lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
         if self.transport is not None:
             self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-            # Closed at once, the kernel would answer what is still coming with a reset, and that would overtake the
-            # response (RFC 9112, section 9.6).
+            # If it were closed at once, the kernel would respond to further input with RST, by which the client could
+            # lose the response (RFC 9112, section 9.6).
             self._refused = True
             self._unparsed.clear()
             self.transport.write_eof()
@@ -220,7 +218,7 @@ class ClientConnection(RequestHandler):
             self._timer = self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
     def _parse(self) -> None:
-        """Parse what has come until a request is complete."""
+        """Parse the input until a request is complete."""
         while self._unparsed and self.transport is not None and not self._occupied:
             piece = bytes(self._unparsed[:_PIECE])
             del self._unparsed[:_PIECE]
@@ -255,7 +253,7 @@ class ClientConnection(RequestHandler):
             self.refuse(HTTPStatus.BAD_REQUEST, "bad_request", "the request target is not a valid URL")
             return
         if self._request is not None and self._content is not None and self._in_body and self._messages:
-            # The parser gave up inside this request's body, which aiohttp says to nobody who waits for it.
+            # The parser failed inside this request's body, of which aiohttp does not notify its reader.
             self._broken = True
             self._content.set_exception(web.RequestPayloadError("the body is not validly encoded"))
             self._content.feed_eof()
@@ -281,12 +279,12 @@ class ClientConnection(RequestHandler):
 
 
 def _first_line(error: HttpProcessingError) -> str:
-    """Return what the parser says, without what was sent."""
+    """Return the parser's message without the input."""
     return str(error.message).partition("\n")[0].rstrip(":. ")[:200]
 
 
 class ClientConnections(web.Server):
-    """Makes the connections of an application whose ``web.Server`` is given, and knows those that are open."""
+    """Creates the connections of an application, of whose ``web.Server`` it is made, and tracks the open ones."""
 
     def __init__(self, application: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -297,12 +295,12 @@ class ClientConnections(web.Server):
             "keepalive_timeout": KEEPALIVE_SECONDS,
             "max_line_size": MAX_LINE,
             "max_field_size": MAX_LINE,
-            # A body is taken as it is or refused (helmd/web/http/body.py), never decompressed unasked.
+            # Bodies are never decompressed automatically (helmd/web/http/body.py).
             "auto_decompress": False,
         }
         self._loop = loop
         self.limit = connection_limit()
-        """How many may be open, over TCP and over unix sockets each."""
+        """Maximum number of open connections, for TCP and for unix sockets each."""
         self._open: dict[ClientConnection, None] = {}
         self._count: Counter[str] = Counter()
         self.closing = False
@@ -319,8 +317,9 @@ class ClientConnections(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        """Make a request. aiohttp would answer ``Expect`` before anybody has looked at the request, so it is taken
-        out of the headers; HTTP/1.1 is what anything else than HTTP/1.0 is answered with.
+        """Create a request. ``Expect`` is removed from the headers, since aiohttp would respond to it before any check.
+
+        Responses to versions other than HTTP/1.0 are in HTTP/1.1.
         """
         version = message.version
         parsed = message.method != _UNPARSED
@@ -370,8 +369,9 @@ class ClientConnections(web.Server):
             self._count += Counter()
 
     async def drain(self) -> None:
-        """End all connections. Requests are answered, also one that comes now on a connection that was kept alive:
-        its client could not know. What takes longer than it may is cut off.
+        """Close all connections. Pending requests get responses, also one that arrives now on an idle connection.
+
+        Those that exceed the time limits are aborted.
         """
         self.closing = True
         begun = self._loop.time()
@@ -379,7 +379,7 @@ class ClientConnections(web.Server):
             if waited >= GRACE_SECONDS:
                 for connection in [each for each in self._open if each.idle and not each.has_input]:
                     connection.force_close()
-                # Followers and exports, which would stay for long.
+                # Followers and exports, which would run for long.
                 begun_ones = [connection for connection in self._open if connection.answering]
                 await asyncio.gather(*(connection.shutdown(_CUT_SECONDS) for connection in begun_ones))
             await asyncio.sleep(_LOOK_SECONDS)

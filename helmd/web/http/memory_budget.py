@@ -1,11 +1,11 @@
-"""A bound on what requests hold in memory together; those that come when it is reached wait."""
+"""A limit on the memory of all requests together, at which further ones wait."""
 
 import asyncio
 from collections import deque
 
 
 class MemoryBudget:
-    """SIZE bytes. Who waits is let in in order."""
+    """A budget of SIZE bytes, given to waiting requests in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -13,7 +13,7 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def acquire(self, amount: int) -> None:
-        """Take AMOUNT once it is there; at most all there is. `release` gives it back."""
+        """Wait for AMOUNT bytes, at most SIZE, and take them. `release` returns them."""
         amount = min(amount, self._size)
         if not self._waiting and self._free >= amount:
             self._free -= amount
@@ -28,11 +28,11 @@ class MemoryBudget:
             raise
 
     def overdraw(self, amount: int) -> None:
-        """Take AMOUNT more at once, even of what is not there: it is needed now, and others wait the longer."""
+        """Take AMOUNT more without waiting, even beyond SIZE."""
         self._free -= amount
 
     def release(self, amount: int, overdraw: int = 0) -> None:
-        """Give back what `acquire` took for AMOUNT, and what was SPREAD besides."""
+        """Return what `acquire` took for AMOUNT, and OVERDRAW taken by `overdraw`."""
         self._free += min(amount, self._size) + overdraw
         while self._waiting:
             wanted, turn = self._waiting[0]

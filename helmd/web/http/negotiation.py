@@ -19,7 +19,7 @@ def check_acceptable(request: web.Request, media: Sequence[str]) -> None:
 
 
 def _quality(accept: str, media: str) -> float:
-    """Return how much a client wants MEDIA, by the most specific range that fits it (RFC 9110, section 12.5.1)."""
+    """Return the quality value of MEDIA, by the most specific matching range (RFC 9110, section 12.5.1)."""
     best = (-1, 0.0)
     for entry in accept.split(","):
         wanted, *parameters = (part.strip().lower() for part in entry.split(";"))
@@ -36,7 +36,7 @@ def _quality(accept: str, media: str) -> float:
 
 
 def check_conditions(request: web.Request, etag: str) -> bool:
-    """Return whether the resource with this ETAG (with quotes) must be sent, or the client has it already (304).
+    """Return whether the resource with this ETAG (with quotes) must be sent; False if the client has it already (304).
 
     Raises RequestRefusedError (412) when ``If-Match`` names another state.
     """

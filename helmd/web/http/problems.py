@@ -1,4 +1,4 @@
-"""Errors as answers: ``application/problem+json`` (RFC 9457), with the HTTP status of `helmd.model.problems`."""
+"""Error responses: ``application/problem+json`` (RFC 9457), with the HTTP status of `helmd.model.problems`."""
 
 import json
 import logging
@@ -30,13 +30,13 @@ COMMON_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-"""Of every answer that does not say otherwise itself."""
+"""Default headers of responses."""
 BEGUN = "begun"
-"""The key of a request below which the response is that its client already gets."""
+"""The key of a request for the response that is being sent."""
 _GIVEN_CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 PREFIX = "/helm"
-"""Everything is also found under this prefix, for proxies that do not strip it."""
+"""All routes also exist under this prefix, for proxies that do not strip it."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,20 +44,18 @@ _log = logging.getLogger(__name__)
 def json_response(
     body: object, status: int = 200, kind: str = "application/json", headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Return BODY as an answer, a dataclass or what has JSON already, without a charset, which JSON's media types don't
-    have (RFC 8259, section 11).
-    """
+    """Return a JSON response of BODY, a dataclass or JSON values, without charset (RFC 8259, section 11)."""
     text = json.dumps(to_json(body) if is_dataclass(body) else body)
     return web.Response(body=text.encode(), status=status, content_type=kind, headers=headers)
 
 
 def correlation_of(given: str | None) -> str:
-    """Return the id that ties a request to what it causes: the caller's own if it is harmless, else a new one."""
+    """Return the correlation id of a request: the caller's own if valid, else a new one."""
     return given if given is not None and _GIVEN_CORRELATION.match(given) else str(uuid.uuid4())
 
 
 class RequestRefusedError(Exception):
-    """A request that HTTP's own rules refuse, with the status for it; ``headers`` go with the response."""
+    """A request that HTTP's own rules refuse, with the status for it; ``headers`` are those of the response."""
 
     def __init__(self, status: HTTPStatus, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -67,7 +65,7 @@ class RequestRefusedError(Exception):
 def problem_document(status: int, code: str, sentence: str, instance: str, prefix: str = "", **extra: Any) -> Problem:
     """Return a problem document (RFC 9457, section 3.1).
 
-    EXTRA are further members; PREFIX is where the pages of the docs are found by the caller.
+    EXTRA are further members; PREFIX is that of URLs of the documentation.
     """
     return Problem(
         type=prefix + PROBLEM_PAGES + code,
@@ -95,12 +93,12 @@ def problem(request: web.BaseRequest, status: int, code: str, sentence: str, **e
 
 
 def _challenge(code: str) -> str:
-    """Return what a caller is asked for (RFC 6750, section 3)."""
+    """Return the value of WWW-Authenticate (RFC 6750, section 3)."""
     return 'Bearer realm="helm"' + (', error="invalid_token"' if code == "bad_token" else "")
 
 
 def problem_of(request: web.Request, error: HelmError) -> web.Response:
-    """Return the problem document of an error that a person is meant to read."""
+    """Return the problem document of an error with a message."""
     kind = PROBLEMS.get(error.code)
     status = HTTPStatus.INTERNAL_SERVER_ERROR if kind is None else kind.status
     return problem(
@@ -117,11 +115,11 @@ def problem_of(request: web.Request, error: HelmError) -> web.Response:
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Make every error a problem document; what nobody foresaw is logged under the request's correlation id."""
+    """Convert errors to problem documents; unexpected ones are logged with the request's correlation id."""
     request["correlation_id"] = correlation_of(request.headers.get(CORRELATION))
     response = await _answered(request, handler)
     if not request.content.is_eof():
-        # Nobody waits for the rest of a body that was refused.
+        # The rest of a refused body is not read.
         response.force_close()
     return response
 
@@ -152,8 +150,8 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 async def _whole(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Return the response of HANDLER.
 
-    When it fails once its answer has begun, a second answer would become a part of that one: so the cause is logged,
-    and the connection ends without the last chunk, by which a client knows to ask again.
+    If it fails after the response has begun, an error response would become part of that. So the cause is logged, and
+    the connection is closed without the last chunk, by which the client detects the failure.
     """
     try:
         return await handler(request)
@@ -163,7 +161,7 @@ async def _whole(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         if not (isinstance(error, ConnectionResetError) and _gone(request)):
             correlation = request["correlation_id"]
-            _log.exception("%s %s was broken off (correlation id %s)", request.method, request.path, correlation)
+            _log.exception("%s %s was aborted (correlation id %s)", request.method, request.path, correlation)
         if request.transport is not None:
             # What was sent before still arrives.
             request.transport.close()
@@ -171,7 +169,7 @@ async def _whole(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def check_request(request: web.Request) -> None:
-    """Raises RequestRefusedError or UsageError for what no handler should have to think of: see the sentences."""
+    """Raise RequestRefusedError or UsageError for requests that are invalid for all handlers: see the sentences."""
     if request.get("version", request.version) not in (HttpVersion10, HttpVersion11):
         raise RequestRefusedError(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "only HTTP/1.0 and HTTP/1.1 are spoken"
@@ -197,7 +195,7 @@ def check_request(request: web.Request) -> None:
 
 
 def _gone(request: web.Request) -> bool:
-    """Return whether there is nobody to answer any more."""
+    """Return whether the client has disconnected."""
     return request.transport is None or request.transport.is_closing()
 
 

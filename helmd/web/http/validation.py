@@ -1,4 +1,4 @@
-"""Request bodies as dataclasses: read, checked against the schema of their class (JSON Schema 2020-12), and made."""
+"""Request bodies as dataclasses, validated against the schema of their class (JSON Schema 2020-12)."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from helmd.web.http.body import receive_body
 from helmd.web.http.problems import RequestRefusedError
 
 BODY_LIMIT = 64 << 10
-"""Bytes of a body, but for what is ingested."""
+"""Maximum size of a body in bytes, except for ingestion."""
 _JSON = "application/json"
 _MOST_ERRORS = 20
 
@@ -30,8 +30,7 @@ Kind = TypeVar("Kind")
 
 
 async def read_request(request: web.Request, kind: type[Kind], limit: int = BODY_LIMIT) -> Kind:
-    """Return the body of REQUEST, of at most LIMIT bytes, as a KIND. An empty one is one whose fields all have
-    defaults.
+    """Return the body of REQUEST, of at most LIMIT bytes, as a KIND; for an empty one, with all defaults.
 
     Raises UsageError with the faults, and RequestRefusedError for another media type (415) and as `receive_body`.
     """
@@ -65,16 +64,14 @@ def faults_in(document: Any, kind: type) -> Iterator[FieldError]:
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """Yield the keyword ``pattern``, whose $ is the end of the text (ECMA-262), not a line break before it as
-    Python's.
-    """
+    """Validate the keyword ``pattern``, in which $ only matches at the end of the text (ECMA-262)."""
     wanted = pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
     if validator.is_type(instance, "string") and not re.search(wanted, instance):
         yield ValidationError("does not match")
 
 
 def _is_time(instance: object) -> bool:
-    """Return the format ``date-time``, as it is parsed then; jsonschema needs another library for it.
+    """Check the format ``date-time``, for which jsonschema needs another library.
 
     Raises ValueError.
     """
@@ -96,7 +93,7 @@ def _validator(kind: type) -> Any:
 
 
 def _pointer(error: ValidationError) -> str:
-    """Return the place of the fault; of a member that is missing or unknown, where it would be or is."""
+    """Return the JSON pointer of the fault, including the member that is missing or unknown."""
     path = [*error.absolute_path]
     if (name := _member(error)) is not None:
         path.append(name)
@@ -113,7 +110,7 @@ def _member(error: ValidationError) -> str | None:
 
 
 def _sentence(error: ValidationError) -> str:
-    """Return what is wrong, without what was sent, which may be long or secret."""
+    """Return the message without the value, which may be long or secret."""
     wanted = error.validator_value
     match error.validator:
         case "required":

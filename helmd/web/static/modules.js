@@ -181,7 +181,7 @@ const CHANGES = {
     danger: true,
     log: true,
     plan: async () => [`${name} is stopped and taken out of the suite, with its versions, its database and its files.`],
-    warning: "Its data can't be had back, but from a backup.",
+    warning: "Its data can only be restored from a backup.",
     submit: ({ reason }) => api("DELETE", url, { reason }),
     ended: () => `${name} is removed`,
     undo: "It can be installed again; its data comes from a backup alone.",

@@ -95,7 +95,7 @@ const SIMPLE = {
     danger: true,
     plan: () => [sessionsEnd(user), `${user.name} can log in again.`],
     ended: () => `The sessions of ${user.name} have ended`,
-    undo: "Sessions that have ended can't be had back; the user logs in again.",
+    undo: "Sessions that have ended can't be restored; the user logs in again.",
   }),
 };
 
@@ -191,7 +191,7 @@ function remove(user) {
     fields: [],
     submit: () => api("DELETE", pathOf(user.id)),
     ended: () => `${user.name} was deleted`,
-    undo: "An account that was deleted can't be had back: a new one of that name is another one for all services.",
+    undo: "A deleted account can't be restored: a new one of that name is another one for all services.",
   };
 }
 
@@ -371,7 +371,7 @@ document.addEventListener("click", async (event) => {
     ended: () => `${users.length} of ${users.length} ${done}`,
     undo:
       verb === "logout"
-        ? "Sessions that have ended can't be had back; the users log in again."
+        ? "Sessions that have ended can't be restored; the users log in again."
         : `To take it back, ${verb === "disable" ? "enable" : "disable"} them: they are still selected.`,
   });
 });

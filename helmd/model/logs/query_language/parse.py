@@ -227,7 +227,7 @@ def facet_subject(name: str) -> str:
 
 
 def check_column(name: str) -> None:
-    """Raises UsageError unless a log view can have a column NAME."""
+    """Raise UsageError unless a log view can have a column NAME."""
     if name not in FIELD_COLUMNS:
         facet_subject(name)
 
