@@ -224,13 +224,13 @@ class ActionDialog {
   }
 
   endJob(job) {
-    const works = job.state === "succeeded";
-    const took = job.ended_at && job.started_at ? (new Date(job.ended_at) - new Date(job.started_at)) / 1000 : 0;
-    const sentence = works
+    const succeeded = job.state === "succeeded";
+    const seconds = job.ended_at && job.started_at ? (new Date(job.ended_at) - new Date(job.started_at)) / 1000 : 0;
+    const sentence = succeeded
       ? (this.options.ended?.(job) ?? `The ${job.kind} of ${job.target} has succeeded`)
       : job.result?.detail || `The ${job.kind} of ${job.target} has ${job.state === "failed" ? "failed" : `been ${job.state}`}`;
-    const text = `${sentence[0].toUpperCase()}${sentence.slice(1).replace(/\.$/, "")}${works && took >= 1 ? `, in ${duration(took)}` : ""}.`;
-    this.end(works ? "ok" : "error", text, job, works ? "" : (job.result?.hint ?? ""), works ? [] : (job.result?.lines ?? []));
+    const text = `${sentence[0].toUpperCase()}${sentence.slice(1).replace(/\.$/, "")}${succeeded && seconds >= 1 ? `, in ${duration(seconds)}` : ""}.`;
+    this.end(succeeded ? "ok" : "error", text, job, succeeded ? "" : (job.result?.hint ?? ""), succeeded ? [] : (job.result?.lines ?? []));
   }
 
   end(tone, text, reply, hint = "", lines = []) {
@@ -432,24 +432,24 @@ function serviceOptions(verb, names, isUndo = false) {
  * own script.
  */
 export function start(button) {
-  const given = button.dataset;
-  if (given.action === "service") {
-    return serviceAction(given.verb, given.services.split(" ").filter(Boolean));
+  const options = button.dataset;
+  if (options.action === "service") {
+    return serviceAction(options.verb, options.services.split(" ").filter(Boolean));
   }
-  if (given.action === "request") {
+  if (options.action === "request") {
     return runAction({
-      title: given.title || button.textContent.trim(),
-      confirm: given.confirm || button.textContent.trim(),
-      danger: "danger" in given,
-      warning: given.warning,
-      plan: async () => (given.plan ? given.plan.split("\n") : []),
+      title: options.title || button.textContent.trim(),
+      confirm: options.confirm || button.textContent.trim(),
+      danger: "danger" in options,
+      warning: options.warning,
+      plan: async () => (options.plan ? options.plan.split("\n") : []),
       fields: [],
-      log: "log" in given,
-      submit: () => api(given.method || "POST", given.url.replace(HOME, ""), given.body ? JSON.parse(given.body) : {}),
-      ended: given.ended ? () => given.ended : undefined,
-      undo: given.undo ?? null,
+      log: "log" in options,
+      submit: () => api(options.method || "POST", options.url.replace(HOME, ""), options.body ? JSON.parse(options.body) : {}),
+      ended: options.ended ? () => options.ended : undefined,
+      undo: options.undo ?? null,
     });
   }
-  button.dispatchEvent(new CustomEvent("helm:action", { bubbles: true, detail: given.action }));
+  button.dispatchEvent(new CustomEvent("helm:action", { bubbles: true, detail: options.action }));
   return null;
 }

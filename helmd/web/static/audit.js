@@ -20,8 +20,8 @@ for (const input of form.querySelectorAll("[data-time]")) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const given = [...new FormData(form)].filter(([, value]) => value.trim());
-  const query = new URLSearchParams(given).toString();
+  const fields = [...new FormData(form)].filter(([, value]) => value.trim());
+  const query = new URLSearchParams(fields).toString();
   location.assign(`${form.action}${query ? `?${query}` : ""}`);
 });
 

@@ -68,19 +68,19 @@ function isolated(u, index) {
 
 /** Minimum, maximum, mean and last value of a series, over all points that are shown; null where it has none. */
 export function summary(one) {
-  let [least, greatest, last] = [null, null, null];
+  let [min, max, last] = [null, null, null];
   let [total, count] = [0, 0];
   for (let at = 0; at < one.mean.length; at++) {
     if (one.mean[at] === null) {
       continue;
     }
-    least = least === null ? one.min[at] : Math.min(least, one.min[at]);
-    greatest = greatest === null ? one.max[at] : Math.max(greatest, one.max[at]);
+    min = min === null ? one.min[at] : Math.min(min, one.min[at]);
+    max = max === null ? one.max[at] : Math.max(max, one.max[at]);
     total += one.mean[at] * one.count[at];
     count += one.count[at];
     last = one.mean[at];
   }
-  return { least, greatest, mean: count ? total / count : null, last };
+  return { min, max, mean: count ? total / count : null, last };
 }
 
 /** Creates a sample of a series' line, for the legend. */
@@ -249,9 +249,9 @@ export class Chart {
           formatValue(at === null ? all.last : one.mean[at]),
           spread ? h("span", { class: "helm-sub" }, `${formatValue(one.min[at])} to ${formatValue(one.max[at])}`) : null,
         ),
-        numberCell(formatValue(all.least)),
+        numberCell(formatValue(all.min)),
         numberCell(formatValue(all.mean)),
-        numberCell(formatValue(all.greatest)),
+        numberCell(formatValue(all.max)),
       );
     });
     this.nowHead.textContent = at === null ? "Last" : axisTime(this.data.times[at], "seconds");
@@ -393,10 +393,10 @@ export class Chart {
 }
 
 /** The range of the y axis. It includes 0, so that a small change does not look large. */
-function limits(u, least, greatest) {
-  if (least === null || least === undefined) {
+function limits(u, min, max) {
+  if (min === null || min === undefined) {
     return [0, 1];
   }
-  const [bottom, top] = [least < 0 ? least * 1.08 : 0, greatest > 0 ? greatest * 1.08 : 0];
+  const [bottom, top] = [min < 0 ? min * 1.08 : 0, max > 0 ? max * 1.08 : 0];
   return bottom === top ? [bottom, bottom + 1] : [bottom, top];
 }

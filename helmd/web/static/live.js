@@ -319,7 +319,7 @@ function relayContact() {
   channel.postMessage({ kind: "contact", at: lastContactAt });
 }
 
-let turn = 0;
+let generation = 0;
 let waiting = null;
 
 /** Leads once the lock is free, or at once with `steal`. Resolves when this tab leads no longer. */
@@ -327,8 +327,8 @@ async function compete(steal = false) {
   if (!navigator.locks) {
     return lead();
   }
-  turn += 1;
-  const mine = turn;
+  generation += 1;
+  const current = generation;
   waiting?.abort();
   waiting = new AbortController();
   try {
@@ -336,7 +336,7 @@ async function compete(steal = false) {
   } catch {
     // Another tab stole the lock, or a newer call replaced this one.
   }
-  if (mine !== turn) {
+  if (current !== generation) {
     return;
   }
   leading?.abort();

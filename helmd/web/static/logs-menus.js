@@ -121,10 +121,10 @@ export class Menus {
     this.part("jump-form").elements.at.value = fieldTime((range.from + (range.to ?? nowMicros())) / 2, state.utc);
   }
 
-  range(given) {
+  range(fields) {
     const { utc } = this.page.state;
-    const from = typedTime(given.get("from"), utc);
-    const to = typedTime(given.get("to"), utc);
+    const from = typedTime(fields.get("from"), utc);
+    const to = typedTime(fields.get("to"), utc);
     if (!from || (to && from >= to)) {
       this.announce("The range has no beginning before its end");
       return;

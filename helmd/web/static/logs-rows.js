@@ -116,10 +116,10 @@ export class Rows {
   }
 
   scrollTo(top) {
-    const wanted = Math.max(0, Math.round(top));
-    if (Math.abs(this.scroller.scrollTop - wanted) >= 1) {
-      this.expectedTop = wanted;
-      this.scroller.scrollTop = wanted;
+    const target = Math.max(0, Math.round(top));
+    if (Math.abs(this.scroller.scrollTop - target) >= 1) {
+      this.expectedTop = target;
+      this.scroller.scrollTop = target;
     }
   }
 
@@ -173,19 +173,19 @@ export class Rows {
     for (let at = first; at <= last; at += 1) {
       const item = this.items[at];
       const stamp = this.stamp(item);
-      let there = this.rendered.get(item.key);
-      if (!there || there.stamp !== stamp) {
+      let existing = this.rendered.get(item.key);
+      if (!existing || existing.stamp !== stamp) {
         const node = this.make(item);
-        there?.node.replaceWith(node);
-        there = { node, stamp };
-        this.rendered.set(item.key, there);
+        existing?.node.replaceWith(node);
+        existing = { node, stamp };
+        this.rendered.set(item.key, existing);
       }
       kept.add(item.key);
       const place = before ? before.nextSibling : this.rows.firstChild;
-      if (place !== there.node) {
-        this.rows.insertBefore(there.node, place);
+      if (place !== existing.node) {
+        this.rows.insertBefore(existing.node, place);
       }
-      before = there.node;
+      before = existing.node;
     }
     for (const [key, each] of this.rendered) {
       if (!kept.has(key)) {

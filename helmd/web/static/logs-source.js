@@ -19,13 +19,13 @@ export class Source {
   }
 
   url(path, parameters = {}) {
-    const given = new URLSearchParams();
+    const query = new URLSearchParams();
     for (const [name, value] of Object.entries(parameters)) {
       if (value !== undefined && value !== null && value !== "") {
-        given.set(name, value);
+        query.set(name, value);
       }
     }
-    const text = given.toString();
+    const text = query.toString();
     return `${this.base}${path}${text ? `?${text}` : ""}`;
   }
 

@@ -25,9 +25,9 @@ export function element(tag, className = "", text = undefined, attributes = {}) 
 // The style after a Select Graphic Rendition sequence (ECMA-48, 8.3.117), of which only colours and weight are used.
 function styleAfter(previous, codes) {
   let style = previous;
-  const given = codes === "" ? [0] : codes.split(";").map(Number);
-  for (let at = 0; at < given.length; at += 1) {
-    const code = given[at];
+  const values = codes === "" ? [0] : codes.split(";").map(Number);
+  for (let at = 0; at < values.length; at += 1) {
+    const code = values[at];
     if (code === 0) {
       style = { colour: "", bold: false };
     } else if (code === 1) {
@@ -39,7 +39,7 @@ function styleAfter(previous, codes) {
     } else if (code === 39) {
       style = { ...style, colour: "" };
     } else if (code === 38 || code === 48) {
-      at += given[at + 1] === 5 ? 2 : 4;
+      at += values[at + 1] === 5 ? 2 : 4;
     }
   }
   return style;

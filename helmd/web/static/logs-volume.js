@@ -143,7 +143,7 @@ export class Volume {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, HEIGHT + FOOT);
     this.paintGaps(context, colour("warn-tint"));
-    const most = Math.max(1, ...this.buckets.map((bucket) => bucket.total));
+    const max = Math.max(1, ...this.buckets.map((bucket) => bucket.total));
     for (const bucket of this.buckets) {
       const left = this.x(bucket.start);
       const right = this.x(bucket.start + this.step);
@@ -156,11 +156,11 @@ export class Volume {
         const count = bucket.counts[level] ?? 0;
         if (count) {
           // Errors and warnings stay visible among many other lines.
-          const least = TONES[level] === "quiet" ? 1 : 2;
-          const high = Math.max(least, (count / most) * (HEIGHT - 10));
+          const minHeight = TONES[level] === "quiet" ? 1 : 2;
+          const barHeight = Math.max(minHeight, (count / max) * (HEIGHT - 10));
           context.fillStyle = tones[TONES[level]];
-          context.fillRect(left, bottom - high, barWidth, high);
-          bottom -= high;
+          context.fillRect(left, bottom - barHeight, barWidth, barHeight);
+          bottom -= barHeight;
         }
       }
     }
@@ -225,9 +225,9 @@ export class Volume {
     context.fillStyle = colour("muted");
     context.font = `11px ${getComputedStyle(this.host).fontFamily}`;
     context.textBaseline = "bottom";
-    const most = Math.max(2, Math.min(9, Math.floor(this.width / 110)));
+    const max = Math.max(2, Math.min(9, Math.floor(this.width / 110)));
     const span = this.range[1] - this.range[0];
-    const step = (TICKS.find((minutes) => span / (minutes * 60e6) <= most) ?? TICKS.at(-1)) * 60e6;
+    const step = (TICKS.find((minutes) => span / (minutes * 60e6) <= max) ?? TICKS.at(-1)) * 60e6;
     const zone = this.offset();
     context.textAlign = "center";
     for (let at = Math.ceil((this.range[0] + zone) / step) * step - zone; at < this.range[1]; at += step) {

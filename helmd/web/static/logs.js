@@ -389,7 +389,7 @@ class LogsPage {
 
   showLive(state, why = "", receivedAt = 0) {
     this.live = [state, why, receivedAt];
-    const shown = this.part("live");
+    const indicator = this.part("live");
     const known = state === "live" && !this.rows.follows ? "paused" : state;
     const text = {
       connecting: "connecting",
@@ -402,8 +402,8 @@ class LogsPage {
     const label = this.part("live-text");
     if (label.textContent !== text) {
       label.textContent = text;
-      shown.dataset.state = known;
-      shown.title = typeof why === "string" ? why : "";
+      indicator.dataset.state = known;
+      indicator.title = typeof why === "string" ? why : "";
     }
     if (state === "refused") {
       this.fail(why);
@@ -474,9 +474,9 @@ class LogsPage {
     let found = await read(keys.map((key) => `context.${key}`));
     const keysFound = found.facets.find((facet) => facet.field === "context")?.values.map((each) => each.value) ?? [];
     this.knownKeys = keysFound.filter((key) => /^[\w-]+$/.test(key) && !key.startsWith("_"));
-    const wanted = [...new Set([...this.state.columns, ...this.knownKeys])].filter((key) => /^[\w.-]+$/.test(key)).slice(0, 5);
-    if (wanted.some((key) => !keys.includes(key)) && generation === this.feed.generation) {
-      keys = this.contextKeys = wanted;
+    const columnKeys = [...new Set([...this.state.columns, ...this.knownKeys])].filter((key) => /^[\w.-]+$/.test(key)).slice(0, 5);
+    if (columnKeys.some((key) => !keys.includes(key)) && generation === this.feed.generation) {
+      keys = this.contextKeys = columnKeys;
       found = await read(keys.map((key) => `context.${key}`));
     }
     if (generation === this.feed.generation) {
@@ -487,9 +487,9 @@ class LogsPage {
   async refreshMarks(from, to, gaps) {
     const named = clausesOf(this.state.query).find((each) => /^service:[a-z0-9_,-]+$/.test(each));
     const service = this.service || named?.slice(8) || "";
-    const wanted = { source: "systemd,helm", service, start_time: isoOf(from), end_time: isoOf(to), total: "false", limit: 500 };
-    const deploys = { ...wanted, source: "helm", service: "helm", query: "context.action:modules*" };
-    const found = await Promise.all([wanted, ...(service ? [deploys] : [])].map((each) => this.source.get("logs", each)));
+    const query = { source: "systemd,helm", service, start_time: isoOf(from), end_time: isoOf(to), total: "false", limit: 500 };
+    const deploys = { ...query, source: "helm", service: "helm", query: "context.action:modules*" };
+    const found = await Promise.all([query, ...(service ? [deploys] : [])].map((each) => this.source.get("logs", each)));
     const ofService = service.split(",");
     const marks = found.flatMap(({ logs }) => logs).map(markOf)
       .filter((mark) => mark && mark.kind !== "gap" && (!service || ofService.includes(mark.service)));

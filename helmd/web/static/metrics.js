@@ -44,16 +44,16 @@ let generation = 0;
 let timer = 0;
 
 function readUrl() {
-  const given = new URL(location.href).searchParams;
+  const parameters = new URL(location.href).searchParams;
   const names = new Set(known.map((each) => each.dataset.service));
-  const asked = (given.get("service") ?? page.dataset.chosen).split(",").filter((name) => names.has(name));
-  state.services = [...new Set(asked)].slice(0, MAX_SERVICES);
-  const from = Date.parse(given.get("from") ?? "") / 1000;
-  const to = Date.parse(given.get("to") ?? "") / 1000;
+  const requested = (parameters.get("service") ?? page.dataset.chosen).split(",").filter((name) => names.has(name));
+  state.services = [...new Set(requested)].slice(0, MAX_SERVICES);
+  const from = Date.parse(parameters.get("from") ?? "") / 1000;
+  const to = Date.parse(parameters.get("to") ?? "") / 1000;
   if (from < to) {
     Object.assign(state, { range: "", from, to });
   } else {
-    const range = given.get("range");
+    const range = parameters.get("range");
     Object.assign(state, { range: ranges.has(range) ? range : page.dataset.range, from: 0, to: 0 });
   }
 }
@@ -115,17 +115,17 @@ function showPeriod() {
 }
 
 function stepFor(seconds) {
-  const least = Math.max(seconds / TARGET_POINTS, interval * 2);
-  return STEPS.find((step) => step >= least) ?? STEPS.at(-1);
+  const min = Math.max(seconds / TARGET_POINTS, interval * 2);
+  return STEPS.find((step) => step >= min) ?? STEPS.at(-1);
 }
 
 function fetchPoints(service, from, to, step) {
-  const asked = new URLSearchParams({
+  const query = new URLSearchParams({
     start_time: new Date(from * 1000).toISOString(),
     end_time: new Date(to * 1000).toISOString(),
     step: String(step),
   });
-  return api("GET", `api/metrics/${encodeURIComponent(service)}?${asked}`);
+  return api("GET", `api/metrics/${encodeURIComponent(service)}?${query}`);
 }
 
 /** Adds the points of a reply to the store, by metric, series and time. */
@@ -150,31 +150,31 @@ function addPoints(service, reply) {
 }
 
 async function load() {
-  const mine = ++generation;
+  const current = ++generation;
   clearTimeout(timer);
   const [from, to] = span();
   store = { metrics: new Map(), step: stepFor(to - from), until: from };
   page.setAttribute("aria-busy", "true");
-  await update(mine);
+  await update(current);
 }
 
 /** Reads and shows the points since the last update, first those of the whole range. */
-async function update(mine) {
+async function update(current) {
   const [from, to] = span();
   const since = Math.max(from, store.until - 2 * store.step);
-  const given = state.services;
+  const { services } = state;
   const step = store.step;
   try {
-    const replies = await Promise.all(given.map((service) => fetchPoints(service, since, to, step)));
-    if (mine !== generation) {
+    const replies = await Promise.all(services.map((service) => fetchPoints(service, since, to, step)));
+    if (current !== generation) {
       return;
     }
-    replies.forEach((reply, at) => addPoints(given[at], reply));
+    replies.forEach((reply, at) => addPoints(services[at], reply));
     store.until = to;
     failure.hidden = true;
     show(from, to);
   } catch (error) {
-    if (mine !== generation) {
+    if (current !== generation) {
       return;
     }
     failure.hidden = false;
@@ -183,12 +183,12 @@ async function update(mine) {
   }
   page.removeAttribute("aria-busy");
   if (state.range || !failure.hidden) {
-    timer = setTimeout(() => (document.hidden ? updateWhenVisible(mine) : update(mine)), store.step > 600 ? COARSE_UPDATE_MS : UPDATE_MS);
+    timer = setTimeout(() => (document.hidden ? updateWhenVisible(current) : update(current)), store.step > 600 ? COARSE_UPDATE_MS : UPDATE_MS);
   }
 }
 
-function updateWhenVisible(mine) {
-  timer = setTimeout(() => (document.hidden ? updateWhenVisible(mine) : update(mine)), UPDATE_MS);
+function updateWhenVisible(current) {
+  timer = setTimeout(() => (document.hidden ? updateWhenVisible(current) : update(current)), UPDATE_MS);
 }
 
 function metricOf(name) {
@@ -265,9 +265,9 @@ function announce(text) {
 }
 
 function zoom(from, to) {
-  const least = interval * 4;
+  const min = interval * 4;
   const middle = (from + to) / 2;
-  const half = Math.max(to - from, least) / 2;
+  const half = Math.max(to - from, min) / 2;
   return change({ range: "", from: middle - half, to: middle + half });
 }
 
@@ -329,8 +329,8 @@ custom.addEventListener("toggle", () => {
 });
 custom.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const given = new FormData(event.target);
-  const at = (name) => Date.parse(given.get(name) + (isUtc() ? "Z" : "")) / 1000;
+  const fields = new FormData(event.target);
+  const at = (name) => Date.parse(fields.get(name) + (isUtc() ? "Z" : "")) / 1000;
   const [from, to] = [at("from"), at("to")];
   const fault = event.target.querySelector("[data-fault]");
   fault.textContent = from < to ? "" : "The beginning must be before the end.";

@@ -46,7 +46,7 @@ function install(body) {
 }
 
 async function ask() {
-  let given = null;
+  let body = null;
   await runAction({
     title: "Install from git",
     confirm: "Show the plan",
@@ -58,12 +58,12 @@ async function ask() {
       { name: "name", label: "Name of the service", maxlength: 50, hint: "Empty: by the URL." },
     ],
     submit: async (values) => {
-      given = values;
+      body = values;
       document.querySelector("dialog[open]")?.close();
     },
   });
-  if (given) {
-    await install(given);
+  if (body) {
+    await install(body);
   }
 }
 

@@ -124,7 +124,7 @@ function showCommand() {
 }
 
 async function load() {
-  const mine = ++generation;
+  const current = ++generation;
   showCommand();
   const query = new URLSearchParams({ type: new FormData(firewallForm).get("type") });
   for (const name of ["open", "allow_from"]) {
@@ -134,14 +134,14 @@ async function load() {
   }
   try {
     const made = await api("GET", `api/security/firewall-script?${query}`);
-    if (mine === generation) {
+    if (current === generation) {
       script = made;
       fault.textContent = "";
       scriptText.textContent = made.script;
       firewall.querySelector("[data-filename]").textContent = made.filename;
     }
   } catch (problem) {
-    if (mine === generation) {
+    if (current === generation) {
       fault.textContent = `${problem.message}. ${problem.hint}`;
     }
   }

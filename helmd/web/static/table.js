@@ -14,9 +14,9 @@ const fullRow = (row) => ("liveSame" in row.dataset && document.getElementById(r
 class Table {
   constructor(element) {
     this.name = element.dataset.table;
-    const given = new URLSearchParams(location.search);
-    [this.by, this.down] = [given.get("sort")?.replace(/^-/, "") ?? "", given.get("sort")?.startsWith("-") ?? false];
-    this.find = given.get("find") ?? "";
+    const parameters = new URLSearchParams(location.search);
+    [this.by, this.down] = [parameters.get("sort")?.replace(/^-/, "") ?? "", parameters.get("sort")?.startsWith("-") ?? false];
+    this.find = parameters.get("find") ?? "";
     this.hidden = new Set(stored(`columns-${this.name}`, []));
     this.selected = new Set();
     document.addEventListener("helm:part", () => this.show());
@@ -115,8 +115,8 @@ class Table {
       return;
     }
     const numeric = heads[at].dataset.sort === "number";
-    const value = (given) => {
-      const row = fullRow(given);
+    const value = (placeholder) => {
+      const row = fullRow(placeholder);
       const text = row.cells[at]?.dataset.value ?? row.cells[at]?.textContent.trim() ?? "";
       return numeric ? (text === "" ? -Infinity : Number(text)) : text;
     };

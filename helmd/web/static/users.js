@@ -33,11 +33,11 @@ const filter = document.querySelector("[data-users-filter]");
 let timer = 0;
 
 function search() {
-  const given = new FormData(filter);
+  const fields = new FormData(filter);
   const url = new URL(location.href);
   url.searchParams.delete("first");
   for (const name of ["q", "group", "enabled"]) {
-    const value = given.get(name)?.trim() ?? "";
+    const value = fields.get(name)?.trim() ?? "";
     url.searchParams[value ? "set" : "delete"](name, value);
   }
   if (url.searchParams.has("group")) {
@@ -247,16 +247,16 @@ document.addEventListener("click", async (event) => {
   if (!panel || button.disabled) {
     return;
   }
-  const given = button.dataset;
+  const options = button.dataset;
   const user = { id: panel.dataset.user, name: panel.dataset.username };
-  if (given.sessions !== undefined) {
-    user.sessions = Number(given.sessions);
+  if (options.sessions !== undefined) {
+    user.sessions = Number(options.sessions);
   }
-  const verb = given.userDo;
+  const verb = options.userDo;
   if (verb === "groups") {
-    await act(groups(user, JSON.parse(given.groups)));
+    await act(groups(user, JSON.parse(options.groups)));
   } else if (verb === "edit") {
-    await act(edit(user, given));
+    await act(edit(user, options));
   } else if (verb === "password") {
     await act(password(user));
   } else if (verb === "delete") {
