@@ -49,19 +49,19 @@ _LARGEST = 200_000
 _NOTING = (
     """
 (() => {
-  const fetched = window.fetch;
-  const kept = {};
-  window.fetch = async function (...given) {
-    const reply = await fetched.apply(this, given);
+  const originalFetch = window.fetch;
+  const counts = {};
+  window.fetch = async function (...parameters) {
+    const reply = await originalFetch.apply(this, parameters);
     const { pathname } = new URL(reply.url || "about:blank");
     const kind = (reply.headers.get("Content-Type") ?? "").split(";")[0];
     // Errors of helmd are problem documents; those of the gateway are not.
     const own = kind === "application/problem+json" || (kind === "application/json" && reply.ok);
     if (own && pathname.startsWith("/helm/")) {
-      const method = (given[1]?.method ?? given[0]?.method ?? "GET").toUpperCase();
-      const what = `${method} ${pathname} ${reply.status}`;
-      kept[what] = (kept[what] ?? 0) + 1;
-      if (kept[what] <= MOST) {
+      const method = (parameters[1]?.method ?? parameters[0]?.method ?? "GET").toUpperCase();
+      const key = `${method} ${pathname} ${reply.status}`;
+      counts[key] = (counts[key] ?? 0) + 1;
+      if (counts[key] <= MOST) {
         reply.clone().text().then(
           (body) => body && body.length <= LARGEST && console.debug(
             MARK + JSON.stringify([method, pathname, reply.status, kind, body])),

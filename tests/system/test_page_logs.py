@@ -21,22 +21,22 @@ from tests.system.test_jobs import SOCKET
 PAGE = "document.querySelector('[data-logs]').logs"
 LINES = 2000
 _INTERACTIONS = """
-const [short, done] = arguments, took = [], page = document.querySelector('[data-logs]').logs;
-const turn = () => {
-  const begun = performance.now();
+const [short, done] = arguments, durations = [], page = document.querySelector('[data-logs]').logs;
+const measure = () => {
+  const startedAt = performance.now();
   document.querySelector('[data-logs-do=wrap]').click();
   if (short) {
     page.rows.drawNow();
-    took.push(performance.now() - begun);
+    durations.push(performance.now() - startedAt);
   }
   requestAnimationFrame(() => setTimeout(() => {
     if (!short) {
-      took.push(performance.now() - begun);
+      durations.push(performance.now() - startedAt);
     }
-    took.length < 8 ? setTimeout(turn, 150) : done(took);
+    durations.length < 8 ? setTimeout(measure, 150) : done(durations);
   }));
 };
-turn();
+measure();
 """
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script>",
