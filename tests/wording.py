@@ -42,7 +42,7 @@ DENIED: Mapping[str, str] = {
     "(?:in the )?midst": "during",
     "in vain": "without result",
     "goes by": "uses",
-    "hears? of": "is notified of",
+    "hear(?:s|d)?": "receive, be notified",
     "for ever|as ever": "forever, as before",
     "(?:is|are|all) well": "healthy",
     "shall": "must",

@@ -27,7 +27,7 @@ SHOP = '[services.shop]\ntype = "command"\nport = 7001\nstart_command = ["sleep"
 async def helmd(home: Path, *command: str) -> AsyncIterator[tuple[Manager, asyncio.subprocess.Process]]:
     (home / "notify").unlink(missing_ok=True)
     async with started(home, *(command or HELMD)) as (manager, process):
-        await manager.hear("READY=1")
+        await manager.receive("READY=1")
         yield manager, process
         process.send_signal(signal.SIGTERM)
         _, errors = await asyncio.wait_for(process.communicate(), WITHIN)
@@ -59,7 +59,7 @@ async def test_a_taken_port_leaves_the_unix_socket_and_is_said(tmp_path: Path) -
         port = holder.getsockname()[1]
         configured(tmp_path, "helm.toml", f"http.port = {port}\n")
         async with helmd(tmp_path) as (manager, process):
-            assert f"port {port} is taken by" in await manager.hear("STATUS=")
+            assert f"port {port} is taken by" in await manager.receive("STATUS=")
             _, body = await over_unix(tmp_path, "/health")
             assert body["checks"]["http"]["status"] == "degraded"
             assert f"port {port} is taken by" in body["checks"]["http"]["message"]
@@ -111,11 +111,11 @@ async def test_a_reload_that_fails_changes_nothing(tmp_path: Path) -> None:
             configured(tmp_path, "helm.toml", f"http.port = {holder.getsockname()[1]}\n")
             configured(tmp_path, "services.toml", SHOP + SHOP.replace("shop", "till").replace("7001", "7002"))
             process.send_signal(signal.SIGHUP)
-            assert "reload failed: port" in await manager.hear("READY=1")
+            assert "reload failed: port" in await manager.receive("READY=1")
             assert list((await over_unix(tmp_path, "/api/services/status"))[1]) == before
             assert await over_tcp(port) in (200, 503)
         process.send_signal(signal.SIGHUP)
-        await manager.hear("READY=1")
+        await manager.receive("READY=1")
         assert "till" in (await over_unix(tmp_path, "/api/services/status"))[1]
         with pytest.raises(aiohttp.ClientConnectorError):
             await over_tcp(port)
@@ -132,12 +132,12 @@ async def test_it_serves_sockets_that_were_made_for_it(tmp_path: Path) -> None:
     async with started(tmp_path, *listening, *handed_on, *HELMD) as (manager, process):
         await eventually(lambda: path.exists() and holder_of(port))
         first = asyncio.create_task(over_tcp(port))
-        await manager.hear("READY=1")
+        await manager.receive("READY=1")
         assert await first in (200, 503)
         assert (await over_unix(tmp_path, "/health"))[1]["checks"]["http"] == {"status": "healthy"}
         configured(tmp_path, "helm.toml", f"http.port = {free_port()}\n")
         process.send_signal(signal.SIGHUP)
-        await manager.hear("READY=1")
+        await manager.receive("READY=1")
         # A report is given again for a second.
         await eventually(lambda: http_is(tmp_path, "message", "helmctl apply"), pause=0.3)
         process.send_signal(signal.SIGTERM)

@@ -28,14 +28,14 @@ class Manager:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
-        self.heard: list[str] = []
+        self.received: list[str] = []
 
-    async def hear(self, *parts: str, seconds: float = WITHIN) -> str:
+    async def receive(self, *parts: str, seconds: float = WITHIN) -> str:
         """The next message that has one of PARTS in it."""
         async with asyncio.timeout(seconds):
             while True:
                 message = (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode()
-                self.heard.append(message)
+                self.received.append(message)
                 if any(part in message for part in parts):
                     return message
 
@@ -78,20 +78,20 @@ async def test_ready_without_a_store_then_with_it_and_a_clean_end(database: Data
     sockets = home / "run/hivematrix/postgres-helm"
     sockets.mkdir(parents=True)
     async with started(home, *JOURNAL, WATCHDOG_USEC="4000000") as (manager, process):
-        await manager.hear("READY=1")
-        assert "can't be reached" in await manager.hear("STATUS=waiting")
-        await manager.hear("WATCHDOG=1")
+        await manager.receive("READY=1")
+        assert "can't be reached" in await manager.receive("STATUS=waiting")
+        await manager.receive("WATCHDOG=1")
         (sockets / ".s.PGSQL.5432").symlink_to(database.cluster.directory / ".s.PGSQL.5432")
         # The latter on a machine with a journal that has entries of this account.
-        await manager.hear("STATUS=the journal has nothing of this account yet", "STATUS=stored up to")
+        await manager.receive("STATUS=the journal has nothing of this account yet", "STATUS=stored up to")
         assert database.query("SELECT count(*) > 0 FROM schema_migrations") == [(True,)]
         asked = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         process.send_signal(signal.SIGHUP)
-        usec = int((await manager.hear("RELOADING=1")).partition("MONOTONIC_USEC=")[2])
+        usec = int((await manager.receive("RELOADING=1")).partition("MONOTONIC_USEC=")[2])
         assert asked <= usec <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        await manager.hear("READY=1")
+        await manager.receive("READY=1")
         process.send_signal(signal.SIGTERM)
-        await manager.hear("STOPPING=1")
+        await manager.receive("STOPPING=1")
         _, errors = await process.communicate()
         assert process.returncode == 0
         assert errors.decode().count("can't be reached") == 1
@@ -120,14 +120,14 @@ async def test_a_loop_that_hangs_gets_no_watchdog_message(tmp_path: Path) -> Non
         "asyncio.run(life.run(work()))\n"
     )
     async with started(tmp_path, sys.executable, "-c", hanging, WATCHDOG_USEC="400000") as (manager, process):
-        await manager.hear("READY=1")
+        await manager.receive("READY=1")
         begun = time.monotonic()
         try:
             while time.monotonic() - begun < 1.5:
-                await manager.hear("WATCHDOG=1", seconds=1)
+                await manager.receive("WATCHDOG=1", seconds=1)
         except TimeoutError:
             pass
-        assert manager.heard.count("WATCHDOG=1") <= 3
+        assert manager.received.count("WATCHDOG=1") <= 3
         process.send_signal(signal.SIGINT)
         await process.communicate()
         assert process.returncode == 0
@@ -144,7 +144,7 @@ def configured(home: Path, name: str, text: str) -> Path:
 async def test_faulty_services_do_not_stop_it(tmp_path: Path) -> None:
     file = configured(tmp_path, "services.toml", "[services.core]\nprot = 5000\n")
     async with started(tmp_path, *JOURNAL) as (manager, process):
-        await manager.hear("STATUS=waiting")
+        await manager.receive("STATUS=waiting")
         process.send_signal(signal.SIGTERM)
         _, errors = await process.communicate()
     assert process.returncode == 0
@@ -166,17 +166,17 @@ MINE = '[formats.mine]\norder = 1\nfirst = "@"\npattern = "@(?P<message>.*)"\n'
 async def test_changed_formats_have_it_start_again(tmp_path: Path) -> None:
     """systemd starts it again, as its unit says."""
     async with started(tmp_path, *JOURNAL) as (manager, process):
-        await manager.hear("STATUS=waiting")
+        await manager.receive("STATUS=waiting")
         process.send_signal(signal.SIGHUP)
-        await manager.hear("RELOADING=1")
-        await manager.hear("READY=1")
+        await manager.receive("RELOADING=1")
+        await manager.receive("READY=1")
         file = configured(tmp_path, "formats.toml", MINE.replace("(?P<", "(?P["))
         process.send_signal(signal.SIGHUP)
-        await manager.hear("STATUS=reload failed")
+        await manager.receive("STATUS=reload failed")
         assert process.returncode is None
         file.write_text(MINE)
         process.send_signal(signal.SIGHUP)
-        await manager.hear("STOPPING=1")
+        await manager.receive("STOPPING=1")
         _, errors = await process.communicate()
     assert process.returncode == 0
     assert "the formats have changed" in errors.decode()

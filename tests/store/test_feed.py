@@ -38,7 +38,7 @@ async def without_polling(database: Database, tmp_path: Path, monkeypatch: pytes
         yield served
 
 
-async def test_what_is_stored_is_heard_of_at_once(without_polling: Served) -> None:
+async def test_stored_entries_are_received_at_once(without_polling: Served) -> None:
     served = without_polling
     async with streaming(served) as events:
         assert events.answer.headers["Content-Type"] == "text/event-stream"
@@ -83,17 +83,17 @@ async def test_each_gets_what_its_filter_takes(served: Served) -> None:
 async def test_a_follower_resumes_without_a_gap_or_a_double(served: Served) -> None:
     first = (await served.append(rows(1))).last_id
     appending = asyncio.create_task(append_slowly(served, 40, 50))
-    heard: list[str] = []
+    received: list[str] = []
     last = first
-    while len(heard) < 2000:
+    while len(received) < 2000:
         async with streaming(served, since=last) as events:
-            for _ in range(min(97, 2000 - len(heard))):
+            for _ in range(min(97, 2000 - len(received))):
                 event = await events.next()
                 assert event is not None and event.kind == "log" and event.id is not None
-                heard.append(event.data["message"])
+                received.append(event.data["message"])
                 last = event.id
     await appending
-    assert heard == [f"line {n}" for _ in range(40) for n in range(50)]
+    assert received == [f"line {n}" for _ in range(40) for n in range(50)]
 
 
 async def append_slowly(served: Served, times: int, count: int) -> None:

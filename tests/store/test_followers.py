@@ -85,7 +85,7 @@ class Writer:
         return rows
 
 
-async def follow_by_asking(conninfo: str, seen: list[tuple[int, str]], writing: "asyncio.Future[None]") -> None:
+async def follow_by_polling(conninfo: str, seen: list[tuple[int, str]], writing: "asyncio.Future[None]") -> None:
     """As a client that asks for what is after the last id it has."""
     connection = await connect(conninfo, "asks")
     try:
@@ -122,12 +122,12 @@ async def follow_by_listening(conninfo: str, seen: list[tuple[int, str]], writin
 
 
 async def test_two_writers_and_followers_by_id(database: Database) -> None:
-    """Every entry once and in the order of ids, to those who ask and those who listen, while writers are cut off."""
+    """Every entry once and in the order of ids, to those who poll and those who listen, while writers are cut off."""
     await migrate(database.owner, "helm")
     chance = random.Random(4)
     writers = [Writer(database.store, name, random.Random(n)) for n, name in enumerate(WRITERS)]
-    asked: list[tuple[int, str]] = []
-    heard: list[tuple[int, str]] = []
+    polled: list[tuple[int, str]] = []
+    notified: list[tuple[int, str]] = []
 
     async def cut_now_and_then() -> None:
         while True:
@@ -144,7 +144,7 @@ async def test_two_writers_and_followers_by_id(database: Database) -> None:
     cutting = asyncio.create_task(cut_now_and_then())
     try:
         await asyncio.gather(
-            follow_by_asking(database.store, asked, done), follow_by_listening(database.store, heard, done), done
+            follow_by_polling(database.store, polled, done), follow_by_listening(database.store, notified, done), done
         )
     finally:
         cutting.cancel()
@@ -153,7 +153,7 @@ async def test_two_writers_and_followers_by_id(database: Database) -> None:
     there = [(int(str(number)), str(message)) for number, message in database.query(
         "SELECT id, message FROM log_entries ORDER BY id"
     )]  # fmt: skip
-    for seen in (asked, heard):
+    for seen in (polled, notified):
         assert seen == sorted(seen), "out of order"
         assert len(seen) == len(there) and seen == there
     messages = {message for _, message in there}

@@ -40,7 +40,7 @@ class _Latest(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A batch, the size of its body, and who waits to hear how many measurements it, or the first with its key, had."""
+    """A batch, the size of its body, and the number of measurements of it, or of the first batch with its key."""
 
     batch: MetricBatch
     size: int

@@ -34,7 +34,7 @@ from helmd.web.auth.roles import Identity, Role
 from helmd.web.http.cancellation import cancel_and_wait, run_while_authorized
 
 BEAT_SECONDS = 4.0
-"""How often a browser hears something: a page that has heard nothing for 10 s says so."""
+"""The interval of heartbeats of an event stream: a page without data for 10 s shows that it is stale."""
 _COLLECT_SECONDS = 0.2
 """For which changes of states are collected."""
 _JOBS_SECONDS = 1.0
