@@ -349,7 +349,7 @@ def test_ten_tasks_by_keyboard_alone(dashboard: Dashboard, demo: Sandbox) -> Non
     browser.until_there(".helm-line--open .helm-entry")
     keys.tab_to("Copy text")
     dashboard.press("Enter")
-    browser.until(lambda driver: driver.find_element("css selector", ".helm-logs__said").text == "Text copied")
+    browser.until(lambda driver: driver.find_element("css selector", ".helm-logs__message").text == "Text copied")
     assert keys.focused() == "Copy text"
     keys.tab_to("Around this line", back=True)
     dashboard.press("Enter")

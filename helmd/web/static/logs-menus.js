@@ -8,7 +8,7 @@ export class Menus {
     this.page = page;
     this.host = page.host;
     this.part = page.part;
-    this.message = element("p", "helm-logs__said", "", { role: "status" });
+    this.message = element("p", "helm-logs__message", "", { role: "status" });
     this.part("count").after(this.message);
     this.listen();
   }
