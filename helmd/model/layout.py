@@ -53,12 +53,12 @@ class ModulePlaces:
         return self.root / "snapshots" / stamp
 
     def failed_state(self, stamp: str) -> Path:
-        """Return what its state was when a change was taken back that began at a time."""
+        """Return what its state was when a change was rolled back that began at a time."""
         return self.root / "failed" / stamp
 
     @property
     def reserve(self) -> Path:
-        """Space that a change keeps for going back, when its own programs have filled the disk."""
+        """Space that a change keeps for a rollback, when its own programs have filled the disk."""
         return self.root / "reserve"
 
     @property

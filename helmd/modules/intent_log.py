@@ -105,7 +105,7 @@ class IntentLog:
 
 
 def interrupted_modules(layout: Layout) -> list[str]:
-    """Return the modules with a change that is neither complete nor taken back. One in progress is among them."""
+    """Return the modules with a change that is neither complete nor rolled back. One in progress is among them."""
     try:
         names = sorted(os.listdir(layout.state / "modules"))
     except FileNotFoundError:
@@ -114,7 +114,7 @@ def interrupted_modules(layout: Layout) -> list[str]:
 
 
 def is_interrupted(places: ModulePlaces) -> bool:
-    """Return whether a module has a change that is neither complete nor taken back, or can't be read, or must not
+    """Return whether a module has a change that is neither complete nor rolled back, or can't be read, or must not
     start.
     """
     try:

@@ -1,4 +1,4 @@
-"""Copies of a module's shared files: made while the module is stopped, put back when its change is taken back.
+"""Copies of a module's shared files: made while the module is stopped, restored when its change is rolled back.
 
 Modes, times, links and holes are kept; contents are shared with the original where the file system can do that
 (ioctl_ficlonerange(2)). Sockets, pipes and devices are left out.
@@ -26,7 +26,7 @@ _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EN
 
 
 class SnapshotError(HelmError):
-    """Shared files can't be copied or put back."""
+    """Shared files can't be copied or restored."""
 
 
 @dataclass(frozen=True, slots=True)

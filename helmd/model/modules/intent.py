@@ -15,7 +15,7 @@ from helmd.model.errors import HelmError
 
 IntentEvent = Literal["begin", "enter", "done", "failed", "back", "committed", "ended"]
 """``begin``: the change and its facts. ``enter`` and ``done``: a step. ``failed``: why it goes back. ``back``: a step
-of going back is done. ``committed``: from here on it goes forward only. ``ended``: nothing is left to be done."""
+of the rollback is done. ``committed``: from here on it goes forward only. ``ended``: nothing is left to be done."""
 
 ModuleChange = Literal["install", "update", "rollback-code", "rollback-data", "remove"]
 Direction = Literal["nothing", "forward", "back"]
@@ -68,7 +68,7 @@ class Intent:
 
     @property
     def direction(self) -> Direction:
-        """Where a recovery goes: what was committed is completed, anything else is taken back."""
+        """Where a recovery goes: what was committed is completed, anything else is rolled back."""
         if self.ended:
             return "nothing"
         # A partly removed module is useless and can't be restored.

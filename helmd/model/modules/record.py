@@ -19,7 +19,7 @@ from helmd.model.suite.names import fault_in_name
 VersionState = Literal["building", "built", "active", "kept", "failed", "removed"]
 VERSION_STATES: tuple[VersionState, ...] = get_args(VersionState)
 """``building``: its directory is not complete. ``built``: it could run, and never has. ``active``: the service runs
-from it. ``kept``: it was active before. ``failed``: it could not be built, or was taken back. ``removed``: it has no
+from it. ``kept``: it was active before. ``failed``: it could not be built, or was rolled back. ``removed``: it has no
 directory any more.
 """
 

@@ -1,4 +1,4 @@
-"""The steps of a change of a module, what going back from each takes, and the sentence about how it ended."""
+"""The steps of a change of a module, the rollback of each, and the sentence about how it ended."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -82,7 +82,7 @@ def steps_of(change: ModuleChange) -> tuple[ChangeStep, ...]:
 
 
 def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
-    """Return what going back takes, in order, given what has been entered.
+    """Return the rollback steps, in order, given what has been entered.
 
     A step that may have begun counts as done.
     """
@@ -107,14 +107,14 @@ def undo_of(intent: Intent) -> tuple[UndoStep, ...]:
 
 
 def remaining_undo(intent: Intent) -> tuple[UndoStep, ...]:
-    """Return what is left of going back after an interruption."""
+    """Return the remaining rollback steps after an interruption."""
     left = tuple(step for step in undo_of(intent) if step not in intent.undone)
     # The module may have been started meanwhile, with data that is not restored yet.
     return ("halt", *left) if left and left[0] in ("database", "shared", "open", "record", "unit") else left
 
 
 def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> str:
-    """Return how a change ended that was taken back, without full stop: which step and why, what holds now, what is
+    """Return how a change ended that was rolled back, without full stop: which step and why, what holds now, what is
     kept and which command says how to read it.
     """
     what = change_words(intent.change)

@@ -13,7 +13,7 @@ RUNTIME_SECONDS = 3600.0
 STOP_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""
 TAKE_BACK_SECONDS = 300.0
-"""The same for a job that has to take back what it did to a module."""
+"""The same for a job that has to roll back a change of a module."""
 _MEMORY, _TASKS = 512 << 20, 128
 
 

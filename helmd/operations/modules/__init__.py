@@ -1,1 +1,1 @@
-"""Modules of the suite and what they depend on: use cases."""
+"""Use cases about modules of the suite and their dependencies."""

@@ -1,8 +1,8 @@
-"""``helmctl adopt``: takes over an installation that was made by hand, its checkouts where they are, and gives it back.
+"""``helmctl adopt``: takes over a manual installation, with its checkouts in place, and can undo that.
 
-What Helm may write into a checkout is kept before anything is changed, and so is what is needed to start the older Helm
-again. Databases stay where they are. How far it is, is recorded on disk before each step, so that an adoption that was
-interrupted goes on, or is given back, by the same command.
+Files in checkouts that Helm may change, and what is needed to start the older Helm again, are copied before anything is
+changed. Databases are not moved. Progress is recorded on disk before each step, so that an interrupted adoption is
+completed or undone by the same command.
 """
 
 import json
@@ -48,14 +48,14 @@ ADOPTED_FILE = "adopted.toml"
 OLDER_CONFIG = "instance/helm.conf"
 _RECORD, _KEPT = "adoption.json", "kept"
 _MADE_DIRECTORIES = ("instance", "keys", "certs")
-"""Directories of a checkout that Helm may make."""
+"""Directories of a checkout that Helm may create."""
 
 Said = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptionPlan:
-    """What an adoption would do; nothing is changed for it. Sentences are without a full stop."""
+    """What an adoption would do. Sentences are without a full stop."""
 
     directory: Path
     imported: Import
@@ -64,7 +64,7 @@ class AdoptionPlan:
     databases: Mapping[str, str]
     """The address of the database that a service continues to use, without password."""
     logs: str
-    """Where the older Helm's log entries are; empty if it has no database that is known."""
+    """The address of the older Helm's database with log entries; empty if unknown."""
     remarks: tuple[str, ...]
     faults: tuple[str, ...]
 
@@ -129,7 +129,7 @@ class _Amendments:
 
 
 def plan_adoption(given: Path, layout: Layout, settings: Settings) -> AdoptionPlan:
-    """Return what taking over the installation in GIVEN would do. Raises AdoptionError and ConfigurationError."""
+    """Return the plan for the installation in GIVEN. Raises AdoptionError and ConfigurationError."""
     directory = Path(os.path.realpath(given))
     if directory.name == OLDER_HELM:
         directory = directory.parent
@@ -200,12 +200,12 @@ def _faults(directory: Path, places: Mapping[str, Path], found: FoundProcesses, 
 
 
 def _kept_names(service: str) -> tuple[str, ...]:
-    """Return files of a checkout that Helm may write, by their paths in it."""
+    """Return the paths, in a checkout, of the files that Helm may write."""
     return (FLASKENV, SERVICES_JSON, f"instance/{service}.conf", *KEYS.get(service, ()))
 
 
 def _database(place: Path, service: str) -> str:
-    """Return where the database is that a service's own configuration names; empty for none."""
+    """Return the address of the database in a service's own configuration; empty for none."""
     try:
         text = read_text(place, f"instance/{service}.conf")
         return _where(value_in(text, "ini", "database", "connection_string") or "")
@@ -229,7 +229,7 @@ def _older_database(directory: Path) -> str:
 
 
 def _where(uri: str) -> str:
-    """Return a URI without what is secret in it; empty if it is none of PostgreSQL."""
+    """Return a URI of PostgreSQL without its secrets; empty for other URIs."""
     try:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""
@@ -241,7 +241,7 @@ def _where(uri: str) -> str:
 
 
 def record_place(layout: Layout) -> Path:
-    """Return where the record of the account's adoption is."""
+    """Return the path of the record of the account's adoption."""
     return layout.adoption / _RECORD
 
 
@@ -254,9 +254,9 @@ def read_adoption(layout: Layout) -> Adoption | None:
 
 
 def adopt_installation(plan: AdoptionPlan, layout: Layout, manager: Callable[[], Manager], notify: Said) -> Adoption:
-    """Do what PLAN says, up to the configuration: what runs is ended, and the services are part of the suite.
+    """Carry out PLAN up to the configuration: processes are ended, and the services become part of the suite.
 
-    Raises AdoptionError, also while another installation is taken over already, LockedError and OSError.
+    Raises AdoptionError, also if another installation was taken over already, LockedError and OSError.
     """
     if plan.faults:
         raise AdoptionError(f"{plan.directory} can't be taken over: {plan.faults[0]}", hint="Nothing was changed.")
@@ -271,7 +271,7 @@ def adopt_installation(plan: AdoptionPlan, layout: Layout, manager: Callable[[],
         notify(f"kept {counted(len(adoption.files), 'file')} of the checkouts in {layout.adoption / _KEPT}")
         _stop(plan, adoption.enabled, manager, notify)
         adoption = _at(adoption, "stopped", layout)
-        # What an interrupted one has written is written again.
+        # Files written by an interrupted adoption are written again.
         write_import(plan.imported, force=before is not None)
         notify(f"wrote {plan.imported.target}")
         return _at(adoption, "written", layout)
@@ -291,9 +291,9 @@ def _at(adoption: Adoption, stage: Stage, layout: Layout) -> Adoption:
 
 
 def _keep(plan: AdoptionPlan, layout: Layout, states: Mapping[str, str]) -> Adoption:
-    """Keep the files that may be changed, and make the record. STATES are those of unit files, by unit.
+    """Copy the files that may be changed, and write the record. STATES are those of unit files, by unit.
 
-    Raises AdoptionError for a file that can't be kept.
+    Raises AdoptionError for a file that can't be copied.
     """
     shutil.rmtree(layout.adoption, ignore_errors=True)
     place = layout.adoption / _KEPT
@@ -348,7 +348,7 @@ def _stop(plan: AdoptionPlan, enabled: tuple[str, ...], manager: Callable[[], Ma
                 run_unit(bus, signals, unit, stop=True)
                 notify(f"stopped {unit}" + (" and disabled it" if unit in enabled else ""))
     running = [each for each in plan.processes.own if each.facts.unit not in plan.units]
-    # The older Helm first: it might start again what has ended.
+    # The older Helm first: it might restart the others.
     for group in (
         [each for each in running if each.owner == OLDER_HELM],
         [each for each in running if each.owner != OLDER_HELM],
@@ -364,9 +364,9 @@ def _owner_words(found: FoundProcess) -> str:
 
 
 def undo_adoption(layout: Layout, manager: Manager, notify: Said) -> Adoption:
-    """Undo the adoption of this account: its services leave the suite, and its files are as they were.
+    """Undo the adoption of this account: its services are removed from the suite, and its files restored.
 
-    What was changed in these files meanwhile is kept. Raises AdoptionError if there is none, LockedError and OSError.
+    Later versions of these files are kept. Raises AdoptionError if there is none, LockedError and OSError.
     """
     with locked(layout.state / "adoption.lock", "an installation is being taken over"):
         adoption = read_adoption(layout)
@@ -416,7 +416,7 @@ def _leave_suite(adoption: Adoption, target: Path, layout: Layout, manager: Mana
 
 
 def _put_back(kept: CheckoutFile, place: Path, replaced: Path) -> None:
-    """Make a file what it was; another content that it has now goes to REPLACED."""
+    """Restore a file; a different present content is moved to REPLACED."""
     path = Path(kept.directory, kept.name)
     content = None if kept.mode is None else place.read_bytes()
     try:

@@ -1,6 +1,6 @@
-"""What of this machine the suite depends on: PostgreSQL, Java, Keycloak and packages, with updates that wait.
+"""The software on this machine that the suite depends on: PostgreSQL, Java, Keycloak, packages; with pending updates.
 
-Nothing is fetched and nothing changed: dpkg, apt's own lists and needrestart(1), where it is installed, are asked.
+Nothing is fetched or changed: the data is from dpkg, apt's lists and, if installed, needrestart(1).
 """
 
 import os
@@ -36,10 +36,10 @@ from helmd.postgres.binaries import installed, major_of
 OWN_PACKAGE = "hivematrix-helm"
 _QUERY_SECONDS, _RESTART_SECONDS = 10.0, 30.0
 _KEPT_SECONDS = 300.0
-"""For which an answer of needrestart is used again: it reads the maps of every process."""
+"""Maximum age in seconds of a cached result of needrestart, which reads the maps of every process."""
 _REBOOT = Path("/run/reboot-required")
 _DEPENDS = "age, dbus-user-session, libpam-systemd, systemd\ngit, python3-venv\n"
-"""What is shown where Helm is not installed as a package."""
+"""The packages shown if Helm is not installed as a package."""
 _LEADING = {"postgresql": "PostgreSQL", "java": "Java", "keycloak": "Keycloak", "python": "Python", "git": "git"}
 
 _Installed = Mapping[str, tuple[str, str]]
@@ -47,7 +47,7 @@ _Installed = Mapping[str, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class _Needed:
-    """What is known of the suite when an app is looked at."""
+    """The facts about the suite that are needed to inspect its software."""
 
     registry: Registry
     packages: _Installed
@@ -55,7 +55,7 @@ class _Needed:
 
 
 class InstalledApps:
-    """Looks at them. REGISTRY gives the suite of now; UPDATES may be shared with others."""
+    """Inspects the software. REGISTRY returns the current suite; UPDATES may be shared."""
 
     def __init__(
         self,
@@ -74,16 +74,16 @@ class InstalledApps:
         self._outdated_at: float | None = None
 
     async def report(self) -> AppsReply:
-        """Return what there is now; updates as far as apt has said them by then."""
+        """Return the present state, with updates if apt has returned them already."""
         updates = await self._updates.current()
         return await self._threads.run(lambda: self.read(updates))
 
     def report_here(self) -> AppsReply:
-        """Return the same, with updates however long apt takes. Blocks."""
+        """Return the same, waiting for apt. Blocks."""
         return self.read(self._updates.read())
 
     def read(self, updates: HostUpdates | None) -> AppsReply:
-        """Return what there is, with those UPDATES. Blocks."""
+        """Return the present state, with UPDATES. Blocks."""
         shown = self._run(["dpkg-query", "--show", f"--showformat={QUERY_FORMAT}"], _QUERY_SECONDS) or ""
         needed = _Needed(self._registry(), installed_packages(shown), updates)
         leading = [self._postgresql(needed), self._java(needed), *self._keycloak(needed), self._python(needed)]
@@ -155,7 +155,7 @@ class InstalledApps:
                 yield _app(needed, name, name, (HELM_SERVICE,), required)
 
     def _owner(self, program: str) -> str | None:
-        """Return the package that a program is from."""
+        """Return the package that contains a program."""
         found = self._run(["dpkg-query", "--search", os.path.realpath(program)], _QUERY_SECONDS) or ""
         return found.partition(":")[0].partition(",")[0].strip() or None
 

@@ -1,6 +1,6 @@
-"""Building a version of a module beside the one that serves: fetched, checked out, its environment made and checked.
+"""Building a version of a module beside the active one: fetching, checkout, virtual environment, checks.
 
-Nothing of the suite changes. What fails leaves a version in state ``failed`` with its log, until one succeeds.
+The suite is not changed. A failed build leaves a version in state ``failed`` with its log, until a build succeeds.
 """
 
 import os
@@ -30,26 +30,26 @@ from helmd.operations.modules.planned import check_entry, planned_suite
 _OWN = (ENVIRONMENT, "services.json")
 _MAX_LOG = 4 << 20
 _SPARE = 64 << 20
-"""Bytes that must be free beside a version; with less, what pip has downloaded is given up."""
+"""Bytes that must be free besides a version; with less, pip's downloads are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the caller decides. ``line`` gets what programs print; ``job`` is the unit of the job that it belongs to."""
+    """Options. ``line`` is called with the output of programs; ``job`` is the unit of the job, if any."""
 
     notify: TakeLine
     line: TakeLine
     job: str = ""
     trust: bool = False
-    """Whether a module may be built and run although its unit, or this host, guards nothing."""
+    """Whether a module may be built and run without sandbox, because of its settings or this host."""
     by: str = ""
     trial_key: Path | None = None
-    """A key to read the repository with in place of the module's own, of which nothing is kept."""
+    """A key for the repository in place of the module's own, which is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A commit that could become a version: what was read of it, before anything is written or run."""
+    """A commit that could become a version, as read from the repository, before anything is written or run."""
 
     repository: Repository
     commit: str
@@ -101,7 +101,7 @@ class ModuleBuild:
         )
 
     def candidate(self) -> Candidate:
-        """Fetch, and read what there is: nothing of it is written to disk but the mirror. Raises HelmError."""
+        """Fetch into the mirror, and read the commit; nothing else is written. Raises HelmError."""
         check_entry(self.layout, self.name)
         make_directories(self.places)
         size, key = self.settings.module_max_size, self.options.trial_key
@@ -145,7 +145,7 @@ class ModuleBuild:
         ]
 
     def preflight(self) -> Candidate:
-        """As `candidate`, with the disk looked at: it must have space for a version and its packages."""
+        """As `candidate`; also check for free space for a version and its packages."""
         found = self.candidate()
         free = os.statvfs(self.places.root)
         available, needed = free.f_bavail * free.f_frsize, found.tree.size * 12 // 10 + _SPARE
@@ -157,7 +157,7 @@ class ModuleBuild:
         return found
 
     def build(self, found: Candidate) -> tuple[ModuleRecord, Version]:
-        """Make a version of what was FOUND; the record has it in state ``built``. Raises ModuleError, OSError."""
+        """Build a version of the candidate FOUND; record it in state ``built``. Raises ModuleError, OSError."""
         now = time.time()
         record = read_record(self.places) or ModuleRecord(self.name, self.source.url)
         record = replace(record, source=self.source.url, ref=self.ref, trusted=record.trusted or self.options.trust)
@@ -169,7 +169,7 @@ class ModuleBuild:
         except BaseException as problem:
             why = problem.sentence if isinstance(problem, HelmError) else str(problem) or type(problem).__name__
             self._log.append(f"== failed: {why}\n")
-            # First, since it may be what has filled the disk.
+            # First, since it may have filled the disk.
             remove_version(self.places, version.id)
             space = os.statvfs(self.places.root)
             if space.f_bavail * space.f_frsize < _SPARE:
@@ -209,7 +209,7 @@ class ModuleBuild:
 
 
 def log_file(places: ModulePlaces, version: str) -> Path:
-    """Return what building a version has printed."""
+    """Return the path of the log of a build."""
     return places.logs / f"{version}.log"
 
 

@@ -1,4 +1,4 @@
-"""Looking once a day for updates of modules: a job that helmd begins, since git runs in no service that others need."""
+"""Daily checks for updates of modules, in a job started by helmd, so that git does not run in helmd itself."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from helmd.operations.jobs.engine import JobEngine
 
 DAY = 86_400.0
 _PAUSE = 1800.0
-"""Seconds between two looks at what is due, at most; at random, so that machines do not all ask a server at once."""
+"""Maximum delay between checks, in seconds; it is random, so that machines do not query a server simultaneously."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,19 +35,19 @@ def due_modules(layout: Layout, now: float) -> tuple[str, ...]:
 
 
 class DailyChecks:
-    """WANTED says whether it is to be looked at all."""
+    """Starts the checks. WANTED says whether they are enabled."""
 
     def __init__(self, layout: Layout, engine: JobEngine, wanted: Callable[[], bool]) -> None:
         self._layout, self._engine, self._wanted = layout, engine, wanted
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Run until cancelled."""
         while True:
             await asyncio.sleep(random.uniform(_PAUSE / 2, _PAUSE))  # noqa: S311 - no secret
             await self.look()
 
     async def look(self) -> None:
-        """Begin a job for what is due."""
+        """Start a job for the modules that are due."""
         try:
             names = await asyncio.to_thread(due_modules, self._layout, time.time()) if self._wanted() else ()
             if names:

@@ -1,6 +1,6 @@
-"""The data of a module, its database and its shared files, copied before a change and put back after a failed one.
+"""The data of a module, its database and its shared files, copied before a change and restored after a failed one.
 
-Where a copy is follows from when the change began, so that a recovery finds it whatever was written down of it.
+The name of a copy follows from the time of the change, so that a recovery finds it without a record.
 """
 
 import os
@@ -32,20 +32,20 @@ from helmd.postgres.copies import (
 from helmd.systemd.bus import Manager, Signals
 
 MARGIN = 1.2
-"""How much more space must be free than copies and a version are expected to take."""
+"""Factor by which free space must exceed the estimated size of copies and a version."""
 RESERVE = 32 << 20
-"""Bytes that are kept for going back, in which nothing but small files is written."""
+"""Bytes reserved for a rollback, which only writes small files."""
 
 
 def stamp_of(intent: Intent) -> str:
-    """Return what names the copies of a change."""
+    """Return the suffix of the names of a change's copies."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(intent.began_at))
 
 
 def database_of(suite: Effective, layout: Layout, name: str) -> str:
-    """Return the database of a module as it is called now; empty if it has none.
+    """Return the present name of a module's database; empty if it has none.
 
-    Of one that is not part of the suite (any more), that which was kept.
+    For a module that is not part of the suite (any more), that is the one that was kept.
     """
     service = suite.registry.services.get(name)
     if suite.settings.suite_embedded and SUITE_CLUSTER not in suite.registry:
@@ -69,7 +69,7 @@ class ModuleData:
 
     @property
     def administration(self) -> str:
-        """How its server is reached, which is started if it is the suite's own. Raises HelmError."""
+        """Return the conninfo string of its server, which is started if it is the suite's own. Raises HelmError."""
         settings, registry = self.suite.settings, self.suite.registry
         if settings.suite_embedded and not self.manager.facts(SUITE_CLUSTER_UNIT).active:
             with Signals() as signals:
@@ -79,17 +79,17 @@ class ModuleData:
 
     @property
     def known(self) -> bool:
-        """Whether its server can be asked without starting it."""
+        """Whether its server can be queried without starting it."""
         return not self.suite.settings.suite_embedded or self.manager.facts(SUITE_CLUSTER_UNIT).active
 
     def _copy(self, intent: Intent, purpose: str = "before") -> str:
         return copy_name(self.database, purpose, stamp_of(intent))
 
     def check_space(self, version: int, with_database: bool = True) -> dict[str, int]:
-        """Return what is needed and free, in bytes, of the disk that has least left.
+        """Return the needed and the free bytes of the file system with the least space left.
 
-        VERSION is how much a version takes. WITH_DATABASE starts the database's server, to ask it for its size. Raises
-        ModuleError if it is not enough.
+        VERSION is the size of a version. WITH_DATABASE starts the database's server, to query its size. Raises
+        ModuleError if space is insufficient.
         """
         need: dict[int, int] = {}
         place = {}
@@ -114,7 +114,7 @@ class ModuleData:
         return worst
 
     def reserve(self) -> None:
-        """Keep space for going back. Raises OSError."""
+        """Reserve space for a rollback. Raises OSError."""
         descriptor = os.open(self.places.reserve, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, RESERVE)
@@ -122,13 +122,13 @@ class ModuleData:
             os.close(descriptor)
 
     def close(self) -> Facts:
-        """Let nobody into the database any more."""
+        """Disallow connections to the database."""
         if self.database:
             close_database(self.administration, self.database)
         return {"database": self.database}
 
     def copy(self, intent: Intent) -> Facts:
-        """Copy the database, which is closed."""
+        """Copy the closed database."""
         if not self.database:
             return {}
         return {
@@ -137,7 +137,7 @@ class ModuleData:
         }
 
     def snapshot(self, intent: Intent) -> Facts:
-        """Copy the shared files; the module does not run."""
+        """Copy the shared files of the stopped module."""
         made = copy_tree(self.places.shared, self.places.snapshot(stamp_of(intent)))
         return {"files": made.files, "size": made.size, "left_out": len(made.left_out)}
 
@@ -147,14 +147,12 @@ class ModuleData:
         return {}
 
     def marks(self) -> Facts:
-        """Return what shows later whether data was written since: the number of changed rows, a digest of the shared
-        files.
-        """
+        """Return marks to detect later writes: the number of changed rows, and a digest of the shared files."""
         rows = rows_changed(self.administration, self.database) if self.database else None
         return {"rows": rows, "files": tree_stamp(self.places.shared)}
 
     def put_back_version(self, intent: Intent, stamp: str) -> None:
-        """Put the copies that were made at STAMP in place; they stay. What is in place has been copied itself."""
+        """Restore the copies that were made at STAMP, which are kept. The present data has been copied before."""
         snapshot = self.places.snapshot(stamp)
         if not snapshot.is_dir():
             raise ModuleError(f"the copy of its shared files is missing: {snapshot}")
@@ -175,7 +173,7 @@ class ModuleData:
         remove_tree(aside_files)
 
     def restore_database(self, intent: Intent) -> Facts:
-        """Put the copy of the database in place, and what was there aside; return whether that was written to."""
+        """Replace the database by its copy, and keep it aside; return whether it was written to."""
         if not self.database:
             return {}
         aside = self._copy(intent, "failed")
@@ -185,14 +183,14 @@ class ModuleData:
         return {"aside": aside, "rows": max(0, int(now or 0) - int(str(before))) if known else None}
 
     def restore_shared(self, intent: Intent) -> Facts:
-        """Put the copy of the shared files in place, and what was there aside; return whether that was written to."""
+        """Replace the shared files by their copy, and keep them aside; return whether they were written to."""
         aside = self.places.failed_state(stamp_of(intent))
         exchange_tree(self.places.shared, self.places.snapshot(stamp_of(intent)), aside)
         before = intent.fact("unit", "files")
         return {"aside": str(aside), "changed": bool(before) and tree_stamp(aside) != before}
 
     def clear_failed(self, intent: Intent) -> Facts:
-        """Remove the copies of a change that was taken back, but for what was written while its version ran."""
+        """Remove the copies of a change that was rolled back, except data that was written while its version ran."""
         kept = kept_of(intent)
         if self.database:
             names = ["before", "back", "aside"] + ([] if kept.database else ["failed"])
@@ -206,7 +204,7 @@ class ModuleData:
         return {"database": kept.database, "shared": kept.shared}
 
     def clear_older(self, stamp: str) -> None:
-        """Remove copies from before changes that succeeded, but for those of STAMP."""
+        """Remove the copies of earlier successful changes, except those of STAMP."""
         if self.database:
             for name in copies_of(self.administration, self.database):
                 if name != copy_name(self.database, "before", stamp) and "_failed_" not in name:
@@ -217,7 +215,7 @@ class ModuleData:
                 remove_tree(directory)
 
     def remove(self, keep: bool) -> list[str]:
-        """Remove the copies, and unless KEEP is set the data itself; the databases that were removed."""
+        """Remove the copies, and unless KEEP is set the data itself; return the databases removed."""
         removed = []
         if self.database:
             names = copies_of(self.administration, self.database)
@@ -231,7 +229,7 @@ def kept_of(intent: Intent) -> Kept:
     """Return where data written to a removed version is kept."""
     database, shared = intent.undone.get("database", {}), intent.undone.get("shared", {})
     if "start" not in intent.entered:
-        # Only its migration has run, which left its output in the log.
+        # Only its migration has run, whose output is in the log.
         return Kept()
     rows = database.get("rows")
     found = Kept(
@@ -245,7 +243,7 @@ def kept_of(intent: Intent) -> Kept:
 
 
 def seconds_down(intent: Intent) -> float | None:
-    """For how long a module did not serve; None if that is not known."""
+    """Return the downtime in seconds; None if unknown."""
     stopped = intent.fact("stop", "at")
     started = intent.undone.get("start", {}).get("at") if intent.reason else intent.fact("start", "at")
     if isinstance(stopped, int | float) and isinstance(started, int | float):

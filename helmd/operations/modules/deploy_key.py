@@ -1,6 +1,6 @@
-"""The key of ssh by which a module's repository is read, and the keys of the servers that it was read from.
+"""The SSH key for reading a module's repository, and the known host keys of its servers.
 
-The private key is a file of mode 0600 that git's sandbox alone sees; ssh gets its path. Formats: PROTOCOL.key of
+The private key is a file of mode 0600 that only git's sandbox sees; ssh gets its path. Formats: PROTOCOL.key of
 OpenSSH, and sshd(8) for known_hosts.
 """
 
@@ -25,19 +25,19 @@ from helmd.modules.known_hosts import HostKey, fingerprint_of, known_hosts, read
 from helmd.modules.records import places_of
 
 MAX_KEY = 64 << 10
-"""Bytes of a file with a private key."""
+"""Maximum size of a private key file in bytes."""
 _ASK_HINT = "Make a key without a passphrase for this machine alone: helmctl modules key make {name}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeployKey:
-    """What may be shown of a module's key. ``public_key`` is a line for the git host."""
+    """The public facts of a module's key. ``public_key`` is a line for the git host."""
 
     name: str
     public_key: str
     fingerprint: str
     replacing: bool
-    """Whether a key from before is kept, until the repository was read with this one."""
+    """Whether the previous key is kept until the repository was read with this one."""
     hosts: tuple[HostKey, ...]
 
 
@@ -53,7 +53,7 @@ def deploy_key(layout: Layout, name: str) -> DeployKey:
 
 
 def make_key(layout: Layout, name: str, replace: bool = False) -> DeployKey:
-    """Make a key for the module NAME. REPLACE: the one from before is kept until the new one was used with success.
+    """Generate a key for the module NAME. With REPLACE, the old one is kept until the new one was used successfully.
 
     Raises UsageError, ModuleError and LockedError.
     """
@@ -73,15 +73,14 @@ def add_key(layout: Layout, name: str, text: str, replace: bool = False) -> Depl
 
 @contextmanager
 def trial_key(layout: Layout, name: str, text: str) -> Iterator[Path]:
-    """Yield the private key TEXT as a file, which git can read while this lasts; that of the module NAME stays as it
-    is.
+    """Yield a temporary file with the private key TEXT; the key of the module NAME is not changed.
 
     Raises UsageError, ModuleError and OSError.
     """
     text = text.replace("\r\n", "\n").strip() + "\n"
     public_line(text, places_of(layout, name).root.name)
     layout.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # In memory, so that nothing of it outlives the machine's run if this is killed.
+    # In memory, so that it does not survive a reboot if this process is killed.
     with NamedTemporaryFile("w", dir=layout.runtime, prefix=f"deploy-key-{name}-") as file:
         file.write(text)
         file.flush()
@@ -97,9 +96,9 @@ def _put(layout: Layout, name: str, text: str, replace: bool) -> DeployKey:
                     f"{name} has a deploy key already",
                     hint=f"To see its public part: helmctl modules key show {name}; to replace it: --rotate",
                 )
-            # The one that the server is known to take stays, if the newer one was never used.
+            # The key known to be accepted is kept, if the newer one was never used.
             if not places.deploy_key_before.exists():
-                # Linked: on a full disk the module still has its key.
+                # By link(2), so that the module keeps its key on a full disk.
                 os.link(places.deploy_key, places.deploy_key_before)
         places.deploy_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(places.deploy_key, text, 0o600)
@@ -119,7 +118,7 @@ def remove_key(layout: Layout, name: str) -> bool:
 
 
 def forget_hosts(layout: Layout, name: str) -> bool:
-    """Forget by which keys the server of a module's repository is known; False if that was so."""
+    """Remove the known host keys of a module's repository; return False if there were none."""
     places = places_of(layout, name)
     with _locked(places, name):
         known = bool(known_hosts(places))
@@ -134,7 +133,7 @@ def _locked(places: ModulePlaces, name: str) -> AbstractContextManager[None]:
 def public_line(text: str, name: str) -> str:
     """Return the public part of a private key, as the git host wants it.
 
-    Raises ModuleError for what ssh can't use unasked.
+    Raises ModuleError for keys that ssh can't use non-interactively.
     """
     try:
         data = text.encode()
@@ -144,7 +143,7 @@ def public_line(text: str, name: str) -> str:
         key = load(data, password=None)
         public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     except (TypeError, ValueError, AttributeError, UnsupportedAlgorithm) as problem:
-        # The one error that has no type of its own.
+        # This error has no type of its own.
         if "password" in str(problem).lower():
             raise ModuleError(
                 f"the key for {name} has a passphrase, which nobody could type in", hint=_ASK_HINT.format(name=name)

@@ -1,7 +1,7 @@
-"""Carries out a change of a module step by step, or takes it back; what the steps do is `Surroundings`.
+"""Carries out a change of a module step by step, or rolls it back; what the steps do is `Surroundings`.
 
-Before each step its line is on the disk. Whatever ends it early (an error, a cancellation, a kill, a power cut) leaves
-lines from which `recover` continues: it rolls back, or completes the change once that was committed.
+Each step is recorded on disk before it begins. Any interruption (an error, a cancellation, a kill, a power failure)
+leaves lines from which `recover` continues: it rolls back, or completes the change once that was committed.
 """
 
 import signal
@@ -23,39 +23,39 @@ from helmd.model.modules.transaction import (
 from helmd.modules.intent_log import IntentLog
 
 ReportChange = Callable[[str, str], None]
-"""Called with a step and what is done, as a sentence without full stop."""
+"""Called with a step and a description, as a sentence without full stop."""
 
 _AFTER_DATA: frozenset[UndoStep] = frozenset({"start", "gate"})
-"""Steps of going back whose failure changes nothing about data and code: both are the old ones by then."""
+"""Rollback steps whose failure changes nothing about data and code: both are the old ones by then."""
 
 
 class TakenBackError(HelmError):
-    """A change of a module failed, and everything is as it was before."""
+    """A change of a module failed, and was rolled back."""
 
 
 class StuckError(HelmError):
-    """A change of a module could neither be completed nor taken back; a recovery will try again."""
+    """A change of a module could neither be completed nor rolled back; a recovery will try again."""
 
 
 class Surroundings(Protocol):
-    """What the steps do to the module. Each can be repeated: after an interruption nobody knows whether it was done."""
+    """The actions of steps. Each can be repeated, since after an interruption it is unknown whether it was done."""
 
     def forward(self, step: ChangeStep, intent: Intent) -> Facts:
-        """Do a step; what a recovery has to know of it. Raises HelmError, OSError."""
+        """Do a step; return the facts that a recovery needs. Raises HelmError, OSError."""
 
     def after(self, step: AfterStep, intent: Intent) -> None:
-        """Do what is left once the change is committed. Raises HelmError, OSError."""
+        """Do a step after the commit of the change. Raises HelmError, OSError."""
 
     def undo(self, step: UndoStep, intent: Intent) -> Facts:
-        """Do a step of going back. Raises HelmError, OSError."""
+        """Do a rollback step. Raises HelmError, OSError."""
 
     def describe(self, intent: Intent) -> HelmError:
-        """Return the error about a change that was taken back."""
+        """Return the error about a change that was rolled back."""
 
 
 def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> Intent:
-    """Carry out the change that LOG has begun. Raises TakenBackError once it is taken back, StuckError if it can't be,
-    and what interrupted it (KeyboardInterrupt), also once it is taken back.
+    """Carry out the change that LOG has begun. Raises TakenBackError once it is rolled back, StuckError if it can't be,
+    and what interrupted it (KeyboardInterrupt), also once it is rolled back.
     """
     step: ChangeStep | None = None
     try:
@@ -63,7 +63,7 @@ def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> In
             log.write("enter", step)
             report(step, "begun")
             log.write("done", step, **outside.forward(step, log.intent))
-        # A signal that arrives while the line is flushed must not leave it on the disk and unknown here.
+        # A signal during the flush must not leave the line on disk but unknown here.
         with unsignalled():
             log.write("committed")
     except BaseException as error:
@@ -80,7 +80,7 @@ def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> In
 
 
 def complete(log: IntentLog, outside: Surroundings, report: ReportChange) -> None:
-    """Do what is left of a committed change. Raises StuckError; then it is still committed."""
+    """Do the remaining steps of a committed change. Raises StuckError; then it is still committed."""
     for step in AFTER:
         try:
             report(step, "begun")
@@ -97,7 +97,7 @@ def complete(log: IntentLog, outside: Surroundings, report: ReportChange) -> Non
 def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> None:
     """Roll back. With ONLY_DATA, code and data are restored and nothing is started; a later call does the rest.
 
-    Raises StuckError when the data or the code can't be put back: then nothing was started on them.
+    Raises StuckError when the data or the code can't be restored: then nothing was started on them.
     """
     for step in remaining_undo(log.intent):
         if only_data and step in _AFTER_DATA:
@@ -119,7 +119,7 @@ def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_
 
 
 def recover(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> bool:
-    """Complete or take back the change of LOG, if it is neither; return whether there was something to be done."""
+    """Complete or roll back the change of LOG, if it is neither yet; return whether it was not."""
     direction = log.intent.direction
     if direction == "nothing":
         return False
@@ -150,7 +150,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def unsignalled() -> Iterator[None]:
-    """Going back is not interrupted by Ctrl-C or a second cancellation."""
+    """Ignore SIGINT, SIGTERM and SIGHUP, so that a rollback is not interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
 """A unit that watches each change of a module, and completes or rolls it back if that is killed.
 
-It waits for the module's lock, which the kernel releases however its holder ends (flock(2)). So it misses nothing, and
-never works beside what it watches over. After a change that has ended it finds nothing to do.
+It waits for the module's lock, which the kernel releases however its holder ends (flock(2)). So it is
+always notified, and never runs concurrently with the change. After a completed change it does nothing.
 """
 
 import os
@@ -16,7 +16,7 @@ _RETRY_SECONDS, _TRIES, _WITHIN_SECONDS = 15.0, 20, 3600.0
 
 
 def guard_unit(name: str) -> str:
-    """Return a name for the unit that watches over a change of the module NAME, which no other one has."""
+    """Return a unique name for the unit that watches a change of the module NAME."""
     return f"helm-guard-{name}-{os.urandom(4).hex()}.service"
 
 
@@ -40,5 +40,5 @@ def guard_properties(layout: Layout, name: str) -> list[UnitProperty]:
 
 
 def watch_over(layout: Layout, manager: Manager, name: str) -> None:
-    """Have what is interrupted of a module be recovered once its lock is free. Raises BusError."""
+    """Start the unit that recovers an interrupted change of a module once its lock is free. Raises BusError."""
     manager.start_transient(guard_unit(name), guard_properties(layout, name))

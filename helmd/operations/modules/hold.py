@@ -14,12 +14,13 @@ _WAIT_SECONDS = 5.0
 
 
 def hold_module(layout: Layout, name: str, held: bool, reason: str, by: str) -> bool:
-    """Have updates leave a module alone, or not any more; False if that was so before. Raises UsageError, and
-    LockedError while it is being changed: that would write the record over this one.
+    """Hold a module, or end the hold; return False if nothing changed.
+
+    Raises UsageError, and LockedError while the module is being changed, which would overwrite the record.
     """
     places = places_of(layout, name)
     if read_record(places) is None:
-        # A lock would make directories for it.
+        # Locking would create directories for it.
         raise not_installed(name)
     with locked(places.lock, f"{name} is being changed", wait=_WAIT_SECONDS):
         return _hold(places, name, held, reason, by)

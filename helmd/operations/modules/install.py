@@ -1,4 +1,4 @@
-"""Installing modules: one, or all of the catalogue's. Each is built first; then it becomes part of the suite."""
+"""Installing one or all modules of the catalogue. Each is built first, then it becomes part of the suite."""
 
 import time
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from helmd.operations.setup.setup import run_unit
 from helmd.systemd.bus import Manager, Signals
 
 SUITE_ORDER = ("core", "nexus", "codex", "ledger", "knowledgetree")
-"""The modules of a whole suite, in the order in which they are installed: what others need comes first."""
+"""The modules of a whole suite, in the order of installation: dependencies first."""
 _LOCK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class WantedModule:
-    """A module that is to be installed."""
+    """A module to install."""
 
     name: str
     source: GitSource
@@ -61,7 +61,7 @@ def wanted_module(
 
 
 def installed_already(layout: Layout, settings: Settings, wanted: WantedModule) -> str:
-    """Return why there is nothing to be done for a module, as a sentence; empty if it is to be installed.
+    """Return why a module is not to be installed, as a sentence; empty if it is.
 
     Raises ModuleError for a service of that name that is not a module.
     """
@@ -75,7 +75,7 @@ def installed_already(layout: Layout, settings: Settings, wanted: WantedModule) 
             )
         return f"is installed (commit {record.commit[:12]}); for a newer one: helmctl modules update {wanted.name}"
     if record is not None and is_entry(layout, wanted.name):
-        # It was built, and what was to start it has been interrupted.
+        # It was built, but the installation was interrupted before its start.
         return ""
     if wanted.name in registry:
         directory = layout.resolve(registry[wanted.name].path)
@@ -87,7 +87,7 @@ def installed_already(layout: Layout, settings: Settings, wanted: WantedModule) 
 def suite_modules(
     layout: Layout, settings: Settings, without: Sequence[str], files: bool = False
 ) -> list[WantedModule]:
-    """Return the modules of a whole suite, as the catalogue and the admin's files know them. Raises HelmError.
+    """Return the modules of a whole suite, from the catalogue and the admin's files. Raises HelmError.
 
     Interpreters are searched before anything is changed.
     """
@@ -117,7 +117,7 @@ class Installation:
         return ModuleBuild(self.layout, self.settings, wanted.name, wanted.source, wanted.ref, self.options)
 
     def preflight(self, wanted: WantedModule) -> Candidate:
-        """Return what would be installed. Nothing but the mirror of the repository is written. Raises HelmError."""
+        """Return what would be installed. Only the mirror of the repository is written. Raises HelmError."""
         with self._locked(wanted.name):
             return self._builder(wanted).preflight()
 
@@ -134,8 +134,9 @@ class Installation:
             return record, version
 
     def connect(self, names: Sequence[str]) -> Registry:
-        """Have units, databases, keys and files be as configured, now that NAMES are part of the suite. Units of others
-        change as well: Keycloak's has the URL of the gateway. Raises HelmError.
+        """Apply the configuration with NAMES as part of the suite: units, databases, keys and files. Raises HelmError.
+
+        Units of other services may change as well: Keycloak's has the URL of the gateway.
         """
         registry = load_suite(self.layout, self.settings)
         found = changes(registry, self.layout, self.settings)
@@ -160,7 +161,7 @@ class Installation:
         entry = HistoryEntry(now, "install", f"installed commit {version.commit[:12]}", version.id, by=self.options.by)
         record = record.activated(version.id, now).noted(entry)
         write_record(places, record)
-        # On a full disk that is found out by the next look.
+        # On a full disk, the next check finds that out.
         with suppress(OSError):
             write_check(places, check_of_installation(record, now))
         return tidy(places, record)
@@ -172,7 +173,7 @@ class Installation:
         return built[-1] if built else None
 
     def take_back(self, name: str, version: Version, error: HelmError) -> None:
-        """Make the suite be as it was before a module was installed which then failed."""
+        """Undo the installation of a module that failed."""
         places = self.layout.module(name)
         remove_entry(self.layout, name)
         try:

@@ -1,7 +1,7 @@
-"""The steps of installing a module. As those of an update, but there is no version before: going back leaves nothing,
-and what it answers and logs can't be compared, so that being healthy is enough.
+"""The steps of installing a module. As those of an update, but without a previous version: a rollback leaves
+nothing, and there are no responses and logs to compare with, so that being healthy is enough.
 
-Data of an earlier installation, which was removed with --keep-data, is copied before and put back.
+Data of an earlier installation, which was removed with --keep-data, is copied before and restored.
 """
 
 import time
@@ -25,8 +25,8 @@ class InstallSteps(ModuleSteps):
     """The steps of one installation of the module NAME."""
 
     def found(self) -> Facts:
-        """As for an update, with the module's database if that is there, and whether all of its data is made by this
-        installation.
+        """As for an update, with the module's database, if it exists, and whether this installation creates all
+        data.
         """
         made = what_is_made(self.layout, self.manager, self.planned("x"), self.name)
         known = made.present is False or not made.database

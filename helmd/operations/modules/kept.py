@@ -1,4 +1,4 @@
-"""What changes that were taken back have left of a module's data, since users had written to it."""
+"""Data of a module that users had written before a change was rolled back, which is kept."""
 
 import calendar
 import time
@@ -10,7 +10,7 @@ from helmd.operations.modules.data import ModuleData
 from helmd.postgres.copies import copies_of, copy_time, database_size, drop_database
 
 FAILED_DATA_SECONDS = 30 * 86400.0
-"""For how long it is kept; a change that succeeds later removes it."""
+"""Seconds for which it is kept; a later successful change removes it."""
 _FAILED = "failed"
 """The purpose in the names of such databases."""
 
@@ -26,7 +26,7 @@ class KeptData:
 
 
 def kept_data(data: ModuleData) -> list[KeptData]:
-    """Return what is kept of one module, the oldest first. Raises HelmError, OSError."""
+    """Return the kept data of one module, oldest first. Raises HelmError, OSError."""
     found = []
     if data.database:
         admin = data.administration
@@ -49,7 +49,7 @@ def _time_of(stamp: str) -> float | None:
 
 
 def remove_kept(data: ModuleData, older: float) -> list[KeptData]:
-    """Remove what is kept for at least OLDER seconds; what it was. The module must be locked.
+    """Remove data that was kept for at least OLDER seconds; return it. The module must be locked.
 
     Raises HelmError, OSError.
     """

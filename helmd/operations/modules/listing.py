@@ -27,5 +27,5 @@ def available_modules(layout: Layout, suite: Registry) -> tuple[AvailableModule,
 
 
 def _tables(value: object) -> dict[str, dict[str, object]]:
-    """Return the tables in VALUE; what else a faulty file has there counts as nothing."""
+    """Return the tables in VALUE; other values of a faulty file are ignored."""
     return {name: each for name, each in value.items() if isinstance(each, dict)} if isinstance(value, dict) else {}

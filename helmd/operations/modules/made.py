@@ -1,6 +1,6 @@
-"""What a version makes for its module that there has not been: a database, its role, variables in its file of secrets.
+"""Objects that a version creates for its module: a database, its role, variables in its secrets file.
 
-It is removed when the change is taken back: the next one would migrate a database that is half migrated.
+They are removed when the change is rolled back, so that the next one does not find a partly migrated database.
 """
 
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from helmd.systemd.bus import Manager
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What there is of the database of a version, and what else it needs. ``present`` is None if nobody knows."""
+    """What exists of the database of a version, and what it needs. ``present`` is None if unknown."""
 
     database: str
     present: bool | None
     role: bool
     secrets: tuple[str, ...]
-    """Variables that its file of secrets does not have yet."""
+    """Variables missing in its secrets file."""
 
     @property
     def facts(self) -> Facts:
-        """What `remove_made` has to know of it."""
+        """The facts that `remove_made` needs."""
         makes = self.database if self.present is False else ""
         return {"makes": makes, "role": self.role, "secrets": ",".join(self.secrets)}
 
 
 def what_is_made(layout: Layout, manager: Manager, planned: Registry, name: str) -> Made:
-    """Return what is made for the module NAME of the suite as it is PLANNED. Raises HelmError."""
+    """Return what is created for the module NAME of the suite PLANNED. Raises HelmError."""
     suite, service = load_effective(layout), planned[name]
     secrets = set(service.secrets)
     database, role, present = "", False, None
@@ -53,7 +53,7 @@ def what_is_made(layout: Layout, manager: Manager, planned: Registry, name: str)
 
 
 def remove_made(layout: Layout, manager: Manager, name: str, intent: Intent) -> None:
-    """Remove what was made for a version of the module NAME that was taken back. Raises HelmError, OSError."""
+    """Remove what was created for a version of the module NAME that was rolled back. Raises HelmError, OSError."""
     suite = load_effective(layout)
     embedded = suite.settings.suite_embedded
     database, role = str(intent.given.get("makes") or ""), intent.given.get("role")

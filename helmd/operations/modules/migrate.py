@@ -1,5 +1,5 @@
-"""The commands of a module that change its data: run in its version's directory, in the sandbox and the environment of
-its unit, so that they see what the service sees and nothing else.
+"""A module's commands that change its data, run in its version's directory, with the sandbox and environment of its
+unit.
 """
 
 import re
@@ -21,7 +21,7 @@ _LEFT_OUT = re.compile(
     r"RuntimeDirectory\w*|NotifyAccess|RemainAfterExit|UnsetEnvironment)="
 )
 SECONDS = 1800.0
-"""Seconds that a migration may take."""
+"""Time limit of a migration in seconds."""
 
 
 def service_properties(unit: str) -> list[str]:
@@ -45,9 +45,9 @@ def run_for_module(
     line: Callable[[str], None],
     job: str = "",
 ) -> None:
-    """Run a command of a module as its service would be run from its ``path``. Raises ModuleError if it fails.
+    """Run a command of a module as its service, from its ``path``. Raises ModuleError if it fails.
 
-    What it prints is passed on without the secrets of the service.
+    Secrets of the service are removed from the output.
     """
     name, directory = service.name, layout.resolve(service.path)
     unit = rendered(registry, layout, settings, only=Registry({name: service}))[unit_of(name)]

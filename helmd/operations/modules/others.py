@@ -1,5 +1,5 @@
-"""What a change of one module means for the other services: units that follow from it, the realm in Keycloak, and what
-running ones read only when they start.
+"""Effects of a change of one module on other services: changed units, the realm in Keycloak, and restarts of services
+whose configuration has changed.
 """
 
 from collections.abc import Callable
@@ -37,10 +37,10 @@ def _pending(suite: Effective, layout: Layout) -> list[str]:
 
 
 def apply_to_others(before: SuiteBefore, layout: Layout, manager: Manager, notify: Callable[[str], None]) -> bool:
-    """Apply what follows from a change for the units of others; return whether the realm is to follow as well.
+    """Apply the effects of a change on the units of others; return whether the realm has to be changed as well.
 
-    What the admin had not applied before is left alone. What is left for somebody to do is said, with the command; so
-    is a failure, since the module itself is changed.
+    Changes that the admin had not applied before are skipped. Remaining tasks are reported with the command, and so are
+    failures, since the module itself was changed.
     """
     name, after = before.name, load_effective(layout)
     again: list[str] = []
@@ -62,7 +62,7 @@ def apply_to_others(before: SuiteBefore, layout: Layout, manager: Manager, notif
 def _applied(
     units: list[str], suite: Effective, layout: Layout, manager: Manager, notify: Callable[[str], None]
 ) -> list[str]:
-    """Apply the changes of UNITS; the services among them that run with the older one and must be restarted."""
+    """Apply the changes of UNITS; return the running services among them, which must be restarted."""
     if not units:
         return []
     found = changes(suite.registry, layout, suite.settings, refused=suite.refused)
@@ -73,14 +73,14 @@ def _applied(
     for change in applied.done:
         notify(f"{change.unit} {change.done}")
         service = suite.registry.services.get(service_behind(change.unit) or "")
-        # Keycloak is restarted when its realm is set up, and PostgreSQL has had its databases made and removed.
+        # Keycloak is restarted when its realm is set up, and PostgreSQL's databases were created and removed.
         if service is not None and service.type not in ("keycloak", "postgres") and change.kind == "changed":
             again += [service.name] if manager.facts(change.unit).active else []
     return again
 
 
 def _concerns_realm(before: SuiteBefore, after: Effective) -> bool:
-    """Return whether the realm must be otherwise than before, or the module has yet to get the secret of its client."""
+    """Return whether the realm must be changed, or the module does not have the secret of its client yet."""
     keycloak = realm_service(after.registry)
     if keycloak is None:
         return False

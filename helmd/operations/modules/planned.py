@@ -1,4 +1,4 @@
-"""The suite as it would be with a module's version: what its files say together, before any of them is written."""
+"""The suite as it would be with a module's version, before any file is written."""
 
 import re
 from pathlib import Path
@@ -54,14 +54,14 @@ def check_entry(layout: Layout, name: str) -> None:
 
 
 def catalogue_service(layout: Layout, settings: Settings, name: str) -> Service | None:
-    """Return what the catalogue and the account's files know of NAME, whether it is part of the suite or not."""
+    """Return the service NAME of the catalogue and the account's files, whether it is part of the suite or not."""
     sources, _ = registry_sources(layout)
     sources.append(ConfigSource("", f"[services.{name}]\n"))
     known = [source for source in sources if source.catalogue or source.file in ("", str(layout.registry_file))]
     try:
         return read_registry(known, settings.taken_ports())[name]
     except ConfigurationError as error:
-        # Faults of others, such as a dependency that is not installed, are not about its source.
+        # Other faults, such as a missing dependency, do not concern its source.
         if all(not fault.where.startswith(f"services.{name}.install") for fault in error.faults):
             return _alone(sources, name)
         raise
@@ -94,7 +94,7 @@ def planned_suite(
 
 
 def place_entry(layout: Layout, record: ModuleRecord, version: Version) -> None:
-    """Write the files by which the service of a module runs from VERSION. Each is replaced at once; apply follows."""
+    """Write the files that make the service of a module run from VERSION, each atomically; apply follows."""
     name = record.name
     places = layout.module(name)
     declared = places.declared_by(version.id)
@@ -108,7 +108,7 @@ def place_entry(layout: Layout, record: ModuleRecord, version: Version) -> None:
 
 
 def remove_entry(layout: Layout, name: str) -> None:
-    """Take a module out of the suite, as far as files say so; apply removes its unit."""
+    """Remove the files that make a module part of the suite; apply removes its unit."""
     check_entry(layout, name)
     entry_file(layout, name).unlink(missing_ok=True)
     layout.module(name).declared.unlink(missing_ok=True)
@@ -116,6 +116,6 @@ def remove_entry(layout: Layout, name: str) -> None:
 
 
 def clear_entry(layout: Layout, name: str) -> None:
-    """Remove what a killed change has left of the files that make a module part of the suite. It must be locked."""
+    """Remove incomplete files of an interrupted change that make a module part of the suite. It must be locked."""
     for file in (entry_file(layout, name), layout.module(name).declared, layout.unit_file(unit_of(name))):
         remove_leftovers(file.parent, file.name)

@@ -1,4 +1,4 @@
-"""The processes of an installation that was made by hand: found among this account's own, and ended."""
+"""Finding and ending the processes of a manual installation of this account."""
 
 import os
 import select
@@ -15,13 +15,13 @@ from helmd.model.identity.group_unit import unit_of_group
 from helmd.model.modules.adoption import ProcessFacts, process_owner
 
 END_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL: Keycloak closes its database meanwhile."""
+"""Seconds between SIGTERM and SIGKILL, in which Keycloak closes its database."""
 _MAX_LINE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class FoundProcess:
-    """A process and whose it is: a service, or the older Helm. ``system`` says that its unit is one of the system's."""
+    """A process and its owner: a service, or the older Helm. ``system`` says that its unit is of the system manager."""
 
     owner: str
     facts: ProcessFacts
@@ -30,11 +30,11 @@ class FoundProcess:
 
 @dataclass(frozen=True, slots=True)
 class FoundProcesses:
-    """What runs of an installation, and what keeps its ports that is not of it."""
+    """The processes of an installation, and foreign ones that occupy its ports."""
 
     own: tuple[FoundProcess, ...]
     foreign: Mapping[str, Holder]
-    """By service: who listens on its port."""
+    """The process that listens on the port of each service."""
 
 
 def find_processes(
@@ -76,7 +76,7 @@ def _own_processes() -> Iterator[tuple[ProcessFacts, bool]]:
 
 
 def process_facts(pid: int) -> ProcessFacts | None:
-    """Return what is known of a process of this account, or None for one of another, or one that is gone."""
+    """Return the facts of a process of this account, or None for another's, or one that has ended."""
     place = f"/proc/{pid}"
     try:
         if os.stat(place).st_uid != os.geteuid():
@@ -110,7 +110,7 @@ def _ancestors() -> Iterator[int]:
 def end_processes(processes: Sequence[ProcessFacts], seconds: float = END_SECONDS) -> list[ProcessFacts]:
     """End PROCESSES by SIGTERM, and by SIGKILL what is left after SECONDS; return those that had to be killed.
 
-    Each is signalled by a descriptor of it (pidfd_open(2)), so no other process gets what was meant for one that ended.
+    Signals are sent by pidfd (pidfd_open(2)), so that a reused pid is not signalled.
     """
     open_ones: dict[int, ProcessFacts] = {}
     for facts in processes:
@@ -137,7 +137,7 @@ def end_processes(processes: Sequence[ProcessFacts], seconds: float = END_SECOND
 
 
 def _wait(open_ones: dict[int, ProcessFacts], seconds: float) -> None:
-    """Wait until the processes have ended, which are removed, for SECONDS at most."""
+    """Wait until the processes have ended, for SECONDS at most; remove those that have."""
     poller = select.poll()
     for descriptor in open_ones:
         poller.register(descriptor, select.POLLIN)

@@ -1,8 +1,8 @@
-"""Recovering modules whose change was interrupted, by a kill, a crash or a power cut.
+"""Recovering modules after an interrupted change, by a kill, a crash or a power failure.
 
-While the machine runs, the unit of `guard` does so at once. At boot nothing can be started from here, since everything
-waits for this: code and data are put where they belong, and such a unit does what is left. A module for which that
-fails is not started (`helmd.modules.start_block`) until that unit, or somebody, has done it; the others are.
+While the machine is running, the unit of `guard` does so immediately. At boot no service can be started from here,
+since all wait for this: code and data are restored, and such a unit does the rest. A module for which that fails is not
+started (`helmd.modules.start_block`) until the unit or a user has completed the recovery; the others are.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from helmd.systemd.bus import Manager
 
 
 def interrupted(layout: Layout) -> list[str]:
-    """Return the modules with a change that is neither complete nor taken back. One in progress is among them."""
+    """Return the modules with a change that is neither complete nor rolled back. One in progress is among them."""
     return interrupted_modules(layout)
 
 
@@ -37,7 +37,7 @@ def recover_module(
     step: Callable[[Step], None],
     wait: bool = False,
 ) -> bool:
-    """Complete or take back what was interrupted; return whether there was something.
+    """Complete or roll back what was interrupted; return whether there was something.
 
     A change in progress is skipped, or with WAIT waited for, since it may be another recovery. Raises HelmError,
     OSError.
@@ -57,7 +57,7 @@ def recover_module(
 
 
 def recover_at_boot(layout: Layout, settings: Settings, manager: Manager, options: BuildOptions) -> list[HelmError]:
-    """Put code and data of interrupted modules where they belong; return what could not be done."""
+    """Restore code and data of interrupted modules; return the errors."""
     failed = []
 
     def step(step: Step) -> None:

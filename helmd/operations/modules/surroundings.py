@@ -55,9 +55,9 @@ def wait_until_ended(manager: Manager, unit: str) -> None:
 
 @dataclass
 class ModuleSteps:
-    """The steps of one change of the module NAME, and of what takes it back.
+    """The steps of one change of the module NAME, and of what rolls it back.
 
-    A recovery has neither ``candidate`` nor what was observed before; going back needs none of them.
+    A recovery has neither ``candidate`` nor what was observed before; a rollback needs none of them.
     """
 
     layout: Layout
@@ -113,7 +113,7 @@ class ModuleSteps:
         return planned_suite(self.layout, settings, self.name, version, source, ref, declared)
 
     def found(self) -> Facts:
-        """Return what is to be known to take the change back. Raises HelmError."""
+        """Return what is to be known to roll the change back. Raises HelmError."""
         return what_is_made(self.layout, self.manager, self.planned("x"), self.name).facts
 
     # What the steps share.
@@ -152,7 +152,7 @@ class ModuleSteps:
         allow_start(self.layout.module(self.name))
 
     def release(self) -> None:
-        """Give up the space that is kept for going back. Raises OSError."""
+        """Give up the space that is kept for a rollback. Raises OSError."""
         self.layout.module(self.name).reserve.unlink(missing_ok=True)
 
     def _halted(self) -> None:

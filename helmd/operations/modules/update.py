@@ -285,7 +285,7 @@ class ModuleUpdates:
         return target
 
     def recover(self, only_data: bool = False) -> bool:
-        """Complete or take back what was interrupted; return whether there was something. The module must be locked.
+        """Complete or roll back what was interrupted; return whether there was something. The module must be locked.
 
         With ONLY_DATA nothing is started; a later call does the rest. Raises HelmError, OSError.
         """
@@ -307,10 +307,10 @@ class ModuleUpdates:
             remove_leftovers(directory)
         return done
 
-    # What is left of changes that were taken back.
+    # What is left of changes that were rolled back.
 
     def kept(self) -> list[KeptData]:
-        """Return what is kept of what users wrote to versions that were taken back. Raises HelmError, OSError."""
+        """Return what is kept of what users wrote to versions that were rolled back. Raises HelmError, OSError."""
         if read_record(self.places) is None:
             raise not_installed(self.name)
         data = self._data()
@@ -353,7 +353,7 @@ class ModuleUpdates:
         return ModuleOutcome(self.name, done.active, done.commit, True, seconds_down(intent) or 0.0)
 
     def _note_failure(self, intent: Intent) -> None:
-        """Write into the module's history how a change ended that was taken back."""
+        """Write into the module's history how a change ended that was rolled back."""
         if intent.committed or not intent.ended:
             return
         record = read_record(self.places)
@@ -371,7 +371,7 @@ class ModuleUpdates:
     # What is checked before.
 
     def _check_unit(self) -> None:
-        """Raise ModuleError if the unit is not as it would be rendered: going back could not restore it."""
+        """Raise ModuleError if the unit is not as it would be rendered: a rollback could not restore it."""
         suite = load_effective(self.layout)
         unit = unit_of(self.name)
         found = changes(suite.registry, self.layout, suite.settings, refused=suite.refused)
